@@ -1,0 +1,1 @@
+"""The model families that ship with tokenprune; plugins like any other."""

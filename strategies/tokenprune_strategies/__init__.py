@@ -1,0 +1,1 @@
+"""The pruning methods that ship with tokenprune; plugins like any other."""

@@ -1,0 +1,1 @@
+"""Remove visual tokens from multimodal LLMs."""

@@ -1,0 +1,155 @@
+"""What an adapter tells the engine about a model family: data, and the few functions that differ."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tokenprune.tokens import Signal
+
+
+def class_names(model: nn.Module) -> list[str]:
+    """Full names of the model's class and its bases, nearest first."""
+    return [f"{c.__module__}.{c.__qualname__}" for c in type(model).__mro__]
+
+
+class Adapter(ABC):
+    """Base of both kinds of adapter.
+
+    Class attributes:
+        name: what `attach(..., adapter=NAME)` and listings call it.
+        claims: full names of the model classes it serves, compared without importing them.
+    """
+
+    name: ClassVar[str]
+    claims: ClassVar[tuple[str, ...]]
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take the model; refuse what isn't supported, naming the part.
+
+        Raises:
+            UnsupportedModelError: a part of the model is of a kind that isn't supported.
+        """
+        self.model = model
+
+    @classmethod
+    def fits(cls, model: nn.Module) -> bool:
+        """Whether the model's class is one this adapter serves."""
+        return any(name in cls.claims for name in class_names(model))
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A vision encoder as data.
+
+    Attributes:
+        entry: the module whose forward is one pass over images; per-call state starts there.
+        blocks: the transformer blocks, in order.
+        used: how many of the blocks feed the output that is read (LLaVA's feature layer).
+        prefix: number of class and register tokens in front of the patches.
+        class_token: whether the first prefix token is a class token.
+        grid: the default patch grid (t, h, w).
+        signals: signals this encoder supplies.
+    """
+
+    entry: nn.Module
+    blocks: Sequence[nn.Module]
+    used: int
+    prefix: int
+    class_token: bool
+    grid: tuple[int, int, int]
+    signals: frozenset[Signal]
+
+
+class EncoderAdapter(Adapter):
+    """A family of vision encoders: where its parts are and the two halves of a block."""
+
+    @abstractmethod
+    def spec(self) -> EncoderSpec:
+        """The encoder as data."""
+
+    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int, int]:
+        """The patch grid of one call of `entry`, from its arguments; the default grid if fixed."""
+        return self.spec().grid
+
+    @abstractmethod
+    def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """First norm and projections: `[B, T, D]` -> query, key, value `[B, H, T, d]`.
+
+        The attention is softmax(query key^T / sqrt(d)); other scales are folded into the query.
+        """
+
+    @abstractmethod
+    def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Residual plus output projection: `[B, T, D]` and heads `[B, H, T, d]` -> `[B, T, D]`."""
+
+    @abstractmethod
+    def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
+        """Second half of a block, residual included: `[B, T, D]` -> `[B, T, D]`."""
+
+    def weighted_pool(self, weight: Tensor) -> None:
+        """Told after the last block: sizes `[B, T]`, prefix included, for a size-weighted mean.
+
+        Families that average tokens use it in their pooling; the others ignore it.
+        """
+
+
+@dataclass(frozen=True)
+class MllmSpec:
+    """A multimodal LLM as data.
+
+    Attributes:
+        tower: the vision tower; its own adapter is found by class.
+        used: how many of the tower's blocks feed the projector.
+        feature_prefix: prefix tokens that the model hands to the projector with the patches.
+        projector: the module between tower and LLM, called with `[n, N, D]` once a forward.
+        layers: the LLM's decoder layers.
+        placeholder_id: token id that stands for one visual token in `input_ids`.
+        signals: signals the LLM's layers supply.
+    """
+
+    tower: nn.Module
+    used: int
+    feature_prefix: int
+    projector: nn.Module
+    layers: Sequence[nn.Module]
+    placeholder_id: int
+    signals: frozenset[Signal]
+
+
+class MllmAdapter(Adapter):
+    """A family of multimodal LLMs: where tower, projector and layers are, and its call shapes."""
+
+    @abstractmethod
+    def spec(self) -> MllmSpec:
+        """The model as data."""
+
+    @abstractmethod
+    def encode(self, call: Mapping[str, Any]) -> tuple[Any, list[Tensor]]:
+        """Run tower and projector on the images of a call.
+
+        Args:
+            call: keyword arguments of the user's `forward` or `generate`.
+
+        Returns:
+            The model's own encoder output, to be handed back through `inject`, and the projected
+            features of every image `[K_i, D]`.
+        """
+
+    @abstractmethod
+    def inject(self, call: dict[str, Any], encoded: Any, copies: int = 1) -> dict[str, Any]:
+        """The call with its pictures replaced by encoder outputs, each repeated `copies` times."""
+
+    @abstractmethod
+    def query_key(
+        self, layer: nn.Module, projections: Mapping[str, Tensor], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Query and key `[B, H, T, d]` of a layer, rotated, from what its projections put out."""
+
+    @abstractmethod
+    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
+        """The submodules of a layer whose outputs `query_key` reads, by a name of its choice."""

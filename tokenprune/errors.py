@@ -1,0 +1,86 @@
+"""Every error a user can meet, each saying what was wrong, where, and what would be right."""
+
+
+class TokenpruneError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: what was wrong.
+        where: file, key, layer or model part it was found in.
+        remedy: what would be right.
+    """
+
+    def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:
+        self.message, self.where, self.remedy = message, where, remedy
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        """One readable paragraph: place, problem, remedy."""
+        place = f"{self.where}: " if self.where else ""
+        return f"{place}{self.message}" + (f" {self.remedy}" if self.remedy else "")
+
+
+class PlanError(TokenpruneError):
+    """A plan file or mapping that can't be read or doesn't validate."""
+
+
+class UnknownNameError(PlanError):
+    """A strategy, adapter, signal or key of that name doesn't exist."""
+
+
+class BudgetError(PlanError):
+    """A budget that can't be reached; `nearest` is the closest feasible value."""
+
+    def __init__(
+        self, message: str, *, where: str = "", remedy: str = "", nearest: float | None = None
+    ) -> None:
+        super().__init__(message, where=where, remedy=remedy)
+        self.nearest = nearest
+
+
+class LayerError(PlanError):
+    """A plan names a layer that the model doesn't have or doesn't use."""
+
+
+class SignalError(TokenpruneError):
+    """A strategy needs a signal that the adapter can't supply."""
+
+
+class UnsupportedModelError(TokenpruneError):
+    """No adapter fits the model, or the adapter refuses a part of it."""
+
+
+class AlreadyAttachedError(TokenpruneError):
+    """The model carries a plan already."""
+
+
+class ReductionError(TokenpruneError):
+    """A strategy answered with something that isn't a valid reduction or misses its budget."""
+
+
+class NonFiniteError(TokenpruneError):
+    """Hidden states or scores hold NaN or infinity where a selection had to be made."""
+
+
+class CheckpointError(TokenpruneError):
+    """A damaged, foreign or misshapen checkpoint."""
+
+
+class PluginError(TokenpruneError):
+    """A plugin failed to import, registered a taken name or implements an unknown hook."""
+
+
+class StrategyFailedError(TokenpruneError):
+    """A strategy raised while it ran; the original exception is the cause."""
+
+
+class UnsupportedCallError(TokenpruneError):
+    """The model was called in a way that a pruned model can't serve correctly."""
+
+
+class DataError(TokenpruneError):
+    """Images, labels or a task can't be read."""
+
+
+class BackendUnavailableError(TokenpruneError):
+    """The kernel backend that was asked for can't run here."""

@@ -1,0 +1,34 @@
+"""The hooks a plugin can implement, all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from tokenprune.adapter import EncoderAdapter, MllmAdapter
+    from tokenprune.loading import Loader
+    from tokenprune.strategy import PruningStrategy
+
+PROJECT = "tokenprune"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
+    """Call `register(StrategyClass)` for every strategy of the plugin."""
+
+
+@hookspec
+def register_adapters(
+    register: Callable[[type[EncoderAdapter] | type[MllmAdapter]], None],
+) -> None:
+    """Call `register(AdapterClass)` for every model family of the plugin."""
+
+
+@hookspec
+def register_loaders(register: Callable[[Loader], None]) -> None:
+    """Call `register(loader)` for every way to load a model that `compare --model` names."""

@@ -1,0 +1,162 @@
+"""What a strategy answers: a linear map from the tokens it got to the tokens that go on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tokenprune.ops import merge_compact, sum_compact
+
+
+class Reconstruction(Protocol):
+    """What a dropping strategy remembers of the tokens it dropped (IPCV's shape).
+
+    Attributes:
+        blocks: for how many blocks, from the site's on, attention sees the full set.
+        restore: whether the full set is handed on after the last used block.
+    """
+
+    blocks: int
+    restore: bool
+
+    def full(self, hidden: Tensor) -> Tensor:
+        """Kept states `[B, K, D]` -> approximate states of all tokens `[B, N, D]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A sparse linear map: every token goes to one slot with a weight, or to none.
+
+    The engine applies it to everything that rides along. Build it with `keep`, `keep_mask`,
+    `merge`, `replace` or `none`.
+
+    Attributes:
+        anchor: for every slot the token whose place, position id and rotary row it takes,
+            `[B, K]` int64, ascending (except for `replace`); None means nothing changes.
+        slot: slot of every token, `[B, N]` int64 in 0..K-1, or -1 for a dropped token.
+        weight: weight of every token in its slot's mean, `[B, N]`; None means its size.
+        created: new hidden states of the slots, `[B, K, D]`, instead of the weighted mean.
+        mask: `[B, N]` bool, kept tokens of a data-dependent length; rows may differ.
+        reconstruction: how later blocks may see the dropped tokens.
+        score: `[B, N]`, what the choice was made by; for traces and pictures only.
+        riders: `[B, N, ...]` values left for later stages, reduced like the sizes' mean.
+    """
+
+    anchor: Tensor | None = None
+    slot: Tensor | None = None
+    weight: Tensor | None = None
+    created: Tensor | None = None
+    mask: Tensor | None = None
+    reconstruction: Reconstruction | None = None
+    score: Tensor | None = None
+    riders: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def none(cls) -> Reduction:
+        """Leave all tokens as they are."""
+        return cls()
+
+    @classmethod
+    def keep(
+        cls,
+        index: Tensor,
+        count: int,
+        *,
+        score: Tensor | None = None,
+        reconstruction: Reconstruction | None = None,
+    ) -> Reduction:
+        """Keep the tokens at `index` `[B, K]` (ascending) out of `count`, drop the others."""
+        order = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        slot = index.new_full((index.shape[0], count), -1).scatter(1, index, order)
+        return cls(anchor=index, slot=slot, score=score, reconstruction=reconstruction)
+
+    @classmethod
+    def keep_mask(cls, mask: Tensor, *, score: Tensor | None = None) -> Reduction:
+        """Keep where `mask` `[B, N]` is true: a length that depends on the data."""
+        return cls(mask=mask, score=score)
+
+    @classmethod
+    def merge(
+        cls, source: Tensor, target: Tensor, size: Tensor, *, score: Tensor | None = None
+    ) -> Reduction:
+        """Merge tokens `source` `[B, r]` into tokens `target` `[B, r]`; the others stay.
+
+        Means are weighted by `size` `[B, N]`, so size-weighted sums are conserved. No source may
+        be a target.
+        """
+        batch, count = size.shape
+        gone = torch.zeros(batch, count, dtype=torch.bool, device=size.device)
+        gone = gone.scatter(1, source, torch.ones_like(source, dtype=torch.bool))
+        rank = torch.cumsum(~gone, dim=1) - 1
+        slot = rank.scatter(1, source, rank.gather(1, target))
+        kept = count - source.shape[1]
+        anchor = torch.sort(gone.to(torch.int8), dim=1, stable=True).indices[:, :kept]
+        return cls(anchor=anchor, slot=slot, weight=size, score=score)
+
+    @classmethod
+    def replace(cls, created: Tensor, slot: Tensor, *, anchor: Tensor | None = None) -> Reduction:
+        """Put `created` `[B, M, D]` in place of all tokens, assigned to them by `slot` `[B, N]`.
+
+        `anchor` `[B, M]` says whose place each takes; by default evenly spaced ones (our choice).
+        """
+        if anchor is None:
+            count, made = slot.shape[1], created.shape[1]
+            steps = torch.arange(made, device=slot.device, dtype=torch.float64)
+            spaced = ((steps + 0.5) * count / made - 0.5).round().long().clamp(0, count - 1)
+            anchor = spaced.expand(slot.shape[0], -1)
+        return cls(anchor=anchor, slot=slot, created=created)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is removed or replaced at all."""
+        return self.anchor is not None or self.mask is not None
+
+    @property
+    def length(self) -> int:
+        """Number of slots K of a dense reduction."""
+        assert self.anchor is not None
+        return self.anchor.shape[1]
+
+    def row(self, sample: int) -> Reduction:
+        """The reduction of one sample, as a batch of one; a mask becomes a dense `keep`."""
+        pick = slice(sample, sample + 1)
+        if self.mask is not None:
+            index = self.mask[sample].nonzero().T
+            score = None if self.score is None else self.score[pick]
+            return Reduction.keep(index, self.mask.shape[1], score=score)
+        parts = ("anchor", "slot", "weight", "created", "score")
+        taken = {name: _rows(getattr(self, name), pick) for name in parts}
+        return replace(self, **taken)
+
+    def apply(self, hidden: Tensor, size: Tensor) -> Tensor:
+        """Hidden states after the reduction: `[B, N, D]`, sizes `[B, N]` -> `[B, K, D]`."""
+        if self.anchor is None or self.slot is None:
+            return hidden
+        if self.created is not None:
+            return self.created.to(hidden.dtype)
+        if self.weight is None:
+            return self.gather(hidden)
+        return merge_compact(hidden, self.slot, self.weight, self.length)
+
+    def gather(self, rider: Tensor) -> Tensor:
+        """What rides along and can't be averaged (positions, indices): the anchor's row."""
+        if self.anchor is None:
+            return rider
+        shape = (*self.anchor.shape, *rider.shape[2:])
+        index = self.anchor.view(*self.anchor.shape, *([1] * (rider.dim() - 2))).expand(shape)
+        return rider.gather(1, index)
+
+    def sizes(self, size: Tensor) -> Tensor:
+        """Sizes after the reduction: `[B, N]` -> `[B, K]`; dropped patches leave the sum."""
+        if self.slot is None:
+            return size
+        return sum_compact(size, self.slot, self.length)
+
+
+def _rows(value: Tensor | None, pick: slice) -> Tensor | None:
+    return None if value is None else value[pick]

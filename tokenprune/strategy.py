@@ -1,0 +1,128 @@
+"""The interface of a pruning method, and its short form for methods that score tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from tokenprune.ops import topk_indices
+from tokenprune.reduction import Reduction
+from tokenprune.tokens import Signal, Site, Stage, Tokens
+
+
+class StrategyParams(BaseModel):
+    """Base of every strategy's parameters: frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+ParamsT = TypeVar("ParamsT", bound=StrategyParams)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the plan asks for at one site.
+
+    Attributes:
+        count: tokens that arrive, N.
+        keep: tokens that must leave, K; dynamic strategies may treat it as a guide.
+    """
+
+    count: int
+    keep: int
+
+    @property
+    def remove(self) -> int:
+        """Tokens to remove, r = N - K."""
+        return self.count - self.keep
+
+
+class PruningStrategy(ABC, Generic[ParamsT]):
+    """A method that removes, merges or replaces visual tokens.
+
+    A strategy sees dense batches of visual tokens only and names no model family.
+
+    Class attributes:
+        name: what plans call it.
+        Params: its pydantic parameters.
+        stages: where it may stand.
+        summary, paper, licence_note: for `tokenprune describe` and the docs.
+        ours: parameters whose default is ours and not the paper's, with the reason.
+        where: `inside` a block, between attention and MLP; or `before` a block.
+        default_schedule: how an encoder budget is spread if the plan doesn't say.
+        default_layer: the single layer it acts at if the plan doesn't say.
+        spreads: whether it can act at several encoder blocks under a schedule.
+        static: its output length follows from the grid and the budget alone.
+        restores: the encoder hands on all tokens again after the last block.
+        training_free: needs no checkpoint.
+        halves: removes at most half of the tokens at once (bipartite matching).
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[StrategyParams]] = StrategyParams
+    stages: ClassVar[tuple[Stage, ...]]
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    licence_note: ClassVar[str] = ""
+    ours: ClassVar[dict[str, str]] = {}
+    where: ClassVar[Literal["inside", "before"]] = "inside"
+    default_schedule: ClassVar[str] = "skip"
+    default_layer: ClassVar[int | None] = None
+    spreads: ClassVar[bool] = True
+    static: ClassVar[bool] = True
+    restores: ClassVar[bool] = False
+    training_free: ClassVar[bool] = True
+    halves: ClassVar[bool] = False
+
+    def __init__(self, params: ParamsT) -> None:
+        self.params: ParamsT = params
+
+    @classmethod
+    def from_params(cls, **params: Any) -> PruningStrategy[Any]:
+        """Build from keyword parameters, validated by `Params`."""
+        return cls(cls.Params(**params))  # type: ignore[arg-type]
+
+    def signals(self, site: Site) -> tuple[Signal, ...]:
+        """Signals needed at a site; none by default."""
+        return ()
+
+    @abstractmethod
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        """Decide what becomes of the tokens.
+
+        Args:
+            tokens: a dense batch, see `Tokens`.
+            budget: how many must leave.
+
+        Returns:
+            The linear map that the engine applies to everything that rides along.
+        """
+
+    def proportional(self) -> bool:
+        """Whether later attention adds log size to the key logits (ToMe, eq. 1)."""
+        return False
+
+    def companions(self) -> Tensor | None:
+        """Learned tokens `[G, D]` that read the image in every block and are never read by it."""
+        return None
+
+    def modules(self) -> nn.Module | None:
+        """Trainable modules, to be placed on the model's device and saved in a checkpoint."""
+        return None
+
+
+class ScoreStrategy(PruningStrategy[ParamsT]):
+    """The short form: give a score, the best tokens stay in raster order."""
+
+    @abstractmethod
+    def score(self, tokens: Tokens) -> Tensor:
+        """Importance of every token, `[B, N]`; larger stays, ties go to the lower index."""
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        """Keep the `budget.keep` best tokens."""
+        score = self.score(tokens)
+        return Reduction.keep(topk_indices(score, budget.keep), tokens.count, score=score)

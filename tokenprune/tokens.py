@@ -1,0 +1,148 @@
+"""The nouns a strategy reads: where it stands, what it gets, and what it may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+Stage = Literal["encoder", "pre_llm", "decoder"]
+STAGES: tuple[Stage, ...] = ("encoder", "pre_llm", "decoder")
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A named quantity that an adapter can supply on request; two signals are equal by name.
+
+    Plugins may define further ones: a strategy asks for it, an adapter offers it, and the engine
+    refuses the plan where no adapter does.
+
+    Attributes:
+        name: the key in `Tokens.signals`.
+        meaning: shape and definition, for people.
+    """
+
+    name: str
+    meaning: str = field(default="", compare=False)
+
+    ATTENTION_RECEIVED: ClassVar[Signal]
+    ATTENTION_GIVEN: ClassVar[Signal]
+    LOGITS_RECEIVED: ClassVar[Signal]
+    LOGITS_GIVEN: ClassVar[Signal]
+    CLS_ATTENTION: ClassVar[Signal]
+    LAST_QUERY_ATTENTION: ClassVar[Signal]
+    KEYS: ClassVar[Signal]
+    PREVIOUS_HIDDEN: ClassVar[Signal]
+    COMPANIONS: ClassVar[Signal]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Signal.ATTENTION_RECEIVED = Signal(
+    "attention_received",
+    "[B, N] mean over heads and patch queries of the softmax weight each token receives",
+)
+Signal.ATTENTION_GIVEN = Signal(
+    "attention_given",
+    "[B, N] mean over heads and patch keys of the softmax weight each token gives to patches",
+)
+Signal.LOGITS_RECEIVED = Signal(
+    "logits_received", "[B, N] column mean of the scaled logits q.k / sqrt(d), before the softmax"
+)
+Signal.LOGITS_GIVEN = Signal(
+    "logits_given", "[B, N] row mean of the scaled logits q.k / sqrt(d), before the softmax"
+)
+Signal.CLS_ATTENTION = Signal(
+    "cls_attention", "[B, N] head mean of the class token's softmax row over the patches"
+)
+Signal.LAST_QUERY_ATTENTION = Signal(
+    "last_query_attention",
+    "[B, N] head mean of the last prompt token's softmax row in the LLM layer before the site",
+)
+Signal.KEYS = Signal("keys", "[B, N, d] attention keys of the block, averaged over heads")
+Signal.PREVIOUS_HIDDEN = Signal(
+    "previous_hidden", "[B, N, D] hidden states that entered the block before this one"
+)
+Signal.COMPANIONS = Signal(
+    "companions", "[B, G, D] the strategy's own companion tokens after the encoder's blocks"
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where tokens can be removed.
+
+    Attributes:
+        stage: `encoder`, `pre_llm` or `decoder`.
+        layer: 0-based block index; for `pre_llm` the number of encoder blocks that ran.
+        layers: how many layers of that stage are used (L).
+    """
+
+    stage: Stage
+    layer: int
+    layers: int
+
+    def __str__(self) -> str:
+        return self.stage if self.stage == "pre_llm" else f"{self.stage}[{self.layer}]"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The visual tokens at one site, as a dense batch without padding or special tokens.
+
+    Attributes:
+        hidden: hidden states, `[B, N, D]`.
+        size: patches that each token stands for, `[B, N]` float32.
+        index: original patch index (raster order) whose place the token holds, `[B, N]` int64.
+        position: (t, h, w) on the patch grid, `[B, N, 3]` int64.
+        grid: the unpruned patch grid (t, h, w).
+        site: where this is.
+        prefix: class and register tokens, `[B, P, D]`; never pruned.
+        signals: what the strategy asked for, by signal name.
+        riders: per-token values that earlier stages left for later ones, `[B, N, ...]`.
+        seed: the plan's seed, the only source of randomness.
+    """
+
+    hidden: Tensor
+    size: Tensor
+    index: Tensor
+    position: Tensor
+    grid: tuple[int, int, int]
+    site: Site
+    prefix: Tensor | None = None
+    signals: Mapping[str, Tensor] = field(default_factory=dict)
+    riders: Mapping[str, Tensor] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def count(self) -> int:
+        """Number of tokens N of every sample in this batch."""
+        return self.hidden.shape[1]
+
+    def signal(self, signal: Signal) -> Tensor:
+        """The tensor of a signal that the strategy declared it needs.
+
+        Raises:
+            SignalError: the strategy did not ask for it.
+        """
+        from tokenprune.errors import SignalError
+
+        if signal.name not in self.signals:
+            raise SignalError(
+                f"the signal '{signal}' was read but not asked for.",
+                where=str(self.site),
+                remedy="Return it from the strategy's signals().",
+            )
+        return self.signals[signal.name]
+
+
+def grid_positions(grid: tuple[int, int, int], index: Tensor) -> Tensor:
+    """(t, h, w) of raster indices: `[B, N]` int64 -> `[B, N, 3]` int64."""
+    _, height, width = grid
+    frame = index // (height * width)
+    row = (index // width) % height
+    return torch.stack((frame, row, index % width), dim=-1)
