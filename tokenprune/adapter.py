@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,10 +23,13 @@ class Adapter(ABC):
     Class attributes:
         name: what `attach(..., adapter=NAME)` and listings call it.
         claims: full names of the model classes it serves, compared without importing them.
+        offers: every signal it can supply for some model of the family; a spec says which of
+            them it can for this one.
     """
 
     name: ClassVar[str]
     claims: ClassVar[tuple[str, ...]]
+    offers: ClassVar[tuple[Signal, ...]] = ()
 
     def __init__(self, model: nn.Module) -> None:
         """Take the model; refuse what isn't supported, naming the part.
@@ -90,6 +93,14 @@ class EncoderAdapter(Adapter):
     @abstractmethod
     def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
         """Second half of a block, residual included: `[B, T, D]` -> `[B, T, D]`."""
+
+    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
+        """Methods to wrap on this model's instances while a plan is attached, by owner and name.
+
+        Each function is called with the original bound method and the call's own arguments. The
+        engine installs them at attach, under its own wrappers, and takes them back at detach.
+        """
+        return {}
 
     def weighted_pool(self, weight: Tensor) -> None:
         """Told after the last block: sizes `[B, T]`, prefix included, for a size-weighted mean.

@@ -44,7 +44,7 @@ class Reduction:
         mask: `[B, N]` bool, kept tokens of a data-dependent length; rows may differ.
         reconstruction: how later blocks may see the dropped tokens.
         score: `[B, N]`, what the choice was made by; for traces and pictures only.
-        riders: `[B, N, ...]` values left for later stages, reduced like the sizes' mean.
+        riders: `[B, N, ...]` values left for later stages; a slot takes over its anchor's.
     """
 
     anchor: Tensor | None = None

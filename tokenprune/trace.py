@@ -19,7 +19,8 @@ class Record:
         site: where it happened.
         strategy: who decided.
         images: numbers of the images, in the order of the rows.
-        slot: `[b, N]` slot of every token that arrived, -1 if dropped.
+        slot: `[b, N]` slot of every token that arrived, -1 if dropped; None if the strategy
+            restored what it had dropped.
         anchor: `[b, K]` original patch index whose place every survivor holds.
         score: `[b, N]` what the choice was made by, if the strategy says.
     """
@@ -27,7 +28,7 @@ class Record:
     site: Site
     strategy: str
     images: tuple[int, ...]
-    slot: Tensor
+    slot: Tensor | None
     anchor: Tensor
     score: Tensor | None = None
 
@@ -98,15 +99,13 @@ class Trace:
         site: Site,
         strategy: str,
         images: Sequence[int],
-        slot: Tensor,
+        slot: Tensor | None,
         anchor: Tensor,
         score: Tensor | None = None,
     ) -> None:
         """Note one reduction; see `Record` for shapes."""
         score = None if score is None else score.detach()
-        self.records.append(
-            Record(site, strategy, tuple(images), slot.detach(), anchor.detach(), score)
-        )
+        self.records.append(Record(site, strategy, tuple(images), slot, anchor, score))
 
     @property
     def images(self) -> list[ImageTrace]:
@@ -117,14 +116,19 @@ class Trace:
         """The steps of one image."""
         grid = self.grids[number]
         assignment = torch.arange(grid[0] * grid[1] * grid[2])
+        before: dict[str, Tensor] = {}
         steps = []
         for entry in self.records:
             if number not in entry.images:
                 continue
             row = entry.images.index(number)
-            slot = entry.slot[row].cpu()
-            gone = assignment < 0
-            assignment = slot[assignment.clamp(min=0)].masked_fill(gone, -1)
+            if entry.slot is None:
+                assignment = before[entry.strategy]
+            else:
+                before[entry.strategy] = assignment
+                slot = entry.slot[row].cpu()
+                gone = assignment < 0
+                assignment = slot[assignment.clamp(min=0)].masked_fill(gone, -1)
             score = None if entry.score is None else entry.score[row].float().cpu()
             steps.append(
                 TraceStep(entry.site, entry.strategy, assignment, entry.anchor[row].cpu(), score)

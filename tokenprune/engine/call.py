@@ -31,6 +31,7 @@ class CallState:
         owner: the attachment whose model is running.
         parent: the call around this one, of another attached model.
         trace: what was kept so far.
+        grid: patch grid of the latest encoder pass.
         encoder: state of the latest encoder pass.
         mllm: the MLLM side's own state.
     """
@@ -38,6 +39,7 @@ class CallState:
     owner: Attachment
     parent: CallState | None
     trace: Trace = field(default_factory=Trace)
+    grid: tuple[int, int, int] = (1, 0, 0)
     encoder: EncoderState | None = None
     mllm: Any = None
     _pending: list[tuple[Site, Tensor]] = field(default_factory=list)

@@ -1,0 +1,95 @@
+"""The handle of a model that carries a plan."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from tokenprune.engine.call import CallState
+from tokenprune.engine.meter import Meter
+from tokenprune.engine.patching import Patches
+from tokenprune.engine.report import Report
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.ops.flops import count_flops
+from tokenprune.trace import Trace
+
+if TYPE_CHECKING:
+    from tokenprune.plan import Plan
+
+ATTACHED: set[int] = set()
+"""Ids of modules that carry a plan; an attachment keeps its modules alive until it is detached."""
+
+
+class Attachment:
+    """A plan in force on one model instance; a context manager that detaches at its end.
+
+    Attributes:
+        model: the model, changed in place until `detach`.
+        plan: the plan.
+        stages: the plan's stages with their strategies.
+        meter: seconds and tokens since attaching or `meter.reset()`.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan, stages: list[ResolvedStage]) -> None:
+        self.model, self.plan, self.stages = model, plan, stages
+        self.meter = Meter()
+        self.patches = Patches()
+        self._claimed: list[nn.Module] = []
+        self._latest = threading.local()
+
+    def claim(self, *modules: nn.Module) -> None:
+        """Mark modules as carrying this plan, until `detach`."""
+        for module in modules:
+            ATTACHED.add(id(module))
+            self._claimed.append(module)
+
+    def stages_at(self, place: str) -> list[ResolvedStage]:
+        """The stages at `encoder`, `pre_llm` or `decoder`, in the plan's order."""
+        return [stage for stage in self.stages if stage.plan.at == place]
+
+    @property
+    def trace(self) -> Trace:
+        """What was kept in this thread's latest finished call; empty before the first."""
+        trace: Trace = getattr(self._latest, "trace", None) or Trace()
+        return trace
+
+    def finished(self, call: CallState) -> None:
+        """Take over what a call measured; called by the engine."""
+        self._latest.trace = call.trace
+        self.meter.calls += 1
+
+    @contextmanager
+    def count_flops(self) -> Iterator[None]:
+        """Count the FLOPs of the calls inside, selection included, into `meter.flops`.
+
+        Counting slows the calls down, so time them apart.
+        """
+        with count_flops() as counter:
+            yield
+        self.meter.flops += int(counter.total)
+
+    def report(self) -> Report:
+        """Tokens, FLOPs and seconds by stage, as measured since `meter.reset()`."""
+        return Report.of(self)
+
+    def detach(self) -> None:
+        """Give the model back as it was; calling it twice is harmless."""
+        self.patches.undo()
+        ATTACHED.difference_update(id(module) for module in self._claimed)
+        self._claimed.clear()
+
+    def __enter__(self) -> Attachment:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.detach()

@@ -1,0 +1,66 @@
+"""What is refused when a plan is attached, before anything on the model changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenprune.adapter import Adapter, EncoderSpec
+from tokenprune.engine.stages import EncoderLayout, ResolvedStage
+from tokenprune.errors import PlanError, SignalError
+from tokenprune.plugins import host
+from tokenprune.tokens import Signal, Site
+
+
+def check_encoder_stages(layout: EncoderLayout, spec: EncoderSpec) -> None:
+    """Solve the budgets for the default grid and refuse what the encoder stage can't carry.
+
+    Raises:
+        PlanError: a strategy can't stand here, or the stages don't compose.
+        BudgetError: a budget can't be reached.
+    """
+    for stage in layout.stages:
+        if not stage.strategy.static:
+            raise PlanError(
+                f"'{stage.strategy.name}' keeps a number of tokens that depends on the data, and "
+                "all images of a batch share one length inside the encoder.",
+                where=stage.where,
+                remedy="Put it at pre_llm.",
+            )
+    for stage in layout.stages[:-1]:
+        if stage.strategy.restores:
+            raise PlanError(
+                f"'{stage.strategy.name}' hands on all tokens again after the last block, so no "
+                "encoder stage can follow it.",
+                where=stage.where,
+                remedy="Put it last among the encoder stages.",
+            )
+    frames, height, width = spec.grid
+    layout.sites(frames * height * width)
+
+
+def refuse_signals(
+    stage: ResolvedStage, offered: Iterable[Signal], layers: int, adapter: Adapter
+) -> None:
+    """Refuse a strategy whose signals the adapter can't supply.
+
+    Raises:
+        SignalError: naming the adapters that can.
+    """
+    layer = stage.plan.layer if stage.plan.layer is not None else layers
+    wanted = stage.strategy.signals(Site(stage.plan.at, layer, layers))
+    missing = [signal for signal in wanted if signal not in set(offered)]
+    if missing:
+        able = ", ".join(adapters_with(missing)) or "none that is installed"
+        raise SignalError(
+            f"'{stage.strategy.name}' needs {', '.join(map(str, missing))}, which "
+            f"{adapter.name} can't supply for this {type(adapter.model).__name__}.",
+            where=stage.where,
+            remedy=f"Adapters that can: {able}.",
+        )
+
+
+def adapters_with(signals: Iterable[Signal]) -> list[str]:
+    """Names of installed adapters that can supply all of the signals for some model."""
+    wanted = set(signals)
+    known = {**host().encoders, **host().mllms}
+    return [name for name, adapter in known.items() if wanted <= set(adapter.offers)]

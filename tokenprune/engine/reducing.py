@@ -1,0 +1,57 @@
+"""Ask a strategy and hold it to its word: valid answer, exact count, errors that say who and where."""
+
+from __future__ import annotations
+
+import torch
+
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import ReductionError, StrategyFailedError, TokenpruneError
+from tokenprune.reduction import Reduction
+from tokenprune.strategy import Budget
+from tokenprune.tokens import Tokens
+
+
+def ask(stage: ResolvedStage, tokens: Tokens, keep: int) -> Reduction:
+    """The strategy's reduction of a dense batch, checked against its budget.
+
+    Raises:
+        ReductionError: the answer has a wrong shape or count.
+        StrategyFailedError: the strategy raised something of its own.
+    """
+    strategy = stage.strategy
+    try:
+        reduction = strategy.reduce(tokens, Budget(count=tokens.count, keep=keep))
+    except (TokenpruneError, torch.OutOfMemoryError):
+        raise
+    except Exception as cause:
+        raise StrategyFailedError(
+            f"the strategy '{strategy.name}' raised {type(cause).__name__}: {cause}",
+            where=f"{stage.where}, {tokens.site}",
+            remedy="The model is usable as before; report this to the strategy's author.",
+        ) from cause
+    _check(stage, tokens, keep, reduction)
+    return reduction
+
+
+def _check(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: Reduction) -> None:
+    if not isinstance(reduction, Reduction):
+        _refuse(stage, tokens, f"answered with {type(reduction).__name__}, not with a Reduction")
+    if reduction.mask is not None:
+        if stage.strategy.static:
+            _refuse(stage, tokens, "is static but answered with a mask")
+        if reduction.mask.shape != tokens.size.shape:
+            _refuse(stage, tokens, f"answered with a mask of shape {tuple(reduction.mask.shape)}")
+        return
+    left = reduction.length if reduction.changes else tokens.count
+    if stage.strategy.static and left != keep:
+        _refuse(stage, tokens, f"left {left} tokens where the plan says {keep}")
+    if reduction.slot is not None and reduction.slot.shape != tokens.size.shape:
+        _refuse(stage, tokens, f"answered with slots of shape {tuple(reduction.slot.shape)}")
+
+
+def _refuse(stage: ResolvedStage, tokens: Tokens, what: str) -> None:
+    raise ReductionError(
+        f"the strategy '{stage.strategy.name}' {what}.",
+        where=f"{stage.where}, {tokens.site}",
+        remedy=f"It got {tokens.count} tokens in a batch of {tokens.hidden.shape[0]}.",
+    )

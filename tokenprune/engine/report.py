@@ -1,0 +1,65 @@
+"""What an attached model cost and kept, as measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attachment import Attachment
+
+
+@dataclass(frozen=True)
+class Report:
+    """Measurements since attaching or the last reset.
+
+    Attributes:
+        plan: one line a stage.
+        calls: finished outermost calls.
+        images: images encoded.
+        tokens: mean tokens per image by stage.
+        seconds: exclusive seconds by stage.
+        flops: FLOPs counted under `count_flops`, 0 if nothing was counted.
+    """
+
+    plan: tuple[str, ...]
+    calls: int
+    images: int
+    tokens: dict[str, float]
+    seconds: dict[str, float]
+    flops: int
+
+    @classmethod
+    def of(cls, attachment: Attachment) -> Report:
+        """The report of an attachment."""
+        meter = attachment.meter
+        lines = tuple(
+            f"{stage.plan.at}: {stage.plan.strategy}, keep {stage.plan.keep}"
+            for stage in attachment.stages
+        )
+        return cls(lines, meter.calls, meter.images, meter.tokens, meter.seconds, meter.flops)
+
+    def __str__(self) -> str:
+        """Plain text, a line each."""
+        tokens = ", ".join(f"{name} {count:.1f}" for name, count in self.tokens.items())
+        seconds = ", ".join(f"{name} {value:.4f}" for name, value in self.seconds.items())
+        return "\n".join(
+            (
+                f"plan     {'; '.join(self.plan) or 'dense'}",
+                f"calls    {self.calls} with {self.images} images",
+                f"tokens   per image: {tokens or 'nothing ran yet'}",
+                f"seconds  {seconds}",
+                f"FLOPs    {self.flops:,}" if self.flops else "FLOPs    not counted "
+                "(run the call inside `with handle.count_flops():`)",
+            )
+        )
+
+    def __rich__(self) -> Table:
+        """A two-column table."""
+        table = Table("measured", "value", title="; ".join(self.plan) or "dense")
+        for line in str(self).splitlines()[1:]:
+            name, _, value = line.partition(" ")
+            table.add_row(name, value.strip())
+        return table

@@ -1,0 +1,134 @@
+"""A plan's stages with their strategies built, and where encoder stages act for a token count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenprune.errors import BudgetError, LayerError, PlanError
+from tokenprune.plan import Average, StagePlan
+from tokenprune.plan.budget import kept, removals
+from tokenprune.strategy import PruningStrategy
+from tokenprune.tokens import Site
+
+
+@dataclass(frozen=True, eq=False)
+class ResolvedStage:
+    """One stage of a plan, ready to run.
+
+    Attributes:
+        number: its position in the plan, from 0.
+        plan: what the plan says.
+        strategy: the strategy, built with validated parameters.
+    """
+
+    number: int
+    plan: StagePlan
+    strategy: PruningStrategy[Any]
+
+    @property
+    def where(self) -> str:
+        """How errors name this stage."""
+        return f"stages.{self.number} ({self.plan.strategy} at {self.plan.at})"
+
+    def keep(self, count: int) -> int:
+        """Tokens that must leave this stage when `count` arrive.
+
+        Raises:
+            BudgetError: more than arrive, or less than one.
+        """
+        if isinstance(self.plan.keep, Average):
+            raise BudgetError(
+                "an average over the LLM's layers makes sense for decoder stages only.",
+                where=f"{self.where}.keep",
+                remedy="Give tokens per image or a ratio.",
+            )
+        return kept(self.plan.keep, count, f"{self.where}.keep")
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderSite:
+    """One encoder block at which one stage removes tokens."""
+
+    stage: ResolvedStage
+    site: Site
+    remove: int
+
+
+@dataclass
+class EncoderLayout:
+    """Where the encoder stages of a plan act, by the number of patches of an image.
+
+    Attributes:
+        stages: the plan's encoder stages, in order.
+        used: encoder blocks that feed what is read.
+    """
+
+    stages: Sequence[ResolvedStage]
+    used: int
+    _cache: dict[int, dict[int, EncoderSite]] = field(default_factory=dict)
+
+    def sites(self, count: int) -> dict[int, EncoderSite]:
+        """Sites by block for images of `count` patches.
+
+        Raises:
+            BudgetError: a stage's budget can't be reached.
+            LayerError: a stage names a block that isn't there.
+        """
+        if count not in self._cache:
+            self._cache[count] = self._solve(count)
+        return self._cache[count]
+
+    def kept(self, count: int) -> int:
+        """Tokens inside the encoder after all its stages."""
+        return count - sum(site.remove for site in self.sites(count).values())
+
+    def _solve(self, count: int) -> dict[int, EncoderSite]:
+        sites: dict[int, EncoderSite] = {}
+        last_block, present = -1, count
+        for stage in self.stages:
+            blocks = self._spread(stage, present)
+            acting = [block for block, remove in enumerate(blocks) if remove]
+            if acting and acting[0] <= last_block:
+                raise PlanError(
+                    f"acts at block {acting[0]}, but the stage before it acts up to block "
+                    f"{last_block}.",
+                    where=stage.where,
+                    remedy="Give the stages block ranges that don't overlap (layers: [a, b]).",
+                )
+            for block in acting:
+                present -= blocks[block]
+                site = Site("encoder", block, self.used)
+                stage.strategy.check(site, present)
+                sites[block] = EncoderSite(stage, site, blocks[block])
+            last_block = acting[-1] if acting else last_block
+        return sites
+
+    def _spread(self, stage: ResolvedStage, count: int) -> Sequence[int]:
+        keep, plan, strategy = stage.keep(count), stage.plan, stage.strategy
+        layer = plan.layer
+        if layer is None and not strategy.spreads:
+            layer = strategy.default_layer
+        if layer is not None:
+            return self._single(stage, layer, count - keep)
+        if not strategy.spreads:
+            raise PlanError(f"'{strategy.name}' acts at one block.", where=stage.where,
+                            remedy="Name it: layer: 3.")
+        first, last = plan.layers if plan.layers is not None else (0, None)
+        schedule = plan.schedule if plan.schedule is not None else strategy.default_schedule
+        return removals(
+            count, keep, self.used, schedule, first=first, last=last, halves=strategy.halves,
+            where=stage.where,
+        )
+
+    def _single(self, stage: ResolvedStage, layer: int, remove: int) -> Sequence[int]:
+        if not 0 <= layer < self.used:
+            raise LayerError(
+                f"the encoder has no usable block {layer}.",
+                where=f"{stage.where}.layer",
+                remedy=f"Blocks 0 to {self.used - 1} feed the output that is read.",
+            )
+        blocks = [0] * self.used
+        blocks[layer] = remove
+        return blocks
