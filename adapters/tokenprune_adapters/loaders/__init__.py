@@ -1,0 +1,1 @@
+"""Loaders behind `--model`, one a library."""

@@ -1,0 +1,175 @@
+"""`--model FOLDER`: multimodal LLMs in the ordinary transformers format, from a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+from torch import Tensor
+
+from tokenprune.errors import CheckpointError, DataError, UnsupportedModelError
+from tokenprune.loading import LoadedMllm, LoadOptions
+from tokenprune_adapters.loaders.checkpoints import hash_files, to_picture
+
+
+class HfLoader:
+    """Loads what `AutoModelForImageTextToText` and `AutoProcessor` load; never from a hub."""
+
+    name = "transformers"
+    usage = "FOLDER (config, safetensors and processor files)"
+
+    def accepts(self, spec: str) -> bool:
+        """Whatever isn't a name with a prefix."""
+        return ":" not in spec or Path(spec).exists()
+
+    def load(self, spec: str, options: LoadOptions) -> LoadedMllm:
+        """Load model and processor from the folder.
+
+        Raises:
+            DataError: there is no such folder.
+            UnsupportedModelError: it holds another kind of model.
+            CheckpointError: its weights or processor files are missing, damaged or misshapen.
+        """
+        folder = Path(spec)
+        files = _weight_files(folder)
+        model = _model(folder, options)
+        prompts = Prompts(_processor(folder))
+
+        def prepare(pictures: Sequence[Image], questions: Sequence[str]) -> dict[str, Any]:
+            batch = prompts.batch(pictures, questions).to(options.device)
+            batch["pixel_values"] = batch["pixel_values"].to(options.dtype)
+            return dict(batch)
+
+        return LoadedMllm(
+            name=spec,
+            model=model,
+            prepare=prepare,
+            decode=prompts.decode,
+            picture=prompts.picture,
+            fingerprint=lambda: hash_files(files),
+            weights=", ".join(file.name for file in files),
+        )
+
+
+class Prompts:
+    """Questions and pictures to inputs, with the processor's chat template if it has one."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        processor.tokenizer.padding_side = "left"
+
+    def text(self, question: str) -> str:
+        """The prompt of one picture and one question."""
+        if not getattr(self.processor, "chat_template", None):
+            return f"{self.processor.image_token}{question}"
+        parts = [{"type": "image"}, {"type": "text", "text": question}]
+        turns = [{"role": "user", "content": parts}]
+        return str(self.processor.apply_chat_template(turns, add_generation_prompt=True))
+
+    def batch(self, pictures: Sequence[Image], questions: Sequence[str]) -> Any:
+        """Inputs of `generate`, padded on the left."""
+        texts = [self.text(question) for question in questions]
+        images = [picture.convert("RGB") for picture in pictures]
+        return self.processor(images=images, text=texts, padding=True, return_tensors="pt")
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """New token ids `[B, T]` -> answers."""
+        answers = self.processor.batch_decode(ids, skip_special_tokens=True)
+        return [str(answer).strip() for answer in answers]
+
+    def picture(self, picture: Image) -> Image:
+        """The picture as it reaches the encoder."""
+        images = self.processor.image_processor
+        pixels = images(images=[picture.convert("RGB")], return_tensors="pt")["pixel_values"][0]
+        return to_picture(pixels, images.image_mean, images.image_std)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if not (folder / "config.json").is_file():
+        raise DataError(
+            "there is no model folder of that name with a config.json.",
+            where=str(folder),
+            remedy="Pass the folder that save_pretrained wrote, or timm:NAME.",
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(
+            "the folder holds no safetensors weights.",
+            where=str(folder),
+            remedy="Save the model with save_pretrained; pickled checkpoints are not read.",
+        )
+    return files
+
+
+def _model(folder: Path, options: LoadOptions) -> Any:
+    transformers = _transformers()
+    try:
+        model, info = transformers.AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=options.dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except ValueError as error:
+        if "nrecognized" not in str(error):
+            raise _damaged(folder, error) from error
+        raise UnsupportedModelError(
+            "the folder holds no image-text-to-text model.",
+            where=str(folder),
+            remedy="Pass a multimodal LLM, such as a LLaVA checkpoint, or timm:NAME.",
+        ) from error
+    except Exception as error:
+        # safetensors, json and shape problems raise a class of their own each
+        raise _damaged(folder, error) from error
+    _refuse_foreign(folder, info)
+    return model.eval().to(options.device)
+
+
+def _processor(folder: Path) -> Any:
+    try:
+        return _transformers().AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"the processor can't be loaded ({_first_line(error)}).",
+            where=str(folder),
+            remedy="Save the processor into the model's folder with save_pretrained.",
+        ) from error
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UnsupportedModelError(
+            f"transformers can't be imported ({error}).",
+            remedy="Install it: pip install 'tokenprune[hf]'.",
+        ) from error
+    return transformers
+
+
+def _refuse_foreign(folder: Path, info: Any) -> None:
+    # keys that are there and not used do no harm: checkpoints often carry buffers of older versions
+    for kind in ("missing_keys", "mismatched_keys"):
+        keys = sorted(str(key) for key in info.get(kind, ()))
+        if keys:
+            raise CheckpointError(
+                f"the weights are not those of this model: {len(keys)} {kind.replace('_', ' ')}, "
+                f"the first is {keys[0]}.",
+                where=str(folder),
+                remedy="Restore the checkpoint that belongs to its config.json.",
+            )
+
+
+def _damaged(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"the model can't be loaded ({type(error).__name__}: {_first_line(error)}).",
+        where=str(folder),
+        remedy="Restore a complete checkpoint in the transformers format.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,166 @@
+"""How the command line gets at models: what a loader plugin offers and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What the user asked for besides the model's name.
+
+    Attributes:
+        weights: checkpoint file, for loaders whose models are named and not stored in a folder.
+        device: where the model runs.
+        dtype: floating-point type of the parameters.
+    """
+
+    weights: Path | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class LoadedMllm:
+    """A multimodal LLM with what turns questions into inputs and outputs into answers.
+
+    Attributes:
+        name: what the user called it.
+        model: in eval mode, on its device.
+        prepare: pictures and as many questions -> keyword arguments of `generate`, padded on the
+            left, one picture a question.
+        decode: new token ids `[B, T]` -> one answer a row, without special tokens.
+        picture: a picture -> the same as the model sees it, cropped and resized.
+        fingerprint: SHA-256 of the weights.
+        weights: where they came from.
+    """
+
+    name: str
+    model: nn.Module
+    prepare: Callable[[Sequence[Image], Sequence[str]], dict[str, Any]]
+    decode: Callable[[Tensor], list[str]]
+    picture: Callable[[Image], Image]
+    fingerprint: Callable[[], str]
+    weights: str
+
+
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """An image classifier with its input transform.
+
+    Attributes:
+        name: what the user called it.
+        model: in eval mode, on its device; logits are `[B, classes]`.
+        prepare: pictures -> pixels `[B, 3, H, W]` on the model's device.
+        picture: a picture -> the same as the model sees it, cropped and resized.
+        classes: number of classes.
+        fingerprint: SHA-256 of the weights.
+        weights: where they came from.
+    """
+
+    name: str
+    model: nn.Module
+    prepare: Callable[[Sequence[Image]], Tensor]
+    picture: Callable[[Image], Image]
+    classes: int
+    fingerprint: Callable[[], str]
+    weights: str
+
+
+LoadedModel = LoadedMllm | LoadedClassifier
+
+
+class Loader(Protocol):
+    """One way to load a model by what stands behind `--model`.
+
+    Attributes:
+        name: what listings call it.
+        usage: the form it accepts, for messages, such as `timm:NAME`.
+    """
+
+    name: str
+    usage: str
+
+    def accepts(self, spec: str) -> bool:
+        """Whether `spec` has this loader's form."""
+        ...
+
+    def load(self, spec: str, options: LoadOptions) -> LoadedModel:
+        """Load the model.
+
+        Raises:
+            CheckpointError: the weights are missing, damaged or those of another model.
+            UnsupportedModelError: it is no model of the kind that the loader serves.
+        """
+        ...
+
+
+def load_model(
+    spec: str, options: LoadOptions, loaders: Mapping[str, Loader] | None = None
+) -> LoadedModel:
+    """Load a model through the first loader that accepts `spec`.
+
+    Args:
+        spec: a folder or a name with a prefix, such as `timm:NAME`.
+        options: weights, device and dtype.
+        loaders: default: those of all plugins.
+
+    Raises:
+        DataError: no loader accepts it.
+        CheckpointError: the weights are missing, damaged or those of another model.
+        UnsupportedModelError: it is no model of the kind that the loader serves.
+    """
+    if loaders is None:
+        from tokenprune.registry import registry
+
+        loaders = registry().loaders
+    for loader in loaders.values():
+        if loader.accepts(spec):
+            return loader.load(spec, options)
+    forms = ", ".join(loader.usage for loader in loaders.values()) or "none: no loader is installed"
+    raise DataError(f"no loader accepts '{spec}'.", where="--model", remedy=f"Forms: {forms}.")
+
+
+def load_options(
+    device: str | None = None, dtype: str | None = None, weights: Path | None = None
+) -> LoadOptions:
+    """Options from what stands on a command line.
+
+    Args:
+        device: default: CUDA if there is a usable device, else the CPU.
+        dtype: default: float32 on the CPU, bfloat16 elsewhere.
+        weights: checkpoint file.
+
+    Raises:
+        DataError: there is no such device or dtype.
+    """
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(
+            f"the device '{name}' can't be used ({str(error).splitlines()[0]}).",
+            where="--device",
+            remedy="Use cpu, or cuda where `tokenprune doctor` lists it.",
+        ) from error
+    dtype = dtype or ("float32" if place.type == "cpu" else "bfloat16")
+    if dtype not in DTYPES:
+        raise DataError(
+            f"there is no dtype '{dtype}'.", where="--dtype", remedy=f"Use {', '.join(DTYPES)}."
+        )
+    if weights is not None and not weights.is_file():
+        raise DataError(f"there is no file '{weights}'.", where="--weights")
+    return LoadOptions(weights, place, DTYPES[dtype])

@@ -1,0 +1,223 @@
+"""Pictures of what a plan did: kept, merged and dropped patches, one panel a stage."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from tokenprune.tokens import Stage
+from tokenprune.trace import ImageTrace, TraceStep
+
+PANEL = 448
+GAP = 20
+CAPTION = 58
+FOOT = 26
+LEGEND = "White outline: kept as it is.  Colour: merged into one token.  Dark: dropped."
+PAPER = (250, 250, 248)
+INK = (28, 30, 34)
+FAINT = (112, 116, 124)
+KEPT_EDGE = (255, 255, 255)
+
+STAGE_NAMES: dict[Stage, str] = {
+    "encoder": "inside the encoder",
+    "pre_llm": "before the LLM",
+    "decoder": "inside the LLM",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture with a heading and a line below it."""
+
+    picture: Image.Image
+    heading: str
+    detail: str
+
+
+def draw(
+    picture: Image.Image,
+    trace: ImageTrace,
+    *,
+    title: str = "",
+    every_site: bool = False,
+    panel: int = PANEL,
+) -> Image.Image:
+    """The picture as the model saw it, then one panel a stage of the plan.
+
+    Dropped patches are darkened, survivors that stand for themselves are outlined in white,
+    merged groups are tinted and outlined in one colour each.
+
+    Args:
+        picture: cropped and resized as for the model.
+        trace: what became of its patches; of a video, the first frame is drawn.
+        title: line above the panels.
+        every_site: one panel a site instead of the last one of every stage.
+        panel: width of a panel in pixels.
+    """
+    large = enlarge(picture, trace, panel)
+    original = Panel(large, "original", f"{trace.patches} patches, {_grid(trace)}")
+    steps = trace.steps if every_site else stage_ends(trace.steps)
+    shown = [panel_of(large, trace, step) for step in steps]
+    return strip([original, *shown], title)
+
+
+def stage_ends(steps: Sequence[TraceStep]) -> list[TraceStep]:
+    """The last step of every stage, in order."""
+    last = {step.site.stage: step for step in steps}
+    return list(last.values())
+
+
+def enlarge(picture: Image.Image, trace: ImageTrace, panel: int) -> Image.Image:
+    """Resize so that every patch covers whole pixels and the picture is about `panel` wide."""
+    _, rows, columns = trace.grid
+    cell = max(4, round(panel / columns))
+    return picture.convert("RGB").resize((cell * columns, cell * rows), Image.Resampling.LANCZOS)
+
+
+def panel_of(picture: Image.Image, trace: ImageTrace, step: TraceStep) -> Panel:
+    """Draw one step over an enlarged picture."""
+    labels = patch_labels(trace, step)
+    merged = merged_slots(step)
+    drawn = paint(picture, labels, merged)
+    dropped = int((step.assignment < 0).sum())
+    parts = [f"{step.kept} of {trace.patches} left"]
+    if merged:
+        parts.append(f"{len(merged)} merged, {step.kept - len(merged)} single")
+    if dropped:
+        parts.append(f"{dropped} dropped")
+    stage = STAGE_NAMES[step.site.stage]
+    return Panel(drawn, f"{step.strategy} · {stage}", f"{step.site}: {', '.join(parts)}")
+
+
+def patch_labels(trace: ImageTrace, step: TraceStep) -> NDArray[np.int64]:
+    """Survivor of every patch of the first frame, `[rows, columns]`, -1 where dropped."""
+    _, rows, columns = trace.grid
+    labels: NDArray[np.int64] = step.assignment.numpy()[: rows * columns]
+    return labels.reshape(rows, columns)
+
+
+def merged_slots(step: TraceStep) -> set[int]:
+    """Survivors that stand for more than one patch."""
+    slots, counts = np.unique(step.assignment.numpy(), return_counts=True)
+    return {int(s) for s, n in zip(slots, counts, strict=True) if s >= 0 and n > 1}
+
+
+def paint(picture: Image.Image, labels: NDArray[np.int64], merged: set[int]) -> Image.Image:
+    """Darken, tint and outline the patches of a picture whose size is a multiple of the grid."""
+    cell = picture.width // labels.shape[1]
+    pixels = np.asarray(picture, dtype=np.float32).copy()
+    owner = labels.repeat(cell, axis=0).repeat(cell, axis=1)
+    grey = pixels.mean(axis=2, keepdims=True)
+    gone = (owner < 0)[..., None]
+    pixels = np.where(gone, 0.22 * (0.3 * pixels + 0.7 * grey), pixels)
+    for slot in merged:
+        where = owner == slot
+        pixels[where] = 0.62 * pixels[where] + 0.38 * np.asarray(colour(slot))
+    drawn = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+    _outline(ImageDraw.Draw(drawn), labels, merged, cell)
+    return drawn
+
+
+def colour(slot: int) -> tuple[int, int, int]:
+    """A colour for a survivor; neighbours in number get hues far apart."""
+    hue = (slot * 0.618034 + 0.13) % 1.0
+    value = (1.0, 0.86, 0.94)[slot % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, (0.62, 0.85, 0.5)[slot % 3], value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw, labels: NDArray[np.int64], merged: set[int], cell: int
+) -> None:
+    """Lines along the borders of every survivor, on its own side of the border."""
+    width = max(1, cell // 20)
+    rows, columns = labels.shape
+    framed = np.full((rows + 2, columns + 2), -2, dtype=np.int64)
+    framed[1:-1, 1:-1] = labels
+    for row in range(rows):
+        for column in range(columns):
+            slot = int(labels[row, column])
+            if slot < 0:
+                continue
+            edge = colour(slot) if slot in merged else KEPT_EDGE
+            around = framed[row : row + 3, column : column + 3]
+            sides = (around[0, 1], around[2, 1], around[1, 0], around[1, 2])
+            box = (column * cell, row * cell, (column + 1) * cell - 1, (row + 1) * cell - 1)
+            _sides(draw, box, [int(other) != slot for other in sides], edge, width)
+
+
+def _sides(
+    draw: ImageDraw.ImageDraw,
+    box: tuple[int, int, int, int],
+    wanted: Sequence[bool],
+    edge: tuple[int, int, int],
+    width: int,
+) -> None:
+    left, top, right, bottom = box
+    inner = width - 1
+    bars = (
+        (left, top, right, top + inner),
+        (left, bottom - inner, right, bottom),
+        (left, top, left + inner, bottom),
+        (right - inner, top, right, bottom),
+    )
+    for bar, draws in zip(bars, wanted, strict=True):
+        if draws:
+            draw.rectangle(bar, fill=edge)
+
+
+def strip(panels: Sequence[Panel], title: str = "") -> Image.Image:
+    """Panels side by side on paper, headings above and details below them."""
+    head = 44 if title else 0
+    width = sum(panel.picture.width for panel in panels) + GAP * (len(panels) + 1)
+    height = head + CAPTION + max(panel.picture.height for panel in panels) + GAP + FOOT
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        draw.text((GAP, GAP), _fit(draw, title, width - 2 * GAP, 20), INK, _font(20))
+    left, top = GAP, head + GAP
+    for panel in panels:
+        room = panel.picture.width
+        draw.text((left, top), _fit(draw, panel.heading, room, 19), INK, _font(19))
+        draw.text((left, top + 26), _fit(draw, panel.detail, room, 15), FAINT, _font(15))
+        sheet.paste(panel.picture, (left, top + CAPTION - 6))
+        left += room + GAP
+    if len(panels) > 1:
+        legend = _fit(draw, LEGEND, width - 2 * GAP, 14)
+        draw.text((GAP, height - FOOT), legend, FAINT, _font(14))
+    return sheet
+
+
+def stack(sheets: Sequence[Image.Image]) -> Image.Image:
+    """Sheets of several pictures below each other."""
+    width = max(sheet.width for sheet in sheets)
+    whole = Image.new("RGB", (width, sum(sheet.height for sheet in sheets)), PAPER)
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    return whole
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _fit(draw: ImageDraw.ImageDraw, text: str, room: int, size: int) -> str:
+    """The text, cut with an ellipsis where it is wider than `room`."""
+    font = _font(size)
+    if draw.textlength(text, font=font) <= room:
+        return text
+    while text and draw.textlength(f"{text}...", font=font) > room:
+        text = text[:-1]
+    return f"{text.rstrip()}..."
+
+
+def _grid(trace: ImageTrace) -> str:
+    frames, rows, columns = trace.grid
+    return f"{rows} x {columns}" if frames == 1 else f"first of {frames} frames, {rows} x {columns}"
