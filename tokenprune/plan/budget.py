@@ -1,0 +1,189 @@
+"""From what a plan asks for to numbers of tokens."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from tokenprune.errors import BudgetError, LayerError
+from tokenprune.plan.model import Average
+from tokenprune.plan.schedule import removals
+
+__all__ = ["average", "decoder_keep", "decoder_keeps", "front_loaded", "kept", "removals"]
+
+_STEPS = 10**6
+
+
+def kept(keep: int | float, count: int, where: str = "") -> int:
+    """Tokens that leave a stage at which `count` arrive.
+
+    Args:
+        keep: an int means tokens; a float in (0, 1] a ratio, rounded down, at least one token.
+        count: tokens that arrive.
+        where: place to name in errors.
+
+    Raises:
+        BudgetError: less than one token, or more than arrive; `nearest` is feasible.
+    """
+    if count < 1:
+        raise BudgetError("no token arrives here.", where=where, remedy="Keep more before it.")
+    if isinstance(keep, float):
+        if not 0 < keep <= 1:
+            raise BudgetError(
+                f"a ratio of {keep} can't be kept.",
+                where=where,
+                remedy="Ratios lie in (0, 1]; tokens are written without a decimal point.",
+                nearest=1.0 if keep > 1 else 1 / count,
+            )
+        return max(1, int(count * keep + 1e-9))
+    if not 1 <= keep <= count:
+        bound = min(max(keep, 1), count)
+        raise BudgetError(
+            f"can't keep {keep} of {count} tokens.",
+            where=where,
+            remedy=f"The nearest feasible value is {bound}.",
+            nearest=bound,
+        )
+    return keep
+
+
+def average(counts: Sequence[int], at: Sequence[int], arrivals: int, layers: int) -> float:
+    """Mean of the visual tokens that the LLM's layers see.
+
+    Args:
+        counts: tokens after each decoder stage.
+        at: layer whose input each stage prunes, ascending.
+        arrivals: tokens that enter layer 0.
+        layers: number of layers.
+    """
+    return _total(counts, at, arrivals, layers) / layers
+
+
+def _total(counts: Sequence[int], at: Sequence[int], arrivals: int, layers: int) -> int:
+    edges, seen = (0, *at, layers), (arrivals, *counts)
+    return sum(n * (edges[i + 1] - edges[i]) for i, n in enumerate(seen))
+
+
+def decoder_keep(keep: Average, arrivals: int, layers: int, layer: int, where: str = "") -> int:
+    """Tokens a single stage before `layer` must keep so that the mean over all layers fits.
+
+    `layer` layers see all arrivals and the others k tokens: the largest k with
+    (layer * arrivals + (layers - layer) * k) / layers <= average.
+
+    Raises:
+        BudgetError: no k reaches it; `nearest` is the closest feasible average.
+        LayerError: the LLM has no such layer.
+    """
+    return decoder_keeps([keep], [layer], arrivals, layers, where)[0]
+
+
+def decoder_keeps(
+    keeps: Sequence[int | float | Average],
+    at: Sequence[int],
+    arrivals: int,
+    layers: int,
+    where: str = "",
+) -> tuple[int, ...]:
+    """Tokens after each of several decoder stages.
+
+    Stages with an average budget come last and share it: each keeps the same ratio of what
+    arrives (our choice, the shape of PyramidDrop), the largest one whose mean over all layers
+    doesn't exceed the budget; what rounding leaves over goes to the last stage.
+
+    Args:
+        keeps: budget of each stage.
+        at: layer whose input each stage prunes, ascending.
+        arrivals: tokens that enter layer 0.
+        layers: number of layers of the LLM.
+        where: place to name in errors.
+
+    Raises:
+        BudgetError: infeasible; `nearest` is the closest feasible value.
+        LayerError: the LLM has no such layer.
+    """
+    for layer in at:
+        if not 0 <= layer < layers:
+            raise LayerError(
+                f"the LLM has no layer {layer}.",
+                where=where,
+                remedy=f"Its layers are 0 to {layers - 1}.",
+            )
+    fixed: list[int] = []
+    for keep in keeps:
+        if isinstance(keep, Average):
+            break
+        fixed.append(kept(keep, fixed[-1] if fixed else arrivals, where))
+    free = len(keeps) - len(fixed)
+    if not free:
+        return tuple(fixed)
+    target = keeps[-1]
+    if not isinstance(target, Average) or any(k != target for k in keeps[len(fixed) :]):
+        raise BudgetError(
+            "decoder stages with an average budget must come last and share it.", where=where
+        )
+    return _solve(target.average, fixed, free, at, arrivals, layers, where)
+
+
+def _solve(
+    target: float,
+    fixed: list[int],
+    free: int,
+    at: Sequence[int],
+    arrivals: int,
+    layers: int,
+    where: str,
+) -> tuple[int, ...]:
+    start = fixed[-1] if fixed else arrivals
+    budget = target * layers + 1e-6
+
+    def counts(step: int) -> list[int]:
+        found = list(fixed)
+        for _ in range(free):
+            present = found[-1] if found else arrivals
+            found.append(max(1, int(present * step / _STEPS + 1e-9)))
+        return found
+
+    least = average(counts(0), at, arrivals, layers)
+    most = average([*fixed, *[start] * free], at, arrivals, layers)
+    if not least * layers <= budget or target > most + 1e-9:
+        nearest = least if target < least else most
+        raise BudgetError(
+            f"an average of {target:g} visual tokens over {layers} layers can't be reached: "
+            f"{arrivals} tokens arrive and the stages stand before layers {list(at)}.",
+            where=where,
+            remedy=f"The nearest feasible average is {nearest:g}; earlier layers reach lower ones.",
+            nearest=nearest,
+        )
+    found = counts(
+        bisect_right(
+            range(_STEPS + 1), budget, key=lambda s: _total(counts(s), at, arrivals, layers)
+        )
+        - 1
+    )
+    spare = int(budget - _total(found, at, arrivals, layers)) // (layers - at[-1])
+    ceiling = found[-2] if len(found) > 1 else arrivals
+    found[-1] = min(found[-1] + spare, ceiling)
+    return tuple(found)
+
+
+def front_loaded(removals: Sequence[int], count: int) -> str | None:
+    """A warning if one of the earliest third of the blocks takes half or more of its tokens.
+
+    Args:
+        removals: removals of every block.
+        count: tokens that arrive at the first block.
+
+    Returns:
+        A sentence for the user, or None. The threshold is ours: merging much too early is what
+        costs accuracy in the schedule study of EvoPrune (arXiv 2603.03681, app. A).
+    """
+    present = count
+    for block, removed in enumerate(removals[: -(-len(removals) // 3)]):
+        if removed and removed >= present // 2:
+            return (
+                f"Block {block} of {len(removals)} removes {removed} of {present} tokens; early "
+                "blocks know little of the image yet, so expect a loss. A later or longer range "
+                "of blocks, or a larger budget, is gentler."
+            )
+        present -= removed
+    return None

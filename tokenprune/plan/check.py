@@ -1,0 +1,83 @@
+"""Checking a plan against the strategies that are registered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenprune.errors import PlanError
+from tokenprune.plan.model import Plan, StagePlan
+from tokenprune.registry import strategy_class, strategy_params
+from tokenprune.strategy import PruningStrategy
+
+
+def check_plan(plan: Plan, *, where: str = "") -> Plan:
+    """Check strategies, their stages, params and block ranges.
+
+    Args:
+        plan: a plan that is valid as data.
+        where: the file to name in errors.
+
+    Returns:
+        The plan with params as the strategies' own models read them; nothing is filled in.
+
+    Raises:
+        UnknownNameError: no strategy, or no parameter, of that name.
+        PlanError: a strategy can't do what a stage asks.
+    """
+    stages = tuple(
+        _checked(stage, ": ".join(part for part in (where, f"stages.{number}") if part))
+        for number, stage in enumerate(plan.stages)
+    )
+    _no_overlap(stages, where)
+    return plan.model_copy(update={"stages": stages})
+
+
+def _checked(stage: StagePlan, place: str) -> StagePlan:
+    strategy = strategy_class(stage.strategy, where=f"{place}.strategy")
+    if stage.at not in strategy.stages:
+        able = ", ".join(strategy.stages)
+        raise PlanError(
+            f"'{stage.strategy}' can't act at '{stage.at}'.",
+            where=f"{place}.at",
+            remedy=f"It acts at: {able}.",
+        )
+    if stage.at == "encoder" and not strategy.spreads:
+        for key in ("schedule", "layers"):
+            if getattr(stage, key) is not None:
+                raise PlanError(
+                    f"'{stage.strategy}' acts in one block and has no schedule.",
+                    where=f"{place}.{key}",
+                    remedy=f"Remove '{key}'; 'layer' chooses the block.",
+                )
+    if stage.at == "decoder" and stage.layer is None and strategy.default_layer is None:
+        raise PlanError(
+            f"'{stage.strategy}' has no layer of its own.",
+            where=f"{place}.layer",
+            remedy="Add 'layer', counted from 0: the input of that layer is pruned.",
+        )
+    params = strategy_params(strategy, stage.params, where=place)
+    given = params.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    return stage.model_copy(update={"params": given})
+
+
+def _range(stage: StagePlan, strategy: type[PruningStrategy[Any]]) -> tuple[float, float]:
+    if stage.layers is not None:
+        return stage.layers
+    layer = stage.layer if stage.layer is not None or strategy.spreads else strategy.default_layer
+    return (0, float("inf")) if layer is None else (layer, layer)
+
+
+def _no_overlap(stages: tuple[StagePlan, ...], where: str) -> None:
+    used: list[tuple[float, float]] = []
+    for number, stage in enumerate(stages):
+        if stage.at != "encoder":
+            continue
+        first, last = _range(stage, strategy_class(stage.strategy))
+        if used and first <= used[-1][1]:
+            raise PlanError(
+                f"the encoder stages {number - 1} and {number} share blocks or stand in the "
+                "wrong order.",
+                where=": ".join(part for part in (where, f"stages.{number}") if part),
+                remedy="Give each its own range: 'layers: [0, 11]' and 'layers: [12, 22]'.",
+            )
+        used.append((first, last))

@@ -1,0 +1,33 @@
+"""Writing plans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from pydantic_core import PydanticSerializationError
+
+from tokenprune.errors import PlanError
+from tokenprune.plan.model import Plan
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data, defaults left out, the version first."""
+    try:
+        data = plan.model_dump(mode="json", exclude_defaults=True)
+    except PydanticSerializationError as error:
+        raise PlanError(
+            f"the plan holds a value that no file can hold ({error}).",
+            remedy="Use numbers, strings, lists and mappings in 'params'.",
+        ) from error
+    return {"schema_version": plan.schema_version, **data}
+
+
+def dump_plan(plan: Plan) -> str:
+    """The plan as YAML; `load_plan` on it gives the same plan.
+
+    Raises:
+        PlanError: `params` hold something that isn't plain data.
+    """
+    text: str = yaml.safe_dump(plan_data(plan), sort_keys=False, allow_unicode=True)
+    return text

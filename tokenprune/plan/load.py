@@ -1,0 +1,70 @@
+"""The way from a file or mapping to a validated plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tokenprune.errors import PlanError
+from tokenprune.plan.check import check_plan
+from tokenprune.plan.dump import plan_data
+from tokenprune.plan.model import Average, Plan, ScheduleSpec, StagePlan
+from tokenprune.plan.overrides import Overrides, overridden
+from tokenprune.plan.read import as_mapping, read_mapping, resolve_extends
+from tokenprune.validation import plan_error
+
+_KEYS = {
+    "": (*Plan.model_fields, "extends"),
+    "stages": tuple(StagePlan.model_fields),
+    "keep": tuple(Average.model_fields),
+    "schedule": tuple(ScheduleSpec.model_fields),
+}
+
+
+def load_plan(
+    source: str | Path | Mapping[str, Any] | Plan, *, overrides: Overrides = ()
+) -> Plan:
+    """Load and validate a plan.
+
+    Args:
+        source: path of a YAML file, a mapping of the same shape, or a plan. `extends` names a
+            file to start from, relative to this file (to the working directory for a mapping);
+            mappings are merged, lists replaced.
+        overrides: `["stages.0.keep=64"]`, values read as YAML, or `{"stages.0.keep": 64}`.
+
+    Returns:
+        The plan, valid for the strategies that are registered.
+
+    Raises:
+        UnknownNameError: a key, choice or strategy that doesn't exist; the nearest is suggested.
+        PlanError: anything else that is wrong, with file and key path.
+    """
+    if isinstance(source, Plan):
+        if not overrides:
+            return check_plan(source)
+        data, where = plan_data(source), ""
+    else:
+        data, where = _read(source)
+    try:
+        plan = Plan.model_validate(overridden(data, overrides))
+    except ValidationError as error:
+        raise plan_error(error, where=where, keys=_KEYS) from error
+    return check_plan(plan, where=where)
+
+
+def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    if isinstance(source, Mapping):
+        data, files = resolve_extends(as_mapping(source, "plan"), Path(), "plan")
+        return data, ", extending ".join(str(file) for file in files)
+    if not isinstance(source, str | Path):
+        raise PlanError(
+            f"a plan is a file or a mapping, not a {type(source).__name__}.",
+            remedy="Give a path, a dict or a tokenprune.Plan.",
+        )
+    path = Path(source)
+    start = read_mapping(path)
+    data, files = resolve_extends(start, path.parent, str(path), (path.resolve(),))
+    return data, ", extending ".join([str(path), *(str(file) for file in files[1:])])

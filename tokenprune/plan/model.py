@@ -1,0 +1,170 @@
+"""Plans as data: what is removed where, and how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from tokenprune.tokens import STAGES, Stage
+
+ScheduleName = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Average(_Frozen):
+    """A budget of visual tokens per image, averaged over the layers of the LLM."""
+
+    average: Annotated[FiniteFloat, Field(strict=True, gt=0)]
+    """Mean number of visual tokens per image that a layer of the LLM sees. The solver rounds down,
+    so the mean never exceeds it."""
+
+
+class ScheduleSpec(_Frozen):
+    """A schedule with its parameter."""
+
+    name: ScheduleName
+    """Which schedule."""
+    blocks: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """For `first` and `last`: how many blocks. Default: half of them (the paper's 13 of 26)."""
+    power: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """For `increasing` and `decreasing`: exponent of the block number. Default: 1 (the paper's)."""
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> ScheduleSpec:
+        if self.blocks is not None and self.name not in ("first", "last"):
+            raise ValueError(f"'blocks' belongs to 'first' and 'last', not to '{self.name}'")
+        if self.power is not None and self.name not in ("increasing", "decreasing"):
+            raise ValueError(f"'power' belongs to 'increasing' and 'decreasing', not '{self.name}'")
+        return self
+
+
+def _keep_tag(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return "tokens"
+    if isinstance(value, float):
+        return "ratio"
+    return "mean_tokens" if isinstance(value, Average | Mapping) else None
+
+
+def _schedule_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "named"
+    if isinstance(value, list | tuple):
+        return "numbers"
+    return "spec" if isinstance(value, ScheduleSpec | Mapping) else None
+
+
+Keep = Annotated[
+    Annotated[int, Field(ge=1), Tag("tokens")]
+    | Annotated[FiniteFloat, Field(gt=0, le=1), Tag("ratio")]
+    | Annotated[Average, Tag("mean_tokens")],
+    Discriminator(
+        _keep_tag,
+        custom_error_type="keep",
+        custom_error_message="write tokens (128), a ratio (0.25) or {average: 192}",
+    ),
+]
+
+Schedule = Annotated[
+    Annotated[ScheduleName, Tag("named")]
+    | Annotated[tuple[Annotated[int, Field(strict=True, ge=0)], ...], Tag("numbers")]
+    | Annotated[ScheduleSpec, Tag("spec")],
+    Discriminator(
+        _schedule_tag,
+        custom_error_type="schedule",
+        custom_error_message="write a schedule's name, {name: first, blocks: 13} or a list of "
+        "removals, one a block",
+    ),
+]
+
+Index = Annotated[int, Field(strict=True, ge=0)]
+
+
+class StagePlan(_Frozen):
+    """One stage: a strategy, where it acts and what it leaves."""
+
+    at: Stage
+    """`encoder` (inside the vision encoder), `pre_llm` (after it, before the projector) or
+    `decoder` (inside the LLM)."""
+    strategy: str
+    """Name of a registered strategy; `tokenprune list` shows them."""
+    keep: Keep
+    """What leaves the stage, per image: tokens (`128`), a ratio of the tokens that arrive (`0.25`,
+    rounded down, at least one token) or, for `decoder`, `{average: 192}` over the LLM's layers."""
+    schedule: Schedule | None = None
+    """`encoder` only: how the removals are spread over the blocks. Default: the strategy's own."""
+    layer: Index | None = None
+    """`decoder`: the layer whose input is pruned. `encoder`: the one block to act in. Default: the
+    strategy's own. Counted from 0."""
+    layers: tuple[Index, Index] | None = None
+    """`encoder` only: first and last block of the schedule, both included. Default: all used."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """The strategy's parameters; `tokenprune describe NAME` shows them."""
+
+    @field_validator("layers")
+    @classmethod
+    def _ascending(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and value[0] > value[1]:
+            raise ValueError(f"the first block {value[0]} comes after the last, {value[1]}")
+        return value
+
+    @model_validator(mode="after")
+    def _keys_fit_the_stage(self) -> StagePlan:
+        alien = {"pre_llm": ("schedule", "layer", "layers"), "decoder": ("schedule", "layers")}
+        for key in alien.get(self.at, ()):
+            if getattr(self, key) is not None:
+                raise ValueError(f"'{key}' has no meaning at '{self.at}': remove it")
+        if self.layer is not None and (self.layers or self.schedule is not None):
+            raise ValueError("'layer' names one block, so 'layers' and 'schedule' can't stand by it")
+        if isinstance(self.keep, Average) and self.at != "decoder":
+            raise ValueError(f"an average over the LLM's layers can't be kept at '{self.at}'")
+        return self
+
+
+class Plan(_Frozen):
+    """A complete plan; without stages the model stays dense."""
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+    name: str | None = None
+    """A name for reports."""
+    seed: Annotated[int, Field(strict=True, ge=0)] = 0
+    """The only source of randomness."""
+    positions: Literal["original", "compact"] = "original"
+    """Position ids of the survivors in the LLM: their own, or renumbered without gaps."""
+    stages: tuple[StagePlan, ...] = ()
+    """The stages, in the order in which tokens meet them."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Plan:
+        ranks = [STAGES.index(stage.at) for stage in self.stages]
+        if ranks != sorted(ranks):
+            order = ", ".join(STAGES)
+            raise ValueError(f"stages stand in the order in which tokens meet them: {order}")
+        decoder = [stage for stage in self.stages if stage.at == "decoder"]
+        layers = [stage.layer for stage in decoder if stage.layer is not None]
+        if any(later <= earlier for earlier, later in zip(layers, layers[1:], strict=False)):
+            raise ValueError(f"decoder stages need ascending layers, got {layers}")
+        solved = [isinstance(stage.keep, Average) for stage in decoder]
+        if solved != sorted(solved):
+            raise ValueError("decoder stages with an average budget come after those with a fixed one")
+        if len({stage.keep.average for stage in decoder if isinstance(stage.keep, Average)}) > 1:
+            raise ValueError("the decoder stages of a plan share one average budget")
+        return self
+        return self

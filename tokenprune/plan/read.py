@@ -1,0 +1,129 @@
+"""Reading YAML files and the plans that they extend."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tokenprune.errors import PlanError
+from tokenprune.names import nearest
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, refusing a key that stands twice in one mapping."""
+
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key '{key.value}' stands here twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def parse(text: str, where: str) -> Any:
+    """Parse YAML.
+
+    Raises:
+        PlanError: malformed, with line and column.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        said = "; ".join(part for part in (error.context, error.problem) if part)
+        raise PlanError(f"malformed YAML: {said}.", where=place) from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise PlanError(f"malformed YAML: {error}.", where=where) from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML file that holds one mapping with string keys.
+
+    Raises:
+        PlanError: it isn't there, can't be read or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise PlanError("there is no such file.", where=str(path), remedy=_hint(path)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"the file can't be read ({error}).", where=str(path)) from error
+    return as_mapping(parse(text, str(path)), str(path))
+
+
+def as_mapping(value: Any, where: str) -> dict[str, Any]:
+    """A mapping with string keys.
+
+    Raises:
+        PlanError: it is anything else.
+    """
+    if not isinstance(value, Mapping):
+        found = "nothing" if value is None else f"a {type(value).__name__}"
+        raise PlanError(
+            f"a plan is a mapping, this is {found}.",
+            where=where,
+            remedy="Begin with 'schema_version: 1' and 'stages:'.",
+        )
+    for key in value:
+        if not isinstance(key, str):
+            raise PlanError(f"keys are words, this is {key!r}.", where=where)
+    return dict(value)
+
+
+def _hint(path: Path) -> str:
+    folder = path.parent
+    names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+    near = nearest(path.name, names)
+    return f"Did you mean '{folder / near}'?" if near else ""
+
+
+def merged(base: Any, top: Any) -> Any:
+    """`top` over `base`: mappings are merged key by key, anything else is replaced."""
+    if not (isinstance(base, Mapping) and isinstance(top, Mapping)):
+        return top
+    both = {key: merged(base[key], value) if key in base else value for key, value in top.items()}
+    return {**base, **both}
+
+
+def resolve_extends(
+    data: dict[str, Any], folder: Path, where: str, chain: tuple[Path, ...] = ()
+) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    """Lay a mapping over the file that its `extends` names, and so on.
+
+    Args:
+        data: the mapping; `extends` may be among its keys.
+        folder: what a relative `extends` is relative to.
+        where: place to name in errors.
+        chain: resolved files that led here.
+
+    Returns:
+        The merged mapping without `extends`, and all files that went into it.
+
+    Raises:
+        PlanError: a file isn't there, or extends itself through others.
+    """
+    data = dict(data)
+    if "extends" not in data:
+        return data, chain
+    name = data.pop("extends")
+    if not isinstance(name, str) or not name:
+        raise PlanError(
+            f"'extends' names one file, this is {name!r}.", where=f"{where}: extends"
+        )
+    path = (folder / name).resolve()
+    if path in chain:
+        circle = " -> ".join(p.name for p in (*chain[chain.index(path) :], path))
+        raise PlanError(f"plans extend each other in a circle: {circle}.", where=where)
+    base, files = resolve_extends(read_mapping(path), path.parent, str(path), (*chain, path))
+    result: dict[str, Any] = merged(base, data)
+    return result, files

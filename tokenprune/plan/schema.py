@@ -1,0 +1,43 @@
+"""JSON Schema of plan files, with the params of every registered strategy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenprune.plan.model import Plan
+from tokenprune.plugins import host
+from tokenprune.strategy import PruningStrategy
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def plan_schema() -> dict[str, Any]:
+    """The schema, for editors and for checks outside Python.
+
+    A stage's `params` and `at` depend on its `strategy` through if/then.
+    """
+    schema = Plan.model_json_schema()
+    definitions: dict[str, Any] = schema.setdefault("$defs", {})
+    strategies = dict(sorted(host().strategies.items()))
+    stage = definitions["StagePlan"]
+    stage["properties"]["strategy"]["enum"] = list(strategies)
+    stage["allOf"] = [_rule(name, strategy) for name, strategy in strategies.items()]
+    for name, strategy in strategies.items():
+        definitions.update(_definitions(name, strategy))
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "A plan file to start from, relative to this file.",
+    }
+    return {"$schema": DIALECT, **schema}
+
+
+def _rule(name: str, strategy: type[PruningStrategy[Any]]) -> dict[str, Any]:
+    told = {"params": {"$ref": f"#/$defs/{name}"}, "at": {"enum": list(strategy.stages)}}
+    asked = {"properties": {"strategy": {"const": name}}, "required": ["strategy"]}
+    return {"if": asked, "then": {"properties": told}}
+
+
+def _definitions(name: str, strategy: type[PruningStrategy[Any]]) -> dict[str, Any]:
+    params = strategy.Params.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}")
+    inner = {f"{name}.{key}": value for key, value in params.pop("$defs", {}).items()}
+    return {name: params, **inner}

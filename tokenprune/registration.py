@@ -1,0 +1,122 @@
+"""The `register` callables that hooks get: they check what they are given and note refusals."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tokenprune.adapter import Adapter, EncoderAdapter, MllmAdapter
+from tokenprune.strategy import PruningStrategy, StrategyParams
+from tokenprune.tokens import STAGES
+
+if TYPE_CHECKING:
+    from tokenprune.loading import Loader
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+@dataclass
+class Registered:
+    """What one plugin brought, by name."""
+
+    strategies: dict[str, type[PruningStrategy[Any]]] = field(default_factory=dict)
+    encoders: dict[str, type[EncoderAdapter]] = field(default_factory=dict)
+    mllms: dict[str, type[MllmAdapter]] = field(default_factory=dict)
+    loaders: dict[str, Loader] = field(default_factory=dict)
+
+
+class Registrar:
+    """Collects from one plugin; what can't be taken goes to `refused` as a sentence.
+
+    Args:
+        strategies, adapters, loaders: what other plugins registered before, by name.
+    """
+
+    def __init__(
+        self,
+        strategies: Mapping[str, object],
+        adapters: Mapping[str, object],
+        loaders: Mapping[str, object],
+    ) -> None:
+        self.registered = Registered()
+        self.refused: list[str] = []
+        self._strategies, self._adapters, self._loaders = strategies, adapters, loaders
+
+    def strategy(self, strategy: type[PruningStrategy[Any]]) -> None:
+        """Take a strategy class."""
+        wrong = _wrong_class(strategy, PruningStrategy) or _wrong_strategy(strategy)
+        taken = {**self._strategies, **self.registered.strategies}
+        if self._admit("strategy", strategy, wrong, taken):
+            self.registered.strategies[strategy.name] = strategy
+
+    def adapter(self, adapter: type[EncoderAdapter] | type[MllmAdapter]) -> None:
+        """Take an adapter class of either kind."""
+        wrong = _wrong_class(adapter, Adapter) or _wrong_adapter(adapter)
+        taken = {**self._adapters, **self.registered.encoders, **self.registered.mllms}
+        if not self._admit("adapter", adapter, wrong, taken):
+            return
+        if issubclass(adapter, EncoderAdapter):
+            self.registered.encoders[adapter.name] = adapter
+        else:
+            self.registered.mllms[adapter.name] = adapter
+
+    def loader(self, loader: Loader) -> None:
+        """Take a model loader."""
+        scheme = getattr(loader, "scheme", None)
+        if not isinstance(scheme, str) or not callable(getattr(loader, "load", None)):
+            self.refused.append(f"{loader!r} is no loader: it needs 'scheme' and 'load'.")
+        elif scheme in self._loaders or scheme in self.registered.loaders:
+            self.refused.append(f"a loader for '{scheme}:' exists already; this one is left out.")
+        else:
+            self.registered.loaders[scheme] = loader
+
+    def _admit(self, kind: str, given: Any, wrong: str, taken: Mapping[str, object]) -> bool:
+        if wrong:
+            self.refused.append(f"{_called(given)} is no {kind}: {wrong}.")
+        elif given.name in taken:
+            other = _called(taken[given.name])
+            self.refused.append(
+                f"the name '{given.name}' is taken by {other}; {_called(given)} is left out."
+            )
+        else:
+            return True
+        return False
+
+
+def _called(given: object) -> str:
+    if isinstance(given, type):
+        return f"{given.__module__}.{given.__qualname__}"
+    return repr(given)
+
+
+def _wrong_class(given: Any, base: type) -> str:
+    if not (isinstance(given, type) and issubclass(given, base)):
+        return f"register a subclass of {base.__name__}"
+    if inspect.isabstract(given):
+        return f"it lacks {', '.join(sorted(given.__abstractmethods__))}"
+    name = getattr(given, "name", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return f"its name has to be lower-case letters, digits, '_', '-' and '.', not {name!r}"
+    return ""
+
+
+def _wrong_strategy(given: type[PruningStrategy[Any]]) -> str:
+    stages = getattr(given, "stages", ())
+    if not stages or not set(stages) <= set(STAGES):
+        return f"its stages are {stages!r}, known are {', '.join(STAGES)}"
+    params = given.Params
+    if not (isinstance(params, type) and issubclass(params, StrategyParams)):
+        return "its Params is no subclass of StrategyParams"
+    return ""
+
+
+def _wrong_adapter(given: type[Adapter]) -> str:
+    if not issubclass(given, EncoderAdapter | MllmAdapter):
+        return "subclass EncoderAdapter or MllmAdapter"
+    claims = getattr(given, "claims", None)
+    if not isinstance(claims, tuple) or not all(isinstance(claim, str) for claim in claims):
+        return "its claims have to be a tuple of full class names"
+    return ""
