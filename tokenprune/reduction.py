@@ -20,8 +20,15 @@ class Reconstruction(Protocol):
         restore: whether the full set is handed on after the last used block.
     """
 
-    blocks: int
-    restore: bool
+    @property
+    def blocks(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def restore(self) -> bool:
+        """See above."""
+        ...
 
     def full(self, hidden: Tensor) -> Tensor:
         """Kept states `[B, K, D]` -> approximate states of all tokens `[B, N, D]`."""

@@ -102,6 +102,14 @@ class PruningStrategy(ABC, Generic[ParamsT]):
             The linear map that the engine applies to everything that rides along.
         """
 
+    def check(self, site: Site, keep: int) -> None:
+        """Refuse a site or a kept count that the method can't serve; called for each at attach.
+
+        Raises:
+            BudgetError: `keep` tokens can't be kept here; carries the nearest count that can.
+            LayerError: the method can't stand at this layer.
+        """
+
     def proportional(self) -> bool:
         """Whether later attention adds log size to the key logits (ToMe, eq. 1)."""
         return False

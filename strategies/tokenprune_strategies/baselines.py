@@ -1,0 +1,85 @@
+"""The baselines that every method has to beat: a random choice and an even one."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tokenprune.reduction import Reduction
+from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
+from tokenprune.tokens import STAGES, Stage, Tokens
+
+
+class RandomParams(StrategyParams):
+    """Parameters of `random`."""
+
+    seed: int = Field(default=0, ge=0, description="Mixed with the plan's seed.")
+
+
+class Random(PruningStrategy[RandomParams]):
+    """Keep a random set, the same one for every image with as many tokens at the same site."""
+
+    name: ClassVar[str] = "random"
+    Params = RandomParams
+    stages: ClassVar[tuple[Stage, ...]] = STAGES
+    summary: ClassVar[str] = "Baseline: keeps a random set of tokens."
+    paper: ClassVar[str] = "none (baseline)"
+    licence_note: ClassVar[str] = "This project's own."
+    ours: ClassVar[dict[str, str]] = {"seed": "a baseline of this project"}
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        """Keep `budget.keep` tokens drawn without replacement, in raster order."""
+        site = tokens.site
+        key = (tokens.seed, self.params.seed, site.stage, site.layer, budget.count, budget.keep)
+        return _same_for_all(tokens, draw(*key, tokens.hidden.device))
+
+
+class UniformParams(StrategyParams):
+    """`uniform` has no parameters."""
+
+
+class Uniform(PruningStrategy[UniformParams]):
+    """Keep evenly spaced tokens of those that arrive, each in the middle of its stride."""
+
+    name: ClassVar[str] = "uniform"
+    Params = UniformParams
+    stages: ClassVar[tuple[Stage, ...]] = STAGES
+    summary: ClassVar[str] = "Baseline: keeps evenly spaced tokens."
+    paper: ClassVar[str] = "none (baseline)"
+    licence_note: ClassVar[str] = "This project's own."
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        """Keep the tokens at `spaced(count, keep)`."""
+        return _same_for_all(tokens, spaced(budget.count, budget.keep, tokens.hidden.device))
+
+
+def spaced(count: int, keep: int, device: torch.device) -> Tensor:
+    """`round((i + 0.5) N / k - 0.5)` for i = 0..k-1, halves rounded up, `[keep]` int64."""
+    return (2 * torch.arange(keep, device=device) + 1) * count // (2 * keep)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@lru_cache(maxsize=256)
+def draw(
+    plan_seed: int, seed: int, stage: str, layer: int, count: int, keep: int, device: torch.device
+) -> Tensor:
+    """`keep` of `count` indices without replacement, ascending, `[keep]` int64.
+
+    The key alone decides; it is drawn on the CPU, so that every device gets the same set.
+    """
+    key = f"{plan_seed}/{seed}/{stage}/{layer}/{count}/{keep}"
+    number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+    # A cached tensor made in inference mode would break a later training step.
+    with torch.inference_mode(False):
+        generator = torch.Generator().manual_seed(number >> 1)
+        chosen = torch.randperm(count, generator=generator)[:keep].sort().values
+        return chosen.to(device)
+
+
+def _same_for_all(tokens: Tokens, index: Tensor) -> Reduction:
+    return Reduction.keep(index.expand(tokens.hidden.shape[0], -1), tokens.count)

@@ -1,0 +1,77 @@
+"""The parameters of `evoprune`, and why those that the paper leaves open are as they are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat
+
+from tokenprune.strategy import StrategyParams
+
+
+class EvoPruneParams(StrategyParams):
+    """Parameters of `evoprune`; only `critical_token_ratio` has a default from the paper."""
+
+    critical_token_ratio: float = Field(
+        default=0.25, ge=0, le=1, description="Share of the tokens that no merge may touch (CTR)."
+    )
+    attention: bool = Field(
+        default=True, description="Protect important tokens; off for the paper's ablation."
+    )
+    importance: Literal["received", "cls"] = Field(
+        default="received",
+        description="What makes a token important: the attention it receives from all patches, or "
+        "from the class token.",
+    )
+    diversity_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="Lambda: how strongly tokens of sparse regions are spared; 0 is the paper's "
+        "ablation without diversity.",
+    )
+    neighbours: int = Field(
+        default=8, ge=1, description="K: nearest neighbours that make up the local density."
+    )
+    tau: PositiveFloat | Literal["auto"] = Field(
+        default=1.0,
+        description="Width of the density kernel on normalised features; `auto` takes the mean "
+        "squared distance to the neighbours, image by image.",
+    )
+    metric: Literal["hidden", "keys"] = Field(
+        default="hidden",
+        description="What similarity and density are measured on: hidden states after attention, "
+        "or attention keys averaged over heads.",
+    )
+    similarity: Literal["halved", "plain"] = Field(
+        default="halved",
+        description="`halved` is (1 + cos) / 2; `plain` is the cosine, whose negative values a "
+        "diversity factor would reorder.",
+    )
+    partition: Literal["unprotected", "all"] = Field(
+        default="unprotected",
+        description="Which tokens are split into even and odd: the unprotected ones, or all of "
+        "them; then pairs with protected tokens come last, and only where the count needs them.",
+    )
+    size_weighted: bool = Field(
+        default=True,
+        description="Average merged tokens by the patches they stand for; off weighs all alike, "
+        "which no longer conserves the sum of features.",
+    )
+    proportional_attention: bool = Field(
+        default=True,
+        description="Add the logarithm of a token's size to its logits as a key in later blocks.",
+    )
+
+
+OURS: dict[str, str] = {
+    "importance": "the paper says 'attention received'; its formula, read literally, is a constant",
+    "diversity_weight": "the paper names lambda but gives no value",
+    "neighbours": "the paper names K but gives no value",
+    "tau": "the paper gives no value; ours is for L2-normalised features",
+    "metric": "the paper says token embeddings; ours are the hidden states after attention",
+    "similarity": "the paper assumes 0..1 and leaves squashing open; ours keeps negative cosines "
+    "in order",
+    "partition": "the paper splits all tokens, which can leave too few pairs to merge",
+    "size_weighted": "the paper doesn't say how merged tokens are averaged; ours is ToMe's mean",
+    "proportional_attention": "the paper doesn't mention it",
+}

@@ -1,0 +1,70 @@
+"""The terms of EvoPrune's pair score, as pure functions.
+
+Source: arXiv 2603.03681, sections 3.3 and 3.4.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tokenprune.ops import knn_density, topk_indices
+from tokenprune_strategies.bipartite import Pairs, alternate, best_pairs
+from tokenprune_strategies.indexing import complement, every
+
+
+def protected_count(count: int, remove: int, ratio: float) -> int:
+    """`max(0, floor(min(CTR T, T - 2 r)))`: how many tokens are protected at this step.
+
+    The lower bound and the rounding are ours.
+    """
+    return max(0, min(int(ratio * count + 1e-9), count - 2 * remove))
+
+
+def diversity_gain(metric: Tensor, weight: float, neighbours: int, tau: float | None) -> Tensor:
+    """`exp(-lambda d_i)`, `[B, N]`; the factor of a pair is the product of its two tokens'.
+
+    `d_i` in 0..1 is large for tokens of sparse regions, which are therefore merged last.
+    """
+    return torch.exp(-weight * knn_density(metric, neighbours=neighbours, tau=tau))
+
+
+def choose_pairs(
+    metric: Tensor,
+    importance: Tensor | None,
+    gain: Tensor | None,
+    remove: int,
+    *,
+    ratio: float,
+    partition: Literal["unprotected", "all"],
+    squash: bool,
+) -> Pairs:
+    """Which tokens merge into which.
+
+    Args:
+        metric: `[B, N, D]`.
+        importance: `[B, N]`; None protects nothing.
+        gain: `[B, N]` diversity factors; None for all 1.
+        remove: number of pairs r, at most N // 2.
+        ratio: the critical token ratio.
+        partition: whether protected tokens are set aside before the split or blocked after it.
+        squash: use `(1 + cos) / 2`.
+
+    Returns:
+        Exactly `remove` pairs per sample.
+    """
+    count = metric.shape[1]
+    number = 0 if importance is None else protected_count(count, remove, ratio)
+    if importance is None or number == 0:
+        return best_pairs(metric, alternate(every(metric)), remove, gain=gain, squash=squash)
+    protected = topk_indices(importance, number)
+    if partition == "unprotected":
+        halves = alternate(complement(protected, count))
+        return best_pairs(metric, halves, remove, gain=gain, squash=squash)
+    blocked = torch.zeros(metric.shape[:2], dtype=torch.bool, device=metric.device)
+    blocked = blocked.scatter(1, protected, torch.ones_like(protected, dtype=torch.bool))
+    return best_pairs(
+        metric, alternate(every(metric)), remove, gain=gain, blocked=blocked, squash=squash
+    )

@@ -1,0 +1,23 @@
+"""Registers the strategies that ship with tokenprune, by the route any plugin takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tokenprune.hookspecs import hookimpl
+from tokenprune.strategy import PruningStrategy
+from tokenprune_strategies.baselines import Random, Uniform
+from tokenprune_strategies.evoprune import EvoPrune
+from tokenprune_strategies.fastv import FastV
+from tokenprune_strategies.fopru import FoPru
+from tokenprune_strategies.ipcv import IPCV
+from tokenprune_strategies.tome import ToMe
+from tokenprune_strategies.vistog import VisToG
+
+
+@hookimpl
+def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
+    """Register all eight."""
+    for strategy in (EvoPrune, ToMe, FoPru, VisToG, IPCV, FastV, Random, Uniform):
+        register(strategy)
