@@ -96,7 +96,7 @@ def _wrong_class(given: Any, base: type) -> str:
     if not (isinstance(given, type) and issubclass(given, base)):
         return f"register a subclass of {base.__name__}"
     if inspect.isabstract(given):
-        return f"it lacks {', '.join(sorted(given.__abstractmethods__))}"
+        return f"it lacks {', '.join(sorted(getattr(given, '__abstractmethods__', ())))}"
     name = getattr(given, "name", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return f"its name has to be lower-case letters, digits, '_', '-' and '.', not {name!r}"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tokenprune.errors import PlanError
 from tokenprune.plan.model import Plan, StagePlan
 from tokenprune.registry import strategy_class, strategy_params
-from tokenprune.strategy import PruningStrategy
 
 
 def check_plan(plan: Plan, *, where: str = "") -> Plan:
@@ -60,24 +57,26 @@ def _checked(stage: StagePlan, place: str) -> StagePlan:
     return stage.model_copy(update={"params": given})
 
 
-def _range(stage: StagePlan, strategy: type[PruningStrategy[Any]]) -> tuple[float, float]:
+def _range(stage: StagePlan) -> tuple[int, int] | None:
+    """Blocks of an encoder stage, where they can be told without a model."""
+    strategy = strategy_class(stage.strategy)
     if stage.layers is not None:
         return stage.layers
     layer = stage.layer if stage.layer is not None or strategy.spreads else strategy.default_layer
-    return (0, float("inf")) if layer is None else (layer, layer)
+    return None if layer is None else (layer, layer)
 
 
 def _no_overlap(stages: tuple[StagePlan, ...], where: str) -> None:
-    used: list[tuple[float, float]] = []
+    before = -1
     for number, stage in enumerate(stages):
-        if stage.at != "encoder":
+        blocks = _range(stage) if stage.at == "encoder" else None
+        if blocks is None:
             continue
-        first, last = _range(stage, strategy_class(stage.strategy))
-        if used and first <= used[-1][1]:
+        if blocks[0] <= before:
             raise PlanError(
-                f"the encoder stages {number - 1} and {number} share blocks or stand in the "
-                "wrong order.",
+                f"this stage begins at block {blocks[0]}, but one before it acts up to block "
+                f"{before}.",
                 where=": ".join(part for part in (where, f"stages.{number}") if part),
-                remedy="Give each its own range: 'layers: [0, 11]' and 'layers: [12, 22]'.",
+                remedy="List encoder stages by block, with ranges that don't overlap.",
             )
-        used.append((first, last))
+        before = blocks[1]

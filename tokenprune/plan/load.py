@@ -24,9 +24,7 @@ _KEYS = {
 }
 
 
-def load_plan(
-    source: str | Path | Mapping[str, Any] | Plan, *, overrides: Overrides = ()
-) -> Plan:
+def load_plan(source: str | Path | Mapping[str, Any] | Plan, *, overrides: Overrides = ()) -> Plan:
     """Load and validate a plan.
 
     Args:

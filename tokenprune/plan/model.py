@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -131,7 +132,9 @@ class StagePlan(_Frozen):
             if getattr(self, key) is not None:
                 raise ValueError(f"'{key}' has no meaning at '{self.at}': remove it")
         if self.layer is not None and (self.layers or self.schedule is not None):
-            raise ValueError("'layer' names one block, so 'layers' and 'schedule' can't stand by it")
+            raise ValueError(
+                "'layer' names one block, so 'layers' and 'schedule' can't stand by it"
+            )
         if isinstance(self.keep, Average) and self.at != "decoder":
             raise ValueError(f"an average over the LLM's layers can't be kept at '{self.at}'")
         return self
@@ -159,11 +162,13 @@ class Plan(_Frozen):
             raise ValueError(f"stages stand in the order in which tokens meet them: {order}")
         decoder = [stage for stage in self.stages if stage.at == "decoder"]
         layers = [stage.layer for stage in decoder if stage.layer is not None]
-        if any(later <= earlier for earlier, later in zip(layers, layers[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(layers)):
             raise ValueError(f"decoder stages need ascending layers, got {layers}")
         solved = [isinstance(stage.keep, Average) for stage in decoder]
         if solved != sorted(solved):
-            raise ValueError("decoder stages with an average budget come after those with a fixed one")
+            raise ValueError(
+                "decoder stages with an average budget come after those with a fixed one"
+            )
         if len({stage.keep.average for stage in decoder if isinstance(stage.keep, Average)}) > 1:
             raise ValueError("the decoder stages of a plan share one average budget")
         return self

@@ -39,9 +39,7 @@ def _pairs(overrides: Overrides) -> Iterable[tuple[str, Any]]:
 def _parsed(text: str) -> tuple[str, Any]:
     path, sign, value = text.partition("=")
     if not sign or not path.strip():
-        raise PlanError(
-            f"the override '{text}' sets nothing.", remedy="Write 'stages.0.keep=64'."
-        )
+        raise PlanError(f"the override '{text}' sets nothing.", remedy="Write 'stages.0.keep=64'.")
     return path.strip(), parse(value, f"override '{text}'")
 
 

@@ -15,9 +15,7 @@ from tokenprune.names import nearest
 class _Loader(yaml.SafeLoader):
     """The safe loader, refusing a key that stands twice in one mapping."""
 
-    def construct_mapping(
-        self, node: yaml.MappingNode, deep: bool = False
-    ) -> dict[Hashable, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
@@ -36,7 +34,7 @@ def parse(text: str, where: str) -> Any:
         PlanError: malformed, with line and column.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
@@ -117,9 +115,7 @@ def resolve_extends(
         return data, chain
     name = data.pop("extends")
     if not isinstance(name, str) or not name:
-        raise PlanError(
-            f"'extends' names one file, this is {name!r}.", where=f"{where}: extends"
-        )
+        raise PlanError(f"'extends' names one file, this is {name!r}.", where=f"{where}: extends")
     path = (folder / name).resolve()
     if path in chain:
         circle = " -> ".join(p.name for p in (*chain[chain.index(path) :], path))

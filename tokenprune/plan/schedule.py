@@ -143,9 +143,7 @@ def _capped_constant(count: int, keep: int, blocks: int, halves: bool) -> list[i
     return walk(constant)
 
 
-def _weighted(
-    spec: ScheduleSpec, count: int, keep: int, blocks: int, halves: bool
-) -> list[int]:
+def _weighted(spec: ScheduleSpec, count: int, keep: int, blocks: int, halves: bool) -> list[int]:
     """Removals in proportion to l^power (l = 1..L, or reversed), rounded by largest remainder.
 
     The closed form is ours. Where a block can't take its share, the excess moves to the blocks
