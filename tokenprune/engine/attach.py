@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from tokenprune.adapter import Adapter, EncoderAdapter, MllmAdapter
-from tokenprune.engine import mllm
+
 from tokenprune.engine.attachment import ATTACHED, Attachment
 from tokenprune.engine.checks import check_encoder_stages, refuse_signals
 from tokenprune.engine.choosing import choose_adapter
@@ -53,6 +53,8 @@ def attach(
     attachment = Attachment(model, plan, stages)
     try:
         if isinstance(chosen, MllmAdapter):
+            from tokenprune.engine import mllm
+
             mllm.install(attachment, chosen)
         else:
             _install_encoder(attachment, chosen)

@@ -1,0 +1,1 @@
+"""Scripts that measure; each writes a JSON record with the environment it ran in."""
