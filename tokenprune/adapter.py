@@ -98,7 +98,7 @@ class EncoderAdapter(Adapter):
         """Methods to wrap on this model's instances while a plan is attached, by owner and name.
 
         Each function is called with the original bound method and the call's own arguments. The
-        engine installs them at attach, under its own wrappers, and takes them back at detach.
+        engine installs them at attach, around its own wrappers, and takes them back at detach.
         """
         return {}
 
