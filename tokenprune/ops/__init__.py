@@ -1,0 +1,32 @@
+"""Selection operations: scores, matches and compaction of visual tokens.
+
+Every operation has a float32 reference in plain torch and a Triton kernel, is registered with
+`torch.library` so that `torch.compile` and FLOP counters see it, gives the same answer on every
+run, and takes its output shape from its arguments alone.
+"""
+
+from tokenprune.ops.attention_received import attention_received, attention_row
+from tokenprune.ops.bipartite_match import bipartite_match
+from tokenprune.ops.dispatch import OpChoice, choose, explain, use_backend
+from tokenprune.ops.flops import attention_flops, count_flops
+from tokenprune.ops.knn_density import knn_density
+from tokenprune.ops.merge_compact import merge_compact
+from tokenprune.ops.sum_compact import sum_compact
+from tokenprune.ops.topk_gather import topk_gather, topk_indices
+
+__all__ = [
+    "OpChoice",
+    "attention_flops",
+    "attention_received",
+    "attention_row",
+    "bipartite_match",
+    "choose",
+    "count_flops",
+    "explain",
+    "knn_density",
+    "merge_compact",
+    "sum_compact",
+    "topk_gather",
+    "topk_indices",
+    "use_backend",
+]

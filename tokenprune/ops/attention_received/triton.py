@@ -1,0 +1,114 @@
+"""Triton: one pass for the normaliser of each query, one for the sum of each key's column."""
+# mypy: ignore-errors
+# ruff: noqa: ANN001, ANN202
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _logits(
+    q_ptr, k_ptr, bias_ptr, rows, cols, length, width, q_row, q_col, k_row, k_col, scale,
+    BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Biased logits of a block of queries and keys; -1e30 where the key is outside."""
+    dims = tl.arange(0, BLOCK_D)
+    q_mask = (rows[:, None] < length) & (dims[None, :] < width)
+    k_mask = (cols[:, None] < length) & (dims[None, :] < width)
+    q = tl.load(q_ptr + rows[:, None] * q_row + dims[None, :] * q_col, mask=q_mask, other=0.0)
+    k = tl.load(k_ptr + cols[:, None] * k_row + dims[None, :] * k_col, mask=k_mask, other=0.0)
+    bias = tl.load(bias_ptr + cols, mask=cols < length, other=-1e30)
+    logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    return logits + tl.maximum(bias, -1e30)[None, :]
+
+
+@triton.jit
+def _normaliser_kernel(
+    q_ptr, k_ptr, bias_ptr, peak_ptr, mass_ptr, heads, group, length, width, scale,
+    q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    pair = tl.program_id(0).to(tl.int64)
+    batch, head = pair // heads, pair % heads
+    q_ptr += batch * q_batch + head * q_head
+    k_ptr += batch * k_batch + (head // group) * k_head
+    bias_ptr += batch * length
+    rows = tl.program_id(1).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    mass = tl.zeros([BLOCK_M], tl.float32)
+    for start in range(0, length, BLOCK_N):
+        cols = (start + tl.arange(0, BLOCK_N)).to(tl.int64)
+        logits = _logits(
+            q_ptr, k_ptr, bias_ptr, rows, cols, length, width,
+            q_row, q_col, k_row, k_col, scale, BLOCK_D,
+        )  # fmt: skip
+        logits = tl.where(cols[None, :] < length, logits, float("-inf"))
+        higher = tl.maximum(peak, tl.max(logits, 1))
+        mass = mass * tl.exp(peak - higher) + tl.sum(tl.exp(logits - higher[:, None]), 1)
+        peak = higher
+    tl.store(peak_ptr + pair * length + rows, peak, mask=rows < length)
+    tl.store(mass_ptr + pair * length + rows, mass, mask=rows < length)
+
+
+@triton.jit
+def _column_kernel(
+    q_ptr, k_ptr, bias_ptr, peak_ptr, mass_ptr, out_ptr, heads, group, length, width, skip, scale,
+    q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    pair = tl.program_id(0).to(tl.int64)
+    batch, head = pair // heads, pair % heads
+    q_ptr += batch * q_batch + head * q_head
+    k_ptr += batch * k_batch + (head // group) * k_head
+    bias_ptr += batch * length
+    cols = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    total = tl.zeros([BLOCK_N], tl.float32)
+    for start in range(0, length, BLOCK_M):
+        rows = (start + tl.arange(0, BLOCK_M)).to(tl.int64)
+        logits = _logits(
+            q_ptr, k_ptr, bias_ptr, rows, cols, length, width,
+            q_row, q_col, k_row, k_col, scale, BLOCK_D,
+        )  # fmt: skip
+        peak = tl.load(peak_ptr + pair * length + rows, mask=rows < length, other=0.0)
+        mass = tl.load(mass_ptr + pair * length + rows, mask=rows < length, other=1.0)
+        weight = tl.exp(logits - peak[:, None]) / mass[:, None]
+        counted = (rows[:, None] < length) & (rows[:, None] >= skip)
+        total += tl.sum(tl.where(counted, weight, 0.0), 0)
+    tl.store(out_ptr + pair * length + cols, total, mask=cols < length)
+
+
+def attention_received(
+    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int
+) -> Tensor:
+    """See `tokenprune.ops.attention_received`."""
+    batch, heads, length, width = query.shape
+    if key.dtype != query.dtype:
+        key = key.to(query.dtype)
+    bias = query.new_zeros(batch, length) if bias is None else bias
+    bias = bias.to(torch.float32).contiguous()
+    peak = torch.empty((batch, heads, length), device=query.device, dtype=torch.float32)
+    mass, columns = torch.empty_like(peak), torch.empty_like(peak)
+    size = _launch_size(width, query.element_size())
+    grid = (batch * heads, triton.cdiv(length, size["BLOCK_M"]))
+    if batch * heads == 0:
+        return query.new_zeros((batch, length - skip), dtype=torch.float32)
+    group, strides = heads // key.shape[1], (*query.stride(), *key.stride())
+    _normaliser_kernel[grid](
+        query, key, bias, peak, mass, heads, group, length, width, scale, *strides, **size
+    )
+    _column_kernel[grid](
+        query, key, bias, peak, mass, columns, heads, group, length, width, skip, scale,
+        *strides, **size,
+    )  # fmt: skip
+    # Heads are added here, in a fixed order: atomic additions would not be deterministic.
+    return columns[:, :, skip:].mean(1) / (length - skip)
+
+
+def _launch_size(width: int, item: int) -> dict[str, int]:
+    # Bounds the shared memory: stages * (M + N) * D * item stays below 100 KB.
+    padded = max(16, triton.next_power_of_2(width))
+    block = 64 if padded * item <= 256 else 32
+    stages = 3 if padded * item <= 512 else 1
+    return {"BLOCK_M": block, "BLOCK_N": block, "BLOCK_D": padded, "num_stages": stages}

@@ -1,0 +1,58 @@
+"""Counting floating-point operations, attention on the CPU included."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+Shape = torch.Size | tuple[int, ...]
+
+
+class FlopCounter(FlopCounterMode):
+    """`FlopCounterMode` without its printed table, and with the sum as an attribute."""
+
+    @property
+    def total(self) -> int:
+        """Operations counted so far; a multiplication and an addition are two."""
+        return int(self.get_total_flops())
+
+
+def count_flops() -> FlopCounter:
+    """A context that counts what runs inside it.
+
+    The pruning operations of this package are counted by the formulas they register. Attention on
+    the CPU is added where this version of torch doesn't count it.
+
+    Example:
+        ```python
+        with count_flops() as counter:
+            model(**inputs)
+        print(counter.total)
+        ```
+    """
+    return FlopCounter(display=False, custom_mapping=_missing_formulas())
+
+
+def attention_flops(query: Shape, key: Shape, value: Shape) -> int:
+    """Operations of `softmax(q k^T) v`: both products, without discount for a causal mask.
+
+    Args:
+        query: `[B, H, Tq, d]`.
+        key: `[B, H, Tk, d]`.
+        value: `[B, H, Tk, dv]`.
+    """
+    batch, heads, queries, width = query
+    keys, out_width = value[-2], value[-1]
+    return 2 * batch * heads * queries * keys * (width + out_width)
+
+
+def _missing_formulas() -> dict[Any, Callable[..., int]]:
+    packet = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+    if packet is None or packet in flop_registry:
+        return {}
+    return {packet: _attention_formula}
+
+
+def _attention_formula(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    return attention_flops(query, key, value)

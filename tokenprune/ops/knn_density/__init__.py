@@ -1,0 +1,64 @@
+"""How far a token stands apart from its nearest neighbours."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.utils.flop_counter import register_flop_formula
+
+from tokenprune.ops.checks import require
+from tokenprune.ops.dispatch import run
+
+
+def knn_density(x: Tensor, *, neighbours: int, tau: float | None) -> Tensor:
+    """Sparsity of each token's surroundings: 0 for duplicates, towards 1 for tokens far from all.
+
+    `d_i = 1 - mean_k exp(-||v_i - v_k||^2 / tau^2)` over the `neighbours` nearest other tokens of
+    the same image, on L2-normalised features (a zero vector stays zero).
+
+    Args:
+        x: `[B, N, D]`, any float type; normalised in float32.
+        neighbours: at most N - 1 are used; with N = 1 the token has none and gets 1.
+        tau: width of the exponential; None takes `tau^2` as the mean squared distance to the
+            neighbours, per image.
+
+    Returns:
+        float32 `[B, N]` in 0..1. Carries no gradient.
+
+    Raises:
+        ValueError: `neighbours` or `tau` isn't positive.
+
+    Source: local density of EvoPrune (arXiv 2603.03681, section 3.4). Normalising first and the
+    option None are this project's choice, not the paper's.
+    """
+    require(neighbours > 0, f"neighbours must be positive, not {neighbours}")
+    require(tau is None or tau > 0, f"tau must be positive, not {tau}")
+    batch, length, _ = x.shape
+    count = min(neighbours, length - 1)
+    if count < 1:
+        return x.new_ones((batch, length), dtype=torch.float32)
+    square: Tensor = knn_distance_op(x, count)
+    if tau is None:
+        # The floor keeps an image of duplicates at 0 / tiny = 0 instead of 0 / 0.
+        width = square.mean((1, 2), keepdim=True).clamp(min=1e-12)
+        return 1.0 - torch.exp(-square / width).mean(-1)
+    return 1.0 - torch.exp(-square / tau**2).mean(-1)
+
+
+@custom_op("tokenprune::knn_distance", mutates_args=())
+def knn_distance_op(x: Tensor, count: int) -> Tensor:
+    """Squared distances `[B, N, count]` to the nearest others, in no particular order."""
+    out: Tensor = run("knn_density", x, count)
+    return out
+
+
+@knn_distance_op.register_fake
+def _fake(x: Tensor, count: int) -> Tensor:
+    return x.new_empty((x.shape[0], x.shape[1], count), dtype=torch.float32)
+
+
+@register_flop_formula(torch.ops.tokenprune.knn_distance)
+def _flops(x: torch.Size, *_: Any, **__: Any) -> int:
+    batch, length, width = x
+    return 2 * batch * length * length * width

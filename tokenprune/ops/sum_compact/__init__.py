@@ -1,0 +1,67 @@
+"""Adding up per-token numbers, such as sizes, along a merge."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.utils.flop_counter import register_flop_formula
+
+from tokenprune.ops.checks import require, require_rows
+from tokenprune.ops.dispatch import run
+
+
+def sum_compact(values: Tensor, slot: Tensor, length: int) -> Tensor:
+    """Plain sum of the values that share a slot. Differentiable in `values`.
+
+    Args:
+        values: `[B, N]`.
+        slot: int64 `[B, N]` in 0..length-1; values with any other slot, such as -1, are dropped.
+        length: number of slots.
+
+    Returns:
+        `[B, length]`, float32 (float64 for float64 values), so that counts stay exact even if
+        `values` are of half precision. Empty slots are 0.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    require_rows("slot", slot, *values.shape)
+    require(length >= 0, f"length must not be negative, not {length}")
+    summed: Tensor = sum_compact_op(values, slot, length)
+    return summed
+
+
+@custom_op("tokenprune::sum_compact", mutates_args=())
+def sum_compact_op(values: Tensor, slot: Tensor, length: int) -> Tensor:
+    """The registered operation; `sum_compact` checks its arguments."""
+    out: Tensor = run("sum_compact", values, slot, length)
+    return out
+
+
+@sum_compact_op.register_fake
+def _fake(values: Tensor, slot: Tensor, length: int) -> Tensor:
+    kind = torch.promote_types(torch.float32, values.dtype)
+    return values.new_empty((values.shape[0], length), dtype=kind)
+
+
+@register_flop_formula(torch.ops.tokenprune.sum_compact)
+def _flops(values: torch.Size, *_: Any, **__: Any) -> int:
+    return values[0] * values[1]
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    values, slot, length = inputs
+    ctx.save_for_backward(slot)
+    ctx.length, ctx.dtype = length, values.dtype
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    (slot,) = ctx.saved_tensors
+    if ctx.length == 0:
+        return grad.new_zeros(slot.shape, dtype=ctx.dtype), None, None
+    kept = (slot >= 0) & (slot < ctx.length)
+    return grad.gather(1, slot.where(kept, 0)).where(kept, 0.0).to(ctx.dtype), None, None
+
+
+sum_compact_op.register_autograd(_backward, setup_context=_keep_for_backward)

@@ -1,0 +1,93 @@
+"""Choosing the best tokens and taking everything that rides along with them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.utils.flop_counter import register_flop_formula
+
+from tokenprune.ops.checks import require
+from tokenprune.ops.dispatch import run
+
+
+def topk_gather(score: Tensor, k: int, *riders: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The `k` tokens with the largest scores, and their entries in every rider.
+
+    Ties go to the lower index. NaN counts as less than everything, -inf included, so it is chosen
+    only when nothing else is left.
+
+    Args:
+        score: `[B, N]`, compared in float32.
+        k: how many to keep, 0..N.
+        riders: each `[B, N, ...]`, of any type. Differentiable.
+
+    Returns:
+        Indices, int64 `[B, k]`, ascending, and the riders gathered to `[B, k, ...]`.
+
+    Raises:
+        ValueError: the shapes don't fit or `k` is out of range.
+    """
+    batch, tokens = score.shape
+    require(0 <= k <= tokens, f"k must be in 0..{tokens}, not {k}")
+    for i, rider in enumerate(riders):
+        require(
+            tuple(rider.shape[:2]) == (batch, tokens),
+            f"rider {i} must begin with [{batch}, {tokens}], not {tuple(rider.shape)}",
+        )
+    index, *gathered = topk_gather_op(score, k, list(riders))
+    return index, tuple(gathered)
+
+
+def topk_indices(score: Tensor, k: int) -> Tensor:
+    """Indices of the `k` largest scores, ascending; see `topk_gather`.
+
+    Args:
+        score: `[B, N]`.
+        k: how many, 0..N.
+
+    Returns:
+        int64 `[B, k]`.
+
+    Raises:
+        ValueError: `k` is out of range.
+    """
+    return topk_gather(score, k)[0]
+
+
+@custom_op("tokenprune::topk_gather", mutates_args=())
+def topk_gather_op(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
+    """The registered operation: the indices, then the gathered riders."""
+    out: list[Tensor] = run("topk_gather", score, k, riders)
+    return out
+
+
+@topk_gather_op.register_fake
+def _fake(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
+    batch = score.shape[0]
+    index = score.new_empty((batch, k), dtype=torch.int64)
+    return [index, *(rider.new_empty((batch, k, *rider.shape[2:])) for rider in riders)]
+
+
+@register_flop_formula(torch.ops.tokenprune.topk_gather)
+def _flops(*_: Any, **__: Any) -> int:
+    return 0
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    ctx.save_for_backward(output[0])
+    ctx.shapes = [rider.shape for rider in inputs[2]]
+    ctx.needed = [rider.requires_grad for rider in inputs[2]]
+
+
+def _backward(ctx: Any, grads: list[Tensor]) -> tuple[None, None, list[Tensor | None]]:
+    (index,) = ctx.saved_tensors
+    sample = torch.arange(index.shape[0], device=index.device)[:, None]
+    spread = [
+        grad.new_zeros(shape).index_put((sample, index), grad) if needed else None
+        for grad, shape, needed in zip(grads[1:], ctx.shapes, ctx.needed, strict=True)
+    ]
+    return None, None, spread
+
+
+topk_gather_op.register_autograd(_backward, setup_context=_keep_for_backward)
