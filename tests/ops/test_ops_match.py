@@ -1,0 +1,137 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tokenprune.ops import bipartite_match, knn_density
+from tokenprune.ops.knn_density.reference import gram
+
+
+def cosine(x: Tensor, y: Tensor) -> float:
+    return float(x @ y) / max(float(x.norm()), 1e-12) / max(float(y.norm()), 1e-12)
+
+
+@given(st.integers(0, 99), st.integers(1, 7), st.integers(1, 7), st.booleans())
+@settings(deadline=None, max_examples=20)
+def test_match_against_loops(seed: int, rows: int, cols: int, squash: bool) -> None:
+    torch.manual_seed(seed)
+    a, b = torch.randn(rows, 5), torch.randn(cols, 5)
+    gain_a, gain_b, bias_a, bias_b = (torch.randn(n) for n in (rows, cols, rows, cols))
+    block_a, block_b = torch.rand(rows) < 0.3, torch.rand(cols) < 0.3
+    value, index = bipartite_match(
+        a[None], b[None], gain_a=gain_a[None], gain_b=gain_b[None], bias_a=bias_a[None],
+        bias_b=bias_b[None], block_a=block_a[None], block_b=block_b[None], squash=squash,
+    )  # fmt: skip
+    for i in range(rows):
+        best, at = -math.inf, 0
+        for j in range(cols):
+            sim = cosine(a[i], b[j])
+            sim = (1 + sim) / 2 if squash else sim
+            score = sim * float(gain_a[i] * gain_b[j]) + float(bias_a[i] + bias_b[j])
+            if score > best and not block_a[i] and not block_b[j]:
+                best, at = score, j
+        assert index[0, i] == at
+        assert float(value[0, i]) == pytest.approx(best, abs=1e-5)
+
+
+def test_match_ties_go_to_the_lower_index() -> None:
+    a, b = torch.ones(1, 3, 4), torch.ones(1, 40, 4)
+    blocked = torch.zeros(1, 40, dtype=torch.bool)
+    assert bipartite_match(a, b)[1].tolist() == [[0, 0, 0]]
+    blocked[:, :7] = True
+    assert bipartite_match(a, b, block_b=blocked)[1].tolist() == [[7, 7, 7]]
+
+
+@pytest.mark.parametrize("squash", [False, True])
+def test_match_of_zeros_opposites_and_duplicates_is_finite(squash: bool) -> None:
+    a = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]])
+    value, index = bipartite_match(a, -a, squash=squash)
+    assert torch.isfinite(value).all()
+    assert index.tolist() == [[0, 2, 1, 1]]
+
+
+def test_match_blocks_win_over_negative_and_zero_terms() -> None:
+    a = torch.randn(1, 3, 4)
+    everything = torch.ones(1, 3, dtype=torch.bool)
+    value, index = bipartite_match(
+        a, a, gain_a=torch.zeros(1, 3), gain_b=-torch.ones(1, 3), block_a=everything
+    )
+    assert value.tolist() == [[-math.inf] * 3]
+    assert index.tolist() == [[0] * 3]
+
+
+def test_match_does_not_depend_on_length_or_batch() -> None:
+    a, b = torch.randn(4, 21, 16), torch.randn(4, 23, 16)
+    value, index = bipartite_match(a, b)
+    scaled = bipartite_match(a * 7, b * 0.01)
+    torch.testing.assert_close(scaled, (value, index))
+    for i in range(4):
+        alone = bipartite_match(a[i : i + 1], b[i : i + 1])
+        assert torch.equal(alone[0][0], value[i])
+        assert torch.equal(alone[1][0], index[i])
+
+
+def test_match_refuses_what_does_not_fit() -> None:
+    a = torch.randn(1, 3, 4)
+    with pytest.raises(ValueError, match="don't fit"):
+        bipartite_match(a, torch.randn(1, 3, 5))
+    with pytest.raises(ValueError, match="at least one"):
+        bipartite_match(a, a[:, :0])
+    with pytest.raises(ValueError, match="gain_b must be"):
+        bipartite_match(a, a, gain_b=torch.ones(1, 2))
+
+
+@given(st.integers(0, 99), st.integers(1, 9), st.integers(1, 6), st.sampled_from([0.5, 1.0, None]))
+@settings(deadline=None, max_examples=20)
+def test_density_against_loops(seed: int, length: int, count: int, tau: float | None) -> None:
+    torch.manual_seed(seed)
+    x = torch.randn(1, length, 5)
+    got = knn_density(x, neighbours=count, tau=tau)[0]
+    if length == 1:
+        assert got.tolist() == [1.0]
+        return
+    unit = [v / v.norm() for v in x[0]]
+    near = [
+        sorted(float((u - v).square().sum()) for j, v in enumerate(unit) if j != i)[:count]
+        for i, u in enumerate(unit)
+    ]
+    width = tau**2 if tau else sum(map(sum, near)) / sum(map(len, near))
+    want = [1 - sum(math.exp(-d / width) for d in row) / len(row) for row in near]
+    torch.testing.assert_close(got, torch.tensor(want), rtol=1e-4, atol=1e-4)
+
+
+def test_density_follows_a_permutation() -> None:
+    x, order = torch.randn(2, 30, 6), torch.randperm(30)
+    shuffled = knn_density(x[:, order], neighbours=4, tau=1.0)
+    torch.testing.assert_close(shuffled, knn_density(x, neighbours=4, tau=1.0)[:, order])
+
+
+@pytest.mark.parametrize("tau", [1.0, None])
+def test_density_of_duplicates_and_zeros_is_zero(tau: float | None) -> None:
+    for x in (torch.ones(1, 6, 4), torch.zeros(1, 6, 4)):
+        density = knn_density(x, neighbours=3, tau=tau)
+        torch.testing.assert_close(density, torch.zeros(1, 6), atol=1e-5, rtol=0)
+
+
+def test_density_is_higher_for_an_outlier_and_scales_per_image() -> None:
+    x = torch.randn(2, 12, 4) * 0.05 + torch.tensor([1.0, 0, 0, 0])
+    x[:, 5] = torch.tensor([0.0, 1, 0, 0])
+    density = knn_density(x, neighbours=3, tau=None)
+    assert density.argmax(1).tolist() == [5, 5]
+    assert torch.equal(density[1:], knn_density(x[1:], neighbours=3, tau=None))
+
+
+def test_density_refuses_senseless_settings() -> None:
+    with pytest.raises(ValueError, match="neighbours"):
+        knn_density(torch.ones(1, 2, 2), neighbours=0, tau=1.0)
+    with pytest.raises(ValueError, match="tau"):
+        knn_density(torch.ones(1, 2, 2), neighbours=1, tau=0.0)
+
+
+@pytest.mark.parametrize("length", [5, 128, 129, 301])
+def test_mirrored_gram_matrix(length: int) -> None:
+    x = torch.randn(length, 7)
+    torch.testing.assert_close(gram(x), x @ x.T)

@@ -1,0 +1,186 @@
+"""The dispatcher, `torch.compile`, operator checks and FLOP counting."""
+
+import os
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokenprune import ops
+from tokenprune.errors import BackendUnavailableError
+from tokenprune.ops import dispatch, flops
+
+CPU = torch.ones(1)
+no_interpreter = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter runs Triton on the CPU"
+)
+
+
+def test_the_cpu_gets_the_reference_with_a_reason() -> None:
+    choice = ops.choose("knn_density", CPU)
+    assert choice.backend == "reference"
+    assert "cpu" in choice.reason
+
+
+@no_interpreter
+def test_asking_for_triton_where_it_cannot_run_is_an_error_with_its_reason() -> None:
+    with (
+        ops.use_backend("triton"),
+        pytest.raises(BackendUnavailableError, match="compiled for CUDA devices"),
+    ):
+        ops.topk_indices(torch.ones(1, 3), 1)
+    assert ops.topk_indices(torch.ones(1, 3), 1).tolist() == [[0]]
+
+
+def test_an_unknown_backend_is_an_error() -> None:
+    with pytest.raises(BackendUnavailableError, match="'cuda'"):
+        ops.use_backend("cuda")  # type: ignore[arg-type]
+
+
+def test_overrides_nest_and_end_with_their_block() -> None:
+    with ops.use_backend("reference"):
+        assert "use_backend" in ops.choose("knn_density", CPU).reason
+        with ops.use_backend("auto"):
+            assert "use_backend" not in ops.choose("knn_density", CPU).reason
+        assert "use_backend" in ops.choose("knn_density", CPU).reason
+    assert "use_backend" not in ops.choose("knn_density", CPU).reason
+
+
+def test_an_override_does_not_reach_other_threads() -> None:
+    seen: list[ops.OpChoice] = []
+    with ops.use_backend("reference"):
+        other = threading.Thread(target=lambda: seen.append(ops.choose("knn_density", CPU)))
+        other.start()
+        other.join()
+    assert "use_backend" not in seen[0].reason
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "problem", "backend", "words"),
+    [
+        ("cuda", torch.float32, None, "triton", "cuda tensors"),
+        ("cuda", torch.float64, None, "reference", "float64"),
+        ("cuda", torch.float32, "triton is missing", "reference", "missing"),
+        ("mps", torch.float32, None, "reference", "mps"),
+    ],
+)
+def test_choices_by_device(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str, dtype: torch.dtype, problem: str | None, backend: str, words: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(dispatch, "_triton_problem", lambda: problem)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    choice = dispatch._decide("knn_density", torch.device(device), dtype)
+    assert choice.backend == backend
+    assert words in choice.reason
+
+
+def test_an_old_device_gets_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_triton_problem", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+    assert "capability" in ops.explain("cuda")[0].reason
+
+
+@no_interpreter
+def test_explain_names_every_operation_and_never_raises() -> None:
+    names = {choice.op for choice in ops.explain()}
+    assert names == {*dispatch.KERNELS, *dispatch.PLAIN}
+    with ops.use_backend("triton"):
+        choices = ops.explain("cpu")
+    assert {choice.backend for choice in choices} == {"none", "reference"}
+    assert all(choice.reason for choice in choices)
+
+
+def every_op(query: Tensor, key: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+    score = ops.attention_received(query, key, skip=1) + ops.attention_row(query, key)[:, 1:]
+    density = ops.knn_density(x, neighbours=3, tau=None)
+    value, partner = ops.bipartite_match(x[:, ::2], x[:, 1::2], gain_a=density[:, ::2], squash=True)
+    best, (moved,) = ops.topk_gather(value, 2, partner)
+    slot = torch.full(x.shape[:2], -1).scatter(1, best * 2, moved)
+    sizes = ops.sum_compact(torch.ones_like(score), slot, x.shape[1] // 2)
+    return ops.merge_compact(x, slot, score, x.shape[1] // 2), sizes, ops.topk_indices(score, 4)
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(2, 2, 11, 4), torch.randn(2, 2, 11, 4), torch.randn(2, 10, 6)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_all_operations_compile_into_one_graph(backend: str) -> None:
+    compiled = torch.compile(every_op, fullgraph=True, backend=backend)
+    torch.testing.assert_close(compiled(*inputs()), every_op(*inputs()))
+
+
+def test_compiled_code_can_be_differentiated() -> None:
+    x = torch.randn(1, 4, 3, requires_grad=True)
+    slot, weight = torch.tensor([[0, 0, 1, -1]]), torch.ones(1, 4)
+
+    def loss(t: Tensor) -> Tensor:
+        merged = ops.merge_compact(t, slot, weight, 2)
+        return ops.topk_gather(weight[:, :2], 1, merged)[1][0].sum()
+
+    torch.compile(loss, fullgraph=True, backend="aot_eager")(x).backward()
+    assert x.grad is not None
+    assert x.grad[0, :, 0].tolist() == [0.5, 0.5, 0.0, 0.0]
+
+
+def cases() -> dict[str, tuple[object, ...]]:
+    query, key, x = inputs()
+    slot, ones = torch.tensor([[0, 1, 1, -1, 2] * 2] * 2), torch.ones(2, 10)
+    grad = x.clone().requires_grad_()
+    return {
+        "attention_received": (query, key, None, 0.5, 1),
+        "bipartite_match": (x, x, ones, None, None, ones, None, ones > 2, True),
+        "knn_distance": (x, 3),
+        "merge_compact": (grad, slot, ones.clone().requires_grad_(), 3),
+        "sum_compact": (ones.clone().requires_grad_(), slot, 3),
+        # opcheck can't add up an integer output and a differentiable one, so no gradient here.
+        "topk_gather": (ones, 4, [x, slot]),
+    }
+
+
+@pytest.mark.parametrize("name", list(cases()))
+def test_registration_is_sound(name: str) -> None:
+    torch.library.opcheck(getattr(torch.ops.tokenprune, name).default, cases()[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("attention_received", 2 * 2 * 2 * 11 * 11 * 4), ("bipartite_match", 2 * 2 * 10 * 10 * 6),
+        ("knn_distance", 2 * 2 * 10 * 10 * 6), ("merge_compact", 2 * 2 * 10 * 6),
+        ("sum_compact", 2 * 10), ("topk_gather", 0),
+    ],
+)  # fmt: skip
+def test_flops_are_counted(name: str, count: int) -> None:
+    op = getattr(torch.ops.tokenprune, name)
+    with FlopCounterMode(display=False) as plain, torch.no_grad():
+        op(*cases()[name])
+    with ops.count_flops() as counter, torch.inference_mode():
+        op(*cases()[name])
+    assert counter.total == plain.get_total_flops() == count
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_attention_on_the_cpu_is_counted_once(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not known:
+        packet = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        monkeypatch.delitem(flops.flop_registry, packet, raising=False)
+    q, k = torch.randn(2, 3, 7, 4), torch.randn(2, 3, 9, 4)
+    for guard in (torch.no_grad, torch.inference_mode):
+        with ops.count_flops() as counter, guard():
+            scaled_dot_product_attention(q, k, k)
+        assert (
+            counter.total == 2 * 2 * 3 * 7 * 9 * 8 == ops.attention_flops(q.shape, k.shape, k.shape)
+        )
+
+
+def test_counting_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with ops.count_flops() as counter:
+        torch.ones(2, 3) @ torch.ones(3, 4)
+    assert counter.total == 48
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,67 @@
+"""Runs the Triton cases through the interpreter, which must be on before triton is imported."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+triton = pytest.importorskip("triton")
+
+
+def test_kernels_agree_with_the_reference() -> None:
+    cases = Path(__file__).with_name("triton_cases.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", str(cases)],
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+POINTERS = {
+    "order_ptr": "*i64", "bound_ptr": "*i64", "index_ptr": "*i64", "slot_ptr": "*i64",
+    "chosen_ptr": "*i8", "block_a_ptr": "*u8", "block_b_ptr": "*u8",
+}  # fmt: skip
+CONSTANTS = {
+    "BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_S": 32, "BLOCK": 64,
+    "SQUASH": True, "COUNT": 5, "SLOTS": 8,
+}  # fmt: skip
+FEATURES = ("q_ptr", "k_ptr", "a_ptr", "b_ptr", "x_ptr")
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted")
+@pytest.mark.parametrize("features", ["*fp32", "*bf16"])
+@pytest.mark.parametrize(
+    ("op", "kernel"),
+    [
+        ("attention_received", "_normaliser_kernel"), ("attention_received", "_column_kernel"),
+        ("bipartite_match", "_match_kernel"), ("knn_density", "_nearest_kernel"),
+        ("merge_compact", "_merge_kernel"), ("sum_compact", "_sum_kernel"),
+        ("topk_gather", "_choose_kernel"), ("topk_gather", "_compact_kernel"),
+        ("topk_gather", "_copy_kernel"),
+    ],
+)  # fmt: skip
+def test_kernels_compile_for_a_gpu_that_is_not_here(
+    op: str, kernel: str, features: str, tmp_path: Path
+) -> None:
+    """The interpreter accepts programs that the compiler refuses; this needs no device."""
+    compiler = pytest.importorskip("triton.backends.compiler")
+    program = getattr(importlib.import_module(f"tokenprune.ops.{op}.triton"), kernel)
+    signature, constants = {}, {}
+    for place, name in enumerate(program.arg_names):
+        if name in CONSTANTS:
+            signature[name], constants[(place,)] = "constexpr", CONSTANTS[name]
+        elif name.endswith("_ptr"):
+            signature[name] = POINTERS.get(name, features if name in FEATURES else "*fp32")
+        else:
+            signature[name] = "fp32" if name == "scale" else "i32"
+    source = triton.compiler.ASTSource(program, signature, constants)
+    with triton.knobs.cache.scope():
+        triton.knobs.cache.dir = str(tmp_path)
+        compiled = triton.compile(source, target=compiler.GPUTarget("cuda", 80, 32))
+    assert compiled.metadata.shared <= 99 * 1024

@@ -1,0 +1,171 @@
+"""Triton kernels against the reference, in a process of their own (see test_ops_triton.py).
+
+Not named test_*.py: the interpreter must be switched on before triton is first imported.
+"""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import deterministic
+
+from tokenprune import ops
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.fixture(autouse=True)
+def _poison() -> None:
+    """Fills every torch.empty with NaN, so that an element no kernel wrote shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    deterministic.fill_uninitialized_memory = True
+    torch.manual_seed(0)
+
+
+def both(op: object, *args: object, **kwargs: object) -> tuple[object, object]:
+    with ops.use_backend("reference"):
+        want = op(*args, **kwargs)  # type: ignore[operator]
+    with ops.use_backend("triton"):
+        got = op(*args, **kwargs)  # type: ignore[operator]
+    return got, want
+
+
+def close(got: object, want: object, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+def test_poison_and_interpreter_are_on() -> None:
+    assert torch.empty(7).isnan().all()
+    assert ops.choose("knn_density", torch.ones(1)).backend == "reference"
+    with ops.use_backend("triton"):
+        assert ops.choose("knn_density", torch.ones(1)).backend == "triton"
+        assert {c.backend for c in ops.explain("cpu") if c.op != "attention_row"} == {"triton"}
+
+
+@pytest.mark.parametrize(
+    ("heads", "length", "width", "skip"),
+    [(1, 1, 1, 0), (2, 5, 3, 1), (3, 65, 17, 0), (2, 77, 24, 5), (1, 130, 33, 129)],
+)
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_received(heads: int, length: int, width: int, skip: int, biased: bool) -> None:
+    query, key = torch.randn(2, 2, heads, length, width).unbind()
+    bias = torch.rand(2, length).mul(4).log() if biased else None
+    got, want = both(ops.attention_received, query, key, bias=bias, skip=skip)
+    close(got, want)
+
+
+def test_attention_received_of_views_groups_and_hidden_keys() -> None:
+    query = torch.randn(2, 37, 4, 8).transpose(1, 2)
+    key = torch.randn(2, 37, 2, 16)[..., ::2].transpose(1, 2)
+    bias = torch.zeros(2, 37)
+    bias[0, 3:], bias[1] = -INF, -INF
+    got, want = both(ops.attention_received, query, key, bias=bias, scale=0.3, skip=2)
+    close(got, want)
+    assert torch.isfinite(got).all()
+
+
+def test_attention_received_in_half_precision() -> None:
+    query, key = torch.randn(2, 1, 2, 41, 16).to(torch.float16).unbind()
+    close(*both(ops.attention_received, query, key), 1e-3)
+
+
+def terms(rows: int, cols: int) -> dict[str, Tensor]:
+    return {
+        "gain_a": torch.rand(2, rows), "gain_b": torch.rand(2, cols),
+        "bias_a": torch.randn(2, rows), "bias_b": torch.randn(2, cols),
+        "block_a": torch.rand(2, rows) < 0.3, "block_b": torch.rand(2, cols) < 0.3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "cols", "width"), [(1, 1, 1), (33, 65, 7), (5, 130, 70)])
+@pytest.mark.parametrize("squash", [False, True])
+def test_bipartite_match(rows: int, cols: int, width: int, squash: bool) -> None:
+    a, b = torch.randn(2, rows, width), torch.randn(2, cols, width)
+    for given in ({}, terms(rows, cols)):
+        got, want = both(ops.bipartite_match, a, b, squash=squash, **given)
+        close(got, want)
+
+
+def test_each_term_of_bipartite_match_alone() -> None:
+    a, b = torch.randn(2, 9, 5), torch.randn(2, 11, 5)
+    for name, term in terms(9, 11).items():
+        close(*both(ops.bipartite_match, a, b, **{name: term}))
+
+
+def test_bipartite_match_of_ties_zeros_and_blocks() -> None:
+    a = torch.zeros(1, 6, 4)
+    a[:, 3:] = 1.0
+    b = torch.ones(1, 150, 4)
+    free = torch.zeros(1, 150, dtype=torch.bool)
+    free[:, :70] = True
+    for blocked in (free, torch.ones_like(free)):
+        got, want = both(ops.bipartite_match, a, b, block_b=blocked)
+        close(got, want)
+    assert got[1].tolist() == [[0] * 6]
+
+
+def test_bipartite_match_of_views() -> None:
+    x = torch.randn(2, 39, 12)[..., ::2]
+    close(*both(ops.bipartite_match, x[:, ::2], x[:, 1::2]))
+
+
+@pytest.mark.parametrize(
+    ("length", "width", "neighbours"), [(1, 3, 1), (2, 67, 9), (67, 3, 5), (77, 67, 9)]
+)
+@pytest.mark.parametrize("tau", [1.0, None])
+def test_knn_density(length: int, width: int, neighbours: int, tau: float | None) -> None:
+    x = torch.randn(2, length, width)
+    close(*both(ops.knn_density, x, neighbours=neighbours, tau=tau))
+
+
+def test_knn_density_of_duplicates_and_zeros() -> None:
+    x = torch.randn(2, 41, 6)
+    x[0, 5:20], x[1, ::3] = x[0, 5:6], 0.0
+    for tau in (0.7, None):
+        close(*both(ops.knn_density, x, neighbours=4, tau=tau))
+        close(*both(ops.knn_density, torch.ones(1, 9, 3), neighbours=4, tau=tau), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "width", "length"), [(1, 1, 1), (13, 5, 7), (67, 33, 40), (9, 1030, 4), (5, 3, 0)]
+)
+def test_merge_and_sum(tokens: int, width: int, length: int) -> None:
+    x, weight = torch.randn(3, tokens, width), torch.rand(3, tokens)
+    slot = torch.randint(-1, max(length, 1), (3, tokens))
+    weight[0] = 0.0
+    close(*both(ops.merge_compact, x, slot, weight, length))
+    close(*both(ops.sum_compact, weight, slot, length))
+    close(*both(ops.merge_compact, x.mT.contiguous().mT, slot, weight, length))
+
+
+def test_merge_in_half_precision_and_tokens_alone() -> None:
+    x = torch.randn(2, 17, 9).to(torch.float16)
+    alone = torch.arange(17).flip(0).expand(2, 17)
+    got, want = both(ops.merge_compact, x, alone, torch.full((2, 17), 3.0), 17)
+    assert torch.equal(got, want)
+    assert torch.equal(got, x.flip(1))
+
+
+@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 11), (601, 9), (67, 67)])
+def test_topk_gather(tokens: int, k: int) -> None:
+    score = torch.randn(2, tokens).mul(2).round()
+    score[0, ::3], score[1, ::4] = NAN, -INF
+    riders = (
+        torch.randn(2, tokens, 5), torch.randint(9, (2, tokens)), torch.rand(2, tokens) < 0.5,
+        torch.randn(2, tokens, 3, 2).to(torch.bfloat16), torch.randn(2, tokens, dtype=torch.cfloat),
+        torch.randn(2, 4, tokens).mT,
+    )  # fmt: skip
+    got, want = both(ops.topk_gather, score, k, *riders)
+    torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+def test_empty_batches() -> None:
+    x = torch.randn(0, 5, 4)
+    for op in (
+        lambda: ops.attention_received(x[:, None], x[:, None]),
+        lambda: ops.bipartite_match(x, x),
+        lambda: ops.knn_density(x, neighbours=2, tau=1.0),
+        lambda: ops.merge_compact(x, torch.zeros(0, 5).long(), torch.ones(0, 5), 3),
+        lambda: ops.sum_compact(torch.ones(0, 5), torch.zeros(0, 5).long(), 3),
+        lambda: ops.topk_gather(torch.ones(0, 5), 2, x),
+    ):
+        close(*both(op))
