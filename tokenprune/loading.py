@@ -15,6 +15,7 @@ from tokenprune.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+FOLDERS = "path"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -87,19 +88,15 @@ class Loader(Protocol):
     """One way to load a model by what stands behind `--model`.
 
     Attributes:
-        name: what listings call it.
-        usage: the form it accepts, for messages, such as `timm:NAME`.
+        scheme: `timm` serves `timm:NAME`; `path` serves folders without a scheme.
+        usage: the form it accepts, for messages.
     """
 
-    name: str
+    scheme: str
     usage: str
 
-    def accepts(self, spec: str) -> bool:
-        """Whether `spec` has this loader's form."""
-        ...
-
-    def load(self, spec: str, options: LoadOptions) -> LoadedModel:
-        """Load the model.
+    def load(self, target: str, options: LoadOptions) -> LoadedModel:
+        """Load the model; `target` is what follows the scheme.
 
         Raises:
             CheckpointError: the weights are missing, damaged or those of another model.
@@ -111,27 +108,31 @@ class Loader(Protocol):
 def load_model(
     spec: str, options: LoadOptions, loaders: Mapping[str, Loader] | None = None
 ) -> LoadedModel:
-    """Load a model through the first loader that accepts `spec`.
+    """Load a model through the loader of its scheme.
 
     Args:
-        spec: a folder or a name with a prefix, such as `timm:NAME`.
+        spec: a folder, or a name with a scheme, such as `timm:NAME`.
         options: weights, device and dtype.
-        loaders: default: those of all plugins.
+        loaders: by scheme; default: those of all plugins.
 
     Raises:
-        DataError: no loader accepts it.
+        DataError: there is no loader for the scheme.
         CheckpointError: the weights are missing, damaged or those of another model.
         UnsupportedModelError: it is no model of the kind that the loader serves.
     """
     if loaders is None:
-        from tokenprune.registry import registry
+        from tokenprune.plugins import host
 
-        loaders = registry().loaders
-    for loader in loaders.values():
-        if loader.accepts(spec):
-            return loader.load(spec, options)
-    forms = ", ".join(loader.usage for loader in loaders.values()) or "none: no loader is installed"
-    raise DataError(f"no loader accepts '{spec}'.", where="--model", remedy=f"Forms: {forms}.")
+        loaders = host().loaders
+    scheme, colon, target = spec.partition(":")
+    if not colon or Path(spec).exists():
+        scheme, target = FOLDERS, spec
+    if scheme in loaders:
+        return loaders[scheme].load(target, options)
+    forms = ", ".join(loader.usage for loader in loaders.values()) or "none, no loader is installed"
+    raise DataError(
+        f"there is no loader for '{scheme}:'.", where=f"--model {spec}", remedy=f"Forms: {forms}."
+    )
 
 
 def load_options(

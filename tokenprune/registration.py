@@ -15,6 +15,7 @@ from tokenprune.tokens import STAGES
 if TYPE_CHECKING:
     from tokenprune.loading import Loader
 
+_LOADER_PARTS = ("name", "usage", "accepts", "load")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -65,13 +66,11 @@ class Registrar:
 
     def loader(self, loader: Loader) -> None:
         """Take a model loader."""
-        scheme = getattr(loader, "scheme", None)
-        if not isinstance(scheme, str) or not callable(getattr(loader, "load", None)):
-            self.refused.append(f"{loader!r} is no loader: it needs 'scheme' and 'load'.")
-        elif scheme in self._loaders or scheme in self.registered.loaders:
-            self.refused.append(f"a loader for '{scheme}:' exists already; this one is left out.")
-        else:
-            self.registered.loaders[scheme] = loader
+        missing = [part for part in _LOADER_PARTS if not hasattr(loader, part)]
+        wrong = f"it lacks {', '.join(missing)}" if missing else ""
+        taken = {**self._loaders, **self.registered.loaders}
+        if self._admit("loader", loader, wrong, taken):
+            self.registered.loaders[loader.name] = loader
 
     def _admit(self, kind: str, given: Any, wrong: str, taken: Mapping[str, object]) -> bool:
         if wrong:
@@ -89,7 +88,7 @@ class Registrar:
 def _called(given: object) -> str:
     if isinstance(given, type):
         return f"{given.__module__}.{given.__qualname__}"
-    return repr(given)
+    return _called(type(given)) if hasattr(given, "load") else repr(given)
 
 
 def _wrong_class(given: Any, base: type) -> str:

@@ -34,7 +34,11 @@ def strategy_class(name: str, *, where: str = "") -> type[PruningStrategy[Any]]:
 
 
 def strategy_params(
-    strategy: type[PruningStrategy[Any]], params: Mapping[str, Any], *, where: str = ""
+    strategy: type[PruningStrategy[Any]],
+    params: Mapping[str, Any],
+    *,
+    where: str = "",
+    at: str = "params",
 ) -> StrategyParams:
     """A strategy's params, validated by its own model.
 
@@ -45,8 +49,8 @@ def strategy_params(
     try:
         return strategy.Params.model_validate(dict(params))
     except ValidationError as error:
-        keys = {"params": _names(strategy.Params)}
-        raise plan_error(error, where=where, keys=keys, prefix=("params",)) from error
+        keys = {"": _names(strategy.Params)}
+        raise plan_error(error, params, where=where, keys=keys, at=at) from error
 
 
 def _names(params: type[StrategyParams]) -> list[str]:

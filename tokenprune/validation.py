@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,64 +12,93 @@ from pydantic import ValidationError
 from tokenprune.errors import PlanError, UnknownNameError
 from tokenprune.names import suggestion
 
-# Tags of the unions in plan files; pydantic puts them into the path, a reader wouldn't.
-UNION_TAGS = frozenset({"tokens", "ratio", "mean_tokens", "named", "numbers", "spec"})
-
 Path = tuple[int | str, ...]
+Keys = Mapping[str, Iterable[str]]
 
 
-def dotted(path: Iterable[int | str]) -> str:
-    """A key path as it is written in overrides: `stages.0.keep`."""
-    return ".".join(str(part) for part in path if part not in UNION_TAGS)
+@dataclass
+class _Problem:
+    place: str
+    message: str
+    remedy: str = ""
+    kind: type[PlanError] = PlanError
 
 
 def plan_error(
-    error: ValidationError,
-    *,
-    where: str = "",
-    keys: Mapping[str, Iterable[str]] | None = None,
-    prefix: Path = (),
+    error: ValidationError, data: Any, *, where: str = "", keys: Keys | None = None, at: str = ""
 ) -> PlanError:
     """Translate a `ValidationError`.
 
     Args:
         error: what pydantic raised.
+        data: what it validated.
         where: the file or mapping that was read.
         keys: right keys by the name of the key that holds them (`""` at the top).
-        prefix: where in the plan the validated mapping stands.
+        at: dotted key under which `data` stands in the plan.
 
     Returns:
         `UnknownNameError` if the first problem is a key or choice that doesn't exist, `PlanError`
         otherwise; further problems are listed in the message.
     """
-    problems = [_problem(detail, keys or {}, prefix) for detail in error.errors()]
-    kind, path, message, remedy = problems[0]
-    rest = "".join(f" Also {other[1]}: {other[2]}" for other in problems[1:])
-    place = ": ".join(part for part in (where, path) if part)
-    return kind(message + rest, where=place, remedy=remedy)
+    problems: dict[str, _Problem] = {}
+    for detail in error.errors():
+        path = _path(detail, data)
+        problem = _problem(detail, path, keys or {}, at)
+        seen = problems.setdefault(problem.place, problem)
+        if seen is not problem:  # the branches of a union
+            seen.message = f"{seen.message.rstrip('.')}; or: {problem.message}"
+            seen.remedy = seen.remedy or problem.remedy
+            seen.kind = (
+                UnknownNameError if UnknownNameError in (seen.kind, problem.kind) else seen.kind
+            )
+    # a misspelt key comes before the key that is missing because of it
+    first, *others = sorted(problems.values(), key=lambda p: p.kind is not UnknownNameError)
+    rest = "".join(f" Also {other.place}: {other.message}" for other in others)
+    place = ": ".join(part for part in (where, first.place) if part)
+    return first.kind(first.message + rest, where=place, remedy=first.remedy)
 
 
-def _problem(
-    detail: Mapping[str, Any], keys: Mapping[str, Iterable[str]], prefix: Path
-) -> tuple[type[PlanError], str, str, str]:
-    path: Path = (*prefix, *detail["loc"])
-    place = dotted(path)
-    if detail["type"] == "extra_forbidden":
-        name = str(path[-1])
-        parents = [part for part in path[:-1] if isinstance(part, str) and part not in UNION_TAGS]
-        known = keys.get(parents[-1] if parents else "", ())
-        return UnknownNameError, place, f"unknown key '{name}'.", suggestion(name, known)
-    if detail["type"] == "literal_error" and isinstance(detail["input"], str):
+def _path(detail: Mapping[str, Any], data: Any) -> Path:
+    """The error's path without the names of union branches, which pydantic mixes in."""
+    path: list[int | str] = []
+    for part in detail["loc"]:
+        if _holds(data, part):
+            data = data[part]
+        elif detail["type"] != "missing" or part != detail["loc"][-1]:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _holds(data: Any, part: int | str) -> bool:
+    if isinstance(data, Mapping):
+        return part in data
+    return isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
+
+
+def _problem(detail: Mapping[str, Any], path: Path, keys: Keys, at: str) -> _Problem:
+    place = ".".join(part for part in (at, *map(str, path)) if part)
+    name, kind = str(detail["input"]), detail["type"]
+    if kind == "extra_forbidden":
+        holders = [part for part in path[:-1] if isinstance(part, str)]
+        known = keys.get(holders[-1] if holders else "", ())
+        message = f"unknown key '{path[-1]}'."
+        return _Problem(place, message, suggestion(str(path[-1]), known), UnknownNameError)
+    if kind == "literal_error" and isinstance(detail["input"], str):
         known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-        name = detail["input"]
-        return UnknownNameError, place, f"'{name}' is not known here.", suggestion(name, known)
-    if detail["type"] == "missing":
-        return PlanError, place, f"'{path[-1]}' is missing.", "Add it."
-    text = detail["msg"].removeprefix("Value error, ").rstrip(".")
-    if detail["type"] == "value_error":
-        return PlanError, place, f"{text}.", ""
-    text = text[:1].lower() + text[1:]
-    return PlanError, place, f"{text}, got {_short(detail['input'])}.", ""
+        message = f"'{name}' is not known here."
+        return _Problem(place, message, suggestion(name, known), UnknownNameError)
+    if kind == "missing":
+        return _Problem(place, f"'{path[-1]}' is missing.", "Add it.")
+    text = detail["msg"].removeprefix("Value error, ").rstrip(".").replace("tuple", "list")
+    if kind == "value_error":
+        return _Problem(place, f"{text}.")
+    remedy = "Tokens are written without a decimal point." if _ratio_of_tokens(detail, path) else ""
+    return _Problem(place, f"{text[:1].lower()}{text[1:]}, got {_short(detail['input'])}.", remedy)
+
+
+def _ratio_of_tokens(detail: Mapping[str, Any], path: Path) -> bool:
+    return path[-1:] == ("keep",) and isinstance(detail["input"], float) and detail["input"] > 1
 
 
 def _short(value: Any) -> str:

@@ -22,14 +22,14 @@ def check_plan(plan: Plan, *, where: str = "") -> Plan:
         PlanError: a strategy can't do what a stage asks.
     """
     stages = tuple(
-        _checked(stage, ": ".join(part for part in (where, f"stages.{number}") if part))
-        for number, stage in enumerate(plan.stages)
+        _checked(stage, where, f"stages.{number}") for number, stage in enumerate(plan.stages)
     )
     _no_overlap(stages, where)
     return plan.model_copy(update={"stages": stages})
 
 
-def _checked(stage: StagePlan, place: str) -> StagePlan:
+def _checked(stage: StagePlan, where: str, at: str) -> StagePlan:
+    place = f"{where}: {at}" if where else at
     strategy = strategy_class(stage.strategy, where=f"{place}.strategy")
     if stage.at not in strategy.stages:
         able = ", ".join(strategy.stages)
@@ -52,7 +52,7 @@ def _checked(stage: StagePlan, place: str) -> StagePlan:
             where=f"{place}.layer",
             remedy="Add 'layer', counted from 0: the input of that layer is pruned.",
         )
-    params = strategy_params(strategy, stage.params, where=place)
+    params = strategy_params(strategy, stage.params, where=where, at=f"{at}.params")
     given = params.model_dump(mode="json", exclude_unset=True, by_alias=True)
     return stage.model_copy(update={"params": given})
 

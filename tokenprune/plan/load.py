@@ -46,10 +46,11 @@ def load_plan(source: str | Path | Mapping[str, Any] | Plan, *, overrides: Overr
         data, where = plan_data(source), ""
     else:
         data, where = _read(source)
+    data = overridden(data, overrides)
     try:
-        plan = Plan.model_validate(overridden(data, overrides))
+        plan = Plan.model_validate(data)
     except ValidationError as error:
-        raise plan_error(error, where=where, keys=_KEYS) from error
+        raise plan_error(error, data, where=where, keys=_KEYS) from error
     return check_plan(plan, where=where)
 
 
@@ -59,7 +60,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         return data, ", extending ".join(str(file) for file in files)
     if not isinstance(source, str | Path):
         raise PlanError(
-            f"a plan is a file or a mapping, not a {type(source).__name__}.",
+            f"a plan is a file or a mapping, not {source!r}.",
             remedy="Give a path, a dict or a tokenprune.Plan.",
         )
     path = Path(source)

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     Tag,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -32,6 +33,10 @@ class Average(_Frozen):
     average: Annotated[FiniteFloat, Field(strict=True, gt=0)]
     """Mean number of visual tokens per image that a layer of the LLM sees. The solver rounds down,
     so the mean never exceeds it."""
+
+    @field_serializer("average")
+    def _plain(self, value: float) -> float | int:
+        return int(value) if value.is_integer() else value
 
 
 class ScheduleSpec(_Frozen):
