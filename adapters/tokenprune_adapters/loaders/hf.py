@@ -10,21 +10,17 @@ from PIL.Image import Image
 from torch import Tensor
 
 from tokenprune.errors import CheckpointError, DataError, UnsupportedModelError
-from tokenprune.loading import LoadedMllm, LoadOptions
+from tokenprune.loading import FOLDERS, LoadedMllm, LoadOptions
 from tokenprune_adapters.loaders.checkpoints import hash_files, to_picture
 
 
 class HfLoader:
     """Loads what `AutoModelForImageTextToText` and `AutoProcessor` load; never from a hub."""
 
-    name = "transformers"
-    usage = "FOLDER (config, safetensors and processor files)"
+    scheme = FOLDERS
+    usage = "FOLDER (with config, safetensors weights and processor)"
 
-    def accepts(self, spec: str) -> bool:
-        """Whatever isn't a name with a prefix."""
-        return ":" not in spec or Path(spec).exists()
-
-    def load(self, spec: str, options: LoadOptions) -> LoadedMllm:
+    def load(self, target: str, options: LoadOptions) -> LoadedMllm:
         """Load model and processor from the folder.
 
         Raises:
@@ -32,7 +28,7 @@ class HfLoader:
             UnsupportedModelError: it holds another kind of model.
             CheckpointError: its weights or processor files are missing, damaged or misshapen.
         """
-        folder = Path(spec)
+        folder = Path(target)
         files = _weight_files(folder)
         model = _model(folder, options)
         prompts = Prompts(_processor(folder))
@@ -43,7 +39,7 @@ class HfLoader:
             return dict(batch)
 
         return LoadedMllm(
-            name=spec,
+            name=target,
             model=model,
             prepare=prepare,
             decode=prompts.decode,

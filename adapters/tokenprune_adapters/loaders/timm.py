@@ -21,23 +21,18 @@ PREFIX = "timm:"
 class TimmLoader:
     """Loads timm classifiers; the input transform is the one their configuration names."""
 
-    name = "timm"
+    scheme = "timm"
     usage = "timm:NAME"
 
-    def accepts(self, spec: str) -> bool:
-        """Names with the prefix `timm:`."""
-        return spec.startswith(PREFIX)
-
-    def load(self, spec: str, options: LoadOptions) -> LoadedClassifier:
-        """Create the model and load its weights strictly.
+    def load(self, target: str, options: LoadOptions) -> LoadedClassifier:
+        """Create the model of that timm name and load its weights strictly.
 
         Raises:
             UnsupportedModelError: timm is not installed or has no model of that name.
             CheckpointError: the weights can't be had, are damaged or of another model.
         """
-        timm = _timm(spec)
-        name = spec.removeprefix(PREFIX)
-        model = _create(timm, name, options.weights)
+        timm = _timm(f"{PREFIX}{target}")
+        model = _create(timm, target, options.weights)
         model.eval().to(options.device, options.dtype)
         config = timm.data.resolve_model_data_config(model)
         transform = timm.data.create_transform(**config, is_training=False)
@@ -50,7 +45,7 @@ class TimmLoader:
             return to_picture(transform(picture.convert("RGB")), config["mean"], config["std"])
 
         return LoadedClassifier(
-            name=spec,
+            name=f"{PREFIX}{target}",
             model=model,
             prepare=pixels,
             picture=seen,
