@@ -100,7 +100,7 @@ class PluginHost:
 
     @property
     def loaders(self) -> dict[str, Loader]:
-        """Model loaders by name."""
+        """Model loaders by scheme."""
         return {k: v for p in self._plugins.values() for k, v in p.registered.loaders.items()}
 
     def infos(self) -> list[PluginInfo]:

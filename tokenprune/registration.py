@@ -15,7 +15,7 @@ from tokenprune.tokens import STAGES
 if TYPE_CHECKING:
     from tokenprune.loading import Loader
 
-_LOADER_PARTS = ("name", "usage", "accepts", "load")
+_LOADER_PARTS = ("scheme", "usage", "load")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -50,14 +50,14 @@ class Registrar:
         """Take a strategy class."""
         wrong = _wrong_class(strategy, PruningStrategy) or _wrong_strategy(strategy)
         taken = {**self._strategies, **self.registered.strategies}
-        if self._admit("strategy", strategy, wrong, taken):
+        if self._admit("strategy", strategy, getattr(strategy, "name", ""), wrong, taken):
             self.registered.strategies[strategy.name] = strategy
 
     def adapter(self, adapter: type[EncoderAdapter] | type[MllmAdapter]) -> None:
         """Take an adapter class of either kind."""
         wrong = _wrong_class(adapter, Adapter) or _wrong_adapter(adapter)
         taken = {**self._adapters, **self.registered.encoders, **self.registered.mllms}
-        if not self._admit("adapter", adapter, wrong, taken):
+        if not self._admit("adapter", adapter, getattr(adapter, "name", ""), wrong, taken):
             return
         if issubclass(adapter, EncoderAdapter):
             self.registered.encoders[adapter.name] = adapter
@@ -69,16 +69,18 @@ class Registrar:
         missing = [part for part in _LOADER_PARTS if not hasattr(loader, part)]
         wrong = f"it lacks {', '.join(missing)}" if missing else ""
         taken = {**self._loaders, **self.registered.loaders}
-        if self._admit("loader", loader, wrong, taken):
-            self.registered.loaders[loader.name] = loader
+        if self._admit("loader", loader, getattr(loader, "scheme", ""), wrong, taken):
+            self.registered.loaders[loader.scheme] = loader
 
-    def _admit(self, kind: str, given: Any, wrong: str, taken: Mapping[str, object]) -> bool:
+    def _admit(
+        self, kind: str, given: object, name: str, wrong: str, taken: Mapping[str, object]
+    ) -> bool:
         if wrong:
             self.refused.append(f"{_called(given)} is no {kind}: {wrong}.")
-        elif given.name in taken:
-            other = _called(taken[given.name])
+        elif name in taken:
+            other = _called(taken[name])
             self.refused.append(
-                f"the name '{given.name}' is taken by {other}; {_called(given)} is left out."
+                f"the name '{name}' is taken by {other}; {_called(given)} is left out."
             )
         else:
             return True
