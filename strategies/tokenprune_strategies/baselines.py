@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 from tokenprune.reduction import Reduction
 from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.tokens import STAGES, Stage, Tokens
+from tokenprune_strategies.draws import draw
 
 
 class RandomParams(StrategyParams):
@@ -35,8 +34,8 @@ class Random(PruningStrategy[RandomParams]):
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         """Keep `budget.keep` tokens drawn without replacement, in raster order."""
         site = tokens.site
-        key = (tokens.seed, self.params.seed, site.stage, site.layer, budget.count, budget.keep)
-        return _same_for_all(tokens, draw(*key, tokens.hidden.device))
+        key = (tokens.seed, self.params.seed, STAGES.index(site.stage), site.layer)
+        return _same_for_all(tokens, draw(budget.count, budget.keep, key, tokens.hidden.device))
 
 
 class UniformParams(StrategyParams):
@@ -61,24 +60,6 @@ class Uniform(PruningStrategy[UniformParams]):
 def spaced(count: int, keep: int, device: torch.device) -> Tensor:
     """`round((i + 0.5) N / k - 0.5)` for i = 0..k-1, halves rounded up, `[keep]` int64."""
     return (2 * torch.arange(keep, device=device) + 1) * count // (2 * keep)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@lru_cache(maxsize=256)
-def draw(
-    plan_seed: int, seed: int, stage: str, layer: int, count: int, keep: int, device: torch.device
-) -> Tensor:
-    """`keep` of `count` indices without replacement, ascending, `[keep]` int64.
-
-    The key alone decides; it is drawn on the CPU, so that every device gets the same set.
-    """
-    key = f"{plan_seed}/{seed}/{stage}/{layer}/{count}/{keep}"
-    number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
-    # A cached tensor made in inference mode would break a later training step.
-    with torch.inference_mode(False):
-        generator = torch.Generator().manual_seed(number >> 1)
-        chosen = torch.randperm(count, generator=generator)[:keep].sort().values
-        return chosen.to(device)
 
 
 def _same_for_all(tokens: Tokens, index: Tensor) -> Reduction:
