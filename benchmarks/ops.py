@@ -1,0 +1,156 @@
+"""Time of each selection operation: the reference against Triton, at the sizes of two encoders.
+
+    python -m benchmarks.ops --out benchmarks/records/ops.json
+
+Runs on the CUDA device if there is one, else on the CPU, where Triton has nothing to run on and its
+column stays empty. Times are medians of `torch.utils.benchmark`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.benchmark import Timer
+
+from tokenprune import ops
+from tokenprune.environment import describe_environment
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Site:
+    """The tokens of one encoder block."""
+
+    name: str
+    tokens: int
+    heads: int
+    head_width: int
+
+    @property
+    def width(self) -> int:
+        """Width of the hidden states."""
+        return self.heads * self.head_width
+
+
+SITES = (Site("clip-l14-336", 576, 16, 64), Site("siglip-so400m-384", 729, 16, 72))
+BACKENDS: tuple[ops.Backend, ...] = ("reference", "triton")
+
+
+def cases(
+    site: Site, batch: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, Callable[[], object]]:
+    """One call of every operation; half of the tokens merge, a quarter is kept by score."""
+    torch.manual_seed(0)
+    tokens, half = site.tokens, site.tokens // 2
+    query, key = torch.randn(2, batch, site.heads, tokens, site.head_width).to(device, dtype)
+    x = torch.randn(batch, tokens, site.width).to(device, dtype)
+    ones = torch.ones(batch, tokens, device=device)
+    score = torch.rand(batch, tokens, device=device)
+    slot = torch.randint(0, half, (batch, tokens), device=device)
+    a, b = x[:, ::2], x[:, 1::2]
+    gain_a, gain_b = score[:, ::2], score[:, 1::2]
+    return {
+        "attention_received": lambda: ops.attention_received(query, key),
+        "attention_row": lambda: ops.attention_row(query, key),
+        "bipartite_match": lambda: ops.bipartite_match(
+            a, b, gain_a=gain_a, gain_b=gain_b, block_a=gain_a > 0.75, squash=True
+        ),
+        "knn_density": lambda: ops.knn_density(x, neighbours=8, tau=1.0),
+        "merge_compact": lambda: ops.merge_compact(x, slot, ones, half),
+        "sum_compact": lambda: ops.sum_compact(ones, slot, half),
+        "topk_gather": lambda: ops.topk_gather(score, tokens // 4, x, ones, slot),
+    }
+
+
+def median_seconds(call: Callable[[], object], least: float) -> float:
+    """Median over at least `least` seconds of measuring, after a first call that compiles."""
+    call()
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    return float(timer.blocked_autorange(min_run_time=least).median)
+
+
+def measure(
+    sites: Sequence[Site],
+    batches: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    least: float,
+) -> list[dict[str, Any]]:
+    """One row for every site, batch size and operation."""
+    rows = []
+    for site in sites:
+        for batch in batches:
+            for name, call in cases(site, batch, device, dtype).items():
+                row: dict[str, Any] = {"site": site.name, "tokens": site.tokens, "batch": batch}
+                row |= {"op": name, "device": device.type, "dtype": str(dtype).split(".")[-1]}
+                rows.append(row | _seconds(name, call, device, least))
+    return rows
+
+
+def _seconds(
+    name: str, call: Callable[[], object], device: torch.device, least: float
+) -> dict[str, float | None]:
+    runs = {choice.op: choice.backend == "triton" for choice in ops.explain(device)}
+    seconds: dict[str, float | None] = {}
+    for backend in BACKENDS:
+        if backend == "triton" and not runs[name]:
+            seconds[backend] = None
+            continue
+        with ops.use_backend(backend):
+            seconds[backend] = median_seconds(call, least)
+    return seconds
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows for people, in milliseconds."""
+    shown = Table()
+    for title in ("encoder", "batch", "operation"):
+        shown.add_column(title, no_wrap=True)
+    for title in ("reference ms", "triton ms", "ratio"):
+        shown.add_column(title, justify="right")
+    for row in rows:
+        plain, fused = row["reference"], row["triton"]
+        shown.add_row(
+            row["site"],
+            str(row["batch"]),
+            row["op"],
+            f"{plain * 1e3:.3f}",
+            "-" if fused is None else f"{fused * 1e3:.3f}",
+            "-" if fused is None else f"{plain / fused:.2f}",
+        )
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measures, prints the table, writes the record if asked to, and returns it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, help="file for the JSON record")
+    parser.add_argument("--batch", type=int, action="append", help="batch size; repeatable")
+    parser.add_argument("--site", action="append", choices=[site.name for site in SITES])
+    parser.add_argument("--seconds", type=float, default=0.2, help="least time per measurement")
+    args = parser.parse_args(arguments)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    sites = [site for site in SITES if args.site is None or site.name in args.site]
+    with torch.inference_mode():
+        rows = measure(sites, args.batch or [1, 8], device, dtype, args.seconds)
+    console.print(table(rows))
+    record = {"schema_version": 1, "environment": describe_environment(), "rows": rows}
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(record, indent=2) + "\n")
+        console.print(f"written to {args.out}")
+    return record
+
+
+if __name__ == "__main__":
+    main()
