@@ -7,7 +7,7 @@ run, and takes its output shape from its arguments alone.
 
 from tokenprune.ops.attention_received import attention_received, attention_row
 from tokenprune.ops.bipartite_match import bipartite_match
-from tokenprune.ops.dispatch import OpChoice, choose, explain, use_backend
+from tokenprune.ops.dispatch import Backend, OpChoice, choose, explain, use_backend
 from tokenprune.ops.flops import attention_flops, count_flops
 from tokenprune.ops.knn_density import knn_density
 from tokenprune.ops.merge_compact import merge_compact
@@ -15,6 +15,7 @@ from tokenprune.ops.sum_compact import sum_compact
 from tokenprune.ops.topk_gather import topk_gather, topk_indices
 
 __all__ = [
+    "Backend",
     "OpChoice",
     "attention_flops",
     "attention_received",

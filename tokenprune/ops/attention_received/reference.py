@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-_BLOCK_CPU = 1 << 20
+_BLOCK_CPU = 1 << 19
 _BLOCK_DEVICE = 1 << 26
 _LOWEST = -1e30
 """Stands for -inf in a bias, so that a row with every key hidden stays free of NaN."""
@@ -30,7 +30,7 @@ def _one(queries: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     heads, rows, _ = queries.shape
     length = keys.shape[-1]
     budget = _BLOCK_CPU if queries.device.type == "cpu" else _BLOCK_DEVICE
-    row_step = max(1, min(rows, budget // length))
+    row_step = -(-rows // -(-rows * length // budget))
     head_step = max(1, budget // (row_step * length))
     total = queries.new_zeros(length)
     for h in range(0, heads, head_step):
