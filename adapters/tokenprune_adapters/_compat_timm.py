@@ -133,5 +133,5 @@ def foreign_forward(model: nn.Module) -> str | None:
         if f"{cls.__module__}.{cls.__qualname__}" == f"{VIT}.VisionTransformer":
             return None
         if "forward" in vars(cls) or "forward_features" in vars(cls):
-            return cls.__qualname__
+            return cls.__name__
     return None

@@ -48,7 +48,7 @@ def require_exact(
     """
     if full_name(part) in supported:
         return
-    short = type(part).__qualname__
+    short = type(part).__name__
     reason = reasons.get(short, "its forward isn't known to the adapter")
     known = ", ".join(name.rsplit(".", 1)[1] for name in supported)
     raise UnsupportedModelError(

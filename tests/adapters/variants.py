@@ -1,0 +1,84 @@
+"""Every supported encoder variant, by name, and how to call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from tokenprune_adapters.encoders_plugin import ADAPTERS
+from torch import nn
+
+from tests import models
+from tokenprune.adapter import EncoderAdapter
+
+
+@dataclass(frozen=True)
+class Variant:
+    build: Callable[[], Any]
+    adapter: str
+    prefix: int
+    class_token: bool
+    inputs: Callable[[], Any] = field(default=models.pixels)
+
+
+def _timm(prefix: int = 1, **arguments: Any) -> Variant:
+    class_token = arguments.get("class_token", True)
+    return Variant(partial(models.timm_vit, **arguments), "timm", prefix, class_token)
+
+
+def _blocks(name: str) -> Any:
+    import timm.models.vision_transformer as vit
+
+    return getattr(vit, name)
+
+
+def _swiglu() -> Any:
+    from timm.layers import SwiGLUPacked
+
+    return models.timm_vit(mlp_layer=SwiGLUPacked)
+
+
+def _block(name: str, **arguments: Any) -> Any:
+    return models.timm_vit(block_fn=_blocks(name), **arguments)
+
+
+_SIGLIP2 = partial(models.siglip2_inputs, shape=(6, 6))
+
+VARIANTS: dict[str, Variant] = {
+    "clip-vision": Variant(models.clip_vision, "clip", 1, True),
+    "clip-projected": Variant(partial(models.clip_vision, projected=True), "clip", 1, True),
+    "clip-model": Variant(models.clip, "clip", 1, True),
+    "clip-classifier": Variant(partial(models.clip, classifier=True), "clip", 1, True),
+    "clip-eager": Variant(partial(models.clip_vision, "eager"), "clip", 1, True),
+    "siglip-vision": Variant(models.siglip_vision, "siglip", 0, False),
+    "siglip-model": Variant(models.siglip, "siglip", 0, False),
+    "siglip-classifier": Variant(partial(models.siglip, classifier=True), "siglip", 0, False),
+    "siglip2-vision": Variant(models.siglip2_vision, "siglip", 0, False, _SIGLIP2),
+    "siglip2-classifier": Variant(
+        partial(models.siglip2_vision, classifier=True), "siglip", 0, False, _SIGLIP2
+    ),
+    "vit": _timm(),
+    "vit-no-bias": _timm(qkv_bias=False, proj_bias=False),
+    "vit-layer-scale": _timm(init_values=0.5),
+    "vit-qk-norm": _timm(qk_norm=True),
+    "vit-scale-norms": _timm(scale_attn_norm=True, scale_mlp_norm=True),
+    "vit-average": _timm(global_pool="avg"),
+    "vit-no-class-token": _timm(0, class_token=False, global_pool="avg"),
+    "vit-registers": _timm(5, reg_tokens=4, no_embed_class=True),
+    "vit-registers-only": _timm(3, class_token=False, reg_tokens=3, global_pool="avg"),
+    "vit-clip-shape": _timm(pre_norm=True),
+    "vit-siglip-shape": _timm(0, class_token=False, global_pool="map"),
+    "vit-swiglu": Variant(_swiglu, "timm", 1, True),
+    "vit-res-post": Variant(partial(_block, "ResPostBlock", init_values=0.5), "timm", 1, True),
+    "vit-parallel-things": Variant(
+        partial(_block, "ParallelThingsBlock", init_values=0.5), "timm", 1, True
+    ),
+    "deit-distilled": Variant(models.timm_distilled, "timm", 2, True),
+}
+
+
+def adapted(model: nn.Module) -> EncoderAdapter:
+    (adapter,) = [adapter for adapter in ADAPTERS if adapter.fits(model)]
+    return adapter(model)
