@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal
+
+import pytest
+from pydantic import Field
+
+from tokenprune.hookspecs import hookimpl
+from tokenprune.plugins import register_plugin
+from tokenprune.reduction import Reduction
+from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
+from tokenprune.tokens import STAGES, Stage, Tokens
+
+
+class Inner(StrategyParams):
+    depth: int = 1
+
+
+class ToyParams(StrategyParams):
+    weight: float = Field(default=1.0, gt=0)
+    mode: Literal["near", "far"] = "near"
+    width: float | Literal["auto"] = 1.0
+    sizes: tuple[int, ...] = ()
+    inner: Inner = Inner()
+
+
+class _Toy(PruningStrategy[ToyParams]):
+    Params = ToyParams
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        return Reduction.none()
+
+
+class ToyAny(_Toy):
+    name = "toy_any"
+    stages: ClassVar[tuple[Stage, ...]] = STAGES
+
+
+class ToyMerge(_Toy):
+    name = "toy_merge"
+    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
+    halves = True
+
+
+class ToyOnce(_Toy):
+    name = "toy_once"
+    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
+    default_layer = 3
+    spreads = False
+
+
+class Toys:
+    @hookimpl
+    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
+        for strategy in (ToyAny, ToyMerge, ToyOnce):
+            register(strategy)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _toys() -> Iterator[None]:
+    with register_plugin(Toys(), "toys"):
+        yield
