@@ -47,7 +47,7 @@ def scores(x: Vectors, d: list[float], weight: float, squash: bool) -> Vectors:
 
 def proposals(score: Vectors, a: list[int], b: list[int]) -> list[tuple[float, int, int]]:
     """Every token of `a` with its best partner, best proposals first, ties to the lower index."""
-    made = [max(((score[i][j], -j, i) for j in b)) for i in a if b]
+    made = [max((score[i][j], -j, i) for j in b) for i in a if b]
     return sorted(((s, i, -j) for s, j, i in made), key=lambda p: (-p[0], p[1]))
 
 

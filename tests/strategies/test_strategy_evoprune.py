@@ -5,15 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenprune_strategies.evoprune import EvoPrune
+from tokenprune_strategies.evoprune.scoring import protected_count
+from tokenprune_strategies.tome import ToMe
 from torch import Tensor
 
 from tests.strategies import evoprune_oracle as oracle
 from tests.strategies.cases import axis_vectors, budget, make_tokens, pairs_of
 from tokenprune.errors import BudgetError
 from tokenprune.tokens import Signal, Tokens
-from tokenprune_strategies.evoprune import EvoPrune
-from tokenprune_strategies.evoprune.scoring import protected_count
-from tokenprune_strategies.tome import ToMe
 
 
 def picture(seed: int, count: int, dim: int = 5, batch: int = 1) -> tuple[Tokens, Tensor]:
