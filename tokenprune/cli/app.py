@@ -1,0 +1,88 @@
+"""The program: its commands, and how errors end it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from tokenprune.cli import compare, describe, doctor, listing, plans, plugins, show
+from tokenprune.errors import TokenpruneError
+
+BAD_INPUT = 2
+
+#: Options that take several values: `--plans a.yaml b.yaml` is `--plans a.yaml --plans b.yaml`.
+SPREAD = ("--plans", "--keep")
+
+
+class Group(TyperGroup):
+    """Ends with exit code 2 and a sentence, not a traceback, where the input was bad."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Run with spread options; see `SPREAD`."""
+        given = sys.argv[1:] if args is None else list(args)
+        return super().main(spread(given), *rest, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn `TokenpruneError` into a message."""
+        try:
+            return super().invoke(ctx)
+        except TokenpruneError as error:
+            explain(error)
+            raise typer.Exit(BAD_INPUT) from None
+
+
+app = typer.Typer(
+    name="tokenprune",
+    cls=Group,
+    help="Remove visual tokens from multimodal LLMs, and measure what it costs and keeps.\n\n"
+    "Exit codes: 0 all is well, 1 something that must hold doesn't, 2 bad input.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command("compare", epilog=compare.EXAMPLES)(compare.command)
+app.command("show", epilog=show.EXAMPLES)(show.command)
+app.command("list", epilog=listing.EXAMPLES)(listing.command)
+app.command("describe", epilog=describe.EXAMPLES)(describe.command)
+app.command("validate", epilog=plans.VALIDATE_EXAMPLES)(plans.validate)
+app.command("schema", epilog=plans.SCHEMA_EXAMPLES)(plans.schema)
+app.command("plugins", epilog=plugins.EXAMPLES)(plugins.command)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.command)
+
+
+def main() -> None:
+    """Entry point of the `tokenprune` script."""
+    app()
+
+
+def explain(error: TokenpruneError) -> None:
+    """Print place, problem and remedy of an error to standard error."""
+    text = Text()
+    text.append("error ", "bold red")
+    if error.where:
+        text.append(f"{error.where}\n", "bold")
+    text.append(f"{error.message}")
+    if error.remedy:
+        text.append(f"\n{error.remedy}", "green")
+    Console(stderr=True, soft_wrap=True).print(text)
+
+
+def spread(args: Sequence[str]) -> list[str]:
+    """Repeat the options of `SPREAD` before each of their values."""
+    result: list[str] = []
+    option = ""
+    for arg in args:
+        if arg.startswith("-"):
+            option = arg if arg in SPREAD else ""
+        elif option and result[-1] != option:
+            result.append(option)
+        result.append(arg)
+    return result

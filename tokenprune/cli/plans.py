@@ -1,0 +1,38 @@
+"""`tokenprune validate` and `tokenprune schema`: plan files without a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+VALIDATE_EXAMPLES = (
+    "Examples: `tokenprune validate plan.yaml`, "
+    "`tokenprune validate plan.yaml --set stages.0.keep=64`"
+)
+SCHEMA_EXAMPLES = "Example: `tokenprune schema > plan.schema.json`"
+
+
+def validate(
+    plan: Annotated[Path, typer.Argument(help="A plan file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as stages.0.keep."),
+    ] = None,
+) -> None:
+    """Check a plan and print it as it was understood, extended files and overrides included."""
+    from tokenprune.plan import dump_plan, load_plan
+
+    loaded = load_plan(plan, overrides=overrides or ())
+    typer.echo(dump_plan(loaded), nl=False)
+    Console(stderr=True, soft_wrap=True).print(f"[green]valid[/]: {plan}", highlight=False)
+
+
+def schema() -> None:
+    """Print the JSON Schema of plan files, with the parameters of every installed strategy."""
+    from tokenprune.plan import plan_schema
+
+    typer.echo(json.dumps(plan_schema(), indent=2))

@@ -1,0 +1,43 @@
+"""`tokenprune plugins`: what is installed, what it brings and what is wrong with it."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+EXAMPLES = "Example: `tokenprune plugins`; with a broken plugin the exit code is 1."
+
+
+def command() -> None:
+    """List the plugins and their problems."""
+    from tokenprune.plugins import host
+
+    console = Console()
+    console.print(plugin_table())
+    console.print(problem_lines())
+    if host().problems:
+        raise typer.Exit(1)
+
+
+def plugin_table() -> Table:
+    """Plugins that work, and what each registered."""
+    from tokenprune.plugins import host
+
+    table = Table("plugin", "distribution", "version", "strategies", "adapters", "loaders")
+    for info in host().infos():
+        brought = (info.strategies, info.adapters, info.loaders)
+        cells = [", ".join(names) or "-" for names in brought]
+        table.add_row(info.name, info.distribution, info.version, *cells)
+    return table
+
+
+def problem_lines() -> RenderableType:
+    """One line a problem."""
+    from tokenprune.plugins import host
+
+    problems = host().problems
+    if not problems:
+        return Text("No plugin has a problem.", style="green")
+    return Text("\n".join(str(problem) for problem in problems), style="red")

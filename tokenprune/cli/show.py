@@ -1,0 +1,54 @@
+"""`tokenprune show`: which tokens a plan keeps and merges, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+EXAMPLES = (
+    "Examples: `tokenprune show photo.jpg --plan plan.yaml --out kept.png`, "
+    "`tokenprune show *.jpg --plan plan.yaml --model timm:vit_tiny_patch16_224 "
+    "--weights vit.safetensors`"
+)
+
+
+def command(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
+    plan: Annotated[Path, typer.Option(help="Plan file.")],
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("tokens.png"),
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model folder or timm:NAME; default: the bundled reference model."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")] = None,
+    question: Annotated[
+        str, typer.Option(help="What a multimodal LLM is asked.")
+    ] = "how many objects are there ?",
+    every_site: Annotated[
+        bool, typer.Option("--sites", help="One panel a site, not only the last of a stage.")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a plan's key.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+) -> None:
+    """Draw what a plan keeps, merges and drops of pictures, one panel a stage."""
+    from tokenprune.compare.pictures import open_picture
+    from tokenprune.compare.record import check_writable
+    from tokenprune.loading import load_model, load_options
+    from tokenprune.plan import load_plan
+    from tokenprune.reference import reference_model_path
+    from tokenprune.showing import show
+
+    loaded_plan = load_plan(plan, overrides=overrides or ())
+    pictures = [(path.name, open_picture(path)) for path in images]
+    check_writable(out)
+    options = load_options(device, dtype, weights)
+    loaded = load_model(model or str(reference_model_path()), options)
+    sheet = show(loaded, loaded_plan, pictures, question=question, every_site=every_site)
+    sheet.save(out, format="PNG")
+    Console(soft_wrap=True).print(f"wrote {out}: {sheet.width} x {sheet.height}", highlight=False)

@@ -1,0 +1,145 @@
+"""Samples of a comparison: the built-in questions, or labelled pictures of a folder."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tokenprune.compare.task import Question
+from tokenprune.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+T = TypeVar("T")
+
+FILE_COLUMNS = ("file", "filename", "image", "path")
+LABEL_COLUMNS = ("imagenet_class_index", "class_index", "label", "class", "target")
+
+#: Seed of the split into two halves; not an option, so that both halves stay what they are.
+SPLIT_SEED = 2024
+
+
+def heldout_questions(limit: int | None) -> list[Question]:
+    """The reference model's held-out set, or `limit` questions spread evenly over it."""
+    from tokenprune.reference import heldout_samples
+
+    samples = [
+        Question(s.image, s.answer, s.question, s.type, s.image_id) for s in heldout_samples()
+    ]
+    return spread(samples, limit)
+
+
+def spread(items: Sequence[T], limit: int | None) -> list[T]:
+    """`limit` items at equal distances, or all of them."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[(2 * i + 1) * len(items) // (2 * limit)] for i in range(limit)]
+
+
+def labelled_pictures(
+    folder: Path, labels: Path, *, classes: int, split: str = "all", limit: int | None = None
+) -> list[Question]:
+    """Pictures of a folder with class numbers from a CSV file with a header.
+
+    Args:
+        folder: where the files are.
+        labels: CSV with a column of file names and one of class numbers.
+        classes: number of classes of the model.
+        split: `all`, or the `first` or `second` half of the pictures, drawn once with a fixed
+            seed: choose on one and report on the other.
+        limit: at most so many, spread evenly.
+
+    Raises:
+        DataError: the CSV can't be read, or names a missing file or an impossible class.
+    """
+    rows = _rows(labels)
+    name, label = (_column(labels, rows, names) for names in (FILE_COLUMNS, LABEL_COLUMNS))
+    questions = [
+        Question(_file(folder, row[name], f"{labels}:{line}"), str(target), image_id=line)
+        for line, row in enumerate(rows, start=2)
+        if (target := _class(row[label], classes, f"{labels}:{line}")) is not None
+    ]
+    return spread(halve(questions, split), limit)
+
+
+def halve(items: Sequence[T], split: str) -> list[T]:
+    """All items, or one of two fixed random halves, in the given order.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    if split == "all":
+        return list(items)
+    if split not in ("first", "second"):
+        raise DataError(
+            f"there is no split '{split}'.", where="--split", remedy="Use first, second or all."
+        )
+    order = list(range(len(items)))
+    random.Random(SPLIT_SEED).shuffle(order)
+    half = (len(items) + 1) // 2
+    chosen = order[:half] if split == "first" else order[half:]
+    return [items[index] for index in sorted(chosen)]
+
+
+def open_picture(path: Path) -> Image:
+    """Read a picture as RGB.
+
+    Raises:
+        DataError: it is missing or no picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"the picture can't be read ({error}).", where=str(path)) from error
+
+
+def _rows(labels: Path) -> list[dict[str, str]]:
+    try:
+        with labels.open(newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the labels can't be read ({error}).", where=str(labels)) from error
+    if not rows:
+        raise DataError(
+            "the file holds no labels.", where=str(labels), remedy="Write a header and rows."
+        )
+    return rows
+
+
+def _column(labels: Path, rows: Sequence[dict[str, str]], names: Sequence[str]) -> str:
+    for name in names:
+        if name in rows[0]:
+            return name
+    raise DataError(
+        f"the header has no column {' or '.join(names)}; it has {', '.join(map(str, rows[0]))}.",
+        where=f"{labels}:1",
+        remedy="Write the header: file,class_index.",
+    )
+
+
+def _class(text: str | None, classes: int, where: str) -> int:
+    try:
+        number = int(text or "")
+    except ValueError:
+        number = -1
+    if not 0 <= number < classes:
+        raise DataError(
+            f"'{text}' is no class of this model.",
+            where=where,
+            remedy=f"Write a number from 0 to {classes - 1}.",
+        )
+    return number
+
+
+def _file(folder: Path, name: str, where: str) -> Path:
+    path = folder / (name or "")
+    if not path.is_file():
+        raise DataError(f"there is no picture '{path}'.", where=where, remedy="See --images.")
+    return path

@@ -1,0 +1,123 @@
+"""The record of a comparison: everything needed to judge it, as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenprune.compare.summary import Result
+from tokenprune.errors import DataError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+        kind: `mllm` or `classifier`.
+        created: when it ended, UTC, ISO 8601.
+        elapsed: seconds it took, loading included.
+        model: name, weights, SHA-256, parameters, device and dtype.
+        task: where the samples come from and how many there are.
+        settings: batch size, seed and the like.
+        environment: versions, processor, threads.
+        dense: the model alone.
+        results: one a plan.
+        failures: what doesn't hold; empty if all is well.
+        schema_version: of this format.
+    """
+
+    kind: str
+    created: str
+    elapsed: float
+    model: dict[str, Any]
+    task: dict[str, Any]
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    dense: Result
+    results: list[Result]
+    failures: list[str] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+
+    def data(self, answers: bool = False) -> dict[str, Any]:
+        """Plain data; answers to single samples only if asked for."""
+        data: dict[str, Any] = _plain({"schema_version": self.schema_version, **asdict(self)})
+        if not answers:
+            for row in (data["dense"], *data["results"]):
+                del row["answers"]
+        return data
+
+
+def write_record(comparison: Comparison, path: Path, *, answers: bool = False) -> None:
+    """Write the record as JSON; an older file is replaced as a whole or not at all.
+
+    Raises:
+        DataError: the file can't be written.
+    """
+    write_text(path, json.dumps(comparison.data(answers), indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            # mkstemp makes private files; a record is as public as the folder it stands in
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise writing_failed(path, error) from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a path that can't be written, before anything long is run.
+
+    Raises:
+        DataError: its folder doesn't exist or can't be written to.
+    """
+    if path.is_dir():
+        raise writing_failed(path, IsADirectoryError("it is a folder"))
+    if not os.access(path.parent, os.W_OK):
+        raise writing_failed(path, PermissionError("its folder is missing or read-only"))
+
+
+def writing_failed(path: Path, error: Exception) -> DataError:
+    """The error for a file that can't be written."""
+    return DataError(
+        f"the file can't be written ({error}).",
+        where=str(path),
+        remedy="Name a file in an existing folder with --out.",
+    )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no nan and no infinity: both become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,135 @@
+"""What is asked of a model in a comparison: samples, calls and right answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokenprune.errors import DataError
+from tokenprune.loading import LoadedClassifier, LoadedMllm
+
+
+@dataclass(frozen=True)
+class Question:
+    """One sample.
+
+    Attributes:
+        image: the picture, or the path of its file.
+        text: what is asked; empty for classifiers.
+        answer: what is right.
+        kind: group for separate accuracies.
+        image_id: samples of one image are resampled together.
+    """
+
+    image: Any
+    answer: str
+    text: str = ""
+    kind: str = ""
+    image_id: int = 0
+
+
+class Task(ABC):
+    """Samples of one model, in batches.
+
+    Args:
+        model: in eval mode.
+        questions: the samples.
+        batch_size: samples a batch.
+
+    Raises:
+        DataError: there are no samples.
+    """
+
+    kind: str
+
+    def __init__(self, model: nn.Module, questions: Sequence[Question], batch_size: int) -> None:
+        if not questions:
+            raise DataError("there is nothing to compare on: no samples.", remedy="Raise --limit.")
+        self.model, self.questions, self.batch_size = model, list(questions), batch_size
+
+    @property
+    def batches(self) -> list[list[Question]]:
+        """The samples, batch by batch."""
+        step = self.batch_size
+        return [self.questions[at : at + step] for at in range(0, len(self.questions), step)]
+
+    @abstractmethod
+    def inputs(self, batch: Sequence[Question]) -> Any:
+        """What `call` takes; not timed."""
+
+    @abstractmethod
+    def call(self, inputs: Any) -> Tensor:
+        """Run the model: the part that is timed."""
+
+    @abstractmethod
+    def read(self, inputs: Any, output: Tensor) -> list[str]:
+        """The answers in what `call` returned."""
+
+    def right(self, answer: str, question: Question) -> bool:
+        """Whether an answer is right."""
+        return _plain(answer) == _plain(question.answer)
+
+
+class VqaTask(Task):
+    """Greedy one-word answers to questions about pictures."""
+
+    kind = "mllm"
+
+    def __init__(
+        self,
+        loaded: LoadedMllm,
+        questions: Sequence[Question],
+        batch_size: int,
+        new_tokens: int = 2,
+    ) -> None:
+        super().__init__(loaded.model, questions, batch_size)
+        self._loaded, self._new_tokens = loaded, new_tokens
+
+    def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
+        """Left-padded inputs of `generate`."""
+        return self._loaded.prepare([q.image for q in batch], [q.text for q in batch])
+
+    def call(self, inputs: dict[str, Any]) -> Tensor:
+        """Generate greedily: `[B, prompt + new]`."""
+        model: Any = self.model
+        ids: Tensor = model.generate(**inputs, max_new_tokens=self._new_tokens, do_sample=False)
+        return ids
+
+    def read(self, inputs: dict[str, Any], output: Tensor) -> list[str]:
+        """What was generated after the prompt."""
+        return self._loaded.decode(output[:, inputs["input_ids"].shape[1] :])
+
+
+class ClassifyTask(Task):
+    """Top-1 class of pictures; the answers are class numbers."""
+
+    kind = "classifier"
+
+    def __init__(
+        self, loaded: LoadedClassifier, questions: Sequence[Question], batch_size: int
+    ) -> None:
+        super().__init__(loaded.model, questions, batch_size)
+        self._loaded = loaded
+
+    def inputs(self, batch: Sequence[Question]) -> Tensor:
+        """Pixels `[B, 3, H, W]`."""
+        from tokenprune.compare.pictures import open_picture
+
+        return self._loaded.prepare([open_picture(question.image) for question in batch])
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Logits `[B, classes]`."""
+        logits: Tensor = self.model(inputs)
+        return logits
+
+    def read(self, inputs: Tensor, output: Tensor) -> list[str]:
+        """The class with the largest logit, the lower number on ties."""
+        return [str(int(row)) for row in output.float().argmax(dim=1).cpu()]
+
+
+def _plain(answer: str) -> str:
+    return answer.strip().strip(".!,").lower()
