@@ -1,0 +1,1 @@
+"""Training code of the project; not part of the installed package."""

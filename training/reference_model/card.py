@@ -1,0 +1,194 @@
+"""Write the model card from the measured record: `python -m training.reference_model.card`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenprune.reference import reference_model_path
+from tokenprune.reference.questions import TYPES
+from training.reference_model.evaluate import RECORD
+from training.reference_model.model import FEATURE_LAYER, LM_BLOCKS, PATCHES, TOWER_BLOCKS, WIDTH
+from training.reference_model.vocab import SPECIAL, WORDS
+
+Record = dict[str, Any]
+
+_HEAD = """# tokenprune reference model
+
+A small LLaVA (`LlavaForConditionalGeneration`), trained from scratch on a CPU, on pictures that a
+program draws. It exists to exercise and compare pruning methods where no large model is at hand.
+It is not a general vision model: it knows {words} words and one kind of picture.
+
+- CLIP tower: {tower_blocks} blocks, {width} wide, {patches} patches of 8 x 8 pixels (112 x 112
+  pictures) and CLS; the language model reads feature layer {layer} without CLS.
+- Llama: {lm_blocks} blocks, {width} wide. Two-layer projector. fp16 safetensors, {megabytes} MB.
+- Licence: that of the project. All data are generated; no outside picture, text or weight is in it.
+
+```python
+import torch
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+from tokenprune.reference import heldout_samples, reference_model_path
+
+path = reference_model_path()
+model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+processor = AutoProcessor.from_pretrained(path)
+sample = heldout_samples(1)[0]
+inputs = processor(images=sample.image, text=f"<image> {{sample.question}}", return_tensors="pt")
+output = model.generate(**inputs, max_new_tokens=3)
+print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
+"""
+
+_DATA = """## Data
+
+Muted, textured backgrounds; 1 to 4 objects (8 shapes, 8 colours, 14 to 28 pixels, slightly
+turned, never overlapping), and in half of the pictures one digit. Half of the scenes with several
+objects repeat shapes or colours. Seven question types with one-word answers: `colour`, `shape`,
+`count`, `exist`, `digit`, `relation` (asked only if exactly one object stands on that side) and
+`where` (quadrant). Questions that the scene leaves open are not asked.
+
+The held-out set has {images} pictures and {questions} questions, drawn from its own seed with its
+own textures whenever it is needed.
+
+## Training
+
+| stage | steps | pictures | questions a picture | pictures/s | minutes |
+| --- | --- | --- | --- | --- | --- |
+{stages}
+
+One thread, bfloat16 arithmetic on fp32 weights, Muon for the matrices and AdamW for the rest.
+`tower` learns from dense labels (kind and colour of every patch, position, contents of the picture
+at CLS) and mostly sees a subset of the patches that holds all objects. `language` adds projector
+and language model; in two of three steps they get only some tokens: at least one patch of every
+item by ground truth and random others, or, more rarely, entirely random ones. Positions of the
+kept tokens are the original ones in two of three steps, else renumbered. `joint` runs on all
+patches and in part of its steps drops patches, or averages them into the most similar kept one,
+before a random block of the tower. No pruning method's scores are used anywhere.
+"""
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _stage_rows(record: Record) -> str:
+    keys = ("stage", "steps", "images", "questions_per_image", "images_per_second", "minutes")
+    return "\n".join(
+        _row([str(stage.get(key, "-")) for key in keys]) for stage in record["training"]
+    )
+
+
+def accuracy_table(record: Record) -> str:
+    """Accuracy by type: dense, blanked, and guessed from the question."""
+    rows = [_row(["", "all", *TYPES]), _row(["---"] * (2 + len(TYPES)))]
+    rows.append(
+        _row(
+            [
+                "questions",
+                str(sum(record["questions"].values())),
+                *(str(record["questions"][name]) for name in TYPES),
+            ]
+        )
+    )
+    for key, label in (
+        ("dense", "all tokens"),
+        ("blank_image", "picture blanked"),
+        ("text_only_guess", "most frequent answer"),
+    ):
+        rows.append(_row([label, *(f"{record[key][name]:.1f}" for name in ("all", *TYPES))]))
+    return "\n".join(rows)
+
+
+def selection_table(record: Record) -> str:
+    """Accuracy over all questions by chooser, positions and kept tokens."""
+    counts = list(next(iter(record["selection"]["original"].values())))
+    rows = [_row(["kept by", "positions", *counts]), _row(["---"] * (2 + len(counts)))]
+    for name in record["selection"]["original"]:
+        for positions, table in record["selection"].items():
+            cells = [f"{table[name][count]['all']:.1f}" for count in counts]
+            rows.append(_row([name, positions, *cells]))
+    return "\n".join(rows)
+
+
+def type_table(record: Record, count: str) -> str:
+    """Accuracy by type at one number of kept tokens, original positions."""
+    rows = [_row(["kept by", "all", *TYPES]), _row(["---"] * (2 + len(TYPES)))]
+    for name, table in record["selection"]["original"].items():
+        rows.append(_row([name, *(f"{table[count][key]:.1f}" for key in ("all", *TYPES))]))
+    return "\n".join(rows)
+
+
+def limits(record: Record) -> str:
+    """What the model is not good for, with the weakest types of the record."""
+    dense = record["dense"]
+    weak = sorted(TYPES, key=lambda name: float(dense[name]))[:2]
+    named = " and ".join(f"`{name}` ({dense[name]:.1f} %)" for name in weak)
+    return f"""## Not good for
+
+- Any other picture or wording. Unknown words become `<unk>`, and answers are single words.
+- Conclusions about absolute accuracy of large models. Objects cover about a tenth of the patches
+  and the background carries nothing, so keeping 16 good tokens costs less here than on photographs.
+- Differences below about one point: the naive standard error over all questions is
+  {record["standard_error"]:.2f} points, and several times that on one type.
+- One run from one seed. Weakest types with all tokens: {named}. `count` also reacts to how many
+  background tokens remain, so read it apart from the rest.
+"""
+
+
+def write_card(record: Record) -> str:
+    """The whole card."""
+    parts = [
+        _HEAD.format(
+            words=len(WORDS) - len(SPECIAL),
+            tower_blocks=TOWER_BLOCKS,
+            lm_blocks=LM_BLOCKS,
+            width=WIDTH,
+            patches=PATCHES,
+            layer=FEATURE_LAYER,
+            megabytes=record["megabytes"],
+        ),
+        _DATA.format(
+            images=record["held_out"]["images"],
+            questions=sum(record["questions"].values()),
+            stages=_stage_rows(record),
+        ),
+        f"""## Accuracy
+
+Percent of held-out questions, greedy answers, fp16 weights computed in fp32.
+
+{accuracy_table(record)}
+
+Through `processor` and `generate`, where nothing but the answer may be said:
+{record["generate"]["all"]:.1f} % of the first {record["generate"]["questions"]} questions.
+
+### Kept tokens
+
+Chosen after the tower; `random` is the mean of {record["random_draws"]} draws, `object-oracle`
+sees the truth. Original positions keep the place of every kept token; compact ones count anew.
+
+{selection_table(record)}
+
+By type at 16 tokens, original positions:
+
+{type_table(record, "16")}
+""",
+        limits(record),
+        "The numbers come from `benchmarks/records/reference_model.json`; how to make them again\n"
+        "stands in `training/reference_model/README.md`.\n",
+    ]
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", type=Path, default=RECORD)
+    parser.add_argument("--card", type=Path, default=reference_model_path() / "README.md")
+    options = parser.parse_args()
+    options.card.write_text(write_card(json.loads(options.record.read_text())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Measure an exported model on the held-out set and write the record.
+
+`python -m training.reference_model.evaluate [FOLDER] [--log TRAINING_LOG] [--record FILE]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Generator
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from tokenprune.reference import heldout_samples, iter_heldout, reference_model_path
+from tokenprune.reference.heldout import HELDOUT_IMAGES, HELDOUT_SEED
+from tokenprune.reference.questions import TYPES, ask_each
+from tokenprune.reference.scene import sample_scene
+from training.reference_model.measure import CHOOSERS, Tally, ask, load_weights, pages, see
+from training.reference_model.model import PATCHES
+from training.reference_model.stages import STAGES
+
+KEPT = (98, 64, 32, 16, 8)
+RANDOM_DRAWS = 3
+RECORD = Path("benchmarks/records/reference_model.json")
+
+Scores = dict[str, float]
+
+
+def measure_selection(folder: str, images: int) -> dict[str, Any]:
+    """Dense, blanked and selected accuracy, all from one pass over the images."""
+    w = load_weights(folder)
+    dense, blank = Tally(), Tally()
+    selected: dict[tuple[str, str, int], Tally] = {}
+    generator = Generator().manual_seed(0)
+    for page in pages(images):
+        everything = torch.arange(PATCHES).expand(len(page.images), -1)
+        seen = see(w, page)
+        dense.add(ask(w, page, seen, everything, compact=False), page)
+        blank.add(ask(w, page, see(w, page, blank=True), everything, compact=False), page)
+        for name, chooser in CHOOSERS.items():
+            for count in KEPT:
+                for _ in range(RANDOM_DRAWS if name == "random" else 1):
+                    keep = chooser(page, seen, count, generator)
+                    for positions in ("original", "compact"):
+                        tally = selected.setdefault((name, positions, count), Tally())
+                        right = ask(w, page, seen, keep, compact=positions == "compact")
+                        tally.add(right, page)
+    table: dict[str, dict[str, dict[str, Scores]]] = {}
+    for (name, positions, count), tally in selected.items():
+        table.setdefault(positions, {}).setdefault(name, {})[str(count)] = tally.summary()
+    return {
+        "questions": {t: int(n) for t, n in zip(TYPES, dense.asked.tolist(), strict=True)},
+        "dense": dense.summary(),
+        "blank_image": blank.summary(),
+        "selection": table,
+    }
+
+
+def standard_error(measured: dict[str, Any]) -> float:
+    """Naive standard error of the dense accuracy over all questions, in points."""
+    share = measured["dense"]["all"] / 100.0
+    return round(100.0 * math.sqrt(share * (1.0 - share) / sum(measured["questions"].values())), 2)
+
+
+def text_only_guess(images: int, scenes: int = 30_000) -> Scores:
+    """Accuracy of the answer that was most frequent for the same question in training data."""
+    seen: dict[str, Counter[str]] = {}
+    for number in range(scenes):
+        rng = np.random.default_rng([0, 3, number])
+        for question in ask_each(sample_scene(rng), rng):
+            seen.setdefault(question.text, Counter())[question.answer] += 1
+    hits: dict[str, list[bool]] = {name: [] for name in TYPES}
+    for sample in iter_heldout(images):
+        guess = seen.get(sample.question, Counter({"": 1})).most_common(1)[0][0]
+        hits[sample.type].append(guess == sample.answer)
+    every = [hit for group in hits.values() for hit in group]
+    means = {"all": every, **hits}
+    return {name: round(100.0 * sum(h) / max(1, len(h)), 2) for name, h in means.items()}
+
+
+def generate_accuracy(folder: str, limit: int, rows: int = 20) -> float:
+    """Accuracy through the processor and `generate`; the whole output must be the answer."""
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    samples, right = heldout_samples(limit), 0
+    for begin in range(0, len(samples), rows):
+        part = samples[begin : begin + rows]
+        inputs = processor(
+            images=[sample.image for sample in part],
+            text=[f"<image> {sample.question}" for sample in part],
+            padding=True,
+            return_tensors="pt",
+        )
+        output = model.generate(**inputs, max_new_tokens=3)[:, inputs["input_ids"].shape[1] :]
+        said = processor.batch_decode(output, skip_special_tokens=True)
+        right += sum(s.strip() == sample.answer for s, sample in zip(said, part, strict=True))
+    return round(100.0 * right / len(samples), 2)
+
+
+def training_summary(log: Path | None) -> list[dict[str, float | str]]:
+    """What each stage did: planned sizes, and the measured rate where a training log is given."""
+    lines = log.read_text().splitlines() if log else []
+    summary: list[dict[str, float | str]] = []
+    for stage in STAGES:
+        entry: dict[str, float | str] = {
+            "stage": stage.name,
+            "steps": stage.steps,
+            "images": stage.steps * stage.data.batch,
+            "questions_per_image": stage.data.questions if stage.lm else 0,
+        }
+        for line in lines:
+            found = re.search(rf" {stage.name} (\d+)/{stage.steps} (\d+) img/s", line)
+            if found and int(found[1]) == stage.steps:
+                entry["images_per_second"] = int(found[2])
+                entry["minutes"] = round(stage.steps * stage.data.batch / int(found[2]) / 60, 1)
+        summary.append(entry)
+    return summary
+
+
+def environment() -> dict[str, object]:
+    """Where the numbers were made."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=reference_model_path())
+    parser.add_argument("--log", type=Path, help="log of the training run")
+    parser.add_argument("--record", type=Path, default=RECORD)
+    parser.add_argument("--images", type=int, default=HELDOUT_IMAGES)
+    parser.add_argument("--generate", type=int, default=400, help="questions put to `generate`")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = str(options.folder)
+    weights = options.folder / "model.safetensors"
+    measured = measure_selection(folder, options.images)
+    record = {
+        "schema_version": 1,
+        "subject": "reference model",
+        "held_out": {"seed": HELDOUT_SEED, "images": options.images},
+        "megabytes": round(weights.stat().st_size / 1e6, 2),
+        "training": training_summary(options.log),
+        **measured,
+        "standard_error": standard_error(measured),
+        "text_only_guess": text_only_guess(options.images),
+        "generate": {
+            "questions": options.generate,
+            "all": generate_accuracy(folder, options.generate),
+        },
+        "random_draws": RANDOM_DRAWS,
+        "environment": environment(),
+    }
+    options.record.parent.mkdir(parents=True, exist_ok=True)
+    options.record.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

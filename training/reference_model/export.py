@@ -1,0 +1,68 @@
+"""Write a training checkpoint as an ordinary transformers folder: fp16 model, processor, tokenizer.
+
+`python -m training.reference_model.export CHECKPOINT [DIR]`
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from transformers import LlavaProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from tokenprune.reference import reference_model_path
+from tokenprune.reference.scene import CANVAS, PATCH
+from training.reference_model.model import build_model
+from training.reference_model.vocab import BOS, EOS, PAD, build_tokenizer
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{% endfor %}"
+)
+
+
+def build_processor() -> LlavaProcessor:
+    """The processor: 112 px pictures scaled to -1..1, and the word tokenizer."""
+    pictures = CLIPImageProcessorPil(
+        size={"shortest_edge": CANVAS},
+        crop_size={"height": CANVAS, "width": CANVAS},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    return LlavaProcessor(
+        image_processor=pictures,
+        tokenizer=build_tokenizer(),
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def export(checkpoint: Path, folder: Path) -> None:
+    """Convert one checkpoint of `train` into a folder for `from_pretrained`."""
+    model = build_model(0)
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    model = model.half()
+    model.generation_config.update(
+        do_sample=False, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD
+    )
+    model.save_pretrained(folder)
+    build_processor().save_pretrained(folder)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=reference_model_path())
+    options = parser.parse_args()
+    export(options.checkpoint, options.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Answering the held-out set under a choice of visual tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from transformers import LlavaForConditionalGeneration
+
+from tokenprune.reference import Sample, iter_heldout
+from tokenprune.reference.questions import TYPES, Question
+from training.reference_model.choose import gather_tokens, top_sorted
+from training.reference_model.data import OWN_COVER, QUESTION_LENGTH, encode_question, normalise
+from training.reference_model.forward import (
+    TowerOutput,
+    Weights,
+    answer_questions,
+    logits,
+    patchify,
+    project,
+    tower_forward,
+)
+from training.reference_model.model import PATCHES
+from training.reference_model.vocab import EOS, WORD_ID
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some held-out images with all their questions.
+
+    Attributes:
+        images: `[B, 112, 112, 3]` uint8.
+        words: `[B, Q, L]` question words, padded.
+        answer_at: `[B, Q]` place of the question mark.
+        answer: `[B, Q]` word id, -1 where an image has fewer questions.
+        type: `[B, Q]` index of the type.
+        oracle: `[B, 196]` priority of a chooser that sees the truth: the patch that an item
+            covers most comes first, items in turn, background last.
+    """
+
+    images: Tensor
+    words: Tensor
+    answer_at: Tensor
+    answer: Tensor
+    type: Tensor
+    oracle: Tensor
+
+
+def oracle_priority(sample: Sample) -> Tensor:
+    """Round-robin priority `[196]` of the patches that items own."""
+    priority = torch.zeros(PATCHES)
+    cover = torch.from_numpy(sample.cover)
+    owner = torch.where(cover.amax(0) >= OWN_COVER, cover.argmax(0), -1)
+    for item in range(len(cover)):
+        mine = cover[item].masked_fill(owner != item, 0.0)
+        order = mine.argsort(descending=True)[: int((mine > 0).sum())]
+        priority[order] = 2.0 - torch.arange(len(order)) / PATCHES
+    return priority
+
+
+def make_page(group: Sequence[Sequence[Sample]]) -> Page:
+    """Put the samples of several images together."""
+    rows, asked = len(group), len(TYPES)
+    words = torch.full((rows, asked, QUESTION_LENGTH), EOS)
+    answer_at, kind = torch.zeros(rows, asked).long(), torch.zeros(rows, asked).long()
+    answer = torch.full((rows, asked), -1)
+    for row, samples in enumerate(group):
+        for column, sample in enumerate(samples):
+            question = Question(sample.question, sample.answer, sample.type)
+            ids, at = encode_question(question)
+            words[row, column], answer_at[row, column] = torch.tensor(ids), at
+            answer[row, column] = WORD_ID[sample.answer]
+            kind[row, column] = TYPES.index(sample.type)
+    return Page(
+        images=torch.from_numpy(np.stack([np.asarray(samples[0].image) for samples in group])),
+        words=words,
+        answer_at=answer_at,
+        answer=answer,
+        type=kind,
+        oracle=torch.stack([oracle_priority(samples[0]) for samples in group]),
+    )
+
+
+def pages(images: int, size: int = 50) -> Iterator[Page]:
+    """The held-out set, `size` images at a time."""
+    group: list[list[Sample]] = []
+    for _, samples in groupby(iter_heldout(images), key=lambda sample: sample.image_id):
+        group.append(list(samples))
+        if len(group) == size:
+            yield make_page(group)
+            group = []
+    if group:
+        yield make_page(group)
+
+
+def load_weights(folder: str) -> Weights:
+    """Weights of an exported model, computed with in fp32."""
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+@torch.no_grad()
+def see(w: Weights, page: Page, blank: bool = False) -> TowerOutput:
+    """Tower output on all patches of a page; `blank` shows mid-grey instead."""
+    images = torch.full_like(page.images, 128) if blank else page.images
+    index = torch.arange(PATCHES).expand(len(images), -1)
+    return tower_forward(w, patchify(normalise(images)), index, last_block=False)
+
+
+@torch.no_grad()
+def ask(w: Weights, page: Page, seen: TowerOutput, keep: Tensor, compact: bool) -> Tensor:
+    """Which questions `[B, Q]` are answered right from the tokens `keep [B, M]`."""
+    visual = project(w, gather_tokens(seen.patches, keep))
+    rows, count = keep.shape
+    position = torch.arange(1, 1 + count).expand(rows, -1) if compact else 1 + keep
+    start = torch.full((rows,), 1 + (count if compact else PATCHES))
+    hidden = answer_questions(w, visual, position, page.words, start)
+    at = page.answer_at[..., None, None].expand(-1, -1, -1, hidden.shape[-1])
+    return logits(w, hidden.gather(2, at).squeeze(2)).argmax(-1) == page.answer
+
+
+Chooser = Callable[[Page, TowerOutput, int, Generator], Tensor]
+
+
+def choose_random(page: Page, seen: TowerOutput, count: int, generator: Generator) -> Tensor:
+    """Any patches."""
+    return top_sorted(torch.rand(len(page.images), PATCHES, generator=generator), count)
+
+
+def choose_cls(page: Page, seen: TowerOutput, count: int, generator: Generator) -> Tensor:
+    """The patches that CLS attends to most, in the last block used."""
+    return top_sorted(seen.attention[:, :, 0, 1:].mean(1), count)
+
+
+def choose_column(page: Page, seen: TowerOutput, count: int, generator: Generator) -> Tensor:
+    """The patches that receive most attention from all tokens, in the last block used."""
+    return top_sorted(seen.attention[..., 1:].mean((1, 2)), count)
+
+
+def choose_oracle(page: Page, seen: TowerOutput, count: int, generator: Generator) -> Tensor:
+    """The patches of the items by ground truth, then random background."""
+    noise = torch.rand(page.oracle.shape, generator=generator)
+    return top_sorted(page.oracle + noise * (page.oracle == 0), count)
+
+
+CHOOSERS: dict[str, Chooser] = {
+    "random": choose_random,
+    "cls-attention": choose_cls,
+    "column-mean": choose_column,
+    "object-oracle": choose_oracle,
+}
+
+
+class Tally:
+    """Right answers and questions by type."""
+
+    def __init__(self) -> None:
+        self.right = torch.zeros(len(TYPES))
+        self.asked = torch.zeros(len(TYPES))
+
+    def add(self, right: Tensor, page: Page) -> None:
+        """Count one page."""
+        for number in range(len(TYPES)):
+            there = (page.type == number) & (page.answer >= 0)
+            self.right[number] += float(right[there].sum())
+            self.asked[number] += float(there.sum())
+
+    def summary(self) -> dict[str, float]:
+        """Accuracy in percent, over all questions and by type."""
+        by_type = 100.0 * self.right / self.asked.clamp(min=1)
+        values = {name: float(by_type[number]) for number, name in enumerate(TYPES)}
+        overall = 100.0 * float(self.right.sum() / self.asked.sum())
+        return {name: round(value, 2) for name, value in {"all": overall, **values}.items()}

@@ -1,0 +1,89 @@
+"""The recipe: three stages, scheduled by steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tokenprune.reference.questions import TYPES
+from training.reference_model.data import DataPlan
+from training.reference_model.model import PATCHES
+from training.reference_model.optimiser import Rates
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage.
+
+    Attributes:
+        name: also the name of its checkpoint.
+        steps: optimiser steps.
+        data: batch and question sizes and the mix of types.
+        tower: peak rates of the tower and its heads.
+        lm: peak rates of projector and language model, or `None` to train the tower alone.
+        tower_tokens: patches fed to the tower in most steps.
+        full_every: every so many steps the tower gets all patches.
+        dense_weight: weight of the dense tower loss.
+        thin_share: share of steps in which patches are dropped or merged inside the tower.
+        drop_share: share of steps in which the language model gets a subset only.
+        compact_share: share of steps in which the kept tokens are numbered anew.
+    """
+
+    name: str
+    steps: int
+    data: DataPlan
+    tower: Rates
+    lm: Rates | None
+    tower_tokens: int
+    full_every: int
+    dense_weight: float = 1.0
+    thin_share: float = 0.0
+    drop_share: float = 0.67
+    compact_share: float = 0.33
+
+
+def _weights(**changed: float) -> tuple[float, ...]:
+    return tuple(changed.get(name, 1.0) for name in TYPES)
+
+
+def _recipe() -> tuple[Stage, ...]:
+    bound = _weights(shape=2.0, relation=2.5, count=1.3)
+    return (
+        Stage(
+            name="tower",
+            steps=1600,
+            data=DataPlan(batch=64, questions=1, weights=_weights()),
+            tower=Rates(3e-3, 1e-3),
+            lm=None,
+            tower_tokens=64,
+            full_every=10,
+        ),
+        Stage(
+            name="language",
+            steps=2000,
+            data=DataPlan(batch=32, questions=12, weights=bound),
+            tower=Rates(1.2e-3, 5e-4),
+            lm=Rates(2.5e-3, 2e-3),
+            tower_tokens=72,
+            full_every=8,
+            dense_weight=0.5,
+        ),
+        Stage(
+            name="joint",
+            steps=1800,
+            data=DataPlan(batch=32, questions=12, weights=bound),
+            tower=Rates(8e-4, 4e-4),
+            lm=Rates(1.5e-3, 1e-3),
+            tower_tokens=PATCHES,
+            full_every=1,
+            dense_weight=0.3,
+            thin_share=0.4,
+        ),
+    )
+
+
+STAGES = _recipe()
+
+
+def scaled(stage: Stage, factor: float) -> Stage:
+    """The same stage with fewer or more steps, for smoke runs."""
+    return replace(stage, steps=max(2, round(stage.steps * factor)))
