@@ -6,6 +6,7 @@ scheme and changes the score.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -56,23 +57,22 @@ def best_pairs(
     """
     a, b = halves
     gain_a, gain_b = (None, None) if gain is None else (take(gain, a), take(gain, b))
-    left, right = take(metric, a), take(metric, b)
-    value, mate = bipartite_match(left, right, gain_a=gain_a, gain_b=gain_b, squash=squash)
-    if blocked is None:
-        chosen = topk_indices(value, remove)
-        return Pairs(a.gather(1, chosen), b.gather(1, mate.gather(1, chosen)))
-    free_value, free_mate = bipartite_match(
-        left,
-        right,
+    match = partial(
+        bipartite_match,
+        take(metric, a),
+        take(metric, b),
         gain_a=gain_a,
         gain_b=gain_b,
-        block_a=take(blocked, a),
-        block_b=take(blocked, b),
         squash=squash,
     )
-    free = free_value > -torch.inf
-    mate = torch.where(free, free_mate, mate)
-    chosen = _best_free_first(torch.where(free, free_value, value), free, remove)
+    value, mate = match()
+    if blocked is None:
+        chosen = topk_indices(value, remove)
+    else:
+        free_value, free_mate = match(block_a=take(blocked, a), block_b=take(blocked, b))
+        free = free_value > -torch.inf
+        mate = torch.where(free, free_mate, mate)
+        chosen = _best_free_first(torch.where(free, free_value, value), free, remove)
     return Pairs(a.gather(1, chosen), b.gather(1, mate.gather(1, chosen)))
 
 

@@ -93,30 +93,28 @@ class NeighbourReconstruction:
     """Dropped tokens move like the mean of their nearest kept neighbours (NGR).
 
     Attributes:
-        before: states of all tokens when they were dropped, `[B, N, D]`.
-        kept: indices of the kept tokens, `[B, K]`.
-        dropped: indices of the dropped tokens, `[B, R]`.
+        anchors: states of the kept tokens when the others were dropped, `[B, K, D]`.
+        lost: states of the dropped tokens then, `[B, R, D]`.
         adjacency: 1 where a kept token is a neighbour of a dropped one, `[B, R, K]`.
         neighbours: ones in each row of `adjacency`.
+        place: where every token stands in kept-then-dropped order, `[B, N]`.
         blocks: for how many blocks attention sees the full set.
         restore: always true: the full set goes on after the last used block.
     """
 
-    before: Tensor
-    kept: Tensor
-    dropped: Tensor
+    anchors: Tensor
+    lost: Tensor
     adjacency: Tensor
     neighbours: int
+    place: Tensor
     blocks: int
     restore: bool = True
 
     def full(self, hidden: Tensor) -> Tensor:
         """Kept states `[B, K, D]` -> states of all tokens `[B, N, D]`; kept rows unchanged."""
-        moved = hidden - take(self.before, self.kept).to(hidden.dtype)
-        follow = self.adjacency.to(hidden.dtype) @ moved / self.neighbours
-        guess = take(self.before, self.dropped).to(hidden.dtype) + follow
-        place = torch.cat((self.kept, self.dropped), dim=1).argsort(dim=1)
-        return take(torch.cat((hidden, guess), dim=1), place)
+        moved = hidden - self.anchors
+        guess = self.lost + self.adjacency @ moved / self.neighbours
+        return take(torch.cat((hidden, guess), dim=1), self.place)
 
 
 def remember(hidden: Tensor, kept: Tensor, neighbours: int, blocks: int) -> NeighbourReconstruction:
@@ -129,10 +127,12 @@ def remember(hidden: Tensor, kept: Tensor, neighbours: int, blocks: int) -> Neig
         blocks: how long attention sees the full set.
     """
     dropped = complement(kept, hidden.shape[1])
-    anchors, lost = take(hidden, kept).float(), take(hidden, dropped).float()
+    anchors, lost = take(hidden, kept), take(hidden, dropped)
     # The matrix-product form of cdist loses near duplicates to cancellation.
-    distance = torch.cdist(lost, anchors, compute_mode="donot_use_mm_for_euclid_dist")
+    exact = "donot_use_mm_for_euclid_dist"
+    distance = torch.cdist(lost.float(), anchors.float(), compute_mode=exact)
     used = min(neighbours, kept.shape[1])
     near = topk_indices(-distance.flatten(0, 1), used).view(*distance.shape[:2], used)
-    adjacency = torch.zeros_like(distance).scatter(2, near, 1.0)
-    return NeighbourReconstruction(hidden, kept, dropped, adjacency, used, blocks)
+    adjacency = torch.zeros_like(distance, dtype=hidden.dtype).scatter(2, near, 1.0)
+    place = torch.cat((kept, dropped), dim=1).argsort(dim=1)
+    return NeighbourReconstruction(anchors, lost, adjacency, used, place, blocks)
