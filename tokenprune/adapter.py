@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -114,53 +114,66 @@ class MllmSpec:
     """A multimodal LLM as data.
 
     Attributes:
+        core: the module whose forward takes `input_ids` and calls tower, projector and LLM.
         tower: the vision tower; its own adapter is found by class.
-        used: how many of the tower's blocks feed the projector.
-        feature_prefix: prefix tokens that the model hands to the projector with the patches.
+        used: how many of the tower's blocks feed the projector; None if several depths do, which
+            allows decoder stages only.
+        cut: leading tokens that the model takes off the tower's output before the projector.
         projector: the module between tower and LLM, called with `[n, N, D]` once a forward.
-        layers: the LLM's decoder layers.
+        language_model: the LLM without head, called with `inputs_embeds` by keyword.
+        layers: its decoder layers, called with the hidden states and the rest by keyword.
         placeholder_id: token id that stands for one visual token in `input_ids`.
         signals: signals the LLM's layers supply.
+        fixed: arguments of a call that choose other features; given ones must have these values.
+        window: sequence length up to which the layers' sliding window hides nothing.
     """
 
+    core: nn.Module
     tower: nn.Module
-    used: int
-    feature_prefix: int
+    used: int | None
+    cut: int
     projector: nn.Module
+    language_model: nn.Module
     layers: Sequence[nn.Module]
     placeholder_id: int
     signals: frozenset[Signal]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    window: int | None = None
 
 
 class MllmAdapter(Adapter):
-    """A family of multimodal LLMs: where tower, projector and layers are, and its call shapes."""
+    """A family of multimodal LLMs: where tower, projector and layers are.
+
+    The model is called as ever; the engine shortens the sequence around `spec().language_model`
+    and hands back states of the unpruned length, so `generate` needs nothing from an adapter.
+    """
 
     @abstractmethod
     def spec(self) -> MllmSpec:
         """The model as data."""
 
     @abstractmethod
-    def encode(self, call: Mapping[str, Any]) -> tuple[Any, list[Tensor]]:
-        """Run tower and projector on the images of a call.
-
-        Args:
-            call: keyword arguments of the user's `forward` or `generate`.
-
-        Returns:
-            The model's own encoder output, to be handed back through `inject`, and the projected
-            features of every image `[K_i, D]`.
-        """
-
-    @abstractmethod
-    def inject(self, call: dict[str, Any], encoded: Any, copies: int = 1) -> dict[str, Any]:
-        """The call with its pictures replaced by encoder outputs, each repeated `copies` times."""
+    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
+        """The submodules of a layer whose outputs `query_key` reads, by a name of its choice."""
 
     @abstractmethod
     def query_key(
-        self, layer: nn.Module, projections: Mapping[str, Tensor], kwargs: Mapping[str, Any]
+        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Any
     ) -> tuple[Tensor, Tensor]:
-        """Query and key `[B, H, T, d]` of a layer, rotated, from what its projections put out."""
+        """Query `[B, H, T, d]` and key `[B, H_kv, T, d]` of a layer, rotated.
+
+        The attention is softmax(query key^T / sqrt(d)); other scales are folded into the query.
+
+        Args:
+            layer: the decoder layer.
+            projections: what the submodules named by `projections` put out.
+            rotary: the `position_embeddings` that the layer was called with.
+        """
 
     @abstractmethod
-    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
-        """The submodules of a layer whose outputs `query_key` reads, by a name of its choice."""
+    def rotary(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The `position_embeddings` of `position_ids` `[B, T]`, `[B, T, d]` each."""
+
+    @abstractmethod
+    def padding_masks(self) -> bool:
+        """Whether the layers' attention takes masks `[B, T]` only (FlashAttention)."""

@@ -1,0 +1,115 @@
+"""Every name inside transformers' LLaVA and its LLMs that the adapter relies on.
+
+Nothing here imports transformers: models are read by attribute, classes by full name.
+`tests/mllm/test_compat.py` checks each name and signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_MODELS = "transformers.models"
+DECODER_LAYERS = (
+    f"{_MODELS}.llama.modeling_llama.LlamaDecoderLayer",
+    f"{_MODELS}.mistral.modeling_mistral.MistralDecoderLayer",
+    f"{_MODELS}.qwen2.modeling_qwen2.Qwen2DecoderLayer",
+)
+"""Layers called with hidden states and, by name, mask, positions, rotary rows and cache, whose
+attention has `q_proj` and `k_proj` and rotates by halves."""
+
+
+def core(model: Any) -> nn.Module:
+    """The model without its head: `LlavaModel`."""
+    inner: nn.Module = model.model
+    return inner
+
+
+def tower(model: Any) -> nn.Module:
+    """The vision tower."""
+    vision: nn.Module = model.model.vision_tower
+    return vision
+
+
+def tower_depth(model: Any) -> int:
+    """Blocks of the vision tower."""
+    return int(model.config.vision_config.num_hidden_layers)
+
+
+def projector(model: Any) -> nn.Module:
+    """The projector."""
+    module: nn.Module = model.model.multi_modal_projector
+    return module
+
+
+def language_model(model: Any) -> Any:
+    """The LLM without head."""
+    return model.model.language_model
+
+
+def decoder_layers(model: Any) -> list[nn.Module]:
+    """The LLM's layers, in order."""
+    return list(language_model(model).layers)
+
+
+def feature_layer(model: Any) -> int | list[int]:
+    """Which hidden states of the tower go to the projector."""
+    layer: int | list[int] = model.config.vision_feature_layer
+    return layer
+
+
+def select_strategy(model: Any) -> str:
+    """`default` cuts the first token off the features, `full` doesn't."""
+    return str(model.config.vision_feature_select_strategy)
+
+
+def placeholder_id(model: Any) -> int:
+    """Token id that stands for one visual token."""
+    return int(model.config.image_token_id)
+
+
+def window(model: Any) -> int | None:
+    """Length of the LLM's sliding window, if it has one."""
+    value = getattr(language_model(model).config, "sliding_window", None)
+    return None if value is None else int(value)
+
+
+def takes_padding_masks(model: Any) -> bool:
+    """Whether the LLM runs FlashAttention, which knows no masks but `[B, T]`."""
+    return "flash" in str(language_model(model).config._attn_implementation)
+
+
+def rotary(model: Any, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of position ids `[B, T]`, `[B, T, d]` each."""
+    cos, sin = language_model(model).rotary_emb(hidden, position_ids=position_ids)
+    return cos, sin
+
+
+def projections(layer: Any) -> Mapping[str, nn.Module]:
+    """The query and key projections of a layer."""
+    return {"query": layer.self_attn.q_proj, "key": layer.self_attn.k_proj}
+
+
+def query_key(
+    layer: Any, projected: Mapping[str, Tensor], embeddings: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Rotated heads from the projections' outputs, scaled so that 1/sqrt(d) is implied."""
+    attention = layer.self_attn
+    cos, sin = (part.unsqueeze(1) for part in embeddings)
+
+    def heads(name: str) -> Tensor:
+        states = projected[name]
+        split = states.view(*states.shape[:-1], -1, attention.head_dim).transpose(1, 2)
+        return split * cos + _half_turned(split) * sin
+
+    factor = attention.scaling * attention.head_dim**0.5
+    query, key = heads("query"), heads("key")
+    return (query if abs(factor - 1) < 1e-6 else query * factor), key
+
+
+def _half_turned(states: Tensor) -> Tensor:
+    first, second = states.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)

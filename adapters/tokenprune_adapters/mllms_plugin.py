@@ -1,0 +1,18 @@
+"""The entry point of the multimodal LLMs that ship with tokenprune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tokenprune.adapter import MllmAdapter
+from tokenprune.hookspecs import hookimpl
+from tokenprune_adapters.llava import LlavaAdapter
+
+ADAPTERS: tuple[type[MllmAdapter], ...] = (LlavaAdapter,)
+
+
+@hookimpl
+def register_adapters(register: Callable[[type[MllmAdapter]], None]) -> None:
+    """Register the families; transformers isn't imported by this."""
+    for adapter in ADAPTERS:
+        register(adapter)

@@ -1,0 +1,136 @@
+"""Calls of a multimodal LLM that a pruned model can't serve correctly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from tokenprune.adapter import MllmSpec
+from tokenprune.errors import UnsupportedCallError
+
+LAYOUT = "tokenprune_layout"
+"""Attribute of a KV cache that says how the prompt behind it was shortened."""
+
+_GENERATION = {
+    "assistant_model": "Assisted generation takes tokens back from the cache",
+    "prompt_lookup_num_tokens": "Prompt lookup takes tokens back from the cache",
+    "assistant_early_exit": "Early-exit drafting runs only some of the layers",
+    "prefill_chunk_size": "A prefill in chunks never sees all visual tokens at once",
+}
+
+
+def cached_length(cache: Any) -> int:
+    """Tokens in the first layer of a KV cache."""
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def check_generate(kwargs: Mapping[str, Any], configs: tuple[Any, ...]) -> None:
+    """Refuse generation modes that a shortened cache can't serve.
+
+    Raises:
+        UnsupportedCallError: naming the argument.
+    """
+    for name, reason in _GENERATION.items():
+        values = [kwargs.get(name), *(getattr(config, name, None) for config in configs)]
+        if any(value is not None for value in values):
+            raise UnsupportedCallError(
+                f"{reason}, which doesn't work while visual tokens are pruned.",
+                where=f"generate({name}=...)",
+                remedy="Generate without it, or detach the plan.",
+            )
+    cache = kwargs.get("past_key_values")
+    if cache is not None and getattr(cache, LAYOUT, None) is not None:
+        raise UnsupportedCallError(
+            "generate cuts the prompt by the cache's length, and this cache of a pruned call is "
+            "shorter than its prompt.",
+            where="generate(past_key_values=...)",
+            remedy="Pass the whole conversation without past_key_values.",
+        )
+
+
+def check_forward(
+    spec: MllmSpec, arguments: Mapping[str, Any], has_placeholders: bool, known: bool
+) -> None:
+    """Refuse a forward whose visual tokens can't be told from the arguments.
+
+    Args:
+        spec: the model.
+        arguments: arguments of the core's forward by name.
+        has_placeholders: whether `input_ids` has image placeholders.
+        known: whether the images were encoded in this call.
+
+    Raises:
+        UnsupportedCallError: naming the argument.
+    """
+    extra = arguments.get("kwargs", {})
+    if arguments.get("inputs_embeds") is not None:
+        raise UnsupportedCallError(
+            "embeddings don't say which tokens are visual.",
+            where="inputs_embeds",
+            remedy="Pass input_ids with image placeholders, and pixel_values.",
+        )
+    if not known and (arguments.get("mm_encoder_outputs") or {}).get("image") is not None:
+        raise UnsupportedCallError(
+            "features that were encoded before this call don't say which tokens are left.",
+            where="mm_encoder_outputs",
+            remedy="Pass pixel_values.",
+        )
+    if extra.get("output_attentions"):
+        raise UnsupportedCallError(
+            "attention maps of a shortened sequence have other shapes in every layer.",
+            where="output_attentions",
+            remedy="Call without it, or detach the plan.",
+        )
+    for name, value in spec.fixed.items():
+        given = arguments.get(name)
+        if given is not None and given != value:
+            raise UnsupportedCallError(
+                f"{name}={given!r} chooses other features than the plan was attached for.",
+                where=name,
+                remedy=f"Use {value!r}, or change the model's config before attaching.",
+            )
+    if has_placeholders and cached_length(arguments.get("past_key_values")):
+        raise UnsupportedCallError(
+            "images behind an existing KV cache can't be pruned.",
+            where="past_key_values",
+            remedy="Pass the whole conversation without past_key_values.",
+        )
+
+
+def check_language(spec: MllmSpec, length: int, mask: Any) -> None:
+    """Refuse masks and lengths that a shortened sequence can't serve.
+
+    Raises:
+        UnsupportedCallError: naming the argument.
+    """
+    if mask is not None and getattr(mask, "ndim", 0) != 2:
+        raise UnsupportedCallError(
+            "a mask that was prepared for every layer, as for a static cache, can't be shortened.",
+            where="attention_mask",
+            remedy="Use a dynamic cache and a mask [batch, length].",
+        )
+    if spec.window is not None and length > spec.window:
+        raise UnsupportedCallError(
+            f"{length} tokens exceed the sliding window of {spec.window}, which counts places.",
+            where=type(spec.language_model).__name__,
+            remedy="Use a shorter prompt, or detach the plan.",
+        )
+
+
+def check_training(model: nn.Module) -> None:
+    """Refuse gradient checkpointing, which runs layers again after the call's state is gone.
+
+    Raises:
+        UnsupportedCallError: it is switched on.
+    """
+    active = model.training and any(
+        getattr(module, "gradient_checkpointing", False) for module in model.modules()
+    )
+    if active:
+        raise UnsupportedCallError(
+            "gradient checkpointing runs layers twice, and a pruned model can't.",
+            where=type(model).__name__,
+            remedy="Call gradient_checkpointing_disable() before training with a plan.",
+        )

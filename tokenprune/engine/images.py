@@ -1,0 +1,89 @@
+"""The visual tokens of a call's images, and where they stand in the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tokenprune.errors import UnsupportedCallError
+
+
+@dataclass(frozen=True)
+class ImageTokens:
+    """What is left of one image in front of the LLM.
+
+    Attributes:
+        number: the image's number in the trace.
+        grid: patch grid (t, h, w).
+        prefix: class tokens in front of the patches that the LLM sees too.
+        index: `[K]` patches whose places the survivors hold.
+        size: `[K]` patches that each survivor stands for.
+        riders: `[K, ...]` values left by earlier stages.
+    """
+
+    number: int
+    grid: tuple[int, int, int]
+    prefix: int
+    index: Tensor
+    size: Tensor
+    riders: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def patches(self) -> int:
+        """Patches of the unpruned image."""
+        frames, height, width = self.grid
+        return frames * height * width
+
+    @property
+    def count(self) -> int:
+        """Placeholders in the prompt."""
+        return self.prefix + self.patches
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was removed so far."""
+        return self.index.shape[0] == self.patches
+
+    def kept(self) -> Tensor:
+        """`[count]` bool: placeholders whose token is still there."""
+        mask = torch.zeros(self.count, dtype=torch.bool, device=self.index.device)
+        mask[: self.prefix] = True
+        mask[self.prefix + self.index] = True
+        return mask
+
+
+def by_row(counts: Sequence[int], images: Sequence[ImageTokens]) -> list[list[ImageTokens]]:
+    """The images of every row of a batch, from its numbers of placeholders.
+
+    `generate` repeats every prompt for its beams, and each copy has the same images.
+
+    Raises:
+        UnsupportedCallError: the placeholders of a row are not those of whole images.
+    """
+    total, one = sum(counts), sum(image.count for image in images)
+    copies = total // one if one and total % one == 0 else 0
+    if not copies or len(counts) % copies:
+        raise _mismatch(total, one)
+    rows: list[list[ImageTokens]] = []
+    waiting = list(images)
+    for row in range(0, len(counts), copies):
+        mine, missing = [], counts[row]
+        while missing > 0 and waiting:
+            mine.append(waiting.pop(0))
+            missing -= mine[-1].count
+        if missing or any(count != counts[row] for count in counts[row : row + copies]):
+            raise _mismatch(total, one)
+        rows += [mine] * copies
+    return rows
+
+
+def _mismatch(total: int, one: int) -> UnsupportedCallError:
+    return UnsupportedCallError(
+        f"the prompts have {total} image placeholders and the images {one} tokens, which can't be "
+        "matched row by row.",
+        where="input_ids",
+        remedy="Give every prompt its own images, in order, with all of their placeholders.",
+    )

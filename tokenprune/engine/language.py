@@ -1,0 +1,299 @@
+"""Run the LLM over a shortened sequence and hand back states of the prompt's own length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.adapter import MllmAdapter, MllmSpec
+from tokenprune.engine.call import CallState, current
+from tokenprune.engine.call_guards import LAYOUT, cached_length, check_language
+from tokenprune.engine.compaction import Level, shorten, spread, take, whole
+from tokenprune.engine.decoder import DecoderStage, cut
+from tokenprune.engine.images import by_row
+from tokenprune.engine.last_query import last_query_attention, query_places
+from tokenprune.engine.layout import Flow, Layout, Mode
+from tokenprune.engine.mllm_state import MllmState
+from tokenprune.engine.patching import Patches
+from tokenprune.engine.visual_rows import visual_row
+from tokenprune.errors import UnsupportedCallError
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attachment import Attachment
+
+
+class LanguageRunner:
+    """Everything the engine does in the LLM.
+
+    Args:
+        owner: the attachment it belongs to.
+        adapter: the model's family.
+        spec: the model as data.
+        stages: decoder stages, by ascending layer.
+    """
+
+    def __init__(
+        self,
+        owner: Attachment,
+        adapter: MllmAdapter,
+        spec: MllmSpec,
+        stages: Sequence[DecoderStage],
+    ) -> None:
+        self.owner, self.adapter, self.spec = owner, adapter, spec
+        self.stages = {stage.site.layer: stage for stage in stages}
+        self.token = uuid4().hex
+        self.compact = owner.plan.positions == "compact"
+
+    def install(self, patches: Patches) -> None:
+        """Override the LLM's forward and, if the plan prunes, its layers'."""
+        patches.override(self.spec.language_model, "forward", self._forward)
+        if not self.owner.stages:
+            return
+        for number, layer in enumerate(self.spec.layers):
+            patches.override(layer, "forward", self._layer(number))
+        for number, stage in self.stages.items():
+            if stage.reads_attention:
+                named = self.adapter.projections(self.spec.layers[number - 1])
+                for name, module in named.items():
+                    patches.hook(module, self._put_aside(number, name))
+
+    def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        call = current(self.owner)
+        state = None if call is None else call.mllm
+        if call is None or not isinstance(state, MllmState):
+            return original(*args, **kwargs)
+        past = cached_length(kwargs.get("past_key_values"))
+        later = bool(past) or state.prefilled
+        state.prefilled = True
+        with call.meter.stage("decode" if later else "prefill"):
+            if not self.owner.stages or "inputs_embeds" not in kwargs:
+                return original(*args, **kwargs)
+            if past:
+                return self._continue(original, state, past, kwargs)
+            return self._prompt(call, original, state, kwargs)
+
+    def _continue(
+        self, original: Callable[..., Any], state: MllmState, past: int, kwargs: dict[str, Any]
+    ) -> Any:
+        """New tokens of text behind a cache."""
+        layout = getattr(kwargs["past_key_values"], LAYOUT, None)
+        if layout is None:
+            return original(**kwargs)
+        if layout.owner != self.token:
+            raise UnsupportedCallError(
+                "this KV cache was shortened by another plan.",
+                where="past_key_values",
+                remedy="Start again without it.",
+            )
+        embeds, base = kwargs["inputs_embeds"], layout.base
+        new = embeds.shape[1]
+        seen = layout.length + past - base.length
+        check_language(self.spec, seen + new, kwargs.get("attention_mask"))
+        if layout.shortened or self.compact:
+            position = kwargs.get("position_ids")
+            if position is None:
+                position = torch.arange(seen, seen + new, device=embeds.device)[None]
+            if self.compact:
+                position = (position - base.removed[:, None]).clamp(min=0)
+            kwargs["position_ids"] = position
+        if layout.shortened:
+            mask = kwargs.get("attention_mask")
+            kwargs["attention_mask"] = _with_tail(base, mask, layout.length, past + new)
+        state.flow = self._flow(layout, "continue", past)
+        try:
+            return original(**kwargs)
+        finally:
+            state.flow = None
+
+    def _prompt(
+        self,
+        call: CallState,
+        original: Callable[..., Any],
+        state: MllmState,
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """The prompt, or without cache the prompt and what was generated so far."""
+        embeds, mask = kwargs["inputs_embeds"], kwargs.get("attention_mask")
+        mode: Mode = "first"
+        if state.layout is not None and embeds.shape[1] >= state.layout.length:
+            mode, layout = "again", state.layout.longer(embeds.shape[1] - state.layout.length)
+        elif state.prompt is None or state.images is None:
+            return original(**kwargs)
+        else:
+            check_language(self.spec, embeds.shape[1], mask)
+            layout = state.layout = self._lay_out(state, embeds, mask)
+        state.flow = self._flow(layout, mode, 0)
+        try:
+            outputs = original(**self._shortened(layout, kwargs))
+            if mode == "first":
+                self._count(call, state)
+        finally:
+            state.flow = None
+            state.rows, state.projected = [], {}
+        if layout.changes:
+            self._spread(layout, outputs)
+            cache = getattr(outputs, "past_key_values", None)
+            if cache is not None:
+                setattr(cache, LAYOUT, layout)
+        return outputs
+
+    def _flow(self, layout: Layout, mode: Mode, past: int) -> Flow:
+        flat = self.adapter.padding_masks()
+        return Flow(layout, mode, self.compact, flat, self.adapter.rotary, past)
+
+    def _lay_out(self, state: MllmState, embeds: Tensor, mask: Tensor | None) -> Layout:
+        """Match placeholders with images, and shorten the LLM's input if tokens are gone."""
+        assert state.prompt is not None
+        assert state.images is not None
+        visual = (state.prompt == self.spec.placeholder_id).to(embeds.device)
+        valid = torch.ones_like(visual) if mask is None else mask.bool()
+        counts = visual.sum(dim=1).tolist()
+        rows = by_row(counts, state.images)
+        layout = Layout(self.token, visual.shape[1], whole(valid), shortened=False)
+        if not all(image.complete for image in state.images):
+            kept = torch.cat([image.kept() for row in rows for image in row])
+            gone = torch.zeros_like(visual)
+            gone[visual] = ~kept.to(embeds.device)
+            layout.base, layout.shortened = shorten(layout.base, valid & ~gone), True
+        copies = sum(counts) // sum(image.count for image in state.images)
+        state.query = query_places(valid, visual, state.labels)
+        state.rows = [
+            visual_row(images, visual[row].nonzero()[:, 0], layout.base, row, row % copies > 0)
+            for row, images in enumerate(rows)
+        ]
+        state.entered = _visual(state)
+        state.arrived = [0 if row is None else row.column.shape[0] for row in state.rows]
+        return layout
+
+    def _shortened(self, layout: Layout, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if not layout.shortened:
+            return kwargs
+        base, embeds = layout.base, kwargs["inputs_embeds"]
+        position = kwargs.get("position_ids")
+        if position is None:
+            position = torch.arange(embeds.shape[1], device=embeds.device)[None]
+        position = take(position, base.full)
+        if self.compact:
+            position = (position - base.shift).clamp(min=0)
+        return {
+            **kwargs,
+            "inputs_embeds": take(embeds, base.full),
+            "position_ids": position,
+            # never None: gaps between position ids would be taken for borders of packed sequences
+            "attention_mask": base.valid.long(),
+        }
+
+    def _spread(self, layout: Layout, outputs: Any) -> None:
+        deepest = layout.level(len(self.spec.layers))
+        last = outputs.last_hidden_state
+        outputs.last_hidden_state = spread(last, deepest, layout.length)
+        states = getattr(outputs, "hidden_states", None)
+        if states is not None:
+            outputs.hidden_states = tuple(
+                outputs.last_hidden_state
+                if state is last
+                else state
+                if state is None
+                else spread(state, layout.level(number - 1), layout.length)
+                for number, state in enumerate(states)
+            )
+
+    def _layer(self, number: int) -> Callable[..., Any]:
+        def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            call = current(self.owner)
+            state = None if call is None else call.mllm
+            if call is None or not isinstance(state, MllmState) or state.flow is None:
+                return original(hidden, *args, **kwargs)
+            flow = state.flow
+            if flow.mode == "first" and number in self.stages:
+                with call.meter.stage("select"):
+                    self._decide(call, state, flow.layout, self.stages[number], hidden)
+            if flow.mode != "continue" and number in flow.layout.cuts:
+                hidden = flow.layout.cuts[number].apply(hidden)
+            kwargs = flow.arguments(number, hidden, kwargs)
+            state.rotary = kwargs["position_embeddings"]
+            return original(hidden, *args, **kwargs)
+
+        return forward
+
+    def _decide(
+        self,
+        call: CallState,
+        state: MllmState,
+        layout: Layout,
+        stage: DecoderStage,
+        hidden: Tensor,
+    ) -> None:
+        number = stage.site.layer
+        before = layout.level(number)
+        if layout.cut_before(number) is None:
+            before = before.restarted()
+        attention = self._attention(state, stage, before) if stage.reads_attention else None
+        decision, state.rows = cut(
+            call, stage, hidden, before, state.rows, state.arrived, attention
+        )
+        if decision is not None:
+            layout.cuts[number] = decision
+        state.counts[number] = _visual(state)
+        call.meter.count(str(stage.site), state.counts[number], _images(state))
+
+    def _attention(self, state: MllmState, stage: DecoderStage, level: Level) -> Tensor:
+        layer = self.spec.layers[stage.site.layer - 1]
+        projected = state.projected.pop(stage.site.layer)
+        assert state.query is not None
+        query, key = self.adapter.query_key(layer, projected, state.rotary)
+        at_query = (level.full == state.query[:, None]) & level.valid
+        column = at_query.to(torch.int8).argmax(dim=1)
+        return last_query_attention(query, key, column, level.valid)
+
+    def _put_aside(self, number: int, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            call = current(self.owner)
+            state = None if call is None else call.mllm
+            flow = state.flow if isinstance(state, MllmState) else None
+            if flow is not None and flow.mode == "first":
+                state.projected.setdefault(number, {})[name] = output
+
+        return hook
+
+    def _count(self, call: CallState, state: MllmState) -> None:
+        """Measured visual tokens per image, averaged over the LLM's layers."""
+        edges = [*sorted(state.counts), len(self.spec.layers)]
+        total = float(state.entered * edges[0])
+        for start, end in pairwise(edges):
+            total += state.counts[start] * (end - start)
+        call.meter.count("llm_average", total / len(self.spec.layers), _images(state))
+
+
+def _visual(state: MllmState) -> int:
+    return sum(row.column.shape[0] for row in state.rows if row is not None and not row.copy)
+
+
+def _images(state: MllmState) -> int:
+    return sum(len(row.numbers) for row in state.rows if row is not None and not row.copy)
+
+
+def _with_tail(base: Level, mask: Tensor | None, length: int, total: int) -> Tensor | None:
+    """The padding mask of a shortened prompt and the tokens behind it, `[B, total]`.
+
+    Raises:
+        UnsupportedCallError: the mask given isn't that of the whole sequence.
+    """
+    tail = total - base.length
+    if mask is None:
+        if not base.padded:
+            return None
+        return torch.cat((base.valid, base.valid.new_ones(base.valid.shape[0], tail)), 1).long()
+    if mask.shape != (base.valid.shape[0], length + tail):
+        raise UnsupportedCallError(
+            f"a mask of shape {tuple(mask.shape)} behind a cache of {length} tokens in "
+            f"{base.valid.shape[0]} rows.",
+            where="attention_mask",
+            remedy=f"Give the mask of all {length + tail} tokens.",
+        )
+    return torch.cat((base.valid.to(mask), mask[:, length:]), dim=1)

@@ -1,0 +1,128 @@
+"""The MLLM side of an attachment: what is overridden on the model, and in which order it acts.
+
+`generate` runs with the user's own prompt. The projector's output keeps the plain shape, with the
+removed tokens' places empty; around the LLM the sequence is shortened, and its states are spread
+out again. So prompts, beams, streamers, labels and logits are those of the plain model.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tokenprune.adapter import MllmAdapter
+from tokenprune.engine.call import CallState, calling, current
+from tokenprune.engine.call_guards import check_forward, check_generate, check_training
+from tokenprune.engine.choosing import choose_encoder
+from tokenprune.engine.images import ImageTokens
+from tokenprune.engine.language import LanguageRunner
+from tokenprune.engine.mllm_checks import decoder_stages, feature_prefix, refuse_depths
+from tokenprune.engine.mllm_state import MllmState
+from tokenprune.engine.pre_llm import project, reduce_features
+from tokenprune.errors import UnsupportedCallError
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attachment import Attachment
+
+
+def install(owner: Attachment, adapter: MllmAdapter) -> None:
+    """Put the attachment's plan in force on a multimodal LLM.
+
+    Raises:
+        TokenpruneError: the plan doesn't fit the model; see `tokenprune.attach`.
+    """
+    MllmRunner(owner, adapter).install()
+
+
+class MllmRunner:
+    """Everything the engine does in a multimodal LLM outside of its encoder and LLM.
+
+    Args:
+        owner: the attachment it belongs to.
+        adapter: the model's family.
+    """
+
+    def __init__(self, owner: Attachment, adapter: MllmAdapter) -> None:
+        from tokenprune.engine.attach import claim, encoder_runner
+
+        self.owner, self.spec = owner, adapter.spec()
+        refuse_depths(owner.stages, self.spec)
+        claim(owner, owner.model, self.spec.core)
+        tower = choose_encoder(self.spec.tower)
+        self.encoder = encoder_runner(owner, tower, tower.spec(), self.spec.used)
+        self.prefix = feature_prefix(self.spec, self.encoder.spec)
+        self.pre_llm = owner.stages_at("pre_llm")
+        stages = decoder_stages(owner.stages, self.spec, adapter, self.encoder)
+        self.language = LanguageRunner(owner, adapter, self.spec, stages)
+        self.signature = inspect.signature(self.spec.core.forward)
+
+    def install(self) -> None:
+        """Override methods of this instance's parts."""
+        patches, spec = self.owner.patches, self.spec
+        self.encoder.install(patches)
+        patches.override(spec.projector, "forward", self._project)
+        patches.override(spec.core, "forward", self._core)
+        if self.owner.model is not spec.core:
+            patches.override(self.owner.model, "forward", self._outer)
+        if hasattr(self.owner.model, "generate"):
+            patches.override(self.owner.model, "generate", self._generate)
+        self.language.install(patches)
+
+    def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.owner.stages:
+            configs = (kwargs.get("generation_config"), self.owner.model.generation_config)
+            check_generate(kwargs, configs)
+        with calling(self.owner) as call:
+            _state(call)
+            return original(*args, **kwargs)
+
+    def _outer(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with calling(self.owner) as call:
+            _state(call).labels = kwargs.get("labels")
+            return original(*args, **kwargs)
+
+    def _core(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with calling(self.owner) as call:
+            state = _state(call)
+            if self.owner.stages:
+                check_training(self.owner.model)
+                arguments = self.signature.bind_partial(*args, **kwargs).arguments
+                prompt = arguments.get("input_ids")
+                marked = prompt is not None and bool((prompt == self.spec.placeholder_id).any())
+                check_forward(self.spec, arguments, marked, known=state.images is not None)
+                state.prompt = prompt if marked else None
+            return original(*args, **kwargs)
+
+    def _project(self, original: Callable[..., Any], features: Tensor) -> Any:
+        call = current(self.owner)
+        state = None if call is None else call.mllm
+        if call is not None and not self.owner.stages:
+            with call.meter.stage("project"):
+                return original(features)
+        if call is None or not isinstance(state, MllmState):
+            if self.pre_llm:
+                raise UnsupportedCallError(
+                    "image features alone can't be pruned here: their signals are gone.",
+                    where="get_image_features",
+                    remedy="Call generate or forward of the model, with pixel_values.",
+                )
+            return original(features)
+        groups = reduce_features(call, self.pre_llm, features, self.prefix, self.encoder.spec.used)
+        with call.meter.stage("project"):
+            projected, images = project(groups, original)
+        state.images = images
+        _count_llm(call, images)
+        return projected
+
+
+def _state(call: CallState) -> MllmState:
+    if not isinstance(call.mllm, MllmState):
+        call.mllm = MllmState()
+    return call.mllm
+
+
+def _count_llm(call: CallState, images: list[ImageTokens]) -> None:
+    call.meter.count("llm", sum(image.index.shape[0] for image in images), len(images))

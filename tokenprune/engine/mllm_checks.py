@@ -1,0 +1,124 @@
+"""What is refused when a plan is attached to a multimodal LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenprune.adapter import EncoderSpec, MllmAdapter, MllmSpec
+from tokenprune.engine.checks import refuse_signals
+from tokenprune.engine.decoder import DecoderStage
+from tokenprune.engine.encoder import EncoderRunner
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
+from tokenprune.plan import Average
+from tokenprune.tokens import Site
+
+
+def refuse_depths(stages: Sequence[ResolvedStage], spec: MllmSpec) -> None:
+    """Refuse to prune in front of a projector that reads several depths of the tower at once.
+
+    Raises:
+        UnsupportedModelError: naming the stage.
+    """
+    for stage in stages:
+        if spec.used is None and stage.plan.at != "decoder":
+            raise UnsupportedModelError(
+                "the projector reads several feature layers (vision_feature_layer is a list), "
+                "whose tokens would no longer belong together.",
+                where=stage.where,
+                remedy="Use at: decoder with this model.",
+            )
+
+
+def feature_prefix(spec: MllmSpec, encoder: EncoderSpec) -> int:
+    """Class and register tokens that go to the projector with the patches.
+
+    Raises:
+        UnsupportedModelError: the model cuts off more tokens than stand in front of the patches.
+    """
+    left = encoder.prefix - spec.cut
+    if left < 0:
+        raise UnsupportedModelError(
+            f"the model cuts {spec.cut} token off features that have {encoder.prefix} in front of "
+            "the patches, so it loses patches.",
+            where="vision_feature_select_strategy",
+            remedy="Set config.vision_feature_select_strategy to 'full' for this tower.",
+        )
+    return left
+
+
+def decoder_stages(
+    stages: Sequence[ResolvedStage], spec: MllmSpec, adapter: MllmAdapter, encoder: EncoderRunner
+) -> list[DecoderStage]:
+    """The decoder stages, each at its layer, with budgets checked for one image.
+
+    Raises:
+        LayerError: there is no such layer, or the layers don't ascend.
+        BudgetError: a budget can't be reached.
+        SignalError: a strategy needs what the adapter can't supply.
+    """
+    mine = [stage for stage in stages if stage.plan.at == "decoder"]
+    layers, count = [_layer(stage, len(spec.layers)) for stage in mine], len(spec.layers)
+    if layers != sorted(set(layers)):
+        raise LayerError(
+            f"decoder stages need ascending layers, got {layers}.", where=mine[-1].where
+        )
+    keeps, found = tuple(stage.plan.keep for stage in mine), []
+    early = [stage for stage in stages if stage.plan.at == "pre_llm"]
+    for place, stage in enumerate(mine):
+        fixed = all(before.strategy.static for before in (*early, *mine[:place]))
+        if isinstance(stage.plan.keep, Average) and not fixed:
+            raise PlanError(
+                "an average over the layers can't be solved behind a stage whose number of tokens "
+                "depends on the data.",
+                where=f"{stage.where}.keep",
+                remedy="Give tokens per image or a ratio.",
+            )
+        site = Site("decoder", layers[place], count)
+        refuse_signals(stage, spec.signals, count, adapter)
+        found.append(DecoderStage(stage, site, place, keeps, tuple(layers), fixed))
+    _check_budgets(found, _arrivals(early, encoder))
+    return found
+
+
+def _check_budgets(stages: Sequence[DecoderStage], arrivals: int) -> None:
+    present = arrivals
+    for stage in stages:
+        keep = stage.budget(present, arrivals, images=1)
+        stage.stage.strategy.check(stage.site, keep)
+        present = keep if stage.stage.strategy.static else present
+
+
+def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
+    """Visual tokens of one image of the default grid at the LLM's input, at most."""
+    frames, height, width = encoder.spec.grid
+    count = frames * height * width
+    encoder_stages = encoder.layout.stages
+    if not (encoder_stages and encoder_stages[-1].strategy.restores):
+        count = encoder.layout.kept(count)
+    for stage in early:
+        keep = stage.keep(count)
+        count = keep if stage.strategy.static else count
+    return count
+
+
+def _layer(stage: ResolvedStage, layers: int) -> int:
+    layer = stage.plan.layer
+    if layer is None:
+        layer = stage.strategy.default_layer
+    where = f"{stage.where}.layer"
+    if layer is None:
+        raise PlanError("which layer to prune in front of?", where=where, remedy="Say layer: 2.")
+    if layer == 0:
+        raise LayerError(
+            "in front of layer 0 no layer of the LLM has seen the tokens.",
+            where=where,
+            remedy="Use at: pre_llm, or layer: 1.",
+        )
+    if layer >= layers:
+        raise LayerError(
+            f"the LLM has no layer {layer}.",
+            where=where,
+            remedy=f"Layers 1 to {layers - 1} can be pruned in front of.",
+        )
+    return layer

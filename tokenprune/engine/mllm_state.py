@@ -1,0 +1,47 @@
+"""What one call of a multimodal LLM carries from part to part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from tokenprune.engine.decoder import Rows
+from tokenprune.engine.images import ImageTokens
+from tokenprune.engine.layout import Flow, Layout
+
+
+@dataclass
+class MllmState:
+    """State of one outermost `generate` or `forward`.
+
+    Attributes:
+        labels: the user's labels, if any.
+        prompt: `input_ids` of the forward that is running.
+        images: what the projector handed on, in order; None before it ran.
+        layout: the prompt's shortening, fixed at the first forward of the call.
+        rows: visual tokens of every row in the layer that is running.
+        arrived: visual tokens of every row at the LLM's input.
+        entered: visual tokens of the batch at the LLM's input, copies left out.
+        flow: the LLM forward that is running.
+        projected: what the projections of the layers that were asked put out.
+        rotary: position embeddings of the layer that ran last.
+        counts: visual tokens of the batch behind every decoder stage, copies left out.
+        query: place of the last prompt token of every row, `[B]`.
+        prefilled: whether the LLM ran once in this call.
+    """
+
+    labels: Tensor | None = None
+    prompt: Tensor | None = None
+    images: list[ImageTokens] | None = None
+    layout: Layout | None = None
+    rows: Rows = field(default_factory=list)
+    arrived: list[int] = field(default_factory=list)
+    entered: int = 0
+    flow: Flow | None = None
+    projected: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    rotary: Any = None
+    counts: dict[int, int] = field(default_factory=dict)
+    query: Tensor | None = None
+    prefilled: bool = False
