@@ -145,7 +145,7 @@ def test_merge_in_half_precision_and_tokens_alone() -> None:
     assert torch.equal(got, x.flip(1))
 
 
-@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 11), (601, 9), (67, 67)])
+@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 11), (37, 30), (601, 9), (67, 67)])
 def test_topk_gather(tokens: int, k: int) -> None:
     score = torch.randn(2, tokens).mul(2).round()
     score[0, ::3], score[1, ::4] = NAN, -INF
