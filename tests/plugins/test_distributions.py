@@ -1,0 +1,107 @@
+"""Installed plugins, good and bad: modules with the metadata an installer leaves on `sys.path`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tokenprune.plugins as plugins
+from tokenprune.errors import UnknownNameError
+from tokenprune.plugins import PluginHost
+from tokenprune.registry import strategy_class
+
+GOOD = """
+from tokenprune.hookspecs import hookimpl
+from tokenprune.reduction import Reduction
+from tokenprune.strategy import PruningStrategy
+
+class Strategy(PruningStrategy):
+    name = "{name}"
+    stages = ("encoder",)
+    def reduce(self, tokens, budget):
+        return Reduction.none()
+
+@hookimpl
+def {hook}(register):
+    register(Strategy)
+"""
+MODULES = {
+    "zz_good": GOOD.format(name="zz_strategy", hook="register_strategies"),
+    "misspelt": GOOD.format(name="never", hook="register_strategys"),
+    "no_import": "import a_module_that_is_not_there\n",
+    "syntax": "def broken(:\n",
+    "exits": "raise SystemExit(3)\n",
+    "taken": GOOD.format(name="random", hook="register_strategies"),
+    "raising": GOOD.format(name="also_never", hook="register_strategies")
+    + "    raise OSError('x')\n",
+}
+
+
+def install(folder: Path, module: str, source: str) -> None:
+    """What an installer would leave behind: a module and its metadata."""
+    (folder / f"{module}.py").write_text(source)
+    info = folder / f"dist_{module}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dist-{module}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[tokenprune]\nep_{module} = {module}\n")
+
+
+@pytest.fixture(autouse=True)
+def _site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module, source in MODULES.items():
+        install(tmp_path, module, source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("TOKENPRUNE_PLUGINS", raising=False)
+    yield
+    for module in MODULES:
+        sys.modules.pop(module, None)
+
+
+def loaded() -> PluginHost:
+    own = PluginHost()
+    own.load_entry_points()
+    return own
+
+
+def test_bad_plugins_are_reported_and_the_others_work() -> None:
+    own = loaded()
+    problems = {p.plugin: p for p in own.problems}
+    for module, message in {
+        "misspelt": "there is no hook 'register_strategys'. Did you mean 'register_strategies'?",
+        "no_import": "ModuleNotFoundError: No module named 'a_module_that_is_not_there'",
+        "syntax": "SyntaxError",
+        "exits": "SystemExit: 3",
+        "taken": "the name 'random' is taken by tokenprune_strategies.baselines.Random",
+        "raising": "its hook 'register_strategies' raised OSError: x.",
+    }.items():
+        problem = problems[f"ep_{module}"]
+        assert problem.distribution == f"dist-{module}"
+        assert message in problem.message
+    assert own.strategies["zz_strategy"].__module__ == "zz_good"
+    assert own.strategies["random"].__module__ == "tokenprune_strategies.baselines", "ours is first"
+    assert not {"never", "also_never"} & set(own.strategies)
+    assert {"evoprune", "tome"} <= set(own.strategies)
+    (info,) = [info for info in own.infos() if info.name == "ep_zz_good"]
+    assert (info.distribution, info.version) == ("dist-zz_good", "1.2")
+    assert info.strategies == ("zz_strategy",)
+
+
+def test_the_environment_restricts_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENPRUNE_PLUGINS", "ep_zz_good, dist-misspelt, ep_zz_goood")
+    own = loaded()
+    assert set(own.strategies) == {"zz_strategy"}
+    assert [problem.plugin for problem in own.problems] == ["ep_zz_goood", "ep_misspelt"]
+    assert "did you mean 'ep_zz_good'" in own.problems[0].message
+    monkeypatch.setenv("TOKENPRUNE_PLUGINS", "")
+    assert loaded().infos() == []
+
+
+def test_an_unknown_strategy_points_at_plugins_with_problems(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plugins, "_host", loaded())
+    with pytest.raises(UnknownNameError, match=r"Plugins with problems: .*ep_misspelt"):
+        strategy_class("never")
