@@ -28,7 +28,7 @@ class FastV(ScoreStrategy[FastVParams]):
     summary: ClassVar[str] = "Drops visual tokens in the LLM by the last prompt token's attention."
     paper: ClassVar[str] = "An Image is Worth 1/2 Tokens After Layer 2 (FastV), arXiv 2403.06764"
     licence_note: ClassVar[str] = (
-        "Written from the paper; the reference code carries no licence and was not used."
+        "Written from notes on the paper; the reference code carries no licence and was not used."
     )
     default_layer: ClassVar[int | None] = 2
     spreads: ClassVar[bool] = False

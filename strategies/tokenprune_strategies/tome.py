@@ -42,7 +42,7 @@ class ToMe(PruningStrategy[ToMeParams]):
     summary: ClassVar[str] = "Merges the most similar tokens, block after block (keys, bipartite)."
     paper: ClassVar[str] = "Token Merging: Your ViT But Faster, arXiv 2210.09461"
     licence_note: ClassVar[str] = (
-        "Written from the paper; the reference code is NonCommercial and was not used."
+        "Written from notes on the paper; the reference code is NonCommercial and was not used."
     )
     default_schedule: ClassVar[str] = "mean"
     halves: ClassVar[bool] = True

@@ -68,6 +68,10 @@ def test_random_follows_every_part_of_its_key() -> None:
     assert len({tuple(row) for row in drawn}) == len(drawn)
 
 
+def test_a_smaller_random_budget_keeps_a_subset() -> None:
+    assert set(random_kept(keep=7)[0]) < set(random_kept(keep=20)[0])
+
+
 def test_random_ignores_and_leaves_the_global_generator() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()

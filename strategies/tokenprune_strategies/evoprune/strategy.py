@@ -31,7 +31,7 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
         "Merges tokens inside the vision encoder by similarity, diversity and attention."
     )
     paper: ClassVar[str] = "EvoPrune, arXiv 2603.03681"
-    licence_note: ClassVar[str] = "Written from the paper; no official code was found."
+    licence_note: ClassVar[str] = "Written from notes on the paper; no official code was found."
     ours: ClassVar[dict[str, str]] = OURS
     default_schedule: ClassVar[str] = "skip"
     halves: ClassVar[bool] = True

@@ -1,0 +1,49 @@
+"""The pages of the docs say what the code says."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic_core import to_jsonable_python
+from tokenprune_strategies import plugin
+
+from tokenprune.strategy import PruningStrategy
+
+PAGES = Path(__file__).parents[2] / "docs" / "strategies"
+ROW = re.compile(r"^\| `(\w+)` \| `([^`]+)` \| ([\w-]+) \|", re.MULTILINE)
+ALL: list[type[PruningStrategy[Any]]] = []
+plugin.register_strategies(ALL.append)
+
+
+def written(value: object) -> str:
+    plain = to_jsonable_python(value)
+    if plain is None:
+        return "null"
+    return str(plain).lower() if isinstance(plain, bool) else str(plain)
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=lambda strategy: strategy.name)
+def test_a_page_lists_every_parameter_with_its_default_and_whose_it_is(
+    strategy: type[PruningStrategy[Any]],
+) -> None:
+    page = (PAGES / f"{strategy.name}.md").read_text(encoding="utf-8")
+    listed = {name: (default, whose) for name, default, whose in ROW.findall(page)}
+    fields = strategy.Params.model_fields
+    assert set(listed) == set(fields)
+    for name, field in fields.items():
+        default, whose = listed[name]
+        assert default == written(field.default), name
+        assert (whose == "ours") == (name in strategy.ours), name
+    for stage in strategy.stages:
+        assert f"`at: {stage}`" in page or f"`{stage}`" in page
+    papers = re.findall(r"\d{4}\.\d{5}", strategy.paper)
+    assert all(paper in page for paper in papers)
+
+
+def test_the_index_and_the_provenance_table_name_every_strategy() -> None:
+    index = (PAGES / "index.md").read_text(encoding="utf-8")
+    provenance = (PAGES.parent / "provenance.md").read_text(encoding="utf-8")
+    for strategy in ALL:
+        assert f"[`{strategy.name}`]({strategy.name}.md)" in index
+        assert f"| `{strategy.name}` |" in provenance
