@@ -20,6 +20,8 @@ def plan_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = schema.setdefault("$defs", {})
     strategies = dict(sorted(host().strategies.items()))
     stage = definitions["StagePlan"]
+    keep = stage["properties"]["keep"]
+    keep["anyOf"] = keep.pop("oneOf")  # 1 is both one token and the ratio 1.0
     stage["properties"]["strategy"]["enum"] = list(strategies)
     stage["allOf"] = [_rule(name, strategy) for name, strategy in strategies.items()]
     for name, strategy in strategies.items():
