@@ -27,6 +27,11 @@ def vit_signals(class_token: bool) -> frozenset[Signal]:
     return _ALWAYS | {Signal.CLS_ATTENTION} if class_token else _ALWAYS
 
 
+def offered(class_token: bool) -> tuple[Signal, ...]:
+    """The same in a fixed order, for an adapter's `offers`."""
+    return tuple(sorted(vit_signals(class_token), key=str))
+
+
 def full_name(part: object) -> str:
     """Module path and name of the object's exact class; a subclass may have another forward."""
     return f"{type(part).__module__}.{type(part).__qualname__}"

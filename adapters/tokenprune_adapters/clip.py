@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from tokenprune.tokens import Signal
 from tokenprune_adapters._hf_vit import HfVitAdapter
+from tokenprune_adapters._signals import offered
 
 _MODULE = "transformers.models.clip.modeling_clip"
 
@@ -23,6 +25,7 @@ class ClipAdapter(HfVitAdapter):
         f"{_MODULE}.CLIPModel",
         f"{_MODULE}.CLIPForImageClassification",
     )
+    offers: ClassVar[tuple[Signal, ...]] = offered(class_token=True)
     block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.CLIPEncoderLayer",)
     attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.CLIPAttention",)
     class_token: ClassVar[bool] = True

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from tokenprune.tokens import Signal
 from tokenprune_adapters import _compat_transformers as compat
 from tokenprune_adapters._hf_vit import HfVitAdapter
-from tokenprune_adapters._signals import refuse_call
+from tokenprune_adapters._signals import offered, refuse_call
 
 _ONE = "transformers.models.siglip.modeling_siglip"
 _TWO = "transformers.models.siglip2.modeling_siglip2"
@@ -34,6 +35,7 @@ class SiglipAdapter(HfVitAdapter):
         f"{_TWO}.Siglip2Model",
         f"{_TWO}.Siglip2ForImageClassification",
     )
+    offers: ClassVar[tuple[Signal, ...]] = offered(class_token=False)
     block_classes: ClassVar[tuple[str, ...]] = (
         f"{_ONE}.SiglipEncoderLayer",
         f"{_TWO}.Siglip2EncoderLayer",

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from tokenprune.adapter import EncoderAdapter, EncoderSpec
 from tokenprune.errors import UnsupportedModelError
+from tokenprune.tokens import Signal
 from tokenprune_adapters import _compat_timm as compat
 from tokenprune_adapters._pooling import PoolWeights, scaled_for_mean
-from tokenprune_adapters._signals import refuse_call, require_exact, vit_signals
+from tokenprune_adapters._signals import offered, refuse_call, require_exact, vit_signals
 
 _PARALLEL = "its MLP runs beside its attention, so there is no place between the two"
 _DIFFERENTIAL = "its attention is the difference of two softmaxes, so scores mean something else"
@@ -37,6 +38,7 @@ class TimmVitAdapter(EncoderAdapter):
 
     name: ClassVar[str] = "timm"
     claims: ClassVar[tuple[str, ...]] = (f"{compat.VIT}.VisionTransformer",)
+    offers: ClassVar[tuple[Signal, ...]] = offered(class_token=True)
 
     def __init__(self, model: nn.Module) -> None:
         """Check the blocks.

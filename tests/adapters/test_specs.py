@@ -45,6 +45,7 @@ def test_class_attention_is_offered_only_with_a_class_token(name: str) -> None:
     always |= {Signal.LOGITS_GIVEN, Signal.KEYS, Signal.PREVIOUS_HIDDEN, Signal.COMPANIONS}
     assert always <= signals
     assert Signal.LAST_QUERY_ATTENTION not in signals
+    assert signals <= set(adapted(VARIANTS[name].build()).offers)
 
 
 @pytest.mark.parametrize(
