@@ -67,8 +67,12 @@ def draw(
 
 
 def stage_ends(steps: Sequence[TraceStep]) -> list[TraceStep]:
-    """The last step of every stage, in order."""
-    last = {step.site.stage: step for step in steps}
+    """The last step of every stage, in order; steps that restore tokens don't count."""
+    last: dict[Stage, TraceStep] = {}
+    for step in steps:
+        earlier = last.get(step.site.stage)
+        if earlier is None or step.kept <= earlier.kept:
+            last[step.site.stage] = step
     return list(last.values())
 
 
@@ -90,8 +94,16 @@ def panel_of(picture: Image.Image, trace: ImageTrace, step: TraceStep) -> Panel:
         parts.append(f"{len(merged)} merged, {step.kept - len(merged)} single")
     if dropped:
         parts.append(f"{dropped} dropped")
+    if _restored(trace, step):
+        parts.append("all restored after it")
     stage = STAGE_NAMES[step.site.stage]
     return Panel(drawn, f"{step.strategy} · {stage}", f"{step.site}: {', '.join(parts)}")
+
+
+def _restored(trace: ImageTrace, step: TraceStep) -> bool:
+    place = next(number for number, other in enumerate(trace.steps) if other is step)
+    later = trace.steps[place + 1 :]
+    return any(s.site.stage == step.site.stage and s.kept > step.kept for s in later)
 
 
 def patch_labels(trace: ImageTrace, step: TraceStep) -> NDArray[np.int64]:

@@ -86,6 +86,9 @@ def measure(
     Raises:
         TokenpruneError: a plan doesn't fit the model, or its measured counts miss its budget.
     """
+    for entry in entries:
+        # a plan that doesn't fit ends the run before anything long has begun
+        attach(task.model, entry.plan).detach()
     plans = [Measured(entry) for entry in entries]
     dense, idle = Measured(None), Measured(Entry("dense", Plan()))
     rows = [dense, idle, *plans]

@@ -13,8 +13,10 @@ from tokenprune.compare.record import Comparison
 from tokenprune.compare.statistics import Interval
 from tokenprune.compare.summary import Result
 
-#: Narrower terminals get two tables, answers and cost.
+#: Narrower terminals get the columns in two tables, and still narrower ones in three.
 WIDE = 158
+MIDDLE = 110
+PARTS = {"answers": "answers", "size": "tokens and FLOPs", "time": "time"}
 TIMES = ("encode", "select", "project", "prefill", "decode")
 
 Cell = Callable[[Result], str | Text]
@@ -22,11 +24,11 @@ Cell = Callable[[Result], str | Text]
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, how a row fills it, and which half of a split table it goes to."""
+    """A heading, how a row fills it, and which part of a split table it goes to."""
 
     heading: str
     cell: Cell
-    half: str = "both"
+    part: str = ""
     left: bool = False
 
 
@@ -86,13 +88,20 @@ def _group(
 ) -> list[RenderableType]:
     columns = _columns(comparison)
     title = f"{comparison.model['name']}: {group}"
+    shown = []
+    for parts in _split(width):
+        words = ", ".join(PARTS[part] for part in parts)
+        part_title = title if len(parts) == len(PARTS) else f"{title}: {words}"
+        shown.append(_table(part_title, rows, [c for c in columns if c.part in ("", *parts)]))
+    return shown
+
+
+def _split(width: int) -> list[tuple[str, ...]]:
     if width >= WIDE:
-        return [_table(title, rows, columns)]
-    halves = (("answers", "what is kept of the answers"), ("cost", "what it costs"))
-    return [
-        _table(f"{title}, {words}", rows, [c for c in columns if c.half in ("both", half)])
-        for half, words in halves
-    ]
+        return [tuple(PARTS)]
+    if width >= MIDDLE:
+        return [("answers",), ("size", "time")]
+    return [(part,) for part in PARTS]
 
 
 def _columns(comparison: Comparison) -> list[Column]:
@@ -101,18 +110,18 @@ def _columns(comparison: Comparison) -> list[Column]:
         stages = [stage for stage in stages if stage in ("encode", "select")]
         counts = [("patches left", "encoder")]
     else:
-        counts = [("encoder out", "encoder"), ("LLM in", "pre_llm"), ("LLM mean", "llm")]
+        counts = [("encoder out", "encoder"), ("LLM in", "llm"), ("LLM mean", "llm_average")]
     return [
         Column("plan", _name, left=True),
         Column("keep", lambda r: r.keep),
         Column("accuracy", lambda r: f"{100 * r.accuracy.value:.1f}", "answers"),
         Column("of dense, %", lambda r: _percent(r.retention), "answers"),
         Column("agree", lambda r: f"{100 * r.agreement:.1f}", "answers"),
-        *(Column(name, _tokens(key), "cost") for name, key in counts),
-        Column("FLOPs", lambda r: f"{r.flops_ratio:.2f}", "cost"),
-        *(Column(stage, _time(stage), "cost") for stage in stages),
-        Column("time", lambda r: f"{r.total.value:.2f}", "cost"),
-        Column("note", _notes, "both", left=True),
+        *(Column(name, _tokens(key), "size") for name, key in counts),
+        Column("FLOPs", lambda r: f"{r.flops_ratio:.2f}", "size"),
+        *(Column(stage, _time(stage), "time") for stage in stages),
+        Column("total", lambda r: f"{r.total.value:.2f}", "time"),
+        Column("note", _notes, "answers", left=True),
     ]
 
 

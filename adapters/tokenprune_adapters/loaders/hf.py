@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +103,14 @@ def _weight_files(folder: Path) -> list[Path]:
 def _model(folder: Path, options: LoadOptions) -> Any:
     transformers = _transformers()
     try:
-        model, info = transformers.AutoModelForImageTextToText.from_pretrained(
-            folder,
-            dtype=options.dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _quiet(transformers):
+            model, info = transformers.AutoModelForImageTextToText.from_pretrained(
+                folder,
+                dtype=options.dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except ValueError as error:
         if "nrecognized" not in str(error):
             raise _damaged(folder, error) from error
@@ -144,6 +146,19 @@ def _transformers() -> Any:
             remedy="Install it: pip install 'tokenprune[hf]'.",
         ) from error
     return transformers
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without transformers' own progress bars, which would break into ours."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _refuse_foreign(folder: Path, info: Any) -> None:

@@ -1,0 +1,181 @@
+"""Whole comparisons on tiny random models."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from tokenprune.compare import Comparison, Settings, compare, tables, write_record
+from tokenprune.errors import BudgetError, DataError
+from tokenprune.loading import LoadedModel, LoadOptions, load_model
+from tokenprune.plan import load_plan
+from tokenprune.plugins import host
+
+OPTIONS = LoadOptions()
+
+
+@pytest.fixture(scope="module")
+def llava(llava_folder: Path) -> LoadedModel:
+    return load_model(str(llava_folder), OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def found(llava: LoadedModel) -> Comparison:
+    told: list[tuple[int, int, str]] = []
+    settings = Settings(keeps=(16, 9), limit=4, batch_size=2)
+    result = compare(llava, settings, OPTIONS, progress=lambda *news: told.append(news))
+    assert [done for done, _, _ in told] == list(range(told[-1][1]))
+    return result
+
+
+def test_every_training_free_strategy_stands_at_every_budget(found: Comparison) -> None:
+    free = {name for name, kind in host().strategies.items() if kind.training_free}
+    main = [row for row in found.results if row.group == "plans"]
+    assert {(row.name, row.keep) for row in main} == {(n, k) for n in free for k in ("16", "9")}
+    assert len(main) == 2 * len(free)
+
+
+def test_position_ids_stand_side_by_side_once(found: Comparison) -> None:
+    again = [row for row in found.results if row.group != "plans"]
+    assert {row.name for row in again} == {"evoprune", "fopru", "random"}
+    assert {row.positions for row in again} == {"compact"}
+    assert {row.keep for row in again} == {"9"}
+
+
+def test_measured_counts_are_the_plans(found: Comparison) -> None:
+    assert found.failures == []
+    for row in found.results:
+        keep = int(row.keep)
+        if row.name == "fastv":
+            assert row.tokens["decoder[2]"] == keep
+            assert row.tokens["llm"] == 36
+            assert row.tokens["llm_average"] == pytest.approx((2 * 36 + 2 * keep) / 4)
+        elif row.name == "ipcv":
+            assert row.tokens["encoder_inside"] == keep
+            assert row.tokens["llm"] == 36
+        else:
+            assert row.tokens["llm"] == keep
+
+
+def test_pruning_saves_operations_and_every_stage_is_timed(found: Comparison) -> None:
+    assert found.dense.flops > 0
+    for row in found.results:
+        assert 0.05 < row.flops_ratio < 1.1
+        assert row.total.low <= row.total.value <= row.total.high
+        for stage in ("encode", "select", "project", "prefill", "decode"):
+            assert row.seconds[stage] > 0
+            share = row.time[stage]
+            assert share is not None
+            assert share > 0
+
+
+def test_the_model_is_as_before(llava: LoadedModel, llava_folder: Path, found: Comparison) -> None:
+    assert found.model["sha256"] == llava.fingerprint()
+    fresh = load_model(str(llava_folder), OPTIONS).model.state_dict()
+    kept = llava.model.state_dict()
+    assert fresh.keys() == kept.keys()
+    assert all(torch.equal(fresh[key], kept[key]) for key in fresh)
+    assert not any("forward" in vars(module) for module in llava.model.modules())
+
+
+def test_the_record_is_complete_json(found: Comparison, tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text("older")
+    write_record(found, path, answers=True)
+    data = json.loads(path.read_text())
+    assert data["schema_version"] == 1
+    assert len(data["model"]["sha256"]) == 64
+    assert data["environment"]["packages"]["torch"]
+    assert data["task"]["samples"] == len(data["dense"]["answers"]) == 4
+    assert data["results"][0]["plan"].startswith("schema_version: 1")
+    assert load_plan(found_plan(data)).stages[0].keep == 16
+    assert list(tmp_path.iterdir()) == [path]
+    write_record(found, path)
+    assert "answers" not in json.loads(path.read_text())["dense"]
+
+
+def found_plan(data: dict[str, object]) -> dict[str, object]:
+    import yaml
+
+    results = data["results"]
+    assert isinstance(results, list)
+    plan = yaml.safe_load(results[0]["plan"])
+    assert isinstance(plan, dict)
+    return plan
+
+
+def test_a_record_that_cannot_be_written_is_an_error(found: Comparison, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="can't be written"):
+        write_record(found, tmp_path / "absent" / "record.json")
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_tables_name_every_plan_and_fit(found: Comparison, width: int) -> None:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for part in tables(found, width, types=True):
+        console.print(part)
+    text = console.export_text()
+    for name in ("dense", "evoprune", "fopru, compact", "fastv", "ipcv", "prefill", "FLOPs"):
+        assert name in text
+    assert "all are restored after it" in " ".join(text.split())
+
+
+def test_equal_seeds_give_equal_answers(llava: LoadedModel) -> None:
+    stages = [{"at": "pre_llm", "strategy": "random", "keep": 9}]
+    plans = [("mine", load_plan({"seed": seed, "stages": stages})) for seed in (0, 0, 1)]
+    one, two = (compare(llava, Settings(plans, limit=6, batch_size=6), OPTIONS) for _ in range(2))
+    assert [row.answers for row in one.results] == [row.answers for row in two.results]
+    assert [row.accuracy for row in one.results] == [row.accuracy for row in two.results]
+    assert one.results[0].answers == one.results[1].answers
+
+
+def test_a_budget_that_cannot_be_reached_ends_the_run(llava: LoadedModel) -> None:
+    with pytest.raises(BudgetError):
+        compare(llava, Settings(keeps=(37,), limit=2), OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def vit(timm_weights: Path) -> LoadedModel:
+    return load_model("timm:test_vit", LoadOptions(weights=timm_weights))
+
+
+def test_classifier(vit: LoadedModel, pictures: Path) -> None:
+    found = compare(
+        vit,
+        Settings(keeps=(30,), batch_size=3),
+        OPTIONS,
+        images=pictures,
+        labels=pictures / "labels.csv",
+    )
+    assert found.kind == "classifier"
+    assert found.failures == []
+    assert {row.name for row in found.results} >= {"evoprune", "tome", "random", "uniform", "fopru"}
+    for row in found.results:
+        key = "encoder_inside" if row.name == "ipcv" else "encoder"
+        assert row.tokens[key] == 30
+        assert row.flops_ratio < 1
+
+
+def test_halves_of_the_pictures_differ(vit: LoadedModel, pictures: Path) -> None:
+    plan = load_plan({"stages": [{"at": "encoder", "strategy": "tome", "keep": 50}]})
+    labels = pictures / "labels.csv"
+    halves = [
+        compare(
+            vit,
+            Settings(plans=[("mine", plan)], keeps=keeps, split=split),
+            OPTIONS,
+            images=pictures,
+            labels=labels,
+        )
+        for split, keeps in (("first", ()), ("second", (60, 40)))
+    ]
+    assert [half.task["samples"] for half in halves] == [3, 3]
+    assert [row.keep for half in halves for row in half.results] == ["50", "60", "40"]
+    assert {row.name for half in halves for row in half.results} == {"mine"}
+
+
+def test_a_classifier_needs_pictures(vit: LoadedModel) -> None:
+    with pytest.raises(DataError, match="labelled pictures"):
+        compare(vit, Settings(), OPTIONS)

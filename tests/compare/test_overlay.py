@@ -1,0 +1,133 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tokenprune import overlay
+from tokenprune.tokens import Site
+from tokenprune.trace import ImageTrace, TraceStep
+
+GREY = Image.new("RGB", (32, 32), (60, 80, 200))
+
+#  patches of a 2 x 4 grid: 0 and 1 merged, 2 kept, 3 dropped, 4 5 6 kept, 7 merged with 0 and 1
+ASSIGNMENT = [0, 0, 1, -1, 2, 3, 4, 0]
+
+
+def step(assignment: list[int], site: Site | None = None, strategy: str = "tome") -> TraceStep:
+    slots = torch.tensor(assignment)
+    anchors = [assignment.index(slot) for slot in range(int(slots.max()) + 1)]
+    return TraceStep(site or Site("encoder", 3, 11), strategy, slots, torch.tensor(anchors))
+
+
+def trace(*steps: TraceStep) -> ImageTrace:
+    return ImageTrace((1, 2, 4), steps)
+
+
+def painted() -> tuple[np.ndarray, int]:
+    one = step(ASSIGNMENT)
+    large = overlay.enlarge(GREY, trace(one), 160)
+    picture = overlay.panel_of(large, trace(one), one).picture
+    return np.asarray(picture).astype(int), picture.width // 4
+
+
+def centre(pixels: np.ndarray, cell: int, patch: int) -> list[int]:
+    row, column = divmod(patch, 4)
+    return [int(v) for v in pixels[row * cell + cell // 2, column * cell + cell // 2]]
+
+
+def test_every_patch_covers_whole_pixels() -> None:
+    large = overlay.enlarge(GREY, trace(), 150)
+    assert (large.width % 4, large.height % 2) == (0, 0)
+    assert large.width // 4 == large.height // 2
+
+
+def test_kept_patches_show_the_picture() -> None:
+    pixels, cell = painted()
+    for patch in (2, 4, 5, 6):
+        assert centre(pixels, cell, patch) == [60, 80, 200]
+
+
+def test_dropped_patches_are_dark_and_grey() -> None:
+    pixels, cell = painted()
+    dark = centre(pixels, cell, 3)
+    assert max(dark) < 60
+    assert max(dark) - min(dark) < (200 - 60) / 8
+
+
+def test_a_merged_group_has_one_colour_that_is_not_the_picture() -> None:
+    pixels, cell = painted()
+    first, second, far = (centre(pixels, cell, patch) for patch in (0, 1, 7))
+    assert first == second == far
+    assert max(abs(a - b) for a, b in zip(first, (60, 80, 200), strict=True)) > 25
+
+
+def test_outlines_run_around_survivors_and_not_through_groups() -> None:
+    pixels, cell = painted()
+    middle = cell // 2
+    assert pixels[middle, 2 * cell].tolist() == list(overlay.KEPT_EDGE)
+    assert pixels[middle, 2 * cell - 1].tolist() == list(overlay.colour(0))
+    assert pixels[middle, cell].tolist() == centre(pixels, cell, 0)
+    assert pixels[middle, 4 * cell - 1].tolist() == centre(pixels, cell, 3)
+
+
+def test_counts_are_in_the_line_above_the_panel() -> None:
+    one = step(ASSIGNMENT)
+    panel = overlay.panel_of(overlay.enlarge(GREY, trace(one), 80), trace(one), one)
+    assert panel.heading == "tome · inside the encoder"
+    assert panel.detail == "encoder[3]: 5 of 8 left, 1 merged, 4 single, 1 dropped"
+
+
+def test_one_panel_a_stage_or_one_a_site() -> None:
+    steps = (
+        step([0, 0, 1, 2, 3, 4, 5, 6], Site("encoder", 1, 11)),
+        step(ASSIGNMENT, Site("encoder", 3, 11)),
+        step([0, 0, -1, -1, -1, 1, -1, 0], Site("pre_llm", 11, 11), "fopru"),
+    )
+    by_stage = overlay.draw(GREY, trace(*steps), panel=80)
+    by_site = overlay.draw(GREY, trace(*steps), panel=80, every_site=True)
+    panel = 80 + overlay.GAP
+    assert by_stage.width == 3 * panel + overlay.GAP
+    assert by_site.width == 4 * panel + overlay.GAP
+    assert [s.strategy for s in overlay.stage_ends(steps)] == ["tome", "fopru"]
+    assert overlay.stage_ends(steps)[0] is steps[1]
+
+
+def test_restored_tokens_do_not_hide_what_was_dropped() -> None:
+    pruned, restored = step(ASSIGNMENT, strategy="ipcv"), step(list(range(8)), strategy="ipcv")
+    assert overlay.stage_ends((pruned, restored)) == [pruned]
+    large = overlay.enlarge(GREY, trace(pruned, restored), 80)
+    panel = overlay.panel_of(large, trace(pruned, restored), pruned)
+    assert panel.detail.endswith("all restored after it")
+
+
+def test_text_that_is_too_long_ends_in_dots() -> None:
+    panels = [overlay.Panel(Image.new("RGB", (60, 60)), "a" * 200, "b" * 200)]
+    assert overlay.strip(panels, "c" * 300).width == 60 + 2 * overlay.GAP
+
+
+def test_neighbouring_groups_differ_in_colour() -> None:
+    colours = [overlay.colour(slot) for slot in range(64)]
+    apart = [
+        sum(abs(a - b) for a, b in zip(one, two, strict=True))
+        for one, two in itertools.pairwise(colours)
+    ]
+    assert min(apart) > 60
+    assert len(set(colours)) == 64
+
+
+def test_sheets_are_stacked() -> None:
+    sheets = [Image.new("RGB", (30, 20), "red"), Image.new("RGB", (50, 10), "blue")]
+    whole = overlay.stack(sheets)
+    assert whole.size == (50, 30)
+    assert whole.getpixel((5, 5)) == (255, 0, 0)
+    assert whole.getpixel((45, 25)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_of_a_video_the_first_frame_is_drawn(frames: int) -> None:
+    slots = torch.cat([torch.zeros(8, dtype=torch.int64), torch.ones(8 * (frames - 1)).long()])
+    one = TraceStep(Site("encoder", 0, 2), "tome", slots, torch.tensor([0]))
+    labels = overlay.patch_labels(ImageTrace((frames, 2, 4), (one,)), one)
+    assert labels.tolist() == [[0] * 4] * 2

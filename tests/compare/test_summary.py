@@ -1,0 +1,150 @@
+"""Summaries of synthetic measurements, whose right values are known."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenprune.compare.checks import expected_tokens, failed_checks
+from tokenprune.compare.entries import Entry, strategy_entry
+from tokenprune.compare.measure import Measured, Measurement
+from tokenprune.compare.statistics import Interval
+from tokenprune.compare.summary import Result, Summary, marks
+from tokenprune.compare.task import Question, Task
+from tokenprune.plan import load_plan
+from tokenprune.plugins import host
+
+N, BATCH = 40, 4
+
+
+class Canned(Task):
+    kind = "mllm"
+
+    def inputs(self, batch: Any) -> Any:
+        return batch
+
+    def call(self, inputs: Any) -> Tensor:
+        return torch.zeros(1)
+
+    def read(self, inputs: Any, output: Tensor) -> list[str]:
+        return []
+
+
+def entry(name: str, keep: int, at: Any = "pre_llm", **more: Any) -> Entry:
+    return strategy_entry(host().strategies[name], keep, at, **more)
+
+
+def row(given: Entry | None, wrong: int, wall: float, kept: int = 8) -> Measured:
+    """Wrong on the first `wrong` questions; `wall` seconds a batch."""
+    answers = ["no" if i < wrong else "Yes." for i in range(N)]
+    batches = N // BATCH
+    seconds = {"encode": 0.5 * wall * batches, "select": 0.1 * wall * batches, "decode": 0.0}
+    tokens = {"patches": 36.0, "pre_llm": float(kept)}
+    return Measured(given, answers, [wall] * batches, seconds, tokens, flops=wall * 1000)
+
+
+def results(*rows: Measured) -> tuple[Result, list[Result]]:
+    questions = [Question(None, "yes", kind="ab"[i % 2], image_id=i) for i in range(N)]
+    task = Canned(torch.nn.Linear(1, 1), questions, BATCH)
+    idle = row(Entry("dense", load_plan({"schema_version": 1})), 4, 2.0)
+    summary = Summary(task, Measurement(row(None, 4, 2.0), idle, list(rows)), seed=0)
+    return summary.dense(), summary.plans()
+
+
+def test_numbers_of_a_row() -> None:
+    dense, (fopru,) = results(row(entry("fopru", 8), 10, 1.0))
+    assert dense.accuracy.value == pytest.approx(36 / 40)
+    assert dense.total == Interval(1.0, 1.0, 1.0)
+    assert fopru.accuracy.value == pytest.approx(30 / 40)
+    assert fopru.retention.value == pytest.approx(30 / 36)
+    assert fopru.difference.value == pytest.approx(-6 / 40)
+    assert fopru.difference.excludes(0.0)
+    assert fopru.agreement == pytest.approx(34 / 40)
+    assert fopru.mcnemar == pytest.approx(2 * 0.5**6)
+    assert fopru.by_type == {"a": 0.75, "b": 0.75}
+    assert fopru.flops_ratio == pytest.approx(0.5)
+    assert fopru.total == Interval(0.5, 0.5, 0.5)
+    assert fopru.time == {
+        "encode": pytest.approx(0.5),
+        "select": pytest.approx(0.05),
+        "decode": None,
+    }
+    assert fopru.seconds["encode"] == pytest.approx(0.5 * 10 / 40)
+    assert "fopru" in fopru.plan
+    assert fopru.marks == []
+
+
+def test_random_is_looked_up_at_the_same_budget_and_positions() -> None:
+    rows = [
+        row(entry("fopru", 8), 12, 1.0),
+        row(entry("random", 8), 8, 1.0),
+        row(entry("fopru", 4), 12, 1.0),
+        row(entry("fopru", 8, compact=True, also=True), 12, 1.0),
+        row(entry("random", 8, compact=True, also=True), 20, 1.0),
+    ]
+    _, (below, random, lonely, above, _) = results(*rows)
+    assert below.versus_random is not None
+    assert below.versus_random.value == pytest.approx(-4 / 40)
+    assert below.marks == ["below random (interval excludes 0)"]
+    assert random.versus_random is None
+    assert lonely.versus_random is None
+    assert above.versus_random is not None
+    assert above.versus_random.value == pytest.approx(8 / 40)
+    assert above.marks == []
+
+
+@pytest.mark.parametrize(
+    ("versus", "total", "says"),
+    [
+        (None, Interval(0.9, 0.8, 1.1), []),
+        (Interval(0.0, -0.1, 0.1), Interval(1.0, 1.0, 1.0), []),
+        (
+            Interval(-0.1, -0.2, 0.0),
+            Interval(0.5, 0.4, 0.6),
+            ["below random (interval includes 0)"],
+        ),
+        (None, Interval(1.2, 1.1, 1.3), ["slower than dense (interval excludes 1)"]),
+        (None, Interval(1.2, 0.9, 1.3), ["slower than dense (interval includes 1)"]),
+    ],
+)
+def test_marks(versus: Interval | None, total: Interval, says: list[str]) -> None:
+    assert marks(versus, total) == says
+
+
+def checked(*rows: Measured, idle_wrong: int = 4) -> list[str]:
+    idle = row(Entry("dense", load_plan({"schema_version": 1})), idle_wrong, 2.0)
+    return failed_checks(Measurement(row(None, 4, 2.0), idle, list(rows)), host().strategies)
+
+
+def test_counts_that_miss_the_plan_fail() -> None:
+    assert checked(row(entry("fopru", 8), 4, 1.0, kept=8)) == []
+    (failure,) = checked(row(entry("fopru", 8), 4, 1.0, kept=9))
+    assert failure == "fopru 8: pre_llm measured 9.0, the plan says 8."
+
+
+def test_an_idle_attachment_that_changes_answers_fails() -> None:
+    (failure,) = checked(idle_wrong=5)
+    assert "answers differently" in failure
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        ([("pre_llm", "fopru", 8, None)], {"pre_llm": 8}),
+        ([("pre_llm", "fopru", 0.3, None)], {"pre_llm": 10}),
+        ([("encoder", "tome", 20, None), ("decoder", "fastv", 0.5, 2)],
+         {"encoder": 20, "decoder[2]": 10}),
+        ([("encoder", "ipcv", 9, None), ("pre_llm", "fopru", 0.5, None)],
+         {"encoder_inside": 9, "pre_llm": 18}),
+        ([("decoder", "fastv", {"average": 20}, 2)], {}),
+        ([], {}),
+    ],
+)  # fmt: skip
+def test_expected_counts(stages: list[Any], expected: dict[str, int]) -> None:
+    data = [
+        {"at": at, "strategy": name, "keep": keep} | ({} if layer is None else {"layer": layer})
+        for at, name, keep, layer in stages
+    ]
+    plan = load_plan({"schema_version": 1, "stages": data})
+    assert expected_tokens(Entry("x", plan), 36, host().strategies) == expected
