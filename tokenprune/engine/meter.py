@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,6 +14,14 @@ import torch
 TIMED = ("encode", "select", "project", "prefill", "decode")
 
 
+class _Stopwatch(threading.local):
+    """The stages that are open in one thread."""
+
+    def __init__(self) -> None:
+        self.open: list[str] = []
+        self.mark: Any = None
+
+
 class Meter:
     """Adds up seconds and tokens over the calls since `reset`.
 
@@ -21,38 +30,45 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._open: list[str] = []
-        self._mark: Any = None
-        self._segments: list[tuple[str, Any, Any]] = []
-        self._seconds: dict[str, float] = defaultdict(float)
-        self._tokens: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        self.calls = 0
-        self.flops = 0
+        self._watch = _Stopwatch()
+        self._lock = threading.Lock()
+        self.reset()
 
     def reset(self) -> None:
         """Forget everything measured so far."""
-        self.__init__()  # type: ignore[misc]
+        with self._lock:
+            self._segments: list[tuple[str, Any, Any]] = []
+            self._seconds: dict[str, float] = defaultdict(float)
+            self._tokens: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+            self.calls = 0
+            self.flops = 0
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time what runs inside as `name`, pausing the stage around it."""
-        self._switch(push=name)
+        self._turn()
+        self._watch.open.append(name)
         try:
             yield
         finally:
-            self._switch()
+            self._turn()
+            self._watch.open.pop()
 
     def count(self, stage: str, tokens: float, images: float) -> None:
         """Record that `images` images had `tokens` tokens together at a stage."""
-        entry = self._tokens[stage]
-        entry[0] += tokens
-        entry[1] += images
+        with self._lock:
+            entry = self._tokens[stage]
+            entry[0] += tokens
+            entry[1] += images
 
     @property
     def seconds(self) -> dict[str, float]:
         """Exclusive seconds by stage."""
-        self._resolve()
-        return {name: self._seconds.get(name, 0.0) for name in TIMED}
+        with self._lock:
+            for name, start, end in self._segments:
+                self._seconds[name] += _elapsed(start, end)
+            self._segments.clear()
+            return {name: self._seconds.get(name, 0.0) for name in TIMED}
 
     @property
     def tokens(self) -> dict[str, float]:
@@ -62,24 +78,20 @@ class Meter:
     @property
     def images(self) -> int:
         """Images encoded so far."""
-        return int(self._tokens["patches"][1])
+        return int(self._tokens["patches"][1]) if "patches" in self._tokens else 0
 
-    def _switch(self, push: str | None = None) -> None:
+    def _turn(self) -> None:
         now = _now()
-        if self._open:
-            self._segments.append((self._open[-1], self._mark, now))
-        if push is None:
-            self._open.pop()
-        else:
-            self._open.append(push)
-        self._mark = now
-        if not self._open and not isinstance(now, torch.cuda.Event):
-            self._resolve()
+        if self._watch.open:
+            self._add(self._watch.open[-1], self._watch.mark, now)
+        self._watch.mark = now
 
-    def _resolve(self) -> None:
-        for name, start, end in self._segments:
-            self._seconds[name] += _elapsed(start, end)
-        self._segments.clear()
+    def _add(self, name: str, start: Any, end: Any) -> None:
+        with self._lock:
+            if isinstance(start, float):
+                self._seconds[name] += _elapsed(start, end)
+            else:
+                self._segments.append((name, start, end))
 
 
 def _now() -> Any:

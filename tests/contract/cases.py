@@ -1,0 +1,107 @@
+"""The matrix of the contract tests: strategies x encoders, and what every pair runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tokenprune
+from tests import models
+
+KEEP = 14
+
+ENCODER_STAGES: dict[str, dict[str, Any]] = {
+    "evoprune": {"strategy": "evoprune"},
+    "evoprune-keys": {"strategy": "evoprune", "params": {"metric": "keys", "partition": "all"}},
+    "evoprune-bare": {"strategy": "evoprune", "params": {"proportional_attention": False}},
+    "tome": {"strategy": "tome"},
+    "tome-bare": {"strategy": "tome", "params": {"proportional_attention": False}},
+    "fopru": {"strategy": "fopru"},
+    "ipcv": {"strategy": "ipcv", "layer": 2, "params": {"stabilise": 1}},
+    "random": {"strategy": "random"},
+    "uniform": {"strategy": "uniform"},
+}
+MERGING = ("evoprune", "evoprune-keys", "evoprune-bare", "tome", "tome-bare")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder of the matrix: how to build it, call it and read its token states."""
+
+    build: Callable[..., Any]
+    inputs: Callable[[int], dict[str, Tensor]]
+    eager: bool = True
+
+    def run(self, model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Every tensor that the plain model's user can see."""
+        with torch.inference_mode():
+            if "pixel_values" not in inputs:
+                return {"logits": model(inputs["x"]), "tokens": model.forward_features(inputs["x"])}
+            vision = getattr(model, "get_image_features", None)
+            output = vision(**inputs) if vision is not None else model(**inputs)
+        return {name: value for name, value in output.items() if isinstance(value, Tensor)}
+
+
+def _pixels(batch: int) -> dict[str, Tensor]:
+    return {"pixel_values": models.pixels(batch)}
+
+
+def _x(batch: int) -> dict[str, Tensor]:
+    return {"x": models.pixels(batch)}
+
+
+ENCODERS: dict[str, Encoder] = {
+    "clip-vision": Encoder(models.clip_vision, _pixels),
+    "clip-projected": Encoder(partial(models.clip_vision, projected=True), _pixels),
+    "clip": Encoder(models.clip, _pixels),
+    "siglip-vision": Encoder(models.siglip_vision, _pixels),
+    "siglip": Encoder(models.siglip, _pixels),
+    "siglip2-vision": Encoder(models.siglip2_vision, models.siglip2_inputs),
+    "timm-vit": Encoder(models.timm_vit, _x, eager=False),
+    "timm-average": Encoder(
+        partial(models.timm_vit, global_pool="avg", class_token=False), _x, eager=False
+    ),
+    "timm-map": Encoder(
+        partial(models.timm_vit, global_pool="map", class_token=False), _x, eager=False
+    ),
+    "timm-registers": Encoder(
+        partial(models.timm_vit, reg_tokens=4, init_values=0.1, qk_norm=True), _x, eager=False
+    ),
+    "timm-distilled": Encoder(models.timm_distilled, _x, eager=False),
+}
+
+MATRIX = [
+    pytest.param(ENCODER_STAGES[strategy], encoder, id=f"{strategy}-{name}")
+    for strategy in ENCODER_STAGES
+    for name, encoder in ENCODERS.items()
+]
+
+
+def plan(stage: dict[str, Any], keep: float = KEEP, **more: Any) -> dict[str, Any]:
+    """A plan of one encoder stage."""
+    return {"schema_version": 1, "stages": [{"at": "encoder", "keep": keep, **stage}], **more}
+
+
+def attached(model: nn.Module, stage: dict[str, Any], **more: Any) -> tokenprune.Attachment:
+    """The model with a plan of one encoder stage."""
+    return tokenprune.attach(model, plan(stage, **more))
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    """Whether two outputs are bit-identical."""
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def footprint(model: nn.Module) -> dict[str, Any]:
+    """Everything on a model that an attachment could leave something in."""
+    found = {}
+    for name, module in model.named_modules():
+        hooks = sum(len(getattr(module, kind)) for kind in vars(module) if kind.endswith("_hooks"))
+        found[name] = (frozenset(vars(module)), hooks, frozenset(dict(module.named_buffers())))
+    return found
