@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import pytest
+from hypothesis import settings
 from pydantic import Field
 
 from tokenprune.hookspecs import hookimpl
@@ -11,6 +12,10 @@ from tokenprune.plugins import register_plugin
 from tokenprune.reduction import Reduction
 from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.tokens import STAGES, Stage, Tokens
+
+# a busy machine is no failure
+settings.register_profile("unhurried", deadline=None, max_examples=60)
+settings.load_profile("unhurried")
 
 
 class Inner(StrategyParams):

@@ -1,0 +1,62 @@
+"""Write the pages of the documentation that come from the code, or check that they are fresh.
+
+python docs/generate.py                          write all
+python docs/generate.py plan-reference --check   exit 1 if the page is stale
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from generators.plan_reference import plan_reference
+
+FOLDER = Path(__file__).parent
+PAGES: dict[str, tuple[str, Callable[[], str]]] = {
+    "plan-reference": ("plan-reference.md", plan_reference),
+}
+
+
+def main(arguments: Sequence[str] | None = None, folder: Path = FOLDER) -> int:
+    """Write or check; the number of stale pages is the exit code.
+
+    Args:
+        arguments: the command line; that of the process by default.
+        folder: where the pages lie.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of: {', '.join(PAGES)}")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if stale")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.pages if name not in PAGES]
+    if unknown:
+        parser.error(f"there is no page '{unknown[0]}'; known: {', '.join(PAGES)}")
+    return sum(_page(name, folder, options.check) for name in options.pages or PAGES)
+
+
+def _page(name: str, folder: Path, check: bool) -> bool:
+    file, build = PAGES[name]
+    path, text = folder / file, build()
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    if not check:
+        path.write_text(text, encoding="utf-8")
+        print(f"{path}: {'unchanged' if text == before else 'written'}")
+        return False
+    if text == before:
+        return False
+    changes = difflib.unified_diff(before.splitlines(), text.splitlines(), "file", "code", n=0)
+    print(f"{path} is stale; run: python docs/generate.py {name}", file=sys.stderr)
+    print("\n".join([*changes][:20]), file=sys.stderr)
+    return True
+
+
+if __name__ == "__main__":
+    # what happens to be installed beside tokenprune doesn't belong on the pages
+    os.environ["TOKENPRUNE_PLUGINS"] = "tokenprune"
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""The plan file reference, from the plan models and the strategies that are registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from tokenprune.plan import Average, Plan, ScheduleSpec, StagePlan
+from tokenprune.plugins import host
+from tokenprune.strategy import PruningStrategy
+
+INTRO = """\
+# Plan files
+
+<!-- written by docs/generate.py from the code; edit the models instead -->
+
+A plan says which visual tokens are removed where. It is a YAML file, a mapping in Python, or a
+`tokenprune.Plan`; `tokenprune validate PLAN` checks one and `tokenprune schema` prints the JSON
+Schema for editors. Keys that don't exist are errors which name the nearest right one.
+
+```yaml
+schema_version: 1
+stages:
+  - at: encoder
+    strategy: evoprune
+    keep: 128
+    schedule: skip
+    params: {critical_token_ratio: 0.25}
+  - at: decoder
+    strategy: fastv
+    layer: 2
+    keep: 0.5
+```
+
+More of them lie in `examples/plans`.
+"""
+FILES = """\
+## Extending and overriding
+
+`extends: other.yaml`, in a file, starts from another file, relative to this one. Mappings are
+merged key by key, lists (`stages` too) are replaced. Plans that extend each other in a circle are
+refused. Dotted overrides come last:
+
+```python
+tokenprune.load_plan("plan.yaml", overrides=["stages.0.keep=64", "stages.0.params.tau=0.5"])
+```
+
+`tokenprune.dump_plan(plan)` writes a plan without its defaults; loading that gives the same plan.
+"""
+BUDGETS = """\
+## Budgets
+
+`keep` is what leaves a stage, per image.
+
+| form | meaning |
+| --- | --- |
+| `128` | tokens; more than arrive is an error that names the nearest feasible number |
+| `0.25` | ratio r in (0, 1] of the N tokens that arrive *at this stage*: floor(r N), at least 1 |
+| `{average: 192}` | `decoder` only: the mean over all layers of the LLM, see below |
+
+Note that `1` is one token and `1.0` is all of them.
+
+**Average budgets.** With one stage before layer K of L, K layers see all N tokens and the others
+k: the solver takes the largest k with (K N + (L - K) k) / L not above the average. So FastV's
+"50 % at layer 2" of 576 tokens and 32 layers is an average of 306, and an average of 171 keeps 144.
+Several stages with an average share one budget, and each keeps the same ratio of what arrives (our
+choice); stages with a fixed budget come before them. An average that no k reaches is refused with
+the nearest one.
+"""
+SCHEDULES = """\
+## Schedules
+
+An `encoder` stage spreads its removals over the blocks of `layers`. They always sum to what has to
+go, exactly.
+
+| `schedule` | blocks that act | removals |
+| --- | --- | --- |
+| `mean` | all | the same in each |
+| `skip` | the first, third, fifth, ... (parity: ours) | the same in each |
+| `first`, `{name: first, blocks: N}` | the first N; half of them by default | the same in each |
+| `last`, `{name: last, blocks: N}` | the last N; half of them by default | the same in each |
+| `increasing`, `{name: increasing, power: a}` | all | proportional to l^a, l = 1..L (form: ours) |
+| `decreasing`, `{name: decreasing, power: a}` | all | the same, reversed |
+| `[0, 20, 0, 20]` | those listed, one number a block | as listed |
+
+The names and the defaults `a = 1` and half of the blocks are EvoPrune's (arXiv 2603.03681,
+appendix A).
+
+Strategies that merge by bipartite matching remove at most half of the tokens of a block, so a
+constant number doesn't always arrive. The solver then takes the *capped constant*: the smallest
+number c such that removing min(c, half of the tokens, what is still too much) in every block ends
+at the target (ours; equal to the constant where that is feasible, the remainder coming off the last
+block). `increasing` and `decreasing` move what a block can't take to later blocks and, where these
+are full, to earlier ones. A target that even halving everywhere doesn't reach is refused with the
+nearest feasible one.
+"""
+
+
+def plan_reference() -> str:
+    """The page, in Markdown."""
+    parts = [
+        INTRO,
+        "## Keys of a plan\n",
+        _table(Plan),
+        "## Keys of a stage\n",
+        _table(StagePlan),
+        BUDGETS,
+        _table(Average),
+        SCHEDULES,
+        _table(ScheduleSpec),
+        FILES,
+        "## Parameters of the strategies\n",
+        "What may stand under `params`. Defaults marked * are ours and not the paper's.\n",
+        *(
+            part
+            for _, strategy in sorted(host().strategies.items())
+            for part in _strategy(strategy)
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def _table(model: type[BaseModel]) -> str:
+    schema = Plan.model_json_schema()
+    definition = schema if model is Plan else schema["$defs"][model.__name__]
+    rows = [
+        _row(f"`{name}`", kind, default, text)
+        for name, kind, default, text in _fields(definition, schema["$defs"])
+        if name != "extends"
+    ]
+    return "\n".join([*_HEAD, *rows, ""])
+
+
+_HEAD = ("| key | type | default | meaning |", "| --- | --- | --- | --- |")
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _fields(
+    definition: dict[str, Any], known: dict[str, Any]
+) -> Iterator[tuple[str, str, str, str]]:
+    for name, field in definition.get("properties", {}).items():
+        required = name in definition.get("required", ())
+        default = "required" if required else f"`{_plain(field.get('default'))}`"
+        if not required and "default" not in field:
+            default = ""
+        yield name, _kind(field, known), default, field.get("description", "")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    return str(value)
+
+
+def _kind(field: dict[str, Any], known: dict[str, Any]) -> str:
+    options = field.get("anyOf") or field.get("oneOf")
+    if options:
+        kinds = [_kind(option, known) for option in options]
+        return " or ".join(dict.fromkeys(kind for kind in kinds if kind != "null"))
+    if "$ref" in field:
+        return _kind(known.get(field["$ref"].rpartition("/")[2], {"type": "mapping"}), known)
+    if "enum" in field:
+        return ", ".join(f"`{_plain(value)}`" for value in field["enum"])
+    if "const" in field:
+        return f"`{_plain(field['const'])}`"
+    kind = {"object": "mapping", "array": "list"}.get(field.get("type", ""), field.get("type", ""))
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field]
+    return " ".join([kind or "any", ", ".join(bounds)]).strip()
+
+
+def _strategy(strategy: type[PruningStrategy[Any]]) -> Iterator[str]:
+    yield f"### {strategy.name}\n"
+    yield f"{strategy.summary}\n"
+    yield f"At: {', '.join(f'`{stage}`' for stage in strategy.stages)}. {_home(strategy)}\n"
+    schema = strategy.Params.model_json_schema()
+    fields = list(_fields(schema, schema.get("$defs", {})))
+    if not fields:
+        yield "No parameters.\n"
+        return
+    rows = [
+        _row(f"`{name}`", kind, default + (" *" if name in strategy.ours else ""), text)
+        for name, kind, default, text in fields
+    ]
+    yield "\n".join([*_HEAD, *rows, ""])
+
+
+def _home(strategy: type[PruningStrategy[Any]]) -> str:
+    said = []
+    if "encoder" in strategy.stages and strategy.spreads:
+        said.append(f"Default schedule: `{strategy.default_schedule}`.")
+    if strategy.default_layer is not None:
+        said.append(f"Default layer: {strategy.default_layer}.")
+    return " ".join(said)

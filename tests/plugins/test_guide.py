@@ -1,0 +1,73 @@
+"""The code on the page "Writing a strategy" runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tokenprune
+from tokenprune.plugins import register_plugin
+from tokenprune.tokens import grid_positions
+
+PAGE = Path(__file__).parents[2] / "docs" / "writing-a-strategy.md"
+
+
+class Module:
+    """The page's classes and hook, as a module would hold them."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self.__dict__.update(names)
+
+
+@pytest.fixture(scope="module")
+def names() -> dict[str, Any]:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    found: dict[str, Any] = {
+        "__name__": "page",
+        **{k: getattr(tokenprune, k) for k in tokenprune.__all__},
+    }
+    whole = [block for block in blocks if not block.startswith("    ")]
+    for block in whole[:-1]:  # the last one uses the plugin and is tried below
+        exec(block, found)
+    assert "register_plugin" in whole[-1]
+    return found
+
+
+def tokens() -> tokenprune.Tokens:
+    torch.manual_seed(0)
+    index = torch.arange(12).expand(2, -1)
+    return tokenprune.Tokens(
+        hidden=torch.randn(2, 12, 6),
+        size=torch.ones(2, 12),
+        index=index,
+        position=grid_positions((1, 3, 4), index),
+        grid=(1, 3, 4),
+        site=tokenprune.Site("encoder", 2, 6),
+    )
+
+
+def test_the_score_strategy(names: dict[str, Any]) -> None:
+    reduction = names["FeatureNorm"].from_params(order=1).reduce(tokens(), tokenprune.Budget(12, 5))
+    best = tokens().hidden.abs().sum(-1).topk(5).indices.sort().values
+    assert torch.equal(reduction.anchor, best)
+
+
+def test_the_merging_strategy(names: dict[str, Any]) -> None:
+    given = tokens()
+    for keep in (12, 5, 1):
+        reduction = (
+            names["FarthestFromMean"].from_params().reduce(given, tokenprune.Budget(12, keep))
+        )
+        merged, sizes = reduction.apply(given.hidden, given.size), reduction.sizes(given.size)
+        assert merged.shape == (2, keep, 6)
+        torch.testing.assert_close((merged * sizes[..., None]).sum(1), given.hidden.sum(1))
+
+
+def test_registering_without_installing(names: dict[str, Any]) -> None:
+    with register_plugin(Module({"register_strategies": names["register_strategies"]}), "mine"):
+        stage = {"at": "pre_llm", "strategy": "feature_norm", "keep": 64}
+        assert tokenprune.load_plan({"stages": [stage]}).stages[0].strategy == "feature_norm"
