@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenprune.errors import PlanError, UnknownNameError
 from tokenprune.plan import Plan, load_plan
 from tokenprune.plan.model import StagePlan
+from tokenprune.plan.read import parse
 from tokenprune.registry import build_strategy, strategy_class
 
 STAGE: dict[str, Any] = {"at": "encoder", "strategy": "toy_merge", "keep": 128}
@@ -163,6 +166,9 @@ def test_several_problems_are_all_told_misspelt_keys_first() -> None:
         ("seed: !!python/object:os.system 1\n", "line 1, column 7", "malformed YAML"),
         ("? [a, b]\n: 1\n", "line 1", "malformed YAML"),
         ("a: \x00\n", "", "malformed YAML"),
+        ("name: 2020-13-45\n", "", "malformed YAML"),
+        ("seed: !!int x\n", "", "malformed YAML"),
+        ("seed: !!map 3\n", "line 1, column 7", "malformed YAML"),
         ("- 1\n", "", "this is a list"),
         ("", "", "this is nothing"),
         ("just words\n", "", "this is a str"),
@@ -176,6 +182,48 @@ def test_malformed_files(tmp_path: Path, text: str, place: str, message: str) ->
     assert str(path) in caught.value.where
     assert place in caught.value.where
     assert message in caught.value.message
+
+
+def test_anchors_and_merge_keys_are_yaml_too(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "stages:\n"
+        "  - &one {at: decoder, strategy: toy_any, layer: 2, keep: 0.5}\n"
+        "  - {<<: *one, layer: 4}\n"
+    )
+    assert [stage.layer for stage in load_plan(path).stages] == [2, 4]
+    path.write_text("stages: &again [*again]\n")
+    with pytest.raises(PlanError, match=r"stages\.0"):
+        load_plan(path)
+
+
+yaml_like = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["stages", "at", "keep", "strategy", "schedule", "params", "x"]), inner
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+@given(stage=st.dictionaries(st.sampled_from([*StagePlan.model_fields, "kep"]), yaml_like))
+def test_nothing_but_plan_errors_comes_out(stage: dict[str, Any]) -> None:
+    for source in (stage, {"stages": stage}, {"stages": [{**STAGE, **stage}]}):
+        try:
+            load_plan(source)
+        except PlanError as error:
+            assert str(error)  # noqa: PT017  an error is as welcome as a plan
+
+
+@given(text=st.text(alphabet="a:-[]{}&*!?|>%@`'\"#,\n\t 01", max_size=40))
+def test_no_text_breaks_the_reader(text: str) -> None:
+    try:
+        parse(text, "here")
+    except PlanError as error:
+        assert error.where.startswith("here")  # noqa: PT017
 
 
 def test_errors_name_the_files_that_a_plan_is_made_of(tmp_path: Path) -> None:
