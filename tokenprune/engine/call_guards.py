@@ -71,7 +71,8 @@ def check_forward(
             where="inputs_embeds",
             remedy="Pass input_ids with image placeholders, and pixel_values.",
         )
-    if not known and (arguments.get("mm_encoder_outputs") or {}).get("image") is not None:
+    encoded = (arguments.get("mm_encoder_outputs") or {}).get("image") is not None
+    if encoded and not known:
         raise UnsupportedCallError(
             "features that were encoded before this call don't say which tokens are left.",
             where="mm_encoder_outputs",
@@ -83,6 +84,22 @@ def check_forward(
             where="output_attentions",
             remedy="Call without it, or detach the plan.",
         )
+    check_features(spec, arguments)
+    pictured = encoded or arguments.get("pixel_values") is not None
+    if has_placeholders and pictured and cached_length(arguments.get("past_key_values")):
+        raise UnsupportedCallError(
+            "images behind an existing KV cache can't be pruned.",
+            where="past_key_values",
+            remedy="Pass the whole conversation without past_key_values.",
+        )
+
+
+def check_features(spec: MllmSpec, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that choose other features than those of the config.
+
+    Raises:
+        UnsupportedCallError: naming the argument.
+    """
     for name, value in spec.fixed.items():
         given = arguments.get(name)
         if given is not None and given != value:
@@ -91,12 +108,6 @@ def check_forward(
                 where=name,
                 remedy=f"Use {value!r}, or change the model's config before attaching.",
             )
-    if has_placeholders and cached_length(arguments.get("past_key_values")):
-        raise UnsupportedCallError(
-            "images behind an existing KV cache can't be pruned.",
-            where="past_key_values",
-            remedy="Pass the whole conversation without past_key_values.",
-        )
 
 
 def check_language(spec: MllmSpec, length: int, mask: Any) -> None:

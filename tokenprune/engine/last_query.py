@@ -22,7 +22,8 @@ def last_query_attention(query: Tensor, key: Tensor, column: Tensor, valid: Tens
     logits = row @ key.float().transpose(-1, -2) * width**-0.5
     seen = valid & (torch.arange(count, device=query.device) <= column[:, None])
     logits = logits.masked_fill(~seen[:, None, None, :], float("-inf"))
-    return logits.softmax(dim=-1).mean(dim=(1, 2))
+    attention: Tensor = logits.softmax(dim=-1).mean(dim=(1, 2))
+    return attention
 
 
 def query_places(valid: Tensor, visual: Tensor, labels: Tensor | None) -> Tensor:

@@ -98,7 +98,7 @@ class Flow:
         if cut is None:
             return {**kwargs, "position_ids": None} if self.layout.shortened else dict(kwargs)
         level = cut.level
-        rotary, position = kwargs["position_embeddings"], kwargs.get("position_ids")
+        rotary, position = kwargs["position_embeddings"], kwargs["position_ids"]
         if self.mode == "continue":
             columns, valid = self._with_tail(level, hidden.shape[1])
             if self.compact:

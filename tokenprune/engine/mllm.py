@@ -15,7 +15,12 @@ from torch import Tensor
 
 from tokenprune.adapter import MllmAdapter
 from tokenprune.engine.call import CallState, calling, current
-from tokenprune.engine.call_guards import check_forward, check_generate, check_training
+from tokenprune.engine.call_guards import (
+    check_features,
+    check_forward,
+    check_generate,
+    check_training,
+)
 from tokenprune.engine.choosing import choose_encoder
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.language import LanguageRunner
@@ -75,6 +80,7 @@ class MllmRunner:
         if self.owner.stages:
             configs = (kwargs.get("generation_config"), self.owner.model.generation_config)
             check_generate(kwargs, configs)
+            check_features(self.spec, kwargs)
         with calling(self.owner) as call:
             _state(call)
             return original(*args, **kwargs)

@@ -1,0 +1,53 @@
+"""The names inside transformers that the LLaVA adapter relies on."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from tests.mllm.helpers import model
+from tokenprune_adapters import _compat_mllm as compat
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "mistral"])
+def test_parts_are_where_they_are_read(kind: str) -> None:
+    of = model(kind)
+    language = compat.language_model(of)
+    assert compat.core(of) is of.model
+    assert compat.projector(of) is of.model.multi_modal_projector
+    assert compat.tower(of) is of.model.vision_tower
+    assert compat.tower_depth(of) == 4
+    assert compat.placeholder_id(of) == 5
+    assert len(compat.decoder_layers(of)) == language.config.num_hidden_layers
+    assert callable(language.rotary_emb)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "mistral"])
+def test_signatures_are_those_relied_on(kind: str) -> None:
+    of = model(kind)
+    core = inspect.signature(compat.core(of).forward).parameters
+    assert {"input_ids", "pixel_values", "attention_mask", "past_key_values"} <= set(core)
+    language = inspect.signature(compat.language_model(of).forward).parameters
+    named = {"inputs_embeds", "attention_mask", "position_ids", "past_key_values"}
+    assert named <= set(language)
+    for layer in compat.decoder_layers(of):
+        taken = inspect.signature(layer.forward).parameters
+        assert next(iter(taken)) == "hidden_states"
+        assert {"attention_mask", "position_ids", "position_embeddings"} <= set(taken)
+        attention = layer.self_attn
+        assert attention.q_proj.in_features == attention.k_proj.in_features
+        assert attention.head_dim > 0
+        assert attention.scaling > 0
+
+
+def test_flash_attention_is_told_by_its_name() -> None:
+    of = model()
+    assert not compat.takes_padding_masks(of)
+    config = compat.language_model(of).config
+    before = config._attn_implementation
+    try:
+        config._attn_implementation_internal = "flash_attention_2"
+        assert compat.takes_padding_masks(of)
+    finally:
+        config._attn_implementation_internal = before

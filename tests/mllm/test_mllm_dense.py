@@ -1,0 +1,94 @@
+"""Without pruning the model is bit for bit the plain one; after detach nothing is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import tokenprune
+from tests.mllm.helpers import (
+    COMBINATIONS,
+    LONG,
+    SHORT,
+    TEXT,
+    drawn,
+    fastv,
+    greedy,
+    inputs,
+    logits,
+    model,
+    plan,
+    tome,
+)
+
+KEEP_ALL = {
+    "dense": plan(),
+    "encoder": plan(tome(36)),
+    "pre_llm": plan(drawn(36)),
+    "ratio": plan({**drawn(), "keep": 1.0}),
+    "decoder": plan(fastv(2, 1.0)),
+    "all": plan(tome(36), drawn(36), fastv(1, 36), fastv(3, 1.0), positions="compact"),
+}
+
+
+@pytest.mark.parametrize("name", KEEP_ALL)
+@pytest.mark.parametrize("kind", ["clip", "siglip", "mistral"])
+def test_keep_all_is_bit_exact(kind: str, name: str) -> None:
+    of, call = model(kind), inputs(SHORT, LONG, TEXT)
+    want, tokens = logits(of, call), greedy(of, call)
+    with tokenprune.attach(of, KEEP_ALL[name]):
+        assert torch.equal(logits(of, call), want)
+        assert torch.equal(greedy(of, call), tokens)
+        assert torch.equal(greedy(of, call, num_beams=2), greedy(of, call, num_beams=2))
+
+
+def fingerprint(of: Any) -> dict[str, Any]:
+    """Everything that hangs on the modules of a model, by name."""
+    found: dict[str, Any] = {}
+    for name, module in of.named_modules():
+        found[name] = {key: id(value) for key, value in vars(module).items()}
+        found[f"{name} hooks"] = len(module._forward_hooks), len(module._forward_pre_hooks)
+    return found
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_detach_leaves_nothing(name: str) -> None:
+    of, call = model(), inputs(SHORT, LONG)
+    want, tokens, before = logits(of, call), greedy(of, call), fingerprint(of)
+    with tokenprune.attach(of, COMBINATIONS[name]):
+        pruned = logits(of, call)
+        greedy(of, call)
+    assert not torch.equal(pruned, want)
+    assert fingerprint(of) == before
+    assert torch.equal(logits(of, call), want)
+    assert torch.equal(greedy(of, call), tokens)
+
+
+def test_two_models_carry_different_plans() -> None:
+    one, two, call = model("clip"), model("siglip"), inputs(SHORT)
+    with tokenprune.attach(one, COMBINATIONS["pre_llm"]):
+        alone = logits(one, call)
+    with tokenprune.attach(two, COMBINATIONS["decoder"]):
+        other = logits(two, call)
+        with tokenprune.attach(one, COMBINATIONS["pre_llm"]):
+            assert torch.equal(logits(one, call), alone)
+            assert torch.equal(logits(two, call), other)
+
+
+def test_measured_counts_and_times() -> None:
+    of, call = model(), inputs(SHORT, LONG)
+    with tokenprune.attach(of, COMBINATIONS["all"]) as handle:
+        greedy(of, call)
+        report = handle.report()
+    assert report.images == 3
+    assert report.tokens["patches"] == 36
+    assert report.tokens["encoder"] == 18
+    assert report.tokens["pre_llm"] == report.tokens["llm"] == 9
+    assert report.tokens["decoder[2]"] == 4
+    assert report.tokens["llm_average"] == 6.5
+    assert all(seconds > 0 for seconds in report.seconds.values())
+    assert [image.kept for image in handle.trace.images] == [4, 4, 4] or sum(
+        image.kept for image in handle.trace.images
+    ) == 12
