@@ -11,14 +11,24 @@ from tokenprune.compare.pictures import (
     spread,
 )
 from tokenprune.errors import DataError
+from tokenprune.reference import TYPES
 
 
-def test_questions_are_spread_over_the_whole_set() -> None:
-    some = heldout_questions(40)
-    assert len(some) == 40
-    assert len({question.image_id for question in some}) > 30
-    assert max(question.image_id for question in some) > 400
-    assert all(question.text and question.answer and question.kind for question in some)
+def test_as_many_images_as_can_be_are_asked_about() -> None:
+    some = heldout_questions(60)
+    assert [question.image_id for question in some] == list(range(60))
+    assert {question.kind for question in some} == set(TYPES)
+    assert all(question.text and question.answer for question in some)
+    again = heldout_questions(30)
+    assert [q.text for q in again] == [q.text for q in some[:30]]
+
+
+def test_beyond_the_images_there_are_second_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenprune.reference.heldout.HELDOUT_IMAGES", 5)
+    some = heldout_questions(12)
+    assert [question.image_id for question in some[:10]] == [0, 1, 2, 3, 4] * 2
+    assert len({(question.image_id, question.text) for question in some}) == 12
+    assert len(heldout_questions(None)) > 15
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 10, 11, None])

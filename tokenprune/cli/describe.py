@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tokenprune.errors import TokenpruneError
 from tokenprune.strategy import PruningStrategy
 from tokenprune.tokens import Site
 
@@ -57,8 +58,9 @@ def _signals(kind: type[PruningStrategy[Any]]) -> dict[str, str]:
     """What it asks for at each stage with default parameters."""
     try:
         strategy = kind(kind.Params())
-    except ValueError:
-        return {"all stages": "depends on its required parameters"}
+    except (ValueError, TokenpruneError):
+        # a required parameter, or a checkpoint that only a plan names
+        return {at: "depends on its parameters" for at in kind.stages}
     asked = {at: strategy.signals(Site(at, 2, 12)) for at in kind.stages}
     return {at: ", ".join(map(str, signals)) or "none" for at, signals in asked.items()}
 
@@ -74,9 +76,15 @@ def _params(kind: type[PruningStrategy[Any]]) -> Table:
             escape(_type(about)),
             "required" if field.is_required() else escape(repr(field.default)),
             escape(about.get("description", "")),
-            f"[yellow]ours[/]: {escape(ours)}" if ours else "the paper's",
+            _whose(ours, field.default),
         )
     return table
+
+
+def _whose(ours: str | None, default: object) -> str:
+    if ours:
+        return f"[yellow]ours[/]: {escape(ours)}"
+    return "-" if default is None else "the paper's"
 
 
 def _type(about: dict[str, Any]) -> str:

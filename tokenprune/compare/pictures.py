@@ -19,18 +19,29 @@ T = TypeVar("T")
 FILE_COLUMNS = ("file", "filename", "image", "path")
 LABEL_COLUMNS = ("imagenet_class_index", "class_index", "label", "class", "target")
 
-#: Seed of the split into two halves; not an option, so that both halves stay what they are.
+#: Seed of the drawn samples and of the split into halves; no option, so that they stay the same.
 SPLIT_SEED = 2024
 
 
 def heldout_questions(limit: int | None) -> list[Question]:
-    """The reference model's held-out set, or `limit` questions spread evenly over it."""
-    from tokenprune.reference import heldout_samples
+    """The reference model's held-out set, or `limit` questions about as many images as can be.
 
-    samples = [
-        Question(s.image, s.answer, s.question, s.type, s.image_id) for s in heldout_samples()
-    ]
-    return spread(samples, limit)
+    Questions of one image are correlated, so one question is drawn from each image before any
+    image gives a second one. The draw is fixed.
+    """
+    from tokenprune.reference.heldout import HELDOUT_IMAGES, iter_heldout
+
+    images = HELDOUT_IMAGES if limit is None else min(limit, HELDOUT_IMAGES)
+    about: dict[int, list[Question]] = {}
+    for s in iter_heldout(images):
+        question = Question(s.image, s.answer, s.question, s.type, s.image_id)
+        about.setdefault(s.image_id, []).append(question)
+    ranked = []
+    for image, questions in about.items():
+        random.Random(SPLIT_SEED + image).shuffle(questions)
+        ranked += [(rank, image, question) for rank, question in enumerate(questions)]
+    ranked.sort(key=lambda entry: entry[:2])
+    return [question for _, _, question in ranked[:limit]]
 
 
 def spread(items: Sequence[T], limit: int | None) -> list[T]:

@@ -33,6 +33,8 @@ from tokenprune.plugins import host
 #: Questions of the built-in comparison: what two cores answer with 24 plans in a few minutes.
 QUESTIONS = 300
 
+POSITIONS = ("original", "compact", "both")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -104,6 +106,12 @@ def compare(
 
 def _mllm(loaded: LoadedMllm, settings: Settings) -> tuple[list[Entry], Task, dict[str, Any]]:
     strategies = host().strategies
+    if settings.positions not in POSITIONS:
+        raise DataError(
+            f"there is no choice '{settings.positions}'.",
+            where="--positions",
+            remedy=f"Use {', '.join(POSITIONS)}.",
+        )
     if settings.plans:
         entries = plan_entries(settings.plans, settings.keeps, strategies)
     else:

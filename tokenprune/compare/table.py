@@ -56,7 +56,8 @@ def tables(comparison: Comparison, width: int, *, types: bool = False) -> list[R
 def type_table(comparison: Comparison) -> Table:
     """Accuracy in % by question type."""
     kinds = list(comparison.dense.by_type)
-    table = Table("plan", "keep", title="accuracy by question type, %")
+    title = "accuracy by question type, %"
+    table = Table("plan", "keep", title=title, title_justify="left", min_width=len(title))
     for kind in kinds:
         table.add_column(kind, justify="right")
     for row in (comparison.dense, *comparison.results):

@@ -1,0 +1,247 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tokenprune.cli import app
+from tokenprune.cli.app import spread
+from tokenprune.plugins import host, register_plugin
+
+PLAN = """
+schema_version: 1
+stages:
+  - {at: encoder, strategy: tome, keep: 16}
+"""
+RUN = CliRunner()
+
+
+def run(*args: object) -> tuple[int, str, str]:
+    result = RUN.invoke(app, [str(arg) for arg in args], env={"COLUMNS": "200"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(PLAN)
+    return path
+
+
+def test_help_needs_neither_model_library_nor_engine_run() -> None:
+    code = (
+        "import sys; from tokenprune.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'transformers', 'timm', 'PIL', 'matplotlib'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("compare", "show", "list", "describe", "validate", "schema", "plugins", "doctor"):
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", ["compare", "show", "list", "describe", "validate", "schema"])
+def test_every_help_has_an_example(name: str) -> None:
+    code, out, _ = run(name, "--help")
+    assert code == 0
+    assert f"tokenprune {name}" in out.split("Example")[1]
+
+
+def test_list_shows_every_strategy() -> None:
+    code, out, _ = run("list")
+    assert code == 0
+    assert all(name in out for name in host().strategies)
+    code, out, _ = run("list", "--json")
+    facts = {entry["name"]: entry for entry in json.loads(out)}
+    assert facts.keys() == host().strategies.keys()
+    assert facts["vistog"]["training_free"] is False
+    assert facts["fastv"]["stages"] == ["decoder"]
+
+
+@pytest.mark.parametrize("name", ["evoprune", "fopru", "vistog", "ipcv", "fastv", "tome", "random"])
+def test_describe_shows_parameters_paper_and_whose_default(name: str) -> None:
+    code, out, _ = run("describe", name)
+    assert code == 0
+    kind = host().strategies[name]
+    shown = " ".join(out.split())
+    for field in kind.Params.model_fields.values():
+        assert field.alias is None
+    assert all(parameter in out for parameter in kind.Params.model_fields)
+    assert " ".join(kind.summary.split()) in shown
+    assert kind.stages[0] in out
+    assert ("ours" in out) == bool(kind.ours)
+
+
+def test_validate_prints_the_plan_as_understood(plan: Path) -> None:
+    code, out, err = run("validate", plan, "--set", "stages.0.keep=9", "--set", "seed=4")
+    assert code == 0
+    assert "keep: 9" in out
+    assert "seed: 4" in out
+    assert "valid" in err
+    plan.write_text(out)
+    assert run("validate", plan)[1] == out
+
+
+def test_schema_is_json_with_every_strategy() -> None:
+    code, out, _ = run("schema")
+    schema = json.loads(out)
+    assert code == 0
+    assert set(schema["$defs"]["StagePlan"]["properties"]["strategy"]["enum"]) == set(
+        host().strategies
+    )
+
+
+def test_plugins_and_doctor_list_what_is_installed() -> None:
+    code, out, _ = run("plugins")
+    assert code == 0
+    assert "evoprune" in out
+    assert "No plugin has a problem." in out
+    _, out, _ = run("doctor")
+    assert "torch" in out
+    assert "bipartite_match" in out
+    assert "selection ops on cpu" in out
+
+
+def test_a_broken_plugin_is_named_and_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokenprune.plugins import PluginProblem
+
+    problem = PluginProblem("odd", "odd-package", "can't be imported: ImportError.")
+    monkeypatch.setattr(host(), "problems", [problem])
+    for name in ("plugins", "doctor"):
+        code, out, _ = run(name)
+        assert code == 1
+        assert "plugin 'odd' of 'odd-package'" in out
+
+
+def test_a_plugin_that_raises_is_exit_code_2_and_the_model_still_works(
+    llava_folder: Path, tmp_path: Path
+) -> None:
+    import tokenprune
+    from tokenprune.strategy import PruningStrategy, StrategyParams
+
+    class Broken(PruningStrategy[StrategyParams]):
+        name = "broken"
+        stages = ("pre_llm",)
+
+        def reduce(self, tokens: object, budget: object) -> tokenprune.Reduction:
+            raise RuntimeError("a bug in the plugin")
+
+    class Plugin:
+        @tokenprune.hookimpl
+        def register_strategies(self, register: object) -> None:
+            assert callable(register)
+            register(Broken)
+
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("stages: [{at: pre_llm, strategy: broken, keep: 4}]")
+    out = tmp_path / "c.json"
+    args = ("compare", "--model", llava_folder, "--plans", plan, "--limit", 2, "--out", out)
+    with register_plugin(Plugin(), "broken"):
+        code, _, err = run(*args)
+    assert code == 2
+    assert "broken" in err
+    assert "a bug in the plugin" in err
+    assert not out.exists()
+
+
+def test_show_draws_the_panels(llava_folder: Path, pictures: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "stages:\n"
+        "  - {at: encoder, strategy: tome, keep: 16}\n"
+        "  - {at: pre_llm, strategy: fopru, keep: 0.5}\n"
+        "  - {at: decoder, strategy: fastv, keep: 4, layer: 2}\n"
+    )
+    out = tmp_path / "tokens.png"
+    images = (pictures / "0.png", pictures / "1.png")
+    code, said, _ = run("show", *images, "--plan", plan, "--model", llava_folder, "--out", out)
+    assert code == 0
+    assert "tokens.png" in said
+    with Image.open(out) as sheet:
+        assert sheet.width > 4 * 400
+        assert sheet.height > 2 * 400
+    one = run("show", images[0], "--plan", plan, "--model", llava_folder, "--out", out, "--sites")
+    assert one[0] == 0
+    with Image.open(out) as wider:
+        assert wider.width > sheet.width
+
+
+def test_show_draws_a_classifier(timm_weights: Path, pictures: Path, plan: Path) -> None:
+    out = plan.parent / "tokens.png"
+    code, _, _ = run(
+        *("show", pictures / "0.png", "--plan", plan, "--set", "stages.0.keep=50"),
+        *("--model", "timm:test_vit", "--weights", timm_weights, "--out", out),
+    )
+    assert code == 0
+    assert Image.open(out).width > 2 * 400
+
+
+def test_compare_prints_a_table_and_writes_the_record(llava_folder: Path, plan: Path) -> None:
+    out = plan.parent / "record.json"
+    other = plan.parent / "other.yaml"
+    other.write_text("stages: [{at: pre_llm, strategy: random, keep: 16}]")
+    code, said, _ = run(
+        *("compare", "--plans", plan, other, "--keep", 16, 9, "--model", llava_folder),
+        *("--limit", 2, "--out", out, "--answers", "--by-type"),
+    )
+    assert code == 0
+    rows = json.loads(out.read_text())["results"]
+    assert [(row["name"], row["keep"]) for row in rows] == [
+        ("plan", "16"),
+        ("plan", "9"),
+        ("other", "16"),
+        ("other", "9"),
+    ]
+    assert rows[0]["versus_random"] is not None
+    for word in ("dense", "of dense, %", "agree", "encoder out", "FLOPs", "select", "decode"):
+        assert word in said
+    assert "accuracy by question type" in said
+
+
+def test_compare_of_a_classifier(timm_weights: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    code, said, _ = run(
+        *("compare", "--model", "timm:test_vit", "--weights", timm_weights, "--keep", 50),
+        *("--images", pictures, "--labels", pictures / "labels.csv", "--split", "first"),
+        *("--out", out),
+    )
+    assert code == 0
+    record = json.loads(out.read_text())
+    assert record["kind"] == "classifier"
+    assert record["model"]["name"] == "timm:test_vit"
+    assert record["task"]["samples"] == 3
+    assert "patches left" in said
+
+
+def test_a_failed_expectation_is_exit_code_1(
+    llava_folder: Path, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenprune.compare.run.failed_checks", lambda *_: ["counts differ."])
+    out = plan.parent / "record.json"
+    args = ("compare", "--plans", plan, "--model", llava_folder, "--limit", 2, "--out", out)
+    code, said, _ = run(*args)
+    assert code == 1
+    assert "counts differ." in said
+    assert json.loads(out.read_text())["failures"] == ["counts differ."]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("compare --plans a b --keep 1", "compare --plans a --plans b --keep 1"),
+        ("compare --keep 1 2 3", "compare --keep 1 --keep 2 --keep 3"),
+        ("compare --plans a --plans b c", "compare --plans a --plans b --plans c"),
+        ("show x y --plan p", "show x y --plan p"),
+        ("compare --plans=a b", "compare --plans=a b"),
+        ("compare --plans", "compare --plans"),
+        ("", ""),
+    ],
+)
+def test_options_that_take_several_values(given: str, expected: str) -> None:
+    assert spread(given.split()) == expected.split()
