@@ -92,6 +92,7 @@ def encoder_runner(
     later = attachment.stages_at("pre_llm")
     layout = EncoderLayout(encoder_stages, spec.used)
     check_encoder_stages(layout, spec)
+    attachment.notes |= layout.notes
     for stage in (*encoder_stages, *later):
         refuse_signals(stage, spec.signals, spec.used, adapter)
     return EncoderRunner(attachment, adapter, spec, layout, later)

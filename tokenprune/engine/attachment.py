@@ -33,12 +33,14 @@ class Attachment:
         plan: the plan.
         stages: the plan's stages with their strategies.
         meter: seconds and tokens since attaching or `meter.reset()`.
+        notes: what to know about the plan on this model, in plain words.
     """
 
     def __init__(self, model: nn.Module, plan: Plan, stages: list[ResolvedStage]) -> None:
         self.model, self.plan, self.stages = model, plan, stages
         self.meter = Meter()
         self.patches = Patches()
+        self.notes: set[str] = set()
         self._claimed: list[nn.Module] = []
         self._latest = threading.local()
 

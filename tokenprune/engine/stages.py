@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenprune.errors import BudgetError, LayerError, PlanError
+from tokenprune.errors import BudgetError, PlanError
 from tokenprune.plan import Average, StagePlan
-from tokenprune.plan.budget import kept, removals
+from tokenprune.plan.budget import front_loaded, kept, removals
 from tokenprune.strategy import PruningStrategy
 from tokenprune.tokens import Site
 
@@ -63,10 +63,12 @@ class EncoderLayout:
     Attributes:
         stages: the plan's encoder stages, in order.
         used: encoder blocks that feed what is read.
+        notes: what a user should know about the layouts solved so far, in plain words.
     """
 
     stages: Sequence[ResolvedStage]
     used: int
+    notes: set[str] = field(default_factory=set)
     _cache: dict[int, dict[int, EncoderSite]] = field(default_factory=dict)
 
     def sites(self, count: int) -> dict[int, EncoderSite]:
@@ -74,7 +76,7 @@ class EncoderLayout:
 
         Raises:
             BudgetError: a stage's budget can't be reached.
-            LayerError: a stage names a block that isn't there.
+            LayerError: a stage names a block that isn't used.
         """
         if count not in self._cache:
             self._cache[count] = self._solve(count)
@@ -106,29 +108,31 @@ class EncoderLayout:
         return sites
 
     def _spread(self, stage: ResolvedStage, count: int) -> Sequence[int]:
-        keep, plan, strategy = stage.keep(count), stage.plan, stage.strategy
+        plan, strategy = stage.plan, stage.strategy
+        first, last = plan.layers if plan.layers is not None else (0, None)
+        schedule = plan.schedule if plan.schedule is not None else strategy.default_schedule
         layer = plan.layer
         if layer is None and not strategy.spreads:
             layer = strategy.default_layer
         if layer is not None:
-            return self._single(stage, layer, count - keep)
-        if not strategy.spreads:
-            raise PlanError(f"'{strategy.name}' acts at one block.", where=stage.where,
-                            remedy="Name it: layer: 3.")
-        first, last = plan.layers if plan.layers is not None else (0, None)
-        schedule = plan.schedule if plan.schedule is not None else strategy.default_schedule
-        return removals(
-            count, keep, self.used, schedule, first=first, last=last, halves=strategy.halves,
+            first, last, schedule = layer, layer, "mean"
+        elif not strategy.spreads:
+            raise PlanError(
+                f"'{strategy.name}' acts at one block.",
+                where=stage.where,
+                remedy="Name it, for example layer: 3.",
+            )
+        blocks = removals(
+            count,
+            stage.keep(count),
+            self.used,
+            schedule,
+            first=first,
+            last=last,
+            halves=strategy.halves,
             where=stage.where,
         )
-
-    def _single(self, stage: ResolvedStage, layer: int, remove: int) -> Sequence[int]:
-        if not 0 <= layer < self.used:
-            raise LayerError(
-                f"the encoder has no usable block {layer}.",
-                where=f"{stage.where}.layer",
-                remedy=f"Blocks 0 to {self.used - 1} feed the output that is read.",
-            )
-        blocks = [0] * self.used
-        blocks[layer] = remove
+        note = front_loaded(blocks, count)
+        if note:
+            self.notes.add(f"{stage.where}: {note}")
         return blocks
