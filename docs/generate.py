@@ -1,6 +1,6 @@
 """Write the pages of the documentation that come from the code, or check that they are fresh.
 
-python docs/generate.py                          write all
+python docs/generate.py all                      write all
 python docs/generate.py plan-reference --check   exit 1 if the page is stale
 """
 
@@ -13,11 +13,18 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from generators.benchmarks import benchmarks
+from generators.command_line import command_line
 from generators.plan_reference import plan_reference
+from generators.strategies_table import strategies_table
 
 FOLDER = Path(__file__).parent
+ALL = "all"
 PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "plan-reference": ("plan-reference.md", plan_reference),
+    "command-line": ("command-line.md", command_line),
+    "strategies-table": ("strategies/index.md", strategies_table),
+    "benchmarks": ("benchmarks.md", benchmarks),
 }
 
 
@@ -31,13 +38,14 @@ def main(arguments: Sequence[str] | None = None, folder: Path = FOLDER) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of: {', '.join(PAGES)}")
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"all, or of: {', '.join(PAGES)}")
     parser.add_argument("--check", action="store_true", help="write nothing, fail if stale")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.pages if name not in PAGES]
+    pages = [name for name in options.pages if name != ALL] or [*PAGES]
+    unknown = [name for name in pages if name not in PAGES]
     if unknown:
-        parser.error(f"there is no page '{unknown[0]}'; known: {', '.join(PAGES)}")
-    return sum(_page(name, folder, options.check) for name in options.pages or PAGES)
+        parser.error(f"there is no page '{unknown[0]}'; known: {', '.join((ALL, *PAGES))}")
+    return sum(_page(name, folder, options.check) for name in pages)
 
 
 def _page(name: str, folder: Path, check: bool) -> bool:
@@ -45,6 +53,7 @@ def _page(name: str, folder: Path, check: bool) -> bool:
     path, text = folder / file, build()
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     if not check:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         print(f"{path}: {'unchanged' if text == before else 'written'}")
         return False

@@ -1,0 +1,110 @@
+"""The page of measurements: a table for every record, a command for every missing one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from generators.markdown import MARK
+from generators.records import comparison, defaults, encoders, environment, ops, reference_model
+
+RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
+Data = dict[str, Any]
+
+INTRO = """\
+# Benchmarks
+
+{mark}
+Every number on this page comes from a record in `benchmarks/records`, written by the command that
+stands beside it. Ratios are taken within one run, dense and pruned in turn, because machines and
+their load differ. Nothing here is a number reported by a paper.
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One record: its file, a heading, what it measures, how it is made and how it is shown."""
+
+    file: str
+    title: str
+    about: str
+    command: str
+    show: Callable[[Data], str]
+
+
+SECTIONS = (
+    Section(
+        "comparison.json",
+        "Strategies on the reference model",
+        "Every training-free strategy with its defaults on the bundled model, at three budgets, "
+        "against the dense model on the same held-out questions.",
+        "tokenprune compare --out benchmarks/records/comparison.json",
+        comparison,
+    ),
+    Section(
+        "pictures.json",
+        "A pretrained encoder on photographs",
+        "Strategies that can stand inside an encoder, on a ViT-Tiny/16 trained on ImageNet and on "
+        "photographs that are not part of this project. Patches are removed inside the encoder, "
+        "and its class token answers.",
+        "tokenprune compare --model timm:vit_tiny_patch16_224 --weights FILE --images DIR "
+        "--labels CSV --out benchmarks/records/pictures.json",
+        comparison,
+    ),
+    Section(
+        "defaults.json",
+        "How EvoPrune's defaults were chosen",
+        "What the paper leaves open, one change at a time, on the same encoder and photographs. "
+        "Choices were made on one half of the pictures; the other half is reported. Top-1 "
+        "accuracy in %, on the reported half; in brackets that of the half used for choosing.",
+        "python -m benchmarks.defaults --images DIR --labels CSV --weights FILE",
+        defaults,
+    ),
+    Section(
+        "encoders.json",
+        "Encoder time",
+        "One encoder pass, dense against pruned, with random weights. The FLOPs ratio is what "
+        "could be gained at the dense run's speed, selection included in the count; *achieved* is "
+        "the measured speed-up over it.",
+        "python -m benchmarks.encoders --out benchmarks/records/encoders.json",
+        encoders,
+    ),
+    Section(
+        "ops.json",
+        "Selection operations",
+        "Median time of each operation: plain torch against the Triton kernel, which needs a CUDA "
+        "device.",
+        "python -m benchmarks.ops --out benchmarks/records/ops.json",
+        ops,
+    ),
+    Section(
+        "reference_model.json",
+        "The reference model itself",
+        "Accuracy of the bundled model by question type, and how well it bears missing tokens. "
+        "Its model card, `tokenprune/reference/weights/README.md`, says how it was trained and "
+        "what it is not good for.",
+        "python -m training.reference_model.evaluate",
+        reference_model,
+    ),
+)
+
+
+def benchmarks(folder: Path = RECORDS) -> str:
+    """The page, in Markdown.
+
+    Args:
+        folder: where the records lie.
+    """
+    parts = [INTRO.format(mark=MARK.format(source="benchmarks/records"))]
+    return "\n".join([*parts, *(_section(section, folder / section.file) for section in SECTIONS)])
+
+
+def _section(section: Section, path: Path) -> str:
+    head = f"## {section.title}\n\n{section.about}\n\n```sh\n{section.command}\n```\n"
+    if not path.exists():
+        return f"{head}\nNot recorded yet: the command above makes `{section.file}`.\n"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return f"{head}\n{environment(record)}\n\n{section.show(record)}"

@@ -1,0 +1,95 @@
+"""The page of the command line, from the program itself."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.text import Text
+
+from generators.markdown import MARK, table
+from tokenprune.cli.app import app
+
+INTRO = """\
+# Command line
+
+{mark}
+`tokenprune --help` and `tokenprune COMMAND --help` print this page's content. Exit codes, for
+scripts: **0** all is well, **1** something that must hold doesn't (a plugin is broken, a measured
+count isn't the plan's), **2** bad input, with a message that names place and remedy and no
+traceback.
+
+An option that can be given several times may also be followed by several values in `compare`:
+`--keep 64 16` is `--keep 64 --keep 16`.
+"""
+KINDS = {str: "text", int: "integer", float: "number", Path: "path", bool: "flag"}
+
+
+def command_line() -> str:
+    """The page, in Markdown."""
+    group: Any = typer.main.get_command(app)
+    callbacks = {info.name: info.callback for info in app.registered_commands}
+    mark = MARK.format(source="tokenprune/cli")
+    parts = [
+        part
+        for name, command in group.commands.items()
+        for part in _command(name, command, callbacks[name])
+    ]
+    return "\n".join([INTRO.format(mark=mark), *parts])
+
+
+def _command(name: str, command: Any, callback: Callable[..., Any]) -> Iterator[str]:
+    kinds = typing.get_type_hints(callback)
+    known = [param for param in command.params if param.name in kinds]
+    places = [param for param in known if param.param_type_name == "argument"]
+    options = [param for param in known if param.param_type_name == "option"]
+    words = ["tokenprune", name, *(["[OPTIONS]"] if options else []), *map(_metavar, places)]
+    yield f"## {name}\n"
+    yield f"```sh\n{' '.join(words)}\n```\n"
+    yield f"{command.help}\n"
+    rows = [_row(param, kinds[param.name]) for param in (*places, *options)]
+    if rows:
+        yield table(("option", "type", "default", "meaning"), rows)
+    yield from _examples(command.epilog or "")
+
+
+def _examples(epilog: str) -> Iterator[str]:
+    lines = [line.strip() for line in Text.from_markup(epilog).plain.splitlines()]
+    commands = [line for line in lines if line.startswith("tokenprune ")]
+    said = " ".join(line for line in lines if line and line not in commands)
+    if said:
+        yield f"{said}\n"
+    if commands:
+        yield "\n".join(("```sh", *commands, "```\n"))
+
+
+def _row(param: Any, kind: Any) -> tuple[str, ...]:
+    if param.param_type_name == "argument":
+        name = f"`{_metavar(param)}`"
+    else:
+        name = " / ".join(f"`{text}`" for text in (*param.opts, *param.secondary_opts))
+    shown, several = _kind(kind)
+    default = "required" if param.required else _default(param.default)
+    return name, f"{shown}, several" if several else shown, default, param.help or ""
+
+
+def _metavar(param: Any) -> str:
+    return str(param.metavar or param.name.upper())
+
+
+def _kind(annotation: Any) -> tuple[str, bool]:
+    if isinstance(annotation, types.UnionType):
+        annotation = next(a for a in typing.get_args(annotation) if a is not types.NoneType)
+    if typing.get_origin(annotation) is list:
+        return KINDS[typing.get_args(annotation)[0]], True
+    return KINDS[annotation], False
+
+
+def _default(value: Any) -> str:
+    if value is None or value == []:
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"

@@ -1,0 +1,164 @@
+"""Benchmark records as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from generators.markdown import table
+
+Data = dict[str, Any]
+TIMES = ("encode", "select", "project", "prefill", "decode")
+COUNTS = (("encoder out", "encoder"), ("LLM in", "llm"), ("LLM mean", "llm_average"))
+
+
+def environment(record: Data) -> str:
+    """One line: what the record was made with."""
+    facts = record["environment"]
+    packages = facts.get("packages", {})
+    names = ("torch", "transformers", "timm", "triton")
+    versions = [f"{n} {v}" for n in names if (v := packages.get(n) or facts.get(n))]
+    device = facts.get("accelerator") or facts.get("processor") or facts.get("machine", "CPU")
+    threads = f"{facts['threads']} threads" if "threads" in facts else ""
+    made = record.get("created", "")
+    return "Record: " + ", ".join(part for part in (device, threads, *versions, made) if part) + "."
+
+
+def comparison(record: Data) -> str:
+    """Tables of `tokenprune compare`, a group of rows each."""
+    task, model = record["task"], record["model"]
+    told = (
+        f"{task['samples']} samples of {task['images']} images ({task['name']}), model "
+        f"`{model['name']}` in {model['dtype']} on {model['device']}. *Of dense* is the accuracy "
+        "as a share of the dense model's, with a 95 % paired bootstrap interval over images; "
+        "FLOPs and times are shares of dense, `select` of the whole dense time.\n"
+    )
+    meanings = sorted({(row["name"], row["meaning"]) for row in record["results"]})
+    counted: dict[str, list[str]] = {}
+    for name, meaning in meanings:
+        counted.setdefault(meaning, []).append(f"`{name}`")
+    legend = [f"- keep of {', '.join(names)}: {what}" for what, names in counted.items() if what]
+    parts = [told, *_groups(record), "What the budget counts:\n", *legend, ""]
+    if record["failures"]:
+        parts += ["**Checks that failed:**\n", *(f"- {line}" for line in record["failures"]), ""]
+    return "\n".join(parts)
+
+
+def _groups(record: Data) -> Iterable[str]:
+    rows = record["results"]
+    counts = [pair for pair in COUNTS if any(pair[1] in row["tokens"] for row in rows)]
+    times = [name for name in TIMES if any(row["time"].get(name) is not None for row in rows)]
+    heading = ("plan", "keep", "accuracy", "of dense, %", "agree, %")
+    numbers = (*(title for title, _ in counts), "FLOPs", *times, "total")
+    for group in dict.fromkeys(row["group"] for row in rows):
+        shown = [record["dense"], *(row for row in rows if row["group"] == group)]
+        yield f"### {group.capitalize()}\n"
+        cells = [_compared(row, [key for _, key in counts], times) for row in shown]
+        yield table((*heading, *numbers, "note"), cells)
+
+
+def _compared(row: Data, counts: list[str], times: list[str]) -> list[str]:
+    kept = row["retention"]
+    low, high = (f"{100 * kept[end]:.1f}" for end in ("low", "high"))
+    name = row["name"] if row["positions"] == "original" else f"{row['name']}, {row['positions']}"
+    return [
+        name,
+        row["keep"],
+        f"{100 * row['accuracy']['value']:.1f}",
+        f"{100 * kept['value']:.1f} [{low} {high}]",
+        f"{100 * row['agreement']:.1f}",
+        *(f"{row['tokens'][key]:.4g}" if key in row["tokens"] else "-" for key in counts),
+        f"{row['flops_ratio']:.2f}",
+        *("-" if row["time"].get(key) is None else f"{row['time'][key]:.2f}" for key in times),
+        f"{row['total']['value']:.2f}",
+        "; ".join(row["marks"]),
+    ]
+
+
+def encoders(record: Data) -> str:
+    """The table of `benchmarks/encoders.py`."""
+    heading = (
+        "encoder",
+        "batch",
+        "strategy",
+        "kept",
+        "speed-up",
+        "range",
+        "FLOPs ratio",
+        "achieved",
+        "selection share",
+    )
+    rows = [
+        (
+            row["encoder"],
+            str(row["batch"]),
+            row["strategy"],
+            f"{row['kept']:.0f} of {row['patches']}",
+            f"{row['speedup']:.2f}",
+            "{:.2f} to {:.2f}".format(*row["speedup_range"]),
+            f"{row['flops_ratio']:.2f}",
+            f"{row['achieved']:.2f}",
+            f"{row['select_share']:.1%}",
+        )
+        for row in record["rows"]
+    ]
+    return table(heading, rows, numbers=5)
+
+
+def ops(record: Data) -> str:
+    """The table of `benchmarks/ops.py`, in milliseconds."""
+    rows = [
+        (
+            row["site"],
+            str(row["batch"]),
+            f"`{row['op']}`",
+            row["device"],
+            f"{row['reference'] * 1e3:.3f}",
+            "-" if row["triton"] is None else f"{row['triton'] * 1e3:.3f}",
+            "-" if row["triton"] is None else f"{row['reference'] / row['triton']:.2f}",
+        )
+        for row in record["rows"]
+    ]
+    heading = ("encoder", "batch", "operation", "device", "reference, ms", "Triton, ms", "ratio")
+    return table(heading, rows, numbers=3)
+
+
+def defaults(record: Data) -> str:
+    """The table of `benchmarks/defaults.py`."""
+    rows = record["rows"]
+    keeps = list(next(cells for name, cells in rows.items() if name != "dense"))
+    dense = next(iter(rows["dense"].values()))
+    half = record["pictures"] // 2
+    lines = [
+        f"`{record['model']}`, {record['pictures']} pictures, {half} of them reported. Dense: "
+        f"{_halves(dense)}. The standard error of one accuracy near 80 % on {half} pictures is "
+        f"{100 * (0.16 / half) ** 0.5:.1f} points.\n",
+    ]
+    cells = [
+        (name, *(_halves(found[keep]) if keep in found else "-" for keep in keeps))
+        for name, found in rows.items()
+        if name != "dense"
+    ]
+    return "\n".join([*lines, table(("variant", *keeps), cells, numbers=len(keeps))])
+
+
+def _halves(found: Data) -> str:
+    report, choose = (100 * found[half]["accuracy"] for half in ("report", "choose"))
+    return f"{report:.1f} ({choose:.1f})"
+
+
+def reference_model(record: Data) -> str:
+    """The tables of the model card."""
+    from training.reference_model.card import accuracy_table, selection_table
+
+    held = record["held_out"]
+    return "\n".join(
+        [
+            f"Percent right of the questions about {held['images']} held-out pictures.\n",
+            accuracy_table(record),
+            "\nOver all questions, by who chose the kept tokens after the tower. `random` is the "
+            f"mean of {record['random_draws']} draws, `object-oracle` sees the truth.\n",
+            selection_table(record),
+            "",
+        ]
+    )

@@ -1,0 +1,24 @@
+"""What all tests may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+VARIABLE = "TOKENPRUNE_TEST_DATA"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with `vit_tiny/` and `imagenet_sample/`, which are not part of the project."""
+    named = os.environ.get(VARIABLE)
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    missing = [name for name in ("vit_tiny", "imagenet_sample") if not (folder / name).is_dir()]
+    if missing and named:
+        pytest.fail(f"{VARIABLE} names {folder}, which lacks {' and '.join(missing)}.")
+    if missing:
+        pytest.skip(
+            f"no pictures and weights: {folder} lacks {' and '.join(missing)}; set {VARIABLE}."
+        )
+    return folder
