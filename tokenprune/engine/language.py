@@ -255,8 +255,9 @@ class LanguageRunner:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             call = current(self.owner)
             state = None if call is None else call.mllm
-            flow = state.flow if isinstance(state, MllmState) else None
-            if flow is not None and flow.mode == "first":
+            if not isinstance(state, MllmState) or state.flow is None:
+                return
+            if state.flow.mode == "first":
                 state.projected.setdefault(number, {})[name] = output
 
         return hook

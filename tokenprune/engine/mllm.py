@@ -8,7 +8,8 @@ out again. So prompts, beams, streamers, labels and logits are those of the plai
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -100,7 +101,10 @@ class MllmRunner:
                 marked = prompt is not None and bool((prompt == self.spec.placeholder_id).any())
                 check_forward(self.spec, arguments, marked, known=state.images is not None)
                 state.prompt = prompt if marked else None
-            return original(*args, **kwargs)
+            if not state.prefilled:
+                return original(*args, **kwargs)
+            with _untraced(call):  # without cache the model may encode its images at every step
+                return original(*args, **kwargs)
 
     def _project(self, original: Callable[..., Any], features: Tensor) -> Any:
         call = current(self.owner)
@@ -128,6 +132,15 @@ def _state(call: CallState) -> MllmState:
     if not isinstance(call.mllm, MllmState):
         call.mllm = MllmState()
     return call.mllm
+
+
+@contextmanager
+def _untraced(call: CallState) -> Iterator[None]:
+    """Forget what is traced inside."""
+    grids, records = call.trace.grids, call.trace.records
+    images, reductions = len(grids), len(records)
+    yield
+    del grids[images:], records[reductions:]
 
 
 def _count_llm(call: CallState, images: list[ImageTokens]) -> None:

@@ -90,7 +90,11 @@ def _check_budgets(stages: Sequence[DecoderStage], arrivals: int) -> None:
 
 
 def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
-    """Visual tokens of one image of the default grid at the LLM's input, at most."""
+    """Visual tokens of one image of the default grid at the LLM's input, at most.
+
+    Raises:
+        BudgetError: a pre-LLM stage can't keep what the plan says.
+    """
     frames, height, width = encoder.spec.grid
     count = frames * height * width
     encoder_stages = encoder.layout.stages
@@ -98,6 +102,7 @@ def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
         count = encoder.layout.kept(count)
     for stage in early:
         keep = stage.keep(count)
+        stage.strategy.check(Site("pre_llm", encoder.spec.used, encoder.spec.used), keep)
         count = keep if stage.strategy.static else count
     return count
 
