@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import click
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -29,7 +28,7 @@ class Group(TyperGroup):
         given = sys.argv[1:] if args is None else list(args)
         return super().main(spread(given), *rest, **options)
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run a command; turn `TokenpruneError` into a message."""
         try:
             return super().invoke(ctx)
@@ -46,7 +45,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
 )
 app.command("compare", epilog=compare.EXAMPLES)(compare.command)
 app.command("show", epilog=show.EXAMPLES)(show.command)

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from tokenprune.cli.examples import examples
+
 if TYPE_CHECKING:
     from tokenprune.compare.measure import Progress as Tell
     from tokenprune.plan import Plan
 
-EXAMPLES = (
-    "Examples: `tokenprune compare`, `tokenprune compare --keep 64 16 --limit 600`, "
-    "`tokenprune compare --plans a.yaml b.yaml --model path/to/llava`, "
-    "`tokenprune compare --model timm:vit_tiny_patch16_224 --weights vit.safetensors "
-    "--images photos --labels labels.csv`"
+EXAMPLES = examples(
+    "tokenprune compare",
+    "tokenprune compare --keep 64 16 --limit 600 --by-type",
+    "tokenprune compare --plans a.yaml b.yaml --model path/to/llava",
+    "tokenprune compare --model timm:NAME --weights vit.safetensors --images DIR --labels FILE.csv",
 )
 
 

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tokenprune.cli.examples import examples
 from tokenprune.errors import TokenpruneError
 from tokenprune.strategy import PruningStrategy
 from tokenprune.tokens import Site
 
-EXAMPLES = "Example: `tokenprune describe evoprune`"
+EXAMPLES = examples("tokenprune describe evoprune")
 
 
 def command(
@@ -60,7 +61,7 @@ def _signals(kind: type[PruningStrategy[Any]]) -> dict[str, str]:
         strategy = kind(kind.Params())
     except (ValueError, TokenpruneError):
         # a required parameter, or a checkpoint that only a plan names
-        return {at: "depends on its parameters" for at in kind.stages}
+        return dict.fromkeys(kind.stages, "depends on its parameters")
     asked = {at: strategy.signals(Site(at, 2, 12)) for at in kind.stages}
     return {at: ", ".join(map(str, signals)) or "none" for at, signals in asked.items()}
 

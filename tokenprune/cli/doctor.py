@@ -6,11 +6,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-EXAMPLES = "Example: `tokenprune doctor`; with a problem the exit code is 1."
+from tokenprune.cli.examples import examples
+
+EXAMPLES = examples("tokenprune doctor")
 
 
 def command() -> None:
-    """Show devices, versions, which ops backend runs and why, and problems of plugins."""
+    """Show devices, versions, ops backends and why they run; with a problem the exit code is 1."""
     from tokenprune.cli.plugins import plugin_table, problem_lines
     from tokenprune.plugins import host
 

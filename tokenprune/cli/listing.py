@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tokenprune.cli.examples import examples
 from tokenprune.strategy import PruningStrategy
 
-EXAMPLES = "Examples: `tokenprune list`, `tokenprune list --json | jq '.[].name'`"
+EXAMPLES = examples("tokenprune list", "tokenprune list --json")
 
 
 def command(

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-VALIDATE_EXAMPLES = (
-    "Examples: `tokenprune validate plan.yaml`, "
-    "`tokenprune validate plan.yaml --set stages.0.keep=64`"
+from tokenprune.cli.examples import examples
+
+VALIDATE_EXAMPLES = examples(
+    "tokenprune validate plan.yaml", "tokenprune validate plan.yaml --set stages.0.keep=64"
 )
-SCHEMA_EXAMPLES = "Example: `tokenprune schema > plan.schema.json`"
+SCHEMA_EXAMPLES = examples("tokenprune schema > plan.schema.json")
 
 
 def validate(

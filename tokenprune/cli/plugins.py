@@ -7,11 +7,13 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-EXAMPLES = "Example: `tokenprune plugins`; with a broken plugin the exit code is 1."
+from tokenprune.cli.examples import examples
+
+EXAMPLES = examples("tokenprune plugins")
 
 
 def command() -> None:
-    """List the plugins and their problems."""
+    """List the plugins and their problems; with a problem the exit code is 1."""
     from tokenprune.plugins import host
 
     console = Console()

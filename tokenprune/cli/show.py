@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-EXAMPLES = (
-    "Examples: `tokenprune show photo.jpg --plan plan.yaml --out kept.png`, "
-    "`tokenprune show *.jpg --plan plan.yaml --model timm:vit_tiny_patch16_224 "
-    "--weights vit.safetensors`"
+from tokenprune.cli.examples import examples
+
+EXAMPLES = examples(
+    "tokenprune show photo.jpg --plan plan.yaml --out kept.png",
+    "tokenprune show a.jpg b.jpg --plan plan.yaml --model path/to/llava --question 'what is this?'",
+    "tokenprune show a.jpg --plan plan.yaml --model timm:NAME --weights vit.safetensors",
 )
 
 

@@ -29,6 +29,7 @@ from tokenprune.errors import DataError
 from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel, LoadOptions
 from tokenprune.plan import Plan
 from tokenprune.plugins import host
+from tokenprune.reference import reference_model_path
 
 #: Questions of the built-in comparison: what two cores answer with 24 plans in a few minutes.
 QUESTIONS = 300
@@ -150,13 +151,20 @@ def _classifier(
 
 def _model(loaded: LoadedModel, options: LoadOptions) -> dict[str, Any]:
     return {
-        "name": Path(loaded.name).name,
+        "name": _shown_name(loaded.name),
         "weights": loaded.weights,
         "sha256": loaded.fingerprint(),
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
         "device": str(options.device),
         "dtype": str(options.dtype).removeprefix("torch."),
     }
+
+
+def _shown_name(name: str) -> str:
+    """A name without the folders of the machine that it was loaded on."""
+    if Path(name) == reference_model_path():
+        return "reference model"
+    return Path(name).name
 
 
 def _images(task: Task) -> int:

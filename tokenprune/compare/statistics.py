@@ -106,4 +106,4 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     differing = only_first + only_second
     fewer = min(only_first, only_second)
     tail = sum(comb(differing, k) for k in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**differing)
+    return min(1.0, float(2 * tail / 2**differing))

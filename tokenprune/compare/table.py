@@ -9,13 +9,14 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tokenprune.compare.entries import MAIN
 from tokenprune.compare.record import Comparison
 from tokenprune.compare.statistics import Interval
 from tokenprune.compare.summary import Result
 
 #: Narrower terminals get the columns in two tables, and still narrower ones in three.
-WIDE = 158
-MIDDLE = 110
+WIDE = 196
+MIDDLE = 118
 PARTS = {"answers": "answers", "size": "tokens and FLOPs", "time": "time"}
 TIMES = ("encode", "select", "project", "prefill", "decode")
 
@@ -40,17 +41,43 @@ def tables(comparison: Comparison, width: int, *, types: bool = False) -> list[R
         width: of the terminal.
         types: also a table of accuracies by question type.
     """
-    groups = dict.fromkeys(result.group for result in comparison.results)
-    shown: list[RenderableType] = []
-    for group in groups:
-        rows = [comparison.dense, *(r for r in comparison.results if r.group == group)]
-        shown += _group(comparison, rows, group, width)
+    main = [result for result in comparison.results if result.group == MAIN]
+    shown = _group(comparison, [comparison.dense, *main], MAIN, width)
+    if len(main) < len(comparison.results):
+        shown.append(positions_table(comparison))
     if types:
         shown.append(type_table(comparison))
     shown.append(Text("\n".join(legend(comparison)), style="dim"))
     if comparison.failures:
         shown.append(Text("\n".join(comparison.failures), style="bold red"))
     return shown
+
+
+def positions_table(comparison: Comparison) -> Table:
+    """The same plans with original and with compacted position ids, below each other.
+
+    What position ids change are the answers, of some question types more than of others.
+    """
+    again = [result for result in comparison.results if result.group != MAIN]
+    kinds = list(comparison.dense.by_type)
+    title = f"{comparison.model['name']}: position ids of the survivors, accuracy in %"
+    table = Table("plan", "keep", "positions", title=title, title_justify="left")
+    table.title_style = "bold"
+    table.min_width = len(title)
+    for heading in ("all", "of dense, %", *kinds):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in again:
+        beside = (r for r in comparison.results if _same_budget(r, result))
+        for row in (*beside, result):
+            shares = [row.accuracy.value, *(row.by_type[kind] for kind in kinds)]
+            every, *each = (f"{100 * share:.1f}" for share in shares)
+            table.add_row(row.name, row.keep, row.positions, every, _percent(row.retention), *each)
+        table.add_section()
+    return table
+
+
+def _same_budget(row: Result, other: Result) -> bool:
+    return row.group == MAIN and (row.name, row.keep) == (other.name, other.keep)
 
 
 def type_table(comparison: Comparison) -> Table:
@@ -89,7 +116,7 @@ def _group(
 ) -> list[RenderableType]:
     columns = _columns(comparison)
     title = f"{comparison.model['name']}: {group}"
-    shown = []
+    shown: list[RenderableType] = []
     for parts in _split(width):
         words = ", ".join(PARTS[part] for part in parts)
         part_title = title if len(parts) == len(PARTS) else f"{title}: {words}"
@@ -151,7 +178,12 @@ def _percent(interval: Interval) -> str:
 
 
 def _tokens(key: str) -> Cell:
-    return lambda row: f"{row.tokens[key]:.4g}" if key in row.tokens else "-"
+    # of the model alone, what leaves the encoder is all that the later stages see
+    def cell(row: Result) -> str:
+        measured = row.tokens.get(key, row.tokens.get("encoder") if row.name == "dense" else None)
+        return "-" if measured is None else f"{measured:.4g}"
+
+    return cell
 
 
 def _time(stage: str) -> Cell:

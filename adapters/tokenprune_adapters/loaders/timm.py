@@ -49,7 +49,7 @@ class TimmLoader:
             model=model,
             prepare=pixels,
             picture=seen,
-            classes=int(model.num_classes),
+            classes=_classes(model),
             fingerprint=_fingerprint(model, options.weights),
             weights=options.weights.name if options.weights else "timm's pretrained weights",
         )
@@ -89,6 +89,10 @@ def _create(timm: Any, name: str, weights: Path | None) -> nn.Module:
             where=f"{PREFIX}{name}",
             remedy="Pass the checkpoint: --weights FILE.safetensors.",
         ) from error
+
+
+def _classes(model: Any) -> int:
+    return int(model.num_classes)
 
 
 def _fingerprint(model: nn.Module, weights: Path | None) -> Callable[[], str]:
