@@ -63,9 +63,10 @@ One thread, bfloat16 arithmetic on fp32 weights, Muon for the matrices and AdamW
 at CLS) and mostly sees a subset of the patches that holds all objects. `language` adds projector
 and language model; in two of three steps they get only some tokens: at least one patch of every
 item by ground truth and random others, or, more rarely, entirely random ones. Positions of the
-kept tokens are the original ones in two of three steps, else renumbered. `joint` runs on all
-patches and in part of its steps drops patches, or averages them into the most similar kept one,
-before a random block of the tower. No pruning method's scores are used anywhere.
+kept tokens are the original ones in two of three steps, else renumbered. `binding` asks more
+often about objects known by their colour, also in wordings that the held-out set does not use.
+`joint` runs on all patches and in part of its steps drops patches, or averages them into the most
+similar kept one, before a random block of the tower. No pruning method's scores are used anywhere.
 """
 
 

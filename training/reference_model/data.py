@@ -23,12 +23,14 @@ from tokenprune.reference.scene import (
     Scene,
     sample_scene,
 )
+from training.reference_model.helpers import HELPER, helper_question
 from training.reference_model.vocab import EOS, WORD_ID
 
 COLOUR_NAMES = tuple(COLOURS)
 BACKGROUND_KIND = len(KINDS)
 NO_COLOUR = len(COLOUR_NAMES)
 IGNORE = -100
+ALL_TYPES = (*TYPES, HELPER)
 QUESTION_LENGTH = 8
 OWN_COVER = 0.15
 TOUCH_COVER = 0.02
@@ -82,6 +84,7 @@ class DataPlan:
     questions: int
     weights: tuple[float, ...]
     crowd_share: float = 0.5
+    helper_share: float = 0.0
 
 
 def draw_questions(scene: Scene, rng: np.random.Generator, plan: DataPlan) -> list[Question]:
@@ -90,6 +93,9 @@ def draw_questions(scene: Scene, rng: np.random.Generator, plan: DataPlan) -> li
     drawn: list[Question] = []
     while len(drawn) < plan.questions:
         for kind in rng.choice(len(TYPES), size=plan.questions, p=share):
+            if plan.helper_share and rng.random() < plan.helper_share:
+                drawn.append(helper_question(scene, rng))
+                continue
             question = ASK[TYPES[int(kind)]](scene, rng)
             if question is not None:
                 drawn.append(question)
@@ -158,7 +164,7 @@ def make_arrays(plan: DataPlan, rng: np.random.Generator, textures: Textures) ->
         for column, question in enumerate(draw_questions(scene, rng, plan)):
             out["words"][row, column], out["answer_at"][row, column] = encode_question(question)
             out["answer"][row, column] = WORD_ID[question.answer]
-            out["type"][row, column] = TYPES.index(question.kind)
+            out["type"][row, column] = ALL_TYPES.index(question.kind)
     return out
 
 

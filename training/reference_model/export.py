@@ -9,8 +9,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from transformers import LlavaProcessor
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import CLIPImageProcessorPil, LlavaProcessor
 
 from tokenprune.reference import reference_model_path
 from tokenprune.reference.scene import CANVAS, PATCH

@@ -1,4 +1,4 @@
-"""The recipe: three stages, scheduled by steps."""
+"""The recipe: four stages, scheduled by steps."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def _weights(**changed: float) -> tuple[float, ...]:
 
 def _recipe() -> tuple[Stage, ...]:
     bound = _weights(shape=2.0, relation=2.5, count=1.3)
+    by_colour = _weights(colour=0.5, shape=3.0, count=2.0, exist=2.5, digit=0.5, where=0.7)
     return (
         Stage(
             name="tower",
@@ -68,9 +69,19 @@ def _recipe() -> tuple[Stage, ...]:
             dense_weight=0.5,
         ),
         Stage(
+            name="binding",
+            steps=900,
+            data=DataPlan(batch=32, questions=12, weights=by_colour, helper_share=0.3),
+            tower=Rates(8e-4, 4e-4),
+            lm=Rates(2.5e-3, 2e-3),
+            tower_tokens=72,
+            full_every=8,
+            dense_weight=0.5,
+        ),
+        Stage(
             name="joint",
-            steps=1800,
-            data=DataPlan(batch=32, questions=12, weights=bound),
+            steps=1200,
+            data=DataPlan(batch=32, questions=12, weights=by_colour, helper_share=0.05),
             tower=Rates(8e-4, 4e-4),
             lm=Rates(1.5e-3, 1e-3),
             tower_tokens=PATCHES,

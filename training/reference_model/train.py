@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from tokenprune.reference.questions import TYPES
 from training.reference_model import choose
-from training.reference_model.data import Batch, batches, normalise
+from training.reference_model.data import ALL_TYPES, Batch, batches, normalise
 from training.reference_model.forward import (
     TokenMap,
     TowerOutput,
@@ -140,7 +139,7 @@ class Trainer:
 def by_type(right: Tensor, batch: Batch) -> dict[str, float]:
     """Accuracy of every question type in a batch, and over all."""
     scores = {"ALL": float(right.float().mean())}
-    for number, name in enumerate(TYPES):
+    for number, name in enumerate(ALL_TYPES):
         asked = batch.type == number
         if asked.any():
             scores[name] = float(right[asked].float().mean())
