@@ -17,6 +17,7 @@ PANEL = 448
 GAP = 20
 CAPTION = 58
 FOOT = 26
+COLUMNS = 6
 LEGEND = "White outline: kept as it is.  Colour: merged into one token.  Dark: dropped."
 PAPER = (250, 250, 248)
 INK = (28, 30, 34)
@@ -113,13 +114,14 @@ def patch_labels(trace: ImageTrace, step: TraceStep) -> NDArray[np.int64]:
     return labels.reshape(rows, columns)
 
 
-def merged_slots(step: TraceStep) -> set[int]:
-    """Survivors that stand for more than one patch."""
+def merged_slots(step: TraceStep) -> dict[int, int]:
+    """Survivors that stand for more than one patch, and the patch whose place each holds."""
     slots, counts = np.unique(step.assignment.numpy(), return_counts=True)
-    return {int(s) for s, n in zip(slots, counts, strict=True) if s >= 0 and n > 1}
+    merged = [int(s) for s, n in zip(slots, counts, strict=True) if s >= 0 and n > 1]
+    return {slot: int(step.anchor[slot]) for slot in merged}
 
 
-def paint(picture: Image.Image, labels: NDArray[np.int64], merged: set[int]) -> Image.Image:
+def paint(picture: Image.Image, labels: NDArray[np.int64], merged: dict[int, int]) -> Image.Image:
     """Darken, tint and outline the patches of a picture whose size is a multiple of the grid."""
     cell = picture.width // labels.shape[1]
     pixels = np.asarray(picture, dtype=np.float32).copy()
@@ -127,24 +129,27 @@ def paint(picture: Image.Image, labels: NDArray[np.int64], merged: set[int]) -> 
     grey = pixels.mean(axis=2, keepdims=True)
     gone = (owner < 0)[..., None]
     pixels = np.where(gone, 0.22 * (0.3 * pixels + 0.7 * grey), pixels)
-    for slot in merged:
+    for slot, place in merged.items():
         where = owner == slot
-        pixels[where] = 0.62 * pixels[where] + 0.38 * np.asarray(colour(slot))
+        pixels[where] = 0.62 * pixels[where] + 0.38 * np.asarray(colour(place))
     drawn = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
     _outline(ImageDraw.Draw(drawn), labels, merged, cell)
     return drawn
 
 
-def colour(slot: int) -> tuple[int, int, int]:
-    """A colour for a survivor; neighbours in number get hues far apart."""
-    hue = (slot * 0.618034 + 0.13) % 1.0
-    value = (1.0, 0.86, 0.94)[slot % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, (0.62, 0.85, 0.5)[slot % 3], value)
+def colour(place: int) -> tuple[int, int, int]:
+    """A colour for the survivor that holds a patch's place: the same in every panel.
+
+    Neighbours in number get hues far apart.
+    """
+    hue = (place * 0.618034 + 0.13) % 1.0
+    value = (1.0, 0.86, 0.94)[place % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, (0.62, 0.85, 0.5)[place % 3], value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _outline(
-    draw: ImageDraw.ImageDraw, labels: NDArray[np.int64], merged: set[int], cell: int
+    draw: ImageDraw.ImageDraw, labels: NDArray[np.int64], merged: dict[int, int], cell: int
 ) -> None:
     """Lines along the borders of every survivor, on its own side of the border."""
     width = max(1, cell // 20)
@@ -156,7 +161,7 @@ def _outline(
             slot = int(labels[row, column])
             if slot < 0:
                 continue
-            edge = colour(slot) if slot in merged else KEPT_EDGE
+            edge = colour(merged[slot]) if slot in merged else KEPT_EDGE
             around = framed[row : row + 3, column : column + 3]
             sides = (around[0, 1], around[2, 1], around[1, 0], around[1, 2])
             box = (column * cell, row * cell, (column + 1) * cell - 1, (row + 1) * cell - 1)
@@ -184,21 +189,23 @@ def _sides(
 
 
 def strip(panels: Sequence[Panel], title: str = "") -> Image.Image:
-    """Panels side by side on paper, headings above and details below them."""
+    """Panels of one size side by side on paper, in rows of at most `COLUMNS`."""
+    wide, high = panels[0].picture.size
+    columns = min(len(panels), COLUMNS)
+    rows = -(-len(panels) // columns)
     head = 44 if title else 0
-    width = sum(panel.picture.width for panel in panels) + GAP * (len(panels) + 1)
-    height = head + CAPTION + max(panel.picture.height for panel in panels) + GAP + FOOT
+    width = columns * (wide + GAP) + GAP
+    height = head + rows * (GAP + CAPTION + high) + FOOT
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     if title:
         draw.text((GAP, GAP), _fit(draw, title, width - 2 * GAP, 20), INK, _font(20))
-    left, top = GAP, head + GAP
-    for panel in panels:
-        room = panel.picture.width
-        draw.text((left, top), _fit(draw, panel.heading, room, 19), INK, _font(19))
-        draw.text((left, top + 26), _fit(draw, panel.detail, room, 15), FAINT, _font(15))
+    for number, panel in enumerate(panels):
+        left = GAP + number % columns * (wide + GAP)
+        top = head + GAP + number // columns * (GAP + CAPTION + high)
+        draw.text((left, top), _fit(draw, panel.heading, wide, 19), INK, _font(19))
+        draw.text((left, top + 26), _fit(draw, panel.detail, wide, 15), FAINT, _font(15))
         sheet.paste(panel.picture, (left, top + CAPTION - 6))
-        left += room + GAP
     if len(panels) > 1:
         legend = _fit(draw, LEGEND, width - 2 * GAP, 14)
         draw.text((GAP, height - FOOT), legend, FAINT, _font(14))

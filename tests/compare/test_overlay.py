@@ -131,3 +131,29 @@ def test_of_a_video_the_first_frame_is_drawn(frames: int) -> None:
     one = TraceStep(Site("encoder", 0, 2), "tome", slots, torch.tensor([0]))
     labels = overlay.patch_labels(ImageTrace((frames, 2, 4), (one,)), one)
     assert labels.tolist() == [[0] * 4] * 2
+
+
+def test_a_group_keeps_its_colour_when_survivors_are_numbered_anew() -> None:
+    first = step([0, 1, 2, 2, 3, 4, 5, 6])
+    later = TraceStep(
+        Site("pre_llm", 11, 11),
+        "fopru",
+        torch.tensor([-1, -1, 0, 0, -1, -1, -1, 1]),
+        torch.tensor([2, 7]),
+    )
+    large = overlay.enlarge(GREY, trace(first, later), 160)
+    cell = large.width // 4
+    shown = [
+        centre(np.asarray(overlay.panel_of(large, trace(first, later), s).picture), cell, 3)
+        for s in (first, later)
+    ]
+    assert shown[0] == shown[1]
+
+
+def test_many_panels_go_into_rows() -> None:
+    panels = [overlay.Panel(Image.new("RGB", (60, 60), "red"), "a", "b")] * (overlay.COLUMNS + 1)
+    sheet = overlay.strip(panels)
+    assert sheet.width == overlay.COLUMNS * (60 + overlay.GAP) + overlay.GAP
+    second_row = 2 * overlay.GAP + 2 * overlay.CAPTION + 60
+    assert sheet.getpixel((overlay.GAP + 30, second_row + 20)) == (255, 0, 0)
+    assert sheet.getpixel((2 * overlay.GAP + 90, second_row + 20)) == overlay.PAPER
