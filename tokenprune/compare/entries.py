@@ -100,8 +100,7 @@ def home(kind: type[PruningStrategy[Any]]) -> Stage:
 def encoder_entries(strategies: Strategies, keeps: Sequence[int], *, seed: int = 0) -> list[Entry]:
     """Every training-free strategy that can stand inside an encoder, at every budget.
 
-    Those that drop by a score run under the schedule of the others, `skip`, so that only the
-    choice differs.
+    Each runs under its own default schedule; the scores and baselines share `skip`.
     """
     free = {name: kind for name, kind in sorted(strategies.items()) if kind.training_free}
     return [

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokenprune.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def hash_files(files: Iterable[Path]) -> str:
@@ -67,8 +70,10 @@ def _mismatches(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
     ]
 
 
-def to_picture(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Image.Image:
+def to_picture(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Image:
     """Undo the normalisation of one picture: `[3, H, W]` -> RGB."""
+    from PIL import Image
+
     shift = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
     scale = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
     values = (pixels.detach().float().cpu() * scale + shift).clamp(0, 1) * 255

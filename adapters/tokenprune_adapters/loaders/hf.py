@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL.Image import Image
 from torch import Tensor
 
 from tokenprune.errors import CheckpointError, DataError, UnsupportedModelError
 from tokenprune.loading import FOLDERS, LoadedMllm, LoadOptions
 from tokenprune_adapters.loaders.checkpoints import hash_files, to_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class HfLoader:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor, nn
 
 from tokenprune.errors import CheckpointError, UnsupportedModelError
 from tokenprune.loading import LoadedClassifier, LoadOptions
 from tokenprune_adapters.loaders.checkpoints import hash_files, load_strictly, to_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PREFIX = "timm:"
 
