@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from tokenprune_adapters import _compat_mllm as compat
 
 from tests.mllm.helpers import model
-from tokenprune_adapters import _compat_mllm as compat
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "mistral"])

@@ -120,9 +120,8 @@ def test_stages_compose(compact: bool) -> None:
 def test_lengths_of_the_cache_are_those_of_the_layers() -> None:
     of, call = model(), inputs(SHORT)
     text = len(SHORT) - 1
-    with tokenprune.attach(of, plan(pick(*range(20)), fastv(1, 10), fastv(3, 4))):
-        with torch.no_grad():
-            cache = of(**call, use_cache=True).past_key_values
+    with tokenprune.attach(of, plan(pick(*range(20)), fastv(1, 10), fastv(3, 4))), torch.no_grad():
+        cache = of(**call, use_cache=True).past_key_values
     lengths = [cache.get_seq_length(layer) for layer in range(4)]
     assert lengths == [text + 20, text + 10, text + 10, text + 4]
 

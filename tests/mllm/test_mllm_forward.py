@@ -101,6 +101,32 @@ def test_decoding_by_hand_is_generate(name: str) -> None:
     assert tokens == want
 
 
+@pytest.mark.parametrize("compact", [False, True])
+@pytest.mark.parametrize("later", [False, True])
+def test_tokens_behind_a_cache_stand_where_they_belong(later: bool, compact: bool) -> None:
+    of, call, tail = model(), inputs(LONG), [60, 61, 62]
+    inside = [1, 2, 7]
+    stages = [pick(*KEPT)]
+    if later:
+        stages.append({**pick(*inside, at="decoder", layer=2), "keep": 0.3})
+    positions = "compact" if compact else "original"
+    with tokenprune.attach(of, plan(*stages, positions=positions)), torch.no_grad():
+        cache = of(**call, use_cache=True).past_key_values
+        got = [
+            of(input_ids=torch.tensor([[token]]), past_key_values=cache).logits[0, 0]
+            for token in tail
+        ]
+
+    def edit(states: torch.Tensor, columns: list[int]) -> tuple[torch.Tensor, list[int]]:
+        return states[inside], [columns[i] for i in inside]
+
+    with torch.no_grad():
+        one = oracle.sample(of, call["input_ids"][0].tolist(), call["pixel_values"], [KEPT] * 2)
+        edits = {2: edit} if later else None
+        want, _ = oracle.run(of, one.grown(of, tail), edits, compact)
+    torch.testing.assert_close(torch.stack(got), want[-3:], atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["all", "ragged", "compact"])
 def test_several_new_tokens_at_once(name: str) -> None:
     """A cache continued by three tokens gives what one forward over all of them gives."""

@@ -141,6 +141,7 @@ def test_one_beam_of_several_returned_is_greedy(name: str, cache: bool) -> None:
     of, call = model(), inputs(SHORT, LONG)
     with tokenprune.attach(of, COMBINATIONS[name]) as handle:
         want = greedy(of, call)
+        steps = [len(image.steps) for image in handle.trace.images]
         out = of.generate(
             **call,
             max_new_tokens=NEW,
@@ -150,9 +151,9 @@ def test_one_beam_of_several_returned_is_greedy(name: str, cache: bool) -> None:
             num_return_sequences=2,
             use_cache=cache,
         )
-        images = [trace for trace in handle.trace.images if trace.steps]
+        traced = [len(image.steps) for image in handle.trace.images]
     assert torch.equal(out[:, call["input_ids"].shape[1] :], want.repeat_interleave(2, 0))
-    assert len({len(trace.steps) for trace in images}) == 1
+    assert set(traced) == set(steps)  # some releases encode every copy
 
 
 def test_sequences_of_a_dict_start_with_the_prompt() -> None:

@@ -166,7 +166,7 @@ class LanguageRunner:
             visual_row(images, visual[row].nonzero()[:, 0], layout.base, row, row % copies > 0)
             for row, images in enumerate(rows)
         ]
-        state.entered = _visual(state)
+        state.entered = state.visual
         state.arrived = [0 if row is None else row.column.shape[0] for row in state.rows]
         return layout
 
@@ -239,8 +239,8 @@ class LanguageRunner:
         )
         if decision is not None:
             layout.cuts[number] = decision
-        state.counts[number] = _visual(state)
-        call.meter.count(str(stage.site), state.counts[number], _images(state))
+        state.counts[number] = state.visual
+        call.meter.count(str(stage.site), state.counts[number], state.pictures)
 
     def _attention(self, state: MllmState, stage: DecoderStage, level: Level) -> Tensor:
         layer = self.spec.layers[stage.site.layer - 1]
@@ -268,15 +268,7 @@ class LanguageRunner:
         total = float(state.entered * edges[0])
         for start, end in pairwise(edges):
             total += state.counts[start] * (end - start)
-        call.meter.count("llm_average", total / len(self.spec.layers), _images(state))
-
-
-def _visual(state: MllmState) -> int:
-    return sum(row.column.shape[0] for row in state.rows if row is not None and not row.copy)
-
-
-def _images(state: MllmState) -> int:
-    return sum(len(row.numbers) for row in state.rows if row is not None and not row.copy)
+        call.meter.count("llm_average", total / len(self.spec.layers), state.pictures)
 
 
 def _with_tail(base: Level, mask: Tensor | None, length: int, total: int) -> Tensor | None:

@@ -45,3 +45,13 @@ class MllmState:
     counts: dict[int, int] = field(default_factory=dict)
     query: Tensor | None = None
     prefilled: bool = False
+
+    @property
+    def visual(self) -> int:
+        """Visual tokens in the layer that is running, copies for beams left out."""
+        return sum(row.column.shape[0] for row in self.rows if row is not None and not row.copy)
+
+    @property
+    def pictures(self) -> int:
+        """Images in the batch, copies for beams left out."""
+        return sum(len(row.numbers) for row in self.rows if row is not None and not row.copy)
