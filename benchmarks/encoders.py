@@ -90,7 +90,7 @@ STRATEGIES = ("evoprune", "tome")
 
 
 def plan_of(strategy: str, keep: int) -> tokenprune.Plan:
-    """The strategy with its defaults, on the Skip schedule, so that both merge at the same places."""
+    """The strategy with its defaults, on the Skip schedule: all merge at the same places."""
     stage = {"at": "encoder", "strategy": strategy, "keep": keep, "schedule": "skip"}
     return tokenprune.load_plan({"schema_version": 1, "stages": [stage]})
 
@@ -140,9 +140,9 @@ def compare(model: nn.Module, images: Tensor, plan: tokenprune.Plan, rounds: int
     }
 
 
-def measure(encoders: Sequence[Encoder], batches: Sequence[int], args: argparse.Namespace) -> list[
-    dict[str, Any]
-]:
+def measure(
+    encoders: Sequence[Encoder], batches: Sequence[int], args: argparse.Namespace
+) -> list[dict[str, Any]]:
     """All rows."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -171,8 +171,16 @@ def _line(row: dict[str, Any]) -> str:
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """The rows for people."""
-    shown = Table("encoder", "batch", "strategy", "kept", "speed-up", "FLOPs ratio", "achieved",
-                  "selection share")
+    shown = Table(
+        "encoder",
+        "batch",
+        "strategy",
+        "kept",
+        "speed-up",
+        "FLOPs ratio",
+        "achieved",
+        "selection share",
+    )
     for row in rows:
         shown.add_row(
             row["encoder"],

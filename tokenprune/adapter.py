@@ -56,6 +56,7 @@ class EncoderSpec:
         prefix: number of class and register tokens in front of the patches.
         class_token: whether the first prefix token is a class token.
         grid: the default patch grid (t, h, w).
+        width: D, channels of a token.
         signals: signals this encoder supplies.
     """
 
@@ -65,6 +66,7 @@ class EncoderSpec:
     prefix: int
     class_token: bool
     grid: tuple[int, int, int]
+    width: int
     signals: frozenset[Signal]
 
 

@@ -70,6 +70,11 @@ def patch_size(vision: Any) -> int:
     return int(vision.config.patch_size)
 
 
+def width(vision: Any) -> int:
+    """Channels of a token."""
+    return int(vision.config.hidden_size)
+
+
 def default_side(vision: Any) -> int:
     """Patches along one side of the image size that the model was made for."""
     config = vision.config

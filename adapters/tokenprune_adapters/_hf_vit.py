@@ -50,6 +50,7 @@ class HfVitAdapter(EncoderAdapter):
             prefix=int(self.class_token),
             class_token=self.class_token,
             grid=(1, side, side),
+            width=compat.width(self.vision),
             signals=vit_signals(self.class_token),
         )
 

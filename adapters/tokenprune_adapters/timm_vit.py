@@ -73,6 +73,7 @@ class TimmVitAdapter(EncoderAdapter):
             prefix=int(vit.num_prefix_tokens),
             class_token=class_token,
             grid=(1, *(compat.default_grid(vit) or (1, 1))),
+            width=int(vit.embed_dim),
             signals=vit_signals(class_token),
         )
 

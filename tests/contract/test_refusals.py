@@ -127,5 +127,6 @@ def test_a_tower_inside_an_attached_model_counts_as_attached() -> None:
 
 def test_front_loading_is_said() -> None:
     model = models.timm_vit(depth=12)
-    with tokenprune.attach(model, plan({"strategy": "tome", "schedule": "first"}, keep=2)) as handle:
+    early = plan({"strategy": "tome", "schedule": "first"}, keep=2)
+    with tokenprune.attach(model, early) as handle:
         assert any("tome" in note for note in handle.notes)

@@ -10,9 +10,8 @@ from typing import Any
 from torch import nn
 
 from tokenprune.adapter import Adapter, EncoderAdapter, MllmAdapter
-
 from tokenprune.engine.attachment import ATTACHED, Attachment
-from tokenprune.engine.checks import check_encoder_stages, refuse_signals
+from tokenprune.engine.checks import check_encoder_stages, refuse_companions, refuse_signals
 from tokenprune.engine.choosing import choose_adapter
 from tokenprune.engine.encoder import EncoderRunner
 from tokenprune.engine.stages import EncoderLayout, ResolvedStage
@@ -85,6 +84,7 @@ def encoder_runner(
         AlreadyAttachedError: the encoder carries a plan already.
         BudgetError: a budget can't be reached on the default grid.
         SignalError: a strategy needs what the adapter can't supply.
+        CheckpointError: learned tokens don't fit the encoder's width.
     """
     spec = spec if used is None else dataclasses.replace(spec, used=used)
     claim(attachment, spec.entry)
@@ -93,6 +93,7 @@ def encoder_runner(
     layout = EncoderLayout(encoder_stages, spec.used)
     check_encoder_stages(layout, spec)
     attachment.notes |= layout.notes
+    refuse_companions(later, spec)
     for stage in (*encoder_stages, *later):
         refuse_signals(stage, spec.signals, spec.used, adapter)
     return EncoderRunner(attachment, adapter, spec, layout, later)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tokenprune.adapter import Adapter, EncoderSpec
 from tokenprune.engine.stages import EncoderLayout, ResolvedStage
-from tokenprune.errors import PlanError, SignalError
+from tokenprune.errors import CheckpointError, PlanError, SignalError
 from tokenprune.plugins import host
 from tokenprune.tokens import Signal, Site
 
@@ -36,6 +36,23 @@ def check_encoder_stages(layout: EncoderLayout, spec: EncoderSpec) -> None:
             )
     frames, height, width = spec.grid
     layout.sites(frames * height * width)
+
+
+def refuse_companions(stages: Iterable[ResolvedStage], spec: EncoderSpec) -> None:
+    """Refuse learned companion tokens that aren't as wide as the encoder's tokens.
+
+    Raises:
+        CheckpointError: naming both widths.
+    """
+    for stage in stages:
+        companions = stage.strategy.companions()
+        if companions is not None and companions.shape[-1] != spec.width:
+            raise CheckpointError(
+                f"'{stage.strategy.name}' was made for tokens of width {companions.shape[-1]}, "
+                f"and this {type(spec.entry).__name__} has {spec.width}.",
+                where=f"{stage.where}.params",
+                remedy="Use a checkpoint that was trained for this encoder.",
+            )
 
 
 def refuse_signals(

@@ -140,8 +140,10 @@ class EncoderRunner:
     ) -> dict[str, Tensor]:
         query, key, bias = step.query, step.key, step.bias
         revival = state.revival
-        if revival is not None and revival.reconstruction.restore and not _revived(
-            state, self.last
+        if (
+            revival is not None
+            and revival.reconstruction.restore
+            and not _revived(state, self.last)
         ):
             # all tokens leave this encoder, so all of them need a score
             query, key, _ = self.adapter.heads(block, revival.full(hidden, state.prefix))

@@ -1,4 +1,4 @@
-"""Ask a strategy and hold it to its word: valid answer, exact count, errors that say who and where."""
+"""Ask a strategy and hold it to its word: a valid answer with an exact count."""
 
 from __future__ import annotations
 

@@ -51,8 +51,9 @@ class Report:
                 f"calls    {self.calls} with {self.images} images",
                 f"tokens   per image: {tokens or 'nothing ran yet'}",
                 f"seconds  {seconds}",
-                f"FLOPs    {self.flops:,}" if self.flops else "FLOPs    not counted "
-                "(run the call inside `with handle.count_flops():`)",
+                f"FLOPs    {self.flops:,}"
+                if self.flops
+                else "FLOPs    not counted (run the call inside `with handle.count_flops():`)",
             )
         )
 
