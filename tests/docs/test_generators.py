@@ -1,0 +1,111 @@
+"""The generated pages: complete, and honest about records that are missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import typer
+
+from tokenprune.cli.app import app
+from tokenprune.plugins import host
+
+ENVIRONMENT = {"threads": 2, "processor": "a processor", "packages": {"torch": "2.15.0"}}
+
+
+def write(folder: Path, name: str, record: dict[str, Any]) -> None:
+    (folder / name).write_text(json.dumps({"environment": ENVIRONMENT, **record}))
+
+
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def compared(name: str, **changes: Any) -> dict[str, Any]:
+    row = {
+        "name": name, "keep": "32", "meaning": "tokens handed to the LLM", "group": "plans",
+        "positions": "original", "accuracy": interval(0.5), "retention": interval(0.625),
+        "agreement": 0.75, "tokens": {"encoder": 196.0, "llm": 32.0}, "flops_ratio": 0.33,
+        "time": {"encode": 1.0, "select": None}, "total": interval(0.81), "marks": ["slower"],
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+def test_every_missing_record_says_which_command_makes_it(
+    benchmarks: ModuleType, tmp_path: Path
+) -> None:
+    page = benchmarks.benchmarks(tmp_path)
+    for section in benchmarks.SECTIONS:
+        assert f"makes `{section.file}`" in page
+        assert section.command in page
+
+
+def test_a_comparison_shows_its_rows_and_its_failures(
+    benchmarks: ModuleType, tmp_path: Path
+) -> None:
+    record = {
+        "created": "2026-01-02",
+        "task": {"name": "questions", "samples": 300, "images": 290},
+        "model": {"name": "tiny", "dtype": "float32", "device": "cpu"},
+        "dense": compared("dense", keep="all", meaning="", marks=[]),
+        "results": [compared("fopru"), compared("random", positions="compact", group="again")],
+        "failures": ["a count isn't the plan's"],
+    }
+    write(tmp_path, "comparison.json", record)
+    page = benchmarks.benchmarks(tmp_path)
+    row = "| 32 | 50.0 | 62.5 [52.5 72.5] | 75.0 | 196 | 32 | 0.33 | 1.00 | 0.81 | slower |"
+    assert f"| fopru {row}" in page
+    assert f"| random, compact {row}" in page
+    assert page.count("| dense | all |") == 2, "once in each group"
+    assert "300 samples of 290 images" in page
+    assert "a count isn't the plan's" in page
+    assert "Record: a processor, 2 threads, torch 2.15.0, 2026-01-02." in page
+
+
+def test_times_of_encoders_and_operations(benchmarks: ModuleType, tmp_path: Path) -> None:
+    encoder = {
+        "encoder": "vit", "patches": 196, "batch": 8, "strategy": "tome", "kept": 64.0,
+        "speedup": 1.5, "speedup_range": [1.4, 1.6], "flops_ratio": 1.75, "achieved": 0.857,
+        "select_share": 0.031,
+    }  # fmt: skip
+    write(tmp_path, "encoders.json", {"rows": [encoder]})
+    op = {"site": "vit", "batch": 1, "op": "topk_gather", "device": "cpu", "reference": 0.002}
+    write(tmp_path, "ops.json", {"rows": [{**op, "triton": None}, {**op, "triton": 0.001}]})
+    page = benchmarks.benchmarks(tmp_path)
+    assert "| vit | 8 | tome | 64 of 196 | 1.50 | 1.40 to 1.60 | 1.75 | 0.86 | 3.1% |" in page
+    assert "| vit | 1 | `topk_gather` | cpu | 2.000 | - | - |" in page
+    assert "| vit | 1 | `topk_gather` | cpu | 2.000 | 1.000 | 2.00 |" in page
+
+
+def test_defaults_report_the_half_that_was_not_chosen_on(
+    benchmarks: ModuleType, tmp_path: Path
+) -> None:
+    found = {"choose": {"accuracy": 0.7}, "report": {"accuracy": 0.6}}
+    rows = {"dense": {"196": found}, "K 4": {"98": found, "64": found}}
+    write(tmp_path, "defaults.json", {"model": "vit", "pictures": 100, "rows": rows})
+    page = benchmarks.benchmarks(tmp_path)
+    assert "| variant | 98 | 64 |" in page
+    assert "| K 4 | 60.0 (70.0) | 60.0 (70.0) |" in page
+
+
+def test_every_command_and_option_is_on_the_page(generate: ModuleType, tmp_path: Path) -> None:
+    assert generate.main(["command-line"], tmp_path) == 0
+    page = (tmp_path / "command-line.md").read_text()
+    group: Any = typer.main.get_command(app)
+    assert {"compare", "show", "list", "describe", "doctor"} <= set(group.commands)
+    for name, command in group.commands.items():
+        section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        for param in command.params:
+            assert param.param_type_name == "argument" or f"`{param.opts[0]}`" in section
+            assert (param.help or "") in section
+
+
+def test_all_writes_every_page(generate: ModuleType, tmp_path: Path) -> None:
+    assert generate.main(["all"], tmp_path) == 0
+    assert generate.main(["all", "--check"], tmp_path) == 0
+    assert all((tmp_path / file).exists() for file, _ in generate.PAGES.values())
+    table = (tmp_path / "strategies" / "index.md").read_text()
+    for name, kind in host().strategies.items():
+        assert f"| [`{name}`]({name}.md) | {kind.summary} |" in table
