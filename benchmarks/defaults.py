@@ -61,7 +61,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def stages() -> dict[str, dict[str, Any]]:
     """Every row of the search: an encoder stage without its budget."""
-    rows = {
+    rows: dict[str, dict[str, Any]] = {
         name: {"strategy": "evoprune", "schedule": "skip", "params": {**BASE, **change}}
         for name, change in VARIANTS.items()
     }

@@ -53,7 +53,7 @@ def clip_l14_336() -> nn.Module:
     """The vision tower of LLaVA-1.5: CLIP ViT-L/14 at 336 px, random weights."""
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    return CLIPVisionModel(
+    model: nn.Module = CLIPVisionModel(
         CLIPVisionConfig(
             hidden_size=1024,
             intermediate_size=4096,
@@ -63,13 +63,14 @@ def clip_l14_336() -> nn.Module:
             patch_size=14,
         )
     )
+    return model
 
 
 def siglip_so400m() -> nn.Module:
     """SigLIP so400m/14 at 384 px, random weights."""
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
-    return SiglipVisionModel(
+    model: nn.Module = SiglipVisionModel(
         SiglipVisionConfig(
             hidden_size=1152,
             intermediate_size=4304,
@@ -79,6 +80,7 @@ def siglip_so400m() -> nn.Module:
             patch_size=14,
         )
     )
+    return model
 
 
 ENCODERS = (

@@ -1,4 +1,4 @@
-"""What an adapter tells the engine about a model family: data, and the few functions that differ."""
+"""What an adapter tells the engine about a family: data, and the few functions that differ."""
 
 from __future__ import annotations
 

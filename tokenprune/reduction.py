@@ -136,9 +136,14 @@ class Reduction:
             index = self.mask[sample].nonzero().T
             score = None if self.score is None else self.score[pick]
             return Reduction.keep(index, self.mask.shape[1], score=score)
-        parts = ("anchor", "slot", "weight", "created", "score")
-        taken = {name: _rows(getattr(self, name), pick) for name in parts}
-        return replace(self, **taken)
+        return replace(
+            self,
+            anchor=_rows(self.anchor, pick),
+            slot=_rows(self.slot, pick),
+            weight=_rows(self.weight, pick),
+            created=_rows(self.created, pick),
+            score=_rows(self.score, pick),
+        )
 
     def apply(self, hidden: Tensor, size: Tensor) -> Tensor:
         """Hidden states after the reduction: `[B, N, D]`, sizes `[B, N]` -> `[B, K, D]`."""

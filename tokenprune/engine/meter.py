@@ -95,8 +95,9 @@ class Meter:
 
 
 def _now() -> Any:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        event = torch.cuda.Event(enable_timing=True)
+    cuda: Any = torch.cuda
+    if cuda.is_available() and cuda.is_initialized():
+        event = cuda.Event(enable_timing=True)
         event.record()
         return event
     return time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 from tokenprune.ops import attention_received, attention_row
@@ -36,7 +37,7 @@ def encoder_signals(
 def _signal(
     signal: Signal, query: Tensor, key: Tensor, bias: Tensor | None, prefix: int
 ) -> Tensor | None:
-    scale = query.shape[-1] ** -0.5
+    scale = float(query.shape[-1] ** -0.5)
     if signal == Signal.ATTENTION_RECEIVED:
         return attention_received(query, key, bias=bias, skip=prefix)
     if signal == Signal.ATTENTION_GIVEN:
@@ -64,12 +65,12 @@ def attention_given(query: Tensor, key: Tensor, bias: Tensor | None, prefix: int
     if prefix == 0:
         return query.new_full((query.shape[0], count), 1.0 / count).float()
     heads = range(query.shape[1])  # a head at a time, so that no [B, H, T, T] exists
-    on_prefix = sum((_prefix_share(query[:, h], key[:, h], bias, prefix) for h in heads), 0.0)
-    return 1.0 / count - on_prefix / (len(heads) * count)
+    shares = torch.stack([_prefix_share(query[:, h], key[:, h], bias, prefix) for h in heads])
+    return (1.0 - shares.mean(dim=0)) / count
 
 
 def _prefix_share(query: Tensor, key: Tensor, bias: Tensor | None, prefix: int) -> Tensor:
-    logits = query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5
+    logits = query.float() @ key.float().transpose(-1, -2) * float(query.shape[-1] ** -0.5)
     if bias is not None:
         logits = logits + bias[:, None, :].float()
     return logits.softmax(-1)[:, prefix:, :prefix].sum(-1)
