@@ -58,7 +58,10 @@ def test_absent_plan_bad_override_and_unknown_strategy(plan: Files, tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("stages: [{at: encoder, strategy: tome, keep: 1, layer: 1}]", "nearest feasible value is 18"),
+        (
+            "stages: [{at: encoder, strategy: tome, keep: 1, layer: 1}]",
+            "nearest feasible value is 18",
+        ),
         ("stages: [{at: pre_llm, strategy: fopru, keep: 37}]", "36"),
         ("stages: [{at: encoder, strategy: tome, keep: 20, layer: 9}]", "0 to 3"),
         ("stages: [{at: decoder, strategy: fastv, keep: 9, layer: 40}]", "layer"),
