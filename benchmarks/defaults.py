@@ -4,8 +4,8 @@
     python -m benchmarks.defaults reference
 
 Every variant changes one parameter of a fixed base and runs at every budget on all samples. The
-record holds both halves apart, so that a choice made on `choose` can be read off on `report`:
-pictures by turns, questions by their image's number.
+record holds both halves apart, so that a choice made on `choose` can be read off on `report`. The
+halves are those of `tokenprune compare --split first` and `--split second`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 import tokenprune
 from benchmarks.variants import Stage, stages
-from tokenprune.compare.pictures import heldout_questions, labelled_pictures
+from tokenprune.compare.pictures import halve, heldout_questions, labelled_pictures
 from tokenprune.compare.task import ClassifyTask, Task, VqaTask
 from tokenprune.environment import describe_environment
 from tokenprune.loading import LoadedClassifier, LoadedMllm, load_model, load_options
@@ -31,7 +31,7 @@ from tokenprune.reference import reference_model_path
 console = Console()
 PICTURE_MODEL = "timm:vit_tiny_patch16_224"
 KEEPS = {"pictures": (98, 49), "reference": (32, 16)}
-HALVES = ("choose", "report")
+HALVES = {"choose": "first", "report": "second"}
 
 
 def make_task(args: argparse.Namespace) -> tuple[Task, int]:
@@ -57,8 +57,10 @@ def halves(task: Task, found: list[str], dense: list[str]) -> dict[str, Any]:
     """Accuracy and agreement with dense on each half, and which samples were right."""
     right = [task.right(text, q) for text, q in zip(found, task.questions, strict=True)]
     result: dict[str, Any] = {"right": "".join(str(int(value)) for value in right)}
-    for number, half in enumerate(HALVES):
-        mine = [i for i, q in enumerate(task.questions) if q.image_id % 2 == number]
+    images = list(dict.fromkeys(question.image_id for question in task.questions))
+    for half, split in HALVES.items():
+        members = set(halve(images, split))
+        mine = [i for i, q in enumerate(task.questions) if q.image_id in members]
         result[half] = {
             "samples": len(mine),
             "accuracy": sum(right[i] for i in mine) / len(mine),
