@@ -128,18 +128,18 @@ def defaults(record: Data) -> str:
     rows = record["rows"]
     keeps = list(next(cells for name, cells in rows.items() if name != "dense"))
     dense = next(iter(rows["dense"].values()))
-    half = record["pictures"] // 2
-    lines = [
-        f"`{record['model']}`, {record['pictures']} pictures, {half} of them reported. Dense: "
-        f"{_halves(dense)}. The standard error of one accuracy near 80 % on {half} pictures is "
-        f"{100 * (0.16 / half) ** 0.5:.1f} points.\n",
-    ]
+    share, count = dense["report"]["accuracy"], dense["report"]["samples"]
+    error = 100 * (share * (1 - share) / count) ** 0.5
+    told = (
+        f"{record['samples']} samples, {count} of them reported. Dense: {_halves(dense)}, with a "
+        f"naive standard error of {error:.1f} points on the reported half.\n"
+    )
     cells = [
         (name, *(_halves(found[keep]) if keep in found else "-" for keep in keeps))
         for name, found in rows.items()
         if name != "dense"
     ]
-    return "\n".join([*lines, table(("variant", *keeps), cells, numbers=len(keeps))])
+    return "\n".join([told, table(("variant", *keeps), cells, numbers=len(keeps))])
 
 
 def _halves(found: Data) -> str:

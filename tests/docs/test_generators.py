@@ -82,11 +82,15 @@ def test_times_of_encoders_and_operations(benchmarks: ModuleType, tmp_path: Path
 def test_defaults_report_the_half_that_was_not_chosen_on(
     benchmarks: ModuleType, tmp_path: Path
 ) -> None:
-    found = {"choose": {"accuracy": 0.7}, "report": {"accuracy": 0.6}}
-    rows = {"dense": {"196": found}, "K 4": {"98": found, "64": found}}
-    write(tmp_path, "defaults.json", {"model": "vit", "pictures": 100, "rows": rows})
+    found = {
+        half: {"accuracy": share, "samples": 50}
+        for half, share in (("choose", 0.7), ("report", 0.6))
+    }
+    rows = {"dense": {"all": found}, "K 4": {"98": found, "49": found}}
+    write(tmp_path, "defaults-pictures.json", {"samples": 100, "rows": rows})
     page = benchmarks.benchmarks(tmp_path)
-    assert "| variant | 98 | 64 |" in page
+    assert "| variant | 98 | 49 |" in page
+    assert "100 samples, 50 of them reported. Dense: 60.0 (70.0)" in page
     assert "| K 4 | 60.0 (70.0) | 60.0 (70.0) |" in page
 
 
