@@ -113,8 +113,8 @@ class EncoderState:
         self.riders = {name: reduction.gather(value) for name, value in riders.items()}
         self.signals = {name: reduction.gather(value) for name, value in self.signals.items()}
         if self.previous is not None:
-            prefix, patches = self.previous[:, : self.prefix], self.previous[:, self.prefix :]
-            self.previous = torch.cat((prefix, reduction.gather(patches)), dim=1)
+            earlier = reduction.gather(self.previous[:, self.prefix :])
+            self.previous = torch.cat((self.previous[:, : self.prefix], earlier), dim=1)
         self.size = reduction.sizes(self.size)
         self.index = reduction.gather(self.index)
         if not self.prefix:
