@@ -11,6 +11,7 @@ from tokenprune.strategy import Budget
 from tokenprune.tokens import Tokens
 
 
+@torch.compiler.disable  # a compiled model breaks its graph here: plugins may do anything
 def ask(stage: ResolvedStage, tokens: Tokens, keep: int) -> Reduction:
     """The strategy's reduction of a dense batch, checked against its budget.
 
