@@ -91,6 +91,13 @@ def test_averaging_keeps_the_mean_of_each_group() -> None:
     torch.testing.assert_close(thin, torch.tensor([[[2.0, 0.0], [0.0, 3.0]]]))
 
 
+def test_swapping_moves_background_only() -> None:
+    tokens = torch.arange(3.0)[:, None, None].expand(3, 4, 2)
+    ground = torch.tensor([[1, 1, 0, 1], [1, 0, 0, 0], [1, 1, 0, 0]]).bool()
+    swapped = choose.swap_background(tokens, ground)[..., 0]
+    assert swapped.tolist() == [[2, 2, 0, 0], [0, 1, 1, 1], [1, 0, 2, 2]]
+
+
 def test_orthogonalise_flattens_the_spectrum() -> None:
     matrices = torch.randn(3, 16, 48, generator=torch.Generator().manual_seed(0))
     values = torch.linalg.svdvals(orthogonalise(matrices))

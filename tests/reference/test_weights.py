@@ -66,4 +66,4 @@ def test_it_answers(processor: Any) -> None:
     output = model.generate(**inputs, max_new_tokens=3)[:, inputs["input_ids"].shape[1] :]
     said = processor.batch_decode(output, skip_special_tokens=True)
     right = sum(s.strip() == sample.answer for s, sample in zip(said, samples, strict=True))
-    assert right >= 0.88 * len(samples)
+    assert right >= 0.94 * len(samples)

@@ -66,9 +66,9 @@ item by ground truth and random others, or, more rarely, entirely random ones. P
 kept tokens are the original ones in two of three steps, else renumbered. `binding` asks more
 often about objects known by their colour, also in wordings that the held-out set does not use.
 `joint` runs on all patches and in part of its steps drops patches, or averages them into the most
-similar kept one, before a random block of the tower; in the others it pulls background tokens
-towards what they are when the patches of all items are left out, because training on subsets had
-taught the tower to copy the items into the background. No pruning method's scores are used.
+similar kept one, before a random block of the tower. In most of its steps the language model gets
+its background tokens from other pictures: training on subsets had taught the tower to copy items
+into the background, and the language model to read them there. No pruning method's scores are used.
 """
 
 
@@ -133,8 +133,8 @@ def limits(record: Record) -> str:
 - Any other picture or wording. Unknown words become `<unk>`, and answers are single words.
 - Conclusions about absolute accuracy of large models. Objects cover about a tenth of the patches
   and the background carries nothing, so keeping 16 good tokens costs less here than on photographs.
-- How well random choice does on large models. Here what an item is was trained to stay on its own
-  patches; large towers also spread it over background tokens, where random choice finds it.
+- How well random choice does on large models. Here the language model was trained not to read
+  items from background tokens; large models may, and then random choice does better.
 - Differences below about one point: the naive standard error over all questions is
   {record["standard_error"]:.2f} points, and several times that on one type.
 - Anything that depends on the seed: this is one run. Weakest with all tokens: {named}.

@@ -71,6 +71,22 @@ def average_into(tokens: Tensor, keep: Tensor) -> Tensor:
     return torch.bmm(mix, tokens)
 
 
+def swap_background(tokens: Tensor, ground: Tensor, tries: int = 4) -> Tensor:
+    """Replace background tokens by those of other pictures of the batch, at the same place.
+
+    Args:
+        tokens: `[B, M, D]`.
+        ground: `[B, M]`, whether a token shows no item.
+        tries: how many other pictures to look at for a token that is background there too.
+    """
+    swapped, left = tokens, ground
+    for shift in range(1, tries + 1):
+        fits = left & ground.roll(shift, 0)
+        swapped = torch.where(fits.unsqueeze(-1), tokens.detach().roll(shift, 0), swapped)
+        left = left & ~fits
+    return swapped
+
+
 @dataclass(frozen=True)
 class Thin:
     """A token map that keeps chosen patches and drops or averages in the others.

@@ -76,15 +76,6 @@ def patch_loss(heads: Heads, out: TowerOutput, batch: Batch) -> tuple[Tensor, di
     return loss, scores
 
 
-def local_loss(here: Tensor, alone: Tensor) -> Tensor:
-    """How far background tokens `[B, M, D]` are from the same tokens with no item in the picture.
-
-    Without it, training on random subsets teaches the tower to copy what items are into background
-    tokens, and which tokens are kept would matter little.
-    """
-    return F.mse_loss(_plain_norm(here), _plain_norm(alone))
-
-
 def _image_loss(read: Tensor, batch: Batch) -> Tensor:
     kind, colour, pair, items = torch.split(read, list(_IMAGE_OUT.values()), -1)
     loss = F.binary_cross_entropy_with_logits(kind, batch.has_kind) * 3.0

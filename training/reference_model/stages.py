@@ -24,7 +24,7 @@ class Stage:
         full_every: every so many steps the tower gets all patches.
         dense_weight: weight of the dense tower loss.
         thin_share: share of steps in which patches are dropped or merged inside the tower.
-        local_weight: weight of keeping background tokens free of what items are.
+        swap_share: share of steps in which the background tokens come from other pictures.
         drop_share: share of steps in which the language model gets a subset only.
         compact_share: share of steps in which the kept tokens are numbered anew.
     """
@@ -38,7 +38,7 @@ class Stage:
     full_every: int
     dense_weight: float = 1.0
     thin_share: float = 0.0
-    local_weight: float = 0.0
+    swap_share: float = 0.0
     drop_share: float = 0.67
     compact_share: float = 0.33
 
@@ -82,15 +82,15 @@ def _recipe() -> tuple[Stage, ...]:
         ),
         Stage(
             name="joint",
-            steps=1100,
+            steps=700,
             data=DataPlan(batch=32, questions=12, weights=by_colour, helper_share=0.05),
-            tower=Rates(1.2e-3, 5e-4),
+            tower=Rates(8e-4, 4e-4),
             lm=Rates(1.5e-3, 1e-3),
             tower_tokens=PATCHES,
             full_every=1,
             dense_weight=0.5,
             thin_share=0.3,
-            local_weight=2.0,
+            swap_share=0.8,
         ),
     )
 

@@ -23,7 +23,7 @@ from training.reference_model.forward import (
     project,
     tower_forward,
 )
-from training.reference_model.heads import Heads, local_loss, tower_loss
+from training.reference_model.heads import Heads, tower_loss
 from training.reference_model.model import PATCHES, TOWER_BLOCKS, build_model
 from training.reference_model.optimiser import Optimisers
 from training.reference_model.stages import STAGES, Stage, scaled
@@ -34,7 +34,6 @@ log = logging.getLogger("reference_model")
 EOS_WEIGHT = 0.2
 LOG_EVERY = 25
 SAVE_EVERY = 100
-BACKGROUND_TOKENS = 128
 
 
 class Trainer:
@@ -54,30 +53,15 @@ class Trainer:
         """Whether an event of this probability happens."""
         return float(torch.rand((), generator=self.random)) < share
 
-    def run_tower(
-        self, w: Weights, batch: Batch, stage: Stage, step: int
-    ) -> tuple[TowerOutput, Tensor]:
-        """Tower features of a batch, on all patches or on a subset, and the locality loss."""
+    def run_tower(self, w: Weights, batch: Batch, stage: Stage, step: int) -> TowerOutput:
+        """Tower features of a batch, on all patches or on a subset."""
         pixels = patchify(normalise(batch.images)).bfloat16()
         rows = len(pixels)
         if step % stage.full_every == 0:
             index = choose.everything(rows, PATCHES)
         else:
             index = choose.items_first(batch.touched, stage.tower_tokens, self.random)
-        maps = self.thinning(batch, index, stage)
-        out = tower_forward(w, pixels, index, maps)
-        if maps or not stage.local_weight or index.shape[1] < PATCHES:
-            return out, torch.zeros(())
-        return out, self.locality(w, pixels, batch, out)
-
-    def locality(self, w: Weights, pixels: Tensor, batch: Batch, out: TowerOutput) -> Tensor:
-        """Distance of background tokens from what they are when the items' patches are left out."""
-        count = min(BACKGROUND_TOKENS, int((~batch.touched).sum(1).min()))
-        noise = torch.rand(batch.touched.shape, generator=self.random)
-        index = choose.top_sorted(noise - batch.touched.float(), count)
-        with torch.no_grad():
-            alone = tower_forward(w, pixels, index, last_block=False).patches
-        return local_loss(choose.gather_tokens(out.patches, index), alone)
+        return tower_forward(w, pixels, index, self.thinning(batch, index, stage))
 
     def thinning(self, batch: Batch, index: Tensor, stage: Stage) -> dict[int, TokenMap]:
         """Sometimes a token map before one random block: drop or merge an informed subset."""
@@ -104,9 +88,11 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """Loss of answer and `<eos>`, and which answers `[B, Q]` are right."""
         keep, blind = self.pick(batch, out.index, stage)
-        patches = choose.gather_tokens(out.patches, keep)
-        # a tower rewarded for answers without the items would hide them in the background
-        patches = patches.detach() if blind and stage.local_weight else patches
+        patches = out.patches
+        if stage.swap_share and (blind or self.chance(stage.swap_share)):
+            # else the tower hides items in the background, where any choice of tokens finds them
+            patches = choose.swap_background(patches, ~batch.touched.gather(1, out.index))
+        patches = choose.gather_tokens(patches, keep)
         visual = project(w, patches)
         position = 1 + out.index.gather(1, keep)
         start = torch.full((len(keep),), 1 + PATCHES)
@@ -141,10 +127,9 @@ class Trainer:
         with batches(stage.data, self.seed, number, range(stage.steps), workers) as stream:
             for step, batch in enumerate(stream):
                 w = self.weights()
-                out, local = self.run_tower(w, batch, stage, step)
+                out = self.run_tower(w, batch, stage, step)
                 loss, scores = tower_loss(self.heads, out, batch)
-                loss = loss * stage.dense_weight + stage.local_weight * local
-                scores["local"] = float(local.detach())
+                loss = loss * stage.dense_weight
                 if stage.lm is not None:
                     answer_loss, right = self.answer_loss(w, out, batch, stage)
                     loss = loss + answer_loss
