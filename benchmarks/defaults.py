@@ -30,7 +30,7 @@ from tokenprune.reference import reference_model_path
 
 console = Console()
 PICTURE_MODEL = "timm:vit_tiny_patch16_224"
-KEEPS = {"pictures": (98, 49), "reference": (32, 16)}
+KEEPS = {"pictures": (98, 49), "reference": (16, 8)}
 HALVES = {"choose": "first", "report": "second"}
 
 

@@ -13,9 +13,9 @@ from tokenprune.tokens import Stage
 
 Strategies = Mapping[str, type[PruningStrategy[Any]]]
 
-#: Budgets of the built-in comparisons (ours): a third to a twelfth of the reference model's 196
+#: Budgets of the built-in comparisons (ours): a sixth to a 24th of the reference model's 196
 #: patches, and three quarters to a quarter for classifiers, whose class token reads what is left.
-MLLM_KEEPS = (64, 32, 16)
+MLLM_KEEPS = (32, 16, 8)
 CLASSIFIER_KEEPS = (147, 98, 64, 49)
 
 #: FastV's layer, where a strategy doesn't name its own.
