@@ -1,6 +1,10 @@
 """What all tests may use."""
 
 import os
+
+# pytest runs two workers; threads of their own would only get into each other's way
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest
