@@ -128,6 +128,8 @@ class MllmSpec:
         signals: signals the LLM's layers supply.
         fixed: arguments of a call that choose other features; given ones must have these values.
         window: sequence length up to which the layers' sliding window hides nothing.
+        special_ids: token ids that are never pruned as text; None if the family doesn't tell, and
+            plans with `keep_text` are refused then.
     """
 
     core: nn.Module
@@ -141,6 +143,7 @@ class MllmSpec:
     signals: frozenset[Signal]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     window: int | None = None
+    special_ids: frozenset[int] | None = None
 
 
 class MllmAdapter(Adapter):

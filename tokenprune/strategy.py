@@ -44,7 +44,8 @@ class Budget:
 class PruningStrategy(ABC, Generic[ParamsT]):
     """A method that removes, merges or replaces visual tokens.
 
-    A strategy sees dense batches of visual tokens only and names no model family.
+    A strategy sees dense batches of visual tokens, of text tokens only if it declares
+    `prunes_text` and the plan asks, and names no model family.
 
     Class attributes:
         name: what plans call it.
@@ -60,6 +61,8 @@ class PruningStrategy(ABC, Generic[ParamsT]):
         restores: the encoder hands on all tokens again after the last block.
         training_free: needs no checkpoint.
         halves: removes at most half of the tokens at once (bipartite matching).
+        prunes_text: a decoder stage may also give it text tokens (`Tokens.kind == "text"`), if
+            the plan says `keep_text`; it answers those with `keep` or `keep_mask`.
     """
 
     name: ClassVar[str]
@@ -77,6 +80,7 @@ class PruningStrategy(ABC, Generic[ParamsT]):
     restores: ClassVar[bool] = False
     training_free: ClassVar[bool] = True
     halves: ClassVar[bool] = False
+    prunes_text: ClassVar[bool] = False
 
     def __init__(self, params: ParamsT) -> None:
         self.params: ParamsT = params

@@ -11,6 +11,7 @@ from torch import Tensor
 
 Stage = Literal["encoder", "pre_llm", "decoder"]
 STAGES: tuple[Stage, ...] = ("encoder", "pre_llm", "decoder")
+Kind = Literal["visual", "text"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The visual tokens at one site, as a dense batch without padding or special tokens.
+    """The tokens at one site, as a dense batch without padding or special tokens.
+
+    They are visual, except in the second call of a decoder stage whose plan says `keep_text`. Then
+    they are the prompt's prunable text tokens: `index` is their place in the prompt (padding left
+    out), `position` is (0, 0, index), `grid` is (1, 1, tokens of the prompt) and sizes are one.
 
     Attributes:
         hidden: hidden states, `[B, N, D]`.
@@ -105,6 +110,7 @@ class Tokens:
         signals: what the strategy asked for, by signal name.
         riders: per-token values that earlier stages left for later ones, `[B, N, ...]`.
         seed: the plan's seed, the only source of randomness.
+        kind: `visual`, or `text` for strategies that declare `prunes_text`.
     """
 
     hidden: Tensor
@@ -117,6 +123,7 @@ class Tokens:
     signals: Mapping[str, Tensor] = field(default_factory=dict)
     riders: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
+    kind: Kind = "visual"
 
     @property
     def count(self) -> int:

@@ -71,6 +71,25 @@ def placeholder_id(model: Any) -> int:
     return int(model.config.image_token_id)
 
 
+def special_ids(model: Any) -> frozenset[int]:
+    """The placeholder and what the configs name as first, last and padding tokens.
+
+    Other tokens of a chat template are known to the tokenizer only.
+    """
+    configs = (
+        model.config,
+        model.config.get_text_config(),
+        getattr(model, "generation_config", None),
+    )
+    named = [
+        getattr(config, f"{name}_token_id", None)
+        for config in configs
+        for name in ("bos", "eos", "pad")
+    ]
+    ids = [value for one in named for value in (one if isinstance(one, list) else [one])]
+    return frozenset({placeholder_id(model), *(int(value) for value in ids if value is not None)})
+
+
 def window(model: Any) -> int | None:
     """Length of the LLM's sliding window, if it has one."""
     value = getattr(language_model(model).config, "sliding_window", None)

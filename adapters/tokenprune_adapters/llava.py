@@ -74,6 +74,7 @@ class LlavaAdapter(MllmAdapter):
             signals=frozenset(self.offers),
             fixed={"vision_feature_layer": layer, "vision_feature_select_strategy": strategy},
             window=compat.window(model),
+            special_ids=compat.special_ids(model),
         )
 
     def _used(self, layer: int) -> int:

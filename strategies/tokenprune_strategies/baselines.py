@@ -30,6 +30,7 @@ class Random(PruningStrategy[RandomParams]):
     paper: ClassVar[str] = "none (baseline)"
     licence_note: ClassVar[str] = "This project's own."
     ours: ClassVar[dict[str, str]] = {"seed": "a baseline of this project"}
+    prunes_text: ClassVar[bool] = True
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         """Keep `budget.keep` tokens drawn without replacement, in raster order."""

@@ -20,6 +20,7 @@ class FastV(ScoreStrategy[FastVParams]):
 
     Layers below K keep all keys and values, the others hold the survivors only. Source: Chen et
     al., "An Image is Worth 1/2 Tokens After Layer 2" (arXiv 2403.06764); K = 2 is the paper's.
+    Text tokens, if the plan says `keep_text`, are scored by the same row (ours).
     """
 
     name: ClassVar[str] = "fastv"
@@ -32,6 +33,7 @@ class FastV(ScoreStrategy[FastVParams]):
     )
     default_layer: ClassVar[int | None] = 2
     spreads: ClassVar[bool] = False
+    prunes_text: ClassVar[bool] = True
 
     def check(self, site: Site, keep: int) -> None:
         """Layer 0 has no layer before it whose attention could be read.

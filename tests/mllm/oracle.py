@@ -70,7 +70,11 @@ Edit = Callable[[Tensor, list[int]], tuple[Tensor, list[int]]]
 
 
 def run(
-    model: Any, one: Sample, edits: dict[int, Edit] | None = None, compact: bool = False
+    model: Any,
+    one: Sample,
+    edits: dict[int, Edit] | None = None,
+    compact: bool = False,
+    words: dict[int, Sequence[int]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits `[T'', V]` of what is left at the end and its places, layer by layer by hand.
 
@@ -79,6 +83,7 @@ def run(
         one: the prompt.
         edits: by layer, from the visual states `[N, D]` and their columns to those that go on.
         compact: renumber positions after each removal.
+        words: by layer, places of text tokens that are dropped too.
     """
     language = model.model.language_model
     hidden, place, visual = one.embeds[None], one.place, list(one.visual)
@@ -90,6 +95,10 @@ def run(
             hidden[0, stay] = states
             columns = sorted(text + stay)
             visual = [columns.index(c) for c in stay]
+            hidden, place = hidden[:, columns], place[columns]
+        if words and number in words:
+            columns = [c for c in range(len(place)) if int(place[c]) not in words[number]]
+            visual = [columns.index(c) for c in visual]
             hidden, place = hidden[:, columns], place[columns]
         position = torch.arange(len(place)) if compact else place
         rows = language.rotary_emb(hidden, position_ids=position[None])
@@ -103,11 +112,12 @@ def greedy(
     steps: int,
     edits: dict[int, Edit] | None = None,
     compact: bool = False,
+    words: dict[int, Sequence[int]] | None = None,
 ) -> list[int]:
     """Greedy tokens, without cache, the whole sequence at every step."""
     tokens: list[int] = []
     for _ in range(steps):
-        logits, _ = run(model, one.grown(model, tokens), edits, compact)
+        logits, _ = run(model, one.grown(model, tokens), edits, compact, words)
         tokens.append(int(logits[-1].argmax()))
     return tokens
 

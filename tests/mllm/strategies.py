@@ -15,6 +15,7 @@ ANYWHERE: tuple[Stage, ...] = ("pre_llm", "decoder")
 
 class PickParams(StrategyParams):
     index: tuple[int, ...] = (0,)
+    text: tuple[int, ...] = ()
 
 
 class Pick(PruningStrategy[PickParams]):
@@ -23,9 +24,11 @@ class Pick(PruningStrategy[PickParams]):
     name: ClassVar[str] = "t-pick"
     Params = PickParams
     stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
+    prunes_text: ClassVar[bool] = True
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
-        index = torch.tensor(self.params.index).expand(tokens.hidden.shape[0], -1)
+        wanted = self.params.index if tokens.kind == "visual" else self.params.text
+        index = torch.tensor(wanted).expand(tokens.hidden.shape[0], -1)
         return Reduction.keep(index, tokens.count)
 
 
@@ -58,10 +61,25 @@ class Pairs(PruningStrategy[StrategyParams]):
 
     name: ClassVar[str] = "t-pairs"
     stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
+    prunes_text: ClassVar[bool] = True  # and breaks that promise
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         odd = torch.arange(1, 2 * budget.remove, 2).expand(tokens.hidden.shape[0], -1)
         return Reduction.merge(odd, odd - 1, tokens.size)
+
+
+class Spy(PruningStrategy[StrategyParams]):
+    """Keep the first tokens, and put what was shown aside."""
+
+    name: ClassVar[str] = "t-spy"
+    stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
+    prunes_text: ClassVar[bool] = True
+    seen: ClassVar[list[Tokens]] = []
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        self.seen.append(tokens)
+        first = torch.arange(budget.keep).expand(tokens.hidden.shape[0], -1)
+        return Reduction.keep(first, tokens.count)
 
 
 class Fresh(PruningStrategy[StrategyParams]):
@@ -91,5 +109,5 @@ class Broken(PruningStrategy[StrategyParams]):
 class TestPlugin:
     @hookimpl
     def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        for strategy in (Pick, Ragged, Exit, Pairs, Fresh, Broken):
+        for strategy in (Pick, Ragged, Exit, Pairs, Spy, Fresh, Broken):
             register(strategy)

@@ -77,6 +77,15 @@ def test_two_models_carry_different_plans() -> None:
             assert torch.equal(logits(two, call), other)
 
 
+@pytest.mark.parametrize("kind", ["clip", "clip-full"])
+def test_a_dense_attachment_counts_what_the_llm_sees(kind: str) -> None:
+    of, call = model(kind), inputs(SHORT, LONG, TEXT)
+    with tokenprune.attach(of, plan()) as handle:
+        greedy(of, call)
+        tokens = handle.report().tokens
+    assert tokens["llm"] == tokens["llm_average"] == tokens["patches"] == 36
+
+
 def test_measured_counts_and_times() -> None:
     of, call = model(), inputs(SHORT, LONG)
     with tokenprune.attach(of, COMBINATIONS["all"]) as handle:

@@ -179,6 +179,7 @@ class EncoderRunner:
             signals = {**signals, Signal.PREVIOUS_HIDDEN.name: before}
         tokens = state.tokens(hidden, site.site, signals)
         reduction = ask(site.stage, tokens, tokens.count - site.remove)
+        state.remember(reduction)
         if not reduction.changes:
             return hidden
         assert reduction.slot is not None
@@ -193,6 +194,7 @@ class EncoderRunner:
                 site.site.layer + reduction.reconstruction.blocks,
                 state.size,
                 state.index,
+                state.riders,
             )
         hidden = state.apply(hidden, reduction)
         state.proportional = state.proportional or strategy.proportional()
@@ -214,6 +216,7 @@ class EncoderRunner:
             with call.meter.stage("select"):
                 hidden = revival.full(hidden, state.prefix)
             state.size, state.index, state.revival = revival.size, revival.index, None
+            state.riders = revival.riders
             call.trace.record(revival.site, revival.strategy, state.images, None, state.index)
         call.meter.count("encoder", (hidden.shape[1] - state.prefix) * batch, batch)
         if state.sites:

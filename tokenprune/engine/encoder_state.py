@@ -24,7 +24,8 @@ class Revival:
         site: where they were dropped.
         rows: `[B, K]` rows of the kept tokens among the tokens before the drop.
         until: first block whose attention no longer sees the full set.
-        size, index: `EncoderState`'s before the drop, handed on again when restored.
+        size, index, riders: `EncoderState`'s before the drop, handed on again when restored; riders
+            left by later sites belong to the kept tokens only and end with them.
     """
 
     reconstruction: Reconstruction
@@ -34,6 +35,7 @@ class Revival:
     until: int
     size: Tensor
     index: Tensor
+    riders: dict[str, Tensor]
 
     def full(self, hidden: Tensor, prefix: int) -> Tensor:
         """All tokens, the dropped ones approximated: `[B, P + K, D]` -> `[B, P + N, D]`."""
@@ -106,11 +108,17 @@ class EncoderState:
             seed=self.seed,
         )
 
+    def remember(self, reduction: Reduction) -> None:
+        """Take over what a reduction leaves for later stages, whether it removes tokens or not."""
+        self.riders = {**self.riders, **reduction.riders}
+
     def apply(self, hidden: Tensor, reduction: Reduction) -> Tensor:
-        """Carry out a dense reduction on the patches and on everything that rides along."""
+        """Carry out a dense reduction on the patches and on everything that rides along.
+
+        What it leaves for later stages is to be remembered before.
+        """
         patches = reduction.apply(hidden[:, self.prefix :], self.size)
-        riders = {**self.riders, **reduction.riders}
-        self.riders = {name: reduction.gather(value) for name, value in riders.items()}
+        self.riders = {name: reduction.gather(value) for name, value in self.riders.items()}
         self.signals = {name: reduction.gather(value) for name, value in self.signals.items()}
         if self.previous is not None:
             earlier = reduction.gather(self.previous[:, self.prefix :])

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from tokenprune.adapter import MllmAdapter, MllmSpec
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.call_guards import LAYOUT, cached_length, check_language
-from tokenprune.engine.compaction import Level, shorten, spread, take, whole
-from tokenprune.engine.decoder import DecoderStage, cut
-from tokenprune.engine.images import by_row
-from tokenprune.engine.last_query import last_query_attention, query_places
+from tokenprune.engine.compaction import Level, spread, take
+from tokenprune.engine.cutting import cut
+from tokenprune.engine.decoder import DecoderStage
+from tokenprune.engine.last_query import last_query_attention
 from tokenprune.engine.layout import Flow, Layout, Mode
 from tokenprune.engine.mllm_state import MllmState
 from tokenprune.engine.patching import Patches
-from tokenprune.engine.visual_rows import visual_row
+from tokenprune.engine.placing import lay_out
 from tokenprune.errors import UnsupportedCallError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class LanguageRunner:
         self.stages = {stage.site.layer: stage for stage in stages}
         self.token = uuid4().hex
         self.compact = owner.plan.positions == "compact"
+        self.text = any(stage.prunes_text for stage in stages)
 
     def install(self, patches: Patches) -> None:
         """Override the LLM's forward and, if the plan prunes, its layers'."""
@@ -126,7 +127,7 @@ class LanguageRunner:
             return original(**kwargs)
         else:
             check_language(self.spec, embeds.shape[1], mask)
-            layout = state.layout = self._lay_out(state, embeds, mask)
+            layout = state.layout = lay_out(state, self.spec, self.token, embeds, mask, self.text)
         state.flow = self._flow(layout, mode, 0)
         try:
             outputs = original(**self._shortened(layout, kwargs))
@@ -134,7 +135,7 @@ class LanguageRunner:
                 self._count(call, state)
         finally:
             state.flow = None
-            state.rows, state.projected = [], {}
+            state.rows, state.texts, state.projected = [], [], {}
         if layout.changes:
             self._spread(layout, outputs)
             cache = getattr(outputs, "past_key_values", None)
@@ -145,30 +146,6 @@ class LanguageRunner:
     def _flow(self, layout: Layout, mode: Mode, past: int) -> Flow:
         flat = self.adapter.padding_masks()
         return Flow(layout, mode, self.compact, flat, self.adapter.rotary, past)
-
-    def _lay_out(self, state: MllmState, embeds: Tensor, mask: Tensor | None) -> Layout:
-        """Match placeholders with images, and shorten the LLM's input if tokens are gone."""
-        assert state.prompt is not None
-        assert state.images is not None
-        visual = (state.prompt == self.spec.placeholder_id).to(embeds.device)
-        valid = torch.ones_like(visual) if mask is None else mask.bool()
-        counts = visual.sum(dim=1).tolist()
-        rows = by_row(counts, state.images)
-        layout = Layout(self.token, visual.shape[1], whole(valid), shortened=False)
-        if not all(image.complete for image in state.images):
-            kept = torch.cat([image.kept() for row in rows for image in row])
-            gone = torch.zeros_like(visual)
-            gone[visual] = ~kept.to(embeds.device)
-            layout.base, layout.shortened = shorten(layout.base, valid & ~gone), True
-        copies = sum(counts) // sum(image.count for image in state.images)
-        state.query = query_places(valid, visual, state.labels)
-        state.rows = [
-            visual_row(images, visual[row].nonzero()[:, 0], layout.base, row, row % copies > 0)
-            for row, images in enumerate(rows)
-        ]
-        state.entered = state.visual
-        state.arrived = [0 if row is None else row.column.shape[0] for row in state.rows]
-        return layout
 
     def _shortened(self, layout: Layout, kwargs: dict[str, Any]) -> dict[str, Any]:
         if not layout.shortened:
@@ -234,13 +211,15 @@ class LanguageRunner:
         if layout.cut_before(number) is None:
             before = before.restarted()
         attention = self._attention(state, stage, before) if stage.reads_attention else None
-        decision, state.rows = cut(
-            call, stage, hidden, before, state.rows, state.arrived, attention
+        decision, state.rows, state.texts = cut(
+            call, stage, hidden, before, state.rows, state.texts, state.arrived, attention
         )
         if decision is not None:
             layout.cuts[number] = decision
         state.counts[number] = state.visual
         call.meter.count(str(stage.site), state.counts[number], state.pictures)
+        if stage.prunes_text:
+            call.meter.count(f"text[{number}]", *state.text)
 
     def _attention(self, state: MllmState, stage: DecoderStage, level: Level) -> Tensor:
         layer = self.spec.layers[stage.site.layer - 1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.compaction import Level, take
-from tokenprune.engine.decoder import Cut
+from tokenprune.engine.cutting import Cut
 from tokenprune.engine.masks import narrow
 
 Mode = Literal["first", "again", "continue"]

@@ -110,6 +110,7 @@ class MllmRunner:
         call = current(self.owner)
         state = None if call is None else call.mllm
         if call is not None and not self.owner.stages:
+            _count_dense(call, features.shape[0], features.shape[1] - self.prefix)
             with call.meter.stage("project"):
                 return original(features)
         if call is None or not isinstance(state, MllmState):
@@ -141,6 +142,11 @@ def _untraced(call: CallState) -> Iterator[None]:
     images, reductions = len(grids), len(records)
     yield
     del grids[images:], records[reductions:]
+
+
+def _count_dense(call: CallState, images: int, patches: int) -> None:
+    for name in ("llm", "llm_average"):
+        call.meter.count(name, images * patches, images)
 
 
 def _count_llm(call: CallState, images: list[ImageTokens]) -> None:

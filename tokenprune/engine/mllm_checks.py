@@ -56,6 +56,7 @@ def decoder_stages(
         LayerError: there is no such layer, or the layers don't ascend.
         BudgetError: a budget can't be reached.
         SignalError: a strategy needs what the adapter can't supply.
+        UnsupportedModelError: text is to be pruned, and the adapter doesn't name special tokens.
     """
     mine = [stage for stage in stages if stage.plan.at == "decoder"]
     layers, count = [_layer(stage, len(spec.layers)) for stage in mine], len(spec.layers)
@@ -76,6 +77,13 @@ def decoder_stages(
             )
         site = Site("decoder", layers[place], count)
         refuse_signals(stage, spec.signals, count, adapter)
+        if stage.plan.keep_text is not None and spec.special_ids is None:
+            raise UnsupportedModelError(
+                f"the adapter {adapter.name} doesn't tell which tokens are special, so text can't "
+                "be pruned.",
+                where=f"{stage.where}.keep_text",
+                remedy="Remove 'keep_text', or set MllmSpec.special_ids in the adapter.",
+            )
         found.append(DecoderStage(stage, site, place, keeps, tuple(layers), fixed))
     _check_budgets(found, _arrivals(early, encoder))
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenprune.engine.decoder import Rows
+from tokenprune.engine.cutting import Rows
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.layout import Flow, Layout
 
@@ -22,6 +22,7 @@ class MllmState:
         images: what the projector handed on, in order; None before it ran.
         layout: the prompt's shortening, fixed at the first forward of the call.
         rows: visual tokens of every row in the layer that is running.
+        texts: prunable text tokens of every row in that layer, if the plan prunes text.
         arrived: visual tokens of every row at the LLM's input.
         entered: visual tokens of the batch at the LLM's input, copies left out.
         flow: the LLM forward that is running.
@@ -37,6 +38,7 @@ class MllmState:
     images: list[ImageTokens] | None = None
     layout: Layout | None = None
     rows: Rows = field(default_factory=list)
+    texts: Rows = field(default_factory=list)
     arrived: list[int] = field(default_factory=list)
     entered: int = 0
     flow: Flow | None = None
@@ -50,6 +52,12 @@ class MllmState:
     def visual(self) -> int:
         """Visual tokens in the layer that is running, copies for beams left out."""
         return sum(row.column.shape[0] for row in self.rows if row is not None and not row.copy)
+
+    @property
+    def text(self) -> tuple[int, int]:
+        """Prunable text tokens in that layer and their prompts, copies for beams left out."""
+        mine = [row.column.shape[0] for row in self.texts if row is not None and not row.copy]
+        return sum(mine), len(mine)
 
     @property
     def pictures(self) -> int:

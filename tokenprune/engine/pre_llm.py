@@ -120,6 +120,7 @@ def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> 
     tokens = state.tokens(group.hidden, site, signals)
     reduction = ask(stage, tokens, stage.keep(tokens.count))
     if not reduction.changes:
+        state.remember(reduction)
         yield group
         return
     for rows, dense in parts(reduction, len(group.rows)):
@@ -130,6 +131,7 @@ def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> 
                 where=f"{stage.where}, {site}",
                 remedy="Every image keeps at least one token outside of decoder stages.",
             )
+        part.state.remember(dense)
         hidden = part.state.apply(part.hidden, dense)
         assert dense.slot is not None
         call.trace.record(

@@ -37,6 +37,9 @@ def ask(stage: ResolvedStage, tokens: Tokens, keep: int) -> Reduction:
 def _check(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: Reduction) -> None:
     if not isinstance(reduction, Reduction):
         _refuse(stage, tokens, f"answered with {type(reduction).__name__}, not with a Reduction")
+    made = (reduction.weight, reduction.created, reduction.reconstruction)
+    if tokens.kind == "text" and any(part is not None for part in made):
+        _refuse(stage, tokens, "merged or replaced text tokens, which can only be kept or dropped")
     if reduction.mask is not None:
         if stage.strategy.static:
             _refuse(stage, tokens, "is static but answered with a mask")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tokenprune.errors import PlanError
 from tokenprune.plan.model import Plan, StagePlan
+from tokenprune.plugins import host
 from tokenprune.registry import strategy_class, strategy_params
 
 
@@ -51,6 +52,13 @@ def _checked(stage: StagePlan, where: str, at: str) -> StagePlan:
             f"'{stage.strategy}' has no layer of its own.",
             where=f"{place}.layer",
             remedy="Add 'layer', counted from 0: the input of that layer is pruned.",
+        )
+    if stage.keep_text is not None and not strategy.prunes_text:
+        able = ", ".join(name for name, kind in host().strategies.items() if kind.prunes_text)
+        raise PlanError(
+            f"'{stage.strategy}' can't prune text tokens.",
+            where=f"{place}.keep_text",
+            remedy=f"Remove 'keep_text', or use one that can: {able or 'none is installed'}.",
         )
     params = strategy_params(strategy, stage.params, where=where, at=f"{at}.params")
     given = params.model_dump(mode="json", exclude_unset=True, by_alias=True)

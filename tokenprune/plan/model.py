@@ -87,6 +87,16 @@ Keep = Annotated[
     ),
 ]
 
+KeepText = Annotated[
+    Annotated[int, Field(ge=1), Tag("tokens")]
+    | Annotated[FiniteFloat, Field(gt=0, le=1), Tag("ratio")],
+    Discriminator(
+        _keep_tag,
+        custom_error_type="keep_text",
+        custom_error_message="write tokens (16) or a ratio (0.5)",
+    ),
+]
+
 Schedule = Annotated[
     Annotated[ScheduleName, Tag("named")]
     | Annotated[tuple[Annotated[int, Field(strict=True, ge=0)], ...], Tag("numbers")]
@@ -113,6 +123,10 @@ class StagePlan(_Frozen):
     keep: Keep
     """What leaves the stage, per image: tokens (`128`), a ratio of the tokens that arrive (`0.25`,
     rounded down, at least one token) or, for `decoder`, `{average: 192}` over the LLM's layers."""
+    keep_text: KeepText | None = None
+    """`decoder` only, for strategies that can prune text: what leaves the stage of every prompt's
+    prunable text tokens, as tokens (at most; a shorter prompt keeps all) or as a ratio of those
+    that arrive (rounded down, at least one). Default: text is never touched."""
     schedule: Schedule | None = None
     """`encoder` only: how the removals are spread over the blocks. Default: the strategy's own."""
     layer: Index | None = None
@@ -132,7 +146,11 @@ class StagePlan(_Frozen):
 
     @model_validator(mode="after")
     def _keys_fit_the_stage(self) -> StagePlan:
-        alien = {"pre_llm": ("schedule", "layer", "layers"), "decoder": ("schedule", "layers")}
+        alien = {
+            "encoder": ("keep_text",),
+            "pre_llm": ("keep_text", "schedule", "layer", "layers"),
+            "decoder": ("schedule", "layers"),
+        }
         for key in alien.get(self.at, ()):
             if getattr(self, key) is not None:
                 raise ValueError(f"'{key}' has no meaning at '{self.at}': remove it")

@@ -22,6 +22,9 @@ def plan_schema() -> dict[str, Any]:
     stage = definitions["StagePlan"]
     keep = stage["properties"]["keep"]
     keep["anyOf"] = keep.pop("oneOf")  # 1 is both one token and the ratio 1.0
+    for form in stage["properties"]["keep_text"]["anyOf"]:
+        if "oneOf" in form:
+            form["anyOf"] = form.pop("oneOf")
     stage["properties"]["strategy"]["enum"] = list(strategies)
     stage["allOf"] = [_rule(name, strategy) for name, strategy in strategies.items()]
     for name, strategy in strategies.items():

@@ -1,4 +1,4 @@
-"""The visual tokens of a row of the LLM's batch, which may span several images."""
+"""Tokens of a row of the LLM's batch that a stage may cut: of its images, or of its text."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from torch import Tensor
 from tokenprune.engine.compaction import Level
 from tokenprune.engine.images import ImageTokens
 from tokenprune.reduction import Reduction
-from tokenprune.tokens import Site, Tokens, grid_positions
+from tokenprune.tokens import Kind, Site, Tokens, grid_positions
 from tokenprune.trace import Trace
 
 
 @dataclass(frozen=True)
-class VisualRow:
-    """Visual tokens of one sample inside the LLM.
+class TokenRow:
+    """Visual tokens of one sample inside the LLM, or its prunable text tokens.
+
+    Text counts as one image, whose grid (1, 1, T) are the tokens of the prompt.
 
     Attributes:
-        numbers: its images' numbers in the trace.
+        kind: which of both.
+        numbers: its images' numbers in the trace; text has none.
         grid: patch grid of each image (t, h, w).
         column: `[N]` columns of the tokens in the sequence at hand.
         image: `[N]` which of the row's images each token is of.
-        index: `[N]` patch of that image.
+        index: `[N]` patch of that image, or place in the prompt.
         size: `[N]` patches that each token stands for.
         riders: `[N, ...]` values left by earlier stages.
         copy: whether another row of the batch has the same images (beams); not traced.
     """
 
+    kind: Kind
     numbers: tuple[int, ...]
     grid: tuple[int, int, int]
     column: Tensor
@@ -40,12 +44,12 @@ class VisualRow:
     copy: bool
 
     @property
-    def kind(self) -> tuple[object, ...]:
-        """Rows of equal kind can be put into one dense batch."""
-        names = tuple(sorted(self.riders))
-        return self.column.shape[0], len(self.numbers), self.grid, names
+    def shape(self) -> tuple[object, ...]:
+        """Rows of equal shape can be put into one dense batch."""
+        riders = tuple(sorted((name, value.shape[1:]) for name, value in self.riders.items()))
+        return self.column.shape[0], len(self.numbers), self.grid, riders
 
-    def reduced(self, reduction: Reduction) -> VisualRow:
+    def reduced(self, reduction: Reduction) -> TokenRow:
         """After a dense reduction of a batch of one; columns stay those of before."""
         riders = {**self.riders, **{k: v[0] for k, v in reduction.riders.items()}}
         if reduction.anchor is None:
@@ -60,7 +64,7 @@ class VisualRow:
             riders={name: value[anchor] for name, value in riders.items()},
         )
 
-    def moved(self, level: Level, row: int) -> VisualRow:
+    def moved(self, level: Level, row: int) -> TokenRow:
         """With columns of the sequence after a shortening."""
         count = int(level.source[row].max()) + 1
         slots = torch.arange(level.length, device=level.source.device)
@@ -72,7 +76,7 @@ class VisualRow:
 
 def visual_row(
     images: Sequence[ImageTokens], places: Tensor, base: Level, row: int, copy: bool
-) -> VisualRow | None:
+) -> TokenRow | None:
     """The visual tokens of a row, or None without images.
 
     Args:
@@ -80,7 +84,7 @@ def visual_row(
         places: `[C]` places of its placeholders in the user's sequence.
         base: the LLM's input.
         row: number of the row.
-        copy: see `VisualRow`.
+        copy: see `TokenRow`.
     """
     if not images:
         return None
@@ -89,13 +93,10 @@ def visual_row(
         wanted.append(places[start + image.prefix + image.index])
         of.append(torch.full_like(image.index, number))
         start += image.count
-    valid = base.valid[row]
-    slots = torch.arange(base.length, device=valid.device)
-    column_of = slots.new_zeros(int(base.full[row].max()) + 1)
-    column_of[base.full[row][valid]] = slots[valid]
-    column = column_of[torch.cat(wanted)]
+    column = _columns(base, row, torch.cat(wanted))
     names = set.intersection(*(set(image.riders) for image in images))
-    return VisualRow(
+    return TokenRow(
+        kind="visual",
         numbers=tuple(image.number for image in images),
         grid=images[0].grid,
         column=column,
@@ -107,10 +108,44 @@ def visual_row(
     )
 
 
+def text_row(prunable: Tensor, valid: Tensor, base: Level, row: int, copy: bool) -> TokenRow:
+    """The prunable text tokens of a row; places count from the first token that isn't padding.
+
+    Args:
+        prunable: `[T]` True for them, by place in the user's sequence.
+        valid: `[T]` False for padding.
+        base: the LLM's input.
+        row: number of the row.
+        copy: see `TokenRow`.
+    """
+    places = prunable.nonzero()[:, 0]
+    index = (torch.cumsum(valid, 0) - 1)[places]
+    return TokenRow(
+        kind="text",
+        numbers=(),
+        grid=(1, 1, int(valid.sum())),
+        column=_columns(base, row, places),
+        image=torch.zeros_like(index),
+        index=index,
+        size=torch.ones(index.shape, device=index.device),
+        riders={},
+        copy=copy,
+    )
+
+
+def _columns(base: Level, row: int, places: Tensor) -> Tensor:
+    """Columns of the LLM's input that hold `places` of the user's sequence."""
+    valid = base.valid[row]
+    slots = torch.arange(base.length, device=valid.device)
+    column_of = slots.new_zeros(int(base.full[row].max()) + 1)
+    column_of[base.full[row][valid]] = slots[valid]
+    return column_of[places]
+
+
 def dense(
-    rows: Sequence[VisualRow], hidden: Tensor, signals: Mapping[str, Tensor], site: Site, seed: int
+    rows: Sequence[TokenRow], hidden: Tensor, signals: Mapping[str, Tensor], site: Site, seed: int
 ) -> Tokens:
-    """Rows of equal kind as a strategy sees them; images follow each other as frames.
+    """Rows of equal shape as a strategy sees them; images follow each other as frames.
 
     Args:
         rows: B rows of N tokens.
@@ -122,7 +157,7 @@ def dense(
     frames, height, width = rows[0].grid
     patches = frames * height * width
     index = torch.stack([row.image * patches + row.index for row in rows])
-    grid = (frames * len(rows[0].numbers), height, width)
+    grid = (frames * max(len(rows[0].numbers), 1), height, width)
     return Tokens(
         hidden=hidden,
         size=torch.stack([row.size for row in rows]),
@@ -133,12 +168,11 @@ def dense(
         signals=signals,
         riders={name: torch.stack([row.riders[name] for row in rows]) for name in rows[0].riders},
         seed=seed,
+        kind=rows[0].kind,
     )
 
 
-def trace_row(
-    trace: Trace, site: Site, strategy: str, row: VisualRow, reduction: Reduction
-) -> None:
+def trace_row(trace: Trace, site: Site, strategy: str, row: TokenRow, reduction: Reduction) -> None:
     """Record a row's dense reduction image by image; merges across images count as dropped."""
     assert reduction.anchor is not None
     assert reduction.slot is not None
