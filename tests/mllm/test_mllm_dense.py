@@ -77,7 +77,7 @@ def test_two_models_carry_different_plans() -> None:
             assert torch.equal(logits(two, call), other)
 
 
-@pytest.mark.parametrize("kind", ["clip", "clip-full"])
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_a_dense_attachment_counts_what_the_llm_sees(kind: str) -> None:
     of, call = model(kind), inputs(SHORT, LONG, TEXT)
     with tokenprune.attach(of, plan()) as handle:
