@@ -11,6 +11,7 @@ import math
 import platform
 import re
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,17 @@ from tokenprune.reference import heldout_samples, iter_heldout, reference_model_
 from tokenprune.reference.heldout import HELDOUT_IMAGES, HELDOUT_SEED
 from tokenprune.reference.questions import TYPES, ask_each
 from tokenprune.reference.scene import sample_scene
+from training.reference_model.choose import Thin
 from training.reference_model.measure import CHOOSERS, Tally, ask, load_weights, pages, see
 from training.reference_model.model import PATCHES
 from training.reference_model.stages import STAGES
 
 KEPT = (98, 64, 32, 16, 8)
 RANDOM_DRAWS = 3
+INSIDE_BLOCKS = (2, 6, 10)
+INSIDE_KEPT = (98, 32)
+#: A seed that nothing was decided on.
+FRESH_SEED = 314_159
 RECORD = Path("benchmarks/records/reference_model.json")
 
 Scores = dict[str, float]
@@ -69,6 +75,37 @@ def standard_error(measured: dict[str, Any]) -> float:
     """Naive standard error of the dense accuracy over all questions, in points."""
     share = measured["dense"]["all"] / 100.0
     return round(100.0 * math.sqrt(share * (1.0 - share) / sum(measured["questions"].values())), 2)
+
+
+def measure_inside(folder: str, images: int) -> dict[str, dict[str, float]]:
+    """Accuracy when a chosen subset survives one block inside the tower, dropped or averaged."""
+    w = load_weights(folder)
+    tallies: dict[tuple[str, int, int], Tally] = {}
+    generator = Generator().manual_seed(0)
+    for page in pages(images):
+        whole = see(w, page)
+        for block, count in product(INSIDE_BLOCKS, INSIDE_KEPT):
+            for name in ("random", "object-oracle"):
+                keep = CHOOSERS[name](page, whole, count, generator)
+                for merge in (False, True):
+                    seen = see(w, page, maps={block: Thin(keep, merge)})
+                    everything = torch.arange(count).expand(len(keep), -1)
+                    label = f"{name}, {'averaged' if merge else 'dropped'}"
+                    tally = tallies.setdefault((label, block, count), Tally())
+                    tally.add(ask(w, page, seen, everything, compact=False), page)
+    table: dict[str, dict[str, float]] = {}
+    for (label, block, count), tally in tallies.items():
+        table.setdefault(label, {})[f"{count} before block {block}"] = tally.summary()["all"]
+    return table
+
+
+def measure_dense(folder: str, images: int, seed: int) -> Scores:
+    """Accuracy with all tokens on the scenes of another seed."""
+    w, tally = load_weights(folder), Tally()
+    for page in pages(images, seed):
+        everything = torch.arange(PATCHES).expand(len(page.images), -1)
+        tally.add(ask(w, page, see(w, page), everything, compact=False), page)
+    return tally.summary()
 
 
 def text_only_guess(images: int, scenes: int = 30_000) -> Scores:
@@ -160,6 +197,12 @@ def main() -> None:
         "training": training_summary(options.log),
         **measured,
         "standard_error": standard_error(measured),
+        "inside_tower": measure_inside(folder, options.images),
+        "fresh": {
+            "seed": FRESH_SEED,
+            "images": options.images,
+            "dense": measure_dense(folder, options.images, FRESH_SEED),
+        },
         "text_only_guess": text_only_guess(options.images),
         "generate": {
             "questions": options.generate,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -12,10 +12,12 @@ from torch import Generator, Tensor
 from transformers import LlavaForConditionalGeneration
 
 from tokenprune.reference import Sample, iter_heldout
+from tokenprune.reference.heldout import HELDOUT_SEED
 from tokenprune.reference.questions import TYPES, Question
 from training.reference_model.choose import gather_tokens, top_sorted
 from training.reference_model.data import OWN_COVER, QUESTION_LENGTH, encode_question, normalise
 from training.reference_model.forward import (
+    TokenMap,
     TowerOutput,
     Weights,
     answer_questions,
@@ -85,10 +87,10 @@ def make_page(group: Sequence[Sequence[Sample]]) -> Page:
     )
 
 
-def pages(images: int, size: int = 50) -> Iterator[Page]:
+def pages(images: int, seed: int = HELDOUT_SEED, size: int = 50) -> Iterator[Page]:
     """The held-out set, `size` images at a time."""
     group: list[list[Sample]] = []
-    for _, samples in groupby(iter_heldout(images), key=lambda sample: sample.image_id):
+    for _, samples in groupby(iter_heldout(images, seed), key=lambda sample: sample.image_id):
         group.append(list(samples))
         if len(group) == size:
             yield make_page(group)
@@ -104,11 +106,13 @@ def load_weights(folder: str) -> Weights:
 
 
 @torch.no_grad()
-def see(w: Weights, page: Page, blank: bool = False) -> TowerOutput:
-    """Tower output on all patches of a page; `blank` shows mid-grey instead."""
+def see(
+    w: Weights, page: Page, blank: bool = False, maps: Mapping[int, TokenMap] | None = None
+) -> TowerOutput:
+    """Tower output on all patches of a page; `blank` shows mid-grey, `maps` thin tokens inside."""
     images = torch.full_like(page.images, 128) if blank else page.images
     index = torch.arange(PATCHES).expand(len(images), -1)
-    return tower_forward(w, patchify(normalise(images)), index, last_block=False)
+    return tower_forward(w, patchify(normalise(images)), index, maps, last_block=False)
 
 
 @torch.no_grad()
@@ -116,7 +120,8 @@ def ask(w: Weights, page: Page, seen: TowerOutput, keep: Tensor, compact: bool) 
     """Which questions `[B, Q]` are answered right from the tokens `keep [B, M]`."""
     visual = project(w, gather_tokens(seen.patches, keep))
     rows, count = keep.shape
-    position = torch.arange(1, 1 + count).expand(rows, -1) if compact else 1 + keep
+    original = 1 + seen.index.gather(1, keep)
+    position = torch.arange(1, 1 + count).expand(rows, -1) if compact else original
     start = torch.full((rows,), 1 + (count if compact else PATCHES))
     hidden = answer_questions(w, visual, position, page.words, start)
     at = page.answer_at[..., None, None].expand(-1, -1, -1, hidden.shape[-1])
