@@ -142,7 +142,7 @@ def limits(record: Record) -> str:
 
 - Any other picture or wording. Unknown words become `<unk>`, and answers are single words.
 - Conclusions about absolute accuracy of large models. Objects cover about a tenth of the patches
-  and the background holds no answers, so keeping 16 good tokens costs less here than on photographs.
+  and the background holds no answers, so 16 good tokens cost less here than on photographs.
 - How well random choice does on large models. Here the language model was trained not to read
   items from background tokens; large models may, and then random choice does better.
 - Differences below about one point: the naive standard error over all questions is
