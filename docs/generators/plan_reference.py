@@ -69,6 +69,26 @@ Several stages with an average share one budget, and each keeps the same ratio o
 choice); stages with a fixed budget come before them. An average that no k reaches is refused with
 the nearest one.
 """
+TEXT = """\
+## Text tokens
+
+No plan touches them unless a `decoder` stage says `keep_text`:
+
+```yaml
+stages:
+  - at: decoder
+    strategy: fastv
+    layer: 2
+    keep: 0.25
+    keep_text: 0.5
+```
+
+It counts *prunable* text tokens, prompt by prompt. Never prunable are placeholders, the first, last
+and padding tokens that the model's configs name, the last prompt token, what is generated, labelled
+tokens, and all text of prompts without images. Other special tokens, such as those of a chat
+template, are known to the tokenizer only and count as text. A number of tokens is a ceiling: a
+prompt with fewer keeps them all. Reports show what was measured, per prompt, as `text[2]`.
+"""
 SCHEDULES = """\
 ## Schedules
 
@@ -108,6 +128,7 @@ def plan_reference() -> str:
         _table(StagePlan),
         BUDGETS,
         _table(Average),
+        TEXT,
         SCHEDULES,
         _table(ScheduleSpec),
         FILES,
@@ -196,4 +217,6 @@ def _home(strategy: type[PruningStrategy[Any]]) -> str:
         said.append(f"Default schedule: `{strategy.default_schedule}`.")
     if strategy.default_layer is not None:
         said.append(f"Default layer: {strategy.default_layer}.")
+    if strategy.prunes_text:
+        said.append("Can prune text too (`keep_text`).")
     return " ".join(said)

@@ -2,136 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import tokenprune
 from tests import models
-from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens, hookimpl
-from tokenprune.ops import topk_indices
+from tests.contract.shapes import MARK, Follow, Leave, Plugin
 from tokenprune.plugins import register_plugin
-from tokenprune.tokens import STAGES, Signal, Site, Stage
 
 IMG = models.IMAGE_TOKEN
 PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, IMG, 11, IMG, 12], [1, 13, IMG, 14, 15]]
-MARK = "s-mark"
-
-
-class Mark(PruningStrategy[StrategyParams]):
-    """First stage of a method: note every token's patch and norm; keep the first ones."""
-
-    name: ClassVar[str] = MARK
-    stages: ClassVar[tuple[Stage, ...]] = STAGES
-    default_schedule: ClassVar[str] = "mean"
-
-    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
-        first = torch.arange(budget.keep).expand(tokens.hidden.shape[0], -1)
-        made = Reduction.keep(first, tokens.count) if budget.remove else Reduction.none()
-        noted = torch.stack((tokens.index.float(), tokens.hidden.float().norm(dim=-1)), dim=-1)
-        return with_riders(made, {MARK: noted})
-
-
-class Follow(PruningStrategy[StrategyParams]):
-    """Later stages of it: keep the tokens that the first one noted as the longest."""
-
-    name: ClassVar[str] = "s-follow"
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm", "decoder")
-    seen: ClassVar[list[Tokens]] = []
-
-    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
-        self.seen.append(tokens)
-        score = tokens.riders[MARK][..., 1]
-        return Reduction.keep(topk_indices(score, budget.keep), tokens.count, score=score)
-
-
-class Inflection(PruningStrategy[StrategyParams]):
-    """A length that depends on the data: cut the sorted scores where they fall most steeply."""
-
-    name: ClassVar[str] = "s-inflection"
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
-    static: ClassVar[bool] = False
-
-    def signals(self, site: Site) -> tuple[Signal, ...]:
-        return (Signal.ATTENTION_RECEIVED,)
-
-    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
-        score = tokens.signal(Signal.ATTENTION_RECEIVED)
-        ordered = score.sort(dim=1, descending=True).values[:, : budget.keep]
-        place = (ordered[:, :-1] - ordered[:, 1:]).argmax(dim=1, keepdim=True)
-        return Reduction.keep_mask(score >= ordered.gather(1, place), score=score)
-
-
-class Leave(PruningStrategy[StrategyParams]):
-    """An exit: let go of all tokens once the last prompt token looks at them little enough."""
-
-    class Params(StrategyParams):
-        below: float
-
-    name: ClassVar[str] = "s-leave"
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    static: ClassVar[bool] = False
-    masses: ClassVar[dict[int, list[float]]] = {}
-
-    def signals(self, site: Site) -> tuple[Signal, ...]:
-        return (Signal.LAST_QUERY_ATTENTION,)
-
-    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
-        mass = tokens.signal(Signal.LAST_QUERY_ATTENTION).sum(dim=1, keepdim=True)
-        self.masses.setdefault(tokens.site.layer, []).extend(mass[:, 0].tolist())
-        stays = mass >= self.params.below
-        return Reduction.keep_mask(stays.expand(-1, tokens.count))
-
-
-class Learned(PruningStrategy[StrategyParams]):
-    """New tokens from learned queries over the features."""
-
-    name: ClassVar[str] = "s-learned"
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
-    training_free: ClassVar[bool] = False
-
-    def __init__(self, params: StrategyParams) -> None:
-        super().__init__(params)
-        torch.manual_seed(0)
-        self.queries = nn.ParameterList([nn.Parameter(torch.randn(6, models.WIDTH))])
-
-    def modules(self) -> nn.Module | None:
-        return self.queries
-
-    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
-        weight = (self.queries[0] @ tokens.hidden.transpose(1, 2)).softmax(dim=1)  # [B, M, N]
-        created = weight @ tokens.hidden / weight.sum(dim=-1, keepdim=True)
-        return Reduction.replace(created, weight.argmax(dim=1))
-
-
-class Words(PruningStrategy[StrategyParams]):
-    """Visual and text tokens by the same attention row."""
-
-    name: ClassVar[str] = "s-words"
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    prunes_text: ClassVar[bool] = True
-
-    def signals(self, site: Site) -> tuple[Signal, ...]:
-        return (Signal.LAST_QUERY_ATTENTION,)
-
-    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
-        score = tokens.signal(Signal.LAST_QUERY_ATTENTION)
-        return Reduction.keep(topk_indices(score, budget.keep), tokens.count)
-
-
-def with_riders(reduction: Reduction, riders: dict[str, Tensor]) -> Reduction:
-    return replace(reduction, riders=riders)
-
-
-class Plugin:
-    @hookimpl
-    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        for strategy in (Mark, Follow, Inflection, Leave, Learned, Words):
-            register(strategy)
 
 
 @pytest.fixture(autouse=True)
@@ -246,7 +131,7 @@ def test_lengths_by_an_inflection_point() -> None:
         step = image.steps[0]
         assert step.score is not None
         ordered = sorted(step.score.tolist(), reverse=True)[:27]
-        falls = [before - after for before, after in zip(ordered, ordered[1:], strict=False)]
+        falls = [before - after for before, after in pairwise(ordered)]
         assert image.kept == falls.index(max(falls)) + 1
         best = step.score.argsort(descending=True, stable=True)[: image.kept]
         assert step.anchor.tolist() == sorted(best.tolist())

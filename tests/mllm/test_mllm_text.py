@@ -81,6 +81,7 @@ def test_counts_are_exact(keep_text: Any, left: int) -> None:
         cache = of(**call, use_cache=True).past_key_values
         assert handle.report().tokens["text[2]"] == left
         assert handle.report().tokens["decoder[2]"] == 9
+        assert f"per prompt: text[2] {left}.0" in str(handle.report())
     whole, others = len(TALK) - 1 + PATCHES, len(TALK) - 1 - len(PRUNABLE)
     lengths = [cache.get_seq_length(layer) for layer in range(4)]
     assert lengths == [whole, whole, 9 + left + others, 9 + left + others]

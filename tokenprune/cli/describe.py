@@ -39,6 +39,7 @@ def _facts(kind: type[PruningStrategy[Any]]) -> Table:
         "signals": "; ".join(f"{at}: {signals}" for at, signals in _signals(kind).items()),
         "training": "none needed" if kind.training_free else "needs a checkpoint of its own",
         "length": "set by the budget alone" if kind.static else "depends on the picture",
+        "text": "pruned too if a plan says keep_text" if kind.prunes_text else "never pruned",
         "defaults": _defaults(kind),
     }
     for label, value in lines.items():

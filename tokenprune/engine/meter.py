@@ -55,7 +55,7 @@ class Meter:
             self._watch.open.pop()
 
     def count(self, stage: str, tokens: float, images: float) -> None:
-        """Record that `images` images had `tokens` tokens together at a stage."""
+        """Record that `images` images (prompts for text) had `tokens` tokens at a stage."""
         with self._lock:
             entry = self._tokens[stage]
             entry[0] += tokens

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 
 from tokenprune.engine.stages import ResolvedStage
@@ -10,8 +13,12 @@ from tokenprune.reduction import Reduction
 from tokenprune.strategy import Budget
 from tokenprune.tokens import Tokens
 
+_Function = TypeVar("_Function", bound=Callable[..., object])
+# a compiled model breaks its graph here: plugins may do anything
+_uncompiled: Callable[[_Function], _Function] = torch.compiler.disable
 
-@torch.compiler.disable  # a compiled model breaks its graph here: plugins may do anything
+
+@_uncompiled
 def ask(stage: ResolvedStage, tokens: Tokens, keep: int) -> Reduction:
     """The strategy's reduction of a dense batch, checked against its budget.
 

@@ -19,7 +19,7 @@ class Report:
         plan: one line a stage.
         calls: finished outermost calls.
         images: images encoded.
-        tokens: mean tokens per image by stage.
+        tokens: mean tokens per image by stage; `text[K]` is per prompt.
         seconds: exclusive seconds by stage.
         flops: FLOPs counted under `count_flops`, 0 if nothing was counted.
     """
@@ -43,13 +43,16 @@ class Report:
 
     def __str__(self) -> str:
         """Plain text, a line each."""
-        tokens = ", ".join(f"{name} {count:.1f}" for name, count in self.tokens.items())
+        counts = {name: f"{name} {count:.1f}" for name, count in self.tokens.items()}
+        tokens = ", ".join(text for name, text in counts.items() if not name.startswith("text["))
+        words = ", ".join(text for name, text in counts.items() if name.startswith("text["))
         seconds = ", ".join(f"{name} {value:.4f}" for name, value in self.seconds.items())
         return "\n".join(
             (
                 f"plan     {'; '.join(self.plan) or 'dense'}",
                 f"calls    {self.calls} with {self.images} images",
-                f"tokens   per image: {tokens or 'nothing ran yet'}",
+                f"tokens   per image: {tokens or 'nothing ran yet'}"
+                + (f"; per prompt: {words}" if words else ""),
                 f"seconds  {seconds}",
                 f"FLOPs    {self.flops:,}"
                 if self.flops
