@@ -46,6 +46,7 @@ def test_position_ids_stand_side_by_side_once(found: Comparison) -> None:
 
 def test_measured_counts_are_the_plans(found: Comparison) -> None:
     assert found.failures == []
+    assert found.dense.tokens["llm"] == found.dense.tokens["llm_average"] == 36
     for row in found.results:
         keep = int(row.keep)
         if row.name == "fastv":
