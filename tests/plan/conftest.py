@@ -40,6 +40,7 @@ class _Toy(PruningStrategy[ToyParams]):
 class ToyAny(_Toy):
     name = "toy_any"
     stages: ClassVar[tuple[Stage, ...]] = STAGES
+    prunes_text = True
 
 
 class ToyMerge(_Toy):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tokenprune.errors import PlanError
@@ -169,7 +169,7 @@ decoder = st.fixed_dictionaries(
         "layer": st.integers(0, 99),
         "keep": st.one_of(budgets, st.builds(lambda a: {"average": a}, st.floats(1, 1e4))),
     },
-    optional={"params": params},
+    optional={"params": params, "keep_text": budgets},
 )
 plans = st.fixed_dictionaries(
     {"schema_version": st.just(1)},
@@ -184,14 +184,15 @@ plans = st.fixed_dictionaries(
 
 @settings(max_examples=40)
 @given(source=plans)
+@example(source={"name": "a\x85b"})
 def test_load_dump_load_is_the_identity(source: dict[str, Any]) -> None:
     plan = load_plan(source)
     text = dump_plan(plan)
     again = load_plan(yaml.safe_load(text))
     assert again == plan
     assert dump_plan(again) == text
-    kinds = [type(stage.keep) for stage in plan.stages]
-    assert [type(stage.keep) for stage in again.stages] == kinds
+    kinds = [(type(stage.keep), type(stage.keep_text)) for stage in plan.stages]
+    assert [(type(stage.keep), type(stage.keep_text)) for stage in again.stages] == kinds
 
 
 def test_dump_keeps_files_short(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def test_every_strategy_is_in_it_and_every_reference_resolves() -> None:
         {"stages": [{**STAGE, "schedule": {"name": "first", "blocks": 2}}]},
         {"stages": [{**STAGE, "params": {"width": "auto", "sizes": [1], "inner": {"depth": 2}}}]},
         {"stages": [{**STAGE, "at": "decoder", "strategy": "toy_any", "keep": {"average": 20}}]},
+        {"stages": [{"at": "decoder", "strategy": "fastv", "keep": 20, "keep_text": 1}]},
+        {"stages": [{"at": "decoder", "strategy": "fastv", "keep": 20, "keep_text": 0.5}]},
     ],
 )
 def test_what_fits(plan: dict[str, Any]) -> None:
@@ -49,6 +51,8 @@ def test_what_fits(plan: dict[str, Any]) -> None:
         {"stages": [{**STAGE, "keep": 0}]},
         {"stages": [{**STAGE, "keep": 1.5}]},
         {"stages": [{**STAGE, "keep": "128"}]},
+        {"stages": [{"at": "decoder", "strategy": "fastv", "keep": 20, "keep_text": 0}]},
+        {"stages": [{"at": "decoder", "strategy": "fastv", "keep": 20, "keep_text": 1.5}]},
         {"stages": [{**STAGE, "at": "decoder"}]},
         {"stages": [{**STAGE, "strategy": "nobody"}]},
         {"stages": [{**STAGE, "schedule": "skp"}]},

@@ -29,5 +29,8 @@ def dump_plan(plan: Plan) -> str:
     Raises:
         PlanError: `params` hold something that isn't plain data.
     """
-    text: str = yaml.safe_dump(plan_data(plan), sort_keys=False, allow_unicode=True)
+    data = plan_data(plan)
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    if "\x85" in text:  # PyYAML writes this line break bare and reads it as a space
+        text = yaml.safe_dump(data, sort_keys=False)
     return text
