@@ -53,14 +53,19 @@ def answer(task: Task, inputs: list[Any], stage: Stage | None) -> list[str]:
         return [text for batch in inputs for text in task.read(batch, task.call(batch))]
 
 
+def chosen(task: Task, split: str) -> list[int]:
+    """Numbers of the samples whose image is in one half."""
+    images = list(dict.fromkeys(question.image_id for question in task.questions))
+    members = set(halve(images, split))
+    return [i for i, q in enumerate(task.questions) if q.image_id in members]
+
+
 def halves(task: Task, found: list[str], dense: list[str]) -> dict[str, Any]:
     """Accuracy and agreement with dense on each half, and which samples were right."""
     right = [task.right(text, q) for text, q in zip(found, task.questions, strict=True)]
     result: dict[str, Any] = {"right": "".join(str(int(value)) for value in right)}
-    images = list(dict.fromkeys(question.image_id for question in task.questions))
     for half, split in HALVES.items():
-        members = set(halve(images, split))
-        mine = [i for i, q in enumerate(task.questions) if q.image_id in members]
+        mine = chosen(task, split)
         result[half] = {
             "samples": len(mine),
             "accuracy": sum(right[i] for i in mine) / len(mine),
@@ -79,7 +84,12 @@ def search(task: Task, last: int, keeps: tuple[int, ...]) -> dict[str, Any]:
         for name, stage, keep in progress.track(todo, description="variants"):
             found = answer(task, inputs, {**stage, "keep": keep})
             rows.setdefault(name, {})[str(keep)] = halves(task, found, dense)
-    return {"samples": len(dense), "rows": rows, "stages": stages(last)}
+    return {
+        "samples": len(dense),
+        "members": {half: chosen(task, split) for half, split in HALVES.items()},
+        "rows": rows,
+        "stages": stages(last),
+    }
 
 
 def show(record: dict[str, Any]) -> None:
