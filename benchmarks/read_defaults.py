@@ -20,7 +20,8 @@ RESAMPLES = 2000
 def right(budgets: dict[str, dict[str, str]], members: np.ndarray) -> np.ndarray:
     """Share of a sample's budgets that were answered right, `[n]`."""
     rows = [np.array(list(row["right"]), dtype=float)[members] for row in budgets.values()]
-    return np.stack(rows).mean(axis=0)
+    shares: np.ndarray = np.stack(rows).mean(axis=0)
+    return shares
 
 
 def interval(difference: np.ndarray) -> tuple[float, float, float]:

@@ -50,7 +50,7 @@ def test_ci_runs_the_same_tests_and_is_sound_bash() -> None:
     subprocess.run(["bash", "-n", script], check=True)
     steps = re.findall(r"^step (.*)$", script.read_text(), re.MULTILINE)
     assert any("install" in step and "-e '.[dev]'" in step for step in steps)
-    assert any(step.split()[0] == "pytest" for step in steps)
+    assert any(step.startswith('"$venv/bin/pytest"') for step in steps)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
