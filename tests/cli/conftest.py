@@ -1,20 +1,3 @@
-from pathlib import Path
+from tests.compare.conftest import llava_folder, pictures, timm_weights
 
-import pytest
-
-from tests.compare.tiny import save_llava, save_pictures, save_timm
-
-
-@pytest.fixture(scope="session")
-def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_llava(tmp_path_factory.mktemp("llava"))
-
-
-@pytest.fixture(scope="session")
-def timm_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_timm(tmp_path_factory.mktemp("timm") / "weights.safetensors")
-
-
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_pictures(tmp_path_factory.mktemp("pictures"))
+__all__ = ["llava_folder", "pictures", "timm_weights"]

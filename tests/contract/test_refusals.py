@@ -130,3 +130,4 @@ def test_front_loading_is_said() -> None:
     early = plan({"strategy": "tome", "schedule": "first"}, keep=2)
     with tokenprune.attach(model, early) as handle:
         assert any("tome" in note for note in handle.notes)
+        assert all(note in str(handle.report()) for note in handle.notes)

@@ -22,6 +22,7 @@ class Report:
         tokens: mean tokens per image by stage; `text[K]` is per prompt.
         seconds: exclusive seconds by stage.
         flops: FLOPs counted under `count_flops`, 0 if nothing was counted.
+        notes: what to know about the plan on this model, in plain words.
     """
 
     plan: tuple[str, ...]
@@ -30,6 +31,7 @@ class Report:
     tokens: dict[str, float]
     seconds: dict[str, float]
     flops: int
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, attachment: Attachment) -> Report:
@@ -39,7 +41,15 @@ class Report:
             f"{stage.plan.at}: {stage.plan.strategy}, keep {stage.plan.keep}"
             for stage in attachment.stages
         )
-        return cls(lines, meter.calls, meter.images, meter.tokens, meter.seconds, meter.flops)
+        return cls(
+            lines,
+            meter.calls,
+            meter.images,
+            meter.tokens,
+            meter.seconds,
+            meter.flops,
+            tuple(sorted(attachment.notes)),
+        )
 
     def __str__(self) -> str:
         """Plain text, a line each."""
@@ -57,6 +67,7 @@ class Report:
                 f"FLOPs    {self.flops:,}"
                 if self.flops
                 else "FLOPs    not counted (run the call inside `with handle.count_flops():`)",
+                *(f"note     {note}" for note in self.notes),
             )
         )
 
