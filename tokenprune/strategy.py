@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -41,6 +42,25 @@ class Budget:
         return self.count - self.keep
 
 
+@dataclass(frozen=True)
+class ModelShape:
+    """What a learned strategy has to know of a model to be trained for it.
+
+    Attributes:
+        encoder_width: D, channels of the encoder's tokens.
+        encoder_blocks: blocks that feed the projector.
+        grid: the default patch grid (t, h, w).
+        llm_width: channels of the LLM.
+        llm_layers: layers of the LLM.
+    """
+
+    encoder_width: int
+    encoder_blocks: int
+    grid: tuple[int, int, int]
+    llm_width: int
+    llm_layers: int
+
+
 class PruningStrategy(ABC, Generic[ParamsT]):
     """A method that removes, merges or replaces visual tokens.
 
@@ -63,6 +83,11 @@ class PruningStrategy(ABC, Generic[ParamsT]):
         halves: removes at most half of the tokens at once (bipartite matching).
         prunes_text: a decoder stage may also give it text tokens (`Tokens.kind == "text"`), if
             the plan says `keep_text`; it answers those with `keep` or `keep_mask`.
+        projected: at `pre_llm` it sees the projector's output instead of its input.
+        adaptive: it sets its own budget; a plan may leave `keep` out, and a given one is a
+            ceiling. Not `static`.
+        every_layer: a decoder stage asks it before every layer of the plan's `layers` (default:
+            all that no other stage bounds), until no token is left.
     """
 
     name: ClassVar[str]
@@ -81,6 +106,9 @@ class PruningStrategy(ABC, Generic[ParamsT]):
     training_free: ClassVar[bool] = True
     halves: ClassVar[bool] = False
     prunes_text: ClassVar[bool] = False
+    projected: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
+    every_layer: ClassVar[bool] = False
 
     def __init__(self, params: ParamsT) -> None:
         self.params: ParamsT = params
@@ -106,11 +134,16 @@ class PruningStrategy(ABC, Generic[ParamsT]):
             The linear map that the engine applies to everything that rides along.
         """
 
-    def check(self, site: Site, keep: int) -> None:
-        """Refuse a site or a kept count that the method can't serve; called for each at attach.
+    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+        """Refuse a site or a budget that the method can't serve; called for each at attach.
+
+        Args:
+            site: where it would act.
+            budget: tokens that would arrive and leave, for an image of the default grid.
+            grid: that patch grid (t, h, w).
 
         Raises:
-            BudgetError: `keep` tokens can't be kept here; carries the nearest count that can.
+            BudgetError: so many tokens can't be kept here; carries the nearest count that can.
             LayerError: the method can't stand at this layer.
         """
 
@@ -122,9 +155,31 @@ class PruningStrategy(ABC, Generic[ParamsT]):
         """Learned tokens `[G, D]` that read the image in every block and are never read by it."""
         return None
 
+    def spans_frames(self) -> bool:
+        """Whether an encoder site shows it all frames of a video at once.
+
+        Then `Tokens` are `[videos, T * N, D]`, frame by frame, and every frame must be left
+        equally many tokens. Attention stays within frames.
+        """
+        return False
+
+    def trims_cache(self) -> bool:
+        """Whether what a decoder stage drops also leaves the KV cache of the layers before it."""
+        return False
+
     def modules(self) -> nn.Module | None:
         """Trainable modules, to be placed on the model's device and saved in a checkpoint."""
         return None
+
+    @classmethod
+    def untrained(cls, shape: ModelShape, keep: int | None) -> Mapping[str, Any]:
+        """Parameters of an instance with random weights for a model; learned strategies only.
+
+        Args:
+            shape: the model.
+            keep: tokens per image that it must leave; None where the plan doesn't say.
+        """
+        return {}
 
 
 class ScoreStrategy(PruningStrategy[ParamsT]):

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from tokenprune.errors import LayerError
-from tokenprune.strategy import ScoreStrategy, StrategyParams
+from tokenprune.strategy import Budget, ScoreStrategy, StrategyParams
 from tokenprune.tokens import Signal, Site, Stage, Tokens
 
 
@@ -35,7 +35,7 @@ class FastV(ScoreStrategy[FastVParams]):
     spreads: ClassVar[bool] = False
     prunes_text: ClassVar[bool] = True
 
-    def check(self, site: Site, keep: int) -> None:
+    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
         """Layer 0 has no layer before it whose attention could be read.
 
         Raises:

@@ -57,7 +57,7 @@ class IPCV(PruningStrategy[IPCVParams]):
     spreads: ClassVar[bool] = False
     restores: ClassVar[bool] = True
 
-    def check(self, site: Site, keep: int) -> None:
+    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
         """The score compares the inputs of two blocks, and the first block's is never taken.
 
         Raises:

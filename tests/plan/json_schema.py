@@ -91,6 +91,9 @@ _CHECKS: dict[str, Any] = {
     "$ref": _ref,
     "anyOf": _some,
     "oneOf": _one,
+    "not": lambda value, rule, _, root: (
+        [] if complaints(value, rule, root) else [f"{value!r} is not allowed"]
+    ),
     "items": _items,
     "if": _when,
     "then": lambda *_: [],

@@ -12,6 +12,7 @@ from tokenprune_strategies.fastv import FastV
 
 from tests.strategies.cases import SITES, budget, make_tokens
 from tokenprune.errors import LayerError
+from tokenprune.strategy import Budget
 from tokenprune.tokens import Signal, Site, Stage
 
 CPU = torch.device("cpu")
@@ -136,8 +137,8 @@ def test_fastv_keeps_what_the_last_query_attends_to(seed: int, data: st.DataObje
 
 def test_fastv_needs_a_layer_before_it() -> None:
     with pytest.raises(LayerError, match="layer 0 has none"):
-        FastV.from_params().check(Site("decoder", 0, 6), 4)
-    FastV.from_params().check(Site("decoder", 1, 6), 4)
+        FastV.from_params().check(Site("decoder", 0, 6), Budget(16, 4), (1, 4, 4))
+    FastV.from_params().check(Site("decoder", 1, 6), Budget(16, 4), (1, 4, 4))
 
 
 @pytest.mark.parametrize("stage", ["encoder", "pre_llm", "decoder"])

@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.strategies.cases import axis_vectors, budget, make_tokens
 from tokenprune.errors import LayerError
 from tokenprune.reduction import Reconstruction, Reduction
+from tokenprune.strategy import Budget
 from tokenprune.tokens import Signal, Site
 
 Vectors = list[list[float]]
@@ -102,8 +103,8 @@ def test_the_answer_says_how_long_attention_is_stabilised() -> None:
 @pytest.mark.parametrize("layer", [0, 1])
 def test_early_layers_are_refused(layer: int) -> None:
     with pytest.raises(LayerError, match="needs the input of the block before"):
-        IPCV.from_params().check(Site("encoder", layer, 12), 8)
+        IPCV.from_params().check(Site("encoder", layer, 12), Budget(16, 8), (1, 4, 4))
 
 
 def test_layer_two_is_the_first_allowed() -> None:
-    IPCV.from_params().check(Site("encoder", 2, 12), 8)
+    IPCV.from_params().check(Site("encoder", 2, 12), Budget(16, 8), (1, 4, 4))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests.strategies.cases import SITES, budget, make_tokens
 from tokenprune.errors import BudgetError, CheckpointError
+from tokenprune.strategy import Budget
 from tokenprune.tokens import Signal, Tokens
 
 G, D, N = 4, 6, 10
@@ -209,9 +210,9 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
 
 def test_keep_must_be_the_number_of_groups() -> None:
     strategy = fresh()
-    strategy.check(SITES["pre_llm"], G)
+    strategy.check(SITES["pre_llm"], Budget(16, G), (1, 4, 4))
     with pytest.raises(BudgetError, match="4 groups") as caught:
-        strategy.check(SITES["pre_llm"], 7)
+        strategy.check(SITES["pre_llm"], Budget(16, 7), (1, 4, 4))
     assert caught.value.nearest == G
 
 

@@ -49,7 +49,7 @@ def stage_key(stage: StagePlan) -> str:
 
 
 def _left(stage: StagePlan, arriving: int) -> int | None:
-    if isinstance(stage.keep, Average):
+    if stage.keep is None or isinstance(stage.keep, Average):
         return None
     if isinstance(stage.keep, int):
         return min(stage.keep, arriving)

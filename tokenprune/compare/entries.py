@@ -184,5 +184,7 @@ def _variants(name: str, plan: Plan, keeps: Sequence[int]) -> list[Plan]:
     ]
 
 
-def _shown(keep: float | Average) -> str:
+def _shown(keep: float | Average | None) -> str:
+    if keep is None:
+        return "own"
     return f"avg {keep.average:g}" if isinstance(keep, Average) else f"{keep:g}"

@@ -90,7 +90,7 @@ def encoder_runner(
     claim(attachment, spec.entry)
     encoder_stages = attachment.stages_at("encoder")
     later = attachment.stages_at("pre_llm")
-    layout = EncoderLayout(encoder_stages, spec.used)
+    layout = EncoderLayout(encoder_stages, spec.used, spec.grid)
     check_encoder_stages(layout, spec)
     attachment.notes |= layout.notes
     refuse_companions(later, spec)

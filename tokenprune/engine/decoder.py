@@ -26,7 +26,7 @@ class DecoderStage:
     stage: ResolvedStage
     site: Site
     place: int
-    keeps: tuple[int | float | Average, ...]
+    keeps: tuple[int | float | Average | None, ...]
     layers: tuple[int, ...]
     fixed: bool
 
@@ -50,13 +50,18 @@ class DecoderStage:
         """
         where = f"{self.stage.where}.keep"
         keep = _scaled(self.keeps[self.place], images)
+        if keep is None:
+            return count
         if not self.fixed:
             assert not isinstance(keep, Average)
             return kept(min(keep, count) if isinstance(keep, int) else keep, count, where)
         if not isinstance(keep, Average):
             return kept(keep, count, where)
-        scaled = [_scaled(value, images) for value in self.keeps]
-        return decoder_keeps(scaled, self.layers, arrived, self.site.layers, where)[self.place]
+        # stages that set their own budget can only come later
+        given = [(_scaled(k, images), at) for k, at in zip(self.keeps, self.layers, strict=True)]
+        scaled = [value for value, _ in given if value is not None]
+        layers = [at for value, at in given if value is not None]
+        return decoder_keeps(scaled, layers, arrived, self.site.layers, where)[self.place]
 
     def text_budget(self, count: int) -> int:
         """Text tokens to keep of `count` in one prompt; a budget in tokens is a ceiling."""
@@ -66,7 +71,7 @@ class DecoderStage:
         return kept(keep, count, f"{self.stage.where}.keep_text")
 
 
-def _scaled(keep: int | float | Average, images: int) -> int | float | Average:
+def _scaled(keep: int | float | Average | None, images: int) -> int | float | Average | None:
     if isinstance(keep, Average):
         return keep.model_copy(update={"average": keep.average * images})
     return keep * images if isinstance(keep, int) else keep

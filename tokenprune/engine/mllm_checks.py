@@ -11,6 +11,7 @@ from tokenprune.engine.encoder import EncoderRunner
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
 from tokenprune.plan import Average
+from tokenprune.strategy import Budget
 from tokenprune.tokens import Site
 
 
@@ -85,15 +86,17 @@ def decoder_stages(
                 remedy="Remove 'keep_text', or set MllmSpec.special_ids in the adapter.",
             )
         found.append(DecoderStage(stage, site, place, keeps, tuple(layers), fixed))
-    _check_budgets(found, _arrivals(early, encoder))
+    _check_budgets(found, _arrivals(early, encoder), encoder.spec.grid)
     return found
 
 
-def _check_budgets(stages: Sequence[DecoderStage], arrivals: int) -> None:
+def _check_budgets(
+    stages: Sequence[DecoderStage], arrivals: int, grid: tuple[int, int, int]
+) -> None:
     present = arrivals
     for stage in stages:
         keep = stage.budget(present, arrivals, images=1)
-        stage.stage.strategy.check(stage.site, keep)
+        stage.stage.strategy.check(stage.site, Budget(present, keep), grid)
         present = keep if stage.stage.strategy.static else present
 
 
@@ -110,7 +113,8 @@ def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
         count = encoder.layout.kept(count)
     for stage in early:
         keep = stage.keep(count)
-        stage.strategy.check(Site("pre_llm", encoder.spec.used, encoder.spec.used), keep)
+        site = Site("pre_llm", encoder.spec.used, encoder.spec.used)
+        stage.strategy.check(site, Budget(count, keep), encoder.spec.grid)
         count = keep if stage.strategy.static else count
     return count
 

@@ -9,7 +9,7 @@ from typing import Any
 from tokenprune.errors import BudgetError, PlanError
 from tokenprune.plan import Average, StagePlan
 from tokenprune.plan.budget import front_loaded, kept, removals
-from tokenprune.strategy import PruningStrategy
+from tokenprune.strategy import Budget, PruningStrategy
 from tokenprune.tokens import Site
 
 
@@ -33,11 +33,13 @@ class ResolvedStage:
         return f"stages.{self.number} ({self.plan.strategy} at {self.plan.at})"
 
     def keep(self, count: int) -> int:
-        """Tokens that must leave this stage when `count` arrive.
+        """Tokens that must leave this stage when `count` arrive; at most, if it is adaptive.
 
         Raises:
             BudgetError: more than arrive, or less than one.
         """
+        if self.plan.keep is None:
+            return count
         if isinstance(self.plan.keep, Average):
             raise BudgetError(
                 "an average over the LLM's layers makes sense for decoder stages only.",
@@ -63,11 +65,13 @@ class EncoderLayout:
     Attributes:
         stages: the plan's encoder stages, in order.
         used: encoder blocks that feed what is read.
+        grid: the encoder's default patch grid (t, h, w).
         notes: what a user should know about the layouts solved so far, in plain words.
     """
 
     stages: Sequence[ResolvedStage]
     used: int
+    grid: tuple[int, int, int]
     notes: set[str] = field(default_factory=set)
     _cache: dict[int, dict[int, EncoderSite]] = field(default_factory=dict)
 
@@ -100,9 +104,10 @@ class EncoderLayout:
                     remedy="Give the stages block ranges that don't overlap (layers: [a, b]).",
                 )
             for block in acting:
-                present -= blocks[block]
                 site = Site("encoder", block, self.used)
-                stage.strategy.check(site, present)
+                budget = Budget(present, present - blocks[block])
+                stage.strategy.check(site, budget, self.grid)
+                present = budget.keep
                 sites[block] = EncoderSite(stage, site, blocks[block])
             last_block = acting[-1] if acting else last_block
         return sites

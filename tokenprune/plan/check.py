@@ -53,6 +53,12 @@ def _checked(stage: StagePlan, where: str, at: str) -> StagePlan:
             where=f"{place}.layer",
             remedy="Add 'layer', counted from 0: the input of that layer is pruned.",
         )
+    if stage.keep is None and not strategy.adaptive:
+        raise PlanError(
+            f"'{stage.strategy}' needs a budget: write tokens (128) or a ratio (0.25).",
+            where=f"{place}.keep",
+            remedy="Add 'keep'. Only strategies that set their own budget go without.",
+        )
     if stage.keep_text is not None and not strategy.prunes_text:
         able = ", ".join(name for name, kind in host().strategies.items() if kind.prunes_text)
         raise PlanError(

@@ -120,9 +120,11 @@ class StagePlan(_Frozen):
     `decoder` (inside the LLM)."""
     strategy: str
     """Name of a registered strategy; `tokenprune list` shows them."""
-    keep: Keep
-    """What leaves the stage, per image: tokens (`128`), a ratio of the tokens that arrive (`0.25`,
-    rounded down, at least one token) or, for `decoder`, `{average: 192}` over the LLM's layers."""
+    keep: Keep | None = None
+    """What leaves the stage, per image (per frame of a video): tokens (`128`), a ratio of the
+    tokens that arrive (`0.25`, rounded down, at least one token) or, for `pre_llm` and `decoder`,
+    `{average: 192}` over the LLM's layers. Strategies that set their own budget may go without;
+    for them it is a ceiling."""
     keep_text: KeepText | None = None
     """`decoder` only, for strategies that can prune text: what leaves the stage of every prompt's
     prunable text tokens, as tokens (at most; a shorter prompt keeps all) or as a ratio of those
@@ -133,7 +135,8 @@ class StagePlan(_Frozen):
     """`decoder`: the layer whose input is pruned. `encoder`: the one block to act in. Default: the
     strategy's own. Counted from 0."""
     layers: tuple[Index, Index] | None = None
-    """`encoder` only: first and last block of the schedule, both included. Default: all used."""
+    """First and last block, both included: of the schedule at `encoder` (default: all used), or
+    of the layers before which a `decoder` strategy that acts at every layer is asked."""
     params: dict[str, Any] = Field(default_factory=dict)
     """The strategy's parameters; `tokenprune describe NAME` shows them."""
 
@@ -149,7 +152,7 @@ class StagePlan(_Frozen):
         alien = {
             "encoder": ("keep_text",),
             "pre_llm": ("keep_text", "schedule", "layer", "layers"),
-            "decoder": ("schedule", "layers"),
+            "decoder": ("schedule",),
         }
         for key in alien.get(self.at, ()):
             if getattr(self, key) is not None:
@@ -158,7 +161,7 @@ class StagePlan(_Frozen):
             raise ValueError(
                 "'layer' names one block, so 'layers' and 'schedule' can't stand by it"
             )
-        if isinstance(self.keep, Average) and self.at != "decoder":
+        if isinstance(self.keep, Average) and self.at == "encoder":
             raise ValueError(f"an average over the LLM's layers can't be kept at '{self.at}'")
         return self
 
@@ -174,6 +177,9 @@ class Plan(_Frozen):
     """The only source of randomness."""
     positions: Literal["original", "compact"] = "original"
     """Position ids of the survivors in the LLM: their own, or renumbered without gaps."""
+    images: Literal["separate", "frames"] = "separate"
+    """What several images of one prompt are to each other: pictures of their own, or the frames
+    of one video, in order. Budgets in tokens count per frame."""
     stages: tuple[StagePlan, ...] = ()
     """The stages, in the order in which tokens meet them."""
 

@@ -20,11 +20,10 @@ def plan_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = schema.setdefault("$defs", {})
     strategies = dict(sorted(host().strategies.items()))
     stage = definitions["StagePlan"]
-    keep = stage["properties"]["keep"]
-    keep["anyOf"] = keep.pop("oneOf")  # 1 is both one token and the ratio 1.0
-    for form in stage["properties"]["keep_text"]["anyOf"]:
-        if "oneOf" in form:
-            form["anyOf"] = form.pop("oneOf")
+    for key in ("keep", "keep_text"):
+        for form in stage["properties"][key]["anyOf"]:
+            if "oneOf" in form:
+                form["anyOf"] = form.pop("oneOf")  # 1 is both one token and the ratio 1.0
     stage["properties"]["strategy"]["enum"] = list(strategies)
     stage["allOf"] = [_rule(name, strategy) for name, strategy in strategies.items()]
     for name, strategy in strategies.items():
@@ -39,7 +38,11 @@ def plan_schema() -> dict[str, Any]:
 def _rule(name: str, strategy: type[PruningStrategy[Any]]) -> dict[str, Any]:
     told = {"params": {"$ref": f"#/$defs/{name}"}, "at": {"enum": list(strategy.stages)}}
     asked = {"properties": {"strategy": {"const": name}}, "required": ["strategy"]}
-    return {"if": asked, "then": {"properties": told}}
+    then: dict[str, Any] = {"properties": told}
+    if not strategy.adaptive:
+        then["required"] = ["keep"]
+        then["properties"] = {**told, "keep": {"not": {"type": "null"}}}
+    return {"if": asked, "then": then}
 
 
 def _definitions(name: str, strategy: type[PruningStrategy[Any]]) -> dict[str, Any]:

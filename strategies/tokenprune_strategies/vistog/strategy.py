@@ -55,17 +55,18 @@ class VisToG(PruningStrategy[VisToGParams]):
         """Number of semantic tokens G."""
         return self._module.semantic.shape[0]
 
-    def check(self, site: Site, keep: int) -> None:
+    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
         """Every group becomes one token, so exactly G are kept.
 
         Raises:
-            BudgetError: `keep` isn't G.
+            BudgetError: the budget isn't G.
         """
-        if keep != self.groups:
+        if budget.keep != self.groups:
             raise BudgetError(
-                f"vistog makes one token of each of its {self.groups} groups, not {keep} tokens.",
+                f"vistog makes one token of each of its {self.groups} groups, not "
+                f"{budget.keep} tokens.",
                 where=str(site),
-                remedy=f"Use keep: {self.groups}, or weights with {keep} groups.",
+                remedy=f"Use keep: {self.groups}, or weights with {budget.keep} groups.",
                 nearest=self.groups,
             )
 
