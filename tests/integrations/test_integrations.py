@@ -1,0 +1,62 @@
+"""`tokenprune.integrations`: what serving engines call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tokenprune.errors import BudgetError, PlanError, SignalError
+from tokenprune.integrations import count, select
+
+GRID = (1, 4, 6)
+FEATURES = torch.randn(3, 24, 8, generator=torch.Generator().manual_seed(0))
+
+
+def plan(*stages: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    return {"seed": seed, "stages": [{"at": "pre_llm", **stage} for stage in stages]}
+
+
+UNIFORM = plan({"strategy": "uniform", "keep": 0.5})
+TWO = plan({"strategy": "random", "keep": 12}, {"strategy": "uniform", "keep": 5})
+
+
+@pytest.mark.parametrize(("given", "left"), [(UNIFORM, 12), (TWO, 5), ({"stages": []}, 24)])
+def test_count_is_what_select_leaves(given: dict[str, Any], left: int) -> None:
+    chosen = select(FEATURES, GRID, given)
+    assert count(GRID, given) == left == chosen.features.shape[1]
+    rows = torch.arange(3)[:, None]
+    assert torch.equal(chosen.features, FEATURES[rows, chosen.index])
+    assert (chosen.index.diff(dim=1) > 0).all()
+
+
+def test_a_batch_gives_what_its_images_give() -> None:
+    together = select(FEATURES, GRID, TWO)
+    for row in range(3):
+        alone = select(FEATURES[row : row + 1], GRID, TWO)
+        assert torch.equal(alone.index[0], together.index[row])
+
+
+def test_signals_choose_and_ride_along() -> None:
+    attention = torch.rand(3, 24, generator=torch.Generator().manual_seed(1))
+    by_score = {"strategy": "fopru", "params": {"direction": "received"}}
+    signals = {"attention_received": attention}
+    chosen = select(FEATURES, GRID, plan({**by_score, "keep": 6}), signals=signals)
+    assert torch.equal(chosen.index, attention.topk(6).indices.sort().values)
+    behind = plan({"strategy": "random", "keep": 12}, {**by_score, "keep": 6})
+    first = select(FEATURES, GRID, plan({"strategy": "random", "keep": 12})).index
+    best = attention.gather(1, first).topk(6).indices
+    chosen = select(FEATURES, GRID, behind, signals=signals)
+    assert torch.equal(chosen.index, first.gather(1, best).sort().values)
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(SignalError, match="attention"):
+        select(FEATURES, GRID, plan({"strategy": "fopru", "keep": 6}))
+    with pytest.raises(PlanError, match="inside the model"):
+        count(GRID, {"stages": [{"at": "encoder", "strategy": "tome", "keep": 12}]})
+    with pytest.raises(BudgetError):
+        count(GRID, plan({"strategy": "uniform", "keep": 25}))
+    with pytest.raises(PlanError, match="fill a grid"):
+        select(FEATURES, (1, 5, 5), UNIFORM)

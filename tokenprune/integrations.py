@@ -1,0 +1,159 @@
+"""The small stable surface for serving engines and harnesses that keep their own model code.
+
+An engine has to reserve places in the prompt before any feature exists, and fills them when the
+vision tower has run. `count` gives the number of places from the grid alone, `select` the tokens
+that take them. Plans may hold static `pre_llm` stages only: their length is known in advance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.reducing import ask
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import PlanError, SignalError
+from tokenprune.plan import Plan, load_plan
+from tokenprune.registry import build_strategy
+from tokenprune.strategy import Budget
+from tokenprune.tokens import Signal, Site, Tokens, grid_positions
+
+__all__ = ["Selected", "count", "select"]
+
+Grid = tuple[int, int, int]
+AnyPlan = Plan | str | Path | Mapping[str, Any]
+
+SITE = Site("pre_llm", 1, 1)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What a plan leaves of the visual features of some images of one grid.
+
+    Attributes:
+        features: `[B, K, D]`, kept, merged or made anew.
+        index: `[B, K]` int64, patch (raster order) whose place each holds; for position ids.
+        size: `[B, K]` float32, patches that each stands for.
+    """
+
+    features: Tensor
+    index: Tensor
+    size: Tensor
+
+
+def count(grid: Grid, plan: AnyPlan) -> int:
+    """Tokens that `select` will leave of an image of this grid.
+
+    Args:
+        grid: patch grid (t, h, w).
+        plan: a plan, a plan file, or a mapping.
+
+    Raises:
+        PlanError: a stage isn't at `pre_llm`, or its length depends on the data.
+        BudgetError: a budget can't be reached.
+    """
+    left = grid[0] * grid[1] * grid[2]
+    for stage in _stages(load_plan(plan)):
+        budget = Budget(left, stage.keep(left))
+        stage.strategy.check(SITE, budget, grid)
+        left = budget.keep
+    return left
+
+
+def select(
+    features: Tensor,
+    grid: Grid,
+    plan: AnyPlan,
+    *,
+    signals: Mapping[str, Tensor] | None = None,
+    prefix: Tensor | None = None,
+) -> Selected:
+    """The features that a plan leaves.
+
+    Args:
+        features: `[B, N, D]` patch features in raster order, N = t * h * w.
+        grid: patch grid (t, h, w).
+        plan: a plan, a plan file, or a mapping.
+        signals: what the strategies ask for, by signal name, `[B, N, ...]`.
+        prefix: class and register tokens `[B, P, D]`, if a strategy reads them.
+
+    Raises:
+        PlanError: a stage isn't at `pre_llm`, or its length depends on the data.
+        BudgetError: a budget can't be reached.
+        SignalError: a strategy needs a signal that wasn't given.
+    """
+    plan = load_plan(plan)
+    batch, patches = features.shape[:2]
+    if patches != grid[0] * grid[1] * grid[2]:
+        raise PlanError(
+            f"{patches} features don't fill a grid of {grid}.",
+            where="features",
+            remedy="Give the patch features alone, without class or newline tokens.",
+        )
+    index = torch.arange(patches, device=features.device).expand(batch, patches)
+    tokens = Tokens(
+        hidden=features,
+        size=torch.ones(batch, patches, device=features.device),
+        index=index,
+        position=grid_positions(grid, index),
+        grid=grid,
+        site=SITE,
+        prefix=prefix,
+        signals=dict(signals or {}),
+        seed=plan.seed,
+    )
+    for stage in _stages(plan):
+        tokens = _after(stage, tokens)
+    return Selected(tokens.hidden, tokens.index, tokens.size)
+
+
+def _after(stage: ResolvedStage, tokens: Tokens) -> Tokens:
+    missing = [s for s in stage.strategy.signals(SITE) if s.name not in tokens.signals]
+    if missing:
+        raise SignalError(
+            f"'{stage.plan.strategy}' needs {', '.join(map(str, missing))}.",
+            where=stage.where,
+            remedy="Pass it in signals, or choose a strategy that reads the features alone.",
+        )
+    reduction = ask(stage, tokens, stage.keep(tokens.count))
+    index = reduction.gather(tokens.index)
+    riders = {**tokens.riders, **reduction.riders}
+    whole = (Signal.COMPANIONS.name, Signal.QUESTION_STATE.name)
+    return replace(
+        tokens,
+        hidden=reduction.apply(tokens.hidden, tokens.size),
+        size=reduction.sizes(tokens.size),
+        index=index,
+        position=grid_positions(tokens.grid, index),
+        signals={
+            name: value if name in whole else reduction.gather(value)
+            for name, value in tokens.signals.items()
+        },
+        riders={name: reduction.gather(value) for name, value in riders.items()},
+    )
+
+
+def _stages(plan: Plan) -> list[ResolvedStage]:
+    stages = []
+    for number, stage in enumerate(plan.stages):
+        resolved = ResolvedStage(number, stage, build_strategy(stage))
+        if stage.at != "pre_llm":
+            raise PlanError(
+                f"a stage at '{stage.at}' runs inside the model.",
+                where=resolved.where,
+                remedy="Engines that keep their own model code can run 'pre_llm' stages only.",
+            )
+        if not resolved.strategy.static:
+            raise PlanError(
+                f"'{stage.strategy}' keeps a number of tokens that depends on the data.",
+                where=resolved.where,
+                remedy="Use a strategy of static length; places are reserved before features "
+                "exist.",
+            )
+        stages.append(resolved)
+    return stages
