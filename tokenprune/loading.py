@@ -47,6 +47,8 @@ class LoadedMllm:
         picture: a picture -> the same as the model sees it, cropped and resized.
         fingerprint: SHA-256 of the weights.
         weights: where they came from.
+        backends: attention implementations by name, each with what switches the model to it; it
+            raises where the implementation isn't installed.
     """
 
     name: str
@@ -56,6 +58,7 @@ class LoadedMllm:
     picture: Callable[[Image], Image]
     fingerprint: Callable[[], str]
     weights: str
+    backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

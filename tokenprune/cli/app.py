@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from tokenprune.cli import compare, describe, doctor, listing, plans, plugins, show
+from tokenprune.cli import bench, compare, describe, doctor, listing, plans, plugins, show
 from tokenprune.errors import TokenpruneError
 
 BAD_INPUT = 2
 
 #: Options that take several values: `--plans a.yaml b.yaml` is `--plans a.yaml --plans b.yaml`.
-SPREAD = ("--plans", "--keep")
+SPREAD = ("--plans", "--keep", "--batch-size", "--images", "--size")
 
 
 class Group(TyperGroup):
@@ -48,6 +48,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("compare", epilog=compare.EXAMPLES)(compare.command)
+app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 app.command("show", epilog=show.EXAMPLES)(show.command)
 app.command("list", epilog=listing.EXAMPLES)(listing.command)
 app.command("describe", epilog=describe.EXAMPLES)(describe.command)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from tokenprune.cli.examples import examples
+
+if TYPE_CHECKING:
+    from tokenprune.plan import Plan
 
 VALIDATE_EXAMPLES = examples(
     "tokenprune validate plan.yaml", "tokenprune validate plan.yaml --set stages.0.keep=64"
@@ -30,6 +34,13 @@ def validate(
     loaded = load_plan(plan, overrides=overrides or ())
     typer.echo(dump_plan(loaded), nl=False)
     Console(stderr=True, soft_wrap=True).print(f"[green]valid[/]: {plan}", highlight=False)
+
+
+def read_plans(paths: Sequence[Path]) -> list[tuple[str, Plan]]:
+    """Plan files, each with the name that stands for it where the plan has none."""
+    from tokenprune.plan import load_plan
+
+    return [(path.stem, load_plan(path)) for path in paths]
 
 
 def schema() -> None:

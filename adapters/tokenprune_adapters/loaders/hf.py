@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from tokenprune_adapters.loaders.checkpoints import hash_files, to_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+#: Attention implementations that a benchmark tries; those that aren't installed raise.
+BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 
 
 class HfLoader:
@@ -49,6 +53,7 @@ class HfLoader:
             picture=prompts.picture,
             fingerprint=lambda: hash_files(files),
             weights=", ".join(file.name for file in files),
+            backends={name: partial(model.set_attn_implementation, name) for name in BACKENDS},
         )
 
 

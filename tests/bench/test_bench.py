@@ -1,0 +1,107 @@
+"""`tokenprune bench` and its parts, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.compare.tiny import save_llava
+from tests.models import PATCHES
+from tokenprune.bench.formula import block_flops
+from tokenprune.bench.lengths import encoder_lengths, llm_lengths
+from tokenprune.bench.memory import peak_bytes
+from tokenprune.bench.timer import Speedup
+from tokenprune.bench.workload import parse_size, workloads
+from tokenprune.cli.app import app
+from tokenprune.errors import DataError
+from tokenprune.tokens import Site
+from tokenprune.trace import ImageTrace, TraceStep
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_llava(tmp_path_factory.mktemp("llava"))
+
+
+def step(stage: str, layer: int, kept: int) -> TraceStep:
+    site = Site(stage, layer, 4)  # type: ignore[arg-type]
+    return TraceStep(site, "toy", torch.zeros(16).long(), torch.arange(kept))
+
+
+def test_lengths_follow_the_trace() -> None:
+    image = ImageTrace((1, 4, 4), (step("encoder", 1, 12), step("decoder", 2, 5)))
+    assert encoder_lengths(image, 4, 1) == [17, 13, 13, 13]
+    assert llm_lengths([image, image], 4, 10) == [34, 34, 20, 20]
+
+
+def test_a_block_costs_its_weights_and_its_attention() -> None:
+    block = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 4))
+    assert block_flops(block, 10) == 2 * 10 * 64 + 4 * 100 * 4
+    assert block_flops(torch.nn.LayerNorm(4), 10) == 0
+
+
+def test_peak_memory_counts_what_lives_at_once() -> None:
+    cpu = torch.device("cpu")
+
+    def one_after_the_other() -> None:
+        for _ in range(5):
+            torch.ones(1000)
+
+    def together() -> None:
+        held = [torch.ones(1000) for _ in range(5)]
+        del held
+
+    assert peak_bytes(together, cpu) == 5 * 4000
+    assert 4000 <= peak_bytes(one_after_the_other, cpu) <= 2 * 4000
+
+
+@pytest.mark.parametrize(
+    ("dense", "other", "words"),
+    [
+        ([2.0, 2.0, 2.2], [1.0, 1.0, 1.0], "2.00x faster"),
+        ([1.0, 1.0, 1.0], [2.0, 2.0, 2.0], "a net loss: 2.00x slower"),
+        ([1.0, 1.0, 1.0], [0.8, 1.0, 1.3], "not told apart"),
+    ],
+)
+def test_ratios_in_words(dense: list[float], other: list[float], words: str) -> None:
+    assert words in Speedup.of(dense, other).words
+
+
+def test_sizes() -> None:
+    assert parse_size("336") == (336, 336)
+    assert parse_size("480x640") == (480, 640)
+    for text in ("", "x", "0", "12x", "ax3"):
+        with pytest.raises(DataError, match="no size"):
+            parse_size(text)
+    swept = workloads((1, 2), (1,), ((8, 8), (8, 16)), words=3, new_tokens=1)
+    assert [(w.batch, w.width) for w in swept] == [(1, 8), (1, 16), (2, 8), (2, 16)]
+
+
+@pytest.mark.parametrize("flops", ["measured", "formula"])
+def test_the_record_holds_what_was_measured(folder: Path, tmp_path: Path, flops: str) -> None:
+    plan = tmp_path / "half.yaml"
+    plan.write_text("stages: [{at: pre_llm, strategy: uniform, keep: 0.5}]\n")
+    out = tmp_path / "bench.json"
+    given = ["bench", "--model", str(folder), "--plans", str(plan), "--batch-size", "2"]
+    given += ["--rounds", "2", "--new-tokens", "2", "--flops", flops, "--out", str(out)]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+    record = json.loads(out.read_text())
+    dense, pruned = record["rows"]
+    assert (dense["name"], pruned["name"]) == ("dense", "half")
+    assert (dense["tokens"]["llm"], pruned["tokens"]["llm"]) == (PATCHES, PATCHES // 2)
+    assert 0 < pruned["flops"] < dense["flops"]
+    assert pruned["cache"] < dense["cache"]
+    assert dense["speedup"]["median"] == 1.0
+    assert record["model"]["attention"] in ("sdpa", "eager")
+    assert len(record["verdicts"]) == 1
+
+
+def test_bad_input_is_a_sentence(tmp_path: Path) -> None:
+    bad = ["bench", "--flops", "guessed", "--out", str(tmp_path / "b.json")]
+    result = CliRunner().invoke(app, bad)
+    assert result.exit_code == 2
