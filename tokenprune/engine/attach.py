@@ -43,11 +43,30 @@ def attach(
         AlreadyAttachedError: the model or a part of it carries a plan already.
     """
     plan = load_plan(plan)
-    chosen = choose_adapter(model, adapter)
     stages = [
         ResolvedStage(number, stage, build_strategy(stage))
         for number, stage in enumerate(plan.stages)
     ]
+    return attach_stages(model, plan, stages, choose_adapter(model, adapter))
+
+
+def attach_stages(
+    model: nn.Module,
+    plan: Plan,
+    stages: list[ResolvedStage],
+    chosen: EncoderAdapter | MllmAdapter,
+) -> Attachment:
+    """As `attach`, with strategies that exist already, such as those that are being trained.
+
+    Args:
+        model: the model.
+        plan: the plan that the stages are of.
+        stages: in the plan's order.
+        chosen: the model's adapter.
+
+    Raises:
+        TokenpruneError: see `attach`.
+    """
     _place_modules(model, stages)
     attachment = Attachment(model, plan, stages)
     try:
