@@ -27,7 +27,8 @@ from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.language import LanguageRunner
 from tokenprune.engine.mllm_checks import decoder_stages, feature_prefix, refuse_depths
 from tokenprune.engine.mllm_state import MllmState
-from tokenprune.engine.pre_llm import project, reduce_features
+from tokenprune.engine.pre_llm import enter, run_stages
+from tokenprune.engine.projected import place, project, split_at_projector
 from tokenprune.errors import UnsupportedCallError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class MllmRunner:
         tower = choose_encoder(self.spec.tower)
         self.encoder = encoder_runner(owner, tower, tower.spec(), self.spec.used)
         self.prefix = feature_prefix(self.spec, self.encoder.spec)
-        self.pre_llm = owner.stages_at("pre_llm")
+        self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
         stages = decoder_stages(owner.stages, self.spec, adapter, self.encoder)
         self.language = LanguageRunner(owner, adapter, self.spec, stages)
         self.signature = inspect.signature(self.spec.core.forward)
@@ -114,18 +115,21 @@ class MllmRunner:
             with call.meter.stage("project"):
                 return original(features)
         if call is None or not isinstance(state, MllmState):
-            if self.pre_llm:
+            if self.features or self.projected:
                 raise UnsupportedCallError(
                     "image features alone can't be pruned here: their signals are gone.",
                     where="get_image_features",
                     remedy="Call generate or forward of the model, with pixel_values.",
                 )
             return original(features)
-        groups = reduce_features(call, self.pre_llm, features, self.prefix, self.encoder.spec.used)
+        used = self.encoder.spec.used
+        groups = run_stages(call, self.features, [enter(call, features, self.prefix)], used)
         with call.meter.stage("project"):
-            projected, images = project(groups, original)
-        state.images = images
-        _count_llm(call, images)
+            groups = project(groups, original)
+        groups = run_stages(call, self.projected, groups, used)
+        with call.meter.stage("project"):
+            projected, state.images = place(groups)
+        _count_llm(call, state.images)
         return projected
 
 

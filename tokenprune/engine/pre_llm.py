@@ -1,16 +1,15 @@
-"""Between the encoder's feature layer and the projector: reduce, project, put in place."""
+"""Between the encoder's feature layer and the LLM: ask the stages, image by equal length."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from tokenprune.engine.call import CallState
 from tokenprune.engine.encoder_state import EncoderState
-from tokenprune.engine.images import ImageTokens
+from tokenprune.engine.ragged import stacked
 from tokenprune.engine.reducing import ask
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import ReductionError, UnsupportedCallError
@@ -35,6 +34,9 @@ class Group:
 
 def parts(reduction: Reduction, batch: int) -> Iterator[tuple[list[int], Reduction]]:
     """A reduction as dense ones, each for the rows that it leaves equally many tokens."""
+    if reduction.samples:
+        yield from stacked(reduction.samples)
+        return
     if reduction.mask is None:
         yield list(range(batch)), reduction
         return
@@ -49,21 +51,16 @@ def parts(reduction: Reduction, batch: int) -> Iterator[tuple[list[int], Reducti
         yield rows, replace(dense, riders=riders)
 
 
-def reduce_features(
-    call: CallState, stages: Sequence[ResolvedStage], features: Tensor, prefix: int, used: int
-) -> list[Group]:
-    """The features that go on to the projector, by images with equally many tokens.
+def enter(call: CallState, features: Tensor, prefix: int) -> Group:
+    """All images as they leave the encoder.
 
     Args:
         call: the running call, after its encoder pass.
-        stages: the plan's pre-LLM stages.
         features: `[n, P + N, D]` of the feature layer.
         prefix: P, class tokens among them.
-        used: encoder blocks that ran.
 
     Raises:
         UnsupportedCallError: the features are not those of the tower's latest pass.
-        ReductionError: an image would have no token left.
     """
     state = call.encoder
     if state is None or features.shape[:2] != (len(state.images), prefix + state.index.shape[1]):
@@ -72,39 +69,30 @@ def reduce_features(
             where="projector",
             remedy="Call the model itself, with pixel_values.",
         )
-    groups = [Group(list(range(features.shape[0])), replace(state, prefix=prefix), features)]
+    return Group(list(range(features.shape[0])), replace(state, prefix=prefix), features)
+
+
+def run_stages(
+    call: CallState, stages: Sequence[ResolvedStage], groups: list[Group], used: int
+) -> list[Group]:
+    """What pre-LLM stages leave, by images with equally many tokens.
+
+    Args:
+        call: the running call.
+        stages: those that act on these features, before or after the projector.
+        groups: images with equally many tokens.
+        used: encoder blocks that ran.
+
+    Raises:
+        ReductionError: an image would have no token left.
+    """
     site = Site("pre_llm", used, used)
     for stage in stages:
         with call.meter.stage("select"):
             groups = [done for group in groups for done in _reduce(call, stage, group, site)]
         total = sum(group.state.index.numel() for group in groups)
-        call.meter.count("pre_llm", total, features.shape[0])
+        call.meter.count("pre_llm", total, sum(len(group.rows) for group in groups))
     return groups
-
-
-def project(
-    groups: Sequence[Group], projector: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, list[ImageTokens]]:
-    """Projected features at the places of all placeholders, and what is left of every image.
-
-    Places of removed tokens hold zeros, which never reach the LLM. The output has the shape of
-    the plain model's, `[n, P + N, D]`.
-    """
-    first = groups[0]
-    images = [image for group in groups for image in _images(group)]
-    if len(groups) == 1 and all(image.complete for image in images):
-        return projector(first.hidden), images
-    placed = []
-    for group in groups:
-        made = projector(group.hidden)
-        index, prefix = group.state.index, group.state.prefix
-        ahead = torch.arange(prefix, device=index.device).expand(len(group.rows), -1)
-        place = torch.cat((ahead, prefix + index), dim=1)[..., None].expand_as(made)
-        room = made.new_zeros(len(group.rows), images[0].count, made.shape[2])
-        placed.append(room.scatter(1, place, made))
-    order = [row for group in groups for row in group.rows]
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return torch.cat(placed)[back], [images[place] for place in back]
 
 
 def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> Iterator[Group]:
@@ -153,11 +141,3 @@ def _pick(group: Group, rows: list[int]) -> Group:
         previous=None,
     )
     return Group([group.rows[row] for row in rows], picked, group.hidden[rows])
-
-
-def _images(group: Group) -> Iterator[ImageTokens]:
-    state = group.state
-    for row, number in enumerate(state.images):
-        riders = {name: value[row] for name, value in state.riders.items()}
-        index, size = state.index[row], state.size[row]
-        yield ImageTokens(number, state.grid, state.prefix, index, size, riders)
