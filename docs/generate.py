@@ -15,6 +15,7 @@ from pathlib import Path
 
 from generators.benchmarks import benchmarks
 from generators.command_line import command_line
+from generators.matrix import strategy_matrix
 from generators.plan_reference import plan_reference
 from generators.strategies_table import strategies_table
 
@@ -24,6 +25,7 @@ PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "plan-reference": ("plan-reference.md", plan_reference),
     "command-line": ("command-line.md", command_line),
     "strategies-table": ("strategies/index.md", strategies_table),
+    "matrix": ("matrix.md", strategy_matrix),
     "benchmarks": ("benchmarks.md", benchmarks),
 }
 

@@ -151,7 +151,13 @@ class MllmAdapter(Adapter):
 
     The model is called as ever; the engine shortens the sequence around `spec().language_model`
     and hands back states of the unpruned length, so `generate` needs nothing from an adapter.
+
+    Class attributes:
+        towers: names of the encoder adapters whose models are its towers, for listings; empty
+            means that any may be.
     """
+
+    towers: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def spec(self) -> MllmSpec:

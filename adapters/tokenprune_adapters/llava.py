@@ -24,6 +24,7 @@ class LlavaAdapter(MllmAdapter):
         "transformers.models.llava.modeling_llava.LlavaForConditionalGeneration",
     )
     offers: ClassVar[tuple[Signal, ...]] = (Signal.LAST_QUERY_ATTENTION,)
+    towers: ClassVar[tuple[str, ...]] = ("clip", "siglip")
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)

@@ -13,8 +13,20 @@ from torch import Tensor, nn
 
 import tokenprune
 from tests import models
+from tokenprune.plugins import host
+from tokenprune.strategy import ModelShape, PruningStrategy
+from tokenprune.tokens import Stage
 
 KEEP = 14
+#: What is kept outside of encoders: a quarter of the grid, which a 2 x 2 stride leaves too.
+LATER_KEEP = models.PATCHES // 4
+SHAPE = ModelShape(
+    encoder_width=models.WIDTH,
+    encoder_blocks=models.DEPTH - 1,
+    grid=(1, models.SIDE, models.SIDE),
+    llm_width=models.WIDTH,
+    llm_layers=models.DEPTH,
+)
 
 ENCODER_STAGES: dict[str, dict[str, Any]] = {
     "evoprune": {"strategy": "evoprune"},
@@ -81,6 +93,27 @@ MATRIX = [
     for strategy in ENCODER_STAGES
     for name, encoder in ENCODERS.items()
 ]
+
+
+def stage_of(kind: type[PruningStrategy[Any]], at: Stage) -> dict[str, Any]:
+    """A stage of any strategy with its defaults, or untrained, that fits the tiny models."""
+    keep = KEEP if at == "encoder" else LATER_KEEP
+    stage: dict[str, Any] = {"at": at, "strategy": kind.name, "keep": keep}
+    if kind.adaptive:
+        del stage["keep"]
+    if (at == "encoder" and not kind.spreads) or (at == "decoder" and not kind.every_layer):
+        stage["layer"] = 2
+    params = dict(kind.untrained(SHAPE, keep))
+    return stage | ({"params": params} if params else {})
+
+
+def shipped() -> dict[str, type[PruningStrategy[Any]]]:
+    """The strategies of this project, without those of plugins that happen to be installed."""
+    return {
+        name: kind
+        for name, kind in sorted(host().strategies.items())
+        if kind.__module__.startswith("tokenprune_strategies")
+    }
 
 
 def plan(stage: dict[str, Any], keep: float = KEEP, **more: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,16 +12,24 @@ from rich.table import Table
 
 from tokenprune.cli.examples import examples
 from tokenprune.strategy import PruningStrategy
+from tokenprune.tokens import STAGES, Stage
 
-EXAMPLES = examples("tokenprune list", "tokenprune list --json")
+EXAMPLES = examples("tokenprune list", "tokenprune list --json", "tokenprune list --matrix")
 
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+    matrix: Annotated[
+        bool,
+        typer.Option("--matrix", help="Which strategy runs on which model family, or why not."),
+    ] = False,
 ) -> None:
     """List the strategies, where each can act and what it needs."""
     from tokenprune.plugins import host
 
+    if matrix:
+        _matrix(as_json)
+        return
     kinds = sorted(host().strategies.values(), key=lambda kind: kind.name)
     if as_json:
         typer.echo(json.dumps([facts(kind) for kind in kinds], indent=2))
@@ -43,3 +52,32 @@ def facts(kind: type[PruningStrategy[Any]]) -> dict[str, Any]:
         "paper": kind.paper,
         "params": list(kind.Params.model_fields),
     }
+
+
+def _matrix(as_json: bool) -> None:
+    from tokenprune.matrix import footnotes
+    from tokenprune.matrix import matrix as strategies_by_family
+
+    rows = strategies_by_family()
+    if as_json:
+        typer.echo(json.dumps([one.data() for row in rows for one in row], indent=2))
+        return
+    notes = footnotes(rows)
+    table = Table("strategy", padding=(0, 1, 0, 0))
+    for one in rows[0] if rows else ():
+        table.add_column(one.family.name.replace(" + ", " +\n"), no_wrap=True)
+    for row in rows:
+        marks = [" ".join(f"[dim]{notes.index(note) + 1}[/]" for note in one.notes) for one in row]
+        cells = [
+            f"{_letters(one.runs)} {mark}".strip() for one, mark in zip(row, marks, strict=True)
+        ]
+        table.add_row(f"[bold]{row[0].strategy}[/]", *cells)
+    console = Console()
+    console.print(table)
+    console.print("E inside the encoder, P before the LLM, D inside the LLM, - nowhere.")
+    for number, note in enumerate(notes, start=1):
+        console.print(f"[dim]{number}[/] {note}", highlight=False)
+
+
+def _letters(runs: Sequence[Stage]) -> str:
+    return " ".join(stage[0].upper() for stage in STAGES if stage in runs) or "-"

@@ -1,0 +1,47 @@
+"""The page of what runs where, from what strategies and adapters declare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from generators.markdown import MARK, table
+from tokenprune.matrix import Cell, footnotes, matrix
+
+PAGE = """\
+# What runs where
+
+{mark}
+Strategies by model family, as `tokenprune list --matrix` prints it: the stages at which a strategy
+can be attached with its default parameters. A multimodal LLM has one column for each kind of
+vision tower. A number points to the reason why a strategy is refused.
+
+{table}
+{notes}
+
+A family's column says what its adapter can supply for some model. A single model may have less: a
+timm model without a class token has no `cls_attention`, and a LLaVA whose projector reads several
+feature layers takes decoder stages only. `tokenprune.attach` then refuses the plan, with the
+reason, before anything on the model changes. The tests attach every cell of this table.
+"""
+
+
+def strategy_matrix() -> str:
+    """The page, in Markdown."""
+    rows = matrix()
+    notes = footnotes(rows)
+    heading = ("strategy", *(one.family.name for one in rows[0]))
+    lines = [
+        (f"[`{row[0].strategy}`](strategies/{row[0].strategy}.md)", *(_cell(c, notes) for c in row))
+        for row in rows
+    ]
+    return PAGE.format(
+        mark=MARK.format(source="the registered strategies and adapters"),
+        table=table(heading, lines),
+        notes="\n".join(f"{number}. {note}." for number, note in enumerate(notes, start=1)),
+    )
+
+
+def _cell(one: Cell, notes: Sequence[str]) -> str:
+    marks = ", ".join(str(notes.index(note) + 1) for note in one.notes)
+    runs = ", ".join(f"`{stage}`" for stage in one.runs) or "-"
+    return f"{runs} ({marks})" if marks else runs

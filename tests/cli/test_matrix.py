@@ -1,0 +1,36 @@
+import json
+
+from typer.testing import CliRunner
+
+from tokenprune.cli import app
+from tokenprune.matrix import footnotes, matrix
+from tokenprune.plugins import host
+
+RUN = CliRunner()
+
+
+def test_the_matrix_names_every_strategy_and_fits_80_columns() -> None:
+    result = RUN.invoke(app, ["list", "--matrix"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for row in matrix():
+        (line,) = [line for line in lines if f"│{row[0].strategy} " in line]
+        cells = [cell.strip() for cell in line.split("│")[2:-1]]
+        assert [cell.startswith("-") for cell in cells] == [not one.runs for one in row]
+        assert [set("EPD") & set(cell) for cell in cells] == [
+            {at[0].upper() for at in one.runs} for one in row
+        ]
+    shown = " ".join(result.stdout.split())
+    for number, note in enumerate(footnotes(matrix()), start=1):
+        assert f"{number} {note}" in shown
+
+
+def test_the_matrix_as_json() -> None:
+    result = RUN.invoke(app, ["list", "--matrix", "--json"])
+    cells = json.loads(result.stdout)
+    assert {cell["strategy"] for cell in cells} == host().strategies.keys()
+    fastv = {(c["adapter"], c["tower"]): c for c in cells if c["strategy"] == "fastv"}
+    assert fastv["llava", "siglip"]["runs"] == ["decoder"]
+    assert fastv["clip", None]["runs"] == []
+    assert "encoder alone" in fastv["clip", None]["refused"]["decoder"]

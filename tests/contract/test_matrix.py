@@ -1,0 +1,123 @@
+"""The matrix of strategies and model families says what attaching really does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+import tokenprune
+from tests import models
+from tests.contract.cases import shipped, stage_of
+from tokenprune.errors import PlanError, SignalError
+from tokenprune.matrix import DYNAMIC, NEEDS_LLM, Family, cell, families, footnotes, matrix
+from tokenprune.plugins import host
+from tokenprune.reduction import Reduction
+from tokenprune.strategy import PruningStrategy, StrategyParams
+from tokenprune.tokens import Signal, Site, Stage
+
+BUILD: dict[str, Callable[..., Any]] = {
+    "clip": models.clip_vision,
+    "siglip": models.siglip_vision,
+    "timm": models.timm_vit,
+    "llava + clip": models.llava_clip,
+    "llava + siglip": models.llava_siglip,
+}
+PLACES: list[tuple[str, Stage]] = [
+    (name, at) for name, kind in shipped().items() for at in kind.stages
+]
+
+
+def test_there_is_a_tiny_model_of_every_family() -> None:
+    own = [f for f in families() if f.adapter in {"clip", "siglip", "timm", "llava"}]
+    assert {family.name for family in own} == BUILD.keys()
+
+
+@pytest.mark.parametrize("family", BUILD)
+@pytest.mark.parametrize(("name", "at"), PLACES, ids=str)
+def test_a_cell_is_what_attach_does(name: str, at: Stage, family: str) -> None:
+    column = next(found for found in families() if found.name == family)
+    kind = host().strategies[name]
+    stage = stage_of(kind, at)
+    one = cell(kind, column)
+    model = BUILD[family]()
+    plan = {"schema_version": 1, "stages": [stage]}
+    if at in one.runs:
+        tokenprune.attach(model, plan).detach()
+        return
+    with pytest.raises((PlanError, SignalError)) as caught:
+        tokenprune.attach(model, plan)
+    reason = one.refused[at]
+    assert isinstance(caught.value, SignalError) == reason.startswith("needs ")
+
+
+def test_every_shipped_strategy_can_be_asked_and_runs_somewhere() -> None:
+    for row in matrix(shipped()):
+        assert any(one.runs for one in row)
+        assert not any(reason.startswith("not known") for one in row for reason in one.notes)
+
+
+class Greedy(PruningStrategy[StrategyParams]):
+    """Wants a block's states, and something that nobody has."""
+
+    name = "greedy"
+    stages = ("encoder", "pre_llm", "decoder")
+
+    def signals(self, site: Site) -> tuple[Signal, ...]:
+        if site.stage == "pre_llm":
+            return (Signal.HIDDEN.at(site.layers - 1),)
+        return (Signal("mood", "[B] how it feels"),) if site.stage == "decoder" else ()
+
+    def reduce(self, tokens: Any, budget: Any) -> Reduction:
+        return Reduction.none()
+
+
+class Needy(Greedy):
+    """Has a parameter without a default, and no length that is known."""
+
+    class Params(StrategyParams):
+        number: int
+
+    name = "needy"
+    static = False
+
+
+def verdicts(kind: type[PruningStrategy[Any]], family: Family) -> Mapping[Stage, str]:
+    return cell(kind, family).refused
+
+
+def test_signals_of_one_block_count_as_their_kind_and_missing_ones_are_named() -> None:
+    offered = frozenset({Signal.HIDDEN})
+    mllm = Family("whole", "tower", offered, frozenset())
+    found = cell(Greedy, mllm)
+    assert found.runs == ("encoder", "pre_llm")
+    assert found.refused == {"decoder": "needs mood, which whole + tower doesn't supply"}
+    assert verdicts(Greedy, Family("whole", "tower", frozenset(), frozenset()))["pre_llm"] == (
+        "needs hidden, which whole + tower doesn't supply"
+    )
+
+
+def test_an_encoder_alone_has_one_stage_and_one_length() -> None:
+    alone = Family("tower", None, frozenset({Signal.HIDDEN}))
+    assert verdicts(Greedy, alone) == {"pre_llm": NEEDS_LLM, "decoder": NEEDS_LLM}
+    assert cell(Greedy, alone).notes == [], "that an encoder has no LLM goes without saying"
+    assert verdicts(Needy, alone)["encoder"] == DYNAMIC
+    assert cell(Needy, alone).notes == [DYNAMIC, NEEDS_LLM]
+
+
+def test_a_strategy_that_cannot_be_built_is_listed_with_the_reason() -> None:
+    mllm = Family("whole", "tower", frozenset(), frozenset())
+    found = cell(Needy, mllm)
+    assert found.runs == ()
+    assert "can't be built" in found.refused["decoder"]
+    assert footnotes([[found], [found]]) == [DYNAMIC, found.refused["decoder"]]
+
+
+def test_a_multimodal_llm_stands_once_for_each_of_its_towers() -> None:
+    towers = host().encoders
+    anything: Any = type("Anything", (host().mllms["llava"],), {"towers": ()})
+    names = [family.name for family in families(towers, {"any": anything})]
+    assert names == [*towers, *(f"any + {tower}" for tower in towers)]
+    chosen: Any = type("Chosen", (anything,), {"towers": ("clip", "absent")})
+    assert [f.tower for f in families(towers, {"one": chosen})][len(towers) :] == ["clip"]
