@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -40,7 +40,7 @@ class Reduction:
     """A sparse linear map: every token goes to one slot with a weight, or to none.
 
     The engine applies it to everything that rides along. Build it with `keep`, `keep_mask`,
-    `merge`, `replace` or `none`.
+    `merge`, `replace`, `ragged` or `none`.
 
     Attributes:
         anchor: for every slot the token whose place, position id and rotary row it takes,
@@ -52,6 +52,8 @@ class Reduction:
         reconstruction: how later blocks may see the dropped tokens.
         score: `[B, N]`, what the choice was made by; for traces and pictures only.
         riders: `[B, N, ...]` values left for later stages; a slot takes over its anchor's.
+        samples: one dense reduction of a batch of one for every sample, whose lengths may differ;
+            nothing else is set then.
     """
 
     anchor: Tensor | None = None
@@ -62,6 +64,7 @@ class Reduction:
     reconstruction: Reconstruction | None = None
     score: Tensor | None = None
     riders: Mapping[str, Tensor] = field(default_factory=dict)
+    samples: tuple[Reduction, ...] = ()
 
     @classmethod
     def none(cls) -> Reduction:
@@ -118,10 +121,18 @@ class Reduction:
             anchor = spaced.expand(slot.shape[0], -1)
         return cls(anchor=anchor, slot=slot, created=created)
 
+    @classmethod
+    def ragged(cls, samples: Sequence[Reduction]) -> Reduction:
+        """Merges or new tokens of a data-dependent length: one dense reduction per sample.
+
+        Each is of a batch of one and has an `anchor`; riders stand on them.
+        """
+        return cls(samples=tuple(samples))
+
     @property
     def changes(self) -> bool:
         """Whether anything is removed or replaced at all."""
-        return self.anchor is not None or self.mask is not None
+        return self.anchor is not None or self.mask is not None or bool(self.samples)
 
     @property
     def length(self) -> int:
@@ -131,6 +142,8 @@ class Reduction:
 
     def row(self, sample: int) -> Reduction:
         """The reduction of one sample, as a batch of one; a mask becomes a dense `keep`."""
+        if self.samples:
+            return self.samples[sample]
         pick = slice(sample, sample + 1)
         if self.mask is not None:
             index = self.mask[sample].nonzero().T

@@ -127,8 +127,8 @@ class Trace:
             else:
                 before[entry.strategy] = assignment
                 slot = entry.slot[row].cpu()
-                gone = assignment < 0
-                assignment = slot[assignment.clamp(min=0)].masked_fill(gone, -1)
+                # -1 reads the appended entry: what was gone stays gone
+                assignment = torch.cat((slot, slot.new_full((1,), -1)))[assignment]
             score = None if entry.score is None else entry.score[row].float().cpu()
             steps.append(
                 TraceStep(entry.site, entry.strategy, assignment, entry.anchor[row].cpu(), score)

@@ -61,6 +61,26 @@ class Inflection(PruningStrategy[StrategyParams]):
         return Reduction.keep_mask(score >= ordered.gather(1, place), score=score)
 
 
+class Lump(PruningStrategy[StrategyParams]):
+    """Merges of a data-dependent length: neighbours on one side of the mean become one."""
+
+    name: ClassVar[str] = "s-lump"
+    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm", "decoder")
+    static: ClassVar[bool] = False
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        return Reduction.ragged([self._one(tokens, row) for row in range(len(tokens.hidden))])
+
+    def _one(self, tokens: Tokens, row: int) -> Reduction:
+        channel = tokens.hidden[row, :, 0]
+        sign = 2 * tokens.position[row, :, 0] + (channel > channel.mean())
+        starts = torch.cat((torch.ones(1, dtype=torch.bool), sign[1:] != sign[:-1]))
+        slot = (starts.cumsum(0) - 1)[None]
+        riders = {"s-run": slot.float()}
+        size = tokens.size[row : row + 1]
+        return Reduction(starts.nonzero().T, slot, size, riders=riders)
+
+
 class Leave(PruningStrategy[StrategyParams]):
     """An exit: let go of all tokens once the last prompt token looks at them little enough."""
 
@@ -121,5 +141,5 @@ class Words(PruningStrategy[StrategyParams]):
 class Plugin:
     @hookimpl
     def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        for strategy in (Mark, Follow, Inflection, Leave, Learned, Words):
+        for strategy in (Mark, Follow, Inflection, Lump, Leave, Learned, Words):
             register(strategy)

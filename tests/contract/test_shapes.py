@@ -137,6 +137,24 @@ def test_lengths_by_an_inflection_point() -> None:
         assert step.anchor.tolist() == sorted(best.tolist())
 
 
+@pytest.mark.parametrize("at", ["pre_llm", "decoder"])
+def test_merges_of_a_data_dependent_length(at: str) -> None:
+    model, inputs = models.llava_clip(), models.llava_inputs(PROMPTS)
+    layer = {"layer": 1} if at == "decoder" else {}
+    stages = stage(at, "s-lump", 1.0, **layer), stage("decoder", "fastv", 0.5, layer=2)
+    with attached(model, *stages) as handle:
+        rows(model, inputs)
+        images = handle.trace.images
+        same_alone(model)
+    left = [len(image.steps[0].anchor) for image in images]
+    assert len(set(left)) > 1
+    for image, count in zip(images, left, strict=True):
+        step = image.steps[0]
+        assert step.assignment.unique().tolist() == list(range(count))  # no patch is dropped
+        assert (step.assignment.diff() >= 0).all()
+        assert step.anchor.tolist() == [step.assignment.tolist().index(k) for k in range(count)]
+
+
 def test_samples_of_a_batch_exit_at_layers_of_their_own() -> None:
     prompts = [[1, IMG, 7, 8, 9, 10], [1, IMG, 30, 31, 32], [1, 13, IMG, 14, 15]]
     model, inputs = models.llava_clip(), models.llava_inputs(prompts)
@@ -192,3 +210,12 @@ def test_text_is_pruned_by_a_plugin_that_declares_it() -> None:
         assert handle.meter.tokens["text[2]"] == 4
         assert handle.meter.tokens["decoder[2]"] == 9
         same_alone(model, prompts)
+
+
+def test_an_image_that_lost_all_its_tokens_stays_lost_in_later_stages() -> None:
+    model, inputs = models.llava_clip(), models.llava_inputs([[1, IMG, 11, IMG, 12]])
+    first = stage("decoder", MARK, 0.5, layer=1)  # all of the first image, none of the second
+    with attached(model, first, stage("decoder", "s-follow", 0.5, layer=2)) as handle:
+        rows(model, inputs)
+        assert [image.kept for image in handle.trace.images] == [18, 0]
+        assert (handle.trace.images[1].steps[-1].assignment == -1).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -44,9 +44,13 @@ def ask(stage: ResolvedStage, tokens: Tokens, keep: int) -> Reduction:
 def _check(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: Reduction) -> None:
     if not isinstance(reduction, Reduction):
         _refuse(stage, tokens, f"answered with {type(reduction).__name__}, not with a Reduction")
-    made = (reduction.weight, reduction.created, reduction.reconstruction)
+    dense = reduction.samples or (reduction,)
+    made = [part for one in dense for part in (one.weight, one.created, one.reconstruction)]
     if tokens.kind == "text" and any(part is not None for part in made):
         _refuse(stage, tokens, "merged or replaced text tokens, which can only be kept or dropped")
+    if reduction.samples:
+        _check_samples(stage, tokens, reduction.samples)
+        return
     if reduction.mask is not None:
         if stage.strategy.static:
             _refuse(stage, tokens, "is static but answered with a mask")
@@ -58,6 +62,18 @@ def _check(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: Reduction
         _refuse(stage, tokens, f"left {left} tokens where the plan says {keep}")
     if reduction.slot is not None and reduction.slot.shape != tokens.size.shape:
         _refuse(stage, tokens, f"answered with slots of shape {tuple(reduction.slot.shape)}")
+
+
+def _check_samples(stage: ResolvedStage, tokens: Tokens, samples: Sequence[Reduction]) -> None:
+    if stage.strategy.static:
+        _refuse(stage, tokens, "is static but answered with lengths of each sample's own")
+    if len(samples) != tokens.hidden.shape[0]:
+        _refuse(stage, tokens, f"answered for {len(samples)} samples")
+    for one in samples:
+        if one.anchor is None or one.slot is None or one.slot.shape != (1, tokens.count):
+            _refuse(stage, tokens, "answered with a sample that isn't a dense reduction of its own")
+        if one.reconstruction is not None:
+            _refuse(stage, tokens, "can't reconstruct what it dropped, sample by sample")
 
 
 def _refuse(stage: ResolvedStage, tokens: Tokens, what: str) -> None:
