@@ -42,23 +42,26 @@ class LoadedMllm:
         name: what the user called it.
         model: in eval mode, on its device.
         prepare: pictures and as many questions -> keyword arguments of `generate`, padded on the
-            left, one picture a question.
+            left. One picture a question, or a sequence of them: the frames of a clip, in order.
         decode: new token ids `[B, T]` -> one answer a row, without special tokens.
         picture: a picture -> the same as the model sees it, cropped and resized.
         fingerprint: SHA-256 of the weights.
         weights: where they came from.
         backends: attention implementations by name, each with what switches the model to it; it
             raises where the implementation isn't installed.
+        answer_ids: an answer -> its token ids as the model would generate them, the end of the
+            sequence included; None if it can't be trained on.
     """
 
     name: str
     model: nn.Module
-    prepare: Callable[[Sequence[Image], Sequence[str]], dict[str, Any]]
+    prepare: Callable[[Sequence[Image | Sequence[Image]], Sequence[str]], dict[str, Any]]
     decode: Callable[[Tensor], list[str]]
     picture: Callable[[Image], Image]
     fingerprint: Callable[[], str]
     weights: str
     backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    answer_ids: Callable[[str], list[int]] | None = None
 
 
 @dataclass(frozen=True)

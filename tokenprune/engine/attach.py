@@ -18,6 +18,7 @@ from tokenprune.engine.stages import EncoderLayout, ResolvedStage
 from tokenprune.errors import AlreadyAttachedError, PlanError
 from tokenprune.plan import Plan, load_plan
 from tokenprune.registry import build_strategy
+from tokenprune.tokens import Signal
 
 
 def attach(
@@ -43,11 +44,12 @@ def attach(
         AlreadyAttachedError: the model or a part of it carries a plan already.
     """
     plan = load_plan(plan)
+    chosen = choose_adapter(model, adapter)
     stages = [
         ResolvedStage(number, stage, build_strategy(stage))
         for number, stage in enumerate(plan.stages)
     ]
-    return attach_stages(model, plan, stages, choose_adapter(model, adapter))
+    return attach_stages(model, plan, stages, chosen)
 
 
 def attach_stages(
@@ -95,9 +97,15 @@ def _install_encoder(attachment: Attachment, adapter: EncoderAdapter) -> None:
 
 
 def encoder_runner(
-    attachment: Attachment, adapter: EncoderAdapter, spec: Any, used: int | None = None
+    attachment: Attachment,
+    adapter: EncoderAdapter,
+    spec: Any,
+    used: int | None = None,
+    given: frozenset[Signal] = frozenset(),
 ) -> EncoderRunner:
     """A checked runner for an encoder, of which `used` blocks are read.
+
+    An MLLM has further signals to give to pre-LLM stages.
 
     Raises:
         AlreadyAttachedError: the encoder carries a plan already.
@@ -114,7 +122,7 @@ def encoder_runner(
     attachment.notes |= layout.notes
     refuse_companions(later, spec)
     for stage in (*encoder_stages, *later):
-        refuse_signals(stage, spec.signals, spec.used, adapter)
+        refuse_signals(stage, spec.signals | given, spec.used, adapter)
     return EncoderRunner(attachment, adapter, spec, layout, later)
 
 

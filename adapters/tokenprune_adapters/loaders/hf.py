@@ -40,7 +40,9 @@ class HfLoader:
         model = _model(folder, options)
         prompts = Prompts(_processor(folder))
 
-        def prepare(pictures: Sequence[Image], questions: Sequence[str]) -> dict[str, Any]:
+        def prepare(
+            pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]
+        ) -> dict[str, Any]:
             batch = prompts.batch(pictures, questions).to(options.device)
             batch["pixel_values"] = batch["pixel_values"].to(options.dtype)
             return dict(batch)
@@ -54,6 +56,7 @@ class HfLoader:
             fingerprint=lambda: hash_files(files),
             weights=", ".join(file.name for file in files),
             backends={name: partial(model.set_attn_implementation, name) for name in BACKENDS},
+            answer_ids=prompts.answer_ids,
         )
 
 
@@ -64,24 +67,33 @@ class Prompts:
         self.processor = processor
         processor.tokenizer.padding_side = "left"
 
-    def text(self, question: str) -> str:
-        """The prompt of one picture and one question."""
+    def text(self, question: str, images: int = 1) -> str:
+        """The prompt of one question about a picture, or about several in order."""
         if not getattr(self.processor, "chat_template", None):
-            return f"{self.processor.image_token}{question}"
-        parts = [{"type": "image"}, {"type": "text", "text": question}]
+            return f"{self.processor.image_token * images}{question}"
+        parts = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": question}]
         turns = [{"role": "user", "content": parts}]
         return str(self.processor.apply_chat_template(turns, add_generation_prompt=True))
 
-    def batch(self, pictures: Sequence[Image], questions: Sequence[str]) -> Any:
+    def batch(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
         """Inputs of `generate`, padded on the left."""
-        texts = [self.text(question) for question in questions]
-        images = [picture.convert("RGB") for picture in pictures]
+        shown = [list(one) if isinstance(one, Sequence) else [one] for one in pictures]
+        pairs = zip(questions, shown, strict=True)
+        texts = [self.text(question, len(images)) for question, images in pairs]
+        images = [picture.convert("RGB") for several in shown for picture in several]
         return self.processor(images=images, text=texts, padding=True, return_tensors="pt")
 
     def decode(self, ids: Tensor) -> list[str]:
         """New token ids `[B, T]` -> answers."""
         answers = self.processor.batch_decode(ids, skip_special_tokens=True)
         return [str(answer).strip() for answer in answers]
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """The tokens of an answer and the end of the sequence."""
+        tokenizer = self.processor.tokenizer
+        ids = [int(token) for token in tokenizer(answer, add_special_tokens=False).input_ids]
+        end = tokenizer.eos_token_id
+        return ids if end is None else [*ids, int(end)]
 
     def picture(self, picture: Image) -> Image:
         """The picture as it reaches the encoder."""
