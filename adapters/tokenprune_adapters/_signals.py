@@ -17,6 +17,7 @@ _ALWAYS = frozenset(
         Signal.LOGITS_GIVEN,
         Signal.KEYS,
         Signal.PREVIOUS_HIDDEN,
+        Signal.HIDDEN,
         Signal.COMPANIONS,
     }
 )

@@ -43,6 +43,7 @@ def test_class_attention_is_offered_only_with_a_class_token(name: str) -> None:
     assert (Signal.CLS_ATTENTION in signals) == VARIANTS[name].class_token
     always = {Signal.ATTENTION_RECEIVED, Signal.ATTENTION_GIVEN, Signal.LOGITS_RECEIVED}
     always |= {Signal.LOGITS_GIVEN, Signal.KEYS, Signal.PREVIOUS_HIDDEN, Signal.COMPANIONS}
+    always |= {Signal.HIDDEN}
     assert always <= signals
     assert Signal.LAST_QUERY_ATTENTION not in signals
     assert signals <= set(adapted(VARIANTS[name].build()).offers)

@@ -8,7 +8,15 @@ from tokenprune.adapter import Adapter, EncoderSpec
 from tokenprune.engine.stages import EncoderLayout, ResolvedStage
 from tokenprune.errors import CheckpointError, PlanError, SignalError
 from tokenprune.plugins import host
-from tokenprune.tokens import Signal, Site
+from tokenprune.tokens import Signal, Site, Stage
+
+ONLY_AT: dict[Signal, Stage] = {
+    Signal.PREVIOUS_HIDDEN: "encoder",
+    Signal.COMPANIONS: "pre_llm",
+    Signal.HIDDEN: "pre_llm",
+    Signal.QUESTION_STATE: "pre_llm",
+}
+"""Signals that exist at one stage only, whatever an adapter offers."""
 
 
 def check_encoder_stages(layout: EncoderLayout, spec: EncoderSpec) -> None:
@@ -60,12 +68,19 @@ def refuse_signals(
 ) -> None:
     """Refuse a strategy whose signals the adapter can't supply.
 
+    Args:
+        stage: the stage.
+        offered: what there is at this stage, without blocks of one's choice.
+        layers: used layers of the encoder or, for a decoder stage, of the LLM.
+        adapter: of the encoder or, for a decoder stage, of the MLLM.
+
     Raises:
-        SignalError: naming the adapters that can.
+        SignalError: naming the adapters that can, or the stage or blocks where there is such a
+            signal.
     """
     layer = stage.plan.layer if stage.plan.layer is not None else layers
     wanted = stage.strategy.signals(Site(stage.plan.at, layer, layers))
-    missing = [signal for signal in wanted if signal not in set(offered)]
+    missing = [signal.kind for signal in wanted if signal.kind not in set(offered)]
     if missing:
         able = ", ".join(adapters_with(missing)) or "none that is installed"
         raise SignalError(
@@ -74,10 +89,29 @@ def refuse_signals(
             where=stage.where,
             remedy=f"Adapters that can: {able}.",
         )
+    for signal in wanted:
+        _refuse_place(stage, signal, layers)
+
+
+def _refuse_place(stage: ResolvedStage, signal: Signal, layers: int) -> None:
+    only = ONLY_AT.get(signal.kind, stage.plan.at) if signal.block is None else "pre_llm"
+    if only != stage.plan.at:
+        raise SignalError(
+            f"'{stage.strategy.name}' needs {signal}, which exists at {only} only.",
+            where=stage.where,
+            remedy=f"Use it at: {only}.",
+        )
+    if signal.block is not None and not 0 <= signal.block < layers:
+        raise SignalError(
+            f"'{stage.strategy.name}' needs {signal.kind} of encoder block {signal.block}, which "
+            "isn't used.",
+            where=stage.where,
+            remedy=f"Blocks 0 to {layers - 1} are used by this model.",
+        )
 
 
 def adapters_with(signals: Iterable[Signal]) -> list[str]:
     """Names of installed adapters that can supply all of the signals for some model."""
-    wanted = set(signals)
+    wanted = {signal.kind for signal in signals}
     known = {**host().encoders, **host().mllms}
     return [name for name, adapter in known.items() if wanted <= set(adapter.offers)]

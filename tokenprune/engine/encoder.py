@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokenprune.adapter import EncoderAdapter, EncoderSpec
 from tokenprune.engine.attention import Attended, advance_companions, attend
+from tokenprune.engine.block_signals import BlockSignals
 from tokenprune.engine.call import CallState, calling, current
 from tokenprune.engine.encoder_state import EncoderState, Revival
 from tokenprune.engine.patching import Patches
@@ -17,7 +18,7 @@ from tokenprune.engine.reducing import ask
 from tokenprune.engine.signals import encoder_signals
 from tokenprune.engine.stages import EncoderLayout, EncoderSite, ResolvedStage
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.tokens import Signal, Site
+from tokenprune.tokens import Signal
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -31,7 +32,7 @@ class EncoderRunner:
         adapter: the encoder's family.
         spec: the encoder as data, `used` set to what is read.
         layout: where the plan's encoder stages act.
-        later: pre-LLM stages, whose signals come from the last used block.
+        later: pre-LLM stages, which may read signals of any used block.
     """
 
     def __init__(
@@ -45,9 +46,7 @@ class EncoderRunner:
         self.owner, self.adapter, self.spec = owner, adapter, spec
         self.layout, self.later = layout, later
         self.last = spec.used - 1
-        site = Site("pre_llm", spec.used, spec.used)
-        wanted = {signal for stage in later for signal in stage.strategy.signals(site)}
-        self.final_signals = sorted(wanted - {Signal.COMPANIONS}, key=str)
+        self.captured = BlockSignals(later, spec.used)
 
     def install(self, patches: Patches) -> None:
         """Override the forward of this instance's entry and used blocks."""
@@ -77,6 +76,7 @@ class EncoderRunner:
                 hidden = original(hidden, *args, **kwargs)
             else:
                 hidden = self._halves(call, state, number, block, hidden)
+            self.captured.keep_output(state, number, hidden)
             state.previous = entered if self._wants_previous(state, number + 1) else None
             return self._finish(call, state, hidden) if number == self.last else hidden
 
@@ -110,7 +110,7 @@ class EncoderRunner:
             return False
         if state.proportional or state.companions or _revived(state, number):
             return False
-        return number != self.last or not self.final_signals
+        return not self.captured.reads(number)
 
     def _halves(
         self, call: CallState, state: EncoderState, number: int, block: nn.Module, hidden: Tensor
@@ -118,9 +118,9 @@ class EncoderRunner:
         step = attend(self.adapter, block, state, hidden, number)
         if state.companions:
             advance_companions(self.adapter, block, state, step)
-        if number == self.last and self.final_signals:
+        if self.captured.reads(number):
             with call.meter.stage("select"):
-                state.signals = self._final(state, block, hidden, step)
+                self.captured.keep_attention(self.adapter, block, state, number, hidden, step)
         signals = self._site_signals(call, state, number, step)
         hidden = self._reduce_at(call, state, number, "inside", step.hidden, signals)
         return self.adapter.feed_forward(block, hidden)
@@ -134,21 +134,6 @@ class EncoderRunner:
         with call.meter.stage("select"):
             wanted = site.stage.strategy.signals(site.site)
             return encoder_signals(wanted, step.query, step.key, step.bias, state.prefix)
-
-    def _final(
-        self, state: EncoderState, block: nn.Module, hidden: Tensor, step: Attended
-    ) -> dict[str, Tensor]:
-        query, key, bias = step.query, step.key, step.bias
-        revival = state.revival
-        if (
-            revival is not None
-            and revival.reconstruction.restore
-            and not _revived(state, self.last)
-        ):
-            # all tokens leave this encoder, so all of them need a score
-            query, key, _ = self.adapter.heads(block, revival.full(hidden, state.prefix))
-            bias = state.key_bias(revival.size)
-        return encoder_signals(self.final_signals, query, key, bias, state.prefix)
 
     def _reduce_at(
         self,
@@ -195,6 +180,7 @@ class EncoderRunner:
                 state.size,
                 state.index,
                 state.riders,
+                state.signals,
             )
         hidden = state.apply(hidden, reduction)
         state.proportional = state.proportional or strategy.proportional()
@@ -216,7 +202,7 @@ class EncoderRunner:
             with call.meter.stage("select"):
                 hidden = revival.full(hidden, state.prefix)
             state.size, state.index, state.revival = revival.size, revival.index, None
-            state.riders = revival.riders
+            state.riders, state.signals = revival.riders, revival.signals
             call.trace.record(revival.site, revival.strategy, state.images, None, state.index)
         call.meter.count("encoder", (hidden.shape[1] - state.prefix) * batch, batch)
         if state.sites:

@@ -26,6 +26,7 @@ class Revival:
         until: first block whose attention no longer sees the full set.
         size, index, riders: `EncoderState`'s before the drop, handed on again when restored; riders
             left by later sites belong to the kept tokens only and end with them.
+        signals: the same; if tokens are restored, later blocks' signals of all tokens go here.
     """
 
     reconstruction: Reconstruction
@@ -36,6 +37,7 @@ class Revival:
     size: Tensor
     index: Tensor
     riders: dict[str, Tensor]
+    signals: dict[str, Tensor]
 
     def full(self, hidden: Tensor, prefix: int) -> Tensor:
         """All tokens, the dropped ones approximated: `[B, P + K, D]` -> `[B, P + N, D]`."""

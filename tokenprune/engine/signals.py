@@ -28,7 +28,7 @@ def encoder_signals(
     """
     found = {}
     for signal in wanted:
-        value = _signal(signal, query, key, bias, prefix)
+        value = _signal(signal.kind, query, key, bias, prefix)
         if value is not None:
             found[signal.name] = value
     return found

@@ -1,0 +1,102 @@
+"""Signals of encoder blocks that pre-LLM stages ask for, captured while the blocks run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from tokenprune.adapter import EncoderAdapter
+from tokenprune.engine.attention import Attended
+from tokenprune.engine.encoder_state import EncoderState, Revival
+from tokenprune.engine.signals import encoder_signals
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.reduction import Reduction
+from tokenprune.tokens import Signal, Site
+
+FROM_ELSEWHERE = frozenset({Signal.COMPANIONS, Signal.QUESTION_STATE})
+"""Signals of pre-LLM stages that no encoder block computes."""
+
+
+class BlockSignals:
+    """What has to be captured at which block; other blocks keep nothing.
+
+    Args:
+        stages: the plan's pre-LLM stages.
+        used: encoder blocks that run; signals without a block are of the last one.
+    """
+
+    def __init__(self, stages: Sequence[ResolvedStage], used: int) -> None:
+        site = Site("pre_llm", used, used)
+        wanted = {signal for stage in stages for signal in stage.strategy.signals(site)}
+        self._attention: dict[int, list[Signal]] = defaultdict(list)
+        self._output: dict[int, list[Signal]] = defaultdict(list)
+        for signal in sorted(wanted, key=str):
+            if signal.kind in FROM_ELSEWHERE:
+                continue
+            block = used - 1 if signal.block is None else signal.block
+            of = self._output if signal.kind == Signal.HIDDEN else self._attention
+            of[block].append(signal)
+
+    def reads(self, number: int) -> bool:
+        """Whether the queries and keys of a block are asked for."""
+        return number in self._attention
+
+    def keep_attention(
+        self,
+        adapter: EncoderAdapter,
+        block: nn.Module,
+        state: EncoderState,
+        number: int,
+        hidden: Tensor,
+        step: Attended,
+    ) -> None:
+        """Capture what comes from the attention of block `number`.
+
+        Args:
+            adapter: the encoder's family.
+            block: the block.
+            state: of the pass; it takes the signals.
+            number: of the block.
+            hidden: what entered the block, `[B, P + N, D]`.
+            step: what its attention left behind.
+        """
+        query, key, bias = step.query, step.key, step.bias
+        revival = state.revival
+        if revival is not None and revival.reconstruction.restore and number >= revival.until:
+            # all tokens leave this encoder, so all of them need a score
+            query, key, _ = adapter.heads(block, revival.full(hidden, state.prefix))
+            bias = state.key_bias(revival.size)
+        found = encoder_signals(self._attention[number], query, key, bias, state.prefix)
+        if revival is not None and not revival.reconstruction.restore and number < revival.until:
+            found = _of_kept(found, revival)
+        _take_over(state, found)
+
+    def keep_output(self, state: EncoderState, number: int, hidden: Tensor) -> None:
+        """Capture what block `number` put out, `[B, P + K, D]`; a view where nothing was dropped.
+
+        Tokens that will be restored are reconstructed.
+        """
+        if number not in self._output:
+            return
+        revival = state.revival
+        if revival is not None and revival.reconstruction.restore:
+            hidden = revival.full(hidden, state.prefix)
+        patches = hidden[:, state.prefix :]
+        _take_over(state, {signal.name: patches for signal in self._output[number]})
+
+
+def _take_over(state: EncoderState, found: Mapping[str, Tensor]) -> None:
+    """Put signals beside the tokens that they belong to: those that leave the encoder."""
+    revival = state.revival
+    if revival is not None and revival.reconstruction.restore:
+        revival.signals = {**revival.signals, **found}
+    else:
+        state.signals = {**state.signals, **found}
+
+
+def _of_kept(found: Mapping[str, Tensor], revival: Revival) -> dict[str, Tensor]:
+    """Signals of the kept ones of reconstructed tokens."""
+    kept = Reduction(anchor=revival.rows)
+    return {name: kept.gather(value) for name, value in found.items()}
