@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -31,10 +32,12 @@ class Budget:
     Attributes:
         count: tokens that arrive, N.
         keep: tokens that must leave, K; dynamic strategies may treat it as a guide.
+        given: whether the plan says so; if not, `keep` is `count`, and the strategy is `adaptive`.
     """
 
     count: int
     keep: int
+    given: bool = True
 
     @property
     def remove(self) -> int:
@@ -75,7 +78,7 @@ class PruningStrategy(ABC, Generic[ParamsT]):
         ours: parameters whose default is ours and not the paper's, with the reason.
         where: `inside` a block, between attention and MLP; or `before` a block.
         default_schedule: how an encoder budget is spread if the plan doesn't say.
-        default_layer: the single layer it acts at if the plan doesn't say.
+        default_layer: the single layer it acts at if the plan doesn't say; see `layer_for`.
         spreads: whether it can act at several encoder blocks under a schedule.
         static: its output length follows from the grid and the budget alone.
         restores: the encoder hands on all tokens again after the last block.
@@ -151,6 +154,11 @@ class PruningStrategy(ABC, Generic[ParamsT]):
         """Whether later attention adds log size to the key logits (ToMe, eq. 1)."""
         return False
 
+    @classmethod
+    def layer_for(cls, layers: int) -> int | None:
+        """The layer it acts at in an LLM of `layers` layers if the plan doesn't say."""
+        return cls.default_layer
+
     def companions(self) -> Tensor | None:
         """Learned tokens `[G, D]` that read the image in every block and are never read by it."""
         return None
@@ -179,6 +187,11 @@ class PruningStrategy(ABC, Generic[ParamsT]):
             shape: the model.
             keep: tokens per image that it must leave; None where the plan doesn't say.
         """
+        return {}
+
+    @classmethod
+    def shipped(cls) -> Mapping[str, Path]:
+        """Checkpoint files that ship with a learned strategy, by name."""
         return {}
 
 

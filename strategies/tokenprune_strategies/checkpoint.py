@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tokenprune.errors import CheckpointError
+from tokenprune.names import suggestion
 
 FORMAT = "tokenprune-strategy"
 VERSION = "1"
+BUNDLED = "bundled:"
 
 
 class Checkpoint(NamedTuple):
@@ -24,29 +27,61 @@ class Checkpoint(NamedTuple):
     facts: Mapping[str, str]
     tensors: Mapping[str, Tensor]
 
-    def whole(self, fact: str) -> int:
-        """A positive whole number of the metadata.
 
-        Raises:
-            CheckpointError: it is missing or isn't one.
-        """
-        text = self.facts.get(fact, "")
-        if not (text.isascii() and text.isdigit() and int(text) > 0):
-            raise CheckpointError(
-                f"its metadata gives '{fact}' as '{text}', which is no positive number.",
-                where=str(self.path),
-                remedy="Save it again with save_checkpoint().",
-            )
-        return int(text)
+def shipped(strategy: str) -> dict[str, Path]:
+    """Checkpoints of a strategy that ship with this package, by the NAME in `bundled:NAME`."""
+    folder = Path(str(resources.files("tokenprune_strategies"))) / "weights" / strategy
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
-def save(path: Path, module: nn.Module, strategy: str, facts: Mapping[str, int]) -> None:
-    """Write a module's parameters, its strategy's name and the numbers that give its shape."""
+def locate(path: Path, strategy: str) -> Path:
+    """The file that a plan's `checkpoint` means: itself, or for `bundled:NAME` one that ships.
+
+    Raises:
+        CheckpointError: none of that name ships.
+    """
+    if not str(path).startswith(BUNDLED):
+        return path
+    name, known = str(path).removeprefix(BUNDLED), shipped(strategy)
+    if name not in known:
+        raise CheckpointError(
+            f"no checkpoint '{name}' of {strategy} ships with tokenprune.",
+            where=str(path),
+            remedy=suggestion(name, known),
+        )
+    return known[name]
+
+
+def save(
+    path: Path,
+    module: nn.Module,
+    strategy: str,
+    facts: Mapping[str, str],
+    *,
+    half: bool = False,
+) -> None:
+    """Write a module's parameters, its strategy's name and facts about them.
+
+    Args:
+        path: the file to write.
+        module: what was learned.
+        strategy: whose it is.
+        facts: metadata as text, the values that give the module's shape among them.
+        half: write float16; it is read back as float32.
+
+    Raises:
+        CheckpointError: a weight isn't finite, or isn't in float16.
+    """
+    kind = torch.float16 if half else torch.float32
     tensors = {
-        name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()
+        name: value.detach().cpu().to(kind).contiguous()
+        for name, value in module.state_dict().items()
     }
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"the tensor '{name}' isn't finite as {kind}.", where=str(path))
     metadata = {"format": FORMAT, "version": VERSION, "strategy": strategy}
-    save_file(tensors, path, metadata | {name: str(value) for name, value in facts.items()})
+    save_file(tensors, path, dict(facts) | metadata)
 
 
 def read(path: Path, strategy: str) -> Checkpoint:

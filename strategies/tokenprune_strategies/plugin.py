@@ -12,12 +12,13 @@ from tokenprune_strategies.evoprune import EvoPrune
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.ipcv import IPCV
+from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.tome import ToMe
 from tokenprune_strategies.vistog import VisToG
 
 
 @hookimpl
 def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-    """Register all eight."""
-    for strategy in (EvoPrune, ToMe, FoPru, VisToG, IPCV, FastV, Random, Uniform):
+    """Register them all."""
+    for strategy in (EvoPrune, ToMe, FoPru, VisToG, QueCC, IPCV, FastV, Random, Uniform):
         register(strategy)

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from tokenprune.strategy import StrategyParams
+from tokenprune_strategies.learned import LearnedParams
 
 
-class VisToGParams(StrategyParams):
+class VisToGParams(LearnedParams):
     """Parameters of `vistog`: a checkpoint, or the shape and the seed of an untrained start."""
 
-    checkpoint: Path | None = Field(
-        default=None, description="Trained weights (safetensors), written by save_checkpoint()."
-    )
-    init_seed: int | None = Field(
-        default=None,
-        ge=0,
-        description="Start from random weights of this seed, for training; not with a checkpoint.",
-    )
-    groups: PositiveInt | None = Field(
-        default=None,
-        description="G: number of semantic tokens, and so of kept tokens; 64 without a checkpoint.",
+    SHAPE: ClassVar[tuple[str, ...]] = ("groups", "dim")
+    NEEDS: ClassVar[tuple[str, ...]] = ("dim",)
+
+    groups: PositiveInt = Field(
+        default=64,
+        description="G: number of semantic tokens, and so of kept tokens.",
     )
     dim: PositiveInt | None = Field(
         default=None,
@@ -35,14 +29,6 @@ class VisToGParams(StrategyParams):
     eps: PositiveFloat = Field(
         default=1.0, description="Added to each group's count, so that empty groups stay finite."
     )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if self.checkpoint is not None and self.init_seed is not None:
-            raise ValueError("give either 'checkpoint' or 'init_seed', not both")
-        if self.init_seed is not None and self.dim is None:
-            raise ValueError("'init_seed' needs 'dim', the width of the vision encoder")
-        return self
 
 
 OURS: dict[str, str] = {
