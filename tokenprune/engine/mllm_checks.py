@@ -122,7 +122,7 @@ def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
 def _layer(stage: ResolvedStage, layers: int) -> int:
     layer = stage.plan.layer
     if layer is None:
-        layer = stage.strategy.default_layer
+        layer = stage.strategy.layer_for(layers)
     where = f"{stage.where}.layer"
     if layer is None:
         raise PlanError("which layer to prune in front of?", where=where, remedy="Say layer: 2.")

@@ -27,8 +27,9 @@ def ask(stage: ResolvedStage, tokens: Tokens, keep: int) -> Reduction:
         StrategyFailedError: the strategy raised something of its own.
     """
     strategy = stage.strategy
+    given = tokens.kind == "text" or stage.plan.keep is not None
     try:
-        reduction = strategy.reduce(tokens, Budget(count=tokens.count, keep=keep))
+        reduction = strategy.reduce(tokens, Budget(tokens.count, keep, given))
     except (TokenpruneError, torch.OutOfMemoryError):
         raise
     except Exception as cause:
