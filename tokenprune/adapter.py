@@ -182,6 +182,10 @@ class MllmAdapter(Adapter):
         """
 
     @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings of text tokens, as the LLM gets them: `[B, T]` -> `[B, T, d_llm]`."""
+
+    @abstractmethod
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """The `position_embeddings` of `position_ids` `[B, T]`, `[B, T, d]` each."""
 

@@ -101,6 +101,13 @@ def takes_padding_masks(model: Any) -> bool:
     return "flash" in str(language_model(model).config._attn_implementation)
 
 
+def embed(model: Any, ids: Tensor) -> Tensor:
+    """Input embeddings of token ids `[B, T]`, `[B, T, d_llm]`."""
+    embedding = language_model(model).get_input_embeddings()
+    embedded: Tensor = embedding(ids.to(embedding.weight.device))
+    return embedded
+
+
 def rotary(model: Any, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines of position ids `[B, T]`, `[B, T, d]` each."""
     cos, sin = language_model(model).rotary_emb(hidden, position_ids=position_ids)

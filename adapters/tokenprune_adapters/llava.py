@@ -23,7 +23,7 @@ class LlavaAdapter(MllmAdapter):
     claims: ClassVar[tuple[str, ...]] = (
         "transformers.models.llava.modeling_llava.LlavaForConditionalGeneration",
     )
-    offers: ClassVar[tuple[Signal, ...]] = (Signal.LAST_QUERY_ATTENTION,)
+    offers: ClassVar[tuple[Signal, ...]] = (Signal.LAST_QUERY_ATTENTION, Signal.QUESTION_STATE)
     towers: ClassVar[tuple[str, ...]] = ("clip", "siglip")
 
     def __init__(self, model: nn.Module) -> None:
@@ -51,6 +51,10 @@ class LlavaAdapter(MllmAdapter):
     ) -> tuple[Tensor, Tensor]:
         """Rotated query `[B, H, T, d]` and key `[B, H_kv, T, d]`."""
         return compat.query_key(layer, projections, rotary)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings of token ids `[B, T]`."""
+        return compat.embed(self.model, ids)
 
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of `position_ids` `[B, T]`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
+import torch
 from tokenprune_adapters import _compat_mllm as compat
 
 from tests.mllm.helpers import model
@@ -21,6 +22,8 @@ def test_parts_are_where_they_are_read(kind: str) -> None:
     assert compat.placeholder_id(of) == 5
     assert len(compat.decoder_layers(of)) == language.config.num_hidden_layers
     assert callable(language.rotary_emb)
+    ids = torch.tensor([[1, 7]])
+    assert torch.equal(compat.embed(of, ids), of.get_input_embeddings()(ids))
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "mistral"])

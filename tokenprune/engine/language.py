@@ -66,7 +66,7 @@ class LanguageRunner:
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         call = current(self.owner)
         state = None if call is None else call.mllm
-        if call is None or not isinstance(state, MllmState):
+        if call is None or not isinstance(state, MllmState) or state.aside:
             return original(*args, **kwargs)
         past = cached_length(kwargs.get("past_key_values"))
         later = bool(past) or state.prefilled

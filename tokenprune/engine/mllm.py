@@ -28,8 +28,10 @@ from tokenprune.engine.language import LanguageRunner
 from tokenprune.engine.mllm_checks import decoder_stages, feature_prefix, refuse_depths
 from tokenprune.engine.mllm_state import MllmState
 from tokenprune.engine.pre_llm import enter, run_stages
-from tokenprune.engine.projected import place, project, split_at_projector
+from tokenprune.engine.projected import images_of, place, project, split_at_projector
+from tokenprune.engine.question import Questions
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.tokens import Signal, Site
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -59,9 +61,14 @@ class MllmRunner:
         refuse_depths(owner.stages, self.spec)
         claim(owner, owner.model, self.spec.core)
         tower = choose_encoder(self.spec.tower)
-        self.encoder = encoder_runner(owner, tower, tower.spec(), self.spec.used)
+        given = self.spec.signals & {Signal.QUESTION_STATE}
+        self.encoder = encoder_runner(owner, tower, tower.spec(), self.spec.used, given)
         self.prefix = feature_prefix(self.spec, self.encoder.spec)
         self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
+        site = Site("pre_llm", self.encoder.spec.used, self.encoder.spec.used)
+        later = (*self.features, *self.projected)
+        asked = any(Signal.QUESTION_STATE in stage.strategy.signals(site) for stage in later)
+        self.questions = Questions(adapter, self.spec) if asked else None
         stages = decoder_stages(owner.stages, self.spec, adapter, self.encoder)
         self.language = LanguageRunner(owner, adapter, self.spec, stages)
         self.signature = inspect.signature(self.spec.core.forward)
@@ -84,7 +91,10 @@ class MllmRunner:
             check_generate(kwargs, configs)
             check_features(self.spec, kwargs)
         with calling(self.owner) as call:
-            _state(call)
+            state = _state(call)
+            # images may be encoded before the first forward
+            state.prompt = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+            state.mask = kwargs.get("attention_mask")
             return original(*args, **kwargs)
 
     def _outer(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -102,6 +112,7 @@ class MllmRunner:
                 marked = prompt is not None and bool((prompt == self.spec.placeholder_id).any())
                 check_forward(self.spec, arguments, marked, known=state.images is not None)
                 state.prompt = prompt if marked else None
+                state.mask = arguments.get("attention_mask")
             if not state.prefilled:
                 return original(*args, **kwargs)
             with _untraced(call):  # without cache the model may encode its images at every step
@@ -123,7 +134,12 @@ class MllmRunner:
                 )
             return original(features)
         used = self.encoder.spec.used
-        groups = run_stages(call, self.features, [enter(call, features, self.prefix)], used)
+        entered = enter(call, features, self.prefix)
+        if self.questions is not None:
+            with call.meter.stage("select"):
+                asked = self.questions.states(state, list(images_of(entered)))
+            entered.shared = {Signal.QUESTION_STATE.name: asked.to(features.device)}
+        groups = run_stages(call, self.features, [entered], used)
         with call.meter.stage("project"):
             groups = project(groups, original)
         groups = run_stages(call, self.projected, groups, used)

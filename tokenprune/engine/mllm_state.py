@@ -19,6 +19,9 @@ class MllmState:
     Attributes:
         labels: the user's labels, if any.
         prompt: `input_ids` of the forward that is running.
+        mask: its padding mask, if any.
+        questions: states of the rows' questions, for rows with images, if a stage asked for them.
+        aside: whether the LLM runs on something else than the prompt.
         images: what the projector handed on, in order; None before it ran.
         layout: the prompt's shortening, fixed at the first forward of the call.
         rows: visual tokens of every row in the layer that is running.
@@ -30,11 +33,16 @@ class MllmState:
         rotary: position embeddings of the layer that ran last.
         counts: visual tokens of the batch behind every decoder stage, copies left out.
         query: place of the last prompt token of every row, `[B]`.
+        words: `[B, L]` text of the prompts, without labelled answers, by place.
+        image_end: place of the last visual token of every row, `[B]`; -1 for none.
         prefilled: whether the LLM ran once in this call.
     """
 
     labels: Tensor | None = None
     prompt: Tensor | None = None
+    mask: Tensor | None = None
+    questions: Tensor | None = None
+    aside: bool = False
     images: list[ImageTokens] | None = None
     layout: Layout | None = None
     rows: Rows = field(default_factory=list)
@@ -46,6 +54,8 @@ class MllmState:
     rotary: Any = None
     counts: dict[int, int] = field(default_factory=dict)
     query: Tensor | None = None
+    words: Tensor | None = None
+    image_end: Tensor | None = None
     prefilled: bool = False
 
     @property
@@ -61,5 +71,5 @@ class MllmState:
 
     @property
     def pictures(self) -> int:
-        """Images in the batch, copies for beams left out."""
-        return sum(len(row.numbers) for row in self.rows if row is not None and not row.copy)
+        """Images and frames in the batch, copies for beams left out."""
+        return sum(row.frames for row in self.rows if row is not None and not row.copy)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -25,11 +25,13 @@ class Group:
         rows: their numbers in the batch of features.
         state: sizes, places and signals of their tokens.
         hidden: features `[b, P + K, D]`.
+        shared: signals of whole images, `[b, ...]`.
     """
 
     rows: list[int]
     state: EncoderState
     hidden: Tensor
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def parts(reduction: Reduction, batch: int) -> Iterator[tuple[list[int], Reduction]]:
@@ -98,10 +100,11 @@ def run_stages(
 def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> Iterator[Group]:
     state, strategy = group.state, stage.strategy
     call.watch(site, group.hidden)
+    known = {**state.signals, **group.shared}
     signals = {
-        signal.name: state.signals[signal.name]
+        signal.name: known[signal.name]
         for signal in strategy.signals(site)
-        if signal.name in state.signals
+        if signal.name in known
     }
     if stage.number in state.companions:
         signals["companions"] = state.companions[stage.number]
@@ -125,7 +128,7 @@ def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> 
         call.trace.record(
             site, strategy.name, part.state.images, dense.slot, part.state.index, dense.score
         )
-        yield Group(part.rows, part.state, hidden)
+        yield replace(part, hidden=hidden)
 
 
 def _pick(group: Group, rows: list[int]) -> Group:
@@ -140,4 +143,5 @@ def _pick(group: Group, rows: list[int]) -> Group:
         companions={number: value[rows] for number, value in state.companions.items()},
         previous=None,
     )
-    return Group([group.rows[row] for row in rows], picked, group.hidden[rows])
+    shared = {name: value[rows] for name, value in group.shared.items()}
+    return Group([group.rows[row] for row in rows], picked, group.hidden[rows], shared)
