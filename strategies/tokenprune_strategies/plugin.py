@@ -8,6 +8,8 @@ from typing import Any
 from tokenprune.hookspecs import hookimpl
 from tokenprune.strategy import PruningStrategy
 from tokenprune_strategies.baselines import Random, Uniform
+from tokenprune_strategies.covipal import CoViPALStyle
+from tokenprune_strategies.dyvte import DyVTE
 from tokenprune_strategies.evoprune import EvoPrune
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fopru import FoPru
@@ -20,5 +22,17 @@ from tokenprune_strategies.vistog import VisToG
 @hookimpl
 def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
     """Register them all."""
-    for strategy in (EvoPrune, ToMe, FoPru, VisToG, QueCC, IPCV, FastV, Random, Uniform):
+    for strategy in (
+        EvoPrune,
+        ToMe,
+        FoPru,
+        VisToG,
+        QueCC,
+        CoViPALStyle,
+        DyVTE,
+        IPCV,
+        FastV,
+        Random,
+        Uniform,
+    ):
         register(strategy)

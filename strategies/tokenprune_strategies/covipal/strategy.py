@@ -1,0 +1,73 @@
+"""The strategy `covipal_style`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from tokenprune.strategy import ModelShape, ScoreStrategy
+from tokenprune.tokens import Signal, Site, Stage, Tokens
+from tokenprune_strategies.covipal.module import ContextScorer, MeanScorer, PruningModule
+from tokenprune_strategies.covipal.params import OURS, CoViPALParams
+from tokenprune_strategies.learned import LearnedStrategy, refuse_width
+
+
+class CoViPALStyle(LearnedStrategy[CoViPALParams, PruningModule], ScoreStrategy[CoViPALParams]):
+    """Keeps the visual tokens that a small learned module finds important, given the prompt.
+
+    The module sees the LLM's input, projected visual tokens and text embeddings, scores every
+    visual token, and the best stay. The LLM is left as it is. Source: CoViPAL (arXiv 2508.17243).
+
+    Called "style" because only the abstract and summaries could be read. From them: where it acts,
+    what it reads, one score a token, top-k. Inferred, and ours: the module's whole structure (one
+    input projection for both kinds of token, type embeddings, two bidirectional pre-norm layers
+    without positions, GELU, no dropout; the `mlp` form), raster order of the survivors, their
+    original position ids, the plan's rounding, one choice among all visual tokens that the plan
+    hands over together, the whole prompt as text, and scoring by the image alone where there is no
+    text. The paper also speaks of "layer-wise" pruning, whose scheme is unknown; a plan may put
+    the stage at other layers.
+    """
+
+    name: ClassVar[str] = "covipal_style"
+    Params = CoViPALParams
+    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
+    default_layer: ClassVar[int | None] = 0
+    summary: ClassVar[str] = (
+        "Learned: a small module scores visual tokens given the prompt; needs a checkpoint."
+    )
+    paper: ClassVar[str] = (
+        "CoViPAL: Layer-wise Contextualized Visual Token Pruning, arXiv 2508.17243 (in its style)"
+    )
+    licence_note: ClassVar[str] = (
+        "Written from method notes; the official code could not be obtained."
+    )
+    ours: ClassVar[dict[str, str]] = OURS
+
+    @classmethod
+    def build(cls, shape: CoViPALParams) -> PruningModule:
+        """The scoring module."""
+        assert shape.dim is not None
+        if shape.variant == "mlp":
+            return MeanScorer(shape.dim, shape.width)
+        return ContextScorer(shape.dim, shape.width, shape.depth, shape.heads)
+
+    @classmethod
+    def untrained(cls, shape: ModelShape, keep: int | None) -> Mapping[str, Any]:
+        """As wide as the LLM, at most 512; the same module serves every number of tokens."""
+        heads = 8
+        width = max(heads, min(512, shape.llm_width) // heads * heads)
+        return {"init_seed": 0, "dim": shape.llm_width, "width": width, "heads": heads}
+
+    def signals(self, site: Site) -> tuple[Signal, ...]:
+        """The prompt's text tokens at the site."""
+        return (Signal.TEXT_STATES, Signal.TEXT_PLACE)
+
+    def score(self, tokens: Tokens) -> Tensor:
+        """What the module says, `[B, N]` float32."""
+        refuse_width(self.name, "LLM states", tokens.hidden.shape[-1], self.module.dim)
+        seen = tokens.signal(Signal.TEXT_PLACE) >= 0
+        text = tokens.signal(Signal.TEXT_STATES).float()
+        made: Tensor = self.module(tokens.hidden.float(), text, seen)
+        return made
