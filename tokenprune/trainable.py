@@ -153,13 +153,21 @@ class TrainableStrategy(PruningStrategy[ParamsT]):
     def modules(self) -> nn.Module:
         """Everything that is learned."""
 
-    @abstractmethod
     def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
-        """The loss of one batch."""
+        """The loss of one batch; by default that of the answers through the pruned model."""
+        return answer_loss(session.pruned(batch), batch)
 
     @abstractmethod
-    def save_checkpoint(self, path: Path) -> None:
-        """Write the weights for the parameter `checkpoint`."""
+    def save_checkpoint(
+        self, path: Path, facts: Mapping[str, str] | None = None, *, half: bool = False
+    ) -> None:
+        """Write the weights for the parameter `checkpoint`.
+
+        Args:
+            path: the file to write.
+            facts: metadata, such as what it was trained on.
+            half: write float16.
+        """
 
     def train(self, mode: bool = True) -> Any:
         """Switch between training and inference; the model is left as it is."""

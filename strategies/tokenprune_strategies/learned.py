@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
 from tokenprune.errors import CheckpointError
-from tokenprune.strategy import PruningStrategy, StrategyParams
+from tokenprune.strategy import StrategyParams
+from tokenprune.trainable import TrainableStrategy
 from tokenprune_strategies import checkpoint
 from tokenprune_strategies.checkpoint import Checkpoint
 
@@ -54,7 +55,7 @@ LearnedT = TypeVar("LearnedT", bound=LearnedParams)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-class LearnedStrategy(PruningStrategy[LearnedT], Generic[LearnedT, ModuleT]):
+class LearnedStrategy(TrainableStrategy[LearnedT], Generic[LearnedT, ModuleT]):
     """A strategy with a trainable module.
 
     Attributes:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from tokenprune.cli import bench, compare, describe, doctor, listing, plans, plugins, show
+from tokenprune.cli import bench, compare, describe, doctor, listing, plans, plugins, show, train
 from tokenprune.errors import TokenpruneError
 
 BAD_INPUT = 2
@@ -49,6 +49,7 @@ app = typer.Typer(
 )
 app.command("compare", epilog=compare.EXAMPLES)(compare.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
+app.command("train", epilog=train.EXAMPLES)(train.command)
 app.command("show", epilog=show.EXAMPLES)(show.command)
 app.command("list", epilog=listing.EXAMPLES)(listing.command)
 app.command("describe", epilog=describe.EXAMPLES)(describe.command)

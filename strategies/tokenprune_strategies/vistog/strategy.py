@@ -86,6 +86,10 @@ class VisToG(LearnedStrategy[VisToGParams, SemanticGrouping]):
         grouping = self.module(tokens.signal(Signal.COMPANIONS), tokens.hidden, self._noise(tokens))
         return Reduction.replace(grouping.created, grouping.group)
 
+    def reseed(self, seed: int) -> None:
+        """Start the Gumbel noise anew."""
+        self._generator = torch.Generator().manual_seed(seed)
+
     def _noise(self, tokens: Tokens) -> Tensor | None:
         if not self.module.training:
             return None

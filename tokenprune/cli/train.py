@@ -1,0 +1,108 @@
+"""`tokenprune train`: train a learned strategy on a frozen model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tokenprune.cli.examples import examples
+from tokenprune.cli.progress import progress_bar
+
+EXAMPLES = examples(
+    "tokenprune train vistog --plan vistog.yaml --out runs/vistog",
+    "tokenprune train dyvte --plan dyvte.yaml --model path/to/llava --data qa.jsonl --out runs/d",
+    "tokenprune train vistog --plan vistog.yaml --out runs/vistog --steps 200 --precision float16",
+)
+
+
+def command(
+    strategy: Annotated[str, typer.Argument(help="A learned strategy.")],
+    plan: Annotated[Path, typer.Option(help="Plan file with one stage of the strategy.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, plan, record and states.")],
+    model: Annotated[
+        str | None, typer.Option(help="Model folder; default: the bundled reference model.")
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="reference: fresh questions of the bundled set; or a JSON-lines file of "
+            '{"image", "question", "answer"}.'
+        ),
+    ] = "reference",
+    heldout: Annotated[
+        Path | None, typer.Option(help="JSON-lines file for the final accuracy, of the same form.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=0, help="At most so many held-out questions; 0 for none.")
+    ] = 600,
+    steps: Annotated[int, typer.Option(min=1)] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions a step.")] = 48,
+    per_picture: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Questions about one picture, with one encoder pass; 1 for own data."
+        ),
+    ] = 6,
+    lr: Annotated[float, typer.Option(min=0, help="Highest learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between states.")] = 100,
+    precision: Annotated[
+        str, typer.Option(help="Of the written weights: float32 or float16.")
+    ] = "float32",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: torch's.")
+    ] = None,
+    restart: Annotated[bool, typer.Option(help="Forget a run that is in the folder.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+) -> None:
+    """Train the stage of a plan that a learned strategy has; the model itself stays frozen.
+
+    A run that was stopped goes on where it was when started again with the same settings.
+    """
+    import torch
+
+    from tokenprune.loading import load_model, load_options
+    from tokenprune.plan import load_plan
+    from tokenprune.reference import reference_model_path
+    from tokenprune.train import FileStream, ReferenceStream, TrainSettings, train
+    from tokenprune.train.heldout import questions_for
+
+    settings = TrainSettings(
+        steps=steps,
+        batch_size=batch_size,
+        shared=per_picture if data == "reference" else 1,
+        lr=lr,
+        seed=seed,
+        save_every=save_every,
+        precision=precision,
+    )
+    wanted = load_plan(plan)
+    stream = ReferenceStream(seed) if data == "reference" else FileStream(Path(data), seed)
+    asked = questions_for(data, heldout, limit)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = load_model(model or str(reference_model_path()), load_options(device, dtype))
+    with progress_bar() as tell:
+        done = train(
+            loaded,
+            strategy,
+            wanted,
+            out,
+            stream,
+            settings,
+            heldout=asked,
+            restart=restart,
+            tell=tell,
+        )
+    console = Console()
+    if done.data["heldout"] is not None:
+        found = done.data["heldout"]
+        console.print(
+            f"held-out accuracy: {found['accuracy']:.3f} on {found['questions']} questions"
+        )
+    for path in (done.checkpoint, done.plan, done.record):
+        console.print(str(path), highlight=False, soft_wrap=True)

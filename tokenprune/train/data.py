@@ -1,0 +1,190 @@
+"""Where training questions come from: an endless procedural stream, or the user's own file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from tokenprune.errors import DataError
+from tokenprune.reference import Textures, ask_each, render, sample_scene
+from tokenprune.reference.heldout import HELDOUT_SEED
+
+REFERENCE = "reference"
+STREAM = 7
+"""Second number of the stream's seeds; the held-out set has 1, other training data 2."""
+
+KEYS = ("image", "question", "answer")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with its answer.
+
+    Attributes:
+        image: the picture, or the path of its file.
+        text: what is asked.
+        answer: what is right.
+        kind: group for separate accuracies.
+    """
+
+    image: Any
+    text: str
+    answer: str
+    kind: str = ""
+
+
+class Stream(Protocol):
+    """Training questions by step, the same ones whenever they are asked for.
+
+    Attributes:
+        name: for the record.
+    """
+
+    name: str
+
+    def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
+        """`pictures * shared` questions, those about one picture one after the other."""
+        ...
+
+
+class ReferenceStream:
+    """Fresh scenes of the bundled set; no picture and no background of the held-out set's.
+
+    Args:
+        seed: any but the held-out set's.
+
+    Raises:
+        DataError: it is the held-out set's.
+    """
+
+    name = REFERENCE
+
+    def __init__(self, seed: int) -> None:
+        if seed == HELDOUT_SEED:
+            raise DataError(
+                f"the seed {seed} is that of the held-out questions.",
+                where="--seed",
+                remedy="Train with another one.",
+            )
+        self._seed, self._textures = seed, Textures(seed)
+
+    def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
+        """See `Stream`."""
+        return [
+            question
+            for number in range(pictures)
+            for question in self._picture(step, number, shared)
+        ]
+
+    def _picture(self, step: int, number: int, shared: int) -> list[Example]:
+        rng = np.random.default_rng([self._seed, STREAM, step, number])
+        scene = sample_scene(rng)
+        asked: list[Any] = []
+        while len(asked) < shared:
+            more = ask_each(scene, rng)
+            asked += [more[place] for place in rng.permutation(len(more))]
+        picture = Image.fromarray(render(scene, rng, self._textures).image)
+        return [
+            Example(image=picture, text=q.text, answer=q.answer, kind=q.kind)
+            for q in asked[:shared]
+        ]
+
+
+class FileStream:
+    """Questions of a JSON-lines file, in a new order every epoch.
+
+    Every line is a mapping `{"image": FILE, "question": TEXT, "answer": TEXT}`; files are relative
+    to the JSON-lines file.
+
+    Args:
+        path: the file.
+        seed: of the orders.
+
+    Raises:
+        DataError: naming file and line.
+    """
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.name = path.name
+        self.questions = read_questions(path)
+        self._path, self._seed = path, seed
+
+    def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
+        """See `Stream`; every question brings its own picture."""
+        size, total = pictures * shared, len(self.questions)
+        places = range(step * size, (step + 1) * size)
+        orders = {epoch: self._order(epoch) for epoch in {place // total for place in places}}
+        chosen = [int(orders[place // total][place % total]) for place in places]
+        return [opened(self.questions[number]) for number in chosen]
+
+    def _order(self, epoch: int) -> Any:
+        return np.random.default_rng([self._seed, STREAM, epoch]).permutation(len(self.questions))
+
+
+def read_questions(path: Path) -> list[Example]:
+    """The questions of a JSON-lines file, pictures as paths.
+
+    Raises:
+        DataError: the file can't be read or a line is wrong; names file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the file can't be read ({error}).",
+            where=str(path),
+            remedy="Give a JSON-lines file, or --data reference.",
+        ) from error
+    questions = [
+        _question(path, number, line) for number, line in enumerate(lines, 1) if line.strip()
+    ]
+    if not questions:
+        raise DataError("the file holds no questions.", where=str(path), remedy=_form())
+    return questions
+
+
+def _question(path: Path, number: int, line: str) -> Example:
+    where = f"{path}, line {number}"
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"malformed JSON: {error}.", where=where, remedy=_form()) from error
+    if not isinstance(data, dict):
+        raise DataError(f"this is a {type(data).__name__}.", where=where, remedy=_form())
+    for key in KEYS:
+        if not (isinstance(data.get(key), str) and data[key].strip()):
+            raise DataError(f"'{key}' has to be a text.", where=where, remedy=_form())
+    picture = path.parent / data["image"]
+    if not picture.is_file():
+        raise DataError(
+            f"there is no picture '{picture}'.",
+            where=where,
+            remedy="Names are relative to the folder of the file.",
+        )
+    return Example(image=picture, text=data["question"], answer=data["answer"])
+
+
+def opened(question: Example) -> Example:
+    """The question with its picture read.
+
+    Raises:
+        DataError: the picture is damaged.
+    """
+    if not isinstance(question.image, Path):
+        return question
+    try:
+        with Image.open(question.image) as file:
+            return replace(question, image=file.convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"it is no readable picture ({error}).", where=str(question.image)
+        ) from error
+
+
+def _form() -> str:
+    return 'A line is {"image": FILE, "question": TEXT, "answer": TEXT}.'

@@ -1,0 +1,58 @@
+"""Stages that only look: they keep every token and remember what they were shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.plan import StagePlan
+from tokenprune.reduction import Reduction
+from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
+from tokenprune.tokens import Signal, Site, Stage, Tokens
+
+
+class Tap(PruningStrategy[StrategyParams]):
+    """A decoder stage that removes nothing.
+
+    Args:
+        wanted: the signals to read.
+    """
+
+    name: ClassVar[str] = "tap"
+    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
+    static: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = True
+
+    def __init__(self, wanted: Sequence[Signal] = ()) -> None:
+        super().__init__(StrategyParams())
+        self._wanted = tuple(wanted)
+        self._seen: list[Tokens] = []
+
+    def signals(self, site: Site) -> tuple[Signal, ...]:
+        """What was asked for."""
+        return self._wanted
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        """Remember, and leave everything as it is."""
+        self._seen.append(tokens)
+        return Reduction.none()
+
+    def tokens(self, rows: int) -> Tokens:
+        """What it saw, in the order of the batch.
+
+        Raises:
+            UnsupportedCallError: the rows came in several groups of unequal shape.
+        """
+        if len(self._seen) != 1 or self._seen[0].hidden.shape[0] != rows:
+            raise UnsupportedCallError(
+                "the images of a training batch have different numbers of tokens.",
+                where="train",
+                remedy="Use --batch-size 1, or pictures of one size.",
+            )
+        return self._seen[0]
+
+
+def tap_plan(layer: int) -> StagePlan:
+    """The plan of a tap in front of an LLM layer."""
+    return StagePlan(at="decoder", strategy=Tap.name, layer=layer)
