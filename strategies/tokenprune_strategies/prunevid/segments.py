@@ -1,0 +1,95 @@
+"""Temporal segments: clusters of frames, made contiguous."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from torch import Tensor
+
+from tokenprune_strategies.prunevid.density_peaks import cluster
+
+ROUNDING = 1e-9
+
+
+class Run(NamedTuple):
+    """Frames `start` to `stop`, without `stop`."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """Number of frames."""
+        return self.stop - self.start
+
+
+def segments(frames: Tensor, gamma: float, neighbours: int) -> list[Run]:
+    """Temporal segments of a video.
+
+    Args:
+        frames: mean feature of every frame, `[T, C]`.
+        gamma: clusters as a share of the frames; at least one cluster is made (ours).
+        neighbours: k of the density.
+    """
+    wanted = max(1, int(gamma * len(frames) + ROUNDING))
+    labels = cluster(frames, wanted, neighbours).label
+    return runs(contiguous(labels.tolist()))
+
+
+def runs(labels: Sequence[int | None]) -> list[Run]:
+    """Maximal runs of equal label."""
+    found, start = [], 0
+    for _, members in groupby(labels):
+        stop = start + sum(1 for _ in members)
+        found.append(Run(start, stop))
+        start = stop
+    return found
+
+
+def contiguous(labels: Sequence[int]) -> list[int]:
+    """Labels of frames with the strays repaired, as PruneVid's released code does.
+
+    Every cluster keeps its longest runs, none if they are of one frame. From left to right, what
+    is left takes the label of the longer neighbouring run (ties: the left one; none: 0). A run's
+    length includes what it has taken over so far (ours).
+    """
+    fixed: list[int | None] = list(_anchored(labels))
+    for run in runs(fixed):
+        if fixed[run.start] is None:
+            fixed[run.start : run.stop] = [_neighbour(fixed, run)] * run.length
+    return [0 if label is None else label for label in fixed]
+
+
+def _anchored(labels: Sequence[int]) -> list[int | None]:
+    found = runs(labels)
+    longest: dict[int, int] = {}
+    for run in found:
+        label = labels[run.start]
+        longest[label] = max(longest.get(label, 0), run.length)
+    kept: list[int | None] = [None] * len(labels)
+    for run in found:
+        label = labels[run.start]
+        if 1 < run.length == longest[label]:
+            kept[run.start : run.stop] = [label] * run.length
+    return kept
+
+
+def _neighbour(labels: Sequence[int | None], gap: Run) -> int:
+    here = runs(labels)
+    place = [run.start for run in here].index(gap.start)
+    left = here[place - 1] if place else None
+    right = here[place + 1] if place + 1 < len(here) else None
+    if left is None and right is None:
+        return 0
+    if right is None or (left is not None and left.length >= right.length):
+        assert left is not None
+        return _label(labels, left)
+    return _label(labels, right)
+
+
+def _label(labels: Sequence[int | None], run: Run) -> int:
+    label = labels[run.start]
+    assert label is not None  # gaps are maximal and closed from left to right
+    return label
