@@ -107,6 +107,15 @@ class TrainingSession(Protocol):
         """The model."""
         ...
 
+    @property
+    def layer(self) -> int:
+        """The LLM layer before which the trained stage stands; 0 for stages before the LLM."""
+        ...
+
+    def budget(self, count: int) -> int:
+        """Tokens that the plan leaves of `count` that arrive at the trained stage."""
+        ...
+
     def pruned(self, batch: Batch) -> Tensor:
         """Logits with the whole plan in force; gradients reach the trained strategy."""
         ...
@@ -133,7 +142,8 @@ class TrainingSession(Protocol):
         Args:
             batch: the batch.
             bias: `[B, N]` added to the logits of every query, for the visual tokens that reach
-                the LLM; minus infinity hides a token. Gradients reach it.
+                the LLM, or `[B, 1]` for all of a row; minus infinity hides a token. Gradients
+                reach it.
             first: the first layer of the LLM that it acts in.
         """
         ...

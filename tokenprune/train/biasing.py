@@ -24,7 +24,7 @@ class KeyBias:
     Args:
         attachment: whose model runs; its stages must not be empty.
         adapter: the model's family.
-        bias: `[B, N]` for the visual tokens at the LLM's input.
+        bias: `[B, N]` for the visual tokens at the LLM's input, or `[B, 1]` for all of a row.
         first: the first layer that it acts in.
 
     Raises:
@@ -62,25 +62,32 @@ class KeyBias:
         assert isinstance(state, MllmState)
         assert state.layout is not None
         valid = state.layout.base.valid.to(hidden.device)
-        columns = self._columns(state).to(hidden.device)
         least = torch.finfo(hidden.dtype).min
-        bias = self._bias.to(hidden).clamp(min=least)
         keys = torch.zeros(valid.shape, dtype=hidden.dtype, device=hidden.device)
-        keys = keys.scatter(1, columns, bias)
+        place, bias = self._placed(state)
+        keys = keys.index_put(
+            tuple(index.to(hidden.device) for index in place), bias.to(hidden).clamp(min=least)
+        )
         length = valid.shape[1]
         own = torch.eye(length, dtype=torch.bool, device=hidden.device)
         # padding sees itself, since an empty softmax row is NaN
         seen = (valid[:, None, :] & own.new_ones(length, length).tril()) | own
         return keys[:, None, :].expand(seen.shape).masked_fill(~seen, least)[:, None]
 
-    def _columns(self, state: MllmState) -> Tensor:
-        rows = [row for row in state.rows if row is not None]
-        counts = {row.column.shape[0] for row in rows}
-        if len(rows) != self._bias.shape[0] or counts != {self._bias.shape[1]}:
+    def _placed(self, state: MllmState) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Rows and columns of all visual tokens, `[n]` each, with their bias `[n]`."""
+        columns = [None if row is None else row.column for row in state.rows]
+        counts = [0 if column is None else len(column) for column in columns]
+        width = self._bias.shape[1]
+        if len(counts) != self._bias.shape[0] or (width != 1 and {*counts} != {width}):
             raise UnsupportedCallError(
-                f"a bias of shape {tuple(self._bias.shape)} for {len(rows)} prompts with "
-                f"{sorted(counts)} visual tokens.",
+                f"a bias of shape {tuple(self._bias.shape)} for {len(counts)} prompts with "
+                f"{sorted({*counts})} visual tokens at the LLM's input.",
                 where="train",
-                remedy="Give every prompt one picture, and all pictures one size.",
+                remedy="Give every prompt one picture of one size, and train the stage before "
+                "others inside the LLM.",
             )
-        return torch.stack([row.column for row in rows])
+        rows = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        column = torch.cat([column for column in columns if column is not None])
+        parts = [row.expand(count) for row, count in zip(self._bias, counts, strict=True)]
+        return (rows, column), torch.cat(parts)

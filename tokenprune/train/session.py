@@ -56,6 +56,16 @@ class PlanSession:
         """The model."""
         return self._shape
 
+    @property
+    def layer(self) -> int:
+        """The LLM layer of the trained stage."""
+        stage = self._stages[self._trained]
+        return _first(stage) if stage.plan.at == "decoder" else 0
+
+    def budget(self, count: int) -> int:
+        """Tokens that are left of `count`."""
+        return self._stages[self._trained].keep(count)
+
     def pruned(self, batch: Batch) -> Tensor:
         """Logits `[A, V]` with the whole plan in force."""
         with self._attached(self._stages, batch):
@@ -83,7 +93,7 @@ class PlanSession:
         """The stages that don't learn, and taps among them in the order of the layers."""
         kept = [stage for number, stage in enumerate(self._stages) if number != self._trained]
         early = [stage for stage in kept if stage.plan.at != "decoder"]
-        late = [(_layer(stage), stage) for stage in kept if stage.plan.at == "decoder"]
+        late = [(_first(stage), stage) for stage in kept if stage.plan.at == "decoder"]
         for layer, tap in taps.items():
             if any(layer == taken for taken, _ in late):
                 raise PlanError(
@@ -110,12 +120,11 @@ class PlanSession:
         return logits[batch.labelled.to(logits.device)]
 
 
-def _layer(stage: ResolvedStage) -> int:
-    layer = stage.plan.layer
-    if layer is None:
-        layer = stage.strategy.default_layer
-    if layer is None and stage.plan.layers is not None:
-        layer = stage.plan.layers[0]
+def _first(stage: ResolvedStage) -> int:
+    """The first layer that a decoder stage acts at."""
+    if stage.plan.layers is not None:
+        return stage.plan.layers[0]
+    layer = stage.strategy.default_layer if stage.plan.layer is None else stage.plan.layer
     return layer or 0
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tokenprune.engine.attachment import Attachment
@@ -23,20 +22,22 @@ def share_pictures(attachment: Attachment, projector: nn.Module, shared: int) ->
     def forward(original: Callable[..., Any], features: Tensor) -> Any:
         call = current(attachment)
         if call is not None and call.encoder is not None:
-            call.encoder = _repeated(call.encoder, shared)
+            numbers = call.trace.begin(shared * len(call.encoder.images), call.encoder.grid)
+            call.encoder = _repeated(call.encoder, shared, numbers)
         return original(features.repeat_interleave(shared, dim=0))
 
     attachment.patches.override(projector, "forward", forward)
 
 
-def _repeated(state: EncoderState, shared: int) -> EncoderState:
+def _repeated(state: EncoderState, shared: int, numbers: list[int]) -> EncoderState:
+    """The state of pictures `numbers`, each `shared` of which are one of its own."""
+
     def many(value: Tensor) -> Tensor:
         return value.repeat_interleave(shared, dim=0)
 
-    rows = torch.arange(len(state.images)).repeat_interleave(shared).tolist()
     return replace(
         state,
-        images=[state.images[row] for row in rows],
+        images=numbers,
         size=many(state.size),
         index=many(state.index),
         riders={name: many(value) for name, value in state.riders.items()},

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from tokenprune.strategy import ModelShape, ScoreStrategy
 from tokenprune.tokens import Signal, Site, Stage, Tokens
+from tokenprune.trainable import Batch, Phase, Step, StepLoss, TrainingSession
+from tokenprune_strategies.covipal import training
 from tokenprune_strategies.covipal.module import ContextScorer, MeanScorer, PruningModule
 from tokenprune_strategies.covipal.params import OURS, CoViPALParams
 from tokenprune_strategies.learned import LearnedStrategy, refuse_width
@@ -44,6 +46,7 @@ class CoViPALStyle(LearnedStrategy[CoViPALParams, PruningModule], ScoreStrategy[
         "Written from method notes; the official code could not be obtained."
     )
     ours: ClassVar[dict[str, str]] = OURS
+    phases: ClassVar[tuple[Phase, ...]] = (training.GUIDANCE, training.ANSWERS)
 
     @classmethod
     def build(cls, shape: CoViPALParams) -> PruningModule:
@@ -71,3 +74,8 @@ class CoViPALStyle(LearnedStrategy[CoViPALParams, PruningModule], ScoreStrategy[
         text = tokens.signal(Signal.TEXT_STATES).float()
         made: Tensor = self.module(tokens.hidden.float(), text, seen)
         return made
+
+    def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
+        """First the attention of a deep layer, then the answers."""
+        wanted = (Signal.TEXT_STATES, Signal.TEXT_PLACE)
+        return training.loss(session, batch, step, wanted, self.score)

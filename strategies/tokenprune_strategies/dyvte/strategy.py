@@ -12,6 +12,8 @@ from tokenprune.errors import BudgetError, LayerError
 from tokenprune.reduction import Reduction
 from tokenprune.strategy import Budget, ModelShape
 from tokenprune.tokens import Signal, Site, Stage, Tokens
+from tokenprune.trainable import Batch, Step, StepLoss, TrainingSession
+from tokenprune_strategies.dyvte import training
 from tokenprune_strategies.dyvte.gates import ExitGates, text_state
 from tokenprune_strategies.dyvte.params import OURS, DyVTEParams
 from tokenprune_strategies.learned import LearnedStrategy, refuse_width
@@ -132,6 +134,10 @@ class DyVTE(LearnedStrategy[DyVTEParams, ExitGates]):
         logits: Tensor = self.module(layer, state)
         exits = logits[:, 1] - logits[:, 0] > log_odds(self.params.threshold)
         return exits & state.present
+
+    def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
+        """One gate a step, against whether its exit would have done harm."""
+        return training.loss(session, batch, step, self.module)
 
 
 def log_odds(probability: float) -> float:

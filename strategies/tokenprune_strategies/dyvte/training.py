@@ -1,0 +1,68 @@
+"""How the gates of `dyvte` learn when an exit would have done no harm.
+
+Source: DyVTE (arXiv 2411.19628) and the structure of its released code.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokenprune.tokens import Signal
+from tokenprune.trainable import Batch, Step, StepLoss, TrainingSession, row_means
+from tokenprune_strategies.dyvte.gates import ExitGates, text_state
+
+AGREEMENT = 0.99
+LOSS_RATIO = 1.03
+
+
+def loss(session: TrainingSession, batch: Batch, step: Step, gates: ExitGates) -> StepLoss:
+    """Cross-entropy of one gate, drawn anew for every step, against whether it may fire.
+
+    Args:
+        session: the model.
+        batch: the batch.
+        step: where in the run; its generator draws the gate.
+        gates: what learns.
+    """
+    layer = int(torch.randint(len(gates.gates), (1,), generator=step.generator))
+    site = layer + 1
+    dense, seen = session.dense(batch, {site: (Signal.TEXT_STATES, Signal.TEXT_PLACE)})
+    tokens = seen[site]
+    with torch.no_grad():
+        hidden = tokens.hidden.new_full((batch.labels.shape[0], 1), float("-inf"))
+        blind = session.biased(batch, hidden, first=site)
+    wanted = harmless(dense, blind, batch)
+    state = text_state(tokens.signal(Signal.TEXT_STATES), tokens.signal(Signal.TEXT_PLACE))
+    logits: Tensor = gates(layer, state)
+    right = (logits.detach().argmax(dim=1) == wanted).float().mean()
+    return StepLoss(
+        F.cross_entropy(logits, wanted),
+        {
+            "accuracy": float(right),
+            f"accuracy_{layer}": float(right),
+            f"may_exit_{layer}": float(wanted.float().mean()),
+        },
+    )
+
+
+def harmless(dense: Tensor, blind: Tensor, batch: Batch) -> Tensor:
+    """Whether the answers are the same without the image: `[B]` int64, 1 if they are.
+
+    More than 99 % of the answer's tokens have to agree, and the loss may be at most 1.03 times as
+    large.
+
+    Args:
+        dense: `[A, V]` logits of the whole model.
+        blind: `[A, V]` logits with the image hidden from some layer on.
+        batch: the batch.
+    """
+    same = (dense.argmax(dim=-1) == blind.argmax(dim=-1)).float()
+    targets = batch.targets.to(dense.device)
+    before, after = (
+        row_means(F.cross_entropy(logits.float(), targets, reduction="none"), batch)
+        for logits in (dense, blind)
+    )
+    fine = (row_means(same, batch) > AGREEMENT) & (after < LOSS_RATIO * before)
+    return fine.long()
