@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tokenprune.compare.checks import expected_tokens, failed_checks
 from tokenprune.compare.entries import Entry, strategy_entry
-from tokenprune.compare.measure import Measured, Measurement
+from tokenprune.compare.measure import Beside, Measured, Measurement
 from tokenprune.compare.statistics import Interval
 from tokenprune.compare.summary import Result, Summary, marks
 from tokenprune.compare.task import Question, Task
@@ -41,7 +41,10 @@ def row(given: Entry | None, wrong: int, wall: float, kept: int = 8) -> Measured
     batches = N // BATCH
     seconds = {"encode": 0.5 * wall * batches, "select": 0.1 * wall * batches, "decode": 0.0}
     tokens = {"patches": 36.0, "pre_llm": float(kept)}
-    return Measured(given, answers, [wall] * batches, seconds, tokens, flops=wall * 1000)
+    beside = Beside([2.0] * batches, [2.0] * batches, {"encode": batches, "select": 0.2 * batches})
+    return Measured(
+        given, answers, [wall] * batches, seconds, tokens, flops=wall * 1000, beside=beside
+    )
 
 
 def results(*rows: Measured) -> tuple[Result, list[Result]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,63 +9,88 @@ import typer
 from rich.console import Console
 
 from tokenprune.cli.examples import examples
+from tokenprune.cli.plans import read_plans
+from tokenprune.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from tokenprune.compare.measure import Progress as Tell
-    from tokenprune.plan import Plan
+    from tokenprune.compare import Comparison
+    from tokenprune.compare.build import Source
 
 EXAMPLES = examples(
     "tokenprune compare",
-    "tokenprune compare --keep 64 16 --limit 600 --by-type",
+    "tokenprune compare --keep 64 16 --limit 600 --by-type --jobs 2",
+    "tokenprune compare --task video --limit 40",
     "tokenprune compare --plans a.yaml b.yaml --model path/to/llava",
     "tokenprune compare --model timm:NAME --weights vit.safetensors --images DIR --labels FILE.csv",
 )
 
+Plans = Annotated[
+    list[Path] | None,
+    typer.Option(help="Plan files; default: every strategy that is training-free or trained."),
+]
+Keep = Annotated[
+    list[int] | None,
+    typer.Option(min=1, help="Tokens per image (frame); default: three budgets, for timm: four."),
+]
+TaskName = Annotated[
+    str,
+    typer.Option(help="image or video: then every plan runs with images: frames."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Model folder or timm:NAME; default: the task's bundled model."),
+]
+Weights = Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of pictures for timm:NAME.")]
+Labels = Annotated[Path | None, typer.Option(help="CSV: file,class index; with a header.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples.")]
+Split = Annotated[str, typer.Option(help="Of the pictures: first, second or all.")]
+Positions = Annotated[str, typer.Option(help="Position ids in the LLM: original, compact or both.")]
+NewTokens = Annotated[int, typer.Option(min=1, help="Tokens generated per question.")]
+Jobs = Annotated[
+    int, typer.Option(min=1, help="Processes that share the plans and this one's threads.")
+]
+Out = Annotated[Path, typer.Option(help="JSON record to write.")]
+Answers = Annotated[bool, typer.Option(help="Single answers into the record.")]
+ByType = Annotated[bool, typer.Option(help="Also accuracies by question type.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+
 
 def command(
-    plans: Annotated[
-        list[Path] | None,
-        typer.Option(help="Plan files; default: every training-free strategy."),
-    ] = None,
-    keep: Annotated[
-        list[int] | None,
-        typer.Option(min=1, help="Tokens per image; default: three budgets, for timm: four."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model folder or timm:NAME; default: the bundled reference model."),
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of pictures for timm:NAME.")] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV: file,class index; with a header.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
-    split: Annotated[str, typer.Option(help="Of the pictures: first, second or all.")] = "all",
-    positions: Annotated[
-        str, typer.Option(help="Position ids in the LLM: original, compact or both.")
-    ] = "both",
+    plans: Plans = None,
+    keep: Keep = None,
+    task: TaskName = "image",
+    model: Model = None,
+    weights: Weights = None,
+    images: Images = None,
+    labels: Labels = None,
+    limit: Limit = None,
+    split: Split = "all",
+    positions: Positions = "both",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens generated per question.")] = 2,
+    new_tokens: NewTokens = 2,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="JSON record to write.")] = Path("comparison.json"),
-    answers: Annotated[bool, typer.Option(help="Single answers into the record.")] = False,
-    by_type: Annotated[bool, typer.Option(help="Also accuracies by question type.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    jobs: Jobs = 1,
+    out: Out = Path("comparison.json"),
+    answers: Answers = False,
+    by_type: ByType = False,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Compare plans with each other and with dense: accuracy, tokens, FLOPs and time by stage.
 
-    Without any option: every training-free strategy at three budgets on the reference model.
+    Without any option: every strategy that can run at three budgets on the reference model. A
+    strategy that sets its own budget is compared with random at as many tokens as it left.
     """
-    from tokenprune import compare
+    from tokenprune.compare import Settings, write_record
+    from tokenprune.compare.build import Source, bundled_model
     from tokenprune.compare.record import check_writable
-    from tokenprune.loading import load_model, load_options
-    from tokenprune.reference import reference_model_path
+    from tokenprune.loading import load_options
 
     check_writable(out)
-    settings = compare.Settings(
-        plans=_read(plans or ()),
+    settings = Settings(
+        plans=read_plans(plans or ()),
         keeps=keep or (),
         limit=limit,
         batch_size=batch_size,
@@ -75,38 +98,40 @@ def command(
         positions=positions,
         new_tokens=new_tokens,
         split=split,
+        task=task,
+        jobs=jobs,
     )
     options = load_options(device, dtype, weights)
-    loaded = load_model(model or str(reference_model_path()), options)
-    with _progress() as tell:
-        found = compare.compare(
-            loaded, settings, options, images=images, labels=labels, progress=tell
-        )
-    compare.write_record(found, out, answers=answers)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, compare.WIDE))
-    for part in compare.tables(found, console.width, types=by_type):
-        console.print(part)
-    console.print(f"record: {out}", highlight=False)
+    source = Source(model or str(bundled_model(task)), options, settings, images, labels)
+    found = _compared(source)
+    write_record(found, out, answers=answers)
+    _print(found, out, by_type)
     if found.failures:
         raise typer.Exit(1)
 
 
-def _read(plans: list[Path] | tuple[()]) -> list[tuple[str, Plan]]:
-    from tokenprune.plan import load_plan
+def _compared(source: Source) -> Comparison:
+    from tokenprune.compare import compare
+    from tokenprune.loading import load_model
 
-    return [(path.stem, load_plan(path)) for path in plans]
-
-
-@contextmanager
-def _progress() -> Iterator[Tell]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (BarColumn(), MofNCompleteColumn(), Remaining(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total, label: progress.update(
-            task, completed=done, total=total, description=label
+    loaded = load_model(source.model, source.options)
+    with progress_bar() as tell:
+        return compare(
+            loaded,
+            source.settings,
+            source.options,
+            images=source.images,
+            labels=source.labels,
+            progress=tell,
         )
+
+
+def _print(found: Comparison, out: Path, by_type: bool) -> None:
+    from tokenprune.compare import WIDE, tables
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, WIDE))
+    for part in tables(found, console.width, types=by_type):
+        console.print(part)
+    console.print(f"record: {out}", highlight=False)

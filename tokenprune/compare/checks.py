@@ -19,6 +19,8 @@ def failed_checks(measured: Measurement, strategies: Strategies) -> list[str]:
     failures = []
     if measured.idle.answers != measured.dense.answers:
         failures.append("with a plan without stages attached, the model answers differently.")
+    if any(row.answers != measured.dense.answers for row in measured.again):
+        failures.append("the dense model's answers differ between processes or passes.")
     for row in measured.plans:
         failures += _miscounted(row, strategies)
     return failures

@@ -13,16 +13,8 @@ from tokenprune.tokens import Stage
 
 Strategies = Mapping[str, type[PruningStrategy[Any]]]
 
-#: Budgets of the built-in comparisons (ours): a sixth to a 24th of the reference model's 196
-#: patches, and three quarters to a quarter for classifiers, whose class token reads what is left.
-MLLM_KEEPS = (32, 16, 8)
-CLASSIFIER_KEEPS = (147, 98, 64, 49)
-
 #: FastV's layer, where a strategy doesn't name its own.
 DECODER_LAYER = 2
-
-#: Strategies shown once more with compacted position ids, and at which budget.
-POSITION_ROWS = ("evoprune", "fopru", "random")
 
 MAIN = "plans"
 COMPACT = "compacted position ids"
@@ -37,12 +29,19 @@ class Entry:
         plan: what is attached.
         group: rows of one group are shown and compared with each other.
         meaning: what the budget's number counts.
+        budget: what rows share that are compared with each other; default: the budget as shown.
     """
 
     name: str
     plan: Plan
     group: str = MAIN
     meaning: str = ""
+    budget: str = ""
+
+    @property
+    def peers(self) -> str:
+        """What rows share that are compared with each other."""
+        return self.budget or self.keep
 
     @property
     def keep(self) -> str:
@@ -60,76 +59,42 @@ class Entry:
         return self.plan.stages[0].strategy if len(self.plan.stages) == 1 else None
 
 
-def default_entries(
-    strategies: Strategies, keeps: Sequence[int], *, positions: str = "both", seed: int = 0
-) -> list[Entry]:
-    """Every training-free strategy at every budget, each where it stands by default.
-
-    Args:
-        strategies: by name.
-        keeps: tokens per image.
-        positions: `original`, `compact`, or `both`: all with original position ids and
-            a few with compacted ones beside them.
-        seed: of the plans.
-    """
-    free = {name: kind for name, kind in sorted(strategies.items()) if kind.training_free}
-    main = [
-        strategy_entry(kind, keep, home(kind), seed=seed, compact=positions == "compact")
-        for keep in keeps
-        for kind in free.values()
-    ]
-    if positions != "both":
-        return main
-    middle = keeps[len(keeps) // 2]
-    again = [
-        strategy_entry(free[name], middle, home(free[name]), seed=seed, compact=True, also=True)
-        for name in POSITION_ROWS
-        if name in free
-    ]
-    return main + again
-
-
-def home(kind: type[PruningStrategy[Any]]) -> Stage:
-    """Where a strategy stands in a comparison: before the LLM if it can, else at its first stage.
-
-    Baselines can stand anywhere; before the LLM they drop as many tokens with the least harm.
-    """
-    return "pre_llm" if "pre_llm" in kind.stages else kind.stages[0]
-
-
-def encoder_entries(strategies: Strategies, keeps: Sequence[int], *, seed: int = 0) -> list[Entry]:
-    """Every training-free strategy that can stand inside an encoder, at every budget.
-
-    Each runs under its own default schedule; the scores and baselines share `skip`.
-    """
-    free = {name: kind for name, kind in sorted(strategies.items()) if kind.training_free}
-    return [
-        strategy_entry(kind, keep, "encoder", seed=seed)
-        for keep in keeps
-        for kind in free.values()
-        if "encoder" in kind.stages
-    ]
-
-
 def strategy_entry(
     kind: type[PruningStrategy[Any]],
-    keep: int,
+    keep: int | None,
     at: Stage,
     *,
     seed: int = 0,
     compact: bool = False,
     also: bool = False,
+    name: str = "",
+    params: Mapping[str, Any] | None = None,
 ) -> Entry:
-    """A strategy with its defaults at one stage; `also` puts it into the group beside the main."""
-    layer = (kind.default_layer or DECODER_LAYER) if at == "decoder" else None
-    stage = StagePlan(at=at, strategy=kind.name, keep=keep, layer=layer)
+    """A strategy with its defaults at one stage; `also` puts it into the group beside the main.
+
+    Args:
+        kind: the strategy.
+        keep: tokens per image; None for a strategy that sets its own budget.
+        at: the stage.
+        seed: of the plan.
+        compact: renumber position ids.
+        also: put it into the group beside the main one.
+        name: of the row; default: the strategy's.
+        params: other parameters than its defaults.
+    """
+    layer = None
+    if at == "decoder" and not kind.every_layer:
+        layer = kind.default_layer or DECODER_LAYER
+    stage = StagePlan(at=at, strategy=kind.name, keep=keep, layer=layer, params=dict(params or {}))
+    shown = name or kind.name
     plan = Plan(
-        name=f"{kind.name}-{keep}",
+        name=shown if keep is None else f"{shown}-{keep}",
         seed=seed,
         positions="compact" if compact else "original",
         stages=(stage,),
     )
-    return Entry(kind.name, plan, COMPACT if also else MAIN, meaning(stage, kind))
+    budget = f"own, {shown}" if keep is None else ""
+    return Entry(shown, plan, COMPACT if also else MAIN, meaning(stage, kind), budget)
 
 
 def plan_entries(
@@ -157,6 +122,8 @@ def plan_entries(
 
 def meaning(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
     """What the number of a budget counts at a stage."""
+    if stage.keep is None:
+        return "as many tokens as it chooses; the note says how many an image has left"
     if stage.at == "pre_llm":
         return "tokens handed to the LLM"
     if stage.at == "decoder":

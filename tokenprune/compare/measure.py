@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.compare.entries import Entry
+from tokenprune.compare.lengths import own_length, tokens_in_llm
 from tokenprune.compare.task import Question, Task
 from tokenprune.engine import attach
 from tokenprune.ops.flops import count_flops
@@ -22,6 +23,21 @@ from tokenprune.plan import Plan
 PLANS_PER_DENSE = 8
 
 Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class Beside:
+    """What dense took beside a plan: in the same process, batch by batch, in turns with it.
+
+    Attributes:
+        wall: seconds of every batch of the model alone.
+        idle_wall: the same with a plan without stages.
+        idle: exclusive seconds by stage with that plan, over all batches.
+    """
+
+    wall: list[float]
+    idle_wall: list[float]
+    idle: dict[str, float]
 
 
 @dataclass
@@ -35,6 +51,8 @@ class Measured:
         seconds: exclusive seconds by stage, over all batches.
         tokens: mean tokens per image by stage.
         flops: operations per sample, counted on the first batch.
+        lengths: tokens of every image, mean over the LLM's layers, where the plan sets no number.
+        beside: dense, as it ran beside this; set at the end.
     """
 
     entry: Entry | None
@@ -43,6 +61,8 @@ class Measured:
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     tokens: dict[str, float] = field(default_factory=dict)
     flops: float = 0.0
+    lengths: list[float] = field(default_factory=list)
+    beside: Beside | None = None
     _counted: int = 0
 
     def count(self, tokens: dict[str, float], images: int) -> None:
@@ -63,11 +83,31 @@ class Measurement:
         idle: the model with a plan without stages; its answers must be the dense ones, and it
             says how the dense time is spread over the stages.
         plans: one per entry.
+        again: dense and idle of further processes and passes; their answers must be the same.
     """
 
     dense: Measured
     idle: Measured
     plans: list[Measured]
+    again: list[Measured] = field(default_factory=list)
+
+
+def joined(parts: Sequence[Measurement], places: Sequence[Sequence[int]]) -> Measurement:
+    """One measurement of several parts; every plan keeps the dense times of its own part.
+
+    Args:
+        parts: at least one.
+        places: of every plan of every part, its place in the whole.
+    """
+    found = {
+        place: row
+        for part, mine in zip(parts, places, strict=True)
+        for place, row in zip(mine, part.plans, strict=True)
+    }
+    again = [row for part in parts[1:] for row in (part.dense, part.idle)]
+    again += [row for part in parts for row in part.again]
+    plans = [found[place] for place in sorted(found)]
+    return Measurement(parts[0].dense, parts[0].idle, plans, again)
 
 
 def measure(
@@ -102,6 +142,8 @@ def measure(
             inputs = task.inputs(batch)
             rng.shuffle(order)
             _run_batch(task, inputs, order, tell)
+    for row in rows:
+        row.beside = Beside(dense.wall, idle.wall, dict(idle.seconds))
     return Measurement(dense, idle, plans)
 
 
@@ -150,6 +192,8 @@ def _run(task: Task, inputs: Any, row: Measured) -> tuple[Tensor, float]:
         for stage, spent in handle.meter.seconds.items():
             row.seconds[stage] += spent
         row.count(handle.meter.tokens, handle.meter.images)
+        if own_length(handle.stages):
+            row.lengths += [tokens_in_llm(image) for image in handle.trace.images]
     return output, seconds
 
 

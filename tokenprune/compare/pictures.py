@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,14 +32,31 @@ def heldout_questions(limit: int | None) -> list[Question]:
     from tokenprune.reference.heldout import HELDOUT_IMAGES, iter_heldout
 
     images = HELDOUT_IMAGES if limit is None else min(limit, HELDOUT_IMAGES)
+    return _one_of_each(
+        (Question(s.image, s.answer, s.question, s.type, s.image_id) for s in iter_heldout(images)),
+        limit,
+    )
+
+
+def heldout_clip_questions(limit: int | None) -> list[Question]:
+    """The same about the held-out clips; the image of a question is a tuple of frames."""
+    from tokenprune.reference.clip_heldout import HELDOUT_CLIPS, iter_heldout_clips
+
+    clips = HELDOUT_CLIPS if limit is None else min(limit, HELDOUT_CLIPS)
+    samples = iter_heldout_clips(clips)
+    return _one_of_each(
+        (Question(s.frames, s.answer, s.question, s.type, s.image_id) for s in samples), limit
+    )
+
+
+def _one_of_each(questions: Iterable[Question], limit: int | None) -> list[Question]:
     about: dict[int, list[Question]] = {}
-    for s in iter_heldout(images):
-        question = Question(s.image, s.answer, s.question, s.type, s.image_id)
-        about.setdefault(s.image_id, []).append(question)
+    for question in questions:
+        about.setdefault(question.image_id, []).append(question)
     ranked = []
-    for image, questions in about.items():
-        random.Random(SPLIT_SEED + image).shuffle(questions)
-        ranked += [(rank, image, question) for rank, question in enumerate(questions)]
+    for image, several in about.items():
+        random.Random(SPLIT_SEED + image).shuffle(several)
+        ranked += [(rank, image, question) for rank, question in enumerate(several)]
     ranked.sort(key=lambda entry: entry[:2])
     return [question for _, _, question in ranked[:limit]]
 

@@ -31,6 +31,7 @@ class Comparison:
         dense: the model alone.
         results: one a plan.
         failures: what doesn't hold; empty if all is well.
+        left_out: default plans that don't run on this model, with the reason.
         schema_version: of this format.
     """
 
@@ -44,6 +45,7 @@ class Comparison:
     dense: Result
     results: list[Result]
     failures: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def data(self, answers: bool = False) -> dict[str, Any]:

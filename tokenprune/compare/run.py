@@ -1,65 +1,29 @@
-"""The two comparisons: a multimodal LLM on questions, a classifier on labelled pictures."""
+"""The comparisons: a multimodal LLM on questions, a classifier on labelled pictures."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tokenprune.compare.build import Source, build_entries, bundled_name
 from tokenprune.compare.checks import failed_checks
-from tokenprune.compare.entries import (
-    CLASSIFIER_KEEPS,
-    MLLM_KEEPS,
-    Entry,
-    default_entries,
-    encoder_entries,
-    plan_entries,
-)
-from tokenprune.compare.measure import Progress, measure
-from tokenprune.compare.pictures import heldout_questions, labelled_pictures
+from tokenprune.compare.defaults import BASELINE, grouped, random_beside
+from tokenprune.compare.entries import Entry
+from tokenprune.compare.jobs import measure_in
+from tokenprune.compare.measure import Measurement, Progress, joined
 from tokenprune.compare.record import Comparison
+from tokenprune.compare.settings import QUESTIONS, Settings
 from tokenprune.compare.statistics import LEVEL, RESAMPLES
 from tokenprune.compare.summary import Summary
-from tokenprune.compare.task import ClassifyTask, Task, VqaTask
+from tokenprune.compare.task import Task
 from tokenprune.environment import describe_environment
-from tokenprune.errors import DataError
-from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel, LoadOptions
-from tokenprune.plan import Plan
+from tokenprune.loading import LoadedModel, LoadOptions
 from tokenprune.plugins import host
-from tokenprune.reference import reference_model_path
 
-#: Questions of the built-in comparison: what two cores answer with 24 plans in a few minutes.
-QUESTIONS = 300
-
-POSITIONS = ("original", "compact", "both")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What to compare.
-
-    Attributes:
-        plans: name and plan of the user's own; none means all training-free strategies.
-        keeps: budgets; none means the built-in ones.
-        limit: samples; default `QUESTIONS` for questions, all for pictures.
-        batch_size: samples a batch.
-        seed: of the plans, the order of runs and the resampling.
-        positions: `original`, `compact` or `both`, for multimodal LLMs.
-        new_tokens: tokens generated per question.
-        split: for pictures: `all`, `first` or `second`.
-    """
-
-    plans: Sequence[tuple[str, Plan]] = ()
-    keeps: Sequence[int] = ()
-    limit: int | None = None
-    batch_size: int = 16
-    seed: int = 0
-    positions: str = "both"
-    new_tokens: int = 2
-    split: str = "all"
+__all__ = ["QUESTIONS", "Settings", "compare"]
 
 
 def compare(
@@ -74,9 +38,9 @@ def compare(
     """Compare plans with each other and with dense on one model.
 
     Args:
-        loaded: the model.
+        loaded: the model. With several jobs, every process loads it again by its name.
         settings: what to compare.
-        options: how the model was loaded, for the record.
+        options: how the model was loaded, for the record and for further processes.
         images: folder of pictures, for classifiers.
         labels: CSV with their classes.
         progress: told (runs done, runs in all, what runs).
@@ -85,68 +49,71 @@ def compare(
         TokenpruneError: bad input of any kind, or a plan that doesn't fit the model.
     """
     start = time.perf_counter()
-    if isinstance(loaded, LoadedClassifier):
-        entries, task, about = _classifier(loaded, settings, images, labels)
-    else:
-        entries, task, about = _mllm(loaded, settings)
-    measured = measure(task, entries, seed=settings.seed, progress=progress)
+    source = Source(loaded.name, options, settings, images, labels)
+    task = source.task(loaded)
+    entries, left_out = build_entries(loaded, settings)
+    measured = _measure(source, task, entries, progress)
     summary = Summary(task, measured, settings.seed)
     return Comparison(
         kind=task.kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         elapsed=round(time.perf_counter() - start, 1),
         model=_model(loaded, options),
-        task=about | {"samples": len(task.questions), "images": _images(task)},
+        task=source.about(loaded) | {"samples": len(task.questions), "images": _images(task)},
         settings=_settings(settings),
         environment=describe_environment(),
         dense=summary.dense(),
         results=summary.plans(),
         failures=failed_checks(measured, host().strategies),
+        left_out=left_out,
     )
 
 
-def _mllm(loaded: LoadedMllm, settings: Settings) -> tuple[list[Entry], Task, dict[str, Any]]:
-    strategies = host().strategies
-    if settings.positions not in POSITIONS:
-        raise DataError(
-            f"there is no choice '{settings.positions}'.",
-            where="--positions",
-            remedy=f"Use {', '.join(POSITIONS)}.",
-        )
-    if settings.plans:
-        entries = plan_entries(settings.plans, settings.keeps, strategies)
-    else:
-        entries = default_entries(
-            strategies,
-            settings.keeps or MLLM_KEEPS,
-            positions=settings.positions,
-            seed=settings.seed,
-        )
-    questions = heldout_questions(settings.limit or QUESTIONS)
-    task = VqaTask(loaded, questions, settings.batch_size, settings.new_tokens)
-    return entries, task, {"name": "built-in held-out questions"}
-
-
-def _classifier(
-    loaded: LoadedClassifier, settings: Settings, images: Path | None, labels: Path | None
-) -> tuple[list[Entry], Task, dict[str, Any]]:
-    if images is None or labels is None:
-        raise DataError(
-            "a classifier is compared on labelled pictures.",
-            where=f"--model {loaded.name}",
-            remedy="Pass --images FOLDER and --labels FILE.csv.",
-        )
-    strategies = host().strategies
-    keeps = settings.keeps or CLASSIFIER_KEEPS
-    if settings.plans:
-        entries = plan_entries(settings.plans, settings.keeps, strategies)
-    else:
-        entries = encoder_entries(strategies, keeps, seed=settings.seed)
-    questions = labelled_pictures(
-        images, labels, classes=loaded.classes, split=settings.split, limit=settings.limit
+def _measure(
+    source: Source, task: Task, entries: Sequence[Entry], progress: Progress | None
+) -> Measurement:
+    """All rows, and in a second pass a baseline for those that have none at their budget."""
+    jobs, told = source.settings.jobs, _Passes(progress)
+    first = measure_in(jobs, source, task, entries, told)
+    extra = [] if source.settings.plans or task.kind != "mllm" else _baselines(first)
+    if not extra:
+        return first
+    told.next()
+    second = measure_in(jobs, source, task, extra, told)
+    order = grouped([*entries, *extra])
+    places = {id(entry): place for place, entry in enumerate(order)}
+    return joined(
+        [first, second], [[places[id(e)] for e in entries], [places[id(e)] for e in extra]]
     )
-    about = {"name": "labelled pictures", "labels": labels.name, "split": settings.split}
-    return entries, ClassifyTask(loaded, questions, settings.batch_size), about
+
+
+def _baselines(measured: Measurement) -> list[Entry]:
+    """`random` at the measured tokens of every row that has no `random` at its budget."""
+    rows = [(row, row.entry) for row in measured.plans if row.entry is not None]
+    served = {entry.peers for _, entry in rows if entry.strategy == BASELINE}
+    found: dict[str, Entry] = {}
+    for row, entry in rows:
+        if entry.peers not in served and "llm_average" in row.tokens:
+            most = round(row.tokens["patches"])
+            beside = random_beside(host().strategies, entry, row.tokens["llm_average"], most)
+            found.setdefault(entry.peers, beside)
+    return [*found.values()]
+
+
+class _Passes:
+    """Progress over several passes: a later one goes on where the one before ended."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._before, self._total = progress, 0, 0
+
+    def next(self) -> None:
+        """Another pass begins."""
+        self._before += self._total
+
+    def __call__(self, done: int, total: int, label: str) -> None:
+        self._total = total
+        if self._progress is not None:
+            self._progress(self._before + done, self._before + total, label)
 
 
 def _model(loaded: LoadedModel, options: LoadOptions) -> dict[str, Any]:
@@ -162,9 +129,8 @@ def _model(loaded: LoadedModel, options: LoadOptions) -> dict[str, Any]:
 
 def _shown_name(name: str) -> str:
     """A name without the folders of the machine that it was loaded on."""
-    if Path(name) == reference_model_path():
-        return "reference model"
-    return Path(name).name
+    bundled = bundled_name(name)
+    return f"{bundled} model" if bundled else Path(name).name
 
 
 def _images(task: Task) -> int:
@@ -173,6 +139,8 @@ def _images(task: Task) -> int:
 
 def _settings(settings: Settings) -> dict[str, Any]:
     return {
+        "task": settings.task,
+        "jobs": settings.jobs,
         "batch_size": settings.batch_size,
         "seed": settings.seed,
         "new_tokens": settings.new_tokens,

@@ -27,6 +27,7 @@ class Result:
         keep: the budget, as in the plan.
         meaning: what its number counts.
         group: rows of one group belong together.
+        budget: rows of one budget are compared with each other.
         positions: position ids of the survivors.
         plan: the plan as YAML.
         accuracy: share of right answers.
@@ -37,6 +38,8 @@ class Result:
         by_type: accuracy by question type.
         versus_random: accuracy minus that of `random` at the same budget.
         tokens: measured mean tokens per image by stage.
+        lengths: least, middle and most tokens of an image, mean over the LLM's layers, where the
+            method sets them.
         flops: operations per sample.
         flops_ratio: as a share of dense.
         seconds: exclusive seconds per sample by stage.
@@ -51,6 +54,7 @@ class Result:
     keep: str
     meaning: str
     group: str
+    budget: str
     positions: str
     plan: str
     accuracy: Interval
@@ -61,6 +65,7 @@ class Result:
     by_type: dict[str, float]
     versus_random: Interval | None
     tokens: dict[str, float]
+    lengths: dict[str, float] | None
     flops: float
     flops_ratio: float
     seconds: dict[str, float]
@@ -112,13 +117,15 @@ class Summary:
         right, dense = self._right(row), self._measured.dense
         timed = self._measured.idle if row is dense else row
         versus = self._versus_random(entry, right)
-        total = self._batches.ratio(row.wall, dense.wall)
+        assert row.beside is not None
+        total = self._batches.ratio(row.wall, row.beside.wall)
         samples = len(self._task.questions)
         return Result(
             name=entry.name,
             keep=entry.keep,
             meaning=entry.meaning,
             group=entry.group,
+            budget=entry.peers,
             positions=entry.plan.positions,
             plan=dump_plan(entry.plan),
             accuracy=self._samples.mean(right),
@@ -129,6 +136,7 @@ class Summary:
             by_type=by_type(right, self._task.questions),
             versus_random=versus,
             tokens=dict(timed.tokens),
+            lengths=spread_of(row.lengths),
             flops=row.flops,
             flops_ratio=row.flops / dense.flops if dense.flops else float("nan"),
             seconds={stage: spent / samples for stage, spent in timed.seconds.items()},
@@ -145,9 +153,9 @@ class Summary:
         return self._samples.difference(right, other)
 
     def _time(self, row: Measured) -> dict[str, float | None]:
-        idle = self._measured.idle
-        spans = {stage: idle.seconds[stage] for stage in row.seconds}
-        spans["select"] = sum(idle.wall)
+        assert row.beside is not None
+        spans = {stage: row.beside.idle.get(stage, 0.0) for stage in row.seconds}
+        spans["select"] = sum(row.beside.idle_wall)
         return {
             stage: spent / spans[stage] if spans[stage] else None
             for stage, spent in row.seconds.items()
@@ -175,6 +183,13 @@ def by_type(right: Array, questions: Sequence[Question]) -> dict[str, float]:
     return {kind: sum(values) / len(values) for kind, values in sorted(kinds.items())}
 
 
+def spread_of(lengths: Sequence[float]) -> dict[str, float] | None:
+    """Least, middle and most of the images' token counts; None without any."""
+    if not lengths:
+        return None
+    return {"least": min(lengths), "middle": float(np.median(lengths)), "most": max(lengths)}
+
+
 def _agreement(answers: Sequence[str], others: Sequence[str]) -> float:
     same = sum(a == b for a, b in zip(answers, others, strict=True))
     return same / len(answers)
@@ -182,4 +197,4 @@ def _agreement(answers: Sequence[str], others: Sequence[str]) -> float:
 
 def _peer(entry: Entry) -> tuple[Any, ...]:
     """What rows must share to be compared with `random`."""
-    return entry.group, entry.plan.positions, entry.keep
+    return entry.group, entry.plan.positions, entry.peers

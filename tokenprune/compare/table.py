@@ -101,11 +101,15 @@ def legend(comparison: Comparison) -> list[str]:
         if row.name not in names:
             names.append(row.name)
     count = comparison.task
+    video = ["All plans run with images: frames; token counts are per frame."]
+    video = video if comparison.settings.get("task") == "video" else []
     return [
         f"{count['samples']} samples of {count['images']} images; dense accuracy "
         f"{100 * comparison.dense.accuracy.value:.1f} %. [low high]: 95 % paired bootstrap over "
         "images.",
         *(f"keep of {', '.join(names)}: {meaning}." for meaning, names in means.items()),
+        *video,
+        *comparison.left_out,
         "FLOPs and times are shares of dense, measured in turns with it; select is a share of the "
         "whole dense time.",
     ]
@@ -161,9 +165,9 @@ def _table(title: str, rows: Sequence[Result], columns: Sequence[Column]) -> Tab
         table.add_column(column.heading, justify=justify, no_wrap=fixed)  # type: ignore[arg-type]
     before = ""
     for row in rows:
-        if row.keep != before and before:
+        if row.budget != before and before:
             table.add_section()
-        before = row.keep
+        before = row.budget
         table.add_row(*(column.cell(row) for column in columns))
     return table
 
@@ -195,4 +199,12 @@ def _time(stage: str) -> Cell:
 
 
 def _notes(row: Result) -> Text:
-    return Text("; ".join(row.marks), style="yellow")
+    return Text("; ".join([*lengths(row), *row.marks]), style="yellow")
+
+
+def lengths(row: Result) -> list[str]:
+    """How far the token counts of a method that sets them itself lie apart, in words."""
+    if row.lengths is None:
+        return []
+    least, middle, most = (f"{row.lengths[key]:.3g}" for key in ("least", "middle", "most"))
+    return [f"{least} to {most} tokens an image, median {middle}"]

@@ -18,7 +18,7 @@ class Question:
     """One sample.
 
     Attributes:
-        image: the picture, or the path of its file.
+        image: the picture, the path of its file, or a tuple of pictures: the frames of a clip.
         text: what is asked; empty for classifiers.
         answer: what is right.
         kind: group for separate accuracies.

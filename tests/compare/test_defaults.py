@@ -1,0 +1,134 @@
+"""Which rows a comparison has without plans of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tokenprune.compare.defaults import Wanted, default_entries, encoder_entries, random_beside
+from tokenprune.compare.entries import Entry, Strategies
+from tokenprune.plan import Average
+from tokenprune.plugins import host
+from tokenprune.reduction import Reduction
+from tokenprune.strategy import PruningStrategy, StrategyParams
+
+
+class Base(PruningStrategy[StrategyParams]):
+    name = "base"
+    stages = ("pre_llm",)
+
+    def reduce(self, tokens: Any, budget: Any) -> Reduction:
+        return Reduction.none()
+
+
+def kind(name: str, **changes: Any) -> type[Base]:
+    return type(name, (Base,), {"name": name, **changes})
+
+
+def named(*kinds: type[PruningStrategy[Any]]) -> Strategies:
+    return {one.name: one for one in kinds}
+
+
+def rows(entries: list[Entry]) -> list[tuple[str, str, str]]:
+    return [(entry.name, entry.keep, entry.peers) for entry in entries]
+
+
+KNEE = kind("knee", adaptive=True, static=False)
+PLAIN = kind("plain")
+RANDOM = host().strategies["random"]
+
+
+def test_every_strategy_stands_at_every_budget_and_adaptive_ones_once() -> None:
+    found = default_entries(named(PLAIN, KNEE), Wanted(keeps=(9, 4)))
+    assert rows(found) == [
+        ("plain", "9", "9"),
+        ("plain", "4", "4"),
+        ("knee", "own", "own, knee"),
+    ]
+    assert found[-1].plan.stages[0].keep is None
+    assert "as it chooses" in found[-1].meaning
+
+
+def test_a_strategy_of_every_layer_names_none() -> None:
+    found = default_entries(
+        named(kind("gates", stages=("decoder",), every_layer=True)), Wanted(keeps=(9,))
+    )
+    assert found[0].plan.stages[0].layer is None
+
+
+def test_coupled_stages_share_their_first_budget_with_the_others() -> None:
+    both = kind("vscan", stages=("pre_llm", "decoder"))
+    found = default_entries(named(both), Wanted(keeps=(9,), layers=6))
+    assert rows(found) == [("vscan", "9", "9"), ("vscan 2-stage", "avg 9 + 0.333", "9")]
+    first, second = found[1].plan.stages
+    assert (first.keep, second.keep, second.layer) == (Average(average=9), 0.333, 3)
+    alone = default_entries(named(both), Wanted(keeps=(9,)))
+    assert len(alone) == 1, "without an LLM there is no second stage"
+
+
+class Temporal(StrategyParams):
+    temporal: bool = False
+
+
+def test_videos_run_as_frames_with_the_temporal_mode_beside() -> None:
+    merging = kind("evoprune", stages=("encoder",), Params=Temporal)
+    found = default_entries(named(merging, PLAIN), Wanted(keeps=(9,), video=True))
+    assert {entry.plan.images for entry in found} == {"frames"}
+    beside = {e.name: e.plan.stages[0].params for e in found if e.group == "plans"}
+    assert beside == {"evoprune": {}, "evoprune temporal": {"temporal": True}, "plain": {}}
+    pictures = default_entries(named(merging), Wanted(keeps=(9,)))
+    assert "evoprune temporal" not in {entry.name for entry in pictures}
+    assert {entry.plan.images for entry in pictures} == {"separate"}
+
+
+def checkpoint(folder: Path, name: str, facts: Mapping[str, str]) -> Path:
+    path = folder / f"{name}.safetensors"
+    save_file({"weight": torch.zeros(1)}, path, dict(facts))
+    return path
+
+
+@pytest.fixture
+def learned(tmp_path: Path) -> type[Base]:
+    files = {
+        "small": checkpoint(tmp_path, "small", {"model": "reference", "keep": "9"}),
+        "free": checkpoint(tmp_path, "free", {"model": "reference"}),
+        "clips": checkpoint(tmp_path, "clips", {"model": "video", "keep": "4"}),
+    }
+    return kind("learned", training_free=False, shipped=classmethod(lambda cls: files))
+
+
+def test_shipped_checkpoints_stand_where_they_were_trained(learned: type[Base]) -> None:
+    wanted = Wanted(keeps=(16, 9), trained_for="reference")
+    found = default_entries(named(PLAIN, learned), wanted)
+    assert rows(found) == [
+        ("plain", "16", "16"),
+        ("plain", "9", "9"),
+        ("learned", "9", "9"),
+        ("learned", "own", "own, learned"),
+    ]
+    assert found[2].plan.stages[0].params == {"checkpoint": "bundled:small"}
+    clips = default_entries(named(learned), Wanted(keeps=(9,), trained_for="video", video=True))
+    assert rows(clips) == [("learned", "4", "4")]
+    assert default_entries(named(learned), Wanted(keeps=(9,))) == []
+
+
+def test_random_beside_a_row_hands_over_as_many_tokens() -> None:
+    (knee,) = default_entries(named(KNEE), Wanted(keeps=(9,), video=True, positions="compact"))
+    beside = random_beside(named(RANDOM), knee, 11.6, 36)
+    assert (beside.name, beside.keep, beside.peers) == ("random", "12", "own, knee")
+    assert beside.plan.images == "frames"
+    assert beside.plan.positions == "compact"
+    assert random_beside(named(RANDOM), knee, 0.2, 36).keep == "1"
+    assert random_beside(named(RANDOM), knee, 99, 36).keep == "36"
+
+
+def test_inside_an_encoder_lengths_are_fixed() -> None:
+    kinds = named(
+        kind("fixed", stages=("encoder",)), kind("ragged", stages=("encoder",), static=False)
+    )
+    assert [entry.name for entry in encoder_entries(kinds, (9, 4))] == ["fixed", "fixed"]

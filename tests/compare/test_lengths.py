@@ -1,0 +1,31 @@
+"""Tokens of an image, averaged over the LLM's layers."""
+
+import torch
+
+from tokenprune.compare.lengths import tokens_in_llm
+from tokenprune.compare.summary import spread_of
+from tokenprune.tokens import Site, Stage
+from tokenprune.trace import ImageTrace, TraceStep
+
+
+def step(stage: Stage, layer: int, kept: int, layers: int = 4) -> TraceStep:
+    nothing = torch.zeros(0, dtype=torch.long)
+    return TraceStep(Site(stage, layer, layers), "x", nothing, torch.arange(kept))
+
+
+def tokens(*steps: TraceStep) -> float:
+    return tokens_in_llm(ImageTrace((1, 6, 6), steps))
+
+
+def test_tokens_in_the_llm_are_a_mean_over_its_layers() -> None:
+    assert tokens() == 36
+    assert tokens(step("encoder", 1, 20), step("pre_llm", 4, 9)) == 9
+    assert tokens(step("encoder", 1, 20), step("encoder", 3, 36)) == 36, "restored"
+    assert tokens(step("decoder", 1, 8)) == (36 + 3 * 8) / 4
+    late = (step("pre_llm", 4, 12), step("decoder", 1, 6), step("decoder", 3, 0))
+    assert tokens(*late) == (12 + 6 + 6 + 0) / 4
+
+
+def test_spread() -> None:
+    assert spread_of([]) is None
+    assert spread_of([4, 1, 2]) == {"least": 1, "middle": 2, "most": 4}

@@ -1,0 +1,60 @@
+"""Comparisons on clips: questions with several pictures, plans that take them as frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tokenprune.compare import Comparison, Settings, compare
+from tokenprune.compare.pictures import heldout_clip_questions
+from tokenprune.compare.table import legend
+from tokenprune.errors import DataError
+from tokenprune.loading import LoadedModel, LoadOptions, load_model
+from tokenprune.plan import load_plan
+from tokenprune.reference import CLIP_TYPES
+
+OPTIONS = LoadOptions()
+
+
+@pytest.fixture(scope="module")
+def llava(llava_folder: Path) -> LoadedModel:
+    return load_model(str(llava_folder), OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def found(llava: LoadedModel) -> Comparison:
+    stages = [{"at": "pre_llm", "strategy": "fopru", "keep": 9}]
+    plans = [("mine", load_plan({"stages": stages})), ("dense too", load_plan({"stages": []}))]
+    return compare(llava, Settings(plans, limit=3, batch_size=2, task="video"), OPTIONS)
+
+
+def test_clips_are_asked_about_once_before_twice() -> None:
+    questions = heldout_clip_questions(4)
+    assert len({question.image_id for question in questions}) == 4
+    assert {len(question.image) for question in questions} == {8}
+    assert {question.kind for question in questions} <= {*CLIP_TYPES}
+
+
+def test_every_plan_takes_the_pictures_as_frames(found: Comparison) -> None:
+    assert found.failures == []
+    assert all("images: frames" in row.plan for row in found.results)
+    assert found.settings["task"] == "video"
+    assert found.task["name"].endswith("clips")
+    assert found.task["samples"] == 3
+    assert any("per frame" in line for line in legend(found))
+
+
+def test_budgets_count_per_frame(found: Comparison) -> None:
+    mine, idle = found.results
+    assert mine.tokens["llm"] == 9
+    assert idle.tokens["llm"] == 36
+    assert idle.answers == found.dense.answers
+
+
+def test_what_cannot_be_asked_about_videos(llava: LoadedModel, timm_weights: Path) -> None:
+    with pytest.raises(DataError, match="no choice 'film'"):
+        Settings(task="film")
+    vit = load_model("timm:test_vit", LoadOptions(weights=timm_weights))
+    with pytest.raises(DataError, match="classifier"):
+        compare(vit, Settings(task="video"), OPTIONS)

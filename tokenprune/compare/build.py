@@ -1,0 +1,151 @@
+"""What a comparison runs on: samples for the kind of model, and the plans that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenprune.adapter import MllmAdapter
+from tokenprune.compare.defaults import (
+    CLASSIFIER_KEEPS,
+    MLLM_KEEPS,
+    Wanted,
+    as_task,
+    default_entries,
+    encoder_entries,
+)
+from tokenprune.compare.entries import Entry, plan_entries
+from tokenprune.compare.pictures import heldout_clip_questions, heldout_questions, labelled_pictures
+from tokenprune.compare.settings import CLIP_QUESTIONS, QUESTIONS, Settings
+from tokenprune.compare.task import ClassifyTask, Question, Task, VqaTask
+from tokenprune.engine import attach
+from tokenprune.engine.choosing import choose_adapter
+from tokenprune.errors import DataError, SignalError, UnsupportedModelError
+from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel, LoadOptions, load_model
+from tokenprune.plugins import host
+from tokenprune.reference import reference_model_path, video_model_path
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything another process needs to build the same task.
+
+    Attributes:
+        model: what stands behind `--model`.
+        options: how it is loaded.
+        settings: what to compare.
+        images: folder of pictures, for classifiers.
+        labels: CSV with their classes.
+    """
+
+    model: str
+    options: LoadOptions
+    settings: Settings
+    images: Path | None = None
+    labels: Path | None = None
+
+    def task(self, loaded: LoadedModel | None = None) -> Task:
+        """The samples with the model, which is loaded if it isn't given.
+
+        Raises:
+            TokenpruneError: the model or the samples can't be read, or don't fit each other.
+        """
+        loaded = load_model(self.model, self.options) if loaded is None else loaded
+        settings = self.settings
+        if isinstance(loaded, LoadedMllm):
+            questions = _questions(settings)
+            return VqaTask(loaded, questions, settings.batch_size, settings.new_tokens)
+        questions = self._pictures(loaded)
+        return ClassifyTask(loaded, questions, settings.batch_size)
+
+    def about(self, loaded: LoadedModel) -> dict[str, Any]:
+        """Where the samples come from, for the record."""
+        if isinstance(loaded, LoadedMllm):
+            shown = "clips" if self.settings.video else "pictures"
+            about = {"task": self.settings.task}
+            return {"name": f"built-in held-out questions about {shown}", **about}
+        assert self.labels is not None
+        split = self.settings.split
+        return {"name": "labelled pictures", "labels": self.labels.name, "split": split}
+
+    def _pictures(self, loaded: LoadedClassifier) -> list[Question]:
+        if self.settings.video:
+            raise DataError(
+                "a classifier answers no questions about videos.",
+                where="--task video",
+                remedy="Pass a multimodal LLM, or leave --task away.",
+            )
+        if self.images is None or self.labels is None:
+            raise DataError(
+                "a classifier is compared on labelled pictures.",
+                where=f"--model {loaded.name}",
+                remedy="Pass --images FOLDER and --labels FILE.csv.",
+            )
+        split, limit = self.settings.split, self.settings.limit
+        return labelled_pictures(
+            self.images, self.labels, classes=loaded.classes, split=split, limit=limit
+        )
+
+
+def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry], list[str]]:
+    """The rows, and sentences about default ones that don't run on this model.
+
+    Raises:
+        TokenpruneError: one of the user's plans, or a budget, doesn't fit the model.
+    """
+    strategies = host().strategies
+    if settings.plans:
+        given = plan_entries(settings.plans, settings.keeps, strategies)
+        return [as_task(entry, settings.video) for entry in given], []
+    if isinstance(loaded, LoadedMllm):
+        return _fitting(loaded, default_entries(strategies, _wanted(loaded, settings)))
+    keeps = settings.keeps or CLASSIFIER_KEEPS
+    return _fitting(loaded, encoder_entries(strategies, keeps, seed=settings.seed))
+
+
+def bundled_model(task: str) -> Path:
+    """Folder of the bundled model for a task."""
+    return video_model_path() if task == "video" else reference_model_path()
+
+
+def bundled_name(name: str) -> str:
+    """Which of the bundled models it is: `reference`, `video`, or neither (empty)."""
+    known: dict[Path, str] = {reference_model_path(): "reference", video_model_path(): "video"}
+    return known.get(Path(name), "")
+
+
+def _wanted(loaded: LoadedMllm, settings: Settings) -> Wanted:
+    adapter = choose_adapter(loaded.model, None)
+    assert isinstance(adapter, MllmAdapter)
+    return Wanted(
+        keeps=settings.keeps or MLLM_KEEPS,
+        positions=settings.positions,
+        seed=settings.seed,
+        video=settings.video,
+        trained_for=bundled_name(loaded.name),
+        layers=len(adapter.spec().layers),
+    )
+
+
+def _fitting(loaded: LoadedModel, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """The default rows without those whose signals this model can't supply."""
+    found: list[Entry] = []
+    left: dict[str, str] = {}
+    for entry in entries:
+        try:
+            attach(loaded.model, entry.plan).detach()
+        except (SignalError, UnsupportedModelError) as error:
+            left.setdefault(entry.name, f"{entry.name} is left out: {error.message}")
+        else:
+            found.append(entry)
+    return found, [*left.values()]
+
+
+def _questions(settings: Settings) -> list[Question]:
+    source: Callable[[int], list[Question]]
+    source, usual = heldout_questions, QUESTIONS
+    if settings.video:
+        source, usual = heldout_clip_questions, CLIP_QUESTIONS
+    return source(settings.limit or usual)

@@ -1,0 +1,185 @@
+"""The plans of a comparison without `--plans`: every strategy that can run, where it is best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tokenprune.compare.entries import MAIN, Entry, Strategies, strategy_entry
+from tokenprune.plan import Average, Plan, StagePlan
+from tokenprune.strategy import PruningStrategy
+from tokenprune.tokens import Stage
+
+#: Budgets of the built-in comparisons (ours): a sixth to a 24th of the reference model's 196
+#: patches, and three quarters to a quarter for classifiers, whose class token reads what is left.
+MLLM_KEEPS = (32, 16, 8)
+CLASSIFIER_KEEPS = (147, 98, 64, 49)
+
+#: Strategies shown once more with compacted position ids, at the middle budget.
+POSITION_ROWS = ("evoprune", "fopru", "random")
+
+#: Methods of two coupled stages: what the second one, in the LLM's middle layer, keeps of the
+#: first one's tokens (VScan: a third).
+COUPLED: Mapping[str, float] = {"vscan": 0.333}
+
+#: Rows beside a strategy's own on videos, by strategy: name and parameters.
+VIDEO_ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "evoprune": ("evoprune temporal", {"temporal": True}),
+}
+
+BASELINE = "random"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the default rows of a multimodal LLM depend on.
+
+    Attributes:
+        keeps: tokens per image, per frame of a video.
+        positions: `original`, `compact`, or `both`: all with original position ids and a few with
+            compacted ones beside them.
+        seed: of the plans.
+        video: whether the images of a prompt are frames.
+        trained_for: the `model` of the shipped checkpoints that fit; empty for none.
+        layers: layers of the LLM.
+    """
+
+    keeps: Sequence[int] = MLLM_KEEPS
+    positions: str = "both"
+    seed: int = 0
+    video: bool = False
+    trained_for: str = ""
+    layers: int = 0
+
+
+def default_entries(strategies: Strategies, wanted: Wanted) -> list[Entry]:
+    """Every strategy that needs no training or ships trained, at every budget.
+
+    Strategies that set their own budget stand once, behind the others, and so do learned ones at
+    a budget that isn't among the given.
+    """
+    free = [kind for _, kind in sorted(strategies.items()) if kind.training_free]
+    fixed = [
+        entry
+        for keep in wanted.keeps
+        for kind in free
+        if not kind.adaptive
+        for entry in _rows(kind, keep, wanted)
+    ]
+    own = [_free(kind, None, wanted) for kind in free if kind.adaptive]
+    found = [*fixed, *own, *learned_entries(strategies, wanted)]
+    if wanted.positions == "both":
+        found += _position_rows(strategies, wanted)
+    return grouped([as_task(entry, wanted.video) for entry in found])
+
+
+def grouped(entries: Sequence[Entry]) -> list[Entry]:
+    """The rows with those of one group and budget next to each other, else in the given order."""
+    first = {(e.group, e.peers): place for place, e in reversed([*enumerate(entries)])}
+    return sorted(entries, key=lambda entry: first[entry.group, entry.peers])
+
+
+def encoder_entries(strategies: Strategies, keeps: Sequence[int], *, seed: int = 0) -> list[Entry]:
+    """Every training-free strategy that can stand inside an encoder, at every budget.
+
+    Each runs under its own default schedule; the scores and baselines share `skip`.
+    """
+    free = [kind for _, kind in sorted(strategies.items()) if kind.training_free and kind.static]
+    return [
+        strategy_entry(kind, keep, "encoder", seed=seed)
+        for keep in keeps
+        for kind in free
+        if "encoder" in kind.stages
+    ]
+
+
+def home(kind: type[PruningStrategy[Any]]) -> Stage:
+    """Where a strategy stands in a comparison: before the LLM if it can, else at its first stage.
+
+    Baselines can stand anywhere; before the LLM they drop as many tokens with the least harm.
+    """
+    return "pre_llm" if "pre_llm" in kind.stages else kind.stages[0]
+
+
+def random_beside(strategies: Strategies, entry: Entry, tokens: float, most: int) -> Entry:
+    """The baseline that hands the LLM as many tokens as `entry` did in the mean, rounded.
+
+    Args:
+        strategies: by name.
+        entry: a row without a baseline at its own budget.
+        tokens: its measured tokens per image, mean over the LLM's layers.
+        most: tokens of an unpruned image.
+    """
+    keep = min(max(1, round(tokens)), most)
+    row = strategy_entry(strategies[BASELINE], keep, "pre_llm", seed=entry.plan.seed)
+    plan = row.plan.model_copy(
+        update={"positions": entry.plan.positions, "images": entry.plan.images}
+    )
+    return replace(row, plan=plan, group=entry.group, budget=entry.peers)
+
+
+def learned_entries(strategies: Strategies, wanted: Wanted) -> Iterator[Entry]:
+    """Learned strategies with the shipped checkpoints that were trained for this model."""
+    for _, kind in sorted(strategies.items()):
+        if kind.training_free or not wanted.trained_for:
+            continue
+        for name, path in kind.shipped().items():
+            facts = _facts(path)
+            if facts.get("model") == wanted.trained_for:
+                given = facts.get("keep", "")
+                keep = int(given) if given.isdecimal() else None
+                yield _free(kind, keep, wanted, params={"checkpoint": f"bundled:{name}"})
+
+
+def _rows(kind: type[PruningStrategy[Any]], keep: int, wanted: Wanted) -> Iterator[Entry]:
+    yield _free(kind, keep, wanted)
+    name, params = VIDEO_ROWS.get(kind.name, ("", {}))
+    if wanted.video and name and params.keys() <= kind.Params.model_fields.keys():
+        yield _free(kind, keep, wanted, name=name, params=params)
+    if kind.name in COUPLED and wanted.layers > 1:
+        yield _coupled(kind, keep, wanted)
+
+
+def _free(kind: type[PruningStrategy[Any]], keep: int | None, wanted: Wanted, **more: Any) -> Entry:
+    compact = wanted.positions == "compact"
+    return strategy_entry(kind, keep, home(kind), seed=wanted.seed, compact=compact, **more)
+
+
+def _coupled(kind: type[PruningStrategy[Any]], keep: int, wanted: Wanted) -> Entry:
+    first = StagePlan(at="pre_llm", strategy=kind.name, keep=Average(average=keep))
+    second = StagePlan(
+        at="decoder", strategy=kind.name, keep=COUPLED[kind.name], layer=wanted.layers // 2
+    )
+    name = f"{kind.name} 2-stage"
+    positions = "compact" if wanted.positions == "compact" else "original"
+    plan = Plan(
+        name=f"{name}-{keep}", seed=wanted.seed, positions=positions, stages=(first, second)
+    )
+    means = "mean over the LLM's layers, and what the second stage keeps of the first's"
+    return Entry(name, plan, MAIN, means, str(keep))
+
+
+def _position_rows(strategies: Strategies, wanted: Wanted) -> Iterator[Entry]:
+    middle = wanted.keeps[len(wanted.keeps) // 2]
+    for name in POSITION_ROWS:
+        if name in strategies:
+            kind = strategies[name]
+            yield strategy_entry(
+                kind, middle, home(kind), seed=wanted.seed, compact=True, also=True
+            )
+
+
+def as_task(entry: Entry, video: bool) -> Entry:
+    """The same row for videos: the images of a prompt are frames."""
+    if not video:
+        return entry
+    return replace(entry, plan=entry.plan.model_copy(update={"images": "frames"}))
+
+
+def _facts(path: Path) -> Mapping[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
