@@ -85,6 +85,13 @@ def attach_stages(
 
 
 def _install_encoder(attachment: Attachment, adapter: EncoderAdapter) -> None:
+    if attachment.plan.images == "frames":
+        raise PlanError(
+            f"{adapter.name} is an encoder, and no prompt says which of its images are the frames "
+            "of one video.",
+            where="images",
+            remedy="Use images: separate, or attach to a multimodal LLM.",
+        )
     for stage in attachment.stages:
         if stage.plan.at != "encoder":
             raise PlanError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tokenprune.errors import NonFiniteError
+from tokenprune.errors import NonFiniteError, TokenpruneError
 from tokenprune.tokens import Site
 from tokenprune.trace import Trace
 
@@ -42,7 +42,7 @@ class CallState:
     grid: tuple[int, int, int] = (1, 0, 0)
     encoder: EncoderState | None = None
     mllm: Any = None
-    _pending: list[tuple[Site, Tensor]] = field(default_factory=list)
+    _pending: list[tuple[TokenpruneError, Tensor]] = field(default_factory=list)
 
     @property
     def meter(self) -> Meter:
@@ -57,18 +57,25 @@ class CallState:
         Raises:
             NonFiniteError: `hidden` holds NaN or infinity.
         """
-        finite = hidden.detach().sum(dtype=torch.float32).isfinite()
+        self.require(hidden.detach().sum(dtype=torch.float32).isfinite(), _not_finite(site))
+
+    def require(self, fulfilled: Tensor, error: TokenpruneError) -> None:
+        """Raise `error` unless a bool scalar holds; when, is up to the device as in `watch`.
+
+        Raises:
+            TokenpruneError: that error.
+        """
         if torch.compiler.is_compiling():
             return
-        if hidden.device.type == "cpu":
-            _refuse(site, finite)
+        if fulfilled.device.type == "cpu":
+            _raise_unless(fulfilled, error)
         else:
-            self._pending.append((site, finite))
+            self._pending.append((error, fulfilled))
 
     def settle(self) -> None:
-        """Check what `watch` put off."""
-        for site, finite in self._pending:
-            _refuse(site, finite)
+        """Check what was put off."""
+        for error, fulfilled in self._pending:
+            _raise_unless(fulfilled, error)
 
 
 def current(owner: Attachment) -> CallState | None:
@@ -96,10 +103,14 @@ def calling(owner: Attachment) -> Iterator[CallState]:
         _active.reset(token)
 
 
-def _refuse(site: Site, finite: Tensor) -> None:
-    if not bool(finite):
-        raise NonFiniteError(
-            "the hidden states hold NaN or infinity, so no token can be chosen.",
-            where=str(site),
-            remedy="Check the input, or run in bfloat16 or float32 if this is float16.",
-        )
+def _raise_unless(fulfilled: Tensor, error: TokenpruneError) -> None:
+    if not bool(fulfilled):
+        raise error
+
+
+def _not_finite(site: Site) -> NonFiniteError:
+    return NonFiniteError(
+        "the hidden states hold NaN or infinity, so no token can be chosen.",
+        where=str(site),
+        remedy="Check the input, or run in bfloat16 or float32 if this is float16.",
+    )

@@ -13,6 +13,7 @@ from tokenprune.engine.attention import Attended, advance_companions, attend
 from tokenprune.engine.block_signals import BlockSignals
 from tokenprune.engine.call import CallState, calling, current
 from tokenprune.engine.encoder_state import EncoderState, Revival
+from tokenprune.engine.frames import reduce_across, videos_of
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.reducing import ask
 from tokenprune.engine.signals import encoder_signals
@@ -46,6 +47,8 @@ class EncoderRunner:
         self.owner, self.adapter, self.spec = owner, adapter, spec
         self.layout, self.later = layout, later
         self.last = spec.used - 1
+        # id of what stands for a patch in an LLM's prompt; its runner sets it
+        self.placeholder: int | None = None
         self.captured = BlockSignals(later, spec.used)
 
     def install(self, patches: Patches) -> None:
@@ -94,6 +97,7 @@ class EncoderRunner:
             self.spec.prefix,
             call.trace,
             self.owner.plan.seed,
+            videos_of(call, self.placeholder, hidden.shape[0], count),
         )
         for stage in self.later:
             learned = stage.strategy.companions()
@@ -162,6 +166,11 @@ class EncoderRunner:
         if state.previous is not None:
             before = state.previous[:, state.prefix :]
             signals = {**signals, Signal.PREVIOUS_HIDDEN.name: before}
+        strategy = site.stage.strategy
+        if state.videos is not None and strategy.spans_frames():
+            hidden = reduce_across(call, state, site, hidden, signals)
+            state.proportional = state.proportional or strategy.proportional()
+            return hidden
         tokens = state.tokens(hidden, site.site, signals)
         reduction = ask(site.stage, tokens, tokens.count - site.remove)
         state.remember(reduction)
@@ -169,7 +178,6 @@ class EncoderRunner:
             return hidden
         assert reduction.slot is not None
         assert reduction.anchor is not None
-        strategy = site.stage.strategy
         if reduction.reconstruction is not None:
             state.revival = Revival(
                 reduction.reconstruction,
@@ -184,9 +192,7 @@ class EncoderRunner:
             )
         hidden = state.apply(hidden, reduction)
         state.proportional = state.proportional or strategy.proportional()
-        call.trace.record(
-            site.site, strategy.name, state.images, reduction.slot, state.index, reduction.score
-        )
+        state.record(call.trace, site.site, strategy.name, reduction.slot, reduction.score)
         return hidden
 
     def _wants_previous(self, state: EncoderState, number: int) -> bool:
@@ -203,7 +209,7 @@ class EncoderRunner:
                 hidden = revival.full(hidden, state.prefix)
             state.size, state.index, state.revival = revival.size, revival.index, None
             state.riders, state.signals = revival.riders, revival.signals
-            call.trace.record(revival.site, revival.strategy, state.images, None, state.index)
+            state.record(call.trace, revival.site, revival.strategy, None)
         call.meter.count("encoder", (hidden.shape[1] - state.prefix) * batch, batch)
         if state.sites:
             ones = state.size.new_ones(batch, state.prefix)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from tokenprune.engine.frames import Videos
 from tokenprune.engine.stages import EncoderSite
 from tokenprune.reduction import Reconstruction, Reduction
 from tokenprune.tokens import Site, Tokens, grid_positions
@@ -52,7 +53,7 @@ class EncoderState:
     Attributes:
         sites: what happens at which block.
         grid: patch grid (t, h, w).
-        images: the images' numbers in the trace.
+        images: the images' numbers in the trace; of frames, those of their videos.
         prefix: class and register tokens in front.
         size: `[B, N]` patches that each token stands for.
         index: `[B, N]` original patch index whose place each token holds.
@@ -62,6 +63,7 @@ class EncoderState:
         revival: dropped tokens that can be reconstructed.
         companions: companion tokens by stage number, `[B, G, D]`.
         signals: what pre-LLM stages asked for, `[B, N]` or `[B, N, d]`.
+        videos: which images are frames of one video, if any are.
     """
 
     sites: Mapping[int, EncoderSite]
@@ -77,6 +79,7 @@ class EncoderState:
     revival: Revival | None = None
     companions: dict[int, Tensor] = field(default_factory=dict)
     signals: dict[str, Tensor] = field(default_factory=dict)
+    videos: Videos | None = None
 
     @classmethod
     def begin(
@@ -87,13 +90,14 @@ class EncoderState:
         prefix: int,
         trace: Trace,
         seed: int,
+        videos: Videos | None = None,
     ) -> EncoderState:
         """State at the first block, whose input is `hidden` `[B, P + N, D]`."""
         batch, count = hidden.shape[0], hidden.shape[1] - prefix
         index = torch.arange(count, device=hidden.device).expand(batch, count)
         size = torch.ones(batch, count, device=hidden.device)
-        images = trace.begin(batch, grid)
-        return cls(sites, grid, images, prefix, size, index, seed)
+        images = trace.begin(batch, grid) if videos is None else videos.begin(trace, grid)
+        return cls(sites, grid, images, prefix, size, index, seed, videos=videos)
 
     def tokens(self, hidden: Tensor, site: Site, signals: Mapping[str, Tensor]) -> Tokens:
         """The patches of `hidden` `[B, P + N, D]` as a strategy sees them."""
@@ -130,6 +134,20 @@ class EncoderState:
         if not self.prefix:
             return patches
         return torch.cat((hidden[:, : self.prefix], patches), dim=1)
+
+    def record(
+        self,
+        trace: Trace,
+        site: Site,
+        strategy: str,
+        slot: Tensor | None,
+        score: Tensor | None = None,
+    ) -> None:
+        """Note in the trace a reduction that was carried out; frames as one video."""
+        if self.videos is None:
+            trace.record(site, strategy, self.images, slot, self.index, score)
+        else:
+            self.videos.record(self, trace, site, strategy, slot, score)
 
     def key_bias(self, size: Tensor) -> Tensor | None:
         """Log of sizes `[B, N]` to add to key logits, `[B, P + N]` (prefix 0), if it applies."""

@@ -66,7 +66,7 @@ def by_row(counts: Sequence[int], images: Sequence[ImageTokens]) -> list[list[Im
     total, one = sum(counts), sum(image.count for image in images)
     copies = total // one if one and total % one == 0 else 0
     if not copies or len(counts) % copies:
-        raise _mismatch(total, one)
+        raise mismatch(total, one)
     rows: list[list[ImageTokens]] = []
     waiting = list(images)
     for row in range(0, len(counts), copies):
@@ -75,12 +75,13 @@ def by_row(counts: Sequence[int], images: Sequence[ImageTokens]) -> list[list[Im
             mine.append(waiting.pop(0))
             missing -= mine[-1].count
         if missing or any(count != counts[row] for count in counts[row : row + copies]):
-            raise _mismatch(total, one)
+            raise mismatch(total, one)
         rows += [mine] * copies
     return rows
 
 
-def _mismatch(total: int, one: int) -> UnsupportedCallError:
+def mismatch(total: int, one: int) -> UnsupportedCallError:
+    """The error for prompts with `total` placeholders whose images have `one` token in all."""
     return UnsupportedCallError(
         f"the prompts have {total} image placeholders and the images {one} tokens, which can't be "
         "matched row by row.",

@@ -10,7 +10,7 @@ from tokenprune.engine.decoder import DecoderStage
 from tokenprune.engine.encoder import EncoderRunner
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
-from tokenprune.plan import Average
+from tokenprune.plan import Average, Plan
 from tokenprune.strategy import Budget
 from tokenprune.tokens import Site
 
@@ -46,6 +46,45 @@ def feature_prefix(spec: MllmSpec, encoder: EncoderSpec) -> int:
             remedy="Set config.vision_feature_select_strategy to 'full' for this tower.",
         )
     return left
+
+
+def refuse_frames(
+    plan: Plan, stages: Sequence[ResolvedStage], encoder: EncoderSpec, prefix: int
+) -> None:
+    """Refuse `images: frames` where frames can't be put together to one video.
+
+    Args:
+        plan: the plan.
+        stages: its stages.
+        encoder: the tower.
+        prefix: tokens that stand in front of the patches at the projector.
+
+    Raises:
+        UnsupportedModelError: the model has more than the patches of single images.
+        PlanError: a strategy that reads frame by frame stands behind one that reads videos.
+    """
+    if plan.images != "frames":
+        return
+    if prefix or encoder.grid[0] != 1:
+        extra = f"{prefix} class token(s) in front of" if prefix else f"{encoder.grid[0]} frames in"
+        raise UnsupportedModelError(
+            f"the projector gets {extra} the patches of every image, so images can't be joined "
+            "to one video.",
+            where="images: frames",
+            remedy="Use images: separate with this model.",
+        )
+    early = [stage for stage in stages if stage.plan.at == "pre_llm"]
+    for place, stage in enumerate(early):
+        strategy = stage.strategy
+        if strategy.companions() is None:
+            continue
+        if not strategy.static or any(s.strategy.companions() is None for s in early[:place]):
+            raise PlanError(
+                f"'{strategy.name}' reads every frame by itself, so all frames have to come to it, "
+                "and leave it, with equally many tokens.",
+                where=stage.where,
+                remedy="Put it first at pre_llm, or use images: separate.",
+            )
 
 
 def decoder_stages(

@@ -19,10 +19,10 @@ from tokenprune.tokens import Site
 
 @dataclass
 class Group:
-    """Images with equally many tokens.
+    """Images with equally many tokens, or videos.
 
     Attributes:
-        rows: their numbers in the batch of features.
+        rows: their numbers in the batch of features; of videos, those among its videos.
         state: sizes, places and signals of their tokens.
         hidden: features `[b, P + K, D]`.
         shared: signals of whole images, `[b, ...]`.
@@ -32,6 +32,11 @@ class Group:
     state: EncoderState
     hidden: Tensor
     shared: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        """Images in it, a video being one for each of its frames."""
+        return len(self.rows) * self.state.grid[0]
 
 
 def parts(reduction: Reduction, batch: int) -> Iterator[tuple[list[int], Reduction]]:
@@ -90,11 +95,26 @@ def run_stages(
     """
     site = Site("pre_llm", used, used)
     for stage in stages:
+        if stage.strategy.companions() is None:  # companions have read frame by frame
+            groups = whole_videos(groups)
         with call.meter.stage("select"):
             groups = [done for group in groups for done in _reduce(call, stage, group, site)]
         total = sum(group.state.index.numel() for group in groups)
-        call.meter.count("pre_llm", total, sum(len(group.rows) for group in groups))
+        call.meter.count("pre_llm", total, sum(group.frames for group in groups))
     return groups
+
+
+def whole_videos(groups: Sequence[Group]) -> list[Group]:
+    """Groups of frames as groups of videos of equally many frames; others as they are."""
+    found = []
+    for group in groups:
+        videos = group.state.videos
+        for bucket in videos.buckets() if videos is not None else ():
+            shared = {name: bucket.first(value) for name, value in group.shared.items()}
+            joined = bucket.join(group.hidden)
+            found.append(Group(list(bucket.videos), bucket.state(group.state), joined, shared))
+        found += [group] if videos is None else []
+    return found
 
 
 def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> Iterator[Group]:
@@ -109,7 +129,7 @@ def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> 
     if stage.number in state.companions:
         signals["companions"] = state.companions[stage.number]
     tokens = state.tokens(group.hidden, site, signals)
-    reduction = ask(stage, tokens, stage.keep(tokens.count))
+    reduction = ask(stage, tokens, stage.keep(tokens.count, frames=state.grid[0]))
     if not reduction.changes:
         state.remember(reduction)
         yield group
@@ -125,9 +145,7 @@ def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> 
         part.state.remember(dense)
         hidden = part.state.apply(part.hidden, dense)
         assert dense.slot is not None
-        call.trace.record(
-            site, strategy.name, part.state.images, dense.slot, part.state.index, dense.score
-        )
+        part.state.record(call.trace, site, strategy.name, dense.slot, dense.score)
         yield replace(part, hidden=hidden)
 
 

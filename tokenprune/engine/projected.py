@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -40,6 +41,10 @@ def project(groups: Sequence[Group], projector: Callable[[Tensor], Tensor]) -> l
     Raises:
         UnsupportedModelError: the projector doesn't give one token for each that it gets.
     """
+    if len(groups) > 1 and all(image.complete for group in groups for image in images_of(group)):
+        # one call, as in the plain model: another shape of the batch can round differently
+        made = projector(_stacked(groups, [group.hidden for group in groups]))
+        return list(_unstacked(groups, made))
     found = []
     for group in groups:
         made = projector(group.hidden)
@@ -57,21 +62,48 @@ def place(groups: Sequence[Group]) -> tuple[Tensor, list[ImageTokens]]:
     """Projected features at the places of all placeholders, and what is left of every image.
 
     Places of removed tokens hold zeros, which never reach the LLM. The output has the shape of
-    the plain model's, `[n, P + N, d_llm]`.
+    the plain model's, `[n, P + N, d_llm]`; a video has a row for each frame.
     """
-    images = [image for group in groups for image in images_of(group)]
-    if len(groups) == 1 and all(image.complete for image in images):
-        return groups[0].hidden, images
+    found = [image for group in groups for image in images_of(group)]
+    order = [row for group in groups for row in group.rows]
+    images = [found[order.index(row)] for row in sorted(order)]
+    if all(image.complete for image in images):
+        return _stacked(groups, [group.hidden for group in groups]), images
     placed = []
     for group in groups:
         index, prefix = group.state.index, group.state.prefix
         ahead = torch.arange(prefix, device=index.device).expand(len(group.rows), -1)
         column = torch.cat((ahead, prefix + index), dim=1)[..., None].expand_as(group.hidden)
-        room = group.hidden.new_zeros(len(group.rows), images[0].count, group.hidden.shape[2])
+        count = prefix + math.prod(group.state.grid)
+        room = group.hidden.new_zeros(len(group.rows), count, group.hidden.shape[2])
         placed.append(room.scatter(1, column, group.hidden))
-    order = [row for group in groups for row in group.rows]
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return torch.cat(placed)[back], [images[number] for number in back]
+    return _stacked(groups, placed), images
+
+
+def _stacked(groups: Sequence[Group], parts: Sequence[Tensor]) -> Tensor:
+    """Complete features of every group, `[b, T * N, D]`, as a batch of frames `[n, N, D]`."""
+    split = [
+        torch.unflatten(p, 1, (g.state.grid[0], -1)) for g, p in zip(groups, parts, strict=True)
+    ]
+    if len(groups) == 1:
+        return split[0].flatten(0, 1)
+    rows = {
+        row: frames
+        for group, part in zip(groups, split, strict=True)
+        for row, frames in zip(group.rows, part, strict=True)
+    }
+    return torch.cat([rows[row] for row in sorted(rows)])
+
+
+def _unstacked(groups: Sequence[Group], features: Tensor) -> Iterator[Group]:
+    """The groups with their part of a batch of frames `[n, N, D]`."""
+    frames = {row: group.state.grid[0] for group in groups for row in group.rows}
+    order = sorted(frames)
+    split = torch.split(features, [frames[row] for row in order])
+    parts = dict(zip(order, split, strict=True))
+    for group in groups:
+        hidden = torch.stack([parts[row].flatten(0, 1) for row in group.rows])
+        yield replace(group, hidden=hidden)
 
 
 def images_of(group: Group) -> Iterator[ImageTokens]:

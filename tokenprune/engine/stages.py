@@ -32,8 +32,12 @@ class ResolvedStage:
         """How errors name this stage."""
         return f"stages.{self.number} ({self.plan.strategy} at {self.plan.at})"
 
-    def keep(self, count: int) -> int:
+    def keep(self, count: int, frames: int = 1) -> int:
         """Tokens that must leave this stage when `count` arrive; at most, if it is adaptive.
+
+        Args:
+            count: tokens that arrive.
+            frames: of how many frames they are; budgets in tokens count per frame.
 
         Raises:
             BudgetError: more than arrive, or less than one.
@@ -46,7 +50,8 @@ class ResolvedStage:
                 where=f"{self.where}.keep",
                 remedy="Give tokens per image or a ratio.",
             )
-        return kept(self.plan.keep, count, f"{self.where}.keep")
+        keep = self.plan.keep * frames if isinstance(self.plan.keep, int) else self.plan.keep
+        return kept(keep, count, f"{self.where}.keep")
 
 
 @dataclass(frozen=True, eq=False)
