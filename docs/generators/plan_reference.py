@@ -58,7 +58,7 @@ BUDGETS = """\
 | --- | --- |
 | `128` | tokens; more than arrive is an error that names the nearest feasible number |
 | `0.25` | ratio r in (0, 1] of the N tokens that arrive *at this stage*: floor(r N), at least 1 |
-| `{average: 192}` | `decoder` only: the mean over all layers of the LLM, see below |
+| `{average: 192}` | `pre_llm` and `decoder`: the mean over all layers of the LLM, see below |
 
 Note that `1` is one token and `1.0` is all of them.
 
@@ -68,6 +68,13 @@ k: the solver takes the largest k with (K N + (L - K) k) / L not above the avera
 Several stages with an average share one budget, and each keeps the same ratio of what arrives (our
 choice); stages with a fixed budget come before them. An average that no k reaches is refused with
 the nearest one.
+
+The last `pre_llm` stage may keep an average too. Then the decoder stages say tokens or ratios, and
+the solver takes the most tokens that may enter the LLM: with a third kept from layer 16 of 32 on,
+an average of 64 is 96 tokens, then 32 (VScan's table). Decoder stages that set their own budget are
+left out of the sum, as they only lower the mean. It is solved for one image; where a prompt has
+several, a ratio in the decoder is rounded down once for all of them, so the mean may come out up to
+one token an image higher.
 """
 TEXT = """\
 ## Text tokens

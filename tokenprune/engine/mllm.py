@@ -23,16 +23,12 @@ from tokenprune.engine.call_guards import (
     check_training,
 )
 from tokenprune.engine.choosing import choose_encoder
+from tokenprune.engine.coupling import couple
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.language import LanguageRunner
-from tokenprune.engine.mllm_checks import (
-    decoder_stages,
-    feature_prefix,
-    refuse_depths,
-    refuse_frames,
-)
+from tokenprune.engine.mllm_checks import decoder_stages, feature_prefix, refuse_depths
 from tokenprune.engine.mllm_state import MllmState
-from tokenprune.engine.pre_llm import enter, run_stages, whole_videos
+from tokenprune.engine.pre_llm import enter, run_stages
 from tokenprune.engine.projected import images_of, place, project, split_at_projector
 from tokenprune.engine.question import Questions
 from tokenprune.errors import UnsupportedCallError
@@ -64,13 +60,12 @@ class MllmRunner:
 
         self.owner, self.spec = owner, adapter.spec()
         refuse_depths(owner.stages, self.spec)
+        owner.stages = couple(owner.stages, len(self.spec.layers))
         claim(owner, owner.model, self.spec.core)
         tower = choose_encoder(self.spec.tower)
         given = self.spec.signals & {Signal.QUESTION_STATE}
         self.encoder = encoder_runner(owner, tower, tower.spec(), self.spec.used, given)
-        self.encoder.placeholder = self.spec.placeholder_id
         self.prefix = feature_prefix(self.spec, self.encoder.spec)
-        refuse_frames(owner.plan, owner.stages, self.encoder.spec, self.prefix)
         self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
         site = Site("pre_llm", self.encoder.spec.used, self.encoder.spec.used)
         later = (*self.features, *self.projected)
@@ -149,7 +144,7 @@ class MllmRunner:
         groups = run_stages(call, self.features, [entered], used)
         with call.meter.stage("project"):
             groups = project(groups, original)
-        groups = whole_videos(run_stages(call, self.projected, groups, used))
+        groups = run_stages(call, self.projected, groups, used)
         with call.meter.stage("project"):
             projected, state.images = place(groups)
         _count_llm(call, state.images)
@@ -177,5 +172,4 @@ def _count_dense(call: CallState, images: int, patches: int) -> None:
 
 
 def _count_llm(call: CallState, images: list[ImageTokens]) -> None:
-    frames = sum(image.grid[0] for image in images)
-    call.meter.count("llm", sum(image.index.shape[0] for image in images), frames)
+    call.meter.count("llm", sum(image.index.shape[0] for image in images), len(images))

@@ -9,6 +9,7 @@ from typing import Any
 from tokenprune.errors import BudgetError, PlanError
 from tokenprune.plan import Average, StagePlan
 from tokenprune.plan.budget import front_loaded, kept, removals
+from tokenprune.plan.coupling import Coupling
 from tokenprune.strategy import Budget, PruningStrategy
 from tokenprune.tokens import Site
 
@@ -21,11 +22,13 @@ class ResolvedStage:
         number: its position in the plan, from 0.
         plan: what the plan says.
         strategy: the strategy, built with validated parameters.
+        coupling: the decoder stages behind a pre-LLM stage that keeps an average over the layers.
     """
 
     number: int
     plan: StagePlan
     strategy: PruningStrategy[Any]
+    coupling: Coupling | None = None
 
     @property
     def where(self) -> str:
@@ -44,13 +47,17 @@ class ResolvedStage:
         """
         if self.plan.keep is None:
             return count
+        if self.coupling is not None:
+            return self.coupling.arrivals(count, frames, f"{self.where}.keep")
         if isinstance(self.plan.keep, Average):
             raise BudgetError(
-                "an average over the LLM's layers makes sense for decoder stages only.",
+                "an average over an LLM's layers needs an LLM.",
                 where=f"{self.where}.keep",
                 remedy="Give tokens per image or a ratio.",
             )
         keep = self.plan.keep * frames if isinstance(self.plan.keep, int) else self.plan.keep
+        if self.strategy.adaptive and isinstance(keep, int):
+            keep = min(keep, count)
         return kept(keep, count, f"{self.where}.keep")
 
 

@@ -201,4 +201,20 @@ class Plan(_Frozen):
         if len({stage.keep.average for stage in decoder if isinstance(stage.keep, Average)}) > 1:
             raise ValueError("the decoder stages of a plan share one average budget")
         return self
+
+    @model_validator(mode="after")
+    def _one_average(self) -> Plan:
+        early = [stage.keep for stage in self.stages if stage.at == "pre_llm"]
+        late = [stage.keep for stage in self.stages if stage.at == "decoder"]
+        if any(isinstance(keep, Average) for keep in early[:-1]):
+            raise ValueError(
+                "of several 'pre_llm' stages only the last one can keep an average: what leaves "
+                "the others doesn't reach the LLM"
+            )
+        solved = bool(early) and isinstance(early[-1], Average)
+        if solved and any(isinstance(keep, Average) for keep in late):
+            raise ValueError(
+                "an average at 'pre_llm' is solved with the budgets of the decoder stages, so "
+                "those are written as tokens or ratios"
+            )
         return self
