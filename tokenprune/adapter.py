@@ -178,7 +178,30 @@ class MllmAdapter(Adapter):
         Args:
             layer: the decoder layer.
             projections: what the submodules named by `projections` put out.
-            rotary: the `position_embeddings` that the layer was called with.
+            rotary: the `position_embeddings` that the layer was called with; None for query and
+                key without rotation.
+        """
+
+    @abstractmethod
+    def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
+        """What the submodules named by `projections` would put out for a layer's input.
+
+        Args:
+            layer: the decoder layer.
+            hidden: `[B, T, D]` its input, in front of its first norm.
+        """
+
+    @abstractmethod
+    def trim_cache(self, cache: Any, layer: int, columns: Tensor) -> None:
+        """Keep only some columns of one layer's keys and values, in place.
+
+        Args:
+            cache: the KV cache that the LLM was called with, or made.
+            layer: number of the layer.
+            columns: `[B, K]` columns to keep, in order.
+
+        Raises:
+            UnsupportedCallError: a cache of a kind that can't be cut.
         """
 
     @abstractmethod

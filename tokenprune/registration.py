@@ -108,6 +108,8 @@ def _wrong_strategy(given: type[PruningStrategy[Any]]) -> str:
     stages = getattr(given, "stages", ())
     if not stages or not set(stages) <= set(STAGES):
         return f"its stages are {stages!r}, known are {', '.join(STAGES)}"
+    if given.adaptive and given.static:
+        return "it sets its own budget (adaptive), so its length isn't static"
     params = given.Params
     if not (isinstance(params, type) and issubclass(params, StrategyParams)):
         return "its Params is no subclass of StrategyParams"

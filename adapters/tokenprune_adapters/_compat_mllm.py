@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenprune.errors import UnsupportedCallError
+
 _MODELS = "transformers.models"
 DECODER_LAYERS = (
     f"{_MODELS}.llama.modeling_llama.LlamaDecoderLayer",
@@ -20,6 +22,8 @@ DECODER_LAYERS = (
 )
 """Layers called with hidden states and, by name, mask, positions, rotary rows and cache, whose
 attention has `q_proj` and `k_proj` and rotates by halves."""
+DYNAMIC_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
+"""Cache layers that hold `keys` and `values` `[B, H, T, d]` and grow by concatenation."""
 
 
 def core(model: Any) -> nn.Module:
@@ -119,16 +123,51 @@ def projections(layer: Any) -> Mapping[str, nn.Module]:
     return {"query": layer.self_attn.q_proj, "key": layer.self_attn.k_proj}
 
 
+def project(layer: Any, hidden: Tensor) -> Mapping[str, Tensor]:
+    """What the query and key projections put out for a layer's input `[B, T, D]`."""
+    normed = layer.input_layernorm(hidden)
+    return {name: module(normed) for name, module in projections(layer).items()}
+
+
+def trim_cache(cache: Any, layer: int, columns: Tensor) -> None:
+    """Gather `columns` `[B, K]` of the keys and values of one layer of a `DynamicCache`.
+
+    Raises:
+        UnsupportedCallError: the layer's cache is of another kind, or a part of it slid away.
+    """
+    part = cache.layers[layer]
+    kind = type(part).__name__
+    if kind not in DYNAMIC_CACHES or part.keys.shape[-2] != part.get_seq_length():
+        raise UnsupportedCallError(
+            f"a cache layer of class {kind} with {int(part.get_seq_length())} tokens can't be "
+            "cut to the tokens that a stage left.",
+            where="past_key_values",
+            remedy="Use a DynamicCache, the default, or let the strategy leave caches as they are.",
+        )
+    for name in ("keys", "values"):
+        states = getattr(part, name)
+        index = columns.to(states.device)[:, None, :, None]
+        shape = (-1, states.shape[1], -1, states.shape[3])
+        setattr(part, name, states.gather(2, index.expand(*shape)))
+    if hasattr(part, "cumulative_length"):
+        part.cumulative_length = columns.shape[1]
+
+
 def query_key(
-    layer: Any, projected: Mapping[str, Tensor], embeddings: tuple[Tensor, Tensor]
+    layer: Any, projected: Mapping[str, Tensor], embeddings: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """Rotated heads from the projections' outputs, scaled so that 1/sqrt(d) is implied."""
+    """Heads from the projections' outputs, scaled so that 1/sqrt(d) is implied.
+
+    They are rotated, unless `embeddings` is None.
+    """
     attention = layer.self_attn
-    cos, sin = (part.unsqueeze(1) for part in embeddings)
 
     def heads(name: str) -> Tensor:
         states = projected[name]
         split = states.view(*states.shape[:-1], -1, attention.head_dim).transpose(1, 2)
+        if embeddings is None:
+            return split
+        cos, sin = (part.unsqueeze(1) for part in embeddings)
         return split * cos + _half_turned(split) * sin
 
     factor = attention.scaling * attention.head_dim**0.5

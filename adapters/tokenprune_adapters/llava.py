@@ -23,7 +23,16 @@ class LlavaAdapter(MllmAdapter):
     claims: ClassVar[tuple[str, ...]] = (
         "transformers.models.llava.modeling_llava.LlavaForConditionalGeneration",
     )
-    offers: ClassVar[tuple[Signal, ...]] = (Signal.LAST_QUERY_ATTENTION, Signal.QUESTION_STATE)
+    offers: ClassVar[tuple[Signal, ...]] = (
+        Signal.LAST_QUERY_ATTENTION,
+        Signal.QUESTION_STATE,
+        Signal.QUESTION_ATTENTION_MAX,
+        Signal.QUESTION_ATTENTION_MEAN,
+        Signal.AHEAD_ATTENTION,
+        Signal.AHEAD_ATTENTION_UNROTATED,
+        Signal.TEXT_STATES,
+        Signal.TEXT_PLACE,
+    )
     towers: ClassVar[tuple[str, ...]] = ("clip", "siglip")
 
     def __init__(self, model: nn.Module) -> None:
@@ -49,8 +58,16 @@ class LlavaAdapter(MllmAdapter):
     def query_key(
         self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Any
     ) -> tuple[Tensor, Tensor]:
-        """Rotated query `[B, H, T, d]` and key `[B, H_kv, T, d]`."""
+        """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated unless `rotary` is None."""
         return compat.query_key(layer, projections, rotary)
+
+    def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
+        """Queries and keys of a layer's input, through its input norm."""
+        return compat.project(layer, hidden)
+
+    def trim_cache(self, cache: Any, layer: int, columns: Tensor) -> None:
+        """Keep `columns` `[B, K]` of a dynamic cache's layer."""
+        compat.trim_cache(cache, layer, columns)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings of token ids `[B, T]`."""

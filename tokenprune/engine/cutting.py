@@ -14,9 +14,10 @@ from tokenprune.engine.compaction import Level, shorten, take
 from tokenprune.engine.decoder import DecoderStage
 from tokenprune.engine.pre_llm import parts
 from tokenprune.engine.reducing import ask
+from tokenprune.engine.site_signals import SiteSignals
 from tokenprune.engine.token_rows import TokenRow, dense, trace_row
 from tokenprune.reduction import Reduction
-from tokenprune.tokens import Signal, Tokens
+from tokenprune.tokens import Tokens
 
 Rows = list[TokenRow | None]
 
@@ -67,7 +68,7 @@ def cut(
     rows: Rows,
     texts: Rows,
     arrived: Sequence[int],
-    attention: Tensor | None,
+    signals: SiteSignals,
 ) -> tuple[Cut | None, Rows, Rows]:
     """Ask the strategy about every sample and plan the shortened sequence.
 
@@ -81,18 +82,23 @@ def cut(
         rows: visual tokens of every row.
         texts: prunable text tokens of every row; the stage may leave them alone.
         arrived: visual tokens of every row at the LLM's input.
-        attention: `[B, T]` last-query attention of the layer before, if asked for.
+        signals: what the strategy asked for.
 
     Returns:
         The decision, None if nothing is removed, and the tokens of every row after it.
     """
-    draft = Draft(call, stage, hidden, attention, before.valid.clone())
+    draft = Draft(call, stage, hidden, signals, before.valid.clone())
     seen = draft.decide(rows, arrived)
     read = draft.decide(texts, [0] * len(texts)) if stage.prunes_text else texts
     if not draft.writes and bool((draft.survive == before.valid).all()):
         return None, seen, read
     level = shorten(before, draft.survive)
     return Cut(level, tuple(draft.writes)), _moved(seen, level), _moved(read, level)
+
+
+def waiting(rows: Rows) -> bool:
+    """Whether any row has tokens that could be cut."""
+    return any(row is not None and row.column.shape[0] for row in rows)
 
 
 @dataclass
@@ -103,7 +109,7 @@ class Draft:
         call: the running call.
         stage: the stage.
         hidden: input of the layer, `[B, T, D]`.
-        attention: `[B, T]` last-query attention of the layer before, if asked for.
+        signals: what the strategy asked for.
         survive: `[B, T]` columns that go on.
         writes: new states of survivors.
     """
@@ -111,7 +117,7 @@ class Draft:
     call: CallState
     stage: DecoderStage
     hidden: Tensor
-    attention: Tensor | None
+    signals: SiteSignals
     survive: Tensor
     writes: list[Write] = field(default_factory=list)
 
@@ -124,8 +130,8 @@ class Draft:
             if tokens.kind == "text":
                 keep = self.stage.text_budget(tokens.count)
             else:
-                images = len(picked[0].numbers)
-                keep = self.stage.budget(tokens.count, arrived[bucket[0]], images)
+                frames = picked[0].frames
+                keep = self.stage.budget(tokens.count, arrived[bucket[0]], frames)
             answer = ask(self.stage.stage, tokens, keep)
             places = torch.tensor(bucket, device=column.device)
             self.survive[places[:, None], column] = not answer.changes
@@ -138,14 +144,12 @@ class Draft:
 
     def _tokens(self, bucket: Sequence[int], picked: Sequence[TokenRow]) -> tuple[Tokens, Tensor]:
         column = torch.stack([row.column for row in picked])
-        places = torch.tensor(bucket, device=column.device)[:, None]
-        states = self.hidden[places.to(self.hidden.device), column.to(self.hidden.device)]
+        places = torch.tensor(bucket, device=column.device)
+        device = self.hidden.device
+        states = self.hidden[places.to(device)[:, None], column.to(device)]
         site = self.stage.site
         self.call.watch(site, states)
-        signals = {}
-        if self.attention is not None:
-            seen = self.attention.to(column.device)[places, column]
-            signals[Signal.LAST_QUERY_ATTENTION.name] = seen
+        signals = self.signals.of(places, column, self.hidden)
         return dense(picked, states, signals, site, self.call.owner.plan.seed), column
 
     def _reduced(self, row: TokenRow, reduction: Reduction, offset: int) -> TokenRow:

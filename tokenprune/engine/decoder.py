@@ -9,18 +9,28 @@ from tokenprune.plan import Average
 from tokenprune.plan.budget import decoder_keeps, kept
 from tokenprune.tokens import Signal, Site
 
+QUESTION = frozenset({Signal.QUESTION_ATTENTION_MAX, Signal.QUESTION_ATTENTION_MEAN})
+LAYER_BEFORE = QUESTION | {Signal.LAST_QUERY_ATTENTION}
+"""Signals of the layer before the site."""
+AHEAD = frozenset({Signal.AHEAD_ATTENTION, Signal.AHEAD_ATTENTION_UNROTATED})
+"""Signals of the layer at the site."""
+TEXT = frozenset({Signal.TEXT_STATES, Signal.TEXT_PLACE})
+"""Signals of the prompt's text at the site."""
+SUPPLIED = LAYER_BEFORE | AHEAD | TEXT
+"""What can be had at decoder sites; a model's LLM may have other signals for other stages."""
+
 
 @dataclass(frozen=True)
 class DecoderStage:
-    """A decoder stage at its layer.
+    """A decoder stage at one of its layers.
 
     Attributes:
         stage: the plan's stage.
         site: layer K and the number of layers.
-        place: its position among the decoder stages.
-        keeps: budgets of all decoder stages.
-        layers: layers of all decoder stages.
-        fixed: whether all stages before it keep a number known in advance.
+        place: its position among the sites of all decoder stages.
+        keeps: budgets at all these sites.
+        layers: layers of all these sites.
+        fixed: whether all sites before it keep a number known in advance.
     """
 
     stage: ResolvedStage
@@ -31,9 +41,9 @@ class DecoderStage:
     fixed: bool
 
     @property
-    def reads_attention(self) -> bool:
-        """Whether the layer before has to put aside its queries and keys."""
-        return Signal.LAST_QUERY_ATTENTION in self.stage.strategy.signals(self.site)
+    def signals(self) -> frozenset[Signal]:
+        """What the strategy asks for here."""
+        return frozenset(self.stage.strategy.signals(self.site))
 
     @property
     def prunes_text(self) -> bool:
@@ -41,9 +51,10 @@ class DecoderStage:
         return self.stage.plan.keep_text is not None
 
     def budget(self, count: int, arrived: int, images: int) -> int:
-        """Tokens to keep of `count` in a sample of several images.
+        """Tokens to keep of `count` in a sample of several images or frames.
 
-        Budgets in tokens are per image; after a data-dependent stage they are a ceiling.
+        Budgets in tokens are per image or frame; for strategies that set their own budget, and
+        after a data-dependent stage, they are a ceiling.
 
         Raises:
             BudgetError: it can't be reached.
@@ -52,9 +63,8 @@ class DecoderStage:
         keep = _scaled(self.keeps[self.place], images)
         if keep is None:
             return count
-        if not self.fixed:
-            assert not isinstance(keep, Average)
-            return kept(min(keep, count) if isinstance(keep, int) else keep, count, where)
+        if isinstance(keep, int) and (self.stage.strategy.adaptive or not self.fixed):
+            keep = min(keep, count)
         if not isinstance(keep, Average):
             return kept(keep, count, where)
         # stages that set their own budget can only come later

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenprune.adapter import MllmAdapter, MllmSpec
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.call_guards import LAYOUT, cached_length, check_language
-from tokenprune.engine.compaction import Level, spread, take
-from tokenprune.engine.cutting import cut
+from tokenprune.engine.compaction import spread, take
+from tokenprune.engine.continuing import continuation
+from tokenprune.engine.cutting import cut, waiting
 from tokenprune.engine.decoder import DecoderStage
-from tokenprune.engine.last_query import last_query_attention
 from tokenprune.engine.layout import Flow, Layout, Mode
 from tokenprune.engine.mllm_state import MllmState
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.placing import lay_out
+from tokenprune.engine.signal_reader import SignalReader
+from tokenprune.engine.trimming import continued, trim_caches
 from tokenprune.errors import UnsupportedCallError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class LanguageRunner:
         owner: the attachment it belongs to.
         adapter: the model's family.
         spec: the model as data.
-        stages: decoder stages, by ascending layer.
+        stages: decoder stages, one for every layer at which they act, ascending.
     """
 
     def __init__(
@@ -49,6 +51,9 @@ class LanguageRunner:
         self.token = uuid4().hex
         self.compact = owner.plan.positions == "compact"
         self.text = any(stage.prunes_text for stage in stages)
+        trimming = [stage for stage in stages if stage.stage.strategy.trims_cache()]
+        self.trim = max((stage.site.layer for stage in trimming), default=0)
+        self.reader = SignalReader(owner, adapter, spec)
 
     def install(self, patches: Patches) -> None:
         """Override the LLM's forward and, if the plan prunes, its layers'."""
@@ -57,11 +62,7 @@ class LanguageRunner:
             return
         for number, layer in enumerate(self.spec.layers):
             patches.override(layer, "forward", self._layer(number))
-        for number, stage in self.stages.items():
-            if stage.reads_attention:
-                named = self.adapter.projections(self.spec.layers[number - 1])
-                for name, module in named.items():
-                    patches.hook(module, self._put_aside(number, name))
+        self.reader.install(patches, self.stages.values())
 
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         call = current(self.owner)
@@ -91,20 +92,9 @@ class LanguageRunner:
                 where="past_key_values",
                 remedy="Start again without it.",
             )
-        embeds, base = kwargs["inputs_embeds"], layout.base
-        new = embeds.shape[1]
-        seen = layout.length + past - base.length
-        check_language(self.spec, seen + new, kwargs.get("attention_mask"))
-        if layout.shortened or self.compact:
-            position = kwargs.get("position_ids")
-            if position is None:
-                position = torch.arange(seen, seen + new, device=embeds.device)[None]
-            if self.compact:
-                position = (position - base.removed[:, None]).clamp(min=0)
-            kwargs["position_ids"] = position
-        if layout.shortened:
-            mask = kwargs.get("attention_mask")
-            kwargs["attention_mask"] = _with_tail(base, mask, layout.length, past + new)
+        whole = layout.length + past - layout.base.length + kwargs["inputs_embeds"].shape[1]
+        check_language(self.spec, whole, kwargs.get("attention_mask"))
+        kwargs = continuation(layout, past, kwargs, compact=self.compact)
         state.flow = self._flow(layout, "continue", past)
         try:
             return original(**kwargs)
@@ -128,6 +118,7 @@ class LanguageRunner:
         else:
             check_language(self.spec, embeds.shape[1], mask)
             layout = state.layout = lay_out(state, self.spec, self.token, embeds, mask, self.text)
+            layout.trim = self.trim
         state.flow = self._flow(layout, mode, 0)
         try:
             outputs = original(**self._shortened(layout, kwargs))
@@ -140,7 +131,8 @@ class LanguageRunner:
             self._spread(layout, outputs)
             cache = getattr(outputs, "past_key_values", None)
             if cache is not None:
-                setattr(cache, LAYOUT, layout)
+                trim_caches(layout, self.adapter, cache)
+                setattr(cache, LAYOUT, continued(layout))
         return outputs
 
     def _flow(self, layout: Layout, mode: Mode, past: int) -> Flow:
@@ -187,6 +179,8 @@ class LanguageRunner:
             if call is None or not isinstance(state, MllmState) or state.flow is None:
                 return original(hidden, *args, **kwargs)
             flow = state.flow
+            if number == 0:  # no cut yet: those of the LLM's input are its own
+                state.rotary = kwargs["position_embeddings"]
             if flow.mode == "first" and number in self.stages:
                 with call.meter.stage("select"):
                     self._decide(call, state, flow.layout, self.stages[number], hidden)
@@ -207,39 +201,19 @@ class LanguageRunner:
         hidden: Tensor,
     ) -> None:
         number = stage.site.layer
-        before = layout.level(number)
-        if layout.cut_before(number) is None:
-            before = before.restarted()
-        attention = self._attention(state, stage, before) if stage.reads_attention else None
-        decision, state.rows, state.texts = cut(
-            call, stage, hidden, before, state.rows, state.texts, state.arrived, attention
-        )
-        if decision is not None:
-            layout.cuts[number] = decision
+        if waiting(state.rows) or (stage.prunes_text and waiting(state.texts)):
+            before = layout.standing(number)
+            signals = self.reader.read(state, stage, hidden, before)
+            decision, state.rows, state.texts = cut(
+                call, stage, hidden, before, state.rows, state.texts, state.arrived, signals
+            )
+            if decision is not None:
+                layout.cuts[number] = decision
+        state.projected.pop(number, None)
         state.counts[number] = state.visual
         call.meter.count(str(stage.site), state.counts[number], state.pictures)
         if stage.prunes_text:
             call.meter.count(f"text[{number}]", *state.text)
-
-    def _attention(self, state: MllmState, stage: DecoderStage, level: Level) -> Tensor:
-        layer = self.spec.layers[stage.site.layer - 1]
-        projected = state.projected.pop(stage.site.layer)
-        assert state.query is not None
-        query, key = self.adapter.query_key(layer, projected, state.rotary)
-        at_query = (level.full == state.query[:, None]) & level.valid
-        column = at_query.to(torch.int8).argmax(dim=1)
-        return last_query_attention(query, key, column, level.valid)
-
-    def _put_aside(self, number: int, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            call = current(self.owner)
-            state = None if call is None else call.mllm
-            if not isinstance(state, MllmState) or state.flow is None:
-                return
-            if state.flow.mode == "first":
-                state.projected.setdefault(number, {})[name] = output
-
-        return hook
 
     def _count(self, call: CallState, state: MllmState) -> None:
         """Measured visual tokens per image, averaged over the LLM's layers."""
@@ -248,24 +222,3 @@ class LanguageRunner:
         for start, end in pairwise(edges):
             total += state.counts[start] * (end - start)
         call.meter.count("llm_average", total / len(self.spec.layers), state.pictures)
-
-
-def _with_tail(base: Level, mask: Tensor | None, length: int, total: int) -> Tensor | None:
-    """The padding mask of a shortened prompt and the tokens behind it, `[B, total]`.
-
-    Raises:
-        UnsupportedCallError: the mask given isn't that of the whole sequence.
-    """
-    tail = total - base.length
-    if mask is None:
-        if not base.padded:
-            return None
-        return torch.cat((base.valid, base.valid.new_ones(base.valid.shape[0], tail)), 1).long()
-    if mask.shape != (base.valid.shape[0], length + tail):
-        raise UnsupportedCallError(
-            f"a mask of shape {tuple(mask.shape)} behind a cache of {length} tokens in "
-            f"{base.valid.shape[0]} rows.",
-            where="attention_mask",
-            remedy=f"Give the mask of all {length + tail} tokens.",
-        )
-    return torch.cat((base.valid.to(mask), mask[:, length:]), dim=1)

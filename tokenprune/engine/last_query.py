@@ -38,10 +38,16 @@ def query_places(valid: Tensor, visual: Tensor, labels: Tensor | None) -> Tensor
         labels: `[B, T]` with -100 for tokens without label, or None.
     """
     places = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
-    last = places.masked_fill(~valid, -1).amax(dim=1)
+    last = last_place(valid)
     if labels is None:
         return last
-    behind = places > places.masked_fill(~visual, -1).amax(dim=1, keepdim=True)
+    behind = places > last_place(visual)[:, None]
     answer = valid & behind & (labels.to(valid.device) != -100)
     first = places.masked_fill(~answer, valid.shape[1]).amin(dim=1)
     return torch.where(answer.any(dim=1), (first - 1).clamp(min=0), last)
+
+
+def last_place(marked: Tensor) -> Tensor:
+    """Last True of every row of `[B, T]`, `[B]`; -1 for none."""
+    places = torch.arange(marked.shape[1], device=marked.device).expand(marked.shape)
+    return places.masked_fill(~marked, -1).amax(dim=1)

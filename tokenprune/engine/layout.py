@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenprune.engine.compaction import Level, take
 from tokenprune.engine.cutting import Cut
-from tokenprune.engine.masks import narrow
+from tokenprune.engine.masks import hide_behind, narrow
 
 Mode = Literal["first", "again", "continue"]
 
@@ -26,6 +26,8 @@ class Layout:
         base: the LLM's input.
         shortened: whether the LLM's input is shorter than the prompt.
         cuts: decisions in front of layers.
+        trim: after the prompt, the caches of the layers in front of this one hold what it holds.
+        tail: tokens behind the prompt, without a cache.
     """
 
     owner: str
@@ -33,6 +35,8 @@ class Layout:
     base: Level
     shortened: bool
     cuts: dict[int, Cut] = field(default_factory=dict)
+    trim: int = 0
+    tail: int = 0
 
     @property
     def changes(self) -> bool:
@@ -49,6 +53,17 @@ class Layout:
         cut = self.cut_before(layer)
         return self.base if cut is None else cut.level
 
+    def standing(self, layer: int) -> Level:
+        """The sequence in layer `layer`, with columns and removals counted in the LLM's input."""
+        cut = self.cut_before(layer)
+        return self.base.restarted() if cut is None else cut.level
+
+    def trimmed(self, layer: int) -> Tensor:
+        """`[B, T]` True for what leaves the cache of `layer` after the prompt."""
+        deep, level = self.standing(self.trim), self.standing(layer)
+        stays = deep.valid.new_zeros(deep.base.shape[0], self.base.length)
+        return ~stays.scatter(1, deep.base, deep.valid).gather(1, level.base)
+
     def longer(self, tail: int) -> Layout:
         """The same decisions for a prompt with `tail` tokens of text behind it."""
         if not tail:
@@ -58,6 +73,8 @@ class Layout:
             self.length + tail,
             self.base.longer(tail, self.length, self.base.length, self.length),
             self.shortened,
+            trim=self.trim,
+            tail=self.tail + tail,
         )
         before = self.base.length
         for number, cut in sorted(self.cuts.items()):
@@ -94,6 +111,18 @@ class Flow:
         Position ids are withheld: only FlashAttention's detection of packed sequences would read
         them, and mistake the gaps for sequence borders. The rotary rows carry the positions.
         """
+        told = self._told(layer, hidden, kwargs)
+        if self.mode == "again" and layer < self.layout.trim and self.layout.tail:
+            told["attention_mask"] = hide_behind(
+                told.get("attention_mask"),
+                self.layout.trimmed(layer),
+                self.layout.level(layer).valid,
+                tail=self.layout.tail,
+                flat=self.flat,
+            )
+        return told
+
+    def _told(self, layer: int, hidden: Tensor, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         cut = self.layout.cut_before(layer)
         if cut is None:
             return {**kwargs, "position_ids": None} if self.layout.shortened else dict(kwargs)

@@ -48,6 +48,34 @@ def narrow(
     return _hide(mask, valid, square) if padded else mask
 
 
+def hide_behind(mask: Any, gone: Tensor, valid: Tensor, *, tail: int, flat: bool) -> Tensor:
+    """A prefill's mask that hides some keys from its last queries, as a trimmed cache would.
+
+    Args:
+        mask: None, or `[B, 1, T, T]` bool or additive.
+        gone: `[B, T]` keys to hide.
+        valid: `[B, T]` False for padding.
+        tail: how many queries they are hidden from.
+        flat: whether the attention takes `[B, T]` masks only.
+
+    Raises:
+        UnsupportedCallError: the attention can't hide keys from single queries.
+    """
+    if flat or (mask is not None and mask.dim() != 4):
+        raise UnsupportedCallError(
+            "generating without a cache hides trimmed tokens by a mask, which FlashAttention "
+            "doesn't take.",
+            where="use_cache",
+            remedy="Generate with use_cache=True, or let the strategy leave caches as they are.",
+        )
+    mask = _fresh(valid, square=True, flat=False) if mask is None else mask
+    late = torch.arange(valid.shape[1], device=mask.device) >= valid.shape[1] - tail
+    hidden = (late[:, None] & gone.to(mask.device)[:, None, :])[:, None]
+    blocked: bool | float = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+    seen: Tensor = mask.expand(len(gone), -1, -1, -1).masked_fill(hidden, blocked)
+    return seen
+
+
 def _fresh(valid: Tensor, square: bool, flat: bool) -> Tensor:
     if flat:
         return valid.long()

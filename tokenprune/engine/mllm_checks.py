@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from tokenprune.adapter import EncoderSpec, MllmAdapter, MllmSpec
 from tokenprune.engine.checks import refuse_signals
-from tokenprune.engine.decoder import DecoderStage
+from tokenprune.engine.decoder import SUPPLIED, DecoderStage
+from tokenprune.engine.decoder_sites import decoder_layers
 from tokenprune.engine.encoder import EncoderRunner
 from tokenprune.engine.stages import ResolvedStage
-from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
+from tokenprune.errors import PlanError, UnsupportedModelError
 from tokenprune.plan import Average, Plan
 from tokenprune.strategy import Budget
 from tokenprune.tokens import Site
@@ -93,21 +94,23 @@ def decoder_stages(
     """The decoder stages, each at its layer, with budgets checked for one image.
 
     Raises:
-        LayerError: there is no such layer, or the layers don't ascend.
+        LayerError: there is no such layer, the stages overlap, or a strategy reads the layer
+            before layer 0.
         BudgetError: a budget can't be reached.
         SignalError: a strategy needs what the adapter can't supply.
         UnsupportedModelError: text is to be pruned, and the adapter doesn't name special tokens.
     """
     mine = [stage for stage in stages if stage.plan.at == "decoder"]
-    layers, count = [_layer(stage, len(spec.layers)) for stage in mine], len(spec.layers)
-    if layers != sorted(set(layers)):
-        raise LayerError(
-            f"decoder stages need ascending layers, got {layers}.", where=mine[-1].where
-        )
-    keeps, found = tuple(stage.plan.keep for stage in mine), []
+    count = len(spec.layers)
+    spans = zip(mine, decoder_layers(mine, count), strict=True)
+    acting = [(stage, layer) for stage, span in spans for layer in span]
+    keeps, found = tuple(stage.plan.keep for stage, _ in acting), []
+    layers = tuple(layer for _, layer in acting)
     early = [stage for stage in stages if stage.plan.at == "pre_llm"]
-    for place, stage in enumerate(mine):
-        fixed = all(before.strategy.static for before in (*early, *mine[:place]))
+    for place, (stage, layer) in enumerate(acting):
+        fixed = all(
+            before.strategy.static for before in (*early, *(one for one, _ in acting[:place]))
+        )
         if isinstance(stage.plan.keep, Average) and not fixed:
             raise PlanError(
                 "an average over the layers can't be solved behind a stage whose number of tokens "
@@ -115,8 +118,8 @@ def decoder_stages(
                 where=f"{stage.where}.keep",
                 remedy="Give tokens per image or a ratio.",
             )
-        site = Site("decoder", layers[place], count)
-        refuse_signals(stage, spec.signals, count, adapter)
+        site = Site("decoder", layer, count)
+        refuse_signals(stage, spec.signals & SUPPLIED, count, adapter)
         if stage.plan.keep_text is not None and spec.special_ids is None:
             raise UnsupportedModelError(
                 f"the adapter {adapter.name} doesn't tell which tokens are special, so text can't "
@@ -124,7 +127,7 @@ def decoder_stages(
                 where=f"{stage.where}.keep_text",
                 remedy="Remove 'keep_text', or set MllmSpec.special_ids in the adapter.",
             )
-        found.append(DecoderStage(stage, site, place, keeps, tuple(layers), fixed))
+        found.append(DecoderStage(stage, site, place, keeps, layers, fixed))
     _check_budgets(found, _arrivals(early, encoder), encoder.spec.grid)
     return found
 
@@ -156,25 +159,3 @@ def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
         stage.strategy.check(site, Budget(count, keep), encoder.spec.grid)
         count = keep if stage.strategy.static else count
     return count
-
-
-def _layer(stage: ResolvedStage, layers: int) -> int:
-    layer = stage.plan.layer
-    if layer is None:
-        layer = stage.strategy.layer_for(layers)
-    where = f"{stage.where}.layer"
-    if layer is None:
-        raise PlanError("which layer to prune in front of?", where=where, remedy="Say layer: 2.")
-    if layer == 0:
-        raise LayerError(
-            "in front of layer 0 no layer of the LLM has seen the tokens.",
-            where=where,
-            remedy="Use at: pre_llm, or layer: 1.",
-        )
-    if layer >= layers:
-        raise LayerError(
-            f"the LLM has no layer {layer}.",
-            where=where,
-            remedy=f"Layers 1 to {layers - 1} can be pruned in front of.",
-        )
-    return layer

@@ -8,7 +8,7 @@ from torch import Tensor
 from tokenprune.adapter import MllmSpec
 from tokenprune.engine.compaction import shorten, whole
 from tokenprune.engine.images import by_row
-from tokenprune.engine.last_query import query_places
+from tokenprune.engine.last_query import last_place, query_places
 from tokenprune.engine.layout import Layout
 from tokenprune.engine.mllm_state import MllmState
 from tokenprune.engine.token_rows import text_row, visual_row
@@ -42,12 +42,14 @@ def lay_out(
         layout.base, layout.shortened = shorten(layout.base, valid & ~gone), True
     copies = sum(counts) // sum(image.count for image in state.images)
     state.query = query_places(valid, visual, state.labels)
+    state.words = prompt_words(valid & ~visual, state.query, state.labels)
+    state.image_end = last_place(visual)
     state.rows = [
         visual_row(images, visual[row].nonzero()[:, 0], layout.base, row, row % copies > 0)
         for row, images in enumerate(rows)
     ]
     if text:
-        prunable = prunable_text(prompt, valid, spec, state.query, state.labels)
+        prunable = prunable_text(prompt, state.words, spec, state.query)
         state.texts = [
             text_row(prunable[row], valid[row], layout.base, row, row % copies > 0)
             if images
@@ -59,17 +61,27 @@ def lay_out(
     return layout
 
 
-def prunable_text(
-    prompt: Tensor, valid: Tensor, spec: MllmSpec, query: Tensor, labels: Tensor | None
-) -> Tensor:
+def prompt_words(text: Tensor, query: Tensor, labels: Tensor | None) -> Tensor:
+    """Text up to the last prompt token, without labelled answers, `[B, T]` bool.
+
+    Args:
+        text: `[B, T]` False for padding and placeholders.
+        query: `[B]` place of the last prompt token.
+        labels: `[B, T]` with -100 for tokens without label, or None.
+    """
+    places = torch.arange(text.shape[1], device=text.device)
+    words = text & (places <= query.to(text.device)[:, None])
+    return words if labels is None else words & (labels.to(text.device) == -100)
+
+
+def prunable_text(prompt: Tensor, words: Tensor, spec: MllmSpec, query: Tensor) -> Tensor:
     """Text tokens in front of the last prompt token that are neither special nor labelled.
 
     Args:
         prompt: `[B, T]` token ids.
-        valid: `[B, T]` False for padding.
+        words: `[B, T]` text of the prompts, see `prompt_words`.
         spec: the model.
         query: `[B]` place of the last prompt token.
-        labels: `[B, T]` with -100 for tokens without label, or None.
 
     Returns:
         `[B, T]` bool.
@@ -77,5 +89,4 @@ def prunable_text(
     special = {*(spec.special_ids or ()), spec.placeholder_id}
     ids = torch.tensor(sorted(special), device=prompt.device)
     places = torch.arange(prompt.shape[1], device=prompt.device)
-    prunable = valid & ~torch.isin(prompt, ids) & (places < query.to(prompt.device)[:, None])
-    return prunable if labels is None else prunable & (labels.to(prompt.device) == -100)
+    return words & ~torch.isin(prompt, ids) & (places < query.to(prompt.device)[:, None])

@@ -49,6 +49,8 @@ def _check(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: Reduction
     made = [part for one in dense for part in (one.weight, one.created, one.reconstruction)]
     if tokens.kind == "text" and any(part is not None for part in made):
         _refuse(stage, tokens, "merged or replaced text tokens, which can only be kept or dropped")
+    if stage.strategy.adaptive:
+        _check_ceiling(stage, tokens, keep, reduction)
     if reduction.samples:
         _check_samples(stage, tokens, reduction.samples)
         return
@@ -63,6 +65,19 @@ def _check(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: Reduction
         _refuse(stage, tokens, f"left {left} tokens where the plan says {keep}")
     if reduction.slot is not None and reduction.slot.shape != tokens.size.shape:
         _refuse(stage, tokens, f"answered with slots of shape {tuple(reduction.slot.shape)}")
+
+
+def _check_ceiling(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: Reduction) -> None:
+    given = stage.plan.keep if tokens.kind == "visual" else stage.plan.keep_text
+    if given is None:
+        return
+    left = reduction.length if reduction.anchor is not None else tokens.count
+    if reduction.mask is not None:
+        left = int(reduction.mask.sum(dim=1).max())
+    elif reduction.samples:
+        left = max((one.length for one in reduction.samples if one.anchor is not None), default=0)
+    if left > keep:
+        _refuse(stage, tokens, f"left {left} tokens where the plan allows {keep} at most")
 
 
 def _check_samples(stage: ResolvedStage, tokens: Tokens, samples: Sequence[Reduction]) -> None:

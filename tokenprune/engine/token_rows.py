@@ -44,6 +44,11 @@ class TokenRow:
     copy: bool
 
     @property
+    def frames(self) -> int:
+        """Images of the row; a video counts by its frames."""
+        return len(self.numbers) * self.grid[0]
+
+    @property
     def shape(self) -> tuple[object, ...]:
         """Rows of equal shape can be put into one dense batch."""
         riders = tuple(sorted((name, value.shape[1:]) for name, value in self.riders.items()))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tokenprune.errors import PlanError
 from tokenprune.plan.model import Plan, StagePlan
 from tokenprune.plugins import host
 from tokenprune.registry import strategy_class, strategy_params
+from tokenprune.strategy import PruningStrategy
 
 
 def check_plan(plan: Plan, *, where: str = "") -> Plan:
@@ -47,12 +50,8 @@ def _checked(stage: StagePlan, where: str, at: str) -> StagePlan:
                     where=f"{place}.{key}",
                     remedy=f"Remove '{key}'; 'layer' chooses the block.",
                 )
-    if stage.at == "decoder" and stage.layer is None and strategy.default_layer is None:
-        raise PlanError(
-            f"'{stage.strategy}' has no layer of its own.",
-            where=f"{place}.layer",
-            remedy="Add 'layer', counted from 0: the input of that layer is pruned.",
-        )
+    if stage.at == "decoder" and not strategy.every_layer:
+        _one_layer(stage, strategy, place)
     if stage.keep is None and not strategy.adaptive:
         raise PlanError(
             f"'{stage.strategy}' needs a budget: write tokens (128) or a ratio (0.25).",
@@ -71,26 +70,44 @@ def _checked(stage: StagePlan, where: str, at: str) -> StagePlan:
     return stage.model_copy(update={"params": given})
 
 
+def _one_layer(stage: StagePlan, strategy: type[PruningStrategy[Any]], place: str) -> None:
+    if stage.layers is not None:
+        raise PlanError(
+            f"'{stage.strategy}' acts in front of one layer of the LLM.",
+            where=f"{place}.layers",
+            remedy=f"Write layer: {stage.layers[0]}.",
+        )
+    if stage.layer is None and strategy.default_layer is None:
+        raise PlanError(
+            f"'{stage.strategy}' has no layer of its own.",
+            where=f"{place}.layer",
+            remedy="Add 'layer', counted from 0: the input of that layer is pruned.",
+        )
+
+
 def _range(stage: StagePlan) -> tuple[int, int] | None:
-    """Blocks of an encoder stage, where they can be told without a model."""
+    """Blocks or layers of a stage, where they can be told without a model."""
     strategy = strategy_class(stage.strategy)
     if stage.layers is not None:
         return stage.layers
+    if stage.at == "decoder":
+        return None if stage.layer is None else (stage.layer, stage.layer)
     layer = stage.layer if stage.layer is not None or strategy.spreads else strategy.default_layer
     return None if layer is None else (layer, layer)
 
 
 def _no_overlap(stages: tuple[StagePlan, ...], where: str) -> None:
-    before = -1
+    before = {"encoder": -1, "decoder": -1}
     for number, stage in enumerate(stages):
-        blocks = _range(stage) if stage.at == "encoder" else None
+        blocks = _range(stage) if stage.at in before else None
         if blocks is None:
             continue
-        if blocks[0] <= before:
+        if blocks[0] <= before[stage.at]:
+            part = "block" if stage.at == "encoder" else "layer"
             raise PlanError(
-                f"this stage begins at block {blocks[0]}, but one before it acts up to block "
-                f"{before}.",
+                f"this stage begins at {part} {blocks[0]}, but one before it acts up to {part} "
+                f"{before[stage.at]}.",
                 where=": ".join(part for part in (where, f"stages.{number}") if part),
-                remedy="List encoder stages by block, with ranges that don't overlap.",
+                remedy=f"List {stage.at} stages by {part}, with ranges that don't overlap.",
             )
-        before = blocks[1]
+        before[stage.at] = blocks[1]

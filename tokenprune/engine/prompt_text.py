@@ -1,0 +1,70 @@
+"""The text of the prompts in front of a layer of the LLM, as strategies may read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.compaction import Level, take
+from tokenprune.tokens import Signal
+
+
+@dataclass(frozen=True)
+class PromptText:
+    """Where the text of the prompts stands in the sequence at hand.
+
+    Attributes:
+        there: `[B, T]` True for text of the prompt that is still there.
+        behind: `[B, T]` True behind the place of the last visual token.
+        last: `[B]` column of the last prompt token.
+    """
+
+    there: Tensor
+    behind: Tensor
+    last: Tensor
+
+    @classmethod
+    def at(cls, level: Level, words: Tensor, image_end: Tensor, query: Tensor) -> PromptText:
+        """The text in a level.
+
+        Args:
+            level: the sequence at hand.
+            words: `[B, L]` text of the prompt, by place in the user's sequence.
+            image_end: `[B]` place of the last visual token before any was pruned; -1 for none.
+            query: `[B]` place of the last prompt token.
+        """
+        device = level.full.device
+        there = take(words.to(device), level.full) & level.valid
+        columns = torch.arange(level.length, device=device)
+        prompt = level.valid & (level.full <= query.to(device)[:, None])
+        last = columns.expand_as(prompt).masked_fill(~prompt, 0).amax(dim=1)
+        return cls(there, level.full > image_end.to(device)[:, None], last)
+
+    def asking(self) -> Tensor:
+        """`[B, T]` text behind the last visual token; where there is none, the last prompt token.
+
+        The latter is ours: prompts that end with an image have no question.
+        """
+        asking = self.there & self.behind
+        columns = torch.arange(asking.shape[1], device=asking.device)
+        fallback = columns == self.last[:, None]
+        return torch.where(asking.any(dim=1, keepdim=True), asking, fallback)
+
+    def signals(self, hidden: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """States and places of the text of some rows, right-padded over these rows only.
+
+        Args:
+            hidden: `[B, T, D]` the layer's input.
+            rows: `[b]` rows of the batch.
+        """
+        rows = rows.to(self.there.device)
+        there, behind = self.there[rows], self.behind[rows]
+        order = torch.sort((~there).to(torch.int8), dim=1, stable=True).indices
+        order = order[:, : int(there.sum(dim=1).max())]
+        real = there.gather(1, order)
+        place = behind.gather(1, order).long().masked_fill(~real, -1)
+        states = take(hidden[rows.to(hidden.device)], order)
+        states = states.masked_fill(~real.to(states.device)[..., None], 0)
+        return {Signal.TEXT_STATES.name: states, Signal.TEXT_PLACE.name: place.to(states.device)}
