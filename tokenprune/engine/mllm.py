@@ -26,9 +26,14 @@ from tokenprune.engine.choosing import choose_encoder
 from tokenprune.engine.coupling import couple
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.language import LanguageRunner
-from tokenprune.engine.mllm_checks import decoder_stages, feature_prefix, refuse_depths
+from tokenprune.engine.mllm_checks import (
+    decoder_stages,
+    feature_prefix,
+    refuse_depths,
+    refuse_frames,
+)
 from tokenprune.engine.mllm_state import MllmState
-from tokenprune.engine.pre_llm import enter, run_stages
+from tokenprune.engine.pre_llm import enter, run_stages, whole_videos
 from tokenprune.engine.projected import images_of, place, project, split_at_projector
 from tokenprune.engine.question import Questions
 from tokenprune.errors import UnsupportedCallError
@@ -65,7 +70,9 @@ class MllmRunner:
         tower = choose_encoder(self.spec.tower)
         given = self.spec.signals & {Signal.QUESTION_STATE}
         self.encoder = encoder_runner(owner, tower, tower.spec(), self.spec.used, given)
+        self.encoder.placeholder = self.spec.placeholder_id
         self.prefix = feature_prefix(self.spec, self.encoder.spec)
+        refuse_frames(owner.plan, owner.stages, self.encoder.spec, self.prefix)
         self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
         site = Site("pre_llm", self.encoder.spec.used, self.encoder.spec.used)
         later = (*self.features, *self.projected)
@@ -144,7 +151,7 @@ class MllmRunner:
         groups = run_stages(call, self.features, [entered], used)
         with call.meter.stage("project"):
             groups = project(groups, original)
-        groups = run_stages(call, self.projected, groups, used)
+        groups = whole_videos(run_stages(call, self.projected, groups, used))
         with call.meter.stage("project"):
             projected, state.images = place(groups)
         _count_llm(call, state.images)
@@ -172,4 +179,5 @@ def _count_dense(call: CallState, images: int, patches: int) -> None:
 
 
 def _count_llm(call: CallState, images: list[ImageTokens]) -> None:
-    call.meter.count("llm", sum(image.index.shape[0] for image in images), len(images))
+    frames = sum(image.grid[0] for image in images)
+    call.meter.count("llm", sum(image.index.shape[0] for image in images), frames)
