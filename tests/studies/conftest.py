@@ -1,0 +1,46 @@
+"""A study of a tiny model on a few of the user's own questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.compare.tiny import save_llava, save_pictures
+
+PLANS = [
+    {
+        "name": "picked",
+        "plan": {"stages": [{"at": "pre_llm", "strategy": "random", "keep": 8}]},
+        "grid": {"stages.0.strategy": ["random", "uniform"], "stages.0.keep": [8, 4]},
+    }
+]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_llava(tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture
+def study(model: Path, tmp_path: Path) -> Path:
+    """A study file: dense and four plans on six questions."""
+    save_pictures(tmp_path, 3)
+    rows = [
+        {"image": f"{number % 3}.png", "question": "what is the shape ?", "answer": "yes"}
+        for number in range(6)
+    ]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {
+        "out": "records",
+        "models": [{"name": str(model)}],
+        "tasks": [{"kind": "jsonl", "path": "asked.jsonl"}],
+        "plans": PLANS,
+        "batch_size": 3,
+        "new_tokens": 1,
+    }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path

@@ -1,0 +1,99 @@
+"""Running one cell: what a worker does, wherever it runs."""
+
+from __future__ import annotations
+
+import traceback
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from tokenprune.bench.memory import peak_bytes
+from tokenprune.compare.checks import failed_checks
+from tokenprune.compare.entries import Entry
+from tokenprune.compare.measure import Measured, measure
+from tokenprune.compare.task import Task
+from tokenprune.engine import attach
+from tokenprune.environment import describe_environment
+from tokenprune.errors import TokenpruneError
+from tokenprune.loading import LoadedModel, load_model, load_options
+from tokenprune.plugins import host
+from tokenprune.reference import reference_model_path
+from tokenprune.studies.load import Cell
+from tokenprune.studies.model import ModelEntry, Study, TaskEntry
+from tokenprune.studies.store import Status
+from tokenprune.studies.tasks import build_task
+
+REFERENCE = "reference"
+
+
+def model_place(model: ModelEntry, task: TaskEntry) -> str:
+    """Where a model of a study is loaded from."""
+    if model.name != REFERENCE:
+        return model.name
+    return str(reference_model_path())
+
+
+@lru_cache(maxsize=2)
+def loaded_model(place: str, model: ModelEntry) -> LoadedModel:
+    """A model, kept for the next cells of this process."""
+    return load_model(place, load_options(model.device, model.dtype, model.weights))
+
+
+def cell_task(cell: Cell, study: Study) -> Task:
+    """The cell's samples on its model."""
+    loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+    return build_task(cell.task, loaded, study)
+
+
+def execute(cell: Cell, study: Study) -> tuple[Status, dict[str, Any]]:
+    """Run a cell; what goes wrong becomes its result, so that others go on."""
+    try:
+        return "done", _measured(cell_task(cell, study), cell, study)
+    except torch.OutOfMemoryError as error:
+        return "failed", {"reason": f"out of memory: {str(error).splitlines()[0]}"}
+    except TokenpruneError as error:
+        return "failed", {"reason": str(error)}
+    except Exception as error:
+        lines = traceback.format_exc().splitlines()
+        return "failed", {"reason": f"{type(error).__name__}: {error}", "traceback": lines[-12:]}
+
+
+def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
+    entries = [Entry(cell.name, cell.plan)] if cell.plan.stages else []
+    found = measure(task, entries, seed=study.seed)
+    row = found.plans[0] if entries else found.dense
+    timed = row if entries else found.idle
+    problems = failed_checks(found, host().strategies)
+    return {
+        "samples": _samples(task, row),
+        "tokens": timed.tokens,
+        "seconds": dict(timed.seconds),
+        "wall": row.wall,
+        "dense_wall": found.dense.wall,
+        "flops": row.flops,
+        "dense_flops": found.dense.flops,
+        "peak_bytes": _peak(task, cell),
+        "failures": problems,
+        "environment": describe_environment(),
+    }
+
+
+def _samples(task: Task, row: Measured) -> list[dict[str, Any]]:
+    pairs = zip(task.questions, row.answers, strict=True)
+    return [
+        {
+            "group": question.image_id,
+            "kind": question.kind,
+            "answer": answer,
+            "right": task.right(answer, question),
+        }
+        for question, answer in pairs
+    ]
+
+
+def _peak(task: Task, cell: Cell) -> int:
+    inputs = task.inputs(task.batches[0])
+    device = next(task.model.parameters()).device
+    with torch.no_grad(), attach(task.model, cell.plan):
+        return peak_bytes(lambda: task.call(inputs), device)

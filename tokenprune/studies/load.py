@@ -1,0 +1,153 @@
+"""Reading study files, and what they come to: one cell a combination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tokenprune.errors import PlanError
+from tokenprune.plan import Plan, load_plan
+from tokenprune.studies.model import ModelEntry, PlanEntry, Study, TaskEntry
+from tokenprune.validation import plan_error
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a study.
+
+    Attributes:
+        number: its place in the study.
+        model: which model.
+        task: which task.
+        name: how the report calls the plan.
+        plan: resolved and validated; without stages it is the dense model.
+    """
+
+    number: int
+    model: ModelEntry
+    task: TaskEntry
+    name: str
+    plan: Plan
+
+    @property
+    def label(self) -> str:
+        """For progress bars and messages."""
+        return f"{self.name}, {self.task.kind}, {self.model.name}"
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate a study file; paths in it become relative to its folder.
+
+    Raises:
+        PlanError: naming file and key of what is wrong.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"the study can't be read ({error}).", where=str(path)) from error
+    except yaml.YAMLError as error:
+        raise PlanError(f"it is no YAML: {error}.", where=str(path)) from error
+    if not isinstance(data, Mapping):
+        raise PlanError(
+            "a study is a mapping.", where=str(path), remedy="Start with 'out:' and 'plans:'."
+        )
+    try:
+        study = Study.model_validate(dict(data))
+    except ValidationError as error:
+        raise plan_error(error, data, where=str(path), keys=_keys(), at="") from error
+    return _anchored(study, path.resolve().parent)
+
+
+def cells(study: Study) -> list[Cell]:
+    """Every cell, dense first for each model and task; all plans are validated here.
+
+    Raises:
+        PlanError: a plan is wrong, or two plans have one name.
+    """
+    plans = [(DENSE, Plan(seed=study.seed))]
+    for entry in study.plans:
+        plans += _expanded(entry, study.seed)
+    names = [name for name, _ in plans]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise PlanError(
+            f"two plans are called '{twice[0]}'.",
+            where="plans",
+            remedy="Give each entry a 'name' of its own.",
+        )
+    crossed = product(study.models, study.tasks, plans)
+    return [
+        Cell(number, model, task, name, _for(task, plan))
+        for number, (model, task, (name, plan)) in enumerate(crossed)
+    ]
+
+
+def _expanded(entry: PlanEntry, seed: int) -> Iterator[tuple[str, Plan]]:
+    fallback = entry.plan.stem if isinstance(entry.plan, Path) else "plan"
+    places = list(entry.grid)
+    for values in product(*entry.grid.values()):
+        overrides = dict(zip(places, values, strict=True))
+        plan = load_plan(entry.plan, overrides=overrides)
+        if "seed" not in plan.model_fields_set:
+            plan = plan.model_copy(update={"seed": seed})
+        name = entry.name or plan.name or fallback
+        suffix = " ".join(f"{_short(place)}={value}" for place, value in overrides.items())
+        yield f"{name} {suffix}".strip(), plan
+
+
+def _short(place: str) -> str:
+    """`stages.0.params.tau` as `tau`; the number stays for later stages."""
+    parts = place.split(".")
+    number = f"{parts[1]}." if parts[0] == "stages" and parts[1] != "0" else ""
+    return number + parts[-1]
+
+
+def _for(task: TaskEntry, plan: Plan) -> Plan:
+    return plan.model_copy(update={"images": "frames"}) if task.kind == "video" else plan
+
+
+def _anchored(study: Study, folder: Path) -> Study:
+    def at(path: Path | None) -> Path | None:
+        return None if path is None else folder / path
+
+    plans = tuple(
+        entry.model_copy(update={"plan": folder / entry.plan})
+        if isinstance(entry.plan, Path)
+        else entry
+        for entry in study.plans
+    )
+    tasks = tuple(
+        task.model_copy(update={"path": at(task.path), "labels": at(task.labels)})
+        for task in study.tasks
+    )
+    models = tuple(m.model_copy(update={"weights": at(m.weights)}) for m in study.models)
+    changed = {"out": folder / study.out, "plans": plans, "tasks": tasks, "models": models}
+    return study.model_copy(update=changed)
+
+
+def _keys() -> dict[str, list[str]]:
+    return {"": list(Study.model_fields)}
+
+
+def identity(cell: Cell, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a cell the cell it is, as plain data.
+
+    Args:
+        cell: the cell.
+        facts: revisions of model and data, versions and hardware.
+    """
+    return {
+        "name": cell.name,
+        "plan": cell.plan.model_dump(mode="json", exclude_none=True),
+        "task": cell.task.model_dump(mode="json", exclude={"path", "labels"}),
+        "model": cell.model.model_dump(mode="json", exclude={"weights"}),
+        **facts,
+    }

@@ -1,0 +1,86 @@
+"""Study files as data: which models, tasks and plans are crossed, and where records go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+#: A value of a grid: what stands in a plan at a dotted place.
+Value = str | int | float | bool | dict[str, Any] | list[Any] | None
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelEntry(_Frozen):
+    """One model of a study."""
+
+    name: str = "reference"
+    """`reference` (the bundled model of each task), a folder, or `timm:NAME`."""
+    weights: Path | None = None
+    """Checkpoint file, for models that are named."""
+    device: str | None = None
+    """Default: CUDA if there is one, else the CPU."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16. Default: float32 on the CPU, bfloat16 elsewhere."""
+
+
+class TaskEntry(_Frozen):
+    """One task of a study."""
+
+    kind: Literal["image", "video", "jsonl", "pictures"] = "image"
+    """`image` and `video` are built in; `jsonl` holds questions about pictures of the user;
+    `pictures` is a labelled folder for classifiers."""
+    path: Path | None = None
+    """The file of `jsonl`, or the folder of `pictures`."""
+    labels: Path | None = None
+    """CSV of `pictures`: file,class index; with a header."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """At most so many samples."""
+
+    @model_validator(mode="after")
+    def _places(self) -> TaskEntry:
+        if self.kind in ("jsonl", "pictures") and self.path is None:
+            raise ValueError(f"a task of kind '{self.kind}' needs 'path'")
+        if self.kind == "pictures" and self.labels is None:
+            raise ValueError("a task of kind 'pictures' needs 'labels'")
+        if self.kind in ("image", "video") and (self.path or self.labels):
+            raise ValueError(f"the built-in task '{self.kind}' has no 'path' and no 'labels'")
+        return self
+
+
+class PlanEntry(_Frozen):
+    """One plan, or a grid of plans."""
+
+    plan: Path | dict[str, Any]
+    """A plan file, relative to the study, or a plan written out."""
+    name: str | None = None
+    """How the report calls it; default: the plan's own name, or the file's."""
+    grid: dict[str, list[Value]] = Field(default_factory=dict)
+    """Values by dotted place, such as `stages.0.keep: [32, 16]`; every combination is run."""
+
+
+class Study(_Frozen):
+    """A whole study: models x tasks x plans, each combination one cell."""
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+    name: str = "study"
+    """For the report."""
+    out: Path
+    """Folder of the records, relative to the study file."""
+    models: tuple[ModelEntry, ...] = (ModelEntry(),)
+    """Default: the bundled reference model."""
+    tasks: tuple[TaskEntry, ...] = (TaskEntry(),)
+    """Default: the built-in image task."""
+    plans: Annotated[tuple[PlanEntry, ...], Field(min_length=1)]
+    """Dense is always run beside them."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Samples a batch."""
+    new_tokens: Annotated[int, Field(ge=1)] = 2
+    """Tokens generated per question."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the plans that name none, of the order of runs and of resampling."""

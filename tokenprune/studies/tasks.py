@@ -1,0 +1,154 @@
+"""The samples of a study's tasks, and a digest that says which they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tokenprune.compare.pictures import heldout_questions, labelled_pictures, open_picture
+from tokenprune.compare.run import QUESTIONS
+from tokenprune.compare.task import ClassifyTask, Question, Task, VqaTask
+from tokenprune.errors import DataError
+from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel
+from tokenprune.studies.model import Study, TaskEntry
+
+
+def build_task(entry: TaskEntry, loaded: LoadedModel, study: Study) -> Task:
+    """A task on a model.
+
+    Raises:
+        DataError: the samples can't be read, or don't fit the kind of model.
+    """
+    if entry.kind == "pictures":
+        if not isinstance(loaded, LoadedClassifier):
+            raise _unfit(entry, loaded.name, "a classifier, such as timm:NAME")
+        assert entry.path is not None
+        assert entry.labels is not None
+        samples = labelled_pictures(
+            entry.path, entry.labels, classes=loaded.classes, limit=entry.limit
+        )
+        return ClassifyTask(loaded, samples, study.batch_size)
+    if not isinstance(loaded, LoadedMllm):
+        raise _unfit(entry, loaded.name, "a multimodal LLM")
+    return FileTask(loaded, questions(entry), study.batch_size, study.new_tokens)
+
+
+class FileTask(VqaTask):
+    """Questions about pictures that may still be files."""
+
+    def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
+        """Left-padded inputs of `generate`; files are read now, so that memory stays small."""
+        return super().inputs([replace(q, image=opened(q.image)) for q in batch])
+
+
+def opened(image: Any) -> Any:
+    """A picture, read if it is a file; several of them as a list.
+
+    Raises:
+        DataError: a file is missing or no picture.
+    """
+    if isinstance(image, list | tuple):
+        return [opened(one) for one in image]
+    return open_picture(image) if isinstance(image, Path) else image
+
+
+def questions(entry: TaskEntry) -> list[Question]:
+    """The questions of a task for multimodal LLMs.
+
+    Raises:
+        DataError: a file is missing or a line of it is wrong.
+    """
+    if entry.kind == "jsonl":
+        assert entry.path is not None
+        return read_jsonl(entry.path)[: entry.limit]
+    if entry.kind == "video":
+        from tokenprune.compare.pictures import heldout_clip_questions
+
+        return heldout_clip_questions(entry.limit)
+    return heldout_questions(entry.limit or QUESTIONS)
+
+
+def read_jsonl(path: Path) -> list[Question]:
+    """Questions of a file with one object a line: `image` (or `images`), `question`, `answer`.
+
+    Paths are relative to the file. Lines with one picture count as one group in intervals.
+
+    Raises:
+        DataError: naming file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the questions can't be read ({error}).", where=str(path)) from error
+    found: list[Question] = []
+    groups: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        row = _row(line, where)
+        pictures = [_picture(path.parent, name, where) for name in _names(row, where)]
+        group = groups.setdefault("|".join(map(str, pictures)), len(groups))
+        image: Any = pictures if len(pictures) > 1 else pictures[0]
+        found.append(
+            Question(
+                image, str(row["answer"]), str(row["question"]), str(row.get("type", "")), group
+            )
+        )
+    if not found:
+        raise DataError("the file holds no questions.", where=str(path))
+    return found
+
+
+def revision(samples: Sequence[Question]) -> str:
+    """SHA-256 of what is asked, of the right answers and of the pictures."""
+    total = hashlib.sha256()
+    for sample in samples:
+        total.update(json.dumps([sample.text, sample.answer, sample.kind]).encode())
+        several = isinstance(sample.image, list | tuple)
+        for image in sample.image if several else (sample.image,):
+            total.update(image.read_bytes() if isinstance(image, Path) else image.tobytes())
+    return total.hexdigest()
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"the line is no JSON ({error}).", where=where) from error
+    missing = [key for key in ("question", "answer") if not isinstance(row, dict) or key not in row]
+    if missing:
+        raise DataError(
+            f"the line has no '{missing[0]}'.",
+            where=where,
+            remedy='Write {"image": "a.png", "question": "...", "answer": "..."}.',
+        )
+    return dict(row)
+
+
+def _names(row: dict[str, Any], where: str) -> list[str]:
+    names = row.get("images", row.get("image"))
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, list) or not names:
+        raise DataError(
+            "the line names no picture.", where=where, remedy="Write 'image', or 'images': [...]."
+        )
+    return [str(name) for name in names]
+
+
+def _picture(folder: Path, name: str, where: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise DataError(f"there is no picture '{path}'.", where=where)
+    return path
+
+
+def _unfit(entry: TaskEntry, model: str, wanted: str) -> DataError:
+    return DataError(
+        f"the task '{entry.kind}' needs {wanted}.", where=f"models: {model}", remedy="Pair others."
+    )
