@@ -1,8 +1,10 @@
 """How `covipal_style` learns: first to rank as a deep layer attends, then from the answers.
 
 Source of the first phase: summaries of CoViPAL (arXiv 2508.17243). Of the second only the key bias,
-the logarithm of a retention value, could be found; its form, the temperatures and the weight of
-the Kullback-Leibler term are ours, and so are the shares of the phases.
+the logarithm of a retention value, could be found. Its form is ours, and so are the temperatures,
+the weight of the Kullback-Leibler term and the shares of the phases. Scores are standardised row
+by row before the soft choice: else equal scores, under which every token is kept a little and none
+is dropped, would be the cheapest answer.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ def retention(score: Tensor, keep: int, temperature: float) -> Tensor:
 def key_bias(score: Tensor, keep: int, progress: float) -> Tensor:
     """The log-retention bias `[B, N]`; tau falls from 1.0 to 0.2 on a geometric path."""
     temperature = WARM * (COLD / WARM) ** progress
-    return (retention(score, keep, temperature) + EPSILON).log()
+    spread = score.std(dim=1, keepdim=True, correction=0).clamp(min=EPSILON)
+    standard = (score - score.mean(dim=1, keepdim=True)) / spread
+    return (retention(standard, keep, temperature) + EPSILON).log()
 
 
 def answers_loss(

@@ -39,6 +39,12 @@ class DyVTEParams(LearnedParams):
         ge=0,
         description="No gates: all leave behind this layer, without a checkpoint.",
     )
+    slack: float = Field(
+        default=0.0,
+        ge=0,
+        description="In training: an exit may also cost so much of the answer's loss, in nats; for "
+        "models whose loss is near zero, where a ratio of losses says little.",
+    )
 
     @model_validator(mode="after")
     def _one_way_out(self) -> Self:
@@ -56,5 +62,6 @@ OURS: dict[str, str] = {
     "threshold": "the argmax of the released code as a threshold, to be moved",
     "min_layer": "a knob of ours; 0 is the released behaviour",
     "max_layer": "a knob of ours; none is the released behaviour",
+    "slack": "ours; 0 is the released rule",
     "exit_layer": "a fixed exit without training, a stand-in and a baseline",
 }

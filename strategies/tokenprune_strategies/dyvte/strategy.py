@@ -28,9 +28,9 @@ class DyVTE(LearnedStrategy[DyVTEParams, ExitGates]):
     both from the output of l, and is asked in front of layer l + 1. Every sample of a batch has an
     exit of its own. Source: DyVTE (arXiv 2411.19628) and the structure of its released code.
 
-    Ours: `threshold`, `min_layer`, `max_layer`, and `exit_layer`, a fixed exit without gates;
-    no exit by a gate where no text follows the image (the released code's mean is NaN there, to
-    the same effect); no patience over several layers; the last layer has no gate, because nothing
+    Ours: `threshold`, `min_layer`, `max_layer`, `slack`, and `exit_layer`, a fixed exit without
+    gates; no exit by a gate where no text follows the image (the released code's mean is NaN there,
+    to the same effect); no patience over several layers; the last layer has no gate, because nothing
     comes behind it.
     """
 
@@ -137,7 +137,7 @@ class DyVTE(LearnedStrategy[DyVTEParams, ExitGates]):
 
     def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
         """One gate a step, against whether its exit would have done harm."""
-        return training.loss(session, batch, step, self.module)
+        return training.loss(session, batch, step, self.module, self.params.slack)
 
 
 def log_odds(probability: float) -> float:

@@ -17,7 +17,9 @@ AGREEMENT = 0.99
 LOSS_RATIO = 1.03
 
 
-def loss(session: TrainingSession, batch: Batch, step: Step, gates: ExitGates) -> StepLoss:
+def loss(
+    session: TrainingSession, batch: Batch, step: Step, gates: ExitGates, slack: float = 0.0
+) -> StepLoss:
     """Cross-entropy of one gate, drawn anew for every step, against whether it may fire.
 
     Args:
@@ -25,6 +27,7 @@ def loss(session: TrainingSession, batch: Batch, step: Step, gates: ExitGates) -
         batch: the batch.
         step: where in the run; its generator draws the gate.
         gates: what learns.
+        slack: see `harmless`.
     """
     layer = int(torch.randint(len(gates.gates), (1,), generator=step.generator))
     site = layer + 1
@@ -33,7 +36,7 @@ def loss(session: TrainingSession, batch: Batch, step: Step, gates: ExitGates) -
     with torch.no_grad():
         hidden = tokens.hidden.new_full((batch.labels.shape[0], 1), float("-inf"))
         blind = session.biased(batch, hidden, first=site)
-    wanted = harmless(dense, blind, batch)
+    wanted = harmless(dense, blind, batch, slack)
     state = text_state(tokens.signal(Signal.TEXT_STATES), tokens.signal(Signal.TEXT_PLACE))
     logits: Tensor = gates(layer, state)
     right = (logits.detach().argmax(dim=1) == wanted).float().mean()
@@ -47,16 +50,17 @@ def loss(session: TrainingSession, batch: Batch, step: Step, gates: ExitGates) -
     )
 
 
-def harmless(dense: Tensor, blind: Tensor, batch: Batch) -> Tensor:
+def harmless(dense: Tensor, blind: Tensor, batch: Batch, slack: float = 0.0) -> Tensor:
     """Whether the answers are the same without the image: `[B]` int64, 1 if they are.
 
     More than 99 % of the answer's tokens have to agree, and the loss may be at most 1.03 times as
-    large.
+    large. The absolute slack beside it is ours: where the loss is near zero, a ratio says little.
 
     Args:
         dense: `[A, V]` logits of the whole model.
         blind: `[A, V]` logits with the image hidden from some layer on.
         batch: the batch.
+        slack: loss, in nats, that may come on top.
     """
     same = (dense.argmax(dim=-1) == blind.argmax(dim=-1)).float()
     targets = batch.targets.to(dense.device)
@@ -64,5 +68,5 @@ def harmless(dense: Tensor, blind: Tensor, batch: Batch) -> Tensor:
         row_means(F.cross_entropy(logits.float(), targets, reduction="none"), batch)
         for logits in (dense, blind)
     )
-    fine = (row_means(same, batch) > AGREEMENT) & (after < LOSS_RATIO * before)
+    fine = (row_means(same, batch) > AGREEMENT) & (after < LOSS_RATIO * before + slack)
     return fine.long()
