@@ -57,6 +57,8 @@ def all_signals(hidden: Tensor, groups: int = 4) -> dict[Signal, Tensor]:
         Signal.KEYS: torch.randn(batch, count, 6),
         Signal.PREVIOUS_HIDDEN: torch.randn(batch, count, dim),
         Signal.COMPANIONS: torch.randn(batch, groups, dim),
+        Signal.TEXT_STATES: torch.randn(batch, 5, dim),
+        Signal.TEXT_PLACE: torch.tensor([0, 0, 1, 1, -1]).expand(batch, -1).contiguous(),
     }
 
 
