@@ -38,6 +38,7 @@ class Signal:
     LOGITS_RECEIVED: ClassVar[Signal]
     LOGITS_GIVEN: ClassVar[Signal]
     CLS_ATTENTION: ClassVar[Signal]
+    CLS_SIMILARITY: ClassVar[Signal]
     LAST_QUERY_ATTENTION: ClassVar[Signal]
     KEYS: ClassVar[Signal]
     PREVIOUS_HIDDEN: ClassVar[Signal]
@@ -80,6 +81,11 @@ Signal.LOGITS_GIVEN = Signal(
 )
 Signal.CLS_ATTENTION = Signal(
     "cls_attention", "[B, N] head mean of the class token's softmax row over the patches"
+)
+Signal.CLS_SIMILARITY = Signal(
+    "cls_similarity",
+    "[B, N] cosine of the class token with each patch in the output of an encoder block; at "
+    "pre_llm",
 )
 Signal.LAST_QUERY_ATTENTION = Signal(
     "last_query_attention",

@@ -21,11 +21,12 @@ _ALWAYS = frozenset(
         Signal.COMPANIONS,
     }
 )
+_OF_CLASS_TOKEN = frozenset({Signal.CLS_ATTENTION, Signal.CLS_SIMILARITY})
 
 
 def vit_signals(class_token: bool) -> frozenset[Signal]:
     """Signals of an encoder whose blocks expose query, key and value of every head."""
-    return _ALWAYS | {Signal.CLS_ATTENTION} if class_token else _ALWAYS
+    return _ALWAYS | _OF_CLASS_TOKEN if class_token else _ALWAYS
 
 
 def offered(class_token: bool) -> tuple[Signal, ...]:

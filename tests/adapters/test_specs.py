@@ -41,6 +41,7 @@ def test_spec_matches_what_reaches_the_first_block(name: str) -> None:
 def test_class_attention_is_offered_only_with_a_class_token(name: str) -> None:
     signals = adapted(VARIANTS[name].build()).spec().signals
     assert (Signal.CLS_ATTENTION in signals) == VARIANTS[name].class_token
+    assert (Signal.CLS_SIMILARITY in signals) == VARIANTS[name].class_token
     always = {Signal.ATTENTION_RECEIVED, Signal.ATTENTION_GIVEN, Signal.LOGITS_RECEIVED}
     always |= {Signal.LOGITS_GIVEN, Signal.KEYS, Signal.PREVIOUS_HIDDEN, Signal.COMPANIONS}
     always |= {Signal.HIDDEN}

@@ -20,6 +20,7 @@ KINDS = {
     "attention_received": Signal.ATTENTION_RECEIVED,
     "cls_attention": Signal.CLS_ATTENTION,
     "keys": Signal.KEYS,
+    "cls_similarity": Signal.CLS_SIMILARITY,
     "hidden": Signal.HIDDEN,
     "previous_hidden": Signal.PREVIOUS_HIDDEN,
     "question_state": Signal.QUESTION_STATE,
@@ -110,6 +111,19 @@ def test_several_blocks_and_the_last_one_without_a_number() -> None:
     assert torch.equal(tokens.signals["cls_attention"], tokens.signals["cls_attention@2"])
     assert not torch.allclose(tokens.signals["cls_attention"], tokens.signals["cls_attention@0"])
     torch.testing.assert_close(tokens.signals["hidden"], tokens.hidden)  # the feature layer
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_similarity_to_the_class_token_that_the_projector_never_sees(block: int) -> None:
+    tokens, want = seen("clip", read(f"cls_similarity@{block}")), plain("clip")
+    states = want.hidden_states[block + 1]
+    unit = states / states.norm(dim=-1, keepdim=True)
+    cosine = (unit[:, 1:] @ unit[:, 0, :, None])[..., 0]
+    torch.testing.assert_close(
+        tokens.signals[f"cls_similarity@{block}"], cosine, atol=1e-5, rtol=1e-4
+    )
+    with pytest.raises(SignalError, match="cls_similarity"):
+        seen("siglip", read("cls_similarity"))
 
 
 def test_states_alone_leave_every_block_to_its_own_forward() -> None:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from tokenprune.adapter import EncoderAdapter
 from tokenprune.engine.attention import Attended
@@ -17,6 +18,8 @@ from tokenprune.tokens import Signal, Site
 
 FROM_ELSEWHERE = frozenset({Signal.COMPANIONS, Signal.QUESTION_STATE})
 """Signals of pre-LLM stages that no encoder block computes."""
+OF_OUTPUT = frozenset({Signal.HIDDEN, Signal.CLS_SIMILARITY})
+"""Signals that are read from what a block puts out."""
 
 
 class BlockSignals:
@@ -36,7 +39,7 @@ class BlockSignals:
             if signal.kind in FROM_ELSEWHERE:
                 continue
             block = used - 1 if signal.block is None else signal.block
-            of = self._output if signal.kind == Signal.HIDDEN else self._attention
+            of = self._output if signal.kind in OF_OUTPUT else self._attention
             of[block].append(signal)
 
     def reads(self, number: int) -> bool:
@@ -84,7 +87,16 @@ class BlockSignals:
         if revival is not None and revival.reconstruction.restore:
             hidden = revival.full(hidden, state.prefix)
         patches = hidden[:, state.prefix :]
-        _take_over(state, {signal.name: patches for signal in self._output[number]})
+        found = {}
+        for signal in self._output[number]:
+            alike = signal.kind == Signal.CLS_SIMILARITY
+            found[signal.name] = _cosine(hidden[:, :1], patches) if alike else patches
+        _take_over(state, found)
+
+
+def _cosine(one: Tensor, patches: Tensor) -> Tensor:
+    """Cosine of `[B, 1, D]` with each of `[B, K, D]`, `[B, K]` float32."""
+    return cosine_similarity(one.float(), patches.float(), dim=-1)
 
 
 def _take_over(state: EncoderState, found: Mapping[str, Tensor]) -> None:

@@ -14,6 +14,7 @@ ONLY_AT: dict[Signal, Stage] = {
     Signal.PREVIOUS_HIDDEN: "encoder",
     Signal.COMPANIONS: "pre_llm",
     Signal.HIDDEN: "pre_llm",
+    Signal.CLS_SIMILARITY: "pre_llm",
     Signal.QUESTION_STATE: "pre_llm",
 }
 """Signals that exist at one stage only, whatever an adapter offers."""
