@@ -65,15 +65,33 @@ def best_pairs(
         gain_b=gain_b,
         squash=squash,
     )
-    value, mate = match()
-    if blocked is None:
-        chosen = topk_indices(value, remove)
-    else:
-        free_value, free_mate = match(block_a=take(blocked, a), block_b=take(blocked, b))
-        free = free_value > -torch.inf
-        mate = torch.where(free, free_mate, mate)
-        chosen = _best_free_first(torch.where(free, free_value, value), free, remove)
+    unblocked = None
+    if blocked is not None:
+        unblocked = match(block_a=take(blocked, a), block_b=take(blocked, b))
+    chosen, mate = best_proposals(match(), unblocked, remove)
     return Pairs(a.gather(1, chosen), b.gather(1, mate.gather(1, chosen)))
+
+
+def best_proposals(
+    every: tuple[Tensor, Tensor], unblocked: tuple[Tensor, Tensor] | None, remove: int
+) -> tuple[Tensor, Tensor]:
+    """Which tokens propose, and the partner of each of all.
+
+    Args:
+        every: score and partner of every token's best proposal, `[B, Na]` each.
+        unblocked: the same without blocked tokens, -inf for no proposal; None if none is blocked.
+        remove: number of proposals r to take, unblocked ones first.
+
+    Returns:
+        The proposing tokens `[B, r]`, ascending, and all tokens' partners `[B, Na]`.
+    """
+    value, mate = every
+    if unblocked is None:
+        return topk_indices(value, remove), mate
+    free_value, free_mate = unblocked
+    free = free_value > -torch.inf
+    mate = torch.where(free, free_mate, mate)
+    return _best_free_first(torch.where(free, free_value, value), free, remove), mate
 
 
 def _best_free_first(value: Tensor, free: Tensor, count: int) -> Tensor:

@@ -64,6 +64,40 @@ def pairs(x: Vectors, score: Vectors, kept: set[int], remove: int, partition: st
     return [(i, j) for _, i, j in literal + rest[: remove - len(literal)]]
 
 
+def first_best(score: Vectors, sources: list[int], options: list[int]) -> list[Pair]:
+    """Best pair of every source, best first; of equal options the first."""
+    made = [(i, max(options, key=score[i].__getitem__)) for i in sources if options]
+    return sorted(made, key=lambda pair: (-score[pair[0]][pair[1]], pair[0]))
+
+
+def temporal_pairs(
+    x: list[Vectors], d: Vectors, kept: list[set[int]], remove: int, partition: str,
+    weight: float, squash: bool,
+) -> list[Pair]:  # fmt: skip
+    """Pairs of a video of frames `x`; token n of frame t has number t * N + n.
+
+    Sources of a frame choose among the targets of it, of the frame before and of the frame after.
+    """
+    count, found = len(x[0]), []
+    score = scores([v for frame in x for v in frame], [v for f in d for v in f], weight, squash)
+    blocked = {t * count + n for t, tokens in enumerate(kept) for n in tokens}
+    halves = []
+    for t in range(len(x)):
+        places = list(range(t * count, (t + 1) * count))
+        if partition == "unprotected":
+            places = [i for i in places if i not in blocked]
+        halves.append((places[0::2], places[1::2]))
+    for t in range(len(x)):
+        near = [u for u in (t, t - 1, t + 1) if 0 <= u < len(x)]  # own targets win ties
+        sources, options = halves[t][0], [j for u in near for j in halves[u][1]]
+        free = [i for i in sources if i not in blocked]
+        literal = first_best(score, free, [j for j in options if j not in blocked])[:remove]
+        used = {i for i, _ in literal}
+        rest = [pair for pair in first_best(score, sources, options) if pair[0] not in used]
+        found += literal + rest[: remove - len(literal)]
+    return found
+
+
 def merged(x: Vectors, size: list[float], chosen: list[Pair]) -> tuple[Vectors, list[float]]:
     """Size-weighted means in raster order of the survivors, and their sizes."""
     sums = [[s * v for v in row] for row, s in zip(x, size, strict=True)]

@@ -61,6 +61,11 @@ class EvoPruneParams(StrategyParams):
         default=True,
         description="Add the logarithm of a token's size to its logits as a key in later blocks.",
     )
+    temporal: bool = Field(
+        default=False,
+        description="Ours, beyond the paper: tokens of a video (`images: frames`) may also merge "
+        "into those of the frame before or after. Every frame still gives up equally many.",
+    )
 
 
 OURS: dict[str, str] = {
@@ -74,4 +79,6 @@ OURS: dict[str, str] = {
     "partition": "the paper splits all tokens, which can leave too few pairs to merge",
     "size_weighted": "the paper doesn't say how merged tokens are averaged; ours is ToMe's mean",
     "proportional_attention": "the paper doesn't mention it; on because it was measured to help",
+    "temporal": "our extension, off by default: the paper merges within frames and names merging "
+    "over time as future work",
 }

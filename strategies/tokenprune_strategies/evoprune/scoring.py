@@ -5,13 +5,13 @@ Source: arXiv 2603.03681, sections 3.3 and 3.4.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tokenprune.ops import knn_density, topk_indices
-from tokenprune_strategies.bipartite import Pairs, alternate, best_pairs
+from tokenprune_strategies.bipartite import alternate
 from tokenprune_strategies.indexing import complement, every
 
 
@@ -31,40 +31,44 @@ def diversity_gain(metric: Tensor, weight: float, neighbours: int, tau: float | 
     return torch.exp(-weight * knn_density(metric, neighbours=neighbours, tau=tau))
 
 
-def choose_pairs(
+class Parts(NamedTuple):
+    """Who may merge with whom.
+
+    Attributes:
+        source: `[B, Na]` tokens that propose.
+        target: `[B, Nb]` tokens that they may merge into.
+        blocked: `[B, N]` bool, tokens that should take part only if the count needs them, or None.
+    """
+
+    source: Tensor
+    target: Tensor
+    blocked: Tensor | None = None
+
+
+def split(
     metric: Tensor,
     importance: Tensor | None,
-    gain: Tensor | None,
     remove: int,
     *,
     ratio: float,
     partition: Literal["unprotected", "all"],
-    squash: bool,
-) -> Pairs:
-    """Which tokens merge into which.
+) -> Parts:
+    """Set the protected tokens aside and split the others into sources and targets.
 
     Args:
         metric: `[B, N, D]`.
         importance: `[B, N]`; None protects nothing.
-        gain: `[B, N]` diversity factors; None for all 1.
         remove: number of pairs r, at most N // 2.
         ratio: the critical token ratio.
         partition: whether protected tokens are set aside before the split or blocked after it.
-        squash: use `(1 + cos) / 2`.
-
-    Returns:
-        Exactly `remove` pairs per sample.
     """
     count = metric.shape[1]
     number = 0 if importance is None else protected_count(count, remove, ratio)
     if importance is None or number == 0:
-        return best_pairs(metric, alternate(every(metric)), remove, gain=gain, squash=squash)
+        return Parts(*alternate(every(metric)))
     protected = topk_indices(importance, number)
     if partition == "unprotected":
-        halves = alternate(complement(protected, count))
-        return best_pairs(metric, halves, remove, gain=gain, squash=squash)
+        return Parts(*alternate(complement(protected, count)))
     blocked = torch.zeros(metric.shape[:2], dtype=torch.bool, device=metric.device)
     blocked = blocked.scatter(1, protected, torch.ones_like(protected, dtype=torch.bool))
-    return best_pairs(
-        metric, alternate(every(metric)), remove, gain=gain, blocked=blocked, squash=squash
-    )
+    return Parts(*alternate(every(metric)), blocked)

@@ -10,9 +10,10 @@ from torch import Tensor
 from tokenprune.reduction import Reduction
 from tokenprune.strategy import Budget, PruningStrategy
 from tokenprune.tokens import Signal, Site, Stage, Tokens
-from tokenprune_strategies.bipartite import require_half
+from tokenprune_strategies.bipartite import Pairs, best_pairs, require_half
 from tokenprune_strategies.evoprune.params import OURS, EvoPruneParams
-from tokenprune_strategies.evoprune.scoring import choose_pairs, diversity_gain
+from tokenprune_strategies.evoprune.scoring import diversity_gain, split
+from tokenprune_strategies.evoprune.temporal import neighbouring_pairs
 
 _IMPORTANCE = {"received": Signal.ATTENTION_RECEIVED, "cls": Signal.CLS_ATTENTION}
 
@@ -47,31 +48,46 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
         """As the parameter says; not mentioned in the paper."""
         return self.params.proportional_attention
 
+    def spans_frames(self) -> bool:
+        """Whether tokens of neighbouring frames may merge, as the parameter says."""
+        return self.params.temporal
+
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         """Merge `budget.remove` pairs; protected tokens come out as they went in.
+
+        With `temporal`, every frame of a video gives up equally many of its tokens.
 
         Raises:
             BudgetError: more than half of the tokens are to go.
         """
         if budget.remove == 0:
             return Reduction.none()
-        require_half(tokens.count, budget.remove, str(tokens.site))
+        frames = tokens.grid[0] if self.params.temporal else 1
+        require_half(tokens.count // frames, budget.remove // frames, str(tokens.site))
+        importance = tokens.signal(_IMPORTANCE[self.params.importance]) if self._protects else None
+        pairs = self._pairs(tokens, importance, budget.remove)
+        weight = tokens.size if self.params.size_weighted else torch.ones_like(tokens.size)
+        return Reduction.merge(pairs.source, pairs.target, weight, score=importance)
+
+    def _pairs(self, tokens: Tokens, importance: Tensor | None, remove: int) -> Pairs:
         params = self.params
         metric = tokens.signal(Signal.KEYS) if params.metric == "keys" else tokens.hidden
-        importance = tokens.signal(_IMPORTANCE[params.importance]) if self._protects else None
+        frames = tokens.grid[0] if params.temporal else 1
+        metric, remove = _by_frame(metric, frames), remove // frames
         gain = self._gain(metric)
-        pairs = choose_pairs(
+        parts = split(
             metric,
-            importance,
-            gain,
-            budget.remove,
+            None if importance is None else _by_frame(importance, frames),
+            remove,
             ratio=params.critical_token_ratio,
             partition=params.partition,
-            # Alone, the halved cosine orders as the plain one does, but rounds neighbours together.
-            squash=params.similarity == "halved" and gain is not None,
         )
-        weight = tokens.size if params.size_weighted else torch.ones_like(tokens.size)
-        return Reduction.merge(pairs.source, pairs.target, weight, score=importance)
+        # Alone, the halved cosine orders as the plain one does, but rounds neighbours together.
+        squash = params.similarity == "halved" and gain is not None
+        if frames > 1:
+            return neighbouring_pairs(metric, parts, remove, frames, gain=gain, squash=squash)
+        halves = (parts.source, parts.target)
+        return best_pairs(metric, halves, remove, gain=gain, blocked=parts.blocked, squash=squash)
 
     @property
     def _protects(self) -> bool:
@@ -83,3 +99,10 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
             return None
         tau = None if params.tau == "auto" else params.tau
         return diversity_gain(metric, params.diversity_weight, params.neighbours, tau)
+
+
+def _by_frame(values: Tensor, frames: int) -> Tensor:
+    """Values of videos as those of their frames: `[V, T * N, ...]` -> `[V * T, N, ...]`."""
+    if frames == 1:
+        return values
+    return values.reshape(-1, values.shape[1] // frames, *values.shape[2:])

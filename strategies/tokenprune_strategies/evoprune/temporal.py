@@ -1,0 +1,82 @@
+"""Matching across neighbouring frames: our extension of EvoPrune for video, beyond the paper."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from tokenprune.ops import bipartite_match
+from tokenprune_strategies.bipartite import Pairs, best_proposals
+from tokenprune_strategies.evoprune.scoring import Parts
+from tokenprune_strategies.indexing import take
+
+#: Frames whose targets a source may merge into, from its own; ties go to the first of them.
+WINDOW = (0, -1, 1)
+
+
+def neighbouring_pairs(
+    metric: Tensor,
+    parts: Parts,
+    remove: int,
+    frames: int,
+    *,
+    gain: Tensor | None,
+    squash: bool,
+) -> Pairs:
+    """The `remove` best proposals of every frame, to targets of it and of the frames beside it.
+
+    Scores, blocked tokens and ties are as in `best_pairs`; own targets win ties, then those of the
+    frame before.
+
+    Args:
+        metric: `[V * T, N, D]`, frame by frame.
+        parts: sources and targets of every frame.
+        remove: pairs r of every frame.
+        frames: frames T of each video.
+        gain: `[V * T, N]` diversity factors, or None.
+        squash: use `(1 + cos) / 2`.
+
+    Returns:
+        Pairs of whole videos, `[V, T * r]`, as places among their T * N tokens; sources ascending.
+    """
+    source, target = parts.source, parts.target
+    border = window(torch.ones_like(target, dtype=torch.bool), frames).logical_not()
+    match = partial(
+        bipartite_match,
+        take(metric, source),
+        window(take(metric, target), frames),
+        gain_a=None if gain is None else take(gain, source),
+        gain_b=None if gain is None else window(take(gain, target), frames),
+        squash=squash,
+    )
+    unblocked = None
+    if parts.blocked is not None:
+        taken = window(take(parts.blocked, target), frames) | border
+        unblocked = match(block_a=take(parts.blocked, source), block_b=taken)
+    chosen, mate = best_proposals(match(block_b=border), unblocked, remove)
+    first = torch.arange(frames, device=metric.device) * metric.shape[1]
+    first = first.repeat(len(metric) // frames)[:, None]
+    place = window(target + first, frames)
+    sources = (source + first).gather(1, chosen)
+    targets = place.gather(1, mate.gather(1, chosen))
+    return Pairs(_videos(sources, frames), _videos(targets, frames))
+
+
+def window(value: Tensor, frames: int) -> Tensor:
+    """Beside the values of every frame those of its neighbours, zeros where there is none.
+
+    `[V * T, M, ...]` -> `[V * T, 3 * M, ...]`, in the order of `WINDOW`.
+    """
+    video = value.reshape(-1, frames, *value.shape[1:])
+    nothing = torch.zeros_like(video[:, :1])
+    before = torch.cat((nothing, video[:, :-1]), dim=1)
+    after = torch.cat((video[:, 1:], nothing), dim=1)
+    beside = {0: video, -1: before, 1: after}
+    return torch.cat([beside[step] for step in WINDOW], dim=2).flatten(0, 1)
+
+
+def _videos(value: Tensor, frames: int) -> Tensor:
+    """`[V * T, r]` -> `[V, T * r]`."""
+    return value.reshape(-1, frames * value.shape[1])
