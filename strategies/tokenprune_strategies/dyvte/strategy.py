@@ -30,8 +30,8 @@ class DyVTE(LearnedStrategy[DyVTEParams, ExitGates]):
 
     Ours: `threshold`, `min_layer`, `max_layer`, `slack`, and `exit_layer`, a fixed exit without
     gates; no exit by a gate where no text follows the image (the released code's mean is NaN there,
-    to the same effect); no patience over several layers; the last layer has no gate, because nothing
-    comes behind it.
+    to the same effect); no patience over several layers; no gate for the last layer, because
+    nothing comes behind it.
     """
 
     name: ClassVar[str] = "dyvte"
