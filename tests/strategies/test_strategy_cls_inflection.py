@@ -217,7 +217,7 @@ def test_ties_go_to_the_lower_index() -> None:
 
 def test_cosines_are_scaled_image_by_image() -> None:
     score = torch.tensor([[-0.8, -0.7, -0.2, -0.9, -0.3, -0.85, -0.8, -0.75]])
-    bounds = {"k_min": 1, "k_max": 1.0, "knee": "mass"}
+    bounds: dict[str, Any] = {"k_min": 1, "k_max": 1.0, "knee": "mass"}
     found = kept(image(score, "cosine"), similarity="cosine", **bounds)[0]
     scaled = [(value + 0.9) / 0.7 for value in score[0].tolist()]
     above = [i for i, value in enumerate(scaled) if value > statistics.fmean(scaled)]
