@@ -8,15 +8,18 @@ from typing import Any
 from tokenprune.hookspecs import hookimpl
 from tokenprune.strategy import PruningStrategy
 from tokenprune_strategies.baselines import Random, Uniform
+from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.covipal import CoViPALStyle
 from tokenprune_strategies.dyvte import DyVTE
 from tokenprune_strategies.evoprune import EvoPrune
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.ipcv import IPCV
+from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.tome import ToMe
 from tokenprune_strategies.vistog import VisToG
+from tokenprune_strategies.vscan import VScan
 
 
 @hookimpl
@@ -32,6 +35,9 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         DyVTE,
         IPCV,
         FastV,
+        PruneVid,
+        ClsInflection,
+        VScan,
         Random,
         Uniform,
     ):

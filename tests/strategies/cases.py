@@ -59,6 +59,8 @@ def all_signals(hidden: Tensor, groups: int = 4) -> dict[Signal, Tensor]:
         Signal.COMPANIONS: torch.randn(batch, groups, dim),
         Signal.TEXT_STATES: torch.randn(batch, 5, dim),
         Signal.TEXT_PLACE: torch.tensor([0, 0, 1, 1, -1]).expand(batch, -1).contiguous(),
+        Signal.AHEAD_ATTENTION: torch.rand(batch, count),
+        Signal.AHEAD_ATTENTION_UNROTATED: torch.rand(batch, count),
     }
 
 

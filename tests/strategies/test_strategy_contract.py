@@ -30,6 +30,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "covipal-mlp": ("covipal_style", {"init_seed": 0, "dim": 8, "width": 8, "variant": "mlp"}),
     "ipcv": ("ipcv", {"neighbours": 3}),
     "fastv": ("fastv", {}),
+    "vscan": ("vscan", {}),
+    "vscan-floor": ("vscan", {"score": "received", "window": 2, "quota": "floor"}),
     "random": ("random", {"seed": 3}),
     "uniform": ("uniform", {}),
 }
@@ -57,7 +59,10 @@ def picture(strategy: PruningStrategy[Any], count: int, batch: int, seed: int = 
     torch.manual_seed(seed)
     hidden = torch.randn(batch, count, 8)
     made = all_signals(hidden, GROUPS)
-    asked = {signal: made[signal] for signal in strategy.signals(site_of(strategy))}
+    asked = {  # another block's signal is the other way round
+        signal: made[signal] if signal.block is None else made[signal.kind].flip(1)
+        for signal in strategy.signals(site_of(strategy))
+    }
     size = torch.randint(1, 4, (batch, count)).float()
     return make_tokens(
         hidden, site=site_of(strategy), signals=asked, size=size, grid=(1, 3, (count + 2) // 3)

@@ -1,0 +1,89 @@
+"""The two scans of VScan and the merging of what they leave over."""
+
+from __future__ import annotations
+
+from math import ceil, floor
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tokenprune.ops import bipartite_match, topk_indices
+from tokenprune_strategies.indexing import complement, take
+
+
+def windows_of(position: Tensor, grid: tuple[int, int, int], side: int) -> tuple[Tensor, int]:
+    """Number of the window that every token stands in, `[B, N]`, and how many windows there are.
+
+    Windows are `side` x `side` patches of one frame; those at the right and lower border are what
+    is left over (ours: LLaVA's code knows 24 x 24 patches only).
+
+    Args:
+        position: (t, h, w) of every token, `[B, N, 3]`.
+        grid: patch grid (t, h, w).
+        side: of a window.
+    """
+    frames, height, width = grid
+    rows, columns = ceil(height / side), ceil(width / side)
+    frame, row, column = position.unbind(dim=-1)
+    return (frame * rows + row // side) * columns + column // side, frames * rows * columns
+
+
+def place_in_window(score: Tensor, window: Tensor) -> Tensor:
+    """Place of every token by its score within its window, from 0, `[B, N]`; ties: lower index."""
+    best = torch.sort(score, dim=1, descending=True, stable=True).indices
+    by_window = torch.sort(window.gather(1, best), dim=1, stable=True)
+    order = best.gather(1, by_window.indices)
+    number = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    begins = torch.ones_like(order, dtype=torch.bool)
+    begins[:, 1:] = by_window.values[:, 1:] != by_window.values[:, :-1]
+    first = torch.where(begins, number, 0).cummax(dim=1).values
+    return torch.empty_like(order).scatter(1, order, number - first)
+
+
+def local_scan(
+    score: Tensor, window: Tensor, windows: int, budget: int, quota: Literal["ceil", "floor"]
+) -> Tensor:
+    """The best tokens of every window, at most `budget` in all: `[B, N]` bool.
+
+    Args:
+        score: `[B, N]`, of a shallow block.
+        window: `[B, N]` in 0..windows-1.
+        windows: how many there are, empty ones included.
+        budget: tokens for the local scan.
+        quota: tokens of a window are `budget / windows`, rounded like this.
+    """
+    most = ceil(budget / windows) if quota == "ceil" else floor(budget / windows)
+    eligible = place_in_window(score, window) < most
+    chosen = topk_indices(score.float().masked_fill(~eligible, -torch.inf), budget)
+    return torch.zeros_like(eligible).scatter(1, chosen, True) & eligible
+
+
+def select(local: Tensor, score: Tensor, keep: int) -> Tensor:
+    """Local picks and the best of the others, `[B, keep]` ascending.
+
+    As many others as are missing, so that the count is exact (ours).
+
+    Args:
+        local: `[B, N]` bool, at most `keep` a sample.
+        score: `[B, N]`, of the last block.
+        keep: tokens in all.
+    """
+    return topk_indices(score.float().masked_fill(local, torch.inf), keep)
+
+
+def most_similar(hidden: Tensor, kept: Tensor) -> Tensor:
+    """For every token the place among `kept` of the one that it goes to, `[B, N]`.
+
+    Kept tokens stay where they are, the others go to the one with the largest cosine; ties go to
+    the lower index.
+
+    Args:
+        hidden: `[B, N, D]`.
+        kept: `[B, K]` ascending.
+    """
+    batch, count = hidden.shape[:2]
+    rest = complement(kept, count)
+    _, target = bipartite_match(take(hidden, rest), take(hidden, kept))
+    own = torch.arange(kept.shape[1], device=kept.device).expand(batch, -1)
+    return kept.new_empty(batch, count).scatter(1, kept, own).scatter(1, rest, target)
