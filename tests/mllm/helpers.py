@@ -91,6 +91,12 @@ def drawn(keep: int = 9, at: str = "pre_llm", **rest: Any) -> dict[str, Any]:
     return {"at": at, "strategy": "random", "keep": keep, **rest}
 
 
+def trimming(layer: int, keep: int, index: tuple[int, ...] = ()) -> dict[str, Any]:
+    """A stage that also trims the caches of the layers before it."""
+    params = {"index": list(index)}
+    return {"at": "decoder", "strategy": "t-trim", "layer": layer, "keep": keep, "params": params}
+
+
 COMBINATIONS = {
     "encoder": plan(tome()),
     "pre_llm": plan(drawn()),
@@ -100,6 +106,9 @@ COMBINATIONS = {
     "ragged": plan({"at": "pre_llm", "strategy": "t-ragged", "keep": 0.5}, fastv(2, 0.5)),
     "exit": plan({"at": "decoder", "strategy": "t-exit", "layer": 2, "keep": 0.5}),
     "merge": plan({"at": "decoder", "strategy": "t-pairs", "layer": 2, "keep": 0.5}),
+    "first layer": plan(drawn(9, at="decoder", layer=0), fastv(2, 4)),
+    "exits": plan(drawn(), {"at": "decoder", "strategy": "t-leave"}),
+    "trim": plan(fastv(1, 9), trimming(3, 4)),
     "compact": plan(drawn(), fastv(2, 4), positions="compact"),
 }
 

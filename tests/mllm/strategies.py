@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens, hookimpl
-from tokenprune.tokens import Stage
+from tokenprune.tokens import Signal, Site, Stage
 
 ANYWHERE: tuple[Stage, ...] = ("pre_llm", "decoder")
 
@@ -106,8 +106,95 @@ class Broken(PruningStrategy[StrategyParams]):
         raise ZeroDivisionError("on purpose")
 
 
+class LookParams(StrategyParams):
+    signals: tuple[str, ...] = ()
+
+
+class Look(PruningStrategy[LookParams]):
+    """Keep the first tokens, and put what was shown aside, with the signals named."""
+
+    name: ClassVar[str] = "t-look"
+    Params = LookParams
+    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
+    prunes_text: ClassVar[bool] = True
+    seen: ClassVar[list[Tokens]] = []
+
+    def signals(self, site: Site) -> tuple[Signal, ...]:
+        return tuple(Signal(name) for name in self.params.signals)
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        self.seen.append(tokens)
+        first = torch.arange(budget.keep).expand(tokens.hidden.shape[0], -1)
+        return Reduction.keep(first, tokens.count)
+
+
+class LeaveParams(StrategyParams):
+    earliest: int = 0
+
+
+class Leave(PruningStrategy[LeaveParams]):
+    """Drop all of a sample in front of layer 1, 2 or 3, by the length of its question."""
+
+    name: ClassVar[str] = "t-leave"
+    Params = LeaveParams
+    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
+    static: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = True
+    every_layer: ClassVar[bool] = True
+    asked: ClassVar[list[tuple[int, int]]] = []
+
+    def signals(self, site: Site) -> tuple[Signal, ...]:
+        return (Signal.TEXT_PLACE,)
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        self.asked.append((tokens.site.layer, tokens.hidden.shape[0]))
+        question = (tokens.signal(Signal.TEXT_PLACE) == 1).sum(dim=1)
+        stay = tokens.site.layer < exit_layer(question).clamp(min=self.params.earliest)
+        return Reduction.keep_mask(stay[:, None].expand_as(tokens.index))
+
+
+def exit_layer(question: torch.Tensor) -> torch.Tensor:
+    """Where `Leave` drops a sample whose question has so many tokens."""
+    return 1 + question % 3
+
+
+class Shy(PruningStrategy[PickParams]):
+    """Keep the tokens named, whatever the plan says, with a budget of its own."""
+
+    name: ClassVar[str] = "t-shy"
+    Params = PickParams
+    stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
+    static: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = True
+    prunes_text: ClassVar[bool] = True
+    given: ClassVar[list[Budget]] = []
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        self.given.append(budget)
+        wanted = self.params.index if tokens.kind == "visual" else self.params.text
+        mask = torch.zeros(tokens.index.shape, dtype=torch.bool)
+        mask[:, list(wanted)] = True
+        return Reduction.keep_mask(mask)
+
+
+class Trim(Pick):
+    """Keep the tokens named, or the last ones, in the caches of the layers before too."""
+
+    name: ClassVar[str] = "t-trim"
+
+    def trims_cache(self) -> bool:
+        return True
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        if self.params.index:
+            return super().reduce(tokens, budget)
+        last = torch.arange(budget.remove, tokens.count)
+        return Reduction.keep(last.expand(tokens.hidden.shape[0], -1), tokens.count)
+
+
 class TestPlugin:
     @hookimpl
     def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        for strategy in (Pick, Ragged, Exit, Pairs, Spy, Fresh, Broken):
+        plain = (Pick, Ragged, Exit, Pairs, Spy, Fresh, Broken)
+        for strategy in (*plain, Look, Leave, Shy, Trim):
             register(strategy)
