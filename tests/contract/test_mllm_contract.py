@@ -15,6 +15,7 @@ from tests.contract.cases import footprint
 
 IMG = models.IMAGE_TOKEN
 PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, IMG, 11, IMG, 12], [1, 13, IMG, 14, 15], [1, IMG, 16]]
+VSCAN = {"score": "received", "window": 2}  # SigLIP has no class token
 VISTOG = {"init_seed": 0, "dim": models.WIDTH, "groups": 9}
 
 STAGES: dict[str, list[dict[str, Any]]] = {
@@ -32,6 +33,18 @@ STAGES: dict[str, list[dict[str, Any]]] = {
         f"{name}-decoder": [{"at": "decoder", "strategy": name, "layer": 2, "keep": 9}]
         for name in ("fastv", "random", "uniform")
     },
+    "vscan-pre_llm": [{"at": "pre_llm", "strategy": "vscan", "keep": 9, "params": VSCAN}],
+    "vscan-decoder": [{"at": "decoder", "strategy": "vscan", "keep": 9}],
+    "vscan-both": [
+        {"at": "pre_llm", "strategy": "vscan", "keep": {"average": 10}, "params": VSCAN},
+        {"at": "decoder", "strategy": "vscan", "keep": 6, "params": {"rope_in_scoring": False}},
+    ],
+    "evoprune+vscan": [
+        {"at": "encoder", "strategy": "evoprune", "keep": 20},
+        {"at": "pre_llm", "strategy": "fopru", "keep": 16},
+        {"at": "pre_llm", "strategy": "vscan", "keep": 9, "params": VSCAN},
+        {"at": "decoder", "strategy": "vscan", "keep": 4},
+    ],
     "evoprune+fastv": [
         {"at": "encoder", "strategy": "evoprune", "keep": 14},
         {"at": "decoder", "strategy": "fastv", "layer": 2, "keep": 0.5},
@@ -57,7 +70,8 @@ LEFT = {  # tokens per image: into the LLM, and after its last layer
     "fopru-pre_llm": (9, 9), "random-pre_llm": (9, 9), "uniform-pre_llm": (9, 9),
     "vistog-pre_llm": (9, 9), "fastv-decoder": (36, 9), "random-decoder": (36, 9),
     "uniform-decoder": (36, 9), "evoprune+fastv": (14, 7), "evoprune+fopru+fastv": (10, 4),
-    "ipcv+fopru+fastv": (20, 5), "evoprune+vistog": (9, 9),
+    "ipcv+fopru+fastv": (20, 5), "evoprune+vistog": (9, 9), "vscan-pre_llm": (9, 9),
+    "vscan-decoder": (36, 9), "vscan-both": (14, 6), "evoprune+vscan": (9, 4),
 }  # fmt: skip
 TOWERS = {"clip": models.llava_clip, "siglip": models.llava_siglip}
 Build = Callable[..., Any]
