@@ -186,7 +186,7 @@ class Trim(Pick):
         return True
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
-        if self.params.index:
+        if self.params.index or self.params.text:
             return super().reduce(tokens, budget)
         last = torch.arange(budget.remove, tokens.count)
         return Reduction.keep(last.expand(tokens.hidden.shape[0], -1), tokens.count)
