@@ -1,0 +1,64 @@
+"""Encoder strategies that see whole videos, with answers known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+
+from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens, hookimpl
+from tokenprune.tokens import Signal, Site, Stage
+
+
+class Across(PruningStrategy[StrategyParams]):
+    """Merge the last tokens of every frame into the first token of the next frame.
+
+    Those of the last frame go into its own first token. What was shown is put aside, and every
+    token's number is left as a rider.
+    """
+
+    name: ClassVar[str] = "t-across"
+    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
+    spreads: ClassVar[bool] = False
+    seen: ClassVar[list[Tokens]] = []
+
+    def spans_frames(self) -> bool:
+        return True
+
+    def signals(self, site: Site) -> tuple[Signal, ...]:
+        return (Signal.ATTENTION_RECEIVED, Signal.PREVIOUS_HIDDEN)
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        self.seen.append(tokens)
+        frames = tokens.grid[0]
+        count, remove = tokens.count // frames, budget.remove // frames
+        numbers = torch.arange(tokens.count)
+        source = numbers[numbers % count >= count - remove]
+        target = ((source // count + 1).clamp(max=frames - 1)) * count
+        batch = (tokens.hidden.shape[0], -1)
+        merged = Reduction.merge(source.expand(batch), target.expand(batch), tokens.size)
+        return replace(merged, riders={"t-number": numbers.expand(batch)})
+
+
+class Lopsided(PruningStrategy[StrategyParams]):
+    """Keep the first tokens of the video, so that the first frames stay whole."""
+
+    name: ClassVar[str] = "t-lopsided"
+    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
+    spreads: ClassVar[bool] = False
+
+    def spans_frames(self) -> bool:
+        return True
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        first = torch.arange(budget.keep).expand(tokens.hidden.shape[0], -1)
+        return Reduction.keep(first, tokens.count)
+
+
+class VideoPlugin:
+    @hookimpl
+    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
+        register(Across)
+        register(Lopsided)
