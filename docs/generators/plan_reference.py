@@ -222,8 +222,10 @@ def _home(strategy: type[PruningStrategy[Any]]) -> str:
     said = []
     if "encoder" in strategy.stages and strategy.spreads:
         said.append(f"Default schedule: `{strategy.default_schedule}`.")
-    if strategy.default_layer is not None:
-        said.append(f"Default layer: {strategy.default_layer}.")
+    layer = strategy.layer_for(32)
+    if layer is not None:
+        depth = " of 32, by depth" if strategy.layer_for(8) != layer else ""
+        said.append(f"Default layer: {layer}{depth}.")
     if strategy.prunes_text:
         said.append("Can prune text too (`keep_text`).")
     return " ".join(said)

@@ -51,8 +51,9 @@ def _defaults(kind: type[PruningStrategy[Any]]) -> str:
     parts = []
     if "encoder" in kind.stages and kind.spreads:
         parts.append(f"schedule {kind.default_schedule}")
-    if kind.default_layer is not None:
-        parts.append(f"layer {kind.default_layer}")
+    layer = kind.layer_for(32)
+    if layer is not None:
+        parts.append(f"layer {layer}" + (" of 32, by depth" if kind.layer_for(8) != layer else ""))
     return ", ".join(parts) or "no schedule and no layer of its own"
 
 

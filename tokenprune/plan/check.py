@@ -10,6 +10,9 @@ from tokenprune.plugins import host
 from tokenprune.registry import strategy_class, strategy_params
 from tokenprune.strategy import PruningStrategy
 
+_SOME_DEPTH = 32
+"""Layers of an LLM; whether a strategy has a layer of its own doesn't depend on the number."""
+
 
 def check_plan(plan: Plan, *, where: str = "") -> Plan:
     """Check strategies, their stages, params and block ranges.
@@ -77,7 +80,7 @@ def _one_layer(stage: StagePlan, strategy: type[PruningStrategy[Any]], place: st
             where=f"{place}.layers",
             remedy=f"Write layer: {stage.layers[0]}.",
         )
-    if stage.layer is None and strategy.default_layer is None:
+    if stage.layer is None and strategy.layer_for(_SOME_DEPTH) is None:
         raise PlanError(
             f"'{stage.strategy}' has no layer of its own.",
             where=f"{place}.layer",
