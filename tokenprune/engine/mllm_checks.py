@@ -138,7 +138,8 @@ def _check_budgets(
     present = arrivals
     for stage in stages:
         keep = stage.budget(present, arrivals, images=1)
-        stage.stage.strategy.check(stage.site, Budget(present, keep), grid)
+        given = stage.stage.plan.keep is not None
+        stage.stage.strategy.check(stage.site, Budget(present, keep, given), grid)
         present = keep if stage.stage.strategy.static else present
 
 
@@ -156,6 +157,7 @@ def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
     for stage in early:
         keep = stage.keep(count)
         site = Site("pre_llm", encoder.spec.used, encoder.spec.used)
-        stage.strategy.check(site, Budget(count, keep), encoder.spec.grid)
+        given = stage.plan.keep is not None
+        stage.strategy.check(site, Budget(count, keep, given), encoder.spec.grid)
         count = keep if stage.strategy.static else count
     return count
