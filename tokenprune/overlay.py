@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from tokenprune.tiling import separate, tile_labels, tile_pictures
 from tokenprune.tokens import Stage
 from tokenprune.trace import ImageTrace, TraceStep
 
@@ -41,7 +42,7 @@ class Panel:
 
 
 def draw(
-    picture: Image.Image,
+    picture: Image.Image | Sequence[Image.Image],
     trace: ImageTrace,
     *,
     title: str = "",
@@ -54,14 +55,22 @@ def draw(
     merged groups are tinted and outlined in one colour each.
 
     Args:
-        picture: cropped and resized as for the model.
-        trace: what became of its patches; of a video, the first frame is drawn.
+        picture: cropped and resized as for the model; of a video all frames, which are drawn
+            side by side in reading order. A token merged across frames has one colour in all.
+        trace: what became of its patches.
         title: line above the panels.
         every_site: one panel a site instead of the last one of every stage.
         panel: width of a panel in pixels.
+
+    Raises:
+        DataError: there are more or fewer pictures than frames.
     """
     large = enlarge(picture, trace, panel)
-    original = Panel(large, "original", f"{trace.patches} patches, {_grid(trace)}")
+    original = Panel(
+        separate(large.copy(), trace.grid, PAPER),
+        "original",
+        f"{trace.patches} patches, {_grid(trace)}",
+    )
     steps = trace.steps if every_site else stage_ends(trace.steps)
     shown = [panel_of(large, trace, step) for step in steps]
     return strip([original, *shown], title)
@@ -77,18 +86,25 @@ def stage_ends(steps: Sequence[TraceStep]) -> list[TraceStep]:
     return list(last.values())
 
 
-def enlarge(picture: Image.Image, trace: ImageTrace, panel: int) -> Image.Image:
-    """Resize so that every patch covers whole pixels and the picture is about `panel` wide."""
-    _, rows, columns = trace.grid
-    cell = max(4, round(panel / columns))
-    return picture.convert("RGB").resize((cell * columns, cell * rows), Image.Resampling.LANCZOS)
+def enlarge(
+    picture: Image.Image | Sequence[Image.Image], trace: ImageTrace, panel: int
+) -> Image.Image:
+    """Resize so that every patch covers whole pixels and the picture is about `panel` wide.
+
+    Frames of a video are put side by side.
+
+    Raises:
+        DataError: there are more or fewer pictures than frames.
+    """
+    pictures = [picture] if isinstance(picture, Image.Image) else picture
+    return tile_pictures(pictures, trace.grid, panel, PAPER)
 
 
 def panel_of(picture: Image.Image, trace: ImageTrace, step: TraceStep) -> Panel:
     """Draw one step over an enlarged picture."""
     labels = patch_labels(trace, step)
     merged = merged_slots(step)
-    drawn = paint(picture, labels, merged)
+    drawn = separate(paint(picture, labels, merged), trace.grid, PAPER)
     dropped = int((step.assignment < 0).sum())
     parts = [f"{step.kept} of {trace.patches} left"]
     if merged:
@@ -108,10 +124,8 @@ def _restored(trace: ImageTrace, step: TraceStep) -> bool:
 
 
 def patch_labels(trace: ImageTrace, step: TraceStep) -> NDArray[np.int64]:
-    """Survivor of every patch of the first frame, `[rows, columns]`, -1 where dropped."""
-    _, rows, columns = trace.grid
-    labels: NDArray[np.int64] = step.assignment.numpy()[: rows * columns]
-    return labels.reshape(rows, columns)
+    """Survivor of every patch, `[rows, columns]`, -1 where dropped; frames lie side by side."""
+    return tile_labels(step.assignment.numpy(), trace.grid)
 
 
 def merged_slots(step: TraceStep) -> dict[int, int]:
@@ -239,4 +253,4 @@ def _fit(draw: ImageDraw.ImageDraw, text: str, room: int, size: int) -> str:
 
 def _grid(trace: ImageTrace) -> str:
     frames, rows, columns = trace.grid
-    return f"{rows} x {columns}" if frames == 1 else f"first of {frames} frames, {rows} x {columns}"
+    return f"{rows} x {columns}" if frames == 1 else f"{frames} frames of {rows} x {columns}"

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from tokenprune import overlay
+from tokenprune.errors import DataError
 from tokenprune.tokens import Site
 from tokenprune.trace import ImageTrace, TraceStep
 
@@ -125,12 +126,43 @@ def test_sheets_are_stacked() -> None:
     assert whole.getpixel((45, 25)) == (0, 0, 255)
 
 
-@pytest.mark.parametrize("frames", [1, 3])
-def test_of_a_video_the_first_frame_is_drawn(frames: int) -> None:
-    slots = torch.cat([torch.zeros(8, dtype=torch.int64), torch.ones(8 * (frames - 1)).long()])
-    one = TraceStep(Site("encoder", 0, 2), "tome", slots, torch.tensor([0]))
+def test_frames_of_a_video_lie_side_by_side() -> None:
+    slots = torch.arange(3 * 8).view(3, 2, 4)
+    slots[2, 0, 0] = 0  # merged across frames
+    slots[1, 1, 3] = -1
+    one = TraceStep(Site("encoder", 0, 2), "evoprune", slots.flatten(), torch.arange(24))
+    video = ImageTrace((3, 2, 4), (one,))
+    assert overlay.patch_labels(video, one).tolist() == torch.cat(list(slots), dim=1).tolist()
+    frames = [Image.new("RGB", (32, 16), colour) for colour in ("red", "lime", "blue")]
+    large = overlay.enlarge(frames, video, 240)
+    cell = large.width // 12
+    pixels = np.asarray(overlay.panel_of(large, video, one).picture).astype(int)
+    middle = cell // 2
+    shown = [pixels[middle, (4 * frame + 1) * cell + middle].tolist() for frame in range(3)]
+    assert shown == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    tint = np.asarray(overlay.colour(0))
+    for frame, plain in ((0, (255, 0, 0)), (2, (0, 0, 255))):
+        expected = 0.62 * np.asarray(plain) + 0.38 * tint
+        assert np.abs(pixels[middle, 4 * frame * cell + middle] - expected).max() <= 1
+    assert pixels[cell + middle, 7 * cell + middle].max() < 80
+    assert pixels[middle, 4 * cell].tolist() == list(overlay.PAPER)
+    assert overlay.draw(frames, video, panel=240).width == 2 * 12 * cell + 3 * overlay.GAP
+
+
+@pytest.mark.parametrize(("frames", "tiles"), [(1, (1, 1)), (3, (1, 3)), (5, (2, 3)), (8, (2, 4))])
+def test_many_frames_go_into_rows(frames: int, tiles: tuple[int, int]) -> None:
+    slots = torch.arange(frames * 8)
+    one = TraceStep(Site("encoder", 0, 2), "tome", slots, slots)
     labels = overlay.patch_labels(ImageTrace((frames, 2, 4), (one,)), one)
-    assert labels.tolist() == [[0] * 4] * 2
+    assert labels.shape == (2 * tiles[0], 4 * tiles[1])
+    assert sorted(labels[labels >= 0].tolist()) == slots.tolist()
+    last = labels[-2:, 4 * ((frames - 1) % tiles[1]) :][:, :4]
+    assert last.flatten().tolist() == slots[-8:].tolist()
+
+
+def test_a_video_is_drawn_over_all_of_its_frames() -> None:
+    with pytest.raises(DataError, match="3 frames"):
+        overlay.draw(GREY, ImageTrace((3, 2, 4), ()))
 
 
 def test_a_group_keeps_its_colour_when_survivors_are_numbered_anew() -> None:
