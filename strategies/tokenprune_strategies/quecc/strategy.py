@@ -13,7 +13,9 @@ from tokenprune.errors import BudgetError
 from tokenprune.reduction import Reduction
 from tokenprune.strategy import Budget, ModelShape
 from tokenprune.tokens import Signal, Site, Stage, Tokens
+from tokenprune.trainable import Batch, Phase, Step, StepLoss, TrainingSession
 from tokenprune_strategies.learned import LearnedStrategy, refuse_width
+from tokenprune_strategies.quecc import training
 from tokenprune_strategies.quecc.compressor import (
     QueryCompressor,
     central_patches,
@@ -49,6 +51,11 @@ class QueCC(LearnedStrategy[QueCCParams, QueryCompressor]):
         "Written from method notes; the official code, which has no licence file, was not used."
     )
     ours: ClassVar[dict[str, str]] = OURS
+    phases: ClassVar[tuple[Phase, ...]] = (training.ALIGNMENT, training.ANSWERS)
+
+    def __init__(self, params: QueCCParams) -> None:
+        super().__init__(params)
+        self._distance: Tensor | None = None
 
     @classmethod
     def build(cls, shape: QueCCParams) -> QueryCompressor:
@@ -134,7 +141,15 @@ class QueCC(LearnedStrategy[QueCCParams, QueryCompressor]):
         batch, device = tokens.hidden.shape[0], tokens.hidden.device
         slot = window_of_patches(tokens.grid, self.shape.stride, device)
         anchor = central_patches(tokens.grid, self.shape.stride, device)
+        if self.module.training:
+            self._distance = training.distance(created, tokens.hidden, slot)
         return Reduction.replace(created, slot.expand(batch, -1), anchor=anchor.expand(batch, -1))
+
+    def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
+        """The distance to the windows' means in the first phase, then the answers' loss."""
+        answers = super().loss(session, batch, step)
+        far, self._distance = self._distance, None
+        return training.loss(answers, far, step)
 
     def _multi(self, tokens: Tokens) -> Tensor:
         blocks = self.shape.blocks(tokens.site.layers)
