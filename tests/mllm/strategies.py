@@ -106,6 +106,18 @@ class Broken(PruningStrategy[StrategyParams]):
         raise ZeroDivisionError("on purpose")
 
 
+class Shrinking(PruningStrategy[StrategyParams]):
+    """Keep the first tokens, before every layer."""
+
+    name: ClassVar[str] = "t-shrinking"
+    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
+    every_layer: ClassVar[bool] = True
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        first = torch.arange(budget.keep).expand(tokens.hidden.shape[0], -1)
+        return Reduction.keep(first, tokens.count)
+
+
 class LookParams(StrategyParams):
     signals: tuple[str, ...] = ()
 
@@ -196,5 +208,5 @@ class TestPlugin:
     @hookimpl
     def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
         plain = (Pick, Ragged, Exit, Pairs, Spy, Fresh, Broken)
-        for strategy in (*plain, Look, Leave, Shy, Trim):
+        for strategy in (*plain, Shrinking, Look, Leave, Shy, Trim):
             register(strategy)

@@ -172,6 +172,27 @@ def test_it_composes_with_stages_before_it() -> None:
         assert greedy(of, call)[0].tolist() == tokens
 
 
+def test_shut_gates_are_no_steps_of_the_trace() -> None:
+    of = model()
+    with tokenprune.attach(of, plan(leaving(params={"earliest": 3}))) as handle:
+        logits(of, inputs(SHORT))
+        assert [str(step.site) for step in handle.trace.images[0].steps] == ["decoder[3]"]
+        assert handle.trace.images[0].kept == 0
+
+
+@pytest.mark.parametrize(
+    ("keep", "counts"),
+    [(0.5, [18, 9, 4]), (7, [7, 7, 7]), ({"average": 18}, [19, 10, 7])],
+)
+def test_budgets_hold_at_every_layer(keep: Any, counts: list[int]) -> None:
+    of, stage = model(), {"at": "decoder", "strategy": "t-shrinking", "keep": keep}
+    with tokenprune.attach(of, plan(stage)) as handle:
+        logits(of, inputs(SHORT))
+        tokens = handle.report().tokens
+    assert [tokens[f"decoder[{layer}]"] for layer in (1, 2, 3)] == counts
+    assert tokens["llm_average"] == (PATCHES + sum(counts)) / 4
+
+
 @pytest.mark.parametrize(
     ("stages", "error", "words"),
     [

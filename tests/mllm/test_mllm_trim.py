@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import tokenprune
+from tests import models
 from tests.mllm import cache_oracle, oracle
 from tests.mllm.cache_oracle import Keep
 from tests.mllm.helpers import (
@@ -192,6 +193,22 @@ def test_a_stage_that_keeps_all_changes_nothing() -> None:
     with tokenprune.attach(of, plan(trimming(2, PATCHES))):
         assert torch.equal(logits(of, call), want)
         assert torch.equal(greedy(of, call), tokens)
+
+
+@pytest.mark.parametrize("name", ["trim", "layer 0"])
+def test_sliding_caches_are_trimmed_too(name: str) -> None:
+    from transformers import CLIPVisionConfig, MistralConfig
+
+    call, found = inputs(SHORT, LONG), []
+    language = MistralConfig(
+        **models._language(), sliding_window=call["input_ids"].shape[1] + NEW + 1
+    )
+    sliding = models._llava(CLIPVisionConfig(**models._vision()), language, "sdpa")
+    for of in (sliding, model("mistral")):
+        with tokenprune.attach(of, PLANS[name]):
+            found.append(greedy(of, call))
+            assert torch.equal(greedy(of, call, use_cache=False), found[-1])
+    assert torch.equal(*found)
 
 
 def test_caches_of_another_kind_are_refused_by_name() -> None:

@@ -153,10 +153,11 @@ class Draft:
         return dense(picked, states, signals, site, self.call.owner.plan.seed), column
 
     def _reduced(self, row: TokenRow, reduction: Reduction, offset: int) -> TokenRow:
-        own = _single(reduction, offset)
-        if own.changes and row.kind == "visual" and not row.copy:
-            name = self.stage.stage.strategy.name
-            trace_row(self.call.trace, self.stage.site, name, row, own)
+        own, strategy = _single(reduction, offset), self.stage.stage.strategy
+        # a gate that stays shut, layer after layer, is no step
+        idle = strategy.every_layer and own.changes and own.length == row.column.shape[0]
+        if own.changes and not idle and row.kind == "visual" and not row.copy:
+            trace_row(self.call.trace, self.stage.site, strategy.name, row, own)
         return row.reduced(own)
 
     def _apply(self, rows: Tensor, column: Tensor, size: Tensor, reduction: Reduction) -> None:
