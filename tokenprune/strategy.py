@@ -166,8 +166,8 @@ class PruningStrategy(ABC, Generic[ParamsT]):
     def spans_frames(self) -> bool:
         """Whether an encoder site shows it all frames of a video at once.
 
-        Then `Tokens` are `[videos, T * N, D]`, frame by frame, and every frame must be left
-        equally many tokens. Attention stays within frames.
+        Then `Tokens` are `[videos, T * N, D]`, frame by frame (prefix tokens `[videos, T * P, D]`),
+        and every frame must be left equally many tokens. Attention stays within frames.
         """
         return False
 
