@@ -75,6 +75,16 @@ def test_several_images_keep_what_one_keeps() -> None:
     assert measured(coupled(10), fastv(2, 5), prompts=(LONG,))["llm_average"] == 10
 
 
+def test_the_average_counts_per_frame() -> None:
+    of, call = model(), inputs([1, 5, 5, 5, 9], LONG)
+    film = plan(coupled(10), fastv(2, 5), images="frames")
+    with tokenprune.attach(of, film) as handle:
+        logits(of, call)
+        assert handle.meter.tokens["llm"] == 15
+        assert handle.meter.tokens["decoder[2]"] == 5
+        assert handle.meter.tokens["llm_average"] == 10
+
+
 def test_an_exit_only_lowers_the_mean() -> None:
     out = {"at": "decoder", "strategy": "t-leaver", "layer": 3}
     found = measured(coupled(10), fastv(2, 0.5), out)

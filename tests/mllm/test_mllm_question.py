@@ -95,6 +95,18 @@ def test_every_image_gets_the_state_of_its_samples_question(kind: str, side: str
     torch.testing.assert_close(state, want(of, *questions), atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", ["t-ask", "t-ask-before"])
+def test_a_video_has_one_question(strategy: str) -> None:
+    of = model()
+    film = [1, IMG, IMG, IMG, 50, 51]
+    with tokenprune.attach(of, plan(ask(4, strategy), images="frames")) as handle:
+        logits(of, inputs(film, LONG, film))
+        assert handle.meter.tokens["llm"] == 4
+    seen = {len(t.hidden): t.signals["question_state"] for t in (Ask.seen or AskBefore.seen)}
+    torch.testing.assert_close(seen[1], want(of, LONG[5:]), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(seen[2], want(of, film[4:], film[4:]), atol=2e-5, rtol=1e-4)
+
+
 def test_answers_are_no_question() -> None:
     of, call = model(), inputs(LONG, SHORT)
     labels = torch.full_like(call["input_ids"], -100)

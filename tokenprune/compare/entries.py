@@ -124,11 +124,11 @@ def meaning(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
     """What the number of a budget counts at a stage."""
     if stage.keep is None:
         return "as many tokens as it chooses; the note says how many an image has left"
+    if isinstance(stage.keep, Average):
+        return "mean over the LLM's layers"
     if stage.at == "pre_llm":
         return "tokens handed to the LLM"
     if stage.at == "decoder":
-        if isinstance(stage.keep, Average):
-            return "mean over the LLM's layers"
         return f"tokens from LLM layer {stage.layer} on; all before it"
     if kind is not None and kind.restores:
         return "tokens inside the encoder; all are restored after it"
