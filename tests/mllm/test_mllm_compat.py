@@ -54,3 +54,34 @@ def test_flash_attention_is_told_by_its_name() -> None:
         assert compat.takes_padding_masks(of)
     finally:
         config._attn_implementation_internal = before
+
+
+def test_caches_are_those_that_can_be_trimmed() -> None:
+    from transformers import DynamicCache, cache_utils
+
+    assert all(hasattr(cache_utils, name) for name in compat.DYNAMIC_CACHES)
+    cache, states = DynamicCache(), torch.arange(24.0).view(1, 1, 6, 4)
+    cache.update(states, states + 100, 0)
+    compat.trim_cache(cache, 0, torch.tensor([[1, 4]]))
+    assert torch.equal(cache.layers[0].keys, states[:, :, [1, 4]])
+    assert torch.equal(cache.layers[0].values, states[:, :, [1, 4]] + 100)
+    assert cache.get_seq_length(0) == 2
+
+
+@pytest.mark.parametrize("kind", ["clip", "mistral"])
+def test_projections_ahead_are_those_of_the_layer_itself(kind: str) -> None:
+    layer = compat.decoder_layers(model(kind))[1]
+    hidden, seen = torch.randn(2, 5, 32), {}
+    hooks = [
+        module.register_forward_hook(lambda _m, _a, out, name=name: seen.update({name: out}))
+        for name, module in compat.projections(layer).items()
+    ]
+    with torch.no_grad():
+        made = dict(compat.project(layer, hidden))
+        seen.clear()
+        rows = compat.rotary(model(kind), hidden, torch.arange(5)[None])
+        layer(hidden, position_embeddings=rows)
+    for hook in hooks:
+        hook.remove()
+    assert set(made) == set(seen) == {"query", "key"}
+    assert all(torch.equal(made[name], seen[name]) for name in made)

@@ -28,6 +28,7 @@ from tokenprune.errors import (
     LayerError,
     NonFiniteError,
     PlanError,
+    SignalError,
     StrategyFailedError,
     TokenpruneError,
     UnsupportedCallError,
@@ -120,10 +121,19 @@ def test_features_alone_can_not_be_pruned_before_the_projector() -> None:
         of.model.get_image_features(call["pixel_values"])
 
 
+def looking(signal: str) -> dict[str, Any]:
+    stage = {"at": "decoder", "strategy": "t-look", "layer": 0, "keep": 0.5}
+    return {**stage, "params": {"signals": [signal]}}
+
+
 @pytest.mark.parametrize(
     ("stages", "error", "words"),
     [
-        ([fastv(0)], LayerError, "layer 0"),
+        ([fastv(0)], LayerError, "layer 0.*last_query_attention"),
+        ([looking("question_attention_max")], LayerError, "layer 0.*question_attention_max"),
+        ([looking("question_attention_mean")], LayerError, "layer 0.*question_attention_mean"),
+        ([looking("question_state")], SignalError, "question_state"),
+        ([looking("colour")], SignalError, "colour"),
         ([fastv(4)], LayerError, "no layer 4"),
         ([fastv(3), fastv(2)], TokenpruneError, "ascending"),
         ([fastv(2, 40)], BudgetError, "40"),
