@@ -151,3 +151,22 @@ def test_expected_counts(stages: list[Any], expected: dict[str, int]) -> None:
     ]
     plan = load_plan({"schema_version": 1, "stages": data})
     assert expected_tokens(Entry("x", plan), 36, host().strategies) == expected
+
+
+def test_ratios_of_a_video_are_rounded_over_all_of_its_frames() -> None:
+    stages = [
+        {"at": "encoder", "strategy": "tome", "keep": 0.7},
+        {"at": "pre_llm", "strategy": "random", "keep": 0.3},
+        {"at": "decoder", "strategy": "fastv", "keep": 0.5, "layer": 2},
+    ]
+    plan = load_plan({"schema_version": 1, "images": "frames", "stages": stages})
+    # 8 frames: 25 each; 60 of 200; 30 of 60
+    measured = {"encoder": 25.0, "pre_llm": 7.5, "decoder[2]": 3.75}
+    found = expected_tokens(Entry("x", plan), 36, host().strategies, measured)
+    assert found == {"encoder": 25, "pre_llm": 7.5, "decoder[2]": 3.75}
+    alone = load_plan({"schema_version": 1, "images": "frames", "stages": stages[1:2]})
+    counted = Measured(Entry("x", alone), tokens={"patches": 35.0, "pre_llm": 31 / 3})
+    checked = Measurement(Measured(None), Measured(None), [counted])
+    assert failed_checks(checked, host().strategies) == []  # 31 of 3 frames of 35
+    counted.tokens["pre_llm"] = 28 / 3
+    assert len(failed_checks(checked, host().strategies)) == 1

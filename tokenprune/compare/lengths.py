@@ -16,7 +16,7 @@ def own_length(stages: Iterable[Any]) -> bool:
 
 
 def tokens_in_llm(image: ImageTrace) -> float:
-    """Tokens of an image, averaged over the layers of the LLM.
+    """Tokens of an image or of a frame of a video, averaged over the layers of the LLM.
 
     Without a stage inside the LLM it is the number that is handed to the LLM.
     """
@@ -26,6 +26,5 @@ def tokens_in_llm(image: ImageTrace) -> float:
             total += present * (step.site.layer - seen)
             seen, layers = step.site.layer, step.site.layers
         present = step.kept
-    if not layers:
-        return float(present)
-    return (total + present * (layers - seen)) / layers
+    mean = (total + present * (layers - seen)) / layers if layers else float(present)
+    return mean / image.grid[0]
