@@ -95,6 +95,8 @@ def test_held_out_questions_are_the_users_or_the_bundled_ones(tmp_path: Path) ->
     path = write(tmp_path, GOOD, GOOD, GOOD)
     assert len(questions_for("mine.jsonl", path, 2)) == 2
     assert len(questions_for("reference", None, 3)) == 3
+    bundled = questions_for("reference", None, 12)
+    assert len({id(question.image) for question in bundled}) == 12
     assert questions_for("mine.jsonl", None, 3) == []
     assert questions_for("reference", None, 0) == []
 

@@ -13,7 +13,7 @@ import torch
 from tokenprune.engine import attach
 from tokenprune.loading import LoadedMllm
 from tokenprune.plan import Plan
-from tokenprune.reference import iter_heldout
+from tokenprune.reference.heldout import HELDOUT_IMAGES, iter_heldout
 from tokenprune.train.data import REFERENCE, Example, opened, read_questions
 
 BATCH = 16
@@ -36,7 +36,26 @@ def questions_for(data: str, file: Path | None, limit: int) -> list[Example]:
         return [opened(question) for question in read_questions(file)[:limit]]
     if data != REFERENCE:
         return []
-    return [Example(s.image, s.question, s.answer, s.type) for s in islice(iter_heldout(), limit)]
+    return reference_questions(limit)
+
+
+def reference_questions(limit: int) -> list[Example]:
+    """Held-out questions about as many pictures as can be: a second one of a picture comes last.
+
+    Questions about one picture are not independent. The draw is fixed.
+    """
+    about: dict[int, list[Example]] = defaultdict(list)
+    for sample in iter_heldout(min(limit, HELDOUT_IMAGES)):
+        question = Example(sample.image, sample.question, sample.answer, sample.type)
+        about[sample.image_id].append(question)
+    most = max(len(questions) for questions in about.values())
+    turns = (
+        questions[(image + turn) % len(questions)]
+        for turn in range(most)
+        for image, questions in about.items()
+        if turn < len(questions)
+    )
+    return list(islice(turns, limit))
 
 
 def accuracy(

@@ -1,0 +1,1 @@
+"""How the bundled checkpoints of learned strategies are made."""
