@@ -17,6 +17,7 @@ from generators.benchmarks import benchmarks
 from generators.command_line import command_line
 from generators.matrix import strategy_matrix
 from generators.plan_reference import plan_reference
+from generators.reproduction import reproduction
 from generators.strategies_table import strategies_table
 
 FOLDER = Path(__file__).parent
@@ -27,6 +28,7 @@ PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "strategies-table": ("strategies/index.md", strategies_table),
     "matrix": ("matrix.md", strategy_matrix),
     "benchmarks": ("benchmarks.md", benchmarks),
+    "reproduction": ("reproduction.md", reproduction),
 }
 
 

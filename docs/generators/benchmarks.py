@@ -20,7 +20,8 @@ INTRO = """\
 {mark}
 Every number on this page comes from a record in `benchmarks/records`, written by the command that
 stands beside it. Ratios are taken within one run, dense and pruned in turn, because machines and
-their load differ. Nothing here is a number reported by a paper.
+their load differ. Nothing here is a number reported by a paper; EvoPrune's own numbers stand beside
+ours under [reproduction](reproduction.md).
 """
 
 
