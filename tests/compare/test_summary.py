@@ -153,6 +153,19 @@ def test_expected_counts(stages: list[Any], expected: dict[str, int]) -> None:
     assert expected_tokens(Entry("x", plan), 36, host().strategies) == expected
 
 
+def test_a_layer_that_the_plan_leaves_open_is_the_one_measured() -> None:
+    stages = [
+        {"at": "decoder", "strategy": "fastv", "keep": 20, "layer": 2},
+        {"at": "decoder", "strategy": "vscan", "keep": 9},
+    ]
+    plan = load_plan({"schema_version": 1, "stages": stages})
+    measured = {"decoder[12]": 9.0, "llm": 36.0, "decoder[2]": 20.0}
+    found = expected_tokens(Entry("x", plan), 36, host().strategies, measured)
+    assert found == {"decoder[2]": 20, "decoder[12]": 9}
+    none = expected_tokens(Entry("x", plan), 36, host().strategies, {"llm": 36.0})
+    assert none["decoder[None]"] == 9  # measured nowhere, which is a failure
+
+
 def test_ratios_of_a_video_are_rounded_over_all_of_its_frames() -> None:
     stages = [
         {"at": "encoder", "strategy": "tome", "keep": 0.7},

@@ -21,6 +21,8 @@ def test_vscans_table(average: int, first: int, second: int) -> None:
     # 576 tokens, 32 layers, a third is kept from layer 16 on
     assert Coupling(average, (THIRD,), (16,), 32).arrivals(576) == first
     assert int(first * THIRD + 1e-9) == second
+    assert Coupling(average, (0.334,), (16,), 32).arrivals(576) == first  # as a plan writes it
+    assert int(first * 0.334) == second
     assert Coupling(average, (second,), (16,), 32).arrivals(576) == first
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 
 from tokenprune.compare.entries import Entry, Strategies
 from tokenprune.compare.measure import Measured, Measurement
@@ -40,6 +41,7 @@ def expected_tokens(
     """
     counts: dict[str, float] = {}
     arriving: float = patches
+    layers = chain(_layers(measured or {}), repeat(None))
     for stage in entry.plan.stages:
         kind = strategies[stage.strategy]
         left = _left(stage, arriving, whole=entry.plan.images == "frames")
@@ -48,15 +50,28 @@ def expected_tokens(
         if stage.at == "encoder" and kind.restores:
             counts["encoder_inside"] = left
             continue
-        key = stage_key(stage)
+        key = stage_key(stage, next(layers) if stage.at == "decoder" else None)
         counts[key] = left
         arriving = left if left == int(left) else (measured or {}).get(key, left)
     return counts
 
 
-def stage_key(stage: StagePlan) -> str:
-    """The meter's name of a stage; a later stage of the same name replaces the count."""
-    return f"decoder[{stage.layer}]" if stage.at == "decoder" else stage.at
+def stage_key(stage: StagePlan, layer: int | None = None) -> str:
+    """The meter's name of a stage; a later stage of the same name replaces the count.
+
+    Args:
+        stage: the stage.
+        layer: where it acted, for decoder stages whose plan leaves that to the strategy.
+    """
+    if stage.at != "decoder":
+        return stage.at
+    return f"decoder[{layer if stage.layer is None else stage.layer}]"
+
+
+def _layers(measured: Mapping[str, float]) -> list[int]:
+    """Layers of the LLM in front of which something was counted, ascending."""
+    named = [key.removeprefix("decoder[")[:-1] for key in measured if key.startswith("decoder[")]
+    return sorted(map(int, named))
 
 
 def _left(stage: StagePlan, arriving: float, whole: bool) -> float | None:

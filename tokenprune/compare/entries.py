@@ -129,7 +129,8 @@ def meaning(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
     if stage.at == "pre_llm":
         return "tokens handed to the LLM"
     if stage.at == "decoder":
-        return f"tokens from LLM layer {stage.layer} on; all before it"
+        layer = "its own LLM layer" if stage.layer is None else f"LLM layer {stage.layer}"
+        return f"tokens from {layer} on; all before it"
     if kind is not None and kind.restores:
         return "tokens inside the encoder; all are restored after it"
     return "tokens that leave the encoder"
