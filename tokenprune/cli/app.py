@@ -17,7 +17,7 @@ from tokenprune.errors import TokenpruneError
 BAD_INPUT = 2
 
 #: Options that take several values: `--plans a.yaml b.yaml` is `--plans a.yaml --plans b.yaml`.
-SPREAD = ("--plans", "--keep", "--batch-size", "--images", "--size")
+SPREAD = ("--plans", "--keep", "--batch-size", "--images", "--size", "--probe")
 
 
 class Group(TyperGroup):

@@ -20,6 +20,7 @@ EXAMPLES = examples(
     "tokenprune compare",
     "tokenprune compare --keep 64 16 --limit 600 --by-type --jobs 2",
     "tokenprune compare --task video --limit 40",
+    "tokenprune compare --keep 16 --probe all",
     "tokenprune compare --plans a.yaml b.yaml --model path/to/llava",
     "tokenprune compare --model timm:NAME --weights vit.safetensors --images DIR --labels FILE.csv",
 )
@@ -50,6 +51,13 @@ NewTokens = Annotated[int, typer.Option(min=1, help="Tokens generated per questi
 Jobs = Annotated[
     int, typer.Option(min=1, help="Processes that share the plans and this one's threads.")
 ]
+Probe = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also what can still be read of the encoder's information: all, or encoder, "
+        "projector, llm:LAYER."
+    ),
+]
 Out = Annotated[Path, typer.Option(help="JSON record to write.")]
 Answers = Annotated[bool, typer.Option(help="Single answers into the record.")]
 ByType = Annotated[bool, typer.Option(help="Also accuracies by question type.")]
@@ -72,6 +80,7 @@ def command(
     new_tokens: NewTokens = 2,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     jobs: Jobs = 1,
+    probe: Probe = None,
     out: Out = Path("comparison.json"),
     answers: Answers = False,
     by_type: ByType = False,
@@ -100,6 +109,7 @@ def command(
         split=split,
         task=task,
         jobs=jobs,
+        probe=probe or (),
     )
     options = load_options(device, dtype, weights)
     source = Source(model or str(bundled_model(task)), options, settings, images, labels)

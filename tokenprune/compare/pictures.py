@@ -19,6 +19,9 @@ T = TypeVar("T")
 FILE_COLUMNS = ("file", "filename", "image", "path")
 LABEL_COLUMNS = ("imagenet_class_index", "class_index", "label", "class", "target")
 
+#: Seed of the pictures that a probe is fitted on; none of them is asked about.
+PROBE_SEED = 31_337
+
 #: Seed of the drawn samples and of the split into halves; no option, so that they stay the same.
 SPLIT_SEED = 2024
 
@@ -46,6 +49,22 @@ def heldout_clip_questions(limit: int | None) -> list[Question]:
     samples = iter_heldout_clips(clips)
     return _one_of_each(
         (Question(s.frames, s.answer, s.question, s.type, s.image_id) for s in samples), limit
+    )
+
+
+def probe_questions(video: bool, limit: int) -> list[Question]:
+    """One question about each of `limit` fresh pictures or clips, to fit a probe on."""
+    from tokenprune.reference.clip_heldout import iter_heldout_clips
+    from tokenprune.reference.heldout import iter_heldout
+
+    if video:
+        clips = iter_heldout_clips(limit, PROBE_SEED)
+        return _one_of_each(
+            (Question(s.frames, "", s.question, "", s.image_id) for s in clips), limit
+        )
+    pictures = iter_heldout(limit, PROBE_SEED)
+    return _one_of_each(
+        (Question(s.image, "", s.question, "", s.image_id) for s in pictures), limit
     )
 
 

@@ -32,6 +32,7 @@ class Comparison:
         results: one a plan.
         failures: what doesn't hold; empty if all is well.
         left_out: default plans that don't run on this model, with the reason.
+        probe: by place, mean similarity of what is read from unpruned and from empty tokens.
         schema_version: of this format.
     """
 
@@ -46,6 +47,7 @@ class Comparison:
     results: list[Result]
     failures: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    probe: dict[str, dict[str, float]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def data(self, answers: bool = False) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tokenprune.compare.entries import Entry
 from tokenprune.compare.jobs import measure_in
 from tokenprune.compare.measure import Measurement, Progress, joined
 from tokenprune.compare.record import Comparison
+from tokenprune.compare.retention import Retention
 from tokenprune.compare.settings import QUESTIONS, Settings
 from tokenprune.compare.statistics import LEVEL, RESAMPLES
 from tokenprune.compare.summary import Summary
@@ -52,8 +54,16 @@ def compare(
     source = Source(loaded.name, options, settings, images, labels)
     task = source.task(loaded)
     entries, left_out = build_entries(loaded, settings)
-    measured = _measure(source, task, entries, progress)
+    told = _Passes(progress)
+    retention = Retention.of(task, settings)
+    measured = _measure(source, task, entries, told)
     summary = Summary(task, measured, settings.seed)
+    results = summary.plans()
+    if retention is not None:
+        told.next()
+        rows = [row.entry.plan for row in measured.plans if row.entry is not None]
+        read = retention.measure(rows, told)
+        results = [replace(one, probe=places) for one, places in zip(results, read, strict=True)]
     return Comparison(
         kind=task.kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -63,17 +73,16 @@ def compare(
         settings=_settings(settings),
         environment=describe_environment(),
         dense=summary.dense(),
-        results=summary.plans(),
+        results=results,
         failures=failed_checks(measured, host().strategies),
         left_out=left_out,
+        probe={} if retention is None else retention.ends,
     )
 
 
-def _measure(
-    source: Source, task: Task, entries: Sequence[Entry], progress: Progress | None
-) -> Measurement:
+def _measure(source: Source, task: Task, entries: Sequence[Entry], told: _Passes) -> Measurement:
     """All rows, and in a second pass a baseline for those that have none at their budget."""
-    jobs, told = source.settings.jobs, _Passes(progress)
+    jobs = source.settings.jobs
     first = measure_in(jobs, source, task, entries, told)
     extra = [] if source.settings.plans or task.kind != "mllm" else _baselines(first)
     if not extra:

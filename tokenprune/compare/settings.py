@@ -34,7 +34,8 @@ class Settings:
         split: for pictures: `all`, `first` or `second`.
         task: `image`, or `video`: then all plans run with `images: frames`.
         jobs: processes among which the plans are divided, each with its share of the threads.
-        probe: places at which to measure what can still be read of the encoder's information.
+        probe: places at which to measure how much of the encoder's information can still be read,
+            see `tokenprune.probe.places.parse_places`; none by default.
 
     Raises:
         DataError: there is no such task or choice of positions.

@@ -46,6 +46,7 @@ class Result:
         time: seconds by stage as a share of the same stage of dense; `select` as a share of the
             whole dense time, because dense selects nothing.
         total: seconds as a share of dense, over the same batches.
+        probe: by place, the share of the encoder's information that can still be read there.
         marks: what to notice, in words.
         answers: one a sample.
     """
@@ -71,6 +72,7 @@ class Result:
     seconds: dict[str, float]
     time: dict[str, float | None]
     total: Interval
+    probe: dict[str, Interval] = field(default_factory=dict)
     marks: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
 

@@ -45,6 +45,8 @@ def tables(comparison: Comparison, width: int, *, types: bool = False) -> list[R
     shown = _group(comparison, [comparison.dense, *main], MAIN, width)
     if len(main) < len(comparison.results):
         shown.append(positions_table(comparison))
+    if comparison.probe:
+        shown.append(probe_table(comparison))
     if types:
         shown.append(type_table(comparison))
     shown.append(Text("\n".join(legend(comparison)), style="dim"))
@@ -76,6 +78,18 @@ def positions_table(comparison: Comparison) -> Table:
     return table
 
 
+def probe_table(comparison: Comparison) -> Table:
+    """How much of the encoder's information can still be read, % of dense, by place."""
+    title = "readable of the encoder's own features, % of dense (95 % interval)"
+    table = Table("plan", "keep", title=title, title_justify="left", title_style="bold")
+    for place, ends in comparison.probe.items():
+        heading = f"{place}\n{ends['null']:.2f} to {ends['full']:.2f}"
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in comparison.results:
+        table.add_row(_name(row), row.keep, *(_percent(row.probe[p]) for p in comparison.probe))
+    return table
+
+
 def _same_budget(row: Result, other: Result) -> bool:
     return row.group == MAIN and (row.name, row.keep) == (other.name, other.keep)
 
@@ -101,6 +115,15 @@ def legend(comparison: Comparison) -> list[str]:
         if row.name not in names:
             names.append(row.name)
     count = comparison.task
+    probe = (
+        [
+            "Readable: a resampler fitted on unpruned tokens predicts the encoder's last block but "
+            "one; under a place, its similarity with empty and with unpruned tokens. Readable "
+            "doesn't mean that the LLM uses it."
+        ]
+        if comparison.probe
+        else []
+    )
     video = ["All plans run with images: frames; token counts are per frame."]
     video = video if comparison.settings.get("task") == "video" else []
     return [
@@ -109,6 +132,7 @@ def legend(comparison: Comparison) -> list[str]:
         "images.",
         *(f"keep of {', '.join(names)}: {meaning}." for meaning, names in means.items()),
         *video,
+        *probe,
         *comparison.left_out,
         "FLOPs and times are shares of dense, measured in turns with it; select is a share of the "
         "whole dense time.",

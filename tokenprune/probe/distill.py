@@ -1,0 +1,79 @@
+"""An auxiliary loss for strategies that learn: kept tokens should still tell the features.
+
+For training a compressor or a projector only; in instruction tuning it did harm in the paper.
+Gradients reach a strategy through the tokens' values: from a hard top-k alone no gradient reaches
+the scores.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenprune.probe.resampler import Resampler, scale
+from tokenprune.probe.states import States
+
+#: Weights of the paper: of the whole loss, and of its contrastive part.
+WEIGHT, CONTRASTIVE = 0.5, 0.3
+
+#: Start of the learned temperature's logarithm, and the largest factor on the logits.
+LOG_FACTOR, MOST = 2.0, 100.0
+
+
+class Distillation(nn.Module):
+    """weight * (SmoothL1(p, t) + 0.3 InfoNCE(p, t)), with p the resampler's prediction.
+
+    Source: VisPer-LM (arXiv 2412.09585), embedding losses; the factor on the contrastive logits is
+    min(exp(tau), 100) with a learned tau, as released. Targets divided by their root mean square
+    are ours; the encoder's own features as target too.
+
+    Args:
+        width: d, channels of the tokens.
+        target: channels of the features.
+        grid: the unpruned grid (t, h, w).
+        weight: of the loss.
+        seed: of the resampler's weights.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        target: int,
+        grid: tuple[int, int, int],
+        *,
+        weight: float = WEIGHT,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.resampler = Resampler(width, target, grid, seed)
+        self.tau = nn.Parameter(torch.tensor(LOG_FACTOR))
+        self.weight = weight
+
+    def forward(self, states: States, target: Tensor, frame: int = 0) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            states: tokens that are left, with gradients.
+            target: features of the frame, `[n, h * w, D]`, without.
+            frame: which frame of a video they are of.
+        """
+        wanted = target.detach().float() / scale(target)
+        predicted = self.resampler(states, frame)
+        factor = self.tau.exp().clamp(max=MOST)
+        contrast = info_nce(predicted, wanted, factor)
+        return self.weight * (F.smooth_l1_loss(predicted, wanted) + CONTRASTIVE * contrast)
+
+
+def info_nce(predicted: Tensor, target: Tensor, factor: Tensor | float) -> Tensor:
+    """Cross-entropy of finding a sample's own target among the batch's, a scalar.
+
+    Args:
+        predicted: `[n, ...]`, flattened and normalised.
+        target: the same.
+        factor: on the cosine similarities.
+    """
+    one = F.normalize(predicted.flatten(1), dim=1)
+    other = F.normalize(target.flatten(1), dim=1)
+    own = torch.arange(one.shape[0], device=one.device)
+    return F.cross_entropy(factor * (one @ other.T), own)
