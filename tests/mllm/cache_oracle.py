@@ -30,8 +30,8 @@ class Keep:
 @torch.no_grad()
 def greedy(
     model: Any, one: Sample, steps: int, cuts: Sequence[Keep], compact: bool = False
-) -> tuple[list[int], list[int]]:
-    """New tokens, and the length of every layer's cache behind the prompt."""
+) -> tuple[Tensor, list[int]]:
+    """Logits of every step `[steps, V]`, and the length of every layer's cache after the prompt."""
     from transformers import DynamicCache
 
     language = model.model.language_model
@@ -54,14 +54,14 @@ def greedy(
         part = cache.layers[number]
         part.keys, part.values = part.keys[:, :, stay], part.values[:, :, stay]
         lengths.append(len(stay))
-    tokens: list[int] = []
+    logits = []
     for step in range(steps):
-        tokens.append(int(model.lm_head(language.norm(hidden))[0, -1].argmax()))
-        hidden = model.get_input_embeddings()(torch.tensor([[tokens[-1]]]))
+        logits.append(model.lm_head(language.norm(hidden))[0, -1])
+        hidden = model.get_input_embeddings()(logits[-1].argmax().view(1, 1))
         for number, layer in enumerate(language.layers):
             at = one.length + step - (removed[number] if compact else 0)
             hidden = _through(model, layer, hidden, torch.tensor([at]), cache)
-    return tokens, lengths
+    return torch.stack(logits), lengths
 
 
 def _numbered(place: Tensor, compact: bool) -> Tensor:
