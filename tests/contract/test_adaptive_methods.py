@@ -167,3 +167,6 @@ def test_text_is_cut_only_if_the_plan_says_so() -> None:
         offered = (2 + 23) + 11  # without the first token, which is special, and the last one
         assert handle.meter.tokens["text[2]"] < offered / 2
         same_alone(model, prompts)
+    with attached(model, {**told, "keep_text": 5}) as handle, torch.no_grad():
+        model(**inputs)
+        assert handle.meter.tokens["text[2]"] == 5, "a ceiling below what would be spared"

@@ -33,27 +33,34 @@ def head(score: Tensor, rule: str, window: int, least: int, most: int) -> Tensor
 
 
 def words(
-    score: Tensor, asking: Tensor, shielded: Tensor, rule: str, window: int, share: float, keep: int
+    score: Tensor, asking: Tensor, last: Tensor, rule: str, window: int, share: float, keep: int
 ) -> Tensor:
     """The text tokens of a prompt that are kept, `[N]` bool.
 
-    What isn't shielded of the question is cut at the bend of its own curve, but no deeper than to
-    `share` of the question. What must be kept may be more than `keep`; nothing else is then.
+    The last ones and those in front of the image are kept; the rest of the question is cut at the
+    bend of its own curve, but no deeper than to `share` of the question. Where `keep` is too small
+    for that, it gives up the question first, then the text in front of the image from its end on,
+    then the last tokens from their start on.
 
     Args:
-        score: `[N]`.
-        asking: `[N]` True for the question; the rest of the text is kept.
-        shielded: `[N]` True for tokens that are never dropped.
+        score: `[N]`, in the order of the prompt.
+        asking: `[N]` True for the question.
+        last: `[N]` True for the last tokens of the prompt.
         rule: see `bend`.
         window: of the smoothing.
         share: least part of the question that is kept.
         keep: number to keep, at most.
     """
-    free = asking & ~shielded
+    free = asking & ~last
     sure, able = int((~free).sum()), int(free.sum())
-    wanted = int(torch.ceil(share * asking.sum().double() - 1e-9))
-    least = min(max(wanted - int((asking & shielded).sum()), 0), able)
-    most = min(max(keep - sure, least), able)
     kept = ~free
+    if sure > keep:
+        place = torch.arange(len(score), device=score.device)
+        rank = torch.where(last, len(score) - place, len(score) + place)
+        order = torch.sort(rank.masked_fill(free, 3 * len(score)), stable=True).indices
+        return torch.zeros_like(kept).index_fill(0, order[:keep], True)
+    wanted = int(torch.ceil(share * asking.sum().double() - 1e-9))
+    most = min(keep - sure, able)
+    least = min(max(wanted - int((asking & last).sum()), 0), most)
     kept[free] = head(score[free], rule, window, least, most)
     return kept

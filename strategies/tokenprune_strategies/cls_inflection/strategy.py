@@ -28,8 +28,8 @@ class ClsInflection(PruningStrategy[ClsInflectionParams]):
     At `pre_llm` the curve is that of the class token's similarity. At `decoder`, behind layer 1 as
     FastV does it (ours), it is the mean attention of the question; with `keep_text` the question's
     own tokens are cut by the same rule, but for the last ones and half of them at least; text in
-    front of the image stays. A plan's `keep` is a ceiling; `keep_text` too, except for what must
-    stay. Flat curves keep `k_min` evenly spaced tokens.
+    front of the image stays. A plan's `keep` and `keep_text` are ceilings, and the latter may be
+    too small for all that. Flat curves keep `k_min` evenly spaced tokens.
 
     Source: Sparsity Meets Similarity (arXiv 2409.01162), of which only the abstracts could be read:
     long-tailed similarity to the class token, an inflection point per sample, a second pruning of
