@@ -113,6 +113,14 @@ def test_a_shared_pass_through_the_encoder_changes_nothing(strategy: str) -> Non
     torch.testing.assert_close(made.pruned(shared), made.pruned(alone))
 
 
+def test_a_plan_for_videos_trains_on_pictures_as_any_other() -> None:
+    loaded = tiny()
+    shared, usual = batch(loaded, 3), plan("covipal_style")
+    frames = usual.model_copy(update={"images": "frames"})
+    wanted = session(loaded, usual).pruned(shared)
+    torch.testing.assert_close(session(loaded, frames).pruned(shared), wanted)
+
+
 def test_the_model_is_free_after_a_forward_that_raises() -> None:
     loaded = tiny()
     given, made = batch(loaded), session(loaded, plan("covipal_style"))
