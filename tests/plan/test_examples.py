@@ -10,6 +10,7 @@ import yaml
 from tests.plan.json_schema import complaints
 from tokenprune.plan import Average, dump_plan, load_plan, plan_schema
 from tokenprune.plan.budget import average, decoder_keep, decoder_keeps, removals
+from tokenprune.plan.coupling import Coupling
 
 FOLDER = Path(__file__).parents[2] / "examples" / "plans"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -47,6 +48,11 @@ def test_numbers_in_the_comments() -> None:
     single = load_plan(FOLDER / "fastv-average.yaml").stages[0].keep
     assert isinstance(single, Average)
     assert decoder_keep(single, 576, 32, 2) == 166
+    coupled, later = (stage.keep for stage in load_plan(FOLDER / "vscan-64.yaml").stages)
+    assert isinstance(coupled, Average)
+    assert isinstance(later, float)
+    assert Coupling(coupled.average, (later,), (16,), 32).arrivals(576) == 96
+    assert int(96 * later) == 32
     stages = load_plan(FOLDER / "pyramid-average.yaml").stages
     found = decoder_keeps([s.keep for s in stages], [8, 16, 24], 576, 32)
     assert 319 < average(found, [8, 16, 24], 576, 32) <= 320
