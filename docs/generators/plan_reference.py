@@ -73,8 +73,8 @@ The last `pre_llm` stage may keep an average too. Then the decoder stages say to
 the solver takes the most tokens that may enter the LLM: with a third (0.334) kept from layer 16 of
 32 on, an average of 64 is 96 tokens, then 32 (VScan's table). Decoder stages that set their own
 budget are left out of the sum, as they only lower the mean. It is solved for one image; where a
-prompt has several, a ratio in the decoder is rounded down once for all of them, so the mean may come
-out up to one token an image higher.
+prompt has several, a ratio in the decoder is rounded down once for all of them, so the mean may
+come out up to one token an image higher.
 """
 TEXT = """\
 ## Text tokens
