@@ -115,7 +115,7 @@ def test_a_shared_pass_through_the_encoder_changes_nothing(strategy: str) -> Non
 
 def test_a_plan_for_videos_trains_on_pictures_as_any_other() -> None:
     loaded = tiny()
-    shared, usual = batch(loaded, 3), plan("covipal_style")
+    shared, usual = batch(loaded, 3), plan("quecc")
     frames = usual.model_copy(update={"images": "frames"})
     wanted = session(loaded, usual).pruned(shared)
     torch.testing.assert_close(session(loaded, frames).pruned(shared), wanted)

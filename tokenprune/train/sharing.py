@@ -44,4 +44,5 @@ def _repeated(state: EncoderState, shared: int, numbers: list[int]) -> EncoderSt
         signals={name: many(value) for name, value in state.signals.items()},
         companions={number: many(value) for number, value in state.companions.items()},
         previous=None,
+        videos=None,  # with one picture a question, frames or not makes no difference
     )
