@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from transformers import CLIPImageProcessorPil, LlavaProcessor
+from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
 from tokenprune.reference import reference_model_path
 from tokenprune.reference.scene import CANVAS, PATCH
@@ -24,8 +24,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_processor() -> LlavaProcessor:
-    """The processor: 112 px pictures scaled to -1..1, and the word tokenizer."""
+def build_processor(
+    tokenizer: PreTrainedTokenizerFast | None = None, template: str = CHAT_TEMPLATE
+) -> LlavaProcessor:
+    """The processor: 112 px pictures scaled to -1..1, and the word tokenizer.
+
+    Args:
+        tokenizer: default: the image model's.
+        template: how the parts of a message become a prompt.
+    """
     pictures = CLIPImageProcessorPil(
         size={"shortest_edge": CANVAS},
         crop_size={"height": CANVAS, "width": CANVAS},
@@ -34,11 +41,11 @@ def build_processor() -> LlavaProcessor:
     )
     return LlavaProcessor(
         image_processor=pictures,
-        tokenizer=build_tokenizer(),
+        tokenizer=tokenizer or build_tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=template,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
@@ -14,9 +16,16 @@ WORDS = (*SPECIAL, *vocabulary())
 WORD_ID = {word: index for index, word in enumerate(WORDS)}
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A lower-casing word tokenizer that splits off the question mark and prepends `<bos>`."""
-    core = Tokenizer(WordLevel(dict(WORD_ID), unk_token="<unk>"))
+def build_tokenizer(
+    words: Mapping[str, int] = WORD_ID, longest: int = 512
+) -> PreTrainedTokenizerFast:
+    """A lower-casing word tokenizer that splits off the question mark and prepends `<bos>`.
+
+    Args:
+        words: ids by word, the special ones first.
+        longest: tokens of the longest prompt.
+    """
+    core = Tokenizer(WordLevel(dict(words), unk_token="<unk>"))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("?", "isolated")]
@@ -33,5 +42,5 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         extra_special_tokens={"image_token": "<image>"},
         padding_side="left",
         clean_up_tokenization_spaces=False,
-        model_max_length=512,
+        model_max_length=longest,
     )

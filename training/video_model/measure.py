@@ -1,0 +1,154 @@
+"""Answering held-out clips under a choice of frames and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from transformers import LlavaForConditionalGeneration
+
+from tokenprune.reference import CLIP_TYPES, FRAMES, ClipSample, Question, iter_heldout_clips
+from training.reference_model.choose import gather_tokens, top_sorted
+from training.reference_model.data import normalise
+from training.reference_model.forward import (
+    TowerOutput,
+    Weights,
+    logits,
+    patchify,
+    tower_forward,
+)
+from training.reference_model.model import PATCHES
+from training.reference_model.vocab import EOS
+from training.video_model.data import LENGTH, encode, whole_index
+from training.video_model.forward import answer_clips
+from training.video_model.vocab import WORD_ID
+
+#: How the frames of a clip are changed before the model sees them.
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ClipPage:
+    """Some clips with all their questions.
+
+    Attributes:
+        frames: `[B, 8, 112, 112, 3]` uint8.
+        words: `[B, Q, L]`, padded.
+        answer_at: `[B, Q]` place of the question mark.
+        answer: `[B, Q]` word id, -1 where a clip has fewer questions.
+        type: `[B, Q]` index of the type.
+    """
+
+    frames: Tensor
+    words: Tensor
+    answer_at: Tensor
+    answer: Tensor
+    type: Tensor
+
+
+def clip_pages(clips: int, size: int = 8) -> Iterator[ClipPage]:
+    """The held-out clips, `size` at a time."""
+    by_clip = (list(mine) for _, mine in groupby(iter_heldout_clips(clips), lambda s: s.image_id))
+    while page := list(islice(by_clip, size)):
+        yield _page(page)
+
+
+def _page(group: Sequence[Sequence[ClipSample]]) -> ClipPage:
+    rows, asked = len(group), len(CLIP_TYPES)
+    words = torch.full((rows, asked, LENGTH), EOS)
+    answer_at, kind = torch.zeros(rows, asked).long(), torch.zeros(rows, asked).long()
+    answer = torch.full((rows, asked), -1)
+    for row, samples in enumerate(group):
+        for column, sample in enumerate(samples):
+            ids, at = encode(Question(sample.question, sample.answer, sample.type))
+            words[row, column], answer_at[row, column] = torch.tensor(ids), at
+            answer[row, column] = WORD_ID[sample.answer]
+            kind[row, column] = CLIP_TYPES.index(sample.type)
+    frames = [np.stack([np.asarray(frame) for frame in samples[0].frames]) for samples in group]
+    return ClipPage(torch.from_numpy(np.stack(frames)), words, answer_at, answer, kind)
+
+
+def load_weights(folder: str) -> Weights:
+    """Weights of an exported model, computed with in fp32."""
+    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+@torch.no_grad()
+def see(w: Weights, frames: Tensor) -> TowerOutput:
+    """Tower output on all patches of clips, `[B * 8, 196, D]`."""
+    pixels = patchify(normalise(frames.flatten(0, 1)))
+    return tower_forward(w, pixels, whole_index(len(pixels)), last_block=False)
+
+
+@torch.no_grad()
+def ask(w: Weights, page: ClipPage, seen: TowerOutput, keep: Tensor, compact: bool) -> Tensor:
+    """Which questions `[B, Q]` are answered right from the patches `keep [B * 8, M]`."""
+    rows = len(page.frames)
+    patches = gather_tokens(seen.patches, keep).view(rows, FRAMES, keep.shape[1], -1)
+    index = keep.view(rows, FRAMES, -1)
+    hidden = answer_clips(w, patches, index, page.words, compact)
+    at = page.answer_at[..., None, None].expand(-1, -1, -1, hidden.shape[-1])
+    return logits(w, hidden.gather(2, at).squeeze(2)).argmax(-1) == page.answer
+
+
+def choose_random(seen: TowerOutput, count: int, generator: Generator) -> Tensor:
+    """Any patches of every frame."""
+    return top_sorted(torch.rand(seen.index.shape, generator=generator), count)
+
+
+def choose_column(seen: TowerOutput, count: int, generator: Generator) -> Tensor:
+    """The patches of every frame that receive most attention in the last block used."""
+    return top_sorted(seen.attention[..., 1:].mean((1, 2)), count)
+
+
+CHOOSERS = {"random": choose_random, "column-mean": choose_column}
+
+
+def blanked(frames: Tensor) -> Tensor:
+    """Mid-grey frames."""
+    return torch.full_like(frames, 128)
+
+
+def frozen(frames: Tensor) -> Tensor:
+    """The fifth frame eight times."""
+    return frames[:, 4:5].expand_as(frames)
+
+
+def shuffled(frames: Tensor) -> Tensor:
+    """The frames in a fixed other order."""
+    return frames[:, [3, 6, 0, 5, 2, 7, 1, 4]]
+
+
+CHANGES: dict[str, Change] = {"blanked": blanked, "one frame": frozen, "shuffled": shuffled}
+
+
+class Tally:
+    """Right answers and questions by type."""
+
+    def __init__(self) -> None:
+        self.right = torch.zeros(len(CLIP_TYPES))
+        self.asked = torch.zeros(len(CLIP_TYPES))
+
+    def add(self, right: Tensor, page: ClipPage) -> None:
+        """Count one page."""
+        for number in range(len(CLIP_TYPES)):
+            there = (page.type == number) & (page.answer >= 0)
+            self.right[number] += float(right[there].sum())
+            self.asked[number] += float(there.sum())
+
+    def summary(self) -> dict[str, float]:
+        """Accuracy in percent, over all questions and by type."""
+        by_type = 100.0 * self.right / self.asked.clamp(min=1)
+        values = {name: float(by_type[number]) for number, name in enumerate(CLIP_TYPES)}
+        overall = 100.0 * float(self.right.sum() / self.asked.sum())
+        return {name: round(value, 2) for name, value in {"all": overall, **values}.items()}
+
+
+def all_patches(page: ClipPage) -> Tensor:
+    """Keep everything, `[B * 8, 196]`."""
+    return whole_index(len(page.frames) * FRAMES)[:, :PATCHES]
