@@ -19,6 +19,7 @@ from generators.matrix import strategy_matrix
 from generators.plan_reference import plan_reference
 from generators.reproduction import reproduction
 from generators.strategies_table import strategies_table
+from generators.trained import trained_checkpoints
 
 FOLDER = Path(__file__).parent
 ALL = "all"
@@ -28,6 +29,7 @@ PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "strategies-table": ("strategies/index.md", strategies_table),
     "matrix": ("matrix.md", strategy_matrix),
     "benchmarks": ("benchmarks.md", benchmarks),
+    "trained-checkpoints": ("trained-checkpoints.md", trained_checkpoints),
     "reproduction": ("reproduction.md", reproduction),
 }
 
