@@ -10,7 +10,7 @@ from torch import Tensor
 
 import tokenprune
 from tests import models
-from tests.contract.cases import footprint
+from tests.contract.cases import footprint, shipped, stage_of
 from tests.mllm.helpers import (
     COMBINATIONS,
     IMG,
@@ -165,3 +165,17 @@ def test_single_images_are_videos_of_one_frame(name: str) -> None:
         assert all(
             map(torch.equal, [s.anchor for s in mine.steps], [s.anchor for s in other.steps])
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [(name, at) for name, kind in shipped().items() for at in kind.stages]
+)
+def test_every_shipped_strategy_takes_videos(name: str, at: Any) -> None:
+    of, call, kind = model(), inputs(*PROMPTS), shipped()[name]
+    with tokenprune.attach(of, video_plan(stage_of(kind, at))) as handle:
+        batched, images = text_logits(of, call), handle.trace.images
+        for row, one in enumerate(split(call)):
+            torch.testing.assert_close(batched[row], text_logits(of, one)[0], rtol=1e-4, atol=1e-5)
+    assert [image.grid[0] for image in images] == FRAMES
+    if kind.static and not kind.restores:
+        assert len({image.kept / image.grid[0] for image in images}) == 1
