@@ -24,7 +24,7 @@ def accelerator(device: Any) -> Any:
             where="tokenprune train",
             remedy=f"Install it: {INSTALL}",
         ) from error
-    found = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    found = Accelerator(device_placement=False, cpu=device.type == "cpu", mixed_precision="no")
     if found.num_processes > 1:
         raise UnsupportedCallError(
             f"{found.num_processes} processes were started, and training runs in one.",
