@@ -47,10 +47,10 @@ class Selected:
 
 
 def count(grid: Grid, plan: AnyPlan) -> int:
-    """Tokens that `select` will leave of an image of this grid.
+    """Tokens that `select` will leave of an image, or of a video, of this grid.
 
     Args:
-        grid: patch grid (t, h, w).
+        grid: patch grid (t, h, w); budgets in tokens count per frame.
         plan: a plan, a plan file, or a mapping.
 
     Raises:
@@ -59,7 +59,7 @@ def count(grid: Grid, plan: AnyPlan) -> int:
     """
     left = grid[0] * grid[1] * grid[2]
     for stage in _stages(load_plan(plan)):
-        budget = Budget(left, stage.keep(left))
+        budget = Budget(left, stage.keep(left, grid[0]))
         stage.strategy.check(SITE, budget, grid)
         left = budget.keep
     return left
@@ -120,7 +120,7 @@ def _after(stage: ResolvedStage, tokens: Tokens) -> Tokens:
             where=stage.where,
             remedy="Pass it in signals, or choose a strategy that reads the features alone.",
         )
-    reduction = ask(stage, tokens, stage.keep(tokens.count))
+    reduction = ask(stage, tokens, stage.keep(tokens.count, tokens.grid[0]))
     index = reduction.gather(tokens.index)
     riders = {**tokens.riders, **reduction.riders}
     whole = (Signal.COMPANIONS.name, Signal.QUESTION_STATE.name)

@@ -31,6 +31,11 @@ def test_count_is_what_select_leaves(given: dict[str, Any], left: int) -> None:
     assert (chosen.index.diff(dim=1) > 0).all()
 
 
+def test_budgets_of_videos_count_per_frame() -> None:
+    two = plan({"strategy": "uniform", "keep": 3})
+    assert count((2, 4, 3), two) == 6 == select(FEATURES, (2, 4, 3), two).features.shape[1]
+
+
 def test_a_batch_gives_what_its_images_give() -> None:
     together = select(FEATURES, GRID, TWO)
     for row in range(3):
