@@ -20,6 +20,7 @@ from tokenprune.environment import describe_environment
 from tokenprune.errors import DataError, UnsupportedModelError
 from tokenprune.loading import LoadedMllm, LoadedModel
 from tokenprune.plan import Plan, dump_plan, load_plan
+from tokenprune.reference import reference_model_path, video_model_path
 from tokenprune.registry import build_strategy
 from tokenprune.strategy import ModelShape
 from tokenprune.train.data import Example, Stream
@@ -108,7 +109,8 @@ def train(
     learner.train(False)
     file = out / f"{strategy}.safetensors"
     done = finished(plan, number, shape, file)
-    _write(learner, file, loaded, settings)
+    told = facts(loaded, plan, number, settings.steps)
+    _write(learner, file, told, half=settings.precision == "float16")
     found = accuracy(loaded, load_plan(done), heldout, tell) if heldout else None
     _write_text(out / PLAN, dump_plan(done))
     record = _record(loaded, strategy, plan, learner, file, stream, settings, run, found)
@@ -142,13 +144,24 @@ def _place(loaded: LoadedMllm, learner: TrainableStrategy[Any]) -> None:
     learner.modules().to(device=next(loaded.model.parameters()).device)
 
 
+def facts(loaded: LoadedMllm, plan: Plan, number: int, steps: int) -> dict[str, str]:
+    """What a checkpoint says of itself: model, budget and steps."""
+    bundled = {reference_model_path(): "reference", video_model_path(): "video"}
+    keep = plan.stages[number].keep
+    return {
+        "model": bundled.get(Path(loaded.name), Path(loaded.name).name),
+        "model_sha256": loaded.fingerprint(),
+        "keep": str(keep) if isinstance(keep, int) else "",
+        "steps": str(steps),
+    }
+
+
 def _write(
-    learner: TrainableStrategy[Any], file: Path, loaded: LoadedMllm, settings: TrainSettings
+    learner: TrainableStrategy[Any], file: Path, told: dict[str, str], *, half: bool
 ) -> None:
     """Write the weights beside their place and move them into it."""
     partial = file.with_name(f".{file.name}.partial")
-    facts = {"model": loaded.fingerprint(), "steps": str(settings.steps)}
-    learner.save_checkpoint(partial, facts, half=settings.precision == "float16")
+    learner.save_checkpoint(partial, told, half=half)
     os.replace(partial, file)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,9 @@ from tokenprune.loading import LoadedMllm, LoadOptions, load_model
 from tokenprune.plan import Plan, load_plan
 from tokenprune.reference import reference_model_path
 from tokenprune.train.heldout import accuracy, reference_questions
+from tokenprune.train.run import facts
+from tokenprune.train.stage import trainable
+from tokenprune.trainable import TrainableStrategy
 
 QUESTIONS = 300
 BASELINES = ("random", "uniform", "fopru")
@@ -42,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     loaded = load_model(str(reference_model_path()), LoadOptions())
     assert isinstance(loaded, LoadedMllm)
-    copy(options.strategy, options.run, options.name)
+    copy(loaded, options.strategy, options.run, options.name)
     trained = json.loads((options.run / "training.json").read_text(encoding="utf-8"))
     measured = measure(loaded, options.strategy, load_plan(options.run / "plan.yaml"), options.name)
     path = RECORDS / f"training_{options.strategy}.json"
@@ -55,11 +57,17 @@ def main() -> None:
         print(row["label"], row["accuracy"], row["interval"], row["llm_average"], row["by_type"])
 
 
-def copy(strategy: str, run: Path, name: str) -> None:
-    """The weights into the package."""
+def copy(loaded: LoadedMllm, strategy: str, run: Path, name: str) -> None:
+    """The weights into the package, as float16."""
     folder = Path(tokenprune_strategies.__path__[0]) / "weights" / strategy
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(run / f"{strategy}.safetensors", folder / f"{name}.safetensors")
+    plan = load_plan(run / "plan.yaml")
+    steps = json.loads((run / "training.json").read_text(encoding="utf-8"))["settings"]["steps"]
+    learned = trainable(strategy).from_params(checkpoint=run / f"{strategy}.safetensors")
+    assert isinstance(learned, TrainableStrategy)
+    learned.save_checkpoint(
+        folder / f"{name}.safetensors", facts(loaded, plan, 0, steps), half=True
+    )
 
 
 def measure(loaded: LoadedMllm, strategy: str, plan: Plan, name: str) -> dict[str, Any]:
