@@ -71,6 +71,24 @@ def test_coupled_stages_share_their_first_budget_with_the_others() -> None:
     assert len(alone) == 1, "without an LLM there is no second stage"
 
 
+def test_own_budgets_of_two_stages_stand_beside_those_of_one() -> None:
+    both = kind("knee", stages=("pre_llm", "decoder"), adaptive=True, static=False, default_layer=2)
+    found = default_entries(named(both), Wanted(keeps=(9, 4), layers=6))
+    assert rows(found) == [
+        ("knee", "own", "own, knee"),
+        ("knee 2-stage", "own + own", "own, knee 2-stage"),
+    ]
+    assert [stage.at for stage in found[1].plan.stages] == ["pre_llm", "decoder"]
+
+
+def test_a_row_names_the_layer_that_the_strategy_takes_in_this_llm() -> None:
+    middle = classmethod(lambda cls, layers: layers // 2)
+    late = kind("late", stages=("decoder",), default_layer=16, layer_for=middle)
+    (found,) = default_entries(named(late), Wanted(keeps=(9,), layers=6))
+    assert found.plan.stages[0].layer == 3
+    assert "LLM layer 3" in found.meaning
+
+
 class Temporal(StrategyParams):
     temporal: bool = False
 

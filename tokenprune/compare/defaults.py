@@ -68,7 +68,7 @@ def default_entries(strategies: Strategies, wanted: Wanted) -> list[Entry]:
         if not kind.adaptive
         for entry in _rows(kind, keep, wanted)
     ]
-    own = [_free(kind, None, wanted) for kind in free if kind.adaptive]
+    own = [entry for kind in free if kind.adaptive for entry in _own(kind, wanted)]
     found = [*fixed, *own, *learned_entries(strategies, wanted)]
     if wanted.positions == "both":
         found += _position_rows(strategies, wanted)
@@ -142,9 +142,18 @@ def _rows(kind: type[PruningStrategy[Any]], keep: int, wanted: Wanted) -> Iterat
         yield _coupled(kind, keep, wanted)
 
 
+def _own(kind: type[PruningStrategy[Any]], wanted: Wanted) -> Iterator[Entry]:
+    """A method that sets its own budget, and the same in two stages if it can be."""
+    yield _free(kind, None, wanted)
+    if {"pre_llm", "decoder"} <= {*kind.stages} and not kind.every_layer:
+        one = StagePlan(at="pre_llm", strategy=kind.name)
+        yield _staged(kind, (one, one.model_copy(update={"at": "decoder"})), wanted, "own")
+
+
 def _free(kind: type[PruningStrategy[Any]], keep: int | None, wanted: Wanted, **more: Any) -> Entry:
     compact = wanted.positions == "compact"
-    return strategy_entry(kind, keep, home(kind), seed=wanted.seed, compact=compact, **more)
+    more = {"seed": wanted.seed, "compact": compact, "layers": wanted.layers, **more}
+    return strategy_entry(kind, keep, home(kind), **more)
 
 
 def _coupled(kind: type[PruningStrategy[Any]], keep: int, wanted: Wanted) -> Entry:
@@ -152,13 +161,23 @@ def _coupled(kind: type[PruningStrategy[Any]], keep: int, wanted: Wanted) -> Ent
     second = StagePlan(
         at="decoder", strategy=kind.name, keep=COUPLED[kind.name], layer=wanted.layers // 2
     )
+    return _staged(kind, (first, second), wanted, str(keep))
+
+
+def _staged(
+    kind: type[PruningStrategy[Any]], stages: tuple[StagePlan, ...], wanted: Wanted, budget: str
+) -> Entry:
     name = f"{kind.name} 2-stage"
-    positions = "compact" if wanted.positions == "compact" else "original"
     plan = Plan(
-        name=f"{name}-{keep}", seed=wanted.seed, positions=positions, stages=(first, second)
+        name=f"{name}-{budget}",
+        seed=wanted.seed,
+        positions="compact" if wanted.positions == "compact" else "original",
+        stages=stages,
     )
+    if budget == "own":
+        return Entry(name, plan, MAIN, "as many tokens as each stage chooses", f"own, {name}")
     means = "mean over the LLM's layers, and what the second stage keeps of the first's"
-    return Entry(name, plan, MAIN, means, str(keep))
+    return Entry(name, plan, MAIN, means, budget)
 
 
 def _position_rows(strategies: Strategies, wanted: Wanted) -> Iterator[Entry]:

@@ -67,6 +67,7 @@ def strategy_entry(
     seed: int = 0,
     compact: bool = False,
     also: bool = False,
+    layers: int = 0,
     name: str = "",
     params: Mapping[str, Any] | None = None,
 ) -> Entry:
@@ -79,12 +80,14 @@ def strategy_entry(
         seed: of the plan.
         compact: renumber position ids.
         also: put it into the group beside the main one.
+        layers: layers of the LLM, so that the row names the strategy's own; 0 if not known.
         name: of the row; default: the strategy's.
         params: other parameters than its defaults.
     """
     layer = None
     if at == "decoder" and not kind.every_layer:
-        layer = kind.default_layer or DECODER_LAYER
+        own = kind.layer_for(layers) if layers else None
+        layer = DECODER_LAYER if own is None and kind.default_layer is None else own
     stage = StagePlan(at=at, strategy=kind.name, keep=keep, layer=layer, params=dict(params or {}))
     shown = name or kind.name
     plan = Plan(

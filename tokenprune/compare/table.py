@@ -184,7 +184,7 @@ def _columns(comparison: Comparison) -> list[Column]:
 def _table(title: str, rows: Sequence[Result], columns: Sequence[Column]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
-        fixed = column.heading != "note"
+        fixed = column.heading not in ("plan", "keep", "note")
         justify = "left" if column.left else "right"
         table.add_column(column.heading, justify=justify, no_wrap=fixed)  # type: ignore[arg-type]
     before = ""
@@ -231,4 +231,6 @@ def lengths(row: Result) -> list[str]:
     if row.lengths is None:
         return []
     least, middle, most = (f"{row.lengths[key]:.3g}" for key in ("least", "middle", "most"))
-    return [f"{least} to {most} tokens an image, median {middle}"]
+    if least == most:
+        return [f"{most} tokens each"]
+    return [f"{least} to {most} tokens, median {middle}"]
