@@ -58,3 +58,15 @@ def test_what_cannot_be_asked_about_videos(llava: LoadedModel, timm_weights: Pat
     vit = load_model("timm:test_vit", LoadOptions(weights=timm_weights))
     with pytest.raises(DataError, match="classifier"):
         compare(vit, Settings(task="video"), OPTIONS)
+
+
+def test_every_default_plan_runs_on_videos(llava: LoadedModel) -> None:
+    settings = Settings(task="video", keeps=(9,), limit=1, batch_size=1, positions="original")
+    found = compare(llava, settings, OPTIONS)
+    assert found.failures == []
+    assert found.left_out == []
+    rows = {row.name: row for row in found.results}
+    for name in ("evoprune", "evoprune temporal"):
+        assert rows[name].tokens["llm"] == 9, "equal budgets"
+    assert "temporal: true" in rows["evoprune temporal"].plan
+    assert {row.name for row in found.results} >= {"prunevid", "prunevid 2-stage", "vscan"}
