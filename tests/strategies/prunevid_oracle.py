@@ -101,8 +101,12 @@ def stage_a(
     beta: float = 0.5,
     neighbours: int = 7,
     untouched: int = 14,
+    scale: str = "rms",
 ) -> dict[Place, tuple[Vector, set[Place], bool, int]]:
     """What goes on: place, feature, the tokens in it, whether it is static, its segment's start."""
+    values = [value for row in video.values() for value in row]
+    power = math.sqrt(sum(v * v for v in values) / len(values)) if scale == "rms" else 1.0
+    video = {place: [value / power for value in row] for place, row in video.items()}
     frames = sorted({frame for frame, _ in video})
     means = [mean([video[p] for p in sorted(video) if p[0] == frame]) for frame in frames]
     out = {}
@@ -116,7 +120,7 @@ def stage_a(
             centres, labels = peaks(features, count, neighbours)
             for centre in centres:
                 mine = [places[i] for i, label in enumerate(labels) if label == centre]
-                feature = mean([features[places.index(p)] for p in mine])
+                feature = [power * v for v in mean([features[places.index(p)] for p in mine])]
                 members = {p for place in mine for p in group[place]}
                 out[places[centre]] = (feature, members, static, run[0])
     return out
@@ -126,6 +130,6 @@ def stage_b(score: list[float], groups: list[int], alpha: float, floor: int) -> 
     kept = []
     for number in set(groups):
         mine = [i for i, group in enumerate(groups) if group == number]
-        count = max(int(alpha * len(mine)), min(floor, len(mine)))
+        count = max(int(round(alpha * len(mine), 9)), min(floor, len(mine)))
         kept += sorted(mine, key=lambda i: (-score[i], i))[:count]
     return sorted(kept)

@@ -70,11 +70,31 @@ def check_against_loops(tokens: Tokens, **params: Any) -> None:
         assert note == ([1, anchor[0] - first] if static else [0, 0])
 
 
-@given(st.integers(0, 10**6), st.integers(1, 9), st.sampled_from([0, 3, 14]))
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 9),
+    st.sampled_from([0, 3, 14]),
+    st.sampled_from(["rms", "raw"]),
+)
 @settings(deadline=None, max_examples=15)
-def test_merging_against_loops(seed: int, frames: int, untouched: int) -> None:
+def test_merging_against_loops(seed: int, frames: int, untouched: int, scale: str) -> None:
     tokens = clip(film(frames, 3, 6, seed), (frames, 3, 6))
-    check_against_loops(tokens, untouched=untouched)
+    check_against_loops(tokens, untouched=untouched, scale=scale)
+
+
+def test_the_scale_of_features_matters_only_if_taken_as_it_comes() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(1, 20, 4)
+    hidden[0, 3], hidden[0, 15] = 4.0, -4.0  # these stand out
+    anchors: dict[str, list[list[int]]] = {"rms": [], "raw": []}
+    for scale, found in anchors.items():
+        for factor in (0.25, 1.0, 16.0):
+            answer = merge(clip(factor * hidden, (1, 4, 5)), scale=scale)
+            assert answer.anchor is not None
+            found.append(answer.anchor[0].tolist())
+    assert anchors["rms"][0] == anchors["rms"][1] == anchors["rms"][2]
+    assert {3, 15} <= set(anchors["raw"][0]), "where densities are alike, distance decides"
+    assert not {3, 15} & set(anchors["raw"][2]), "their densities vanish"
 
 
 @given(st.integers(0, 10**6), st.integers(2, 10), st.integers(-5, 9), st.integers(2, 10))
@@ -128,7 +148,8 @@ def test_an_image_is_clustered_in_space_alone() -> None:
     answer = merge(tokens)
     assert answer.slot is not None
     assert answer.length == 10
-    centres, labels = oracle.peaks(tokens.hidden[0].double().tolist(), 10, 7)
+    power = tokens.hidden.square().mean().sqrt()
+    centres, labels = oracle.peaks((tokens.hidden[0] / power).double().tolist(), 10, 7)
     assert answer.anchor is not None
     assert answer.anchor[0].tolist() == centres
     assert answer.slot[0].tolist() == [centres.index(label) for label in labels]
@@ -228,9 +249,10 @@ def kept(tokens: Tokens, budget: Budget, **params: Any) -> list[list[int]]:
     return [row.nonzero()[:, 0].tolist() for row in mask]
 
 
-@given(st.integers(0, 10**6), st.floats(0.05, 1), st.integers(0, 3))
+@given(st.integers(0, 10**6), st.integers(1, 20), st.integers(0, 3))
 @settings(deadline=None, max_examples=40)
-def test_selection_in_groups_against_loops(seed: int, alpha: float, floor: int) -> None:
+def test_selection_in_groups_against_loops(seed: int, twentieths: int, floor: int) -> None:
+    alpha = twentieths / 20
     torch.manual_seed(seed)
     score = torch.rand(2, 24).mul(6).round()
     static = torch.randint(0, 2, (2, 24))

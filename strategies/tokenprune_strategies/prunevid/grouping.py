@@ -31,10 +31,10 @@ class Video:
 
     @classmethod
     def of(cls, hidden: Tensor, position: Tensor, width: int) -> Video:
-        """From hidden states `[N, D]`, positions (t, h, w) `[N, 3]` and the grid's width."""
+        """From features `[N, D]` in float32, positions (t, h, w) `[N, 3]` and the grid's width."""
         times, frame = torch.unique(position[:, 0], return_inverse=True)
         location = position[:, 1] * width + position[:, 2]
-        return cls(hidden.float(), frame, location, times)
+        return cls(hidden, frame, location, times)
 
     def means(self) -> Tensor:
         """Mean feature of every frame, `[T, D]`."""

@@ -1,4 +1,4 @@
-"""The parameters of `prunevid`; all but one have the paper's or the released code's defaults."""
+"""The parameters of `prunevid`; all but two have the paper's or the code's defaults."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class PruneVidParams(StrategyParams):
     neighbours: PositiveInt = Field(
         default=7, description="`pre_llm`: k of the density, the token itself included."
     )
+    scale: Literal["rms", "raw"] = Field(
+        default="rms",
+        description="`pre_llm`: measure distances on features divided by their root mean square "
+        "over the video, or as they come.",
+    )
     untouched: NonNegativeInt = Field(
         default=14, description="`pre_llm`: groups of so many tokens or fewer are not clustered."
     )
@@ -50,6 +55,8 @@ class PruneVidParams(StrategyParams):
 
 
 OURS: dict[str, str] = {
+    "scale": "the released code takes features as they come (raw); where these are large, all "
+    "densities but those of the background vanish, and what stands out is merged into it",
     "min_keep_per_group": "the released code has no such floor (0), so it drops groups of one or "
     "two tokens whole",
 }

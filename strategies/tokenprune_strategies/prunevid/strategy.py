@@ -77,7 +77,10 @@ class PruneVid(PruningStrategy[PruneVidParams]):
 
     def _merge(self, tokens: Tokens, budget: Budget, row: int) -> Reduction:
         params, position = self.params, tokens.position[row]
-        video = Video.of(tokens.hidden[row], position, tokens.grid[2])
+        hidden = tokens.hidden[row].float()
+        if params.scale == "rms":
+            hidden = unit_scale(hidden)
+        video = Video.of(hidden, position, tokens.grid[2])
         found = groups(video, params.gamma, params.tau, params.neighbours)
         counts = self._natural(found)
         if budget.given and sum(counts) > budget.keep:
@@ -96,6 +99,12 @@ class PruneVid(PruningStrategy[PruneVidParams]):
         own = None if rank is None else rank[row]
         chosen = selected(score, own, self.params.alpha, self.params.min_keep_per_group)
         return to_budget(chosen, score, budget.keep) if budget.given else chosen
+
+
+def unit_scale(hidden: Tensor) -> Tensor:
+    """Features `[N, D]` divided by their root mean square; zeros stay zeros."""
+    power = hidden.square().mean().sqrt()
+    return hidden / torch.where(power > 0, power, torch.ones_like(power))
 
 
 def group_numbers(tokens: Tokens) -> Tensor:
