@@ -1,0 +1,128 @@
+"""Plans of the contract tests of multimodal LLMs: every strategy at every stage, and composed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests import models
+from tests.contract.cases import KEEP, LATER_KEEP, shipped, stage_of
+from tokenprune.matrix import cell, families
+from tokenprune.plugins import host
+from tokenprune.tokens import Stage
+
+IMG = models.IMAGE_TOKEN
+PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, IMG, 11, IMG, 12], [1, 13, IMG, 14, 15], [1, IMG, 16]]
+VSCAN = {"score": "received", "window": 2}  # SigLIP has no class token
+MAKING = ("vistog", "quecc")
+VISTOG = {"init_seed": 0, "dim": models.WIDTH, "groups": 9}
+
+STAGES: dict[str, list[dict[str, Any]]] = {
+    **{
+        f"{name}-encoder": [{"at": "encoder", "strategy": name, "keep": 14}]
+        for name in ("evoprune", "tome", "random", "uniform", "fopru")
+    },
+    "ipcv-encoder": [{"at": "encoder", "strategy": "ipcv", "layer": 2, "keep": 14}],
+    **{
+        f"{name}-pre_llm": [{"at": "pre_llm", "strategy": name, "keep": 9}]
+        for name in ("fopru", "random", "uniform")
+    },
+    "vistog-pre_llm": [{"at": "pre_llm", "strategy": "vistog", "keep": 9, "params": VISTOG}],
+    **{
+        f"{name}-decoder": [{"at": "decoder", "strategy": name, "layer": 2, "keep": 9}]
+        for name in ("fastv", "random", "uniform")
+    },
+    "vscan-pre_llm": [{"at": "pre_llm", "strategy": "vscan", "keep": 9, "params": VSCAN}],
+    "vscan-decoder": [{"at": "decoder", "strategy": "vscan", "keep": 9}],
+    "vscan-both": [
+        {"at": "pre_llm", "strategy": "vscan", "keep": {"average": 10}, "params": VSCAN},
+        {"at": "decoder", "strategy": "vscan", "keep": 6, "params": {"rope_in_scoring": False}},
+    ],
+    "evoprune+vscan": [
+        {"at": "encoder", "strategy": "evoprune", "keep": 20},
+        {"at": "pre_llm", "strategy": "fopru", "keep": 16},
+        {"at": "pre_llm", "strategy": "vscan", "keep": 9, "params": VSCAN},
+        {"at": "decoder", "strategy": "vscan", "keep": 4},
+    ],
+    "evoprune+vscan+dyvte": [
+        {"at": "encoder", "strategy": "evoprune", "keep": 20},
+        {"at": "decoder", "strategy": "vscan", "layer": 1, "keep": 9},
+        {**stage_of(shipped()["dyvte"], "decoder"), "layers": [2, 3]},
+    ],
+    "evoprune+fastv": [
+        {"at": "encoder", "strategy": "evoprune", "keep": 14},
+        {"at": "decoder", "strategy": "fastv", "layer": 2, "keep": 0.5},
+    ],
+    "evoprune+fopru+fastv": [
+        {"at": "encoder", "strategy": "evoprune", "keep": 20},
+        {"at": "pre_llm", "strategy": "fopru", "keep": 0.5},
+        {"at": "decoder", "strategy": "fastv", "layer": 1, "keep": 4},
+    ],
+    "ipcv+fopru+fastv": [
+        {"at": "encoder", "strategy": "ipcv", "layer": 2, "keep": 14},
+        {"at": "pre_llm", "strategy": "fopru", "keep": 20},
+        {"at": "decoder", "strategy": "fastv", "layer": 2, "keep": 5},
+    ],
+    "evoprune+vistog": [
+        {"at": "encoder", "strategy": "evoprune", "keep": 20},
+        {"at": "pre_llm", "strategy": "vistog", "keep": 9, "params": VISTOG},
+    ],
+}
+LEFT: dict[str, tuple[int, int]] = {  # tokens per image: into the LLM, and after its last layer
+    "evoprune-encoder": (14, 14), "tome-encoder": (14, 14), "random-encoder": (14, 14),
+    "uniform-encoder": (14, 14), "fopru-encoder": (14, 14), "ipcv-encoder": (36, 36),
+    "fopru-pre_llm": (9, 9), "random-pre_llm": (9, 9), "uniform-pre_llm": (9, 9),
+    "vistog-pre_llm": (9, 9), "fastv-decoder": (36, 9), "random-decoder": (36, 9),
+    "uniform-decoder": (36, 9), "evoprune+fastv": (14, 7), "evoprune+fopru+fastv": (10, 4),
+    "ipcv+fopru+fastv": (20, 5), "evoprune+vistog": (9, 9), "vscan-pre_llm": (9, 9),
+    "vscan-decoder": (36, 9), "vscan-both": (14, 6), "evoprune+vscan": (9, 4),
+    "evoprune+vscan+dyvte": (20, 9),
+}  # fmt: skip
+TOWERS: dict[str, Callable[..., Any]] = {
+    "clip": models.llava_clip,
+    "siglip": models.llava_siglip,
+}
+
+
+def exact(name: str) -> bool:
+    """Whether all stages leave what the plan says, and not at most so much."""
+    kinds = [host().strategies[stage["strategy"]] for stage in STAGES[name]]
+    return all(kind.static and not kind.adaptive for kind in kinds)
+
+
+def keeps_all(stage: dict[str, Any]) -> bool:
+    """Whether a ratio of one leaves the tokens as they are: not if new ones are made of them."""
+    return stage["strategy"] not in MAKING and not host().strategies[stage["strategy"]].adaptive
+
+
+def _left(at: Stage, restores: bool) -> tuple[int, int]:
+    if at == "encoder":
+        return (models.PATCHES, models.PATCHES) if restores else (KEEP, KEEP)
+    return (LATER_KEEP if at == "pre_llm" else models.PATCHES, LATER_KEEP)
+
+
+def _missing() -> dict[str, tuple[list[dict[str, Any]], tuple[int, int]]]:
+    """Every shipped strategy at every stage that isn't written down above."""
+    found = {}
+    for name, kind in shipped().items():
+        for at in kind.stages:
+            if f"{name}-{at}" not in STAGES:
+                stage, left = stage_of(kind, at), _left(at, kind.restores)
+                most = models.PATCHES
+                found[f"{name}-{at}"] = [stage], (most, most) if kind.adaptive else left
+    return found
+
+
+def _runs(tower: str, name: str) -> bool:
+    """Whether the matrix says that a plan of one stage can be attached; others are written down."""
+    (stage, *more) = STAGES[name]
+    if more or stage.get("params"):
+        return True
+    family = next(f for f in families() if f.name == f"llava + {tower}")
+    return stage["at"] in cell(host().strategies[stage["strategy"]], family).runs
+
+
+for _name, (_stages, _counts) in _missing().items():
+    STAGES[_name], LEFT[_name] = _stages, _counts
+
+PAIRS = [(tower, name) for tower in TOWERS for name in STAGES if _runs(tower, name)]
