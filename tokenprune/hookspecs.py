@@ -10,6 +10,7 @@ import pluggy
 if TYPE_CHECKING:
     from tokenprune.adapter import EncoderAdapter, MllmAdapter
     from tokenprune.loading import Loader
+    from tokenprune.metrics import Metric
     from tokenprune.strategy import PruningStrategy
 
 PROJECT = "tokenprune"
@@ -32,3 +33,8 @@ def register_adapters(
 @hookspec
 def register_loaders(register: Callable[[Loader], None]) -> None:
     """Call `register(loader)` for every way to load a model that `compare --model` names."""
+
+
+@hookspec
+def register_metrics(register: Callable[[Metric], None]) -> None:
+    """Call `register(metric)` for every metric that studies can name."""

@@ -13,18 +13,20 @@ import pluggy
 
 from tokenprune import hookspecs
 from tokenprune.errors import PluginError
+from tokenprune.metrics import BUILT_IN
 from tokenprune.names import nearest
 from tokenprune.registration import Registered, Registrar
 
 if TYPE_CHECKING:
     from tokenprune.adapter import EncoderAdapter, MllmAdapter
     from tokenprune.loading import Loader
+    from tokenprune.metrics import Metric
     from tokenprune.strategy import PruningStrategy
 
 GROUP = "tokenprune"
 RESTRICT = "TOKENPRUNE_PLUGINS"
 _OWN = "tokenprune"
-_HOOKS = ("register_strategies", "register_adapters", "register_loaders")
+_HOOKS = ("register_strategies", "register_adapters", "register_loaders", "register_metrics")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class PluginInfo:
     strategies: tuple[str, ...]
     adapters: tuple[str, ...]
     loaders: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass
@@ -103,6 +106,12 @@ class PluginHost:
         """Model loaders by scheme."""
         return {k: v for p in self._plugins.values() for k, v in p.registered.loaders.items()}
 
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Metrics by name, the built-in one included."""
+        found = {k: v for p in self._plugins.values() for k, v in p.registered.metrics.items()}
+        return {**BUILT_IN, **found}
+
     def infos(self) -> list[PluginInfo]:
         """The plugins that work."""
         return [
@@ -113,6 +122,7 @@ class PluginHost:
                 strategies=tuple(plugin.registered.strategies),
                 adapters=(*plugin.registered.encoders, *plugin.registered.mllms),
                 loaders=tuple(plugin.registered.loaders),
+                metrics=tuple(plugin.registered.metrics),
             )
             for plugin in self._plugins.values()
         ]
@@ -184,12 +194,14 @@ class PluginHost:
             )
 
     def _collect(self, plugin: _Plugin) -> Registrar:
-        registrar = Registrar(self.strategies, {**self.encoders, **self.mllms}, self.loaders)
+        adapters = {**self.encoders, **self.mllms}
+        registrar = Registrar(self.strategies, adapters, self.loaders, self.metrics)
         others = [p for p in self._manager.get_plugins() if p is not plugin.module]
         registers: dict[str, Callable[[Any], None]] = {
             "register_strategies": registrar.strategy,
             "register_adapters": registrar.adapter,
             "register_loaders": registrar.loader,
+            "register_metrics": registrar.metric,
         }
         for hook, register in registers.items():
             try:

@@ -14,8 +14,10 @@ from tokenprune.tokens import STAGES
 
 if TYPE_CHECKING:
     from tokenprune.loading import Loader
+    from tokenprune.metrics import Metric
 
 _LOADER_PARTS = ("scheme", "usage", "load")
+_METRIC_PARTS = ("name", "score")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -27,13 +29,14 @@ class Registered:
     encoders: dict[str, type[EncoderAdapter]] = field(default_factory=dict)
     mllms: dict[str, type[MllmAdapter]] = field(default_factory=dict)
     loaders: dict[str, Loader] = field(default_factory=dict)
+    metrics: dict[str, Metric] = field(default_factory=dict)
 
 
 class Registrar:
     """Collects from one plugin; what can't be taken goes to `refused` as a sentence.
 
     Args:
-        strategies, adapters, loaders: what other plugins registered before, by name.
+        strategies, adapters, loaders, metrics: what is there already, by name.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class Registrar:
         strategies: Mapping[str, object],
         adapters: Mapping[str, object],
         loaders: Mapping[str, object],
+        metrics: Mapping[str, object],
     ) -> None:
         self.registered = Registered()
         self.refused: list[str] = []
         self._strategies, self._adapters, self._loaders = strategies, adapters, loaders
+        self._metrics = metrics
 
     def strategy(self, strategy: type[PruningStrategy[Any]]) -> None:
         """Take a strategy class."""
@@ -72,6 +77,14 @@ class Registrar:
         if self._admit("loader", loader, getattr(loader, "scheme", ""), wrong, taken):
             self.registered.loaders[loader.scheme] = loader
 
+    def metric(self, metric: Metric) -> None:
+        """Take a metric."""
+        missing = [part for part in _METRIC_PARTS if not hasattr(metric, part)]
+        wrong = f"it lacks {', '.join(missing)}" if missing else _wrong_name(metric)
+        taken = {**self._metrics, **self.registered.metrics}
+        if self._admit("metric", metric, getattr(metric, "name", ""), wrong, taken):
+            self.registered.metrics[metric.name] = metric
+
     def _admit(
         self, kind: str, given: object, name: str, wrong: str, taken: Mapping[str, object]
     ) -> bool:
@@ -98,6 +111,10 @@ def _wrong_class(given: Any, base: type) -> str:
         return f"register a subclass of {base.__name__}"
     if inspect.isabstract(given):
         return f"it lacks {', '.join(sorted(getattr(given, '__abstractmethods__', ())))}"
+    return _wrong_name(given)
+
+
+def _wrong_name(given: object) -> str:
     name = getattr(given, "name", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return f"its name has to be lower-case letters, digits, '_', '-' and '.', not {name!r}"

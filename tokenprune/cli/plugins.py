@@ -27,9 +27,10 @@ def plugin_table() -> Table:
     """Plugins that work, and what each registered."""
     from tokenprune.plugins import host
 
-    table = Table("plugin", "distribution", "version", "strategies", "adapters", "loaders")
+    kinds = ("strategies", "adapters", "loaders", "metrics")
+    table = Table("plugin", "distribution", "version", *kinds)
     for info in host().infos():
-        brought = (info.strategies, info.adapters, info.loaders)
+        brought = (info.strategies, info.adapters, info.loaders, info.metrics)
         cells = [", ".join(names) or "-" for names in brought]
         table.add_row(info.name, info.distribution, info.version, *cells)
     return table

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tokenprune.errors import DataError
 from tokenprune.loading import LoadedClassifier, LoadedMllm
+from tokenprune.metrics import plain
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Task(ABC):
 
     def right(self, answer: str, question: Question) -> bool:
         """Whether an answer is right."""
-        return _plain(answer) == _plain(question.answer)
+        return plain(answer) == plain(question.answer)
 
 
 class VqaTask(Task):
@@ -129,7 +130,3 @@ class ClassifyTask(Task):
     def read(self, inputs: Tensor, output: Tensor) -> list[str]:
         """The class with the largest logit, the lower number on ties."""
         return [str(int(row)) for row in output.float().argmax(dim=1).cpu()]
-
-
-def _plain(answer: str) -> str:
-    return answer.strip().strip(".!,").lower()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tokenprune.bench.memory import peak_bytes
+from tokenprune.compare.build import bundled_model
 from tokenprune.compare.checks import failed_checks
 from tokenprune.compare.entries import Entry
 from tokenprune.compare.measure import Measured, measure
@@ -17,10 +18,11 @@ from tokenprune.engine import attach
 from tokenprune.environment import describe_environment
 from tokenprune.errors import TokenpruneError
 from tokenprune.loading import LoadedModel, load_model, load_options
+from tokenprune.metrics import Answered, chosen_metrics, scores
 from tokenprune.plugins import host
-from tokenprune.reference import reference_model_path
 from tokenprune.studies.load import Cell
 from tokenprune.studies.model import ModelEntry, Study, TaskEntry
+from tokenprune.studies.samples import shown_samples
 from tokenprune.studies.store import Status
 from tokenprune.studies.tasks import build_task
 
@@ -31,7 +33,7 @@ def model_place(model: ModelEntry, task: TaskEntry) -> str:
     """Where a model of a study is loaded from."""
     if model.name != REFERENCE:
         return model.name
-    return str(reference_model_path())
+    return str(bundled_model(task.kind))
 
 
 @lru_cache(maxsize=2)
@@ -66,7 +68,7 @@ def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
     timed = row if entries else found.idle
     problems = failed_checks(found, host().strategies)
     return {
-        "samples": _samples(task, row),
+        "samples": _samples(task, row, study),
         "tokens": timed.tokens,
         "seconds": dict(timed.seconds),
         "wall": row.wall,
@@ -76,19 +78,32 @@ def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
         "peak_bytes": _peak(task, cell),
         "failures": problems,
         "environment": describe_environment(),
+        **_shown(task, cell),
     }
 
 
-def _samples(task: Task, row: Measured) -> list[dict[str, Any]]:
-    pairs = zip(task.questions, row.answers, strict=True)
+def _shown(task: Task, cell: Cell) -> dict[str, Any]:
+    """Pictures for the report; a cell that can't be drawn is measured all the same."""
+    loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+    try:
+        return {"shown": shown_samples(task, cell.plan, loaded.picture)}
+    except Exception as error:
+        return {"shown": [], "not_shown": f"{type(error).__name__}: {error}"}
+
+
+def _samples(task: Task, row: Measured, study: Study) -> list[dict[str, Any]]:
+    pairs = list(zip(task.questions, row.answers, strict=True))
+    answered = [Answered(q.text, q.answer, answer) for q, answer in pairs]
+    scored = scores(chosen_metrics(study.metrics), answered)
     return [
         {
             "group": question.image_id,
             "kind": question.kind,
             "answer": answer,
             "right": task.right(answer, question),
+            "scores": mine,
         }
-        for question, answer in pairs
+        for (question, answer), mine in zip(pairs, scored, strict=True)
     ]
 
 

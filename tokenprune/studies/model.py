@@ -38,6 +38,8 @@ class TaskEntry(_Frozen):
     """The file of `jsonl`, or the folder of `pictures`."""
     labels: Path | None = None
     """CSV of `pictures`: file,class index; with a header."""
+    name: str | None = None
+    """How the report calls it; default: its kind."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """At most so many samples."""
 
@@ -78,6 +80,8 @@ class Study(_Frozen):
     """Default: the built-in image task."""
     plans: Annotated[tuple[PlanEntry, ...], Field(min_length=1)]
     """Dense is always run beside them."""
+    metrics: tuple[str, ...] = ("accuracy",)
+    """What every answer is scored by; `accuracy` is built in and always recorded."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Samples a batch."""
     new_tokens: Annotated[int, Field(ge=1)] = 2

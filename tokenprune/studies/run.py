@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenprune.engine import attach
 from tokenprune.environment import describe_environment
+from tokenprune.metrics import chosen_metrics
 from tokenprune.studies.execute import cell_task, loaded_model, model_place
 from tokenprune.studies.load import Cell, cells, identity
 from tokenprune.studies.model import Study
@@ -21,6 +22,9 @@ Known = tuple[Cell, dict[str, Any]]
 
 #: Facts of the environment that make a measurement another one.
 FACTS = ("python", "system", "processor", "accelerator", "packages")
+
+#: Keys of the study that make it another one, too.
+SETTINGS = {"batch_size", "new_tokens", "seed", "metrics"}
 
 
 @dataclass
@@ -48,6 +52,7 @@ def identified(study: Study) -> list[Known]:
     Raises:
         TokenpruneError: a model, a task or a plan that doesn't fit.
     """
+    chosen_metrics(study.metrics)
     found, facts = [], dict[str, dict[str, Any]]()
     environment = {name: describe_environment()[name] for name in FACTS}
     for cell in cells(study):
@@ -58,7 +63,7 @@ def identified(study: Study) -> list[Known]:
             facts[pair] = {
                 "weights": loaded.fingerprint(),
                 "data": revision(task.questions),
-                "settings": study.model_dump(include={"batch_size", "new_tokens", "seed"}),
+                "settings": study.model_dump(mode="json", include=SETTINGS),
                 "environment": environment,
             }
         attach(task.model, cell.plan).detach()

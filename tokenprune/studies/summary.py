@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 
 from tokenprune.compare.statistics import Bootstrap, Interval, mcnemar
+from tokenprune.metrics import ACCURACY
 from tokenprune.studies.load import DENSE
-from tokenprune.studies.store import Record
+from tokenprune.studies.store import Record, digest
 
 BASELINE = "random"
 
 #: An interval wider than this share can't tell plans apart that differ by a few points (ours).
 WIDE = 0.10
+
+#: Random is a baseline for plans whose mean number of tokens differs by no more than this (ours).
+CLOSE = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,12 @@ class Row:
         name: what the study calls the plan.
         accuracy: share of right answers.
         difference: accuracy minus that of dense, paired by sample; None without dense.
-        versus_random: accuracy minus that of `random` at the same budgets; None without it.
+        versus_random: accuracy minus that of `random` at the same budgets, or else at as many
+            tokens; None without it.
         mcnemar: exact p of McNemar's test against dense.
         agreement: share of answers equal to the dense ones.
         by_type: accuracy by question type.
+        metrics: means of the study's other metrics.
         time: seconds of a batch as a share of dense, which ran beside it.
         flops: operations as a share of dense.
         warnings: what to beware of, in plain words.
@@ -45,15 +51,15 @@ class Row:
     mcnemar: float | None
     agreement: float | None
     by_type: dict[str, float]
+    metrics: dict[str, Interval]
     time: Interval
     flops: float
     warnings: tuple[str, ...]
 
     @property
     def tokens(self) -> float:
-        """Visual tokens per image at the LLM's input, or behind the encoder."""
-        tokens = self.record.result["tokens"]
-        return float(tokens.get("llm", tokens.get("encoder", 0.0)))
+        """Visual tokens per image: mean over the LLM's layers, or behind a plain encoder."""
+        return _tokens(self.record)
 
 
 @dataclass(frozen=True)
@@ -63,26 +69,36 @@ class Group:
     Attributes:
         model: the model.
         task: the task.
+        about: what all of them share: settings, weights, data, environment.
         rows: dense first.
         failed: names of failed cells with their reasons.
     """
 
     model: str
     task: str
+    about: dict[str, Any]
     rows: tuple[Row, ...]
     failed: dict[str, str]
 
 
 def summarise(records: Sequence[Record], seed: int = 0) -> list[Group]:
-    """Judge records, model by model and task by task."""
-    sets: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
-    for record in records:
-        about = record.identity
-        sets[about["model"]["name"], about["task"]["kind"], about["data"]].append(record)
-    return [_group(model, task, mine, seed) for (model, task, _), mine in sets.items()]
+    """Judge records, group by group; those of one group differ in the plan alone.
+
+    Args:
+        records: in the order of the rows; dense is put first.
+        seed: of the resampling.
+    """
+    sets: dict[str, list[Record]] = defaultdict(list)
+    for record in sorted(records, key=lambda r: r.identity["name"] != DENSE):
+        sets[digest(_shared(record))].append(record)
+    return [_group(mine, seed) for mine in sets.values()]
 
 
-def _group(model: str, task: str, records: Sequence[Record], seed: int) -> Group:
+def _shared(record: Record) -> dict[str, Any]:
+    return {key: value for key, value in record.identity.items() if key not in ("name", "plan")}
+
+
+def _group(records: Sequence[Record], seed: int) -> Group:
     done = [record for record in records if record.status == "done"]
     failed = {
         str(record.identity["name"]): str(record.result.get("reason", ""))
@@ -93,7 +109,9 @@ def _group(model: str, task: str, records: Sequence[Record], seed: int) -> Group
     if done:
         judge = _Judge(done, seed)
         rows = tuple(judge.row(record) for record in done)
-    return Group(model, task, rows, failed)
+    about = _shared(records[0])
+    model, task = about["model"], about["task"]
+    return Group(model["name"], task.get("name") or task["kind"], about, rows, failed)
 
 
 class _Judge:
@@ -104,9 +122,7 @@ class _Judge:
         self._boot = Bootstrap([sample["group"] for sample in samples], seed)
         self._batches = Bootstrap(range(len(records[0].result["wall"])), seed)
         self._dense = next((r for r in records if r.identity["name"] == DENSE), None)
-        self._random = {
-            _budgets(record): record for record in records if _strategies(record) == [BASELINE]
-        }
+        self._random = [record for record in records if set(_strategies(record)) == {BASELINE}]
 
     def row(self, record: Record) -> Row:
         """One record among its peers."""
@@ -114,10 +130,8 @@ class _Judge:
         accuracy = self._boot.mean(right)
         paired = self._dense is not None and record is not self._dense
         dense = _right(self._dense) if self._dense is not None else right
-        other = self._random.get(_budgets(record))
-        versus = None
-        if other is not None and other is not record and record is not self._dense:
-            versus = self._boot.difference(right, _right(other))
+        other = self._baseline(record)
+        versus = self._boot.difference(right, _right(other)) if other is not None else None
         time = self._batches.ratio(result["wall"], result["dense_wall"])
         return Row(
             record=record,
@@ -128,10 +142,28 @@ class _Judge:
             mcnemar=mcnemar([*map(bool, right)], [*map(bool, dense)]) if paired else None,
             agreement=_agreement(record, self._dense) if paired and self._dense else None,
             by_type=_by_type(record),
+            metrics=self._metrics(record),
             time=time,
             flops=result["flops"] / result["dense_flops"] if result["dense_flops"] else 1.0,
             warnings=_warnings(accuracy, versus, time, record is self._dense, result["failures"]),
         )
+
+    def _baseline(self, record: Record) -> Record | None:
+        """The random plan at the same place and budget, else at as many tokens."""
+        if record is self._dense or record in self._random:
+            return None
+        same = [one for one in self._random if _budgets(one) == _budgets(record)]
+        close = [one for one in self._random if abs(_tokens(one) - _tokens(record)) <= CLOSE]
+        return next(iter(same + close), None)
+
+    def _metrics(self, record: Record) -> dict[str, Interval]:
+        samples = record.result["samples"]
+        names = samples[0].get("scores", {})
+        return {
+            name: self._boot.mean(np.asarray([s["scores"][name] for s in samples]))
+            for name in names
+            if name != ACCURACY
+        }
 
 
 def _warnings(
@@ -151,6 +183,11 @@ def _warnings(
     if accuracy.high - accuracy.low > WIDE:
         found.append("too few samples: the interval is too wide to tell small differences")
     return tuple(found)
+
+
+def _tokens(record: Record) -> float:
+    tokens = record.result["tokens"]
+    return float(tokens.get("llm_average", tokens.get("encoder", 0.0)))
 
 
 def _right(record: Record) -> Any:

@@ -6,11 +6,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tokenprune.compare.pictures import heldout_questions, labelled_pictures, open_picture
-from tokenprune.compare.run import QUESTIONS
+from tokenprune.compare.pictures import (
+    heldout_clip_questions,
+    heldout_questions,
+    labelled_pictures,
+    open_picture,
+)
+from tokenprune.compare.settings import CLIP_QUESTIONS, QUESTIONS
 from tokenprune.compare.task import ClassifyTask, Question, Task, VqaTask
 from tokenprune.errors import DataError
 from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel
@@ -65,11 +71,15 @@ def questions(entry: TaskEntry) -> list[Question]:
     if entry.kind == "jsonl":
         assert entry.path is not None
         return read_jsonl(entry.path)[: entry.limit]
-    if entry.kind == "video":
-        from tokenprune.compare.pictures import heldout_clip_questions
+    return list(_builtin(entry.kind, entry.limit))
 
-        return heldout_clip_questions(entry.limit)
-    return heldout_questions(entry.limit or QUESTIONS)
+
+@lru_cache(maxsize=2)
+def _builtin(kind: str, limit: int | None) -> tuple[Question, ...]:
+    """Drawn once a process: rendering them takes longer than a small cell."""
+    if kind == "video":
+        return tuple(heldout_clip_questions(limit or CLIP_QUESTIONS))
+    return tuple(heldout_questions(limit or QUESTIONS))
 
 
 def read_jsonl(path: Path) -> list[Question]:
