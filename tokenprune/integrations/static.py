@@ -1,4 +1,4 @@
-"""The small stable surface for serving engines and harnesses that keep their own model code.
+"""Plans of static length on features alone: their number before, and the choice after encoding.
 
 An engine has to reserve places in the prompt before any feature exists, and fills them when the
 vision tower has run. `count` gives the number of places from the grid alone, `select` the tokens
