@@ -38,7 +38,7 @@ def comparison(record: Data) -> str:
     for name, meaning in meanings:
         counted.setdefault(meaning, []).append(f"`{name}`")
     legend = [f"- keep of {', '.join(names)}: {what}" for what, names in counted.items() if what]
-    parts = [told, *_groups(record), "What the budget counts:\n", *legend, ""]
+    parts = [told, *_groups(record), *_probe(record), "What the budget counts:\n", *legend, ""]
     if record["failures"]:
         parts += ["**Checks that failed:**\n", *(f"- {line}" for line in record["failures"]), ""]
     return "\n".join(parts)
@@ -71,8 +71,33 @@ def _compared(row: Data, counts: list[str], times: list[str]) -> list[str]:
         f"{row['flops_ratio']:.2f}",
         *("-" if row["time"].get(key) is None else f"{row['time'][key]:.2f}" for key in times),
         f"{row['total']['value']:.2f}",
-        "; ".join(row["marks"]),
+        "; ".join([*_lengths(row), *row["marks"]]),
     ]
+
+
+def _lengths(row: Data) -> list[str]:
+    """Token counts of a method that sets them itself."""
+    found = row.get("lengths")
+    if not found:
+        return []
+    return [f"{found['least']:.3g} to {found['most']:.3g} tokens, median {found['middle']:.3g}"]
+
+
+def _probe(record: Data) -> list[str]:
+    """What can still be read by place, if the record says."""
+    places = record.get("probe") or {}
+    if not places:
+        return []
+    rows = [
+        (
+            row["name"],
+            row["keep"],
+            *(f"{100 * row['probe'][place]['value']:.1f}" for place in places),
+        )
+        for row in record["results"]
+    ]
+    heading = ("plan", "keep", *places)
+    return ["### Readable of the encoder's features, % of dense\n", table(heading, rows)]
 
 
 def encoders(record: Data) -> str:

@@ -64,6 +64,26 @@ def test_a_comparison_shows_its_rows_and_its_failures(
     assert "Record: a processor, 2 threads, torch 2.15.0, 2026-01-02." in page
 
 
+def test_own_budgets_and_what_can_be_read_are_shown(benchmarks: ModuleType, tmp_path: Path) -> None:
+    own = compared(
+        "knee", keep="own", lengths={"least": 4.0, "middle": 6.0, "most": 9.5},
+        probe={"projector": interval(0.75)},
+    )  # fmt: skip
+    record = {
+        "task": {"name": "questions", "samples": 3, "images": 3},
+        "model": {"name": "tiny", "dtype": "float32", "device": "cpu"},
+        "dense": compared("dense", keep="all", marks=[]),
+        "results": [own],
+        "probe": {"projector": {"full": 0.7, "null": 0.2}},
+        "failures": [],
+    }
+    write(tmp_path, "comparison.json", record)
+    page = benchmarks.benchmarks(tmp_path)
+    assert "4 to 9.5 tokens, median 6; slower" in page
+    assert "| plan | keep | projector |" in page
+    assert "| knee | own | 75.0 |" in page
+
+
 def test_times_of_encoders_and_operations(benchmarks: ModuleType, tmp_path: Path) -> None:
     encoder = {
         "encoder": "vit", "patches": 196, "batch": 8, "strategy": "tome", "kept": 64.0,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import tokenprune
 from tests import models
 from tests.compare.tiny import save_llava
 from tokenprune.compare import Settings, compare, tables
@@ -84,6 +85,20 @@ def test_the_model_is_left_as_it_was() -> None:
         Reader(model, PLACES).read(plan(EARLY, LATE), inputs)
         assert torch.equal(model(**inputs).logits, plain)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_watching_a_training_pass_keeps_gradients() -> None:
+    model, inputs = models.llava_clip(), models.llava_inputs(PROMPTS)
+    reader = Reader(model, ("projector", "llm:3"))
+    with tokenprune.attach(model, plan(EARLY)) as attachment:
+        found = reader.watch(attachment)
+        model(**inputs)
+    weight = model.model.multi_modal_projector.linear_1.weight
+    for rows in found.values():
+        assert len(rows) == 3
+        loss = torch.stack([hidden.square().sum() for hidden, _ in rows]).sum()
+        (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
+        assert gradient.abs().sum() > 0
 
 
 def test_a_batch_is_read_as_its_samples_are() -> None:

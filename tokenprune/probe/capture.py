@@ -73,18 +73,32 @@ class Reader:
 
     def read(self, plan: Plan, inputs: Mapping[str, Any]) -> dict[str, States]:
         """The tokens of a batch at every place, with a plan in force; without stages, dense."""
-        found: dict[str, Rows] = {place: [] for place in self._places}
         with self._attached(plan) as attachment, torch.no_grad():
-            attachment.patches.override(
-                self._spec.projector, "forward", _around_projector(attachment, self, found)
-            )
-            for place in self._places:
-                layer = layer_of(place)
-                if layer is not None:
-                    keep = _behind_layer(attachment, found[place])
-                    attachment.patches.override(self._spec.layers[layer], "forward", keep)
+            found = self.watch(attachment)
             self._spec.core(**inputs, use_cache=False)
         return {place: States.of(rows) for place, rows in found.items()}
+
+    def watch(self, attachment: Attachment) -> dict[str, Rows]:
+        """Read along while this attachment of the model runs, until it is detached.
+
+        Args:
+            attachment: with at least one stage.
+
+        Returns:
+            Single samples by place, `[K, d]` and `[K, 3]` each, filled by every call in the order
+            of its prompts; with gradients where the call has some.
+        """
+        found: dict[str, Rows] = {place: [] for place in self._places}
+        patches = attachment.patches
+        patches.override(
+            self._spec.projector, "forward", _around_projector(attachment, self, found)
+        )
+        for place in self._places:
+            layer = layer_of(place)
+            if layer is not None:
+                keep = _behind_layer(attachment, found[place])
+                patches.override(self._spec.layers[layer], "forward", keep)
+        return found
 
     def dense(self, inputs: Mapping[str, Any]) -> tuple[dict[str, States], Tensor]:
         """The unpruned tokens, and the encoder's own features: its last block but one.
