@@ -13,6 +13,7 @@ from PIL import Image
 from tokenprune.reference.clip import Clip, sample_clip
 from tokenprune.reference.clip_questions import ask_clip
 from tokenprune.reference.clip_render import render_clip
+from tokenprune.reference.questions import Question
 from tokenprune.reference.render import Textures
 
 CLIP_HELDOUT_SEED = 86_420
@@ -48,9 +49,7 @@ def iter_heldout_clips(
     """Yield the samples clip by clip; clip `i` does not depend on how many are made."""
     textures = Textures(seed)
     for clip_id in range(clips):
-        rng = np.random.default_rng([seed, 4, clip_id])
-        clip = sample_clip(rng)
-        questions = ask_clip(clip, rng)
+        clip, questions, rng = _draw(clip_id, seed)
         drawn = render_clip(clip, rng, textures)
         frames = tuple(Image.fromarray(frame) for frame in drawn.frames)
         for question in questions:
@@ -63,6 +62,18 @@ def iter_heldout_clips(
                 clip=clip,
                 cover=drawn.cover,
             )
+
+
+def _draw(clip_id: int, seed: int) -> tuple[Clip, list[Question], np.random.Generator]:
+    """Clip and questions, and the generator with which to go on."""
+    rng = np.random.default_rng([seed, 4, clip_id])
+    clip = sample_clip(rng)
+    return clip, ask_clip(clip, rng), rng
+
+
+def heldout_questions(clip_id: int, seed: int = CLIP_HELDOUT_SEED) -> list[Question]:
+    """The questions of one held-out clip, without drawing its frames."""
+    return _draw(clip_id, seed)[1]
 
 
 def heldout_clips(limit: int | None = None) -> list[ClipSample]:

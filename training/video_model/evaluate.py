@@ -7,64 +7,94 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
+from collections import Counter, defaultdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from tokenprune.environment import describe_environment
-from tokenprune.reference import heldout_clips, video_model_path
+from tokenprune.reference import (
+    CLIP_TYPES,
+    FRAMES,
+    ask_clip,
+    heldout_clips,
+    sample_clip,
+    video_model_path,
+)
+from tokenprune.reference.clip_heldout import CLIP_HELDOUT_SEED, HELDOUT_CLIPS, heldout_questions
 from training.video_model.measure import (
     CHANGES,
     CHOOSERS,
     Tally,
     all_patches,
-    ask,
+    blank,
     clip_pages,
     load_weights,
+    say,
     see,
 )
 from training.video_model.train import CLIPS, QUESTIONS, REPLAYS, STEPS
+from training.video_model.vocab import WORDS
 
 #: Tokens kept of every frame.
 KEPT = (32, 16, 8)
 RECORD = Path("benchmarks/records/video_model.json")
 
+Scores = dict[str, float]
 
-def measure(folder: str, clips: int) -> dict[str, Any]:
-    """Dense, changed and thinned accuracy, all from one pass over the clips."""
+
+def measure(folder: str, clips: int) -> tuple[dict[str, Any], list[str]]:
+    """Dense, changed and thinned accuracy from one pass over the clips, and the dense answers."""
     w, generator = load_weights(folder), Generator().manual_seed(0)
-    tallies: dict[str, Tally] = {}
+    grey = blank(w)
+    dense = Tally()
+    changed: dict[str, Tally] = defaultdict(Tally)
+    thinned: dict[tuple[str, str, int], Tally] = defaultdict(Tally)
+    answers: list[str] = []
     for page in clip_pages(clips):
         seen, everything = see(w, page.frames), all_patches(page)
-        for compact in (False, True):
-            name = "dense, compact positions" if compact else "dense"
-            tallies.setdefault(name, Tally()).add(ask(w, page, seen, everything, compact), page)
+        said = say(w, page, seen.patches, everything, compact=False)
+        dense.add(said, page)
+        answers += [WORDS[word] for word in said[page.answer >= 0].tolist()]
+        changed["frames blanked"].add(
+            say(w, page, grey.expand_as(seen.patches), everything, compact=False), page
+        )
+        by_clip = seen.patches.view(-1, FRAMES, *seen.patches.shape[1:])
         for name, change in CHANGES.items():
-            other = see(w, change(page.frames))
-            tallies.setdefault(name, Tally()).add(ask(w, page, other, everything, False), page)
-        for name, choose in CHOOSERS.items():
-            for count in KEPT:
-                keep = choose(seen, count, generator)
-                tally = tallies.setdefault(f"{name} {count}", Tally())
-                tally.add(ask(w, page, seen, keep, False), page)
-    asked = tallies["dense"].asked
-    return {
-        "questions": int(asked.sum()),
-        "accuracy": {name: tally.summary() for name, tally in tallies.items()},
+            other = change(by_clip).flatten(0, 1)
+            changed[name].add(say(w, page, other, everything, compact=False), page)
+        for (name, choose), count in product(CHOOSERS.items(), KEPT):
+            keep = choose(seen, count, generator)
+            for compact in (False, True):
+                positions = "compact" if compact else "original"
+                said = say(w, page, seen.patches, keep, compact)
+                thinned[name, positions, count].add(said, page)
+    table: dict[str, dict[str, dict[str, Scores]]] = {}
+    for (name, positions, count), tally in thinned.items():
+        table.setdefault(positions, {}).setdefault(name, {})[str(count)] = tally.summary()
+    scores = {
+        "questions": dense.questions(),
+        "dense": dense.summary(),
+        "changed": {name: tally.summary() for name, tally in changed.items()},
+        "selection": table,
     }
+    return scores, answers
 
 
 @torch.no_grad()
-def generated(folder: str, questions: int) -> float:
-    """Accuracy in percent of the model's own `generate` with its processor, two at a time."""
+def generated(folder: str, questions: int) -> tuple[float, list[str]]:
+    """Accuracy in percent and the answers of `generate` with the processor, two at a time."""
     model: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     processor: Any = AutoProcessor.from_pretrained(folder)
     processor.tokenizer.padding_side = "left"
-    samples, right = heldout_clips(questions), 0
+    samples, said = heldout_clips(questions), list[str]()
     for start in range(0, len(samples), 2):
         pair = samples[start : start + 2]
         parts = [{"type": "image"}] * len(pair[0].frames)
@@ -78,9 +108,35 @@ def generated(folder: str, questions: int) -> float:
         inputs = processor(images=frames, text=texts, padding=True, return_tensors="pt")
         ids = model.generate(**inputs, max_new_tokens=2, do_sample=False)
         new = ids[:, inputs["input_ids"].shape[1] :]
-        answers = processor.batch_decode(new, skip_special_tokens=True)
-        right += sum(a.strip() == s.answer for a, s in zip(answers, pair, strict=True))
-    return round(100.0 * right / len(samples), 2)
+        said += [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
+    return agreement(said, [sample.answer for sample in samples]), said
+
+
+def agreement(said: list[str], wanted: list[str]) -> float:
+    """Percent of equal answers."""
+    return round(100.0 * sum(map(str.__eq__, said, wanted)) / len(wanted), 2)
+
+
+def standard_error(scores: dict[str, Any]) -> float:
+    """Naive standard error of the dense accuracy over all questions, in points."""
+    share = scores["dense"]["all"] / 100.0
+    return round(100.0 * math.sqrt(share * (1.0 - share) / scores["questions"]["all"]), 2)
+
+
+def text_only_guess(clips: int, drawn: int = 30_000) -> Scores:
+    """Accuracy of the answer most frequent for the same question in clips of another seed."""
+    rng = np.random.default_rng([0, 3])
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
+    for _ in range(drawn):
+        for question in ask_clip(sample_clip(rng), rng):
+            seen[question.text][question.answer] += 1
+    hits: dict[str, list[bool]] = {name: [] for name in ("all", *CLIP_TYPES)}
+    for clip_id in range(clips):
+        for question in heldout_questions(clip_id):
+            hit = seen[question.text].most_common(1)[0][0] == question.answer
+            hits["all"].append(hit)
+            hits[question.kind].append(hit)
+    return {name: round(100.0 * sum(h) / len(h), 2) for name, h in hits.items()}
 
 
 def curve(log: Path) -> list[dict[str, float]]:
@@ -99,26 +155,34 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", default=str(video_model_path()))
-    parser.add_argument("--clips", type=int, default=300)
+    parser.add_argument("--clips", type=int, default=HELDOUT_CLIPS)
     parser.add_argument("--generate", type=int, default=60, help="questions for generate")
     parser.add_argument("--log", type=Path)
     parser.add_argument("--record", type=Path, default=RECORD)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    size = sum(file.stat().st_size for file in Path(options.folder).iterdir())
+    scores, answers = measure(options.folder, options.clips)
+    through_generate, said = generated(options.folder, min(options.generate, len(answers)))
+    weights = Path(options.folder) / "model.safetensors"
     record = {
-        "environment": describe_environment(),
+        "schema_version": 1,
+        "subject": "video model",
+        "held_out": {"seed": CLIP_HELDOUT_SEED, "clips": options.clips, "frames": FRAMES},
+        "megabytes": round(weights.stat().st_size / 1e6, 2),
         "recipe": {"steps": STEPS, "clips": CLIPS, "questions": QUESTIONS, "replays": REPLAYS},
-        "bytes": size,
-        "heldout": measure(options.folder, options.clips),
+        **scores,
+        "standard_error": standard_error(scores),
+        "text_only_guess": text_only_guess(options.clips),
         "generate": {
-            "questions": options.generate,
-            "accuracy": generated(options.folder, options.generate),
+            "questions": len(said),
+            "all": through_generate,
+            "same_as_training_forward": agreement(said, answers[: len(said)]),
         },
         "training": curve(options.log) if options.log else [],
+        "environment": describe_environment(),
     }
+    options.record.parent.mkdir(parents=True, exist_ok=True)
     options.record.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record["heldout"], indent=1), record["generate"])
 
 
 if __name__ == "__main__":

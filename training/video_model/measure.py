@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from transformers import LlavaForConditionalGeneration
 
 from tokenprune.reference import CLIP_TYPES, FRAMES, ClipSample, Question, iter_heldout_clips
+from tokenprune.reference.scene import CANVAS
 from training.reference_model.choose import gather_tokens, top_sorted
 from training.reference_model.data import normalise
 from training.reference_model.forward import (
@@ -21,13 +22,12 @@ from training.reference_model.forward import (
     patchify,
     tower_forward,
 )
-from training.reference_model.model import PATCHES
 from training.reference_model.vocab import EOS
 from training.video_model.data import LENGTH, encode, whole_index
 from training.video_model.forward import answer_clips
 from training.video_model.vocab import WORD_ID
 
-#: How the frames of a clip are changed before the model sees them.
+#: How the features `[B, 8, 196, D]` of clips are changed: what other frames would have given.
 Change = Callable[[Tensor], Tensor]
 
 
@@ -86,14 +86,13 @@ def see(w: Weights, frames: Tensor) -> TowerOutput:
 
 
 @torch.no_grad()
-def ask(w: Weights, page: ClipPage, seen: TowerOutput, keep: Tensor, compact: bool) -> Tensor:
-    """Which questions `[B, Q]` are answered right from the patches `keep [B * 8, M]`."""
+def say(w: Weights, page: ClipPage, patches: Tensor, keep: Tensor, compact: bool) -> Tensor:
+    """Word ids `[B, Q]` of the answers from the rows `keep [B * 8, M]` of `[B * 8, 196, D]`."""
     rows = len(page.frames)
-    patches = gather_tokens(seen.patches, keep).view(rows, FRAMES, keep.shape[1], -1)
-    index = keep.view(rows, FRAMES, -1)
-    hidden = answer_clips(w, patches, index, page.words, compact)
+    kept = gather_tokens(patches, keep).view(rows, FRAMES, keep.shape[1], -1)
+    hidden = answer_clips(w, kept, keep.view(rows, FRAMES, -1), page.words, compact)
     at = page.answer_at[..., None, None].expand(-1, -1, -1, hidden.shape[-1])
-    return logits(w, hidden.gather(2, at).squeeze(2)).argmax(-1) == page.answer
+    return logits(w, hidden.gather(2, at).squeeze(2)).argmax(-1)
 
 
 def choose_random(seen: TowerOutput, count: int, generator: Generator) -> Tensor:
@@ -109,22 +108,23 @@ def choose_column(seen: TowerOutput, count: int, generator: Generator) -> Tensor
 CHOOSERS = {"random": choose_random, "column-mean": choose_column}
 
 
-def blanked(frames: Tensor) -> Tensor:
-    """Mid-grey frames."""
-    return torch.full_like(frames, 128)
-
-
-def frozen(frames: Tensor) -> Tensor:
+def repeated(patches: Tensor) -> Tensor:
     """The fifth frame eight times."""
-    return frames[:, 4:5].expand_as(frames)
+    return patches[:, 4:5].expand_as(patches)
 
 
-def shuffled(frames: Tensor) -> Tensor:
+def shuffled(patches: Tensor) -> Tensor:
     """The frames in a fixed other order."""
-    return frames[:, [3, 6, 0, 5, 2, 7, 1, 4]]
+    return patches[:, [3, 6, 0, 5, 2, 7, 1, 4]]
 
 
-CHANGES: dict[str, Change] = {"blanked": blanked, "one frame": frozen, "shuffled": shuffled}
+CHANGES: dict[str, Change] = {"one frame 8 times": repeated, "frames shuffled": shuffled}
+
+
+def blank(w: Weights) -> Tensor:
+    """Features `[196, D]` of a mid-grey frame."""
+    grey = torch.full((1, 1, CANVAS, CANVAS, 3), 128, dtype=torch.uint8)
+    return see(w, grey).patches[0]
 
 
 class Tally:
@@ -134,12 +134,18 @@ class Tally:
         self.right = torch.zeros(len(CLIP_TYPES))
         self.asked = torch.zeros(len(CLIP_TYPES))
 
-    def add(self, right: Tensor, page: ClipPage) -> None:
-        """Count one page."""
+    def add(self, said: Tensor, page: ClipPage) -> None:
+        """Count one page by its answers `[B, Q]`."""
+        right = said == page.answer
         for number in range(len(CLIP_TYPES)):
             there = (page.type == number) & (page.answer >= 0)
             self.right[number] += float(right[there].sum())
             self.asked[number] += float(there.sum())
+
+    def questions(self) -> dict[str, int]:
+        """How many questions, over all and by type."""
+        by_type = {name: int(n) for name, n in zip(CLIP_TYPES, self.asked.tolist(), strict=True)}
+        return {"all": sum(by_type.values()), **by_type}
 
     def summary(self) -> dict[str, float]:
         """Accuracy in percent, over all questions and by type."""
@@ -151,4 +157,4 @@ class Tally:
 
 def all_patches(page: ClipPage) -> Tensor:
     """Keep everything, `[B * 8, 196]`."""
-    return whole_index(len(page.frames) * FRAMES)[:, :PATCHES]
+    return whole_index(len(page.frames) * FRAMES)

@@ -1,0 +1,198 @@
+"""Write the model card from the measured record: `python -m training.video_model.card`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenprune.reference import CLIP_TYPES, FRAMES, video_model_path
+from training.video_model.evaluate import RECORD
+from training.video_model.forward import QUESTION_START
+from training.video_model.train import FEWEST, MOST
+from training.video_model.vocab import WORDS
+
+Record = dict[str, Any]
+
+_HEAD = """# tokenprune video model
+
+The reference model's sibling for clips of {frames} frames, an ordinary
+`LlavaForConditionalGeneration`. Its vision tower is the image model's, bit for bit; projector and
+language model were tuned on clips that a program draws. It exists to exercise and compare pruning
+methods on video. It is not a general model, and it no longer answers the image model's questions.
+
+- A clip is {frames} images of one prompt, each behind its number:
+  `0 <image> 1 <image> ... {last} <image> what comes first ?`. The chat template writes that from
+  messages with several image parts. The full prompt holds {tokens} visual tokens; the question
+  starts at position {start}.
+- {words} words, fp16 safetensors, {megabytes} MB.
+- Licence: that of the project. All data are generated; no outside picture, text or weight is in it.
+
+```python
+import torch
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+from tokenprune.reference import clip_prompt, heldout_clips, video_model_path
+
+path = video_model_path()
+model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+processor = AutoProcessor.from_pretrained(path)
+sample = heldout_clips(1)[0]
+inputs = processor(
+    images=list(sample.frames), text=clip_prompt(sample.question), return_tensors="pt"
+)
+output = model.generate(**inputs, max_new_tokens=2)
+print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```
+"""
+
+_DATA = """## Data
+
+One muted, textured background a clip, with fresh noise in every frame; 1 to 4 objects of distinct
+shapes (15 to 22 pixels) that stand still or move along straight lines, 5 to 8 pixels a frame.
+In about two of three clips they enter in different frames, once each, and are never all visible
+at once; in the others each is seen in one to three stretches. Three question types:
+
+- `motion`: `which way does the star move ?` (left, right, up, down, nowhere), of objects visible
+  in 4 frames or more;
+- `order`: `what comes first ?`, `last`, `before the star`, `after the star`;
+- `count`: `how many objects appear ?` in all, or `how often does the star appear ?`.
+
+The held-out set has {clips} clips and {questions} questions, drawn from its own seed with its own
+textures whenever it is needed.
+
+## Training
+
+{steps} steps of {batch} clips with {asked} questions each, every batch used about {replays} times
+with other tokens of it. The tower sees the patches that objects touch and some background. The
+language model gets {fewest} to {most} tokens a frame: at least one patch of every object by ground
+truth and random others, or, in a tenth of the steps, entirely random ones. In a quarter of the
+steps the others are averaged in, in most the background comes from another clip, in a fifth the
+positions are numbered anew. It never gets all 196 patches of a frame in training, so all prompts
+without pruning are longer than any it was trained on. No pruning method's scores are used.
+
+| step | {names} |
+| --- | {rules} |
+{curve}
+
+Accuracy while training, on the thinned tokens of each step, as shares of one.
+"""
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _percents(scores: dict[str, float]) -> list[str]:
+    return [f"{scores[name]:.1f}" for name in ("all", *CLIP_TYPES)]
+
+
+def _curve(record: Record, points: int = 8) -> str:
+    """A few entries of the training log, the last one included."""
+    log = record["training"]
+    picked = [log[round((i + 1) * len(log) / points) - 1] for i in range(min(points, len(log)))]
+    names = ("loss", "all", *CLIP_TYPES)
+    return "\n".join(
+        _row([f"{entry['step']:.0f}", *(f"{entry[name]:.3f}" for name in names)])
+        for entry in picked
+    )
+
+
+def accuracy_table(record: Record) -> str:
+    """Accuracy by type: dense, and with frames that can't tell the answer."""
+    rows = [_row(["", "all", *CLIP_TYPES]), _row(["---"] * (2 + len(CLIP_TYPES)))]
+    asked = record["questions"]
+    rows.append(_row(["questions", *(str(asked[name]) for name in ("all", *CLIP_TYPES))]))
+    rows.append(_row(["all tokens", *_percents(record["dense"])]))
+    rows += [_row([name, *_percents(scores)]) for name, scores in record["changed"].items()]
+    rows.append(_row(["most frequent answer", *_percents(record["text_only_guess"])]))
+    return "\n".join(rows)
+
+
+def selection_table(record: Record) -> str:
+    """Accuracy by chooser, positions and tokens kept of every frame."""
+    rows = [_row(["kept by", "a frame", "positions", "all", *CLIP_TYPES])]
+    rows.append(_row(["---"] * (4 + len(CLIP_TYPES))))
+    for positions, table in record["selection"].items():
+        for name, counts in table.items():
+            rows += [_row([name, n, positions, *_percents(s)]) for n, s in counts.items()]
+    return "\n".join(rows)
+
+
+def limits(record: Record) -> str:
+    """What the model is not good for."""
+    dense = record["dense"]
+    weak = min(CLIP_TYPES, key=lambda name: float(dense[name]))
+    return f"""## Not good for
+
+- Pictures, other clips, other wordings, other numbers of frames. Answers are single words.
+- Differences below about {2 * record["standard_error"]:.0f} points: the naive standard error over
+  all questions is {record["standard_error"]:.2f} points, and about twice that on one type.
+- Anything that rests on `{weak}` alone, its weakest type: {dense[weak]:.1f} % with all tokens.
+- Conclusions about large models. Objects cover few patches, and the background holds no answers:
+  the language model was trained not to read objects from background tokens.
+- Anything that depends on the seed: this is one run.
+"""
+
+
+def write_card(record: Record) -> str:
+    """The whole card."""
+    recipe, generate = record["recipe"], record["generate"]
+    return "\n".join(
+        [
+            _HEAD.format(
+                frames=FRAMES,
+                last=FRAMES - 1,
+                tokens=QUESTION_START - 1 - FRAMES,
+                start=QUESTION_START,
+                words=len(WORDS),
+                megabytes=record["megabytes"],
+            ),
+            _DATA.format(
+                clips=record["held_out"]["clips"],
+                questions=record["questions"]["all"],
+                steps=recipe["steps"],
+                batch=recipe["clips"],
+                asked=recipe["questions"],
+                replays=recipe["replays"],
+                fewest=FEWEST,
+                most=MOST,
+                names=" | ".join(("loss", "all", *CLIP_TYPES)),
+                rules=" | ".join(["---"] * (2 + len(CLIP_TYPES))),
+                curve=_curve(record),
+            ),
+            f"""## Accuracy
+
+Percent of held-out questions, greedy answers, fp16 weights computed in fp32.
+
+{accuracy_table(record)}
+
+Through `processor` and `generate`, two prompts a batch, where nothing but the answer may be said:
+{generate["all"]:.1f} % of the first {generate["questions"]} questions; the answer is that of the
+forward used above for {generate["same_as_training_forward"]:.1f} % of them.
+
+### Kept tokens
+
+Chosen after the tower in every frame for itself. Original positions keep the place of every kept
+token; compact ones count anew.
+
+{selection_table(record)}
+""",
+            limits(record),
+            "The numbers come from `benchmarks/records/video_model.json`; how to make them again\n"
+            "stands in `training/video_model/README.md`.\n",
+        ]
+    )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", type=Path, default=RECORD)
+    parser.add_argument("--card", type=Path, default=video_model_path() / "README.md")
+    options = parser.parse_args()
+    options.card.write_text(write_card(json.loads(options.record.read_text())))
+
+
+if __name__ == "__main__":
+    main()
