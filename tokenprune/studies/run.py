@@ -84,6 +84,7 @@ def run_study(study: Study, runner: Runner | None = None, tell: Tell | None = No
     """
     store, done = Store(study.out), Finished()
     known = identified(study)
+    store.note(study.name, [digest(about) for _, about in known])
     with ExitStack() as claims:
         waiting = _waiting(known, store, done, claims)
         results = (runner or LocalRunner()).run(waiting, study)

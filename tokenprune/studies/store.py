@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,9 @@ from tokenprune.compare.record import write_text
 from tokenprune.errors import DataError
 
 FORMAT = 1
+
+#: The file that says which cells are those of the study as it is now.
+NOTE = "study.json"
 
 Status = Literal["done", "failed"]
 
@@ -100,6 +103,19 @@ class Store:
     def write(self, record: Record) -> None:
         """Write a record as a whole or not at all."""
         write_text(self.path(record.key), record.text())
+
+    def note(self, name: str, keys: Sequence[str]) -> None:
+        """Write which cells the study has now and in which order, for reports."""
+        data = {"format": FORMAT, "name": name, "cells": list(keys)}
+        write_text(self.folder / NOTE, json.dumps(data, indent=1) + "\n")
+
+    def noted(self) -> tuple[str, list[str]]:
+        """The study's name and the keys of its cells; empty where there is no readable note."""
+        try:
+            data = json.loads((self.folder / NOTE).read_text(encoding="utf-8"))
+            return str(data["name"]), [str(key) for key in data["cells"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return "", []
 
     @contextmanager
     def claimed(self, key: str) -> Iterator[bool]:

@@ -119,6 +119,7 @@ class _Judge:
 
     def __init__(self, records: Sequence[Record], seed: int) -> None:
         samples = records[0].result["samples"]
+        self._pictures = len({sample["group"] for sample in samples})
         self._boot = Bootstrap([sample["group"] for sample in samples], seed)
         self._batches = Bootstrap(range(len(records[0].result["wall"])), seed)
         self._dense = next((r for r in records if r.identity["name"] == DENSE), None)
@@ -145,7 +146,14 @@ class _Judge:
             metrics=self._metrics(record),
             time=time,
             flops=result["flops"] / result["dense_flops"] if result["dense_flops"] else 1.0,
-            warnings=_warnings(accuracy, versus, time, record is self._dense, result["failures"]),
+            warnings=_warnings(
+                accuracy,
+                versus,
+                time,
+                record is self._dense,
+                result["failures"],
+                self._pictures,
+            ),
         )
 
     def _baseline(self, record: Record) -> Record | None:
@@ -172,6 +180,7 @@ def _warnings(
     time: Interval,
     is_dense: bool,
     failures: Sequence[str],
+    pictures: int,
 ) -> tuple[str, ...]:
     found = [str(failure) for failure in failures]
     if versus is not None and versus.value < 0:
@@ -182,6 +191,12 @@ def _warnings(
         found.append(f"slower than the dense model{sure}")
     if accuracy.high - accuracy.low > WIDE:
         found.append("too few samples: the interval is too wide to tell small differences")
+    if accuracy.low == accuracy.high:
+        hidden = min(3 / pictures, 1.0)  # the rule of three: 95 % sure that it is no more
+        found.append(
+            f"all answers are {'right' if accuracy.value else 'wrong'}, so the interval is empty; "
+            f"with these {pictures} pictures up to {hidden:.0%} the other way can't be excluded"
+        )
     return tuple(found)
 
 

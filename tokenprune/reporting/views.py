@@ -1,0 +1,139 @@
+"""What the page shows of a group, ready for the template."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from tokenprune.plan import Plan, dump_plan
+from tokenprune.reporting.families import COSTS, cost_of, family
+from tokenprune.reporting.overlays import Pictures, overlay
+from tokenprune.reporting.plots import Point, legend_marker, scatter
+from tokenprune.studies.load import DENSE
+from tokenprune.studies.summary import Group, Row
+
+#: Stages of a call in order; bars of the page have a pattern of their own for each.
+STAGES = ("encode", "select", "project", "prefill", "decode")
+
+#: So many plans and more that a warning is about are counted and not named.
+MANY = 6
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The stage times of one row.
+
+    Attributes:
+        name: of the row.
+        parts: stage by stage, width in percent of the longest row and milliseconds per sample.
+        total: milliseconds per sample.
+        words: the same as a sentence.
+    """
+
+    name: str
+    parts: tuple[tuple[str, float, float], ...]
+    total: float
+    words: str
+
+
+def group_view(group: Group, known: Sequence[str], pictures: Pictures) -> dict[str, Any]:
+    """Everything that the template asks of one group.
+
+    Args:
+        group: with its rows.
+        known: all families of the page in order.
+        pictures: of the page; those of the group are added.
+    """
+    mine = {family(row) for row in group.rows}
+    return {
+        "model": group.model,
+        "task": group.task,
+        "settings": group.about["settings"],
+        "data": group.about["data"],
+        "weights": group.about["weights"],
+        "rows": group.rows,
+        "failed": group.failed,
+        "legend": [
+            (name, Markup(legend_marker(n))) for n, name in enumerate(known) if name in mine
+        ],
+        "plots": _plots(group, known),
+        "warnings": warnings(group),
+        "metrics": list(group.rows[0].metrics) if group.rows else [],
+        "kinds": sorted({kind for row in group.rows for kind in row.by_type}),
+        "bars": _bars(group),
+        "gallery": _gallery(group, pictures),
+        "plans": [(row.name, _plan(row)) for row in group.rows if row.name != DENSE],
+        "samples": len(group.rows[0].record.result["samples"]) if group.rows else 0,
+    }
+
+
+def warnings(group: Group) -> list[tuple[str, str]]:
+    """What to beware of, each with the plans it is about."""
+    about: dict[str, list[str]] = defaultdict(list)
+    for row in group.rows:
+        for warning in row.warnings:
+            about[warning].append(row.name)
+    return [(_names(names, len(group.rows)), warning) for warning, names in about.items()]
+
+
+def _names(names: Sequence[str], rows: int) -> str:
+    if len(names) == rows > 1:
+        return "every row"
+    return f"{len(names)} of {rows} rows" if len(names) >= MANY else ", ".join(names)
+
+
+def _plots(group: Group, known: Sequence[str]) -> list[Markup]:
+    if not group.rows:
+        return []
+    return [
+        Markup(scatter([_point(row, cost) for row in group.rows], known, label, "accuracy"))
+        for cost, label in COSTS.items()
+    ]
+
+
+def _point(row: Row, cost: str) -> Point:
+    x = cost_of(row, cost)
+    label = f"{row.name}: {row.accuracy.value:.1%} at {x:.3g}"
+    return Point(x, row.accuracy.value, row.accuracy.low, row.accuracy.high, family(row), label)
+
+
+def _bars(group: Group) -> list[Bar]:
+    longest = max((sum(_spent(row)) for row in group.rows), default=0.0) or 1.0
+    bars = []
+    for row in group.rows:
+        spent = dict(zip(STAGES, _spent(row), strict=True))
+        words = ", ".join(f"{stage} {value:.2f} ms" for stage, value in spent.items())
+        parts = tuple((stage, 100 * value / longest, value) for stage, value in spent.items())
+        bars.append(Bar(row.name, parts, sum(spent.values()), words))
+    return bars
+
+
+def _spent(row: Row) -> list[float]:
+    """Milliseconds per sample, stage by stage."""
+    result = row.record.result
+    samples = len(result["samples"])
+    return [1000 * result["seconds"].get(stage, 0.0) / samples for stage in STAGES]
+
+
+def _gallery(group: Group, pictures: Pictures) -> list[dict[str, Any]]:
+    """Sample by sample, what every plan kept of it."""
+    found: list[dict[str, Any]] = []
+    for row in group.rows:
+        for number, sample in enumerate(row.record.result.get("shown", ())):
+            if number == len(found):
+                many = len(sample["frames"])
+                found.append({"question": sample["question"], "frames": many, "plans": []})
+            frames = sample["frames"]
+            kept = sum(len(frame["kept"]) for frame in frames)
+            label = f"{row.name} keeps {kept} patches"
+            drawn = Markup(overlay(frames, label, pictures))
+            found[number]["plans"].append((row.name, kept, drawn))
+    return found
+
+
+def _plan(row: Row) -> str:
+    return dump_plan(Plan.model_validate(row.record.identity["plan"]))
