@@ -65,9 +65,9 @@ def copy(loaded: LoadedMllm, strategy: str, run: Path, name: str) -> None:
     steps = json.loads((run / "training.json").read_text(encoding="utf-8"))["settings"]["steps"]
     learned = trainable(strategy).from_params(checkpoint=run / f"{strategy}.safetensors")
     assert isinstance(learned, TrainableStrategy)
-    learned.save_checkpoint(
-        folder / f"{name}.safetensors", facts(loaded, plan, 0, steps), half=True
-    )
+    path = folder / f"{name}.safetensors"
+    learned.save_checkpoint(path, facts(loaded, plan, 0, steps), half=True)
+    path.chmod(0o644)
 
 
 def measure(loaded: LoadedMllm, strategy: str, plan: Plan, name: str) -> dict[str, Any]:
