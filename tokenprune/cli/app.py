@@ -11,7 +11,18 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from tokenprune.cli import bench, compare, describe, doctor, listing, plans, plugins, show, train
+from tokenprune.cli import (
+    bench,
+    compare,
+    describe,
+    doctor,
+    listing,
+    plans,
+    plugins,
+    report,
+    show,
+    train,
+)
 from tokenprune.errors import TokenpruneError
 
 BAD_INPUT = 2
@@ -48,6 +59,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("compare", epilog=compare.EXAMPLES)(compare.command)
+app.command("report", epilog=report.EXAMPLES)(report.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 app.command("train", epilog=train.EXAMPLES)(train.command)
 app.command("show", epilog=show.EXAMPLES)(show.command)

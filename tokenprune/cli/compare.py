@@ -11,6 +11,8 @@ from rich.console import Console
 from tokenprune.cli.examples import examples
 from tokenprune.cli.plans import read_plans
 from tokenprune.cli.progress import progress_bar
+from tokenprune.cli.study import refuse_options, run_command
+from tokenprune.errors import DataError
 
 if TYPE_CHECKING:
     from tokenprune.compare import Comparison
@@ -22,9 +24,17 @@ EXAMPLES = examples(
     "tokenprune compare --task video --limit 40",
     "tokenprune compare --keep 16 --probe all",
     "tokenprune compare --plans a.yaml b.yaml --model path/to/llava",
+    "tokenprune compare study.yaml --jobs 2",
     "tokenprune compare --model timm:NAME --weights vit.safetensors --images DIR --labels FILE.csv",
 )
 
+STUDY_FIRST = "Name a study file: tokenprune compare study.yaml --dry-run."
+
+StudyFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[STUDY.yaml]", help="A study file, which says everything itself."),
+]
+DryRun = Annotated[bool, typer.Option(help="Of a study: its cells and what they would take.")]
 Plans = Annotated[
     list[Path] | None,
     typer.Option(help="Plan files; default: every strategy that is training-free or trained."),
@@ -66,6 +76,8 @@ Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")
 
 
 def command(
+    ctx: typer.Context,
+    study: StudyFile = None,
     plans: Plans = None,
     keep: Keep = None,
     task: TaskName = "image",
@@ -86,12 +98,21 @@ def command(
     by_type: ByType = False,
     device: Device = None,
     dtype: Dtype = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Compare plans with each other and with dense: accuracy, tokens, FLOPs and time by stage.
 
     Without any option: every strategy that can run at three budgets on the reference model. A
     strategy that sets its own budget is compared with random at as many tokens as it left.
+
+    With a study file: its cells, each recorded once; see `tokenprune report`.
     """
+    if study is not None:
+        refuse_options(ctx)
+        run_command(study, jobs=jobs, dry_run=dry_run)
+        return
+    if dry_run:
+        raise DataError("only studies have a dry run.", where="--dry-run", remedy=STUDY_FIRST)
     from tokenprune.compare import Settings, write_record
     from tokenprune.compare.build import Source, bundled_model
     from tokenprune.compare.record import check_writable

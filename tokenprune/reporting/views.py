@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,12 @@ from tokenprune.plan import Plan, dump_plan
 from tokenprune.reporting.families import COSTS, cost_of, family
 from tokenprune.reporting.overlays import Pictures, overlay
 from tokenprune.reporting.plots import Point, legend_marker, scatter
+from tokenprune.reporting.warnings import warnings
 from tokenprune.studies.load import DENSE
 from tokenprune.studies.summary import Group, Row
 
 #: Stages of a call in order; bars of the page have a pattern of their own for each.
 STAGES = ("encode", "select", "project", "prefill", "decode")
-
-#: So many plans and more that a warning is about are counted and not named.
-MANY = 6
 
 
 @dataclass(frozen=True)
@@ -69,21 +66,6 @@ def group_view(group: Group, known: Sequence[str], pictures: Pictures) -> dict[s
         "plans": [(row.name, _plan(row)) for row in group.rows if row.name != DENSE],
         "samples": len(group.rows[0].record.result["samples"]) if group.rows else 0,
     }
-
-
-def warnings(group: Group) -> list[tuple[str, str]]:
-    """What to beware of, each with the plans it is about."""
-    about: dict[str, list[str]] = defaultdict(list)
-    for row in group.rows:
-        for warning in row.warnings:
-            about[warning].append(row.name)
-    return [(_names(names, len(group.rows)), warning) for warning, names in about.items()]
-
-
-def _names(names: Sequence[str], rows: int) -> str:
-    if len(names) == rows > 1:
-        return "every row"
-    return f"{len(names)} of {rows} rows" if len(names) >= MANY else ", ".join(names)
 
 
 def _plots(group: Group, known: Sequence[str]) -> list[Markup]:

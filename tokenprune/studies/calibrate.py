@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,8 +13,10 @@ from tokenprune.compare.task import Task
 from tokenprune.engine import attach
 from tokenprune.plan import Plan
 from tokenprune.studies.execute import cell_task
-from tokenprune.studies.load import Cell, cells
+from tokenprune.studies.load import Cell
 from tokenprune.studies.model import Study
+from tokenprune.studies.run import identified
+from tokenprune.studies.store import Damaged, Store, digest
 
 
 @dataclass(frozen=True)
@@ -24,33 +27,47 @@ class Estimate:
         cell: the cell.
         samples: samples of its task.
         seconds: what it will take, dense beside it included.
+        recorded: whether there is a good record already, so that it won't run.
     """
 
     cell: Cell
     samples: int
     seconds: float
+    recorded: bool
 
 
 def estimate(study: Study, tell: Callable[[int, int, str], None] | None = None) -> list[Estimate]:
-    """Run one batch of every cell and multiply.
+    """Run one batch of every cell and multiply; nothing is recorded.
 
     Raises:
         TokenpruneError: a model, a task or a plan that doesn't fit.
     """
     found, dense = [], dict[tuple[str, str], float]()
-    every = cells(study)
-    for number, cell in enumerate(every):
+    known = identified(study)
+    for number, (cell, about) in enumerate(known):
         if tell is not None:
-            tell(number, len(every), cell.label)
+            tell(number, len(known), cell.label)
         task = cell_task(cell, study)
         pair = (cell.model.model_dump_json(), cell.task.model_dump_json())
         if pair not in dense:
             dense[pair] = _batch(task, Plan())
         mine = _batch(task, cell.plan) if cell.plan.stages else 0.0
-        # a cell runs dense, dense under an empty plan, and itself; the first batch once more
+        # a cell runs dense, dense under an empty plan, and itself; the first batch once more; then
+        # itself for its peak memory and for the pictures of the report
         runs = len(task.batches) + 1
-        found.append(Estimate(cell, len(task.questions), runs * (2 * dense[pair] + mine)))
+        seconds = runs * (2 * dense[pair] + mine) + 2 * (mine or dense[pair])
+        found.append(Estimate(cell, len(task.questions), seconds, _recorded(study, about)))
     return found
+
+
+def _recorded(study: Study, about: dict[str, Any]) -> bool:
+    if not study.out.is_dir():  # a store would make it
+        return False
+    try:
+        record = Store(study.out).read(digest(about))
+    except Damaged:
+        return False
+    return record is not None and record.status == "done"
 
 
 def _batch(task: Task, plan: Plan) -> float:

@@ -40,7 +40,7 @@ class Cell:
     @property
     def label(self) -> str:
         """For progress bars and messages."""
-        return f"{self.name}, {self.task.kind}, {self.model.name}"
+        return f"{self.name}, {self.task.title}, {self.model.name}"
 
 
 def load_study(path: Path) -> Study:

@@ -43,6 +43,11 @@ class TaskEntry(_Frozen):
     limit: Annotated[int, Field(ge=1)] | None = None
     """At most so many samples."""
 
+    @property
+    def title(self) -> str:
+        """What it is called in tables."""
+        return self.name or self.kind
+
     @model_validator(mode="after")
     def _places(self) -> TaskEntry:
         if self.kind in ("jsonl", "pictures") and self.path is None:

@@ -1,0 +1,48 @@
+"""`tokenprune report`: a study's records as a page, tables and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from tokenprune.cli.examples import examples
+
+EXAMPLES = examples(
+    "tokenprune report records",
+    "tokenprune report records --out shared/report.html --no-figures",
+)
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="Folder of a study's records: its 'out'.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default: report.html in the folder.")
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Also figures as PNG, SVG and PDF.")] = True,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Also records of older settings, versions and machines."),
+    ] = False,
+) -> None:
+    """Write what a study's records hold: a page that needs nothing else, tables, and figures.
+
+    Beside the page stand results.md, results.csv and the folder figures. Damaged records are left
+    out and named; the exit code is 1 then.
+    """
+    from tokenprune.reporting import read_results, write_report
+
+    results = read_results(folder, everything=everything)
+    written = write_report(results, out or folder / "report.html", figures=figures)
+    console = Console(soft_wrap=True)
+    for file, what in results.damaged.items():
+        console.print(Text(f"damaged, so left out: {file}: {what}", style="bold red"))
+    if results.waiting:
+        console.print(Text(f"cells without a record yet: {results.waiting}", style="yellow"))
+    for path in written.files:
+        console.print(f"written: {path}", highlight=False)
+    if results.damaged:
+        raise typer.Exit(1)
