@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tokenprune.loading import Loader
     from tokenprune.metrics import Metric
     from tokenprune.strategy import PruningStrategy
+    from tokenprune.studies.reporters import Reporter
+    from tokenprune.studies.runners import Runner
 
 PROJECT = "tokenprune"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -38,3 +40,19 @@ def register_loaders(register: Callable[[Loader], None]) -> None:
 @hookspec
 def register_metrics(register: Callable[[Metric], None]) -> None:
     """Call `register(metric)` for every metric that studies can name."""
+
+
+@hookspec
+def register_runners(register: Callable[[type[Runner]], None]) -> None:
+    """Call `register(RunnerClass)` for every way to run the cells of a study.
+
+    The class is a dataclass; its fields are the options that users may set.
+    """
+
+
+@hookspec
+def register_reporters(register: Callable[[type[Reporter]], None]) -> None:
+    """Call `register(ReporterClass)` for every place that a study's numbers can be sent to.
+
+    The class is a dataclass; its fields are the options that users may set.
+    """

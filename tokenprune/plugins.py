@@ -15,6 +15,7 @@ from tokenprune import hookspecs
 from tokenprune.errors import PluginError
 from tokenprune.metrics import BUILT_IN
 from tokenprune.names import nearest
+from tokenprune.plugin_info import PluginInfo, PluginProblem
 from tokenprune.registration import Registered, Registrar
 
 if TYPE_CHECKING:
@@ -22,42 +23,20 @@ if TYPE_CHECKING:
     from tokenprune.loading import Loader
     from tokenprune.metrics import Metric
     from tokenprune.strategy import PruningStrategy
+    from tokenprune.studies.reporters import Reporter
+    from tokenprune.studies.runners import Runner
 
 GROUP = "tokenprune"
 RESTRICT = "TOKENPRUNE_PLUGINS"
 _OWN = "tokenprune"
-_HOOKS = ("register_strategies", "register_adapters", "register_loaders", "register_metrics")
-
-
-@dataclass(frozen=True)
-class PluginProblem:
-    """Something that is wrong with a plugin.
-
-    Attributes:
-        plugin: name of its entry point.
-        distribution: distribution that brought it.
-        message: what is wrong.
-    """
-
-    plugin: str
-    distribution: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"plugin '{self.plugin}' of '{self.distribution}': {self.message}"
-
-
-@dataclass(frozen=True)
-class PluginInfo:
-    """A plugin that works, for listings: where it comes from and what it registered."""
-
-    name: str
-    version: str
-    distribution: str
-    strategies: tuple[str, ...]
-    adapters: tuple[str, ...]
-    loaders: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
+_HOOKS = (
+    "register_strategies",
+    "register_adapters",
+    "register_loaders",
+    "register_metrics",
+    "register_runners",
+    "register_reporters",
+)
 
 
 @dataclass
@@ -112,6 +91,22 @@ class PluginHost:
         found = {k: v for p in self._plugins.values() for k, v in p.registered.metrics.items()}
         return {**BUILT_IN, **found}
 
+    @property
+    def runners(self) -> dict[str, type[Runner]]:
+        """Runners of studies by name, the built-in ones included."""
+        from tokenprune.studies.plugs import RUNNERS  # studies need this module
+
+        found = {k: v for p in self._plugins.values() for k, v in p.registered.runners.items()}
+        return {**RUNNERS, **found}
+
+    @property
+    def reporters(self) -> dict[str, type[Reporter]]:
+        """Reporters of studies by name, the built-in ones included."""
+        from tokenprune.studies.plugs import REPORTERS
+
+        found = {k: v for p in self._plugins.values() for k, v in p.registered.reporters.items()}
+        return {**REPORTERS, **found}
+
     def infos(self) -> list[PluginInfo]:
         """The plugins that work."""
         return [
@@ -123,6 +118,8 @@ class PluginHost:
                 adapters=(*plugin.registered.encoders, *plugin.registered.mllms),
                 loaders=tuple(plugin.registered.loaders),
                 metrics=tuple(plugin.registered.metrics),
+                runners=tuple(plugin.registered.runners),
+                reporters=tuple(plugin.registered.reporters),
             )
             for plugin in self._plugins.values()
         ]
@@ -195,13 +192,22 @@ class PluginHost:
 
     def _collect(self, plugin: _Plugin) -> Registrar:
         adapters = {**self.encoders, **self.mllms}
-        registrar = Registrar(self.strategies, adapters, self.loaders, self.metrics)
+        registrar = Registrar(
+            self.strategies,
+            adapters,
+            self.loaders,
+            self.metrics,
+            lambda: self.runners,
+            lambda: self.reporters,
+        )
         others = [p for p in self._manager.get_plugins() if p is not plugin.module]
         registers: dict[str, Callable[[Any], None]] = {
             "register_strategies": registrar.strategy,
             "register_adapters": registrar.adapter,
             "register_loaders": registrar.loader,
             "register_metrics": registrar.metric,
+            "register_runners": registrar.runner,
+            "register_reporters": registrar.reporter,
         }
         for hook, register in registers.items():
             try:

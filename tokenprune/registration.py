@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.adapter import Adapter, EncoderAdapter, MllmAdapter
@@ -15,9 +15,13 @@ from tokenprune.tokens import STAGES
 if TYPE_CHECKING:
     from tokenprune.loading import Loader
     from tokenprune.metrics import Metric
+    from tokenprune.studies.reporters import Reporter
+    from tokenprune.studies.runners import Runner
 
 _LOADER_PARTS = ("scheme", "usage", "load")
 _METRIC_PARTS = ("name", "score")
+_RUNNER_PARTS = ("name", "run")
+_REPORTER_PARTS = ("name", "started", "finished", "ended")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -30,6 +34,8 @@ class Registered:
     mllms: dict[str, type[MllmAdapter]] = field(default_factory=dict)
     loaders: dict[str, Loader] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
+    runners: dict[str, type[Runner]] = field(default_factory=dict)
+    reporters: dict[str, type[Reporter]] = field(default_factory=dict)
 
 
 class Registrar:
@@ -37,6 +43,7 @@ class Registrar:
 
     Args:
         strategies, adapters, loaders, metrics: what is there already, by name.
+        runners, reporters: the same, asked for when it is needed: the built-in ones are heavy.
     """
 
     def __init__(
@@ -45,11 +52,13 @@ class Registrar:
         adapters: Mapping[str, object],
         loaders: Mapping[str, object],
         metrics: Mapping[str, object],
+        runners: Callable[[], Mapping[str, object]],
+        reporters: Callable[[], Mapping[str, object]],
     ) -> None:
         self.registered = Registered()
         self.refused: list[str] = []
         self._strategies, self._adapters, self._loaders = strategies, adapters, loaders
-        self._metrics = metrics
+        self._metrics, self._runners, self._reporters = metrics, runners, reporters
 
     def strategy(self, strategy: type[PruningStrategy[Any]]) -> None:
         """Take a strategy class."""
@@ -85,6 +94,20 @@ class Registrar:
         if self._admit("metric", metric, getattr(metric, "name", ""), wrong, taken):
             self.registered.metrics[metric.name] = metric
 
+    def runner(self, runner: type[Runner]) -> None:
+        """Take a runner class of studies."""
+        wrong = _wrong_dataclass(runner, _RUNNER_PARTS)
+        taken = {**self._runners(), **self.registered.runners}
+        if self._admit("runner", runner, getattr(runner, "name", ""), wrong, taken):
+            self.registered.runners[runner.name] = runner
+
+    def reporter(self, reporter: type[Reporter]) -> None:
+        """Take a reporter class of studies."""
+        wrong = _wrong_dataclass(reporter, _REPORTER_PARTS)
+        taken = {**self._reporters(), **self.registered.reporters}
+        if self._admit("reporter", reporter, getattr(reporter, "name", ""), wrong, taken):
+            self.registered.reporters[reporter.name] = reporter
+
     def _admit(
         self, kind: str, given: object, name: str, wrong: str, taken: Mapping[str, object]
     ) -> bool:
@@ -119,6 +142,14 @@ def _wrong_name(given: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return f"its name has to be lower-case letters, digits, '_', '-' and '.', not {name!r}"
     return ""
+
+
+def _wrong_dataclass(given: Any, parts: tuple[str, ...]) -> str:
+    """Runners and reporters are dataclasses, for their fields are what users may set."""
+    if not (isinstance(given, type) and is_dataclass(given)):
+        return "register a dataclass, whose fields are its options"
+    missing = [part for part in parts if not hasattr(given, part)]
+    return f"it lacks {', '.join(missing)}" if missing else _wrong_name(given)
 
 
 def _wrong_strategy(given: type[PruningStrategy[Any]]) -> str:

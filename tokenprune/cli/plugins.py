@@ -27,11 +27,10 @@ def plugin_table() -> Table:
     """Plugins that work, and what each registered."""
     from tokenprune.plugins import host
 
-    kinds = ("strategies", "adapters", "loaders", "metrics")
+    kinds = ("strategies", "adapters", "loaders", "metrics", "runners", "reporters")
     table = Table("plugin", "distribution", "version", *kinds)
     for info in host().infos():
-        brought = (info.strategies, info.adapters, info.loaders, info.metrics)
-        cells = [", ".join(names) or "-" for names in brought]
+        cells = [", ".join(getattr(info, kind)) or "-" for kind in kinds]
         table.add_row(info.name, info.distribution, info.version, *cells)
     return table
 

@@ -13,6 +13,7 @@ from tokenprune.metrics import chosen_metrics
 from tokenprune.studies.execute import cell_task, loaded_model, model_place
 from tokenprune.studies.load import Cell, cells, identity
 from tokenprune.studies.model import Study
+from tokenprune.studies.reporters import Announcer, Opening, Reporter
 from tokenprune.studies.runners import LocalRunner, Runner
 from tokenprune.studies.store import Damaged, Record, Store, digest
 from tokenprune.studies.tasks import revision
@@ -71,13 +72,19 @@ def identified(study: Study) -> list[Known]:
     return found
 
 
-def run_study(study: Study, runner: Runner | None = None, tell: Tell | None = None) -> Finished:
+def run_study(
+    study: Study,
+    runner: Runner | None = None,
+    tell: Tell | None = None,
+    reporters: Sequence[Reporter] = (),
+) -> Finished:
     """Run what has no record yet.
 
     Args:
         study: what to run.
         runner: where; default: in this process.
         tell: told (cells done, cells in all, what was last).
+        reporters: told how it goes; what goes wrong with one is a warning.
 
     Raises:
         TokenpruneError: bad input of any kind; nothing has run then.
@@ -85,11 +92,16 @@ def run_study(study: Study, runner: Runner | None = None, tell: Tell | None = No
     store, done = Store(study.out), Finished()
     known = identified(study)
     store.note(study.name, [digest(about) for _, about in known])
+    announcer = Announcer(reporters)
     with ExitStack() as claims:
         waiting = _waiting(known, store, done, claims)
+        labels = tuple(cell.label for cell in waiting)
+        claims.enter_context(announcer.study(Opening(study.name, str(study.out), labels)))
         results = (runner or LocalRunner()).run(waiting, study)
         for count, (cell, status, result) in enumerate(results, start=1):
-            store.write(Record(known[cell.number][1], status, result))
+            written = Record(known[cell.number][1], status, result)
+            store.write(written)
+            announcer.recorded(cell.label, written)
             done.ran.append(cell.label)
             if tell is not None:
                 tell(count, len(waiting), cell.label)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
+from pydantic import Field
 
 from tokenprune.studies.execute import execute
 from tokenprune.studies.load import Cell
@@ -23,7 +24,12 @@ ATTEMPTS = 3
 
 
 class Runner(Protocol):
-    """Runs independent cells somewhere and hands results back as they finish."""
+    """Runs independent cells somewhere and hands results back as they finish.
+
+    A dataclass; its fields are its options. What needs a library is checked when it is made.
+    """
+
+    name: ClassVar[str]
 
     def run(self, cells: Sequence[Cell], study: Study) -> Iterator[Outcome]:
         """Every cell once, in any order; a lost worker's cell is tried again elsewhere."""
@@ -38,7 +44,9 @@ class LocalRunner:
         jobs: how many; 1 runs in this process.
     """
 
-    jobs: int = 1
+    name: ClassVar[str] = "local"
+
+    jobs: Annotated[int, Field(ge=1)] = 1
 
     def run(self, cells: Sequence[Cell], study: Study) -> Iterator[Outcome]:
         """See `Runner`."""

@@ -1,0 +1,158 @@
+"""Cells on the machines of a Ray cluster, one task a cell."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module, util
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from tokenprune.environment import describe_environment
+from tokenprune.errors import BackendUnavailableError, DataError, TokenpruneError
+from tokenprune.studies.execute import execute
+from tokenprune.studies.load import Cell
+from tokenprune.studies.model import Study
+from tokenprune.studies.packing import Packed, pack, unpack
+from tokenprune.studies.runners import ATTEMPTS, Outcome
+from tokenprune.studies.store import Status
+
+Result = tuple[Status, dict[str, Any]]
+
+LOCAL = "local"
+
+
+def work(packed: Packed, packages: Mapping[str, str]) -> Result:
+    """Run a packed cell: what a task of the cluster does.
+
+    Args:
+        packed: from `pack`.
+        packages: versions that the record's identity names; a machine with others may not run
+            the cell, for its record would state what isn't so.
+    """
+    here = describe_environment()["packages"]
+    other = [
+        f"{name} {here.get(name, 'missing')} instead of {packages.get(name, 'none')}"
+        for name in sorted({*packages, *here})
+        if here.get(name) != packages.get(name)
+    ]
+    if other:
+        return "failed", {"reason": f"the worker has {', '.join(other)}"}
+    try:
+        cell, study = unpack(packed)
+    except TokenpruneError as error:
+        return "failed", {"reason": f"on the worker: {error}"}
+    return execute(cell, study)
+
+
+@dataclass(frozen=True)
+class RayRunner:
+    """Machines of a Ray cluster; the driver alone reads and writes records.
+
+    A cell whose worker or machine is lost is tried again on another; a cell that fails by itself
+    is not.
+
+    Attributes:
+        address: of a running cluster: `auto`, `HOST:PORT` or `ray://HOST:PORT`. Default: the
+            environment's RAY_ADDRESS, or else a cluster of this machine, stopped at the end.
+        num_cpus: cores reserved for a cell, which are its threads too.
+        num_gpus: GPUs reserved for a cell; with 0 it sees none.
+        attempts: how often a cell is tried whose worker was lost.
+
+    Raises:
+        BackendUnavailableError: Ray isn't installed.
+        DataError: there is no such cluster, or a cluster of this machine is too small for a cell.
+    """
+
+    name: ClassVar[str] = "ray"
+
+    address: str | None = None
+    num_cpus: Annotated[float, Field(gt=0)] = 1
+    num_gpus: Annotated[float, Field(ge=0)] = 0
+    attempts: Annotated[int, Field(ge=1)] = ATTEMPTS
+
+    def __post_init__(self) -> None:
+        if util.find_spec("ray") is None:
+            raise BackendUnavailableError(
+                "the runner 'ray' needs Ray.", remedy="Install it: pip install 'tokenprune[ray]'."
+            )
+
+    def run(self, cells: Sequence[Cell], study: Study) -> Iterator[Outcome]:
+        """See `Runner`; results come as cells finish."""
+        if not cells:
+            return
+        packages = describe_environment()["packages"]
+        with self._connected() as ray:
+            task = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=0)(work)
+            running = {task.remote(pack(cell, study), packages): cell for cell in cells}
+            tries = {cell.number: 1 for cell in cells}
+            try:
+                while running:
+                    ready, _ = ray.wait(list(running), num_returns=1)
+                    cell = running.pop(ready[0])
+                    status, result = _fetched(ray, ready[0])
+                    if result.get("lost") and tries[cell.number] < self.attempts:
+                        tries[cell.number] += 1
+                        running[task.remote(pack(cell, study), packages)] = cell
+                    else:
+                        yield cell, status, result
+            finally:
+                for reference in running:  # the study was broken off
+                    ray.cancel(reference, force=True)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """The library, connected to the cluster; a connection of the caller's own is used."""
+        # a cluster of ours reports nothing to anyone unless its user wants that
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray = import_module("ray")
+        if ray.is_initialized():
+            yield ray
+            return
+        address = self.address or os.environ.get("RAY_ADDRESS") or LOCAL
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise DataError(
+                f"the cluster can't be reached ({_line(error)}).",
+                where=f"address {address}",
+                remedy="Start one with `ray start --head`, or leave the address out.",
+            ) from error
+        try:
+            if address == LOCAL:
+                self._fits(ray.cluster_resources())
+            yield ray
+        finally:
+            ray.shutdown()
+
+    def _fits(self, has: Mapping[str, float]) -> None:
+        """Without this, tasks would wait for a machine that never comes."""
+        for name, asked in (("CPU", self.num_cpus), ("GPU", self.num_gpus)):
+            if asked > has.get(name, 0):
+                raise DataError(
+                    f"a cell asks for {asked:g} {name}s, and this machine has "
+                    f"{has.get(name, 0):g}.",
+                    where=f"num_{name.lower()}s",
+                    remedy="Ask for less, or give the address of a cluster.",
+                )
+
+
+def _fetched(ray: Any, reference: Any) -> Result:
+    """A task's result; `lost` marks cells whose worker or machine was lost."""
+    try:
+        result: Result = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:  # the task itself raised, so it would again
+        return "failed", {"reason": f"the worker can't run cells: {_line(error.cause or error)}"}
+    except ray.exceptions.RayError as error:
+        reason = f"the worker was lost: {type(error).__name__}: {_line(error)}"
+        return "failed", {"reason": reason, "lost": True}
+    return result
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
