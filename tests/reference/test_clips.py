@@ -29,7 +29,7 @@ from tokenprune.reference.scene import CANVAS
 from training.reference_model.forward import logits, patchify, tower_forward
 from training.reference_model.model import PATCHES
 from training.reference_model.vocab import BOS, IMAGE
-from training.video_model.data import encode, make_batch, whole_index
+from training.video_model.data import DataPlan, draw_clip, encode, make_batch, visits, whole_index
 from training.video_model.export import build_processor
 from training.video_model.forward import QUESTION_START, answer_clips
 from training.video_model.model import build_model
@@ -126,6 +126,28 @@ def test_held_out_clips_do_not_change() -> None:
     assert ran.stdout.split() == [*sample.question.split(), sample.answer, str(pixels)]
 
 
+def test_visits_count_how_often_an_object_has_come() -> None:
+    rng = np.random.default_rng(5)
+    clip = next(c for c in iter(lambda: sample_clip(rng), None) if len(c.movers[0].enters) == 3)
+    owner = torch.zeros(FRAMES, 4, dtype=torch.long)
+    owner[:, 3] = -1
+    visit, entry = visits(clip, owner)
+    come = 0
+    for frame in range(FRAMES):
+        fresh = frame in clip.movers[0].enters
+        come += fresh
+        assert visit[frame].tolist() == [come, come, come, 0]
+        assert entry[frame].tolist() == [fresh, fresh, fresh, False]
+
+
+def test_redrawing_gives_more_clips_whose_objects_return() -> None:
+    rng = np.random.default_rng(6)
+    plain, often = (
+        sum(not draw_clip(rng, redraw).staggered for _ in range(200)) for redraw in (0.0, 0.8)
+    )
+    assert often > plain + 30
+
+
 def test_training_draws_other_clips_than_the_held_out_ones() -> None:
     held = {repr(sample.clip) for sample in iter_heldout_clips(50)}
     for seed in (0, 1, CLIP_HELDOUT_SEED):
@@ -143,8 +165,7 @@ def test_the_forward_over_clips_equals_that_of_transformers() -> None:
         {name: p.bfloat16() for name, p in w.items()},
         np.random.default_rng(0),
         Textures(0, count=2),
-        1,
-        2,
+        DataPlan(clips=1, questions=2),
     )
     sample = heldout_clips(1)[0]
     processor = build_processor()

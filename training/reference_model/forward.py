@@ -151,8 +151,13 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-right, left], -1) * sin
 
 
-def lm_forward(w: Weights, x: Tensor, positions: Tensor, bias: Tensor) -> Tensor:
-    """Hidden states of inputs `[B, T, D]` at `positions [B, T]` under an additive `bias [T, T]`."""
+def lm_forward(
+    w: Weights, x: Tensor, positions: Tensor, bias: Tensor, taps: list[Tensor] | None = None
+) -> Tensor:
+    """Hidden states of inputs `[B, T, D]` at `positions [B, T]` under an additive `bias [T, T]`.
+
+    The output of every block is appended to `taps`, if given.
+    """
     cos, sin = rotary(positions, x.shape[-1] // LM_HEADS, x.dtype)
     for number in range(LM_BLOCKS):
         stem = f"{LM}layers.{number}."
@@ -166,6 +171,8 @@ def lm_forward(w: Weights, x: Tensor, positions: Tensor, bias: Tensor) -> Tensor
         y = _rms(w, stem + "post_attention_layernorm", x)
         y = F.silu(_linear(w, stem + "mlp.gate_proj", y)) * _linear(w, stem + "mlp.up_proj", y)
         x = x + _linear(w, stem + "mlp.down_proj", y)
+        if taps is not None:
+            taps.append(x)
     return _rms(w, LM + "norm", x)
 
 

@@ -63,16 +63,21 @@ textures whenever it is needed.
 
 ## Training
 
-{steps} steps of {batch} clips with {asked} questions each, every batch used about {replays} times
-with other tokens of it. The tower sees the patches that objects touch and some background. The
+| stage | steps | clips a step | questions a clip |
+| --- | --- | --- | --- |
+{stages}
+
+Every batch is used about {replays} times with other tokens of it. `visits` draws more clips whose
+objects go and come again, and adds a loss on what the language model's inner states tell at an
+object's tokens: whether it has just come, and how often so far. The tower sees the patches that objects touch and some background. The
 language model gets {fewest} to {most} tokens a frame: at least one patch of every object by ground
 truth and random others, or, in a tenth of the steps, entirely random ones. In a quarter of the
 steps the others are averaged in, in most the background comes from another clip, in a fifth the
 positions are numbered anew. It never gets all 196 patches of a frame in training, so all prompts
 without pruning are longer than any it was trained on. No pruning method's scores are used.
 
-| step | {names} |
-| --- | {rules} |
+| stage | step | {names} |
+| --- | --- | {rules} |
 {curve}
 
 Accuracy while training, on the thinned tokens of each step, as shares of one.
@@ -87,13 +92,20 @@ def _percents(scores: dict[str, float]) -> list[str]:
     return [f"{scores[name]:.1f}" for name in ("all", *CLIP_TYPES)]
 
 
-def _curve(record: Record, points: int = 8) -> str:
+def _stages(record: Record) -> str:
+    stages = record["recipe"]["stages"].items()
+    keys = ("steps", "clips", "questions")
+    return "\n".join(_row([name, *(str(stage[key]) for key in keys)]) for name, stage in stages)
+
+
+def _curve(record: Record, points: int = 12) -> str:
     """A few entries of the training log, the last one included."""
     log = record["training"]
-    picked = [log[round((i + 1) * len(log) / points) - 1] for i in range(min(points, len(log)))]
+    points = min(points, len(log))
+    picked = [log[round((i + 1) * len(log) / points) - 1] for i in range(points)]
     names = ("loss", "all", *CLIP_TYPES)
     return "\n".join(
-        _row([f"{entry['step']:.0f}", *(f"{entry[name]:.3f}" for name in names)])
+        _row([entry["stage"], str(entry["step"]), *(f"{entry[name]:.3f}" for name in names)])
         for entry in picked
     )
 
@@ -151,9 +163,7 @@ def write_card(record: Record) -> str:
             _DATA.format(
                 clips=record["held_out"]["clips"],
                 questions=record["questions"]["all"],
-                steps=recipe["steps"],
-                batch=recipe["clips"],
-                asked=recipe["questions"],
+                stages=_stages(record),
                 replays=recipe["replays"],
                 fewest=FEWEST,
                 most=MOST,

@@ -39,6 +39,8 @@ class ClipBatch:
         index: `[B, 8, K]` patch numbers.
         owner: `[B, 8, K]` number of the object that owns the patch, or -1.
         touched: `[B, 8, K]` whether any object touches it.
+        visit: `[B, 8, K]` how often the patch's object has come so far, 0 if there is none.
+        entry: `[B, 8, K]` whether that object was not in the frame before.
         words: `[B, Q, L]` question words and answer, right-padded.
         answer_at: `[B, Q]` place of the question mark.
         answer: `[B, Q]` word id of the answer.
@@ -49,6 +51,8 @@ class ClipBatch:
     index: Tensor
     owner: Tensor
     touched: Tensor
+    visit: Tensor
+    entry: Tensor
     words: Tensor
     answer_at: Tensor
     answer: Tensor
@@ -73,21 +77,59 @@ def draw_questions(clip: Clip, rng: np.random.Generator, count: int) -> list[Que
     return drawn[:count]
 
 
+@dataclass(frozen=True)
+class DataPlan:
+    """What a stage wants of its clips.
+
+    Attributes:
+        clips: clips a batch.
+        questions: questions a clip.
+        redraw: chance to draw anew a clip whose objects enter in turn; the more, the more clips
+            have objects that come and go.
+    """
+
+    clips: int
+    questions: int
+    redraw: float = 0.0
+
+
+def draw_clip(rng: np.random.Generator, redraw: float) -> Clip:
+    """A clip of the mix that a stage wants."""
+    clip = sample_clip(rng)
+    while redraw and clip.staggered and rng.random() < redraw:
+        clip = sample_clip(rng)
+    return clip
+
+
+def visits(clip: Clip, owner: Tensor) -> tuple[Tensor, Tensor]:
+    """The fields `visit` and `entry` of a batch for one clip, from owners `[8, 196]`."""
+    shown = torch.tensor([[False, *mover.shown] for mover in clip.movers])
+    enters = (shown[:, 1:] & ~shown[:, :-1]).T
+    mine = owner.clamp(min=0)
+    visit = enters.long().cumsum(0).gather(1, mine) * (owner >= 0)
+    return visit, enters.gather(1, mine) & (owner >= 0)
+
+
 @torch.no_grad()
 def make_batch(
-    w: Weights, rng: np.random.Generator, textures: Textures, clips: int, questions: int
+    w: Weights, rng: np.random.Generator, textures: Textures, plan: DataPlan
 ) -> ClipBatch:
     """Draw clips, ask about them and run the tower on the objects and some background."""
+    clips, questions = plan.clips, plan.questions
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     words, at, answer, kinds = [], [], [], []
     frames, owner, touched = [], [], []
+    visit: list[Tensor] = []
+    entry: list[Tensor] = []
     for _ in range(clips):
-        clip = sample_clip(rng)
+        clip = draw_clip(rng, plan.redraw)
         drawn = render_clip(clip, rng, textures)
         frames.append(torch.from_numpy(drawn.frames))
         cover = torch.from_numpy(drawn.cover)
         owner.append(torch.where(cover.amax(1) >= OWN_COVER, cover.argmax(1), -1))
         touched.append(cover.amax(1) > TOUCH_COVER)
+        for out, field in zip((visit, entry), visits(clip, owner[-1]), strict=True):
+            out.append(field)
         for question in draw_questions(clip, rng, questions):
             ids, place = encode(question)
             words.append(ids)
@@ -97,14 +139,20 @@ def make_batch(
     seen = torch.stack(touched).flatten(0, 1)
     index = items_first(seen, TOWER_TOKENS, generator)
     pixels = patchify(normalise(torch.stack(frames).flatten(0, 1))).bfloat16()
-    out = tower_forward(w, pixels, index, last_block=False)
+    features = tower_forward(w, pixels, index, last_block=False).patches
     shape = (clips, FRAMES, TOWER_TOKENS)
     asked = (clips, questions)
+
+    def chosen(fields: list[Tensor]) -> Tensor:
+        return torch.stack(fields).flatten(0, 1).gather(1, index).view(shape)
+
     return ClipBatch(
-        patches=out.patches.view(*shape, -1),
+        patches=features.view(*shape, -1),
         index=index.view(shape),
-        owner=torch.stack(owner).flatten(0, 1).gather(1, index).view(shape),
-        touched=seen.gather(1, index).view(shape),
+        owner=chosen(owner),
+        touched=chosen(touched),
+        visit=chosen(visit),
+        entry=chosen(entry),
         words=torch.tensor(words).view(*asked, LENGTH),
         answer_at=torch.tensor(at).view(asked),
         answer=torch.tensor(answer).view(asked),
@@ -112,13 +160,13 @@ def make_batch(
     )
 
 
-def _work(queue: Any, w: Weights, key: tuple[int, int], sizes: tuple[int, int], count: int) -> None:
+def _work(queue: Any, w: Weights, key: tuple[int, int], plan: DataPlan, count: int) -> None:
     os.nice(5)
     torch.set_num_threads(1)
     textures = Textures(key[0])
     for number in range(count):
         rng = np.random.default_rng([*key, number])
-        batch = make_batch(w, rng, textures, *sizes)
+        batch = make_batch(w, rng, textures, plan)
         # as one array each: passing tensors between processes would keep files open
         arrays = {name: _array(value) for name, value in vars(batch).items()}
         queue.put(arrays)
@@ -130,16 +178,14 @@ def _array(value: Tensor) -> Any:
 
 @contextmanager
 def clip_batches(
-    w: Weights, seed: int, clips: int, questions: int, count: int, stage: int = 0
+    w: Weights, seed: int, plan: DataPlan, count: int, stage: int = 0
 ) -> Iterator[Iterator[ClipBatch]]:
     """`count` batches, made ahead in one worker process; the same for the same seed and stage."""
     assert seed >= 0
     context = multiprocessing.get_context("fork")
     queue = context.Queue(maxsize=6)
     key = (seed, 11 + stage)
-    process = context.Process(
-        target=_work, args=(queue, w, key, (clips, questions), count), daemon=True
-    )
+    process = context.Process(target=_work, args=(queue, w, key, plan, count), daemon=True)
     process.start()
     try:
         yield (_batch(queue.get()) for _ in range(count))

@@ -40,7 +40,7 @@ from training.video_model.measure import (
     say,
     see,
 )
-from training.video_model.train import CLIPS, QUESTIONS, REPLAYS, STEPS
+from training.video_model.train import REPLAYS, STAGES
 from training.video_model.vocab import WORDS
 
 #: Tokens kept of every frame.
@@ -139,15 +139,18 @@ def text_only_guess(clips: int, drawn: int = 30_000) -> Scores:
     return {name: round(100.0 * sum(h) / len(h), 2) for name, h in hits.items()}
 
 
-def curve(log: Path) -> list[dict[str, float]]:
+def curve(log: Path) -> list[dict[str, float | str]]:
     """Means that training wrote to its log, one entry a line."""
-    entries = []
+    entries: list[dict[str, float | str]] = []
     for line in log.read_text().splitlines():
-        found = re.search(r" (\d+)/\d+ ([\d.]+) clips/s (.*)", line)
+        found = re.search(r" ([a-z]+) (\d+)/\d+ ([\d.]+) clips/s (.*)", line)
         if found:
-            words = found[3].split()
+            words = found[4].split()
             values = dict(zip(words[::2], map(float, words[1::2]), strict=True))
-            entries.append({"step": float(found[1]), "clips_per_second": float(found[2]), **values})
+            rate = float(found[3])
+            entries.append(
+                {"stage": found[1], "step": int(found[2]), "clips_per_second": rate, **values}
+            )
     return entries
 
 
@@ -169,7 +172,13 @@ def main() -> None:
         "subject": "video model",
         "held_out": {"seed": CLIP_HELDOUT_SEED, "clips": options.clips, "frames": FRAMES},
         "megabytes": round(weights.stat().st_size / 1e6, 2),
-        "recipe": {"steps": STEPS, "clips": CLIPS, "questions": QUESTIONS, "replays": REPLAYS},
+        "recipe": {
+            "replays": REPLAYS,
+            "stages": {
+                s.name: {"steps": s.steps, "clips": s.data.clips, "questions": s.data.questions}
+                for s in STAGES
+            },
+        },
         **scores,
         "standard_error": standard_error(scores),
         "text_only_guess": text_only_guess(options.clips),

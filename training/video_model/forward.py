@@ -18,7 +18,12 @@ QUESTION_START = 1 + FRAMES * STRIDE
 
 
 def answer_clips(
-    w: Weights, patches: Tensor, index: Tensor, words: Tensor, compact: bool
+    w: Weights,
+    patches: Tensor,
+    index: Tensor,
+    words: Tensor,
+    compact: bool,
+    taps: list[Tensor] | None = None,
 ) -> Tensor:
     """Hidden states `[B, Q, L, D]` of questions that share one clip.
 
@@ -28,6 +33,7 @@ def answer_clips(
         index: `[B, 8, M]` their numbers.
         words: `[B, Q, L]` word ids, right-padded.
         compact: number the tokens without gaps, instead of by their places in the full prompt.
+        taps: gets the output `[B, 8, M, D]` of every block at the visual tokens, if given.
     """
     batch, frames, kept, _ = patches.shape
     questions, length = words.shape[1:]
@@ -42,7 +48,11 @@ def answer_clips(
     start = position.shape[1] if compact else QUESTION_START
     asked = (start + torch.arange(length)).repeat(questions).expand(batch, -1)
     bias = question_bias(position.shape[1], questions, length, inputs.dtype)
-    hidden = lm_forward(w, inputs, torch.cat([position, asked], 1), bias)
+    blocks: list[Tensor] = []
+    hidden = lm_forward(w, inputs, torch.cat([position, asked], 1), bias, blocks)
+    if taps is not None:
+        begin, end = 1, position.shape[1]
+        taps += [x[:, begin:end].view(batch, frames, 1 + kept, -1)[:, :, 1:] for x in blocks]
     return hidden[:, position.shape[1] :].reshape(batch, questions, length, -1)
 
 

@@ -54,10 +54,11 @@ def clip_pages(clips: int, size: int = 8) -> Iterator[ClipPage]:
     """The held-out clips, `size` at a time."""
     by_clip = (list(mine) for _, mine in groupby(iter_heldout_clips(clips), lambda s: s.image_id))
     while page := list(islice(by_clip, size)):
-        yield _page(page)
+        yield make_page(page)
 
 
-def _page(group: Sequence[Sequence[ClipSample]]) -> ClipPage:
+def make_page(group: Sequence[Sequence[ClipSample]]) -> ClipPage:
+    """Put the samples of several clips together."""
     rows, asked = len(group), len(CLIP_TYPES)
     words = torch.full((rows, asked, LENGTH), EOS)
     answer_at, kind = torch.zeros(rows, asked).long(), torch.zeros(rows, asked).long()

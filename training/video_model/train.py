@@ -5,45 +5,77 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from tokenprune.reference import CLIP_TYPES
 from training.reference_model import choose
 from training.reference_model.forward import logits
+from training.reference_model.model import WIDTH
 from training.reference_model.optimiser import Optimisers, Rates
 from training.reference_model.vocab import EOS
-from training.video_model.data import ClipBatch, clip_batches
+from training.video_model.data import ClipBatch, DataPlan, clip_batches
 from training.video_model.forward import answer_clips
 from training.video_model.model import build_model
 
 log = logging.getLogger("video_model")
 
-STEPS, CLIPS, QUESTIONS = 3000, 24, 8
+Scores = dict[str, float]
+
 #: How often a batch is used, each time with other tokens; looking at clips is what costs.
 REPLAYS = 3
 #: Batches among which replayed ones are drawn.
 MEMORY = 48
-RATES = Rates(2e-3, 1.5e-3)
 EOS_WEIGHT = 0.2
 #: Tokens kept of every frame, log-uniform between these.
 FEWEST, MOST = 6, 40
 BLIND_SHARE, SWAP_SHARE, MERGE_SHARE, COMPACT_SHARE = 0.1, 0.8, 0.25, 0.2
 LOG_EVERY, SAVE_EVERY = 25, 100
+#: Blocks of the language model that must tell by then, at the tokens of an object, whether it
+#: has just come, and how often it has come so far.
+ENTRY_BLOCK, VISIT_BLOCK, VISITS = 2, 3, 3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage.
+
+    Attributes:
+        name: also the name of its checkpoint.
+        steps: optimiser steps.
+        data: sizes and mix of the clips.
+        rates: peak rates of projector and language model.
+        visit_weight: weight of the loss on what visual tokens must tell about coming and going.
+    """
+
+    name: str
+    steps: int
+    data: DataPlan
+    rates: Rates
+    visit_weight: float = 0.0
+
+
+STAGES = (
+    Stage("clips", 3000, DataPlan(clips=24, questions=8), Rates(2e-3, 1.5e-3)),
+    # counting how often something comes stays at chance without the dense loss
+    Stage("visits", 1200, DataPlan(24, 8, redraw=0.6), Rates(1.5e-3, 1e-3), visit_weight=0.7),
+)
 
 
 class Trainer:
     """The model and the random choices of training."""
 
-    def __init__(self, seed: int, steps: int) -> None:
-        self.seed, self.steps = seed, steps
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.model = build_model(seed)
-        self.random = Generator().manual_seed(seed)
-        learned = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
-        self.optimisers = Optimisers([(learned, RATES)], steps)
+        self.heads = nn.ModuleDict(
+            {"entry": nn.Linear(WIDTH, 2), "visit": nn.Linear(WIDTH, 1 + VISITS)}
+        )
+        self.random = Generator()
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters in bfloat16, still connected to their fp32 masters."""
@@ -54,7 +86,7 @@ class Trainer:
         return float(torch.rand((), generator=self.random)) < share
 
     def thinned(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        """Features `[B, 8, M, D]` and patch numbers `[B, 8, M]` that the language model gets."""
+        """Features `[B, 8, M, D]` for the language model, and where in the batch `[B, 8, M]`."""
         clips, frames, have = batch.index.shape
         patches, index = batch.patches.flatten(0, 1), batch.index.flatten(0, 1)
         owner, ground = batch.owner.flatten(0, 1), ~batch.touched.flatten(0, 1)
@@ -75,69 +107,96 @@ class Trainer:
         merge = self.chance(MERGE_SHARE)
         kept = choose.average_into(patches, keep) if merge else choose.gather_tokens(patches, keep)
         shape = (clips, frames, count)
-        return kept.view(*shape, -1), index.gather(1, keep).view(shape)
+        return kept.view(*shape, -1), keep.view(shape)
 
-    def step(self, number: int, batch: ClipBatch) -> dict[str, float]:
+    def visit_loss(self, taps: list[Tensor], batch: ClipBatch, keep: Tensor) -> Tensor:
+        """Loss of both heads on the kept tokens that belong to an object."""
+        there = batch.owner.gather(2, keep) >= 0
+        entry, visit = batch.entry.long().gather(2, keep), batch.visit.gather(2, keep)
+        told = self.heads["entry"](_scaled(taps[ENTRY_BLOCK][there]))
+        counted = self.heads["visit"](_scaled(taps[VISIT_BLOCK][there]))
+        return F.cross_entropy(told, entry[there]) + F.cross_entropy(counted, visit[there])
+
+    def step(self, stage: Stage, number: int, batch: ClipBatch, optimisers: Optimisers) -> Scores:
         """One update; the loss and accuracies by type."""
         w = self.weights()
-        patches, index = self.thinned(batch)
-        hidden = answer_clips(w, patches, index, batch.words, self.chance(COMPACT_SHARE))
+        patches, keep = self.thinned(batch)
+        index, taps = batch.index.gather(2, keep), list[Tensor]()
+        hidden = answer_clips(w, patches, index, batch.words, self.chance(COMPACT_SHARE), taps)
         at = batch.answer_at[..., None, None].expand(-1, -1, -1, hidden.shape[-1])
         said = logits(w, hidden.gather(2, at).squeeze(2)).float()
         after = logits(w, hidden.gather(2, at + 1).squeeze(2)).float()
         loss = F.cross_entropy(said.flatten(0, 1), batch.answer.flatten())
         stop = torch.full_like(batch.answer, EOS)
         loss = loss + EOS_WEIGHT * F.cross_entropy(after.flatten(0, 1), stop.flatten())
+        scores = {"loss": float(loss.detach())}
+        if stage.visit_weight:
+            dense = self.visit_loss(taps, batch, keep)
+            loss, scores["visits"] = loss + stage.visit_weight * dense, float(dense.detach())
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimisers.step(number)
+        optimisers.step(number)
         right = (said.argmax(-1) == batch.answer).float()
-        scores = {"loss": float(loss.detach()), "all": float(right.mean())}
+        scores["all"] = float(right.mean())
         for kind, name in enumerate(CLIP_TYPES):
             asked = batch.type == kind
             if asked.any():
                 scores[name] = float(right[asked].mean())
         return scores
 
-    def run(self, out: Path) -> None:
-        """All steps; `out/partial.pt` holds a look at the model while it runs."""
+    def optimisers(self, stage: Stage) -> Optimisers:
+        """Fresh optimisers for a stage."""
+        named = [*self.model.named_parameters(), *self.heads.named_parameters()]
+        return Optimisers(
+            [([(n, p) for n, p in named if p.requires_grad], stage.rates)], stage.steps
+        )
+
+    def run(self, stage: Stage, place: int, out: Path) -> None:
+        """Train one stage; `out/partial.pt` holds a look at the model while it runs."""
+        self.random.manual_seed(1000 * self.seed + place)
         memory: list[ClipBatch] = []
-        meter = Meter(self.steps)
-        fresh = -(-self.steps // REPLAYS)
+        meter, optimisers = Meter(stage), self.optimisers(stage)
+        fresh = -(-stage.steps // REPLAYS)
         frozen = {name: p.detach() for name, p in self.weights().items()}
-        with clip_batches(frozen, self.seed, CLIPS, QUESTIONS, fresh) as stream:
-            for number in range(self.steps):
+        with clip_batches(frozen, self.seed, stage.data, fresh, place) as stream:
+            for number in range(stage.steps):
                 if number % REPLAYS == 0:
                     memory = [*memory[-MEMORY + 1 :], next(stream)]
                     batch = memory[-1]
                 else:
                     pick = int(torch.randint(len(memory), (), generator=self.random))
                     batch = memory[pick]
-                meter.add(number, self.step(number, batch))
+                meter.add(number, self.step(stage, number, batch, optimisers))
                 if (number + 1) % SAVE_EVERY == 0:
                     torch.save(self.model.state_dict(), out / "partial.pt")
-        torch.save(self.model.state_dict(), out / "video.pt")
+        torch.save(self.model.state_dict(), out / f"{stage.name}.pt")
+
+
+def _scaled(hidden: Tensor) -> Tensor:
+    """Hidden states `[..., D]` of mean square one, in fp32."""
+    return F.rms_norm(hidden.float(), (WIDTH,))
 
 
 class Meter:
     """Running means, written to the log now and then."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps, self.begin = steps, time.perf_counter()
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.begin = stage, time.perf_counter()
         self.sums: dict[str, list[float]] = {}
 
-    def add(self, step: int, scores: dict[str, float]) -> None:
+    def add(self, step: int, scores: Scores) -> None:
         """Take in one step."""
         for name, value in scores.items():
             self.sums.setdefault(name, []).append(value)
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.steps:
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.stage.steps:
             means = " ".join(f"{n} {sum(v) / len(v):.3f}" for n, v in self.sums.items())
-            rate = (step + 1) * CLIPS / (time.perf_counter() - self.begin)
-            log.info("%d/%d %.1f clips/s %s", step + 1, self.steps, rate, means)
+            rate = (step + 1) * self.stage.data.clips / (time.perf_counter() - self.begin)
+            name, steps = self.stage.name, self.stage.steps
+            log.info("%s %d/%d %.1f clips/s %s", name, step + 1, steps, rate, means)
             self.sums.clear()
 
 
 def main() -> None:
-    """Command line."""
+    """Run all stages, resuming after the last one that left a checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
@@ -146,7 +205,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    Trainer(options.seed, max(2, round(STEPS * options.scale))).run(options.out)
+    trainer = Trainer(options.seed)
+    for place, stage in enumerate(STAGES):
+        path = options.out / f"{stage.name}.pt"
+        if path.exists():
+            trainer.model.load_state_dict(torch.load(path, weights_only=True))
+            continue
+        steps = max(2, round(stage.steps * options.scale))
+        trainer.run(replace(stage, steps=steps), place, options.out)
 
 
 if __name__ == "__main__":
