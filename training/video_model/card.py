@@ -69,12 +69,13 @@ textures whenever it is needed.
 
 Every batch is used about {replays} times with other tokens of it. `visits` draws more clips whose
 objects go and come again, and adds a loss on what the language model's inner states tell at an
-object's tokens: whether it has just come, and how often so far. The tower sees the patches that objects touch and some background. The
-language model gets {fewest} to {most} tokens a frame: at least one patch of every object by ground
-truth and random others, or, in a tenth of the steps, entirely random ones. In a quarter of the
-steps the others are averaged in, in most the background comes from another clip, in a fifth the
-positions are numbered anew. It never gets all 196 patches of a frame in training, so all prompts
-without pruning are longer than any it was trained on. No pruning method's scores are used.
+object's tokens: whether it has just come, and how often so far. The tower sees the patches that
+objects touch and some background. The language model gets {fewest} to {most} tokens a frame: at
+least one patch of every object by ground truth and random others, or, in a tenth of the steps,
+entirely random ones. In a quarter of the steps the others are averaged in, in most the background
+comes from another clip, in a fifth the positions are numbered anew. It never gets all 196 patches
+of a frame in training, so all prompts without pruning are longer than any it was trained on. No
+pruning method's scores are used.
 
 | stage | step | {names} |
 | --- | --- | {rules} |
