@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
+
+from torch import nn
 
 LOGGED: list[dict[str, Any]] = []
 
@@ -57,6 +60,11 @@ class lmms:
     @property
     def rank(self) -> int:
         return self._rank
+
+    def clean(self) -> None:
+        for name in [name for name, value in vars(self).items() if isinstance(value, nn.Module)]:
+            delattr(self, name)
+        gc.collect()
 
 
 def log_metrics(**given: Any) -> None:

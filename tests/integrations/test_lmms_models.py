@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -135,6 +136,14 @@ def test_another_family_is_refused_by_name(models: ModuleType, tmp_path: Path) -
     CLIPConfig().save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match=r"'clip', not llava.*tokenprune_hf"):
         models.LlavaHf(pretrained=str(tmp_path), device="cpu")
+
+
+def test_cleaning_frees_the_model(models: ModuleType) -> None:
+    wrapped = model(models, plan=PLAN)
+    wrapped.generate_until(requests()[:1])
+    alive = weakref.ref(wrapped.model)
+    wrapped.clean()
+    assert alive() is None
 
 
 @pytest.mark.parametrize("kind", ["loglikelihood", "generate_until_multi_round"])

@@ -96,6 +96,13 @@ class HfChat(lmms):  # type: ignore[misc]
         """Not supported."""
         raise _unsupported("generate_until_multi_round")
 
+    def clean(self) -> None:
+        """Free the model's memory; lmms-eval calls it before it starts judges of its own."""
+        if self.attachment is not None:
+            self.attachment.detach()
+        self.attachment = None
+        super().clean()
+
     def _read(self, asked: tuple[Any, ...]) -> Conversation:
         _, messages, _, place, task, split = asked
         return conversation(messages(self.task_dict[task][split][place]))
