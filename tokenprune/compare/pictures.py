@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -132,8 +133,11 @@ def halve(items: Sequence[T], split: str) -> list[T]:
     return [items[index] for index in sorted(chosen)]
 
 
-def open_picture(path: Path) -> Image:
+def open_picture(path: Path | BytesIO) -> Image:
     """Read a picture as RGB.
+
+    Args:
+        path: its file, or what stands in one.
 
     Raises:
         DataError: it is missing or no picture.
@@ -144,7 +148,8 @@ def open_picture(path: Path) -> Image:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"the picture can't be read ({error}).", where=str(path)) from error
+        where = str(path) if isinstance(path, Path) else ""
+        raise DataError(f"the picture can't be read ({error}).", where=where) from error
 
 
 def _rows(labels: Path) -> list[dict[str, str]]:

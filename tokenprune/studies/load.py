@@ -18,6 +18,9 @@ from tokenprune.validation import plan_error
 
 DENSE = "dense"
 
+#: Where data lie doesn't make a cell another one; what they hold is in its identity.
+_PLACES = {"path", "labels", "dataset"}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -125,12 +128,25 @@ def _anchored(study: Study, folder: Path) -> Study:
         for entry in study.plans
     )
     tasks = tuple(
-        task.model_copy(update={"path": at(task.path), "labels": at(task.labels)})
+        task.model_copy(
+            update={
+                "path": at(task.path),
+                "labels": at(task.labels),
+                "dataset": _local(task.dataset, folder),
+            }
+        )
         for task in study.tasks
     )
     models = tuple(m.model_copy(update={"weights": at(m.weights)}) for m in study.models)
     changed = {"out": folder / study.out, "plans": plans, "tasks": tasks, "models": models}
     return study.model_copy(update=changed)
+
+
+def _local(dataset: str | None, folder: Path) -> str | None:
+    """A dataset in a folder beside the study by its path; other names are the hub's."""
+    if dataset is not None and (folder / dataset).is_dir():
+        return str(folder / dataset)
+    return dataset
 
 
 def _keys() -> dict[str, list[str]]:
@@ -147,7 +163,7 @@ def identity(cell: Cell, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": cell.name,
         "plan": cell.plan.model_dump(mode="json", exclude_none=True),
-        "task": cell.task.model_dump(mode="json", exclude={"path", "labels"}),
+        "task": cell.task.model_dump(mode="json", exclude=_PLACES),
         "model": cell.model.model_dump(mode="json", exclude={"weights"}),
         **facts,
     }

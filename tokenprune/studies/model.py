@@ -28,16 +28,39 @@ class ModelEntry(_Frozen):
     """float32, bfloat16 or float16. Default: float32 on the CPU, bfloat16 elsewhere."""
 
 
+class Columns(_Frozen):
+    """Columns of a dataset."""
+
+    image: str = "image"
+    """A picture, or a list of them."""
+    question: str | None = "question"
+    """What is asked; null for classifiers."""
+    answer: str = "answer"
+    """The right answer; for classifiers the number of the class."""
+    type: str | None = None
+    """Groups for separate accuracies."""
+
+
 class TaskEntry(_Frozen):
     """One task of a study."""
 
-    kind: Literal["image", "video", "jsonl", "pictures"] = "image"
+    kind: Literal["image", "video", "jsonl", "pictures", "dataset"] = "image"
     """`image` and `video` are built in; `jsonl` holds questions about pictures of the user;
-    `pictures` is a labelled folder for classifiers."""
+    `pictures` is a labelled folder for classifiers; `dataset` is one of Hugging Face's."""
     path: Path | None = None
     """The file of `jsonl`, or the folder of `pictures`."""
     labels: Path | None = None
     """CSV of `pictures`: file,class index; with a header."""
+    dataset: str | None = None
+    """Of `dataset`: a name on the hub, or a local folder."""
+    config: str | None = None
+    """Of `dataset`: which of its configurations."""
+    split: str = "test"
+    """Of `dataset`: which split."""
+    revision: str | None = None
+    """Of `dataset`: a commit of the hub."""
+    columns: Columns = Columns()
+    """Of `dataset`: how its columns are called."""
     name: str | None = None
     """How the report calls it; default: its kind."""
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -54,6 +77,8 @@ class TaskEntry(_Frozen):
             raise ValueError(f"a task of kind '{self.kind}' needs 'path'")
         if self.kind == "pictures" and self.labels is None:
             raise ValueError("a task of kind 'pictures' needs 'labels'")
+        if (self.kind == "dataset") != (self.dataset is not None):
+            raise ValueError("'dataset' goes with the kind 'dataset', and that needs it")
         if self.kind in ("image", "video") and (self.path or self.labels):
             raise ValueError(f"the built-in task '{self.kind}' has no 'path' and no 'labels'")
         return self

@@ -7,8 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from tokenprune.compare.pictures import (
     heldout_clip_questions,
@@ -20,6 +23,7 @@ from tokenprune.compare.settings import CLIP_QUESTIONS, QUESTIONS
 from tokenprune.compare.task import ClassifyTask, Question, Task, VqaTask
 from tokenprune.errors import DataError
 from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel
+from tokenprune.studies.hub import dataset_questions
 from tokenprune.studies.model import Study, TaskEntry
 
 
@@ -38,6 +42,8 @@ def build_task(entry: TaskEntry, loaded: LoadedModel, study: Study) -> Task:
             entry.path, entry.labels, classes=loaded.classes, limit=entry.limit
         )
         return ClassifyTask(loaded, samples, study.batch_size)
+    if entry.kind == "dataset" and isinstance(loaded, LoadedClassifier):
+        return FileClassifyTask(loaded, questions(entry), study.batch_size)
     if not isinstance(loaded, LoadedMllm):
         raise _unfit(entry, loaded.name, "a multimodal LLM")
     return FileTask(loaded, questions(entry), study.batch_size, study.new_tokens)
@@ -51,14 +57,24 @@ class FileTask(VqaTask):
         return super().inputs([replace(q, image=opened(q.image)) for q in batch])
 
 
+class FileClassifyTask(ClassifyTask):
+    """Classes of pictures that are still encoded."""
+
+    def inputs(self, batch: Sequence[Question]) -> Tensor:
+        """Pixels `[B, 3, H, W]`."""
+        return self._loaded.prepare([opened(question.image) for question in batch])
+
+
 def opened(image: Any) -> Any:
-    """A picture, read if it is a file; several of them as a list.
+    """A picture, read if it is a file or encoded; several of them as a list.
 
     Raises:
         DataError: a file is missing or no picture.
     """
     if isinstance(image, list | tuple):
         return [opened(one) for one in image]
+    if isinstance(image, bytes):
+        return open_picture(BytesIO(image))
     return open_picture(image) if isinstance(image, Path) else image
 
 
@@ -71,6 +87,8 @@ def questions(entry: TaskEntry) -> list[Question]:
     if entry.kind == "jsonl":
         assert entry.path is not None
         return read_jsonl(entry.path)[: entry.limit]
+    if entry.kind == "dataset":
+        return dataset_questions(entry)
     return list(_builtin(entry.kind, entry.limit))
 
 
@@ -121,8 +139,14 @@ def revision(samples: Sequence[Question]) -> str:
         total.update(json.dumps([sample.text, sample.answer, sample.kind]).encode())
         several = isinstance(sample.image, list | tuple)
         for image in sample.image if several else (sample.image,):
-            total.update(image.read_bytes() if isinstance(image, Path) else image.tobytes())
+            total.update(_bytes(image))
     return total.hexdigest()
+
+
+def _bytes(image: Any) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    return bytes(image.read_bytes() if isinstance(image, Path) else image.tobytes())
 
 
 def _row(line: str, where: str) -> dict[str, Any]:

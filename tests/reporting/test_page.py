@@ -1,0 +1,171 @@
+"""The report: complete, self-contained and safe, whatever the records say."""
+
+from __future__ import annotations
+
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.reporting.made import HOSTILE, failed, record, save
+from tokenprune.cli import app
+from tokenprune.errors import DataError
+from tokenprune.reporting import html, read_results, write_figures, write_report
+from tokenprune.reporting.families import sign
+from tokenprune.reporting.plots import Point, front, ticks
+from tokenprune.studies.summary import summarise
+
+#: Elements that run something or ask for something.
+ACTIVE = {"script", "img", "iframe", "object", "embed", "link", "base", "form", "video", "audio"}
+
+
+class Seen(HTMLParser):
+    """Elements, and everything that refers to something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: set[str] = set()
+        self.handlers: list[str] = []
+        self.places: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add(tag)
+        for name, value in attrs:
+            if name.startswith("on"):
+                self.handlers.append(name)
+            if name in ("src", "href", "xlink:href", "action", "data", "srcset", "poster"):
+                self.places.append(str(value))
+            if name == "style":
+                assert re.fullmatch(r"width:[\d.]+%", str(value))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    records = [
+        record("dense", None, time=1.0),
+        record("random", "random", (True, False) * 3),
+        record(HOSTILE, "uniform", text=HOSTILE, frames=2),
+        failed("broken", HOSTILE),
+    ]
+    return save(tmp_path / "records", records, HOSTILE)
+
+
+def page(folder: Path) -> str:
+    results = read_results(folder)
+    return html(results, summarise(results.records))
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing(folder: Path) -> None:
+    text = page(folder)
+    seen = Seen(text)
+    assert {"table", "svg", "image"} <= seen.elements
+    assert not seen.elements & ACTIVE
+    assert seen.handlers == []
+    assert all(place.startswith(("data:image/jpeg;base64,", "#p")) for place in seen.places)
+    assert len(seen.places) > 4
+    assert not re.findall(r"url\(|@import", text.split("</style>")[0])
+    assert "&lt;script&gt;" in text
+    assert "49" not in re.findall(r"<title>(.*)</title>", text)[0]
+    assert "default-src 'none'" in text
+    assert text.count('class="plot"') == 3
+
+
+def test_a_picture_is_there_once_and_only_as_data(folder: Path) -> None:
+    assert page(folder).count("data:image/jpeg") == 1
+    other = record("elsewhere", "fastv")
+    other.result["shown"][0]["frames"][0]["picture"] = "https://example.org/x.jpg"
+    save(folder, [other])
+    assert "example.org" not in page(folder)
+
+
+def test_the_study_decides_which_records_are_shown(folder: Path) -> None:
+    assert read_results(folder).records[0].identity["name"] == "dense"
+    old = record("dense", None, environment={"processor": "old"})
+    keys = [r.key for r in read_results(folder).records]
+    save(folder, [old])
+    from tokenprune.studies.store import Store
+
+    Store(folder).note("again", [*keys, "0" * 64])
+    results = read_results(folder)
+    assert (len(results.records), results.others, results.waiting) == (4, 1, 1)
+    assert "Cells without a record yet: 1" in page(folder)
+    assert len(read_results(folder, everything=True).records) == 5
+    (folder / "study.json").write_text("{")
+    assert (len(read_results(folder).records), read_results(folder).name) == (5, "records")
+
+
+def test_a_damaged_record_is_named_and_left_out(folder: Path) -> None:
+    first = sorted((folder / "cells").glob("*.json"))[0]
+    first.write_text(first.read_text().replace('"jsonl"', '"other"'))
+    results = read_results(folder)
+    assert list(results.damaged) == [first.name]
+    assert (len(results.records), results.waiting) == (3, 0)
+    assert first.name in page(folder)
+    done = CliRunner().invoke(app, ["report", str(folder), "--no-figures"])
+    assert (done.exit_code, first.name in done.output) == (1, True)
+
+
+def test_all_files_of_a_report(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    written = write_report(read_results(folder), tmp_path / "shared" / "a.html")
+    names = sorted(path.name for path in written.files)
+    costs = ("flops", "time", "tokens")
+    drawn = [f"1-toy-jsonl-{cost}.{form}" for cost in costs for form in ("pdf", "png", "svg")]
+    assert names == [*drawn, "a.html", "results.csv", "results.md"]
+    assert all(path.stat().st_size > 200 for path in written.files)
+    rows = list(csv.DictReader((tmp_path / "shared" / "results.csv").open(encoding="utf-8")))
+    assert [row["plan"] for row in rows] == ["dense", "random", HOSTILE]
+    assert (rows[0]["accuracy"], rows[1]["accuracy"]) == ("0.6667", "0.5000")
+    lines = (tmp_path / "shared" / "results.md").read_text().splitlines()
+    assert len(lines) == 2 + 3
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+
+
+def test_figures_are_the_same_for_the_same_records(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenprune.reporting.figures.FORMATS", ("svg",))
+    groups = summarise(read_results(folder).records[:2])
+    one, two = (write_figures(groups, tmp_path / name) for name in ("one", "two"))
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))
+
+
+def test_bad_folders_end_with_code_2(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder 'cells'"):
+        read_results(tmp_path)
+    done = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert (done.exit_code, "behind 'out'" in done.output) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_record_yet(tmp_path: Path) -> None:
+    assert "There is no record yet" in page(save(tmp_path, []))
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    points = [
+        Point(x, y, y, y, "", "") for x, y in ((1, 0.5), (2, 0.4), (2, 0.7), (3, 0.7), (4, 0.9))
+    ]
+    assert [(point.x, point.y) for point in front(points)] == [(1, 0.5), (2, 0.7), (4, 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 1.06, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (0.0, 208.0, [0, 50, 100, 150, 200]),
+        (0.57, 1.0, [0.6, 0.7, 0.8, 0.9, 1.0]),
+        (0.93, 0.951, [0.93, 0.935, 0.94, 0.945, 0.95]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_signs_differ_beyond_the_number_of_shapes() -> None:
+    assert len({sign(number) for number in range(64)}) == 64
+    assert all(shape < 8 and colour < 8 for shape, colour in map(sign, range(100)))

@@ -1,0 +1,59 @@
+"""What is concluded from records."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reporting.made import SIX, failed, record
+from tokenprune.reporting.warnings import warnings
+from tokenprune.studies.summary import summarise
+
+WORSE = (False, False, False, True, False, False)
+
+
+def test_rows_are_paired_with_dense_and_with_random_at_the_same_budget() -> None:
+    group = summarise(
+        [
+            record("ours", "uniform", WORSE, time=1.5),
+            record("random 8", "random", SIX),
+            record("random 4", "random", WORSE, keep=4),
+            record("dense", None, (True,) * 6, time=1.0),
+        ]
+    )[0]
+    dense, ours, random, _ = group.rows
+    assert [row.name for row in group.rows][:2] == ["dense", "ours"]
+    assert dense.difference is None
+    assert ours.difference is not None
+    assert ours.difference.value == pytest.approx(1 / 6 - 1)
+    assert ours.versus_random is not None
+    assert ours.versus_random.value == pytest.approx(1 / 6 - 4 / 6)
+    assert random.versus_random is None
+    assert ours.agreement == pytest.approx(1 / 6)
+    assert ours.mcnemar == pytest.approx(2 * 0.5**5)
+    assert ours.metrics["length"].value == pytest.approx(3 - 1 / 6)
+    assert "accuracy" not in ours.metrics
+    said = {what: names for names, what in warnings(group)}
+    assert said["slower than the dense model"] == "ours"
+    assert "ours" in said["worse than keeping random tokens"]
+    assert any("too wide" in what for what in ours.warnings)
+    assert any("up to 50% the other way" in what for what in dense.warnings)
+
+
+def test_random_at_as_many_tokens_stands_in_where_places_differ() -> None:
+    other = {"stages": [{"at": "decoder", "layer": 2, "strategy": "fastv", "keep": 2}]}
+    rows = summarise([record("random", "random"), record("far", "fastv", plan=other)])[0].rows
+    assert rows[1].versus_random is not None
+    far = record("few", "fastv", keep=4)
+    assert summarise([record("random", "random"), far])[0].rows[1].versus_random is None
+
+
+def test_only_cells_that_share_everything_else_are_compared() -> None:
+    one, two = record("dense", None), record("dense", None, environment={"processor": "other"})
+    assert len(summarise([one, two])) == 2
+
+
+def test_failed_cells_stand_beside_the_others() -> None:
+    group = summarise([record("dense", None), failed("ours", "out of memory")])[0]
+    assert group.failed == {"ours": "out of memory"}
+    assert [row.name for row in group.rows] == ["dense"]
+    assert summarise([failed("ours", "out of memory")])[0].rows == ()
