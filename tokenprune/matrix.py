@@ -148,7 +148,8 @@ def signals(kind: type[PruningStrategy[Any]], at: Stage) -> tuple[Signal, ...]:
         TokenpruneError: it can't be built from its defaults.
     """
     layers = SHAPE.llm_layers if at == "decoder" else SHAPE.encoder_blocks
-    layer = layers if at == "pre_llm" else kind.default_layer or LAYER
+    own = kind.layer_for(layers) if at == "decoder" else kind.default_layer
+    layer = layers if at == "pre_llm" else LAYER if own is None else own
     return example(kind).signals(Site(at, layer, layers))
 
 

@@ -147,6 +147,19 @@ def test_biases_and_taps_that_do_not_fit_are_refused() -> None:
         both.dense(given, {2: ()})
 
 
+def test_other_stages_stand_at_the_layers_that_they_have_in_this_llm() -> None:
+    # vscan's 16 of 32 is 2 of 4: in front of the tap, though its plan names no layer
+    stages = [
+        {"at": "decoder", "strategy": "covipal_style", "keep": 6},
+        {"at": "decoder", "strategy": "vscan", "keep": 4},
+    ]
+    loaded = tiny()
+    given, both = batch(loaded), session(loaded, load_plan({"stages": stages}))
+    assert both.dense(given, {0: (), 3: ()})[1][3].count == 4
+    with pytest.raises(PlanError, match="the input of layer 2, where another stage"):
+        both.dense(given, {2: ()})
+
+
 def test_the_seeds_of_noise_are_the_steps() -> None:
     loaded = tiny()
     given, made = batch(loaded), session(loaded, plan("vistog"))

@@ -60,7 +60,7 @@ class PlanSession:
     def layer(self) -> int:
         """The LLM layer of the trained stage."""
         stage = self._stages[self._trained]
-        return _first(stage) if stage.plan.at == "decoder" else 0
+        return self._first(stage) if stage.plan.at == "decoder" else 0
 
     def budget(self, count: int) -> int:
         """Tokens that are left of `count`."""
@@ -93,7 +93,7 @@ class PlanSession:
         """The stages that don't learn, and taps among them in the order of the layers."""
         kept = [stage for number, stage in enumerate(self._stages) if number != self._trained]
         early = [stage for stage in kept if stage.plan.at != "decoder"]
-        late = [(_first(stage), stage) for stage in kept if stage.plan.at == "decoder"]
+        late = [(self._first(stage), stage) for stage in kept if stage.plan.at == "decoder"]
         for layer, tap in taps.items():
             if any(layer == taken for taken, _ in late):
                 raise PlanError(
@@ -104,6 +104,14 @@ class PlanSession:
                 )
             late.append((layer, ResolvedStage(len(self._stages) + layer, tap_plan(layer), tap)))
         return early + [stage for _, stage in sorted(late, key=lambda pair: pair[0])]
+
+    def _first(self, stage: ResolvedStage) -> int:
+        """The first layer that a decoder stage acts at."""
+        if stage.plan.layers is not None:
+            return stage.plan.layers[0]
+        if stage.plan.layer is not None:
+            return stage.plan.layer
+        return stage.strategy.layer_for(self._shape.llm_layers) or 0
 
     @contextmanager
     def _attached(self, stages: list[ResolvedStage], batch: Batch) -> Iterator[Attachment]:
@@ -118,14 +126,6 @@ class PlanSession:
         outputs: Any = self._model(**batch.inputs, labels=batch.labels, use_cache=False)
         logits: Tensor = outputs.logits[:, :-1]
         return logits[batch.labelled.to(logits.device)]
-
-
-def _first(stage: ResolvedStage) -> int:
-    """The first layer that a decoder stage acts at."""
-    if stage.plan.layers is not None:
-        return stage.plan.layers[0]
-    layer = stage.strategy.default_layer if stage.plan.layer is None else stage.plan.layer
-    return layer or 0
 
 
 @contextmanager
