@@ -175,7 +175,7 @@ def main() -> None:
         "recipe": {
             "replays": REPLAYS,
             "stages": {
-                s.name: {"steps": s.steps, "clips": s.data.clips, "questions": s.data.questions}
+                s.name: {"steps": s.taken, "clips": s.data.clips, "questions": s.data.questions}
                 for s in STAGES
             },
         },

@@ -46,10 +46,11 @@ class Stage:
 
     Attributes:
         name: also the name of its checkpoint.
-        steps: optimiser steps.
+        steps: optimiser steps of the rates' schedule.
         data: sizes and mix of the clips.
         rates: peak rates of projector and language model.
         visit_weight: weight of the loss on what visual tokens must tell about coming and going.
+        stop: steps after which the stage ends, if before the end of its schedule.
     """
 
     name: str
@@ -57,12 +58,19 @@ class Stage:
     data: DataPlan
     rates: Rates
     visit_weight: float = 0.0
+    stop: int | None = None
+
+    @property
+    def taken(self) -> int:
+        """Steps that the stage takes."""
+        return self.steps if self.stop is None else min(self.stop, self.steps)
 
 
 STAGES = (
     Stage("clips", 3000, DataPlan(clips=24, questions=8), Rates(2e-3, 1.5e-3)),
     # counting how often something comes stays at chance without the dense loss
-    Stage("visits", 1200, DataPlan(24, 8, redraw=0.6), Rates(1.5e-3, 1e-3), visit_weight=0.7),
+    Stage("visits", 1200, DataPlan(24, 8, 0.6), Rates(1.5e-3, 1e-3), visit_weight=0.7, stop=700),
+    Stage("settle", 150, DataPlan(24, 8, redraw=0.5), Rates(5e-4, 3e-4)),
 )
 
 
@@ -113,8 +121,8 @@ class Trainer:
         """Loss of both heads on the kept tokens that belong to an object."""
         there = batch.owner.gather(2, keep) >= 0
         entry, visit = batch.entry.long().gather(2, keep), batch.visit.gather(2, keep)
-        told = self.heads["entry"](_scaled(taps[ENTRY_BLOCK][there]))
-        counted = self.heads["visit"](_scaled(taps[VISIT_BLOCK][there]))
+        told = self.heads["entry"](_unit(taps[ENTRY_BLOCK][there]))
+        counted = self.heads["visit"](_unit(taps[VISIT_BLOCK][there]))
         return F.cross_entropy(told, entry[there]) + F.cross_entropy(counted, visit[there])
 
     def step(self, stage: Stage, number: int, batch: ClipBatch, optimisers: Optimisers) -> Scores:
@@ -155,10 +163,10 @@ class Trainer:
         self.random.manual_seed(1000 * self.seed + place)
         memory: list[ClipBatch] = []
         meter, optimisers = Meter(stage), self.optimisers(stage)
-        fresh = -(-stage.steps // REPLAYS)
+        fresh = -(-stage.taken // REPLAYS)
         frozen = {name: p.detach() for name, p in self.weights().items()}
         with clip_batches(frozen, self.seed, stage.data, fresh, place) as stream:
-            for number in range(stage.steps):
+            for number in range(stage.taken):
                 if number % REPLAYS == 0:
                     memory = [*memory[-MEMORY + 1 :], next(stream)]
                     batch = memory[-1]
@@ -171,7 +179,13 @@ class Trainer:
         torch.save(self.model.state_dict(), out / f"{stage.name}.pt")
 
 
-def _scaled(hidden: Tensor) -> Tensor:
+def scaled(stage: Stage, factor: float) -> Stage:
+    """The same stage with fewer or more steps, for smoke runs."""
+    stop = None if stage.stop is None else max(2, round(stage.stop * factor))
+    return replace(stage, steps=max(2, round(stage.steps * factor)), stop=stop)
+
+
+def _unit(hidden: Tensor) -> Tensor:
     """Hidden states `[..., D]` of mean square one, in fp32."""
     return F.rms_norm(hidden.float(), (WIDTH,))
 
@@ -187,10 +201,10 @@ class Meter:
         """Take in one step."""
         for name, value in scores.items():
             self.sums.setdefault(name, []).append(value)
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.stage.steps:
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.stage.taken:
             means = " ".join(f"{n} {sum(v) / len(v):.3f}" for n, v in self.sums.items())
             rate = (step + 1) * self.stage.data.clips / (time.perf_counter() - self.begin)
-            name, steps = self.stage.name, self.stage.steps
+            name, steps = self.stage.name, self.stage.taken
             log.info("%s %d/%d %.1f clips/s %s", name, step + 1, steps, rate, means)
             self.sums.clear()
 
@@ -211,8 +225,7 @@ def main() -> None:
         if path.exists():
             trainer.model.load_state_dict(torch.load(path, weights_only=True))
             continue
-        steps = max(2, round(stage.steps * options.scale))
-        trainer.run(replace(stage, steps=steps), place, options.out)
+        trainer.run(scaled(stage, options.scale), place, options.out)
 
 
 if __name__ == "__main__":
