@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.compare.tiny import save_llava, save_pictures
+from tokenprune.studies import load_study, run_study
 
 PLANS = [
     {
@@ -27,6 +29,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def study(model: Path, tmp_path: Path) -> Path:
     """A study file: dense and four plans on six questions."""
+    return save_study(model, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _once(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("once")
+    run_study(load_study(save_study(model, folder)))
+    return folder / "records"
+
+
+@pytest.fixture
+def finished(study: Path, _once: Path) -> Path:
+    """The same study with the records of all its cells."""
+    shutil.copytree(_once, study.parent / "records")
+    return study
+
+
+def save_study(model: Path, tmp_path: Path) -> Path:
+    """Write the study, its pictures and its questions."""
     save_pictures(tmp_path, 3)
     rows = [
         {"image": f"{number % 3}.png", "question": "what is the shape ?", "answer": "yes"}

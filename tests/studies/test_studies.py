@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
+from tests.models import IMAGE, PATCHES, SIDE
+from tokenprune import hookimpl
 from tokenprune.errors import DataError, PlanError
-from tokenprune.studies import LocalRunner, Store, cells, load_study, run_study
+from tokenprune.metrics import Answered, Metric
+from tokenprune.plugins import register_plugin
+from tokenprune.studies import LocalRunner, Store, Study, cells, load_study, run_study
 from tokenprune.studies.run import identified
 from tokenprune.studies.store import digest
+from tokenprune.studies.summary import summarise
 from tokenprune.studies.tasks import read_jsonl
+
+PLAN = {"stages": [{"at": "pre_llm", "strategy": "uniform", "keep": 8}]}
 
 NAMES = ["dense"] + [f"picked keep={k} strategy={s}" for k in (8, 4) for s in ("random", "uniform")]
 
@@ -58,20 +69,54 @@ def test_a_plan_that_does_not_fit_ends_it_before_anything_runs(study: Path) -> N
     assert not list((study.parent / "records" / "cells").glob("*.json"))
 
 
+def path_of(study: Study, number: int) -> Path:
+    """The record of one of the study's cells."""
+    return Store(study.out).path(digest(identified(study)[number][1]))
+
+
 def test_a_second_run_repeats_nothing_and_says_the_same(study: Path) -> None:
     loaded = load_study(study)
     first, second = run_study(loaded), run_study(loaded)
     assert len(first.ran) == len(NAMES) == len(first.records)
     assert (second.ran, second.failed, second.elsewhere) == ([], {}, [])
     assert [r.key for r in second.records] == [r.key for r in first.records]
-    sample = first.records[1].result["samples"][0]
-    assert set(sample) == {"group", "kind", "answer", "right"}
-    assert first.records[1].result["tokens"]["llm"] == 8
+    result = first.records[1].result
+    assert set(result["samples"][0]) == {"group", "kind", "answer", "right", "scores"}
+    assert result["tokens"]["llm"] == 8
+    assert Store(loaded.out).noted() == ("study", [r.key for r in first.records])
 
 
-def test_an_edited_record_is_noticed_and_run_again(study: Path) -> None:
-    loaded = load_study(study)
-    run_study(loaded)
+def test_records_show_what_was_kept(finished: Path) -> None:
+    records = run_study(load_study(finished)).records
+    for record, kept in zip(records, (PATCHES, 8, 8, 4, 4), strict=True):
+        shown = record.result["shown"]
+        assert [len(sample["frames"]) for sample in shown] == [1, 1, 1]
+        frame = shown[0]["frames"][0]
+        assert frame["grid"] == [SIDE, SIDE]
+        assert len(set(frame["kept"])) == kept
+        assert set(frame["kept"]) <= set(range(PATCHES))
+        header, _, data = frame["picture"].partition(",")
+        assert header == "data:image/jpeg;base64"
+        assert Image.open(BytesIO(base64.b64decode(data))).size == (IMAGE, IMAGE)
+
+
+def test_a_cell_that_cannot_be_drawn_is_measured_all_the_same(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("no picture today")
+
+    loaded = load_study(finished)
+    path_of(loaded, 1).unlink()
+    monkeypatch.setattr("tokenprune.studies.samples.thumbnail", broken)
+    done = run_study(loaded)
+    assert (len(done.ran), done.failed) == (1, {})
+    assert done.records[1].result["shown"] == []
+    assert "no picture today" in done.records[1].result["not_shown"]
+
+
+def test_an_edited_record_is_noticed_and_run_again(finished: Path) -> None:
+    loaded = load_study(finished)
     path = sorted((loaded.out / "cells").glob("*.json"))[0]
     data = json.loads(path.read_text())
     data["result"]["flops"] = 1.0
@@ -83,85 +128,105 @@ def test_an_edited_record_is_noticed_and_run_again(study: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"identity": {}}'])
-def test_a_record_cut_off_is_noticed(study: Path, text: str) -> None:
-    loaded = load_study(study)
-    run_study(loaded)
+def test_a_record_cut_off_is_noticed(finished: Path, text: str) -> None:
+    loaded = load_study(finished)
     path = sorted((loaded.out / "cells").glob("*.json"))[0]
     path.write_text(text)
     assert list(run_study(loaded).damaged) == [path.stem]
 
 
-def test_other_data_is_another_cell(study: Path) -> None:
+def test_other_data_and_other_metrics_are_other_cells(study: Path) -> None:
     loaded = load_study(study)
     before = {digest(about) for _, about in identified(loaded)}
+    more = loaded.model_copy(update={"metrics": ("length",)})
+    with pytest.raises(DataError, match="no metric 'length'"):
+        identified(more)
+    with register_plugin(Lengths(), "lengths"):
+        assert before.isdisjoint(digest(about) for _, about in identified(more))
     asked = study.parent / "asked.jsonl"
     asked.write_text(asked.read_text().replace('"yes"', '"no"', 1))
     assert before.isdisjoint(digest(about) for _, about in identified(loaded))
 
 
-def test_two_runs_share_a_folder(study: Path) -> None:
-    loaded = load_study(study)
-    _, about = identified(loaded)[0]
-    with Store(loaded.out).claimed(digest(about)) as mine:
-        assert mine
-        other = subprocess.run(
-            [sys.executable, "-c", _RUN, str(study)], capture_output=True, text=True, check=True
-        )
-    ran, elsewhere = other.stdout.splitlines()[-1].split()
-    assert (int(ran), int(elsewhere)) == (len(NAMES) - 1, 1)
+class Lengths:
+    """A plugin, and the metric it brings."""
+
+    name = "length"
+
+    @hookimpl
+    def register_metrics(self, register: Callable[[Metric], None]) -> None:
+        register(self)
+
+    def score(self, samples: Sequence[Answered]) -> list[float]:
+        return [float(len(sample.right)) for sample in samples]
+
+
+def test_a_plugins_metric_is_recorded_and_summed_up(study: Path) -> None:
+    change(study, metrics=["length"], plans=[{"plan": PLAN, "name": "ours"}])
+    with register_plugin(Lengths(), "lengths"):
+        done = run_study(load_study(study))
+    assert done.records[1].result["samples"][0]["scores"]["length"] == 3.0
+    rows = summarise(done.records)[0].rows
+    assert [row.metrics["length"].value for row in rows] == [3.0, 3.0]
 
 
 def test_a_failing_cell_is_recorded_and_the_others_go_on(
-    study: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tokenprune_strategies.baselines import Uniform
 
     def broken(*_: object) -> None:
         raise ValueError("out of luck")
 
-    loaded = load_study(study)
+    loaded = load_study(finished)
+    for number in (1, 2, 4):  # random, and uniform twice
+        path_of(loaded, number).unlink()
     with monkeypatch.context() as patched:
         patched.setattr(Uniform, "reduce", broken)
         done = run_study(loaded)
-    assert len(done.failed) == 2
+    assert (len(done.ran), len(done.failed), len(done.records)) == (3, 2, 5)
     assert all("out of luck" in reason for reason in done.failed.values())
     again = run_study(loaded)
     assert (len(again.ran), again.failed) == (2, {})
 
 
-def test_processes_give_the_same_answers(study: Path, tmp_path: Path) -> None:
-    loaded = load_study(study)
-    alone = run_study(loaded)
-    elsewhere = loaded.model_copy(update={"out": tmp_path / "other"})
-    apart = run_study(elsewhere, LocalRunner(jobs=2))
-    assert [r.result["samples"] for r in apart.records] == [
-        r.result["samples"] for r in alone.records
-    ]
+def test_processes_give_the_same_answers(finished: Path) -> None:
+    loaded = load_study(finished)
+    before = [record.result["samples"] for record in run_study(loaded).records]
+    path_of(loaded, 2).unlink()
+    done = run_study(loaded, LocalRunner(jobs=2))
+    assert len(done.ran) == 1
+    assert [record.result["samples"] for record in done.records] == before
 
 
 _RUN = """
 import sys
 from pathlib import Path
 from tokenprune.studies import load_study, run_study
-done = run_study(load_study(Path(sys.argv[1])))
-print(len(done.ran), len(done.elsewhere))
+run_study(load_study(Path(sys.argv[1])))
 """
 
 
-def test_a_killed_run_is_taken_up_where_it_was(study: Path) -> None:
-    folder = study.parent / "records" / "cells"
-    child = subprocess.Popen([sys.executable, "-c", _RUN, str(study)], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("*.json")) and child.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    kept = len(list(folder.glob("*.json")))
-    assert kept >= 1
-    done = run_study(load_study(study))
-    assert (len(done.ran), len(done.records)) == (len(NAMES) - kept, len(NAMES))
-    assert done.damaged == {}
+def test_a_run_beside_a_claim_is_killed_and_taken_up(study: Path) -> None:
+    loaded = load_study(study)
+    store, first = Store(loaded.out), digest(identified(loaded)[0][1])
+    with store.claimed(first) as mine:
+        assert mine
+        child = subprocess.Popen([sys.executable, "-c", _RUN, str(study)])
+        deadline = time.monotonic() + 300
+        while not list((loaded.out / "cells").glob("*.json")) and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        # cells run in their order, so the other process passed the claimed one over
+        assert not store.path(first).exists()
+        kept = len(list((loaded.out / "cells").glob("*.json")))
+        assert kept >= 1
+        done = run_study(loaded)
+        assert (len(done.ran), len(done.elsewhere)) == (len(NAMES) - 1 - kept, 1)
+    done = run_study(loaded)
+    assert (len(done.ran), len(done.records), done.damaged) == (1, len(NAMES), {})
 
 
 @pytest.mark.parametrize(

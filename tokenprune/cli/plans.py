@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 VALIDATE_EXAMPLES = examples(
     "tokenprune validate plan.yaml", "tokenprune validate plan.yaml --set stages.0.keep=64"
 )
-SCHEMA_EXAMPLES = examples("tokenprune schema > plan.schema.json")
+SCHEMA_EXAMPLES = examples(
+    "tokenprune schema > plan.schema.json", "tokenprune schema --study > study.schema.json"
+)
 
 
 def validate(
@@ -43,8 +45,11 @@ def read_plans(paths: Sequence[Path]) -> list[tuple[str, Plan]]:
     return [(path.stem, load_plan(path)) for path in paths]
 
 
-def schema() -> None:
+def schema(
+    study: Annotated[bool, typer.Option("--study", help="Of study files instead.")] = False,
+) -> None:
     """Print the JSON Schema of plan files, with the parameters of every installed strategy."""
     from tokenprune.plan import plan_schema
+    from tokenprune.studies.schema import study_schema
 
-    typer.echo(json.dumps(plan_schema(), indent=2))
+    typer.echo(json.dumps(study_schema() if study else plan_schema(), indent=2))

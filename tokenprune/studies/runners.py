@@ -67,9 +67,10 @@ class LocalRunner:
 
     def _pool(self, cells: Sequence[Cell], study: Study) -> Iterator[Outcome]:
         context = multiprocessing.get_context("spawn")
-        threads = max(torch.get_num_threads() // self.jobs, 1)
+        jobs = min(self.jobs, len(cells))
+        threads = max(torch.get_num_threads() // jobs, 1)
         with ProcessPoolExecutor(
-            self.jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
+            jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
         ) as pool:
             futures = {pool.submit(execute, cell, study): cell for cell in cells}
             for future in as_completed(futures):

@@ -1,0 +1,58 @@
+"""The example studies: valid, in the schema, and what the page of the documentation shows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.plan.json_schema import complaints
+from tokenprune.studies import cells, load_study
+from tokenprune.studies.model import Study, TaskEntry
+from tokenprune.studies.schema import study_schema
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "examples" / "studies").glob("*.yaml"))
+PAGE = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_each_is_valid_and_fits_the_schema(path: Path) -> None:
+    names = [cell.name for cell in cells(load_study(path))]
+    assert names[:3] == ["dense", "random keep=64", "random keep=16"]
+    assert len(names) == len(set(names)) == 8
+    assert complaints(yaml.safe_load(path.read_text()), study_schema()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"plans": []},
+        {"plans": [{"plan": {"stages": [{"at": "nowhere", "strategy": "random", "keep": 1}]}}]},
+        {"plans": [{"plan": "a.yaml"}], "model": []},
+        {"plans": [{"plan": "a.yaml"}], "tasks": [{"kind": "imago"}]},
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(wrong: dict[str, object]) -> None:
+    assert complaints({"out": "o", "plans": [{"plan": "a.yaml"}]}, study_schema()) == []
+    assert complaints({"out": "o", **wrong}, study_schema())
+
+
+def test_the_page_shows_studies_that_hold(tmp_path: Path) -> None:
+    whole, tasks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "plans").symlink_to(ROOT / "examples" / "plans")
+    (tmp_path / "studies").mkdir()
+    path = tmp_path / "studies" / "study.yaml"
+    path.write_text(whole)
+    assert len(cells(load_study(path))) == 1 + 2 + 4
+    for task in yaml.safe_load(tasks)["tasks"]:
+        assert TaskEntry.model_validate(task).columns.type == "category"
+
+
+def test_the_page_names_every_kind_of_task_and_the_defaults() -> None:
+    for kind in TaskEntry.model_fields["kind"].annotation.__args__:  # type: ignore[union-attr]
+        assert f"`{kind}`" in PAGE
+    for key in ("batch_size", "new_tokens", "seed"):
+        assert f"| `{key}` | {Study.model_fields[key].default} |" in PAGE
