@@ -100,6 +100,15 @@ def test_stages_behind_it_take_what_is_left(given: list[Budget]) -> None:
     assert Budget(3, 2) in given
 
 
+@pytest.mark.parametrize("index", [(0, 4, 7), tuple(range(12))])
+def test_tokens_behind_it_at_the_same_place_are_a_ceiling(index: tuple[int, ...]) -> None:
+    of = model()
+    stages = [shy("pre_llm", index=index), {"at": "pre_llm", "strategy": "fopru", "keep": 9}]
+    with tokenprune.attach(of, plan(*stages)) as handle:
+        greedy(of, inputs(SHORT, TEXT, LONG))
+        assert handle.report().tokens["pre_llm"] == min(9, len(index))
+
+
 def test_an_average_behind_it_is_refused() -> None:
     with pytest.raises(PlanError, match="depends on the data"):
         tokenprune.attach(model(), plan(shy("pre_llm"), fastv(2, {"average": 3})))

@@ -33,9 +33,10 @@ from tokenprune.engine.mllm_checks import (
     refuse_frames,
 )
 from tokenprune.engine.mllm_state import MllmState
-from tokenprune.engine.pre_llm import enter, run_stages, whole_videos
+from tokenprune.engine.pre_llm import count_left, enter, run_stages, whole_videos
 from tokenprune.engine.projected import images_of, place, project, split_at_projector
 from tokenprune.engine.question import Questions
+from tokenprune.engine.stages import behind_dynamic
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.tokens import Signal, Site
 
@@ -65,7 +66,7 @@ class MllmRunner:
 
         self.owner, self.spec = owner, adapter.spec()
         refuse_depths(owner.stages, self.spec)
-        owner.stages = couple(owner.stages, len(self.spec.layers))
+        owner.stages = couple(behind_dynamic(owner.stages), len(self.spec.layers))
         claim(owner, owner.model, self.spec.core)
         tower = choose_encoder(self.spec.tower)
         given = self.spec.signals & {Signal.QUESTION_STATE}
@@ -152,6 +153,8 @@ class MllmRunner:
         with call.meter.stage("project"):
             groups = project(groups, original)
         groups = whole_videos(run_stages(call, self.projected, groups, used))
+        if self.features or self.projected:
+            count_left(call, groups)
         with call.meter.stage("project"):
             projected, state.images = place(groups)
         _count_llm(call, state.images)

@@ -99,9 +99,13 @@ def run_stages(
             groups = whole_videos(groups)
         with call.meter.stage("select"):
             groups = [done for group in groups for done in _reduce(call, stage, group, site)]
-        total = sum(group.state.index.numel() for group in groups)
-        call.meter.count("pre_llm", total, sum(group.frames for group in groups))
     return groups
+
+
+def count_left(call: CallState, groups: Sequence[Group]) -> None:
+    """Note how many tokens the images have behind all pre-LLM stages."""
+    total = sum(group.state.index.numel() for group in groups)
+    call.meter.count("pre_llm", total, sum(group.frames for group in groups))
 
 
 def whole_videos(groups: Sequence[Group]) -> list[Group]:
@@ -122,9 +126,7 @@ def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> 
     call.watch(site, group.hidden)
     known = {**state.signals, **group.shared}
     signals = {
-        signal.name: known[signal.name]
-        for signal in strategy.signals(site)
-        if signal.name in known
+        signal.name: known[signal.name] for signal in strategy.signals(site) if signal.name in known
     }
     if stage.number in state.companions:
         signals["companions"] = state.companions[stage.number]

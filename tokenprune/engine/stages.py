@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenprune.errors import BudgetError, PlanError
@@ -23,12 +23,15 @@ class ResolvedStage:
         plan: what the plan says.
         strategy: the strategy, built with validated parameters.
         coupling: the decoder stages behind a pre-LLM stage that keeps an average over the layers.
+        ceiling: whether tokens in its budget are the most it keeps, because how many arrive
+            depends on the data.
     """
 
     number: int
     plan: StagePlan
     strategy: PruningStrategy[Any]
     coupling: Coupling | None = None
+    ceiling: bool = False
 
     @property
     def where(self) -> str:
@@ -37,6 +40,8 @@ class ResolvedStage:
 
     def keep(self, count: int, frames: int = 1) -> int:
         """Tokens that must leave this stage when `count` arrive; at most, if it is adaptive.
+
+        A budget in tokens is a ceiling behind a stage whose number of tokens depends on the data.
 
         Args:
             count: tokens that arrive.
@@ -56,9 +61,19 @@ class ResolvedStage:
                 remedy="Give tokens per image or a ratio.",
             )
         keep = self.plan.keep * frames if isinstance(self.plan.keep, int) else self.plan.keep
-        if self.strategy.adaptive and isinstance(keep, int):
+        if (self.strategy.adaptive or self.ceiling) and isinstance(keep, int):
             keep = min(keep, count)
         return kept(keep, count, f"{self.where}.keep")
+
+
+def behind_dynamic(stages: Sequence[ResolvedStage]) -> list[ResolvedStage]:
+    """The same stages; pre-LLM ones behind a data-dependent one take their budget as a ceiling."""
+    found, dynamic = [], False
+    for stage in stages:
+        early = stage.plan.at == "pre_llm"
+        found.append(replace(stage, ceiling=True) if early and dynamic else stage)
+        dynamic = dynamic or (early and not stage.strategy.static)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -124,7 +124,7 @@ class StagePlan(_Frozen):
     """What leaves the stage, per image (per frame of a video): tokens (`128`), a ratio of the
     tokens that arrive (`0.25`, rounded down, at least one token) or, for `pre_llm` and `decoder`,
     `{average: 192}` over the LLM's layers. Strategies that set their own budget may go without;
-    for them it is a ceiling."""
+    for them, and for tokens in stages behind them, it is a ceiling."""
     keep_text: KeepText | None = None
     """`decoder` only, for strategies that can prune text: what leaves the stage of every prompt's
     prunable text tokens, as tokens (at most; a shorter prompt keeps all) or as a ratio of those
