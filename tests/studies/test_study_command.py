@@ -1,0 +1,80 @@
+"""`tokenprune compare STUDY.yaml`: what it prints and how it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tokenprune.cli import app
+from tokenprune.studies import Store, load_study
+from tokenprune.studies.run import identified
+from tokenprune.studies.store import digest
+
+
+def run(*args: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "200"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_a_dry_run_records_nothing(study: Path) -> None:
+    code, out = run("compare", study, "--dry-run")
+    assert code == 0
+    assert out.count("to run") == 5
+    assert "5 cells, 0 of them recorded" in out
+    assert not (study.parent / "records").exists()
+
+
+def test_what_is_recorded_is_told_and_not_run_again(finished: Path) -> None:
+    code, out = run("compare", finished, "--dry-run")
+    assert (code, out.count("to run")) == (0, 0)
+    assert "5 of them recorded; about 0 min 0 s left" in out
+    code, out = run("compare", finished)
+    assert code == 0
+    assert "0 cells ran now, 5 are recorded" in out
+    assert all(f"picked keep={keep}" in out for keep in (8, 4))
+    assert f"tokenprune report {finished.parent / 'records'}" in out
+    code, out = run("report", finished.parent / "records", "--no-figures")
+    assert code == 0
+    assert (finished.parent / "records" / "report.html").is_file()
+
+
+def test_damaged_and_failed_cells_are_told(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokenprune_strategies.baselines import Uniform
+
+    def broken(*_: object) -> None:
+        raise ValueError("[bold]out of luck")
+
+    loaded = load_study(finished)
+    key = digest(identified(loaded)[2][1])
+    Store(loaded.out).path(key).write_text("{")
+    monkeypatch.setattr(Uniform, "reduce", broken)
+    code, out = run("compare", finished)
+    assert code == 1
+    assert f"damaged, so run again: {key}.json" in out
+    assert "failed: picked keep=8 strategy=uniform" in out
+    assert "[bold]out of luck" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--keep", "4"], "--keep"),
+        (["--limit", "4"], "a study file says this itself"),
+    ],
+)
+def test_options_of_the_file_are_refused(study: Path, options: list[str], words: str) -> None:
+    code, out = run("compare", study, *options)
+    assert (code, words in out) == (2, True)
+    assert run("compare", "--dry-run")[0] == 2
+
+
+def test_a_bad_file_ends_with_code_2(study: Path) -> None:
+    study.write_text(yaml.safe_dump({**yaml.safe_load(study.read_text()), "plan": []}))
+    code, out = run("compare", study)
+    assert (code, "plans" in out) == (2, True)
+    assert run("compare", study.parent / "none.yaml")[0] == 2
