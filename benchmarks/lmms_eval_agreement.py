@@ -40,11 +40,12 @@ console = Console()
 
 ROOT = Path(__file__).parents[1]
 PLANS = (
-    "benchmarks/plans/evoprune.yaml",
     "benchmarks/plans/random.yaml",
+    "examples/plans/tome-mean.yaml",
     "examples/plans/fopru-quarter.yaml",
-    "examples/plans/fastv-average.yaml",
     "examples/plans/evoprune-fastv.yaml",
+    "examples/plans/ipcv-fastv.yaml",
+    "examples/plans/three-stages.yaml",
 )
 OURS, ANY, THEIRS = "tokenprune_llava_hf", "tokenprune_hf", "llava_hf"
 VERSIONS = """
@@ -203,6 +204,7 @@ def agreement(harness: Harness, plans: Sequence[Path], limit: int) -> dict[str, 
         "environment": comparison.environment,
         "harness": harness.versions(),
         "agrees": all(one.agrees for one in rows),
+        "plans": {result.name: result.plan for result in comparison.results},
         "rows": [asdict(one) | {"agrees": one.agrees} for one in rows],
     }
 
