@@ -146,6 +146,18 @@ def test_paths_do_not_depend_on_the_working_directory(
         monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "local"), [("questions", True), ("someone/questions", False)])
+def test_a_dataset_in_a_folder_is_found_from_anywhere(
+    name: str, local: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "questions").mkdir()
+    monkeypatch.chdir(tmp_path)
+    task = TaskEntry(kind="dataset", dataset=name)
+    study = Study(out=Path("out"), plans=({"plan": {}},))
+    there, _ = unpack(pack(Cell(0, ModelEntry(), task, "dense", load_plan({})), study))
+    assert there.task.dataset == (str(tmp_path / name) if local else name)
+
+
 def test_a_worker_that_is_not_like_the_driver_refuses(study: Path) -> None:
     change(study, plans=[{"plan": {"stages": []}, "name": "empty"}])
     loaded = load_study(study)

@@ -71,6 +71,16 @@ Probe = Annotated[
 Out = Annotated[Path, typer.Option(help="JSON record to write.")]
 Answers = Annotated[bool, typer.Option(help="Single answers into the record.")]
 ByType = Annotated[bool, typer.Option(help="Also accuracies by question type.")]
+RunnerName = Annotated[
+    str | None,
+    typer.Option(help="Where a study's cells run: local, or ray:address=HOST:PORT,num_gpus=1."),
+]
+ReporterNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Told how a study goes: trackio, mlflow or wandb; also trackio:project=NAME."
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 
@@ -99,6 +109,8 @@ def command(
     device: Device = None,
     dtype: Dtype = None,
     dry_run: DryRun = False,
+    runner: RunnerName = None,
+    reporter: ReporterNames = None,
 ) -> None:
     """Compare plans with each other and with dense: accuracy, tokens, FLOPs and time by stage.
 
@@ -109,10 +121,14 @@ def command(
     """
     if study is not None:
         refuse_options(ctx)
-        run_command(study, jobs=jobs, dry_run=dry_run)
+        told = reporter or ()
+        run_command(study, jobs=jobs, dry_run=dry_run, runner=runner, reporters=told)
         return
     if dry_run:
         raise DataError("only studies have a dry run.", where="--dry-run", remedy=STUDY_FIRST)
+    if runner or reporter:
+        where = "--runner" if runner else "--reporter"
+        raise DataError("only studies have one.", where=where, remedy=STUDY_FIRST)
     from tokenprune.compare import Settings, write_record
     from tokenprune.compare.build import Source, bundled_model
     from tokenprune.compare.record import check_writable

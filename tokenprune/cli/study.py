@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from tokenprune.studies.summary import Group, Row
 
 #: Options of `compare` that go with a study file; everything else stands in the file.
-ALLOWED = {"study", "jobs", "dry_run"}
+ALLOWED = {"study", "jobs", "dry_run", "runner", "reporter"}
+
+_OPTIONS = "--jobs, --dry-run, --runner and --reporter"
 
 #: Columns of narrower terminals would be cut off; output that is no terminal gets as many.
 WIDE = 120
@@ -38,27 +40,41 @@ def refuse_options(ctx: typer.Context) -> None:
             raise DataError(
                 "a study file says this itself.",
                 where=f"--{name.replace('_', '-')}",
-                remedy="Write it into the file; only --jobs and --dry-run go with a study.",
+                remedy=f"Write it into the file; only {_OPTIONS} go with a study.",
             )
 
 
-def run_command(path: Path, *, jobs: int, dry_run: bool) -> None:
+def run_command(
+    path: Path, *, jobs: int, dry_run: bool, runner: str | None, reporters: Sequence[str]
+) -> None:
     """Run a study file and print what its records say; 1 is the exit code if a cell failed.
 
     Args:
         path: the study file.
         jobs: processes.
         dry_run: print the cells and what they would take instead.
+        runner: where cells run, as `NAME:KEY=VALUE`; default: processes of this machine.
+        reporters: who is told, in the same form.
     """
-    from tokenprune.studies import LocalRunner, load_study, run_study
+    from tokenprune.studies import load_study, run_study
+    from tokenprune.studies.plugs import make_reporter, make_runner, named
 
     study = load_study(path)
+    place, options = named(runner or "local")
+    if place == "local":
+        options = {"jobs": str(jobs), **options}
+    elif jobs != 1:
+        raise DataError(
+            f"the runner '{place}' has no jobs.", where="--jobs", remedy="See its own options."
+        )
+    chosen = make_runner(place, options)
+    told = [make_reporter(*named(reporter)) for reporter in reporters]
     console = _console()
     if dry_run:
         _print_estimates(console, study, jobs)
         return
     with progress_bar() as tell:
-        done = run_study(study, LocalRunner(jobs), tell)
+        done = run_study(study, chosen, tell, told)
     _print_results(console, study, done)
     if done.failed or any(record.result.get("failures") for record in done.records):
         raise typer.Exit(1)

@@ -60,7 +60,10 @@ def _placed_model(model: ModelEntry) -> ModelEntry:
 
 
 def _placed_task(task: TaskEntry) -> TaskEntry:
-    return task.model_copy(update={"path": _absolute(task.path), "labels": _absolute(task.labels)})
+    changed = {"path": _absolute(task.path), "labels": _absolute(task.labels)}
+    if task.dataset is not None and Path(task.dataset).is_dir():  # and no name of the hub
+        return task.model_copy(update={**changed, "dataset": str(Path(task.dataset).resolve())})
+    return task.model_copy(update=changed)
 
 
 def _placed_plan(plan: Plan) -> dict[str, Any]:

@@ -56,6 +56,24 @@ def make_reporter(name: str, options: Mapping[str, Any] | None = None) -> Report
     return _made("reporter", name, host().reporters, options or {})
 
 
+def named(text: str) -> tuple[str, dict[str, str]]:
+    """Name and options of `NAME:KEY=VALUE,KEY=VALUE`, as command lines have them.
+
+    Raises:
+        PlanError: an option without a value.
+    """
+    name, _, rest = text.partition(":")
+    options = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise PlanError(
+                f"'{part}' has no value.", where=text, remedy="Write NAME:KEY=VALUE,KEY=VALUE."
+            )
+        options[key.strip()] = value.strip()
+    return name.strip(), options
+
+
 def _made(kind: str, name: str, known: Mapping[str, type[T]], options: Mapping[str, Any]) -> T:
     where = f"{kind} '{name}'"
     if name not in known:

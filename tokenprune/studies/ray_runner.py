@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module, util
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 
 from tokenprune.environment import describe_environment
 from tokenprune.errors import BackendUnavailableError, DataError, TokenpruneError
-from tokenprune.studies.execute import execute
+from tokenprune.studies.execute import execute, loaded_model
 from tokenprune.studies.load import Cell
 from tokenprune.studies.model import Study
 from tokenprune.studies.packing import Packed, pack, unpack
@@ -24,6 +27,9 @@ from tokenprune.studies.store import Status
 Result = tuple[Status, dict[str, Any]]
 
 LOCAL = "local"
+
+#: Seconds that the head of a cluster may take to take a connection.
+KNOCK = 10
 
 
 def work(packed: Packed, packages: Mapping[str, str]) -> Result:
@@ -86,7 +92,8 @@ class RayRunner:
         if not cells:
             return
         packages = describe_environment()["packages"]
-        with self._connected() as ray:
+        _make_room()
+        with self.connected() as ray:
             task = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=0)(work)
             running = {task.remote(pack(cell, study), packages): cell for cell in cells}
             tries = {cell.number: 1 for cell in cells}
@@ -105,7 +112,7 @@ class RayRunner:
                     ray.cancel(reference, force=True)
 
     @contextmanager
-    def _connected(self) -> Iterator[Any]:
+    def connected(self) -> Iterator[Any]:
         """The library, connected to the cluster; a connection of the caller's own is used."""
         # a cluster of ours reports nothing to anyone unless its user wants that
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -115,8 +122,9 @@ class RayRunner:
             return
         address = self.address or os.environ.get("RAY_ADDRESS") or LOCAL
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise DataError(
                 f"the cluster can't be reached ({_line(error)}).",
                 where=f"address {address}",
@@ -139,6 +147,20 @@ class RayRunner:
                     where=f"num_{name.lower()}s",
                     remedy="Ask for less, or give the address of a cluster.",
                 )
+
+
+def _make_room() -> None:
+    """Let go of the models that the driver looked at; a worker may be given the same GPU."""
+    loaded_model.cache_clear()
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _knock(address: str) -> None:
+    """Raise where nobody listens; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
 
 
 def _fetched(ray: Any, reference: Any) -> Result:
