@@ -14,8 +14,10 @@ from tests.reporting.made import HOSTILE, failed, record, save
 from tokenprune.cli import app
 from tokenprune.errors import DataError
 from tokenprune.reporting import html, read_results, write_figures, write_report
+from tokenprune.reporting.dodge import dodged
 from tokenprune.reporting.families import sign
 from tokenprune.reporting.plots import Point, front, ticks
+from tokenprune.reporting.warnings import notes, warnings
 from tokenprune.studies.summary import summarise
 
 #: Elements that run something or ask for something.
@@ -169,3 +171,16 @@ def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None
 def test_signs_differ_beyond_the_number_of_shapes() -> None:
     assert len({sign(number) for number in range(64)}) == 64
     assert all(shape < 8 and colour < 8 for shape, colour in map(sign, range(100)))
+
+
+def test_points_of_equal_cost_are_moved_apart_around_their_place() -> None:
+    assert dodged([10, 50, 10, 10], step=4, most=100) == [6, 50, 10, 14]
+    assert dodged([10] * 5, step=4, most=8) == [6, 8, 10, 12, 14]
+    assert dodged([3, 9], step=4, most=8) == [3, 9]
+
+
+def test_rows_carry_the_numbers_of_their_warnings(folder: Path) -> None:
+    group = summarise(read_results(folder).records)[0]
+    for row, note in zip(group.rows, notes(group), strict=True):
+        said = [warnings(group)[int(number) - 1][1] for number in note.split(", ")]
+        assert tuple(said) == row.warnings

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
+from tokenprune.reporting.dodge import dodged
 from tokenprune.reporting.families import COSTS, cost_of, families, family, sign
 from tokenprune.studies.summary import Group
 
@@ -68,8 +69,12 @@ def _figure(group: Group, cost: str, known: Sequence[str]) -> Any:
 
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.add_subplot()
+    costs = [cost_of(row, cost) for row in group.rows]
+    width = max(costs) or 1.0
+    places = dodged(costs, step=0.018 * width, most=0.1 * width)
     for number, name in enumerate(known):
-        rows = [row for row in group.rows if family(row) == name]
+        mine = [at for at, row in enumerate(group.rows) if family(row) == name]
+        rows = [group.rows[at] for at in mine]
         if not rows:
             continue
         shape, colour = sign(number)
@@ -77,7 +82,7 @@ def _figure(group: Group, cost: str, known: Sequence[str]) -> Any:
         low = [100 * (row.accuracy.value - row.accuracy.low) for row in rows]
         high = [100 * (row.accuracy.high - row.accuracy.value) for row in rows]
         axes.errorbar(
-            [cost_of(row, cost) for row in rows],
+            [places[at] for at in mine],
             y,
             yerr=[low, high],
             fmt=SHAPES[shape],

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from tokenprune.reporting.dodge import dodged
 from tokenprune.reporting.families import sign
 
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 18, 46
 TICKS = 6
+
+#: Distance of points that are drawn side by side, and how wide a group of them may get.
+STEP, SPREAD = 6.0, 36.0
 
 #: Marker outlines in a square of side 2 around the origin; told apart without colour.
 MARKERS = (
@@ -50,6 +54,8 @@ class Point:
 def scatter(points: Sequence[Point], families: Sequence[str], x: str, y: str) -> str:
     """An SVG of points with error bars and the Pareto front (less x, more y) as a line.
 
+    Points of equal cost stand side by side.
+
     Args:
         points: at least one.
         families: all families of the page in order, so that plots agree.
@@ -58,7 +64,11 @@ def scatter(points: Sequence[Point], families: Sequence[str], x: str, y: str) ->
     """
     scale = _Scale(points)
     body = [_grid(scale, x, y), _front(points, scale)]
-    body += [_marker(point, families.index(point.family), scale) for point in points]
+    places = dodged([scale.x(point.x) for point in points], step=STEP, most=SPREAD)
+    body += [
+        _marker(point, place, families.index(point.family), scale)
+        for point, place in zip(points, places, strict=True)
+    ]
     title = f"{y} over {x}"
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}" '
@@ -140,8 +150,8 @@ def _front(points: Sequence[Point], scale: _Scale) -> str:
     return f'<polyline points="{places}" class="front"/>'
 
 
-def _marker(point: Point, number: int, scale: _Scale) -> str:
-    x, y = scale.x(point.x), scale.y(point.y)
+def _marker(point: Point, x: float, number: int, scale: _Scale) -> str:
+    y = scale.y(point.y)
     shape, colour = sign(number)
     low, high = scale.y(max(point.low, scale.bottom)), scale.y(min(point.high, scale.top))
     return (

@@ -12,7 +12,7 @@ from tokenprune.plan import Plan, dump_plan
 from tokenprune.reporting.families import COSTS, cost_of, family
 from tokenprune.reporting.overlays import Pictures, overlay
 from tokenprune.reporting.plots import Point, legend_marker, scatter
-from tokenprune.reporting.warnings import warnings
+from tokenprune.reporting.warnings import notes, warnings
 from tokenprune.studies.load import DENSE
 from tokenprune.studies.summary import Group, Row
 
@@ -59,6 +59,7 @@ def group_view(group: Group, known: Sequence[str], pictures: Pictures) -> dict[s
         ],
         "plots": _plots(group, known),
         "warnings": warnings(group),
+        "notes": notes(group),
         "metrics": list(group.rows[0].metrics) if group.rows else [],
         "kinds": sorted({kind for row in group.rows for kind in row.by_type}),
         "bars": _bars(group),

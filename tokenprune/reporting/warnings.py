@@ -20,6 +20,12 @@ def warnings(group: Group) -> list[tuple[str, str]]:
     return [(_names(names, len(group.rows)), warning) for warning, names in about.items()]
 
 
+def notes(group: Group) -> list[str]:
+    """Row by row, the numbers of its warnings among those of `warnings`, from 1 on."""
+    order = [warning for _, warning in warnings(group)]
+    return [", ".join(str(order.index(one) + 1) for one in row.warnings) for row in group.rows]
+
+
 def _names(names: Sequence[str], rows: int) -> str:
     if len(names) == rows > 1:
         return "every row"
