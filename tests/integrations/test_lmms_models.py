@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integrations import fake_lmms
-from tokenprune import attach
+from tokenprune import attach, load_plan
 from tokenprune.compare.pictures import heldout_questions
 from tokenprune.compare.task import VqaTask
 from tokenprune.errors import DataError, PlanError, UnsupportedCallError, UnsupportedModelError
@@ -93,6 +94,11 @@ def test_a_plan_file_is_read(models: ModuleType, tmp_path: Path) -> None:
     assert fake_lmms.LOGGED[-1]["additional_metrics"]["tokens_llm"] == 7
 
 
+def test_a_plan_may_be_json(models: ModuleType) -> None:
+    wrapped = model(models, plan=json.dumps(PLAN))
+    assert wrapped.attachment.plan == load_plan(PLAN)
+
+
 def test_a_failing_call_gives_no_empty_answers(
     models: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +121,7 @@ def test_a_failing_call_gives_no_empty_answers(
         ({"plan": "nowhere.yaml"}, PlanError, "nowhere.yaml"),
         ({"plan": {"stages": [{"at": "pre_llm", "strategy": "unifrom", "keep": 7}]}}, PlanError,
          "uniform"),
+        ({"plan": '{"stages": [}'}, PlanError, "no valid JSON"),
         ({"chat_template": "nowhere.jinja"}, DataError, "nowhere.jinja"),
     ],
 )  # fmt: skip

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, PlanError
 from tokenprune.loading import LoadOptions, load_options
 from tokenprune.names import suggestion
 from tokenprune.plan import Plan, load_plan
@@ -98,7 +99,17 @@ class Arguments:
         Raises:
             PlanError: it can't be read or doesn't validate.
         """
-        return load_plan(self.plan) if self.plan else None
+        given = self.plan
+        if isinstance(given, str) and given.lstrip().startswith("{"):
+            try:
+                given = json.loads(given)
+            except ValueError as error:
+                raise PlanError(
+                    f"it is no valid JSON ({error}).",
+                    where="--model_args plan=",
+                    remedy="Quote keys and texts doubly, or name a plan file.",
+                ) from error
+        return load_plan(given) if given else None
 
     def template(self) -> str | None:
         """The text of the chat template that replaces the processor's.
