@@ -91,6 +91,10 @@ class PruningStrategy(ABC, Generic[ParamsT]):
             ceiling. Not `static`.
         every_layer: a decoder stage asks it before every layer of the plan's `layers` (default:
             all that no other stage bounds), until no token is left.
+        second_keep: for methods of two coupled stages, the share of the first one's tokens that
+            the second, inside the LLM, keeps; comparisons show both together.
+        video_variants: rows of their own in comparisons on videos: what is added to the name, and
+            parameters.
     """
 
     name: ClassVar[str]
@@ -112,6 +116,8 @@ class PruningStrategy(ABC, Generic[ParamsT]):
     projected: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
     every_layer: ClassVar[bool] = False
+    second_keep: ClassVar[float | None] = None
+    video_variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, params: ParamsT) -> None:
         self.params: ParamsT = params

@@ -44,7 +44,7 @@ RANDOM = host().strategies["random"]
 
 
 def test_every_strategy_stands_at_every_budget_and_adaptive_ones_once() -> None:
-    found = default_entries(named(PLAIN, KNEE), Wanted(keeps=(9, 4)))
+    found = default_entries(named(PLAIN, KNEE), Wanted(keeps=(9, 4), positions="original"))
     assert rows(found) == [
         ("plain", "9", "9"),
         ("plain", "4", "4"),
@@ -62,12 +62,13 @@ def test_a_strategy_of_every_layer_names_none() -> None:
 
 
 def test_coupled_stages_share_their_first_budget_with_the_others() -> None:
-    both = kind("vscan", stages=("pre_llm", "decoder"))
-    found = default_entries(named(both), Wanted(keeps=(9,), layers=6))
-    assert rows(found) == [("vscan", "9", "9"), ("vscan 2-stage", "avg 9 + 0.333", "9")]
+    middle = classmethod(lambda cls, layers: layers // 2)
+    both = kind("both", stages=("pre_llm", "decoder"), second_keep=0.4, layer_for=middle)
+    found = default_entries(named(both), Wanted(keeps=(9,), layers=6, positions="original"))
+    assert rows(found) == [("both", "9", "9"), ("both 2-stage", "avg 9 + 0.4", "9")]
     first, second = found[1].plan.stages
-    assert (first.keep, second.keep, second.layer) == (Average(average=9), 0.333, 3)
-    alone = default_entries(named(both), Wanted(keeps=(9,)))
+    assert (first.keep, second.keep, second.layer) == (Average(average=9), 0.4, 3)
+    alone = default_entries(named(both), Wanted(keeps=(9,), positions="original"))
     assert len(alone) == 1, "without an LLM there is no second stage"
 
 
@@ -89,19 +90,28 @@ def test_a_row_names_the_layer_that_the_strategy_takes_in_this_llm() -> None:
     assert "LLM layer 3" in found.meaning
 
 
-class Temporal(StrategyParams):
-    temporal: bool = False
-
-
-def test_videos_run_as_frames_with_the_temporal_mode_beside() -> None:
-    merging = kind("evoprune", stages=("encoder",), Params=Temporal)
+def test_videos_run_as_frames_with_variants_beside() -> None:
+    merging = kind("merging", stages=("encoder",), video_variants={"wide": {"wide": True}})
     found = default_entries(named(merging, PLAIN), Wanted(keeps=(9,), video=True))
     assert {entry.plan.images for entry in found} == {"frames"}
     beside = {e.name: e.plan.stages[0].params for e in found if e.group == "plans"}
-    assert beside == {"evoprune": {}, "evoprune temporal": {"temporal": True}, "plain": {}}
+    assert beside == {"merging": {}, "merging wide": {"wide": True}, "plain": {}}
     pictures = default_entries(named(merging), Wanted(keeps=(9,)))
-    assert "evoprune temporal" not in {entry.name for entry in pictures}
+    assert "merging wide" not in {entry.name for entry in pictures}
     assert {entry.plan.images for entry in pictures} == {"separate"}
+
+
+def test_one_method_of_every_place_stands_again_with_compacted_positions() -> None:
+    kinds = named(
+        PLAIN,
+        KNEE,
+        RANDOM,
+        kind("later"),
+        *(kind(at, stages=(at,)) for at in ("encoder", "decoder")),
+    )
+    found = default_entries(kinds, Wanted(keeps=(9, 4, 2)))
+    compact = {(e.name, e.keep) for e in found if e.plan.positions == "compact"}
+    assert compact == {("encoder", "4"), ("later", "4"), ("random", "4")}
 
 
 def checkpoint(folder: Path, name: str, facts: Mapping[str, str]) -> Path:
@@ -121,7 +131,7 @@ def learned(tmp_path: Path) -> type[Base]:
 
 
 def test_shipped_checkpoints_stand_where_they_were_trained(learned: type[Base]) -> None:
-    wanted = Wanted(keeps=(16, 9), trained_for="reference")
+    wanted = Wanted(keeps=(16, 9), trained_for="reference", positions="original")
     found = default_entries(named(PLAIN, learned), wanted)
     assert rows(found) == [
         ("plain", "16", "16"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from tokenprune.cli.examples import examples
 from tokenprune.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from tokenprune.plan import Plan
 
 EXAMPLES = examples(
     "tokenprune bench",
@@ -20,7 +23,8 @@ EXAMPLES = examples(
 
 def command(
     plans: Annotated[
-        list[Path] | None, typer.Option(help="Plan files; default: evoprune at a quarter.")
+        list[Path] | None,
+        typer.Option(help="Plan files; default: static methods at a quarter."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Model folder; default: the bundled reference model.")
@@ -54,7 +58,6 @@ def command(
     from tokenprune.compare.record import check_writable
     from tokenprune.errors import DataError
     from tokenprune.loading import LoadedMllm, load_model, load_options
-    from tokenprune.plan import load_plan
     from tokenprune.reference import reference_model_path
 
     check_writable(out)
@@ -66,7 +69,7 @@ def command(
     loaded = load_model(model or str(reference_model_path()), load_options(device, dtype))
     if not isinstance(loaded, LoadedMllm):
         raise DataError("bench measures multimodal LLMs.", where="--model")
-    given = read_plans(plans or ()) or [("evoprune-quarter", load_plan(DEFAULT))]
+    given = read_plans(plans or ()) or quarters()
     swept = workloads(
         batch_size or (1, 8), images or (1,), sizes, words=words, new_tokens=new_tokens
     )
@@ -85,4 +88,15 @@ def command(
     console.print(f"record: {out}", highlight=False)
 
 
-DEFAULT = {"stages": [{"at": "encoder", "strategy": "evoprune", "keep": 0.25}]}
+def quarters() -> list[tuple[str, Plan]]:
+    """Every training-free strategy of static length, where comparisons put it, at a quarter."""
+    from tokenprune.compare.defaults import home
+    from tokenprune.plan import load_plan
+    from tokenprune.plugins import host
+
+    found = []
+    for name, kind in sorted(host().strategies.items()):
+        if kind.training_free and kind.static:
+            stage = {"at": home(kind), "strategy": name, "keep": 0.25}
+            found.append((name, load_plan({"stages": [stage]})))
+    return found

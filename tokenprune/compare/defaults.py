@@ -17,18 +17,7 @@ from tokenprune.tokens import Stage
 MLLM_KEEPS = (32, 16, 8)
 CLASSIFIER_KEEPS = (147, 98, 64, 49)
 
-#: Strategies shown once more with compacted position ids, at the middle budget.
-POSITION_ROWS = ("evoprune", "fopru", "random")
-
-#: Methods of two coupled stages: what the second one, in the LLM's middle layer, keeps of the
-#: first one's tokens (VScan: a third).
-COUPLED: Mapping[str, float] = {"vscan": 0.333}
-
-#: Rows beside a strategy's own on videos, by strategy: name and parameters.
-VIDEO_ROWS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "evoprune": ("evoprune temporal", {"temporal": True}),
-}
-
+#: The yardstick: what any choice of tokens has to beat.
 BASELINE = "random"
 
 
@@ -135,11 +124,10 @@ def learned_entries(strategies: Strategies, wanted: Wanted) -> Iterator[Entry]:
 
 def _rows(kind: type[PruningStrategy[Any]], keep: int, wanted: Wanted) -> Iterator[Entry]:
     yield _free(kind, keep, wanted)
-    name, params = VIDEO_ROWS.get(kind.name, ("", {}))
-    if wanted.video and name and params.keys() <= kind.Params.model_fields.keys():
-        yield _free(kind, keep, wanted, name=name, params=params)
-    if kind.name in COUPLED and wanted.layers > 1:
-        yield _coupled(kind, keep, wanted)
+    for name, params in kind.video_variants.items() if wanted.video else ():
+        yield _free(kind, keep, wanted, name=f"{kind.name} {name}", params=params)
+    if kind.second_keep is not None and wanted.layers > 1:
+        yield _coupled(kind, keep, kind.second_keep, wanted)
 
 
 def _own(kind: type[PruningStrategy[Any]], wanted: Wanted) -> Iterator[Entry]:
@@ -156,11 +144,12 @@ def _free(kind: type[PruningStrategy[Any]], keep: int | None, wanted: Wanted, **
     return strategy_entry(kind, keep, home(kind), **more)
 
 
-def _coupled(kind: type[PruningStrategy[Any]], keep: int, wanted: Wanted) -> Entry:
+def _coupled(
+    kind: type[PruningStrategy[Any]], keep: int, second_keep: float, wanted: Wanted
+) -> Entry:
     first = StagePlan(at="pre_llm", strategy=kind.name, keep=Average(average=keep))
-    second = StagePlan(
-        at="decoder", strategy=kind.name, keep=COUPLED[kind.name], layer=wanted.layers // 2
-    )
+    layer = kind.layer_for(wanted.layers)
+    second = StagePlan(at="decoder", strategy=kind.name, keep=second_keep, layer=layer)
     return _staged(kind, (first, second), wanted, str(keep))
 
 
@@ -181,13 +170,16 @@ def _staged(
 
 
 def _position_rows(strategies: Strategies, wanted: Wanted) -> Iterator[Entry]:
+    """The baseline and one strategy of every place before the LLM, with compacted position ids."""
     middle = wanted.keeps[len(wanted.keeps) // 2]
-    for name in POSITION_ROWS:
-        if name in strategies:
-            kind = strategies[name]
-            yield strategy_entry(
-                kind, middle, home(kind), seed=wanted.seed, compact=True, also=True
-            )
+    shown: dict[Stage, type[PruningStrategy[Any]]] = {}
+    for name, kind in sorted(strategies.items()):
+        if kind.training_free and not kind.adaptive and name != BASELINE:
+            shown.setdefault(home(kind), kind)
+    shown.pop("decoder", None)
+    baseline = [strategies[BASELINE]] if BASELINE in strategies else []
+    for kind in [*shown.values(), *baseline]:
+        yield strategy_entry(kind, middle, home(kind), seed=wanted.seed, compact=True, also=True)
 
 
 def as_task(entry: Entry, video: bool) -> Entry:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
     name: ClassVar[str] = "evoprune"
     Params = EvoPruneParams
     stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
+    video_variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"temporal": {"temporal": True}}
     summary: ClassVar[str] = (
         "Merges tokens inside the vision encoder by similarity, diversity and attention."
     )

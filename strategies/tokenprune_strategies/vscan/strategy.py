@@ -28,6 +28,7 @@ class VScan(PruningStrategy[VScanParams]):
     name: ClassVar[str] = "vscan"
     Params = VScanParams
     stages: ClassVar[tuple[Stage, ...]] = ("pre_llm", "decoder")
+    second_keep: ClassVar[float | None] = 0.333
     summary: ClassVar[str] = (
         "Keeps what is important in windows and in the whole, merges the rest; prunes in mid-LLM."
     )
