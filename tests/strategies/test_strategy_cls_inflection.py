@@ -1,6 +1,4 @@
-import math
 import statistics
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,104 +8,22 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.cls_inflection.knees import bend, smooth
-from torch import Tensor
 
 from tests.strategies.cases import SITES, cosine, make_tokens
+from tests.strategies.cls_inflection_oracle import (
+    SIGNALS,
+    WINDOW,
+    best,
+    image,
+    kept,
+    long_tail,
+    oracle,
+    smoothed,
+)
 from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal, Tokens
+from tokenprune.tokens import Signal
 
-WINDOW = 5
 KNEES = ("chord", "mass", "max_drop", "otsu", "iqr", "lof")
-SIGNALS = {
-    "attention": Signal.CLS_ATTENTION,
-    "cosine": Signal.CLS_SIMILARITY,
-    "received": Signal.ATTENTION_RECEIVED,
-}
-
-
-def smoothed(y: list[float]) -> list[float]:
-    half = WINDOW // 2
-    parts = [y[max(0, i - half) : i + half + 1] for i in range(len(y))]
-    return [sum(part) / len(part) for part in parts]
-
-
-def best(values: list[float], first: int = 1) -> int:
-    """1-based place of the first maximum."""
-    return first + max(range(len(values)), key=lambda i: (values[i], -i))
-
-
-def chord(y: list[float]) -> int:
-    y, n = smoothed(y), len(y)
-    return best([1 - i / (n - 1) - (y[i] - y[-1]) / (y[0] - y[-1]) for i in range(n)])
-
-
-def mass(y: list[float]) -> int:
-    return best([sum(y[: i + 1]) / sum(y) - (i + 1) / len(y) for i in range(len(y))])
-
-
-def max_drop(y: list[float], least: int) -> int:
-    y = smoothed(y)
-    return best([y[i] - y[i + 1] for i in range(least - 1, len(y) - 1)], least)
-
-
-def otsu(y: list[float]) -> int:
-    def between(k: int) -> float:
-        first, second = y[:k], y[k:]
-        gap = statistics.fmean(first) - statistics.fmean(second)
-        return len(first) * len(second) * gap * gap
-
-    return best([between(k) for k in range(1, len(y))])
-
-
-def iqr(y: list[float]) -> int:
-    lower, _, upper = statistics.quantiles(y, n=4, method="inclusive")
-    return sum(value > upper + 1.5 * (upper - lower) for value in y)
-
-
-def lof(y: list[float]) -> int:
-    k = min(20, len(y) - 1)
-    near = [
-        sorted((j for j in range(len(y)) if j != i), key=lambda j: (abs(y[i] - y[j]), j))[:k]
-        for i in range(len(y))
-    ]
-    reach = [abs(y[i] - y[near[i][-1]]) for i in range(len(y))]
-    density = []
-    for i in range(len(y)):
-        total = sum(max(reach[j], abs(y[i] - y[j])) for j in near[i])
-        density.append(1 / (total / k + 1e-10))
-    factor = [sum(density[j] for j in near[i]) / k / density[i] for i in range(len(y))]
-    middle = statistics.median_low(y)
-    return sum(f > 1.5 and value > middle for f, value in zip(factor, y, strict=True))
-
-
-def oracle(y: list[float], knee: str, least: int) -> int:
-    if knee == "max_drop":
-        return max_drop(y, least)
-    return {"chord": chord, "mass": mass, "otsu": otsu, "iqr": iqr, "lof": lof}[knee](y)
-
-
-def long_tail(count: int, seed: int) -> Tensor:
-    """Values of an exponential, with some large ones in front."""
-    torch.manual_seed(seed)
-    tail = torch.empty(count, dtype=torch.float64).exponential_()
-    tail[: count // 12] += 5 + 5 * torch.rand(count // 12, dtype=torch.float64)
-    return tail
-
-
-def image(score: Tensor, similarity: str = "attention", **more: Any) -> Tokens:
-    signals = {SIGNALS[similarity]: score}
-    hidden = torch.randn(*score.shape, 3)
-    return make_tokens(hidden, site=SITES["pre_llm"], signals=signals, **more)
-
-
-def free(tokens: Tokens) -> Budget:
-    return Budget(tokens.count, tokens.count, given=False)
-
-
-def kept(tokens: Tokens, budget: Budget | None = None, **params: Any) -> list[list[int]]:
-    mask = ClsInflection.from_params(**params).reduce(tokens, budget or free(tokens)).mask
-    assert mask is not None
-    return [row.nonzero()[:, 0].tolist() for row in mask]
 
 
 @pytest.mark.parametrize("knee", KNEES)
@@ -249,66 +165,3 @@ def test_signals_and_layers() -> None:
         asked = (Signal.QUESTION_ATTENTION_MEAN, Signal.TEXT_PLACE)
         assert strategy.signals(SITES["decoder"]) == asked
     assert [ClsInflection.layer_for(count) for count in (2, 3, 32)] == [1, 2, 2]
-
-
-def prompt(score: Tensor, length: int, behind: int, index: list[int]) -> Tokens:
-    """Prunable text tokens of a prompt of `length` tokens, `behind` of them behind the image."""
-    place = torch.tensor([[0, 0] + [1] * behind + [-1]])
-    tokens = make_tokens(
-        torch.zeros(1, len(index), 2),
-        site=SITES["decoder"],
-        signals={Signal.QUESTION_ATTENTION_MEAN: score[None], Signal.TEXT_PLACE: place},
-        index=torch.tensor([index]),
-        grid=(1, 1, length),
-    )
-    return replace(tokens, kind="text")
-
-
-def test_the_visual_tokens_of_the_second_stage_by_the_same_rule() -> None:
-    score = long_tail(60, 3).float()
-    made = make_tokens(
-        torch.zeros(1, 60, 2),
-        site=SITES["decoder"],
-        signals={Signal.QUESTION_ATTENTION_MEAN: score[None]},
-    )
-    assert kept(made, k_min=3) == kept(image(score[None]), k_min=3)
-    assert len(kept(made, Budget(60, 4), k_min=3)[0]) == 4
-
-
-@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(0, 10), st.integers(1, 40))
-@settings(deadline=None, max_examples=60)
-def test_text_keeps_the_template_the_end_and_half_of_the_question(
-    seed: int, question: int, last: int, keep: int
-) -> None:
-    torch.manual_seed(seed)
-    # BOS (special), three words, ten visual tokens, the question, whose last token is special
-    index = [1, 2, 3, *range(14, 14 + question - 1)]
-    length = 14 + question
-    score = torch.rand(len(index)) ** 4
-    tokens = prompt(score, length, question, index)
-    budget = Budget(len(index), min(keep, len(index)))
-    found = kept(tokens, budget, last_text=last, knee="mass")[0]
-    asking = [i for i, place in enumerate(index) if place >= 14]
-    sure = [i for i, place in enumerate(index) if place < 14 or place >= length - last]
-    assert len(found) <= budget.keep
-    if len(sure) > budget.keep:
-        ends = [i for i in sure if index[i] >= length - last][::-1]
-        assert found == sorted([*ends, *(i for i in sure if i not in ends)][: budget.keep])
-        return
-    assert set(sure) <= set(found)
-    half = math.ceil(0.5 * len(asking))
-    open_ = [i for i in asking if i not in sure]
-    assert len(set(found) & set(asking)) >= half or len(found) == budget.keep
-    chosen = [i for i in found if i in open_]
-    others = [i for i in open_ if i not in found]
-    if chosen and others:
-        assert min(score[i] for i in chosen) >= max(score[i] for i in others)
-
-
-def test_text_is_cut_at_its_own_bend() -> None:
-    score = torch.tensor([0.1, 0.1, 9.0, 8.0, 0.2, 0.1, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1])
-    tokens = prompt(score, 40, 12, list(range(28, 40)))
-    rest = {"knee": "mass", "last_text": 2}
-    assert kept(tokens, Budget(12, 12), min_text=0.0, **rest) == [[2, 3, 10, 11]]
-    assert kept(tokens, Budget(12, 12), min_text=0.5, **rest) == [[2, 3, 4, 6, 10, 11]]
-    assert kept(tokens, Budget(12, 12), min_text=0.0, last_text=20) == [list(range(12))]
