@@ -123,7 +123,8 @@ class RayRunner:
         address = self.address or os.environ.get("RAY_ADDRESS") or LOCAL
         try:
             _knock(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            own: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
         except (OSError, RuntimeError, ValueError) as error:
             raise DataError(
                 f"the cluster can't be reached ({_line(error)}).",
