@@ -58,8 +58,8 @@ at once; in the others each is seen in one to three stretches. Three question ty
 - `order`: `what comes first ?`, `last`, `before the star`, `after the star`;
 - `count`: `how many objects appear ?` in all, or `how often does the star appear ?`.
 
-The held-out set has {clips} clips and {questions} questions, drawn from its own seed with its own
-textures whenever it is needed.
+The held-out clips are drawn from their own seed with their own textures whenever they are needed;
+the first {clips} of them, with {questions} questions, are measured here.
 
 ## Training
 
