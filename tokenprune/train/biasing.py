@@ -135,5 +135,4 @@ def biased_mask(keys: Tensor, valid: Tensor, given: Any) -> Tensor:
     else:
         seen = given > torch.finfo(given.dtype).min / 2
         bias = bias + given.to(keys).masked_fill(~seen, 0)
-    seen = seen | own
-    return bias.expand(torch.broadcast_shapes(bias.shape, seen.shape)).masked_fill(~seen, least)
+    return torch.where(seen | own, bias, least)
