@@ -209,6 +209,10 @@ def test_trackio_itself_without_a_network(
     assert set(runs) == set(done.ran)
     configs = {run.config["key"] for run in runs.values()}
     assert configs == {record.key for record in done.records}
+    from trackio.sqlite_storage import SQLiteStorage
+
+    (logged,) = SQLiteStorage.get_logs("study", done.ran[1])
+    assert logged["tokens/llm"] == 8
 
 
 def test_the_command_line_names_runner_and_reporters(

@@ -37,8 +37,9 @@ class CellReport:
         key: of its record.
         status: `done` or `failed`.
         reason: why it failed.
-        numbers: what was measured: means of the metrics, tokens by stage, seconds of a batch by
-            stage, FLOPs, peak memory. Empty for failed cells.
+        numbers: what was measured: means of the metrics, mean tokens per image by stage, seconds
+            by stage over all batches, mean seconds of a batch, FLOPs, peak bytes. Empty for
+            failed cells.
         config: what the cell is: plan, model, task, revisions, environment.
     """
 
