@@ -142,6 +142,8 @@ def limits(record: Record) -> str:
 - Differences below about {2 * record["standard_error"]:.0f} points: the naive standard error over
   all questions is {record["standard_error"]:.2f} points, and about twice that on one type.
 - Anything that rests on `{weak}` alone, its weakest type: {dense[weak]:.1f} % with all tokens.
+- `how often`: nearly all errors of `count` are there, next to none in `how many objects`; those of
+  `order` are mostly `before` and `after`. The record has no numbers by wording.
 - Conclusions about large models. Objects cover few patches, and the background holds no answers:
   the language model was trained not to read objects from background tokens.
 - Anything that depends on the seed: this is one run.
