@@ -120,6 +120,13 @@ class TrainingSession(Protocol):
         """Logits with the whole plan in force; gradients reach the trained strategy."""
         ...
 
+    def encode(self, batch: Batch) -> None:
+        """Run the plan up to the projector only, for losses of stages before it that need no more.
+
+        The strategy is asked as in `pruned`, and has to remember what it wants.
+        """
+        ...
+
     def dense(
         self, batch: Batch, taps: Mapping[int, Sequence[Signal]] | None = None
     ) -> tuple[Tensor, dict[int, Tokens]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tokenprune.adapter import MllmAdapter
 from tokenprune.engine.attach import attach_stages
 from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import PlanError
 from tokenprune.plan import Plan
@@ -21,6 +22,16 @@ from tokenprune.train.biasing import KeyBias
 from tokenprune.train.sharing import share_pictures
 from tokenprune.train.taps import Tap, tap_plan
 from tokenprune.trainable import Batch
+
+Watch = Callable[[Attachment], None]
+
+
+class _Reached(Exception):
+    """The projector was reached."""
+
+
+def _stop(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    raise _Reached
 
 
 class PlanSession:
@@ -36,6 +47,7 @@ class PlanSession:
         stages: its stages, built.
         trained: number of the stage that learns.
         shape: the model's.
+        watch: told of every attachment with the trained stage, before pictures are shared.
     """
 
     def __init__(
@@ -46,10 +58,11 @@ class PlanSession:
         stages: Sequence[ResolvedStage],
         trained: int,
         shape: ModelShape,
+        watch: Watch | None = None,
     ) -> None:
         self._model, self._adapter, self._plan = model, adapter, plan
         self._stages, self._trained = list(stages), trained
-        self._shape = shape
+        self._shape, self._watch = shape, watch
 
     @property
     def shape(self) -> ModelShape:
@@ -68,8 +81,18 @@ class PlanSession:
 
     def pruned(self, batch: Batch) -> Tensor:
         """Logits `[A, V]` with the whole plan in force."""
-        with self._attached(self._stages, batch):
+        with self._attached(self._stages, batch, self._watch):
             return self._logits(batch)
+
+    def encode(self, batch: Batch) -> None:
+        """Everything in front of the projector."""
+        patches = Patches()
+        patches.override(self._adapter.spec().projector, "forward", _stop)
+        try:
+            with suppress(_Reached), self._attached(self._stages, batch, self._watch):
+                self._logits(batch)
+        finally:
+            patches.undo()
 
     def dense(
         self, batch: Batch, taps: Mapping[int, Sequence[Signal]] | None = None
@@ -114,9 +137,14 @@ class PlanSession:
         return stage.strategy.layer_for(self._shape.llm_layers) or 0
 
     @contextmanager
-    def _attached(self, stages: list[ResolvedStage], batch: Batch) -> Iterator[Attachment]:
+    def _attached(
+        self, stages: list[ResolvedStage], batch: Batch, watch: Watch | None = None
+    ) -> Iterator[Attachment]:
         plan = self._plan.model_copy(update={"stages": tuple(stage.plan for stage in stages)})
         with attach_stages(self._model, plan, stages, self._adapter) as attachment:
+            if watch is not None:
+                watch(attachment)
+            # laid over what watches, so that this sees a picture for every question
             if batch.shared > 1:
                 share_pictures(attachment, self._adapter.spec().projector, batch.shared)
             yield attachment

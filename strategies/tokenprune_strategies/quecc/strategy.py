@@ -55,7 +55,7 @@ class QueCC(LearnedStrategy[QueCCParams, QueryCompressor]):
 
     def __init__(self, params: QueCCParams) -> None:
         super().__init__(params)
-        self._distance: Tensor | None = None
+        self._seen: list[training.Seen] | None = None
 
     @classmethod
     def build(cls, shape: QueCCParams) -> QueryCompressor:
@@ -141,15 +141,23 @@ class QueCC(LearnedStrategy[QueCCParams, QueryCompressor]):
         batch, device = tokens.hidden.shape[0], tokens.hidden.device
         slot = window_of_patches(tokens.grid, self.shape.stride, device)
         anchor = central_patches(tokens.grid, self.shape.stride, device)
-        if self.module.training:
-            self._distance = training.distance(created, tokens.hidden, slot)
+        if self._seen is not None:
+            far = training.distance(created, tokens.hidden, slot)
+            self._seen.append(training.Seen(far, batch * created.shape[1]))
         return Reduction.replace(created, slot.expand(batch, -1), anchor=anchor.expand(batch, -1))
 
     def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
-        """The distance to the windows' means in the first phase, then the answers' loss."""
-        answers = super().loss(session, batch, step)
-        far, self._distance = self._distance, None
-        return training.loss(answers, far, step)
+        """The distance to the windows' means, in the second phase beside the answers' loss."""
+        # one entry for every shape in the batch; gone afterwards, also when the model raises
+        seen: list[training.Seen] = []
+        self._seen = seen
+        try:
+            if step.phase == training.ALIGNMENT.name:
+                session.encode(batch)
+                return training.alignment(seen)
+            return training.loss(super().loss(session, batch, step), seen)
+        finally:
+            self._seen = None
 
     def _multi(self, tokens: Tokens) -> Tensor:
         blocks = self.shape.blocks(tokens.site.layers)

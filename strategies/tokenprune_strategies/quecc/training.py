@@ -2,18 +2,30 @@
 
 The paper trains compressor and projector on captions first, then all on instructions. Here
 projector and LLM stay frozen, so the new tokens have to come out among the features that the
-projector knows. The first phase therefore learns the means of the windows (ours).
+projector knows. The first phase therefore learns the means of the windows, and the second keeps
+their distance beside the answers' loss (ours).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from tokenprune.trainable import Phase, Step, StepLoss
+from tokenprune.trainable import Phase, StepLoss
 
-ALIGNMENT = Phase("alignment", 1.0)
-ANSWERS = Phase("answers", 2.0)
+ALIGNMENT = Phase("alignment", 3.0)
+ANSWERS = Phase("answers", 1.0)
+DISTANCE_WEIGHT = 1.0
+
+
+class Seen(NamedTuple):
+    """The distance of the new tokens of one dense batch, and how many they are."""
+
+    distance: Tensor
+    tokens: int
 
 
 def distance(created: Tensor, hidden: Tensor, slot: Tensor) -> Tensor:
@@ -32,8 +44,21 @@ def distance(created: Tensor, hidden: Tensor, slot: Tensor) -> Tensor:
     return (created - means).square().mean() / spread
 
 
-def loss(answers: StepLoss, far: Tensor | None, step: Step) -> StepLoss:
-    """The distance `far` in the first phase, then the answers' loss."""
-    assert far is not None
+def mean_distance(seen: Sequence[Seen]) -> Tensor:
+    """The distance over all shapes of a batch, every new token counted alike."""
+    assert seen
+    total = torch.stack([one.distance * one.tokens for one in seen]).sum()
+    return total / sum(one.tokens for one in seen)
+
+
+def alignment(seen: Sequence[Seen]) -> StepLoss:
+    """The distance alone."""
+    far = mean_distance(seen)
+    return StepLoss(far, {"distance": float(far.detach())})
+
+
+def loss(answers: StepLoss, seen: Sequence[Seen]) -> StepLoss:
+    """The answers' loss and the distance, without which the new tokens drift off."""
+    far = mean_distance(seen)
     metrics = {**answers.metrics, "distance": float(far.detach())}
-    return StepLoss(far if step.phase == ALIGNMENT.name else answers.loss, metrics)
+    return StepLoss(answers.loss + DISTANCE_WEIGHT * far, metrics)
