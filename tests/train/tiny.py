@@ -91,9 +91,10 @@ def run(
     fresh: bool = True,
     restart: bool = False,
     lr: float = 1e-3,
+    **more: Any,
 ) -> Trained:
     settings = TrainSettings(
-        steps=steps, batch_size=4, shared=2, lr=lr, save_every=save_every, warmup=0.0
+        steps=steps, batch_size=4, shared=2, lr=lr, save_every=save_every, warmup=0.0, **more
     )
     return train(
         tiny() if loaded is None else loaded,

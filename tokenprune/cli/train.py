@@ -52,6 +52,17 @@ def command(
     precision: Annotated[
         str, typer.Option(help="Of the written weights: float32 or float16.")
     ] = "float32",
+    aux_weight: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Of an auxiliary loss for strategies that make new tokens: how well the encoder's "
+            "features can be read from them. The paper's is 0.5; 0 for none.",
+        ),
+    ] = 0.0,
+    aux_place: Annotated[
+        str, typer.Option(help="Where it reads: projector, or llm:L behind layer L.")
+    ] = "projector",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; default: torch's.")
     ] = None,
@@ -79,6 +90,8 @@ def command(
         seed=seed,
         save_every=save_every,
         precision=precision,
+        aux_weight=aux_weight,
+        aux_place=aux_place,
     )
     wanted = load_plan(plan)
     stream = ReferenceStream(seed) if data == "reference" else FileStream(Path(data), seed)

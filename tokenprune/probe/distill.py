@@ -54,15 +54,17 @@ class Distillation(nn.Module):
         """The loss, a scalar.
 
         Args:
-            states: tokens that are left, with gradients.
-            target: features of the frame, `[n, h * w, D]`, without.
+            states: tokens that are left, with gradients; n samples.
+            target: features of the frame, `[m, h * w, D]`, without; each of n / m samples that
+                follow each other.
             frame: which frame of a video they are of.
         """
         wanted = target.detach().float() / scale(target)
         predicted = self.resampler(states, frame)
         factor = self.tau.exp().clamp(max=MOST)
         contrast = info_nce(predicted, wanted, factor)
-        return self.weight * (F.smooth_l1_loss(predicted, wanted) + CONTRASTIVE * contrast)
+        own = wanted.repeat_interleave(len(states) // len(wanted), dim=0)
+        return self.weight * (F.smooth_l1_loss(predicted, own) + CONTRASTIVE * contrast)
 
 
 def info_nce(predicted: Tensor, target: Tensor, factor: Tensor | float) -> Tensor:
@@ -70,10 +72,11 @@ def info_nce(predicted: Tensor, target: Tensor, factor: Tensor | float) -> Tenso
 
     Args:
         predicted: `[n, ...]`, flattened and normalised.
-        target: the same.
+        target: `[m, ...]`, the same; each of n / m samples that follow each other, so that no
+            sample is told from others of its own picture.
         factor: on the cosine similarities.
     """
     one = F.normalize(predicted.flatten(1), dim=1)
     other = F.normalize(target.flatten(1), dim=1)
-    own = torch.arange(one.shape[0], device=one.device)
+    own = torch.arange(len(one), device=one.device) // (len(one) // len(other))
     return F.cross_entropy(factor * (one @ other.T), own)

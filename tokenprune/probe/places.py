@@ -10,7 +10,7 @@ from tokenprune.names import suggestion
 ENCODER, PROJECTOR, LLM = "encoder", "projector", "llm:"
 
 
-def parse_places(given: Sequence[str], layers: int) -> tuple[str, ...]:
+def parse_places(given: Sequence[str], layers: int, where: str = "--probe") -> tuple[str, ...]:
     """The places meant, in the order in which tokens pass them.
 
     Args:
@@ -18,6 +18,7 @@ def parse_places(given: Sequence[str], layers: int) -> tuple[str, ...]:
             the LLM), `llm:L` (after layer L, counted from 0) or `all`: both and the LLM's middle
             and last layer.
         layers: layers of the LLM.
+        where: the option, for messages.
 
     Raises:
         DataError: there is no such place.
@@ -32,7 +33,7 @@ def parse_places(given: Sequence[str], layers: int) -> tuple[str, ...]:
         else:
             raise DataError(
                 f"there is no place '{place}'.",
-                where="--probe",
+                where=where,
                 remedy=f"{suggestion(place, (*usual, 'all'))} The LLM's layers are 0 to "
                 f"{layers - 1}: {LLM}0 to {LLM}{layers - 1}.",
             )

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tokenprune.errors import NonFiniteError
 from tokenprune.loading import LoadedMllm
 from tokenprune.train.accelerated import accelerator
+from tokenprune.train.auxiliary import Auxiliary
 from tokenprune.train.batches import make_batch
 from tokenprune.train.curve import Curve
 from tokenprune.train.data import Stream
@@ -55,6 +56,7 @@ class Loop:
         settings: of the run.
         states: where it is kept.
         tell: told (steps done, steps in all, how it goes).
+        auxiliary: a loss on top of the strategy's, if any.
     """
 
     def __init__(
@@ -66,19 +68,23 @@ class Loop:
         settings: TrainSettings,
         states: States,
         tell: Tell | None = None,
+        auxiliary: Auxiliary | None = None,
     ) -> None:
         self._loaded, self._strategy, self._session = loaded, strategy, session
         self._stream, self._settings, self._states = stream, settings, states
-        self._tell = tell
+        self._tell, self._auxiliary = tell, auxiliary
         self._spans = spans(strategy.phases, settings.steps)
-        self._parameters: list[nn.Parameter] = list(strategy.trainable_parameters())
-        optimiser = torch.optim.AdamW(
-            self._parameters, lr=settings.lr, weight_decay=settings.weight_decay
-        )
+        groups: list[dict[str, Any]] = [{"params": list(strategy.trainable_parameters())}]
+        modules = [strategy.modules()]
+        if auxiliary is not None:
+            groups.append(auxiliary.group)
+            modules.append(auxiliary.module)
+        self._clipped: list[list[nn.Parameter]] = [group["params"] for group in groups]
+        optimiser = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
         schedule = LambdaLR(optimiser, lambda step: rate(step, self._spans, settings.warmup))
         self._accelerator = accelerator(next(loaded.model.parameters()).device)
-        prepared = self._accelerator.prepare(strategy.modules(), optimiser, schedule)
-        _, self._optimiser, self._schedule = prepared
+        prepared = self._accelerator.prepare(*modules, optimiser, schedule)
+        self._optimiser, self._schedule = prepared[-2:]
 
     def run(self) -> Run:
         """Train to the last step.
@@ -115,6 +121,8 @@ class Loop:
         generator = torch.Generator().manual_seed(seed)
         step = Step(number, span.phase.name, done, generator)
         found = self._strategy.loss(self._session, batch, step)
+        if self._auxiliary is not None:
+            found = self._auxiliary.added(found, batch)
         if not bool(torch.isfinite(found.loss.detach())):
             raise NonFiniteError(
                 f"the loss of step {number} is {float(found.loss.detach())}.",
@@ -123,7 +131,8 @@ class Loop:
             )
         self._optimiser.zero_grad()
         self._accelerator.backward(found.loss)
-        self._accelerator.clip_grad_norm_(self._parameters, settings.clip)
+        for parameters in self._clipped:
+            self._accelerator.clip_grad_norm_(parameters, settings.clip)
         self._optimiser.step()
         self._schedule.step()
         return found
@@ -151,5 +160,5 @@ class Loop:
 
 
 def _shown(span: Span, values: dict[str, float]) -> str:
-    parts = [f"{name} {values[name]:.3f}" for name in ("loss", "accuracy") if name in values]
+    parts = [f"{name} {values[name]:.3f}" for name in ("loss", "aux", "accuracy") if name in values]
     return " ".join((span.phase.name, *parts))

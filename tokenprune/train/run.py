@@ -23,6 +23,7 @@ from tokenprune.plan import Plan, dump_plan, load_plan
 from tokenprune.reference import reference_model_path, video_model_path
 from tokenprune.registry import build_strategy
 from tokenprune.strategy import ModelShape
+from tokenprune.train.auxiliary import Auxiliary
 from tokenprune.train.data import Example, Stream
 from tokenprune.train.heldout import accuracy
 from tokenprune.train.loop import Loop, Run, Tell
@@ -83,7 +84,8 @@ def train(
 
     Raises:
         PlanError: the plan doesn't have exactly one stage of the strategy, or doesn't fit.
-        DataError: the folder holds a run with other settings, or can't be written.
+        DataError: the folder holds a run with other settings, or can't be written; there is no
+            place of that name for an auxiliary loss.
         BackendUnavailableError: accelerate isn't installed.
     """
     if not isinstance(loaded, LoadedMllm):
@@ -100,12 +102,14 @@ def train(
     learner = stages[number].strategy
     assert isinstance(learner, TrainableStrategy)
     states = _states(out, loaded, start, stream, settings)
+    auxiliary = Auxiliary(loaded.model, shape, settings) if settings.aux_weight else None
     if restart:
         states.clear()
-    session = PlanSession(loaded.model, adapter, start, stages, number, shape)
+    watch = None if auxiliary is None else auxiliary.watch
+    session = PlanSession(loaded.model, adapter, start, stages, number, shape, watch)
     _place(loaded, learner)
     with frozen(loaded.model), torch.random.fork_rng():
-        run = Loop(loaded, learner, session, stream, settings, states, tell).run()
+        run = Loop(loaded, learner, session, stream, settings, states, tell, auxiliary).run()
     learner.train(False)
     file = out / f"{strategy}.safetensors"
     done = finished(plan, number, shape, file)

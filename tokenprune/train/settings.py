@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tokenprune.errors import DataError
+from tokenprune.probe.places import PROJECTOR
 from tokenprune.trainable import Phase
 
 PRECISIONS = ("float32", "float16")
+AUX = ("aux_weight", "aux_place")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class TrainSettings:
         seed: of data, weights and noise.
         save_every: steps between resumable checkpoints.
         precision: of the shipped weights, `float32` or `float16`.
+        aux_weight: of the auxiliary loss; 0 for none. The paper's is 0.5.
+        aux_place: where the kept tokens are read for it.
     """
 
     steps: int = 1000
@@ -40,6 +44,8 @@ class TrainSettings:
     seed: int = 0
     save_every: int = 100
     precision: str = "float32"
+    aux_weight: float = 0.0
+    aux_place: str = PROJECTOR
 
     def __post_init__(self) -> None:
         """Refuse what can't be trained with.
@@ -59,6 +65,12 @@ class TrainSettings:
                 where="--precision",
                 remedy=f"Use {' or '.join(PRECISIONS)}.",
             )
+        if not 0 <= self.aux_weight < math.inf:
+            raise DataError(
+                f"{self.aux_weight} is no weight of a loss.",
+                where="--aux-weight",
+                remedy="Use a number from 0 on.",
+            )
 
     @property
     def pictures(self) -> int:
@@ -66,8 +78,9 @@ class TrainSettings:
         return self.batch_size // self.shared
 
     def data(self) -> dict[str, Any]:
-        """Plain data for the record."""
-        return asdict(self)
+        """Plain data for the record, without the auxiliary loss if there is none."""
+        told = asdict(self)
+        return told if self.aux_weight else {name: told[name] for name in told if name not in AUX}
 
 
 @dataclass(frozen=True)

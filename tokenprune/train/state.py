@@ -49,9 +49,10 @@ class States:
                 where=str(state),
                 remedy="Remove the folder to go on from the state before it, or use --restart.",
             ) from error
-        changed = [key for key in self.identity if self.identity[key] != before.get(key)]
+        keys = {**self.identity, **before}
+        changed = [key for key in keys if self.identity.get(key) != before.get(key)]
         if changed:
-            pairs = ", ".join(f"{key} {before.get(key)}" for key in changed)
+            pairs = ", ".join(f"{key} {before.get(key, 'unset')}" for key in changed)
             raise DataError(
                 f"the folder holds a run with another {', '.join(changed)}: it had {pairs}.",
                 where=str(state.parent.parent),
