@@ -81,7 +81,7 @@ def test_a_batch_is_learned_by_heart_and_the_model_stays(strategy: str, tmp_path
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_written_plan_runs(strategy: str, tmp_path: Path) -> None:
     model = llava_clip()
-    done = run(strategy, tmp_path, loaded=tiny(model), steps=2)
+    done = run(strategy, tmp_path, loaded=tiny(model), steps=4)
     written = load_plan(done.plan)
     assert written.stages[0].params["checkpoint"] == str(done.checkpoint)
     with attach(model, written) as handle:
