@@ -112,6 +112,14 @@ class TrainingSession(Protocol):
         """The LLM layer before which the trained stage stands; 0 for stages before the LLM."""
         ...
 
+    @property
+    def layers(self) -> range:
+        """The LLM layers before which the trained stage is asked; none for stages before the LLM.
+
+        Layers that other stages bound are left out, as at inference.
+        """
+        ...
+
     def budget(self, count: int) -> int:
         """Tokens that the plan leaves of `count` that arrive at the trained stage."""
         ...
@@ -135,7 +143,7 @@ class TrainingSession(Protocol):
         Args:
             batch: the batch.
             taps: signals to read by the layer before which a strategy would stand; layer 0 is
-                the LLM's input.
+                the LLM's input. Where another stage stands, they are read before it acts.
 
         Returns:
             Logits `[A, V]` and, by layer, the visual tokens of all rows with these signals.

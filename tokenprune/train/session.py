@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tokenprune.adapter import MllmAdapter
 from tokenprune.engine.attach import attach_stages
 from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.decoder_sites import decoder_layers
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import PlanError
@@ -20,7 +22,7 @@ from tokenprune.strategy import ModelShape
 from tokenprune.tokens import Signal, Tokens
 from tokenprune.train.biasing import KeyBias
 from tokenprune.train.sharing import share_pictures
-from tokenprune.train.taps import Tap, tap_plan
+from tokenprune.train.taps import Tap, tap_plan, tapped
 from tokenprune.trainable import Batch
 
 Watch = Callable[[Attachment], None]
@@ -48,6 +50,9 @@ class PlanSession:
         trained: number of the stage that learns.
         shape: the model's.
         watch: told of every attachment with the trained stage, before pictures are shared.
+
+    Raises:
+        LayerError: the decoder stages overlap, or there is no such layer.
     """
 
     def __init__(
@@ -63,6 +68,11 @@ class PlanSession:
         self._model, self._adapter, self._plan = model, adapter, plan
         self._stages, self._trained = list(stages), trained
         self._shape, self._watch = shape, watch
+        late = [number for number, stage in enumerate(stages) if stage.plan.at == "decoder"]
+        spans = decoder_layers([self._stages[number] for number in late], shape.llm_layers)
+        self._spans = dict(zip(late, spans, strict=True))
+        for number, span in self._spans.items():
+            self._stages[number] = pinned(self._stages[number], span)
 
     @property
     def shape(self) -> ModelShape:
@@ -71,9 +81,13 @@ class PlanSession:
 
     @property
     def layer(self) -> int:
-        """The LLM layer of the trained stage."""
-        stage = self._stages[self._trained]
-        return self._first(stage) if stage.plan.at == "decoder" else 0
+        """The first LLM layer of the trained stage."""
+        return self.layers.start
+
+    @property
+    def layers(self) -> range:
+        """All LLM layers of the trained stage."""
+        return self._spans.get(self._trained, range(0))
 
     def budget(self, count: int) -> int:
         """Tokens that are left of `count`."""
@@ -114,27 +128,17 @@ class PlanSession:
 
     def _others(self, taps: Mapping[int, Tap]) -> list[ResolvedStage]:
         """The stages that don't learn, and taps among them in the order of the layers."""
-        kept = [stage for number, stage in enumerate(self._stages) if number != self._trained]
-        early = [stage for stage in kept if stage.plan.at != "decoder"]
-        late = [(self._first(stage), stage) for stage in kept if stage.plan.at == "decoder"]
+        kept = [pair for pair in enumerate(self._stages) if pair[0] != self._trained]
+        early = [stage for number, stage in kept if number not in self._spans]
+        late = {self._spans[number]: stage for number, stage in kept if number in self._spans}
         for layer, tap in taps.items():
-            if any(layer == taken for taken, _ in late):
-                raise PlanError(
-                    f"training has to look at the input of layer {layer}, where another stage "
-                    "stands.",
-                    where="stages",
-                    remedy="Move that stage to another layer.",
-                )
-            late.append((layer, ResolvedStage(len(self._stages) + layer, tap_plan(layer), tap)))
-        return early + [stage for _, stage in sorted(late, key=lambda pair: pair[0])]
-
-    def _first(self, stage: ResolvedStage) -> int:
-        """The first layer that a decoder stage acts at."""
-        if stage.plan.layers is not None:
-            return stage.plan.layers[0]
-        if stage.plan.layer is not None:
-            return stage.plan.layer
-        return stage.strategy.layer_for(self._shape.llm_layers) or 0
+            taken = next((span for span in late if layer in span), None)
+            if taken is None:
+                number = len(self._stages) + layer
+                late[range(layer, layer + 1)] = ResolvedStage(number, tap_plan(layer), tap)
+            else:
+                late[taken] = tapped(late[taken], layer, tap)
+        return early + [late[span] for span in sorted(late, key=lambda span: span.start)]
 
     @contextmanager
     def _attached(
@@ -154,6 +158,14 @@ class PlanSession:
         outputs: Any = self._model(**batch.inputs, labels=batch.labels, use_cache=False)
         logits: Tensor = outputs.logits[:, :-1]
         return logits[batch.labelled.to(logits.device)]
+
+
+def pinned(stage: ResolvedStage, span: range) -> ResolvedStage:
+    """A decoder stage that keeps its layers whatever stands beside it."""
+    if not stage.strategy.every_layer or stage.plan.layer is not None:
+        return stage
+    layers = (span[0], span[-1])
+    return replace(stage, plan=stage.plan.model_copy(update={"layers": layers}))
 
 
 @contextmanager

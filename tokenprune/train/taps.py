@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
+from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.plan import StagePlan
 from tokenprune.reduction import Reduction
@@ -56,3 +59,26 @@ class Tap(PruningStrategy[StrategyParams]):
 def tap_plan(layer: int) -> StagePlan:
     """The plan of a tap in front of an LLM layer."""
     return StagePlan(at="decoder", strategy=Tap.name, layer=layer)
+
+
+def tapped(stage: ResolvedStage, layer: int, tap: Tap) -> ResolvedStage:
+    """A decoder stage whose visual tokens a tap sees as well, before the stage acts on them.
+
+    Args:
+        stage: the stage, left as it is.
+        layer: the LLM layer to look in front of, one of the stage's.
+        tap: what looks.
+    """
+    inner, shown = stage.strategy, copy.copy(stage.strategy)
+
+    def signals(site: Site) -> tuple[Signal, ...]:
+        more = tap.signals(site) if site.layer == layer else ()
+        return tuple(dict.fromkeys((*inner.signals(site), *more)))
+
+    def reduce(tokens: Tokens, budget: Budget) -> Reduction:
+        if tokens.site.layer == layer and tokens.kind == "visual":
+            tap.reduce(tokens, budget)
+        return inner.reduce(tokens, budget)
+
+    vars(shown).update(signals=signals, reduce=reduce)
+    return replace(stage, strategy=shown)

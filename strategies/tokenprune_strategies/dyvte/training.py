@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokenprune.errors import PlanError
 from tokenprune.tokens import Signal
 from tokenprune.trainable import Batch, Step, StepLoss, TrainingSession, row_means
 from tokenprune_strategies.dyvte.gates import ExitGates, text_state
@@ -28,9 +29,12 @@ def loss(
         step: where in the run; its generator draws the gate.
         gates: what learns.
         slack: see `harmless`.
+
+    Raises:
+        PlanError: no gate is asked at the plan's layers.
     """
-    layer = int(torch.randint(len(gates.gates), (1,), generator=step.generator))
-    site = layer + 1
+    site = drawn(session.layers, len(gates.gates), step)
+    layer = site - 1
     dense, seen = session.dense(batch, {site: (Signal.TEXT_STATES, Signal.TEXT_PLACE)})
     tokens = seen[site]
     with torch.no_grad():
@@ -48,6 +52,24 @@ def loss(
             f"may_exit_{layer}": float(wanted.float().mean()),
         },
     )
+
+
+def drawn(layers: range, gates: int, step: Step) -> int:
+    """One of the layers in front of which a gate is asked, from the step's generator.
+
+    Gates of layers that the plan gives to other stages are never asked, and never drawn.
+
+    Raises:
+        PlanError: there is none.
+    """
+    sites = [layer for layer in layers if 0 < layer <= gates]
+    if not sites:
+        raise PlanError(
+            f"no gate is asked at layers {layers.start} to {layers.stop - 1}.",
+            where="dyvte",
+            remedy=f"Give the stage layers from 1 to {gates}.",
+        )
+    return sites[int(torch.randint(len(sites), (1,), generator=step.generator))]
 
 
 def harmless(dense: Tensor, blind: Tensor, batch: Batch, slack: float = 0.0) -> Tensor:
