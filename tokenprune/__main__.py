@@ -1,0 +1,5 @@
+"""`python -m tokenprune` is the `tokenprune` script."""
+
+from tokenprune.cli import main
+
+main()
