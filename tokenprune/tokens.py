@@ -47,6 +47,7 @@ class Signal:
     QUESTION_STATE: ClassVar[Signal]
     QUESTION_ATTENTION_MAX: ClassVar[Signal]
     QUESTION_ATTENTION_MEAN: ClassVar[Signal]
+    PROMPT_ATTENTION_MEAN: ClassVar[Signal]
     AHEAD_ATTENTION: ClassVar[Signal]
     AHEAD_ATTENTION_UNROTATED: ClassVar[Signal]
     TEXT_STATES: ClassVar[Signal]
@@ -115,6 +116,12 @@ Signal.QUESTION_ATTENTION_MEAN = Signal(
     "question_attention_mean",
     "[B, N] mean over heads and over those text queries behind the last visual token that may see "
     "the token of the softmax weight it receives in the LLM layer before the site",
+)
+Signal.PROMPT_ATTENTION_MEAN = Signal(
+    "prompt_attention_mean",
+    "[B, N] mean over heads and over all tokens of the prompt as queries, visual and text, of the "
+    "softmax weight each token receives in the LLM layer before the site; queries in front of a "
+    "token count and give it 0, so tokens early in the prompt get more",
 )
 Signal.AHEAD_ATTENTION = Signal(
     "ahead_attention",

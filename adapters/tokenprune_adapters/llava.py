@@ -28,6 +28,7 @@ class LlavaAdapter(MllmAdapter):
         Signal.QUESTION_STATE,
         Signal.QUESTION_ATTENTION_MAX,
         Signal.QUESTION_ATTENTION_MEAN,
+        Signal.PROMPT_ATTENTION_MEAN,
         Signal.AHEAD_ATTENTION,
         Signal.AHEAD_ATTENTION_UNROTATED,
         Signal.TEXT_STATES,

@@ -104,6 +104,15 @@ def mean(weights: Tensor, queries: list[int]) -> list[float]:
     return found
 
 
+def spread(weights: Tensor) -> list[float]:
+    """Mean weight over heads and all queries; those in front of a token give it none."""
+    heads, count, _ = weights.shape
+    return [
+        sum(float(weights[h, q, j]) for h in range(heads) for q in range(count)) / (heads * count)
+        for j in range(count)
+    ]
+
+
 def last(weights: Tensor) -> list[float]:
     """Head mean of the last token's row."""
     return weights[:, -1].mean(0).tolist()

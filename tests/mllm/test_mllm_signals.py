@@ -24,6 +24,7 @@ ATTENTION = {
     Signal.LAST_QUERY_ATTENTION,
     Signal.QUESTION_ATTENTION_MAX,
     Signal.QUESTION_ATTENTION_MEAN,
+    Signal.PROMPT_ATTENTION_MEAN,
 }
 AHEAD = {Signal.AHEAD_ATTENTION, Signal.AHEAD_ATTENTION_UNROTATED}
 TEXTS = {Signal.TEXT_STATES, Signal.TEXT_PLACE}
@@ -124,6 +125,8 @@ def test_every_signal_of_a_batch(
             tokens, row, Signal.QUESTION_ATTENTION_MEAN, signal_oracle.mean(weights, question),
             visual,
         )  # fmt: skip
+        everyone = signal_oracle.spread(weights)
+        same(tokens, row, Signal.PROMPT_ATTENTION_MEAN, everyone, visual)
         for signal, place in (
             (Signal.AHEAD_ATTENTION, entered.place[layer]),
             (Signal.AHEAD_ATTENTION_UNROTATED, None),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenprune_strategies.covipal import training as covipal
 from tokenprune_strategies.dyvte import training as dyvte
 
 from tests.train.test_train_losses import batch, session
@@ -110,6 +111,39 @@ def test_a_tap_reads_before_the_stage_at_its_layer_acts() -> None:
     # its strategy is left as it was
     assert both.dense(questions)[1] == {}
     assert both._stages[1].strategy.signals(seen[2].site) != (*TEXT,)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("queries", ["text", "all"])
+def test_the_guide_of_covipal_is_the_attention_of_either_reading(queries: str) -> None:
+    loaded = tiny()
+    made, questions = session(loaded, plan("covipal_style", queries=queries)), batch(loaded)
+    learner: Any = made._stages[0].strategy
+    guided = Step(0, covipal.GUIDANCE.name, 0.0, torch.Generator())
+    found = learner.loss(made, questions, guided)
+    read = {"text": Signal.QUESTION_ATTENTION_MEAN, "all": Signal.PROMPT_ATTENTION_MEAN}
+    site = covipal.guidance_site(4)
+    seen = made.dense(questions, {0: TEXT, site: tuple(read.values())})[1]
+    losses = {
+        name: covipal.guidance_loss(learner.score(seen[0]), seen[site].signal(signal)).loss
+        for name, signal in read.items()
+    }
+    torch.testing.assert_close(found.loss, losses[queries])
+    assert not torch.isclose(losses["text"], losses["all"])
+
+
+def test_a_guide_that_sees_fewer_tokens_than_are_scored_is_refused() -> None:
+    loaded = tiny()
+    learning = {"at": "decoder", "strategy": "covipal_style", "layer": 0, "keep": 9}
+    made = session(loaded, stages(learning, FASTV))
+    learner: Any = made._stages[0].strategy
+    guided = Step(0, covipal.GUIDANCE.name, 0.0, torch.Generator())
+    with pytest.raises(PlanError, match=r"36 tokens are scored, .* layer 3, 6 are left"):
+        learner.loss(made, batch(loaded), guided)
+    # where the other stage stands at the guide's layer, it acts behind the guide
+    late = session(loaded, stages(learning, {**FASTV, "layer": 3}))
+    learner = late._stages[0].strategy
+    assert learner.loss(late, batch(loaded), guided).loss.isfinite()
 
 
 @torch.no_grad()

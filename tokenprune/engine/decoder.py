@@ -10,7 +10,7 @@ from tokenprune.plan.budget import decoder_keeps, kept
 from tokenprune.tokens import Signal, Site
 
 QUESTION = frozenset({Signal.QUESTION_ATTENTION_MAX, Signal.QUESTION_ATTENTION_MEAN})
-LAYER_BEFORE = QUESTION | {Signal.LAST_QUERY_ATTENTION}
+LAYER_BEFORE = QUESTION | {Signal.LAST_QUERY_ATTENTION, Signal.PROMPT_ATTENTION_MEAN}
 """Signals of the layer before the site."""
 AHEAD = frozenset({Signal.AHEAD_ATTENTION, Signal.AHEAD_ATTENTION_UNROTATED})
 """Signals of the layer at the site."""

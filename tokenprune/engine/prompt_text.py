@@ -52,6 +52,15 @@ class PromptText:
         fallback = columns == self.last[:, None]
         return torch.where(asking.any(dim=1, keepdim=True), asking, fallback)
 
+    def prompt(self, valid: Tensor) -> Tensor:
+        """`[B, T]` all tokens up to the last prompt token, without padding.
+
+        Args:
+            valid: `[B, T]` False for padding.
+        """
+        columns = torch.arange(valid.shape[1], device=valid.device)
+        return valid & (columns <= self.last.to(valid.device)[:, None])
+
     def signals(self, hidden: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """States and places of the text of some rows, right-padded over these rows only.
 

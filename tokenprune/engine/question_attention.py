@@ -26,6 +26,29 @@ def question_attention(
     Returns:
         Two times `[B, T]` float32.
     """
+    best, total = _received(query, key, asking, valid)
+    able = asking.to(query.device).long().flip(1).cumsum(dim=1).flip(1)
+    return best, total / able.clamp(min=1)
+
+
+def prompt_attention(query: Tensor, key: Tensor, asking: Tensor, valid: Tensor) -> Tensor:
+    """Mean of the softmax weight that every token gets, over heads and all of the queries.
+
+    Args:
+        query: `[B, H, T, d]`, rotated.
+        key: `[B, H_kv, T, d]`, rotated; H is a multiple of H_kv.
+        asking: `[B, T]` True for the queries; those in front of a token give it 0.
+        valid: `[B, T]` False for padding.
+
+    Returns:
+        `[B, T]` float32, with a sum of 1 over T.
+    """
+    _, total = _received(query, key, asking, valid)
+    return total / asking.to(total.device).sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _received(query: Tensor, key: Tensor, asking: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest weight, and sum over queries of the head mean, that every token gets."""
     batch, heads, count, width = query.shape
     asking, valid = asking.to(query.device), valid.to(query.device)
     keys = key.float().transpose(-1, -2)[:, :, None]
@@ -44,5 +67,4 @@ def question_attention(
         weights = logits.softmax(dim=-1).masked_fill(~real[:, None, None, :, None], 0)
         best = torch.maximum(best, weights.amax(dim=(1, 2, 3)))
         total = total + weights.mean(dim=(1, 2)).sum(dim=1)
-    able = asking.long().flip(1).cumsum(dim=1).flip(1)
-    return best, total / able.clamp(min=1)
+    return best, total

@@ -22,7 +22,7 @@ from tokenprune.engine.last_query import last_query_attention
 from tokenprune.engine.mllm_state import MllmState
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.prompt_text import PromptText
-from tokenprune.engine.question_attention import question_attention
+from tokenprune.engine.question_attention import prompt_attention, question_attention
 from tokenprune.engine.site_signals import SiteSignals
 from tokenprune.tokens import Signal
 
@@ -81,6 +81,10 @@ class SignalReader:
                 most, mean = question_attention(query, key, text.asking(), level.valid)
                 found[Signal.QUESTION_ATTENTION_MAX] = most
                 found[Signal.QUESTION_ATTENTION_MEAN] = mean
+            if Signal.PROMPT_ATTENTION_MEAN in wanted:
+                asking = text.prompt(level.valid)
+                mean = prompt_attention(query, key, asking, level.valid)
+                found[Signal.PROMPT_ATTENTION_MEAN] = mean
         if wanted & AHEAD:
             found |= self._ahead(state, stage, hidden, level, text.last)
         columns = {signal.name: values for signal, values in found.items() if signal in wanted}

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from tokenprune_strategies.learned import LearnedParams
 
 Variant = Literal["transformer", "mlp"]
+Queries = Literal["text", "all"]
 
 
 class CoViPALParams(LearnedParams):
@@ -31,6 +32,16 @@ class CoViPALParams(LearnedParams):
         default=8, description="Attention heads of the transformer; they divide width."
     )
 
+    per_image: bool = Field(
+        default=False,
+        description="With several images or frames: choose the best of each, not of the sample.",
+    )
+    queries: Queries = Field(
+        default="text",
+        description="In training, whose attention the first phase learns: of the text behind the "
+        "image, or of all tokens of the prompt.",
+    )
+
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.variant == "transformer" and self.width % self.heads:
@@ -44,4 +55,6 @@ OURS: dict[str, str] = {
     "width": UNKNOWN,
     "depth": UNKNOWN,
     "heads": UNKNOWN,
+    "per_image": "which of both the paper does could not be read",
+    "queries": "the sources print one range of queries and describe another",
 }

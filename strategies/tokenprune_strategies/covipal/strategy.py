@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tokenprune.strategy import ModelShape, ScoreStrategy
+from tokenprune.reduction import Reduction
+from tokenprune.strategy import Budget, ModelShape, ScoreStrategy
 from tokenprune.tokens import Signal, Site, Stage, Tokens
 from tokenprune.trainable import Batch, Phase, Step, StepLoss, TrainingSession
 from tokenprune_strategies.covipal import training
+from tokenprune_strategies.covipal.choice import best_of_each
 from tokenprune_strategies.covipal.module import ContextScorer, MeanScorer, PruningModule
 from tokenprune_strategies.covipal.params import OURS, CoViPALParams
 from tokenprune_strategies.learned import LearnedStrategy, refuse_width
@@ -26,10 +28,10 @@ class CoViPALStyle(LearnedStrategy[CoViPALParams, PruningModule], ScoreStrategy[
     what it reads, one score a token, top-k. Inferred, and ours: the module's whole structure (one
     input projection for both kinds of token, type embeddings, two bidirectional pre-norm layers
     without positions, GELU, no dropout; the `mlp` form), raster order of the survivors, their
-    original position ids, the plan's rounding, one choice among all visual tokens that the plan
-    hands over together, the whole prompt as text, and scoring by the image alone where there is no
-    text. The paper also speaks of "layer-wise" pruning, whose scheme is unknown; a plan may put
-    the stage at other layers.
+    original position ids, the plan's rounding, one choice among all visual tokens of a sample
+    (`per_image` for one in each image or frame), the whole prompt as text, and scoring by the image
+    alone where there is no text. The paper also speaks of "layer-wise" pruning, whose scheme is
+    unknown; a plan may put the stage at other layers.
     """
 
     name: ClassVar[str] = "covipal_style"
@@ -75,7 +77,16 @@ class CoViPALStyle(LearnedStrategy[CoViPALParams, PruningModule], ScoreStrategy[
         made: Tensor = self.module(tokens.hidden.float(), text, seen)
         return made
 
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        """Keep the best of the sample, or of each of its images or frames."""
+        if not self.params.per_image or tokens.grid[0] == 1:
+            return super().reduce(tokens, budget)
+        score = self.score(tokens)
+        image = tokens.position[..., 0]
+        kept = best_of_each(score, image, tokens.grid[0], budget.keep)
+        return Reduction.keep(kept, tokens.count, score=score)
+
     def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
         """First the attention of a deep layer, then the answers."""
         wanted = (Signal.TEXT_STATES, Signal.TEXT_PLACE)
-        return training.loss(session, batch, step, wanted, self.score)
+        return training.loss(session, batch, step, wanted, self.score, self.params.queries)

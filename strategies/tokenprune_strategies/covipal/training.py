@@ -15,10 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokenprune.errors import PlanError
 from tokenprune.tokens import Signal, Tokens
 from tokenprune.trainable import Batch, Phase, Step, StepLoss, TrainingSession, answer_loss
+from tokenprune_strategies.covipal.params import Queries
 
 Scorer = Callable[[Tokens], Tensor]
+
+#: The two readings of whose attention is learned.
+GUIDES: dict[Queries, Signal] = {
+    "text": Signal.QUESTION_ATTENTION_MEAN,
+    "all": Signal.PROMPT_ATTENTION_MEAN,
+}
 
 GUIDANCE = Phase("guidance", 1.0)
 ANSWERS = Phase("answers", 1.0)
@@ -40,7 +48,7 @@ def guidance_site(layers: int) -> int:
 
 
 def target(attention: Tensor) -> Tensor:
-    """Attention of the text behind the image `[B, N]`, scaled to a mean of 1 (ours)."""
+    """Attention on visual tokens `[B, N]`, scaled to a mean of 1 (ours)."""
     total = attention.sum(dim=1, keepdim=True).clamp(min=EPSILON)
     return attention / total * attention.shape[1]
 
@@ -115,6 +123,7 @@ def loss(
     step: Step,
     wanted: tuple[Signal, ...],
     scorer: Scorer,
+    queries: Queries = "text",
 ) -> StepLoss:
     """The loss of a step in either phase.
 
@@ -124,13 +133,25 @@ def loss(
         step: where in the run.
         wanted: signals that the scorer reads.
         scorer: tokens -> scores `[B, N]`.
+        queries: whose attention the first phase learns.
+
+    Raises:
+        PlanError: another stage removes tokens in front of the guidance layer.
     """
     site = guidance_site(session.shape.llm_layers)
     taps: dict[int, tuple[Signal, ...]] = {session.layer: wanted}
     if step.phase == GUIDANCE.name:
-        taps[site] = (*taps.get(site, ()), Signal.QUESTION_ATTENTION_MEAN)
+        taps[site] = (*taps.get(site, ()), GUIDES[queries])
     dense, seen = session.dense(batch, taps)
     score = scorer(seen[session.layer])
-    if step.phase == GUIDANCE.name:
-        return guidance_loss(score, seen[site].signal(Signal.QUESTION_ATTENTION_MEAN))
-    return answers_loss(session, batch, step, score, dense)
+    if step.phase != GUIDANCE.name:
+        return answers_loss(session, batch, step, score, dense)
+    attention = seen[site].signal(GUIDES[queries])
+    if attention.shape != score.shape:
+        raise PlanError(
+            f"{score.shape[1]} tokens are scored, and at the guidance layer, in front of layer "
+            f"{site}, {attention.shape[1]} are left.",
+            where="covipal_style",
+            remedy="Train without the stages between them.",
+        )
+    return guidance_loss(score, attention)
