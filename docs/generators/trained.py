@@ -47,11 +47,22 @@ def _strategy(record: Data) -> Iterable[str]:
             f"{training['seconds'] / 60:.0f} minutes on one thread of a machine that was busy with "
             "other work.\n"
         )
+        if "earlier" in one:
+            yield _earlier(one["earlier"])
         yield f"Percent right of {held['questions']} held-out questions, one a picture:\n"
         yield _accuracies(held)
         yield f"{_worst(held)}\n"
         yield "The course of the training, as means over stretches of steps:\n"
         yield _course(training["curve"])
+
+
+def _earlier(training: Data) -> str:
+    settings, last = training["settings"], training["curve"][-1]
+    return (
+        f"It went on from a run of {settings['steps']} steps with learning rate {settings['lr']}, "
+        f"{training['seconds'] / 60:.0f} minutes, whose last accuracy in training was "
+        f"{100 * last['accuracy']:.1f} %.\n"
+    )
 
 
 def _accuracies(held: Data) -> str:

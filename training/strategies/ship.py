@@ -40,21 +40,29 @@ def main() -> None:
     parser.add_argument("strategy")
     parser.add_argument("run", type=Path, help="folder that tokenprune train wrote")
     parser.add_argument("name", help="what plans write behind bundled:")
+    parser.add_argument("--after", type=Path, help="folder of the run that it went on from")
     options = parser.parse_args()
     torch.set_num_threads(1)
     loaded = load_model(str(reference_model_path()), LoadOptions())
     assert isinstance(loaded, LoadedMllm)
     copy(loaded, options.strategy, options.run, options.name)
-    trained = json.loads((options.run / "training.json").read_text(encoding="utf-8"))
+    trained = training(options.run)
     measured = measure(loaded, options.strategy, load_plan(options.run / "plan.yaml"), options.name)
     path = RECORDS / f"training_{options.strategy}.json"
     record = {"strategy": options.strategy, "checkpoints": {}}
     if path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
-    record["checkpoints"][options.name] = {"training": trained, "heldout": measured}
+    earlier = {"earlier": training(options.after)} if options.after else {}
+    record["checkpoints"][options.name] = {"training": trained, "heldout": measured, **earlier}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for row in measured["rows"]:
         print(row["label"], row["accuracy"], row["interval"], row["llm_average"], row["by_type"])
+
+
+def training(run: Path) -> dict[str, Any]:
+    """What `tokenprune train` recorded."""
+    found: dict[str, Any] = json.loads((run / "training.json").read_text(encoding="utf-8"))
+    return found
 
 
 def copy(loaded: LoadedMllm, strategy: str, run: Path, name: str) -> None:
@@ -62,7 +70,7 @@ def copy(loaded: LoadedMllm, strategy: str, run: Path, name: str) -> None:
     folder = Path(tokenprune_strategies.__path__[0]) / "weights" / strategy
     folder.mkdir(parents=True, exist_ok=True)
     plan = load_plan(run / "plan.yaml")
-    steps = json.loads((run / "training.json").read_text(encoding="utf-8"))["settings"]["steps"]
+    steps = training(run)["settings"]["steps"]
     learned = trainable(strategy).from_params(checkpoint=run / f"{strategy}.safetensors")
     assert isinstance(learned, TrainableStrategy)
     path = folder / f"{name}.safetensors"
