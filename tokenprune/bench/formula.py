@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from tokenprune.adapter import MllmAdapter
+from tokenprune.adapter import EncoderSpec, MllmAdapter
 from tokenprune.bench.lengths import encoder_lengths, llm_lengths
-from tokenprune.trace import Trace
+from tokenprune.errors import DataError
+from tokenprune.trace import ImageTrace, Trace
 
 
 def block_flops(block: nn.Module, tokens: float) -> float:
@@ -31,6 +32,19 @@ def stack_flops(blocks: Sequence[nn.Module], tokens: Iterable[float]) -> float:
     return sum(block_flops(block, n) for block, n in zip(blocks, tokens, strict=True))
 
 
+def encoder_flops(model: nn.Module, trace: Trace) -> float:
+    """Operations of one call of a plain encoder, all pictures together.
+
+    Args:
+        model: an encoder that an adapter serves.
+        trace: of the call.
+    """
+    from tokenprune.engine.choosing import choose_encoder
+
+    spec = choose_encoder(model).spec()
+    return _tower(spec, spec.used, trace.images)
+
+
 def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> float:
     """Operations to the first token of one call of a multimodal LLM, all prompts together.
 
@@ -38,6 +52,9 @@ def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> fl
         model: a model that an adapter serves.
         trace: of the call.
         inputs: of the call, with `input_ids` `[B, T]` and perhaps `attention_mask`.
+
+    Raises:
+        DataError: the prompts differ in how many visual tokens they hold.
     """
     from tokenprune.engine.choosing import choose_adapter, choose_encoder
 
@@ -48,16 +65,26 @@ def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> fl
     tower = choose_encoder(spec.tower).spec()
     used = spec.used if spec.used is not None else len(tower.blocks)
     images, ids = trace.images, inputs["input_ids"]
-    total = sum(
-        stack_flops(tower.blocks[:used], encoder_lengths(image, used, tower.prefix))
-        for image in images
-    )
+    total = _tower(tower, used, images)
+    visual = ids == spec.placeholder_id
+    if visual.sum(dim=1).unique().numel() > 1:
+        raise DataError(
+            "the prompts of a batch hold different numbers of visual tokens.",
+            where="--flops formula",
+            remedy="Use --batch-size 1, or --flops measured.",
+        )
     each = len(images) // len(ids)
     mask = inputs.get("attention_mask")
-    words = (
-        (ids != spec.placeholder_id) if mask is None else mask.bool() & (ids != spec.placeholder_id)
-    )
+    words = ~visual if mask is None else mask.bool() & ~visual
     for row, text in enumerate(words.sum(dim=1).tolist()):
         mine = images[row * each : (row + 1) * each]
         total += stack_flops(spec.layers, llm_lengths(mine, len(spec.layers), text))
     return total
+
+
+def _tower(tower: EncoderSpec, used: int, images: Iterable[ImageTrace]) -> float:
+    """Every frame is a sequence of its own."""
+    return sum(
+        image.grid[0] * stack_flops(tower.blocks[:used], encoder_lengths(image, used, tower.prefix))
+        for image in images
+    )

@@ -8,13 +8,17 @@ from tokenprune.trace import ImageTrace
 
 
 def encoder_lengths(image: ImageTrace, used: int, prefix: int) -> list[float]:
-    """Tokens in each used block of the encoder, prefix included; merges count from their block."""
+    """Tokens of a frame in each used block, prefix included; merges count from their block.
+
+    A picture is one frame.
+    """
+    frames = image.grid[0]
     present, lengths = float(image.patches), []
     for block in range(used):
         for step in image.steps:
             if step.site.stage == "encoder" and step.site.layer == block and step.kept <= present:
                 present = float(step.kept)
-        lengths.append(prefix + present)
+        lengths.append(prefix + present / frames)
     return lengths
 
 

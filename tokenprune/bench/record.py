@@ -9,38 +9,51 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tokenprune.bench.run import BenchRow, BenchSettings
+from tokenprune.bench.rows import BenchRow, BenchSettings
 from tokenprune.bench.table import verdicts
 from tokenprune.compare.record import write_text
+from tokenprune.compare.task import Question
 from tokenprune.environment import describe_environment
-from tokenprune.loading import LoadedMllm
+from tokenprune.loading import LoadedClassifier, LoadedMllm
 from tokenprune.plan import Plan
+from tokenprune.studies.tasks import revision
 
 SCHEMA_VERSION = 1
 
 #: What `flops` counts, by the value of `--flops`.
 MEANING = {
-    "measured": "torch's FLOP counter over one call to the first token, selection included; a "
-    "multiply-add is two operations",
+    "measured": "torch's FLOP counter over one call to the first token (of classifiers: one pass), "
+    "selection included; a multiply-add is two operations",
     "formula": "2 n per linear weight and 4 n^2 d for attention in every block of tower and LLM, "
     "without norms, projector, head and selection; a multiply-add is two operations",
 }
 
 
 def bench_record(
-    loaded: LoadedMllm,
+    loaded: LoadedMllm | LoadedClassifier,
     plans: Sequence[tuple[str, Plan]],
     settings: BenchSettings,
     backend: str,
     rows: Sequence[BenchRow],
+    own: Sequence[Question] = (),
 ) -> dict[str, Any]:
-    """Plain data with everything needed to judge the numbers."""
+    """Plain data with everything needed to judge the numbers.
+
+    Args:
+        loaded: the model.
+        plans: name and plan, as given; videos ran them with `images: frames`.
+        settings: how it was measured.
+        backend: of dense attention.
+        rows: what was measured.
+        own: the user's own input, of which the record holds a SHA-256.
+    """
     first = next(loaded.model.parameters())
     return {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {
             "name": loaded.name,
+            "kind": "mllm" if isinstance(loaded, LoadedMllm) else "classifier",
             "weights": loaded.weights,
             "sha256": loaded.fingerprint(),
             "device": str(first.device),
@@ -49,6 +62,7 @@ def bench_record(
         },
         "settings": asdict(settings),
         "flops": MEANING[settings.flops],
+        "own_input": {"prompts": len(own), "sha256": revision(own)} if own else None,
         "environment": describe_environment(),
         "plans": {name: plan.model_dump(mode="json", exclude_none=True) for name, plan in plans},
         "rows": [asdict(row) for row in rows],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from tokenprune.bench.run import DENSE, BenchRow
+from tokenprune.bench.rows import BenchRow
 
 #: Order of the stages in a call.
 STAGES = ("load", "encode", "select", "project", "prefill", "decode")
@@ -19,54 +19,51 @@ def bench_tables(rows: Sequence[BenchRow]) -> list[Table]:
 
 def verdicts(rows: Sequence[BenchRow]) -> list[str]:
     """One sentence for every plan and workload; a net loss is called one."""
+    bases = {row.workload: row.name for row in rows if row.baseline}
     return [
-        f"{row.name}, {row.workload.label}: {row.speedup.words}"
+        f"{row.name}, {row.workload.label}: {row.speedup.against(bases[row.workload])}"
         for row in rows
-        if row.name != DENSE
+        if not row.baseline
     ]
 
 
 def _speed(rows: Sequence[BenchRow]) -> Table:
-    table = Table(title="Speed, to the first token and after it")
+    generates = any(row.ttft for row in rows)
+    what = "to the first token and after it" if generates else "of one pass"
+    table = Table(title=f"Speed, {what}")
     for name in ("workload", "plan"):
         table.add_column(name)
-    for name in (
-        "TTFT p50",
-        "p95",
-        "token",
-        "vs dense",
-        "quartiles",
-        "GFLOPs",
-        "peak MB",
-        "KV MB",
-    ):
+    after = ("token",) if generates else ()
+    cache = ("KV MB",) if generates else ()
+    names = ("p95", *after, "vs dense", "quartiles", "GFLOPs", "peak MB", *cache)
+    for name in ("TTFT p50" if generates else "pass p50", *names):
         table.add_column(name, justify="right")
     for row in rows:
-        gain = row.speedup
+        shown, gain = row.ttft or row.total, row.speedup
+        ratio = (f"{gain.median:.2f}x", f"{gain.low:.2f}-{gain.high:.2f}")
         table.add_row(
             row.workload.label,
             row.name,
-            _ms(row.ttft.p50),
-            _ms(row.ttft.p95),
-            _ms(row.token),
-            "" if row.name == DENSE else f"{gain.median:.2f}x",
-            "" if row.name == DENSE else f"{gain.low:.2f}-{gain.high:.2f}",
+            _ms(shown.p50),
+            _ms(shown.p95),
+            *(() if row.token is None else (_ms(row.token),)),
+            *(("", "") if row.baseline else ratio),
             f"{row.flops / 1e9:.2f}",
-            f"{row.peak / 1e6:.1f}",
-            f"{row.cache / 1e6:.2f}",
+            "-" if row.peak is None else f"{row.peak / 1e6:.1f}",
+            *(() if row.cache is None else (f"{row.cache / 1e6:.2f}",)),
         )
     return table
 
 
 def _stages(rows: Sequence[BenchRow]) -> Table:
-    table = Table(title="Milliseconds by stage, and visual tokens per image at the LLM's input")
+    table = Table(title="Milliseconds by stage, and visual tokens per image at the end of encoding")
     for name in ("workload", "plan"):
         table.add_column(name)
     for name in (*STAGES, "tokens"):
         table.add_column(name, justify="right")
     for row in rows:
         tokens = row.tokens.get("llm", row.tokens.get("encoder", 0.0))
-        cells = [_ms(row.stages.get(name, 0.0)) for name in STAGES]
+        cells = [_ms(row.stages[name]) if name in row.stages else "-" for name in STAGES]
         table.add_row(row.workload.label, row.name, *cells, f"{tokens:.0f}")
     return table
 

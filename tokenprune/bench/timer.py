@@ -69,8 +69,12 @@ class Speedup:
     @property
     def words(self) -> str:
         """What the ratio means, in words."""
+        return self.against("dense")
+
+    def against(self, base: str) -> str:
+        """What the ratio to `base` means, in words."""
         if self.low > 1:
-            return f"{self.median:.2f}x faster than dense"
+            return f"{self.median:.2f}x faster than {base}"
         if self.high < 1:
-            return f"a net loss: {1 / self.median:.2f}x slower than dense"
-        return "not told apart from dense"
+            return f"a net loss: {1 / self.median:.2f}x slower than {base}"
+        return f"not told apart from {base}"

@@ -28,7 +28,10 @@ from tokenprune.errors import TokenpruneError
 BAD_INPUT = 2
 
 #: Options that take several values: `--plans a.yaml b.yaml` is `--plans a.yaml --plans b.yaml`.
-SPREAD = ("--plans", "--keep", "--batch-size", "--images", "--size", "--probe")
+SPREAD = (
+    *("--plans", "--keep", "--batch-size", "--images", "--frames", "--size", "--picture"),
+    "--probe",
+)
 
 
 class Group(TyperGroup):

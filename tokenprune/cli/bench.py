@@ -12,71 +12,146 @@ from tokenprune.cli.examples import examples
 from tokenprune.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from tokenprune.plan import Plan
+    from tokenprune.bench.request import Request
+    from tokenprune.bench.rows import BenchRow, BenchSettings
+    from tokenprune.loading import LoadOptions
 
 EXAMPLES = examples(
     "tokenprune bench",
     "tokenprune bench --plans a.yaml b.yaml --model path/to/llava --batch-size 1 8",
     "tokenprune bench --size 336 --size 480x640 --images 1 4 --flops formula",
+    "tokenprune bench --frames 1 4 8 --batch-size 1 --plans video.yaml",
+    'tokenprune bench --picture cat.png --question "what is this ?" --compile default',
+    "tokenprune bench --model timm:vit_tiny_patch16_224 --weights vit.safetensors",
 )
+
+Plans = Annotated[
+    list[Path] | None,
+    typer.Option(help="Plan files; default: training-free methods of static length at a quarter."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Model folder, or timm:NAME; default: the bundled reference model."),
+]
+Weights = Annotated[Path | None, typer.Option(help="Checkpoint of a timm:NAME model.")]
+Batch = Annotated[
+    list[int] | None, typer.Option(min=1, help="Default: 1 and 8, or 1 for your own input.")
+]
+Images = Annotated[list[int] | None, typer.Option(min=1, help="Pictures per prompt; default: 1.")]
+Frames = Annotated[
+    list[int] | None,
+    typer.Option(min=1, help="Instead of --images: frames of a video; plans run on frames."),
+]
+Size = Annotated[
+    list[str] | None, typer.Option(help="Pixels, 336 or 480x640 (height x width); default: 336.")
+]
+Words = Annotated[int | None, typer.Option(min=1, help="Words of the question; default: 16.")]
+NewTokens = Annotated[int, typer.Option(min=1, help="Tokens after the first.")]
+Picture = Annotated[
+    list[Path] | None,
+    typer.Option(help="Your own: the pictures of one prompt; of a classifier, its samples."),
+]
+Asked = Annotated[str | None, typer.Option(help="About your own pictures.")]
+Questions = Annotated[
+    Path | None,
+    typer.Option(help='Your own prompts: JSON lines of {"image" or "images", "question"}.'),
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Measurements of every row.")]
+Flops = Annotated[str, typer.Option(help="measured or formula.")]
+Compile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODE",
+        help="Also rows through torch.compile: default, or reduce-overhead (CUDA graphs; "
+        "classifiers on a GPU). Plans of static length only.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0)]
+Out = Annotated[Path, typer.Option(help="JSON record to write.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 
 
 def command(
-    plans: Annotated[
-        list[Path] | None,
-        typer.Option(help="Plan files; default: static methods at a quarter."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Model folder; default: the bundled reference model.")
-    ] = None,
-    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Default: 1 and 8.")] = None,
-    images: Annotated[
-        list[int] | None, typer.Option(min=1, help="Pictures per prompt; default: 1.")
-    ] = None,
-    size: Annotated[
-        list[str] | None, typer.Option(help="Pixels: 336 or 480x640; default: 336.")
-    ] = None,
-    words: Annotated[int, typer.Option(min=1, help="Words of the question.")] = 16,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens after the first.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of every row.")] = 7,
-    flops: Annotated[str, typer.Option(help="measured or formula.")] = "measured",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    out: Annotated[Path, typer.Option(help="JSON record to write.")] = Path("bench.json"),
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    plans: Plans = None,
+    model: Model = None,
+    weights: Weights = None,
+    batch_size: Batch = None,
+    images: Images = None,
+    frames: Frames = None,
+    size: Size = None,
+    words: Words = None,
+    new_tokens: NewTokens = 8,
+    picture: Picture = None,
+    question: Asked = None,
+    questions: Questions = None,
+    rounds: Rounds = 7,
+    flops: Flops = "measured",
+    compile: Compile = None,
+    seed: Seed = 0,
+    out: Out = Path("bench.json"),
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Measure time to first token, time by stage, FLOPs and memory, against dense.
 
-    Dense runs on its fastest attention backend and is the only baseline. All rows take turns in
-    one process; the speed-up is the median of the ratios within a round.
+    Dense runs on its fastest attention backend and is the only baseline; with --compile, the
+    faster of both dense rows is. All rows take turns in one process; the speed-up is the median of
+    the ratios within a round. Of classifiers, one pass is measured.
     """
-    from tokenprune.bench import BenchSettings, bench, bench_tables, workloads
-    from tokenprune.bench.record import MEANING, bench_record, write_bench
-    from tokenprune.bench.table import verdicts
-    from tokenprune.bench.workload import parse_size
+    from tokenprune.bench.request import Request
+    from tokenprune.bench.rows import BenchSettings
+    from tokenprune.loading import load_options
+
+    asked = Request(
+        batches=batch_size or (),
+        images=images or (),
+        frames=frames or (),
+        sizes=size or (),
+        words=words,
+        new_tokens=new_tokens,
+        pictures=picture or (),
+        question=question,
+        questions=questions,
+    )
+    settings = BenchSettings(rounds=rounds, flops=flops, seed=seed, compile=compile)
+    asked.check(settings)
+    _run(asked, settings, plans or [], model, load_options(device, dtype, weights), out)
+
+
+def _run(
+    asked: Request,
+    settings: BenchSettings,
+    plans: list[Path],
+    model: str | None,
+    options: LoadOptions,
+    out: Path,
+) -> None:
+    from tokenprune.bench import bench
+    from tokenprune.bench.record import bench_record, write_bench
+    from tokenprune.bench.request import quarters
     from tokenprune.cli.plans import read_plans
     from tokenprune.compare.record import check_writable
-    from tokenprune.errors import DataError
-    from tokenprune.loading import LoadedMllm, load_model, load_options
+    from tokenprune.loading import load_model
     from tokenprune.reference import reference_model_path
 
     check_writable(out)
-    if flops not in MEANING:
-        raise DataError(
-            f"there is no '{flops}'.", where="--flops", remedy="Use measured or formula."
-        )
-    sizes = [parse_size(text) for text in size or ("336",)]
-    loaded = load_model(model or str(reference_model_path()), load_options(device, dtype))
-    if not isinstance(loaded, LoadedMllm):
-        raise DataError("bench measures multimodal LLMs.", where="--model")
-    given = read_plans(plans or ()) or quarters()
-    swept = workloads(
-        batch_size or (1, 8), images or (1,), sizes, words=words, new_tokens=new_tokens
-    )
-    settings = BenchSettings(rounds=rounds, flops=flops, seed=seed)
+    given = read_plans(plans)
+    loaded = load_model(model or str(reference_model_path()), options)
+    given = given or quarters(loaded)
+    own = asked.own(loaded)
     with progress_bar() as tell:
-        backend, rows = bench(loaded, given, swept, settings, tell)
-    write_bench(bench_record(loaded, given, settings, backend, rows), out)
+        backend, rows = bench(loaded, given, asked.workloads(own), settings, tell, own)
+    write_bench(bench_record(loaded, given, settings, backend, rows, own), out)
+    _show(backend, rows, settings.flops)
+    Console().print(f"record: {out}", highlight=False, soft_wrap=True)
+
+
+def _show(backend: str, rows: list[BenchRow], flops: str) -> None:
+    from tokenprune.bench import bench_tables
+    from tokenprune.bench.record import MEANING
+    from tokenprune.bench.table import verdicts
+
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, 120))
@@ -85,18 +160,3 @@ def command(
         console.print(part)
     for line in verdicts(rows):
         console.print(line, highlight=False)
-    console.print(f"record: {out}", highlight=False)
-
-
-def quarters() -> list[tuple[str, Plan]]:
-    """Every training-free strategy of static length, where comparisons put it, at a quarter."""
-    from tokenprune.compare.defaults import home
-    from tokenprune.plan import load_plan
-    from tokenprune.plugins import host
-
-    found = []
-    for name, kind in sorted(host().strategies.items()):
-        if kind.training_free and kind.static:
-            stage = {"at": home(kind), "strategy": name, "keep": 0.25}
-            found.append((name, load_plan({"stages": [stage]})))
-    return found

@@ -100,10 +100,14 @@ def _builtin(kind: str, limit: int | None) -> tuple[Question, ...]:
     return tuple(heldout_questions(limit or QUESTIONS))
 
 
-def read_jsonl(path: Path) -> list[Question]:
+def read_jsonl(path: Path, *, answers: bool = True) -> list[Question]:
     """Questions of a file with one object a line: `image` (or `images`), `question`, `answer`.
 
     Paths are relative to the file. Lines with one picture count as one group in intervals.
+
+    Args:
+        path: the file.
+        answers: whether every line needs an answer; without, it is left empty.
 
     Raises:
         DataError: naming file and line.
@@ -118,13 +122,17 @@ def read_jsonl(path: Path) -> list[Question]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        row = _row(line, where)
+        row = _row(line, where, ("question", "answer") if answers else ("question",))
         pictures = [_picture(path.parent, name, where) for name in _names(row, where)]
         group = groups.setdefault("|".join(map(str, pictures)), len(groups))
         image: Any = pictures if len(pictures) > 1 else pictures[0]
         found.append(
             Question(
-                image, str(row["answer"]), str(row["question"]), str(row.get("type", "")), group
+                image,
+                str(row.get("answer", "")),
+                str(row["question"]),
+                str(row.get("type", "")),
+                group,
             )
         )
     if not found:
@@ -149,12 +157,12 @@ def _bytes(image: Any) -> bytes:
     return bytes(image.read_bytes() if isinstance(image, Path) else image.tobytes())
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
+def _row(line: str, where: str, needed: Sequence[str]) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise DataError(f"the line is no JSON ({error}).", where=where) from error
-    missing = [key for key in ("question", "answer") if not isinstance(row, dict) or key not in row]
+    missing = [key for key in needed if not isinstance(row, dict) or key not in row]
     if missing:
         raise DataError(
             f"the line has no '{missing[0]}'.",

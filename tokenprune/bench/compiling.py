@@ -1,0 +1,139 @@
+"""Rows through `torch.compile`: a copy of the model that shares its weights and keeps its plan."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokenprune.bench.rows import Lane
+from tokenprune.engine import attach
+from tokenprune.errors import BackendUnavailableError, DataError
+from tokenprune.loading import LoadedClassifier, LoadedMllm
+from tokenprune.plan import Plan
+from tokenprune.registry import build_strategy
+
+MODES = ("default", "reduce-overhead")
+BACKEND = "inductor"
+#: Untimed calls until nothing is compiled any more, at most (ours): shapes that change from call
+#: to call are compiled once more with sizes left open.
+SETTLING = 6
+
+
+def check_compile(
+    loaded: LoadedMllm | LoadedClassifier, plans: Sequence[tuple[str, Plan]], mode: str
+) -> None:
+    """Refuse what can't be compiled in that mode.
+
+    Raises:
+        DataError: there is no such mode, it doesn't fit, or a plan's length isn't static.
+        BackendUnavailableError: the compiler doesn't work here.
+    """
+    if mode not in MODES:
+        raise DataError(
+            f"there is no mode '{mode}'.", where="--compile", remedy=f"Use {' or '.join(MODES)}."
+        )
+    if mode == "reduce-overhead":
+        _check_graphs(loaded)
+    for name, plan in plans:
+        for stage in plan.stages:
+            if not build_strategy(stage).static:
+                raise DataError(
+                    f"'{stage.strategy}' decides at run time how much it keeps, so every input "
+                    "would be compiled anew.",
+                    where=f"--compile, {name}",
+                    remedy="Compile plans of static length only, or go without --compile.",
+                )
+    _check_compiler(next(loaded.model.parameters()).device)
+
+
+def compiled(lane: Lane, mode: str) -> Lane:
+    """A further row: the same plan on a compiled copy, weights shared.
+
+    Graph breaks are allowed: strategies run uncompiled between the compiled parts.
+    """
+    model: Any = shared_copy(lane.model)
+    handle = None if lane.plan is None else attach(model, lane.plan)
+    forward = torch.compile(model.forward, mode=_mode(mode), backend=BACKEND)
+    model.__dict__["forward"] = forward
+    return Lane(lane.name, lane.plan, model, handle, twin=lane)
+
+
+def shared_copy(model: nn.Module) -> nn.Module:
+    """A copy whose modules are its own and whose parameters and buffers are the model's."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(one): one for one in tensors})
+
+
+def settle(lane: Lane, call: Callable[[], Any]) -> None:
+    """Call until nothing is compiled any more.
+
+    Raises:
+        DataError: it goes on compiling, so no time would be that of compiled code.
+    """
+    for _ in range(SETTLING):
+        before = compilations()
+        call()
+        if compilations() == before:
+            return
+    raise DataError(
+        f"'{lane.name}' is still being compiled after {SETTLING} calls.",
+        where="--compile",
+        remedy="Measure it without --compile.",
+    )
+
+
+def compilations() -> int:
+    """How many graphs this process has compiled."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
+
+
+@contextmanager
+def room_for(lanes: int) -> Iterator[None]:
+    """Let as many copies of one model be compiled; torch gives up after 8 by default."""
+    from torch import _dynamo as dynamo
+
+    changes = {
+        "recompile_limit": 16 * (lanes + 1),
+        "accumulated_recompile_limit": 1024 * (lanes + 1),
+    }
+    with dynamo.config.patch(changes):
+        yield
+
+
+def _mode(mode: str) -> str | None:
+    return None if mode == "default" else mode
+
+
+def _check_graphs(loaded: LoadedMllm | LoadedClassifier) -> None:
+    if isinstance(loaded, LoadedMllm):
+        raise DataError(
+            "CUDA graphs reuse their outputs' memory, and a growing KV cache keeps them.",
+            where="--compile reduce-overhead",
+            remedy="Use --compile default; CUDA graphs are measured on classifiers only.",
+        )
+    if next(loaded.model.parameters()).device.type != "cuda":
+        raise DataError(
+            "CUDA graphs need a CUDA device.",
+            where="--compile reduce-overhead",
+            remedy="Use --compile default here.",
+        )
+
+
+def _check_compiler(device: torch.device) -> None:
+    try:
+        one = torch.ones(2, device=device)
+        torch.compile(lambda x: x * 2 + 1, backend=BACKEND)(one)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BackendUnavailableError(
+            f"torch.compile doesn't work here ({reason}).",
+            where="--compile",
+            remedy="Install a C++ compiler (CPU) or Triton (GPU), or go without --compile.",
+        ) from error
