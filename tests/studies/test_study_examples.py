@@ -21,8 +21,8 @@ PAGE = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_each_is_valid_and_fits_the_schema(path: Path) -> None:
     names = [cell.name for cell in cells(load_study(path))]
-    assert names[:3] == ["dense", "random keep=64", "random keep=16"]
-    assert len(names) == len(set(names)) == 8
+    assert names[0] == "dense"
+    assert len(names) == len(set(names)) == {"budgets": 8, "methods": 31}[path.stem]
     assert complaints(yaml.safe_load(path.read_text()), study_schema()) == []
 
 
