@@ -171,6 +171,17 @@ def test_info_nce_against_a_loop() -> None:
     assert float(info_nce(one, other, 7.0)) == pytest.approx(total / 3, rel=1e-5)
 
 
+def test_a_picture_that_a_batch_has_twice_is_no_negative_of_itself() -> None:
+    one, other = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(4))
+    other[2] = other[0]
+    total = 0.0
+    for i in range(4):
+        similar = [float(torch.cosine_similarity(one[i], other[j], dim=0)) for j in (0, 1, 3)]
+        weights = [math.exp(7.0 * s) for s in similar]
+        total -= math.log(weights[[0, 1, 0, 2][i]] / sum(weights))
+    assert float(info_nce(one, other, 7.0)) == pytest.approx(total / 4, rel=1e-5)
+
+
 def test_the_auxiliary_loss_reaches_the_tokens_and_not_the_targets() -> None:
     given = states(4, 6)
     hidden = given.hidden.clone().requires_grad_(True)

@@ -20,6 +20,9 @@ WEIGHT, CONTRASTIVE = 0.5, 0.3
 #: Start of the learned temperature's logarithm, and the largest factor on the logits.
 LOG_FACTOR, MOST = 2.0, 100.0
 
+#: Distance in cosine up to which two targets are taken for those of one picture (ours).
+ALIKE = 1e-5
+
 
 class Distillation(nn.Module):
     """weight * (SmoothL1(p, t) + 0.3 InfoNCE(p, t)), with p the resampler's prediction.
@@ -70,6 +73,8 @@ class Distillation(nn.Module):
 def info_nce(predicted: Tensor, target: Tensor, factor: Tensor | float) -> Tensor:
     """Cross-entropy of finding a sample's own target among the batch's, a scalar.
 
+    Equal targets, such as those of one picture that the batch has twice, count as one.
+
     Args:
         predicted: `[n, ...]`, flattened and normalised.
         target: `[m, ...]`, the same; each of n / m samples that follow each other, so that no
@@ -79,4 +84,8 @@ def info_nce(predicted: Tensor, target: Tensor, factor: Tensor | float) -> Tenso
     one = F.normalize(predicted.flatten(1), dim=1)
     other = F.normalize(target.flatten(1), dim=1)
     own = torch.arange(len(one), device=one.device) // (len(one) // len(other))
-    return F.cross_entropy(factor * (one @ other.T), own)
+    numbers = torch.arange(len(other), device=one.device)
+    alike = (other @ other.T > 1 - ALIKE).fill_diagonal_(True)
+    first = torch.where(alike, numbers, len(other)).amin(dim=1)
+    logits = (factor * (one @ other.T)).masked_fill(first != numbers, float("-inf"))
+    return F.cross_entropy(logits, first[own])
