@@ -10,6 +10,7 @@ from typing import Any
 
 from generators.markdown import MARK
 from generators.records import comparison, defaults, encoders, environment, ops, reference_model
+from generators.speed import speed
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
 Data = dict[str, Any]
@@ -76,6 +77,16 @@ SECTIONS = (
         f"The same changes on the reference model's held-out questions. {_HALVES}",
         "python -m benchmarks.defaults reference",
         defaults,
+    ),
+    Section(
+        "bench.json",
+        "Time to first token",
+        "Training-free strategies of static length at a quarter of the tokens, where comparisons "
+        "put them, on synthetic pictures and questions. Dense, on its fastest attention backend, "
+        "and all plans take turns in one process. A gain in tokens is not always one in time: the "
+        "reference model is small, and a net loss is called one.",
+        "tokenprune bench --out benchmarks/records/bench.json",
+        speed,
     ),
     Section(
         "encoders.json",

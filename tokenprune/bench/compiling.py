@@ -22,6 +22,8 @@ BACKEND = "inductor"
 #: Untimed calls until nothing is compiled any more, at most (ours): shapes that change from call
 #: to call are compiled once more with sizes left open.
 SETTLING = 6
+#: Compiled variants of a function (ours): one a block, in models of up to about as many blocks.
+ROOM = 128
 
 
 def check_compile(
@@ -70,11 +72,15 @@ def shared_copy(model: nn.Module) -> nn.Module:
 
 
 def settle(lane: Lane, call: Callable[[], Any]) -> None:
-    """Call until nothing is compiled any more.
+    """Compile afresh, then call until nothing is compiled any more.
+
+    Compiled code hangs on a function's code, which all copies of a model share; where a plan
+    breaks the graph, dense would be left with the broken one. So every turn starts from nothing.
 
     Raises:
         DataError: it goes on compiling, so no time would be that of compiled code.
     """
+    torch.compiler.reset()
     for _ in range(SETTLING):
         before = compilations()
         call()
@@ -95,15 +101,11 @@ def compilations() -> int:
 
 
 @contextmanager
-def room_for(lanes: int) -> Iterator[None]:
-    """Let as many copies of one model be compiled; torch gives up after 8 by default."""
+def room() -> Iterator[None]:
+    """Let a function be compiled for many blocks; torch gives up after 8 by default."""
     from torch import _dynamo as dynamo
 
-    changes = {
-        "recompile_limit": 16 * (lanes + 1),
-        "accumulated_recompile_limit": 1024 * (lanes + 1),
-    }
-    with dynamo.config.patch(changes):
+    with dynamo.config.patch(recompile_limit=ROOM, accumulated_recompile_limit=16 * ROOM):
         yield
 
 

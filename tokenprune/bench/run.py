@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from tokenprune.bench.backends import fastest_backend
-from tokenprune.bench.compiling import check_compile, compilations, compiled, room_for, settle
+from tokenprune.bench.compiling import check_compile, compilations, compiled, room, settle
 from tokenprune.bench.rows import DENSE, BenchRow, BenchSettings, Lane, rows_of
 from tokenprune.bench.runners import Runner, runner_for
 from tokenprune.bench.workload import Workload, batches
@@ -52,7 +52,7 @@ def bench(
     if settings.compile is not None:
         check_compile(loaded, plans, settings.compile)
     backend, rows = "as loaded", []
-    with torch.no_grad(), room_for(len(plans) * len(sizes)):
+    with torch.no_grad(), room():
         for number, size in enumerate(sizes):
 
             def told(done: int, total: int, label: str, at: int = number) -> None:
@@ -97,15 +97,22 @@ def _measure(runner: Runner, lanes: list[Lane], settings: BenchSettings, tell: T
         rng.shuffle(order)
         for number, lane in enumerate(order):
             tell(len(lanes) * (turn + 1) + number, total, f"{label}: {lane.name}")
-            before = compilations() if lane.twin else 0
-            runner.time(lane, turn)
-            if lane.twin and compilations() != before:
-                raise DataError(f"'{lane.name}' was compiled while timed.", where="--compile")
+            _time(runner, lane, turn)
+
+
+def _time(runner: Runner, lane: Lane, turn: int) -> None:
+    if lane.twin is None:
+        runner.time(lane, turn)
+        return
+    settle(lane, lambda: runner.warm(lane))
+    before = compilations()
+    runner.time(lane, turn)
+    if compilations() != before:
+        raise DataError(f"'{lane.name}' was compiled while it was timed.", where="--compile")
 
 
 def _prepare(runner: Runner, lane: Lane, settings: BenchSettings) -> None:
     if lane.twin is None:
         runner.prepare(lane, settings)
         return
-    settle(lane, lambda: runner.warm(lane))
     lane.take_over()

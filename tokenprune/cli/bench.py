@@ -96,8 +96,9 @@ def command(
     """Measure time to first token, time by stage, FLOPs and memory, against dense.
 
     Dense runs on its fastest attention backend and is the only baseline; with --compile, the
-    faster of both dense rows is. All rows take turns in one process; the speed-up is the median of
-    the ratios within a round. Of classifiers, one pass is measured.
+    faster of both dense rows is, and every turn compiles afresh, untimed. All rows take turns in
+    one process; the speed-up is the median of the ratios within a round. Of classifiers, one pass
+    is measured.
     """
     from tokenprune.bench.request import Request
     from tokenprune.bench.rows import BenchSettings

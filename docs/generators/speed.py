@@ -1,0 +1,72 @@
+"""The record of `tokenprune bench` as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from generators.markdown import table
+
+Data = dict[str, Any]
+STAGES = ("load", "encode", "select", "project", "prefill", "decode")
+
+
+def speed(record: Data) -> str:
+    """Speed and time by stage, a table each, and the losses in words."""
+    model, settings = record["model"], record["settings"]
+    told = (
+        f"Model `{model['name']}` in {model['dtype']} on {model['device']}, dense attention: "
+        f"{model['attention']}, {settings['rounds']} rounds. Times in milliseconds; *vs dense* is "
+        "the median of the rounds' ratios of the time to the first token, with quartiles. FLOPs: "
+        f"{record['flops']}.\n"
+    )
+    losses = [line for line in record["verdicts"] if "a net loss" in line]
+    words = ["Net losses:\n", *(f"- {line}" for line in losses), ""] if losses else []
+    return "\n".join([told, _speed(record["rows"]), _stages(record["rows"]), *words])
+
+
+def _speed(rows: Iterable[Data]) -> str:
+    heading = ("input", "plan", "TTFT p50", "p95", "per token", "vs dense", "GFLOPs", "peak MB")
+    return table((*heading, "KV MB"), map(_row, rows), numbers=7)
+
+
+def _row(row: Data) -> list[str]:
+    first, gain = row["ttft"] or row["total"], row["speedup"]
+    ratio = f"{gain['median']:.2f} [{gain['low']:.2f} {gain['high']:.2f}]"
+    return [
+        _input(row),
+        row["name"],
+        _ms(first["p50"]),
+        _ms(first["p95"]),
+        _ms(row["token"]),
+        "" if row["baseline"] else ratio,
+        f"{row['flops'] / 1e9:.2f}",
+        _mega(row["peak"], 1),
+        _mega(row["cache"], 2),
+    ]
+
+
+def _stages(rows: Iterable[Data]) -> str:
+    cells = [
+        [_input(row), row["name"], *(_ms(row["stages"].get(name)) for name in STAGES)]
+        for row in rows
+    ]
+    return table(("input", "plan", *STAGES), cells, numbers=len(STAGES))
+
+
+def _input(row: Data) -> str:
+    size = row["workload"]
+    what = size["own"] or f"{size['height']}x{size['width']}"
+    if size["video"]:
+        what = f"{size['images']} frames of {what}"
+    elif size["images"] > 1:
+        what = f"{size['images']} x {what}"
+    return f"batch {size['batch']}, {what}"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value * 1000:.1f}"
+
+
+def _mega(value: int | None, digits: int) -> str:
+    return "-" if value is None else f"{value / 1e6:.{digits}f}"
