@@ -23,7 +23,7 @@ class Request:
     """The input as it was asked for; what is empty or None takes its default.
 
     Attributes:
-        batches: prompts of a call; default: 1 and 8, with the user's own input 1.
+        batches: prompts of a call; default: 1.
         images: pictures of a prompt; default: 1.
         frames: frames of a prompt, instead of `images`.
         sizes: such as `336` or `480x640`; default: 336.
@@ -116,7 +116,7 @@ class Request:
                 for batch in self.batches or (1,)
             ]
         return workloads(
-            self.batches or (1, 8),
+            self.batches or (1,),
             self.frames or self.images or (1,),
             [parse_size(text) for text in self.sizes or ("336",)],
             words=self.words or 16,

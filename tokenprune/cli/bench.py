@@ -34,9 +34,7 @@ Model = Annotated[
     typer.Option(help="Model folder, or timm:NAME; default: the bundled reference model."),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint of a timm:NAME model.")]
-Batch = Annotated[
-    list[int] | None, typer.Option(min=1, help="Default: 1 and 8, or 1 for your own input.")
-]
+Batch = Annotated[list[int] | None, typer.Option(min=1, help="Prompts of a call; default: 1.")]
 Images = Annotated[list[int] | None, typer.Option(min=1, help="Pictures per prompt; default: 1.")]
 Frames = Annotated[
     list[int] | None,
