@@ -12,6 +12,7 @@ from typing import Any
 from tokenprune.bench.rows import BenchRow, BenchSettings
 from tokenprune.bench.table import verdicts
 from tokenprune.compare.record import write_text
+from tokenprune.compare.run import shown_name
 from tokenprune.compare.task import Question
 from tokenprune.environment import describe_environment
 from tokenprune.loading import LoadedClassifier, LoadedMllm
@@ -52,7 +53,7 @@ def bench_record(
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {
-            "name": loaded.name,
+            "name": shown_name(loaded.name),
             "kind": "mllm" if isinstance(loaded, LoadedMllm) else "classifier",
             "weights": loaded.weights,
             "sha256": loaded.fingerprint(),

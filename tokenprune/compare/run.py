@@ -127,7 +127,7 @@ class _Passes:
 
 def _model(loaded: LoadedModel, options: LoadOptions) -> dict[str, Any]:
     return {
-        "name": _shown_name(loaded.name),
+        "name": shown_name(loaded.name),
         "weights": loaded.weights,
         "sha256": loaded.fingerprint(),
         "parameters": sum(p.numel() for p in loaded.model.parameters()),
@@ -136,7 +136,7 @@ def _model(loaded: LoadedModel, options: LoadOptions) -> dict[str, Any]:
     }
 
 
-def _shown_name(name: str) -> str:
+def shown_name(name: str) -> str:
     """A name without the folders of the machine that it was loaded on."""
     bundled = bundled_name(name)
     return f"{bundled} model" if bundled else Path(name).name

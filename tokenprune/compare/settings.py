@@ -12,7 +12,7 @@ from tokenprune.plan import Plan
 QUESTIONS = 300
 
 #: The same for videos, where a question costs eight pictures and as many times the prompt.
-CLIP_QUESTIONS = 100
+CLIP_QUESTIONS = 40
 
 POSITIONS = ("original", "compact", "both")
 TASKS = ("image", "video")
