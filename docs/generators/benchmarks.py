@@ -11,6 +11,7 @@ from typing import Any
 from generators.markdown import MARK
 from generators.records import comparison, defaults, encoders, environment, ops, reference_model
 from generators.speed import speed
+from generators.videos import temporal, video_model
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
 Data = dict[str, Any]
@@ -47,10 +48,20 @@ SECTIONS = (
     Section(
         "comparison.json",
         "Strategies on the reference model",
-        "Every training-free strategy with its defaults on the bundled model, at three budgets, "
-        "against the dense model on the same held-out questions.",
-        "tokenprune compare --out benchmarks/records/comparison.json",
+        "Every strategy on the bundled model, with its defaults at three budgets, with a budget of "
+        "its own or with the checkpoint that ships, against the dense model on the same held-out "
+        "questions.",
+        "tokenprune compare --jobs 2 --out benchmarks/records/comparison.json",
         comparison,
+    ),
+    Section(
+        "temporal.json",
+        "EvoPrune on videos: its temporal mode",
+        "The bundled video model with EvoPrune inside the encoder: per frame as in the paper, and "
+        "with merges across neighbouring frames (`temporal`, ours), at equal budgets on the same "
+        "held-out questions. `random` drops before the LLM.",
+        "python -m benchmarks.temporal --limit 160 --out benchmarks/records/temporal.json",
+        temporal,
     ),
     Section(
         "pictures.json",
@@ -113,6 +124,15 @@ SECTIONS = (
         "what it is not good for.",
         "python -m training.reference_model.evaluate",
         reference_model,
+    ),
+    Section(
+        "video_model.json",
+        "The video model itself",
+        "Accuracy of the bundled video model on held-out clips by question type, and what is left "
+        "of it where the frames are changed. Its card is "
+        "`tokenprune/reference/video_weights/README.md`.",
+        "python -m training.video_model.evaluate",
+        video_model,
     ),
 )
 
