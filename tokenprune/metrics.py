@@ -84,9 +84,7 @@ def scores(metrics: Sequence[Metric], samples: Sequence[Answered]) -> list[dict[
         TokenpruneError: a metric raises, or doesn't give one finite number a sample.
     """
     columns = {metric.name: _scored(metric, samples) for metric in metrics}
-    return [
-        {name: values[row] for name, values in columns.items()} for row in range(len(samples))
-    ]
+    return [{name: values[row] for name, values in columns.items()} for row in range(len(samples))]
 
 
 def _scored(metric: Metric, samples: Sequence[Answered]) -> list[float]:
