@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel
 from tokenprune.plan import Plan
 from tokenprune.trace import ImageTrace

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tokenprune.bench.rows import Lane
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.loading import LoadedClassifier, LoadedMllm
 from tokenprune.plan import Plan

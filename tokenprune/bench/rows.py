@@ -12,7 +12,7 @@ from torch import nn
 
 from tokenprune.bench.timer import Speedup, Spread
 from tokenprune.bench.workload import Workload
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.engine.attachment import Attachment
 from tokenprune.plan import Plan
 

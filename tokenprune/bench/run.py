@@ -13,7 +13,7 @@ from tokenprune.bench.rows import DENSE, BenchRow, BenchSettings, Lane, rows_of
 from tokenprune.bench.runners import Runner, runner_for
 from tokenprune.bench.workload import Workload, batches
 from tokenprune.compare.task import Question
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError
 from tokenprune.loading import LoadedClassifier, LoadedMllm
 from tokenprune.plan import Plan

@@ -20,7 +20,7 @@ from tokenprune.compare.entries import Entry, plan_entries
 from tokenprune.compare.pictures import heldout_clip_questions, heldout_questions, labelled_pictures
 from tokenprune.compare.settings import CLIP_QUESTIONS, QUESTIONS, Settings
 from tokenprune.compare.task import ClassifyTask, Question, Task, VqaTask
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.engine.choosing import choose_adapter
 from tokenprune.errors import DataError, SignalError, UnsupportedModelError
 from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel, LoadOptions, load_model

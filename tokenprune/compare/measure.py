@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenprune.compare.entries import Entry
 from tokenprune.compare.lengths import own_length, tokens_in_llm
 from tokenprune.compare.task import Question, Task
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.ops.flops import count_flops
 from tokenprune.plan import Plan
 

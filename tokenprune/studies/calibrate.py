@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tokenprune.compare.task import Task
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.plan import Plan
 from tokenprune.studies.execute import cell_task
 from tokenprune.studies.load import Cell

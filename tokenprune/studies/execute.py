@@ -14,7 +14,7 @@ from tokenprune.compare.checks import failed_checks
 from tokenprune.compare.entries import Entry
 from tokenprune.compare.measure import Measured, measure
 from tokenprune.compare.task import Task
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.environment import describe_environment
 from tokenprune.errors import TokenpruneError
 from tokenprune.loading import LoadedModel, load_model, load_options

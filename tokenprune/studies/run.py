@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.environment import describe_environment
 from tokenprune.metrics import chosen_metrics
 from tokenprune.studies.execute import cell_task, loaded_model, model_place

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokenprune.compare.task import Question, Task
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.plan import Plan
 from tokenprune.studies.tasks import opened
 from tokenprune.trace import ImageTrace

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tokenprune.engine import attach
+from tokenprune.engine.attach import attach
 from tokenprune.loading import LoadedMllm
 from tokenprune.plan import Plan
 from tokenprune.reference.heldout import HELDOUT_IMAGES, iter_heldout
