@@ -55,6 +55,15 @@ SECTIONS = (
         comparison,
     ),
     Section(
+        "comparison-video.json",
+        "Strategies on videos",
+        "Every strategy on the bundled video model, held-out clips of eight frames. Budgets and "
+        "tokens count per frame.",
+        "tokenprune compare --task video --keep 16 8 --jobs 2 "
+        "--out benchmarks/records/comparison-video.json",
+        comparison,
+    ),
+    Section(
         "temporal.json",
         "EvoPrune on videos: its temporal mode",
         "The bundled video model with EvoPrune inside the encoder: per frame as in the paper, and "
