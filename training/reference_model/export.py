@@ -9,7 +9,12 @@ import argparse
 from pathlib import Path
 
 import torch
-from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
+from transformers import (
+    CLIPImageProcessorPil,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
 
 from tokenprune.reference import reference_model_path
 from tokenprune.reference.scene import CANVAS, PATCH
@@ -49,16 +54,21 @@ def build_processor(
     )
 
 
-def export(checkpoint: Path, folder: Path) -> None:
-    """Convert one checkpoint of `train` into a folder for `from_pretrained`."""
-    model = build_model(0)
-    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+def write(model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path) -> None:
+    """Write model, as fp16, and processor into a folder for `from_pretrained`."""
     model = model.half()
     model.generation_config.update(
         do_sample=False, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD
     )
     model.save_pretrained(folder)
-    build_processor().save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def export(checkpoint: Path, folder: Path) -> None:
+    """Convert one checkpoint of `train` into a folder for `from_pretrained`."""
+    model = build_model(0)
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    write(model, build_processor(), folder)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from transformers import LlavaProcessor
 
 from tokenprune.reference import video_model_path
 from training.reference_model import export as image_export
-from training.reference_model.vocab import BOS, EOS, PAD, build_tokenizer
+from training.reference_model.vocab import build_tokenizer
 from training.video_model.model import MAX_POSITIONS, build_model
 from training.video_model.vocab import WORD_ID
 
@@ -43,12 +43,7 @@ def export(checkpoint: Path, folder: Path) -> None:
     """Convert one checkpoint of `train` into a folder for `from_pretrained`."""
     model = build_model(0)
     model.load_state_dict(torch.load(checkpoint, weights_only=True))
-    model = model.half()
-    model.generation_config.update(
-        do_sample=False, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD
-    )
-    model.save_pretrained(folder)
-    build_processor().save_pretrained(folder)
+    image_export.write(model, build_processor(), folder)
 
 
 def main() -> None:
