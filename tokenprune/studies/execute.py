@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from functools import lru_cache
 from typing import Any
@@ -42,6 +43,13 @@ def loaded_model(place: str, model: ModelEntry) -> LoadedModel:
     return load_model(place, load_options(model.device, model.dtype, model.weights))
 
 
+def forget_models() -> None:
+    """Let go of the models that this process looked at; a worker may be given the same GPU."""
+    loaded_model.cache_clear()
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 def cell_task(cell: Cell, study: Study) -> Task:
     """The cell's samples on its model."""
     loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
@@ -53,6 +61,7 @@ def execute(cell: Cell, study: Study) -> tuple[Status, dict[str, Any]]:
     try:
         return "done", _measured(cell_task(cell, study), cell, study)
     except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
         return "failed", {"reason": f"out of memory: {str(error).splitlines()[0]}"}
     except TokenpruneError as error:
         return "failed", {"reason": str(error)}

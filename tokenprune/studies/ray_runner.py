@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import socket
@@ -12,19 +11,16 @@ from dataclasses import dataclass
 from importlib import import_module, util
 from typing import Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
 
 from tokenprune.environment import describe_environment
 from tokenprune.errors import BackendUnavailableError, DataError, TokenpruneError
-from tokenprune.studies.execute import execute, loaded_model
+from tokenprune.studies.execute import execute, forget_models
 from tokenprune.studies.load import Cell
 from tokenprune.studies.model import Study
 from tokenprune.studies.packing import Packed, pack, unpack
 from tokenprune.studies.runners import ATTEMPTS, Outcome
-from tokenprune.studies.store import Status
-
-Result = tuple[Status, dict[str, Any]]
+from tokenprune.studies.worker import Result
 
 LOCAL = "local"
 
@@ -92,7 +88,7 @@ class RayRunner:
         if not cells:
             return
         packages = describe_environment()["packages"]
-        _make_room()
+        forget_models()
         with self.connected() as ray:
             task = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=0)(work)
             running = {task.remote(pack(cell, study), packages): cell for cell in cells}
@@ -148,13 +144,6 @@ class RayRunner:
                     where=f"num_{name.lower()}s",
                     remedy="Ask for less, or give the address of a cluster.",
                 )
-
-
-def _make_room() -> None:
-    """Let go of the models that the driver looked at; a worker may be given the same GPU."""
-    loaded_model.cache_clear()
-    gc.collect()
-    torch.cuda.empty_cache()
 
 
 def _knock(address: str) -> None:

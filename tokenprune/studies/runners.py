@@ -1,21 +1,22 @@
-"""Where cells are run: in this process or in several; a plug, so that clusters fit too."""
+"""Where cells run: a plug; this module has the one for the processes of one machine."""
 
 from __future__ import annotations
 
-import multiprocessing
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
 from pydantic import Field
 
-from tokenprune.studies.execute import execute
+from tokenprune.studies.execute import execute, forget_models
 from tokenprune.studies.load import Cell
 from tokenprune.studies.model import Study
 from tokenprune.studies.store import Status
+from tokenprune.studies.worker import Result, Worker, visible_devices
 
 Outcome = tuple[Cell, Status, dict[str, Any]]
 
@@ -38,47 +39,58 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class LocalRunner:
-    """Processes of this machine.
+    """Processes of this machine; where it has several GPUs, each process sees one of them.
 
     Attributes:
-        jobs: how many; 1 runs in this process.
+        jobs: how many processes; 1 runs in this one. Default: as many as there are GPUs.
     """
 
     name: ClassVar[str] = "local"
 
-    jobs: Annotated[int, Field(ge=1)] = 1
+    jobs: Annotated[int, Field(ge=1)] | None = None
 
     def run(self, cells: Sequence[Cell], study: Study) -> Iterator[Outcome]:
         """See `Runner`."""
-        if self.jobs == 1:
+        devices = [] if _numbered(cells) else visible_devices()
+        jobs = min(self.jobs or max(len(devices), 1), len(cells))
+        if jobs > 1:
+            forget_models()
+            yield from _shared(cells, study, jobs, devices)
+        else:
             for cell in cells:
                 yield (cell, *execute(cell, study))
-            return
-        waiting, attempts = list(cells), 0
-        while waiting:
-            attempts += 1
-            lost: list[Cell] = []
-            for cell, status, result in self._pool(waiting, study):
-                if status == "failed" and result.get("lost") and attempts < ATTEMPTS:
-                    lost.append(cell)
+
+
+def _numbered(cells: Sequence[Cell]) -> bool:
+    """Whether the study itself says which GPU a model is on, such as `cuda:1`."""
+    return any(":" in (cell.model.device or "") for cell in cells)
+
+
+def _shared(
+    cells: Sequence[Cell], study: Study, jobs: int, devices: Sequence[str]
+) -> Iterator[Outcome]:
+    """Cells shared among processes; one whose process died is tried again after the others."""
+    waiting = deque((cell, 1) for cell in cells)
+    running: dict[Future[Result], tuple[Worker, Cell, int]] = {}
+    with ExitStack() as stopping:
+        free = _workers(jobs, devices)
+        for worker in free:
+            stopping.callback(worker.stop)
+        while waiting or running:
+            while waiting and free:
+                worker, (cell, attempt) = free.pop(), waiting.popleft()
+                running[worker.submit(cell, study)] = (worker, cell, attempt)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                worker, cell, attempt = running.pop(future)
+                status, result = worker.result(future)
+                free.append(worker)
+                if result.get("lost") and attempt < ATTEMPTS:
+                    waiting.append((cell, attempt + 1))
                 else:
                     yield cell, status, result
-            waiting = lost
-
-    def _pool(self, cells: Sequence[Cell], study: Study) -> Iterator[Outcome]:
-        context = multiprocessing.get_context("spawn")
-        jobs = min(self.jobs, len(cells))
-        threads = max(torch.get_num_threads() // jobs, 1)
-        with ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
-        ) as pool:
-            futures = {pool.submit(execute, cell, study): cell for cell in cells}
-            for future in as_completed(futures):
-                yield (futures[future], *_outcome(future))
 
 
-def _outcome(future: Future[tuple[Status, dict[str, Any]]]) -> tuple[Status, dict[str, Any]]:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return "failed", {"reason": "the worker process died", "lost": True}
+def _workers(jobs: int, devices: Sequence[str]) -> list[Worker]:
+    threads = max(torch.get_num_threads() // jobs, 1)
+    own = [devices[number % len(devices)] if devices else None for number in range(jobs)]
+    return [Worker(threads, device) for device in own]
