@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.plugin import registering
 from tokenprune.cli import app
 from tokenprune.cli.app import spread
 from tokenprune.plugins import host, register_plugin
@@ -132,17 +133,11 @@ def test_a_plugin_that_raises_is_exit_code_2_and_the_model_still_works(
         def reduce(self, tokens: object, budget: object) -> tokenprune.Reduction:
             raise RuntimeError("a bug in the plugin")
 
-    class Plugin:
-        @tokenprune.hookimpl
-        def register_strategies(self, register: object) -> None:
-            assert callable(register)
-            register(Broken)
-
     plan = tmp_path / "plan.yaml"
     plan.write_text("stages: [{at: pre_llm, strategy: broken, keep: 4}]")
     out = tmp_path / "c.json"
     args = ("compare", "--model", llava_folder, "--plans", plan, "--limit", 2, "--out", out)
-    with register_plugin(Plugin(), "broken"):
+    with register_plugin(registering(Broken), "broken"):
         code, _, err = run(*args)
     assert code == 2
     assert "broken" in err

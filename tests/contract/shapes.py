@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from tests import models
-from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens, hookimpl
+from tests.plugin import registering
+from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.ops import topk_indices
 from tokenprune.tokens import STAGES, Signal, Site, Stage
 
@@ -138,8 +138,4 @@ class Words(PruningStrategy[StrategyParams]):
         return Reduction.keep(topk_indices(score, budget.keep), tokens.count)
 
 
-class Plugin:
-    @hookimpl
-    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        for strategy in (Mark, Follow, Inflection, Lump, Leave, Learned, Words):
-            register(strategy)
+SHAPES = registering(Mark, Follow, Inflection, Lump, Leave, Learned, Words)

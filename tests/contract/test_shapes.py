@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tokenprune
 from tests import models
-from tests.contract.shapes import MARK, Follow, Leave, Plugin
+from tests.contract.shapes import MARK, SHAPES, Follow, Leave
 from tokenprune.plugins import register_plugin
 
 IMG = models.IMAGE_TOKEN
@@ -23,7 +23,7 @@ PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, IMG, 11, IMG, 12], [1, 13, IMG, 14, 15]]
 def _plugin() -> Iterator[None]:
     Follow.seen.clear()
     Leave.masses.clear()
-    with register_plugin(Plugin(), "shapes"):
+    with register_plugin(SHAPES, "shapes"):
         yield
 
 

@@ -122,6 +122,23 @@ def greedy(
     return tokens
 
 
+def dense_greedy(model: Any, call: dict[str, Tensor], steps: int) -> list[int]:
+    """Greedy tokens of the model as it is, without cache, on a call of one sample."""
+    tokens, call = [], dict(call)
+    for _ in range(steps):
+        with torch.no_grad():
+            new = model(**call).logits[:, -1].argmax(-1, keepdim=True)
+        tokens.append(int(new))
+        call["input_ids"] = torch.cat((call["input_ids"], new), dim=1)
+        call["attention_mask"] = torch.ones_like(call["input_ids"])
+    return tokens
+
+
+def visual_columns(call: dict[str, Tensor]) -> list[int]:
+    """Columns of the placeholders in a call of one sample."""
+    return [c for c, token in enumerate(call["input_ids"][0].tolist()) if token == IMAGE_TOKEN]
+
+
 def _causal(model: Any, count: int) -> Tensor:
     open_ = torch.ones(count, count, dtype=torch.bool).tril()
     return torch.zeros(1, 1, count, count).masked_fill(~open_, float("-inf"))

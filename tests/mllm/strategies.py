@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens, hookimpl
+from tests.plugin import registering
+from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.tokens import Signal, Site, Stage
 
 ANYWHERE: tuple[Stage, ...] = ("pre_llm", "decoder")
@@ -204,9 +204,6 @@ class Trim(Pick):
         return Reduction.keep(last.expand(tokens.hidden.shape[0], -1), tokens.count)
 
 
-class TestPlugin:
-    @hookimpl
-    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        plain = (Pick, Ragged, Exit, Pairs, Spy, Fresh, Broken)
-        for strategy in (*plain, Shrinking, Look, Leave, Shy, Trim):
-            register(strategy)
+PLUGIN = registering(
+    Pick, Ragged, Exit, Pairs, Spy, Fresh, Broken, Shrinking, Look, Leave, Shy, Trim
+)

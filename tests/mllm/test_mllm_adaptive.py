@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 
 import tokenprune
-from tests.mllm.helpers import LONG, SHORT, TEXT, fastv, greedy, inputs, logits, model, plan
+from tests.mllm.calls import LONG, SHORT, TEXT, greedy, inputs, logits, model
+from tests.mllm.plans import fastv, plan
 from tests.mllm.strategies import Shy
 from tests.models import PATCHES
+from tests.plugin import registering
 from tokenprune import Budget
 from tokenprune.errors import BudgetError, PlanError, PluginError, ReductionError
 from tokenprune.plugins import host, register_plugin
 
 PROMPT = [1, 10, 14, *SHORT[2:]]
-
-
-@pytest.fixture(name="given")
-def _given() -> Iterator[list[Budget]]:
-    Shy.given.clear()
-    yield Shy.given
-    Shy.given.clear()
 
 
 def shy(at: str, keep: Any = None, index: Any = (0, 4, 7), **rest: Any) -> dict[str, Any]:
@@ -33,26 +27,26 @@ def shy(at: str, keep: Any = None, index: Any = (0, 4, 7), **rest: Any) -> dict[
 
 
 @pytest.mark.parametrize("at", ["pre_llm", "decoder"])
-def test_without_keep_the_budget_is_what_arrives(at: str, given: list[Budget]) -> None:
+def test_without_keep_the_budget_is_what_arrives(at: str) -> None:
     of = model()
     with tokenprune.attach(of, plan(shy(at))) as handle:
         greedy(of, inputs(SHORT, TEXT))
         site = "pre_llm" if at == "pre_llm" else "decoder[2]"
         assert handle.report().tokens[site] == 3
-    assert given == [Budget(PATCHES, PATCHES, given=False)]
+    assert Shy.given == [Budget(PATCHES, PATCHES, given=False)]
 
 
 @pytest.mark.parametrize("at", ["pre_llm", "decoder"])
 @pytest.mark.parametrize(
     ("keep", "ceiling"), [(3, 3), (10, 10), (100, PATCHES), (0.25, 9), ({"average": 30}, 24)]
 )
-def test_keep_is_a_ceiling(at: str, keep: Any, ceiling: int, given: list[Budget]) -> None:
+def test_keep_is_a_ceiling(at: str, keep: Any, ceiling: int) -> None:
     of = model()
     if at == "pre_llm" and isinstance(keep, dict):
         ceiling = 30
     with tokenprune.attach(of, plan(shy(at, keep))):
         logits(of, inputs(SHORT))
-    assert given == [Budget(PATCHES, ceiling)]
+    assert Shy.given == [Budget(PATCHES, ceiling)]
 
 
 @pytest.mark.parametrize("at", ["pre_llm", "decoder"])
@@ -91,13 +85,13 @@ def test_keep_text_is_a_ceiling(keep_text: Any, fits: bool) -> None:
             logits(of, call)
 
 
-def test_stages_behind_it_take_what_is_left(given: list[Budget]) -> None:
+def test_stages_behind_it_take_what_is_left() -> None:
     of = model()
     stages = [shy("pre_llm", 6), shy("decoder", 2, (0, 1), layer=1), fastv(3, 9)]
     with tokenprune.attach(of, plan(*stages)) as handle:
         greedy(of, inputs(SHORT, LONG))
         assert handle.report().tokens["decoder[3]"] == 1.0 * (2 + 2) / 3
-    assert Budget(3, 2) in given
+    assert Budget(3, 2) in Shy.given
 
 
 @pytest.mark.parametrize("index", [(0, 4, 7), tuple(range(12))])
@@ -128,11 +122,6 @@ def test_adaptive_strategies_are_not_static() -> None:
         name: ClassVar[str] = "t-torn"
         static: ClassVar[bool] = True
 
-    class Plugin:
-        @tokenprune.hookimpl
-        def register_strategies(self, register: Any) -> None:
-            register(Torn)
-
     with pytest.raises(PluginError, match="adaptive"):
-        register_plugin(Plugin(), "torn")
+        register_plugin(registering(Torn), "torn")
     assert "t-torn" not in host().strategies

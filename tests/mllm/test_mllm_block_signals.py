@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 import tokenprune
-from tests.mllm.helpers import LONG, SHORT, inputs, logits, model, plan, tome
-from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens, hookimpl
+from tests.mllm.calls import LONG, SHORT, inputs, logits, model
+from tests.mllm.plans import plan, tome
+from tests.plugin import registering
+from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.errors import SignalError
 from tokenprune.plugins import register_plugin
 from tokenprune.tokens import Signal, Site, Stage
@@ -52,16 +54,10 @@ class Read(PruningStrategy[ReadParams]):
         return Reduction.keep(index * (tokens.count // budget.keep), tokens.count)
 
 
-class Plugin:
-    @hookimpl
-    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        register(Read)
-
-
 @pytest.fixture(autouse=True)
 def _plugin() -> Iterator[None]:
     Read.seen.clear()
-    with register_plugin(Plugin(), "block-signal-tests"):
+    with register_plugin(registering(Read), "block-signal-tests"):
         yield
 
 
@@ -147,12 +143,7 @@ def test_only_what_was_asked_for_is_kept() -> None:
             self.held.append(call.encoder.signals)
             return super().reduce(tokens, budget)
 
-    class Another:
-        @hookimpl
-        def register_strategies(self, register: Callable[[Any], None]) -> None:
-            register(Watched)
-
-    with register_plugin(Another(), "watched"):
+    with register_plugin(registering(Watched), "watched"):
         seen("clip", {**read("keys@1", "hidden@0"), "strategy": "t-watched"})
     assert set(Watched.held[0]) == {"keys@1", "hidden@0"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tokenprune_adapters import _compat_mllm as compat
 
-from tests.mllm.helpers import model
+from tests.mllm.calls import model
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "mistral"])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
 import tokenprune
-from tests.mllm.helpers import LONG, SHORT, drawn, fastv, greedy, inputs, logits, model, plan, tome
+from tests.mllm.calls import LONG, SHORT, greedy, inputs, logits, model
+from tests.mllm.plans import drawn, fastv, plan, tome
 from tests.mllm.strategies import Exit
-from tokenprune import PruningStrategy, hookimpl
+from tests.plugin import registering
 from tokenprune.errors import BudgetError, PlanError
 from tokenprune.plugins import register_plugin
 
@@ -23,15 +24,9 @@ class Leaver(Exit):
     adaptive: ClassVar[bool] = True
 
 
-class Plugin:
-    @hookimpl
-    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        register(Leaver)
-
-
 @pytest.fixture(autouse=True)
 def _plugin() -> Iterator[None]:
-    with register_plugin(Plugin(), "coupling-tests"):
+    with register_plugin(registering(Leaver), "coupling-tests"):
         yield
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import tokenprune
 from tests.mllm import oracle
-from tests.mllm.helpers import LONG, NEW, SHORT, fastv, greedy, inputs, logits, model, pick, plan
-from tests.models import IMAGE_TOKEN
+from tests.mllm.calls import LONG, NEW, SHORT, greedy, inputs, logits, model
+from tests.mllm.plans import fastv, pick, plan
 
 
 def hidden_columns(of: Any, call: dict[str, Tensor], layer: int, keep: int) -> list[int]:
@@ -19,9 +19,9 @@ def hidden_columns(of: Any, call: dict[str, Tensor], layer: int, keep: int) -> l
     with torch.no_grad():
         maps = of(**call, output_attentions=True).attentions
     row = maps[layer - 1][0].float().mean(0)[-1]
-    visual = (call["input_ids"][0] == IMAGE_TOKEN).nonzero()[:, 0]
-    best = sorted(visual.tolist(), key=lambda c: (-float(row[c]), c))[:keep]
-    return sorted(set(visual.tolist()) - set(best))
+    visual = oracle.visual_columns(call)
+    best = sorted(visual, key=lambda c: (-float(row[c]), c))[:keep]
+    return sorted(set(visual) - set(best))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -41,13 +41,8 @@ def test_fastv_is_the_dense_model_with_hidden_keys(kind: str, attention: str, la
 def test_fastv_decodes_with_the_choice_of_the_prefill() -> None:
     of, eager, call = model(), model("clip", "eager"), inputs(SHORT)
     gone = hidden_columns(eager, call, 2, keep=5)
-    tokens, grown = [], dict(call)
     with oracle.hidden_keys(eager, 2, gone):
-        for _ in range(NEW):
-            new = logits(eager, grown)[:, -1].argmax(-1, keepdim=True)
-            tokens.append(int(new))
-            grown["input_ids"] = torch.cat((grown["input_ids"], new), dim=1)
-            grown["attention_mask"] = torch.ones_like(grown["input_ids"])
+        tokens = oracle.dense_greedy(eager, call, NEW)
     with tokenprune.attach(of, plan(fastv(2, 5))):
         assert greedy(of, call)[0].tolist() == tokens
         assert greedy(of, call, use_cache=False)[0].tolist() == tokens

@@ -8,20 +8,8 @@ import pytest
 import torch
 
 import tokenprune
-from tests.mllm.helpers import (
-    COMBINATIONS,
-    LONG,
-    SHORT,
-    TEXT,
-    drawn,
-    fastv,
-    greedy,
-    inputs,
-    logits,
-    model,
-    plan,
-    tome,
-)
+from tests.mllm.calls import LONG, SHORT, TEXT, greedy, inputs, logits, model
+from tests.mllm.plans import COMBINATIONS, drawn, fastv, plan, tome
 
 KEEP_ALL = {
     "dense": plan(),

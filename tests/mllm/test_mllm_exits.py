@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -12,20 +11,8 @@ from torch import Tensor
 
 import tokenprune
 from tests.mllm import oracle
-from tests.mllm.helpers import (
-    LONG,
-    NEW,
-    SHORT,
-    TEXT,
-    fastv,
-    greedy,
-    inputs,
-    logits,
-    model,
-    pick,
-    plan,
-    split,
-)
+from tests.mllm.calls import LONG, NEW, SHORT, TEXT, greedy, inputs, logits, model, split
+from tests.mllm.plans import fastv, pick, plan
 from tests.mllm.strategies import Leave, exit_layer
 from tests.models import IMAGE_TOKEN, PATCHES
 from tokenprune.errors import LayerError, PlanError, TokenpruneError
@@ -39,25 +26,15 @@ def leaving(**rest: Any) -> dict[str, Any]:
     return {"at": "decoder", "strategy": "t-leave", **rest}
 
 
-@pytest.fixture(name="asked")
-def _asked() -> Iterator[list[tuple[int, int]]]:
-    Leave.asked.clear()
-    yield Leave.asked
-    Leave.asked.clear()
-
-
 def exit_of(one: dict[str, Tensor]) -> int:
     """Where `t-leave` drops the picture of a single prompt."""
-    visual = (one["input_ids"][0] == IMAGE_TOKEN).nonzero()[:, 0]
-    return int(exit_layer(torch.tensor(one["input_ids"].shape[1] - 1 - int(visual[-1]))))
+    behind = one["input_ids"].shape[1] - 1 - oracle.visual_columns(one)[-1]
+    return int(exit_layer(torch.tensor(behind)))
 
 
-def hidden_from(one: dict[str, Tensor], attention: Any, layer: int) -> ExitStack:
-    """The dense model with all visual keys hidden from a layer on."""
-    stack = ExitStack()
-    visual = (one["input_ids"][0] == IMAGE_TOKEN).nonzero()[:, 0].tolist()
-    stack.enter_context(oracle.hidden_keys(attention, layer, visual))
-    return stack
+def hidden_behind_exit(eager: Any, one: dict[str, Tensor]) -> AbstractContextManager[None]:
+    """The dense model with all visual keys hidden from the exit on."""
+    return oracle.hidden_keys(eager, exit_of(one), oracle.visual_columns(one))
 
 
 def test_the_prompts_leave_at_different_layers() -> None:
@@ -73,7 +50,7 @@ def test_an_exit_is_the_dense_model_with_hidden_keys(side: str, attention: str) 
         together = logits(of, call)
     for row, one in enumerate(split(call)):
         if "pixel_values" in one:
-            with hidden_from(one, eager, exit_of(one)):
+            with hidden_behind_exit(eager, one):
                 want = logits(eager, one)[0]
         else:
             want = logits(eager, one)[0]
@@ -92,14 +69,8 @@ def test_decoding_goes_on_behind_different_exits() -> None:
     for row, one in enumerate(split(call)):
         if "pixel_values" not in one:
             continue
-        want, grown = [], dict(one)
-        with hidden_from(one, eager, exit_of(one)):
-            for _ in range(NEW):
-                new = logits(eager, grown)[:, -1].argmax(-1, keepdim=True)
-                want.append(int(new))
-                grown["input_ids"] = torch.cat((grown["input_ids"], new), dim=1)
-                grown["attention_mask"] = torch.ones_like(grown["input_ids"])
-        assert tokens[row].tolist() == want
+        with hidden_behind_exit(eager, one):
+            assert tokens[row].tolist() == oracle.dense_greedy(eager, one, NEW)
 
 
 def test_several_turns() -> None:
@@ -112,14 +83,14 @@ def test_several_turns() -> None:
         assert torch.equal(greedy(of, second, use_cache=False), again)
 
 
-def test_nobody_is_asked_twice_or_behind_the_exit(asked: list[tuple[int, int]]) -> None:
+def test_nobody_is_asked_twice_or_behind_the_exit() -> None:
     of, call = model(), inputs(*PROMPTS)
     layers = sorted(exit_of(one) for one in split(call) if "pixel_values" in one)
     with tokenprune.attach(of, plan(leaving())) as handle:
         greedy(of, call)
         tokens = handle.report().tokens
     for layer in (1, 2, 3):
-        rows = sum(count for at, count in asked if at == layer)
+        rows = sum(count for at, count in Leave.asked if at == layer)
         assert rows == sum(at >= layer for at in layers)
     pictures = dict.fromkeys(range(4), 0)
     for one in split(call):
@@ -145,13 +116,11 @@ def test_nobody_is_asked_twice_or_behind_the_exit(asked: list[tuple[int, int]]) 
         ([fastv(1, 0.5), leaving(params={"earliest": 9}), fastv(3, 0.5)], {2}),
     ],
 )
-def test_the_layers_it_is_asked_at(
-    stages: list[Any], layers: set[int], asked: list[tuple[int, int]]
-) -> None:
+def test_the_layers_it_is_asked_at(stages: list[Any], layers: set[int]) -> None:
     of = model()
     with tokenprune.attach(of, plan(*stages)):
         logits(of, inputs(SHORT))
-    assert {layer for layer, _ in asked} == layers
+    assert {layer for layer, _ in Leave.asked} == layers
 
 
 def test_it_composes_with_stages_before_it() -> None:

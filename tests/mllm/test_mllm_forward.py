@@ -7,22 +7,9 @@ import torch
 
 import tokenprune
 from tests.mllm import oracle
-from tests.mllm.helpers import (
-    COMBINATIONS,
-    LONG,
-    NEW,
-    SHORT,
-    TEXT,
-    greedy,
-    inputs,
-    logits,
-    model,
-    pick,
-    plan,
-)
+from tests.mllm.calls import LONG, NEW, SHORT, TEXT, greedy, inputs, logits, model
+from tests.mllm.plans import COMBINATIONS, KEPT, pick, plan
 from tests.models import IMAGE_TOKEN, llava_clip
-
-KEPT = (0, 3, 4, 17, 35)
 
 
 def test_loss_over_text_is_that_of_the_shortened_prompt() -> None:

@@ -10,25 +10,9 @@ import torch
 from torch import Tensor
 
 import tokenprune
-from tests.mllm.helpers import (
-    COMBINATIONS,
-    LONG,
-    NEW,
-    SHORT,
-    TEXT,
-    drawn,
-    fastv,
-    greedy,
-    inputs,
-    logits,
-    model,
-    pick,
-    plan,
-    split,
-)
+from tests.mllm.calls import LONG, NEW, SHORT, TEXT, greedy, inputs, logits, model, split
+from tests.mllm.plans import COMBINATIONS, KEPT, drawn, fastv, pick, plan
 from tests.models import IMAGE_TOKEN, PATCHES
-
-KEPT = (0, 3, 4, 17, 35)
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)

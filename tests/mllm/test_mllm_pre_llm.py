@@ -7,21 +7,8 @@ import torch
 
 import tokenprune
 from tests.mllm import oracle
-from tests.mllm.helpers import (
-    LONG,
-    NEW,
-    SHORT,
-    TEXT,
-    greedy,
-    inputs,
-    logits,
-    model,
-    pick,
-    plan,
-    split,
-)
-
-KEPT = (0, 3, 4, 17, 35)
+from tests.mllm.calls import LONG, NEW, SHORT, TEXT, greedy, inputs, logits, model, split
+from tests.mllm.plans import KEPT, pick, plan
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "mistral"])

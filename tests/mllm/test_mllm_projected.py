@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
 import tokenprune
-from tests.mllm.helpers import LONG, SHORT, greedy, inputs, logits, model, pick, plan
+from tests.mllm.calls import LONG, SHORT, greedy, inputs, logits, model
+from tests.mllm.plans import KEPT, pick, plan
 from tests.mllm.strategies import Fresh, Pick, Ragged, Spy
-from tokenprune import PruningStrategy, Tokens, hookimpl
+from tests.plugin import registering
+from tokenprune import Tokens
 from tokenprune.errors import PlanError
 from tokenprune.plugins import register_plugin
 from tokenprune.tokens import Signal, Site
-
-KEPT = (0, 3, 4, 17, 35)
 
 
 class Behind(Pick):
@@ -43,17 +43,13 @@ class FreshBehind(Fresh):
     projected: ClassVar[bool] = True
 
 
-class Plugin:
-    @hookimpl
-    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        for strategy in (Behind, SpyBehind, RaggedBehind, FreshBehind):
-            register(strategy)
+PLUGIN = registering(Behind, SpyBehind, RaggedBehind, FreshBehind)
 
 
 @pytest.fixture(autouse=True)
 def _plugin() -> Iterator[None]:
     SpyBehind.seen.clear()
-    with register_plugin(Plugin(), "projected-tests"):
+    with register_plugin(PLUGIN, "projected-tests"):
         yield
 
 

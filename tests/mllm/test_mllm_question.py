@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 import tokenprune
-from tests.mllm.helpers import IMG, LONG, SHORT, TEXT, greedy, inputs, logits, model, plan, tome
-from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens, hookimpl
+from tests.mllm.calls import IMG, LONG, SHORT, TEXT, greedy, inputs, logits, model
+from tests.mllm.plans import plan, tome
+from tests.plugin import registering
+from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.engine.question import question_tokens
 from tokenprune.errors import SignalError, StrategyFailedError, UnsupportedCallError
 from tokenprune.plugins import register_plugin
@@ -51,18 +53,11 @@ class AskBefore(Ask):
     seen: ClassVar[list[Tokens]] = []
 
 
-class Plugin:
-    @hookimpl
-    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        register(Ask)
-        register(AskBefore)
-
-
 @pytest.fixture(autouse=True)
 def _plugin() -> Iterator[None]:
     Ask.seen.clear()
     AskBefore.seen.clear()
-    with register_plugin(Plugin(), "question-tests"):
+    with register_plugin(registering(Ask, AskBefore), "question-tests"):
         yield
 
 
@@ -211,11 +206,6 @@ def test_an_encoder_alone_has_no_question() -> None:
         name: ClassVar[str] = "t-ask-inside"
         stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
 
-    class Another:
-        @hookimpl
-        def register_strategies(self, register: Callable[[Any], None]) -> None:
-            register(Inside)
-
     stage = {"at": "encoder", "strategy": "t-ask-inside", "keep": 9, "layer": 1}
-    with register_plugin(Another(), "inside"), pytest.raises(SignalError, match="llava"):
+    with register_plugin(registering(Inside), "inside"), pytest.raises(SignalError, match="llava"):
         tokenprune.attach(model().model.vision_tower, plan(stage))

@@ -10,18 +10,8 @@ import torch
 
 import tokenprune
 from tests import models
-from tests.mllm.helpers import (
-    COMBINATIONS,
-    SHORT,
-    drawn,
-    fastv,
-    greedy,
-    inputs,
-    logits,
-    model,
-    plan,
-    tome,
-)
+from tests.mllm.calls import SHORT, greedy, inputs, logits, model
+from tests.mllm.plans import COMBINATIONS, drawn, fastv, plan, tome
 from tokenprune.errors import (
     AlreadyAttachedError,
     BudgetError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ from torch import Tensor
 
 import tokenprune
 from tests.mllm import oracle, signal_oracle
-from tests.mllm.helpers import LONG, SHORT, TEXT, inputs, logits, model, pick, plan
+from tests.mllm.calls import LONG, SHORT, TEXT, inputs, logits, model
+from tests.mllm.plans import pick, plan
 from tests.mllm.strategies import Look
 from tests.models import IMAGE_TOKEN as IMG
 from tests.models import PATCHES
@@ -28,13 +29,6 @@ ATTENTION = {
 }
 AHEAD = {Signal.AHEAD_ATTENTION, Signal.AHEAD_ATTENTION_UNROTATED}
 TEXTS = {Signal.TEXT_STATES, Signal.TEXT_PLACE}
-
-
-@pytest.fixture(name="seen")
-def _seen() -> Iterator[list[Tokens]]:
-    Look.seen.clear()
-    yield Look.seen
-    Look.seen.clear()
 
 
 def looking(layer: int, signals: set[Signal], **rest: Any) -> dict[str, Any]:
@@ -87,9 +81,9 @@ def expected(
     return entered, visual, question, [c for c, p in enumerate(stand) if p in text and p < behind]
 
 
-def matching(seen: list[Tokens], states: Tensor) -> tuple[Tokens, int]:
+def matching(states: Tensor) -> tuple[Tokens, int]:
     """Where a sample's states were shown."""
-    for tokens in seen:
+    for tokens in Look.seen:
         for row, shown in enumerate(tokens.hidden):
             if shown.shape == states.shape and torch.allclose(shown, states, atol=2e-5, rtol=1e-4):
                 return tokens, row
@@ -99,9 +93,7 @@ def matching(seen: list[Tokens], states: Tensor) -> tuple[Tokens, int]:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("early", EARLY)
 @pytest.mark.parametrize(("kind", "layer"), [("clip", 3), ("mistral", 2)])
-def test_every_signal_of_a_batch(
-    kind: str, layer: int, early: str, side: str, seen: list[Tokens]
-) -> None:
+def test_every_signal_of_a_batch(kind: str, layer: int, early: str, side: str) -> None:
     of, call, late = model(kind), inputs(*PROMPTS, side=side), early == "late"
     stage = looking(layer, ATTENTION | AHEAD | TEXTS)
     with tokenprune.attach(of, plan(*EARLY[early], stage)):
@@ -112,7 +104,7 @@ def test_every_signal_of_a_batch(
         start += len(pictures)
         entered, visual, question, before = expected(of, prompt, pictures, layer, late)
         hidden = entered.hidden[layer]
-        tokens, row = matching(seen, hidden[visual])
+        tokens, row = matching(hidden[visual])
         # inputs of the layer before, whose survivors are all still there
         behind = entered.hidden[layer - 1], entered.place[layer - 1]
         weights = signal_oracle.attention(of, layer - 1, *behind)
@@ -146,27 +138,27 @@ def same(tokens: Tokens, row: int, signal: Signal, want: list[float], columns: l
     torch.testing.assert_close(tokens.signal(signal)[row], wanted, atol=2e-6, rtol=1e-4)
 
 
-def test_the_mean_of_text_counts_the_queries_that_may_see_it(seen: list[Tokens]) -> None:
+def test_the_mean_of_text_counts_the_queries_that_may_see_it() -> None:
     of, call = model(), inputs(ASKING)
     stage = looking(2, {Signal.QUESTION_ATTENTION_MEAN}, keep_text=1.0)
     with tokenprune.attach(of, plan(stage)):
         logits(of, call)
     entered, _, question, _ = expected(of, ASKING, call["pixel_values"], 2, late=False)
     weights = signal_oracle.attention(of, 1, entered.hidden[1], entered.place[1])
-    tokens = next(tokens for tokens in seen if tokens.kind == "text")
+    tokens = next(tokens for tokens in Look.seen if tokens.kind == "text")
     places = tokens.index[0].tolist()
     assert places[-1] == question[-2]
     same(tokens, 0, Signal.QUESTION_ATTENTION_MEAN, signal_oracle.mean(weights, question), places)
 
 
-def test_layer_0_sees_embeddings_ahead(seen: list[Tokens]) -> None:
+def test_layer_0_sees_embeddings_ahead() -> None:
     of, call = model(), inputs(SHORT, ASKING)
     with tokenprune.attach(of, plan(pick(*KEPT), looking(0, AHEAD | TEXTS))):
         logits(of, call)
     for number, prompt in enumerate((SHORT, ASKING)):
         pictures = call["pixel_values"][number : number + 1]
         one = oracle.sample(of, spelt(prompt), pictures, [KEPT])
-        tokens, row = matching(seen, one.embeds[one.visual])
+        tokens, row = matching(one.embeds[one.visual])
         for signal, place in (
             (Signal.AHEAD_ATTENTION, one.place),
             (Signal.AHEAD_ATTENTION_UNROTATED, None),
@@ -175,7 +167,7 @@ def test_layer_0_sees_embeddings_ahead(seen: list[Tokens]) -> None:
             same(tokens, row, signal, signal_oracle.last(ahead), one.visual)
 
 
-def test_compact_positions_rotate_what_is_ahead(seen: list[Tokens]) -> None:
+def test_compact_positions_rotate_what_is_ahead() -> None:
     of, call = model(), inputs(SHORT)
     stage = looking(2, {Signal.AHEAD_ATTENTION})
     with tokenprune.attach(of, plan(pick(*KEPT), stage, positions="compact")):
@@ -184,10 +176,10 @@ def test_compact_positions_rotate_what_is_ahead(seen: list[Tokens]) -> None:
     close = oracle.Sample(one.embeds, torch.arange(len(one.embeds)), one.visual, one.length)
     entered = signal_oracle.inputs(of, close, {}, {})
     weights = signal_oracle.attention(of, 2, entered.hidden[2], close.place)
-    same(seen[0], 0, Signal.AHEAD_ATTENTION, signal_oracle.last(weights), one.visual)
+    same(Look.seen[0], 0, Signal.AHEAD_ATTENTION, signal_oracle.last(weights), one.visual)
 
 
-def test_labelled_answers_are_neither_queries_nor_prompt(seen: list[Tokens]) -> None:
+def test_labelled_answers_are_neither_queries_nor_prompt() -> None:
     of = model()
     plain, answered = inputs(ASKING), inputs([*ASKING, 50, 51, 52])
     labels = answered["input_ids"].clone()
@@ -196,18 +188,20 @@ def test_labelled_answers_are_neither_queries_nor_prompt(seen: list[Tokens]) -> 
     with tokenprune.attach(of, plan(looking(2, wanted))), torch.no_grad():
         of(**plain)
         of(**answered, labels=labels)
+    asked, answer = Look.seen
     for signal in wanted:
-        torch.testing.assert_close(seen[1].signal(signal), seen[0].signal(signal))
+        torch.testing.assert_close(answer.signal(signal), asked.signal(signal))
 
 
-def test_a_prompt_that_ends_with_its_image_asks_by_its_last_token(seen: list[Tokens]) -> None:
+def test_a_prompt_that_ends_with_its_image_asks_by_its_last_token() -> None:
     of, call = model(), inputs([1, 10, IMG])
     with tokenprune.attach(of, plan(looking(2, ATTENTION | TEXTS))):
         logits(of, call)
-    last = seen[0].signal(Signal.LAST_QUERY_ATTENTION)
-    mean = seen[0].signal(Signal.QUESTION_ATTENTION_MEAN)
+    (tokens,) = Look.seen
+    last = tokens.signal(Signal.LAST_QUERY_ATTENTION)
+    mean = tokens.signal(Signal.QUESTION_ATTENTION_MEAN)
     torch.testing.assert_close(mean, last)
-    assert seen[0].signal(Signal.TEXT_PLACE).tolist() == [[0, 0]]
+    assert tokens.signal(Signal.TEXT_PLACE).tolist() == [[0, 0]]
 
 
 def test_many_queries_are_read_in_turns() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,21 +12,8 @@ from torch import Tensor
 
 import tokenprune
 from tests.mllm import oracle
-from tests.mllm.helpers import (
-    IMG,
-    LONG,
-    NEW,
-    SHORT,
-    TEXT,
-    fastv,
-    greedy,
-    inputs,
-    logits,
-    model,
-    pick,
-    plan,
-    split,
-)
+from tests.mllm.calls import IMG, LONG, NEW, SHORT, TEXT, greedy, inputs, logits, model, split
+from tests.mllm.plans import fastv, pick, plan
 from tests.mllm.strategies import Spy
 from tests.models import EOS_TOKEN, PAD_TOKEN, PATCHES
 from tokenprune.adapter import MllmSpec
@@ -46,26 +32,19 @@ def reading(layer: int, keep: Any, keep_text: Any) -> dict[str, Any]:
     return {**fastv(layer, keep), "keep_text": keep_text}
 
 
-@pytest.fixture(name="seen")
-def _seen() -> Iterator[list[Any]]:
-    Spy.seen.clear()
-    yield Spy.seen
-    Spy.seen.clear()
-
-
-def test_without_the_key_no_text_token_is_ever_shown(seen: list[Any]) -> None:
+def test_without_the_key_no_text_token_is_ever_shown() -> None:
     of, call = model(), inputs(TALK, LONG)
     with tokenprune.attach(of, plan(spying(), spying(layer=3))) as handle:
         greedy(of, call)
         assert not [name for name in handle.report().tokens if name.startswith("text")]
-    assert {tokens.kind for tokens in seen} == {"visual"}
+    assert {tokens.kind for tokens in Spy.seen} == {"visual"}
 
 
-def test_special_tokens_padding_and_the_last_token_are_never_shown(seen: list[Any]) -> None:
+def test_special_tokens_padding_and_the_last_token_are_never_shown() -> None:
     of, call = model(), inputs(TALK, [*LONG, *range(26, 40)])
     with tokenprune.attach(of, plan(spying(3))):
         logits(of, call)
-    texts = {tokens.grid[2]: tokens for tokens in seen if tokens.kind == "text"}
+    texts = {tokens.grid[2]: tokens for tokens in Spy.seen if tokens.kind == "text"}
     mine = texts[len(TALK) + PATCHES - 1]
     assert mine.index.tolist() == [PRUNABLE]
     assert mine.grid == (1, 1, len(TALK) + PATCHES - 1)
@@ -95,7 +74,7 @@ def gone_by_attention(call: dict[str, Tensor], eager: Any, layer: int) -> list[i
     """What layer `layer - 1` looks at least: all but 9 placeholders and 2 text tokens."""
     with torch.no_grad():
         row = eager(**call, output_attentions=True).attentions[layer - 1][0].float().mean(0)[-1]
-    visual = (call["input_ids"][0] == IMG).nonzero()[:, 0].tolist()
+    visual = oracle.visual_columns(call)
     kept = {*best(row, visual, 9), *best(row, PRUNABLE, 2)}
     return sorted({*visual, *PRUNABLE} - kept)
 
@@ -186,14 +165,14 @@ def test_cache_and_beams_change_nothing(name: str) -> None:
         assert handle.report().tokens == counts
 
 
-def test_answers_and_what_follows_are_never_shown(seen: list[Any]) -> None:
+def test_answers_and_what_follows_are_never_shown() -> None:
     of, call = model(), inputs([*TALK, 50, 51, 52])
     labels = call["input_ids"].clone()
     labels[:, :-3] = -100
     with torch.no_grad(), tokenprune.attach(of, plan(spying(3))):
         of(**call, labels=labels)
-    assert seen[-1].kind == "text"
-    assert seen[-1].index.tolist() == [PRUNABLE]
+    assert Spy.seen[-1].kind == "text"
+    assert Spy.seen[-1].index.tolist() == [PRUNABLE]
 
 
 REFUSED = {

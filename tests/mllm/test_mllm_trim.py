@@ -12,21 +12,8 @@ import tokenprune
 from tests import models
 from tests.mllm import cache_oracle, oracle
 from tests.mllm.cache_oracle import Keep
-from tests.mllm.helpers import (
-    LONG,
-    NEW,
-    SHORT,
-    TEXT,
-    fastv,
-    greedy,
-    inputs,
-    logits,
-    model,
-    pick,
-    plan,
-    split,
-    trimming,
-)
+from tests.mllm.calls import LONG, NEW, SHORT, TEXT, greedy, inputs, logits, model, split
+from tests.mllm.plans import fastv, pick, plan, trimming
 from tests.models import IMAGE_TOKEN, PATCHES, VOCABULARY
 from tokenprune.errors import UnsupportedCallError
 

@@ -11,18 +11,8 @@ from torch import Tensor
 import tokenprune
 from tests import models
 from tests.contract.cases import footprint, shipped, stage_of
-from tests.mllm.helpers import (
-    COMBINATIONS,
-    IMG,
-    TEXT,
-    fastv,
-    greedy,
-    inputs,
-    logits,
-    model,
-    plan,
-    split,
-)
+from tests.mllm.calls import IMG, TEXT, greedy, inputs, logits, model, split
+from tests.mllm.plans import COMBINATIONS, fastv, plan
 from tests.mllm.video_cases import FRAMES, ONE, PROMPTS, VISTOG_STAGE, video_plan
 
 STAGES: dict[str, list[dict[str, Any]]] = {

@@ -11,10 +11,11 @@ from torch import Tensor
 import tokenprune
 from tests import models
 from tests.mllm import oracle
-from tests.mllm.helpers import IMG, drawn, inputs, logits, model, pick, plan, split, tome
+from tests.mllm.calls import IMG, inputs, logits, model, split
+from tests.mllm.plans import drawn, pick, plan, tome
 from tests.mllm.strategies import Spy
 from tests.mllm.video_cases import ONE, PROMPTS, THREE, TWO, VISTOG_STAGE, video_plan
-from tests.mllm.video_strategies import Across, VideoPlugin
+from tests.mllm.video_strategies import VIDEO_PLUGIN, Across
 from tokenprune.errors import (
     PlanError,
     ReductionError,
@@ -26,12 +27,11 @@ from tokenprune.plugins import register_plugin
 
 @pytest.fixture(autouse=True, scope="module")
 def _spanning_strategies() -> Iterator[None]:
-    with register_plugin(VideoPlugin(), "video-tests"):
+    with register_plugin(VIDEO_PLUGIN, "video-tests"):
         yield
 
 
 def test_before_the_llm_a_strategy_sees_the_whole_video() -> None:
-    Spy.seen.clear()
     of, call = model(), inputs(THREE, ONE, TWO, THREE)
     stage = {"at": "pre_llm", "strategy": "t-spy", "keep": 2}
     with tokenprune.attach(of, video_plan(stage)) as handle:
@@ -79,7 +79,6 @@ def test_an_encoder_site_that_spans_frames_sees_all_of_them() -> None:
     of, call = model(), inputs(*PROMPTS)
     spans = {"at": "encoder", "strategy": "t-across", "layer": 1, "keep": 30}
     spy = {"at": "pre_llm", "strategy": "t-spy", "keep": 2}
-    Spy.seen.clear()
     with tokenprune.attach(of, video_plan(spans, spy)) as handle:
         logits(of, call)
     for tokens in Across.seen:

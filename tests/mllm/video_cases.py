@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests import models
-from tests.mllm.helpers import IMG, TEXT, plan
+from tests.mllm.calls import IMG, TEXT
+from tests.mllm.plans import plan
 
 THREE = [1, 10, IMG, 11, IMG, 12, IMG, 13, 14]  # with frame numbers in between
 TWO = [1, 2, 20, IMG, IMG, 21]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens, hookimpl
+from tests.plugin import registering
+from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.tokens import Signal, Site, Stage
 
 
@@ -57,8 +57,4 @@ class Lopsided(PruningStrategy[StrategyParams]):
         return Reduction.keep(first, tokens.count)
 
 
-class VideoPlugin:
-    @hookimpl
-    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        register(Across)
-        register(Lopsided)
+VIDEO_PLUGIN = registering(Across, Lopsided)

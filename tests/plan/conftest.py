@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import settings
 from pydantic import Field
 
-from tokenprune.hookspecs import hookimpl
+from tests.plugin import registering
 from tokenprune.plugins import register_plugin
 from tokenprune.reduction import Reduction
 from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
@@ -56,14 +56,7 @@ class ToyOnce(_Toy):
     spreads = False
 
 
-class Toys:
-    @hookimpl
-    def register_strategies(self, register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
-        for strategy in (ToyAny, ToyMerge, ToyOnce):
-            register(strategy)
-
-
 @pytest.fixture(scope="package", autouse=True)
 def _toys() -> Iterator[None]:
-    with register_plugin(Toys(), "toys"):
+    with register_plugin(registering(ToyAny, ToyMerge, ToyOnce), "toys"):
         yield

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
 import tokenprune.plugins as plugins
+from tests.plugin import Plain, Register, registering
 from tokenprune.adapter import Adapter
 from tokenprune.errors import PluginError, UnknownNameError
 from tokenprune.hookspecs import hookimpl
@@ -17,8 +17,6 @@ from tokenprune.reduction import Reduction
 from tokenprune.registry import strategy_class
 from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.tokens import Stage, Tokens
-
-Register = Callable[[Any], None]
 
 
 class Toy(PruningStrategy[StrategyParams]):
@@ -38,23 +36,6 @@ class Loader:
 
     def load(self, target: str, options: object) -> object:
         return target
-
-
-class Plain:
-    """An object with the attributes it is given."""
-
-    def __init__(self, **attributes: object) -> None:
-        self.__dict__.update(attributes)
-
-
-def registering(*things: object, hook: str = "register_strategies") -> object:
-    """An object whose hook registers things."""
-
-    def implementation(register: Register) -> None:
-        for thing in things:
-            register(thing)
-
-    return Plain(**{hook: hookimpl(implementation)})
 
 
 def test_a_plugin_comes_and_goes() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tokenprune import hookimpl
+from tests.plugin import registering
 from tokenprune.errors import DataError, PluginError, TokenpruneError
 from tokenprune.metrics import Answered, chosen_metrics, scores
 from tokenprune.plugins import host, register_plugin
@@ -24,21 +24,12 @@ class Length:
         return [float(len(sample.answer)) for sample in samples]
 
 
-class Plugin:
-    def __init__(self, metric: Any) -> None:
-        self.metric = metric
-
-    @hookimpl
-    def register_metrics(self, register: Callable[[Any], None]) -> None:
-        register(self.metric)
-
-
 def test_accuracy_ignores_case_spaces_and_marks() -> None:
     assert scores(chosen_metrics([]), SAMPLES) == [{"accuracy": 1.0}, {"accuracy": 0.0}]
 
 
 def test_a_plugins_metric_is_found_by_name_and_leaves_with_it() -> None:
-    with register_plugin(Plugin(Length()), "lengths"):
+    with register_plugin(registering(Length(), hook="register_metrics"), "lengths"):
         found = scores(chosen_metrics(["length", "accuracy"]), SAMPLES)
         assert found == [{"accuracy": 1.0, "length": 5.0}, {"accuracy": 0.0, "length": 5.0}]
         assert host().infos()[-1].metrics == ("length",)
@@ -58,7 +49,7 @@ def test_a_plugins_metric_is_found_by_name_and_leaves_with_it() -> None:
 )
 def test_what_is_no_metric_is_refused(metric: object, words: str) -> None:
     with pytest.raises(PluginError, match=words):
-        register_plugin(Plugin(metric), "odd")
+        register_plugin(registering(metric, hook="register_metrics"), "odd")
 
 
 @pytest.mark.parametrize(

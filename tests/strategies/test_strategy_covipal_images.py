@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenprune_strategies.covipal.choice import best_of_each, shares
 
-from tests.mllm.helpers import inputs, logits, model
+from tests.mllm.calls import inputs, logits, model
 from tests.models import IMAGE_TOKEN
 from tests.strategies.cases import budget, make_tokens
 from tests.strategies.test_strategy_covipal import SITE, D, fresh
