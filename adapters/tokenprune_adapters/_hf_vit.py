@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tokenprune.adapter import EncoderAdapter, EncoderSpec, class_names
+from tokenprune.errors import UnsupportedCallError
 from tokenprune_adapters import _compat_transformers as compat
 from tokenprune_adapters._pooling import PoolWeights, scaled_for_mean
-from tokenprune_adapters._signals import refuse_call, require_exact, vit_signals
+from tokenprune_adapters._refusals import refuse_dropout, require_exact
+from tokenprune_adapters._signals import vit_signals
 
 
 class HfVitAdapter(EncoderAdapter):
@@ -65,11 +67,11 @@ class HfVitAdapter(EncoderAdapter):
             UnsupportedCallError: the call carries an attention mask.
         """
         if kwargs.get("attention_mask") is not None:
-            raise refuse_call(
+            raise UnsupportedCallError(
                 "an attention mask over the patches was passed, which a pruned encoder can't"
                 " follow.",
-                type(self.vision).__name__,
-                "Call the model without attention_mask for its pictures.",
+                where=type(self.vision).__name__,
+                remedy="Call the model without attention_mask for its pictures.",
             )
         pixels = compat.argument("pixel_values", args, kwargs)
         if pixels is None:
@@ -83,12 +85,7 @@ class HfVitAdapter(EncoderAdapter):
         Raises:
             UnsupportedCallError: training with dropout on attention weights.
         """
-        if compat.attention_dropout(block) > 0:
-            raise refuse_call(
-                "dropout on attention weights is on, and the pruned blocks have none.",
-                type(self.vision).__name__,
-                "Set attention_dropout to 0 or call eval().",
-            )
+        refuse_dropout(compat.attention_dropout(block), self.vision, "Set attention_dropout to 0")
         return compat.heads(block, hidden)
 
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:

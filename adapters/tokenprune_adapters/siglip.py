@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from tokenprune.errors import UnsupportedCallError
 from tokenprune.tokens import Signal
 from tokenprune_adapters import _compat_transformers as compat
 from tokenprune_adapters._hf_vit import HfVitAdapter
-from tokenprune_adapters._signals import offered, refuse_call
+from tokenprune_adapters._signals import offered
 
 _ONE = "transformers.models.siglip.modeling_siglip"
 _TWO = "transformers.models.siglip2.modeling_siglip2"
@@ -70,10 +71,10 @@ class SiglipAdapter(HfVitAdapter):
         height, width = next(iter(found))
         even = len(found) == 1 and height * width == patches.shape[1]
         if not even or not _is_full(mask):
-            raise refuse_call(
+            raise UnsupportedCallError(
                 "the pictures of this call have different shapes or padding.",
-                type(self.vision).__name__,
-                "Give pictures of one shape, and max_num_patches equal to its patches.",
+                where=type(self.vision).__name__,
+                remedy="Give pictures of one shape, and max_num_patches equal to its patches.",
             )
         return (1, height, width)
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapter import EncoderAdapter, EncoderSpec
-from tokenprune.errors import UnsupportedModelError
+from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.tokens import Signal
 from tokenprune_adapters import _compat_timm as compat
 from tokenprune_adapters._pooling import PoolWeights, scaled_for_mean
-from tokenprune_adapters._signals import offered, refuse_call, require_exact, vit_signals
+from tokenprune_adapters._refusals import refuse_dropout, require_exact
+from tokenprune_adapters._signals import offered, vit_signals
 
 _PARALLEL = "its MLP runs beside its attention, so there is no place between the two"
 _DIFFERENTIAL = "its attention is the difference of two softmaxes, so scores mean something else"
@@ -90,10 +91,10 @@ class TimmVitAdapter(EncoderAdapter):
         """
         problem = self._problem(args, kwargs)
         if problem:
-            raise refuse_call(
+            raise UnsupportedCallError(
                 f"a pruned encoder can't run with {problem}.",
-                type(self.model).__name__,
-                "Switch it off, or detach the plan for this call.",
+                where=type(self.model).__name__,
+                remedy="Switch it off, or detach the plan for this call.",
             )
         pixels = args[0] if args else kwargs["x"]
         return (1, *compat.grid_of(self.model, pixels.shape[-2], pixels.shape[-1]))
@@ -114,12 +115,8 @@ class TimmVitAdapter(EncoderAdapter):
         Raises:
             UnsupportedCallError: training with dropout on attention weights.
         """
-        if compat.attention_dropout(block) > 0:
-            raise refuse_call(
-                "dropout on attention weights is on, and the pruned blocks have none.",
-                type(self.model).__name__,
-                "Build the model with attn_drop_rate=0 or call eval().",
-            )
+        active = compat.attention_dropout(block)
+        refuse_dropout(active, self.model, "Build the model with attn_drop_rate=0")
         parts = [compat.qkv(branch, hidden) for branch in compat.branches(block)]
         if len(parts) == 1:
             return parts[0]
