@@ -17,11 +17,6 @@ OPTIONS = LoadOptions()
 
 
 @pytest.fixture(scope="module")
-def llava(llava_folder: Path) -> LoadedModel:
-    return load_model(str(llava_folder), OPTIONS)
-
-
-@pytest.fixture(scope="module")
 def found(llava: LoadedModel) -> Comparison:
     told: list[tuple[int, int, str]] = []
     settings = Settings(keeps=(16, 9), limit=4, batch_size=2)

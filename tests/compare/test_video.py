@@ -18,11 +18,6 @@ OPTIONS = LoadOptions()
 
 
 @pytest.fixture(scope="module")
-def llava(llava_folder: Path) -> LoadedModel:
-    return load_model(str(llava_folder), OPTIONS)
-
-
-@pytest.fixture(scope="module")
 def found(llava: LoadedModel) -> Comparison:
     stages = [{"at": "pre_llm", "strategy": "fopru", "keep": 9}]
     plans = [("mine", load_plan({"stages": stages})), ("dense too", load_plan({"stages": []}))]

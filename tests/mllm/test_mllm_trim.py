@@ -73,6 +73,16 @@ def steps(of: Any, call: dict[str, Tensor], **kwargs: Any) -> Tensor:
     return torch.cat(out.logits)
 
 
+def generates(of: Any, call: dict[str, Tensor], want: Tensor, lengths: list[int]) -> None:
+    """The prompt leaves caches of these lengths, and logits are those wanted, also without any."""
+    with torch.no_grad():
+        cache = of(**call, use_cache=True).past_key_values
+    assert [cache.layers[layer].keys.shape[2] for layer in range(4)] == lengths
+    for use_cache in (True, False):
+        got = steps(of, call, use_cache=use_cache)
+        torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("compact", [False, True])
 @pytest.mark.parametrize("kind", ["clip", "mistral"])
 @pytest.mark.parametrize("name", CASES)
@@ -83,12 +93,7 @@ def test_by_hand(name: str, kind: str, compact: bool) -> None:
     want, lengths = cache_oracle.greedy(of, one, NEW, cuts, compact)
     positions = "compact" if compact else "original"
     with tokenprune.attach(of, plan(*stages, positions=positions)):
-        with torch.no_grad():
-            cache = of(**call, use_cache=True).past_key_values
-        assert [cache.layers[layer].keys.shape[2] for layer in range(4)] == lengths
-        for use_cache in (True, False):
-            got = steps(of, call, use_cache=use_cache)
-            torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-4)
+        generates(of, call, want, lengths)
 
 
 def test_text_leaves_the_caches_too() -> None:
@@ -99,12 +104,7 @@ def test_text_leaves_the_caches_too() -> None:
     one = oracle.sample(of, SPELT, call["pixel_values"], [range(PATCHES)])
     want, lengths = cache_oracle.greedy(of, one, NEW, [keep(2, [0, 7], True, words)])
     with tokenprune.attach(of, plan(stage)):
-        with torch.no_grad():
-            cache = of(**call, use_cache=True).past_key_values
-        assert [cache.layers[layer].keys.shape[2] for layer in range(4)] == lengths
-        for use_cache in (True, False):
-            got = steps(of, call, use_cache=use_cache)
-            torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-4)
+        generates(of, call, want, lengths)
 
 
 def test_trimming_changes_what_is_generated() -> None:
