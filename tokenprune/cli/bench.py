@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from tokenprune.cli.examples import examples
+from tokenprune.cli.options import Device, Dtype, Seed
 from tokenprune.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -64,10 +65,7 @@ Compile = Annotated[
         "classifiers on a GPU). Plans of static length only.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0)]
 Out = Annotated[Path, typer.Option(help="JSON record to write.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 
 
 def command(

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from tokenprune.cli.examples import examples
+from tokenprune.cli.options import Device, Dtype, Seed
 from tokenprune.cli.plans import read_plans
 from tokenprune.cli.progress import progress_bar
 from tokenprune.cli.study import refuse_options, run_command
@@ -57,6 +58,7 @@ Labels = Annotated[Path | None, typer.Option(help="CSV: file,class index; with a
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples.")]
 Split = Annotated[str, typer.Option(help="Of the pictures: first, second or all.")]
 Positions = Annotated[str, typer.Option(help="Position ids in the LLM: original, compact or both.")]
+BatchSize = Annotated[int, typer.Option(min=1)]
 NewTokens = Annotated[int, typer.Option(min=1, help="Tokens generated per question.")]
 Jobs = Annotated[
     int, typer.Option(min=1, help="Processes that share the plans and this one's threads.")
@@ -81,8 +83,6 @@ ReporterNames = Annotated[
         help="Told how a study goes: trackio, mlflow or wandb; also trackio:project=NAME."
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 
 
 def command(
@@ -98,9 +98,9 @@ def command(
     limit: Limit = None,
     split: Split = "all",
     positions: Positions = "both",
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    batch_size: BatchSize = 16,
     new_tokens: NewTokens = 2,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     jobs: Jobs = 1,
     probe: Probe = None,
     out: Out = Path("comparison.json"),
@@ -121,15 +121,10 @@ def command(
     """
     if study is not None:
         refuse_options(ctx)
-        told = reporter or ()
-        run_command(study, jobs=jobs, dry_run=dry_run, runner=runner, reporters=told)
+        run_command(study, jobs=jobs, dry_run=dry_run, runner=runner, reporters=reporter or ())
         return
-    if dry_run:
-        raise DataError("only studies have a dry run.", where="--dry-run", remedy=STUDY_FIRST)
-    if runner or reporter:
-        where = "--runner" if runner else "--reporter"
-        raise DataError("only studies have one.", where=where, remedy=STUDY_FIRST)
-    from tokenprune.compare import Settings, write_record
+    _refuse_study_options(dry_run, runner, reporter)
+    from tokenprune.compare import Settings
     from tokenprune.compare.build import Source, bundled_model
     from tokenprune.compare.record import check_writable
     from tokenprune.loading import load_options
@@ -150,20 +145,24 @@ def command(
     )
     options = load_options(device, dtype, weights)
     source = Source(model or str(bundled_model(task)), options, settings, images, labels)
-    found = _compared(source)
-    write_record(found, out, answers=answers)
-    _print(found, out, by_type)
-    if found.failures:
-        raise typer.Exit(1)
+    _run(source, out, answers, by_type)
 
 
-def _compared(source: Source) -> Comparison:
-    from tokenprune.compare import compare
+def _refuse_study_options(dry_run: bool, runner: str | None, reporter: list[str] | None) -> None:
+    if dry_run:
+        raise DataError("only studies have a dry run.", where="--dry-run", remedy=STUDY_FIRST)
+    if runner or reporter:
+        where = "--runner" if runner else "--reporter"
+        raise DataError("only studies have one.", where=where, remedy=STUDY_FIRST)
+
+
+def _run(source: Source, out: Path, answers: bool, by_type: bool) -> None:
+    from tokenprune.compare import compare, write_record
     from tokenprune.loading import load_model
 
     loaded = load_model(source.model, source.options)
     with progress_bar() as tell:
-        return compare(
+        found = compare(
             loaded,
             source.settings,
             source.options,
@@ -171,6 +170,10 @@ def _compared(source: Source) -> Comparison:
             labels=source.labels,
             progress=tell,
         )
+    write_record(found, out, answers=answers)
+    _print(found, out, by_type)
+    if found.failures:
+        raise typer.Exit(1)
 
 
 def _print(found: Comparison, out: Path, by_type: bool) -> None:

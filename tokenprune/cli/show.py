@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from tokenprune.cli.examples import examples
+from tokenprune.cli.options import Device, Dtype
 
 EXAMPLES = examples(
     "tokenprune show photo.jpg --plan plan.yaml --out kept.png",
@@ -35,8 +36,8 @@ def command(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a plan's key.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Draw what a plan keeps, merges and drops of pictures, one panel a stage."""
     from tokenprune.compare.pictures import open_picture

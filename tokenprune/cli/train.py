@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from tokenprune.cli.examples import examples
+from tokenprune.cli.options import Device, Dtype, Seed
 from tokenprune.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from tokenprune.train.run import Trained
 
 EXAMPLES = examples(
     "tokenprune train vistog --plan vistog.yaml --out runs/vistog",
@@ -18,57 +22,66 @@ EXAMPLES = examples(
 )
 
 
+Strategy = Annotated[str, typer.Argument(help="A learned strategy.")]
+PlanFile = Annotated[Path, typer.Option(help="Plan file with one stage of the strategy.")]
+Out = Annotated[Path, typer.Option(help="Folder for weights, plan, record and states.")]
+Model = Annotated[
+    str | None, typer.Option(help="Model folder; default: the bundled reference model.")
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="reference: fresh questions of the bundled set; or a JSON-lines file of "
+        '{"image", "question", "answer"}.'
+    ),
+]
+Heldout = Annotated[
+    Path | None, typer.Option(help="JSON-lines file for the final accuracy, of the same form.")
+]
+Limit = Annotated[int, typer.Option(min=0, help="At most so many held-out questions; 0 for none.")]
+Steps = Annotated[int, typer.Option(min=1)]
+BatchSize = Annotated[int, typer.Option(min=1, help="Questions a step.")]
+PerPicture = Annotated[
+    int,
+    typer.Option(min=1, help="Questions about one picture, with one encoder pass; 1 for own data."),
+]
+LearningRate = Annotated[float, typer.Option(min=0, help="Highest learning rate.")]
+SaveEvery = Annotated[int, typer.Option(min=1, help="Steps between states.")]
+Precision = Annotated[str, typer.Option(help="Of the written weights: float32 or float16.")]
+AuxWeight = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Of an auxiliary loss for strategies that make new tokens: how well the encoder's "
+        "features can be read from them. The paper's is 0.5; 0 for none.",
+    ),
+]
+AuxPlace = Annotated[str, typer.Option(help="Where it reads: projector, or llm:L behind layer L.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's.")]
+Restart = Annotated[bool, typer.Option(help="Forget a run that is in the folder.")]
+
+
 def command(
-    strategy: Annotated[str, typer.Argument(help="A learned strategy.")],
-    plan: Annotated[Path, typer.Option(help="Plan file with one stage of the strategy.")],
-    out: Annotated[Path, typer.Option(help="Folder for weights, plan, record and states.")],
-    model: Annotated[
-        str | None, typer.Option(help="Model folder; default: the bundled reference model.")
-    ] = None,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="reference: fresh questions of the bundled set; or a JSON-lines file of "
-            '{"image", "question", "answer"}.'
-        ),
-    ] = "reference",
-    heldout: Annotated[
-        Path | None, typer.Option(help="JSON-lines file for the final accuracy, of the same form.")
-    ] = None,
-    limit: Annotated[
-        int, typer.Option(min=0, help="At most so many held-out questions; 0 for none.")
-    ] = 600,
-    steps: Annotated[int, typer.Option(min=1)] = 1000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions a step.")] = 48,
-    per_picture: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Questions about one picture, with one encoder pass; 1 for own data."
-        ),
-    ] = 6,
-    lr: Annotated[float, typer.Option(min=0, help="Highest learning rate.")] = 1e-3,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between states.")] = 100,
-    precision: Annotated[
-        str, typer.Option(help="Of the written weights: float32 or float16.")
-    ] = "float32",
-    aux_weight: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Of an auxiliary loss for strategies that make new tokens: how well the encoder's "
-            "features can be read from them. The paper's is 0.5; 0 for none.",
-        ),
-    ] = 0.0,
-    aux_place: Annotated[
-        str, typer.Option(help="Where it reads: projector, or llm:L behind layer L.")
-    ] = "projector",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: torch's.")
-    ] = None,
-    restart: Annotated[bool, typer.Option(help="Forget a run that is in the folder.")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    strategy: Strategy,
+    plan: PlanFile,
+    out: Out,
+    model: Model = None,
+    data: Data = "reference",
+    heldout: Heldout = None,
+    limit: Limit = 600,
+    steps: Steps = 1000,
+    batch_size: BatchSize = 48,
+    per_picture: PerPicture = 6,
+    lr: LearningRate = 1e-3,
+    seed: Seed = 0,
+    save_every: SaveEvery = 100,
+    precision: Precision = "float32",
+    aux_weight: AuxWeight = 0.0,
+    aux_place: AuxPlace = "projector",
+    threads: Threads = None,
+    restart: Restart = False,
+    device: Device = None,
+    dtype: Dtype = None,
 ) -> None:
     """Train the stage of a plan that a learned strategy has; the model itself stays frozen.
 
@@ -93,7 +106,7 @@ def command(
         aux_weight=aux_weight,
         aux_place=aux_place,
     )
-    wanted = load_plan(plan)
+    start = load_plan(plan)
     stream = ReferenceStream(seed) if data == "reference" else FileStream(Path(data), seed)
     asked = questions_for(data, heldout, limit)
     if threads is not None:
@@ -101,19 +114,16 @@ def command(
     loaded = load_model(model or str(reference_model_path()), load_options(device, dtype))
     with progress_bar() as tell:
         done = train(
-            loaded,
-            strategy,
-            wanted,
-            out,
-            stream,
-            settings,
-            heldout=asked,
-            restart=restart,
-            tell=tell,
-        )
+            loaded, strategy, start, out, stream, settings,
+            heldout=asked, restart=restart, tell=tell,
+        )  # fmt: skip
+    _print(done)
+
+
+def _print(done: Trained) -> None:
     console = Console()
-    if done.data["heldout"] is not None:
-        found = done.data["heldout"]
+    found = done.data["heldout"]
+    if found is not None:
         console.print(
             f"held-out accuracy: {found['accuracy']:.3f} on {found['questions']} questions"
         )
