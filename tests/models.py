@@ -110,6 +110,16 @@ def siglip2_vision(attention: str = "sdpa", *, classifier: bool = False, **chang
     return _built(hf.Siglip2ForImageClassification, config, attention)
 
 
+def siglip2(attention: str = "sdpa", **changes: Any) -> Any:
+    """Siglip2Model, which takes patches."""
+    from transformers import Siglip2Config, Siglip2Model
+
+    vision = _vision(**changes, num_patches=PATCHES)
+    del vision["image_size"]
+    config = Siglip2Config(text_config=_text(), vision_config=vision)
+    return _built(Siglip2Model, config, attention)
+
+
 def siglip2_inputs(
     batch: int = 2, *, shape: tuple[int, int] = (SIDE, SIDE), padding: int = 0, seed: int = 0
 ) -> dict[str, Tensor]:

@@ -87,7 +87,34 @@ class LoadedClassifier:
     weights: str
 
 
-LoadedModel = LoadedMllm | LoadedClassifier
+@dataclass(frozen=True)
+class LoadedDual:
+    """A dual encoder: a tower for pictures and one for texts, which meet in one space.
+
+    Attributes:
+        name: what the user called it.
+        model: in eval mode, on its device.
+        prepare: pictures -> what `embed` takes, on the model's device.
+        embed: the model, or a copy of it, and what `prepare` gave -> unit-length embeddings
+            `[B, D]` of the pictures, in float32. This is the call that pruning acts on.
+        texts: texts -> unit-length embeddings `[T, D]` in float32; pruning doesn't touch them.
+        picture: a picture -> the same as the model sees it, cropped and resized.
+        fingerprint: SHA-256 of the weights.
+        weights: where they came from.
+    """
+
+    name: str
+    model: nn.Module
+    prepare: Callable[[Sequence[Image]], dict[str, Any]]
+    embed: Callable[[nn.Module, dict[str, Any]], Tensor]
+    texts: Callable[[Sequence[str]], Tensor]
+    picture: Callable[[Image], Image]
+    fingerprint: Callable[[], str]
+    weights: str
+
+
+LoadedEncoder = LoadedClassifier | LoadedDual
+LoadedModel = LoadedMllm | LoadedEncoder
 
 
 class Loader(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokenprune.engine.attach import attach
-from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel
+from tokenprune.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
 from tokenprune.plan import Plan
 from tokenprune.trace import ImageTrace
 
@@ -50,6 +50,8 @@ def show(
 
 
 def _run(loaded: LoadedModel, plan: Plan, picture: Image, question: str) -> tuple[ImageTrace, str]:
+    if isinstance(loaded, LoadedDual):
+        return _embedded(loaded, plan, picture)
     with torch.no_grad(), attach(loaded.model, plan) as handle:
         if isinstance(loaded, LoadedClassifier):
             logits = loaded.model(loaded.prepare([picture]))
@@ -57,6 +59,20 @@ def _run(loaded: LoadedModel, plan: Plan, picture: Image, question: str) -> tupl
         else:
             answer = f"{question}  {_ask(loaded, picture, question)}"
         return handle.trace.images[0], answer
+
+
+def _embedded(loaded: LoadedDual, plan: Plan, picture: Image) -> tuple[ImageTrace, str]:
+    """Of an embedding nothing can be read; how near it stayed to the unpruned one can."""
+    inputs = loaded.prepare([picture])
+    with torch.no_grad():
+        dense = loaded.embed(loaded.model, inputs)
+        with attach(loaded.model, plan) as handle:
+            pruned = loaded.embed(loaded.model, inputs)
+            trace = handle.trace.images[0]
+    return (
+        trace,
+        f"cosine similarity with the unpruned embedding {float((dense * pruned).sum()):.3f}",
+    )
 
 
 def _ask(loaded: LoadedMllm, picture: Image, question: str) -> str:

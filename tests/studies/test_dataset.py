@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from tests.compare.tiny import save_pictures
 from tokenprune.errors import DataError
+from tokenprune.studies.building import FileClassifyTask, build_task
 from tokenprune.studies.hub import dataset_questions
 from tokenprune.studies.model import Columns, Study, TaskEntry
-from tokenprune.studies.tasks import FileClassifyTask, build_task, opened, revision
+from tokenprune.studies.tasks import opened, revision
 
 datasets = pytest.importorskip("datasets", reason="the extra 'data' isn't installed")
 

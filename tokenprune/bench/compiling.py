@@ -12,10 +12,13 @@ from torch import nn
 
 from tokenprune.bench.rows import Lane
 from tokenprune.engine.attach import attach
+from tokenprune.engine.choosing import choose_encoder
 from tokenprune.errors import BackendUnavailableError, DataError
-from tokenprune.loading import LoadedClassifier, LoadedMllm
+from tokenprune.loading import LoadedDual, LoadedMllm, LoadedModel
 from tokenprune.plan import Plan
 from tokenprune.registry import build_strategy
+
+Part = Callable[[nn.Module], nn.Module]
 
 MODES = ("default", "reduce-overhead")
 BACKEND = "inductor"
@@ -26,9 +29,7 @@ SETTLING = 6
 ROOM = 128
 
 
-def check_compile(
-    loaded: LoadedMllm | LoadedClassifier, plans: Sequence[tuple[str, Plan]], mode: str
-) -> None:
+def check_compile(loaded: LoadedModel, plans: Sequence[tuple[str, Plan]], mode: str) -> None:
     """Refuse what can't be compiled in that mode.
 
     Raises:
@@ -53,16 +54,29 @@ def check_compile(
     _check_compiler(next(loaded.model.parameters()).device)
 
 
-def compiled(lane: Lane, mode: str) -> Lane:
+def compiled(lane: Lane, mode: str, part: Part) -> Lane:
     """A further row: the same plan on a compiled copy, weights shared.
 
     Graph breaks are allowed: strategies run uncompiled between the compiled parts.
+
+    Args:
+        lane: the row.
+        mode: of `torch.compile`.
+        part: of the copy, what is compiled.
     """
-    model: Any = shared_copy(lane.model)
+    model = shared_copy(lane.model)
     handle = None if lane.plan is None else attach(model, lane.plan)
-    forward = torch.compile(model.forward, mode=_mode(mode), backend=BACKEND)
-    model.__dict__["forward"] = forward
+    called: Any = part(model)
+    forward = torch.compile(called.forward, mode=_mode(mode), backend=BACKEND)
+    called.__dict__["forward"] = forward
     return Lane(lane.name, lane.plan, model, handle, twin=lane)
+
+
+def compiled_part(loaded: LoadedModel) -> Part:
+    """What of a model is compiled: all of it, or of a dual encoder the vision tower."""
+    if isinstance(loaded, LoadedDual):
+        return lambda model: choose_encoder(model).spec().entry
+    return lambda model: model
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
@@ -113,7 +127,7 @@ def _mode(mode: str) -> str | None:
     return None if mode == "default" else mode
 
 
-def _check_graphs(loaded: LoadedMllm | LoadedClassifier) -> None:
+def _check_graphs(loaded: LoadedModel) -> None:
     if isinstance(loaded, LoadedMllm):
         raise DataError(
             "CUDA graphs reuse their outputs' memory, and a growing KV cache keeps them.",

@@ -15,11 +15,13 @@ from tokenprune.compare.record import write_text
 from tokenprune.compare.run import shown_name
 from tokenprune.compare.task import Question
 from tokenprune.environment import describe_environment
-from tokenprune.loading import LoadedClassifier, LoadedMllm
+from tokenprune.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
 from tokenprune.plan import Plan
 from tokenprune.studies.tasks import revision
 
 SCHEMA_VERSION = 1
+
+KINDS = {LoadedMllm: "mllm", LoadedClassifier: "classifier", LoadedDual: "dual"}
 
 #: What `flops` counts, by the value of `--flops`.
 MEANING = {
@@ -31,7 +33,7 @@ MEANING = {
 
 
 def bench_record(
-    loaded: LoadedMllm | LoadedClassifier,
+    loaded: LoadedModel,
     plans: Sequence[tuple[str, Plan]],
     settings: BenchSettings,
     backend: str,
@@ -54,7 +56,7 @@ def bench_record(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {
             "name": shown_name(loaded.name),
-            "kind": "mllm" if isinstance(loaded, LoadedMllm) else "classifier",
+            "kind": KINDS[type(loaded)],
             "weights": loaded.weights,
             "sha256": loaded.fingerprint(),
             "device": str(first.device),

@@ -11,7 +11,7 @@ from tokenprune.bench.rows import BenchSettings
 from tokenprune.bench.workload import Workload, parse_size, workloads
 from tokenprune.compare.task import Question
 from tokenprune.errors import DataError
-from tokenprune.loading import LoadedClassifier, LoadedMllm
+from tokenprune.loading import LoadedMllm, LoadedModel
 from tokenprune.plan import Plan, load_plan
 
 #: Share of the tokens that plans keep without `--plans` (ours).
@@ -29,7 +29,7 @@ class Request:
         sizes: such as `336` or `480x640`; default: 336.
         words: of the question; default: 16.
         new_tokens: after the first one.
-        pictures: the user's own: the pictures of one prompt, or samples of a classifier.
+        pictures: the user's own: the pictures of one prompt, or samples of an encoder.
         question: about them.
         questions: JSON-lines file of pictures and questions.
     """
@@ -72,7 +72,7 @@ class Request:
                 remedy="Leave it out. For frames, write images: frames in the plans.",
             )
 
-    def own(self, loaded: LoadedMllm | LoadedClassifier) -> list[Question]:
+    def own(self, loaded: LoadedModel) -> list[Question]:
         """The user's own input, or none; pictures are still files.
 
         Raises:
@@ -80,7 +80,7 @@ class Request:
         """
         from tokenprune.studies.tasks import read_jsonl
 
-        plain = isinstance(loaded, LoadedClassifier)
+        plain = not isinstance(loaded, LoadedMllm)
         for name, value in (
             ("--images", self.images),
             ("--frames", self.frames),
@@ -88,7 +88,7 @@ class Request:
             ("--questions", self.questions),
         ):
             if plain and value:
-                raise DataError("a classifier gets single pictures without words.", where=name)
+                raise DataError("an encoder gets single pictures without words.", where=name)
         for path in self.pictures:
             if not path.is_file():
                 raise DataError(f"there is no picture '{path}'.", where="--picture")
@@ -125,7 +125,7 @@ class Request:
         )
 
 
-def quarters(loaded: LoadedMllm | LoadedClassifier) -> list[tuple[str, Plan]]:
+def quarters(loaded: LoadedModel) -> list[tuple[str, Plan]]:
     """Every training-free strategy of static length at a quarter.
 
     Each stands where comparisons put it, or inside the encoder if that is all there is.
@@ -137,7 +137,7 @@ def quarters(loaded: LoadedMllm | LoadedClassifier) -> list[tuple[str, Plan]]:
     for name, kind in sorted(host().strategies.items()):
         if not (kind.training_free and kind.static):
             continue
-        plain = isinstance(loaded, LoadedClassifier)
+        plain = not isinstance(loaded, LoadedMllm)
         if plain and "encoder" not in kind.stages:
             continue
         stage = {"at": "encoder" if plain else home(kind), "strategy": name, "keep": QUARTER}

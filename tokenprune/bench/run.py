@@ -8,14 +8,21 @@ from collections.abc import Callable, Sequence
 import torch
 
 from tokenprune.bench.backends import fastest_backend
-from tokenprune.bench.compiling import check_compile, compilations, compiled, room, settle
+from tokenprune.bench.compiling import (
+    check_compile,
+    compilations,
+    compiled,
+    compiled_part,
+    room,
+    settle,
+)
 from tokenprune.bench.rows import DENSE, BenchRow, BenchSettings, Lane, rows_of
 from tokenprune.bench.runners import Runner, runner_for
 from tokenprune.bench.workload import Workload, batches
 from tokenprune.compare.task import Question
 from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError
-from tokenprune.loading import LoadedClassifier, LoadedMllm
+from tokenprune.loading import LoadedMllm, LoadedModel
 from tokenprune.plan import Plan
 
 Tell = Callable[[int, int, str], None]
@@ -23,7 +30,7 @@ Plans = Sequence[tuple[str, Plan]]
 
 
 def bench(
-    loaded: LoadedMllm | LoadedClassifier,
+    loaded: LoadedModel,
     plans: Plans,
     sizes: Sequence[Workload],
     settings: BenchSettings,
@@ -75,13 +82,12 @@ def plans_for(plans: Plans, size: Workload) -> list[tuple[str, Plan]]:
     return [(name, plan.model_copy(update={"images": "frames"})) for name, plan in plans]
 
 
-def _lanes(
-    loaded: LoadedMllm | LoadedClassifier, plans: Plans, settings: BenchSettings
-) -> list[Lane]:
+def _lanes(loaded: LoadedModel, plans: Plans, settings: BenchSettings) -> list[Lane]:
     lanes = [Lane(DENSE, None, loaded.model)]
     lanes += [Lane(name, plan, loaded.model) for name, plan in plans]
     if settings.compile is not None:
-        lanes += [compiled(lane, settings.compile) for lane in lanes]
+        part = compiled_part(loaded)
+        lanes += [compiled(lane, settings.compile, part) for lane in lanes]
     return lanes
 
 

@@ -12,7 +12,7 @@ from tokenprune.bench.memory import cache_bytes, peak_bytes
 from tokenprune.bench.rows import BenchSettings, Lane
 from tokenprune.bench.timer import seconds
 from tokenprune.bench.workload import Prompts, Workload
-from tokenprune.loading import LoadedClassifier, LoadedMllm
+from tokenprune.loading import LoadedDual, LoadedEncoder, LoadedMllm, LoadedModel
 from tokenprune.ops.flops import count_flops
 
 
@@ -130,11 +130,28 @@ class Generation(Runner):
 
 
 class Encoding(Runner):
-    """One pass of an encoder with its head."""
+    """One pass of an encoder with its head.
+
+    Args:
+        device: where the model runs.
+        batches: prepared inputs.
+        size: the workload.
+        loaded: the model.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        batches: Sequence[Any],
+        size: Workload,
+        loaded: LoadedEncoder,
+    ) -> None:
+        super().__init__(device, batches, size)
+        self._embed = loaded.embed if isinstance(loaded, LoadedDual) else None
 
     def first(self, lane: Lane, inputs: Any) -> Any:
-        """Logits `[B, classes]`."""
-        return lane.model(inputs)
+        """Logits `[B, classes]`, or embeddings `[B, D]` of a dual encoder."""
+        return lane.model(inputs) if self._embed is None else self._embed(lane.model, inputs)
 
     def whole(self, lane: Lane, inputs: Any) -> Any:
         """The same: nothing follows."""
@@ -162,7 +179,7 @@ class Encoding(Runner):
 
 
 def runner_for(
-    loaded: LoadedMllm | LoadedClassifier, batches: Sequence[Prompts], size: Workload
+    loaded: LoadedModel, batches: Sequence[Prompts], size: Workload
 ) -> tuple[Runner, float]:
     """The runner of a model on these batches, and the seconds to prepare the first of them."""
     device = next(loaded.model.parameters()).device
@@ -178,8 +195,9 @@ def runner_for(
     prepare(*batches[0])  # what is set up at the first use is no preprocessing
     prepared.clear()
     times = [seconds(lambda one=one: prepare(*one), device) for one in batches]  # type: ignore[misc]
-    kind = Generation if isinstance(loaded, LoadedMllm) else Encoding
-    return kind(device, prepared, size), times[0]
+    if isinstance(loaded, LoadedMllm):
+        return Generation(device, prepared, size), times[0]
+    return Encoding(device, prepared, size, loaded), times[0]
 
 
 def _add(lane: Lane, stages: dict[str, float]) -> None:

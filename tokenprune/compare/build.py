@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenprune.adapter import MllmAdapter
+from tokenprune.compare.candidates import PROMPTS, Candidates, check_prompts, read_classes
 from tokenprune.compare.defaults import (
     CLASSIFIER_KEEPS,
+    CLASSIFIER_PATCHES,
     MLLM_KEEPS,
     Wanted,
     as_task,
@@ -20,10 +23,18 @@ from tokenprune.compare.entries import Entry, plan_entries
 from tokenprune.compare.pictures import heldout_clip_questions, heldout_questions, labelled_pictures
 from tokenprune.compare.settings import CLIP_QUESTIONS, QUESTIONS, Settings
 from tokenprune.compare.task import ClassifyTask, Question, Task, VqaTask
+from tokenprune.compare.zero_shot import ZeroShotTask
 from tokenprune.engine.attach import attach
-from tokenprune.engine.choosing import choose_adapter
+from tokenprune.engine.choosing import choose_adapter, choose_encoder
 from tokenprune.errors import DataError, SignalError, UnsupportedModelError
-from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel, LoadOptions, load_model
+from tokenprune.loading import (
+    LoadedClassifier,
+    LoadedDual,
+    LoadedMllm,
+    LoadedModel,
+    LoadOptions,
+    load_model,
+)
 from tokenprune.plugins import host
 from tokenprune.reference import reference_model_path, video_model_path
 
@@ -36,8 +47,10 @@ class Source:
         model: what stands behind `--model`.
         options: how it is loaded.
         settings: what to compare.
-        images: folder of pictures, for classifiers.
+        images: folder of pictures, for encoders.
         labels: CSV with their classes.
+        classes: file with the names of the classes, for dual encoders.
+        prompts: templates for the names.
     """
 
     model: str
@@ -45,6 +58,8 @@ class Source:
     settings: Settings
     images: Path | None = None
     labels: Path | None = None
+    classes: Path | None = None
+    prompts: tuple[str, ...] = PROMPTS
 
     def task(self, loaded: LoadedModel | None = None) -> Task:
         """The samples with the model, which is loaded if it isn't given.
@@ -57,8 +72,11 @@ class Source:
         if isinstance(loaded, LoadedMllm):
             questions = _questions(settings)
             return VqaTask(loaded, questions, settings.batch_size, settings.new_tokens)
-        questions = self._pictures(loaded)
-        return ClassifyTask(loaded, questions, settings.batch_size)
+        if isinstance(loaded, LoadedClassifier):
+            return ClassifyTask(loaded, self._pictures(loaded.classes), settings.batch_size)
+        names = self._names(loaded)
+        candidates = Candidates.of_classes(names, self.prompts)
+        return ZeroShotTask(loaded, self._pictures(len(names)), settings.batch_size, candidates)
 
     def about(self, loaded: LoadedModel) -> dict[str, Any]:
         """Where the samples come from, for the record."""
@@ -68,24 +86,37 @@ class Source:
             return {"name": f"built-in held-out questions about {shown}", **about}
         assert self.labels is not None
         split = self.settings.split
-        return {"name": "labelled pictures", "labels": self.labels.name, "split": split}
+        about = {"name": "labelled pictures", "labels": self.labels.name, "split": split}
+        if self.classes is None:
+            return about
+        return {**about, "classes": self.classes.name, "prompts": list(self.prompts)}
 
-    def _pictures(self, loaded: LoadedClassifier) -> list[Question]:
+    def _names(self, loaded: LoadedDual) -> tuple[str, ...]:
+        check_prompts(self.prompts)
+        if self.classes is not None:
+            return read_classes(self.classes)
+        raise DataError(
+            "a dual encoder is compared on pictures whose classes have names.",
+            where=f"--model {loaded.name}",
+            remedy="Pass --images FOLDER, --labels FILE.csv and --classes NAMES.txt.",
+        )
+
+    def _pictures(self, classes: int) -> list[Question]:
         if self.settings.video:
             raise DataError(
-                "a classifier answers no questions about videos.",
+                "an encoder answers no questions about videos.",
                 where="--task video",
                 remedy="Pass a multimodal LLM, or leave --task away.",
             )
         if self.images is None or self.labels is None:
             raise DataError(
-                "a classifier is compared on labelled pictures.",
-                where=f"--model {loaded.name}",
+                "an encoder is compared on labelled pictures.",
+                where=f"--model {self.model}",
                 remedy="Pass --images FOLDER and --labels FILE.csv.",
             )
         split, limit = self.settings.split, self.settings.limit
         return labelled_pictures(
-            self.images, self.labels, classes=loaded.classes, split=split, limit=limit
+            self.images, self.labels, classes=classes, split=split, limit=limit
         )
 
 
@@ -101,8 +132,16 @@ def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry],
         return [as_task(entry, settings.video) for entry in given], []
     if isinstance(loaded, LoadedMllm):
         return _fitting(loaded, default_entries(strategies, _wanted(loaded, settings)))
-    keeps = settings.keeps or CLASSIFIER_KEEPS
+    keeps = settings.keeps or _encoder_keeps(loaded)
     return _fitting(loaded, encoder_entries(strategies, keeps, seed=settings.seed))
+
+
+def _encoder_keeps(loaded: LoadedModel) -> Sequence[int]:
+    """The shares of `CLASSIFIER_KEEPS` on a dual encoder's own grid, which may be a small one."""
+    if not isinstance(loaded, LoadedDual):
+        return CLASSIFIER_KEEPS
+    patches = math.prod(choose_encoder(loaded.model).spec().grid)
+    return [max(1, keep * patches // CLASSIFIER_PATCHES) for keep in CLASSIFIER_KEEPS]
 
 
 def bundled_model(task: str) -> Path:

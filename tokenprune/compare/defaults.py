@@ -17,6 +17,9 @@ from tokenprune.tokens import Stage
 MLLM_KEEPS = (32, 16, 8)
 CLASSIFIER_KEEPS = (147, 98, 64, 49)
 
+#: Of a ViT with patches of 16 on pictures of 224, which those are shares of.
+CLASSIFIER_PATCHES = 196
+
 #: The yardstick: what any choice of tokens has to beat.
 BASELINE = "random"
 

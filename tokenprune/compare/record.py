@@ -21,7 +21,7 @@ class Comparison:
     """A finished comparison.
 
     Attributes:
-        kind: `mllm` or `classifier`.
+        kind: `mllm`, `classifier` or `dual`.
         created: when it ended, UTC, ISO 8601.
         elapsed: seconds it took, loading included.
         model: name, weights, SHA-256, parameters, device and dtype.

@@ -1,4 +1,4 @@
-"""The comparisons: a multimodal LLM on questions, a classifier on labelled pictures."""
+"""The comparisons: a multimodal LLM on questions, an encoder on labelled pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.compare.build import Source, build_entries, bundled_name
+from tokenprune.compare.candidates import PROMPTS
 from tokenprune.compare.checks import failed_checks
 from tokenprune.compare.defaults import BASELINE, grouped, random_beside
 from tokenprune.compare.entries import Entry
@@ -35,6 +36,8 @@ def compare(
     *,
     images: Path | None = None,
     labels: Path | None = None,
+    classes: Path | None = None,
+    prompts: Sequence[str] = PROMPTS,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare plans with each other and with dense on one model.
@@ -43,15 +46,17 @@ def compare(
         loaded: the model. With several jobs, every process loads it again by its name.
         settings: what to compare.
         options: how the model was loaded, for the record and for further processes.
-        images: folder of pictures, for classifiers.
+        images: folder of pictures, for encoders.
         labels: CSV with their classes.
+        classes: file with the names of the classes, for dual encoders.
+        prompts: templates for the names, with `{}`.
         progress: told (runs done, runs in all, what runs).
 
     Raises:
         TokenpruneError: bad input of any kind, or a plan that doesn't fit the model.
     """
     start = time.perf_counter()
-    source = Source(loaded.name, options, settings, images, labels)
+    source = Source(loaded.name, options, settings, images, labels, classes, tuple(prompts))
     task = source.task(loaded)
     entries, left_out = build_entries(loaded, settings)
     told = _Passes(progress)

@@ -162,7 +162,7 @@ def _split(width: int) -> list[tuple[str, ...]]:
 
 def _columns(comparison: Comparison) -> list[Column]:
     stages = [stage for stage in TIMES if any(stage in r.time for r in comparison.results)]
-    if comparison.kind == "classifier":
+    if comparison.kind != "mllm":
         stages = [stage for stage in stages if stage in ("encode", "select")]
         counts = [("patches left", "encoder")]
     else:

@@ -24,6 +24,7 @@ class Question:
         answer: what is right.
         kind: group for separate accuracies.
         image_id: samples of one image are resampled together.
+        others: further right answers.
     """
 
     image: Any
@@ -31,6 +32,12 @@ class Question:
     text: str = ""
     kind: str = ""
     image_id: int = 0
+    others: tuple[str, ...] = ()
+
+    def matched(self, answer: str) -> str:
+        """The right answer that equals the given one, else the first right one."""
+        right = (self.answer, *self.others)
+        return next((one for one in right if plain(one) == plain(answer)), self.answer)
 
 
 class Task(ABC):
@@ -43,9 +50,14 @@ class Task(ABC):
 
     Raises:
         DataError: there are no samples.
+
+    Attributes:
+        kind: of the model: `mllm`, `classifier` or `dual`.
+        choices: texts that answers are chosen from, if they are.
     """
 
     kind: str
+    choices: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, model: nn.Module, questions: Sequence[Question], batch_size: int) -> None:
         if not questions:
@@ -72,7 +84,7 @@ class Task(ABC):
 
     def right(self, answer: str, question: Question) -> bool:
         """Whether an answer is right."""
-        return plain(answer) == plain(question.answer)
+        return plain(answer) == plain(question.matched(answer))
 
 
 class VqaTask(Task):

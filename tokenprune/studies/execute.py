@@ -21,11 +21,11 @@ from tokenprune.errors import TokenpruneError
 from tokenprune.loading import LoadedModel, load_model, load_options
 from tokenprune.metrics import Answered, chosen_metrics, scores
 from tokenprune.plugins import host
+from tokenprune.studies.building import build_task
 from tokenprune.studies.load import Cell
 from tokenprune.studies.model import ModelEntry, Study, TaskEntry
 from tokenprune.studies.samples import shown_samples
 from tokenprune.studies.store import Status
-from tokenprune.studies.tasks import build_task
 
 REFERENCE = "reference"
 
@@ -102,7 +102,7 @@ def _shown(task: Task, cell: Cell) -> dict[str, Any]:
 
 def _samples(task: Task, row: Measured, study: Study) -> list[dict[str, Any]]:
     pairs = list(zip(task.questions, row.answers, strict=True))
-    answered = [Answered(q.text, q.answer, answer) for q, answer in pairs]
+    answered = [Answered(q.text, q.matched(answer), answer) for q, answer in pairs]
     scored = scores(chosen_metrics(study.metrics), answered)
     return [
         {

@@ -48,6 +48,19 @@ def dataset_questions(entry: TaskEntry) -> list[Question]:
     return found
 
 
+def class_names(entry: TaskEntry) -> tuple[str, ...] | None:
+    """The names of a dataset's classes, where its column of answers holds class labels.
+
+    Raises:
+        DataError: there is no such dataset, split or column.
+        BackendUnavailableError: the library isn't installed.
+    """
+    data = _loaded(entry)
+    _check(data, entry.columns, entry)
+    names = getattr(data.features[entry.columns.answer], "names", None)
+    return None if names is None else tuple(map(str, names))
+
+
 def _loaded(entry: TaskEntry) -> Any:
     try:
         import datasets

@@ -19,7 +19,7 @@ from tokenprune.validation import plan_error
 DENSE = "dense"
 
 #: Where data lie doesn't make a cell another one; what they hold is in its identity.
-_PLACES = {"path", "labels", "dataset"}
+_PLACES = {"path", "labels", "classes", "dataset"}
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ def _anchored(study: Study, folder: Path) -> Study:
             update={
                 "path": at(task.path),
                 "labels": at(task.labels),
+                "classes": at(task.classes) if isinstance(task.classes, Path) else task.classes,
                 "dataset": _local(task.dataset, folder),
             }
         )

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tokenprune.compare.candidates import PLACE, PROMPTS
+
 #: A value of a grid: what stands in a plan at a dotted place.
 Value = str | int | float | bool | dict[str, Any] | list[Any] | None
 
@@ -34,9 +36,9 @@ class Columns(_Frozen):
     image: str = "image"
     """A picture, or a list of them."""
     question: str | None = "question"
-    """What is asked; null for classifiers."""
+    """What is asked; null for classifiers and dual encoders."""
     answer: str = "answer"
-    """The right answer; for classifiers the number of the class."""
+    """The right answer; for classifiers and dual encoders the number of the class."""
     type: str | None = None
     """Groups for separate accuracies."""
 
@@ -44,13 +46,20 @@ class Columns(_Frozen):
 class TaskEntry(_Frozen):
     """One task of a study."""
 
-    kind: Literal["image", "video", "jsonl", "pictures", "dataset"] = "image"
+    kind: Literal["image", "video", "jsonl", "pictures", "captions", "dataset"] = "image"
     """`image` and `video` are built in; `jsonl` holds questions about pictures of the user;
-    `pictures` is a labelled folder for classifiers; `dataset` is one of Hugging Face's."""
+    `pictures` is a labelled folder for classifiers and dual encoders; `captions` are pictures with
+    captions for dual encoders; `dataset` is one of Hugging Face's."""
     path: Path | None = None
-    """The file of `jsonl`, or the folder of `pictures`."""
+    """The file of `jsonl` and `captions`, or the folder of `pictures`."""
     labels: Path | None = None
     """CSV of `pictures`: file,class index; with a header."""
+    classes: Path | tuple[str, ...] | None = None
+    """For dual encoders: names of the classes in the order of their numbers, one a line of a file
+    or as a list. Default: the names that a `dataset` has for its class labels."""
+    prompts: Annotated[tuple[str, ...], Field(min_length=1)] = PROMPTS
+    """For dual encoders: what is said of a class, with `{}` for its name; embeddings of several
+    prompts are averaged."""
     dataset: str | None = None
     """Of `dataset`: a name on the hub, or a local folder."""
     config: str | None = None
@@ -73,7 +82,7 @@ class TaskEntry(_Frozen):
 
     @model_validator(mode="after")
     def _places(self) -> TaskEntry:
-        if self.kind in ("jsonl", "pictures") and self.path is None:
+        if self.kind in ("jsonl", "pictures", "captions") and self.path is None:
             raise ValueError(f"a task of kind '{self.kind}' needs 'path'")
         if self.kind == "pictures" and self.labels is None:
             raise ValueError("a task of kind 'pictures' needs 'labels'")
@@ -81,6 +90,19 @@ class TaskEntry(_Frozen):
             raise ValueError("'dataset' goes with the kind 'dataset', and that needs it")
         if self.kind in ("image", "video") and (self.path or self.labels):
             raise ValueError(f"the built-in task '{self.kind}' has no 'path' and no 'labels'")
+        return self
+
+    @model_validator(mode="after")
+    def _classes(self) -> TaskEntry:
+        if self.kind not in ("pictures", "dataset"):
+            for key in ("classes", "prompts"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"'{key}' goes with the kinds 'pictures' and 'dataset'")
+        if self.classes == ():
+            raise ValueError("'classes' names none")
+        for prompt in self.prompts:
+            if PLACE not in prompt:
+                raise ValueError(f"the prompt '{prompt}' has no '{PLACE}' for the name of a class")
         return self
 
 

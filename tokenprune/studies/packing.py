@@ -60,7 +60,12 @@ def _placed_model(model: ModelEntry) -> ModelEntry:
 
 
 def _placed_task(task: TaskEntry) -> TaskEntry:
-    changed = {"path": _absolute(task.path), "labels": _absolute(task.labels)}
+    names = _absolute(task.classes) if isinstance(task.classes, Path) else task.classes
+    changed = {
+        "path": _absolute(task.path),
+        "labels": _absolute(task.labels),
+        "classes": names,
+    }
     if task.dataset is not None and Path(task.dataset).is_dir():  # and no name of the hub
         return task.model_copy(update={**changed, "dataset": str(Path(task.dataset).resolve())})
     return task.model_copy(update=changed)

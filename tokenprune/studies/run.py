@@ -63,7 +63,7 @@ def identified(study: Study) -> list[Known]:
             loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
             facts[pair] = {
                 "weights": loaded.fingerprint(),
-                "data": revision(task.questions),
+                "data": revision(task.questions, task.choices),
                 "settings": study.model_dump(mode="json", include=SETTINGS),
                 "environment": environment,
             }

@@ -5,64 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from tokenprune.compare.pictures import (
     heldout_clip_questions,
     heldout_questions,
-    labelled_pictures,
     open_picture,
 )
 from tokenprune.compare.settings import CLIP_QUESTIONS, QUESTIONS
-from tokenprune.compare.task import ClassifyTask, Question, Task, VqaTask
+from tokenprune.compare.task import Question
 from tokenprune.errors import DataError
-from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel
 from tokenprune.studies.hub import dataset_questions
-from tokenprune.studies.model import Study, TaskEntry
-
-
-def build_task(entry: TaskEntry, loaded: LoadedModel, study: Study) -> Task:
-    """A task on a model.
-
-    Raises:
-        DataError: the samples can't be read, or don't fit the kind of model.
-    """
-    if entry.kind == "pictures":
-        if not isinstance(loaded, LoadedClassifier):
-            raise _unfit(entry, loaded.name, "a classifier, such as timm:NAME")
-        assert entry.path is not None
-        assert entry.labels is not None
-        samples = labelled_pictures(
-            entry.path, entry.labels, classes=loaded.classes, limit=entry.limit
-        )
-        return ClassifyTask(loaded, samples, study.batch_size)
-    if entry.kind == "dataset" and isinstance(loaded, LoadedClassifier):
-        return FileClassifyTask(loaded, questions(entry), study.batch_size)
-    if not isinstance(loaded, LoadedMllm):
-        raise _unfit(entry, loaded.name, "a multimodal LLM")
-    return FileTask(loaded, questions(entry), study.batch_size, study.new_tokens)
-
-
-class FileTask(VqaTask):
-    """Questions about pictures that may still be files."""
-
-    def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
-        """Left-padded inputs of `generate`; files are read now, so that memory stays small."""
-        return super().inputs([replace(q, image=opened(q.image)) for q in batch])
-
-
-class FileClassifyTask(ClassifyTask):
-    """Classes of pictures that are still encoded."""
-
-    def inputs(self, batch: Sequence[Question]) -> Tensor:
-        """Pixels `[B, 3, H, W]`."""
-        return self._loaded.prepare([opened(question.image) for question in batch])
+from tokenprune.studies.model import TaskEntry
 
 
 def opened(image: Any) -> Any:
@@ -140,11 +97,12 @@ def read_jsonl(path: Path, *, answers: bool = True) -> list[Question]:
     return found
 
 
-def revision(samples: Sequence[Question]) -> str:
-    """SHA-256 of what is asked, of the right answers and of the pictures."""
-    total = hashlib.sha256()
+def revision(samples: Sequence[Question], choices: Sequence[Sequence[str]] = ()) -> str:
+    """SHA-256 of samples and their pictures, and of the texts that answers are chosen from."""
+    total = hashlib.sha256(json.dumps(choices).encode() if choices else b"")
     for sample in samples:
-        total.update(json.dumps([sample.text, sample.answer, sample.kind]).encode())
+        about = [sample.text, sample.answer, sample.kind, *sample.others]
+        total.update(json.dumps(about).encode())
         several = isinstance(sample.image, list | tuple)
         for image in sample.image if several else (sample.image,):
             total.update(_bytes(image))
@@ -188,9 +146,3 @@ def _picture(folder: Path, name: str, where: str) -> Path:
     if not path.is_file():
         raise DataError(f"there is no picture '{path}'.", where=where)
     return path
-
-
-def _unfit(entry: TaskEntry, model: str, wanted: str) -> DataError:
-    return DataError(
-        f"the task '{entry.kind}' needs {wanted}.", where=f"models: {model}", remedy="Pair others."
-    )

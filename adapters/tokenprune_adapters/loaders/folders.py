@@ -1,0 +1,140 @@
+"""What all loaders of transformers folders do: files, weights and processor, never from a hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tokenprune.errors import CheckpointError, DataError, UnsupportedModelError
+from tokenprune.loading import LoadOptions
+
+#: Multimodal LLMs, by whatever class their config names.
+MLLM_CLASS = "AutoModelForImageTextToText"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The folder's weights, in order.
+
+    Raises:
+        DataError: there is no such folder.
+        CheckpointError: it has no safetensors.
+    """
+    if not (folder / "config.json").is_file():
+        raise DataError(
+            "there is no model folder of that name with a config.json.",
+            where=str(folder),
+            remedy="Pass the folder that save_pretrained wrote, or timm:NAME.",
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(
+            "the folder holds no safetensors weights.",
+            where=str(folder),
+            remedy="Save the model with save_pretrained; pickled checkpoints are not read.",
+        )
+    return files
+
+
+def load_model(folder: Path, options: LoadOptions, class_name: str = MLLM_CLASS) -> Any:
+    """A model in eval mode on its device.
+
+    Args:
+        folder: with config and safetensors.
+        options: device and dtype.
+        class_name: of transformers, with `from_pretrained`.
+
+    Raises:
+        UnsupportedModelError: the config is of another kind of model.
+        CheckpointError: weights are missing, damaged or misshapen.
+    """
+    transformers = _transformers()
+    try:
+        with _quiet(transformers):
+            model, info = getattr(transformers, class_name).from_pretrained(
+                folder,
+                dtype=options.dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except ValueError as error:
+        if "nrecognized" not in str(error):
+            raise _damaged(folder, error) from error
+        raise UnsupportedModelError(
+            "the folder holds no image-text-to-text model.",
+            where=str(folder),
+            remedy="Pass a multimodal LLM, such as a LLaVA checkpoint, a dual encoder (CLIP, "
+            "SigLIP), or timm:NAME.",
+        ) from error
+    except Exception as error:
+        # safetensors, json and shape problems raise a class of their own each
+        raise _damaged(folder, error) from error
+    _refuse_foreign(folder, info)
+    return model.eval().to(options.device)
+
+
+def load_processor(folder: Path) -> Any:
+    """The processor.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        return _transformers().AutoProcessor.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"the processor can't be loaded ({_first_line(error)}).",
+            where=str(folder),
+            remedy="Save the processor into the model's folder with save_pretrained.",
+        ) from error
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UnsupportedModelError(
+            f"transformers can't be imported ({error}).",
+            remedy="Install it: pip install 'tokenprune[hf]'.",
+        ) from error
+    return transformers
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without transformers' own progress bars, which would break into ours."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _refuse_foreign(folder: Path, info: Any) -> None:
+    # keys that are there and not used do no harm: checkpoints often carry buffers of older versions
+    for kind in ("missing_keys", "mismatched_keys"):
+        keys = sorted(str(key) for key in info.get(kind, ()))
+        if keys:
+            raise CheckpointError(
+                f"the weights are not those of this model: {len(keys)} {kind.replace('_', ' ')}, "
+                f"the first is {keys[0]}.",
+                where=str(folder),
+                remedy="Restore the checkpoint that belongs to its config.json.",
+            )
+
+
+def _damaged(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"the model can't be loaded ({type(error).__name__}: {_first_line(error)}).",
+        where=str(folder),
+        remedy="Restore a complete checkpoint in the transformers format.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
