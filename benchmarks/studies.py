@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import html
 import json
 import os
 import signal
@@ -88,23 +89,45 @@ def reported(out: Path, records: Sequence[Record]) -> dict[str, Any]:
         stdout=subprocess.DEVNULL,
     )
     with (out / "results.csv").open(newline="") as handle:
-        stated = {row["plan"]: float(row["accuracy"]) for row in csv.DictReader(handle)}
-    held = accuracies(records)
-    worst = max(abs(stated[name] - held[name]) for name in held)
+        table = {row["plan"]: row for row in csv.DictReader(handle)}
+    page = (out / "report.html").read_text()
+    held = [(str(record.identity["name"]), figures(record)) for record in records]
     return {
-        "rows": len(stated),
-        "largest difference to the records": round(worst, 6),
-        "bytes of the page": (out / "report.html").stat().st_size,
+        "rows of the table": len(table),
+        "figures compared": sum(len(mine) for _, mine in held),
+        "figures of the table that differ": sum(
+            table[name][column] != value for name, mine in held for column, value in mine.items()
+        ),
+        "rows of the page that differ": sum(
+            f"<td>{100 * float(mine['accuracy']):.1f} %</td>" not in row_of(page, name)
+            for name, mine in held
+        ),
+        "bytes of the page": len(page.encode()),
     }
 
 
-def accuracies(records: Sequence[Record]) -> dict[str, float]:
-    """Share of right answers by cell."""
-    found = {}
-    for record in records:
-        right = [bool(sample["right"]) for sample in record.result["samples"]]
-        found[str(record.identity["name"])] = sum(right) / len(right)
-    return found
+def figures(record: Record) -> dict[str, str]:
+    """What the report's table has to say of a record, computed from the record alone."""
+    result = record.result
+    tokens, flops = result["tokens"]["llm_average"], result["flops"] / result["dense_flops"]
+    return {
+        "accuracy": f"{accuracy(record):.4f}",
+        "tokens": f"{tokens:.1f}",
+        "FLOPs / dense": f"{flops:.3f}",
+        "time / dense": f"{sum(result['wall']) / sum(result['dense_wall']):.3f}",
+    }
+
+
+def row_of(page: str, name: str) -> str:
+    """A plan's row in the page's table of results; empty without one."""
+    start = page.find(f'<tr><th scope="row">{html.escape(name)}')
+    return page[start : page.find("</tr>", start)] if start >= 0 else ""
+
+
+def accuracy(record: Record) -> float:
+    """Share of right answers."""
+    right = [bool(sample["right"]) for sample in record.result["samples"]]
+    return sum(right) / len(right)
 
 
 @contextmanager
@@ -167,7 +190,7 @@ def main() -> None:
             "local": {**local, "jobs": JOBS, "seconds": round(elapsed, 1)},
             "report": report,
             "cluster": {"nodes": nodes, "cells": len(remote), "with the same answers": sum(same)},
-            "accuracy": accuracies(records),
+            "accuracy": {str(r.identity["name"]): accuracy(r) for r in records},
         }
     options.out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps({k: record[k] for k in ("cells", "local", "report", "cluster")}, indent=1))

@@ -11,6 +11,7 @@ from typing import Any
 from generators.markdown import MARK
 from generators.records import comparison, defaults, encoders, environment, ops, reference_model
 from generators.speed import speed
+from generators.studies import study
 from generators.videos import temporal, video_model
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
@@ -107,6 +108,15 @@ SECTIONS = (
         "reference model is small, and a net loss is called one.",
         "tokenprune bench --out benchmarks/records/bench.json",
         speed,
+    ),
+    Section(
+        "studies.json",
+        "A study that is killed twice, and the same on a cluster",
+        "`examples/studies/methods.yaml`: dense and ten methods at three budgets. The run and all "
+        "its processes are killed with SIGKILL after a quarter and after three fifths of the "
+        "cells, and started again. Then the same study runs on a Ray cluster of two nodes.",
+        "python -m benchmarks.studies --out benchmarks/records/studies.json",
+        study,
     ),
     Section(
         "encoders.json",

@@ -4,13 +4,20 @@ import importlib
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 triton = pytest.importorskip("triton")
 
+TRITON, NUMPY = (tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy"))
 
+
+@pytest.mark.skipif(
+    TRITON < (3, 7) and NUMPY >= (2, 4),
+    reason="the interpreter of this triton can't read loop bounds with numpy 2.4",
+)
 def test_kernels_agree_with_the_reference() -> None:
     cases = Path(__file__).with_name("triton_cases.py")
     done = subprocess.run(

@@ -50,11 +50,12 @@ def estimate(study: Study, tell: Callable[[int, int, str], None] | None = None) 
         task = cell_task(cell, study)
         pair = (cell.model.model_dump_json(), cell.task.model_dump_json())
         if pair not in dense:
+            _batch(task, Plan())  # what is loaded or compiled at the first call comes once
             dense[pair] = _batch(task, Plan())
         mine = _batch(task, cell.plan) if cell.plan.stages else 0.0
         # a cell runs dense, dense under an empty plan, and itself; the first batch once more; then
         # itself for its peak memory and for the pictures of the report
-        runs = len(task.batches) + 1
+        runs = len(task.questions) / len(task.batches[0]) + 1
         seconds = runs * (2 * dense[pair] + mine) + 2 * (mine or dense[pair])
         found.append(Estimate(cell, len(task.questions), seconds, _recorded(study, about)))
     return found
