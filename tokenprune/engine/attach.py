@@ -14,10 +14,9 @@ from tokenprune.engine.attachment import ATTACHED, Attachment
 from tokenprune.engine.checks import check_encoder_stages, refuse_companions, refuse_signals
 from tokenprune.engine.choosing import choose_adapter
 from tokenprune.engine.encoder import EncoderRunner
-from tokenprune.engine.stages import EncoderLayout, ResolvedStage
+from tokenprune.engine.stages import EncoderLayout, ResolvedStage, built
 from tokenprune.errors import AlreadyAttachedError, PlanError
 from tokenprune.plan import Plan, load_plan
-from tokenprune.registry import build_strategy
 from tokenprune.tokens import Signal
 
 
@@ -45,11 +44,7 @@ def attach(
     """
     plan = load_plan(plan)
     chosen = choose_adapter(model, adapter)
-    stages = [
-        ResolvedStage(number, stage, build_strategy(stage))
-        for number, stage in enumerate(plan.stages)
-    ]
-    return attach_stages(model, plan, stages, chosen)
+    return attach_stages(model, plan, built(plan), chosen)
 
 
 def attach_stages(

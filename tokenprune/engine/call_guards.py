@@ -1,4 +1,4 @@
-"""Calls of a multimodal LLM that a pruned model can't serve correctly."""
+"""Calls that a pruned model can't serve correctly."""
 
 from __future__ import annotations
 
@@ -130,8 +130,13 @@ def check_language(spec: MllmSpec, length: int, mask: Any) -> None:
         )
 
 
-def check_training(model: nn.Module) -> None:
-    """Refuse gradient checkpointing, which runs layers again after the call's state is gone.
+def refuse_checkpointing(model: nn.Module, parts: str, whose: str) -> None:
+    """Refuse gradient checkpointing, which runs parts again after the call's state is gone.
+
+    Args:
+        model: an MLLM or an encoder.
+        parts: what would run again, for the message.
+        whose: of what.
 
     Raises:
         UnsupportedCallError: it is switched on.
@@ -141,7 +146,7 @@ def check_training(model: nn.Module) -> None:
     )
     if active:
         raise UnsupportedCallError(
-            "gradient checkpointing runs layers twice, and a pruned model can't.",
+            f"gradient checkpointing runs {parts} twice, and a pruned {whose} can't.",
             where=type(model).__name__,
             remedy="Call gradient_checkpointing_disable() before training with a plan.",
         )

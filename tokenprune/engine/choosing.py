@@ -12,7 +12,9 @@ from tokenprune.plugins import host
 AnyAdapter = EncoderAdapter | MllmAdapter
 
 
-def choose_adapter(model: nn.Module, wanted: str | type[Adapter] | Adapter | None) -> AnyAdapter:
+def choose_adapter(
+    model: nn.Module, wanted: str | type[Adapter] | Adapter | None = None
+) -> AnyAdapter:
     """The adapter named, or the one that serves the model's class.
 
     Raises:

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapter import EncoderAdapter, EncoderSpec
+from tokenprune.engine.across_frames import reduce_across
 from tokenprune.engine.attention import Attended, advance_companions, attend
 from tokenprune.engine.block_signals import BlockSignals
 from tokenprune.engine.call import CallState, calling, current
+from tokenprune.engine.call_guards import refuse_checkpointing
 from tokenprune.engine.encoder_state import EncoderState, Revival
-from tokenprune.engine.frames import reduce_across, videos_of
+from tokenprune.engine.frames import videos_of
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.reducing import ask
 from tokenprune.engine.signals import encoder_signals
 from tokenprune.engine.stages import EncoderLayout, EncoderSite, ResolvedStage
-from tokenprune.errors import UnsupportedCallError
 from tokenprune.tokens import Signal
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class EncoderRunner:
             patches.override(module, name, function)
 
     def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        _refuse_checkpointing(self.spec.entry)
+        refuse_checkpointing(self.spec.entry, "blocks", "encoder")
         with calling(self.owner) as call, call.meter.stage("encode"):
             call.encoder, call.grid = None, self.adapter.call_grid(args, kwargs)
             return original(*args, **kwargs)
@@ -181,14 +182,14 @@ class EncoderRunner:
         if reduction.reconstruction is not None:
             state.revival = Revival(
                 reduction.reconstruction,
-                strategy.name,
-                site.site,
-                reduction.anchor,
-                site.site.layer + reduction.reconstruction.blocks,
-                state.size,
-                state.index,
-                state.riders,
-                state.signals,
+                strategy=strategy.name,
+                site=site.site,
+                rows=reduction.anchor,
+                until=site.site.layer + reduction.reconstruction.blocks,
+                size=state.size,
+                index=state.index,
+                riders=state.riders,
+                signals=state.signals,
             )
         hidden = state.apply(hidden, reduction)
         state.proportional = state.proportional or strategy.proportional()
@@ -219,15 +220,3 @@ class EncoderRunner:
 
 def _revived(state: EncoderState, number: int) -> bool:
     return state.revival is not None and number < state.revival.until
-
-
-def _refuse_checkpointing(entry: nn.Module) -> None:
-    active = entry.training and any(
-        getattr(module, "gradient_checkpointing", False) for module in entry.modules()
-    )
-    if active:
-        raise UnsupportedCallError(
-            "gradient checkpointing runs blocks twice, and a pruned encoder can't.",
-            where=type(entry).__name__,
-            remedy="Call gradient_checkpointing_disable() before training with a plan.",
-        )

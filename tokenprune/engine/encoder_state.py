@@ -57,6 +57,7 @@ class EncoderState:
         prefix: class and register tokens in front.
         size: `[B, N]` patches that each token stands for.
         index: `[B, N]` original patch index whose place each token holds.
+        seed: the plan's.
         riders: values left by earlier stages.
         previous: hidden states that entered the block before, if a site needs them.
         proportional: whether attention adds log size to key logits from here on.

@@ -20,7 +20,7 @@ from tokenprune.engine.call_guards import (
     check_features,
     check_forward,
     check_generate,
-    check_training,
+    refuse_checkpointing,
 )
 from tokenprune.engine.choosing import choose_encoder
 from tokenprune.engine.coupling import couple
@@ -116,7 +116,7 @@ class MllmRunner:
         with calling(self.owner) as call:
             state = _state(call)
             if self.owner.stages:
-                check_training(self.owner.model)
+                refuse_checkpointing(self.owner.model, "layers", "model")
                 arguments = self.signature.bind_partial(*args, **kwargs).arguments
                 prompt = arguments.get("input_ids")
                 marked = prompt is not None and bool((prompt == self.spec.placeholder_id).any())

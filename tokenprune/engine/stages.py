@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenprune.errors import BudgetError, PlanError
-from tokenprune.plan import Average, StagePlan
+from tokenprune.plan import Average, Plan, StagePlan
 from tokenprune.plan.budget import front_loaded, kept, removals
 from tokenprune.plan.coupling import Coupling
+from tokenprune.registry import build_strategy
 from tokenprune.strategy import Budget, PruningStrategy
 from tokenprune.tokens import Site
 
@@ -64,6 +65,19 @@ class ResolvedStage:
         if (self.strategy.adaptive or self.ceiling) and isinstance(keep, int):
             keep = min(keep, count)
         return kept(keep, count, f"{self.where}.keep")
+
+
+def built(plan: Plan) -> list[ResolvedStage]:
+    """The stages of a plan with their strategies built, in the plan's order.
+
+    Raises:
+        UnknownNameError: there is no such strategy or parameter.
+        PlanError: a strategy's parameters don't validate.
+    """
+    return [
+        ResolvedStage(number, stage, build_strategy(stage))
+        for number, stage in enumerate(plan.stages)
+    ]
 
 
 def behind_dynamic(stages: Sequence[ResolvedStage]) -> list[ResolvedStage]:

@@ -15,13 +15,12 @@ from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import current
 from tokenprune.engine.choosing import choose_adapter, choose_encoder
 from tokenprune.engine.mllm_state import MllmState
-from tokenprune.engine.stages import ResolvedStage
+from tokenprune.engine.stages import ResolvedStage, built
 from tokenprune.errors import DataError
 from tokenprune.plan import Plan, StagePlan
 from tokenprune.probe.places import ENCODER, PROJECTOR, layer_of
 from tokenprune.probe.states import States
 from tokenprune.reduction import Reduction
-from tokenprune.registry import build_strategy
 from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.tokens import Stage, Tokens, grid_positions
 
@@ -57,7 +56,7 @@ class Reader:
     """
 
     def __init__(self, model: nn.Module, places: Sequence[str], frames: int = 1) -> None:
-        adapter = choose_adapter(model, None)
+        adapter = choose_adapter(model)
         if not isinstance(adapter, MllmAdapter):
             raise DataError(
                 f"{adapter.name} is an encoder, and the probe reads multimodal LLMs.",
@@ -121,10 +120,7 @@ class Reader:
 
     @contextmanager
     def _attached(self, plan: Plan) -> Iterator[Attachment]:
-        stages = [
-            ResolvedStage(number, stage, build_strategy(stage))
-            for number, stage in enumerate(plan.stages)
-        ]
+        stages = built(plan)
         if not stages:
             look = StagePlan(at="pre_llm", strategy=Look.name, keep=1.0)
             plan = plan.model_copy(update={"stages": (look,)})
