@@ -26,8 +26,7 @@ from tokenprune.probe.distill import info_nce
 from tokenprune.registry import build_strategy
 from tokenprune.train import TrainSettings
 from tokenprune.train.auxiliary import Auxiliary
-from tokenprune.train.run import _shape
-from tokenprune.train.session import PlanSession, frozen
+from tokenprune.train.session import PlanSession, frozen, model_shape
 from tokenprune.train.stage import initial
 from tokenprune.train.state import States
 from tokenprune.trainable import Batch, StepLoss, TrainableStrategy
@@ -38,8 +37,8 @@ WEIGHT = 0.5
 def watched(
     loaded: LoadedMllm, strategy: str, place: str
 ) -> tuple[PlanSession, Auxiliary, TrainableStrategy[Any]]:
-    adapter: Any = choose_adapter(loaded.model, None)
-    shape = _shape(adapter)
+    adapter: Any = choose_adapter(loaded.model)
+    shape = model_shape(adapter)
     start = initial(plan(strategy), 0, shape, 0)
     learner: Any = build_strategy(start.stages[0])
     settings = TrainSettings(aux_weight=WEIGHT, aux_place=place)

@@ -15,15 +15,13 @@ from torch import Tensor
 from tests.train.tiny import ByHeart, plan, tiny
 from tokenprune import attach
 from tokenprune.engine.choosing import choose_adapter
-from tokenprune.engine.stages import ResolvedStage
+from tokenprune.engine.stages import built
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.loading import LoadedMllm
 from tokenprune.plan import Plan, load_plan
-from tokenprune.registry import build_strategy
 from tokenprune.tokens import Signal
 from tokenprune.train.batches import make_batch
-from tokenprune.train.run import _shape
-from tokenprune.train.session import PlanSession, frozen
+from tokenprune.train.session import PlanSession, frozen, model_shape
 from tokenprune.train.stage import initial
 from tokenprune.trainable import IGNORE, Batch, right, row_means
 
@@ -31,13 +29,10 @@ LAYERS = 4
 
 
 def session(loaded: LoadedMllm, wanted: Plan, number: int = 0) -> PlanSession:
-    adapter: Any = choose_adapter(loaded.model, None)
-    shape = _shape(adapter)
+    adapter: Any = choose_adapter(loaded.model)
+    shape = model_shape(adapter)
     start = initial(wanted, number, shape, 0)
-    stages = [
-        ResolvedStage(n, stage, build_strategy(stage)) for n, stage in enumerate(start.stages)
-    ]
-    return PlanSession(loaded.model, adapter, start, stages, number, shape)
+    return PlanSession(loaded.model, adapter, start, built(start), number, shape)
 
 
 def batch(loaded: LoadedMllm, shared: int = 2) -> Batch:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tokenprune.adapter import MllmAdapter
 from tokenprune.engine.attach import attach_stages
 from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.choosing import choose_encoder
 from tokenprune.engine.decoder_sites import decoder_layers
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import ResolvedStage
@@ -185,22 +186,20 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def model_shape(adapter: MllmAdapter, encoder_width: int, grid: tuple[int, int, int]) -> ModelShape:
+def model_shape(adapter: MllmAdapter) -> ModelShape:
     """What a learned strategy has to know of a model.
 
-    Args:
-        adapter: the model's.
-        encoder_width: D, channels of the encoder's tokens.
-        grid: the encoder's default patch grid.
-
     Raises:
+        UnsupportedModelError: no adapter serves its vision tower.
         PlanError: the projector reads several depths of the encoder.
     """
     spec = adapter.spec()
     if spec.used is None:
         raise PlanError("training needs a projector that reads one feature layer.", where="train")
-    example = next(spec.projector.parameters())
-    features = torch.zeros(1, grid[0] * grid[1] * grid[2], encoder_width).to(example)
+    tower = choose_encoder(spec.tower).spec()
+    frames, height, width = tower.grid
+    features = torch.zeros(1, frames * height * width, tower.width)
+    features = features.to(next(spec.projector.parameters()))
     with torch.no_grad():
-        width = spec.projector(features).shape[-1]
-    return ModelShape(encoder_width, spec.used, grid, width, len(spec.layers))
+        llm_width = spec.projector(features).shape[-1]
+    return ModelShape(tower.width, spec.used, tower.grid, llm_width, len(spec.layers))

@@ -22,7 +22,7 @@ from tokenprune.loading import LoadedMllm, LoadOptions, load_model
 from tokenprune.plan import Plan, load_plan
 from tokenprune.reference import reference_model_path
 from tokenprune.train.heldout import accuracy, reference_questions
-from tokenprune.train.run import facts
+from tokenprune.train.record import facts
 from tokenprune.train.stage import trainable
 from tokenprune.trainable import TrainableStrategy
 
