@@ -101,6 +101,7 @@ class LoadedDual:
         picture: a picture -> the same as the model sees it, cropped and resized.
         fingerprint: SHA-256 of the weights.
         weights: where they came from.
+        backends: attention implementations, as of `LoadedMllm`.
     """
 
     name: str
@@ -111,6 +112,7 @@ class LoadedDual:
     picture: Callable[[Image], Image]
     fingerprint: Callable[[], str]
     weights: str
+    backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
 
 
 LoadedEncoder = LoadedClassifier | LoadedDual

@@ -6,32 +6,39 @@ from typing import Any
 
 import torch
 
+from tokenprune.bench.rows import DENSE, Lane
+from tokenprune.bench.runners import Runner
 from tokenprune.bench.timer import seconds
-from tokenprune.loading import LoadedMllm
+from tokenprune.loading import LoadedClassifier, LoadedModel
+
+AS_LOADED = "as loaded"
 
 #: Calls of every backend; the fastest single one counts.
 TRIES = 3
 
 
-def fastest_backend(loaded: LoadedMllm, inputs: dict[str, Any]) -> str:
+def fastest_backend(loaded: LoadedModel, runner: Runner) -> str:
     """Switch the model to the backend on which dense reaches the first token soonest.
+
+    Args:
+        loaded: the model.
+        runner: calls on the first workload; a plain encoder's is its whole pass.
 
     Returns:
         Its name; `as loaded` where the loader offers no choice.
     """
-    model: Any = loaded.model
-    device = next(loaded.model.parameters()).device
+    if isinstance(loaded, LoadedClassifier):
+        return AS_LOADED
+    dense, inputs = Lane(DENSE, None, loaded.model), runner.batches[0]
     found: dict[str, float] = {}
     for name, switch in loaded.backends.items():
         if not _works(switch):
             continue
-        times = [
-            seconds(lambda: model.generate(**inputs, max_new_tokens=1, do_sample=False), device)
-            for _ in range(TRIES)
-        ]
-        found[name] = min(times)
+        found[name] = min(
+            seconds(lambda: runner.first(dense, inputs), runner.device) for _ in range(TRIES)
+        )
     if not found:
-        return "as loaded"
+        return AS_LOADED
     best = min(found, key=found.__getitem__)
     loaded.backends[best]()
     return best

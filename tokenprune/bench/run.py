@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from tokenprune.bench.backends import fastest_backend
+from tokenprune.bench.backends import AS_LOADED, fastest_backend
 from tokenprune.bench.compiling import (
     check_compile,
     compilations,
@@ -22,7 +22,7 @@ from tokenprune.bench.workload import Workload, batches
 from tokenprune.compare.task import Question
 from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError
-from tokenprune.loading import LoadedMllm, LoadedModel
+from tokenprune.loading import LoadedModel
 from tokenprune.plan import Plan
 
 Tell = Callable[[int, int, str], None]
@@ -58,7 +58,7 @@ def bench(
             attach(loaded.model, plan).detach()
     if settings.compile is not None:
         check_compile(loaded, plans, settings.compile)
-    backend, rows = "as loaded", []
+    backend, rows = AS_LOADED, []
     with torch.no_grad(), room():
         for number, size in enumerate(sizes):
 
@@ -67,8 +67,8 @@ def bench(
                     tell(at * total + done, total * len(sizes), label)
 
             runner, load = runner_for(loaded, batches(size, settings, own), size)
-            if number == 0 and isinstance(loaded, LoadedMllm):
-                backend = fastest_backend(loaded, runner.batches[0])
+            if number == 0:
+                backend = fastest_backend(loaded, runner)
             lanes = _lanes(loaded, plans_for(plans, size), settings)
             _measure(runner, lanes, settings, told)
             rows += rows_of(lanes, size, load)

@@ -27,6 +27,7 @@ EXAMPLES = examples(
     "tokenprune compare --plans a.yaml b.yaml --model path/to/llava",
     "tokenprune compare study.yaml --jobs 2",
     "tokenprune compare --model timm:NAME --weights vit.safetensors --images DIR --labels FILE.csv",
+    "tokenprune compare --model path/to/clip --images DIR --labels FILE.csv --classes NAMES.txt",
 )
 
 STUDY_FIRST = "Name a study file: tokenprune compare study.yaml --dry-run."
@@ -42,7 +43,9 @@ Plans = Annotated[
 ]
 Keep = Annotated[
     list[int] | None,
-    typer.Option(min=1, help="Tokens per image (frame); default: three budgets, for timm: four."),
+    typer.Option(
+        min=1, help="Tokens per image (frame); default: three budgets, for encoders: four."
+    ),
 ]
 TaskName = Annotated[
     str,
@@ -53,8 +56,15 @@ Model = Annotated[
     typer.Option(help="Model folder or timm:NAME; default: the task's bundled model."),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")]
-Images = Annotated[Path | None, typer.Option(help="Folder of pictures for timm:NAME.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of pictures, for encoders.")]
 Labels = Annotated[Path | None, typer.Option(help="CSV: file,class index; with a header.")]
+Classes = Annotated[
+    Path | None, typer.Option(help="For dual encoders: names of the classes, one a line.")
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option("--prompt", help="For dual encoders, with {} for a name; several are averaged."),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples.")]
 Split = Annotated[str, typer.Option(help="Of the pictures: first, second or all.")]
 Positions = Annotated[str, typer.Option(help="Position ids in the LLM: original, compact or both.")]
@@ -95,6 +105,8 @@ def command(
     weights: Weights = None,
     images: Images = None,
     labels: Labels = None,
+    classes: Classes = None,
+    prompts: Prompts = None,
     limit: Limit = None,
     split: Split = "all",
     positions: Positions = "both",
@@ -126,6 +138,7 @@ def command(
     _refuse_study_options(dry_run, runner, reporter)
     from tokenprune.compare import Settings
     from tokenprune.compare.build import Source, bundled_model
+    from tokenprune.compare.candidates import PROMPTS
     from tokenprune.compare.record import check_writable
     from tokenprune.loading import load_options
 
@@ -144,7 +157,15 @@ def command(
         probe=probe or (),
     )
     options = load_options(device, dtype, weights)
-    source = Source(model or str(bundled_model(task)), options, settings, images, labels)
+    source = Source(
+        model or str(bundled_model(task)),
+        options,
+        settings,
+        images,
+        labels,
+        classes,
+        tuple(prompts or PROMPTS),
+    )
     _run(source, out, answers, by_type)
 
 
@@ -168,6 +189,8 @@ def _run(source: Source, out: Path, answers: bool, by_type: bool) -> None:
             source.options,
             images=source.images,
             labels=source.labels,
+            classes=source.classes,
+            prompts=source.prompts,
             progress=tell,
         )
     write_record(found, out, answers=answers)

@@ -69,6 +69,12 @@ class Source:
         """
         loaded = load_model(self.model, self.options) if loaded is None else loaded
         settings = self.settings
+        if not isinstance(loaded, LoadedDual) and (self.classes or self.prompts != PROMPTS):
+            raise DataError(
+                "only dual encoders are asked by the names of classes.",
+                where="--classes" if self.classes else "--prompt",
+                remedy="Leave it away, or pass the folder of a dual encoder, such as CLIP.",
+            )
         if isinstance(loaded, LoadedMllm):
             questions = _questions(settings)
             return VqaTask(loaded, questions, settings.batch_size, settings.new_tokens)
@@ -87,8 +93,9 @@ class Source:
         assert self.labels is not None
         split = self.settings.split
         about = {"name": "labelled pictures", "labels": self.labels.name, "split": split}
-        if self.classes is None:
+        if not isinstance(loaded, LoadedDual):
             return about
+        assert self.classes is not None
         return {**about, "classes": self.classes.name, "prompts": list(self.prompts)}
 
     def _names(self, loaded: LoadedDual) -> tuple[str, ...]:

@@ -112,6 +112,6 @@ def check_prompts(prompts: Sequence[str]) -> None:
         if PLACE not in prompt:
             raise DataError(
                 f"the prompt '{prompt}' has no place for the name.",
-                where="prompts",
+                where="--prompt",
                 remedy="Write {} where it stands, as in: a photo of a {}.",
             )

@@ -96,7 +96,7 @@ def labelled_pictures(
     Args:
         folder: where the files are.
         labels: CSV with a column of file names and one of class numbers.
-        classes: number of classes of the model.
+        classes: number of classes of the model, or of the task where the model has no such.
         split: `all`, or the `first` or `second` half of the pictures, drawn once with a fixed
             seed: choose on one and report on the other.
         limit: at most so many, spread evenly.
@@ -183,7 +183,7 @@ def _class(text: str | None, classes: int, where: str) -> int:
         number = -1
     if not 0 <= number < classes:
         raise DataError(
-            f"'{text}' is no class of this model.",
+            f"'{text}' is no class; there are {classes}.",
             where=where,
             remedy=f"Write a number from 0 to {classes - 1}.",
         )

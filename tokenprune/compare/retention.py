@@ -16,6 +16,7 @@ from tokenprune.compare.settings import Settings
 from tokenprune.compare.statistics import Bootstrap, Interval
 from tokenprune.compare.task import Question, Task
 from tokenprune.engine.choosing import choose_adapter
+from tokenprune.errors import DataError
 from tokenprune.plan import Plan
 from tokenprune.probe import Probe, States, fit_probe
 from tokenprune.probe.capture import Reader
@@ -91,8 +92,13 @@ class Retention:
         if not settings.probe:
             return None
         adapter = choose_adapter(task.model, None)
-        layers = len(adapter.spec().layers) if isinstance(adapter, MllmAdapter) else 0
-        places = parse_places(settings.probe, layers)
+        if not isinstance(adapter, MllmAdapter):
+            raise DataError(
+                "the probe reads what reaches an LLM, and this model has none.",
+                where="--probe",
+                remedy="Pass a multimodal LLM, or leave --probe away.",
+            )
+        places = parse_places(settings.probe, len(adapter.spec().layers))
         return cls(task, places, video=settings.video, seed=settings.seed)
 
     @property

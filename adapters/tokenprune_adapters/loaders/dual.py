@@ -17,7 +17,7 @@ from tokenprune.loading import LoadedDual, LoadOptions
 from tokenprune_adapters import _compat_transformers as compat
 from tokenprune_adapters.loaders.checkpoints import hash_files
 from tokenprune_adapters.loaders.dual_pictures import PatchPictures, Pictures
-from tokenprune_adapters.loaders.folders import load_model, load_processor
+from tokenprune_adapters.loaders.folders import backends, load_model, load_processor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,6 +89,7 @@ def load_dual(
         picture=pictures.seen,
         fingerprint=lambda: hash_files(files),
         weights=", ".join(file.name for file in files),
+        backends=backends(model),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from tokenprune.loading import LoadOptions
 
 #: Multimodal LLMs, by whatever class their config names.
 MLLM_CLASS = "AutoModelForImageTextToText"
+
+#: Attention implementations that a benchmark tries; those that aren't installed raise.
+BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -89,6 +93,11 @@ def load_processor(folder: Path) -> Any:
             where=str(folder),
             remedy="Save the processor into the model's folder with save_pretrained.",
         ) from error
+
+
+def backends(model: Any) -> dict[str, Callable[[], None]]:
+    """What switches the model to each attention implementation."""
+    return {name: partial(model.set_attn_implementation, name) for name in BACKENDS}
 
 
 def _transformers() -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,10 @@ from torch import Tensor
 from tokenprune.loading import FOLDERS, LoadedDual, LoadedMllm, LoadOptions
 from tokenprune_adapters.loaders.checkpoints import hash_files, to_picture
 from tokenprune_adapters.loaders.dual import dual_class, load_dual
-from tokenprune_adapters.loaders.folders import load_model, load_processor, weight_files
+from tokenprune_adapters.loaders.folders import backends, load_model, load_processor, weight_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-#: Attention implementations that a benchmark tries; those that aren't installed raise.
-BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
 
 
 class HfLoader:
@@ -58,7 +54,7 @@ class HfLoader:
             picture=prompts.picture,
             fingerprint=lambda: hash_files(files),
             weights=", ".join(file.name for file in files),
-            backends={name: partial(model.set_attn_implementation, name) for name in BACKENDS},
+            backends=backends(model),
             answer_ids=prompts.answer_ids,
         )
 
