@@ -4,14 +4,14 @@ import importlib
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 triton = pytest.importorskip("triton")
 
-TRITON, NUMPY = (tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy"))
+TRITON, NUMPY = (tuple(map(int, module.__version__.split(".")[:2])) for module in (triton, np))
 
 
 @pytest.mark.skipif(

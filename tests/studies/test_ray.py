@@ -56,7 +56,7 @@ def answers(records: list[Record]) -> list[object]:
 def stalling(folder: Path, victim: str) -> Any:
     """A worker's function that never returns on one node; on the other it waits for that one."""
 
-    def run(packed: Packed, packages: dict[str, str]) -> Any:
+    def run(packed: Packed, *known: dict[str, str]) -> Any:
         import ray
 
         here = ray.get_runtime_context().get_node_id()
@@ -68,7 +68,7 @@ def stalling(folder: Path, victim: str) -> Any:
             time.sleep(0.05)
         from tokenprune.studies.ray_runner import work
 
-        return work(packed, packages)
+        return work(packed, *known)
 
     def busy(folder: Path, node: str) -> bool:
         return any(name.name.endswith(node) for name in folder.iterdir())

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from tests.studies.test_studies import change
 from tokenprune import hookimpl
+from tokenprune.environment import describe_environment
 from tokenprune.errors import BackendUnavailableError, PlanError, PluginError, UnknownNameError
 from tokenprune.plan import load_plan
 from tokenprune.plugins import host, register_plugin
@@ -22,7 +23,7 @@ from tokenprune.studies import Cell, LocalRunner, Study, cells, load_study
 from tokenprune.studies.model import ModelEntry, TaskEntry
 from tokenprune.studies.packing import pack, unpack
 from tokenprune.studies.plugs import make_reporter, make_runner
-from tokenprune.studies.ray_runner import RayRunner, work
+from tokenprune.studies.ray_runner import RayRunner, needed_code, work
 from tokenprune.studies.runners import Outcome
 
 
@@ -162,18 +163,21 @@ def test_a_worker_that_is_not_like_the_driver_refuses(study: Path) -> None:
     change(study, plans=[{"plan": {"stages": []}, "name": "empty"}])
     loaded = load_study(study)
     packed = pack(cells(loaded)[0], loaded)
-    status, result = work(packed, {"torch": "0.1"})
+    status, result = work(packed, {"torch": "0.1"}, {})
     assert status == "failed"
     assert "instead of 0.1" in result["reason"]
+    packages = describe_environment()["packages"]
+    status, result = work(packed, packages, {"tokenprune": "another"})
+    assert status == "failed"
+    assert "other code: tokenprune " in result["reason"]
+    assert work(packed, packages, needed_code(cells(loaded)[0]))[0] == "done"
 
 
 def test_a_worker_without_the_plugin_says_so(study: Path) -> None:
-    from tokenprune.environment import describe_environment
-
     loaded = load_study(study)
     packed = pack(cells(loaded)[1], loaded)
     packed["plan"]["stages"][0]["strategy"] = "elsewhere"
-    status, result = work(packed, describe_environment()["packages"])
+    status, result = work(packed, describe_environment()["packages"], {})
     assert status == "failed"
     assert "no strategy 'elsewhere'" in result["reason"]
 

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from tokenprune.environment import describe_environment
 from tokenprune.errors import BackendUnavailableError, DataError, TokenpruneError
+from tokenprune.studies.code import code_of, method_facts
 from tokenprune.studies.execute import execute, forget_models
 from tokenprune.studies.load import Cell
 from tokenprune.studies.model import Study
@@ -28,27 +29,41 @@ LOCAL = "local"
 KNOCK = 10
 
 
-def work(packed: Packed, packages: Mapping[str, str]) -> Result:
+def work(packed: Packed, packages: Mapping[str, str], code: Mapping[str, str]) -> Result:
     """Run a packed cell: what a task of the cluster does.
+
+    A machine with other versions or other code may not run the cell, for its record would state
+    what isn't so.
 
     Args:
         packed: from `pack`.
-        packages: versions that the record's identity names; a machine with others may not run
-            the cell, for its record would state what isn't so.
+        packages: versions that the record's identity names.
+        code: digests of the packages that the cell needs, see `needed_code`.
     """
-    here = describe_environment()["packages"]
-    other = [
-        f"{name} {here.get(name, 'missing')} instead of {packages.get(name, 'none')}"
-        for name in sorted({*packages, *here})
-        if here.get(name) != packages.get(name)
-    ]
+    other = _different(describe_environment()["packages"], packages)
     if other:
-        return "failed", {"reason": f"the worker has {', '.join(other)}"}
+        return "failed", {"reason": f"the worker has {other}"}
     try:
         cell, study = unpack(packed)
     except TokenpruneError as error:
         return "failed", {"reason": f"on the worker: {error}"}
+    other = _different(needed_code(cell), code)
+    if other:
+        return "failed", {"reason": f"the worker has other code: {other}"}
     return execute(cell, study)
+
+
+def needed_code(cell: Cell) -> dict[str, str]:
+    """Digests of tokenprune and of the packages of a cell's strategies."""
+    return {**code_of([Study]), **method_facts(cell.plan)["code"]}
+
+
+def _different(here: Mapping[str, str], there: Mapping[str, str]) -> str:
+    return ", ".join(
+        f"{name} {here.get(name, 'missing')} instead of {there.get(name, 'none')}"
+        for name in sorted({*here, *there})
+        if here.get(name) != there.get(name)
+    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,11 @@ class RayRunner:
         forget_models()
         with self.connected() as ray:
             task = ray.remote(num_cpus=self.num_cpus, num_gpus=self.num_gpus, max_retries=0)(work)
-            running = {task.remote(pack(cell, study), packages): cell for cell in cells}
+
+            def start(cell: Cell) -> Any:
+                return task.remote(pack(cell, study), packages, needed_code(cell))
+
+            running = {start(cell): cell for cell in cells}
             tries = {cell.number: 1 for cell in cells}
             try:
                 while running:
@@ -100,7 +119,7 @@ class RayRunner:
                     status, result = _fetched(ray, ready[0])
                     if result.get("lost") and tries[cell.number] < self.attempts:
                         tries[cell.number] += 1
-                        running[task.remote(pack(cell, study), packages)] = cell
+                        running[start(cell)] = cell
                     else:
                         yield cell, status, result
             finally:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenprune.engine.attach import attach
+from tokenprune.engine.choosing import choose_adapter
 from tokenprune.environment import describe_environment
 from tokenprune.metrics import chosen_metrics
+from tokenprune.studies.code import code_of, method_facts
 from tokenprune.studies.execute import cell_task, loaded_model, model_place
 from tokenprune.studies.load import Cell, cells, identity
 from tokenprune.studies.model import Study
@@ -53,7 +55,7 @@ def identified(study: Study) -> list[Known]:
     Raises:
         TokenpruneError: a model, a task or a plan that doesn't fit.
     """
-    chosen_metrics(study.metrics)
+    metrics = chosen_metrics(study.metrics)
     found, facts = [], dict[str, dict[str, Any]]()
     environment = {name: describe_environment()[name] for name in FACTS}
     for cell in cells(study):
@@ -66,9 +68,11 @@ def identified(study: Study) -> list[Known]:
                 "data": revision(task.questions, task.choices),
                 "settings": study.model_dump(mode="json", include=SETTINGS),
                 "environment": environment,
+                "code": code_of([Study, type(choose_adapter(task.model)), *map(type, metrics)]),
             }
         attach(task.model, cell.plan).detach()
-        found.append((cell, identity(cell, facts[pair])))
+        about = {**facts[pair], "methods": method_facts(cell.plan)}
+        found.append((cell, identity(cell, about)))
     return found
 
 

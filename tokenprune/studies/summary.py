@@ -16,6 +16,9 @@ from tokenprune.studies.store import Record, digest
 
 BASELINE = "random"
 
+#: What differs between the cells of a group.
+PLANS = ("name", "plan", "methods")
+
 #: An interval wider than this share can't tell plans apart that differ by a few points (ours).
 WIDE = 0.10
 
@@ -69,7 +72,7 @@ class Group:
     Attributes:
         model: the model.
         task: the task.
-        about: what all of them share: settings, weights, data, environment.
+        about: what all of them share: settings, weights, data, code, environment.
         rows: dense first.
         failed: names of failed cells with their reasons.
     """
@@ -95,7 +98,7 @@ def summarise(records: Sequence[Record], seed: int = 0) -> list[Group]:
 
 
 def _shared(record: Record) -> dict[str, Any]:
-    return {key: value for key, value in record.identity.items() if key not in ("name", "plan")}
+    return {key: value for key, value in record.identity.items() if key not in PLANS}
 
 
 def _group(records: Sequence[Record], seed: int) -> Group:
