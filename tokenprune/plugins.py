@@ -1,236 +1,13 @@
-"""Finding plugins and collecting what they register; a broken one never harms the others."""
+"""The plugins of this process: the installed ones, and those registered by hand."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
 
-import pluggy
-
-from tokenprune import hookspecs
 from tokenprune.errors import PluginError
-from tokenprune.metrics import BUILT_IN
-from tokenprune.names import nearest
-from tokenprune.plugin_info import PluginInfo, PluginProblem
-from tokenprune.registration import Registered, Registrar
+from tokenprune.plugin_host import PluginHost
 
-if TYPE_CHECKING:
-    from tokenprune.adapter import EncoderAdapter, MllmAdapter
-    from tokenprune.loading import Loader
-    from tokenprune.metrics import Metric
-    from tokenprune.strategy import PruningStrategy
-    from tokenprune.studies.reporters import Reporter
-    from tokenprune.studies.runners import Runner
-
-GROUP = "tokenprune"
-RESTRICT = "TOKENPRUNE_PLUGINS"
-_OWN = "tokenprune"
-_HOOKS = (
-    "register_strategies",
-    "register_adapters",
-    "register_loaders",
-    "register_metrics",
-    "register_runners",
-    "register_reporters",
-)
-
-
-@dataclass
-class _Plugin:
-    name: str
-    distribution: str
-    version: str
-    module: object
-    registered: Registered = field(default_factory=Registered)
-
-    @property
-    def key(self) -> str:
-        return f"{self.distribution}/{self.name}"
-
-
-class PluginHost:
-    """All plugins of this process and what they registered.
-
-    Attributes:
-        problems: what went wrong, in the order of loading.
-    """
-
-    def __init__(self) -> None:
-        self.problems: list[PluginProblem] = []
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
-        self._plugins: dict[str, _Plugin] = {}
-
-    @property
-    def strategies(self) -> dict[str, type[PruningStrategy[Any]]]:
-        """Strategies by name."""
-        return {k: v for p in self._plugins.values() for k, v in p.registered.strategies.items()}
-
-    @property
-    def encoders(self) -> dict[str, type[EncoderAdapter]]:
-        """Encoder adapters by name."""
-        return {k: v for p in self._plugins.values() for k, v in p.registered.encoders.items()}
-
-    @property
-    def mllms(self) -> dict[str, type[MllmAdapter]]:
-        """Adapters of multimodal LLMs by name."""
-        return {k: v for p in self._plugins.values() for k, v in p.registered.mllms.items()}
-
-    @property
-    def loaders(self) -> dict[str, Loader]:
-        """Model loaders by scheme."""
-        return {k: v for p in self._plugins.values() for k, v in p.registered.loaders.items()}
-
-    @property
-    def metrics(self) -> dict[str, Metric]:
-        """Metrics by name, the built-in one included."""
-        found = {k: v for p in self._plugins.values() for k, v in p.registered.metrics.items()}
-        return {**BUILT_IN, **found}
-
-    @property
-    def runners(self) -> dict[str, type[Runner]]:
-        """Runners of studies by name, the built-in ones included."""
-        from tokenprune.studies.plugs import RUNNERS  # studies need this module
-
-        found = {k: v for p in self._plugins.values() for k, v in p.registered.runners.items()}
-        return {**RUNNERS, **found}
-
-    @property
-    def reporters(self) -> dict[str, type[Reporter]]:
-        """Reporters of studies by name, the built-in ones included."""
-        from tokenprune.studies.plugs import REPORTERS
-
-        found = {k: v for p in self._plugins.values() for k, v in p.registered.reporters.items()}
-        return {**REPORTERS, **found}
-
-    def infos(self) -> list[PluginInfo]:
-        """The plugins that work."""
-        return [
-            PluginInfo(
-                name=plugin.name,
-                version=plugin.version,
-                distribution=plugin.distribution,
-                strategies=tuple(plugin.registered.strategies),
-                adapters=(*plugin.registered.encoders, *plugin.registered.mllms),
-                loaders=tuple(plugin.registered.loaders),
-                metrics=tuple(plugin.registered.metrics),
-                runners=tuple(plugin.registered.runners),
-                reporters=tuple(plugin.registered.reporters),
-            )
-            for plugin in self._plugins.values()
-        ]
-
-    def load_entry_points(self) -> None:
-        """Load installed plugins: our own first, so that nobody takes their names by chance."""
-        found = list(entry_points(group=GROUP))
-        chosen = self._restricted(found)
-        for point in sorted(chosen, key=lambda p: (_source(p)[0] != _OWN, _source(p), p.name)):
-            distribution, version = _source(point)
-            try:
-                module = point.load()
-            except (Exception, SystemExit) as error:
-                self._report(point.name, distribution, f"can't be imported: {_said(error)}.")
-                continue
-            self.add(module, point.name, distribution, version)
-
-    def _restricted(self, found: list[EntryPoint]) -> Iterable[EntryPoint]:
-        wanted = os.environ.get(RESTRICT)
-        if wanted is None:
-            return found
-        names = {name.strip() for name in wanted.split(",") if name.strip()}
-        known = {point.name for point in found} | {_source(point)[0] for point in found}
-        for name in sorted(names - known):
-            near = nearest(name, known)
-            hint = f"; did you mean '{near}'?" if near else "."
-            self._report(name, RESTRICT, f"is asked for but not installed{hint}")
-        return [p for p in found if p.name in names or _source(p)[0] in names]
-
-    def add(self, module: object, name: str, distribution: str, version: str) -> bool:
-        """Register one plugin and collect from it; False if it had to be left out.
-
-        A hook that raises leaves nothing of its plugin behind. A taken name is refused, the rest
-        of that plugin stays.
-        """
-        plugin = _Plugin(name, distribution, version, module)
-        try:
-            if self._manager.register(module, plugin.key) is None:
-                raise PluginError("it is blocked.")
-            self._refuse_odd_hooks(module)
-            registrar = self._collect(plugin)
-        except Exception as error:
-            if self._manager.get_plugin(plugin.key) is module:
-                self._manager.unregister(name=plugin.key)
-            self._report(name, distribution, _said(error))
-            return False
-        plugin.registered = registrar.registered
-        self._plugins[plugin.key] = plugin
-        for message in registrar.refused:
-            self._report(name, distribution, message)
-        return True
-
-    def remove(self, name: str, distribution: str) -> None:
-        """Forget a plugin and everything it registered."""
-        plugin = self._plugins.pop(f"{distribution}/{name}", None)
-        if plugin is not None:
-            self._manager.unregister(plugin.module)
-
-    def _refuse_odd_hooks(self, module: object) -> None:
-        hooks = self._manager.get_hookcallers(module) or []
-        for hook in hooks:
-            if not hook.has_spec():
-                near = nearest(hook.name, _HOOKS)
-                hint = f" Did you mean '{near}'?" if near else f" Hooks: {', '.join(_HOOKS)}."
-                raise PluginError(f"there is no hook '{hook.name}'.{hint}")
-        if not hooks:
-            raise PluginError(
-                f"it implements no hook. Mark one of {', '.join(_HOOKS)} with @tokenprune.hookimpl."
-            )
-
-    def _collect(self, plugin: _Plugin) -> Registrar:
-        adapters = {**self.encoders, **self.mllms}
-        registrar = Registrar(
-            self.strategies,
-            adapters,
-            self.loaders,
-            self.metrics,
-            lambda: self.runners,
-            lambda: self.reporters,
-        )
-        others = [p for p in self._manager.get_plugins() if p is not plugin.module]
-        registers: dict[str, Callable[[Any], None]] = {
-            "register_strategies": registrar.strategy,
-            "register_adapters": registrar.adapter,
-            "register_loaders": registrar.loader,
-            "register_metrics": registrar.metric,
-            "register_runners": registrar.runner,
-            "register_reporters": registrar.reporter,
-        }
-        for hook, register in registers.items():
-            try:
-                self._manager.subset_hook_caller(hook, others)(register=register)
-            except (Exception, SystemExit) as error:
-                raise PluginError(f"its hook '{hook}' raised {_said(error)}.") from error
-        return registrar
-
-    def _report(self, plugin: str, distribution: str, message: str) -> None:
-        self.problems.append(PluginProblem(plugin, distribution, message))
-
-
-def _source(point: EntryPoint) -> tuple[str, str]:
-    if point.dist is None:
-        return point.module, "unknown"
-    return point.dist.name, point.dist.version
-
-
-def _said(error: BaseException) -> str:
-    if isinstance(error, PluginError):
-        return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
+BY_HAND = "(registered by hand)"
 
 _lock = threading.RLock()
 _host: PluginHost | None = None
@@ -279,11 +56,11 @@ def register_plugin(plugin: object, name: str) -> Registration:
     """
     with _lock:
         current, before = host(), len(host().problems)
-        added = current.add(plugin, name, "(registered by hand)", "-")
+        added = current.add(plugin, name, BY_HAND, "-")
         problems = current.problems[before:]
         del current.problems[before:]
         if problems:
             if added:
-                current.remove(name, "(registered by hand)")
+                current.remove(name, BY_HAND)
             raise PluginError(" ".join(problem.message for problem in problems), where=name)
-    return Registration(name, "(registered by hand)")
+    return Registration(name, BY_HAND)

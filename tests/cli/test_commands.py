@@ -110,7 +110,7 @@ def test_plugins_and_doctor_list_what_is_installed() -> None:
 
 
 def test_a_broken_plugin_is_named_and_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokenprune.plugins import PluginProblem
+    from tokenprune.plugin_info import PluginProblem
 
     problem = PluginProblem("odd", "odd-package", "can't be imported: ImportError.")
     monkeypatch.setattr(host(), "problems", [problem])

@@ -10,7 +10,7 @@ import pytest
 
 import tokenprune.plugins as plugins
 from tokenprune.errors import UnknownNameError
-from tokenprune.plugins import PluginHost
+from tokenprune.plugin_host import PluginHost
 from tokenprune.registry import strategy_class
 
 GOOD = """

@@ -12,7 +12,8 @@ from tests.plugin import Plain, Register, registering
 from tokenprune.adapter import Adapter
 from tokenprune.errors import PluginError, UnknownNameError
 from tokenprune.hookspecs import hookimpl
-from tokenprune.plugins import PluginHost, host, register_plugin
+from tokenprune.plugin_host import PluginHost
+from tokenprune.plugins import host, register_plugin
 from tokenprune.reduction import Reduction
 from tokenprune.registry import strategy_class
 from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
