@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from tests.compare.tiny import TIMM, save_llava, save_pictures, save_timm
 from tests.models import PATCHES, pixels, timm_vit
 from tokenprune.bench import compiling
-from tokenprune.bench.rows import BenchSettings, Lane, rows_of
+from tokenprune.bench.rows import Lane, rows_of
+from tokenprune.bench.settings import BenchSettings
 from tokenprune.bench.workload import Workload, batches
 from tokenprune.cli.app import app
 from tokenprune.compare.task import Question

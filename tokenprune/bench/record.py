@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tokenprune.bench.rows import BenchRow, BenchSettings
+from tokenprune.bench.rows import BenchRow
+from tokenprune.bench.settings import BenchSettings
 from tokenprune.bench.table import verdicts
 from tokenprune.compare.record import write_text
 from tokenprune.compare.run import shown_name

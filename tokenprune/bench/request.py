@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenprune.bench.record import MEANING
-from tokenprune.bench.rows import BenchSettings
+from tokenprune.bench.settings import BenchSettings
 from tokenprune.bench.workload import Workload, parse_size, workloads
 from tokenprune.compare.task import Question
 from tokenprune.errors import DataError

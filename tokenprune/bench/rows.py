@@ -1,4 +1,4 @@
-"""What a benchmark is told, what it collects, and what it hands back."""
+"""What a benchmark collects, and what it hands back."""
 
 from __future__ import annotations
 
@@ -18,26 +18,6 @@ from tokenprune.plan import Plan
 
 DENSE = "dense"
 COMPILED = ", compiled"
-
-
-@dataclass(frozen=True)
-class BenchSettings:
-    """How to measure.
-
-    Attributes:
-        rounds: measurements of every row; their order is drawn anew in each round.
-        warmup: untimed calls of every row before.
-        flops: `measured` by the counter, or by `formula`.
-        seed: of inputs and orders.
-        compile: mode of `torch.compile` for further rows, `default` or `reduce-overhead`; None
-            for none.
-    """
-
-    rounds: int = 7
-    warmup: int = 1
-    flops: str = "measured"
-    seed: int = 0
-    compile: str | None = None
 
 
 @dataclass

@@ -16,8 +16,9 @@ from tokenprune.bench.compiling import (
     room,
     settle,
 )
-from tokenprune.bench.rows import DENSE, BenchRow, BenchSettings, Lane, rows_of
+from tokenprune.bench.rows import DENSE, BenchRow, Lane, rows_of
 from tokenprune.bench.runners import Runner, runner_for
+from tokenprune.bench.settings import BenchSettings
 from tokenprune.bench.workload import Workload, batches
 from tokenprune.compare.task import Question
 from tokenprune.engine.attach import attach

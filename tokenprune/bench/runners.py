@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from tokenprune.bench.memory import cache_bytes, peak_bytes
-from tokenprune.bench.rows import BenchSettings, Lane
+from tokenprune.bench.rows import Lane
+from tokenprune.bench.settings import BenchSettings
 from tokenprune.bench.timer import seconds
 from tokenprune.bench.workload import Prompts, Workload
 from tokenprune.loading import LoadedDual, LoadedEncoder, LoadedMllm, LoadedModel

@@ -6,17 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tokenprune.bench.settings import BenchSettings
 from tokenprune.compare.task import Question
 from tokenprune.errors import DataError
 from tokenprune.studies.tasks import opened
-
-if TYPE_CHECKING:
-    from tokenprune.bench.rows import BenchSettings
 
 #: The word that synthetic prompts repeat; its meaning doesn't matter for time.
 WORD = "what"

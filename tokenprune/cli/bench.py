@@ -14,7 +14,8 @@ from tokenprune.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from tokenprune.bench.request import Request
-    from tokenprune.bench.rows import BenchRow, BenchSettings
+    from tokenprune.bench.rows import BenchRow
+    from tokenprune.bench.settings import BenchSettings
     from tokenprune.loading import LoadOptions
 
 EXAMPLES = examples(
@@ -97,7 +98,7 @@ def command(
     is measured.
     """
     from tokenprune.bench.request import Request
-    from tokenprune.bench.rows import BenchSettings
+    from tokenprune.bench.settings import BenchSettings
     from tokenprune.loading import load_options
 
     asked = Request(
