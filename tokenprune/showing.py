@@ -38,7 +38,7 @@ def show(
     Raises:
         TokenpruneError: the plan doesn't fit the model.
     """
-    from tokenprune import overlay
+    from tokenprune import overlay, panels
 
     sheets = []
     for name, picture in pictures:
@@ -46,7 +46,7 @@ def show(
         seen = loaded.picture(picture)
         title = f"{name}    {answer}" if answer else name
         sheets.append(overlay.draw(seen, trace, title=title, every_site=every_site))
-    return overlay.stack(sheets)
+    return panels.stack(sheets)
 
 
 def _run(loaded: LoadedModel, plan: Plan, picture: Image, question: str) -> tuple[ImageTrace, str]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenprune import overlay
+from tokenprune import overlay, panels
 from tokenprune.errors import DataError
 from tokenprune.tokens import Site
 from tokenprune.trace import ImageTrace, TraceStep
@@ -88,9 +88,9 @@ def test_one_panel_a_stage_or_one_a_site() -> None:
     )
     by_stage = overlay.draw(GREY, trace(*steps), panel=80)
     by_site = overlay.draw(GREY, trace(*steps), panel=80, every_site=True)
-    panel = 80 + overlay.GAP
-    assert by_stage.width == 3 * panel + overlay.GAP
-    assert by_site.width == 4 * panel + overlay.GAP
+    panel = 80 + panels.GAP
+    assert by_stage.width == 3 * panel + panels.GAP
+    assert by_site.width == 4 * panel + panels.GAP
     assert [s.strategy for s in overlay.stage_ends(steps)] == ["tome", "fopru"]
     assert overlay.stage_ends(steps)[0] is steps[1]
 
@@ -104,8 +104,8 @@ def test_restored_tokens_do_not_hide_what_was_dropped() -> None:
 
 
 def test_text_that_is_too_long_ends_in_dots() -> None:
-    panels = [overlay.Panel(Image.new("RGB", (60, 60)), "a" * 200, "b" * 200)]
-    assert overlay.strip(panels, "c" * 300).width == 60 + 2 * overlay.GAP
+    shown = [panels.Panel(Image.new("RGB", (60, 60)), "a" * 200, "b" * 200)]
+    assert panels.strip(shown, "c" * 300).width == 60 + 2 * panels.GAP
 
 
 def test_neighbouring_groups_differ_in_colour() -> None:
@@ -120,7 +120,7 @@ def test_neighbouring_groups_differ_in_colour() -> None:
 
 def test_sheets_are_stacked() -> None:
     sheets = [Image.new("RGB", (30, 20), "red"), Image.new("RGB", (50, 10), "blue")]
-    whole = overlay.stack(sheets)
+    whole = panels.stack(sheets)
     assert whole.size == (50, 30)
     assert whole.getpixel((5, 5)) == (255, 0, 0)
     assert whole.getpixel((45, 25)) == (0, 0, 255)
@@ -145,8 +145,8 @@ def test_frames_of_a_video_lie_side_by_side() -> None:
         expected = 0.62 * np.asarray(plain) + 0.38 * tint
         assert np.abs(pixels[middle, 4 * frame * cell + middle] - expected).max() <= 1
     assert pixels[cell + middle, 7 * cell + middle].max() < 80
-    assert pixels[middle, 4 * cell].tolist() == list(overlay.PAPER)
-    assert overlay.draw(frames, video, panel=240).width == 2 * 12 * cell + 3 * overlay.GAP
+    assert pixels[middle, 4 * cell].tolist() == list(panels.PAPER)
+    assert overlay.draw(frames, video, panel=240).width == 2 * 12 * cell + 3 * panels.GAP
 
 
 @pytest.mark.parametrize(("frames", "tiles"), [(1, (1, 1)), (3, (1, 3)), (5, (2, 3)), (8, (2, 4))])
@@ -183,9 +183,9 @@ def test_a_group_keeps_its_colour_when_survivors_are_numbered_anew() -> None:
 
 
 def test_many_panels_go_into_rows() -> None:
-    panels = [overlay.Panel(Image.new("RGB", (60, 60), "red"), "a", "b")] * (overlay.COLUMNS + 1)
-    sheet = overlay.strip(panels)
-    assert sheet.width == overlay.COLUMNS * (60 + overlay.GAP) + overlay.GAP
-    second_row = 2 * overlay.GAP + 2 * overlay.CAPTION + 60
-    assert sheet.getpixel((overlay.GAP + 30, second_row + 20)) == (255, 0, 0)
-    assert sheet.getpixel((2 * overlay.GAP + 90, second_row + 20)) == overlay.PAPER
+    shown = [panels.Panel(Image.new("RGB", (60, 60), "red"), "a", "b")] * (panels.COLUMNS + 1)
+    sheet = panels.strip(shown)
+    assert sheet.width == panels.COLUMNS * (60 + panels.GAP) + panels.GAP
+    second_row = 2 * panels.GAP + 2 * panels.CAPTION + 60
+    assert sheet.getpixel((panels.GAP + 30, second_row + 20)) == (255, 0, 0)
+    assert sheet.getpixel((2 * panels.GAP + 90, second_row + 20)) == panels.PAPER
