@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -39,6 +40,10 @@ class ZeroShotTask(Task):
         self._loaded, self._candidates = loaded, candidates
         self.choices = candidates.texts
 
+    @cached_property
+    def _vectors(self) -> Tensor:
+        return embedded(self._loaded, self._candidates)
+
     def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
         """What the vision tower takes."""
         return self._loaded.prepare([open_picture(question.image) for question in batch])
@@ -49,5 +54,5 @@ class ZeroShotTask(Task):
 
     def read(self, inputs: dict[str, Any], output: Tensor) -> list[str]:
         """The candidate with the largest cosine similarity, the lower number on ties."""
-        similarity = output @ embedded(self._loaded, self._candidates).T
+        similarity = output @ self._vectors.T
         return [self._candidates.answers[int(row)] for row in similarity.argmax(dim=1).cpu()]
