@@ -71,7 +71,12 @@ Positions = Annotated[str, typer.Option(help="Position ids in the LLM: original,
 BatchSize = Annotated[int, typer.Option(min=1)]
 NewTokens = Annotated[int, typer.Option(min=1, help="Tokens generated per question.")]
 Jobs = Annotated[
-    int, typer.Option(min=1, help="Processes that share the plans and this one's threads.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes that share the plans and this one's threads; default: one, of a study one "
+        "a GPU.",
+    ),
 ]
 Probe = Annotated[
     list[str] | None,
@@ -113,7 +118,7 @@ def command(
     batch_size: BatchSize = 16,
     new_tokens: NewTokens = 2,
     seed: Seed = 0,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     probe: Probe = None,
     out: Out = Path("comparison.json"),
     answers: Answers = False,
@@ -153,7 +158,7 @@ def command(
         new_tokens=new_tokens,
         split=split,
         task=task,
-        jobs=jobs,
+        jobs=jobs or 1,
         probe=probe or (),
     )
     options = load_options(device, dtype, weights)

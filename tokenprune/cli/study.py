@@ -45,13 +45,13 @@ def refuse_options(ctx: typer.Context) -> None:
 
 
 def run_command(
-    path: Path, *, jobs: int, dry_run: bool, runner: str | None, reporters: Sequence[str]
+    path: Path, *, jobs: int | None, dry_run: bool, runner: str | None, reporters: Sequence[str]
 ) -> None:
     """Run a study file and print what its records say; 1 is the exit code if a cell failed.
 
     Args:
         path: the study file.
-        jobs: processes.
+        jobs: processes; default: one a GPU.
         dry_run: print the cells and what they would take instead.
         runner: where cells run, as `NAME:KEY=VALUE`; default: processes of this machine.
         reporters: who is told, in the same form.
@@ -61,9 +61,9 @@ def run_command(
 
     study = load_study(path)
     place, options = named(runner or "local")
-    if place == "local":
+    if jobs is not None and place == "local":
         options = {"jobs": str(jobs), **options}
-    elif jobs != 1:
+    elif jobs is not None:
         raise DataError(
             f"the runner '{place}' has no jobs.", where="--jobs", remedy="See its own options."
         )
@@ -71,7 +71,7 @@ def run_command(
     told = [make_reporter(*named(reporter)) for reporter in reporters]
     console = _console()
     if dry_run:
-        _print_estimates(console, study, jobs)
+        _print_estimates(console, study, getattr(chosen, "processes", None))
         return
     with progress_bar() as tell:
         done = run_study(study, chosen, tell, told)
@@ -138,7 +138,8 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
     console.print(f"report: tokenprune report {study.out}", highlight=False)
 
 
-def _print_estimates(console: Console, study: Study, jobs: int) -> None:
+def _print_estimates(console: Console, study: Study, processes: int | None) -> None:
+    """Cells and their times; how many a cluster runs at once isn't known here."""
     from tokenprune.studies.calibrate import estimate
 
     with progress_bar() as tell:
@@ -146,9 +147,10 @@ def _print_estimates(console: Console, study: Study, jobs: int) -> None:
     console.print(_estimates(found))
     waiting = sum(one.seconds for one in found if not one.recorded)
     recorded = sum(one.recorded for one in found)
+    shared = f"with {processes} at once" if processes else "if run one after another"
     console.print(
-        f"{len(found)} cells, {recorded} of them recorded; about {_duration(waiting / jobs)} left "
-        f"with --jobs {jobs}, from one batch a cell",
+        f"{len(found)} cells, {recorded} of them recorded; about "
+        f"{_duration(waiting / (processes or 1))} left {shared}, from one batch a cell",
         highlight=False,
     )
 

@@ -49,10 +49,15 @@ class LocalRunner:
 
     jobs: Annotated[int, Field(ge=1)] | None = None
 
+    @property
+    def processes(self) -> int:
+        """How many there are if there are as many cells."""
+        return self.jobs or max(len(visible_devices()), 1)
+
     def run(self, cells: Sequence[Cell], study: Study) -> Iterator[Outcome]:
         """See `Runner`."""
         devices = [] if _numbered(cells) else visible_devices()
-        jobs = min(self.jobs or max(len(devices), 1), len(cells))
+        jobs = min(self.processes, len(cells))
         if jobs > 1:
             forget_models()
             yield from _shared(cells, study, jobs, devices)
