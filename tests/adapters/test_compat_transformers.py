@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from tokenprune_adapters import _compat_transformers as compat
 from torch import nn
 
@@ -85,6 +86,27 @@ def test_wrappers_keep_a_vision_model(build: Callable[[], Any]) -> None:
     assert found is model.vision_model or found is model.vision_model.vision_model
     assert hasattr(found, "encoder")
     assert hasattr(found, "config")
+
+
+@pytest.mark.parametrize("build", [models.clip, models.siglip, models.siglip2])
+def test_dual_encoders_give_features_of_each_tower(build: Callable[[], Any]) -> None:
+    model = build()
+    ids = torch.ones(2, compat.text_length(model), dtype=torch.int64)
+    patches = compat.takes_patches(compat.vision_module(model))
+    inputs = models.siglip2_inputs() if patches else {"pixel_values": models.pixels()}
+    out = model(input_ids=ids, **inputs)
+    for features, expected in (
+        (compat.image_features(model, inputs), out.image_embeds),
+        (compat.text_features(model, {"input_ids": ids}), out.text_embeds),
+    ):
+        # the model's own output is of unit length, the features aren't
+        torch.testing.assert_close(torch.nn.functional.normalize(features, dim=-1), expected)
+    assert compat.text_length(model) == model.config.text_config.max_position_embeddings == 16
+    assert compat.pools(model)
+
+
+def test_siglips_head_can_be_left_out() -> None:
+    assert not compat.pools(models.siglip(vision_use_head=False))
 
 
 def test_a_vision_module_wrapped_twice_is_found() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,12 @@ def save_siglip2(folder: Path) -> Path:
     return folder
 
 
-def tokenizer() -> Any:
-    """Words of the prompts and colours, with a first and a last token."""
+def tokenizer(lower: bool = True) -> Any:
+    """Words of the prompts and colours, with a first and a last token.
+
+    Args:
+        lower: whether it lower-cases texts by itself.
+    """
     from tokenizers import Tokenizer, normalizers, pre_tokenizers
     from tokenizers import models as kinds
     from tokenizers.processors import TemplateProcessing
@@ -68,7 +73,8 @@ def tokenizer() -> Any:
     rows = ["<pad>", "<unk>", "<bos>", *known, *NAMES, ".", "<eos>"]
     ids = {word: index for index, word in enumerate(rows)}
     core = Tokenizer(kinds.WordLevel(ids, unk_token="<unk>"))
-    core.normalizer = normalizers.Lowercase()
+    if lower:
+        core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     core.post_processor = TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[(one, ids[one]) for one in ("<bos>", "<eos>")]
@@ -90,8 +96,6 @@ def picture(colour: str, seed: int, size: tuple[int, int] = (64, 56)) -> Image.I
 
 def save_colours(folder: Path, each: int = 2) -> Path:
     """Pictures, `labels.csv`, `classes.txt` and `captions.jsonl` with two captions a picture."""
-    import json
-
     rows, captions = ["file,class_index"], []
     for number in range(each * len(NAMES)):
         colour, name = NAMES[number % len(NAMES)], f"{number}.png"
