@@ -98,7 +98,7 @@ def plan_of(strategy: str, keep: int) -> tokenprune.Plan:
 
 
 def run_once(model: nn.Module, images: Tensor) -> float:
-    """Seconds of one forward pass."""
+    """Seconds of one forward pass over images `[B, 3, h, w]`."""
     _sync(images)
     start = time.perf_counter()
     model(images)
@@ -107,14 +107,18 @@ def run_once(model: nn.Module, images: Tensor) -> float:
 
 
 def flops_of(model: nn.Module, images: Tensor) -> int:
-    """FLOPs of one forward pass, selection included."""
+    """FLOPs of one forward pass over images `[B, 3, h, w]`, selection included."""
     with count_flops() as counter:
         model(images)
     return int(counter.total)
 
 
 def compare(model: nn.Module, images: Tensor, plan: tokenprune.Plan, rounds: int) -> dict[str, Any]:
-    """Dense and pruned in turn; medians, the ratio pair by pair, and the FLOPs ratio."""
+    """Dense and pruned in turn on images `[B, 3, h, w]`.
+
+    Returns:
+        Medians, the ratio pair by pair, and the ratio of FLOPs.
+    """
     dense_flops = flops_of(model, images[:1])
     with tokenprune.attach(model, plan):
         pruned_flops = flops_of(model, images[:1])

@@ -169,7 +169,10 @@ class Reduction:
         return merge_compact(hidden, self.slot, self.weight, self.length)
 
     def gather(self, rider: Tensor) -> Tensor:
-        """What rides along and can't be averaged (positions, indices): the anchor's row."""
+        """The anchors' rows of what rides along and can't be averaged (positions, indices).
+
+        `[B, N, ...]` -> `[B, K, ...]`.
+        """
         if self.anchor is None:
             return rider
         shape = (*self.anchor.shape, *rider.shape[2:])

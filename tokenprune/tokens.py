@@ -200,7 +200,7 @@ class Tokens:
         return self.hidden.shape[1]
 
     def signal(self, signal: Signal) -> Tensor:
-        """The tensor of a signal that the strategy declared it needs.
+        """The tensor of a signal that the strategy declared it needs; its shape is the signal's.
 
         Raises:
             SignalError: the strategy did not ask for it.

@@ -125,7 +125,7 @@ class TrainingSession(Protocol):
         ...
 
     def pruned(self, batch: Batch) -> Tensor:
-        """Logits with the whole plan in force; gradients reach the trained strategy."""
+        """Logits `[A, V]` with the whole plan in force; gradients reach the trained strategy."""
         ...
 
     def encode(self, batch: Batch) -> None:
@@ -152,7 +152,7 @@ class TrainingSession(Protocol):
         ...
 
     def biased(self, batch: Batch, bias: Tensor, *, first: int = 0) -> Tensor:
-        """Logits without the trained stage, with a bias on the visual tokens' attention keys.
+        """Logits `[A, V]` without the trained stage, with a bias on the visual tokens' keys.
 
         Args:
             batch: the batch.
@@ -208,14 +208,19 @@ class TrainableStrategy(PruningStrategy[ParamsT]):
 
 
 def answer_loss(logits: Tensor, batch: Batch) -> StepLoss:
-    """Mean cross-entropy of the labelled tokens, with the share of answers that are right."""
+    """Mean cross-entropy of the labelled tokens, with the share of answers that are right.
+
+    Args:
+        logits: `[A, V]` of the labelled tokens, in the order of `Batch.targets`.
+        batch: what they belong to.
+    """
     targets = batch.targets.to(logits.device)
     loss = F.cross_entropy(logits.float(), targets)
     return StepLoss(loss, {"accuracy": float(right(logits, batch).float().mean())})
 
 
 def right(logits: Tensor, batch: Batch) -> Tensor:
-    """`[B]` bool: whether every labelled token of a row is the most likely one."""
+    """`[A, V]` -> `[B]` bool: whether every labelled token of a row is the most likely one."""
     wrong = logits.detach().argmax(dim=-1).cpu() != batch.targets.cpu()
     misses = torch.zeros(batch.labels.shape[0], dtype=torch.long)
     return misses.index_add(0, batch.rows.cpu(), wrong.long()) == 0

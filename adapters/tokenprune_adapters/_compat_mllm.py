@@ -156,9 +156,12 @@ def trim_cache(cache: Any, layer: int, columns: Tensor) -> None:
 def query_key(
     layer: Any, projected: Mapping[str, Tensor], embeddings: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """Heads from the projections' outputs, scaled so that 1/sqrt(d) is implied.
+    """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, scaled so that 1/sqrt(d) is implied.
 
-    They are rotated, unless `embeddings` is None.
+    Args:
+        layer: the decoder layer.
+        projected: `[B, T, heads * d]` outputs of its projections, by name.
+        embeddings: cosines and sines `[B, T, d]` to rotate by; None for no rotation.
     """
     attention = layer.self_attn
 

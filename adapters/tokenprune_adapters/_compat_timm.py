@@ -48,14 +48,14 @@ def feed_forward_chains(block: Any) -> list[Sequence[Any]]:
 
 
 def run(chain: Sequence[Any], hidden: Tensor) -> Tensor:
-    """Call the modules one after the other."""
+    """Call the modules one after the other: `[B, T, D]` -> `[B, T, D]`."""
     for module in chain:
         hidden = module(hidden)
     return hidden
 
 
 def added(outputs: Sequence[Tensor]) -> Tensor:
-    """Sum of parallel outputs, in the order and grouping of timm."""
+    """Sum of parallel outputs `[B, T, D]`, in the order and grouping of timm."""
     return outputs[0] if len(outputs) == 1 else torch.stack(list(outputs)).sum(dim=0)
 
 

@@ -55,7 +55,7 @@ def join(block: Any, hidden: Tensor, attended: Tensor) -> Tensor:
 
 
 def feed_forward(block: Any, hidden: Tensor) -> Tensor:
-    """Second norm, MLP and residual."""
+    """Second norm, MLP and residual: `[B, T, D]` -> `[B, T, D]`."""
     out: Tensor = hidden + block.mlp(block.layer_norm2(hidden))
     return out
 

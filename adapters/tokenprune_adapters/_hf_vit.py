@@ -89,11 +89,11 @@ class HfVitAdapter(EncoderAdapter):
         return compat.heads(block, hidden)
 
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
-        """Output projection and residual."""
+        """Output projection and residual: `[B, T, D]`, `[B, H, T, d]` -> `[B, T, D]`."""
         return compat.join(block, hidden, attended)
 
     def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """Second norm, MLP and residual."""
+        """Second norm, MLP and residual: `[B, T, D]` -> `[B, T, D]`."""
         return compat.feed_forward(block, hidden)
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:

@@ -37,6 +37,11 @@ class LlavaAdapter(MllmAdapter):
     towers: ClassVar[tuple[str, ...]] = ("clip", "siglip")
 
     def __init__(self, model: nn.Module) -> None:
+        """Check the LLM's layers.
+
+        Raises:
+            UnsupportedModelError: a layer of a class that isn't known.
+        """
         super().__init__(model)
         for layer in compat.decoder_layers(model):
             if not any(name in compat.DECODER_LAYERS for name in class_names(layer)):
@@ -63,7 +68,7 @@ class LlavaAdapter(MllmAdapter):
         return compat.query_key(layer, projections, rotary)
 
     def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
-        """Queries and keys of a layer's input, through its input norm."""
+        """Outputs of the query and key projections for a layer's input `[B, T, D]`."""
         return compat.project(layer, hidden)
 
     def trim_cache(self, cache: Any, layer: int, columns: Tensor) -> None:

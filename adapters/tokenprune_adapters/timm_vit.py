@@ -124,14 +124,14 @@ class TimmVitAdapter(EncoderAdapter):
         return query, key, value
 
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
-        """Output projections, layer scale, drop path and residual."""
+        """Output projections, layer scale, drop path, residual: `[B, T, D]` -> `[B, T, D]`."""
         branches = compat.branches(block)
         parts = attended.chunk(len(branches), dim=1)
         pairs = zip(branches, parts, strict=True)
         return hidden + compat.added([compat.project(b, hidden, part) for b, part in pairs])
 
     def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """The MLP half, residual included."""
+        """The MLP half, residual included: `[B, T, D]` -> `[B, T, D]`."""
         chains = compat.feed_forward_chains(block)
         return hidden + compat.added([compat.run(chain, hidden) for chain in chains])
 

@@ -81,7 +81,12 @@ class LearnedStrategy(TrainableStrategy[LearnedT], Generic[LearnedT, ModuleT]):
 
     @classmethod
     def load(cls, params: LearnedT) -> tuple[LearnedT, ModuleT]:
-        """The completed parameters and the module they describe."""
+        """The completed parameters and the module they describe.
+
+        Raises:
+            CheckpointError: the checkpoint doesn't fit, or there are neither trained weights nor a
+                seed for fresh ones.
+        """
         if params.checkpoint is not None:
             return _trained(cls, params, checkpoint.locate(params.checkpoint, cls.name))
         if params.init_seed is None:

@@ -54,13 +54,17 @@ class CallState:
 
         On the CPU at once; on other devices at the end of the call, to avoid a sync per site.
 
+        Args:
+            site: where the selection is made.
+            hidden: `[B, P + N, D]` what arrives there.
+
         Raises:
             NonFiniteError: `hidden` holds NaN or infinity.
         """
         self.require(hidden.detach().sum(dtype=torch.float32).isfinite(), _not_finite(site))
 
     def require(self, fulfilled: Tensor, error: TokenpruneError) -> None:
-        """Raise `error` unless a bool scalar holds; when, is up to the device as in `watch`.
+        """Raise `error` unless a bool scalar `[]` holds; when, is up to the device as in `watch`.
 
         Raises:
             TokenpruneError: that error.
@@ -73,7 +77,11 @@ class CallState:
             self._pending.append((error, fulfilled))
 
     def settle(self) -> None:
-        """Check what was put off."""
+        """Check what was put off.
+
+        Raises:
+            TokenpruneError: the first error whose condition doesn't hold.
+        """
         for error, fulfilled in self._pending:
             _raise_unless(fulfilled, error)
 

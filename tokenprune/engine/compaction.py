@@ -56,7 +56,7 @@ class Level:
 
 
 def whole(valid: Tensor) -> Level:
-    """The user's own sequence, of which nothing is removed."""
+    """The user's own sequence, nothing removed; `valid` `[B, T]` is False for padding."""
     places = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
     none = torch.zeros_like(places)
     return Level(places, places, places, valid, not bool(valid.all()), none, none[:, 0])

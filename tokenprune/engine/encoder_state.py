@@ -123,6 +123,8 @@ class EncoderState:
         """Carry out a dense reduction on the patches and on everything that rides along.
 
         What it leaves for later stages is to be remembered before.
+
+        `[B, P + N, D]` -> `[B, P + K, D]`.
         """
         patches = reduction.apply(hidden[:, self.prefix :], self.size)
         self.riders = {name: reduction.gather(value) for name, value in self.riders.items()}
@@ -144,7 +146,15 @@ class EncoderState:
         slot: Tensor | None,
         score: Tensor | None = None,
     ) -> None:
-        """Note in the trace a reduction that was carried out; frames as one video."""
+        """Note in the trace a reduction that was carried out; frames as one video.
+
+        Args:
+            trace: where to.
+            site: where it happened.
+            strategy: who decided.
+            slot: `[B, N]` slot of every token, -1 where dropped; None if tokens were restored.
+            score: `[B, N]` what the choice was made by, if the strategy tells.
+        """
         if self.videos is None:
             trace.record(site, strategy, self.images, slot, self.index, score)
         else:

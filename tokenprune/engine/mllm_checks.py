@@ -96,6 +96,7 @@ def decoder_stages(
     Raises:
         LayerError: there is no such layer, the stages overlap, or a strategy reads the layer
             before layer 0.
+        PlanError: an average over the layers stands behind a stage of data-dependent length.
         BudgetError: a budget can't be reached.
         SignalError: a strategy needs what the adapter can't supply.
         UnsupportedModelError: text is to be pruned, and the adapter doesn't name special tokens.

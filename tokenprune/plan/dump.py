@@ -12,7 +12,11 @@ from tokenprune.plan.model import Plan
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:
-    """The plan as plain data, defaults left out, the version first."""
+    """The plan as plain data, defaults left out, the version first.
+
+    Raises:
+        PlanError: `params` hold something that isn't plain data.
+    """
     try:
         data = plan.model_dump(mode="json", exclude_defaults=True)
     except PydanticSerializationError as error:

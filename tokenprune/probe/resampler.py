@@ -106,5 +106,5 @@ def cosine(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def scale(target: Tensor) -> float:
-    """Root mean square of features, by which targets are divided so that losses compare."""
+    """Root mean square of features `[...]`, by which targets are divided so that losses compare."""
     return math.sqrt(float(target.detach().float().square().mean())) or 1.0

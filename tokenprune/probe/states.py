@@ -39,7 +39,7 @@ class States:
         return cls.of([row for part in parts for row in part.rows()])
 
     def rows(self) -> list[tuple[Tensor, Tensor]]:
-        """The samples without padding."""
+        """States `[K, d]` and positions `[K, 3]` of every sample, without padding."""
         each = zip(self.hidden, self.position, self.mask, strict=True)
         return [(hidden[mask], position[mask]) for hidden, position, mask in each]
 

@@ -112,7 +112,7 @@ class PlanSession:
     def dense(
         self, batch: Batch, taps: Mapping[int, Sequence[Signal]] | None = None
     ) -> tuple[Tensor, dict[int, Tokens]]:
-        """Logits without the trained stage, and what was tapped; see `TrainingSession`."""
+        """Logits `[A, V]` without the trained stage, and what was tapped; see `TrainingSession`."""
         placed = {layer: Tap(signals) for layer, signals in (taps or {}).items()}
         with torch.no_grad(), self._attached(self._others(placed), batch):
             logits = self._logits(batch)
@@ -120,7 +120,7 @@ class PlanSession:
         return logits, {layer: tap.tokens(rows) for layer, tap in placed.items()}
 
     def biased(self, batch: Batch, bias: Tensor, *, first: int = 0) -> Tensor:
-        """Logits without the trained stage, with a bias on keys; see `TrainingSession`."""
+        """Logits `[A, V]` with a bias `[B, N]` in place of the stage; see `TrainingSession`."""
         others = self._others({})
         # the engine lays the prompt out only for a plan with stages
         with self._attached(others or self._others({0: Tap()}), batch) as attachment:

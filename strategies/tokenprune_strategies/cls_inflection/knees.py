@@ -1,7 +1,7 @@
 """Where a sorted curve bends: how many of its first values to keep.
 
 Source of the idea: Sparsity Meets Similarity (arXiv 2409.01162), whose own rule is unknown; the
-rules here are common ones (ours). Every function takes values sorted in descending order, `[N]`
+rules here are common ones (ours). Every rule takes values sorted in descending order, `[N]`
 float64, and returns a number of values that may be 0 or N; bounds are the caller's.
 """
 
@@ -24,7 +24,7 @@ def is_flat(values: Tensor) -> bool:
 
 
 def smooth(values: Tensor, window: int) -> Tensor:
-    """Moving average over `window` values; fewer at the ends, where it is cut off."""
+    """Moving average `[N]` over `window` values; fewer at the ends, where it is cut off."""
     before, total = (window - 1) // 2, len(values)
     sums = torch.cat((values.new_zeros(1), values.cumsum(0)))
     place = torch.arange(total, device=values.device)

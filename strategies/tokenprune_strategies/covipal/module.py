@@ -41,7 +41,7 @@ class PruningModule(nn.Module):
         return self.scores(visual, clean, seen)
 
     def scores(self, visual: Tensor, text: Tensor, seen: Tensor) -> Tensor:
-        """As `forward`, with zeros for padding."""
+        """As `forward`, with zeros for padding: importance `[B, N]`."""
         raise NotImplementedError
 
 

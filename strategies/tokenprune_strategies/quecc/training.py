@@ -45,7 +45,7 @@ def distance(created: Tensor, hidden: Tensor, slot: Tensor) -> Tensor:
 
 
 def mean_distance(seen: Sequence[Seen]) -> Tensor:
-    """The distance over all shapes of a batch, every new token counted alike."""
+    """The distance `[]` over all shapes of a batch, every new token counted alike."""
     assert seen
     total = torch.stack([one.distance * one.tokens for one in seen]).sum()
     return total / sum(one.tokens for one in seen)

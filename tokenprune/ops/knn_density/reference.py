@@ -8,7 +8,7 @@ _BLOCK = 128
 
 
 def knn_density(x: Tensor, count: int) -> Tensor:
-    """Squared distances to the `count` nearest others; see `knn_distance_op`."""
+    """Squared distances `[B, N, count]` to the nearest others; see `knn_distance_op`."""
     batch, length, _ = x.shape
     nearest = torch.empty((batch, length, count), dtype=torch.float32, device=x.device)
     for i in range(batch):
@@ -22,7 +22,10 @@ def knn_density(x: Tensor, count: int) -> Tensor:
 
 
 def gram(unit: Tensor) -> Tensor:
-    """`unit @ unit.T`; on a CPU only the upper blocks are multiplied, the rest is mirrored."""
+    """`unit @ unit.T`, `[N, D]` -> `[N, N]`.
+
+    On a CPU only the upper blocks are multiplied, the rest is mirrored.
+    """
     length = unit.shape[0]
     if unit.device.type != "cpu" or length <= _BLOCK:
         return unit @ unit.T
