@@ -54,7 +54,12 @@ def check_compile(loaded: LoadedModel, plans: Sequence[tuple[str, Plan]], mode: 
     _check_compiler(next(loaded.model.parameters()).device)
 
 
-def compiled(lane: Lane, mode: str, part: Part) -> Lane:
+def whole(model: nn.Module) -> nn.Module:
+    """All of it."""
+    return model
+
+
+def compiled(lane: Lane, mode: str, part: Part = whole) -> Lane:
     """A further row: the same plan on a compiled copy, weights shared.
 
     Graph breaks are allowed: strategies run uncompiled between the compiled parts.
@@ -76,7 +81,7 @@ def compiled_part(loaded: LoadedModel) -> Part:
     """What of a model is compiled: all of it, or of a dual encoder the vision tower."""
     if isinstance(loaded, LoadedDual):
         return lambda model: choose_encoder(model).spec().entry
-    return lambda model: model
+    return whole
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
