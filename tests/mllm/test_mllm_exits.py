@@ -73,16 +73,6 @@ def test_decoding_goes_on_behind_different_exits() -> None:
             assert tokens[row].tolist() == oracle.dense_greedy(eager, one, NEW)
 
 
-def test_several_turns() -> None:
-    of, first = model(), inputs(SHORT)
-    with tokenprune.attach(of, plan(leaving())):
-        answer = greedy(of, first)[0].tolist()
-        second = inputs([*SHORT, *answer, 40, IMAGE_TOKEN, 41])
-        again = greedy(of, second)
-        assert torch.equal(greedy(of, first)[0], torch.tensor(answer))
-        assert torch.equal(greedy(of, second, use_cache=False), again)
-
-
 def test_nobody_is_asked_twice_or_behind_the_exit() -> None:
     of, call = model(), inputs(*PROMPTS)
     layers = sorted(exit_of(one) for one in split(call) if "pixel_values" in one)

@@ -180,16 +180,6 @@ def test_cache_and_beams_change_nothing(name: str, attention: str) -> None:
         assert torch.equal(greedy(of, call, num_beams=2, use_cache=False), beams)
 
 
-def test_several_turns() -> None:
-    of, first = model(), inputs(SHORT)
-    with tokenprune.attach(of, PLANS["trim"]):
-        answer = greedy(of, first)[0].tolist()
-        second = inputs([*SHORT, *answer, 40, IMAGE_TOKEN, 41])
-        again = greedy(of, second)
-        assert torch.equal(greedy(of, first)[0], torch.tensor(answer))
-        assert torch.equal(greedy(of, second, use_cache=False), again)
-
-
 def test_a_stage_that_keeps_all_changes_nothing() -> None:
     of, call = model(), inputs(SHORT, LONG)
     want, tokens = logits(of, call), greedy(of, call)

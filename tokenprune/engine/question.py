@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tokenprune.adapter import MllmAdapter, MllmSpec
 from tokenprune.engine.call_guards import check_language
 from tokenprune.engine.images import ImageTokens, by_row
-from tokenprune.engine.last_query import query_places
+from tokenprune.engine.last_query import last_place, query_places
 from tokenprune.engine.mllm_state import MllmState
 from tokenprune.errors import UnsupportedCallError
 
@@ -99,5 +99,5 @@ def question_tokens(valid: Tensor, visual: Tensor, labels: Tensor | None) -> Ten
     text = valid & ~visual & (places <= query[:, None])
     if labels is not None:
         text = text & (labels.to(valid.device) == -100)
-    behind = text & (places > places.masked_fill(~visual, -1).amax(dim=1, keepdim=True))
+    behind = text & (places > last_place(visual)[:, None])
     return torch.where(behind.any(dim=1, keepdim=True), behind, text)
