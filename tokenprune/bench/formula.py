@@ -58,7 +58,7 @@ def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> fl
     """
     from tokenprune.engine.choosing import choose_adapter, choose_encoder
 
-    adapter = choose_adapter(model, None)
+    adapter = choose_adapter(model)
     if not isinstance(adapter, MllmAdapter):
         return 0.0
     spec = adapter.spec()

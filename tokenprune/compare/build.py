@@ -163,7 +163,7 @@ def bundled_name(name: str) -> str:
 
 
 def _wanted(loaded: LoadedMllm, settings: Settings) -> Wanted:
-    adapter = choose_adapter(loaded.model, None)
+    adapter = choose_adapter(loaded.model)
     assert isinstance(adapter, MllmAdapter)
     return Wanted(
         keeps=settings.keeps or MLLM_KEEPS,

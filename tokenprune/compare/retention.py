@@ -91,7 +91,7 @@ class Retention:
         """
         if not settings.probe:
             return None
-        adapter = choose_adapter(task.model, None)
+        adapter = choose_adapter(task.model)
         if not isinstance(adapter, MllmAdapter):
             raise DataError(
                 "the probe reads what reaches an LLM, and this model has none.",
