@@ -38,7 +38,7 @@ def test_embeddings_are_those_of_the_models_own_forward(
     one = loaded[family]
     words = AutoProcessor.from_pretrained(one.name).tokenizer
     padded = {"padding": "max_length", "max_length": tiny.LENGTH, "padding_side": "right"}
-    ids = words(TEXTS, return_tensors="pt", **padded)["input_ids"]
+    ids = words(TEXTS, truncation=True, return_tensors="pt", **padded)["input_ids"]
     with torch.no_grad():
         out: Any = one.model(input_ids=ids, **one.prepare(SHOWN))
     torch.testing.assert_close(embedded(one, SHOWN), out.image_embeds)

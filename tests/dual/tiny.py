@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -69,9 +70,10 @@ def tokenizer(lower: bool = True) -> Any:
 
     words = dict.fromkeys(word for prompt in PROMPTS for word in prompt.strip(".").split())
     known = [word for word in words if word != "{}"]
+    # letters are for SigLIP 2, whose tokenizer class takes any vocabulary for one of word pieces;
     # the last token has the highest number, as CLIP's does: its embedding is read there
-    rows = ["<pad>", "<unk>", "<bos>", *known, *NAMES, ".", "<eos>"]
-    ids = {word: index for index, word in enumerate(rows)}
+    rows = ["<pad>", "<unk>", "<bos>", *known, *NAMES, *ascii_lowercase, ".", "<eos>"]
+    ids = {word: index for index, word in enumerate(dict.fromkeys(rows))}
     core = Tokenizer(kinds.WordLevel(ids, unk_token="<unk>"))
     if lower:
         core.normalizer = normalizers.Lowercase()
