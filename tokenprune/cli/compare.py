@@ -149,28 +149,14 @@ def command(
 
     check_writable(out)
     settings = Settings(
-        plans=read_plans(plans or ()),
-        keeps=keep or (),
-        limit=limit,
-        batch_size=batch_size,
-        seed=seed,
-        positions=positions,
-        new_tokens=new_tokens,
-        split=split,
-        task=task,
-        jobs=jobs or 1,
-        probe=probe or (),
-    )
-    options = load_options(device, dtype, weights)
+        plans=read_plans(plans or ()), keeps=keep or (), limit=limit, batch_size=batch_size,
+        seed=seed, positions=positions, new_tokens=new_tokens, split=split, task=task,
+        jobs=jobs or 1, probe=probe or (),
+    )  # fmt: skip
     source = Source(
-        model or str(bundled_model(task)),
-        options,
-        settings,
-        images,
-        labels,
-        classes,
-        tuple(prompts or PROMPTS),
-    )
+        model or str(bundled_model(task)), load_options(device, dtype, weights), settings,
+        images, labels, classes, tuple(prompts or PROMPTS),
+    )  # fmt: skip
     _run(source, out, answers, by_type)
 
 
