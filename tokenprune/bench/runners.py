@@ -1,4 +1,4 @@
-"""The calls that are timed: generation by a multimodal LLM, one pass of a classifier."""
+"""The calls that are timed: generation by a multimodal LLM, one pass of an encoder."""
 
 from __future__ import annotations
 
