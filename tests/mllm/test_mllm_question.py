@@ -157,9 +157,9 @@ def test_generation_chooses_by_the_question_whatever_was_generated() -> None:
         greedy(of, inputs(SHORT), num_beams=3)
     questions = want(of, SHORT[3:], LONG[5:], LONG[5:])
     torch.testing.assert_close(kept[0], questions, atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        Ask.seen[-1].signals["question_state"], want(of, SHORT[3:]), atol=2e-5, rtol=1e-4
-    )
+    of_beams = Ask.seen[-1].signals["question_state"]
+    want_each = want(of, SHORT[3:]).expand_as(of_beams)  # some versions encode an image per beam
+    torch.testing.assert_close(of_beams, want_each, atol=2e-5, rtol=1e-4)
 
 
 def test_images_encoded_again_without_cache_are_chosen_by_the_first_question() -> None:
