@@ -167,6 +167,29 @@ def test_a_dataset_of_class_labels_brings_its_names(
     assert "question: null" in caught.value.remedy
 
 
+def test_subfolders_are_classes_and_bring_their_names(
+    run: Run, place: Path, folders: dict[str, Path]
+) -> None:
+    for number in range(12):
+        file = place / "sorted" / tiny.NAMES[number % 6] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").rename(file)
+    task = {"kind": "pictures", "path": "sorted"}
+    done, (group,) = run([folders["clip"]], [task])
+    assert done.failed == {}
+    samples = group.rows[0].record.result["samples"]
+    assert len(samples) == 12
+    names = sorted(tiny.NAMES)
+    wanted = [names[int(sample["answer"])] for sample in samples if sample["right"]]
+    assert len(set(wanted)) > 3
+    assert len(wanted) > 0.7 * 12
+    with pytest.raises(DataError, match="6 subfolders"):
+        run([folders["clip"]], [{**task, "classes": ["red", "green"]}])
+    other = {"name": TIMM, "weights": str(save_timm(place / "vit.safetensors"))}
+    with pytest.raises(DataError, match="6 subfolders"):
+        run([other], [task])
+
+
 def encoded(file: Path) -> bytes:
     from PIL import Image
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tokenprune.compare.candidates import Candidates, read_classes
+from tokenprune.compare.folders import class_folders, numbered_folders
 from tokenprune.compare.pictures import labelled_pictures
 from tokenprune.compare.task import ClassifyTask, Question, Task, VqaTask
 from tokenprune.compare.zero_shot import ZeroShotTask
@@ -103,6 +104,9 @@ def _names(entry: TaskEntry, loaded: LoadedDual) -> tuple[str, ...]:
     given = entry.classes
     if given is None and entry.kind == "dataset":
         given = class_names(entry)
+    elif given is None and entry.labels is None:
+        assert entry.path is not None
+        given = tuple(class_folders(entry.path)[0])
     if given is None:
         raise DataError(
             f"the task '{entry.title}' doesn't say how its classes are called, and a dual encoder "
@@ -114,8 +118,10 @@ def _names(entry: TaskEntry, loaded: LoadedDual) -> tuple[str, ...]:
 
 
 def _labelled(entry: TaskEntry, classes: int) -> list[Question]:
+    """Pictures with class numbers: of a list, or of the subfolders in order."""
     assert entry.path is not None
-    assert entry.labels is not None
+    if entry.labels is None:
+        return numbered_folders(entry.path, classes, entry.limit)
     return labelled_pictures(entry.path, entry.labels, classes=classes, limit=entry.limit)
 
 

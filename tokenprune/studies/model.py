@@ -53,10 +53,11 @@ class TaskEntry(_Frozen):
     path: Path | None = None
     """The file of `jsonl` and `captions`, or the folder of `pictures`."""
     labels: Path | None = None
-    """CSV of `pictures`: file,class index; with a header."""
+    """CSV of `pictures`: file,class index; with a header. Default: one subfolder a class, numbered
+    in the natural order of their names."""
     classes: Path | tuple[str, ...] | None = None
     """For dual encoders: names of the classes in the order of their numbers, one a line of a file
-    or as a list. Default: the names that a `dataset` has for its class labels."""
+    or as a list. Default: those of the class labels of a `dataset`, or of the subfolders."""
     prompts: Annotated[tuple[str, ...], Field(min_length=1)] = PROMPTS
     """For dual encoders: what is said of a class, with `{}` for its name; embeddings of several
     prompts are averaged."""
@@ -84,8 +85,6 @@ class TaskEntry(_Frozen):
     def _places(self) -> TaskEntry:
         if self.kind in ("jsonl", "pictures", "captions") and self.path is None:
             raise ValueError(f"a task of kind '{self.kind}' needs 'path'")
-        if self.kind == "pictures" and self.labels is None:
-            raise ValueError("a task of kind 'pictures' needs 'labels'")
         if (self.kind == "dataset") != (self.dataset is not None):
             raise ValueError("'dataset' goes with the kind 'dataset', and that needs it")
         if self.kind in ("image", "video") and (self.path or self.labels):
