@@ -260,6 +260,13 @@ def test_bad_entries(task: dict[str, Any], words: str) -> None:
         TaskEntry.model_validate(task)
 
 
+def test_a_misspelt_key_of_a_task_has_a_nearest_one(run: Run, folders: dict[str, Path]) -> None:
+    misspelt = {"clases" if key == "classes" else key: value for key, value in PICTURES.items()}
+    with pytest.raises(PlanError, match="unknown key 'clases'") as caught:
+        run([folders["clip"]], [misspelt])
+    assert "'classes'" in caught.value.remedy
+
+
 def test_a_cell_travels_with_its_names(place: Path, folders: dict[str, Path]) -> None:
     tasks = [PICTURES, {**PICTURES, "classes": ["red", "green"], "prompts": ["{}"]}, CAPTIONS]
     data = {"out": "records", "plans": PLANS, "models": [{"name": str(folders["clip"])}]}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tokenprune.errors import PlanError
 from tokenprune.plan import Plan, load_plan
-from tokenprune.studies.model import ModelEntry, PlanEntry, Study, TaskEntry
+from tokenprune.studies.model import Columns, ModelEntry, PlanEntry, Study, TaskEntry
 from tokenprune.validation import plan_error
 
 DENSE = "dense"
@@ -151,7 +151,14 @@ def _local(dataset: str | None, folder: Path) -> str | None:
 
 
 def _keys() -> dict[str, list[str]]:
-    return {"": list(Study.model_fields)}
+    kinds: dict[str, type[BaseModel]] = {
+        "": Study,
+        "models": ModelEntry,
+        "tasks": TaskEntry,
+        "columns": Columns,
+        "plans": PlanEntry,
+    }
+    return {name: list(kind.model_fields) for name, kind in kinds.items()}
 
 
 def identity(cell: Cell, facts: Mapping[str, Any]) -> dict[str, Any]:
