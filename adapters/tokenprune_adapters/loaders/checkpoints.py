@@ -1,4 +1,4 @@
-"""What both loaders do with checkpoint files and pixels."""
+"""What all loaders do with checkpoint files and pixels."""
 
 from __future__ import annotations
 
