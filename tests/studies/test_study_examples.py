@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -40,15 +41,24 @@ def test_the_schema_refuses_what_is_wrong(wrong: dict[str, object]) -> None:
     assert complaints({"out": "o", **wrong}, study_schema())
 
 
-def test_the_page_shows_studies_that_hold(tmp_path: Path) -> None:
-    whole, tasks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+SHOWN = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+
+
+@pytest.mark.parametrize("shown", [block for block in SHOWN if "plans" in block])
+def test_the_page_shows_studies_that_hold(shown: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "plans").symlink_to(ROOT / "examples" / "plans")
     (tmp_path / "studies").mkdir()
     path = tmp_path / "studies" / "study.yaml"
-    path.write_text(whole)
-    assert len(cells(load_study(path))) == 1 + 2 + 4
-    for task in yaml.safe_load(tasks)["tasks"]:
-        assert TaskEntry.model_validate(task).columns.type == "category"
+    path.write_text(yaml.safe_dump(shown))
+    plans = {"Where to prune": 1 + 2 + 4}.get(shown["name"], 1 + len(shown["plans"]))
+    study = load_study(path)
+    assert len(cells(study)) == plans * len(study.models) * len(study.tasks)
+
+
+@pytest.mark.parametrize("shown", [block for block in SHOWN if "plans" not in block])
+def test_the_page_shows_tasks_that_hold(shown: dict[str, Any]) -> None:
+    assert [TaskEntry.model_validate(task) for task in shown.pop("tasks")]
+    assert not shown
 
 
 def test_the_page_names_every_kind_of_task_and_the_defaults() -> None:
