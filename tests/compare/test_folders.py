@@ -62,7 +62,8 @@ def test_numbers_in_names_are_compared_as_numbers(numbers: list[int]) -> None:
 
 @given(st.lists(st.text(max_size=8)))
 def test_any_two_names_can_be_compared(names: list[str]) -> None:
-    assert sorted(names, key=natural) == sorted(names[::-1], key=natural)
+    backwards = names[::-1]
+    assert sorted(names, key=natural) == sorted(backwards, key=natural)
 
 
 def test_only_files_that_end_like_pictures_count(tmp_path: Path) -> None:
