@@ -23,10 +23,10 @@ from tokenprune.errors import DataError, PlanError
 from tokenprune.metrics import Answered, Metric
 from tokenprune.plugins import register_plugin
 from tokenprune.studies import LocalRunner, Store, Study, cells, load_study, run_study
+from tokenprune.studies.jsonl import read_jsonl
 from tokenprune.studies.run import identified
 from tokenprune.studies.store import digest
 from tokenprune.studies.summary import summarise
-from tokenprune.studies.tasks import read_jsonl
 
 PLAN = {"stages": [{"at": "pre_llm", "strategy": "uniform", "keep": 8}]}
 

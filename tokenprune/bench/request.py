@@ -25,13 +25,13 @@ class Request:
     Attributes:
         batches: prompts of a call; default: 1.
         images: pictures of a prompt; default: 1.
-        frames: frames of a prompt, instead of `images`.
+        frames: frames of a prompt, instead of `images`; of the videos of `questions`, one number.
         sizes: such as `336` or `480x640`; default: 336.
         words: of the question; default: 16.
         new_tokens: after the first one.
         pictures: the user's own: the pictures of one prompt, or samples of an encoder.
         question: about them.
-        questions: JSON-lines file of pictures and questions.
+        questions: JSON-lines file of pictures or videos and questions.
     """
 
     batches: Sequence[int] = ()
@@ -63,13 +63,16 @@ class Request:
         if self.question is not None and not self.pictures:
             raise DataError("there is no picture to ask about.", where="--question")
         given = {"--images": self.images, "--frames": self.frames, "--size": self.sizes}
+        if self.questions and len(self.frames) == 1:
+            del given["--frames"]  # of each of the videos in the file
         given["--words"] = self.words or ()  # type: ignore[assignment]
         clash = [name for name, value in given.items() if value]
         if (self.pictures or self.questions) and clash:
             raise DataError(
                 "your own input says that itself.",
                 where=clash[0],
-                remedy="Leave it out. For frames, write images: frames in the plans.",
+                remedy="Leave it out. For frames, write images: frames in the plans; for videos in "
+                "a file of questions, say one number with --frames.",
             )
 
     def own(self, loaded: LoadedModel) -> list[Question]:
@@ -78,7 +81,7 @@ class Request:
         Raises:
             DataError: a file is missing or wrong, or the model takes no such input.
         """
-        from tokenprune.studies.tasks import read_jsonl
+        from tokenprune.studies.jsonl import read_jsonl
 
         plain = not isinstance(loaded, LoadedMllm)
         for name, value in (
@@ -93,7 +96,8 @@ class Request:
             if not path.is_file():
                 raise DataError(f"there is no picture '{path}'.", where="--picture")
         if self.questions is not None:
-            return read_jsonl(self.questions, answers=False)
+            frames = self.frames[0] if self.frames else None
+            return read_jsonl(self.questions, answers=False, frames=frames)
         if not self.pictures:
             return []
         if plain:
@@ -112,7 +116,7 @@ class Request:
         if own:
             name = "your input" if len(own) == 1 else f"{len(own)} inputs of yours"
             return [
-                Workload(batch, 0, 0, 0, 0, self.new_tokens, own=name)
+                Workload(batch, 0, 0, 0, 0, self.new_tokens, video=bool(self.frames), own=name)
                 for batch in self.batches or (1,)
             ]
         return workloads(

@@ -40,7 +40,10 @@ Batch = Annotated[list[int] | None, typer.Option(min=1, help="Prompts of a call;
 Images = Annotated[list[int] | None, typer.Option(min=1, help="Pictures per prompt; default: 1.")]
 Frames = Annotated[
     list[int] | None,
-    typer.Option(min=1, help="Instead of --images: frames of a video; plans run on frames."),
+    typer.Option(
+        min=1,
+        help="Instead of --images: frames of a video (of each of your own); plans run on frames.",
+    ),
 ]
 Size = Annotated[
     list[str] | None, typer.Option(help="Pixels, 336 or 480x640 (height x width); default: 336.")
@@ -54,7 +57,9 @@ Picture = Annotated[
 Asked = Annotated[str | None, typer.Option(help="About your own pictures.")]
 Questions = Annotated[
     Path | None,
-    typer.Option(help='Your own prompts: JSON lines of {"image" or "images", "question"}.'),
+    typer.Option(
+        help='Your own prompts: JSON lines of {"image", "images" or "video", "question"}.'
+    ),
 ]
 Rounds = Annotated[int, typer.Option(min=1, help="Measurements of every row.")]
 Flops = Annotated[str, typer.Option(help="measured or formula.")]

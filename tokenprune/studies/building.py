@@ -12,6 +12,7 @@ from tokenprune.compare.candidates import Candidates, read_classes
 from tokenprune.compare.folders import class_folders, numbered_folders
 from tokenprune.compare.pictures import labelled_pictures
 from tokenprune.compare.task import ClassifyTask, Question, Task, VqaTask
+from tokenprune.compare.videos import Clip
 from tokenprune.compare.zero_shot import ZeroShotTask
 from tokenprune.errors import DataError
 from tokenprune.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
@@ -31,6 +32,8 @@ def build_task(entry: TaskEntry, loaded: LoadedModel, study: Study) -> Task:
     Raises:
         DataError: the samples can't be read, or don't fit the kind of model.
     """
+    if entry.frames is not None and not isinstance(loaded, LoadedMllm):
+        raise _unfit(entry, loaded, f"{MLLM}, since its samples are videos")
     if isinstance(loaded, LoadedDual):
         samples, candidates = zero_shot(entry, loaded)
         return FileZeroShotTask(loaded, samples, study.batch_size, candidates)
@@ -52,7 +55,15 @@ class FileTask(VqaTask):
 
     def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
         """Left-padded inputs of `generate`; files are read now, so that memory stays small."""
-        return super().inputs([replace(q, image=opened(q.image)) for q in batch])
+        clips = {clip: opened(clip) for clip in {q.image for q in batch if _is_clip(q)}}
+        images = [clips[q.image] if _is_clip(q) else opened(q.image) for q in batch]
+        pairs = zip(batch, images, strict=True)
+        return super().inputs([replace(question, image=image) for question, image in pairs])
+
+
+def _is_clip(question: Question) -> bool:
+    """Several questions may be about one video, which is decoded once a batch."""
+    return isinstance(question.image, Clip)
 
 
 class FileClassifyTask(ClassifyTask):

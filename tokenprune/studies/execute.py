@@ -34,7 +34,7 @@ def model_place(model: ModelEntry, task: TaskEntry) -> str:
     """Where a model of a study is loaded from."""
     if model.name != REFERENCE:
         return model.name
-    return str(bundled_model(task.kind))
+    return str(bundled_model("video" if task.video else "image"))
 
 
 @lru_cache(maxsize=2)

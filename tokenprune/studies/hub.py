@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.compare.task import Question
+from tokenprune.compare.videos import Clip
 from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.names import suggestion
 
@@ -30,15 +31,15 @@ def dataset_questions(entry: TaskEntry) -> list[Question]:
     columns = entry.columns
     data = _loaded(entry)
     _check(data, columns, entry)
+    _check_kind(data.features[columns.image], entry)
     groups: dict[str, int] = {}
     found = []
     for row in data:
-        encoded = _encoded(row[columns.image], entry)
-        together = hashlib.sha256(b"".join(encoded)).hexdigest()
+        image, together = _seen(row[columns.image], entry)
         group = groups.setdefault(together, len(groups))
         found.append(
             Question(
-                image=encoded if len(encoded) > 1 else encoded[0],
+                image=image,
                 answer=str(row[columns.answer]),
                 text=str(row[columns.question]) if columns.question else "",
                 kind=str(row[columns.type]) if columns.type else "",
@@ -98,6 +99,8 @@ def _loaded(entry: TaskEntry) -> Any:
 
 def _undecoded(data: Any, column: str, datasets: Any) -> Any:
     feature = data.features[column]
+    if isinstance(feature, datasets.Video):
+        return data.cast_column(column, datasets.Video(decode=False))
     if isinstance(feature, datasets.Image):
         return data.cast_column(column, datasets.Image(decode=False))
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)
@@ -114,6 +117,46 @@ def _check(data: Any, columns: Columns, entry: TaskEntry) -> None:
                 where=f"{entry.dataset}: columns.{key}",
                 remedy=suggestion(column, data.column_names),
             )
+
+
+def _check_kind(feature: Any, entry: TaskEntry) -> None:
+    """Videos go with `frames` and single pictures without; lists of pictures are either."""
+    kind = type(feature).__name__
+    if (kind == "Video" and entry.frames is None) or (kind == "Image" and entry.frames is not None):
+        held, remedy = "single pictures", "Leave 'frames' out, or name a column of videos."
+        if kind == "Video":
+            held, remedy = "videos", "Say how many frames are taken of each, such as frames: 8."
+        raise DataError(
+            f"the column '{entry.columns.image}' holds {held}.",
+            where=str(entry.dataset),
+            remedy=remedy,
+        )
+
+
+def _seen(value: Any, entry: TaskEntry) -> tuple[bytes | tuple[bytes, ...] | Clip, str]:
+    """What a sample shows, and what is the same for samples that show the same."""
+    if entry.frames is not None and not isinstance(value, list | tuple):
+        clip = _clip(value, entry, entry.frames)
+        return clip, clip.digest().hex()
+    encoded = _encoded(value, entry)
+    together = hashlib.sha256(b"".join(encoded)).hexdigest()
+    if entry.frames is not None:
+        return Clip(encoded, entry.frames, str(entry.dataset)), together
+    return (encoded if len(encoded) > 1 else encoded[0]), together
+
+
+def _clip(value: Any, entry: TaskEntry, frames: int) -> Clip:
+    """A video by its file where it has one, so that memory holds no videos without need."""
+    name = f"{entry.dataset}: {entry.columns.image}"
+    if not isinstance(value, dict) or not (value.get("bytes") or value.get("path")):
+        raise DataError(
+            f"the column '{entry.columns.image}' holds no videos.",
+            where=str(entry.dataset),
+            remedy="Name a column of videos, or of lists of frames, in 'columns'.",
+        )
+    if value.get("bytes"):
+        return Clip(value["bytes"], frames, name).checked()
+    return Clip.of(Path(value["path"]), frames, name)
 
 
 def _encoded(value: Any, entry: TaskEntry) -> tuple[bytes, ...]:

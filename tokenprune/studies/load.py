@@ -114,7 +114,7 @@ def _short(place: str) -> str:
 
 
 def _for(task: TaskEntry, plan: Plan) -> Plan:
-    return plan.model_copy(update={"images": "frames"}) if task.kind == "video" else plan
+    return plan.model_copy(update={"images": "frames"}) if task.video else plan
 
 
 def _anchored(study: Study, folder: Path) -> Study:

@@ -34,7 +34,7 @@ class Columns(_Frozen):
     """Columns of a dataset."""
 
     image: str = "image"
-    """A picture, or a list of them."""
+    """A picture, or a list of them; in tasks with `frames` a video, or a list of its frames."""
     question: str | None = "question"
     """What is asked; null for classifiers and dual encoders."""
     answer: str = "answer"
@@ -47,11 +47,15 @@ class TaskEntry(_Frozen):
     """One task of a study."""
 
     kind: Literal["image", "video", "jsonl", "pictures", "captions", "dataset"] = "image"
-    """`image` and `video` are built in; `jsonl` holds questions about pictures of the user;
+    """`image` and `video` are built in; `jsonl` holds questions about pictures or
+    videos of the user;
     `pictures` is a labelled folder for classifiers and dual encoders; `captions` are pictures with
     captions for dual encoders; `dataset` is one of Hugging Face's."""
     path: Path | None = None
-    """The file of `jsonl` and `captions`, or the folder of `pictures`."""
+    """The file of `jsonl` (or its folder) and `captions`, or the folder of `pictures`."""
+    frames: Annotated[int, Field(ge=1)] | None = None
+    """Of `jsonl` and `dataset`: the samples are videos, and so many frames are taken from each, at
+    the centres of equal spans."""
     labels: Path | None = None
     """CSV of `pictures`: file,class index; with a header. Default: one subfolder a class, numbered
     in the natural order of their names."""
@@ -81,6 +85,11 @@ class TaskEntry(_Frozen):
         """What it is called in tables."""
         return self.name or self.kind
 
+    @property
+    def video(self) -> bool:
+        """Whether the images of a prompt are the frames of a video."""
+        return self.kind == "video" or self.frames is not None
+
     @model_validator(mode="after")
     def _places(self) -> TaskEntry:
         if self.kind in ("jsonl", "pictures", "captions") and self.path is None:
@@ -89,6 +98,8 @@ class TaskEntry(_Frozen):
             raise ValueError("'dataset' goes with the kind 'dataset', and that needs it")
         if self.kind in ("image", "video") and (self.path or self.labels):
             raise ValueError(f"the built-in task '{self.kind}' has no 'path' and no 'labels'")
+        if self.frames is not None and self.kind not in ("jsonl", "dataset"):
+            raise ValueError("'frames' goes with the kinds 'jsonl' and 'dataset'")
         return self
 
     @model_validator(mode="after")

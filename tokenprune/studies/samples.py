@@ -44,10 +44,10 @@ def shown_samples(task: Task, plan: Plan, seen: Callable[[Image], Image]) -> lis
             with attach(task.model, plan) as handle:
                 task.call(task.inputs([question]))
                 frames = _frames(handle.trace.images)
-            several = isinstance(question.image, list | tuple)
-            pictures = question.image if several else [question.image]
+            shown = opened(question.image)
+            pictures = shown if isinstance(shown, list) else [shown]
             if len(frames) == len(pictures):
-                drawn = [thumbnail(seen(opened(picture))) for picture in pictures]
+                drawn = [thumbnail(seen(picture)) for picture in pictures]
                 found.append({"question": question.text, "frames": _joined(drawn, frames)})
     return found
 
