@@ -15,9 +15,14 @@ from tokenprune.cli import app
 from tokenprune.errors import DataError
 from tokenprune.reporting import html, read_results, write_figures, write_report
 from tokenprune.reporting.dodge import dodged
-from tokenprune.reporting.families import sign
+from tokenprune.reporting.families import families, sign
+from tokenprune.reporting.headline import headline
+from tokenprune.reporting.overlays import Pictures
 from tokenprune.reporting.plots import Point, front, ticks
+from tokenprune.reporting.tables import csv_table, markdown_table
+from tokenprune.reporting.views import group_view
 from tokenprune.reporting.warnings import notes, warnings
+from tokenprune.studies.store import Record
 from tokenprune.studies.summary import summarise
 
 #: Elements that run something or ask for something.
@@ -120,11 +125,57 @@ def test_all_files_of_a_report(folder: Path, tmp_path: Path) -> None:
     assert names == [*drawn, "a.html", "results.csv", "results.md"]
     assert all(path.stat().st_size > 200 for path in written.files)
     rows = list(csv.DictReader((tmp_path / "shared" / "results.csv").open(encoding="utf-8")))
-    assert [row["plan"] for row in rows] == ["dense", "random", HOSTILE]
+    assert [row["plan"] for row in rows] == ["dense", "random", HOSTILE, "broken"]
     assert (rows[0]["accuracy"], rows[1]["accuracy"]) == ("0.6667", "0.5000")
+    assert [row["status"] for row in rows] == ["done"] * 3 + ["failed"]
+    assert rows[3]["beware"] == HOSTILE
+    assert rows[1]["tokens: llm"] == "8"
+    assert rows[1]["samples"] == "6"
+    assert rows[1]["metric: length"] == "2.5"
+    assert float(rows[1]["accuracy: a"]) == 0.5
+    ends = float(rows[1]["vs dense low"]), float(rows[1]["vs dense high"])
+    assert ends[0] <= float(rows[1]["vs dense"]) <= ends[1]
     lines = (tmp_path / "shared" / "results.md").read_text().splitlines()
-    assert len(lines) == 2 + 3
+    assert len(lines) == 2 + 4
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+
+
+def test_tables_hold_no_formula_and_no_markup(tmp_path: Path) -> None:
+    name = '=HYPERLINK("http://x")|![a](http://x/b.png)<img src=http://x/c.png>'
+    groups = summarise([record("dense", None), record(name, "uniform")])
+    row = list(csv.DictReader(csv_table(groups).splitlines()))[1]
+    assert row["plan"] == f"'{name}"
+    markdown = markdown_table(groups)
+    assert "<img" not in markdown
+    assert "![" not in markdown
+
+
+def test_bars_compare_with_the_dense_calls_beside_them(folder: Path) -> None:
+    """A cell that ran while the machine was slow has a long bar in seconds, and no longer share."""
+    slow = record("slow", "uniform", time=4.0)
+    result = {**slow.result, "dense_wall": [8.0, 8.0]}
+    groups = summarise([record("dense", None, time=1.0), Record(slow.identity, "done", result)])
+    dense, other = group_view(groups[0], families(groups), Pictures())["bars"]
+    assert other.total == pytest.approx(0.25)
+    assert dense.total == pytest.approx(0.5)
+
+
+def test_failed_cells_are_named_and_end_with_code_1(folder: Path) -> None:
+    done = CliRunner().invoke(app, ["report", str(folder), "--no-figures"])
+    assert done.exit_code == 1
+    assert "failed: broken, jsonl, toy" in done.output
+
+
+def test_the_headline_names_the_fastest_plan_without_a_measurable_loss() -> None:
+    rows = [
+        record("dense", None, (True,) * 6, time=1.0),
+        record("fast and wrong", "fastv", (False,) * 6, time=0.1),
+        record("fast", "uniform", (True,) * 6, time=0.4),
+        record("slow", "random", (True,) * 6, time=1.5),
+    ]
+    assert "is fast: 100.0 %" in headline(summarise(rows)[0])
+    assert headline(summarise([rows[0], rows[1], rows[3]])[0]).startswith("no plan is faster")
+    assert headline(summarise(rows[:1])[0]) == headline(summarise(rows[1:])[0]) == ""
 
 
 def test_figures_are_the_same_for_the_same_records(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+from typing import Any
+
 import pytest
 
 from tests.reporting.made import SIX, failed, record
@@ -37,6 +40,28 @@ def test_rows_are_paired_with_dense_and_with_random_at_the_same_budget() -> None
     assert "ours" in said["worse than keeping random tokens"]
     assert any("too wide" in what for what in ours.warnings)
     assert any("up to 50% the other way" in what for what in dense.warnings)
+
+
+def test_random_is_the_mean_over_its_seeds() -> None:
+    seeds = [
+        record(f"random seed={seed}", "random", right, plan=seeded("random", seed))
+        for seed, right in enumerate((SIX, WORSE, (True,) * 6))
+    ]
+    other = record("random 4", "random", WORSE, keep=4)
+    group = summarise([record("dense", None), *seeds, other, record("ours", "uniform", SIX)])[0]
+    ours = group.rows[-1]
+    assert ours.seeds == 3
+    assert ours.versus_random is not None
+    assert ours.versus_random.value == pytest.approx(4 / 6 - (4 / 6 + 1 / 6 + 1) / 3)
+    (random,) = group.repeated
+    assert random.names == tuple(f"random seed={seed}" for seed in range(3))
+    assert random.mean == pytest.approx((4 / 6 + 1 / 6 + 1) / 3)
+    assert random.deviation == pytest.approx(statistics.stdev([4 / 6, 1 / 6, 1.0]))
+
+
+def seeded(strategy: str, seed: int) -> dict[str, Any]:
+    stage = {"at": "pre_llm", "strategy": strategy, "keep": 8}
+    return {"schema_version": 1, "seed": seed, "stages": [stage]}
 
 
 def test_random_at_as_many_tokens_stands_in_where_places_differ() -> None:

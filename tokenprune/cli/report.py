@@ -31,7 +31,7 @@ def command(
     """Write what a study's records hold: a page that needs nothing else, tables, and figures.
 
     Beside the page stand results.md, results.csv and the folder figures. Damaged records are left
-    out and named; the exit code is 1 then.
+    out and named, and so are failed cells; the exit code is 1 then.
     """
     from tokenprune.reporting import read_results, write_report
 
@@ -40,9 +40,13 @@ def command(
     console = Console(soft_wrap=True)
     for file, what in results.damaged.items():
         console.print(Text(f"damaged, so left out: {file}: {what}", style="bold red"))
+    for group in written.groups:
+        for name, reason in group.failed.items():
+            label = f"{name}, {group.task}, {group.model}"
+            console.print(Text(f"failed: {label}: {reason}", style="bold red"))
     if results.waiting:
         console.print(Text(f"cells without a record yet: {results.waiting}", style="yellow"))
     for path in written.files:
         console.print(f"written: {path}", highlight=False)
-    if results.damaged:
+    if results.damaged or any(group.failed for group in written.groups):
         raise typer.Exit(1)

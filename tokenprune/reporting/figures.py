@@ -10,6 +10,7 @@ from typing import Any
 from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.reporting.dodge import dodged
 from tokenprune.reporting.families import COSTS, cost_of, families, family, sign
+from tokenprune.reporting.plots import front, point
 from tokenprune.studies.summary import Group
 
 FORMATS = ("png", "svg", "pdf")
@@ -93,6 +94,8 @@ def _figure(group: Group, cost: str, known: Sequence[str]) -> Any:
             elinewidth=0.7,
             label=name,
         )
+    best = front([point(row, cost) for row in group.rows])
+    axes.plot([p.x for p in best], [100 * p.y for p in best], "--", color="0.5", linewidth=0.7)
     axes.set_xlim(left=0)
     axes.set_xlabel(COSTS[cost])
     axes.set_ylabel("accuracy, %")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from html import escape
 
 from tokenprune.reporting.dodge import dodged
-from tokenprune.reporting.families import sign
+from tokenprune.reporting.families import cost_of, family, sign
+from tokenprune.studies.summary import Row
 
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 18, 46
@@ -49,6 +50,13 @@ class Point:
     high: float
     family: str
     label: str
+
+
+def point(row: Row, cost: str) -> Point:
+    """A row in the plot over one of `COSTS`."""
+    x = cost_of(row, cost)
+    label = f"{row.name}: {row.accuracy.value:.1%} at {x:.3g}"
+    return Point(x, row.accuracy.value, row.accuracy.low, row.accuracy.high, family(row), label)
 
 
 def scatter(points: Sequence[Point], families: Sequence[str], x: str, y: str) -> str:

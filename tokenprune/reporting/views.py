@@ -9,9 +9,11 @@ from typing import Any
 from markupsafe import Markup
 
 from tokenprune.plan import Plan, dump_plan
-from tokenprune.reporting.families import COSTS, cost_of, family
+from tokenprune.reporting.families import COSTS, family
+from tokenprune.reporting.headline import headline
 from tokenprune.reporting.overlays import Pictures, overlay
-from tokenprune.reporting.plots import Point, legend_marker, scatter
+from tokenprune.reporting.plots import Point, front, legend_marker, point, scatter
+from tokenprune.reporting.tables import token_places
 from tokenprune.reporting.warnings import notes, warnings
 from tokenprune.studies.load import DENSE
 from tokenprune.studies.summary import Group, Row
@@ -26,13 +28,13 @@ class Bar:
 
     Attributes:
         name: of the row.
-        parts: stage by stage, width in percent of the longest row and milliseconds per sample.
-        total: milliseconds per sample.
+        parts: stage by stage, width in percent of the longest row.
+        total: share of the time that the dense model took beside it.
         words: the same as a sentence.
     """
 
     name: str
-    parts: tuple[tuple[str, float, float], ...]
+    parts: tuple[tuple[str, float], ...]
     total: float
     words: str
 
@@ -66,6 +68,11 @@ def group_view(group: Group, known: Sequence[str], pictures: Pictures) -> dict[s
         "gallery": _gallery(group, pictures),
         "plans": [(row.name, _plan(row)) for row in group.rows if row.name != DENSE],
         "samples": len(group.rows[0].record.result["samples"]) if group.rows else 0,
+        "milliseconds": _milliseconds(group),
+        "headline": headline(group),
+        "dashed": any(len(front(_points(group, cost))) > 1 for cost in COSTS),
+        "repeated": group.repeated,
+        "places": token_places(group),
     }
 
 
@@ -73,15 +80,22 @@ def _plots(group: Group, known: Sequence[str]) -> list[Markup]:
     if not group.rows:
         return []
     return [
-        Markup(scatter([_point(row, cost) for row in group.rows], known, label, "accuracy"))
+        Markup(scatter(_points(group, cost), known, label, "accuracy"))
         for cost, label in COSTS.items()
     ]
 
 
-def _point(row: Row, cost: str) -> Point:
-    x = cost_of(row, cost)
-    label = f"{row.name}: {row.accuracy.value:.1%} at {x:.3g}"
-    return Point(x, row.accuracy.value, row.accuracy.low, row.accuracy.high, family(row), label)
+def _points(group: Group, cost: str) -> list[Point]:
+    return [point(row, cost) for row in group.rows]
+
+
+def _milliseconds(group: Group) -> float | None:
+    """What the dense model takes per sample, in its own cell."""
+    for row in group.rows:
+        if row.name == DENSE:
+            samples = len(row.record.result["samples"])
+            return 1000 * float(sum(row.record.result["wall"])) / samples
+    return None
 
 
 def _bars(group: Group) -> list[Bar]:
@@ -89,17 +103,20 @@ def _bars(group: Group) -> list[Bar]:
     bars = []
     for row in group.rows:
         spent = dict(zip(STAGES, _spent(row), strict=True))
-        words = ", ".join(f"{stage} {value:.2f} ms" for stage, value in spent.items())
-        parts = tuple((stage, 100 * value / longest, value) for stage, value in spent.items())
+        words = ", ".join(f"{stage} {value:.3f}" for stage, value in spent.items())
+        parts = tuple((stage, 100 * value / longest) for stage, value in spent.items())
         bars.append(Bar(row.name, parts, sum(spent.values()), words))
     return bars
 
 
 def _spent(row: Row) -> list[float]:
-    """Milliseconds per sample, stage by stage."""
+    """Shares of the dense call's time, stage by stage.
+
+    Cells run at different moments, so only the dense calls that took turns with a plan compare.
+    """
     result = row.record.result
-    samples = len(result["samples"])
-    return [1000 * result["seconds"].get(stage, 0.0) / samples for stage in STAGES]
+    beside = sum(result["dense_wall"]) or 1.0
+    return [result["seconds"].get(stage, 0.0) / beside for stage in STAGES]
 
 
 def _gallery(group: Group, pictures: Pictures) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 from tokenprune.compare.statistics import Bootstrap, Interval, mcnemar
 from tokenprune.metrics import ACCURACY
 from tokenprune.studies.load import DENSE
+from tokenprune.studies.seeds import Repeated, repeated, without_seed
 from tokenprune.studies.store import Record, digest
 
 BASELINE = "random"
@@ -35,8 +36,9 @@ class Row:
         name: what the study calls the plan.
         accuracy: share of right answers.
         difference: accuracy minus that of dense, paired by sample; None without dense.
-        versus_random: accuracy minus that of `random` at the same budgets, or else at as many
-            tokens; None without it.
+        versus_random: accuracy minus the mean of `random` over its seeds, at the same budgets or
+            else at as many tokens; None without it.
+        seeds: how many `random` plans that mean is over.
         mcnemar: exact p of McNemar's test against dense.
         agreement: share of answers equal to the dense ones.
         by_type: accuracy by question type.
@@ -51,6 +53,7 @@ class Row:
     accuracy: Interval
     difference: Interval | None
     versus_random: Interval | None
+    seeds: int
     mcnemar: float | None
     agreement: float | None
     by_type: dict[str, float]
@@ -74,6 +77,7 @@ class Group:
         task: the task.
         about: what all of them share: settings, weights, data, code, environment.
         rows: dense first.
+        repeated: plans that the rows hold under several seeds.
         failed: names of failed cells with their reasons.
     """
 
@@ -81,6 +85,7 @@ class Group:
     task: str
     about: dict[str, Any]
     rows: tuple[Row, ...]
+    repeated: tuple[Repeated, ...]
     failed: dict[str, str]
 
 
@@ -113,8 +118,9 @@ def _group(records: Sequence[Record], seed: int) -> Group:
         judge = _Judge(done, seed)
         rows = tuple(judge.row(record) for record in done)
     about = _shared(records[0])
-    model, task = about["model"], about["task"]
-    return Group(model["name"], task.get("name") or task["kind"], about, rows, failed)
+    model, task = about["model"]["name"], about["task"].get("name") or about["task"]["kind"]
+    several = repeated([(row.record, row.accuracy.value) for row in rows])
+    return Group(model, task, about, rows, tuple(several), failed)
 
 
 class _Judge:
@@ -134,8 +140,8 @@ class _Judge:
         accuracy = self._boot.mean(right)
         paired = self._dense is not None and record is not self._dense
         dense = _right(self._dense) if self._dense is not None else right
-        other = self._baseline(record)
-        versus = self._boot.difference(right, _right(other)) if other is not None else None
+        others = [_right(other) for other in self._baselines(record)]
+        versus = self._boot.difference(right, np.mean(others, axis=0)) if others else None
         time = self._batches.ratio(result["wall"], result["dense_wall"])
         return Row(
             record=record,
@@ -143,6 +149,7 @@ class _Judge:
             accuracy=accuracy,
             difference=self._boot.difference(right, dense) if paired else None,
             versus_random=versus,
+            seeds=len(others),
             mcnemar=mcnemar([*map(bool, right)], [*map(bool, dense)]) if paired else None,
             agreement=_agreement(record, self._dense) if paired and self._dense else None,
             by_type=_by_type(record),
@@ -159,13 +166,14 @@ class _Judge:
             ),
         )
 
-    def _baseline(self, record: Record) -> Record | None:
-        """The random plan at the same place and budget, else at as many tokens."""
+    def _baselines(self, record: Record) -> list[Record]:
+        """Random plans at the same place and budget, else at as many tokens; all their seeds."""
         if record is self._dense or record in self._random:
-            return None
+            return []
         same = [one for one in self._random if _budgets(one) == _budgets(record)]
         close = [one for one in self._random if abs(_tokens(one) - _tokens(record)) <= CLOSE]
-        return next(iter(same + close), None)
+        chosen = same or close
+        return [one for one in chosen if without_seed(one) == without_seed(chosen[0])]
 
     def _metrics(self, record: Record) -> dict[str, Interval]:
         samples = record.result["samples"]
