@@ -99,7 +99,7 @@ def reported(out: Path, records: Sequence[Record]) -> dict[str, Any]:
             table[name][column] != value for name, mine in held for column, value in mine.items()
         ),
         "rows of the page that differ": sum(
-            f"<td>{100 * float(mine['accuracy']):.1f} %</td>" not in row_of(page, name)
+            f"<td>{100 * float(mine['accuracy']):.1f} % " not in row_of(page, name)
             for name, mine in held
         ),
         "bytes of the page": len(page.encode()),

@@ -55,6 +55,7 @@ def test_random_is_the_mean_over_its_seeds() -> None:
     assert ours.versus_random.value == pytest.approx(4 / 6 - (4 / 6 + 1 / 6 + 1) / 3)
     (random,) = group.repeated
     assert random.names == tuple(f"random seed={seed}" for seed in range(3))
+    assert random.title == "random"
     assert random.mean == pytest.approx((4 / 6 + 1 / 6 + 1) / 3)
     assert random.deviation == pytest.approx(statistics.stdev([4 / 6, 1 / 6, 1.0]))
 

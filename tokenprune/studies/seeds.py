@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ class Repeated:
 
     names: tuple[str, ...]
     accuracies: tuple[float, ...]
+
+    @property
+    def title(self) -> str:
+        """The name without the seed, if the study named it so; else all names."""
+        plain = {re.sub(r" ?seed=\d+", "", name) for name in self.names}
+        return plain.pop() if len(plain) == 1 else ", ".join(self.names)
 
     @property
     def mean(self) -> float:
