@@ -100,6 +100,28 @@ def test_records_show_what_was_kept(finished: Path) -> None:
         assert Image.open(BytesIO(base64.b64decode(data))).size == (IMAGE, IMAGE)
 
 
+def test_records_hold_what_their_answers_come_to(finished: Path) -> None:
+    """The tiny model is always wrong, so the right answers are made those of some cells."""
+    loaded = load_study(finished)
+    first = run_study(loaded).records
+    dense = [sample["answer"] for sample in first[0].result["samples"]]
+    path = finished.parent / "asked.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, answer in zip(rows, [*dense[:3], *("never said",) * 3], strict=True):
+        row["answer"] = answer
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for record in run_study(loaded).records:
+        result, answers = record.result, [s["answer"] for s in record.result["samples"]]
+        right = [answers[at] == dense[at] for at in range(3)]
+        assert result["accuracy"]["value"] == pytest.approx(sum(right) / 6)
+        assert result["accuracy"]["low"] <= result["accuracy"]["value"]
+        assert result["versus_dense"]["value"] == pytest.approx((sum(right) - 3) / 6)
+        same = [a == b for a, b in zip(answers, dense, strict=True)]
+        assert result["agreement"] == pytest.approx(sum(same) / 6)
+        lost = right.count(False)
+        assert result["mcnemar"] == pytest.approx(min(1.0, 2 * 0.5**lost))
+
+
 def test_a_cell_that_cannot_be_drawn_is_measured_all_the_same(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from tokenprune.loading import LoadedModel, load_model, load_options
 from tokenprune.metrics import Answered, chosen_metrics, scores
 from tokenprune.plugins import host
 from tokenprune.studies.building import build_task
+from tokenprune.studies.judged import judged
 from tokenprune.studies.load import Cell
 from tokenprune.studies.model import ModelEntry, Study, TaskEntry
 from tokenprune.studies.samples import shown_samples
@@ -78,6 +79,7 @@ def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
     problems = failed_checks(found, host().strategies)
     return {
         "samples": _samples(task, row, study),
+        **judged(task, row.answers, found.dense.answers, study.seed),
         "tokens": timed.tokens,
         "seconds": dict(timed.seconds),
         "wall": row.wall,
