@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tokenprune.errors import BudgetError, PlanError, SignalError
+from tokenprune.errors import BudgetError, DataError, PlanError, SignalError
 from tokenprune.integrations import count, select
 
 GRID = (1, 4, 6)
@@ -65,3 +65,46 @@ def test_what_is_refused() -> None:
         count(GRID, plan({"strategy": "uniform", "keep": 25}))
     with pytest.raises(PlanError, match="fill a grid"):
         select(FEATURES, (1, 5, 5), UNIFORM)
+
+
+@pytest.mark.parametrize("grid", [(24, 24), (1, 0, 24), (1, 2.5, 4), (1, 2, 3, 4), (True, 2, 2), 7])
+def test_a_grid_has_three_whole_sides(grid: Any) -> None:
+    with pytest.raises(DataError, match=r"no patch grid.* A grid is \(t, h, w\)") as caught:
+        count(grid, UNIFORM)
+    assert repr(grid) in str(caught.value)
+    with pytest.raises(DataError, match="no patch grid"):
+        select(FEATURES, grid, UNIFORM)
+
+
+def test_features_are_a_batch() -> None:
+    with pytest.raises(PlanError, match=r"\[24, 8\] don't fill .*\[B, 24, D\]"):
+        select(FEATURES[0], GRID, UNIFORM)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("attention_received", torch.rand(3, 25), r"is \[3, 25\], .* \[3, 24\]"),
+        ("attention_received", torch.rand(24), r"is \[24\], .* \[3, 24\]"),
+        ("attention_received", torch.rand(3, 24, 2), r"is \[3, 24, 2\], .* \[3, 24\]"),
+        ("keys", torch.rand(3, 23, 4), r"is \[3, 23, 4\], .* \[3, 24, d\]"),
+        ("hidden@2", torch.rand(3, 24), r"is \[3, 24\], .* \[3, 24, D\]"),
+        ("question_state", torch.rand(2, 4), r"is \[2, 4\], .* \[3, d_llm\]"),
+        ("my_own", torch.rand(3, 9), r"is \[3, 9\], .* \[3, 24, ...\]"),
+        ("attention_received", [0.5] * 24, "is list, but has to be a tensor"),
+    ],
+)
+def test_a_signal_of_the_wrong_shape_is_the_callers(name: str, value: Any, message: str) -> None:
+    with pytest.raises(SignalError, match=f"'{name}' {message}") as caught:
+        select(FEATURES, GRID, UNIFORM, signals={name: value})
+    assert "author" not in str(caught.value)
+
+
+def test_a_misspelt_signal_is_named() -> None:
+    by_score = plan({"strategy": "fopru", "keep": 6, "params": {"direction": "received"}})
+    with pytest.raises(
+        SignalError, match=r"no signal 'attention_recieved'\. Did you mean 'attention_rec"
+    ):
+        select(FEATURES, GRID, by_score, signals={"attention_recieved": torch.rand(3, 24)})
+    with pytest.raises(SignalError, match="Pass it in signals"):
+        select(FEATURES, GRID, by_score, signals={"attention_given": torch.rand(3, 24)})

@@ -18,14 +18,14 @@ from torch import Tensor
 from tokenprune.engine.reducing import ask
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import PlanError, SignalError
+from tokenprune.integrations.given import WHOLE, Grid, check_signals, checked_grid, missing_remedy
 from tokenprune.plan import Plan, load_plan
 from tokenprune.registry import build_strategy
 from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal, Site, Tokens, grid_positions
+from tokenprune.tokens import Site, Tokens, grid_positions
 
 __all__ = ["Selected", "count", "select"]
 
-Grid = tuple[int, int, int]
 AnyPlan = Plan | str | Path | Mapping[str, Any]
 
 SITE = Site("pre_llm", 1, 1)
@@ -54,9 +54,11 @@ def count(grid: Grid, plan: AnyPlan) -> int:
         plan: a plan, a plan file, or a mapping.
 
     Raises:
+        DataError: the grid is none.
         PlanError: a stage isn't at `pre_llm`, or its length depends on the data.
         BudgetError: a budget can't be reached.
     """
+    grid = checked_grid(grid)
     left = grid[0] * grid[1] * grid[2]
     for stage in _stages(load_plan(plan)):
         budget = Budget(left, stage.keep(left, grid[0]))
@@ -83,18 +85,18 @@ def select(
         prefix: class and register tokens `[B, P, D]`, if a strategy reads them.
 
     Raises:
-        PlanError: a stage isn't at `pre_llm`, or its length depends on the data.
+        DataError: the grid is none.
+        PlanError: a stage isn't at `pre_llm`, or its length depends on the data; or the features
+            don't fill the grid.
         BudgetError: a budget can't be reached.
-        SignalError: a strategy needs a signal that wasn't given.
+        SignalError: a strategy needs a signal that wasn't given, or one has the wrong shape.
     """
-    plan = load_plan(plan)
+    plan, grid = load_plan(plan), checked_grid(grid)
+    _check_features(features, grid)
     batch, patches = features.shape[:2]
-    if patches != grid[0] * grid[1] * grid[2]:
-        raise PlanError(
-            f"{patches} features don't fill a grid of {grid}.",
-            where="features",
-            remedy="Give the patch features alone, without class or newline tokens.",
-        )
+    stages, signals = _stages(plan), signals or {}
+    asked = [signal for stage in stages for signal in stage.strategy.signals(SITE)]
+    check_signals(signals, asked, features)
     index = torch.arange(patches, device=features.device).expand(batch, patches)
     tokens = Tokens(
         hidden=features,
@@ -104,12 +106,25 @@ def select(
         grid=grid,
         site=SITE,
         prefix=prefix,
-        signals=dict(signals or {}),
+        signals=dict(signals),
         seed=plan.seed,
     )
-    for stage in _stages(plan):
+    for stage in stages:
         tokens = _after(stage, tokens)
     return Selected(tokens.hidden, tokens.index, tokens.size)
+
+
+def _check_features(features: Tensor, grid: Grid) -> None:
+    patches = grid[0] * grid[1] * grid[2]
+    if features.ndim == 3 and features.shape[1] == patches:
+        return
+    found = f"{features.shape[1]} features" if features.ndim == 3 else f"{list(features.shape)}"
+    raise PlanError(
+        f"{found} don't fill a grid of {grid}.",
+        where="features",
+        remedy=f"Give [B, {patches}, D], the patch features alone, without class or newline "
+        "tokens.",
+    )
 
 
 def _after(stage: ResolvedStage, tokens: Tokens) -> Tokens:
@@ -118,12 +133,11 @@ def _after(stage: ResolvedStage, tokens: Tokens) -> Tokens:
         raise SignalError(
             f"'{stage.plan.strategy}' needs {', '.join(map(str, missing))}.",
             where=stage.where,
-            remedy="Pass it in signals, or choose a strategy that reads the features alone.",
+            remedy=missing_remedy(missing, tokens.signals),
         )
     reduction = ask(stage, tokens, stage.keep(tokens.count, tokens.grid[0]))
     index = reduction.gather(tokens.index)
     riders = {**tokens.riders, **reduction.riders}
-    whole = (Signal.COMPANIONS.name, Signal.QUESTION_STATE.name)
     return replace(
         tokens,
         hidden=reduction.apply(tokens.hidden, tokens.size),
@@ -131,7 +145,7 @@ def _after(stage: ResolvedStage, tokens: Tokens) -> Tokens:
         index=index,
         position=grid_positions(tokens.grid, index),
         signals={
-            name: value if name in whole else reduction.gather(value)
+            name: value if name in WHOLE else reduction.gather(value)
             for name, value in tokens.signals.items()
         },
         riders={name: reduction.gather(value) for name, value in riders.items()},

@@ -1,0 +1,96 @@
+"""What engines hand over, checked before a strategy sees it: the caller is told, not an author."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from operator import index
+from typing import Any, cast
+
+from torch import Tensor
+
+from tokenprune.errors import DataError, SignalError
+from tokenprune.names import nearest, suggestion
+from tokenprune.tokens import Signal
+
+Grid = tuple[int, int, int]
+
+#: Signals that hold no value per token, so they stay as they are when tokens go.
+WHOLE = frozenset({Signal.COMPANIONS.name, Signal.QUESTION_STATE.name})
+
+
+def checked_grid(grid: Sequence[Any]) -> Grid:
+    """The grid as three whole numbers.
+
+    Raises:
+        DataError: it isn't (t, h, w), each a whole number of at least 1.
+    """
+    try:
+        sides = tuple(index(side) for side in grid if not isinstance(side, bool))
+    except TypeError:
+        sides = ()
+    if len(sides) != 3 or len(grid) != 3 or min(sides) < 1:
+        raise DataError(
+            f"{grid!r} is no patch grid.",
+            where="grid",
+            remedy="A grid is (t, h, w), three whole numbers of at least 1; t is 1 for an image.",
+        )
+    return cast(Grid, sides)
+
+
+def check_signals(signals: Mapping[str, Any], asked: Iterable[Signal], features: Tensor) -> None:
+    """Refuse given signals of the wrong shape.
+
+    Args:
+        signals: by name, as given.
+        asked: what the plan's strategies ask for.
+        features: `[B, N, D]`.
+
+    Raises:
+        SignalError: naming the signal, its shape and the right one.
+    """
+    known = {signal.name: signal for signal in (*_defined(), *asked)}
+    batch, tokens = features.shape[:2]
+    for name, value in signals.items():
+        kind = known.get(name) or known.get(name.partition("@")[0]) or Signal(name)
+        wanted = _axes(kind)
+        sizes = {"B": batch, "N": tokens}
+        if isinstance(value, Tensor) and _fits(value, wanted, sizes):
+            continue
+        found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        right = ", ".join(str(sizes.get(axis, axis)) for axis in wanted)
+        raise SignalError(
+            f"'{name}' is {found}, but has to be a tensor [{right}].",
+            where="signals",
+            remedy=f"Its axes are [{', '.join(wanted)}]; the features say B = {batch} and "
+            f"N = {tokens}.",
+        )
+
+
+def missing_remedy(missing: Sequence[Signal], signals: Iterable[str]) -> str:
+    """What to do about signals that weren't given; a given name close to one is a misspelling."""
+    needed = [signal.name for signal in missing]
+    for name in signals:
+        if name not in {signal.name for signal in _defined()} and nearest(name, needed):
+            return f"There is no signal '{name}'. {suggestion(name, needed)}"
+    return "Pass it in signals, or choose a strategy that reads the features alone."
+
+
+def _defined() -> list[Signal]:
+    return [value for value in vars(Signal).values() if isinstance(value, Signal)]
+
+
+def _axes(signal: Signal) -> list[str]:
+    """The axes that a signal's meaning begins with; one value per token where it says none."""
+    found = re.match(r"\[(B\b[^\]]*)\]", signal.meaning)
+    if found is None:
+        return ["B", "N", "..."]
+    return [axis.strip() for axis in found[1].split(",")]
+
+
+def _fits(value: Tensor, wanted: Sequence[str], sizes: Mapping[str, int]) -> bool:
+    open_end = wanted[-1] == "..."
+    axes = wanted[:-1] if open_end else wanted
+    if value.ndim < len(axes) or (value.ndim > len(axes) and not open_end):
+        return False
+    return all(sizes.get(axis, size) == size for axis, size in zip(axes, value.shape, strict=False))
