@@ -8,6 +8,8 @@ from typing import Any
 from generators.markdown import table
 
 Data = dict[str, Any]
+#: Rounds up to which the 95th percentile lies between the two slowest.
+ENOUGH = 20
 STAGES = ("load", "encode", "select", "project", "prefill", "decode")
 
 
@@ -18,14 +20,28 @@ def speed(record: Data) -> str:
         f"Model `{model['name']}` in {model['dtype']} on {model['device']}, dense attention: "
         f"{model['attention']}, {settings['rounds']} rounds. Times in milliseconds; *vs dense* is "
         "the median of the rounds' ratios of the time to the first token, with quartiles. FLOPs: "
-        f"{record['flops']}.\n"
+        f"{record['flops']}.{_notes(record)}\n"
     )
     losses = [line for line in record["verdicts"] if "a net loss" in line]
     words = ["Net losses:\n", *(f"- {line}" for line in losses), ""] if losses else []
     return "\n".join([told, _speed(record["rows"]), _stages(record["rows"]), *words])
 
 
+def _notes(record: Data) -> str:
+    rounds = record["settings"]["rounds"]
+    told = (
+        [f"with so few rounds ({rounds}), p95 is nearly the slowest of them"]
+        if rounds <= ENOUGH
+        else []
+    )
+    told += [note for note in record.get("notes", ()) if note not in told]
+    return "".join(f" Note: {note}." for note in told)
+
+
 def _speed(rows: Iterable[Data]) -> str:
+    rows = list(rows)
+    if len({row.get("attention") for row in rows}) > 1:
+        rows = [{**row, "name": f"{row['name']} ({row['attention']})"} for row in rows]
     heading = ("input", "plan", "TTFT p50", "p95", "per token", "vs dense", "GFLOPs", "peak MB")
     return table((*heading, "KV MB"), map(_row, rows), numbers=7)
 

@@ -35,3 +35,23 @@ def test_a_record_is_shown_with_its_losses(benchmarks: ModuleType, tmp_path: Pat
     assert "| batch 8, 336x336 | dense | 4.0 | 5.0 | - |" in page
     assert "- slow: a net loss" in page
     assert "fast: 2.00x" not in page
+    assert page.count("with so few rounds (7), p95 is nearly the slowest") == 1
+
+
+def test_notes_and_backends_that_differ_are_shown(benchmarks: ModuleType, tmp_path: Path) -> None:
+    rows = [row("dense", attention="sdpa"), row("dense", attention="eager")]
+    record = {
+        "environment": {"threads": 2},
+        "model": {"name": "t", "dtype": "f", "device": "cpu", "attention": "sdpa, eager"},
+        "settings": {"rounds": 21},
+        "flops": "counted",
+        "rows": rows,
+        "verdicts": [],
+        "notes": ["the size makes no difference"],
+    }
+    (tmp_path / "bench.json").write_text(json.dumps(record))
+    page = benchmarks.benchmarks(tmp_path)
+    assert "Note: the size makes no difference." in page
+    assert "p95 is" not in page
+    assert "| dense (sdpa) | 20.0 |" in page
+    assert "| dense (eager) | 20.0 |" in page

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from tokenprune.bench.rows import DENSE, Lane
@@ -13,6 +11,9 @@ from tokenprune.loading import LoadedClassifier, LoadedModel
 
 AS_LOADED = "as loaded"
 
+#: What a backend raises that isn't installed, or can't run this workload.
+UNAVAILABLE = (ImportError, ValueError, RuntimeError, torch.OutOfMemoryError)
+
 #: Calls of every backend; the fastest single one counts.
 TRIES = 3
 
@@ -20,9 +21,12 @@ TRIES = 3
 def fastest_backend(loaded: LoadedModel, runner: Runner) -> str:
     """Switch the model to the backend on which dense reaches the first token soonest.
 
+    Which one that is depends on the length, so it is asked for every workload. A backend that
+    isn't installed, or can't run this workload, is left out.
+
     Args:
         loaded: the model.
-        runner: calls on the first workload; a plain encoder's is its whole pass.
+        runner: calls on the workload; a plain encoder's is its whole pass.
 
     Returns:
         Its name; `as loaded` where the loader offers no choice.
@@ -32,21 +36,15 @@ def fastest_backend(loaded: LoadedModel, runner: Runner) -> str:
     dense, inputs = Lane(DENSE, None, loaded.model), runner.batches[0]
     found: dict[str, float] = {}
     for name, switch in loaded.backends.items():
-        if not _works(switch):
+        try:
+            switch()
+            found[name] = min(
+                seconds(lambda: runner.first(dense, inputs), runner.device) for _ in range(TRIES)
+            )
+        except UNAVAILABLE:
             continue
-        found[name] = min(
-            seconds(lambda: runner.first(dense, inputs), runner.device) for _ in range(TRIES)
-        )
     if not found:
         return AS_LOADED
     best = min(found, key=found.__getitem__)
     loaded.backends[best]()
     return best
-
-
-def _works(switch: Any) -> bool:
-    try:
-        switch()
-    except (ImportError, ValueError, RuntimeError, torch.OutOfMemoryError):
-        return False
-    return True

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tokenprune.bench.rows import BenchRow
+from tokenprune.bench.rows import BenchRow, attention_of
 from tokenprune.bench.settings import BenchSettings
 from tokenprune.bench.table import verdicts
 from tokenprune.compare.record import write_text
@@ -37,9 +37,9 @@ def bench_record(
     loaded: LoadedModel,
     plans: Sequence[tuple[str, Plan]],
     settings: BenchSettings,
-    backend: str,
     rows: Sequence[BenchRow],
     own: Sequence[Question] = (),
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Plain data with everything needed to judge the numbers.
 
@@ -47,9 +47,9 @@ def bench_record(
         loaded: the model.
         plans: name and plan, as given; videos ran them with `images: frames`.
         settings: how it was measured.
-        backend: of dense attention.
         rows: what was measured.
         own: the user's own input, of which the record holds a SHA-256.
+        notes: what else a reader has to know.
     """
     first = next(loaded.model.parameters())
     return {
@@ -62,7 +62,7 @@ def bench_record(
             "sha256": loaded.fingerprint(),
             "device": str(first.device),
             "dtype": str(first.dtype).removeprefix("torch."),
-            "attention": backend,
+            "attention": ", ".join(attention_of(rows)),
         },
         "settings": asdict(settings),
         "flops": MEANING[settings.flops],
@@ -71,6 +71,7 @@ def bench_record(
         "plans": {name: plan.model_dump(mode="json", exclude_none=True) for name, plan in plans},
         "rows": [asdict(row) for row in rows],
         "verdicts": verdicts(rows),
+        "notes": list(notes),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -88,6 +88,7 @@ class BenchRow:
         cache: bytes of the KV cache after the call; None without one.
         compiled: whether `torch.compile` was used.
         baseline: whether it is the dense row that the others are compared with: the fastest.
+        attention: the workload's backend, on which dense was fastest; all its rows use it.
     """
 
     name: str
@@ -103,15 +104,21 @@ class BenchRow:
     cache: int | None
     compiled: bool = False
     baseline: bool = False
+    attention: str = ""
 
 
-def rows_of(lanes: list[Lane], size: Workload, load: float) -> list[BenchRow]:
+def attention_of(rows: Sequence[BenchRow]) -> list[str]:
+    """The backends that dense was fastest on, each once; more than one if workloads differ."""
+    return list(dict.fromkeys(row.attention for row in rows))
+
+
+def rows_of(lanes: list[Lane], size: Workload, load: float, attention: str = "") -> list[BenchRow]:
     """Rows of measured lanes; the faster of the dense ones is the baseline."""
     base = min((lane for lane in lanes if lane.dense), key=lambda lane: median(lane.first))
-    return [_row(lane, base, size, load) for lane in lanes]
+    return [_row(lane, base, size, load, attention) for lane in lanes]
 
 
-def _row(lane: Lane, base: Lane, size: Workload, load: float) -> BenchRow:
+def _row(lane: Lane, base: Lane, size: Workload, load: float, attention: str) -> BenchRow:
     more = max(size.new_tokens, 1)
     decode = [(all_ - one) / more for all_, one in zip(lane.whole, lane.first, strict=False)]
     stages = {name: value / len(lane.first) for name, value in lane.stages.items()}
@@ -129,4 +136,5 @@ def _row(lane: Lane, base: Lane, size: Workload, load: float) -> BenchRow:
         cache=lane.cache,
         compiled=lane.twin is not None,
         baseline=lane is base,
+        attention=attention,
     )

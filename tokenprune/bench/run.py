@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from tokenprune.bench.backends import AS_LOADED, fastest_backend
+from tokenprune.bench.backends import fastest_backend
 from tokenprune.bench.compiling import (
     check_compile,
     compilations,
@@ -16,6 +16,7 @@ from tokenprune.bench.compiling import (
     room,
     settle,
 )
+from tokenprune.bench.inputs import check_length, check_lengths
 from tokenprune.bench.rows import DENSE, BenchRow, Lane, rows_of
 from tokenprune.bench.runners import Runner, runner_for
 from tokenprune.bench.settings import BenchSettings
@@ -37,7 +38,7 @@ def bench(
     settings: BenchSettings,
     tell: Tell | None = None,
     own: Sequence[Question] = (),
-) -> tuple[str, list[BenchRow]]:
+) -> list[BenchRow]:
     """Measure every plan and dense on every workload.
 
     Args:
@@ -49,9 +50,10 @@ def bench(
         own: the user's pictures and questions instead of synthetic ones.
 
     Returns:
-        The attention backend that was fastest for dense and is used by all, and the rows.
+        The rows; those of a workload share the attention backend that was fastest for dense.
 
     Raises:
+        DataError: a workload has more tokens than the LLM has positions.
         TokenpruneError: a plan doesn't fit the model, or can't be compiled.
     """
     for size in {size.video: size for size in sizes}.values():
@@ -59,7 +61,8 @@ def bench(
             attach(loaded.model, plan).detach()
     if settings.compile is not None:
         check_compile(loaded, plans, settings.compile)
-    backend, rows = AS_LOADED, []
+    check_lengths(loaded, sizes)
+    rows: list[BenchRow] = []
     with torch.no_grad(), room():
         for number, size in enumerate(sizes):
 
@@ -68,12 +71,13 @@ def bench(
                     tell(at * total + done, total * len(sizes), label)
 
             runner, load = runner_for(loaded, batches(size, settings, own), size)
-            if number == 0:
-                backend = fastest_backend(loaded, runner)
+            for inputs in runner.batches:
+                check_length(loaded, inputs, size)
+            backend = fastest_backend(loaded, runner)
             lanes = _lanes(loaded, plans_for(plans, size), settings)
             _measure(runner, lanes, settings, told)
-            rows += rows_of(lanes, size, load)
-    return backend, rows
+            rows += rows_of(lanes, size, load, backend)
+    return rows
 
 
 def plans_for(plans: Plans, size: Workload) -> list[tuple[str, Plan]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tokenprune.bench.inputs import prepared
 from tokenprune.bench.memory import cache_bytes, peak_bytes
 from tokenprune.bench.rows import Lane
 from tokenprune.bench.settings import BenchSettings
@@ -184,21 +185,17 @@ def runner_for(
 ) -> tuple[Runner, float]:
     """The runner of a model on these batches, and the seconds to prepare the first of them."""
     device = next(loaded.model.parameters()).device
-    prepared: list[Any] = []
+    inputs: list[Any] = []
 
-    def prepare(pictures: list[Any], questions: list[str]) -> None:
-        prepared.append(
-            loaded.prepare(pictures, questions)
-            if isinstance(loaded, LoadedMllm)
-            else loaded.prepare(pictures)
-        )
+    def prepare(prompts: Prompts) -> None:
+        inputs.append(prepared(loaded, prompts))
 
-    prepare(*batches[0])  # what is set up at the first use is no preprocessing
-    prepared.clear()
-    times = [seconds(lambda one=one: prepare(*one), device) for one in batches]  # type: ignore[misc]
+    prepare(batches[0])  # what is set up at the first use is no preprocessing
+    inputs.clear()
+    times = [seconds(lambda one=one: prepare(one), device) for one in batches]  # type: ignore[misc]
     if isinstance(loaded, LoadedMllm):
-        return Generation(device, prepared, size), times[0]
-    return Encoding(device, prepared, size, loaded), times[0]
+        return Generation(device, inputs, size), times[0]
+    return Encoding(device, inputs, size, loaded), times[0]
 
 
 def _add(lane: Lane, stages: dict[str, float]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Below so many rounds, the 95th percentile lies between the two slowest of them.
+ENOUGH = 20
+
 
 @dataclass(frozen=True)
 class BenchSettings:
@@ -23,3 +26,10 @@ class BenchSettings:
     flops: str = "measured"
     seed: int = 0
     compile: str | None = None
+
+    @property
+    def caveat(self) -> str | None:
+        """What p95 means with so few rounds; None if there are enough."""
+        if self.rounds > ENOUGH:
+            return None
+        return f"with so few rounds ({self.rounds}), p95 is nearly the slowest of them"

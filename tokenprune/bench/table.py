@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from tokenprune.bench.rows import BenchRow
+from tokenprune.bench.rows import BenchRow, attention_of
 
 #: Order of the stages in a call.
 STAGES = ("load", "encode", "select", "project", "prefill", "decode")
@@ -31,7 +31,8 @@ def _speed(rows: Sequence[BenchRow]) -> Table:
     generates = any(row.ttft for row in rows)
     what = "to the first token and after it" if generates else "of one pass"
     table = Table(title=f"Speed, {what}")
-    for name in ("workload", "plan"):
+    backends = ("dense attention",) if len(attention_of(rows)) > 1 else ()
+    for name in ("workload", *backends, "plan"):
         table.add_column(name)
     after = ("token",) if generates else ()
     cache = ("KV MB",) if generates else ()
@@ -43,6 +44,7 @@ def _speed(rows: Sequence[BenchRow]) -> Table:
         ratio = (f"{gain.median:.2f}x", f"{gain.low:.2f}-{gain.high:.2f}")
         table.add_row(
             row.workload.label,
+            *((row.attention,) if backends else ()),
             row.name,
             _ms(shown.p50),
             _ms(shown.p95),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "tokenprune bench",
     "tokenprune bench --plans a.yaml b.yaml --model path/to/llava --batch-size 1 8",
-    "tokenprune bench --size 336 --size 480x640 --images 1 4 --flops formula",
-    "tokenprune bench --frames 1 4 8 --batch-size 1 --plans video.yaml",
+    "tokenprune bench --model path/to/qwen2-vl --size 336 480x640 --images 1 4 --flops formula",
+    "tokenprune bench --model path/to/llava-onevision --frames 1 4 8 --plans video.yaml",
     'tokenprune bench --picture cat.png --question "what is this ?" --compile default',
     "tokenprune bench --model timm:vit_tiny_patch16_224 --weights vit.safetensors",
 )
@@ -61,7 +61,12 @@ Questions = Annotated[
         help='Your own prompts: JSON lines of {"image", "images" or "video", "question"}.'
     ),
 ]
-Rounds = Annotated[int, typer.Option(min=1, help="Measurements of every row.")]
+Rounds = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Measurements of every row; of 20 or fewer, p95 is nearly the slowest."
+    ),
+]
 Flops = Annotated[str, typer.Option(help="measured or formula.")]
 Compile = Annotated[
     str | None,
@@ -97,10 +102,10 @@ def command(
 ) -> None:
     """Measure time to first token, time by stage, FLOPs and memory, against dense.
 
-    Dense runs on its fastest attention backend and is the only baseline; with --compile, the
-    faster of both dense rows is, and every turn compiles afresh, untimed. All rows take turns in
-    one process; the speed-up is the median of the ratios within a round. Of classifiers, one pass
-    is measured.
+    Dense runs on the attention backend that is fastest for the workload and is the only baseline;
+    with --compile, the faster of both dense rows is, and every turn compiles afresh, untimed. All
+    rows take turns in one process; the speed-up is the median of the ratios within a round. Of
+    classifiers, one pass is measured.
     """
     from tokenprune.bench.request import Request
     from tokenprune.bench.settings import BenchSettings
@@ -131,6 +136,7 @@ def _run(
     out: Path,
 ) -> None:
     from tokenprune.bench import bench
+    from tokenprune.bench.inputs import size_note
     from tokenprune.bench.record import bench_record, write_bench
     from tokenprune.bench.request import quarters
     from tokenprune.cli.plans import read_plans
@@ -143,22 +149,28 @@ def _run(
     loaded = load_model(model or str(reference_model_path()), options)
     given = given or quarters(loaded)
     own = asked.own(loaded)
+    sizes = asked.workloads(own)
+    notes = [note for note in (size_note(loaded, sizes), settings.caveat) if note]
     with progress_bar() as tell:
-        backend, rows = bench(loaded, given, asked.workloads(own), settings, tell, own)
-    write_bench(bench_record(loaded, given, settings, backend, rows, own), out)
-    _show(backend, rows, settings.flops)
+        rows = bench(loaded, given, sizes, settings, tell, own)
+    write_bench(bench_record(loaded, given, settings, rows, own, notes), out)
+    _show(rows, settings.flops, notes)
     Console().print(f"record: {out}", highlight=False, soft_wrap=True)
 
 
-def _show(backend: str, rows: list[BenchRow], flops: str) -> None:
+def _show(rows: list[BenchRow], flops: str, notes: list[str]) -> None:
     from tokenprune.bench import bench_tables
     from tokenprune.bench.record import MEANING
+    from tokenprune.bench.rows import attention_of
     from tokenprune.bench.table import verdicts
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, 120))
-    console.print(f"dense attention: {backend}; FLOPs: {MEANING[flops]}", highlight=False)
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)
+    backends = ", ".join(attention_of(rows))
+    console.print(f"dense attention: {backends}; FLOPs: {MEANING[flops]}", highlight=False)
     for part in bench_tables(rows):
         console.print(part)
     for line in verdicts(rows):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from operator import index
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -35,7 +35,7 @@ def checked_grid(grid: Sequence[Any]) -> Grid:
             where="grid",
             remedy="A grid is (t, h, w), three whole numbers of at least 1; t is 1 for an image.",
         )
-    return cast(Grid, sides)
+    return sides
 
 
 def check_signals(signals: Mapping[str, Any], asked: Iterable[Signal], features: Tensor) -> None:
