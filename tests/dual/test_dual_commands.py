@@ -63,7 +63,7 @@ def test_a_study_runs_and_is_reported(folders: dict[str, Path], tmp_path: Path) 
     code, said = run("compare", file)
     assert code == 0
     assert "6 cells ran now, 6 are recorded" in said
-    assert f"{folders['clip']}, captions" in said
+    assert f"{folders['clip'].name}, captions" in said
     code, said = run("report", tmp_path / "records", "--no-figures")
     assert code == 0
     assert "merged keep=18" in (tmp_path / "records" / "report.html").read_text()

@@ -87,7 +87,7 @@ def test_one_task_for_a_classifier_and_both_families(
     results = read_results(place / "records")
     page = html(results, groups)
     assert page.count('class="overlay"') == 3 * 4 * 3
-    assert str(folders["clip"]) in page
+    assert f"{folders['clip'].name}, pictures" in page
 
 
 def test_the_texts_belong_to_a_cell_and_their_file_does_not(
@@ -268,7 +268,8 @@ def test_a_misspelt_key_of_a_task_has_a_nearest_one(run: Run, folders: dict[str,
 
 
 def test_a_cell_travels_with_its_names(place: Path, folders: dict[str, Path]) -> None:
-    tasks = [PICTURES, {**PICTURES, "classes": ["red", "green"], "prompts": ["{}"]}, CAPTIONS]
+    few = {**PICTURES, "name": "few", "classes": ["red", "green"], "prompts": ["{}"]}
+    tasks = [PICTURES, few, CAPTIONS]
     data = {"out": "records", "plans": PLANS, "models": [{"name": str(folders["clip"])}]}
     file = place / "study.yaml"
     file.write_text(yaml.safe_dump({**data, "tasks": tasks}))

@@ -61,7 +61,7 @@ def test_another_version_of_a_method_is_another_cell(
     (tmp_path / "my_method.py").write_text(PLUGIN.replace("Mine(", "Mine  ("))
     package_digest.cache_clear()
     again = run_study(load_study(study))
-    assert again.ran == ["mine, jsonl, " + load_study(study).models[0].name]
+    assert again.ran == ["mine, jsonl, " + load_study(study).models[0].shown]
     assert again.records[0] == first.records[0]
 
 

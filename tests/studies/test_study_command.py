@@ -78,3 +78,12 @@ def test_a_bad_file_ends_with_code_2(study: Path) -> None:
     code, out = run("compare", study)
     assert (code, "plans" in out) == (2, True)
     assert run("compare", study.parent / "none.yaml")[0] == 2
+
+
+def test_cells_left_to_another_run_end_with_code_1(study: Path) -> None:
+    loaded = load_study(study)
+    with Store(loaded.out).claimed(digest(identified(loaded)[1][1])):
+        code, out = run("compare", study)
+    assert code == 1
+    assert "another run is working on it: picked strategy=random keep=8" in out
+    assert run("compare", study)[0] == 0

@@ -11,7 +11,7 @@ import yaml
 
 from tests.plan.json_schema import complaints
 from tokenprune.studies import cells, load_study
-from tokenprune.studies.model import Study, TaskEntry
+from tokenprune.studies.model import LONG, SHORT, Study, TaskEntry
 from tokenprune.studies.schema import study_schema
 
 ROOT = Path(__file__).parents[2]
@@ -64,5 +64,6 @@ def test_the_page_shows_tasks_that_hold(shown: dict[str, Any]) -> None:
 def test_the_page_names_every_kind_of_task_and_the_defaults() -> None:
     for kind in TaskEntry.model_fields["kind"].annotation.__args__:  # type: ignore[union-attr]
         assert f"`{kind}`" in PAGE
-    for key in ("batch_size", "new_tokens", "seed"):
+    assert f"| `new_tokens` | {SHORT} for the built-in tasks, else {LONG} |" in PAGE
+    for key in ("batch_size", "seed"):
         assert f"| `{key}` | {Study.model_fields[key].default} |" in PAGE

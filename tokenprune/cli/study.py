@@ -47,7 +47,9 @@ def refuse_options(ctx: typer.Context) -> None:
 def run_command(
     path: Path, *, jobs: int | None, dry_run: bool, runner: str | None, reporters: Sequence[str]
 ) -> None:
-    """Run a study file and print what its records say; 1 is the exit code if a cell failed.
+    """Run a study file and print what its records say.
+
+    The exit code is 1 if a cell failed, or was left to another run.
 
     Args:
         path: the study file.
@@ -76,7 +78,8 @@ def run_command(
     with progress_bar() as tell:
         done = run_study(study, chosen, tell, told)
     _print_results(console, study, done)
-    if done.failed or any(record.result.get("failures") for record in done.records):
+    wrong = any(record.result.get("failures") for record in done.records)
+    if done.failed or done.elsewhere or wrong:
         raise typer.Exit(1)
 
 
@@ -159,7 +162,7 @@ def _estimates(found: Sequence[Estimate]) -> Table:
     table = Table("plan", "task", "model", "samples", "about", "state")
     for one in found:
         cell = one.cell
-        names: list[Any] = [Text(cell.name), Text(cell.task.title), Text(cell.model.name)]
+        names: list[Any] = [Text(cell.name), Text(cell.task.title), Text(cell.model.shown)]
         state = "recorded" if one.recorded else "to run"
         table.add_row(*names, str(one.samples), _duration(one.seconds), state)
     return table

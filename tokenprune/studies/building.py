@@ -47,7 +47,7 @@ def build_task(entry: TaskEntry, loaded: LoadedModel, study: Study) -> Task:
         return FileClassifyTask(loaded, questions(entry), study.batch_size)
     if not isinstance(loaded, LoadedMllm):
         raise _unfit(entry, loaded, MLLM)
-    return FileTask(loaded, questions(entry), study.batch_size, study.new_tokens)
+    return FileTask(loaded, questions(entry), study.batch_size, study.generated(entry))
 
 
 class FileTask(VqaTask):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import traceback
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,23 +18,33 @@ from tokenprune.compare.measure import Measured, measure
 from tokenprune.compare.task import Task
 from tokenprune.engine.attach import attach
 from tokenprune.environment import describe_environment
-from tokenprune.errors import TokenpruneError
+from tokenprune.errors import TokenpruneError, UnknownNameError
 from tokenprune.loading import LoadedModel, load_model, load_options
 from tokenprune.metrics import Answered, chosen_metrics, scores
+from tokenprune.names import nearest, suggestion
 from tokenprune.plugins import host
 from tokenprune.studies.building import build_task
 from tokenprune.studies.judged import judged
 from tokenprune.studies.load import Cell
-from tokenprune.studies.model import ModelEntry, Study, TaskEntry
+from tokenprune.studies.model import REFERENCE, ModelEntry, Study, TaskEntry
 from tokenprune.studies.samples import shown_samples
 from tokenprune.studies.store import Status
 
-REFERENCE = "reference"
-
 
 def model_place(model: ModelEntry, task: TaskEntry) -> str:
-    """Where a model of a study is loaded from."""
+    """Where a model of a study is loaded from.
+
+    Raises:
+        UnknownNameError: it is no name with a scheme and no folder, and nearly `reference`.
+    """
     if model.name != REFERENCE:
+        strange = ":" not in model.name and not Path(model.name).exists()
+        if strange and nearest(model.name, [REFERENCE]):
+            raise UnknownNameError(
+                f"there is no model '{model.name}'.",
+                where="models",
+                remedy=suggestion(model.name, [REFERENCE]),
+            )
         return model.name
     return str(bundled_model("video" if task.video else "image"))
 

@@ -8,12 +8,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from tokenprune.errors import PlanError
 from tokenprune.plan import Plan, load_plan
-from tokenprune.studies.model import Columns, ModelEntry, PlanEntry, Study, TaskEntry
+from tokenprune.plan.read import parse
+from tokenprune.studies.model import REFERENCE, Columns, ModelEntry, PlanEntry, Study, TaskEntry
 from tokenprune.validation import plan_error
 
 DENSE = "dense"
@@ -43,7 +43,7 @@ class Cell:
     @property
     def label(self) -> str:
         """For progress bars and messages."""
-        return f"{self.name}, {self.task.title}, {self.model.name}"
+        return f"{self.name}, {self.task.title}, {self.model.shown}"
 
 
 def load_study(path: Path) -> Study:
@@ -53,11 +53,9 @@ def load_study(path: Path) -> Study:
         PlanError: naming file and key of what is wrong.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"the study can't be read ({error}).", where=str(path)) from error
-    except yaml.YAMLError as error:
-        raise PlanError(f"it is no YAML: {error}.", where=str(path)) from error
     if not isinstance(data, Mapping):
         raise PlanError(
             "a study is a mapping.", where=str(path), remedy="Start with 'out:' and 'plans:'."
@@ -66,7 +64,7 @@ def load_study(path: Path) -> Study:
         study = Study.model_validate(dict(data))
     except ValidationError as error:
         raise plan_error(error, data, where=str(path), keys=_keys(), at="") from error
-    return _anchored(study, path.resolve().parent)
+    return _distinct(_anchored(study, path.resolve().parent), str(path))
 
 
 def cells(study: Study) -> list[Cell]:
@@ -76,8 +74,13 @@ def cells(study: Study) -> list[Cell]:
         PlanError: a plan is wrong, or two plans have one name.
     """
     plans = [(DENSE, Plan(seed=study.seed))]
-    for entry in study.plans:
-        plans += _expanded(entry, study.seed)
+    for number, entry in enumerate(study.plans):
+        try:
+            plans += _expanded(entry, study.seed)
+        except PlanError as error:
+            place = f"plans.{number}" + (f" ({entry.name})" if entry.name else "")
+            error.where = ": ".join(filter(None, (place, error.where)))
+            raise
     names = [name for name, _ in plans]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -133,21 +136,38 @@ def _anchored(study: Study, folder: Path) -> Study:
                 "path": at(task.path),
                 "labels": at(task.labels),
                 "classes": at(task.classes) if isinstance(task.classes, Path) else task.classes,
-                "dataset": _local(task.dataset, folder),
+                "dataset": task.dataset and _beside(task.dataset, folder),
             }
         )
         for task in study.tasks
     )
-    models = tuple(m.model_copy(update={"weights": at(m.weights)}) for m in study.models)
+    models = tuple(
+        m.model_copy(update={"weights": at(m.weights), "name": _beside(m.name, folder)})
+        for m in study.models
+    )
     changed = {"out": folder / study.out, "plans": plans, "tasks": tasks, "models": models}
     return study.model_copy(update=changed)
 
 
-def _local(dataset: str | None, folder: Path) -> str | None:
-    """A dataset in a folder beside the study by its path; other names are the hub's."""
-    if dataset is not None and (folder / dataset).is_dir():
-        return str(folder / dataset)
-    return dataset
+def _beside(name: str, folder: Path) -> str:
+    """A model or dataset in a folder beside the study by its path; other names stay."""
+    return str(folder / name) if name != REFERENCE and (folder / name).is_dir() else name
+
+
+def _distinct(study: Study, where: str) -> Study:
+    """The study, if its tables can tell its models and its tasks apart."""
+    for key, remedy, names in (
+        ("models", "title", [model.shown for model in study.models]),
+        ("tasks", "name", [task.title for task in study.tasks]),
+    ):
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise PlanError(
+                    f"two {key} are called '{name}'.",
+                    where=f"{where}: {key}.{number}",
+                    remedy=f"Remove one, or give it a '{remedy}' of its own.",
+                )
+    return study
 
 
 def _keys() -> dict[str, list[str]]:
@@ -172,6 +192,9 @@ def identity(cell: Cell, facts: Mapping[str, Any]) -> dict[str, Any]:
         "name": cell.name,
         "plan": cell.plan.model_dump(mode="json", exclude_none=True),
         "task": cell.task.model_dump(mode="json", exclude=_PLACES),
-        "model": cell.model.model_dump(mode="json", exclude={"weights"}),
+        "model": {
+            **cell.model.model_dump(mode="json", exclude={"weights", "title"}),
+            "name": cell.model.shown,
+        },
         **facts,
     }

@@ -12,6 +12,12 @@ from tokenprune.compare.candidates import PLACE, PROMPTS
 #: A value of a grid: what stands in a plan at a dotted place.
 Value = str | int | float | bool | dict[str, Any] | list[Any] | None
 
+#: The bundled model of each task, whatever folders there are.
+REFERENCE = "reference"
+
+#: New tokens where a study doesn't say: of the built-in tasks, and of others (ours).
+SHORT, LONG = 2, 32
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -20,14 +26,24 @@ class _Frozen(BaseModel):
 class ModelEntry(_Frozen):
     """One model of a study."""
 
-    name: str = "reference"
-    """`reference` (the bundled model of each task), a folder, or `timm:NAME`."""
+    name: str = REFERENCE
+    """`reference` (the bundled model of each task), a folder (relative to the study, or else to the
+    working directory), or `timm:NAME`."""
+    title: str | None = None
+    """How the report calls it; default: its name, of a folder the last part."""
     weights: Path | None = None
     """Checkpoint file, for models that are named."""
     device: str | None = None
     """Default: CUDA if there is one, else the CPU."""
     dtype: str | None = None
     """float32, bfloat16 or float16. Default: float32 on the CPU, bfloat16 elsewhere."""
+
+    @property
+    def shown(self) -> str:
+        """What it is called in tables."""
+        place = Path(self.name)
+        folder = self.name != REFERENCE and place.is_dir()
+        return self.title or (place.resolve().name if folder else self.name)
 
 
 class Columns(_Frozen):
@@ -123,7 +139,7 @@ class PlanEntry(_Frozen):
     """A plan file, relative to the study, or a plan written out."""
     name: str | None = None
     """How the report calls it; default: the plan's own name, or the file's."""
-    grid: dict[str, list[Value]] = Field(default_factory=dict)
+    grid: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(default_factory=dict)
     """Values by dotted place, such as `stages.0.keep: [32, 16]`; every combination is run."""
 
 
@@ -146,7 +162,12 @@ class Study(_Frozen):
     """What every answer is scored by; `accuracy` is built in and always recorded."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Samples a batch."""
-    new_tokens: Annotated[int, Field(ge=1)] = 2
-    """Tokens generated per question."""
+    new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens generated per question. Default: 2 for the built-in tasks, whose answers are one word,
+    and 32 for the user's own (ours)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the plans that name none, of the order of runs and of resampling."""
+
+    def generated(self, task: TaskEntry) -> int:
+        """Tokens generated per question of a task."""
+        return self.new_tokens or (SHORT if task.kind in ("image", "video") else LONG)

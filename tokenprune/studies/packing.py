@@ -10,7 +10,7 @@ from tokenprune.plan import Plan, load_plan
 from tokenprune.plan.dump import plan_data
 from tokenprune.registry import strategy_class, strategy_params
 from tokenprune.studies.load import Cell
-from tokenprune.studies.model import ModelEntry, Study, TaskEntry
+from tokenprune.studies.model import REFERENCE, ModelEntry, Study, TaskEntry
 
 Packed = dict[str, Any]
 
@@ -55,7 +55,8 @@ def unpack(packed: Mapping[str, Any]) -> tuple[Cell, Study]:
 def _placed_model(model: ModelEntry) -> ModelEntry:
     """A folder beats a scheme here as it does where models are loaded."""
     place = Path(model.name)
-    name = str(place.resolve()) if place.exists() else model.name
+    file = model.name != REFERENCE and place.exists()
+    name = str(place.resolve()) if file else model.name
     return model.model_copy(update={"name": name, "weights": _absolute(model.weights)})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from tokenprune.engine.attach import attach
 from tokenprune.engine.choosing import choose_adapter
 from tokenprune.environment import describe_environment
+from tokenprune.errors import TokenpruneError
 from tokenprune.metrics import chosen_metrics
 from tokenprune.studies.code import code_of, method_facts
 from tokenprune.studies.execute import cell_task, loaded_model, model_place
@@ -27,7 +28,7 @@ Known = tuple[Cell, dict[str, Any]]
 FACTS = ("python", "system", "processor", "accelerator", "packages")
 
 #: Keys of the study that make it another one, too.
-SETTINGS = {"batch_size", "new_tokens", "seed", "metrics"}
+SETTINGS = {"batch_size", "seed", "metrics"}
 
 
 @dataclass
@@ -66,11 +67,18 @@ def identified(study: Study) -> list[Known]:
             facts[pair] = {
                 "weights": loaded.fingerprint(),
                 "data": revision(task.questions, task.choices),
-                "settings": study.model_dump(mode="json", include=SETTINGS),
+                "settings": {
+                    **study.model_dump(mode="json", include=SETTINGS),
+                    "new_tokens": study.generated(cell.task),
+                },
                 "environment": environment,
                 "code": code_of([Study, type(choose_adapter(task.model)), *map(type, metrics)]),
             }
-        attach(task.model, cell.plan).detach()
+        try:
+            attach(task.model, cell.plan).detach()
+        except TokenpruneError as error:
+            error.where = ": ".join(filter(None, (cell.label, error.where)))
+            raise
         about = {**facts[pair], "methods": method_facts(cell.plan)}
         found.append((cell, identity(cell, about)))
     return found
