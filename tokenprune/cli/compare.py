@@ -134,7 +134,8 @@ def command(
     Without any option: every strategy that can run at three budgets on the reference model. A
     strategy that sets its own budget is compared with random at as many tokens as it left.
 
-    With a study file: its cells, each recorded once; see `tokenprune report`.
+    With a study file: its cells, each recorded once; see `tokenprune report`. The exit code is 1
+    if a cell failed or was left to another run.
     """
     if study is not None:
         refuse_options(ctx)
