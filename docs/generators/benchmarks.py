@@ -104,8 +104,9 @@ SECTIONS = (
         "Time to first token",
         "Training-free strategies of static length at a quarter of the tokens, where comparisons "
         "put them, on synthetic pictures and questions, by batch size and pictures a prompt. "
-        "Dense, on its fastest attention backend, and all plans take turns in one process. A gain in tokens is not always one in time: the "
-        "reference model is small, and a net loss is called one.",
+        "Dense, on its fastest attention backend, and all plans take turns in one process. A gain "
+        "in tokens is not always one in time: the reference model is small, and a net loss is "
+        "called one.",
         "tokenprune bench --batch-size 1 8 --images 1 2 --out benchmarks/records/bench.json",
         speed,
     ),
