@@ -49,7 +49,8 @@ def test_folders_beside_the_study_come_first(
     for name in ("mine", REFERENCE):
         (tmp_path / name).mkdir()
     named = [{"name": name} for name in ("mine", REFERENCE, "timm:vit")]
-    change(study, models=named)
+    change(study, models=named, tasks=[{"kind": "dataset", "dataset": REFERENCE}])
+    assert load_study(study).tasks[0].dataset == str(tmp_path / REFERENCE)
     models = load_study(study).models
     assert [model.name for model in models] == [str(tmp_path / "mine"), REFERENCE, "timm:vit"]
     assert [model.shown for model in models] == ["mine", REFERENCE, "timm:vit"]

@@ -142,7 +142,7 @@ def _anchored(study: Study, folder: Path) -> Study:
         for task in study.tasks
     )
     models = tuple(
-        m.model_copy(update={"weights": at(m.weights), "name": _beside(m.name, folder)})
+        m.model_copy(update={"weights": at(m.weights), "name": _place(m, folder)})
         for m in study.models
     )
     changed = {"out": folder / study.out, "plans": plans, "tasks": tasks, "models": models}
@@ -151,7 +151,12 @@ def _anchored(study: Study, folder: Path) -> Study:
 
 def _beside(name: str, folder: Path) -> str:
     """A model or dataset in a folder beside the study by its path; other names stay."""
-    return str(folder / name) if name != REFERENCE and (folder / name).is_dir() else name
+    return str(folder / name) if (folder / name).is_dir() else name
+
+
+def _place(model: ModelEntry, folder: Path) -> str:
+    """The bundled model keeps its name, even where a folder is called so."""
+    return model.name if model.name == REFERENCE else _beside(model.name, folder)
 
 
 def _distinct(study: Study, where: str) -> Study:
