@@ -84,3 +84,7 @@ class DataError(TokenpruneError):
 
 class BackendUnavailableError(TokenpruneError):
     """The kernel backend that was asked for can't run here."""
+
+
+class DependencyError(TokenpruneError):
+    """A library is missing, or of a version that isn't served."""

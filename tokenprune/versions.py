@@ -1,0 +1,119 @@
+"""Which versions of other libraries are tested, as the installed package's metadata says.
+
+The numbers stand in `pyproject.toml` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import metadata
+from typing import Literal, NamedTuple
+
+from tokenprune.errors import DependencyError
+
+LIBRARIES = ("torch", "transformers", "timm")
+"""The libraries whose models and operations tokenprune changes: bounded by minor version."""
+
+_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[^\]]*\])?(?P<bounds>[^;]*)")
+_BOUND = re.compile(r"(?P<sign>>=|<)(?P<version>[\d.]+)")
+
+
+class Span(NamedTuple):
+    """A range of tested versions.
+
+    Attributes:
+        low: the oldest.
+        below: the first version that is newer than all tested ones.
+    """
+
+    low: str
+    below: str
+
+    def __str__(self) -> str:
+        """As in `pyproject.toml`."""
+        return f">={self.low},<{self.below}"
+
+
+def tested(name: str) -> Span:
+    """The tested versions of a library that tokenprune requires, always or for an extra.
+
+    Raises:
+        DependencyError: tokenprune isn't installed, or requires no such library.
+    """
+    ranges = _ranges()
+    if name.lower() not in ranges:
+        raise DependencyError(
+            f"tokenprune has no tested versions of '{name}'.",
+            where="tokenprune's metadata",
+            remedy=f"Libraries: {', '.join(sorted(ranges))}.",
+        )
+    return ranges[name.lower()]
+
+
+def outside(name: str) -> Literal["older", "newer"] | None:
+    """On which side of the tested versions the installed one is; None if inside or not installed.
+
+    A development or local version counts as the release it is numbered for.
+    """
+    version = installed(name)
+    if version is None:
+        return None
+    span = tested(name)
+    if _release(version) < _release(span.low):
+        return "older"
+    return "newer" if _release(version) >= _release(span.below) else None
+
+
+def installed(name: str) -> str | None:
+    """The version that is installed, or None."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def refuse_older(*names: str) -> None:
+    """Refuse libraries older than every tested version.
+
+    Args:
+        names: default: `LIBRARIES`.
+
+    Raises:
+        DependencyError: names the installed and the tested versions.
+    """
+    for name in names or LIBRARIES:
+        if outside(name) == "older":
+            span = tested(name)
+            raise DependencyError(
+                f"this version is older than every tested one ({span}).",
+                where=f"{name} {installed(name)}",
+                remedy=f"Upgrade: pip install '{name}{span}'.",
+            )
+
+
+@cache
+def _ranges() -> dict[str, Span]:
+    try:
+        requirements = metadata.requires("tokenprune") or []
+    except metadata.PackageNotFoundError as error:
+        raise DependencyError(
+            "tokenprune isn't installed, and its metadata holds the tested versions.",
+            remedy="Install it: pip install -e . in its source tree.",
+        ) from error
+    found: dict[str, Span] = {}
+    for requirement in requirements:
+        match = _REQUIREMENT.match(requirement)
+        bounds = dict(_BOUND.findall(match["bounds"])) if match else {}
+        if match and bounds.keys() >= {">=", "<"}:
+            found[match["name"].lower()] = Span(bounds[">="], bounds["<"])
+    return found
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version, without trailing zeros, so that 5.17 and 5.17.0 are equal."""
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    numbers = [int(part) for part in match[0].split(".")] if match else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
