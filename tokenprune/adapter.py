@@ -125,6 +125,9 @@ class MllmSpec:
         language_model: the LLM without head, called with `inputs_embeds` by keyword.
         layers: its decoder layers, called with the hidden states and the rest by keyword.
         placeholder_id: token id that stands for one visual token in `input_ids`.
+        cache_names: names of the KV cache, as an argument of core, LLM and `generate` and as a
+            field of their outputs, in the order in which they are looked for; the first is the
+            one that the installed library uses.
         signals: signals the LLM's layers supply.
         fixed: arguments of a call that choose other features; given ones must have these values.
         window: sequence length up to which the layers' sliding window hides nothing.
@@ -140,6 +143,7 @@ class MllmSpec:
     language_model: nn.Module
     layers: Sequence[nn.Module]
     placeholder_id: int
+    cache_names: tuple[str, ...]
     signals: frozenset[Signal]
     fixed: Mapping[str, Any] = field(default_factory=dict)
     window: int | None = None

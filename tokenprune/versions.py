@@ -6,6 +6,7 @@ The numbers stand in `pyproject.toml` and nowhere else.
 from __future__ import annotations
 
 import re
+import warnings
 from functools import cache
 from importlib import metadata
 from typing import Literal, NamedTuple
@@ -90,6 +91,22 @@ def refuse_older(*names: str) -> None:
                 where=f"{name} {installed(name)}",
                 remedy=f"Upgrade: pip install '{name}{span}'.",
             )
+
+
+class UntestedVersionWarning(UserWarning):
+    """A library is newer than every version that the tests passed with."""
+
+
+@cache
+def warn_newer(name: str) -> None:
+    """Warn, once in a process, of a library that is newer than every tested version."""
+    if outside(name) == "newer":
+        warnings.warn(
+            f"{name} {installed(name)} is newer than every tested version ({name}{tested(name)}). "
+            "`tokenprune verify MODEL --plan PLAN` checks a plan on your model.",
+            UntestedVersionWarning,
+            stacklevel=2,
+        )
 
 
 @cache

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
+from tokenprune_adapters._signatures import Relied
 
 _MODELS = "transformers.models"
 DECODER_LAYERS = (
@@ -22,8 +23,33 @@ DECODER_LAYERS = (
 )
 """Layers called with hidden states and, by name, mask, positions, rotary rows and cache, whose
 attention has `q_proj` and `k_proj` and rotates by halves."""
+CACHE_NAMES = ("cache", "past_key_values")
+"""Names of the KV cache, as an argument and in outputs: from 5.24 on the first, before the second.
+Until 5.40 the newer releases take the second, too, and warn."""
 DYNAMIC_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
 """Cache layers that hold `keys` and `values` `[B, H, T, d]` and grow by concatenation."""
+
+
+def relied_on(model: Any) -> list[Relied]:
+    """The methods that the engine overrides or calls, with the arguments that it reads or sets."""
+    inner, language = core(model), language_model(model)
+    step = ("attention_mask", "position_ids", CACHE_NAMES)
+    asked = ("input_ids", "pixel_values", "inputs_embeds", *step)
+    return [
+        Relied(model, "forward", (*asked, "labels")),
+        Relied(
+            model, "prepare_inputs_for_generation", (*step[::2], "inputs_embeds"), ("input_ids",)
+        ),
+        Relied(inner, "forward", asked),
+        Relied(inner, "get_image_features", first=("pixel_values",)),
+        Relied(projector(model), "forward", first=("image_features",)),
+        Relied(language, "forward", ("inputs_embeds", *step)),
+        Relied(language.rotary_emb, "forward", ("position_ids",)),
+        *(
+            Relied(layer, "forward", (*step, "position_embeddings"), ("hidden_states",))
+            for layer in decoder_layers(model)
+        ),
+    ]
 
 
 def core(model: Any) -> nn.Module:
@@ -141,7 +167,7 @@ def trim_cache(cache: Any, layer: int, columns: Tensor) -> None:
         raise UnsupportedCallError(
             f"a cache layer of class {kind} with {int(part.get_seq_length())} tokens can't be "
             "cut to the tokens that a stage left.",
-            where="past_key_values",
+            where="cache",
             remedy="Use a DynamicCache, the default, or let the strategy leave caches as they are.",
         )
     for name in ("keys", "values"):

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenprune_adapters._signatures import Relied
+
 VIT = "timm.models.vision_transformer"
 BLOCKS = (f"{VIT}.Block", f"{VIT}.ResPostBlock", f"{VIT}.ParallelThingsBlock")
 ATTENTIONS = ("timm.layers.attention.Attention",)
@@ -25,6 +27,16 @@ class Branch:
     before: tuple[Any, ...]
     attention: Any
     after: tuple[Any, ...]
+
+
+def relied_on(model: Any) -> list[Relied]:
+    """The methods that the engine overrides, with their first arguments."""
+    return [
+        Relied(model, "forward", first=("x",)),
+        Relied(model, "forward_features", first=("x",)),
+        Relied(model, "pool", ("pool_type",), first=("x",)),
+        *(Relied(block, "forward", first=("x",)) for block in model.blocks),
+    ]
 
 
 def branches(block: Any) -> list[Branch]:

@@ -11,6 +11,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tokenprune_adapters._signatures import Relied
+
+
+def relied_on(vision: Any) -> list[Relied]:
+    """The methods of a vision module that the engine overrides, with their first arguments."""
+    given = VISION_ARGUMENTS if takes_patches(vision) else VISION_ARGUMENTS[:1]
+    called = ("hidden_states", "attention_mask")
+    return [
+        Relied(vision, "forward", first=given),
+        *(Relied(block, "forward", first=called) for block in blocks(vision)),
+    ]
+
 
 def vision_module(model: Any) -> Any:
     """The module that holds embeddings and encoder, however many wrappers are around it.

@@ -13,6 +13,7 @@ from tokenprune_adapters import _compat_transformers as compat
 from tokenprune_adapters._pooling import PoolWeights, scaled_for_mean
 from tokenprune_adapters._refusals import refuse_dropout, require_exact
 from tokenprune_adapters._signals import vit_signals
+from tokenprune_adapters._signatures import check_library
 
 
 class HfVitAdapter(EncoderAdapter):
@@ -43,6 +44,7 @@ class HfVitAdapter(EncoderAdapter):
             require_exact(block, where, self.block_classes, {})
             attention = compat.attention_of(block)
             require_exact(attention, f"{where}, attention", self.attention_classes, {})
+        check_library("transformers", compat.relied_on(self.vision))
         self._weights = PoolWeights()
         side = compat.default_side(self.vision)
         self._spec = EncoderSpec(

@@ -11,6 +11,7 @@ from tokenprune.adapter import MllmAdapter, MllmSpec, class_names
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.tokens import Signal
 from tokenprune_adapters import _compat_mllm as compat
+from tokenprune_adapters._signatures import check_library
 
 
 class LlavaAdapter(MllmAdapter):
@@ -37,12 +38,14 @@ class LlavaAdapter(MllmAdapter):
     towers: ClassVar[tuple[str, ...]] = ("clip", "siglip")
 
     def __init__(self, model: nn.Module) -> None:
-        """Check the LLM's layers.
+        """Check the LLM's layers and the signatures of what is called.
 
         Raises:
-            UnsupportedModelError: a layer of a class that isn't known.
+            UnsupportedModelError: a layer of a class that isn't known, or a release of
+                transformers with other arguments.
         """
         super().__init__(model)
+        check_library("transformers", compat.relied_on(model))
         for layer in compat.decoder_layers(model):
             if not any(name in compat.DECODER_LAYERS for name in class_names(layer)):
                 known = ", ".join(name.rpartition(".")[2] for name in compat.DECODER_LAYERS)
@@ -99,6 +102,7 @@ class LlavaAdapter(MllmAdapter):
             language_model=compat.language_model(model),
             layers=compat.decoder_layers(model),
             placeholder_id=compat.placeholder_id(model),
+            cache_names=compat.CACHE_NAMES,
             signals=frozenset(self.offers),
             fixed={"vision_feature_layer": layer, "vision_feature_select_strategy": strategy},
             window=compat.window(model),

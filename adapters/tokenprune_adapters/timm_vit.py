@@ -15,6 +15,7 @@ from tokenprune_adapters import _compat_timm as compat
 from tokenprune_adapters._pooling import PoolWeights, scaled_for_mean
 from tokenprune_adapters._refusals import refuse_dropout, require_exact
 from tokenprune_adapters._signals import offered, vit_signals
+from tokenprune_adapters._signatures import check_library
 
 _PARALLEL = "its MLP runs beside its attention, so there is no place between the two"
 _DIFFERENTIAL = "its attention is the difference of two softmaxes, so scores mean something else"
@@ -62,6 +63,7 @@ class TimmVitAdapter(EncoderAdapter):
             require_exact(block, where, compat.BLOCKS, _REASONS)
             for branch in compat.branches(block):
                 require_exact(branch.attention, f"{where}, attention", compat.ATTENTIONS, _REASONS)
+        check_library("timm", compat.relied_on(model))
         self._weights = PoolWeights()
         self._spec = self._describe(vit)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 import tokenprune
 from tests import models
 from tests.contract.test_shapes import attached, same_alone, stage
+from tests.mllm.calls import cache_of
 from tokenprune import Budget, Reduction, Tokens
 from tokenprune.errors import SignalError
 
@@ -124,7 +125,7 @@ def test_the_cache_of_the_first_layers_is_trimmed() -> None:
     for trim in (True, False):
         two = {**B, "layer": 2, "keep": 5, "params": {"trim_cache": trim}}
         with attached(model, two), torch.no_grad():
-            cache = model(**inputs, use_cache=True).past_key_values
+            cache = cache_of(model(**inputs, use_cache=True))
         lengths[trim] = [layer.keys.shape[2] for layer in cache.layers]
     total = inputs["input_ids"].shape[1]
     assert lengths[False][:2] == [total] * 2

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.mllm.calls import with_cache
 from tests.mllm.oracle import Sample
 
 
@@ -77,6 +78,6 @@ def _through(model: Any, layer: Any, hidden: Tensor, position: Tensor, cache: An
         hidden,
         attention_mask=mask if count > 1 else None,
         position_embeddings=rows,
-        past_key_values=cache,
+        **with_cache(layer, cache),
     )
     return out

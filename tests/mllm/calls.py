@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import torch
+from tokenprune_adapters._compat_mllm import CACHE_NAMES
 from torch import Tensor
 
 from tests import models
@@ -15,6 +17,22 @@ SHORT = [1, 10, IMG, 11, 12, 13]
 LONG = [1, IMG, 20, 21, IMG, 22, 23, 24, 25]
 TEXT = [1, 30, 31, 32]
 NEW = 5
+
+
+def cache_name(of: Any) -> str:
+    """What the installed transformers calls the KV cache."""
+    taken = inspect.signature(type(of).forward).parameters
+    return next(name for name in CACHE_NAMES if name in taken)
+
+
+def cache_of(outputs: Any) -> Any:
+    """The KV cache in a model's outputs."""
+    return next(outputs[name] for name in CACHE_NAMES if name in outputs)
+
+
+def with_cache(of: Any, cache: Any) -> dict[str, Any]:
+    """The KV cache as an argument of a model."""
+    return {cache_name(of): cache}
 
 
 @functools.cache

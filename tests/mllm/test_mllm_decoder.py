@@ -10,7 +10,7 @@ from torch import Tensor
 
 import tokenprune
 from tests.mllm import oracle
-from tests.mllm.calls import LONG, NEW, SHORT, greedy, inputs, logits, model
+from tests.mllm.calls import LONG, NEW, SHORT, cache_of, greedy, inputs, logits, model
 from tests.mllm.plans import fastv, pick, plan
 
 
@@ -116,7 +116,7 @@ def test_lengths_of_the_cache_are_those_of_the_layers() -> None:
     of, call = model(), inputs(SHORT)
     text = len(SHORT) - 1
     with tokenprune.attach(of, plan(pick(*range(20)), fastv(1, 10), fastv(3, 4))), torch.no_grad():
-        cache = of(**call, use_cache=True).past_key_values
+        cache = cache_of(of(**call, use_cache=True))
     lengths = [cache.get_seq_length(layer) for layer in range(4)]
     assert lengths == [text + 20, text + 10, text + 10, text + 4]
 

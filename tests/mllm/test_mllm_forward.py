@@ -7,7 +7,18 @@ import torch
 
 import tokenprune
 from tests.mllm import oracle
-from tests.mllm.calls import LONG, NEW, SHORT, TEXT, greedy, inputs, logits, model
+from tests.mllm.calls import (
+    LONG,
+    NEW,
+    SHORT,
+    TEXT,
+    cache_of,
+    greedy,
+    inputs,
+    logits,
+    model,
+    with_cache,
+)
 from tests.mllm.plans import COMBINATIONS, KEPT, pick, plan
 from tests.models import IMAGE_TOKEN, llava_clip
 
@@ -84,7 +95,7 @@ def test_decoding_by_hand_is_generate(name: str) -> None:
         for _ in range(NEW):
             new = out.logits[:, -1:].argmax(-1)
             tokens.append(int(new))
-            out = of(input_ids=new, past_key_values=out.past_key_values, use_cache=True)
+            out = of(input_ids=new, **with_cache(of, cache_of(out)), use_cache=True)
     assert tokens == want
 
 
@@ -98,9 +109,9 @@ def test_tokens_behind_a_cache_stand_where_they_belong(later: bool, compact: boo
         stages.append({**pick(*inside, at="decoder", layer=2), "keep": 0.3})
     positions = "compact" if compact else "original"
     with tokenprune.attach(of, plan(*stages, positions=positions)), torch.no_grad():
-        cache = of(**call, use_cache=True).past_key_values
+        cache = cache_of(of(**call, use_cache=True))
         got = [
-            of(input_ids=torch.tensor([[token]]), past_key_values=cache).logits[0, 0]
+            of(input_ids=torch.tensor([[token]]), **with_cache(of, cache)).logits[0, 0]
             for token in tail
         ]
 
@@ -122,20 +133,20 @@ def test_several_new_tokens_at_once(name: str) -> None:
     position = (mask.cumsum(1) - 1).clamp(min=0)
     width = call["input_ids"].shape[1]
     with tokenprune.attach(of, COMBINATIONS[name]), torch.no_grad():
-        cache = of(**call, position_ids=position[:, :width], use_cache=True).past_key_values
+        cache = cache_of(of(**call, position_ids=position[:, :width], use_cache=True))
         together = of(
             input_ids=tail,
             attention_mask=mask,
             position_ids=position[:, width:],
-            past_key_values=cache,
+            **with_cache(of, cache),
         ).logits
-        cache = of(**call, position_ids=position[:, :width], use_cache=True).past_key_values
+        cache = cache_of(of(**call, position_ids=position[:, :width], use_cache=True))
         for step in range(3):
             one = of(
                 input_ids=tail[:, step : step + 1],
                 attention_mask=mask[:, : width + step + 1],
                 position_ids=position[:, width + step : width + step + 1],
-                past_key_values=cache,
+                **with_cache(of, cache),
             )
             torch.testing.assert_close(one.logits[:, 0], together[:, step], atol=2e-5, rtol=1e-4)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tokenprune
-from tests.mllm.calls import IMG, LONG, SHORT, TEXT, greedy, inputs, logits, model
+from tests.mllm.calls import IMG, LONG, SHORT, TEXT, cache_of, greedy, inputs, logits, model
 from tests.mllm.plans import plan, tome
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
@@ -132,7 +132,7 @@ def test_keep_all_is_bit_exact_and_counts_no_second_prompt(strategy: str) -> Non
     assert torch.equal(pruned.logits, plain.logits)
     assert len(pruned.hidden_states) == len(plain.hidden_states)
     assert all(map(torch.equal, pruned.hidden_states, plain.hidden_states))
-    assert pruned.past_key_values.get_seq_length() == call["input_ids"].shape[1]
+    assert cache_of(pruned).get_seq_length() == call["input_ids"].shape[1]
     assert seconds["decode"] == 0
     assert seconds["select"] > 0
 

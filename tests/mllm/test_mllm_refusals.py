@@ -10,7 +10,7 @@ import torch
 
 import tokenprune
 from tests import models
-from tests.mllm.calls import SHORT, greedy, inputs, logits, model
+from tests.mllm.calls import SHORT, cache_of, greedy, inputs, logits, model, with_cache
 from tests.mllm.plans import COMBINATIONS, drawn, fastv, plan, tome
 from tokenprune.errors import (
     AlreadyAttachedError,
@@ -72,23 +72,23 @@ def test_generate_refuses_by_name_and_goes_on(what: str) -> None:
 def test_images_behind_a_cache_are_refused() -> None:
     of, call = model(), inputs(SHORT)
     with tokenprune.attach(of, COMBINATIONS["all"]), torch.no_grad():
-        cache = of(**call, use_cache=True).past_key_values
+        cache = cache_of(of(**call, use_cache=True))
         with pytest.raises(UnsupportedCallError, match="KV cache"):
-            of(**call, past_key_values=cache)
+            of(**call, **with_cache(of, cache))
         with pytest.raises(UnsupportedCallError, match="shorter than its prompt"):
-            of.generate(**call, past_key_values=cache, max_new_tokens=2)
+            of.generate(**call, **with_cache(of, cache), max_new_tokens=2)
 
 
 def test_a_cache_of_another_plan_is_refused() -> None:
     of, call = model(), inputs(SHORT)
     with tokenprune.attach(of, COMBINATIONS["all"]), torch.no_grad():
-        cache = of(**call, use_cache=True).past_key_values
+        cache = cache_of(of(**call, use_cache=True))
     with (
         tokenprune.attach(of, COMBINATIONS["all"]),
         torch.no_grad(),
         pytest.raises(UnsupportedCallError, match="another plan"),
     ):
-        of(input_ids=call["input_ids"][:, -1:], past_key_values=cache)
+        of(input_ids=call["input_ids"][:, -1:], **with_cache(of, cache))
 
 
 def test_gradient_checkpointing_is_refused_while_training() -> None:

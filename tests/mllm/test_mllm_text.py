@@ -12,7 +12,19 @@ from torch import Tensor
 
 import tokenprune
 from tests.mllm import oracle
-from tests.mllm.calls import IMG, LONG, NEW, SHORT, TEXT, greedy, inputs, logits, model, split
+from tests.mllm.calls import (
+    IMG,
+    LONG,
+    NEW,
+    SHORT,
+    TEXT,
+    cache_of,
+    greedy,
+    inputs,
+    logits,
+    model,
+    split,
+)
 from tests.mllm.plans import fastv, pick, plan
 from tests.mllm.strategies import Spy
 from tests.models import EOS_TOKEN, PAD_TOKEN, PATCHES
@@ -57,7 +69,7 @@ def test_special_tokens_padding_and_the_last_token_are_never_shown() -> None:
 def test_counts_are_exact(keep_text: Any, left: int) -> None:
     of, call = model(), inputs(TALK)
     with tokenprune.attach(of, plan(reading(2, 9, keep_text))) as handle, torch.no_grad():
-        cache = of(**call, use_cache=True).past_key_values
+        cache = cache_of(of(**call, use_cache=True))
         assert handle.report().tokens["text[2]"] == left
         assert handle.report().tokens["decoder[2]"] == 9
         assert f"per prompt: text[2] {left}.0" in str(handle.report())

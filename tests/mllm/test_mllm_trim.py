@@ -12,7 +12,19 @@ import tokenprune
 from tests import models
 from tests.mllm import cache_oracle, oracle
 from tests.mllm.cache_oracle import Keep
-from tests.mllm.calls import LONG, NEW, SHORT, TEXT, greedy, inputs, logits, model, split
+from tests.mllm.calls import (
+    LONG,
+    NEW,
+    SHORT,
+    TEXT,
+    cache_of,
+    greedy,
+    inputs,
+    logits,
+    model,
+    split,
+    with_cache,
+)
 from tests.mllm.plans import fastv, pick, plan, trimming
 from tests.models import IMAGE_TOKEN, PATCHES, VOCABULARY
 from tokenprune.errors import UnsupportedCallError
@@ -76,7 +88,7 @@ def steps(of: Any, call: dict[str, Tensor], **kwargs: Any) -> Tensor:
 def generates(of: Any, call: dict[str, Tensor], want: Tensor, lengths: list[int]) -> None:
     """The prompt leaves caches of these lengths, and logits are those wanted, also without any."""
     with torch.no_grad():
-        cache = of(**call, use_cache=True).past_key_values
+        cache = cache_of(of(**call, use_cache=True))
     assert [cache.layers[layer].keys.shape[2] for layer in range(4)] == lengths
     for use_cache in (True, False):
         got = steps(of, call, use_cache=use_cache)
@@ -117,7 +129,7 @@ def test_trimming_changes_what_is_generated() -> None:
             new = of(
                 input_ids=torch.tensor([[17]]),
                 attention_mask=torch.ones(1, len(SPELT) + 1, dtype=torch.long),
-                past_key_values=out.past_key_values,
+                **with_cache(of, cache_of(out)),
             )
             found.append((out.logits, new.logits))
     assert torch.equal(found[0][0], found[1][0])
@@ -163,7 +175,7 @@ def continued(of: Any, call: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=position,
-                past_key_values=out.past_key_values,
+                **with_cache(of, cache_of(out)),
             )
             found.append(new.logits)
     return out.logits, torch.cat(found, dim=1)

@@ -14,6 +14,8 @@ from tokenprune.bench.rows import Lane
 from tokenprune.bench.settings import BenchSettings
 from tokenprune.bench.timer import seconds
 from tokenprune.bench.workload import Prompts, Workload
+from tokenprune.engine.call_guards import returned_cache
+from tokenprune.engine.choosing import choose_adapter
 from tokenprune.loading import LoadedDual, LoadedEncoder, LoadedMllm, LoadedModel
 from tokenprune.ops.flops import count_flops
 
@@ -98,7 +100,8 @@ class Generation(Runner):
 
     def cache(self, lane: Lane, inputs: Any) -> int | None:
         """Bytes of the KV cache after a whole call."""
-        return cache_bytes(getattr(self.whole(lane, inputs), "past_key_values", None))
+        spec: Any = choose_adapter(lane.model).spec()
+        return cache_bytes(returned_cache(spec, self.whole(lane, inputs)))
 
     def time(self, lane: Lane, turn: int) -> None:
         """To the first token, and with all; dense by stage in a call of its own."""

@@ -21,13 +21,44 @@ _GENERATION = {
 }
 
 
+def given_cache(spec: MllmSpec, arguments: Mapping[str, Any]) -> tuple[str, Any]:
+    """The KV cache of a call and the name that the caller gave it.
+
+    Args:
+        spec: the model.
+        arguments: arguments by name; those that no parameter is named for may stand in `kwargs`.
+
+    Returns:
+        Name and cache; the library's own name and None if no cache was given.
+    """
+    for named in (arguments, arguments.get("kwargs", {})):
+        for name in spec.cache_names:
+            if named.get(name) is not None:
+                return name, named[name]
+    return spec.cache_names[0], None
+
+
+def returned_cache(spec: MllmSpec, outputs: Any) -> Any:
+    """The KV cache in the outputs of core or LLM; None without one."""
+    for name in spec.cache_names:
+        cache = getattr(outputs, name, None)
+        if cache is not None:
+            return cache
+    return None
+
+
 def cached_length(cache: Any) -> int:
     """Tokens in the first layer of a KV cache."""
     return 0 if cache is None else int(cache.get_seq_length())
 
 
-def check_generate(kwargs: Mapping[str, Any], configs: tuple[Any, ...]) -> None:
+def check_generate(spec: MllmSpec, kwargs: Mapping[str, Any], configs: tuple[Any, ...]) -> None:
     """Refuse generation modes that a shortened cache can't serve.
+
+    Args:
+        spec: the model.
+        kwargs: arguments of `generate`.
+        configs: generation configs that are in force.
 
     Raises:
         UnsupportedCallError: naming the argument.
@@ -40,13 +71,13 @@ def check_generate(kwargs: Mapping[str, Any], configs: tuple[Any, ...]) -> None:
                 where=f"generate({name}=...)",
                 remedy="Generate without it, or detach the plan.",
             )
-    cache = kwargs.get("past_key_values")
+    name, cache = given_cache(spec, kwargs)
     if cache is not None and getattr(cache, LAYOUT, None) is not None:
         raise UnsupportedCallError(
             "generate cuts the prompt by the cache's length, and this cache of a pruned call is "
             "shorter than its prompt.",
-            where="generate(past_key_values=...)",
-            remedy="Pass the whole conversation without past_key_values.",
+            where=f"generate({name}=...)",
+            remedy=f"Pass the whole conversation without {name}.",
         )
 
 
@@ -86,11 +117,12 @@ def check_forward(
         )
     check_features(spec, arguments)
     pictured = encoded or arguments.get("pixel_values") is not None
-    if has_placeholders and pictured and cached_length(arguments.get("past_key_values")):
+    name, cache = given_cache(spec, arguments)
+    if has_placeholders and pictured and cached_length(cache):
         raise UnsupportedCallError(
             "images behind an existing KV cache can't be pruned.",
-            where="past_key_values",
-            remedy="Pass the whole conversation without past_key_values.",
+            where=name,
+            remedy=f"Pass the whole conversation without {name}.",
         )
 
 

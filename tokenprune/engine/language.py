@@ -12,7 +12,13 @@ from torch import Tensor
 
 from tokenprune.adapter import MllmAdapter, MllmSpec
 from tokenprune.engine.call import CallState, current
-from tokenprune.engine.call_guards import LAYOUT, cached_length, check_language
+from tokenprune.engine.call_guards import (
+    LAYOUT,
+    cached_length,
+    check_language,
+    given_cache,
+    returned_cache,
+)
 from tokenprune.engine.compaction import spread, take
 from tokenprune.engine.continuing import continuation
 from tokenprune.engine.cutting import cut, waiting
@@ -69,12 +75,19 @@ class LanguageRunner:
         state = None if call is None else call.mllm
         if call is None or not isinstance(state, MllmState) or state.aside:
             return original(*args, **kwargs)
-        past = cached_length(kwargs.get("past_key_values"))
+        past = cached_length(given_cache(self.spec, kwargs)[1])
         later = bool(past) or state.prefilled
         state.prefilled = True
         with call.meter.stage("decode" if later else "prefill"):
-            if not self.owner.stages or "inputs_embeds" not in kwargs:
+            if not self.owner.stages:
                 return original(*args, **kwargs)
+            if kwargs.get("inputs_embeds") is None:
+                raise UnsupportedCallError(
+                    "the LLM was called without embeddings by keyword, so its visual tokens can't "
+                    "be found.",
+                    where=type(self.spec.language_model).__name__,
+                    remedy="Call generate or forward of the whole model.",
+                )
             if past:
                 return self._continue(original, state, past, kwargs)
             return self._prompt(call, original, state, kwargs)
@@ -83,13 +96,14 @@ class LanguageRunner:
         self, original: Callable[..., Any], state: MllmState, past: int, kwargs: dict[str, Any]
     ) -> Any:
         """New tokens of text behind a cache."""
-        layout = getattr(kwargs["past_key_values"], LAYOUT, None)
+        name, given = given_cache(self.spec, kwargs)
+        layout = getattr(given, LAYOUT, None)
         if layout is None:
             return original(**kwargs)
         if layout.owner != self.token:
             raise UnsupportedCallError(
                 "this KV cache was shortened by another plan.",
-                where="past_key_values",
+                where=name,
                 remedy="Start again without it.",
             )
         whole = layout.length + past - layout.base.length + kwargs["inputs_embeds"].shape[1]
@@ -129,7 +143,7 @@ class LanguageRunner:
             state.rows, state.texts, state.projected = [], [], {}
         if layout.changes:
             self._spread(layout, outputs)
-            cache = getattr(outputs, "past_key_values", None)
+            cache = returned_cache(self.spec, outputs)
             if cache is not None:
                 trim_caches(layout, self.adapter, cache)
                 setattr(cache, LAYOUT, continued(layout))

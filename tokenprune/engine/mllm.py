@@ -98,7 +98,7 @@ class MllmRunner:
     def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.owner.stages:
             configs = (kwargs.get("generation_config"), self.owner.model.generation_config)
-            check_generate(kwargs, configs)
+            check_generate(self.spec, kwargs, configs)
             check_features(self.spec, kwargs)
         with calling(self.owner) as call:
             state = _state(call)

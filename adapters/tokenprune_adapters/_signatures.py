@@ -1,0 +1,77 @@
+"""Whether a model library still takes the arguments that an adapter was written for.
+
+A renamed argument must not be found out in the middle of a call, or never: some renames change a
+result without an error. So adapters name what they rely on, and it is compared at attach.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenprune.errors import UnsupportedModelError
+from tokenprune.versions import installed, refuse_older, tested, warn_newer
+
+
+@dataclass(frozen=True)
+class Relied:
+    """A method and the parameters that an adapter relies on.
+
+    Attributes:
+        owner: object that has the method, a module of the model or the model.
+        method: name of the method.
+        names: parameters that must exist; of a tuple one is enough.
+        first: parameters that must stand in front, in this order, since they go by position.
+        anything: whether a method that takes any keyword is fine (it hands them on).
+    """
+
+    owner: Any
+    method: str
+    names: Sequence[str | tuple[str, ...]] = ()
+    first: Sequence[str] = ()
+    anything: bool = False
+
+    def missing(self) -> str | None:
+        """What is gone, as part of a sentence; None if all is there."""
+        function = getattr(self.owner, self.method, None)
+        if function is None:
+            return "no longer exists"
+        parameters = inspect.signature(function).parameters
+        if list(parameters)[: len(self.first)] != list(self.first):
+            return f"no longer begins with {_listed(self.first)}"
+        if self.anything and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            return None
+        for name in self.names:
+            wanted = (name,) if isinstance(name, str) else name
+            if not set(wanted) & set(parameters):
+                return f"no longer takes {_listed(wanted, ' or ')}"
+        return None
+
+
+def check_library(library: str, relied: Iterable[Relied]) -> None:
+    """Compare a model with what its adapter was written for.
+
+    Args:
+        library: name of the distribution that the model's code comes from.
+        relied: methods of the model at hand.
+
+    Raises:
+        DependencyError: the library is older than every tested version.
+        UnsupportedModelError: a method or an argument is gone.
+    """
+    refuse_older(library)
+    warn_newer(library)
+    for one in relied:
+        missing = one.missing()
+        if missing is not None:
+            raise UnsupportedModelError(
+                f"{type(one.owner).__name__}.{one.method} {missing}, which tokenprune relies on.",
+                where=f"{library} {installed(library)}",
+                remedy=f"Tested: {library}{tested(library)}.",
+            )
+
+
+def _listed(names: Sequence[str], between: str = ", ") -> str:
+    return between.join(f"'{name}'" for name in names)
