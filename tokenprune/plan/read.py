@@ -11,21 +11,58 @@ import yaml
 from tokenprune.errors import PlanError
 from tokenprune.names import nearest
 
+_MERGE = "tag:yaml.org,2002:merge"
+
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, refusing a key that stands twice in one mapping."""
+    """The safe loader, refusing a key that stands twice in one mapping.
+
+    It resolves merge keys (`<<`) itself, because PyYAML 6.0.4 resolves nested ones and lists of
+    them differently from the releases before.
+    """
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:  # as written; merge keys are resolved later
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key '{key.value}' stands here twice", key.start_mark
                     )
                 seen.add(key.value)
         return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace `<<` by what it names: own keys win, then those of the mapping named first."""
+        # empty meanwhile, so that a mapping that merges itself adds nothing
+        written, node.value = node.value, []
+        found: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in written:
+            for source in _sources(value) if key.tag == _MERGE else ():
+                self.flatten_mapping(source)
+                for pair in source.value:
+                    found.setdefault(_name(pair[0]), pair)
+        found.update((_name(key), (key, value)) for key, value in written if key.tag != _MERGE)
+        node.value = list(found.values())
+        super().flatten_mapping(node)
+
+
+def _sources(node: yaml.Node) -> list[yaml.MappingNode]:
+    """The mappings that a merge key names."""
+    named = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    for source in named:
+        if not isinstance(source, yaml.MappingNode):
+            found = "list" if isinstance(source, yaml.SequenceNode) else "value"
+            raise yaml.constructor.ConstructorError(
+                None, None, f"'<<' merges mappings, this is a {found}", source.start_mark
+            )
+    return list(named)
+
+
+def _name(key: yaml.Node) -> object:
+    """What makes two keys the same one; a key that is a collection is only itself."""
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
 
 
 def parse(text: str, where: str) -> Any:
