@@ -38,7 +38,9 @@ def test_the_set_up_commands_name_extras_and_programs_that_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     compare, tests = blocks(README, "sh")[:2]
     for command in (compare, tests):
-        assert command.startswith(f"python3 -m venv .venv && .venv/bin/pip install {CEILINGS} -e '.[")
+        assert command.startswith(
+            f"python3 -m venv .venv && .venv/bin/pip install {CEILINGS} -e '.["
+        )
         assert re.search(r"\[(\w+)\]", command)[1] in project["optional-dependencies"]  # type: ignore[index]
     assert compare.split()[-2:] == [".venv/bin/tokenprune", "compare"]
     assert "tokenprune" in project["scripts"]
