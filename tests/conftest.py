@@ -26,3 +26,17 @@ def shared_data() -> Path:
             f"no pictures and weights: {folder} lacks {' and '.join(missing)}; set {VARIABLE}."
         )
     return folder
+
+
+# marked `versions`: what a release of a model library can break; tests elsewhere mark themselves
+DEPENDING = ("adapters", "mllm")
+CONTRACT_SAMPLE = ("random", "evoprune+fastv")
+"""Of the contract tests, which run for every strategy: the cases of these."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        sampled = folder == "contract" and any(name in item.name for name in CONTRACT_SAMPLE)
+        if folder in DEPENDING or sampled:
+            item.add_marker(pytest.mark.versions)

@@ -17,6 +17,7 @@ import tokenprune
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+VENV = "python3 -m venv .venv"
 CEILINGS = "-c constraints.txt"
 
 
