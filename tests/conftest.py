@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 VARIABLE = "TOKENPRUNE_TEST_DATA"
 
 
@@ -36,7 +37,9 @@ CONTRACT_SAMPLE = ("random", "evoprune+fastv")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        if HERE not in item.path.parents:
+            continue
+        folder = item.path.relative_to(HERE).parts[0]
         sampled = folder == "contract" and any(name in item.name for name in CONTRACT_SAMPLE)
         if folder in DEPENDING or sampled:
             item.add_marker(pytest.mark.versions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tokenprune.adapter import Adapter, EncoderAdapter, MllmAdapter
+from tokenprune.engine.wrappers import refuse_wrappers
 from tokenprune.errors import UnknownNameError, UnsupportedModelError
 from tokenprune.names import suggestion
 from tokenprune.plugins import host
@@ -19,8 +20,10 @@ def choose_adapter(
 
     Raises:
         UnknownNameError: no adapter of that name is installed.
-        UnsupportedModelError: none fits, or the one that fits refuses a part of the model.
+        UnsupportedModelError: none fits, the one that fits refuses a part of the model, or the
+            model is wrapped or compiled.
     """
+    refuse_wrappers(model)
     if isinstance(wanted, EncoderAdapter | MllmAdapter):
         return wanted
     if isinstance(wanted, type) and issubclass(wanted, EncoderAdapter | MllmAdapter):
