@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,6 @@ from tokenprune.lab.verify.fate import fate_of
 from tokenprune.lab.verify.observing import Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.plan import Average
-from tokenprune.plan.budget import kept
 from tokenprune.trace import ImageTrace
 
 
@@ -56,7 +56,7 @@ def _budgets(bench: Bench, seen: Seen) -> Iterator[_Count]:
     present, dynamic = [image.patches for image in images], False
     for stage in bench.stages:
         left = [_left_by(stage, image, count) for image, count in zip(images, present, strict=True)]
-        for label, found, wanted in _wanted(bench, stage, seen, images, present, left):
+        for label, found, wanted in _wanted(stage, seen, images, present, left):
             ceiling = dynamic or not stage.strategy.static or stage.strategy.adaptive
             ceiling = ceiling or isinstance(stage.plan.keep, Average)
             yield _Count(f"{stage.where}{label}", found, wanted, ceiling)
@@ -66,28 +66,31 @@ def _budgets(bench: Bench, seen: Seen) -> Iterator[_Count]:
 
 
 def _wanted(
-    bench: Bench,
     stage: ResolvedStage,
     seen: Seen,
     images: Sequence[ImageTrace],
     present: Sequence[int],
     left: Sequence[int],
 ) -> Iterator[tuple[str, float, float]]:
-    if stage.plan.at != "decoder":
-        for number, image in enumerate(images):
-            frames = image.grid[0]
-            budget = stage.keep(present[number], frames if stage.plan.at == "pre_llm" else 1)
-            if stage.plan.at == "encoder" and frames > 1 and isinstance(stage.plan.keep, int):
-                budget = stage.plan.keep * frames
-            yield f", image {number}", left[number], budget
-        return
-    keep, total, frames = stage.plan.keep, sum(present), sum(image.grid[0] for image in images)
+    """What a stage was asked for: part of its name, tokens found, tokens asked for."""
+    keep, frames = stage.plan.keep, [image.grid[0] for image in images]
     if isinstance(keep, Average):
         yield ", mean over the layers", seen.average or 0.0, keep.average
-    elif isinstance(keep, int):
-        yield "", sum(left), min(keep * frames, total)
-    elif keep is not None and total:
-        yield "", sum(left), kept(keep, total)
+    elif keep is not None and stage.plan.at == "decoder":
+        yield "", sum(left), _asked(keep, sum(present), sum(frames))
+    elif keep is not None:
+        for number, count in enumerate(present):
+            yield f", image {number}", left[number], _asked(keep, count, frames[number])
+
+
+def _asked(keep: int | float, count: int, frames: int) -> int:
+    """Tokens per frame, or a share of those that arrive, rounded down and at least one.
+
+    Written down anew from the definition of a plan, so that a solver that is wrong is found out.
+    """
+    if isinstance(keep, int):
+        return min(keep * frames, count)
+    return max(1, math.floor(round(keep * count, 6)))
 
 
 def _left_by(stage: ResolvedStage, image: ImageTrace, present: int) -> int:

@@ -6,6 +6,9 @@ from torch import nn
 
 Footprint = dict[str, dict[str, object]]
 
+#: What a module holds by name; what stands behind a name may change from call to call.
+HELD = ("_parameters", "_buffers", "_modules")
+
 
 def footprint(model: nn.Module) -> Footprint:
     """Attributes, overridden methods, hooks and buffers of every module, by its name."""
@@ -30,10 +33,8 @@ def changes(before: Footprint, after: Footprint) -> list[str]:
 def _of(module: nn.Module) -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in vars(module).items():
-        if key.endswith("_hooks") and hasattr(value, "__len__"):
-            found[key] = tuple(value)
-        elif key in ("_parameters", "_buffers", "_modules"):
-            found[key] = tuple(value)
+        if key in HELD or key.endswith("_hooks"):
+            found[key] = tuple(value or ())
         else:  # a value may change from call to call; a method that is overridden may not
             found[key] = id(value) if callable(value) else None
     return found

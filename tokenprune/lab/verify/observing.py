@@ -33,7 +33,8 @@ class Seen:
         answers: what the strategies answered.
         features: what the projector put out, call by call.
         states: what the encoder's last used block put out.
-        lengths: tokens that every block and every layer put out in its first call.
+        lengths: tokens that every block and every layer put out in its last call; a strategy
+            that chooses by the question has the LLM run on it before.
         average: visual tokens per image over the LLM's layers, as reported.
     """
 
@@ -73,7 +74,7 @@ class Probes:
 
     def _length(self, part: str, number: int) -> Any:
         def note(states: Tensor) -> None:
-            self.lengths.setdefault((part, number), states.shape[1])
+            self.lengths[part, number] = states.shape[1]
 
         return note
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from tokenprune.lab.verify.footprint import changes, footprint
 from tokenprune.lab.verify.observing import Observer
 from tokenprune.lab.verify.record import Row
 from tokenprune.plan import Plan, StagePlan
+
+#: Seconds for which a thread waits for the other one.
+PATIENCE = 600.0
 
 
 def keep_all(bench: Bench) -> Row:
@@ -56,9 +60,7 @@ def detach(bench: Bench) -> Row:
     ]
     modules = counted(len(print_before), "module")
     compared = f"{counted(len(inputs), 'sample')}, {modules}"
-    return bench.judged(
-        "detach", largest(pairs), compared, tolerance=_exact(bench), faults=left
-    )
+    return bench.judged("detach", largest(pairs), compared, tolerance=_exact(bench), faults=left)
 
 
 def leftovers(bench: Bench) -> Row:
@@ -80,24 +82,16 @@ def leftovers(bench: Bench) -> Row:
 
 
 def threads(bench: Bench) -> Row:
-    """Two samples in two threads at once give what they give one after the other."""
+    """Two samples in two threads give what they give one after the other.
+
+    Each call waits in the encoder's first block until the other one is there too, and each trace
+    is read when both are done.
+    """
     subject = bench.subject
     inputs = [subject.inputs([sample]) for sample in subject.samples[:2]]
     with bench.observer.attached() as handle:
-        alone = [_traced(bench, handle, one) for one in inputs]
-        found: dict[int, tuple[Tensor, list[int]]] = {}
-        start = threading.Barrier(len(inputs))
-
-        def work(number: int) -> None:
-            with torch.no_grad():
-                start.wait()
-                found[number] = _traced(bench, handle, inputs[number])
-
-        workers = [threading.Thread(target=work, args=(number,)) for number in range(len(inputs))]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        alone = [(subject.call(one), _anchors(handle)) for one in inputs]
+        found = _at_once(bench, handle, inputs)
     faults = [f"thread {number} raised" for number in range(len(inputs)) if number not in found]
     faults += [
         f"thread {number} sees the trace of another call"
@@ -107,6 +101,46 @@ def threads(bench: Bench) -> Row:
     pairs = [(found[number][0], alone[number][0]) for number in found]
     compared = f"{counted(len(inputs), 'sample')}, one a thread"
     return bench.judged("threads", largest(pairs), compared, faults=faults)
+
+
+def _at_once(
+    bench: Bench, handle: Attachment, inputs: Sequence[Any]
+) -> dict[int, tuple[Tensor, list[list[int]]]]:
+    """Outputs and traces by thread; those that raised are missing."""
+    found: dict[int, tuple[Tensor, list[list[int]]]] = {}
+    inside, done = threading.Barrier(len(inputs)), threading.Barrier(len(inputs))
+    waited = threading.local()
+
+    def meet(*_: Any) -> None:
+        if not hasattr(waited, "once"):
+            waited.once = True
+            inside.wait(PATIENCE)
+
+    def work(number: int) -> None:
+        try:
+            with torch.no_grad():
+                output = bench.subject.call(inputs[number])
+            done.wait(PATIENCE)
+            found[number] = output, _anchors(handle)
+        except Exception:
+            inside.abort()
+            done.abort()
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(len(inputs))]
+    hook = bench.subject.blocks[0].register_forward_hook(meet)
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        hook.remove()
+    return found
+
+
+def _anchors(handle: Attachment) -> list[list[int]]:
+    """Patches whose places the survivors of every image hold, in this thread's latest call."""
+    return [step.anchor.tolist() for image in handle.trace.images for step in image.steps[-1:]]
 
 
 def _exact(bench: Bench) -> float:
@@ -122,15 +156,6 @@ def _outputs(bench: Bench, inputs: Any) -> list[Tensor]:
         tokens, steps = bench.subject.generate(inputs)
         found += [tokens, *steps]
     return found
-
-
-def _traced(bench: Bench, handle: Attachment, inputs: Any) -> tuple[Tensor, list[int]]:
-    output = bench.subject.call(inputs)
-    return output, [place for image in handle.trace.images for place in _last(image)]
-
-
-def _last(image: Any) -> list[int]:
-    return image.steps[-1].anchor.tolist() if image.steps else []
 
 
 def _keeping_stages(bench: Bench) -> tuple[list[StagePlan], list[str]]:

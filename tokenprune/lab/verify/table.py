@@ -23,7 +23,7 @@ def verification_table(found: Verification) -> Table:
         ("tolerance", {"justify": "right"}),
         ("compared", {"ratio": 4}),
     ):
-        table.add_column(name, **options)  # type: ignore[arg-type]
+        table.add_column(name, **options)
     for row in found.rows:
         style = STYLES[row.status]
         table.add_row(
@@ -39,12 +39,11 @@ def verification_table(found: Verification) -> Table:
 
 def verdict(found: Verification) -> str:
     """One sentence: how many rows hold, fail and don't apply."""
-    counts = {status: 0 for status in STYLES}
+    counts = dict.fromkeys(STYLES, 0)
     for row in found.rows:
         counts[row.status] += 1
     return (
-        f"{counts['pass']} rows hold, {counts['fail']} fail, "
-        f"{counts['does not apply']} don't apply"
+        f"{counts['pass']} rows hold, {counts['fail']} fail, {counts['does not apply']} don't apply"
     )
 
 
