@@ -22,6 +22,7 @@ from tokenprune.cli import (
     report,
     show,
     train,
+    verify,
 )
 from tokenprune.errors import TokenpruneError
 
@@ -65,6 +66,7 @@ app.command("compare", epilog=compare.EXAMPLES)(compare.command)
 app.command("report", epilog=report.EXAMPLES)(report.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 app.command("train", epilog=train.EXAMPLES)(train.command)
+app.command("verify", epilog=verify.EXAMPLES)(verify.command)
 app.command("show", epilog=show.EXAMPLES)(show.command)
 app.command("list", epilog=listing.EXAMPLES)(listing.command)
 app.command("describe", epilog=describe.EXAMPLES)(describe.command)

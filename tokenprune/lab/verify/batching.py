@@ -1,0 +1,65 @@
+"""Rows about what stands beside a sample in a batch: other samples, and padding."""
+
+from __future__ import annotations
+
+from tokenprune.lab.verify import names
+from tokenprune.lab.verify.checks import Bench, counted, same_images
+from tokenprune.lab.verify.comparing import PRECISE, Difference
+from tokenprune.lab.verify.observing import unpadded
+from tokenprune.lab.verify.record import Row
+
+
+def batch(bench: Bench) -> Row:
+    """All samples in one call give what each gave alone, and keep the same tokens."""
+    subject, alone = bench.subject, bench.forwards
+    inputs = subject.inputs(subject.samples)
+    with bench.observer.attached() as handle:
+        together = bench.observer.forward(handle, inputs)
+    total, tipped, faults, start = Difference(), 0, [], 0
+    for row, one in enumerate(alone):
+        images = together.images[start : start + len(one.images)]
+        start += len(one.images)
+        if not same_images(images, one.images):
+            tipped += 1
+            continue
+        found = together.output[row]
+        if subject.mllm is not None:
+            found = found[unpadded(inputs, row)]
+        total.add(found, one.output[0])
+    if start != len(together.images):
+        faults.append(f"the batch traced {len(together.images)} images, its samples {start}")
+    lengths = sorted({one.output.shape[1] for one in alone}) if subject.mllm is not None else []
+    compared = counted(len(alone), "sample")
+    compared += f" of {', '.join(map(str, lengths))} tokens" if lengths else ""
+    return _judged(bench, "batch", total, compared, tipped, faults)
+
+
+def padding(bench: Bench) -> Row:
+    """Every prompt with padding in front gives what it gives without."""
+    if bench.subject.mllm is None:
+        return bench.skipped("padding", "an encoder has no prompt")
+    total, tipped, columns = Difference(), 0, 5
+    with bench.observer.attached() as handle:
+        for one in bench.forwards:
+            seen = bench.observer.forward(handle, names.padded(one.inputs, columns))
+            if same_images(seen.images, one.images):
+                total.add(seen.output[:, columns:], one.output)
+            else:
+                tipped += 1
+    compared = f"{counted(len(bench.forwards), 'prompt')} with {columns} tokens of padding"
+    return _judged(bench, "padding", total, compared, tipped, [])
+
+
+def _judged(
+    bench: Bench, key: str, total: Difference, compared: str, tipped: int, faults: list[str]
+) -> Row:
+    """Other choices are a fault where rounding doesn't tip them, and are left out elsewhere."""
+    if not tipped:
+        return bench.judged(key, total, compared, faults=faults)
+    told = f"{counted(tipped, 'sample')} kept other tokens"
+    if bench.subject.dtype in PRECISE:
+        return bench.judged(key, total, compared, faults=[told, *faults])
+    if not total.values:
+        return bench.skipped(key, f"{told}: rounding tips their choice; use --dtype float32")
+    told += ", whose choice rounding tips, and were left out"
+    return bench.judged(key, total, compared, faults=faults, note=told)

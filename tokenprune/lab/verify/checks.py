@@ -1,0 +1,142 @@
+"""What every row of a verification has in common."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.lab.verify.comparing import TOLERANCES, Difference
+from tokenprune.lab.verify.observing import Observer, Seen
+from tokenprune.lab.verify.record import Row
+from tokenprune.lab.verify.reference import Scope, scope_of
+from tokenprune.lab.verify.subject import Subject
+from tokenprune.plan import Plan
+from tokenprune.trace import ImageTrace
+
+INVARIANTS = {
+    "keep_all": "a plan that keeps all tokens equals the model without a plan",
+    "detach": "detaching restores the model, and leaves nothing on it",
+    "counts": "every stage leaves what the plan says, and layers see no more",
+    "batch": "a batch gives what its samples give alone",
+    "padding": "padding in front of a prompt changes nothing",
+    "encoder": "a shortened encoder equals the full one with removed patches hidden",
+    "prefill": "a shortened prompt equals the full one with removed tokens hidden as keys",
+    "decoding": "so do the steps of decoding behind it",
+    "generation": "generation returns the prompt first, then that reference's tokens",
+    "leftovers": "calls and exceptions leave nothing behind",
+    "threads": "calls in several threads don't meet",
+}
+
+
+@dataclass
+class Bench:
+    """What the rows share: the subject under its plan, and its calls, each made once.
+
+    Attributes:
+        subject: the model with its samples.
+        plan: the plan.
+        observer: attaches it.
+    """
+
+    subject: Subject
+    plan: Plan
+    observer: Observer
+
+    @cached_property
+    def stages(self) -> Sequence[ResolvedStage]:
+        """The plan's stages, as they are attached."""
+        with self.observer.attached() as handle:
+            return handle.stages
+
+    @cached_property
+    def forwards(self) -> list[Seen]:
+        """One forward of every sample alone."""
+        subject = self.subject
+        with self.observer.attached() as handle:
+            return [self.observer.forward(handle, subject.inputs([s])) for s in subject.samples]
+
+    @cached_property
+    def generations(self) -> list[Seen]:
+        """One generation of every sample alone."""
+        subject = self.subject
+        with self.observer.attached() as handle:
+            return [self.observer.generate(handle, subject.inputs([s])) for s in subject.samples]
+
+    @cached_property
+    def scope(self) -> Scope:
+        """What of the plan a full-length run reproduces."""
+        answers = [answer for seen in self.forwards for answer in seen.answers]
+        return scope_of(self.plan, self.stages, answers)
+
+    @property
+    def tolerance(self) -> float:
+        """Of rows that aren't exact, in the dtype that the model runs in."""
+        return TOLERANCES[self.subject.dtype]
+
+    def judged(
+        self,
+        key: str,
+        difference: Difference,
+        compared: str,
+        *,
+        tolerance: float | None = None,
+        faults: Sequence[str] = (),
+        note: str = "",
+    ) -> Row:
+        """A row that passes if the difference is small enough and there are no other faults."""
+        allowed = self.tolerance if tolerance is None else tolerance
+        if not difference.values and not faults:
+            faults = ["nothing was compared"]
+        passed = difference.value <= allowed and not faults
+        told = "; ".join(part for part in (*faults[:3], note) if part)
+        return Row(
+            key,
+            INVARIANTS[key],
+            "pass" if passed else "fail",
+            difference.value,
+            allowed,
+            self._dtype,
+            compared,
+            told,
+        )
+
+    def skipped(self, key: str, reason: str) -> Row:
+        """A row that doesn't apply."""
+        return Row(key, INVARIANTS[key], "does not apply", note=reason)
+
+    @property
+    def _dtype(self) -> str:
+        return str(self.subject.dtype).removeprefix("torch.")
+
+    def guarded(self, key: str, check: Callable[[Bench], Row]) -> Row:
+        """The row of a check; one that raises fails, and the next ones go on."""
+        try:
+            return check(self)
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            told = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
+            return Row(key, INVARIANTS[key], "fail", None, None, self._dtype, "", told)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 prompt`, `3 prompts`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def same_images(first: Sequence[ImageTrace], second: Sequence[ImageTrace]) -> bool:
+    """Whether of two traces' images the same tokens were kept and merged."""
+    if len(first) != len(second):
+        return False
+    return all(
+        len(a.steps) == len(b.steps)
+        and all(
+            torch.equal(x.anchor, y.anchor) and torch.equal(x.assignment, y.assignment)
+            for x, y in zip(a.steps, b.steps, strict=True)
+        )
+        for a, b in zip(first, second, strict=True)
+    )

@@ -1,0 +1,132 @@
+"""The row about counts: what each stage left against the plan, and what layers really saw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.lab.verify.checks import Bench, counted
+from tokenprune.lab.verify.comparing import Difference
+from tokenprune.lab.verify.fate import fate_of
+from tokenprune.lab.verify.observing import Seen
+from tokenprune.lab.verify.record import Row
+from tokenprune.plan import Average
+from tokenprune.trace import ImageTrace
+
+
+@dataclass(frozen=True)
+class _Count:
+    """One count: `found` of `wanted` tokens; a ceiling is missed only from above."""
+
+    what: str
+    found: float
+    wanted: float
+    ceiling: bool = False
+
+    @property
+    def missed(self) -> float:
+        over = self.found - self.wanted
+        return max(over, 0.0) if self.ceiling else abs(over)
+
+
+def counts(bench: Bench) -> Row:
+    """Tokens left by every stage, image by image, and tokens seen by every block and layer."""
+    found: list[_Count] = []
+    for seen in bench.forwards:
+        found += _budgets(bench, seen)
+        found += _encoder_lengths(bench, seen)
+        found += _layer_lengths(bench, seen)
+    total = Difference(max((one.missed for one in found), default=0.0), len(found))
+    faults = [
+        f"{one.what}: {one.found:g} tokens, where {one.wanted:g} would be right"
+        for one in found
+        if one.missed
+    ]
+    ceilings = sum(one.ceiling for one in found)
+    note = f"{ceilings} budgets are ceilings" if ceilings else ""
+    compared = f"{counted(len(found), 'count')} of {counted(len(bench.forwards), 'sample')}"
+    return bench.judged("counts", total, compared, tolerance=0.0, faults=faults, note=note)
+
+
+def _budgets(bench: Bench, seen: Seen) -> Iterator[_Count]:
+    """Each stage's budget against the trace; inside an LLM all images of a prompt together."""
+    images = [image for image in seen.images if image.patches]
+    present, dynamic = [image.patches for image in images], False
+    for stage in bench.stages:
+        left = [_left_by(stage, image, count) for image, count in zip(images, present, strict=True)]
+        for label, found, wanted in _wanted(stage, seen, images, present, left):
+            ceiling = dynamic or not stage.strategy.static or stage.strategy.adaptive
+            ceiling = ceiling or isinstance(stage.plan.keep, Average)
+            yield _Count(f"{stage.where}{label}", found, wanted, ceiling)
+        dynamic = dynamic or not stage.strategy.static
+        restored = [image.patches for image in images]
+        present = restored if stage.strategy.restores and stage.plan.at == "encoder" else left
+
+
+def _wanted(
+    stage: ResolvedStage,
+    seen: Seen,
+    images: Sequence[ImageTrace],
+    present: Sequence[int],
+    left: Sequence[int],
+) -> Iterator[tuple[str, float, float]]:
+    """What a stage was asked for: part of its name, tokens found, tokens asked for."""
+    keep, frames = stage.plan.keep, [image.grid[0] for image in images]
+    if isinstance(keep, Average):
+        yield ", mean over the layers", seen.average or 0.0, keep.average
+    elif keep is not None and stage.plan.at == "decoder":
+        yield "", sum(left), _asked(keep, sum(present), sum(frames))
+    elif keep is not None:
+        for number, count in enumerate(present):
+            yield f", image {number}", left[number], _asked(keep, count, frames[number])
+
+
+def _asked(keep: int | float, count: int, frames: int) -> int:
+    """Tokens per frame, or a share of those that arrive, rounded down and at least one.
+
+    Written down anew from the definition of a plan, so that a solver that is wrong is found out.
+    """
+    if isinstance(keep, int):
+        return min(keep * frames, count)
+    return max(1, math.floor(round(keep * count, 6)))
+
+
+def _left_by(stage: ResolvedStage, image: ImageTrace, present: int) -> int:
+    """Tokens of an image behind a stage's last reduction; what restores is counted before it."""
+    mine = [
+        step.kept
+        for step in image.steps
+        if step.site.stage == stage.plan.at and step.strategy == stage.strategy.name
+    ]
+    if not mine:
+        return present
+    return min(mine) if stage.strategy.restores else mine[-1]
+
+
+def _encoder_lengths(bench: Bench, seen: Seen) -> Iterator[_Count]:
+    """What the encoder's blocks put out, against the trace."""
+    restores = any(answer.restores for answer in seen.answers)
+    if bench.plan.images == "frames" or restores or not seen.images:
+        return
+    prefix = bench.subject.tower.spec().prefix
+    for (part, number), found in seen.lengths.items():
+        if part == "encoder":
+            image = seen.images[0]
+            steps = [step for step in image.steps if step.site.stage == "encoder"]
+            passed = [step.kept for step in steps if step.site.layer <= number]
+            wanted = prefix + (passed[-1] if passed else image.patches)
+            yield _Count(f"output of encoder block {number}", found, wanted)
+
+
+def _layer_lengths(bench: Bench, seen: Seen) -> Iterator[_Count]:
+    """What the LLM's layers put out, against the prompt without the tokens that left."""
+    if bench.subject.mllm is None:
+        return
+    visual = bench.subject.visual(seen.inputs)[0]
+    fate = fate_of(visual, seen.images, seen.answers, bench.subject.prefix, -1)
+    for (part, number), found in seen.lengths.items():
+        if part == "decoder":
+            wanted = len(visual) - int(fate.hidden(number).sum())
+            yield _Count(f"output of LLM layer {number}", found, wanted)

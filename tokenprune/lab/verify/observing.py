@@ -1,0 +1,154 @@
+"""Run one sample through a model that carries a plan, and note everything there is to see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.engine.attach import attach_stages
+from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.stages import built
+from tokenprune.lab.verify import names
+from tokenprune.lab.verify.subject import Subject
+from tokenprune.lab.verify.taps import Answer, Taps
+from tokenprune.plan import Plan
+from tokenprune.trace import ImageTrace, Trace
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call of a model that carries a plan, on one sample.
+
+    Attributes:
+        inputs: what it was called with.
+        output: logits or embeddings, see `Subject.call`; of `generate` the tokens.
+        steps: logits `[1, V]` of every step of `generate`.
+        trace: what was kept.
+        images: the same, image by image.
+        answers: what the strategies answered.
+        features: what the projector put out, call by call.
+        states: what the encoder's last used block put out.
+        lengths: tokens that every block and every layer put out in its last call; a strategy
+            that chooses by the question has the LLM run on it before.
+        average: visual tokens per image over the LLM's layers, as reported.
+    """
+
+    inputs: Any
+    output: Tensor
+    steps: Sequence[Tensor]
+    trace: Trace
+    images: Sequence[ImageTrace]
+    answers: Sequence[Answer]
+    features: Sequence[Tensor]
+    states: Tensor | None
+    lengths: dict[tuple[str, int], int]
+    average: float | None
+
+
+@dataclass
+class Probes:
+    """Forward hooks that note what passes; they are put on a model and taken off again."""
+
+    features: list[Tensor] = field(default_factory=list)
+    states: list[Tensor] = field(default_factory=list)
+    lengths: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    @contextmanager
+    def on(self, subject: Subject) -> Iterator[None]:
+        """Note what projector, blocks and layers put out."""
+        spec = subject.mllm
+        with ExitStack() as stack:
+            for number, block in enumerate(subject.blocks):
+                stack.enter_context(_hooked(block, self._length("encoder", number)))
+            stack.enter_context(_hooked(subject.blocks[-1], self.states.append))
+            if spec is not None:
+                stack.enter_context(_hooked(spec.projector, self.features.append))
+                for number, layer in enumerate(spec.layers):
+                    stack.enter_context(_hooked(layer, self._length("decoder", number)))
+            yield
+
+    def _length(self, part: str, number: int) -> Any:
+        def note(states: Tensor) -> None:
+            self.lengths[part, number] = states.shape[1]
+
+        return note
+
+
+class Observer:
+    """A plan attached to the subject, with taps on its strategies.
+
+    Args:
+        subject: the model with its samples.
+        plan: the plan.
+    """
+
+    def __init__(self, subject: Subject, plan: Plan) -> None:
+        self.subject, self.plan, self.taps = subject, plan, Taps()
+
+    @contextmanager
+    def attached(self) -> Iterator[Attachment]:
+        """Put the plan in force until the block ends.
+
+        Raises:
+            TokenpruneError: see `tokenprune.attach`.
+        """
+        stages = built(self.plan)
+        subject = self.subject
+        with self.taps.on(stages):
+            attachment = attach_stages(subject.model, self.plan, stages, subject.adapter)
+            with attachment:
+                yield attachment
+
+    def forward(self, handle: Attachment, inputs: Any) -> Seen:
+        """One forward."""
+        return self._run(handle, inputs, generates=False)
+
+    def generate(self, handle: Attachment, inputs: Any) -> Seen:
+        """One greedy generation."""
+        return self._run(handle, inputs, generates=True)
+
+    def _run(self, handle: Attachment, inputs: Any, *, generates: bool) -> Seen:
+        subject, probes = self.subject, Probes()
+        self.taps.answers.clear()
+        handle.meter.reset()
+        with probes.on(subject):
+            output, steps = subject.generate(inputs) if generates else (subject.call(inputs), [])
+        trace = handle.trace
+        return Seen(
+            inputs,
+            output,
+            steps,
+            trace,
+            trace.images,
+            tuple(self.taps.answers),
+            probes.features,
+            probes.states[0] if probes.states else None,
+            probes.lengths,
+            handle.meter.tokens.get("llm_average"),
+        )
+
+
+@contextmanager
+def _hooked(module: nn.Module, note: Any) -> Iterator[None]:
+    def hook(_: nn.Module, args: Any, output: Any) -> None:
+        note(names.states_of(output).detach())
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def unpadded(inputs: Any, row: int) -> Tensor:
+    """`[T]` True for the tokens of a row of a batch that aren't padding."""
+    mask = inputs.get(names.PADDING)
+    if mask is None:
+        return torch.ones_like(inputs[names.PROMPT][row], dtype=torch.bool)
+    found: Tensor = mask[row].bool()
+    return found

@@ -1,0 +1,157 @@
+"""The full-length run that a shortened one is compared with, on the model without the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokenprune.adapter import MllmAdapter
+from tokenprune.engine.patching import Patches
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.lab.verify.fate import Fate, fate_of
+from tokenprune.lab.verify.hiding import HiddenKeys
+from tokenprune.lab.verify.observing import Seen
+from tokenprune.lab.verify.subject import Subject
+from tokenprune.lab.verify.taps import Answer
+from tokenprune.lab.verify.tower import FullTower, TowerStep
+from tokenprune.plan import Plan
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What of a plan the full-length run can reproduce by itself.
+
+    Attributes:
+        tower: why the encoder's part can't be; empty if it can.
+        features: why what stands between encoder and LLM can't be; empty if it can.
+        llm: why the LLM's part can't be; empty if it can.
+    """
+
+    tower: str
+    features: str
+    llm: str
+
+    @property
+    def given(self) -> str:
+        """Why the LLM's visual inputs are taken from the pruned run; empty if they aren't."""
+        return self.tower or self.features
+
+
+def scope_of(plan: Plan, stages: Sequence[ResolvedStage], answers: Sequence[Answer]) -> Scope:
+    """What can be reproduced, from what the strategies answered.
+
+    Args:
+        plan: the plan.
+        stages: its stages.
+        answers: of one call.
+    """
+    encoder = [answer for answer in answers if answer.site.stage == "encoder"]
+    between = [answer for answer in answers if answer.site.stage == "pre_llm"]
+    inside = [answer for answer in answers if answer.site.stage == "decoder"]
+    tower = features = llm = ""
+    for answer in encoder:
+        if answer.restores:
+            tower = f"{answer.strategy} reconstructs what it dropped"
+        elif answer.creates:
+            tower = f"{answer.strategy} makes states of its own"
+        elif not answer.by_size:
+            tower = f"{answer.strategy} weighs what it merges by something else than sizes"
+    if encoder and plan.images == "frames":
+        tower = "the encoder's tokens are followed image by image, not as frames of a video"
+    for answer in between:
+        if answer.creates or answer.averages:
+            features = f"{answer.strategy} merges or makes tokens in front of the LLM"
+    for answer in inside:
+        if answer.creates or answer.averages:
+            llm = f"{answer.strategy} merges or makes tokens inside the LLM"
+    if plan.positions == "compact":
+        llm = "positions are renumbered (positions: compact), which no full-length run has"
+    return Scope(tower, features, llm)
+
+
+class FullRun:
+    """The reference of one observed call.
+
+    Args:
+        subject: the model, without the plan.
+        stages: the plan's stages.
+        seen: the observed call, of one sample.
+        scope: what is reproduced; the rest is taken from the observed call.
+    """
+
+    def __init__(
+        self, subject: Subject, stages: Sequence[ResolvedStage], seen: Seen, scope: Scope
+    ) -> None:
+        self.subject, self.seen, self.scope = subject, seen, scope
+        self.tower = FullTower(subject.tower, subject.used, _tower_steps(stages, seen))
+        trimming = [
+            answer.site.layer
+            for answer in seen.answers
+            if answer.site.stage == "decoder" and _strategy(stages, answer).trims_cache()
+        ]
+        self.trimmed = max(trimming, default=-1)
+
+    def fate(self) -> Fate:
+        """When the prompt's tokens leave the LLM."""
+        visual = self.subject.visual(self.seen.inputs)[0]
+        images, answers = self.seen.images, self.seen.answers
+        return fate_of(visual, images, answers, self.subject.prefix, self.trimmed)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Make the model's next call, or generation, the reference."""
+        patches = Patches()
+        try:
+            if not self.scope.tower:
+                self.tower.install(patches)
+            spec, adapter = self.subject.mllm, self.subject.adapter
+            if spec is not None and isinstance(adapter, MllmAdapter):
+                hiding = HiddenKeys(spec.layers, self.fate(), flat=adapter.padding_masks())
+                hiding.install(patches)
+                if self.scope.given:
+                    _give(patches, spec.projector, self.seen.features)
+            yield
+        finally:
+            patches.undo()
+
+
+def _give(patches: Patches, projector: nn.Module, features: Sequence[Tensor]) -> None:
+    waiting = list(features)
+
+    def given(original: Any, *args: Any, **kwargs: Any) -> Tensor:
+        return waiting.pop(0)
+
+    patches.override(projector, "forward", given)
+
+
+def _tower_steps(stages: Sequence[ResolvedStage], seen: Seen) -> list[TowerStep]:
+    answers = {answer.site: answer for answer in seen.answers}
+    found = []
+    for record in seen.trace.records:
+        if record.site.stage != "encoder" or record.slot is None:
+            continue
+        answer = answers[record.site]
+        strategy = _strategy(stages, answer)
+        found.append(
+            TowerStep(
+                block=record.site.layer,
+                inside=strategy.where == "inside",
+                slot=record.slot,
+                anchor=record.anchor,
+                averages=answer.averages,
+                proportional=strategy.proportional(),
+            )
+        )
+    return found
+
+
+def _strategy(stages: Sequence[ResolvedStage], answer: Answer) -> Any:
+    return next(
+        stage.strategy
+        for stage in stages
+        if stage.plan.at == answer.site.stage and stage.strategy.name == answer.strategy
+    )

@@ -1,0 +1,135 @@
+"""Verify a plan on a model: every invariant in turn, each as one row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from tokenprune.compare.task import Question
+from tokenprune.environment import describe_environment
+from tokenprune.lab.verify.batching import batch, padding
+from tokenprune.lab.verify.checks import Bench
+from tokenprune.lab.verify.counting import counts
+from tokenprune.lab.verify.observing import Observer
+from tokenprune.lab.verify.record import Row, Verification
+from tokenprune.lab.verify.restoring import detach, keep_all, leftovers, threads
+from tokenprune.lab.verify.shortening import decoding, encoder, generation, prefill
+from tokenprune.lab.verify.subject import Subject, widened
+from tokenprune.loading import LoadedModel
+from tokenprune.plan import Plan, dump_plan
+
+Tell = Callable[[int, int, str], None]
+Check = Callable[[Bench], Row]
+
+#: Rows that compare the model with itself, in the dtype that it was loaded in.
+RESTORING: dict[str, Check] = {"keep_all": keep_all, "detach": detach}
+#: The other rows, in float64 if the model is widened.
+OTHERS: dict[str, Check] = {
+    "counts": counts,
+    "batch": batch,
+    "padding": padding,
+    "encoder": encoder,
+    "prefill": prefill,
+    "decoding": decoding,
+    "generation": generation,
+    "leftovers": leftovers,
+    "threads": threads,
+}
+
+
+def verify(
+    loaded: LoadedModel,
+    plan: Plan,
+    samples: Sequence[Question],
+    *,
+    source: str = "",
+    new_tokens: int = 4,
+    widen: bool = False,
+    tell: Tell | None = None,
+) -> Verification:
+    """Run all invariants on a model with its own weights.
+
+    Args:
+        loaded: the model.
+        plan: the plan.
+        samples: at least two, of several lengths.
+        source: where their pictures come from.
+        new_tokens: tokens that are generated.
+        widen: run all rows but the first two in float64, in which only real differences remain.
+        tell: told (rows done, rows in all, what runs).
+
+    Returns:
+        The record; the model is as it was.
+
+    Raises:
+        UnsupportedModelError: no adapter serves the model.
+        TokenpruneError: the plan can't be attached to it.
+    """
+    subject = Subject.of(loaded, samples, new_tokens)
+    with Observer(subject, plan).attached():  # refused plans are refused before anything runs
+        pass
+    checks, rows = [*RESTORING.items(), *OTHERS.items()], []
+    loaded_dtype = subject.dtype
+    with torch.no_grad(), ExitStack() as stack:
+        bench = _bench(subject, plan)
+        for number, (key, check) in enumerate(checks):
+            if tell is not None:
+                tell(number, len(checks), key)
+            if widen and key == next(iter(OTHERS)):
+                stack.enter_context(widened(loaded.model, torch.float64))
+            rows.append(bench.guarded(key, check))
+        widened_dtype = subject.dtype
+    return Verification(
+        model=_model(loaded),
+        plan=_plan(plan),
+        inputs={
+            "pictures": source,
+            "samples": len(samples),
+            "questions": [sample.text for sample in samples],
+        },
+        settings={
+            "new_tokens": new_tokens,
+            "dtypes": {
+                "keep_all and detach": _name(loaded_dtype),
+                "other rows": _name(widened_dtype),
+            },
+        },
+        environment=describe_environment(),
+        rows=rows,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _bench(subject: Subject, plan: Plan) -> Bench:
+    # the first call of a model may install things on it, such as hooks of transformers' own
+    inputs = subject.inputs(subject.samples[:1])
+    subject.call(inputs)
+    if subject.mllm is not None:
+        subject.generate(inputs)
+    return Bench(subject, plan, Observer(subject, plan))
+
+
+def _model(loaded: LoadedModel) -> dict[str, Any]:
+    example = next(loaded.model.parameters())
+    return {
+        "name": loaded.name,
+        "class": f"{type(loaded.model).__module__}.{type(loaded.model).__qualname__}",
+        "weights": loaded.weights,
+        "sha256": loaded.fingerprint(),
+        "device": str(example.device),
+    }
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    text = dump_plan(plan)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return {"name": plan.name, "sha256": digest, "plan": plan.model_dump(mode="json")}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,113 @@
+"""The pictures and questions that a model is verified on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tokenprune.compare.build import bundled_name
+from tokenprune.compare.pictures import open_picture
+from tokenprune.compare.task import Question
+from tokenprune.errors import DataError
+from tokenprune.folders import pictures_in
+from tokenprune.loading import LoadedMllm, LoadedModel
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Asked where the user asks nothing; of several lengths, so that batches need padding (ours).
+QUESTIONS = (
+    "what is this ?",
+    "which of the things in the picture is nearest to its left edge , and what colour is it ?",
+    "how many objects are there , and do any two of them touch ?",
+)
+#: Seed and side in pixels of made pictures (ours).
+MADE_SEED, MADE_SIDE = 7, 224
+
+
+def samples_for(
+    loaded: LoadedModel, folder: Path | None, questions: Sequence[str], seed: int = MADE_SEED
+) -> tuple[list[Question], str]:
+    """Samples of several lengths: two with one picture and one with two.
+
+    Args:
+        loaded: the model.
+        folder: the user's pictures; otherwise held-out ones for the bundled models, made ones for
+            others.
+        questions: the user's; otherwise `QUESTIONS`, for the bundled models held-out ones.
+        seed: of made pictures.
+
+    Returns:
+        The samples, and where their pictures come from.
+
+    Raises:
+        DataError: the folder holds no pictures, or one can't be read.
+    """
+    bundled = bool(bundled_name(loaded.name))
+    if folder is not None:
+        pictures, source = _of_folder(folder), str(folder)
+    elif bundled:
+        pictures, source = _heldout(), "the bundled model's held-out pictures"
+    else:
+        pictures, source = _made(seed), f"made from seed {seed}"
+    asked = tuple(questions) or (_heldout_questions() if bundled else QUESTIONS)
+    count = max(len(asked), 3)
+    found = []
+    for number in range(count):
+        shown = [pictures[(number + more) % len(pictures)] for more in range(2)]
+        several = isinstance(loaded, LoadedMllm) and number % 3 == 2
+        image = tuple(shown) if several else shown[0]
+        found.append(Question(image, "", asked[number % len(asked)], "", number))
+    return found, source
+
+
+def _of_folder(folder: Path) -> list[Image]:
+    if not folder.is_dir():
+        raise DataError(
+            f"there is no folder '{folder}'.",
+            where="--images",
+            remedy="Name a folder that holds pictures.",
+        )
+    files = pictures_in(folder)[:4]
+    if not files:
+        raise DataError(
+            "the folder holds no pictures.",
+            where=f"--images {folder}",
+            remedy="Name a folder with PNG or JPEG files, or leave --images away.",
+        )
+    return [open_picture(file) for file in files]
+
+
+def _heldout() -> list[Image]:
+    from tokenprune.reference import iter_heldout
+
+    pictures = {sample.image_id: sample.image for sample in iter_heldout(4)}
+    return list(pictures.values())
+
+
+def _heldout_questions() -> tuple[str, ...]:
+    """The shortest, the longest and a middle one of some held-out questions."""
+    from tokenprune.reference import iter_heldout
+
+    texts = {sample.question for sample in islice(iter_heldout(), 40)}
+    ranked = sorted(texts, key=lambda text: (len(text.split()), text))
+    return ranked[0], ranked[-1], ranked[len(ranked) // 2]
+
+
+def _made(seed: int) -> list[Image]:
+    """Coloured ramps with noise: no two patches are alike."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 1, MADE_SIDE)
+    found = []
+    for _ in range(4):
+        across, down = rng.uniform(40, 120, (2, 3))
+        noise = rng.uniform(0, 60, (MADE_SIDE, MADE_SIDE, 3))
+        values = ramp[None, :, None] * across + ramp[:, None, None] * down + noise
+        found.append(Image.fromarray(values.clip(0, 255).astype(np.uint8)))
+    return found

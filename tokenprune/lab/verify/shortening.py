@@ -1,0 +1,126 @@
+"""Rows about the shortened run itself, against a full-length run with removed tokens hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from tokenprune.lab.verify import names
+from tokenprune.lab.verify.checks import Bench, counted
+from tokenprune.lab.verify.comparing import Difference, share
+from tokenprune.lab.verify.observing import Seen
+from tokenprune.lab.verify.record import Row
+from tokenprune.lab.verify.reference import FullRun
+
+
+def encoder(bench: Bench) -> Row:
+    """States of survivors behind the last used block."""
+    if not any(stage.plan.at == "encoder" for stage in bench.stages):
+        return bench.skipped("encoder", "the plan has no encoder stage")
+    if bench.scope.tower:
+        return bench.skipped("encoder", bench.scope.tower)
+    total = Difference()
+    for seen in bench.forwards:
+        run = FullRun(bench.subject, bench.stages, seen, bench.scope)
+        with run.installed():
+            bench.subject.call(seen.inputs)
+        if seen.states is not None:
+            total.add(seen.states, run.tower.survivors())
+    compared = f"states of {counted(_images(bench), 'image')} behind block {bench.subject.used - 1}"
+    return bench.judged("encoder", total, compared)
+
+
+def prefill(bench: Bench) -> Row:
+    """Logits at the places of all tokens that go through all layers, of the whole prompt."""
+    reason = _no_reference(bench)
+    if reason:
+        return bench.skipped("prefill", reason)
+    total, places = Difference(), 0
+    for seen in bench.forwards:
+        run = FullRun(bench.subject, bench.stages, seen, bench.scope)
+        with run.installed():
+            full = bench.subject.call(seen.inputs)
+        stays = run.fate().stays.to(full.device)
+        places += int(stays.sum())
+        total.add(seen.output[:, stays], full[:, stays])
+    compared = f"logits at {places} places of {counted(len(bench.forwards), 'prompt')}"
+    return bench.judged("prefill", total, compared, note=_given(bench))
+
+
+def decoding(bench: Bench) -> Row:
+    """Logits of every step of greedy generation with a cache."""
+    reason = _no_reference(bench)
+    if reason:
+        return bench.skipped("decoding", reason)
+    total, steps = Difference(), 0
+    for seen, (tokens, full) in _generated(bench):
+        # behind a step with another token the two runs go on from other prompts
+        shared = _shared(seen, tokens, bench.subject.new_tokens) + 1
+        for mine, reference in zip(seen.steps[:shared], full[:shared], strict=True):
+            total.add(mine, reference)
+            steps += 1
+    compared = f"logits of {counted(steps, 'step')} of {counted(len(bench.generations), 'prompt')}"
+    return bench.judged("decoding", total, compared, note=_given(bench))
+
+
+def generation(bench: Bench) -> Row:
+    """The prompt as it was given, then the tokens of the reference; near ties may fall apart."""
+    if bench.subject.mllm is None:
+        return bench.skipped("generation", "an encoder generates nothing")
+    total, faults, ties = Difference(), [], 0
+    for number, seen in enumerate(bench.generations):
+        prompt = seen.inputs[names.PROMPT]
+        total.values += prompt.numel()
+        wanted = prompt.shape[1] + bench.subject.new_tokens
+        if seen.output.shape != (1, wanted):
+            faults.append(f"prompt {number} came back as {seen.output.shape[1]} of {wanted} tokens")
+        elif not torch.equal(seen.output[:, : prompt.shape[1]], prompt):
+            faults.append(f"prompt {number} came back changed")
+    reason = _no_reference(bench)
+    for number, (seen, (tokens, full)) in enumerate([] if reason else _generated(bench)):
+        total.values += bench.subject.new_tokens
+        if not torch.equal(seen.output, tokens):
+            tie = _tie(bench, seen, tokens, full)
+            ties += tie
+            faults += [] if tie else [f"prompt {number} goes on with other tokens"]
+    compared = f"{counted(len(bench.generations), 'prompt')} and {bench.subject.new_tokens} tokens"
+    notes = [f"only that the prompt comes first; {reason}"] if reason else [_given(bench)]
+    notes += [f"{counted(ties, 'prompt')} parted at a tie within the tolerance"] if ties else []
+    note = "; ".join(part for part in notes if part)
+    return bench.judged("generation", total, compared, tolerance=0.0, faults=faults, note=note)
+
+
+def _generated(bench: Bench) -> Iterator[tuple[Seen, tuple[Tensor, list[Tensor]]]]:
+    """Every generation with its reference's."""
+    for seen in bench.generations:
+        run = FullRun(bench.subject, bench.stages, seen, bench.scope)
+        with run.installed():
+            found = bench.subject.generate(seen.inputs)
+        yield seen, found
+
+
+def _shared(seen: Seen, tokens: Tensor, new_tokens: int) -> int:
+    """New tokens before the first one that differs from the reference's."""
+    same = seen.output[0, -new_tokens:] == tokens[0, -new_tokens:]
+    return int(same.cumprod(0).sum())
+
+
+def _tie(bench: Bench, seen: Seen, tokens: Tensor, full: list[Tensor]) -> bool:
+    """Whether logits at the first step with another token are equal within the tolerance."""
+    step = _shared(seen, tokens, bench.subject.new_tokens)
+    return share(seen.steps[step], full[step]) <= bench.tolerance
+
+
+def _no_reference(bench: Bench) -> str:
+    return "an encoder has no prompt" if bench.subject.mllm is None else bench.scope.llm
+
+
+def _given(bench: Bench) -> str:
+    reason = bench.scope.given
+    return f"of the LLM alone, on the pruned run's own visual features: {reason}" if reason else ""
+
+
+def _images(bench: Bench) -> int:
+    return sum(len(seen.images) for seen in bench.forwards)
