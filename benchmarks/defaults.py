@@ -22,10 +22,11 @@ from rich.progress import Progress
 
 import tokenprune
 from benchmarks.variants import Stage, stages
-from tokenprune.compare.pictures import halve, heldout_questions, labelled_pictures
-from tokenprune.compare.task import ClassifyTask, Task, VqaTask
-from tokenprune.environment import describe_environment
-from tokenprune.loading import LoadedClassifier, LoadedMllm, load_model, load_options
+from tokenprune.interface.loading import LoadedClassifier, LoadedMllm
+from tokenprune.lab.data.pictures import halve, heldout_questions, labelled_pictures
+from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
+from tokenprune.lab.models import load_model, load_options
 from tokenprune.reference import reference_model_path
 
 console = Console()

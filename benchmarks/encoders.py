@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import tokenprune
-from tokenprune.environment import describe_environment
+from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.ops.flops import count_flops
 
 console = Console()

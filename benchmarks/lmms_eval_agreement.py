@@ -28,11 +28,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lmms_eval_task import NAME, write_task
-from tokenprune.compare.pictures import heldout_questions
-from tokenprune.compare.record import write_text
-from tokenprune.compare.run import Settings, compare
-from tokenprune.compare.summary import Result
-from tokenprune.loading import load_model, load_options
+from tokenprune.lab.compare.run import Settings, compare
+from tokenprune.lab.compare.summary import Result
+from tokenprune.lab.data.pictures import heldout_questions
+from tokenprune.lab.measure.files import write_text
+from tokenprune.lab.models import load_model, load_options
 from tokenprune.plan import load_plan
 from tokenprune.reference import reference_model_path
 

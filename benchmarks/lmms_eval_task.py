@@ -14,9 +14,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenprune.compare.pictures import heldout_questions
-from tokenprune.compare.settings import QUESTIONS
-from tokenprune.compare.task import Question
+from tokenprune.lab.compare.settings import QUESTIONS
+from tokenprune.lab.data.pictures import heldout_questions
+from tokenprune.lab.data.question import Question
 
 NAME = "tokenprune_heldout"
 SOURCES = Path(__file__).parent / "lmms_task"

@@ -21,7 +21,7 @@ from rich.table import Table
 from torch.utils.benchmark import Timer
 
 from tokenprune import ops
-from tokenprune.environment import describe_environment
+from tokenprune.lab.measure.environment import describe_environment
 
 console = Console()
 

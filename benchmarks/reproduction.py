@@ -30,11 +30,13 @@ from rich.progress import Progress
 import tokenprune
 from benchmarks.paper_evoprune import ORDERINGS, TOME, Ordering
 from benchmarks.variants import ABLATIONS, Stage
-from tokenprune.compare.statistics import RESAMPLES, Array, Bootstrap
-from tokenprune.compare.task import Question, Task, VqaTask
-from tokenprune.environment import describe_environment
 from tokenprune.errors import BudgetError, ReductionError
-from tokenprune.loading import LoadedMllm, load_model, load_options
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.measure.statistics import RESAMPLES, Array, Bootstrap
+from tokenprune.lab.measure.task import Task, VqaTask
+from tokenprune.lab.models import load_model, load_options
 from tokenprune.reference import reference_model_path
 from tokenprune.reference.heldout import iter_heldout
 

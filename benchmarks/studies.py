@@ -25,9 +25,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tokenprune.environment import describe_environment
-from tokenprune.studies import Record, Store, cells, load_study, run_study
-from tokenprune.studies.ray_runner import RayRunner
+from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.studies import Record, Store, cells, load_study, run_study
+from tokenprune.lab.studies.ray_runner import RayRunner
 
 STUDY = Path("examples/studies/methods.yaml")
 JOBS = 2

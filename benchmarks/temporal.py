@@ -20,12 +20,13 @@ import torch
 from rich.progress import track
 
 import tokenprune
-from tokenprune.compare.pictures import heldout_clip_questions
-from tokenprune.compare.statistics import Array, Bootstrap
-from tokenprune.compare.summary import by_type
-from tokenprune.compare.task import Task, VqaTask
-from tokenprune.environment import describe_environment
-from tokenprune.loading import LoadedMllm, load_model, load_options
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.compare.summary import by_type
+from tokenprune.lab.data.pictures import heldout_clip_questions
+from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.measure.statistics import Array, Bootstrap
+from tokenprune.lab.measure.task import Task, VqaTask
+from tokenprune.lab.models import load_model, load_options
 from tokenprune.reference import video_model_path
 
 QUESTIONS = 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tokenprune.hookspecs import hookimpl
+from tokenprune.plugins.hookspecs import hookimpl
 
 Register = Callable[[Any], None]
 

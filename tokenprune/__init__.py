@@ -1,14 +1,15 @@
 """Remove visual tokens from multimodal LLMs: typed plans, pluggable methods, honest numbers."""
 
-from tokenprune.adapter import EncoderAdapter, EncoderSpec, MllmAdapter, MllmSpec
 from tokenprune.engine import Attachment, Report, attach
 from tokenprune.errors import TokenpruneError
-from tokenprune.hookspecs import hookimpl
+from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec, MllmAdapter, MllmSpec
+from tokenprune.interface.reduction import Reconstruction, Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, PruningStrategy, ScoreStrategy, StrategyParams
+from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.trace import ImageTrace, Trace, TraceStep
 from tokenprune.plan import Plan, dump_plan, load_plan
-from tokenprune.reduction import Reconstruction, Reduction
-from tokenprune.strategy import Budget, PruningStrategy, ScoreStrategy, StrategyParams
-from tokenprune.tokens import Signal, Site, Tokens
-from tokenprune.trace import ImageTrace, Trace, TraceStep
+from tokenprune.plugins.hookspecs import hookimpl
 
 __all__ = [
     "Attachment",

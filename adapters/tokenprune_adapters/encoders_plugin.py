@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tokenprune.adapter import EncoderAdapter
-from tokenprune.hookspecs import hookimpl
-from tokenprune_adapters.clip import ClipAdapter
-from tokenprune_adapters.siglip import SiglipAdapter
-from tokenprune_adapters.timm_vit import TimmVitAdapter
+from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune_adapters.timm.vit import TimmVitAdapter
+from tokenprune_adapters.transformers.clip import ClipAdapter
+from tokenprune_adapters.transformers.siglip import SiglipAdapter
 
 ADAPTERS: tuple[type[EncoderAdapter], ...] = (ClipAdapter, SiglipAdapter, TimmVitAdapter)
 

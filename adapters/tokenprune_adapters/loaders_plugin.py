@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import tokenprune.hookspecs as hooks
-from tokenprune.loading import Loader
+import tokenprune.plugins.hookspecs as hooks
+from tokenprune.interface.loading import Loader
 
 
 @hooks.hookimpl

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tokenprune.adapter import MllmAdapter
-from tokenprune.hookspecs import hookimpl
-from tokenprune_adapters.llava import LlavaAdapter
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune_adapters.transformers.llava import LlavaAdapter
 
 ADAPTERS: tuple[type[MllmAdapter], ...] = (LlavaAdapter,)
 

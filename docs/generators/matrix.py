@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from generators.markdown import MARK, table
-from tokenprune.matrix import Cell, footnotes, matrix
+from tokenprune.plugins.matrix import Cell, footnotes, matrix
 
 PAGE = """\
 # What runs where

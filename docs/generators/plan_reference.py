@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.plan import Average, Plan, ScheduleSpec, StagePlan
-from tokenprune.plugins import host
-from tokenprune.strategy import PruningStrategy
+from tokenprune.plugins.host import host
 
 INTRO = """\
 # Plan files

@@ -6,9 +6,9 @@ from typing import Any
 
 from generators.markdown import MARK, table
 from tokenprune.errors import TokenpruneError
-from tokenprune.plugins import host
-from tokenprune.strategy import PruningStrategy
-from tokenprune.tokens import STAGES, Site
+from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.tokens import STAGES, Site
+from tokenprune.plugins.host import host
 
 PAGE = """\
 # Strategies

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.tokens import STAGES, Stage, Tokens
-from tokenprune_strategies.draws import draw
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
+from tokenprune.interface.tokens import STAGES, Stage, Tokens
+from tokenprune_strategies.shared.draws import draw
 
 
 class RandomParams(StrategyParams):

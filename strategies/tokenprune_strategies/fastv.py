@@ -7,8 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from tokenprune.errors import LayerError
-from tokenprune.strategy import Budget, ScoreStrategy, StrategyParams
-from tokenprune.tokens import Signal, Site, Stage, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, ScoreStrategy, StrategyParams
+from tokenprune.interface.tokens import Site, Stage, Tokens
 
 
 class FastVParams(StrategyParams):

@@ -8,10 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, ScoreStrategy, StrategyParams
+from tokenprune.interface.tokens import Site, Stage, Tokens
 from tokenprune.ops import topk_indices
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, ScoreStrategy, StrategyParams
-from tokenprune.tokens import Signal, Site, Stage, Tokens
 
 _SIGNALS = {
     "softmax": (Signal.ATTENTION_RECEIVED, Signal.ATTENTION_GIVEN),

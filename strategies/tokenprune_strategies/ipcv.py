@@ -10,11 +10,12 @@ from pydantic import Field
 from torch import Tensor
 
 from tokenprune.errors import LayerError
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
+from tokenprune.interface.tokens import Site, Stage, Tokens
 from tokenprune.ops import topk_indices
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.tokens import Signal, Site, Stage, Tokens
-from tokenprune_strategies.indexing import complement, take
+from tokenprune_strategies.shared.indexing import complement, take
 
 FIRST_LAYER = 2
 

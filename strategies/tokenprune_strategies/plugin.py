@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tokenprune.hookspecs import hookimpl
-from tokenprune.strategy import PruningStrategy
+from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_strategies.baselines import Random, Uniform
 from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.covipal import CoViPALStyle

@@ -7,11 +7,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.tokens import Signal, Site, Stage, Tokens
-from tokenprune_strategies.bipartite import alternate, best_pairs, require_half
-from tokenprune_strategies.indexing import every
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
+from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune_strategies.shared.bipartite import alternate, best_pairs, require_half
+from tokenprune_strategies.shared.indexing import every
 
 
 class ToMeParams(StrategyParams):

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tokenprune.adapter import EncoderAdapter
+from tokenprune.interface.adapter import EncoderAdapter
 
 
 @contextmanager

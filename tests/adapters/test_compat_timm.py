@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 import pytest
-from tokenprune_adapters import _compat_timm as compat
+from tokenprune_adapters.timm import vit_names as compat
 from torch import nn
 
 from tests import models

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenprune_adapters import _compat_transformers as compat
+from tokenprune_adapters.transformers import vit_names as compat
 from torch import nn
 
 from tests import models

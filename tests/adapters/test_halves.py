@@ -12,8 +12,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tests import models
 from tests.adapters.variants import VARIANTS, adapted
-from tokenprune.adapter import EncoderAdapter
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.adapter import EncoderAdapter
 
 
 def put_together(adapter: EncoderAdapter, block: Any, hidden: Tensor) -> Tensor:

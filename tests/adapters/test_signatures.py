@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenprune_adapters._signatures import Relied
+from tokenprune_adapters.shared.signatures import Relied
 
 import tokenprune
 from tests import models

@@ -14,7 +14,7 @@ from torch import nn
 
 from tests import models
 from tests.adapters.variants import VARIANTS, adapted
-from tokenprune.tokens import Signal
+from tokenprune.interface.signals import Signal
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -11,7 +11,7 @@ from tokenprune_adapters.encoders_plugin import ADAPTERS
 from torch import nn
 
 from tests import models
-from tokenprune.adapter import EncoderAdapter
+from tokenprune.interface.adapter import EncoderAdapter
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from typer.testing import CliRunner
 
 from tests.compare.tiny import save_llava
 from tests.models import PATCHES
-from tokenprune.bench.formula import block_flops
-from tokenprune.bench.lengths import encoder_lengths, llm_lengths
-from tokenprune.bench.memory import peak_bytes
-from tokenprune.bench.timer import Speedup
-from tokenprune.bench.workload import parse_size, workloads
 from tokenprune.cli.app import app
 from tokenprune.errors import DataError
-from tokenprune.tokens import Site
-from tokenprune.trace import ImageTrace, TraceStep
+from tokenprune.interface.tokens import Site
+from tokenprune.interface.trace import ImageTrace, TraceStep
+from tokenprune.lab.bench.formula import block_flops
+from tokenprune.lab.bench.lengths import encoder_lengths, llm_lengths
+from tokenprune.lab.bench.timer import Speedup
+from tokenprune.lab.bench.workload import parse_size, workloads
+from tokenprune.lab.measure.memory import peak_bytes
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from tests.compare.tiny import TIMM, save_llava, save_pictures, save_timm
 from tests.models import PATCHES, pixels, timm_vit
-from tokenprune.bench import compiling
-from tokenprune.bench.rows import Lane, rows_of
-from tokenprune.bench.settings import BenchSettings
-from tokenprune.bench.workload import Workload, batches
 from tokenprune.cli.app import app
-from tokenprune.compare.task import Question
 from tokenprune.engine import attach
+from tokenprune.lab.bench import compiling
+from tokenprune.lab.bench.rows import Lane, rows_of
+from tokenprune.lab.bench.settings import BenchSettings
+from tokenprune.lab.bench.workload import Workload, batches
+from tokenprune.lab.data.question import Question
 from tokenprune.plan import Plan, load_plan
 
 STAGE = {"at": "encoder", "strategy": "tome", "keep": 0.5, "layer": 1}
@@ -115,7 +115,7 @@ def test_contradictions_are_refused(place: Path, more: list[str], message: str) 
 
 
 def test_plans_without_static_length_are_not_compiled(place: Path) -> None:
-    from tokenprune.plugins import host
+    from tokenprune.plugins.host import host
 
     kinds = host().strategies.values()
     name = next(k.name for k in kinds if k.adaptive and "pre_llm" in k.stages and k.training_free)

@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 
 from tests.compare.tiny import save_llava
 from tests.models import IMAGE, PATCHES
-from tokenprune.bench import backends, bench_tables
-from tokenprune.bench.inputs import check_lengths, position_limit, size_note
-from tokenprune.bench.rows import Lane, rows_of
-from tokenprune.bench.settings import BenchSettings
-from tokenprune.bench.workload import Workload
 from tokenprune.cli.app import app
 from tokenprune.errors import DataError
-from tokenprune.loading import LoadedMllm
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.bench import backends, bench_tables
+from tokenprune.lab.bench.inputs import check_lengths, position_limit, size_note
+from tokenprune.lab.bench.rows import Lane, rows_of
+from tokenprune.lab.bench.settings import BenchSettings
+from tokenprune.lab.bench.workload import Workload
 
 PLAN = "stages: [{at: pre_llm, strategy: uniform, keep: 0.5}]\n"
 

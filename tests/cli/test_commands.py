@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tests.plugin import registering
 from tokenprune.cli import app
 from tokenprune.cli.app import spread
-from tokenprune.plugins import host, register_plugin
+from tokenprune.plugins.host import host, register_plugin
 
 PLAN = """
 schema_version: 1
@@ -110,7 +110,7 @@ def test_plugins_and_doctor_list_what_is_installed() -> None:
 
 
 def test_a_broken_plugin_is_named_and_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokenprune.plugin_info import PluginProblem
+    from tokenprune.plugins.info import PluginProblem
 
     problem = PluginProblem("odd", "odd-package", "can't be imported: ImportError.")
     monkeypatch.setattr(host(), "problems", [problem])
@@ -124,7 +124,7 @@ def test_a_plugin_that_raises_is_exit_code_2_and_the_model_still_works(
     llava_folder: Path, tmp_path: Path
 ) -> None:
     import tokenprune
-    from tokenprune.strategy import PruningStrategy, StrategyParams
+    from tokenprune.interface.strategy import PruningStrategy, StrategyParams
 
     class Broken(PruningStrategy[StrategyParams]):
         name = "broken"
@@ -217,7 +217,7 @@ def test_compare_of_a_classifier(timm_weights: Path, pictures: Path, tmp_path: P
 def test_a_failed_expectation_is_exit_code_1(
     llava_folder: Path, plan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenprune.compare.run.failed_checks", lambda *_: ["counts differ."])
+    monkeypatch.setattr("tokenprune.lab.compare.run.failed_checks", lambda *_: ["counts differ."])
     out = plan.parent / "record.json"
     args = ("compare", "--plans", plan, "--model", llava_folder, "--limit", 2, "--out", out)
     code, said, _ = run(*args)

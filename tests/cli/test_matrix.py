@@ -3,8 +3,8 @@ import json
 from typer.testing import CliRunner
 
 from tokenprune.cli import app
-from tokenprune.matrix import footnotes, matrix
-from tokenprune.plugins import host
+from tokenprune.plugins.host import host
+from tokenprune.plugins.matrix import footnotes, matrix
 
 RUN = CliRunner()
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from tests.compare.tiny import save_llava, save_pictures, save_timm
-from tokenprune.loading import LoadedModel, LoadOptions, load_model
+from tokenprune.interface.loading import LoadedModel, LoadOptions
+from tokenprune.lab.models import load_model
 
 
 @pytest.fixture(scope="session")

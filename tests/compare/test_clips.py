@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.compare import clips
-from tokenprune.compare import decoding
-from tokenprune.compare.decoding import Packet, decoded, needed
-from tokenprune.compare.videos import Clip, chosen
 from tokenprune.errors import BackendUnavailableError, DataError
+from tokenprune.lab.data import decoding
+from tokenprune.lab.data.decoding import Packet, decoded, needed
+from tokenprune.lab.data.videos import Clip, chosen
 
 pyav = pytest.mark.skipif(find_spec("av") is None, reason="the extra 'video' isn't installed")
 

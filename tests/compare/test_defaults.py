@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tokenprune.compare.defaults import Wanted, default_entries, encoder_entries, random_beside
-from tokenprune.compare.entries import Entry, Strategies
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.strategy import PruningStrategy, StrategyParams
+from tokenprune.lab.compare.defaults import Wanted, default_entries, encoder_entries, random_beside
+from tokenprune.lab.measure.entries import Entry, Strategies
 from tokenprune.plan import Average
-from tokenprune.plugins import host
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import PruningStrategy, StrategyParams
+from tokenprune.plugins.host import host
 
 
 class Base(PruningStrategy[StrategyParams]):

@@ -7,11 +7,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from tokenprune.compare import Comparison, Settings, compare, tables, write_record
 from tokenprune.errors import BudgetError, DataError
-from tokenprune.loading import LoadedModel, LoadOptions, load_model
+from tokenprune.interface.loading import LoadedModel, LoadOptions
+from tokenprune.lab.compare import Comparison, Settings, compare, tables, write_record
+from tokenprune.lab.models import load_model
 from tokenprune.plan import load_plan
-from tokenprune.plugins import host
+from tokenprune.plugins.host import host
 
 OPTIONS = LoadOptions()
 

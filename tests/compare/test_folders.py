@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenprune.compare.folders import class_folders, numbered_folders
 from tokenprune.errors import DataError
-from tokenprune.folders import natural, pictures_in
+from tokenprune.lab.data.folders import class_folders, natural, numbered_folders, pictures_in
 
 
 @pytest.fixture

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tokenprune.compare import Settings, compare
-from tokenprune.compare.checks import failed_checks
-from tokenprune.compare.entries import Entry
-from tokenprune.compare.measure import Measured, Measurement, joined
 from tokenprune.errors import CheckpointError
-from tokenprune.loading import LoadOptions, load_model
+from tokenprune.interface.loading import LoadOptions
+from tokenprune.lab.compare import Settings, compare
+from tokenprune.lab.measure.checks import failed_checks
+from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.run import Measured, Measurement, joined
+from tokenprune.lab.models import load_model
 from tokenprune.plan import Plan, load_plan
-from tokenprune.plugins import host
+from tokenprune.plugins.host import host
 
 OPTIONS = LoadOptions()
 

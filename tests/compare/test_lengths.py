@@ -2,10 +2,10 @@
 
 import torch
 
-from tokenprune.compare.lengths import tokens_in_llm
-from tokenprune.compare.summary import spread_of
-from tokenprune.tokens import Site, Stage
-from tokenprune.trace import ImageTrace, TraceStep
+from tokenprune.interface.tokens import Site, Stage
+from tokenprune.interface.trace import ImageTrace, TraceStep
+from tokenprune.lab.compare.summary import spread_of
+from tokenprune.lab.measure.lengths import tokens_in_llm
 
 
 def step(stage: Stage, layer: int, kept: int, layers: int = 4) -> TraceStep:

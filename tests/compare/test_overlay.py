@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tokenprune import overlay, panels
 from tokenprune.errors import DataError
-from tokenprune.tokens import Site
-from tokenprune.trace import ImageTrace, TraceStep
+from tokenprune.interface.tokens import Site
+from tokenprune.interface.trace import ImageTrace, TraceStep
+from tokenprune.lab.drawing import overlay, panels
 
 GREY = Image.new("RGB", (32, 32), (60, 80, 200))
 

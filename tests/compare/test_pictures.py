@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tokenprune.compare.pictures import (
+from tokenprune.errors import DataError
+from tokenprune.lab.data.pictures import (
     halve,
     heldout_questions,
     labelled_pictures,
     open_picture,
     spread,
 )
-from tokenprune.errors import DataError
 from tokenprune.reference import TYPES
 
 

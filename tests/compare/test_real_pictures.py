@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tokenprune import compare
-from tokenprune.loading import LoadOptions, load_model
+from tokenprune.interface.loading import LoadOptions
+from tokenprune.lab import compare
+from tokenprune.lab.models import load_model
 from tokenprune.plan import load_plan
 
 NAME = "timm:vit_tiny_patch16_224"

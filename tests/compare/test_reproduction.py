@@ -10,9 +10,10 @@ import pytest
 
 from benchmarks import reproduction
 from benchmarks.paper_evoprune import ORDERINGS, TOME, Ordering
-from tokenprune.compare.statistics import Bootstrap
-from tokenprune.compare.task import VqaTask
-from tokenprune.loading import LoadedMllm, load_model, load_options
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.measure.statistics import Bootstrap
+from tokenprune.lab.measure.task import VqaTask
+from tokenprune.lab.models import load_model, load_options
 from tokenprune.reference.heldout import HELDOUT_SEED
 
 KEEPS = (18, 9)

@@ -4,7 +4,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from tokenprune.compare.statistics import Bootstrap, Interval, mcnemar
+from tokenprune.lab.measure.statistics import Bootstrap, Interval, mcnemar
 
 
 def all_resamples(groups: list[int]) -> list[list[int]]:

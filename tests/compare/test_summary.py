@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenprune.compare.checks import expected_tokens, failed_checks
-from tokenprune.compare.entries import Entry, strategy_entry
-from tokenprune.compare.measure import Beside, Measured, Measurement
-from tokenprune.compare.statistics import Interval
-from tokenprune.compare.summary import Result, Summary, marks
-from tokenprune.compare.task import Question, Task
+from tokenprune.lab.compare.summary import Result, Summary, marks
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.checks import expected_tokens, failed_checks
+from tokenprune.lab.measure.entries import Entry, strategy_entry
+from tokenprune.lab.measure.run import Beside, Measured, Measurement
+from tokenprune.lab.measure.statistics import Interval
+from tokenprune.lab.measure.task import Task
 from tokenprune.plan import load_plan
-from tokenprune.plugins import host
+from tokenprune.plugins.host import host
 
 N, BATCH = 40, 4
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tokenprune.compare import Comparison, Settings, compare
-from tokenprune.compare.pictures import heldout_clip_questions
-from tokenprune.compare.table import legend
 from tokenprune.errors import DataError
-from tokenprune.loading import LoadedModel, LoadOptions, load_model
+from tokenprune.interface.loading import LoadedModel, LoadOptions
+from tokenprune.lab.compare import Comparison, Settings, compare
+from tokenprune.lab.compare.table import legend
+from tokenprune.lab.data.pictures import heldout_clip_questions
+from tokenprune.lab.models import load_model
 from tokenprune.plan import load_plan
 from tokenprune.reference import CLIP_TYPES
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import tokenprune
 from tests import models
-from tokenprune.plugins import host
-from tokenprune.strategy import ModelShape, PruningStrategy
-from tokenprune.tokens import Stage
+from tokenprune.interface.strategy import ModelShape, PruningStrategy
+from tokenprune.interface.tokens import Stage
+from tokenprune.plugins.host import host
 
 KEEP = 14
 #: What is kept outside of encoders: a quarter of the grid, which a 2 x 2 stride leaves too.

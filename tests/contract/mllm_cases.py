@@ -7,9 +7,9 @@ from typing import Any
 
 from tests import models
 from tests.contract.cases import KEEP, LATER_KEEP, shipped, stage_of
-from tokenprune.matrix import cell, families
-from tokenprune.plugins import host
-from tokenprune.tokens import Stage
+from tokenprune.interface.tokens import Stage
+from tokenprune.plugins.host import host
+from tokenprune.plugins.matrix import cell, families
 
 IMG = models.IMAGE_TOKEN
 PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, IMG, 11, IMG, 12], [1, 13, IMG, 14, 15], [1, IMG, 16]]

@@ -11,8 +11,9 @@ from torch import nn
 from tests import models
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import STAGES, Site, Stage
 from tokenprune.ops import topk_indices
-from tokenprune.tokens import STAGES, Signal, Site, Stage
 
 MARK = "s-mark"
 

@@ -11,11 +11,12 @@ import tokenprune
 from tests import models
 from tests.contract.cases import shipped, stage_of
 from tokenprune.errors import PlanError, SignalError
-from tokenprune.matrix import DYNAMIC, NEEDS_LLM, Family, cell, families, footnotes, matrix
-from tokenprune.plugins import host
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import PruningStrategy, StrategyParams
-from tokenprune.tokens import Signal, Site, Stage
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import PruningStrategy, StrategyParams
+from tokenprune.interface.tokens import Site, Stage
+from tokenprune.plugins.host import host
+from tokenprune.plugins.matrix import DYNAMIC, NEEDS_LLM, Family, cell, families, footnotes, matrix
 
 BUILD: dict[str, Callable[..., Any]] = {
     "clip": models.clip_vision,

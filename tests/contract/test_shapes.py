@@ -13,7 +13,7 @@ from torch import Tensor
 import tokenprune
 from tests import models
 from tests.contract.shapes import MARK, SHAPES, Follow, Leave
-from tokenprune.plugins import register_plugin
+from tokenprune.plugins.host import register_plugin
 
 IMG = models.IMAGE_TOKEN
 PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, IMG, 11, IMG, 12], [1, 13, IMG, 14, 15]]

@@ -13,7 +13,7 @@ from tests import models
 from tests.contract.test_shapes import attached, rows, same_alone, stage
 from tokenprune import Budget, Reduction, Tokens
 from tokenprune.errors import LayerError, SignalError
-from tokenprune.tokens import Signal
+from tokenprune.interface.signals import Signal
 
 IMG = models.IMAGE_TOKEN
 PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, IMG, 11, IMG, 12], [1, 13, IMG, 14, 15]]

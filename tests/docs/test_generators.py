@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from tokenprune.cli.app import app
-from tokenprune.plugins import host
+from tokenprune.plugins.host import host
 
 ENVIRONMENT = {"threads": 2, "processor": "a processor", "packages": {"torch": "2.15.0"}}
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.dual import tiny
-from tokenprune.loading import LoadedDual, load_model, load_options
+from tokenprune.interface.loading import LoadedDual
+from tokenprune.lab.models import load_model, load_options
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from tests.dual import tiny
 from tests.models import PATCHES, pixels
-from tokenprune.bench import compiling
-from tokenprune.bench.rows import Lane
 from tokenprune.cli import app
 from tokenprune.engine.attach import attach
-from tokenprune.loading import LoadedDual
+from tokenprune.interface.loading import LoadedDual
+from tokenprune.lab.bench import compiling
+from tokenprune.lab.bench.rows import Lane
 from tokenprune.plan import load_plan
 
 STAGES = {"stages": [{"at": "encoder", "strategy": "tome", "keep": 9}]}
@@ -171,7 +171,7 @@ def test_show_says_how_near_the_embedding_stayed(
     plan: Path,
     tmp_path: Path,
 ) -> None:
-    from tokenprune.showing import show
+    from tokenprune.lab.drawing.show import show
 
     out = tmp_path / "s.png"
     given = ("show", colours / "0.png", "--plan", plan, "--model", folders["clip"], "--out", out)

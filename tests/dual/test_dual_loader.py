@@ -17,7 +17,8 @@ from tests.dual.conftest import load_dual
 from tests.models import PATCHES, clip, siglip
 from tokenprune.engine.attach import attach
 from tokenprune.errors import CheckpointError, DataError, UnsupportedModelError
-from tokenprune.loading import LoadedDual, load_model, load_options
+from tokenprune.interface.loading import LoadedDual
+from tokenprune.lab.models import load_model, load_options
 
 FAMILIES = ("clip", "siglip", "siglip2")
 TEXTS = [prompt.format(name) for name in tiny.NAMES[:3] for prompt in tiny.PROMPTS]

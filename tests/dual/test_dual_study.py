@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from tests.compare.tiny import TIMM, save_llava, save_timm
 from tests.dual import tiny
 from tokenprune.errors import DataError, PlanError
-from tokenprune.reporting import html, read_results
-from tokenprune.studies import load_study, run_study
-from tokenprune.studies.load import cells
-from tokenprune.studies.model import TaskEntry
-from tokenprune.studies.packing import pack, unpack
-from tokenprune.studies.run import Finished
-from tokenprune.studies.summary import Group, summarise
+from tokenprune.lab.report import html, read_results
+from tokenprune.lab.studies import load_study, run_study
+from tokenprune.lab.studies.load import cells
+from tokenprune.lab.studies.model import TaskEntry
+from tokenprune.lab.studies.packing import pack, unpack
+from tokenprune.lab.studies.run import Finished
+from tokenprune.lab.studies.summary import Group, summarise
 
 PLANS = [
     {"name": name, "plan": {"stages": [{"at": "encoder", "strategy": strategy, "keep": keep}]}}

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from tests.dual import tiny
-from tokenprune.compare.candidates import Candidates, read_classes
-from tokenprune.compare.task import Question
-from tokenprune.compare.zero_shot import ZeroShotTask
 from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError
-from tokenprune.loading import LoadedDual
-from tokenprune.studies.captions import captioned_pictures
+from tokenprune.interface.loading import LoadedDual
+from tokenprune.lab.data.candidates import Candidates, read_classes
+from tokenprune.lab.data.captions import captioned_pictures
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.zero_shot import ZeroShotTask
 
 PLAN = {"stages": [{"at": "encoder", "strategy": "random", "keep": 4}]}
 

@@ -12,10 +12,11 @@ import pytest
 
 from tests.integrations import fake_lmms
 from tokenprune import attach, load_plan
-from tokenprune.compare.pictures import heldout_questions
-from tokenprune.compare.task import VqaTask
 from tokenprune.errors import DataError, PlanError, UnsupportedCallError, UnsupportedModelError
-from tokenprune.loading import LoadedMllm, load_model, load_options
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.data.pictures import heldout_questions
+from tokenprune.lab.measure.task import VqaTask
+from tokenprune.lab.models import load_model, load_options
 from tokenprune.reference import reference_model_path
 
 PLAN = {"stages": [{"at": "encoder", "strategy": "evoprune", "keep": 20, "schedule": "skip"}]}

@@ -13,8 +13,9 @@ import yaml
 
 from benchmarks.lmms_eval_agreement import Row, Run, _read, row
 from benchmarks.lmms_eval_task import NAME, write_task
-from tokenprune.compare.pictures import heldout_questions
-from tokenprune.compare.task import Question, VqaTask
+from tokenprune.lab.data.pictures import heldout_questions
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.task import VqaTask
 
 QUESTIONS = heldout_questions(4)
 ROW = Row("m", "p", 0.5, 0.5, 2, 0, {"llm": 20.0}, {"llm": 20.0, "patches": 196.0})

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.mllm.strategies import PLUGIN, Leave, Look, Shy, Spy
-from tokenprune.plugins import register_plugin
+from tokenprune.plugins.host import register_plugin
 
 
 @pytest.fixture(autouse=True, scope="package")

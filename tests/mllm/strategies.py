@@ -8,7 +8,8 @@ import torch
 
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
-from tokenprune.tokens import Signal, Site, Stage
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Site, Stage
 
 ANYWHERE: tuple[Stage, ...] = ("pre_llm", "decoder")
 

@@ -14,7 +14,7 @@ from tests.models import PATCHES
 from tests.plugin import registering
 from tokenprune import Budget
 from tokenprune.errors import BudgetError, PlanError, PluginError, ReductionError
-from tokenprune.plugins import host, register_plugin
+from tokenprune.plugins.host import host, register_plugin
 
 PROMPT = [1, 10, 14, *SHORT[2:]]
 

@@ -15,8 +15,9 @@ from tests.mllm.plans import plan, tome
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.errors import SignalError
-from tokenprune.plugins import register_plugin
-from tokenprune.tokens import Signal, Site, Stage
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Site, Stage
+from tokenprune.plugins.host import register_plugin
 
 KINDS = {
     "attention_received": Signal.ATTENTION_RECEIVED,

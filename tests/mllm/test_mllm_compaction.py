@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenprune.engine.compaction import Level, shorten, spread, take, whole
 from tokenprune.engine.images import ImageTokens, by_row
-from tokenprune.engine.last_query import last_query_attention, query_places
-from tokenprune.engine.masks import narrow
+from tokenprune.engine.llm.attention import last_query_attention, query_places
+from tokenprune.engine.llm.level import Level, shorten, spread, take, whole
+from tokenprune.engine.llm.masks import narrow
 from tokenprune.errors import UnsupportedCallError
 
 

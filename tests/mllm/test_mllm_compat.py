@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tokenprune_adapters import _compat_mllm as compat
+from tokenprune_adapters.transformers import llava_names as compat
 
 from tests.mllm.calls import model
 

@@ -14,7 +14,7 @@ from tests.mllm.plans import drawn, fastv, plan, tome
 from tests.mllm.strategies import Exit
 from tests.plugin import registering
 from tokenprune.errors import BudgetError, PlanError
-from tokenprune.plugins import register_plugin
+from tokenprune.plugins.host import register_plugin
 
 
 class Leaver(Exit):

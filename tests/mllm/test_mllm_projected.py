@@ -15,8 +15,9 @@ from tests.mllm.strategies import Fresh, Pick, Ragged, Spy
 from tests.plugin import registering
 from tokenprune import Tokens
 from tokenprune.errors import PlanError
-from tokenprune.plugins import register_plugin
-from tokenprune.tokens import Signal, Site
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Site
+from tokenprune.plugins.host import register_plugin
 
 
 class Behind(Pick):

@@ -14,10 +14,11 @@ from tests.mllm.calls import IMG, LONG, SHORT, TEXT, cache_of, greedy, inputs, l
 from tests.mllm.plans import plan, tome
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
-from tokenprune.engine.question import question_tokens
+from tokenprune.engine.llm.question import question_tokens
 from tokenprune.errors import SignalError, StrategyFailedError, UnsupportedCallError
-from tokenprune.plugins import register_plugin
-from tokenprune.tokens import Signal, Site, Stage
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Site, Stage
+from tokenprune.plugins.host import register_plugin
 
 LAST = [1, 40, 41, IMG]
 

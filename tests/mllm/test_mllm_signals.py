@@ -17,7 +17,7 @@ from tests.mllm.strategies import Look
 from tests.models import IMAGE_TOKEN as IMG
 from tests.models import PATCHES
 from tokenprune import Signal, Tokens
-from tokenprune.engine.question_attention import question_attention
+from tokenprune.engine.llm.attention import question_attention
 
 ASKING = [1, 10, IMG, 14, 11, 15, 16, 17, 18, 12]
 PROMPTS = [SHORT, LONG, ASKING, TEXT]

@@ -220,7 +220,7 @@ def test_sliding_caches_are_trimmed_too(name: str) -> None:
 
 
 def test_caches_of_another_kind_are_refused_by_name() -> None:
-    from tokenprune_adapters import _compat_mllm as compat
+    from tokenprune_adapters.transformers import llava_names as compat
 
     class Odd:
         keys = torch.zeros(1, 2, 4, 8)

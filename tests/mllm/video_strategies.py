@@ -9,7 +9,8 @@ import torch
 
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
-from tokenprune.tokens import Signal, Site, Stage
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Site, Stage
 
 
 class Across(PruningStrategy[StrategyParams]):

@@ -8,10 +8,10 @@ from hypothesis import settings
 from pydantic import Field
 
 from tests.plugin import registering
-from tokenprune.plugins import register_plugin
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.tokens import STAGES, Stage, Tokens
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
+from tokenprune.interface.tokens import STAGES, Stage, Tokens
+from tokenprune.plugins.host import register_plugin
 
 # a busy machine is no failure
 settings.register_profile("unhurried", deadline=None, max_examples=60)

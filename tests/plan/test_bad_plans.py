@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenprune.engine.stages import build_strategy
 from tokenprune.errors import PlanError, UnknownNameError
 from tokenprune.plan import Plan, load_plan
 from tokenprune.plan.model import StagePlan
 from tokenprune.plan.read import parse
-from tokenprune.registry import build_strategy, strategy_class
+from tokenprune.plugins.strategies import strategy_class
 
 STAGE: dict[str, Any] = {"at": "encoder", "strategy": "toy_merge", "keep": 128}
 DECODER: dict[str, Any] = {"at": "decoder", "strategy": "toy_any", "keep": 0.5, "layer": 2}

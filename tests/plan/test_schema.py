@@ -7,7 +7,7 @@ import pytest
 
 from tests.plan.json_schema import complaints
 from tokenprune.plan import plan_schema
-from tokenprune.plugins import host
+from tokenprune.plugins.host import host
 
 STAGE: dict[str, Any] = {"at": "encoder", "strategy": "toy_merge", "keep": 128}
 

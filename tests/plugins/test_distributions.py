@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-import tokenprune.plugins as plugins
+import tokenprune.plugins.host as plugins
 from tokenprune.errors import UnknownNameError
-from tokenprune.plugin_host import PluginHost
-from tokenprune.registry import strategy_class
+from tokenprune.plugins.host import PluginHost
+from tokenprune.plugins.strategies import strategy_class
 
 GOOD = """
-from tokenprune.hookspecs import hookimpl
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import PruningStrategy
+from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.strategy import PruningStrategy
 
 class Strategy(PruningStrategy):
     name = "{name}"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import tokenprune
-from tokenprune.plugins import register_plugin
-from tokenprune.tokens import grid_positions
+from tokenprune.interface.tokens import grid_positions
+from tokenprune.plugins.host import register_plugin
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-a-strategy.md"
 

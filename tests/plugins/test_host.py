@@ -7,17 +7,16 @@ from typing import ClassVar
 
 import pytest
 
-import tokenprune.plugins as plugins
+import tokenprune.plugins.host as plugins
 from tests.plugin import Plain, Register, registering
-from tokenprune.adapter import Adapter
 from tokenprune.errors import PluginError, UnknownNameError
-from tokenprune.hookspecs import hookimpl
-from tokenprune.plugin_host import PluginHost
-from tokenprune.plugins import host, register_plugin
-from tokenprune.reduction import Reduction
-from tokenprune.registry import strategy_class
-from tokenprune.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.tokens import Stage, Tokens
+from tokenprune.interface.adapter import Adapter
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
+from tokenprune.interface.tokens import Stage, Tokens
+from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune.plugins.host import PluginHost, host, register_plugin
+from tokenprune.plugins.strategies import strategy_class
 
 
 class Toy(PruningStrategy[StrategyParams]):

@@ -9,8 +9,9 @@ import pytest
 
 from tests.plugin import registering
 from tokenprune.errors import DataError, PluginError, TokenpruneError
-from tokenprune.metrics import Answered, chosen_metrics, scores
-from tokenprune.plugins import host, register_plugin
+from tokenprune.interface.metric import Answered
+from tokenprune.lab.measure.metrics import chosen_metrics, scores
+from tokenprune.plugins.host import host, register_plugin
 
 SAMPLES = [Answered("what ?", "Red", " red."), Answered("what ?", "blue", "green")]
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenprune.probe import Resampler, States, fit_probe, sinusoid
-from tokenprune.probe.distill import Distillation, info_nce
-from tokenprune.probe.fit import Probe
-from tokenprune.tokens import grid_positions
+from tokenprune.interface.tokens import grid_positions
+from tokenprune.lab.probe import Resampler, States, fit_probe, sinusoid
+from tokenprune.lab.probe.distill import Distillation, info_nce
+from tokenprune.lab.probe.fit import Probe
 
 GRID, WIDTH, TARGET = (2, 2, 3), 5, 12
 PATCHES = 6

@@ -11,16 +11,17 @@ import torch
 import tokenprune
 from tests import models
 from tests.compare.tiny import save_llava
-from tokenprune.compare import Settings, compare, tables
-from tokenprune.compare.pictures import heldout_clip_questions, heldout_questions
-from tokenprune.compare.retention import Retention
-from tokenprune.compare.task import VqaTask
 from tokenprune.errors import DataError
-from tokenprune.loading import LoadedMllm, LoadOptions, load_model
+from tokenprune.interface.loading import LoadedMllm, LoadOptions
+from tokenprune.interface.tokens import grid_positions
+from tokenprune.lab.compare import Settings, compare, tables
+from tokenprune.lab.compare.retention import Retention
+from tokenprune.lab.data.pictures import heldout_clip_questions, heldout_questions
+from tokenprune.lab.measure.task import VqaTask
+from tokenprune.lab.models import load_model
+from tokenprune.lab.probe.capture import Reader
+from tokenprune.lab.probe.places import parse_places
 from tokenprune.plan import Plan, load_plan
-from tokenprune.probe.capture import Reader
-from tokenprune.probe.places import parse_places
-from tokenprune.tokens import grid_positions
 
 IMG = models.IMAGE_TOKEN
 PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, 13, IMG, 14], [1, IMG, 16]]
@@ -157,7 +158,7 @@ def test_nothing_removed_is_one_and_mean_states_are_zero(llava: LoadedMllm) -> N
 
 def test_a_comparison_with_a_probe(llava: LoadedMllm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "tokenprune.compare.retention.Retention.__init__", small(Retention.__init__)
+        "tokenprune.lab.compare.retention.Retention.__init__", small(Retention.__init__)
     )
     settings = Settings([("mine", plan(EARLY))], limit=4, batch_size=4, probe=("projector",))
     told: list[tuple[int, int, str]] = []

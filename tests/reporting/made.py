@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from tokenprune.studies.samples import thumbnail
-from tokenprune.studies.store import Record, Store
+from tokenprune.lab.studies.samples import thumbnail
+from tokenprune.lab.studies.store import Record, Store
 
 #: Names and texts that would do harm if anything wrote them as they are.
 HOSTILE = '<script>document.title="broken"</script>"><img src=x onerror=alert(1)> $x_{ | {{7*7}}'

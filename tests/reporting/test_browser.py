@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.reporting.made import HOSTILE, record, save
-from tokenprune.reporting import read_results, write_report
+from tokenprune.lab.report import read_results, write_report
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""

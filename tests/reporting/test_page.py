@@ -13,17 +13,17 @@ from typer.testing import CliRunner
 from tests.reporting.made import HOSTILE, failed, record, save
 from tokenprune.cli import app
 from tokenprune.errors import DataError
-from tokenprune.reporting import html, read_results, write_figures, write_report
-from tokenprune.reporting.dodge import dodged
-from tokenprune.reporting.families import families, sign
-from tokenprune.reporting.headline import headline
-from tokenprune.reporting.overlays import Pictures
-from tokenprune.reporting.plots import Point, front, ticks
-from tokenprune.reporting.tables import csv_table, markdown_table
-from tokenprune.reporting.views import group_view
-from tokenprune.reporting.warnings import notes, warnings
-from tokenprune.studies.store import Record
-from tokenprune.studies.summary import summarise
+from tokenprune.lab.report import html, read_results, write_figures, write_report
+from tokenprune.lab.report.dodge import dodged
+from tokenprune.lab.report.families import families, sign
+from tokenprune.lab.report.headline import headline
+from tokenprune.lab.report.overlays import Pictures
+from tokenprune.lab.report.plots import Point, front, ticks
+from tokenprune.lab.report.tables import csv_table, markdown_table
+from tokenprune.lab.report.views import group_view
+from tokenprune.lab.report.warnings import notes, warnings
+from tokenprune.lab.studies.store import Record
+from tokenprune.lab.studies.summary import summarise
 
 #: Elements that run something or ask for something.
 ACTIVE = {"script", "img", "iframe", "object", "embed", "link", "base", "form", "video", "audio"}
@@ -94,7 +94,7 @@ def test_the_study_decides_which_records_are_shown(folder: Path) -> None:
     old = record("dense", None, environment={"processor": "old"})
     keys = [r.key for r in read_results(folder).records]
     save(folder, [old])
-    from tokenprune.studies.store import Store
+    from tokenprune.lab.studies.store import Store
 
     Store(folder).note("again", [*keys, "0" * 64])
     results = read_results(folder)
@@ -181,7 +181,7 @@ def test_the_headline_names_the_fastest_plan_without_a_measurable_loss() -> None
 def test_figures_are_the_same_for_the_same_records(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenprune.reporting.figures.FORMATS", ("svg",))
+    monkeypatch.setattr("tokenprune.lab.report.figures.FORMATS", ("svg",))
     groups = summarise(read_results(folder).records[:2])
     one, two = (write_figures(groups, tmp_path / name) for name in ("one", "two"))
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(one, two, strict=True))

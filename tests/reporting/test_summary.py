@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.reporting.made import SIX, failed, record
-from tokenprune.reporting.warnings import warnings
-from tokenprune.studies.summary import summarise
+from tokenprune.lab.report.warnings import warnings
+from tokenprune.lab.studies.summary import summarise
 
 WORSE = (False, False, False, True, False, False)
 

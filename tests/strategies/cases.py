@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal, Site, Stage, Tokens, grid_positions
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Site, Stage, Tokens, grid_positions
 
 ENCODER = Site("encoder", 3, 12)
 SITES: dict[Stage, Site] = {

@@ -10,8 +10,9 @@ from tokenprune_strategies.cls_inflection import ClsInflection
 from torch import Tensor
 
 from tests.strategies.cases import SITES, make_tokens
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
 
 WINDOW = 5
 SIGNALS = {

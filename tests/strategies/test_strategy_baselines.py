@@ -5,15 +5,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenprune_strategies import draws
 from tokenprune_strategies.baselines import Random, Uniform
-from tokenprune_strategies.draws import draw
 from tokenprune_strategies.fastv import FastV
+from tokenprune_strategies.shared import draws
+from tokenprune_strategies.shared.draws import draw
 
 from tests.strategies.cases import SITES, budget, make_tokens
 from tokenprune.errors import LayerError
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal, Site, Stage
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Site, Stage
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tokenprune_strategies import checkpoint, plugin
-from tokenprune_strategies.checkpoint import FORMAT, VERSION
+from tokenprune_strategies import plugin
+from tokenprune_strategies.shared import checkpoint
+from tokenprune_strategies.shared.checkpoint import FORMAT, VERSION
 from tokenprune_strategies.vistog import VisToG, VisToGParams
 from torch import Tensor
 

@@ -20,8 +20,8 @@ from tests.strategies.cls_inflection_oracle import (
     oracle,
     smoothed,
 )
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget
 
 KNEES = ("chord", "mass", "max_drop", "otsu", "iqr", "lof")
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from tests.strategies.cases import SITES, make_tokens
 from tests.strategies.cls_inflection_oracle import image, kept, long_tail
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
 
 
 def prompt(score: Tensor, length: int, behind: int, index: list[int]) -> Tokens:

@@ -13,9 +13,9 @@ from tokenprune_strategies import plugin
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.strategies.cases import SITES, all_signals, budget, make_tokens
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import PruningStrategy
-from tokenprune.tokens import Site, Tokens
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.tokens import Site, Tokens
 
 GROUPS = 4
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -19,8 +19,9 @@ from torch import Tensor
 from tests.strategies.cases import budget, make_tokens
 from tests.strategies.loops import Vector, add, attend, chain, linear, mean, norm, stir
 from tokenprune.errors import CheckpointError
-from tokenprune.strategy import ModelShape
-from tokenprune.tokens import Signal, Site, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import ModelShape
+from tokenprune.interface.tokens import Site, Tokens
 
 D, W, HEADS = 6, 8, 2
 SITE = Site("decoder", 0, 6)

@@ -13,7 +13,8 @@ from tests.models import IMAGE_TOKEN
 from tests.strategies.cases import budget, make_tokens
 from tests.strategies.test_strategy_covipal import SITE, D, fresh
 from tokenprune import attach
-from tokenprune.tokens import Signal, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Tokens
 
 
 def quota(counts: list[int], keep: int) -> list[int]:

@@ -11,8 +11,9 @@ from torch import Tensor
 from tests.strategies.cases import make_tokens
 from tests.strategies.loops import Vector, chain, mean
 from tokenprune.errors import BudgetError, CheckpointError, LayerError
-from tokenprune.strategy import Budget, ModelShape
-from tokenprune.tokens import Signal, Site, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, ModelShape
+from tokenprune.interface.tokens import Site, Tokens
 
 D, L, N = 6, 5, 4
 ALL = Budget(N, N)

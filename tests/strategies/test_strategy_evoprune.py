@@ -13,7 +13,8 @@ from torch import Tensor
 from tests.strategies import evoprune_oracle as oracle
 from tests.strategies.cases import axis_vectors, budget, make_tokens, pairs_of
 from tokenprune.errors import BudgetError
-from tokenprune.tokens import Signal, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Tokens
 
 
 def picture(seed: int, count: int, dim: int = 5, batch: int = 1) -> tuple[Tokens, Tensor]:

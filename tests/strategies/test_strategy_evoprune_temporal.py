@@ -14,8 +14,9 @@ from torch import Tensor
 from tests.strategies import evoprune_oracle as oracle
 from tests.strategies.cases import budget, make_tokens, pairs_of
 from tokenprune.errors import BudgetError
-from tokenprune.reduction import Reduction
-from tokenprune.tokens import Signal, Tokens
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Tokens
 
 VARIANTS: list[dict[str, Any]] = [
     {},

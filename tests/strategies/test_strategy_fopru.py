@@ -9,7 +9,8 @@ from tokenprune_strategies.fopru import FoPru
 from torch import Tensor
 
 from tests.strategies.cases import SITES, budget, make_tokens
-from tokenprune.tokens import Signal, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Tokens
 
 
 def picture(

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from tests.strategies.cases import axis_vectors, budget, make_tokens
 from tokenprune.errors import LayerError
-from tokenprune.reduction import Reconstruction, Reduction
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal, Site
+from tokenprune.interface.reduction import Reconstruction, Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Site
 
 Vectors = list[list[float]]
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic_core import to_jsonable_python
 from tokenprune_strategies import plugin
 
-from tokenprune.strategy import PruningStrategy
+from tokenprune.interface.strategy import PruningStrategy
 
 PAGES = Path(__file__).parents[2] / "docs" / "strategies"
 ROW = re.compile(r"^\| `(\w+)` \| `([^`]+)` \| ([\w-]+) \|", re.MULTILINE)

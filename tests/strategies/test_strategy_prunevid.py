@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tests.strategies import prunevid_oracle as oracle
 from tests.strategies.cases import SITES, axis_vectors, make_tokens
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Tokens
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
 
 
 def film(frames: int, height: int, width: int, seed: int, dim: int = 6) -> Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from tests.strategies import prunevid_oracle as oracle
 from tests.strategies.cases import SITES, make_tokens
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
 
 
 def asked(

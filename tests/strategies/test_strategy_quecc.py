@@ -11,8 +11,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tests.strategies.cases import budget, make_tokens
 from tests.strategies.loops import Vector, add, attend, chain, linear, stir
 from tokenprune.errors import BudgetError, CheckpointError
-from tokenprune.strategy import Budget, ModelShape
-from tokenprune.tokens import Signal, Site, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, ModelShape
+from tokenprune.interface.tokens import Site, Tokens
 
 C, T = 4, 3
 SITE = Site("pre_llm", 6, 6)

@@ -5,8 +5,8 @@ import torch
 from tokenprune_strategies.quecc import QueCC, training
 
 from tests.strategies.test_strategy_quecc import created, fresh, picture
-from tokenprune.tokens import Tokens
-from tokenprune.trainable import Batch, Step
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import Batch, Step
 
 
 class Buckets:

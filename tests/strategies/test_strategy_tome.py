@@ -5,7 +5,7 @@ from tokenprune_strategies.tome import ToMe
 from tests.strategies import evoprune_oracle as oracle
 from tests.strategies.cases import axis_vectors, budget, make_tokens, pairs_of
 from tokenprune.errors import BudgetError
-from tokenprune.tokens import Signal
+from tokenprune.interface.signals import Signal
 
 
 @pytest.mark.parametrize("metric", ["keys", "hidden"])

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from tests.strategies.cases import SITES, budget, make_tokens
 from tokenprune.errors import BudgetError, CheckpointError
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal, Tokens
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
 
 G, D, N = 4, 6, 10
 

@@ -13,8 +13,9 @@ from tokenprune_strategies.vscan import VScan
 from torch import Tensor
 
 from tests.strategies.cases import SITES, axis_vectors, budget, cosine, make_tokens
-from tokenprune.reduction import Reduction
-from tokenprune.tokens import Signal, Site, Tokens
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Site, Tokens
 
 PRE_LLM = SITES["pre_llm"]
 SHALLOW = Signal.CLS_ATTENTION.at(2)  # a quarter of 12 blocks, counted from 0

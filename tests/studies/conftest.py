@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.compare.tiny import save_llava, save_pictures
-from tokenprune.studies import load_study, run_study
+from tokenprune.lab.studies import load_study, run_study
 
 PLANS = [
     {

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.studies.test_studies import change
+from tokenprune.lab.studies import code, load_study, run_study
+from tokenprune.lab.studies.code import code_of, method_facts, package_digest
 from tokenprune.plan import load_plan
-from tokenprune.plugins import register_plugin
-from tokenprune.studies import code, load_study, run_study
-from tokenprune.studies.code import code_of, method_facts, package_digest
+from tokenprune.plugins.host import register_plugin
 
 PLUGIN = """
 from tokenprune import ScoreStrategy, hookimpl

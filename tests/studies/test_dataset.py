@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 from tests.compare.tiny import save_pictures
 from tokenprune.errors import DataError
-from tokenprune.studies.building import FileClassifyTask, build_task
-from tokenprune.studies.hub import dataset_questions
-from tokenprune.studies.model import Columns, Study, TaskEntry
-from tokenprune.studies.tasks import opened, revision
+from tokenprune.lab.data.hub import dataset_questions
+from tokenprune.lab.data.opening import opened, revision
+from tokenprune.lab.data.question import Columns
+from tokenprune.lab.studies.building import FileClassifyTask, build_task
+from tokenprune.lab.studies.model import Study, TaskEntry
 
 datasets = pytest.importorskip("datasets", reason="the extra 'data' isn't installed")
 
@@ -76,7 +77,7 @@ def test_a_folder_of_parquet_files_and_a_saved_one_hold_the_same(folder: Path) -
 
 
 def test_pictures_are_those_of_the_files(folder: Path) -> None:
-    from tokenprune.compare.pictures import open_picture
+    from tokenprune.lab.data.pictures import open_picture
 
     asked = dataset_questions(entry(folder / "saved"))[1]
     assert opened(asked.image).tobytes() == open_picture(folder / "1.png").tobytes()
@@ -90,7 +91,7 @@ def test_pictures_are_those_of_the_files(folder: Path) -> None:
 def test_classes_for_a_classifier(folder: Path) -> None:
     import torch
 
-    from tokenprune.loading import LoadedClassifier
+    from tokenprune.interface.loading import LoadedClassifier
 
     labels = Columns(image="picture", question=None, answer="label")
     task = entry(folder / "saved", columns=labels)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokenprune.studies import Cell, LocalRunner, Study, cells, load_study, runners
-from tokenprune.studies.model import ModelEntry
-from tokenprune.studies.worker import VISIBLE, Job, Result, Worker, visible_devices
+from tokenprune.lab.studies import Cell, LocalRunner, Study, cells, load_study, runners
+from tokenprune.lab.studies.model import ModelEntry
+from tokenprune.lab.studies.worker import VISIBLE, Job, Result, Worker, visible_devices
 
 VICTIM = 1
 
@@ -115,8 +115,8 @@ import sys
 from functools import partial
 from pathlib import Path
 from tests.studies.test_local_workers import waits
-from tokenprune.studies import LocalRunner, cells, load_study, runners
-from tokenprune.studies.worker import Worker
+from tokenprune.lab.studies import LocalRunner, cells, load_study, runners
+from tokenprune.lab.studies.worker import Worker
 
 if __name__ == "__main__":
     study = load_study(Path(sys.argv[1]))

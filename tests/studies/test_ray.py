@@ -13,9 +13,9 @@ import pytest
 
 from tests.studies.test_studies import change
 from tokenprune.errors import DataError
-from tokenprune.studies import LocalRunner, Record, load_study, ray_runner, run_study
-from tokenprune.studies.packing import Packed
-from tokenprune.studies.ray_runner import RayRunner
+from tokenprune.lab.studies import LocalRunner, Record, load_study, ray_runner, run_study
+from tokenprune.lab.studies.packing import Packed
+from tokenprune.lab.studies.ray_runner import RayRunner
 
 if util.find_spec("ray") is None:
     pytest.skip("Ray isn't installed (extra 'ray')", allow_module_level=True)
@@ -66,7 +66,7 @@ def stalling(folder: Path, victim: str) -> Any:
         deadline = time.monotonic() + 60
         while not busy(folder, victim) and time.monotonic() < deadline:
             time.sleep(0.05)
-        from tokenprune.studies.ray_runner import work
+        from tokenprune.lab.studies.ray_runner import work
 
         return work(packed, *known)
 

@@ -15,10 +15,10 @@ import pytest
 
 from tokenprune import hookimpl
 from tokenprune.errors import PlanError, PluginError, UnknownNameError
-from tokenprune.plugins import host, register_plugin
-from tokenprune.studies import load_study, run_study
-from tokenprune.studies.plugs import make_reporter, named
-from tokenprune.studies.reporters import CellReport, Closing, Opening
+from tokenprune.lab.studies import load_study, run_study
+from tokenprune.lab.studies.plugs import make_reporter, named
+from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
+from tokenprune.plugins.host import host, register_plugin
 
 NUMBERS = {"accuracy": 0.5, "tokens/llm": 8.0}
 CONFIG = {"name": "picked", "plan": {"stages": [{"keep": 8}]}, "weights": "ab"}

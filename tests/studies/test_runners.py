@@ -15,16 +15,16 @@ from pydantic import Field
 
 from tests.studies.test_studies import change
 from tokenprune import hookimpl
-from tokenprune.environment import describe_environment
 from tokenprune.errors import BackendUnavailableError, PlanError, PluginError, UnknownNameError
+from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.studies import Cell, LocalRunner, Study, cells, load_study
+from tokenprune.lab.studies.model import ModelEntry, TaskEntry
+from tokenprune.lab.studies.packing import pack, unpack
+from tokenprune.lab.studies.plugs import make_reporter, make_runner
+from tokenprune.lab.studies.ray_runner import RayRunner, needed_code, work
+from tokenprune.lab.studies.runners import Outcome
 from tokenprune.plan import load_plan
-from tokenprune.plugins import host, register_plugin
-from tokenprune.studies import Cell, LocalRunner, Study, cells, load_study
-from tokenprune.studies.model import ModelEntry, TaskEntry
-from tokenprune.studies.packing import pack, unpack
-from tokenprune.studies.plugs import make_reporter, make_runner
-from tokenprune.studies.ray_runner import RayRunner, needed_code, work
-from tokenprune.studies.runners import Outcome
+from tokenprune.plugins.host import host, register_plugin
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from PIL import Image
 from tests.models import IMAGE, PATCHES, SIDE
 from tokenprune import hookimpl
 from tokenprune.errors import DataError, PlanError
-from tokenprune.metrics import Answered, Metric
-from tokenprune.plugins import register_plugin
-from tokenprune.studies import LocalRunner, Store, Study, cells, load_study, run_study
-from tokenprune.studies.jsonl import read_jsonl
-from tokenprune.studies.run import identified
-from tokenprune.studies.store import digest
-from tokenprune.studies.summary import summarise
+from tokenprune.interface.metric import Answered, Metric
+from tokenprune.lab.data.jsonl import read_jsonl
+from tokenprune.lab.studies import LocalRunner, Store, Study, cells, load_study, run_study
+from tokenprune.lab.studies.run import identified
+from tokenprune.lab.studies.store import digest
+from tokenprune.lab.studies.summary import summarise
+from tokenprune.plugins.host import register_plugin
 
 PLAN = {"stages": [{"at": "pre_llm", "strategy": "uniform", "keep": 8}]}
 
@@ -130,7 +130,7 @@ def test_a_cell_that_cannot_be_drawn_is_measured_all_the_same(
 
     loaded = load_study(finished)
     path_of(loaded, 1).unlink()
-    monkeypatch.setattr("tokenprune.studies.samples.thumbnail", broken)
+    monkeypatch.setattr("tokenprune.lab.studies.samples.thumbnail", broken)
     done = run_study(loaded)
     assert (len(done.ran), done.failed) == (1, {})
     assert done.records[1].result["shown"] == []
@@ -225,7 +225,7 @@ def test_processes_give_the_same_answers(finished: Path) -> None:
 _RUN = """
 import sys
 from pathlib import Path
-from tokenprune.studies import load_study, run_study
+from tokenprune.lab.studies import load_study, run_study
 run_study(load_study(Path(sys.argv[1])))
 """
 

@@ -9,9 +9,9 @@ import yaml
 
 from tests.compare.tiny import TIMM, save_pictures, save_timm
 from tokenprune.errors import DataError
-from tokenprune.reporting import html, read_results
-from tokenprune.studies import load_study, run_study
-from tokenprune.studies.summary import summarise
+from tokenprune.lab.report import html, read_results
+from tokenprune.lab.studies import load_study, run_study
+from tokenprune.lab.studies.summary import summarise
 
 PLANS = [
     {"name": name, "plan": {"stages": [{"at": "encoder", "strategy": strategy, "keep": 40}]}}

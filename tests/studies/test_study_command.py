@@ -9,9 +9,9 @@ import yaml
 from typer.testing import CliRunner
 
 from tokenprune.cli import app
-from tokenprune.studies import Store, load_study
-from tokenprune.studies.run import identified
-from tokenprune.studies.store import digest
+from tokenprune.lab.studies import Store, load_study
+from tokenprune.lab.studies.run import identified
+from tokenprune.lab.studies.store import digest
 
 
 def run(*args: object) -> tuple[int, str]:

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tests.plan.json_schema import complaints
-from tokenprune.studies import cells, load_study
-from tokenprune.studies.model import LONG, SHORT, Study, TaskEntry
-from tokenprune.studies.schema import study_schema
+from tokenprune.lab.studies import cells, load_study
+from tokenprune.lab.studies.model import LONG, SHORT, Study, TaskEntry
+from tokenprune.lab.studies.schema import study_schema
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "examples" / "studies").glob("*.yaml"))

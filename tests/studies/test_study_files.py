@@ -10,9 +10,9 @@ import pytest
 
 from tests.studies.test_studies import change
 from tokenprune.errors import PlanError, UnknownNameError
+from tokenprune.lab.studies import cells, load_study, run_study
+from tokenprune.lab.studies.model import LONG, REFERENCE, SHORT, ModelEntry, TaskEntry
 from tokenprune.plan.read import parse
-from tokenprune.studies import cells, load_study, run_study
-from tokenprune.studies.model import LONG, REFERENCE, SHORT, ModelEntry, TaskEntry
 
 GOOD = {"plan": {"stages": [{"at": "pre_llm", "strategy": "random", "keep": 4}]}}
 BAD = {"plan": {"stages": [{"at": "pre_llm", "strategy": "randm", "keep": 4}]}}

@@ -13,20 +13,21 @@ from pydantic import ValidationError
 
 from tests.compare import clips
 from tests.compare.tiny import save_pictures, save_timm
-from tokenprune.bench.request import Request
-from tokenprune.bench.settings import BenchSettings
-from tokenprune.compare.videos import Clip, chosen
 from tokenprune.errors import DataError
-from tokenprune.loading import load_model, load_options
+from tokenprune.lab.bench.request import Request
+from tokenprune.lab.bench.settings import BenchSettings
+from tokenprune.lab.data.hub import dataset_questions
+from tokenprune.lab.data.jsonl import read_jsonl
+from tokenprune.lab.data.opening import opened, revision
+from tokenprune.lab.data.question import Columns
+from tokenprune.lab.data.videos import Clip, chosen
+from tokenprune.lab.models import load_model, load_options
+from tokenprune.lab.studies import cells, load_study, run_study
+from tokenprune.lab.studies.building import build_task
+from tokenprune.lab.studies.model import TaskEntry
+from tokenprune.lab.studies.run import identified
+from tokenprune.lab.studies.store import digest
 from tokenprune.reference import video_model_path
-from tokenprune.studies import cells, load_study, run_study
-from tokenprune.studies.building import build_task
-from tokenprune.studies.hub import dataset_questions
-from tokenprune.studies.jsonl import read_jsonl
-from tokenprune.studies.model import Columns, TaskEntry
-from tokenprune.studies.run import identified
-from tokenprune.studies.store import digest
-from tokenprune.studies.tasks import opened, revision
 
 PLANS = [
     {"name": name, "plan": {"stages": [{"at": at, "strategy": strategy, "keep": 3}]}}

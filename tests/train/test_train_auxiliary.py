@@ -18,18 +18,17 @@ from tests.train.test_train_run import Stopped, same, stop_at, traces, weights
 from tests.train.tiny import picture as noise
 from tests.train.tiny import plan, prepare, run, tiny
 from tokenprune.cli import app
-from tokenprune.engine.choosing import choose_adapter
-from tokenprune.engine.stages import ResolvedStage
+from tokenprune.engine.adapters import choose_adapter
+from tokenprune.engine.stages import ResolvedStage, build_strategy
 from tokenprune.errors import DataError, PlanError
-from tokenprune.loading import LoadedMllm
-from tokenprune.probe.distill import info_nce
-from tokenprune.registry import build_strategy
-from tokenprune.train import TrainSettings
-from tokenprune.train.auxiliary import Auxiliary
-from tokenprune.train.session import PlanSession, frozen, model_shape
-from tokenprune.train.stage import initial
-from tokenprune.train.state import States
-from tokenprune.trainable import Batch, StepLoss, TrainableStrategy
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.interface.trainable import Batch, StepLoss, TrainableStrategy
+from tokenprune.lab.probe.distill import info_nce
+from tokenprune.lab.train import TrainSettings
+from tokenprune.lab.train.auxiliary import Auxiliary
+from tokenprune.lab.train.session import PlanSession, frozen, model_shape
+from tokenprune.lab.train.stage import initial
+from tokenprune.lab.train.state import States
 
 WEIGHT = 0.5
 

@@ -13,12 +13,13 @@ from tokenprune_strategies.dyvte import training as dyvte
 from tests.train.test_train_losses import batch, session
 from tests.train.tiny import ByHeart, plan, tiny
 from tokenprune.errors import LayerError, PlanError
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import Step
+from tokenprune.lab.train import TrainSettings, train
 from tokenprune.plan import Plan, load_plan
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Signal, Tokens
-from tokenprune.train import TrainSettings, train
-from tokenprune.trainable import Step
 
 TEXT = (Signal.TEXT_STATES, Signal.TEXT_PLACE)
 FASTV = {"at": "decoder", "strategy": "fastv", "layer": 1, "keep": 6}

@@ -12,7 +12,7 @@ from tests import models
 from tests.train.test_train_losses import batch, plain, session
 from tests.train.tiny import plan, tiny
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.train.biasing import biased_mask
+from tokenprune.lab.train.biasing import biased_mask
 
 LEAST = torch.finfo(torch.float32).min
 VALID = torch.tensor([[True] * 6, [False, False, True, True, True, True]])

@@ -9,14 +9,14 @@ import pytest
 
 from tests.train.tiny import picture, tiny
 from tokenprune.errors import DataError, UnsupportedModelError
+from tokenprune.interface.trainable import IGNORE, Phase
+from tokenprune.lab.train import FileStream, ReferenceStream, TrainSettings
+from tokenprune.lab.train.batches import make_batch
+from tokenprune.lab.train.data import Example, opened
+from tokenprune.lab.train.heldout import questions_for
+from tokenprune.lab.train.settings import rate, spans
 from tokenprune.reference import TYPES, iter_heldout
 from tokenprune.reference.heldout import HELDOUT_SEED
-from tokenprune.train import FileStream, ReferenceStream, TrainSettings
-from tokenprune.train.batches import make_batch
-from tokenprune.train.data import Example, opened
-from tokenprune.train.heldout import questions_for
-from tokenprune.train.settings import rate, spans
-from tokenprune.trainable import IGNORE, Phase
 
 GOOD = '{"image": "a.png", "question": "what is it", "answer": "a star"}'
 

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from tests.train.tiny import ByHeart, plan, tiny
 from tokenprune import attach
-from tokenprune.engine.choosing import choose_adapter
+from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.stages import built
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.loading import LoadedMllm
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.trainable import IGNORE, Batch, right, row_means
+from tokenprune.lab.train.batches import make_batch
+from tokenprune.lab.train.session import PlanSession, frozen, model_shape
+from tokenprune.lab.train.stage import initial
 from tokenprune.plan import Plan, load_plan
-from tokenprune.tokens import Signal
-from tokenprune.train.batches import make_batch
-from tokenprune.train.session import PlanSession, frozen, model_shape
-from tokenprune.train.stage import initial
-from tokenprune.trainable import IGNORE, Batch, right, row_means
 
 LAYERS = 4
 

@@ -17,10 +17,10 @@ from tests.train.tiny import KEEPS, plan, prepare, run, tiny
 from tests.train.tiny import picture as noise
 from tokenprune import attach
 from tokenprune.errors import BackendUnavailableError, CheckpointError, DataError, PlanError
+from tokenprune.lab.train import TrainSettings, train
+from tokenprune.lab.train.loop import Tell
+from tokenprune.lab.train.state import States
 from tokenprune.plan import load_plan
-from tokenprune.train import TrainSettings, train
-from tokenprune.train.loop import Tell
-from tokenprune.train.state import States
 
 STRATEGIES = sorted(KEEPS)
 
@@ -108,7 +108,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.train.tiny import run
-import tokenprune.train.state as state
+import tokenprune.lab.train.state as state
 
 plain, calls = os.rename, []
 

@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from tests.models import EOS_TOKEN, IMAGE, IMAGE_TOKEN, llava_clip, llava_inputs
-from tokenprune.loading import LoadedMllm
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.train import Trained, TrainSettings, train
+from tokenprune.lab.train.data import Example
+from tokenprune.lab.train.loop import Tell
 from tokenprune.plan import Plan, load_plan
-from tokenprune.train import Trained, TrainSettings, train
-from tokenprune.train.data import Example
-from tokenprune.train.loop import Tell
 
 FIRST_WORD, WORDS = 6, 80
 KEEPS: dict[str, int | None] = {"vistog": 4, "quecc": 9, "covipal_style": 6, "dyvte": None}

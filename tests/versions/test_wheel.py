@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenprune.plugins import host
+from tokenprune.plugins.host import host
 
 pytestmark = pytest.mark.versions
 

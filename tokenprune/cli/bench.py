@@ -13,10 +13,10 @@ from tokenprune.cli.options import Device, Dtype, Seed
 from tokenprune.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from tokenprune.bench.request import Request
-    from tokenprune.bench.rows import BenchRow
-    from tokenprune.bench.settings import BenchSettings
-    from tokenprune.loading import LoadOptions
+    from tokenprune.interface.loading import LoadOptions
+    from tokenprune.lab.bench.request import Request
+    from tokenprune.lab.bench.rows import BenchRow
+    from tokenprune.lab.bench.settings import BenchSettings
 
 EXAMPLES = examples(
     "tokenprune bench",
@@ -107,9 +107,9 @@ def command(
     rows take turns in one process; the speed-up is the median of the ratios within a round. Of
     classifiers, one pass is measured.
     """
-    from tokenprune.bench.request import Request
-    from tokenprune.bench.settings import BenchSettings
-    from tokenprune.loading import load_options
+    from tokenprune.lab.bench.request import Request
+    from tokenprune.lab.bench.settings import BenchSettings
+    from tokenprune.lab.models import load_options
 
     asked = Request(
         batches=batch_size or (),
@@ -135,13 +135,13 @@ def _run(
     options: LoadOptions,
     out: Path,
 ) -> None:
-    from tokenprune.bench import bench
-    from tokenprune.bench.inputs import size_note
-    from tokenprune.bench.record import bench_record, write_bench
-    from tokenprune.bench.request import quarters
     from tokenprune.cli.plans import read_plans
-    from tokenprune.compare.record import check_writable
-    from tokenprune.loading import load_model
+    from tokenprune.lab.bench import bench
+    from tokenprune.lab.bench.inputs import size_note
+    from tokenprune.lab.bench.record import bench_record, write_bench
+    from tokenprune.lab.bench.request import quarters
+    from tokenprune.lab.measure.files import check_writable
+    from tokenprune.lab.models import load_model
     from tokenprune.reference import reference_model_path
 
     check_writable(out)
@@ -159,10 +159,10 @@ def _run(
 
 
 def _show(rows: list[BenchRow], flops: str, notes: list[str]) -> None:
-    from tokenprune.bench import bench_tables
-    from tokenprune.bench.record import MEANING
-    from tokenprune.bench.rows import attention_of
-    from tokenprune.bench.table import verdicts
+    from tokenprune.lab.bench import bench_tables
+    from tokenprune.lab.bench.record import MEANING
+    from tokenprune.lab.bench.rows import attention_of
+    from tokenprune.lab.bench.table import verdicts
 
     console = Console()
     if not console.is_terminal:

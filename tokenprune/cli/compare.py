@@ -16,8 +16,8 @@ from tokenprune.cli.study import refuse_options, run_command
 from tokenprune.errors import DataError
 
 if TYPE_CHECKING:
-    from tokenprune.compare import Comparison
-    from tokenprune.compare.build import Source
+    from tokenprune.lab.compare import Comparison
+    from tokenprune.lab.compare.build import Source
 
 EXAMPLES = examples(
     "tokenprune compare",
@@ -142,11 +142,11 @@ def command(
         run_command(study, jobs=jobs, dry_run=dry_run, runner=runner, reporters=reporter or ())
         return
     _refuse_study_options(dry_run, runner, reporter)
-    from tokenprune.compare import Settings
-    from tokenprune.compare.build import Source, bundled_model
-    from tokenprune.compare.candidates import PROMPTS
-    from tokenprune.compare.record import check_writable
-    from tokenprune.loading import load_options
+    from tokenprune.lab.compare import Settings
+    from tokenprune.lab.compare.build import Source
+    from tokenprune.lab.data.candidates import PROMPTS
+    from tokenprune.lab.measure.files import check_writable
+    from tokenprune.lab.models import bundled_model, load_options
 
     check_writable(out)
     settings = Settings(
@@ -170,8 +170,8 @@ def _refuse_study_options(dry_run: bool, runner: str | None, reporter: list[str]
 
 
 def _run(source: Source, out: Path, answers: bool, by_type: bool) -> None:
-    from tokenprune.compare import compare, write_record
-    from tokenprune.loading import load_model
+    from tokenprune.lab.compare import compare, write_record
+    from tokenprune.lab.models import load_model
 
     loaded = load_model(source.model, source.options)
     with progress_bar() as tell:
@@ -192,7 +192,7 @@ def _run(source: Source, out: Path, answers: bool, by_type: bool) -> None:
 
 
 def _print(found: Comparison, out: Path, by_type: bool) -> None:
-    from tokenprune.compare import WIDE, tables
+    from tokenprune.lab.compare import WIDE, tables
 
     console = Console()
     if not console.is_terminal:

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from tokenprune.cli.examples import examples
 from tokenprune.errors import TokenpruneError
-from tokenprune.strategy import PruningStrategy
-from tokenprune.tokens import Site
+from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.tokens import Site
 
 EXAMPLES = examples("tokenprune describe evoprune")
 
@@ -21,7 +21,7 @@ def command(
     name: Annotated[str, typer.Argument(help="A strategy, see `tokenprune list`.")],
 ) -> None:
     """Show a strategy's parameters with defaults, its paper, stages, signals and licence note."""
-    from tokenprune.registry import strategy_class
+    from tokenprune.plugins.strategies import strategy_class
 
     kind = strategy_class(name, where="describe")
     console = Console()

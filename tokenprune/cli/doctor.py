@@ -14,7 +14,7 @@ EXAMPLES = examples("tokenprune doctor")
 def command() -> None:
     """Show devices, versions, ops backends and why they run; with a problem the exit code is 1."""
     from tokenprune.cli.plugins import plugin_table, problem_lines
-    from tokenprune.plugins import host
+    from tokenprune.plugins.host import host
 
     console = Console()
     console.print(_environment())
@@ -47,7 +47,7 @@ def missing_parts() -> list[str]:
 
 
 def _environment() -> Table:
-    from tokenprune.environment import describe_environment
+    from tokenprune.lab.measure.environment import describe_environment
 
     facts = describe_environment()
     table = Table.grid(padding=(0, 2))

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenprune.cli.examples import examples
-from tokenprune.strategy import PruningStrategy
-from tokenprune.tokens import STAGES, Stage
+from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.tokens import STAGES, Stage
 
 EXAMPLES = examples("tokenprune list", "tokenprune list --json", "tokenprune list --matrix")
 
@@ -25,7 +25,7 @@ def command(
     ] = False,
 ) -> None:
     """List the strategies, where each can act and what it needs."""
-    from tokenprune.plugins import host
+    from tokenprune.plugins.host import host
 
     if matrix:
         _matrix(as_json)
@@ -55,8 +55,8 @@ def facts(kind: type[PruningStrategy[Any]]) -> dict[str, Any]:
 
 
 def _matrix(as_json: bool) -> None:
-    from tokenprune.matrix import footnotes
-    from tokenprune.matrix import matrix as strategies_by_family
+    from tokenprune.plugins.matrix import footnotes
+    from tokenprune.plugins.matrix import matrix as strategies_by_family
 
     rows = strategies_by_family()
     if as_json:

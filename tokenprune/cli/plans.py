@@ -49,7 +49,7 @@ def schema(
     study: Annotated[bool, typer.Option("--study", help="Of study files instead.")] = False,
 ) -> None:
     """Print the JSON Schema of plan files, with the parameters of every installed strategy."""
+    from tokenprune.lab.studies.schema import study_schema
     from tokenprune.plan import plan_schema
-    from tokenprune.studies.schema import study_schema
 
     typer.echo(json.dumps(study_schema() if study else plan_schema(), indent=2))

@@ -14,7 +14,7 @@ EXAMPLES = examples("tokenprune plugins")
 
 def command() -> None:
     """List the plugins and their problems; with a problem the exit code is 1."""
-    from tokenprune.plugins import host
+    from tokenprune.plugins.host import host
 
     console = Console()
     console.print(plugin_table())
@@ -25,7 +25,7 @@ def command() -> None:
 
 def plugin_table() -> Table:
     """Plugins that work, and what each registered."""
-    from tokenprune.plugins import host
+    from tokenprune.plugins.host import host
 
     kinds = ("strategies", "adapters", "loaders", "metrics", "runners", "reporters")
     table = Table("plugin", "distribution", "version", *kinds)
@@ -37,7 +37,7 @@ def plugin_table() -> Table:
 
 def problem_lines() -> RenderableType:
     """One line a problem."""
-    from tokenprune.plugins import host
+    from tokenprune.plugins.host import host
 
     problems = host().problems
     if not problems:

@@ -33,7 +33,7 @@ def command(
     Beside the page stand results.md, results.csv and the folder figures. Damaged records are left
     out and named, and so are failed cells; the exit code is 1 then.
     """
-    from tokenprune.reporting import read_results, write_report
+    from tokenprune.lab.report import read_results, write_report
 
     results = read_results(folder, everything=everything)
     written = write_report(results, out or folder / "report.html", figures=figures)

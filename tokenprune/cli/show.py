@@ -40,12 +40,12 @@ def command(
     dtype: Dtype = None,
 ) -> None:
     """Draw what a plan keeps, merges and drops of pictures, one panel a stage."""
-    from tokenprune.compare.pictures import open_picture
-    from tokenprune.compare.record import check_writable
-    from tokenprune.loading import load_model, load_options
+    from tokenprune.lab.data.pictures import open_picture
+    from tokenprune.lab.drawing.show import show
+    from tokenprune.lab.measure.files import check_writable
+    from tokenprune.lab.models import load_model, load_options
     from tokenprune.plan import load_plan
     from tokenprune.reference import reference_model_path
-    from tokenprune.showing import show
 
     loaded_plan = load_plan(plan, overrides=overrides or ())
     pictures = [(path.name, open_picture(path)) for path in images]

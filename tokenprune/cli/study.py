@@ -15,9 +15,9 @@ from tokenprune.cli.progress import progress_bar
 from tokenprune.errors import DataError
 
 if TYPE_CHECKING:
-    from tokenprune.studies import Finished, Study
-    from tokenprune.studies.calibrate import Estimate
-    from tokenprune.studies.summary import Group, Row
+    from tokenprune.lab.studies import Finished, Study
+    from tokenprune.lab.studies.calibrate import Estimate
+    from tokenprune.lab.studies.summary import Group, Row
 
 #: Options of `compare` that go with a study file; everything else stands in the file.
 ALLOWED = {"study", "jobs", "dry_run", "runner", "reporter"}
@@ -58,8 +58,8 @@ def run_command(
         runner: where cells run, as `NAME:KEY=VALUE`; default: processes of this machine.
         reporters: who is told, in the same form.
     """
-    from tokenprune.studies import load_study, run_study
-    from tokenprune.studies.plugs import make_reporter, make_runner, named
+    from tokenprune.lab.studies import load_study, run_study
+    from tokenprune.lab.studies.plugs import make_reporter, make_runner, named
 
     study = load_study(path)
     place, options = named(runner or "local")
@@ -102,7 +102,7 @@ def group_tables(groups: Sequence[Group]) -> list[Table]:
 
 def print_warnings(console: Console, groups: Sequence[Group]) -> None:
     """What to beware of, in words."""
-    from tokenprune.reporting.warnings import warnings
+    from tokenprune.lab.report.warnings import warnings
 
     for group in groups:
         for names, warning in warnings(group):
@@ -122,7 +122,7 @@ def _numbers(row: Row) -> list[str]:
 
 
 def _print_results(console: Console, study: Study, done: Finished) -> None:
-    from tokenprune.studies.summary import summarise
+    from tokenprune.lab.studies.summary import summarise
 
     groups = summarise(done.records, study.seed)
     for table in group_tables(groups):
@@ -143,7 +143,7 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
 
 def _print_estimates(console: Console, study: Study, processes: int | None) -> None:
     """Cells and their times; how many a cluster runs at once isn't known here."""
-    from tokenprune.studies.calibrate import estimate
+    from tokenprune.lab.studies.calibrate import estimate
 
     with progress_bar() as tell:
         found = estimate(study, tell)

@@ -13,7 +13,7 @@ from tokenprune.cli.options import Device, Dtype, Seed
 from tokenprune.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from tokenprune.train.run import Trained
+    from tokenprune.lab.train.run import Trained
 
 EXAMPLES = examples(
     "tokenprune train vistog --plan vistog.yaml --out runs/vistog",
@@ -89,11 +89,11 @@ def command(
     """
     import torch
 
-    from tokenprune.loading import load_model, load_options
+    from tokenprune.lab.models import load_model, load_options
+    from tokenprune.lab.train import FileStream, ReferenceStream, TrainSettings, train
+    from tokenprune.lab.train.heldout import questions_for
     from tokenprune.plan import load_plan
     from tokenprune.reference import reference_model_path
-    from tokenprune.train import FileStream, ReferenceStream, TrainSettings, train
-    from tokenprune.train.heldout import questions_for
 
     settings = TrainSettings(
         steps=steps,

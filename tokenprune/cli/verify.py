@@ -63,8 +63,8 @@ def command(
     Every row is measured on the model's own weights, against the model without the plan. On the
     CPU, and without --dtype, most rows run in float64. The exit code is 1 if a row fails.
     """
+    from tokenprune.lab.models import load_model, load_options
     from tokenprune.lab.verify import samples_for, verify
-    from tokenprune.loading import load_model, load_options
     from tokenprune.plan import load_plan
     from tokenprune.reference import reference_model_path
 

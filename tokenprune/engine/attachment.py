@@ -15,8 +15,8 @@ from tokenprune.engine.meter import Meter
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.report import Report
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.interface.trace import Trace
 from tokenprune.ops.flops import count_flops
-from tokenprune.trace import Trace
 
 if TYPE_CHECKING:
     from tokenprune.plan import Plan

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import NonFiniteError, TokenpruneError
-from tokenprune.tokens import Site
-from tokenprune.trace import Trace
+from tokenprune.interface.tokens import Site
+from tokenprune.interface.trace import Trace
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
-    from tokenprune.engine.encoder_state import EncoderState
+    from tokenprune.engine.encoder.state import EncoderState
     from tokenprune.engine.meter import Meter
 
 _active: ContextVar[CallState | None] = ContextVar("tokenprune_call", default=None)

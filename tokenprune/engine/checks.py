@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenprune.adapter import Adapter, EncoderSpec
+from torch import nn
+
 from tokenprune.engine.stages import EncoderLayout, ResolvedStage
-from tokenprune.errors import CheckpointError, PlanError, SignalError
-from tokenprune.plugins import host
-from tokenprune.tokens import Signal, Site, Stage
+from tokenprune.errors import CheckpointError, PlanError, SignalError, UnsupportedCallError
+from tokenprune.interface.adapter import Adapter, EncoderSpec
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Site, Stage
+from tokenprune.plugins.host import host
 
 ONLY_AT: dict[Signal, Stage] = {
     Signal.PREVIOUS_HIDDEN: "encoder",
@@ -116,3 +119,25 @@ def adapters_with(signals: Iterable[Signal]) -> list[str]:
     wanted = {signal.kind for signal in signals}
     known = {**host().encoders, **host().mllms}
     return [name for name, adapter in known.items() if wanted <= set(adapter.offers)]
+
+
+def refuse_checkpointing(model: nn.Module, parts: str, whose: str) -> None:
+    """Refuse gradient checkpointing, which runs parts again after the call's state is gone.
+
+    Args:
+        model: an MLLM or an encoder.
+        parts: what would run again, for the message.
+        whose: of what.
+
+    Raises:
+        UnsupportedCallError: it is switched on.
+    """
+    active = model.training and any(
+        getattr(module, "gradient_checkpointing", False) for module in model.modules()
+    )
+    if active:
+        raise UnsupportedCallError(
+            f"gradient checkpointing runs {parts} twice, and a pruned {whose} can't.",
+            where=type(model).__name__,
+            remedy="Call gradient_checkpointing_disable() before training with a plan.",
+        )

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenprune.errors import BudgetError, PlanError
+from tokenprune.interface.strategy import Budget, PruningStrategy
+from tokenprune.interface.tokens import Site
 from tokenprune.plan import Average, Plan, StagePlan
 from tokenprune.plan.budget import front_loaded, kept, removals
 from tokenprune.plan.coupling import Coupling
-from tokenprune.registry import build_strategy
-from tokenprune.strategy import Budget, PruningStrategy
-from tokenprune.tokens import Site
+from tokenprune.plugins.strategies import strategy_class, strategy_params
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,3 +182,14 @@ class EncoderLayout:
         if note:
             self.notes.add(f"{stage.where}: {note}")
         return blocks
+
+
+def build_strategy(stage: StagePlan) -> PruningStrategy[Any]:
+    """The strategy of a stage, with its params.
+
+    Raises:
+        PlanError: an unknown strategy, or params that it doesn't take.
+    """
+    strategy = strategy_class(stage.strategy)
+    params = strategy_params(strategy, stage.params, where=f"strategy '{stage.strategy}'")
+    return strategy(params)

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from tokenprune.errors import DataError, SignalError
-from tokenprune.names import nearest, suggestion
-from tokenprune.tokens import Signal
+from tokenprune.errors.names import nearest, suggestion
+from tokenprune.interface.signals import Signal
 
 Grid = tuple[int, int, int]
 

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenprune.engine.reducing import ask
-from tokenprune.engine.stages import ResolvedStage
+from tokenprune.engine.ask import ask
+from tokenprune.engine.stages import ResolvedStage, build_strategy
 from tokenprune.errors import PlanError, SignalError
 from tokenprune.integrations.given import WHOLE, Grid, check_signals, checked_grid, missing_remedy
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Site, Tokens, grid_positions
 from tokenprune.plan import Plan, load_plan
-from tokenprune.registry import build_strategy
-from tokenprune.strategy import Budget
-from tokenprune.tokens import Site, Tokens, grid_positions
 
 __all__ = ["Selected", "count", "select"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tokenprune.errors import PlanError
+from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.plan.model import Plan, StagePlan
-from tokenprune.plugins import host
-from tokenprune.registry import strategy_class, strategy_params
-from tokenprune.strategy import PruningStrategy
+from tokenprune.plugins.host import host
+from tokenprune.plugins.strategies import strategy_class, strategy_params
 
 _SOME_DEPTH = 32
 """Layers of an LLM; whether a strategy has a layer of its own doesn't depend on the number."""

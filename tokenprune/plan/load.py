@@ -9,12 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from tokenprune.errors import PlanError
+from tokenprune.errors.validation import plan_error
 from tokenprune.plan.check import check_plan
 from tokenprune.plan.dump import plan_data
 from tokenprune.plan.model import Average, Plan, ScheduleSpec, StagePlan
 from tokenprune.plan.overrides import Overrides, overridden
 from tokenprune.plan.read import as_mapping, read_mapping, resolve_extends
-from tokenprune.validation import plan_error
 
 _KEYS = {
     "": (*Plan.model_fields, "extends"),

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from tokenprune.tokens import STAGES, Stage
+from tokenprune.interface.tokens import STAGES, Stage
 
 ScheduleName = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]
 

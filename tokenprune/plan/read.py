@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tokenprune.errors import PlanError
-from tokenprune.names import nearest
+from tokenprune.errors.names import nearest
 
 _MERGE = "tag:yaml.org,2002:merge"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.plan.model import Plan
-from tokenprune.plugins import host
-from tokenprune.strategy import PruningStrategy
+from tokenprune.plugins.host import host
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

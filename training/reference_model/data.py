@@ -15,14 +15,7 @@ from torch import Tensor
 
 from tokenprune.reference.questions import ASK, TYPES, Question
 from tokenprune.reference.render import Textures, render
-from tokenprune.reference.scene import (
-    CANVAS,
-    COLOURS,
-    GRID,
-    KINDS,
-    Scene,
-    sample_scene,
-)
+from tokenprune.reference.scene import CANVAS, COLOURS, GRID, KINDS, Scene, sample_scene
 from training.reference_model.helpers import HELPER, helper_question
 from training.reference_model.vocab import EOS, WORD_ID
 

@@ -18,13 +18,14 @@ from typing import Any
 import tokenprune_strategies
 import torch
 
-from tokenprune.loading import LoadedMllm, LoadOptions, load_model
+from tokenprune.interface.loading import LoadedMllm, LoadOptions
+from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.lab.models import load_model
+from tokenprune.lab.train.heldout import accuracy, reference_questions
+from tokenprune.lab.train.record import facts
+from tokenprune.lab.train.stage import trainable
 from tokenprune.plan import Plan, load_plan
 from tokenprune.reference import reference_model_path
-from tokenprune.train.heldout import accuracy, reference_questions
-from tokenprune.train.record import facts
-from tokenprune.train.stage import trainable
-from tokenprune.trainable import TrainableStrategy
 
 QUESTIONS = 300
 BASELINES = ("random", "uniform", "fopru")

@@ -19,7 +19,7 @@ import torch
 from torch import Generator
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from tokenprune.environment import describe_environment
+from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.reference import (
     CLIP_TYPES,
     FRAMES,

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError, PlanError
-from tokenprune.loading import LoadOptions, load_options
-from tokenprune.names import suggestion
+from tokenprune.errors.names import suggestion
+from tokenprune.interface.loading import LoadOptions
+from tokenprune.lab.models import load_options
 from tokenprune.plan import Plan, load_plan
 
 #: lmms-eval hands them over whether or not the user gave them; nothing here depends on them.

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from tokenprune.errors import CheckpointError, UnsupportedModelError
-from tokenprune.loading import LoadedDual, LoadOptions
-from tokenprune_adapters import _compat_transformers as compat
+from tokenprune.interface.loading import LoadedDual, LoadOptions
 from tokenprune_adapters.loaders.checkpoints import hash_files
 from tokenprune_adapters.loaders.dual_pictures import PatchPictures, Pictures
 from tokenprune_adapters.loaders.folders import backends, load_model, load_processor
+from tokenprune_adapters.transformers import vit_names as compat
 
 if TYPE_CHECKING:
     from PIL.Image import Image

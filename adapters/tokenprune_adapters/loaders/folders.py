@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import CheckpointError, DataError, UnsupportedModelError
-from tokenprune.loading import LoadOptions
+from tokenprune.interface.loading import LoadOptions
 
 #: Multimodal LLMs, by whatever class their config names.
 MLLM_CLASS = "AutoModelForImageTextToText"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from tokenprune.loading import FOLDERS, LoadedDual, LoadedMllm, LoadOptions
+from tokenprune.interface.loading import LoadedDual, LoadedMllm, LoadOptions
+from tokenprune.lab.models import FOLDERS
 from tokenprune_adapters.loaders.checkpoints import hash_files, to_picture
 from tokenprune_adapters.loaders.dual import dual_class, load_dual
 from tokenprune_adapters.loaders.folders import backends, load_model, load_processor, weight_files

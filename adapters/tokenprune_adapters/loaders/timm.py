@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import CheckpointError, UnsupportedModelError
-from tokenprune.loading import LoadedClassifier, LoadOptions
+from tokenprune.interface.loading import LoadedClassifier, LoadOptions
 from tokenprune_adapters.loaders.checkpoints import hash_files, load_strictly, to_picture
 
 if TYPE_CHECKING:

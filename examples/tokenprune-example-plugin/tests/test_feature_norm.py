@@ -4,7 +4,7 @@ import torch
 from tokenprune_example import FeatureNorm
 
 from tokenprune import Budget, Site, Tokens, load_plan
-from tokenprune.tokens import grid_positions
+from tokenprune.interface.tokens import grid_positions
 
 
 def tokens(hidden: torch.Tensor) -> Tokens:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, FiniteFloat, NonNegativeInt, PositiveInt, Tag
 
-from tokenprune.strategy import StrategyParams
+from tokenprune.interface.strategy import StrategyParams
 
 Knee = Literal["chord", "mass", "max_drop", "otsu", "iqr", "lof"]
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, PruningStrategy
-from tokenprune.tokens import Signal, Site, Stage, Tokens
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, PruningStrategy
+from tokenprune.interface.tokens import Site, Stage, Tokens
 from tokenprune_strategies.cls_inflection.choosing import head, words
 from tokenprune_strategies.cls_inflection.params import OURS, Bound, ClsInflectionParams
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from tokenprune_strategies.learned import LearnedParams
+from tokenprune_strategies.shared.learned import LearnedParams
 
 Variant = Literal["transformer", "mlp"]
 Queries = Literal["text", "all"]

@@ -7,15 +7,16 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, ModelShape, ScoreStrategy
-from tokenprune.tokens import Signal, Site, Stage, Tokens
-from tokenprune.trainable import Batch, Phase, Step, StepLoss, TrainingSession
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, ModelShape, ScoreStrategy
+from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.trainable import Batch, Phase, Step, StepLoss, TrainingSession
 from tokenprune_strategies.covipal import training
 from tokenprune_strategies.covipal.choice import best_of_each
 from tokenprune_strategies.covipal.module import ContextScorer, MeanScorer, PruningModule
 from tokenprune_strategies.covipal.params import OURS, CoViPALParams
-from tokenprune_strategies.learned import LearnedStrategy, refuse_width
+from tokenprune_strategies.shared.learned import LearnedStrategy, refuse_width
 
 
 class CoViPALStyle(LearnedStrategy[CoViPALParams, PruningModule], ScoreStrategy[CoViPALParams]):

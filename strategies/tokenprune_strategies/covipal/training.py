@@ -16,8 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokenprune.errors import PlanError
-from tokenprune.tokens import Signal, Tokens
-from tokenprune.trainable import Batch, Phase, Step, StepLoss, TrainingSession, answer_loss
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import (
+    Batch,
+    Phase,
+    Step,
+    StepLoss,
+    TrainingSession,
+    answer_loss,
+)
 from tokenprune_strategies.covipal.params import Queries
 
 Scorer = Callable[[Tokens], Tensor]

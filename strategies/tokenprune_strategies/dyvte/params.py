@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from tokenprune_strategies.learned import LearnedParams
+from tokenprune_strategies.shared.learned import LearnedParams
 
 
 class DyVTEParams(LearnedParams):

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from tokenprune.errors import BudgetError, LayerError
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, ModelShape
-from tokenprune.tokens import Signal, Site, Stage, Tokens
-from tokenprune.trainable import Batch, Step, StepLoss, TrainingSession
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, ModelShape
+from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.trainable import Batch, Step, StepLoss, TrainingSession
 from tokenprune_strategies.dyvte import training
 from tokenprune_strategies.dyvte.gates import ExitGates, text_state
 from tokenprune_strategies.dyvte.params import OURS, DyVTEParams
-from tokenprune_strategies.learned import LearnedStrategy, refuse_width
+from tokenprune_strategies.shared.learned import LearnedStrategy, refuse_width
 
 SMALL_GATE = 256
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokenprune.errors import PlanError
-from tokenprune.tokens import Signal
-from tokenprune.trainable import Batch, Step, StepLoss, TrainingSession, row_means
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.trainable import Batch, Step, StepLoss, TrainingSession, row_means
 from tokenprune_strategies.dyvte.gates import ExitGates, text_state
 
 AGREEMENT = 0.99

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat
 
-from tokenprune.strategy import StrategyParams
+from tokenprune.interface.strategy import StrategyParams
 
 
 class EvoPruneParams(StrategyParams):

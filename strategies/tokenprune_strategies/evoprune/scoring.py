@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops import knn_density, topk_indices
-from tokenprune_strategies.bipartite import alternate
-from tokenprune_strategies.indexing import complement, every
+from tokenprune_strategies.shared.bipartite import alternate
+from tokenprune_strategies.shared.indexing import complement, every
 
 
 def protected_count(count: int, remove: int, ratio: float) -> int:

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, PruningStrategy
-from tokenprune.tokens import Signal, Site, Stage, Tokens
-from tokenprune_strategies.bipartite import Pairs, best_pairs, require_half
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, PruningStrategy
+from tokenprune.interface.tokens import Site, Stage, Tokens
 from tokenprune_strategies.evoprune.params import OURS, EvoPruneParams
 from tokenprune_strategies.evoprune.scoring import diversity_gain, split
 from tokenprune_strategies.evoprune.temporal import neighbouring_pairs
+from tokenprune_strategies.shared.bipartite import Pairs, best_pairs, require_half
 
 _IMPORTANCE = {"received": Signal.ATTENTION_RECEIVED, "cls": Signal.CLS_ATTENTION}
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops import bipartite_match
-from tokenprune_strategies.bipartite import Pairs, best_proposals
 from tokenprune_strategies.evoprune.scoring import Parts
-from tokenprune_strategies.indexing import take
+from tokenprune_strategies.shared.bipartite import Pairs, best_proposals
+from tokenprune_strategies.shared.indexing import take
 
 #: Frames whose targets a source may merge into, from its own; ties go to the first of them.
 WINDOW = (0, -1, 1)

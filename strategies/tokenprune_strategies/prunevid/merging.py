@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tokenprune.reduction import Reduction
+from tokenprune.interface.reduction import Reduction
 from tokenprune_strategies.prunevid.density_peaks import cluster
 from tokenprune_strategies.prunevid.grouping import Group
 from tokenprune_strategies.prunevid.segments import ROUNDING

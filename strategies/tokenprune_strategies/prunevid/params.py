@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from tokenprune.strategy import StrategyParams
+from tokenprune.interface.strategy import StrategyParams
 
 
 class PruneVidParams(StrategyParams):

@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, PruningStrategy
-from tokenprune.tokens import Signal, Site, Stage, Tokens
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, PruningStrategy
+from tokenprune.interface.tokens import Site, Stage, Tokens
 from tokenprune_strategies.prunevid.grouping import Group, Video, coarse_groups, groups, sizes
 from tokenprune_strategies.prunevid.merging import fitted, merged, natural
 from tokenprune_strategies.prunevid.params import OURS, PruneVidParams

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from tokenprune_strategies.learned import LearnedParams
+from tokenprune_strategies.shared.learned import LearnedParams
 
 Depth = Annotated[float, Field(gt=0, le=1)]
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import BudgetError
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, ModelShape
-from tokenprune.tokens import Signal, Site, Stage, Tokens
-from tokenprune.trainable import Batch, Phase, Step, StepLoss, TrainingSession
-from tokenprune_strategies.learned import LearnedStrategy, refuse_width
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, ModelShape
+from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.trainable import Batch, Phase, Step, StepLoss, TrainingSession
 from tokenprune_strategies.quecc import training
 from tokenprune_strategies.quecc.compressor import (
     QueryCompressor,
@@ -22,6 +22,7 @@ from tokenprune_strategies.quecc.compressor import (
     window_of_patches,
 )
 from tokenprune_strategies.quecc.params import OURS, QueCCParams
+from tokenprune_strategies.shared.learned import LearnedStrategy, refuse_width
 
 Grid = tuple[int, int, int]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tokenprune.trainable import Phase, StepLoss
+from tokenprune.interface.trainable import Phase, StepLoss
 
 ALIGNMENT = Phase("alignment", 3.0)
 ANSWERS = Phase("answers", 1.0)

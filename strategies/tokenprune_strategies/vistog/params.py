@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from tokenprune_strategies.learned import LearnedParams
+from tokenprune_strategies.shared.learned import LearnedParams
 
 
 class VisToGParams(LearnedParams):

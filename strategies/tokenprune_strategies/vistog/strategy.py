@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import BudgetError
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, ModelShape
-from tokenprune.tokens import Signal, Site, Stage, Tokens
-from tokenprune_strategies.learned import LearnedStrategy
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, ModelShape
+from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune_strategies.shared.learned import LearnedStrategy
 from tokenprune_strategies.vistog.grouping import SemanticGrouping, gumbel
 from tokenprune_strategies.vistog.params import OURS, VisToGParams
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tokenprune.strategy import StrategyParams
+from tokenprune.interface.strategy import StrategyParams
 
 OURS = {
     "shallow": "a quarter of the used blocks: the paper's 6 of 24 (LLaVA) and 8 of 32 (Qwen2.5-VL)",

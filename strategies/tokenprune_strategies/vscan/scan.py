@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops import bipartite_match, topk_indices
-from tokenprune_strategies.indexing import complement, take
+from tokenprune_strategies.shared.indexing import complement, take
 
 
 def windows_of(position: Tensor, grid: tuple[int, int, int], side: int) -> tuple[Tensor, int]:

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import torch
 
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, PruningStrategy
+from tokenprune.interface.tokens import Site, Stage, Tokens
 from tokenprune.ops import topk_indices
-from tokenprune.reduction import Reduction
-from tokenprune.strategy import Budget, PruningStrategy
-from tokenprune.tokens import Signal, Site, Stage, Tokens
 from tokenprune_strategies.vscan.params import OURS, VScanParams
 from tokenprune_strategies.vscan.scan import local_scan, most_similar, select, windows_of
 

@@ -10,13 +10,13 @@ from functools import cached_property
 import torch
 
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify.comparing import TOLERANCES, Difference
 from tokenprune.lab.verify.observing import Observer, Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.lab.verify.reference import Scope, scope_of
 from tokenprune.lab.verify.subject import Subject
 from tokenprune.plan import Plan
-from tokenprune.trace import ImageTrace
 
 INVARIANTS = {
     "keep_all": "a plan that keeps all tokens equals the model without a plan",

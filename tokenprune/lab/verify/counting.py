@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify.checks import Bench, counted
 from tokenprune.lab.verify.comparing import Difference
 from tokenprune.lab.verify.fate import fate_of
 from tokenprune.lab.verify.observing import Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.plan import Average
-from tokenprune.trace import ImageTrace
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import ReductionError
+from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify.taps import Answer
-from tokenprune.trace import ImageTrace
 
 NEVER = 1 << 30
 

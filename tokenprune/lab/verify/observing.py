@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from tokenprune.engine.attach import attach_stages
 from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.stages import built
+from tokenprune.interface.trace import ImageTrace, Trace
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.subject import Subject
 from tokenprune.lab.verify.taps import Answer, Taps
 from tokenprune.plan import Plan
-from tokenprune.trace import ImageTrace, Trace
 
 
 @dataclass(frozen=True)

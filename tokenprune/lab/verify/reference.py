@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tokenprune.adapter import MllmAdapter
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.lab.verify.fate import Fate, fate_of
 from tokenprune.lab.verify.hiding import HiddenKeys
 from tokenprune.lab.verify.observing import Seen

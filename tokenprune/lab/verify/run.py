@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from tokenprune.compare.task import Question
-from tokenprune.environment import describe_environment
+from tokenprune.interface.loading import LoadedModel
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.verify.batching import batch, padding
 from tokenprune.lab.verify.checks import Bench
 from tokenprune.lab.verify.counting import counts
@@ -20,7 +21,6 @@ from tokenprune.lab.verify.record import Row, Verification
 from tokenprune.lab.verify.restoring import detach, keep_all, leftovers, threads
 from tokenprune.lab.verify.shortening import decoding, encoder, generation, prefill
 from tokenprune.lab.verify.subject import Subject, widened
-from tokenprune.loading import LoadedModel
 from tokenprune.plan import Plan, dump_plan
 
 Tell = Callable[[int, int, str], None]

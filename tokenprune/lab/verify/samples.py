@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tokenprune.compare.build import bundled_name
-from tokenprune.compare.pictures import open_picture
-from tokenprune.compare.task import Question
 from tokenprune.errors import DataError
-from tokenprune.folders import pictures_in
-from tokenprune.loading import LoadedMllm, LoadedModel
+from tokenprune.interface.loading import LoadedMllm, LoadedModel
+from tokenprune.lab.data.folders import pictures_in
+from tokenprune.lab.data.pictures import open_picture
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.models import bundled_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenprune.adapter import EncoderAdapter, MllmAdapter, MllmSpec
-from tokenprune.compare.task import Question
-from tokenprune.engine.choosing import choose_adapter, choose_encoder
-from tokenprune.engine.mllm_checks import feature_prefix
+from tokenprune.engine.adapters import choose_adapter, choose_encoder
+from tokenprune.engine.llm.checks import feature_prefix
+from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter, MllmSpec
+from tokenprune.interface.loading import LoadedClassifier, LoadedMllm, LoadedModel
+from tokenprune.lab.data.opening import opened
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.verify import names
-from tokenprune.loading import LoadedClassifier, LoadedMllm, LoadedModel
-from tokenprune.studies.tasks import opened
 
 
 @dataclass(frozen=True)

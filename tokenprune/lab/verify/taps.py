@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import ResolvedStage
-from tokenprune.reduction import Reduction
-from tokenprune.tokens import Kind, Site
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.tokens import Kind, Site
 
 
 @dataclass(frozen=True)

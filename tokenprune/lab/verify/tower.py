@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from tokenprune.adapter import EncoderAdapter
 from tokenprune.engine.patching import Patches
+from tokenprune.interface.adapter import EncoderAdapter
 
 
 @dataclass(frozen=True)

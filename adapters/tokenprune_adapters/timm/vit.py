@@ -1,0 +1,169 @@
+"""timm's VisionTransformer family: ViT, DeiT, registers, DINOv2 and SigLIP shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
+from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
+from tokenprune.interface.signals import Signal
+from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
+from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
+from tokenprune_adapters.shared.signals import offered, vit_signals
+from tokenprune_adapters.shared.signatures import check_library
+from tokenprune_adapters.timm import vit_names as compat
+
+_PARALLEL = "its MLP runs beside its attention, so there is no place between the two"
+_DIFFERENTIAL = "its attention is the difference of two softmaxes, so scores mean something else"
+_ROTARY = "its rotary embedding is handed from block to block and would have to shrink too"
+_REASONS = {
+    "ParallelScalingBlock": _PARALLEL,
+    "DiffParallelScalingBlock": _PARALLEL,
+    "DiffAttention": _DIFFERENTIAL,
+    "EvaBlock": _ROTARY,
+    "EvaBlockPostNorm": _ROTARY,
+    "AttentionRope": _ROTARY,
+}
+
+
+class TimmVitAdapter(EncoderAdapter):
+    """Every timm model that is a VisionTransformer with blocks this adapter knows.
+
+    Supported blocks: Block (also with layer scale, query-key norm, scale norm, output gate, any
+    MLP), ResPostBlock, ParallelThingsBlock (the heads of its attentions are joined).
+    Average pooling is weighted by size; attention pooling reads the tokens that are left.
+    """
+
+    name: ClassVar[str] = "timm"
+    claims: ClassVar[tuple[str, ...]] = (f"{compat.VIT}.VisionTransformer",)
+    offers: ClassVar[tuple[Signal, ...]] = offered(class_token=True)
+
+    def __init__(self, model: nn.Module) -> None:
+        """Check the blocks.
+
+        Raises:
+            UnsupportedModelError: a block, an attention or a subclass whose forward is unknown.
+        """
+        super().__init__(model)
+        vit: Any = model
+        foreign = compat.foreign_forward(model)
+        if foreign is not None:
+            raise UnsupportedModelError(
+                f"'{foreign}' replaces the forward of VisionTransformer.",
+                where=type(model).__name__,
+                remedy="Supported: timm's VisionTransformer and VisionTransformerDistilled.",
+            )
+        self._blocks: list[nn.Module] = list(vit.blocks)
+        for number, block in enumerate(self._blocks):
+            where = f"{type(model).__name__}, block {number}"
+            require_exact(block, where, compat.BLOCKS, _REASONS)
+            for branch in compat.branches(block):
+                require_exact(branch.attention, f"{where}, attention", compat.ATTENTIONS, _REASONS)
+        check_library("timm", compat.relied_on(model))
+        self._weights = PoolWeights()
+        self._spec = self._describe(vit)
+
+    def _describe(self, vit: Any) -> EncoderSpec:
+        class_token = bool(vit.has_class_token)
+        return EncoderSpec(
+            entry=vit,
+            blocks=self._blocks,
+            used=len(self._blocks),
+            prefix=int(vit.num_prefix_tokens),
+            class_token=class_token,
+            grid=(1, *(compat.default_grid(vit) or (1, 1))),
+            width=int(vit.embed_dim),
+            signals=vit_signals(class_token),
+        )
+
+    def spec(self) -> EncoderSpec:
+        """The encoder as data; entry is the whole model, whose pooling belongs to the call."""
+        return self._spec
+
+    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int, int]:
+        """The grid of the given pictures.
+
+        Raises:
+            UnsupportedCallError: an attention mask, causal attention, random patch dropping or
+                gradient checkpointing.
+        """
+        problem = self._problem(args, kwargs)
+        if problem:
+            raise UnsupportedCallError(
+                f"a pruned encoder can't run with {problem}.",
+                where=type(self.model).__name__,
+                remedy="Switch it off, or detach the plan for this call.",
+            )
+        pixels = args[0] if args else kwargs["x"]
+        return (1, *compat.grid_of(self.model, pixels.shape[-2], pixels.shape[-1]))
+
+    def _problem(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        given = {**dict(zip(("x", "attn_mask", "is_causal"), args, strict=False)), **kwargs}
+        if given.get("attn_mask") is not None:
+            return "an attention mask"
+        if given.get("is_causal"):
+            return "causal attention"
+        if compat.drops_patches(self.model):
+            return "random patch dropping (patch_drop_rate) in training mode"
+        return "gradient checkpointing" if compat.recomputes(self.model) else ""
+
+    def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Projections of all attentions of the block, `[B, T, D]` -> three `[B, H, T, d]`.
+
+        Raises:
+            UnsupportedCallError: training with dropout on attention weights.
+        """
+        active = compat.attention_dropout(block)
+        refuse_dropout(active, self.model, "Build the model with attn_drop_rate=0")
+        parts = [compat.qkv(branch, hidden) for branch in compat.branches(block)]
+        if len(parts) == 1:
+            return parts[0]
+        query, key, value = (torch.cat(same, dim=1) for same in zip(*parts, strict=True))
+        return query, key, value
+
+    def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Output projections, layer scale, drop path, residual: `[B, T, D]` -> `[B, T, D]`."""
+        branches = compat.branches(block)
+        parts = attended.chunk(len(branches), dim=1)
+        pairs = zip(branches, parts, strict=True)
+        return hidden + compat.added([compat.project(b, hidden, part) for b, part in pairs])
+
+    def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
+        """The MLP half, residual included: `[B, T, D]` -> `[B, T, D]`."""
+        chains = compat.feed_forward_chains(block)
+        return hidden + compat.added([compat.run(chain, hidden) for chain in chains])
+
+    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
+        """The sizes' scope, and the pooling where it averages."""
+        overrides: dict[tuple[nn.Module, str], Callable[..., Any]] = {
+            (self.model, "forward"): self._weights.scoped,
+            (self.model, "pool"): self._pool,
+        }
+        norm = compat.averaging_norm(self.model)
+        if norm is not None:
+            overrides[(norm, "forward")] = self._scaled_output
+        return overrides
+
+    def weighted_pool(self, weight: Tensor) -> None:
+        """Keep the sizes `[B, T]` until the model pools."""
+        self._weights.set(weight)
+
+    def _pool(
+        self, original: Callable[..., Tensor], x: Tensor, pool_type: str | None = None
+    ) -> Tensor:
+        weight, vit = self._weights.get(), self.model
+        chosen = vit.global_pool if pool_type is None else pool_type
+        if weight is None or vit.attn_pool is not None or chosen not in ("avg", "avgmax"):
+            return original(x, pool_type=pool_type)
+        mean = original(scaled_for_mean(x, weight, compat.mean_skip(vit)), pool_type="avg")
+        return mean if chosen == "avg" else 0.5 * (original(x, pool_type="max") + mean)
+
+    def _scaled_output(self, original: Callable[..., Tensor], x: Tensor) -> Tensor:
+        output, weight = original(x), self._weights.get()
+        if weight is None:
+            return output
+        return scaled_for_mean(output, weight, compat.mean_skip(self.model))

@@ -1,0 +1,209 @@
+"""Every name inside transformers' LLaVA and its LLMs that the adapter relies on.
+
+Nothing here imports transformers: models are read by attribute, classes by full name.
+`tests/mllm/test_compat.py` checks each name and signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.errors import UnsupportedCallError
+from tokenprune_adapters.shared.signatures import Relied
+
+_MODELS = "transformers.models"
+DECODER_LAYERS = (
+    f"{_MODELS}.llama.modeling_llama.LlamaDecoderLayer",
+    f"{_MODELS}.mistral.modeling_mistral.MistralDecoderLayer",
+    f"{_MODELS}.qwen2.modeling_qwen2.Qwen2DecoderLayer",
+)
+"""Layers called with hidden states and, by name, mask, positions, rotary rows and cache, whose
+attention has `q_proj` and `k_proj` and rotates by halves."""
+CACHE_NAMES = ("cache", "past_key_values")
+"""Names of the KV cache, as an argument and in outputs: from 5.24 on the first, before the second.
+Until 5.40 the newer releases take the second, too, and warn."""
+DYNAMIC_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
+"""Cache layers that hold `keys` and `values` `[B, H, T, d]` and grow by concatenation."""
+
+
+def relied_on(model: Any) -> list[Relied]:
+    """The methods that the engine overrides or calls, with the arguments that it reads or sets."""
+    inner, language = core(model), language_model(model)
+    step = ("attention_mask", "position_ids", CACHE_NAMES)
+    asked = ("input_ids", "pixel_values", "inputs_embeds", *step)
+    return [
+        Relied(model, "forward", (*asked, "labels")),
+        Relied(
+            model, "prepare_inputs_for_generation", (*step[::2], "inputs_embeds"), ("input_ids",)
+        ),
+        Relied(inner, "forward", asked),
+        Relied(inner, "get_image_features", first=("pixel_values",)),
+        Relied(projector(model), "forward", first=("image_features",)),
+        Relied(language, "forward", ("inputs_embeds", *step)),
+        Relied(language.rotary_emb, "forward", ("position_ids",)),
+        *(
+            Relied(layer, "forward", (*step, "position_embeddings"), ("hidden_states",))
+            for layer in decoder_layers(model)
+        ),
+    ]
+
+
+def core(model: Any) -> nn.Module:
+    """The model without its head: `LlavaModel`."""
+    inner: nn.Module = model.model
+    return inner
+
+
+def tower(model: Any) -> nn.Module:
+    """The vision tower."""
+    vision: nn.Module = model.model.vision_tower
+    return vision
+
+
+def tower_depth(model: Any) -> int:
+    """Blocks of the vision tower."""
+    return int(model.config.vision_config.num_hidden_layers)
+
+
+def projector(model: Any) -> nn.Module:
+    """The projector."""
+    module: nn.Module = model.model.multi_modal_projector
+    return module
+
+
+def language_model(model: Any) -> Any:
+    """The LLM without head."""
+    return model.model.language_model
+
+
+def decoder_layers(model: Any) -> list[nn.Module]:
+    """The LLM's layers, in order."""
+    return list(language_model(model).layers)
+
+
+def feature_layer(model: Any) -> int | list[int]:
+    """Which hidden states of the tower go to the projector."""
+    layer: int | list[int] = model.config.vision_feature_layer
+    return layer
+
+
+def select_strategy(model: Any) -> str:
+    """`default` cuts the first token off the features, `full` doesn't."""
+    return str(model.config.vision_feature_select_strategy)
+
+
+def placeholder_id(model: Any) -> int:
+    """Token id that stands for one visual token."""
+    return int(model.config.image_token_id)
+
+
+def special_ids(model: Any) -> frozenset[int]:
+    """The placeholder and what the configs name as first, last and padding tokens.
+
+    Other tokens of a chat template are known to the tokenizer only.
+    """
+    configs = (
+        model.config,
+        model.config.get_text_config(),
+        getattr(model, "generation_config", None),
+    )
+    named = [
+        getattr(config, f"{name}_token_id", None)
+        for config in configs
+        for name in ("bos", "eos", "pad")
+    ]
+    ids = [value for one in named for value in (one if isinstance(one, list) else [one])]
+    return frozenset({placeholder_id(model), *(int(value) for value in ids if value is not None)})
+
+
+def window(model: Any) -> int | None:
+    """Length of the LLM's sliding window, if it has one."""
+    value = getattr(language_model(model).config, "sliding_window", None)
+    return None if value is None else int(value)
+
+
+def takes_padding_masks(model: Any) -> bool:
+    """Whether the LLM runs FlashAttention, which knows no masks but `[B, T]`."""
+    return "flash" in str(language_model(model).config._attn_implementation)
+
+
+def embed(model: Any, ids: Tensor) -> Tensor:
+    """Input embeddings of token ids `[B, T]`, `[B, T, d_llm]`."""
+    embedding = language_model(model).get_input_embeddings()
+    embedded: Tensor = embedding(ids.to(embedding.weight.device))
+    return embedded
+
+
+def rotary(model: Any, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of position ids `[B, T]`, `[B, T, d]` each."""
+    cos, sin = language_model(model).rotary_emb(hidden, position_ids=position_ids)
+    return cos, sin
+
+
+def projections(layer: Any) -> Mapping[str, nn.Module]:
+    """The query and key projections of a layer."""
+    return {"query": layer.self_attn.q_proj, "key": layer.self_attn.k_proj}
+
+
+def project(layer: Any, hidden: Tensor) -> Mapping[str, Tensor]:
+    """What the query and key projections put out for a layer's input `[B, T, D]`."""
+    normed = layer.input_layernorm(hidden)
+    return {name: module(normed) for name, module in projections(layer).items()}
+
+
+def trim_cache(cache: Any, layer: int, columns: Tensor) -> None:
+    """Gather `columns` `[B, K]` of the keys and values of one layer of a `DynamicCache`.
+
+    Raises:
+        UnsupportedCallError: the layer's cache is of another kind, or a part of it slid away.
+    """
+    part = cache.layers[layer]
+    kind = type(part).__name__
+    if kind not in DYNAMIC_CACHES or part.keys.shape[-2] != part.get_seq_length():
+        raise UnsupportedCallError(
+            f"a cache layer of class {kind} with {int(part.get_seq_length())} tokens can't be "
+            "cut to the tokens that a stage left.",
+            where="cache",
+            remedy="Use a DynamicCache, the default, or let the strategy leave caches as they are.",
+        )
+    for name in ("keys", "values"):
+        states = getattr(part, name)
+        index = columns.to(states.device)[:, None, :, None]
+        shape = (-1, states.shape[1], -1, states.shape[3])
+        setattr(part, name, states.gather(2, index.expand(*shape)))
+    if hasattr(part, "cumulative_length"):
+        part.cumulative_length = columns.shape[1]
+
+
+def query_key(
+    layer: Any, projected: Mapping[str, Tensor], embeddings: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, scaled so that 1/sqrt(d) is implied.
+
+    Args:
+        layer: the decoder layer.
+        projected: `[B, T, heads * d]` outputs of its projections, by name.
+        embeddings: cosines and sines `[B, T, d]` to rotate by; None for no rotation.
+    """
+    attention = layer.self_attn
+
+    def heads(name: str) -> Tensor:
+        states = projected[name]
+        split = states.view(*states.shape[:-1], -1, attention.head_dim).transpose(1, 2)
+        if embeddings is None:
+            return split
+        cos, sin = (part.unsqueeze(1) for part in embeddings)
+        return split * cos + _half_turned(split) * sin
+
+    factor = attention.scaling * attention.head_dim**0.5
+    query, key = heads("query"), heads("key")
+    return (query if abs(factor - 1) < 1e-6 else query * factor), key
+
+
+def _half_turned(states: Tensor) -> Tensor:
+    first, second = states.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)

@@ -1,7 +1,0 @@
-"""Comparing pruning plans with each other and with dense, on answers and on cost."""
-
-from tokenprune.compare.record import Comparison, write_record
-from tokenprune.compare.run import Settings, compare
-from tokenprune.compare.table import WIDE, tables
-
-__all__ = ["WIDE", "Comparison", "Settings", "compare", "tables", "write_record"]

@@ -1,0 +1,68 @@
+"""Find the adapter of a model among the installed ones."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tokenprune.engine.wrappers import refuse_wrappers
+from tokenprune.errors import UnknownNameError, UnsupportedModelError
+from tokenprune.errors.names import suggestion
+from tokenprune.interface.adapter import Adapter, EncoderAdapter, MllmAdapter
+from tokenprune.plugins.host import host
+
+AnyAdapter = EncoderAdapter | MllmAdapter
+
+
+def choose_adapter(
+    model: nn.Module, wanted: str | type[Adapter] | Adapter | None = None
+) -> AnyAdapter:
+    """The adapter named, or the one that serves the model's class.
+
+    Raises:
+        UnknownNameError: no adapter of that name is installed.
+        UnsupportedModelError: none fits, the one that fits refuses a part of the model, or the
+            model is wrapped or compiled.
+    """
+    refuse_wrappers(model)
+    if isinstance(wanted, EncoderAdapter | MllmAdapter):
+        return wanted
+    if isinstance(wanted, type) and issubclass(wanted, EncoderAdapter | MllmAdapter):
+        return wanted(model)
+    known: dict[str, type[AnyAdapter]] = {**host().mllms, **host().encoders}
+    if isinstance(wanted, str):
+        if wanted not in known:
+            raise UnknownNameError(
+                f"there is no adapter '{wanted}'.", remedy=suggestion(wanted, known)
+            )
+        return known[wanted](model)
+    for adapter in known.values():
+        if adapter.fits(model):
+            return adapter(model)
+    raise UnsupportedModelError(
+        f"no adapter serves {type(model).__module__}.{type(model).__qualname__}.",
+        remedy=f"Supported: {supported(known)}. Another family needs an adapter plugin.",
+    )
+
+
+def choose_encoder(tower: nn.Module) -> EncoderAdapter:
+    """The encoder adapter of an MLLM's vision tower.
+
+    Raises:
+        UnsupportedModelError: none fits.
+    """
+    for adapter in host().encoders.values():
+        if adapter.fits(tower):
+            return adapter(tower)
+    raise UnsupportedModelError(
+        f"no adapter serves the vision tower {type(tower).__module__}.{type(tower).__qualname__}.",
+        remedy=f"Supported: {supported(dict(host().encoders))}.",
+    )
+
+
+def supported(known: dict[str, type[AnyAdapter]]) -> str:
+    """Adapters with the model classes they serve, for messages."""
+    parts = []
+    for name, adapter in known.items():
+        classes = ", ".join(claim.rpartition(".")[2] for claim in adapter.claims)
+        parts.append(f"{name} ({classes})")
+    return "; ".join(parts) or "nothing, because no adapter plugin loaded (see tokenprune plugins)"

@@ -1,0 +1,1 @@
+"""What happens inside a vision encoder, block by block."""

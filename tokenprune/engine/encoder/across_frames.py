@@ -1,0 +1,99 @@
+"""An encoder site that sees the frames of a video together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.ask import ask
+from tokenprune.engine.videos import Videos
+from tokenprune.errors import ReductionError
+from tokenprune.interface.reduction import Reduction
+
+if TYPE_CHECKING:
+    from tokenprune.engine.call import CallState
+    from tokenprune.engine.encoder.state import EncoderState
+    from tokenprune.engine.stages import EncoderSite
+
+
+def reduce_across(
+    call: CallState,
+    state: EncoderState,
+    site: EncoderSite,
+    hidden: Tensor,
+    signals: Mapping[str, Tensor],
+) -> Tensor:
+    """Let an encoder site see whole videos, and split what is left into frames again.
+
+    Args:
+        call: the running call.
+        state: of the frames; it goes over to what is left of them.
+        site: a site of a strategy that spans frames.
+        hidden: `[B, P + N, D]`.
+        signals: what the strategy asked for, `[B, N, ...]` each.
+
+    Returns:
+        `[B, P + K, D]`.
+
+    Raises:
+        ReductionError: frames of a video would be left with different numbers of tokens, or the
+            strategy wants to reconstruct what it dropped.
+    """
+    assert state.videos is not None
+    prefix, keep = hidden[:, : state.prefix], state.index.shape[1] - site.remove
+    states, parts = [], []
+    for bucket in state.videos.buckets():
+        video, patches = bucket.state(state), bucket.join(hidden[:, state.prefix :])
+        shown = {name: bucket.join(value) for name, value in signals.items()}
+        tokens = replace(video.tokens(patches, site.site, shown), prefix=bucket.join(prefix))
+        reduction = ask(site.stage, tokens, bucket.frames * keep)
+        video.remember(reduction)
+        if reduction.changes:
+            _check(call, site, reduction, bucket.frames, state.index.shape[1])
+            patches = video.apply(patches, reduction)
+            name = site.stage.strategy.name
+            video.record(call.trace, site.site, name, reduction.slot, reduction.score)
+        states.append(video)
+        parts.append(bucket.split(patches))
+    _take_over(state, state.videos, states)
+    return torch.cat((prefix, state.videos.stack(parts)), dim=1)
+
+
+def _check(
+    call: CallState, site: EncoderSite, reduction: Reduction, frames: int, count: int
+) -> None:
+    def refuse(what: str) -> ReductionError:
+        return ReductionError(
+            f"the strategy '{site.stage.strategy.name}' {what}.",
+            where=f"{site.stage.where}, {site.site}",
+            remedy=f"It got {frames} frames of {count} tokens.",
+        )
+
+    if reduction.reconstruction is not None:
+        raise refuse("spans frames and wants to reconstruct what it dropped")
+    assert reduction.anchor is not None
+    each = reduction.length // frames
+    owner = torch.arange(reduction.length, device=reduction.anchor.device) // max(each, 1)
+    # a whole number of tokens a frame, and every frame's in its own place
+    even = ((reduction.anchor // count) == owner).all()
+    call.require(even, refuse("left the frames of a video differently many tokens"))
+
+
+def _take_over(state: EncoderState, videos: Videos, parts: Sequence[EncoderState]) -> None:
+    """Bring the frames' state up to that of their videos after a reduction."""
+    _, height, width = state.grid
+    buckets = videos.buckets()
+
+    def frames(values: Sequence[Tensor]) -> Tensor:
+        split = [b.split(value) for b, value in zip(buckets, values, strict=True)]
+        return videos.stack(split)
+
+    state.size = frames([part.size for part in parts])
+    state.index = frames([part.index for part in parts]) % (height * width)
+    names = set.intersection(*(set(part.riders) for part in parts))
+    state.riders = {name: frames([part.riders[name] for part in parts]) for name in names}
+    state.signals = {name: frames([p.signals[name] for p in parts]) for name in state.signals}

@@ -1,0 +1,82 @@
+"""The first half of an encoder block, with its queries and keys at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.interface.adapter import EncoderAdapter
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What one attention left behind.
+
+    Attributes:
+        hidden: `[B, T, D]`, residual included.
+        query: `[B, H, T, d]`; of the reconstructed full set while tokens are revived.
+        key: `[B, H, T', d]`.
+        value: `[B, H, T', d]`.
+        bias: `[B, T']` added to key logits, or None.
+    """
+
+    hidden: Tensor
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    bias: Tensor | None
+
+
+def attend(
+    adapter: EncoderAdapter, block: nn.Module, state: EncoderState, hidden: Tensor, number: int
+) -> Attended:
+    """Attention half of block `number` on `hidden` `[B, P + N, D]`."""
+    revival = state.revival
+    if revival is None or number >= revival.until:
+        query, key, value = adapter.heads(block, hidden)
+        bias = state.key_bias(state.size)
+        attended = attention(query, key, value, bias)
+        return Attended(adapter.join(block, hidden, attended), query, key, value, bias)
+    # the kept rows attend to everything; nobody reads the rows of dropped tokens
+    query, key, value = adapter.heads(block, revival.full(hidden, state.prefix))
+    bias = state.key_bias(revival.size)
+    rows = kept_rows(revival.rows, state.prefix)
+    asking = query.gather(2, rows[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
+    attended = attention(asking, key, value, bias)
+    return Attended(adapter.join(block, hidden, attended), query, key, value, bias)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """Scaled dot-product attention with an additive bias per key `[B, T]`: `[B, H, T, d]`."""
+    mask = None if bias is None else bias[:, None, None, :].to(query.dtype)
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def kept_rows(rows: Tensor, prefix: int) -> Tensor:
+    """Rows of kept patches `[B, K]` as rows of the whole sequence, prefix first: `[B, P + K]`."""
+    front = torch.arange(prefix, device=rows.device).expand(rows.shape[0], prefix)
+    return torch.cat((front, rows + prefix), dim=1)
+
+
+def advance_companions(
+    adapter: EncoderAdapter, block: nn.Module, state: EncoderState, step: Attended
+) -> None:
+    """Run the companion tokens `[B, G, D]` through a block.
+
+    They attend to the image's tokens and to one another; no image token attends to them, so the
+    image's states stay what they are without them (VisToG's isolated attention).
+    """
+    for number, companion in state.companions.items():
+        query, key, value = adapter.heads(block, companion)
+        keys = torch.cat((step.key, key), dim=2)
+        values = torch.cat((step.value, value), dim=2)
+        bias = step.bias
+        if bias is not None:
+            bias = torch.cat((bias, bias.new_zeros(bias.shape[0], key.shape[2])), dim=1)
+        attended = attention(query, keys, values, bias)
+        joined = adapter.join(block, companion, attended)
+        state.companions[number] = adapter.feed_forward(block, joined)

@@ -1,0 +1,61 @@
+"""The runner of a vision encoder, checked against the plan before anything changes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import nn
+
+from tokenprune.engine.attachment import ATTACHED, Attachment
+from tokenprune.engine.checks import check_encoder_stages, refuse_companions, refuse_signals
+from tokenprune.engine.encoder.runner import EncoderRunner
+from tokenprune.engine.stages import EncoderLayout
+from tokenprune.errors import AlreadyAttachedError
+from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.signals import Signal
+
+
+def encoder_runner(
+    attachment: Attachment,
+    adapter: EncoderAdapter,
+    spec: Any,
+    used: int | None = None,
+    given: frozenset[Signal] = frozenset(),
+) -> EncoderRunner:
+    """A checked runner for an encoder, of which `used` blocks are read.
+
+    An MLLM has further signals to give to pre-LLM stages.
+
+    Raises:
+        AlreadyAttachedError: the encoder carries a plan already.
+        BudgetError: a budget can't be reached on the default grid.
+        SignalError: a strategy needs what the adapter can't supply.
+        CheckpointError: learned tokens don't fit the encoder's width.
+    """
+    spec = spec if used is None else dataclasses.replace(spec, used=used)
+    claim(attachment, spec.entry)
+    encoder_stages = attachment.stages_at("encoder")
+    later = attachment.stages_at("pre_llm")
+    layout = EncoderLayout(encoder_stages, spec.used, spec.grid)
+    check_encoder_stages(layout, spec)
+    attachment.notes |= layout.notes
+    refuse_companions(later, spec)
+    for stage in (*encoder_stages, *later):
+        refuse_signals(stage, spec.signals | given, spec.used, adapter)
+    return EncoderRunner(attachment, adapter, spec, layout, later)
+
+
+def claim(attachment: Attachment, *modules: nn.Module) -> None:
+    """Claim modules for an attachment.
+
+    Raises:
+        AlreadyAttachedError: one of them carries a plan.
+    """
+    for module in modules:
+        if id(module) in ATTACHED:
+            raise AlreadyAttachedError(
+                f"this {type(module).__name__} carries a plan already.",
+                remedy="Call detach() on its handle first.",
+            )
+    attachment.claim(*modules)

@@ -1,0 +1,221 @@
+"""Run an encoder's blocks as attend -> reduce -> feed_forward where a plan asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.engine.ask import ask
+from tokenprune.engine.call import CallState, calling, current
+from tokenprune.engine.checks import refuse_checkpointing
+from tokenprune.engine.encoder.across_frames import reduce_across
+from tokenprune.engine.encoder.attention import Attended, advance_companions, attend
+from tokenprune.engine.encoder.signals import BlockSignals, encoder_signals
+from tokenprune.engine.encoder.state import EncoderState, Revival
+from tokenprune.engine.patching import Patches
+from tokenprune.engine.stages import EncoderLayout, EncoderSite, ResolvedStage
+from tokenprune.engine.videos import videos_of
+from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
+from tokenprune.interface.signals import Signal
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attachment import Attachment
+
+
+class EncoderRunner:
+    """Everything the engine does inside one vision encoder.
+
+    Args:
+        owner: the attachment it belongs to.
+        adapter: the encoder's family.
+        spec: the encoder as data, `used` set to what is read.
+        layout: where the plan's encoder stages act.
+        later: pre-LLM stages, which may read signals of any used block.
+    """
+
+    def __init__(
+        self,
+        owner: Attachment,
+        adapter: EncoderAdapter,
+        spec: EncoderSpec,
+        layout: EncoderLayout,
+        later: Sequence[ResolvedStage],
+    ) -> None:
+        self.owner, self.adapter, self.spec = owner, adapter, spec
+        self.layout, self.later = layout, later
+        self.last = spec.used - 1
+        # id of what stands for a patch in an LLM's prompt; its runner sets it
+        self.placeholder: int | None = None
+        self.captured = BlockSignals(later, spec.used)
+
+    def install(self, patches: Patches) -> None:
+        """Override the forward of this instance's entry and used blocks."""
+        patches.override(self.spec.entry, "forward", self._enter)
+        for number in range(self.spec.used):
+            patches.override(self.spec.blocks[number], "forward", self._forward_of(number))
+        for (module, name), function in self.adapter.overrides().items():
+            patches.override(module, name, function)
+
+    def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        refuse_checkpointing(self.spec.entry, "blocks", "encoder")
+        with calling(self.owner) as call, call.meter.stage("encode"):
+            call.encoder, call.grid = None, self.adapter.call_grid(args, kwargs)
+            return original(*args, **kwargs)
+
+    def _forward_of(self, number: int) -> Callable[..., Any]:
+        block = self.spec.blocks[number]
+
+        def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            call = current(self.owner)
+            if call is None:  # the block was called on its own, outside of its encoder
+                return original(hidden, *args, **kwargs)
+            state = self._state(call, number, hidden)
+            hidden = self._reduce_at(call, state, number, "before", hidden, {})
+            entered = hidden
+            if self._is_plain(state, number):
+                hidden = original(hidden, *args, **kwargs)
+            else:
+                hidden = self._halves(call, state, number, block, hidden)
+            self.captured.keep_output(state, number, hidden)
+            state.previous = entered if self._wants_previous(state, number + 1) else None
+            return self._finish(call, state, hidden) if number == self.last else hidden
+
+        return forward
+
+    def _state(self, call: CallState, number: int, hidden: Tensor) -> EncoderState:
+        if number:
+            assert call.encoder is not None
+            return call.encoder
+        count = hidden.shape[1] - self.spec.prefix
+        state = EncoderState.begin(
+            self.layout.sites(count),
+            call.grid,
+            hidden,
+            self.spec.prefix,
+            call.trace,
+            self.owner.plan.seed,
+            videos_of(call, self.placeholder, hidden.shape[0], count),
+        )
+        for stage in self.later:
+            learned = stage.strategy.companions()
+            if learned is not None:
+                learned = learned.to(device=hidden.device, dtype=hidden.dtype)
+                state.companions[stage.number] = learned.expand(hidden.shape[0], -1, -1)
+        call.meter.count("patches", count * hidden.shape[0], hidden.shape[0])
+        call.encoder = state
+        return state
+
+    def _is_plain(self, state: EncoderState, number: int) -> bool:
+        site = state.sites.get(number)
+        if site is not None and site.stage.strategy.where == "inside":
+            return False
+        if state.proportional or state.companions or _revived(state, number):
+            return False
+        return not self.captured.reads(number)
+
+    def _halves(
+        self, call: CallState, state: EncoderState, number: int, block: nn.Module, hidden: Tensor
+    ) -> Tensor:
+        step = attend(self.adapter, block, state, hidden, number)
+        if state.companions:
+            advance_companions(self.adapter, block, state, step)
+        if self.captured.reads(number):
+            with call.meter.stage("select"):
+                self.captured.keep_attention(self.adapter, block, state, number, hidden, step)
+        signals = self._site_signals(call, state, number, step)
+        hidden = self._reduce_at(call, state, number, "inside", step.hidden, signals)
+        return self.adapter.feed_forward(block, hidden)
+
+    def _site_signals(
+        self, call: CallState, state: EncoderState, number: int, step: Attended
+    ) -> dict[str, Tensor]:
+        site = state.sites.get(number)
+        if site is None:
+            return {}
+        with call.meter.stage("select"):
+            wanted = site.stage.strategy.signals(site.site)
+            return encoder_signals(wanted, step.query, step.key, step.bias, state.prefix)
+
+    def _reduce_at(
+        self,
+        call: CallState,
+        state: EncoderState,
+        number: int,
+        where: str,
+        hidden: Tensor,
+        signals: Mapping[str, Tensor],
+    ) -> Tensor:
+        site = state.sites.get(number)
+        if site is None or site.stage.strategy.where != where:
+            return hidden
+        with call.meter.stage("select"):
+            return self._reduce(call, state, site, hidden, signals)
+
+    def _reduce(
+        self,
+        call: CallState,
+        state: EncoderState,
+        site: EncoderSite,
+        hidden: Tensor,
+        signals: Mapping[str, Tensor],
+    ) -> Tensor:
+        call.watch(site.site, hidden)
+        if state.previous is not None:
+            before = state.previous[:, state.prefix :]
+            signals = {**signals, Signal.PREVIOUS_HIDDEN.name: before}
+        strategy = site.stage.strategy
+        if state.videos is not None and strategy.spans_frames():
+            hidden = reduce_across(call, state, site, hidden, signals)
+            state.proportional = state.proportional or strategy.proportional()
+            return hidden
+        tokens = state.tokens(hidden, site.site, signals)
+        reduction = ask(site.stage, tokens, tokens.count - site.remove)
+        state.remember(reduction)
+        if not reduction.changes:
+            return hidden
+        assert reduction.slot is not None
+        assert reduction.anchor is not None
+        if reduction.reconstruction is not None:
+            state.revival = Revival(
+                reduction.reconstruction,
+                strategy=strategy.name,
+                site=site.site,
+                rows=reduction.anchor,
+                until=site.site.layer + reduction.reconstruction.blocks,
+                size=state.size,
+                index=state.index,
+                riders=state.riders,
+                signals=state.signals,
+            )
+        hidden = state.apply(hidden, reduction)
+        state.proportional = state.proportional or strategy.proportional()
+        state.record(call.trace, site.site, strategy.name, reduction.slot, reduction.score)
+        return hidden
+
+    def _wants_previous(self, state: EncoderState, number: int) -> bool:
+        site = state.sites.get(number)
+        return site is not None and Signal.PREVIOUS_HIDDEN in site.stage.strategy.signals(site.site)
+
+    def _finish(self, call: CallState, state: EncoderState, hidden: Tensor) -> Tensor:
+        batch, revival = hidden.shape[0], state.revival
+        if state.sites:
+            inside = hidden.shape[1] - state.prefix
+            call.meter.count("encoder_inside", inside * batch, batch)
+        if revival is not None and revival.reconstruction.restore:
+            with call.meter.stage("select"):
+                hidden = revival.full(hidden, state.prefix)
+            state.size, state.index, state.revival = revival.size, revival.index, None
+            state.riders, state.signals = revival.riders, revival.signals
+            state.record(call.trace, revival.site, revival.strategy, None)
+        call.meter.count("encoder", (hidden.shape[1] - state.prefix) * batch, batch)
+        if state.sites:
+            ones = state.size.new_ones(batch, state.prefix)
+            self.adapter.weighted_pool(torch.cat((ones, state.size), dim=1))
+        return hidden
+
+
+def _revived(state: EncoderState, number: int) -> bool:
+    return state.revival is not None and number < state.revival.until

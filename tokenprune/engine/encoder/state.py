@@ -1,0 +1,167 @@
+"""What one pass through a vision encoder carries from block to block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.stages import EncoderSite
+from tokenprune.engine.videos import Videos
+from tokenprune.interface.reduction import Reconstruction, Reduction
+from tokenprune.interface.tokens import Site, Tokens, grid_positions
+from tokenprune.interface.trace import Trace
+
+
+@dataclass
+class Revival:
+    """Dropped tokens that can still be reconstructed (IPCV's shape).
+
+    Attributes:
+        reconstruction: how.
+        strategy: whose drop it was.
+        site: where they were dropped.
+        rows: `[B, K]` rows of the kept tokens among the tokens before the drop.
+        until: first block whose attention no longer sees the full set.
+        size, index, riders: `EncoderState`'s before the drop, handed on again when restored; riders
+            left by later sites belong to the kept tokens only and end with them.
+        signals: the same; if tokens are restored, later blocks' signals of all tokens go here.
+    """
+
+    reconstruction: Reconstruction
+    strategy: str
+    site: Site
+    rows: Tensor
+    until: int
+    size: Tensor
+    index: Tensor
+    riders: dict[str, Tensor]
+    signals: dict[str, Tensor]
+
+    def full(self, hidden: Tensor, prefix: int) -> Tensor:
+        """All tokens, the dropped ones approximated: `[B, P + K, D]` -> `[B, P + N, D]`."""
+        patches = self.reconstruction.full(hidden[:, prefix:])
+        return torch.cat((hidden[:, :prefix], patches), dim=1)
+
+
+@dataclass
+class EncoderState:
+    """State of one encoder pass over `B` images of equal grid.
+
+    Attributes:
+        sites: what happens at which block.
+        grid: patch grid (t, h, w).
+        images: the images' numbers in the trace; of frames, those of their videos.
+        prefix: class and register tokens in front.
+        size: `[B, N]` patches that each token stands for.
+        index: `[B, N]` original patch index whose place each token holds.
+        seed: the plan's.
+        riders: values left by earlier stages.
+        previous: hidden states that entered the block before, if a site needs them.
+        proportional: whether attention adds log size to key logits from here on.
+        revival: dropped tokens that can be reconstructed.
+        companions: companion tokens by stage number, `[B, G, D]`.
+        signals: what pre-LLM stages asked for, `[B, N]` or `[B, N, d]`.
+        videos: which images are frames of one video, if any are.
+    """
+
+    sites: Mapping[int, EncoderSite]
+    grid: tuple[int, int, int]
+    images: list[int]
+    prefix: int
+    size: Tensor
+    index: Tensor
+    seed: int
+    riders: dict[str, Tensor] = field(default_factory=dict)
+    previous: Tensor | None = None
+    proportional: bool = False
+    revival: Revival | None = None
+    companions: dict[int, Tensor] = field(default_factory=dict)
+    signals: dict[str, Tensor] = field(default_factory=dict)
+    videos: Videos | None = None
+
+    @classmethod
+    def begin(
+        cls,
+        sites: Mapping[int, EncoderSite],
+        grid: tuple[int, int, int],
+        hidden: Tensor,
+        prefix: int,
+        trace: Trace,
+        seed: int,
+        videos: Videos | None = None,
+    ) -> EncoderState:
+        """State at the first block, whose input is `hidden` `[B, P + N, D]`."""
+        batch, count = hidden.shape[0], hidden.shape[1] - prefix
+        index = torch.arange(count, device=hidden.device).expand(batch, count)
+        size = torch.ones(batch, count, device=hidden.device)
+        images = trace.begin(batch, grid) if videos is None else videos.begin(trace, grid)
+        return cls(sites, grid, images, prefix, size, index, seed, videos=videos)
+
+    def tokens(self, hidden: Tensor, site: Site, signals: Mapping[str, Tensor]) -> Tokens:
+        """The patches of `hidden` `[B, P + N, D]` as a strategy sees them."""
+        return Tokens(
+            hidden=hidden[:, self.prefix :],
+            size=self.size,
+            index=self.index,
+            position=grid_positions(self.grid, self.index),
+            grid=self.grid,
+            site=site,
+            prefix=hidden[:, : self.prefix],
+            signals=signals,
+            riders=self.riders,
+            seed=self.seed,
+        )
+
+    def remember(self, reduction: Reduction) -> None:
+        """Take over what a reduction leaves for later stages, whether it removes tokens or not."""
+        self.riders = {**self.riders, **reduction.riders}
+
+    def apply(self, hidden: Tensor, reduction: Reduction) -> Tensor:
+        """Carry out a dense reduction on the patches and on everything that rides along.
+
+        What it leaves for later stages is to be remembered before.
+
+        `[B, P + N, D]` -> `[B, P + K, D]`.
+        """
+        patches = reduction.apply(hidden[:, self.prefix :], self.size)
+        self.riders = {name: reduction.gather(value) for name, value in self.riders.items()}
+        self.signals = {name: reduction.gather(value) for name, value in self.signals.items()}
+        if self.previous is not None:
+            earlier = reduction.gather(self.previous[:, self.prefix :])
+            self.previous = torch.cat((self.previous[:, : self.prefix], earlier), dim=1)
+        self.size = reduction.sizes(self.size)
+        self.index = reduction.gather(self.index)
+        if not self.prefix:
+            return patches
+        return torch.cat((hidden[:, : self.prefix], patches), dim=1)
+
+    def record(
+        self,
+        trace: Trace,
+        site: Site,
+        strategy: str,
+        slot: Tensor | None,
+        score: Tensor | None = None,
+    ) -> None:
+        """Note in the trace a reduction that was carried out; frames as one video.
+
+        Args:
+            trace: where to.
+            site: where it happened.
+            strategy: who decided.
+            slot: `[B, N]` slot of every token, -1 where dropped; None if tokens were restored.
+            score: `[B, N]` what the choice was made by, if the strategy tells.
+        """
+        if self.videos is None:
+            trace.record(site, strategy, self.images, slot, self.index, score)
+        else:
+            self.videos.record(self, trace, site, strategy, slot, score)
+
+    def key_bias(self, size: Tensor) -> Tensor | None:
+        """Log of sizes `[B, N]` to add to key logits, `[B, P + N]` (prefix 0), if it applies."""
+        if not self.proportional:
+            return None
+        return torch.cat((size.new_zeros(size.shape[0], self.prefix), size.log()), dim=1)

@@ -1,0 +1,1 @@
+"""What happens around and inside an LLM, layer by layer."""

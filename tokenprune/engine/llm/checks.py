@@ -1,0 +1,163 @@
+"""What is refused when a plan is attached to a multimodal LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenprune.engine.checks import refuse_signals
+from tokenprune.engine.encoder.runner import EncoderRunner
+from tokenprune.engine.llm.stages import SUPPLIED, DecoderStage, decoder_layers
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import PlanError, UnsupportedModelError
+from tokenprune.interface.adapter import EncoderSpec, MllmAdapter, MllmSpec
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Site
+from tokenprune.plan import Average, Plan
+
+
+def refuse_depths(stages: Sequence[ResolvedStage], spec: MllmSpec) -> None:
+    """Refuse to prune in front of a projector that reads several depths of the tower at once.
+
+    Raises:
+        UnsupportedModelError: naming the stage.
+    """
+    for stage in stages:
+        if spec.used is None and stage.plan.at != "decoder":
+            raise UnsupportedModelError(
+                "the projector reads several feature layers (vision_feature_layer is a list), "
+                "whose tokens would no longer belong together.",
+                where=stage.where,
+                remedy="Use at: decoder with this model.",
+            )
+
+
+def feature_prefix(spec: MllmSpec, encoder: EncoderSpec) -> int:
+    """Class and register tokens that go to the projector with the patches.
+
+    Raises:
+        UnsupportedModelError: the model cuts off more tokens than stand in front of the patches.
+    """
+    left = encoder.prefix - spec.cut
+    if left < 0:
+        raise UnsupportedModelError(
+            f"the model cuts {spec.cut} token off features that have {encoder.prefix} in front of "
+            "the patches, so it loses patches.",
+            where="vision_feature_select_strategy",
+            remedy="Set config.vision_feature_select_strategy to 'full' for this tower.",
+        )
+    return left
+
+
+def refuse_frames(
+    plan: Plan, stages: Sequence[ResolvedStage], encoder: EncoderSpec, prefix: int
+) -> None:
+    """Refuse `images: frames` where frames can't be put together to one video.
+
+    Args:
+        plan: the plan.
+        stages: its stages.
+        encoder: the tower.
+        prefix: tokens that stand in front of the patches at the projector.
+
+    Raises:
+        UnsupportedModelError: the model has more than the patches of single images.
+        PlanError: a strategy that reads frame by frame stands behind one that reads videos.
+    """
+    if plan.images != "frames":
+        return
+    if prefix or encoder.grid[0] != 1:
+        extra = f"{prefix} class token(s) in front of" if prefix else f"{encoder.grid[0]} frames in"
+        raise UnsupportedModelError(
+            f"the projector gets {extra} the patches of every image, so images can't be joined "
+            "to one video.",
+            where="images: frames",
+            remedy="Use images: separate with this model.",
+        )
+    early = [stage for stage in stages if stage.plan.at == "pre_llm"]
+    for place, stage in enumerate(early):
+        strategy = stage.strategy
+        if strategy.companions() is None:
+            continue
+        if not strategy.static or any(s.strategy.companions() is None for s in early[:place]):
+            raise PlanError(
+                f"'{strategy.name}' reads every frame by itself, so all frames have to come to it, "
+                "and leave it, with equally many tokens.",
+                where=stage.where,
+                remedy="Put it first at pre_llm, or use images: separate.",
+            )
+
+
+def decoder_stages(
+    stages: Sequence[ResolvedStage], spec: MllmSpec, adapter: MllmAdapter, encoder: EncoderRunner
+) -> list[DecoderStage]:
+    """The decoder stages, each at its layer, with budgets checked for one image.
+
+    Raises:
+        LayerError: there is no such layer, the stages overlap, or a strategy reads the layer
+            before layer 0.
+        PlanError: an average over the layers stands behind a stage of data-dependent length.
+        BudgetError: a budget can't be reached.
+        SignalError: a strategy needs what the adapter can't supply.
+        UnsupportedModelError: text is to be pruned, and the adapter doesn't name special tokens.
+    """
+    mine = [stage for stage in stages if stage.plan.at == "decoder"]
+    count = len(spec.layers)
+    spans = zip(mine, decoder_layers(mine, count), strict=True)
+    acting = [(stage, layer) for stage, span in spans for layer in span]
+    keeps, found = tuple(stage.plan.keep for stage, _ in acting), []
+    layers = tuple(layer for _, layer in acting)
+    early = [stage for stage in stages if stage.plan.at == "pre_llm"]
+    for place, (stage, layer) in enumerate(acting):
+        fixed = all(
+            before.strategy.static for before in (*early, *(one for one, _ in acting[:place]))
+        )
+        if isinstance(stage.plan.keep, Average) and not fixed:
+            raise PlanError(
+                "an average over the layers can't be solved behind a stage whose number of tokens "
+                "depends on the data.",
+                where=f"{stage.where}.keep",
+                remedy="Give tokens per image or a ratio.",
+            )
+        site = Site("decoder", layer, count)
+        refuse_signals(stage, spec.signals & SUPPLIED, count, adapter)
+        if stage.plan.keep_text is not None and spec.special_ids is None:
+            raise UnsupportedModelError(
+                f"the adapter {adapter.name} doesn't tell which tokens are special, so text can't "
+                "be pruned.",
+                where=f"{stage.where}.keep_text",
+                remedy="Remove 'keep_text', or set MllmSpec.special_ids in the adapter.",
+            )
+        found.append(DecoderStage(stage, site, place, keeps, layers, fixed))
+    _check_budgets(found, _arrivals(early, encoder), encoder.spec.grid)
+    return found
+
+
+def _check_budgets(
+    stages: Sequence[DecoderStage], arrivals: int, grid: tuple[int, int, int]
+) -> None:
+    present = arrivals
+    for stage in stages:
+        keep = stage.budget(present, arrivals, images=1)
+        given = stage.stage.plan.keep is not None
+        stage.stage.strategy.check(stage.site, Budget(present, keep, given), grid)
+        present = keep if stage.stage.strategy.static else present
+
+
+def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
+    """Visual tokens of one image of the default grid at the LLM's input, at most.
+
+    Raises:
+        BudgetError: a pre-LLM stage can't keep what the plan says.
+    """
+    frames, height, width = encoder.spec.grid
+    count = frames * height * width
+    encoder_stages = encoder.layout.stages
+    if not (encoder_stages and encoder_stages[-1].strategy.restores):
+        count = encoder.layout.kept(count)
+    for stage in early:
+        keep = stage.keep(count)
+        site = Site("pre_llm", encoder.spec.used, encoder.spec.used)
+        given = stage.plan.keep is not None
+        stage.strategy.check(site, Budget(count, keep, given), encoder.spec.grid)
+        count = keep if stage.strategy.static else count
+    return count

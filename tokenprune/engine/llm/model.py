@@ -1,0 +1,183 @@
+"""The MLLM side of an attachment: what is overridden on the model, and in which order it acts.
+
+`generate` runs with the user's own prompt. The projector's output keeps the plain shape, with the
+removed tokens' places empty; around the LLM the sequence is shortened, and its states are spread
+out again. So prompts, beams, streamers, labels and logits are those of the plain model.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tokenprune.engine.adapters import choose_encoder
+from tokenprune.engine.call import CallState, calling, current
+from tokenprune.engine.checks import refuse_checkpointing
+from tokenprune.engine.coupling import couple
+from tokenprune.engine.images import ImageTokens
+from tokenprune.engine.llm.checks import (
+    decoder_stages,
+    feature_prefix,
+    refuse_depths,
+    refuse_frames,
+)
+from tokenprune.engine.llm.question import Questions
+from tokenprune.engine.llm.refusals import check_features, check_forward, check_generate
+from tokenprune.engine.llm.runner import LanguageRunner
+from tokenprune.engine.llm.state import MllmState
+from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
+from tokenprune.engine.pre_llm.stages import count_left, enter, run_stages, whole_videos
+from tokenprune.engine.stages import behind_dynamic
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Site
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attachment import Attachment
+
+
+def install(owner: Attachment, adapter: MllmAdapter) -> None:
+    """Put the attachment's plan in force on a multimodal LLM.
+
+    Raises:
+        TokenpruneError: the plan doesn't fit the model; see `tokenprune.attach`.
+    """
+    MllmRunner(owner, adapter).install()
+
+
+class MllmRunner:
+    """Everything the engine does in a multimodal LLM outside of its encoder and LLM.
+
+    Args:
+        owner: the attachment it belongs to.
+        adapter: the model's family.
+    """
+
+    def __init__(self, owner: Attachment, adapter: MllmAdapter) -> None:
+        from tokenprune.engine.encoder.install import claim, encoder_runner
+
+        self.owner, self.spec = owner, adapter.spec()
+        refuse_depths(owner.stages, self.spec)
+        owner.stages = couple(behind_dynamic(owner.stages), len(self.spec.layers))
+        claim(owner, owner.model, self.spec.core)
+        tower = choose_encoder(self.spec.tower)
+        given = self.spec.signals & {Signal.QUESTION_STATE}
+        self.encoder = encoder_runner(owner, tower, tower.spec(), self.spec.used, given)
+        self.encoder.placeholder = self.spec.placeholder_id
+        self.prefix = feature_prefix(self.spec, self.encoder.spec)
+        refuse_frames(owner.plan, owner.stages, self.encoder.spec, self.prefix)
+        self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
+        site = Site("pre_llm", self.encoder.spec.used, self.encoder.spec.used)
+        later = (*self.features, *self.projected)
+        asked = any(Signal.QUESTION_STATE in stage.strategy.signals(site) for stage in later)
+        self.questions = Questions(adapter, self.spec) if asked else None
+        stages = decoder_stages(owner.stages, self.spec, adapter, self.encoder)
+        self.language = LanguageRunner(owner, adapter, self.spec, stages)
+        self.signature = inspect.signature(self.spec.core.forward)
+
+    def install(self) -> None:
+        """Override methods of this instance's parts."""
+        patches, spec = self.owner.patches, self.spec
+        self.encoder.install(patches)
+        patches.override(spec.projector, "forward", self._project)
+        patches.override(spec.core, "forward", self._core)
+        if self.owner.model is not spec.core:
+            patches.override(self.owner.model, "forward", self._outer)
+        if hasattr(self.owner.model, "generate"):
+            patches.override(self.owner.model, "generate", self._generate)
+        self.language.install(patches)
+
+    def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.owner.stages:
+            configs = (kwargs.get("generation_config"), self.owner.model.generation_config)
+            check_generate(self.spec, kwargs, configs)
+            check_features(self.spec, kwargs)
+        with calling(self.owner) as call:
+            state = _state(call)
+            # images may be encoded before the first forward
+            state.prompt = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+            state.mask = kwargs.get("attention_mask")
+            return original(*args, **kwargs)
+
+    def _outer(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with calling(self.owner) as call:
+            _state(call).labels = kwargs.get("labels")
+            return original(*args, **kwargs)
+
+    def _core(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with calling(self.owner) as call:
+            state = _state(call)
+            if self.owner.stages:
+                refuse_checkpointing(self.owner.model, "layers", "model")
+                arguments = self.signature.bind_partial(*args, **kwargs).arguments
+                prompt = arguments.get("input_ids")
+                marked = prompt is not None and bool((prompt == self.spec.placeholder_id).any())
+                check_forward(self.spec, arguments, marked, known=state.images is not None)
+                state.prompt = prompt if marked else None
+                state.mask = arguments.get("attention_mask")
+            if not state.prefilled:
+                return original(*args, **kwargs)
+            with _untraced(call):  # without cache the model may encode its images at every step
+                return original(*args, **kwargs)
+
+    def _project(self, original: Callable[..., Any], features: Tensor) -> Any:
+        call = current(self.owner)
+        state = None if call is None else call.mllm
+        if call is not None and not self.owner.stages:
+            _count_dense(call, features.shape[0], features.shape[1] - self.prefix)
+            with call.meter.stage("project"):
+                return original(features)
+        if call is None or not isinstance(state, MllmState):
+            if self.features or self.projected:
+                raise UnsupportedCallError(
+                    "image features alone can't be pruned here: their signals are gone.",
+                    where="get_image_features",
+                    remedy="Call generate or forward of the model, with pixel_values.",
+                )
+            return original(features)
+        used = self.encoder.spec.used
+        entered = enter(call, features, self.prefix)
+        if self.questions is not None:
+            with call.meter.stage("select"):
+                asked = self.questions.states(state, list(images_of(entered)))
+            entered.shared = {Signal.QUESTION_STATE.name: asked.to(features.device)}
+        groups = run_stages(call, self.features, [entered], used)
+        with call.meter.stage("project"):
+            groups = project(groups, original)
+        groups = whole_videos(run_stages(call, self.projected, groups, used))
+        if self.features or self.projected:
+            count_left(call, groups)
+        with call.meter.stage("project"):
+            projected, state.images = place(groups)
+        _count_llm(call, state.images)
+        return projected
+
+
+def _state(call: CallState) -> MllmState:
+    if not isinstance(call.mllm, MllmState):
+        call.mllm = MllmState()
+    return call.mllm
+
+
+@contextmanager
+def _untraced(call: CallState) -> Iterator[None]:
+    """Forget what is traced inside."""
+    grids, records = call.trace.grids, call.trace.records
+    images, reductions = len(grids), len(records)
+    yield
+    del grids[images:], records[reductions:]
+
+
+def _count_dense(call: CallState, images: int, patches: int) -> None:
+    for name in ("llm", "llm_average"):
+        call.meter.count(name, images * patches, images)
+
+
+def _count_llm(call: CallState, images: list[ImageTokens]) -> None:
+    frames = sum(image.grid[0] for image in images)
+    call.meter.count("llm", sum(image.index.shape[0] for image in images), frames)

@@ -1,0 +1,103 @@
+"""What the LLM makes of the question alone, for pre-LLM stages that choose by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from tokenprune.engine.images import ImageTokens, by_row
+from tokenprune.engine.llm.attention import last_place, query_places
+from tokenprune.engine.llm.refusals import check_language
+from tokenprune.engine.llm.state import MllmState
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.adapter import MllmAdapter, MllmSpec
+
+
+class Questions:
+    """Text-only passes of the LLM, beside the prompt's own.
+
+    Args:
+        adapter: the model's family.
+        spec: the model as data.
+    """
+
+    def __init__(self, adapter: MllmAdapter, spec: MllmSpec) -> None:
+        self.adapter, self.spec = adapter, spec
+
+    def states(self, state: MllmState, images: Sequence[ImageTokens]) -> Tensor:
+        """State of the question's last token for every image, `[n, d_llm]`.
+
+        It is computed once in a call, so that passes without cache, whose prompts hold what was
+        generated so far, go on choosing by the question.
+
+        Args:
+            state: the running call's, with prompt, mask and labels.
+            images: of all rows, in order.
+
+        Raises:
+            UnsupportedCallError: there are no token ids, or no text beside an image.
+        """
+        prompt = state.prompt
+        if prompt is None:
+            raise UnsupportedCallError(
+                "the plan chooses visual tokens by the question, and there are no token ids.",
+                where="input_ids",
+                remedy="Call generate or forward of the model with input_ids and pixel_values.",
+            )
+        visual = prompt == self.spec.placeholder_id
+        rows = by_row(visual.sum(dim=1).tolist(), images)
+        pictured = [row for row, mine in enumerate(rows) if mine]
+        if state.questions is None:
+            check_language(self.spec, prompt.shape[1], state.mask)
+            valid = torch.ones_like(visual) if state.mask is None else state.mask.bool()
+            asked = question_tokens(valid.to(visual.device), visual, state.labels)
+            state.questions = self._run(state, [prompt[row][asked[row]] for row in pictured])
+        place: dict[int, int] = {}
+        for number, row in enumerate(pictured):
+            for image in rows[row]:
+                place.setdefault(image.number, number)
+        return state.questions[[place[image.number] for image in images]]
+
+    def _run(self, state: MllmState, questions: Sequence[Tensor]) -> Tensor:
+        lengths = [len(question) for question in questions]
+        if 0 in lengths:
+            raise UnsupportedCallError(
+                "the plan chooses visual tokens by the question, and a prompt has no text.",
+                where="input_ids",
+                remedy="Give every prompt with an image some text.",
+            )
+        ids = pad_sequence(list(questions), batch_first=True)
+        state.aside = True
+        try:
+            with torch.no_grad():
+                # attention is causal, so that no question sees the padding behind it
+                outputs = self.spec.language_model(
+                    inputs_embeds=self.adapter.embed(ids), use_cache=False
+                )
+        finally:
+            state.aside = False
+        last: Tensor = outputs.last_hidden_state
+        return last[torch.arange(len(lengths)), torch.tensor(lengths) - 1]
+
+
+def question_tokens(valid: Tensor, visual: Tensor, labels: Tensor | None) -> Tensor:
+    """The question of every row: its text behind the last image, `[B, T]` bool.
+
+    Where there is none, all text of the row (ours). Labelled tokens are answers and left out, and
+    so is what stands behind the first of them behind the images.
+
+    Args:
+        valid: `[B, T]` False for padding.
+        visual: `[B, T]` True for placeholders.
+        labels: `[B, T]` with -100 for tokens without label, or None.
+    """
+    places = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
+    query = query_places(valid, visual, labels).to(valid.device)
+    text = valid & ~visual & (places <= query[:, None])
+    if labels is not None:
+        text = text & (labels.to(valid.device) == -100)
+    behind = text & (places > last_place(visual)[:, None])
+    return torch.where(behind.any(dim=1, keepdim=True), behind, text)

@@ -1,0 +1,172 @@
+"""Decoder stages: in front of which layers they stand, and how many tokens they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import LayerError, PlanError
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.tokens import Site
+from tokenprune.plan import Average
+from tokenprune.plan.budget import decoder_keeps, kept
+
+QUESTION = frozenset({Signal.QUESTION_ATTENTION_MAX, Signal.QUESTION_ATTENTION_MEAN})
+LAYER_BEFORE = QUESTION | {Signal.LAST_QUERY_ATTENTION, Signal.PROMPT_ATTENTION_MEAN}
+"""Signals of the layer before the site."""
+AHEAD = frozenset({Signal.AHEAD_ATTENTION, Signal.AHEAD_ATTENTION_UNROTATED})
+"""Signals of the layer at the site."""
+TEXT = frozenset({Signal.TEXT_STATES, Signal.TEXT_PLACE})
+"""Signals of the prompt's text at the site."""
+SUPPLIED = LAYER_BEFORE | AHEAD | TEXT
+"""What can be had at decoder sites; a model's LLM may have other signals for other stages."""
+
+
+@dataclass(frozen=True)
+class DecoderStage:
+    """A decoder stage at one of its layers.
+
+    Attributes:
+        stage: the plan's stage.
+        site: layer K and the number of layers.
+        place: its position among the sites of all decoder stages.
+        keeps: budgets at all these sites.
+        layers: layers of all these sites.
+        fixed: whether all sites before it keep a number known in advance.
+    """
+
+    stage: ResolvedStage
+    site: Site
+    place: int
+    keeps: tuple[int | float | Average | None, ...]
+    layers: tuple[int, ...]
+    fixed: bool
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """What the strategy asks for here."""
+        return frozenset(self.stage.strategy.signals(self.site))
+
+    @property
+    def prunes_text(self) -> bool:
+        """Whether the plan gives it text tokens too."""
+        return self.stage.plan.keep_text is not None
+
+    def budget(self, count: int, arrived: int, images: int) -> int:
+        """Tokens to keep of `count` in a sample of several images or frames.
+
+        Budgets in tokens are per image or frame; for strategies that set their own budget, and
+        after a data-dependent stage, they are a ceiling.
+
+        Raises:
+            BudgetError: it can't be reached.
+        """
+        where = f"{self.stage.where}.keep"
+        keep = _scaled(self.keeps[self.place], images)
+        if keep is None:
+            return count
+        if isinstance(keep, int) and (self.stage.strategy.adaptive or not self.fixed):
+            keep = min(keep, count)
+        if not isinstance(keep, Average):
+            return kept(keep, count, where)
+        # stages that set their own budget can only come later
+        given = [(_scaled(k, images), at) for k, at in zip(self.keeps, self.layers, strict=True)]
+        scaled = [value for value, _ in given if value is not None]
+        layers = [at for value, at in given if value is not None]
+        return decoder_keeps(scaled, layers, arrived, self.site.layers, where)[self.place]
+
+    def text_budget(self, count: int) -> int:
+        """Text tokens to keep of `count` in one prompt; a budget in tokens is a ceiling."""
+        keep = self.stage.plan.keep_text
+        assert keep is not None
+        keep = min(keep, count) if isinstance(keep, int) else keep
+        return kept(keep, count, f"{self.stage.where}.keep_text")
+
+
+def _scaled(keep: int | float | Average | None, images: int) -> int | float | Average | None:
+    if isinstance(keep, Average):
+        return keep.model_copy(update={"average": keep.average * images})
+    return keep * images if isinstance(keep, int) else keep
+
+
+def decoder_layers(stages: Sequence[ResolvedStage], count: int) -> list[range]:
+    """The layers of every decoder stage, ascending over the stages.
+
+    A stage that is asked at every layer acts from the layer behind the stage before it (or 1) up
+    to the layer before the next stage (or the last), unless the plan says `layers`.
+
+    Args:
+        stages: the decoder stages, in order.
+        count: layers of the LLM.
+
+    Raises:
+        LayerError: there is no such layer, the stages overlap, or a strategy reads the layer
+            before layer 0.
+        PlanError: no layer is named.
+    """
+    bounds = [_bounds(stage, count) for stage in stages]
+    found: list[range] = []
+    for place, (stage, given) in enumerate(zip(stages, bounds, strict=True)):
+        free = found[-1].stop if found else 0
+        if given is None:
+            later = [bound[0] for bound in bounds[place + 1 :] if bound is not None]
+            given = (max(free, 1), later[0] if later else count)
+        if given[0] < free or given[0] >= given[1]:
+            raise LayerError(
+                f"decoder stages need ascending layers that don't overlap: this one acts from "
+                f"layer {given[0]} to {given[1] - 1}, those before it up to {free - 1}.",
+                where=stage.where,
+                remedy=_remedy(free, count),
+            )
+        found.append(range(*given))
+        _refuse_nothing_before(stage, found[-1], count)
+    return found
+
+
+def _bounds(stage: ResolvedStage, count: int) -> tuple[int, int] | None:
+    """First layer and the one behind the last; None if the plan leaves them open."""
+    plan, strategy = stage.plan, stage.strategy
+    if plan.layers is not None:
+        if plan.layers[1] >= count:
+            raise _missing(stage, "layers", plan.layers[1], count)
+        return plan.layers[0], plan.layers[1] + 1
+    layer = plan.layer
+    if layer is None and strategy.every_layer:
+        return None
+    layer = strategy.layer_for(count) if layer is None else layer
+    if layer is None:
+        raise PlanError(
+            "which layer to prune in front of?",
+            where=f"{stage.where}.layer",
+            remedy="Say layer: 2.",
+        )
+    if layer >= count:
+        raise _missing(stage, "layer", layer, count)
+    return layer, layer + 1
+
+
+def _missing(stage: ResolvedStage, key: str, layer: int, count: int) -> LayerError:
+    return LayerError(
+        f"the LLM has no layer {layer}.",
+        where=f"{stage.where}.{key}",
+        remedy=f"Layers 0 to {count - 1} can be pruned in front of.",
+    )
+
+
+def _remedy(free: int, count: int) -> str:
+    if free >= count:
+        return "No layer is left behind the stages before it; end one of them earlier."
+    return f"Layers {free} to {count - 1} are free here; list stages by layer."
+
+
+def _refuse_nothing_before(stage: ResolvedStage, layers: range, count: int) -> None:
+    asked = set(stage.strategy.signals(Site("decoder", 0, count))) if layers[0] == 0 else set()
+    reading = sorted(str(signal) for signal in asked & LAYER_BEFORE)
+    if reading:
+        raise LayerError(
+            f"in front of layer 0 no layer of the LLM has seen the tokens, and "
+            f"'{stage.strategy.name}' reads the layer before ({', '.join(reading)}).",
+            where=f"{stage.where}.layer",
+            remedy="Use at: pre_llm, or layer: 1.",
+        )

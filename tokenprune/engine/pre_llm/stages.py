@@ -1,0 +1,166 @@
+"""Between the encoder's feature layer and the LLM: ask the stages, image by equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from tokenprune.engine.ask import ask, stacked
+from tokenprune.engine.call import CallState
+from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import ReductionError, UnsupportedCallError
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.tokens import Site
+
+
+@dataclass
+class Group:
+    """Images with equally many tokens, or videos.
+
+    Attributes:
+        rows: their numbers in the batch of features; of videos, those among its videos.
+        state: sizes, places and signals of their tokens.
+        hidden: features `[b, P + K, D]`.
+        shared: signals of whole images, `[b, ...]`.
+    """
+
+    rows: list[int]
+    state: EncoderState
+    hidden: Tensor
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        """Images in it, a video being one for each of its frames."""
+        return len(self.rows) * self.state.grid[0]
+
+
+def parts(reduction: Reduction, batch: int) -> Iterator[tuple[list[int], Reduction]]:
+    """A reduction as dense ones, each for the rows that it leaves equally many tokens."""
+    if reduction.samples:
+        yield from stacked(reduction.samples)
+        return
+    if reduction.mask is None:
+        yield list(range(batch)), reduction
+        return
+    counts = reduction.mask.sum(dim=1).tolist()
+    for count in sorted(set(counts)):
+        rows = [row for row, value in enumerate(counts) if value == count]
+        mask = reduction.mask[rows]
+        index = mask.nonzero()[:, 1].view(len(rows), count)
+        score = None if reduction.score is None else reduction.score[rows]
+        dense = Reduction.keep(index, mask.shape[1], score=score)
+        riders = {name: value[rows] for name, value in reduction.riders.items()}
+        yield rows, replace(dense, riders=riders)
+
+
+def enter(call: CallState, features: Tensor, prefix: int) -> Group:
+    """All images as they leave the encoder.
+
+    Args:
+        call: the running call, after its encoder pass.
+        features: `[n, P + N, D]` of the feature layer.
+        prefix: P, class tokens among them.
+
+    Raises:
+        UnsupportedCallError: the features are not those of the tower's latest pass.
+    """
+    state = call.encoder
+    if state is None or features.shape[:2] != (len(state.images), prefix + state.index.shape[1]):
+        raise UnsupportedCallError(
+            f"features of shape {tuple(features.shape)} are not what the encoder put out.",
+            where="projector",
+            remedy="Call the model itself, with pixel_values.",
+        )
+    return Group(list(range(features.shape[0])), replace(state, prefix=prefix), features)
+
+
+def run_stages(
+    call: CallState, stages: Sequence[ResolvedStage], groups: list[Group], used: int
+) -> list[Group]:
+    """What pre-LLM stages leave, by images with equally many tokens.
+
+    Args:
+        call: the running call.
+        stages: those that act on these features, before or after the projector.
+        groups: images with equally many tokens.
+        used: encoder blocks that ran.
+
+    Raises:
+        ReductionError: an image would have no token left.
+    """
+    site = Site("pre_llm", used, used)
+    for stage in stages:
+        if stage.strategy.companions() is None:  # companions have read frame by frame
+            groups = whole_videos(groups)
+        with call.meter.stage("select"):
+            groups = [done for group in groups for done in _reduce(call, stage, group, site)]
+    return groups
+
+
+def count_left(call: CallState, groups: Sequence[Group]) -> None:
+    """Note how many tokens the images have behind all pre-LLM stages."""
+    total = sum(group.state.index.numel() for group in groups)
+    call.meter.count("pre_llm", total, sum(group.frames for group in groups))
+
+
+def whole_videos(groups: Sequence[Group]) -> list[Group]:
+    """Groups of frames as groups of videos of equally many frames; others as they are."""
+    found = []
+    for group in groups:
+        videos = group.state.videos
+        for bucket in videos.buckets() if videos is not None else ():
+            shared = {name: bucket.first(value) for name, value in group.shared.items()}
+            joined = bucket.join(group.hidden)
+            found.append(Group(list(bucket.videos), bucket.state(group.state), joined, shared))
+        found += [group] if videos is None else []
+    return found
+
+
+def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> Iterator[Group]:
+    state, strategy = group.state, stage.strategy
+    call.watch(site, group.hidden)
+    known = {**state.signals, **group.shared}
+    signals = {
+        signal.name: known[signal.name] for signal in strategy.signals(site) if signal.name in known
+    }
+    if stage.number in state.companions:
+        signals["companions"] = state.companions[stage.number]
+    tokens = state.tokens(group.hidden, site, signals)
+    reduction = ask(stage, tokens, stage.keep(tokens.count, frames=state.grid[0]))
+    if not reduction.changes:
+        state.remember(reduction)
+        yield group
+        return
+    for rows, dense in parts(reduction, len(group.rows)):
+        part = _pick(group, rows)
+        if dense.length == 0:
+            raise ReductionError(
+                f"the strategy '{strategy.name}' left no token of image {part.state.images[0]}.",
+                where=f"{stage.where}, {site}",
+                remedy="Every image keeps at least one token outside of decoder stages.",
+            )
+        part.state.remember(dense)
+        hidden = part.state.apply(part.hidden, dense)
+        assert dense.slot is not None
+        part.state.record(call.trace, site, strategy.name, dense.slot, dense.score)
+        yield replace(part, hidden=hidden)
+
+
+def _pick(group: Group, rows: list[int]) -> Group:
+    state = group.state
+    picked = replace(
+        state,
+        images=[state.images[row] for row in rows],
+        size=state.size[rows],
+        index=state.index[rows],
+        riders={name: value[rows] for name, value in state.riders.items()},
+        signals={name: value[rows] for name, value in state.signals.items()},
+        companions={number: value[rows] for number, value in state.companions.items()},
+        previous=None,
+    )
+    shared = {name: value[rows] for name, value in group.shared.items()}
+    return Group([group.rows[row] for row in rows], picked, group.hidden[rows], shared)

@@ -1,0 +1,204 @@
+"""Images of one prompt as the frames of one video: which belong together, and both views of them.
+
+The encoder's batch holds frames `[B, N, ...]`. Where a video has to be seen as a whole, the frames
+of equally long videos are joined to `[V, T * N, ...]`, frame by frame, and split again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.images import mismatch
+from tokenprune.errors import UnsupportedCallError
+
+if TYPE_CHECKING:
+    from tokenprune.engine.call import CallState
+    from tokenprune.engine.encoder.state import EncoderState
+    from tokenprune.interface.tokens import Site
+    from tokenprune.interface.trace import Trace
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Videos of equally many frames.
+
+    Attributes:
+        videos: their numbers among the videos of the batch.
+        frames: frames T of each.
+        rows: their frames' rows in the batch, video by video.
+        whole: whether these are all rows, in order.
+    """
+
+    videos: tuple[int, ...]
+    frames: int
+    rows: tuple[int, ...]
+    whole: bool
+
+    def pick(self, value: Tensor) -> Tensor:
+        """The frames of these videos: `[B, ...]` -> `[V * T, ...]`."""
+        return value if self.whole else value[list(self.rows)]
+
+    def join(self, value: Tensor) -> Tensor:
+        """Frames as videos: `[B, N, ...]` -> `[V, T * N, ...]`."""
+        return torch.unflatten(self.pick(value), 0, (-1, self.frames)).flatten(1, 2)
+
+    def first(self, value: Tensor) -> Tensor:
+        """The value of every video's first frame: `[B, ...]` -> `[V, ...]`."""
+        return torch.unflatten(self.pick(value), 0, (-1, self.frames))[:, 0]
+
+    def split(self, value: Tensor) -> Tensor:
+        """Videos as frames: `[V, T * K, ...]` -> `[V * T, K, ...]`."""
+        return torch.unflatten(value, 1, (self.frames, -1)).flatten(0, 1)
+
+    def number(self, value: Tensor, step: int) -> Tensor:
+        """Numbers within a frame as numbers within its video, of which every frame has `step`.
+
+        `[B, N]` -> `[V, T * N]` int64; negative ones stay.
+        """
+        first = torch.arange(self.frames, device=value.device) * step
+        joined = self.join(value)
+        moved = joined + first.repeat_interleave(value.shape[1])
+        return torch.where(joined < 0, joined, moved)
+
+    def images(self, numbers: Sequence[int]) -> list[int]:
+        """The videos' numbers in the trace, from those of the batch's frames."""
+        return [numbers[row] for row in self.rows[:: self.frames]]
+
+    def state(self, state: EncoderState) -> EncoderState:
+        """The encoder's state of these videos, each as one image of T frames without prefix."""
+        _, height, width = state.grid
+        return replace(
+            state,
+            grid=(self.frames, height, width),
+            images=self.images(state.images),
+            prefix=0,
+            size=self.join(state.size),
+            index=self.number(state.index, height * width),
+            riders={name: self.join(value) for name, value in state.riders.items()},
+            signals={name: self.join(value) for name, value in state.signals.items()},
+            previous=None,
+            companions={},
+            videos=None,
+        )
+
+
+@dataclass(frozen=True)
+class Videos:
+    """The videos whose frames a batch of images are, in order.
+
+    Attributes:
+        lengths: frames of every video.
+    """
+
+    lengths: tuple[int, ...]
+
+    def buckets(self) -> list[Bucket]:
+        """Videos of equal length together."""
+        starts = list(accumulate(self.lengths, initial=0))
+        found = []
+        for frames in sorted(set(self.lengths)):
+            videos = tuple(v for v, length in enumerate(self.lengths) if length == frames)
+            rows = tuple(starts[video] + frame for video in videos for frame in range(frames))
+            found.append(Bucket(videos, frames, rows, len(rows) == starts[-1]))
+        return found
+
+    def stack(self, parts: Sequence[Tensor]) -> Tensor:
+        """Frames of every bucket, `[V * T, ...]` each, in the order of the batch `[B, ...]`."""
+        if len(parts) == 1:
+            return parts[0]
+        order = [row for bucket in self.buckets() for row in bucket.rows]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return torch.cat(list(parts))[back]
+
+    def begin(self, trace: Trace, grid: tuple[int, int, int]) -> list[int]:
+        """Add the videos to a trace: for every frame the number of its video."""
+        _, height, width = grid
+        numbers: list[int] = []
+        for frames in self.lengths:
+            numbers += trace.begin(1, (frames, height, width)) * frames
+        return numbers
+
+    def record(
+        self,
+        state: EncoderState,
+        trace: Trace,
+        site: Site,
+        strategy: str,
+        slot: Tensor | None,
+        score: Tensor | None,
+    ) -> None:
+        """Note a reduction of frames, of which `state` is what came out, as one of their videos.
+
+        Args:
+            state: of the frames; each has K tokens left.
+            trace: where to.
+            site: where it happened.
+            strategy: who decided.
+            slot: `[B, N]` slot of every token within its frame, or None if tokens were restored.
+            score: `[B, N]` what the choice was made by.
+        """
+        _, height, width = state.grid
+        for bucket in self.buckets():
+            trace.record(
+                site,
+                strategy,
+                bucket.images(state.images),
+                None if slot is None else bucket.number(slot, state.index.shape[1]),
+                bucket.number(state.index, height * width),
+                None if score is None else bucket.join(score),
+            )
+
+
+def videos_of(call: CallState, placeholder: int | None, images: int, patches: int) -> Videos | None:
+    """The videos of a call whose encoder gets `images` of `patches` each; None if they are none.
+
+    Args:
+        call: the running call.
+        placeholder: token id that stands for a patch in the prompt.
+        images: images in the encoder's batch.
+        patches: patches of each.
+
+    Raises:
+        UnsupportedCallError: no prompt says which images belong together, or the placeholders of a
+            prompt are not those of whole images.
+    """
+    if call.owner.plan.images != "frames" or not call.owner.stages:
+        return None
+    prompt = getattr(call.mllm, "prompt", None)
+    if prompt is None:
+        raise UnsupportedCallError(
+            "no prompt says which images are the frames of a video.",
+            where="images: frames",
+            remedy="Call generate or forward of the model, with input_ids and pixel_values.",
+        )
+    return videos_in((prompt == placeholder).sum(dim=1).tolist(), images, patches)
+
+
+def videos_in(counts: Sequence[int], images: int, patches: int) -> Videos:
+    """The videos of a batch of prompts, one each.
+
+    Args:
+        counts: image placeholders of every prompt; copies for beams follow each other.
+        images: images of the batch.
+        patches: placeholders of an image.
+
+    Raises:
+        UnsupportedCallError: they don't match.
+    """
+    total, one = sum(counts), images * patches
+    copies = total // one if one and total % one == 0 else 0
+    if not copies or len(counts) % copies:
+        raise mismatch(total, one)
+    lengths = []
+    for row in range(0, len(counts), copies):
+        frames, rest = divmod(counts[row], patches)
+        if rest or any(count != counts[row] for count in counts[row : row + copies]):
+            raise mismatch(total, one)
+        lengths += [frames] if frames else []
+    return Videos(tuple(lengths))

@@ -1,0 +1,41 @@
+"""Errors of this project; everything it refuses says what, where and what would do."""
+
+from tokenprune.errors.errors import (
+    AlreadyAttachedError,
+    BackendUnavailableError,
+    BudgetError,
+    CheckpointError,
+    DataError,
+    DependencyError,
+    LayerError,
+    NonFiniteError,
+    PlanError,
+    PluginError,
+    ReductionError,
+    SignalError,
+    StrategyFailedError,
+    TokenpruneError,
+    UnknownNameError,
+    UnsupportedCallError,
+    UnsupportedModelError,
+)
+
+__all__ = [
+    "AlreadyAttachedError",
+    "BackendUnavailableError",
+    "BudgetError",
+    "CheckpointError",
+    "DataError",
+    "DependencyError",
+    "LayerError",
+    "NonFiniteError",
+    "PlanError",
+    "PluginError",
+    "ReductionError",
+    "SignalError",
+    "StrategyFailedError",
+    "TokenpruneError",
+    "UnknownNameError",
+    "UnsupportedCallError",
+    "UnsupportedModelError",
+]

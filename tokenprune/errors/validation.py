@@ -1,0 +1,106 @@
+"""Pydantic's complaints in this package's words: one error, its key path, the nearest right key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from tokenprune.errors import PlanError, UnknownNameError
+from tokenprune.errors.names import suggestion
+
+Path = tuple[int | str, ...]
+Keys = Mapping[str, Iterable[str]]
+
+
+@dataclass
+class _Problem:
+    place: str
+    message: str
+    remedy: str = ""
+    kind: type[PlanError] = PlanError
+
+
+def plan_error(
+    error: ValidationError, data: Any, *, where: str = "", keys: Keys | None = None, at: str = ""
+) -> PlanError:
+    """Translate a `ValidationError`.
+
+    Args:
+        error: what pydantic raised.
+        data: what it validated.
+        where: the file or mapping that was read.
+        keys: right keys by the name of the key that holds them (`""` at the top).
+        at: dotted key under which `data` stands in the plan.
+
+    Returns:
+        `UnknownNameError` if the first problem is a key or choice that doesn't exist, `PlanError`
+        otherwise; further problems are listed in the message.
+    """
+    problems: dict[str, _Problem] = {}
+    for detail in error.errors():
+        path = _path(detail, data)
+        problem = _problem(detail, path, keys or {}, at)
+        seen = problems.setdefault(problem.place, problem)
+        if seen is not problem:  # the branches of a union
+            seen.message = f"{seen.message.rstrip('.')}; or: {problem.message}"
+            seen.remedy = seen.remedy or problem.remedy
+            seen.kind = (
+                UnknownNameError if UnknownNameError in (seen.kind, problem.kind) else seen.kind
+            )
+    # a misspelt key comes before the key that is missing because of it
+    first, *others = sorted(problems.values(), key=lambda p: p.kind is not UnknownNameError)
+    rest = "".join(f" Also {other.place}: {other.message}" for other in others)
+    place = ": ".join(part for part in (where, first.place) if part)
+    return first.kind(first.message + rest, where=place, remedy=first.remedy)
+
+
+def _path(detail: Mapping[str, Any], data: Any) -> Path:
+    """The error's path without the names of union branches, which pydantic mixes in."""
+    path: list[int | str] = []
+    for part in detail["loc"]:
+        if _holds(data, part):
+            data = data[part]
+        elif detail["type"] != "missing" or part != detail["loc"][-1]:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _holds(data: Any, part: int | str) -> bool:
+    if isinstance(data, Mapping):
+        return part in data
+    return isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
+
+
+def _problem(detail: Mapping[str, Any], path: Path, keys: Keys, at: str) -> _Problem:
+    place = ".".join(part for part in (at, *map(str, path)) if part)
+    name, kind = str(detail["input"]), detail["type"]
+    if kind == "extra_forbidden":
+        holders = [part for part in path[:-1] if isinstance(part, str)]
+        known = keys.get(holders[-1] if holders else "", ())
+        message = f"unknown key '{path[-1]}'."
+        return _Problem(place, message, suggestion(str(path[-1]), known), UnknownNameError)
+    if kind == "literal_error" and isinstance(detail["input"], str):
+        known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        message = f"'{name}' is not known here."
+        return _Problem(place, message, suggestion(name, known), UnknownNameError)
+    if kind == "missing":
+        return _Problem(place, f"'{path[-1]}' is missing.", "Add it.")
+    text = detail["msg"].removeprefix("Value error, ").rstrip(".").replace("tuple", "list")
+    if kind == "value_error":
+        return _Problem(place, f"{text}.")
+    remedy = "Tokens are written without a decimal point." if _ratio_of_tokens(detail, path) else ""
+    return _Problem(place, f"{text[:1].lower()}{text[1:]}, got {_short(detail['input'])}.", remedy)
+
+
+def _ratio_of_tokens(detail: Mapping[str, Any], path: Path) -> bool:
+    return path[-1:] == ("keep",) and isinstance(detail["input"], float) and detail["input"] > 1
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

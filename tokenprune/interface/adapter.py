@@ -1,0 +1,221 @@
+"""What an adapter tells the engine about a family: data, and the few functions that differ."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tokenprune.interface.signals import Signal
+
+
+def class_names(model: nn.Module) -> list[str]:
+    """Full names of the model's class and its bases, nearest first."""
+    return [f"{c.__module__}.{c.__qualname__}" for c in type(model).__mro__]
+
+
+class Adapter(ABC):
+    """Base of both kinds of adapter.
+
+    Class attributes:
+        name: what `attach(..., adapter=NAME)` and listings call it.
+        claims: full names of the model classes it serves, compared without importing them.
+        offers: every signal it can supply for some model of the family; a spec says which of
+            them it can for this one.
+    """
+
+    name: ClassVar[str]
+    claims: ClassVar[tuple[str, ...]]
+    offers: ClassVar[tuple[Signal, ...]] = ()
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take the model; refuse what isn't supported, naming the part.
+
+        Raises:
+            UnsupportedModelError: a part of the model is of a kind that isn't supported.
+        """
+        self.model = model
+
+    @classmethod
+    def fits(cls, model: nn.Module) -> bool:
+        """Whether the model's class is one this adapter serves."""
+        return any(name in cls.claims for name in class_names(model))
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A vision encoder as data.
+
+    Attributes:
+        entry: the module whose forward is one pass over images; per-call state starts there.
+        blocks: the transformer blocks, in order.
+        used: how many of the blocks feed the output that is read (LLaVA's feature layer).
+        prefix: number of class and register tokens in front of the patches.
+        class_token: whether the first prefix token is a class token.
+        grid: the default patch grid (t, h, w).
+        width: D, channels of a token.
+        signals: signals this encoder supplies.
+    """
+
+    entry: nn.Module
+    blocks: Sequence[nn.Module]
+    used: int
+    prefix: int
+    class_token: bool
+    grid: tuple[int, int, int]
+    width: int
+    signals: frozenset[Signal]
+
+
+class EncoderAdapter(Adapter):
+    """A family of vision encoders: where its parts are and the two halves of a block."""
+
+    @abstractmethod
+    def spec(self) -> EncoderSpec:
+        """The encoder as data."""
+
+    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int, int]:
+        """The patch grid of one call of `entry`, from its arguments; the default grid if fixed."""
+        return self.spec().grid
+
+    @abstractmethod
+    def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """First norm and projections: `[B, T, D]` -> query, key, value `[B, H, T, d]`.
+
+        The attention is softmax(query key^T / sqrt(d)); other scales are folded into the query.
+        """
+
+    @abstractmethod
+    def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Residual plus output projection: `[B, T, D]` and heads `[B, H, T, d]` -> `[B, T, D]`."""
+
+    @abstractmethod
+    def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
+        """Second half of a block, residual included: `[B, T, D]` -> `[B, T, D]`."""
+
+    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
+        """Methods to wrap on this model's instances while a plan is attached, by owner and name.
+
+        Each function is called with the original bound method and the call's own arguments. The
+        engine installs them at attach, around its own wrappers, and takes them back at detach.
+        """
+        return {}
+
+    def weighted_pool(self, weight: Tensor) -> None:
+        """Told after the last block: sizes `[B, T]`, prefix included, for a size-weighted mean.
+
+        Families that average tokens use it in their pooling; the others ignore it.
+        """
+
+
+@dataclass(frozen=True)
+class MllmSpec:
+    """A multimodal LLM as data.
+
+    Attributes:
+        core: the module whose forward takes `input_ids` and calls tower, projector and LLM.
+        tower: the vision tower; its own adapter is found by class.
+        used: how many of the tower's blocks feed the projector; None if several depths do, which
+            allows decoder stages only.
+        cut: leading tokens that the model takes off the tower's output before the projector.
+        projector: the module between tower and LLM, called with `[n, N, D]` once a forward.
+        language_model: the LLM without head, called with `inputs_embeds` by keyword.
+        layers: its decoder layers, called with the hidden states and the rest by keyword.
+        placeholder_id: token id that stands for one visual token in `input_ids`.
+        cache_names: names of the KV cache, as an argument of core, LLM and `generate` and as a
+            field of their outputs, in the order in which they are looked for; the first is the
+            one that the installed library uses.
+        signals: signals the LLM's layers supply.
+        fixed: arguments of a call that choose other features; given ones must have these values.
+        window: sequence length up to which the layers' sliding window hides nothing.
+        special_ids: token ids that are never pruned as text; None if the family doesn't tell, and
+            plans with `keep_text` are refused then.
+    """
+
+    core: nn.Module
+    tower: nn.Module
+    used: int | None
+    cut: int
+    projector: nn.Module
+    language_model: nn.Module
+    layers: Sequence[nn.Module]
+    placeholder_id: int
+    cache_names: tuple[str, ...]
+    signals: frozenset[Signal]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    window: int | None = None
+    special_ids: frozenset[int] | None = None
+
+
+class MllmAdapter(Adapter):
+    """A family of multimodal LLMs: where tower, projector and layers are.
+
+    The model is called as ever; the engine shortens the sequence around `spec().language_model`
+    and hands back states of the unpruned length, so `generate` needs nothing from an adapter.
+
+    Class attributes:
+        towers: names of the encoder adapters whose models are its towers, for listings; empty
+            means that any may be.
+    """
+
+    towers: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def spec(self) -> MllmSpec:
+        """The model as data."""
+
+    @abstractmethod
+    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
+        """The submodules of a layer whose outputs `query_key` reads, by a name of its choice."""
+
+    @abstractmethod
+    def query_key(
+        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Query `[B, H, T, d]` and key `[B, H_kv, T, d]` of a layer, rotated.
+
+        The attention is softmax(query key^T / sqrt(d)); other scales are folded into the query.
+
+        Args:
+            layer: the decoder layer.
+            projections: what the submodules named by `projections` put out.
+            rotary: the `position_embeddings` that the layer was called with; None for query and
+                key without rotation.
+        """
+
+    @abstractmethod
+    def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
+        """What the submodules named by `projections` would put out for a layer's input.
+
+        Args:
+            layer: the decoder layer.
+            hidden: `[B, T, D]` its input, in front of its first norm.
+        """
+
+    @abstractmethod
+    def trim_cache(self, cache: Any, layer: int, columns: Tensor) -> None:
+        """Keep only some columns of one layer's keys and values, in place.
+
+        Args:
+            cache: the KV cache that the LLM was called with, or made.
+            layer: number of the layer.
+            columns: `[B, K]` columns to keep, in order.
+
+        Raises:
+            UnsupportedCallError: a cache of a kind that can't be cut.
+        """
+
+    @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings of text tokens, as the LLM gets them: `[B, T]` -> `[B, T, d_llm]`."""
+
+    @abstractmethod
+    def rotary(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The `position_embeddings` of `position_ids` `[B, T]`, `[B, T, d]` each."""
+
+    @abstractmethod
+    def padding_masks(self) -> bool:
+        """Whether the layers' attention takes masks `[B, T]` only (FlashAttention)."""

@@ -1,0 +1,135 @@
+"""How the command line gets at models: what a loader plugin offers and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What the user asked for besides the model's name.
+
+    Attributes:
+        weights: checkpoint file, for loaders whose models are named and not stored in a folder.
+        device: where the model runs.
+        dtype: floating-point type of the parameters.
+    """
+
+    weights: Path | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class LoadedMllm:
+    """A multimodal LLM with what turns questions into inputs and outputs into answers.
+
+    Attributes:
+        name: what the user called it.
+        model: in eval mode, on its device.
+        prepare: pictures and as many questions -> keyword arguments of `generate`, padded on the
+            left. One picture a question, or a sequence of them: the frames of a clip, in order.
+        decode: new token ids `[B, T]` -> one answer a row, without special tokens.
+        picture: a picture -> the same as the model sees it, cropped and resized.
+        fingerprint: SHA-256 of the weights.
+        weights: where they came from.
+        backends: attention implementations by name, each with what switches the model to it; it
+            raises where the implementation isn't installed.
+        answer_ids: an answer -> its token ids as the model would generate them, the end of the
+            sequence included; None if it can't be trained on.
+    """
+
+    name: str
+    model: nn.Module
+    prepare: Callable[[Sequence[Image | Sequence[Image]], Sequence[str]], dict[str, Any]]
+    decode: Callable[[Tensor], list[str]]
+    picture: Callable[[Image], Image]
+    fingerprint: Callable[[], str]
+    weights: str
+    backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    answer_ids: Callable[[str], list[int]] | None = None
+
+
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """An image classifier with its input transform.
+
+    Attributes:
+        name: what the user called it.
+        model: in eval mode, on its device; logits are `[B, classes]`.
+        prepare: pictures -> pixels `[B, 3, H, W]` on the model's device.
+        picture: a picture -> the same as the model sees it, cropped and resized.
+        classes: number of classes.
+        fingerprint: SHA-256 of the weights.
+        weights: where they came from.
+    """
+
+    name: str
+    model: nn.Module
+    prepare: Callable[[Sequence[Image]], Tensor]
+    picture: Callable[[Image], Image]
+    classes: int
+    fingerprint: Callable[[], str]
+    weights: str
+
+
+@dataclass(frozen=True)
+class LoadedDual:
+    """A dual encoder: a tower for pictures and one for texts, which meet in one space.
+
+    Attributes:
+        name: what the user called it.
+        model: in eval mode, on its device.
+        prepare: pictures -> what `embed` takes, on the model's device.
+        embed: the model, or a copy of it, and what `prepare` gave -> unit-length embeddings
+            `[B, D]` of the pictures, in float32. This is the call that pruning acts on.
+        texts: texts -> unit-length embeddings `[T, D]` in float32; pruning doesn't touch them.
+        picture: a picture -> the same as the model sees it, cropped and resized.
+        fingerprint: SHA-256 of the weights.
+        weights: where they came from.
+        backends: attention implementations, as of `LoadedMllm`.
+    """
+
+    name: str
+    model: nn.Module
+    prepare: Callable[[Sequence[Image]], dict[str, Any]]
+    embed: Callable[[nn.Module, dict[str, Any]], Tensor]
+    texts: Callable[[Sequence[str]], Tensor]
+    picture: Callable[[Image], Image]
+    fingerprint: Callable[[], str]
+    weights: str
+    backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+
+
+LoadedEncoder = LoadedClassifier | LoadedDual
+LoadedModel = LoadedMllm | LoadedEncoder
+
+
+class Loader(Protocol):
+    """One way to load a model by what stands behind `--model`.
+
+    Attributes:
+        scheme: `timm` serves `timm:NAME`; `path` serves folders without a scheme.
+        usage: the form it accepts, for messages.
+    """
+
+    scheme: str
+    usage: str
+
+    def load(self, target: str, options: LoadOptions) -> LoadedModel:
+        """Load the model; `target` is what follows the scheme.
+
+        Raises:
+            CheckpointError: the weights are missing, damaged or those of another model.
+            UnsupportedModelError: it is no model of the kind that the loader serves.
+        """
+        ...

@@ -1,0 +1,98 @@
+"""The nouns a strategy reads: where it stands, what it gets, and what it may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tokenprune.interface.signals import Signal
+
+Stage = Literal["encoder", "pre_llm", "decoder"]
+STAGES: tuple[Stage, ...] = ("encoder", "pre_llm", "decoder")
+Kind = Literal["visual", "text"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where tokens can be removed.
+
+    Attributes:
+        stage: `encoder`, `pre_llm` or `decoder`.
+        layer: 0-based block index; for `pre_llm` the number of encoder blocks that ran.
+        layers: how many layers of that stage are used (L).
+    """
+
+    stage: Stage
+    layer: int
+    layers: int
+
+    def __str__(self) -> str:
+        return self.stage if self.stage == "pre_llm" else f"{self.stage}[{self.layer}]"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens at one site, as a dense batch without padding or special tokens.
+
+    They are visual, except in the second call of a decoder stage whose plan says `keep_text`. Then
+    they are the prompt's prunable text tokens: `index` is their place in the prompt (padding left
+    out), `position` is (0, 0, index), `grid` is (1, 1, tokens of the prompt) and sizes are one.
+
+    Attributes:
+        hidden: hidden states, `[B, N, D]`.
+        size: patches that each token stands for, `[B, N]` float32.
+        index: original patch index (raster order) whose place the token holds, `[B, N]` int64.
+        position: (t, h, w) on the patch grid, `[B, N, 3]` int64.
+        grid: the unpruned patch grid (t, h, w).
+        site: where this is.
+        prefix: class and register tokens, `[B, P, D]`; never pruned.
+        signals: what the strategy asked for, by signal name.
+        riders: per-token values that earlier stages left for later ones, `[B, N, ...]`.
+        seed: the plan's seed, the only source of randomness.
+        kind: `visual`, or `text` for strategies that declare `prunes_text`.
+    """
+
+    hidden: Tensor
+    size: Tensor
+    index: Tensor
+    position: Tensor
+    grid: tuple[int, int, int]
+    site: Site
+    prefix: Tensor | None = None
+    signals: Mapping[str, Tensor] = field(default_factory=dict)
+    riders: Mapping[str, Tensor] = field(default_factory=dict)
+    seed: int = 0
+    kind: Kind = "visual"
+
+    @property
+    def count(self) -> int:
+        """Number of tokens N of every sample in this batch."""
+        return self.hidden.shape[1]
+
+    def signal(self, signal: Signal) -> Tensor:
+        """The tensor of a signal that the strategy declared it needs; its shape is the signal's.
+
+        Raises:
+            SignalError: the strategy did not ask for it.
+        """
+        from tokenprune.errors import SignalError
+
+        if signal.name not in self.signals:
+            raise SignalError(
+                f"the signal '{signal}' was read but not asked for.",
+                where=str(self.site),
+                remedy="Return it from the strategy's signals().",
+            )
+        return self.signals[signal.name]
+
+
+def grid_positions(grid: tuple[int, int, int], index: Tensor) -> Tensor:
+    """(t, h, w) of raster indices: `[B, N]` int64 -> `[B, N, 3]` int64."""
+    _, height, width = grid
+    frame = index // (height * width)
+    row = (index // width) % height
+    return torch.stack((frame, row, index % width), dim=-1)

@@ -1,0 +1,90 @@
+"""FLOPs by formula: what papers of the field quote, beside what the counter measures.
+
+For every block, with n tokens of width d: 2 n per weight of its linear layers, and 4 n^2 d for
+the two products of attention (FastV, arXiv 2403.06764, sec. 4.2 counts multiply-adds; here a
+multiply-add is two operations). Norms, the projector, the head and selection are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from tokenprune.errors import DataError
+from tokenprune.interface.adapter import EncoderSpec, MllmAdapter
+from tokenprune.interface.trace import ImageTrace, Trace
+from tokenprune.lab.bench.lengths import encoder_lengths, llm_lengths
+
+
+def block_flops(block: nn.Module, tokens: float) -> float:
+    """Operations of one transformer block on a sequence of `tokens`."""
+    linear = [module for module in block.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        return 0.0
+    weights = sum(module.weight.numel() for module in linear)
+    return 2.0 * tokens * weights + 4.0 * tokens**2 * linear[0].in_features
+
+
+def stack_flops(blocks: Sequence[nn.Module], tokens: Iterable[float]) -> float:
+    """Operations of blocks, each with its own number of tokens."""
+    return sum(block_flops(block, n) for block, n in zip(blocks, tokens, strict=True))
+
+
+def encoder_flops(model: nn.Module, trace: Trace) -> float:
+    """Operations of one call of a plain encoder, all pictures together.
+
+    Args:
+        model: an encoder that an adapter serves.
+        trace: of the call.
+    """
+    from tokenprune.engine.adapters import choose_encoder
+
+    spec = choose_encoder(model).spec()
+    return _tower(spec, spec.used, trace.images)
+
+
+def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> float:
+    """Operations to the first token of one call of a multimodal LLM, all prompts together.
+
+    Args:
+        model: a model that an adapter serves.
+        trace: of the call.
+        inputs: of the call, with `input_ids` `[B, T]` and perhaps `attention_mask`.
+
+    Raises:
+        DataError: the prompts differ in how many visual tokens they hold.
+    """
+    from tokenprune.engine.adapters import choose_adapter, choose_encoder
+
+    adapter = choose_adapter(model)
+    if not isinstance(adapter, MllmAdapter):
+        return 0.0
+    spec = adapter.spec()
+    tower = choose_encoder(spec.tower).spec()
+    used = spec.used if spec.used is not None else len(tower.blocks)
+    images, ids = trace.images, inputs["input_ids"]
+    total = _tower(tower, used, images)
+    visual = ids == spec.placeholder_id
+    if visual.sum(dim=1).unique().numel() > 1:
+        raise DataError(
+            "the prompts of a batch hold different numbers of visual tokens.",
+            where="--flops formula",
+            remedy="Use --batch-size 1, or --flops measured.",
+        )
+    each = len(images) // len(ids)
+    mask = inputs.get("attention_mask")
+    words = ~visual if mask is None else mask.bool() & ~visual
+    for row, text in enumerate(words.sum(dim=1).tolist()):
+        mine = images[row * each : (row + 1) * each]
+        total += stack_flops(spec.layers, llm_lengths(mine, len(spec.layers), text))
+    return total
+
+
+def _tower(tower: EncoderSpec, used: int, images: Iterable[ImageTrace]) -> float:
+    """Every frame is a sequence of its own."""
+    return sum(
+        image.grid[0] * stack_flops(tower.blocks[:used], encoder_lengths(image, used, tower.prefix))
+        for image in images
+    )

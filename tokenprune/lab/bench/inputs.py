@@ -1,0 +1,102 @@
+"""What a model makes of a workload before any call: which sizes it tells apart, and what fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokenprune.errors import DataError
+from tokenprune.interface.loading import LoadedMllm, LoadedModel
+from tokenprune.lab.bench.workload import Prompts, Workload, drawn
+
+#: Sizes that a model of any resolution tells apart, by height and by shape (ours).
+PROBES = ((336, 336), (672, 336))
+
+
+def prepared(loaded: LoadedModel, prompts: Prompts) -> Any:
+    """The model's inputs for a batch; an encoder gets the pictures alone."""
+    pictures, questions = prompts
+    if isinstance(loaded, LoadedMllm):
+        return loaded.prepare(pictures, questions)
+    return loaded.prepare(pictures)
+
+
+def size_note(loaded: LoadedModel, sizes: Iterable[Workload]) -> str | None:
+    """A sentence if the model resizes all pictures alike, so that their size makes no difference.
+
+    Args:
+        loaded: the model.
+        sizes: the workloads; the user's own input has no size.
+
+    Returns:
+        None if sizes differ to the model, or if the only one asked for is the model's own.
+    """
+    asked = list(dict.fromkeys((one.height, one.width) for one in sizes if not one.own))
+    if not asked:
+        return None
+    probes = [Workload(1, 1, height, width, 1) for height, width in (*asked, *PROBES)]
+    seen = [_seen(prepared(loaded, drawn(probe, 0))) for probe in probes]
+    if any(one != seen[0] for one in seen):
+        return None
+    shapes = [shape for shape, values in seen[0].values() if values is None]
+    resolution = next((shape[-2:] for shape in shapes if len(shape) > 3), None)
+    if asked == [resolution]:
+        return None
+    target = f"{resolution[0]}x{resolution[1]}" if resolution else "one resolution"
+    return (
+        f"the model resizes every picture to {target}, so --size makes no difference to tokens "
+        "and times; only preprocessing (load) depends on it"
+    )
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """Positions that the LLM's configuration names; None where it names none."""
+    config = getattr(model, "config", None)
+    for name in ("text_config", "llm_config", "language_config"):
+        config = getattr(config, name, None) or config
+    limit = getattr(config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def check_lengths(loaded: LoadedModel, sizes: Sequence[Workload]) -> None:
+    """Refuse synthetic workloads that are longer than the LLM has positions, before any is timed.
+
+    Raises:
+        DataError: naming the workload.
+    """
+    if not isinstance(loaded, LoadedMllm) or position_limit(loaded.model) is None:
+        return
+    for size in {replace(one, batch=1): one for one in sizes if not one.own}.values():
+        check_length(loaded, prepared(loaded, drawn(replace(size, batch=1), 0)), size)
+
+
+def check_length(loaded: LoadedModel, inputs: Any, size: Workload) -> None:
+    """Refuse one batch that is longer than the LLM has positions.
+
+    Raises:
+        DataError: naming the workload.
+    """
+    if not isinstance(loaded, LoadedMllm):
+        return
+    limit, ids = position_limit(loaded.model), inputs.get("input_ids")
+    if limit is None or ids is None or ids.shape[-1] + size.new_tokens <= limit:
+        return
+    raise DataError(
+        f"a prompt of {ids.shape[-1]} tokens and {size.new_tokens} new ones don't fit into the "
+        f"{limit} positions of the model's LLM.",
+        where=f"workload '{size.label}'",
+        remedy="Take fewer or smaller pictures, fewer frames, words or new tokens.",
+    )
+
+
+def _seen(inputs: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shapes of all tensors, and the values of those that aren't pixels."""
+    named = inputs if isinstance(inputs, Mapping) else {"pixels": inputs}
+    return {
+        name: (tuple(one.shape), None if one.is_floating_point() else one.tolist())
+        for name, one in named.items()
+        if isinstance(one, Tensor)
+    }

@@ -1,0 +1,206 @@
+"""The calls that are timed: generation by a multimodal LLM, one pass of an encoder."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from tokenprune.engine.adapters import choose_adapter
+from tokenprune.engine.llm.refusals import returned_cache
+from tokenprune.interface.loading import LoadedDual, LoadedEncoder, LoadedMllm, LoadedModel
+from tokenprune.lab.bench.inputs import prepared
+from tokenprune.lab.bench.rows import Lane
+from tokenprune.lab.bench.settings import BenchSettings
+from tokenprune.lab.bench.timer import seconds
+from tokenprune.lab.bench.workload import Prompts, Workload
+from tokenprune.lab.measure.memory import cache_bytes, peak_bytes
+from tokenprune.ops.flops import count_flops
+
+
+class Runner(ABC):
+    """Calls on the batches of one workload; round after round takes the next batch.
+
+    Args:
+        device: where the model runs.
+        batches: prepared inputs.
+        size: the workload.
+    """
+
+    def __init__(self, device: torch.device, batches: Sequence[Any], size: Workload) -> None:
+        self.device, self.batches, self.size = device, batches, size
+
+    @abstractmethod
+    def first(self, lane: Lane, inputs: Any) -> Any:
+        """A call to the first token; of a classifier, the call."""
+
+    @abstractmethod
+    def whole(self, lane: Lane, inputs: Any) -> Any:
+        """A whole call."""
+
+    @abstractmethod
+    def formula(self, lane: Lane, trace: Any, inputs: Any) -> float:
+        """Operations of a call to the first token, by formula."""
+
+    @abstractmethod
+    def time(self, lane: Lane, turn: int) -> None:
+        """One round of one lane."""
+
+    def warm(self, lane: Lane) -> None:
+        """One untimed call of each kind on every batch."""
+        for inputs in self.batches:
+            self.first(lane, inputs)
+            self.whole(lane, inputs)
+
+    def prepare(self, lane: Lane, settings: BenchSettings) -> None:
+        """Warm up, then what needs no clock, on the first batch: tokens, operations, memory."""
+        inputs = self.batches[0]
+        with lane.attached() as handle:
+            for _ in range(settings.warmup):
+                self.warm(lane)
+            handle.meter.reset()
+            if settings.flops == "formula":
+                self.first(lane, inputs)
+                lane.flops = self.formula(lane, handle.trace, inputs)
+            else:
+                with count_flops() as counter:
+                    self.first(lane, inputs)
+                lane.flops = float(counter.total)
+            lane.tokens = handle.report().tokens
+            lane.peak = peak_bytes(lambda: self.first(lane, inputs), self.device)
+            lane.cache = self.cache(lane, inputs)
+
+    def cache(self, lane: Lane, inputs: Any) -> int | None:
+        """Bytes of the KV cache after a whole call."""
+        return None
+
+    def clock(self, lane: Lane, inputs: Any) -> None:
+        """Time a call to the first token."""
+        lane.first.append(seconds(lambda: self.first(lane, inputs), self.device))
+
+
+class Generation(Runner):
+    """Greedy generation."""
+
+    def first(self, lane: Lane, inputs: Any) -> Any:
+        """One new token."""
+        return self._generate(lane, inputs, 1)
+
+    def whole(self, lane: Lane, inputs: Any) -> Any:
+        """The first token and all after it."""
+        return self._generate(lane, inputs, 1 + self.size.new_tokens)
+
+    def formula(self, lane: Lane, trace: Any, inputs: Any) -> float:
+        """Operations of tower and LLM."""
+        from tokenprune.lab.bench.formula import model_flops
+
+        return model_flops(lane.model, trace, inputs)
+
+    def cache(self, lane: Lane, inputs: Any) -> int | None:
+        """Bytes of the KV cache after a whole call."""
+        spec: Any = choose_adapter(lane.model).spec()
+        return cache_bytes(returned_cache(spec, self.whole(lane, inputs)))
+
+    def time(self, lane: Lane, turn: int) -> None:
+        """To the first token, and with all; dense by stage in a call of its own."""
+        inputs = self.batches[turn % len(self.batches)]
+        if lane.dense:
+            self._clock_whole(lane, inputs)
+            if lane.twin is None:
+                with lane.attached() as handle:  # the clock of stages, apart from the times
+                    self.whole(lane, inputs)
+                    _add(lane, handle.report().seconds)
+            return
+        with lane.attached() as handle:
+            self.clock(lane, inputs)
+            handle.meter.reset()
+            lane.whole.append(seconds(lambda: self.whole(lane, inputs), self.device))
+            _add(lane, handle.report().seconds)
+
+    def _clock_whole(self, lane: Lane, inputs: Any) -> None:
+        self.clock(lane, inputs)
+        lane.whole.append(seconds(lambda: self.whole(lane, inputs), self.device))
+
+    def _generate(self, lane: Lane, inputs: Any, count: int) -> Any:
+        model: Any = lane.model
+        return model.generate(
+            **inputs,
+            max_new_tokens=count,
+            min_new_tokens=count,
+            do_sample=False,
+            return_dict_in_generate=True,
+        )
+
+
+class Encoding(Runner):
+    """One pass of an encoder with its head.
+
+    Args:
+        device: where the model runs.
+        batches: prepared inputs.
+        size: the workload.
+        loaded: the model.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        batches: Sequence[Any],
+        size: Workload,
+        loaded: LoadedEncoder,
+    ) -> None:
+        super().__init__(device, batches, size)
+        self._embed = loaded.embed if isinstance(loaded, LoadedDual) else None
+
+    def first(self, lane: Lane, inputs: Any) -> Any:
+        """Logits `[B, classes]`, or embeddings `[B, D]` of a dual encoder."""
+        return lane.model(inputs) if self._embed is None else self._embed(lane.model, inputs)
+
+    def whole(self, lane: Lane, inputs: Any) -> Any:
+        """The same: nothing follows."""
+        return None
+
+    def formula(self, lane: Lane, trace: Any, inputs: Any) -> float:
+        """Operations of the encoder's blocks."""
+        from tokenprune.lab.bench.formula import encoder_flops
+
+        return encoder_flops(lane.model, trace)
+
+    def time(self, lane: Lane, turn: int) -> None:
+        """The pass; dense by stage in a call of its own."""
+        inputs = self.batches[turn % len(self.batches)]
+        if lane.dense:
+            self.clock(lane, inputs)
+            if lane.twin is None:
+                with lane.attached() as handle:
+                    self.first(lane, inputs)
+                    _add(lane, handle.report().seconds)
+            return
+        with lane.attached() as handle:
+            self.clock(lane, inputs)
+            _add(lane, handle.report().seconds)
+
+
+def runner_for(
+    loaded: LoadedModel, batches: Sequence[Prompts], size: Workload
+) -> tuple[Runner, float]:
+    """The runner of a model on these batches, and the seconds to prepare the first of them."""
+    device = next(loaded.model.parameters()).device
+    inputs: list[Any] = []
+
+    def prepare(prompts: Prompts) -> None:
+        inputs.append(prepared(loaded, prompts))
+
+    prepare(batches[0])  # what is set up at the first use is no preprocessing
+    inputs.clear()
+    times = [seconds(lambda one=one: prepare(one), device) for one in batches]  # type: ignore[misc]
+    if isinstance(loaded, LoadedMllm):
+        return Generation(device, inputs, size), times[0]
+    return Encoding(device, inputs, size, loaded), times[0]
+
+
+def _add(lane: Lane, stages: dict[str, float]) -> None:
+    for name, value in stages.items():
+        lane.stages[name] += value

@@ -1,0 +1,74 @@
+"""The benchmark for a terminal: times and what they mean, and where the time goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from tokenprune.lab.bench.rows import BenchRow, attention_of
+
+#: Order of the stages in a call.
+STAGES = ("load", "encode", "select", "project", "prefill", "decode")
+
+
+def bench_tables(rows: Sequence[BenchRow]) -> list[Table]:
+    """Two tables: speed, and milliseconds by stage."""
+    return [_speed(rows), _stages(rows)]
+
+
+def verdicts(rows: Sequence[BenchRow]) -> list[str]:
+    """One sentence for every plan and workload; a net loss is called one."""
+    bases = {row.workload: row.name for row in rows if row.baseline}
+    return [
+        f"{row.name}, {row.workload.label}: {row.speedup.against(bases[row.workload])}"
+        for row in rows
+        if not row.baseline
+    ]
+
+
+def _speed(rows: Sequence[BenchRow]) -> Table:
+    generates = any(row.ttft for row in rows)
+    what = "to the first token and after it" if generates else "of one pass"
+    table = Table(title=f"Speed, {what}")
+    backends = ("dense attention",) if len(attention_of(rows)) > 1 else ()
+    for name in ("workload", *backends, "plan"):
+        table.add_column(name)
+    after = ("token",) if generates else ()
+    cache = ("KV MB",) if generates else ()
+    names = ("p95", *after, "vs dense", "quartiles", "GFLOPs", "peak MB", *cache)
+    for name in ("TTFT p50" if generates else "pass p50", *names):
+        table.add_column(name, justify="right")
+    for row in rows:
+        shown, gain = row.ttft or row.total, row.speedup
+        ratio = (f"{gain.median:.2f}x", f"{gain.low:.2f}-{gain.high:.2f}")
+        table.add_row(
+            row.workload.label,
+            *((row.attention,) if backends else ()),
+            row.name,
+            _ms(shown.p50),
+            _ms(shown.p95),
+            *(() if row.token is None else (_ms(row.token),)),
+            *(("", "") if row.baseline else ratio),
+            f"{row.flops / 1e9:.2f}",
+            "-" if row.peak is None else f"{row.peak / 1e6:.1f}",
+            *(() if row.cache is None else (f"{row.cache / 1e6:.2f}",)),
+        )
+    return table
+
+
+def _stages(rows: Sequence[BenchRow]) -> Table:
+    table = Table(title="Milliseconds by stage, and visual tokens per image at the end of encoding")
+    for name in ("workload", "plan"):
+        table.add_column(name)
+    for name in (*STAGES, "tokens"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        tokens = row.tokens.get("llm", row.tokens.get("encoder", 0.0))
+        cells = [_ms(row.stages[name]) if name in row.stages else "-" for name in STAGES]
+        table.add_row(row.workload.label, row.name, *cells, f"{tokens:.0f}")
+    return table
+
+
+def _ms(value: float) -> str:
+    return f"{value * 1000:.1f}"

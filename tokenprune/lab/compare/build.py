@@ -1,0 +1,190 @@
+"""What a comparison runs on: samples for the kind of model, and the plans that fit it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenprune.engine.adapters import choose_adapter, choose_encoder
+from tokenprune.engine.attach import attach
+from tokenprune.errors import DataError, SignalError, UnsupportedModelError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.loading import (
+    LoadedClassifier,
+    LoadedDual,
+    LoadedMllm,
+    LoadedModel,
+    LoadOptions,
+)
+from tokenprune.lab.compare.defaults import (
+    CLASSIFIER_KEEPS,
+    CLASSIFIER_PATCHES,
+    MLLM_KEEPS,
+    Wanted,
+    as_task,
+    default_entries,
+    encoder_entries,
+)
+from tokenprune.lab.compare.settings import CLIP_QUESTIONS, QUESTIONS, Settings
+from tokenprune.lab.data.candidates import PROMPTS, Candidates, check_prompts, read_classes
+from tokenprune.lab.data.pictures import (
+    heldout_clip_questions,
+    heldout_questions,
+    labelled_pictures,
+)
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.entries import Entry, plan_entries
+from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
+from tokenprune.lab.measure.zero_shot import ZeroShotTask
+from tokenprune.lab.models import bundled_name, load_model
+from tokenprune.plugins.host import host
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything another process needs to build the same task.
+
+    Attributes:
+        model: what stands behind `--model`.
+        options: how it is loaded.
+        settings: what to compare.
+        images: folder of pictures, for encoders.
+        labels: CSV with their classes.
+        classes: file with the names of the classes, for dual encoders.
+        prompts: templates for the names.
+    """
+
+    model: str
+    options: LoadOptions
+    settings: Settings
+    images: Path | None = None
+    labels: Path | None = None
+    classes: Path | None = None
+    prompts: tuple[str, ...] = PROMPTS
+
+    def task(self, loaded: LoadedModel | None = None) -> Task:
+        """The samples with the model, which is loaded if it isn't given.
+
+        Raises:
+            TokenpruneError: the model or the samples can't be read, or don't fit each other.
+        """
+        loaded = load_model(self.model, self.options) if loaded is None else loaded
+        settings = self.settings
+        if not isinstance(loaded, LoadedDual) and (self.classes or self.prompts != PROMPTS):
+            raise DataError(
+                "only dual encoders are asked by the names of classes.",
+                where="--classes" if self.classes else "--prompt",
+                remedy="Leave it away, or pass the folder of a dual encoder, such as CLIP.",
+            )
+        if isinstance(loaded, LoadedMllm):
+            questions = _questions(settings)
+            return VqaTask(loaded, questions, settings.batch_size, settings.new_tokens)
+        if isinstance(loaded, LoadedClassifier):
+            return ClassifyTask(loaded, self._pictures(loaded.classes), settings.batch_size)
+        names = self._names(loaded)
+        candidates = Candidates.of_classes(names, self.prompts)
+        return ZeroShotTask(loaded, self._pictures(len(names)), settings.batch_size, candidates)
+
+    def about(self, loaded: LoadedModel) -> dict[str, Any]:
+        """Where the samples come from, for the record."""
+        if isinstance(loaded, LoadedMllm):
+            shown = "clips" if self.settings.video else "pictures"
+            about = {"task": self.settings.task}
+            return {"name": f"built-in held-out questions about {shown}", **about}
+        assert self.labels is not None
+        split = self.settings.split
+        about = {"name": "labelled pictures", "labels": self.labels.name, "split": split}
+        if not isinstance(loaded, LoadedDual):
+            return about
+        assert self.classes is not None
+        return {**about, "classes": self.classes.name, "prompts": list(self.prompts)}
+
+    def _names(self, loaded: LoadedDual) -> tuple[str, ...]:
+        check_prompts(self.prompts)
+        if self.classes is not None:
+            return read_classes(self.classes)
+        raise DataError(
+            "a dual encoder is compared on pictures whose classes have names.",
+            where=f"--model {loaded.name}",
+            remedy="Pass --images FOLDER, --labels FILE.csv and --classes NAMES.txt.",
+        )
+
+    def _pictures(self, classes: int) -> list[Question]:
+        if self.settings.video:
+            raise DataError(
+                "an encoder answers no questions about videos.",
+                where="--task video",
+                remedy="Pass a multimodal LLM, or leave --task away.",
+            )
+        if self.images is None or self.labels is None:
+            raise DataError(
+                "an encoder is compared on labelled pictures.",
+                where=f"--model {self.model}",
+                remedy="Pass --images FOLDER and --labels FILE.csv.",
+            )
+        split, limit = self.settings.split, self.settings.limit
+        return labelled_pictures(
+            self.images, self.labels, classes=classes, split=split, limit=limit
+        )
+
+
+def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry], list[str]]:
+    """The rows, and sentences about default ones that don't run on this model.
+
+    Raises:
+        TokenpruneError: one of the user's plans, or a budget, doesn't fit the model.
+    """
+    strategies = host().strategies
+    if settings.plans:
+        given = plan_entries(settings.plans, settings.keeps, strategies)
+        return [as_task(entry, settings.video) for entry in given], []
+    if isinstance(loaded, LoadedMllm):
+        return _fitting(loaded, default_entries(strategies, _wanted(loaded, settings)))
+    keeps = settings.keeps or _encoder_keeps(loaded)
+    return _fitting(loaded, encoder_entries(strategies, keeps, seed=settings.seed))
+
+
+def _encoder_keeps(loaded: LoadedModel) -> Sequence[int]:
+    """The shares of `CLASSIFIER_KEEPS` on a dual encoder's own grid, which may be a small one."""
+    if not isinstance(loaded, LoadedDual):
+        return CLASSIFIER_KEEPS
+    patches = math.prod(choose_encoder(loaded.model).spec().grid)
+    return [max(1, keep * patches // CLASSIFIER_PATCHES) for keep in CLASSIFIER_KEEPS]
+
+
+def _wanted(loaded: LoadedMllm, settings: Settings) -> Wanted:
+    adapter = choose_adapter(loaded.model)
+    assert isinstance(adapter, MllmAdapter)
+    return Wanted(
+        keeps=settings.keeps or MLLM_KEEPS,
+        positions=settings.positions,
+        seed=settings.seed,
+        video=settings.video,
+        trained_for=bundled_name(loaded.name),
+        layers=len(adapter.spec().layers),
+    )
+
+
+def _fitting(loaded: LoadedModel, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """The default rows without those whose signals this model can't supply."""
+    found: list[Entry] = []
+    left: dict[str, str] = {}
+    for entry in entries:
+        try:
+            attach(loaded.model, entry.plan).detach()
+        except (SignalError, UnsupportedModelError) as error:
+            left.setdefault(entry.name, f"{entry.name} is left out: {error.message}")
+        else:
+            found.append(entry)
+    return found, [*left.values()]
+
+
+def _questions(settings: Settings) -> list[Question]:
+    source: Callable[[int], list[Question]]
+    source, usual = heldout_questions, QUESTIONS
+    if settings.video:
+        source, usual = heldout_clip_questions, CLIP_QUESTIONS
+    return source(settings.limit or usual)

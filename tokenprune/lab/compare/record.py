@@ -1,0 +1,77 @@
+"""The record of a comparison: everything needed to judge it, as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenprune.lab.compare.summary import Result
+from tokenprune.lab.measure.files import write_text
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+        kind: `mllm`, `classifier` or `dual`.
+        created: when it ended, UTC, ISO 8601.
+        elapsed: seconds it took, loading included.
+        model: name, weights, SHA-256, parameters, device and dtype.
+        task: where the samples come from and how many there are.
+        settings: batch size, seed and the like.
+        environment: versions, processor, threads.
+        dense: the model alone.
+        results: one a plan.
+        failures: what doesn't hold; empty if all is well.
+        left_out: default plans that don't run on this model, with the reason.
+        probe: by place, mean similarity of what is read from unpruned and from empty tokens.
+        schema_version: of this format.
+    """
+
+    kind: str
+    created: str
+    elapsed: float
+    model: dict[str, Any]
+    task: dict[str, Any]
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    dense: Result
+    results: list[Result]
+    failures: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    probe: dict[str, dict[str, float]] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def data(self, answers: bool = False) -> dict[str, Any]:
+        """Plain data; answers to single samples only if asked for."""
+        data: dict[str, Any] = _plain({"schema_version": self.schema_version, **asdict(self)})
+        if not answers:
+            for row in (data["dense"], *data["results"]):
+                del row["answers"]
+        return data
+
+
+def write_record(comparison: Comparison, path: Path, *, answers: bool = False) -> None:
+    """Write the record as JSON; an older file is replaced as a whole or not at all.
+
+    Raises:
+        DataError: the file can't be written.
+    """
+    write_text(path, json.dumps(comparison.data(answers), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no nan and no infinity: both become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,158 @@
+"""The probe as a metric of a comparison: what every plan leaves readable, by place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenprune.engine.adapters import choose_adapter
+from tokenprune.errors import DataError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.lab.compare.settings import Settings
+from tokenprune.lab.data.pictures import probe_questions
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.run import Progress
+from tokenprune.lab.measure.statistics import Bootstrap, Interval
+from tokenprune.lab.measure.task import Task
+from tokenprune.lab.probe import Probe, States, fit_probe
+from tokenprune.lab.probe.capture import Reader
+from tokenprune.lab.probe.places import parse_places
+from tokenprune.plan import Plan
+
+#: Pictures that the probe is fitted on and scored on (ours): enough to rank plans in minutes.
+#: Clips count by their frames.
+FIT, SCORED = 256, 96
+
+
+@dataclass(frozen=True)
+class Ends:
+    """One place: the probe, and both ends of its scale.
+
+    Attributes:
+        probe: fitted on unpruned tokens, then frozen.
+        full: score of every sample with unpruned tokens, `[n]`.
+        null: score with tokens that all hold the mean state, `[n]`.
+    """
+
+    probe: Probe
+    full: Tensor
+    null: Tensor
+
+    def retention(self, score: Tensor, samples: Bootstrap) -> Interval:
+        """(score - null) / (full - null) over samples `[n]`, with a paired interval."""
+        left, whole = score - self.null, self.full - self.null
+        return samples.ratio(np.asarray(left.tolist()), np.asarray(whole.tolist()))
+
+
+class Retention:
+    """How much of the encoder's own features can be read from the tokens of a plan.
+
+    Retention at a place is (c_P - c_null) / (c_full - c_null), with c the cosine similarity of a
+    frozen resampler's prediction with the encoder's last block but one: 1 for unpruned tokens, 0
+    for tokens that hold only their number and places. Our adaptation of VisPer-LM's probes.
+
+    Args:
+        task: whose questions are read; the first ones, as many as `SCORED` pictures.
+        places: see `parse_places`.
+        video: whether a question has several frames.
+        seed: of the probe and the resampling.
+        fit: pictures to fit on.
+        scored: pictures to score on.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        places: Sequence[str],
+        *,
+        video: bool = False,
+        seed: int = 0,
+        fit: int = FIT,
+        scored: int = SCORED,
+    ) -> None:
+        frames = len(task.questions[0].image) if video else 1
+        self._task, self._places, self._seed = task, tuple(places), seed
+        self._reader = Reader(task.model, places, frames)
+        self._questions = task.questions[: max(1, scored // frames)]
+        self._fit = probe_questions(video, max(2, fit // frames))
+        self._samples = Bootstrap([question.image_id for question in self._questions], seed)
+        self._known: dict[str, Ends] = {}
+        self._target: Tensor | None = None
+
+    @classmethod
+    def of(cls, task: Task, settings: Settings) -> Retention | None:
+        """The metric that the settings ask for, if they do.
+
+        Raises:
+            DataError: an unknown place, or a model that is no multimodal LLM.
+        """
+        if not settings.probe:
+            return None
+        adapter = choose_adapter(task.model)
+        if not isinstance(adapter, MllmAdapter):
+            raise DataError(
+                "the probe reads what reaches an LLM, and this model has none.",
+                where="--probe",
+                remedy="Pass a multimodal LLM, or leave --probe away.",
+            )
+        places = parse_places(settings.probe, len(adapter.spec().layers))
+        return cls(task, places, video=settings.video, seed=settings.seed)
+
+    @property
+    def ends(self) -> dict[str, dict[str, float]]:
+        """By place, the mean scores that count as 1 and as 0."""
+        return {
+            place: {"full": float(known.full.mean()), "null": float(known.null.mean())}
+            for place, known in self._known.items()
+        }
+
+    def measure(
+        self, plans: Sequence[Plan], progress: Progress | None = None
+    ) -> list[dict[str, Interval]]:
+        """Retention of every plan by place; the probes are fitted at the first call."""
+        steps = len(self._places) + len(plans)
+        if not self._known:
+            self._prepare(progress, steps)
+        found = []
+        for number, plan in enumerate(plans):
+            if progress is not None:
+                progress(len(self._places) + number, steps, f"probe {plan.name or ''}")
+            found.append(self._retained(plan))
+        return found
+
+    def _retained(self, plan: Plan) -> dict[str, Interval]:
+        assert self._target is not None
+        parts = [self._reader.read(plan, inputs) for inputs in self._inputs(self._questions)]
+        found = {}
+        for place, known in self._known.items():
+            states = States.joined([part[place] for part in parts])
+            score = known.probe.score(states, self._target).mean(dim=(1, 2))
+            found[place] = known.retention(score, self._samples)
+        return found
+
+    def _prepare(self, progress: Progress | None, steps: int) -> None:
+        fitting, features = self._dense(self._fit)
+        scored, self._target = self._dense(self._questions)
+        for number, place in enumerate(self._places):
+            if progress is not None:
+                progress(number, steps, f"fit a probe at {place}")
+            probe = fit_probe(fitting[place], features, self._reader.grid, seed=self._seed)
+            full = probe.score(scored[place], self._target).mean(dim=(1, 2))
+            null = probe.null(scored[place], self._target).mean(dim=(1, 2))
+            self._known[place] = Ends(probe, full, null)
+
+    def _dense(self, questions: Sequence[Question]) -> tuple[dict[str, States], Tensor]:
+        parts = [self._reader.dense(inputs) for inputs in self._inputs(questions)]
+        states = {
+            place: States.joined([part[place] for part, _ in parts]) for place in self._places
+        }
+        return states, torch.cat([target for _, target in parts])
+
+    def _inputs(self, questions: Sequence[Question]) -> Iterator[dict[str, object]]:
+        step = self._task.batch_size
+        for at in range(0, len(questions), step):
+            yield self._task.inputs(questions[at : at + step])

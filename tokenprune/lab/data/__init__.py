@@ -1,0 +1,1 @@
+"""Samples: where questions, pictures and videos come from."""

@@ -1,0 +1,177 @@
+"""Questions of a Hugging Face dataset, by name or from a local folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenprune.errors import BackendUnavailableError, DataError
+from tokenprune.errors.names import suggestion
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.data.videos import Clip
+
+if TYPE_CHECKING:
+    from tokenprune.lab.data.question import Columns
+    from tokenprune.lab.studies.model import TaskEntry
+
+
+def dataset_questions(entry: TaskEntry) -> list[Question]:
+    """The samples of a dataset; pictures stay encoded until they are needed.
+
+    Samples with the same picture count as one group in intervals. Without a column of questions,
+    the answers are classes: of a column of class labels, their numbers.
+
+    Args:
+        entry: of kind `dataset`.
+
+    Raises:
+        DataError: there is no such dataset, split or column, or a picture is missing.
+        BackendUnavailableError: the library isn't installed.
+    """
+    columns = entry.columns
+    data = _loaded(entry)
+    _check(data, columns, entry)
+    _check_kind(data.features[columns.image], entry)
+    groups: dict[str, int] = {}
+    found = []
+    for row in data:
+        image, together = _seen(row[columns.image], entry)
+        group = groups.setdefault(together, len(groups))
+        found.append(
+            Question(
+                image=image,
+                answer=str(row[columns.answer]),
+                text=str(row[columns.question]) if columns.question else "",
+                kind=str(row[columns.type]) if columns.type else "",
+                image_id=group,
+            )
+        )
+    return found
+
+
+def class_names(entry: TaskEntry) -> tuple[str, ...] | None:
+    """The names of a dataset's classes, where its column of answers holds class labels.
+
+    Raises:
+        DataError: there is no such dataset, split or column.
+        BackendUnavailableError: the library isn't installed.
+    """
+    data = _loaded(entry)
+    _check(data, entry.columns, entry)
+    names = getattr(data.features[entry.columns.answer], "names", None)
+    return None if names is None else tuple(map(str, names))
+
+
+def _loaded(entry: TaskEntry) -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "tasks of kind 'dataset' need the library datasets.",
+            where="tasks",
+            remedy="Install it: pip install 'tokenprune[data]'.",
+        ) from error
+    name = str(entry.dataset)
+    try:
+        if (Path(name) / "dataset_info.json").is_file() or (
+            Path(name) / "dataset_dict.json"
+        ).is_file():
+            data = datasets.load_from_disk(name)
+            data = data[entry.split] if isinstance(data, datasets.DatasetDict) else data
+        else:
+            data = datasets.load_dataset(
+                name, entry.config, split=entry.split, revision=entry.revision
+            )
+    except Exception as error:
+        # the library raises a dozen kinds of errors, and none that they share
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"the dataset can't be loaded ({reason}).",
+            where=name,
+            remedy="Check 'dataset', 'config', 'split' and 'revision'.",
+        ) from error
+    limited = data.select(range(min(entry.limit or len(data), len(data))))
+    image = entry.columns.image
+    if image in limited.column_names:
+        limited = _undecoded(limited, image, datasets)
+    return limited
+
+
+def _undecoded(data: Any, column: str, datasets: Any) -> Any:
+    feature = data.features[column]
+    if isinstance(feature, datasets.Video):
+        return data.cast_column(column, datasets.Video(decode=False))
+    if isinstance(feature, datasets.Image):
+        return data.cast_column(column, datasets.Image(decode=False))
+    inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)
+    if isinstance(inner, datasets.Image):
+        return data.cast_column(column, datasets.List(datasets.Image(decode=False)))
+    return data
+
+
+def _check(data: Any, columns: Columns, entry: TaskEntry) -> None:
+    for key, column in columns.model_dump(exclude_none=True).items():
+        if column not in data.column_names:
+            raise DataError(
+                f"the dataset has no column '{column}'.",
+                where=f"{entry.dataset}: columns.{key}",
+                remedy=suggestion(column, data.column_names),
+            )
+
+
+def _check_kind(feature: Any, entry: TaskEntry) -> None:
+    """Videos go with `frames` and single pictures without; lists of pictures are either."""
+    kind = type(feature).__name__
+    if (kind == "Video" and entry.frames is None) or (kind == "Image" and entry.frames is not None):
+        held, remedy = "single pictures", "Leave 'frames' out, or name a column of videos."
+        if kind == "Video":
+            held, remedy = "videos", "Say how many frames are taken of each, such as frames: 8."
+        raise DataError(
+            f"the column '{entry.columns.image}' holds {held}.",
+            where=str(entry.dataset),
+            remedy=remedy,
+        )
+
+
+def _seen(value: Any, entry: TaskEntry) -> tuple[bytes | tuple[bytes, ...] | Clip, str]:
+    """What a sample shows, and what is the same for samples that show the same."""
+    if entry.frames is not None and not isinstance(value, list | tuple):
+        clip = _clip(value, entry, entry.frames)
+        return clip, clip.digest().hex()
+    encoded = _encoded(value, entry)
+    together = hashlib.sha256(b"".join(encoded)).hexdigest()
+    if entry.frames is not None:
+        return Clip(encoded, entry.frames, str(entry.dataset)), together
+    return (encoded if len(encoded) > 1 else encoded[0]), together
+
+
+def _clip(value: Any, entry: TaskEntry, frames: int) -> Clip:
+    """A video by its file where it has one, so that memory holds no videos without need."""
+    name = f"{entry.dataset}: {entry.columns.image}"
+    if not isinstance(value, dict) or not (value.get("bytes") or value.get("path")):
+        raise DataError(
+            f"the column '{entry.columns.image}' holds no videos.",
+            where=str(entry.dataset),
+            remedy="Name a column of videos, or of lists of frames, in 'columns'.",
+        )
+    if value.get("bytes"):
+        return Clip(value["bytes"], frames, name).checked()
+    return Clip.of(Path(value["path"]), frames, name)
+
+
+def _encoded(value: Any, entry: TaskEntry) -> tuple[bytes, ...]:
+    """The bytes of a sample's pictures."""
+    several = value if isinstance(value, list | tuple) else [value]
+    found = []
+    for one in several:
+        if not isinstance(one, dict) or not (one.get("bytes") or one.get("path")):
+            raise DataError(
+                f"the column '{entry.columns.image}' holds no pictures.",
+                where=str(entry.dataset),
+                remedy="Name a column of images in 'columns'.",
+            )
+        found.append(one["bytes"] or Path(one["path"]).read_bytes())
+    if not found:
+        raise DataError("a sample has no picture.", where=str(entry.dataset))
+    return tuple(found)

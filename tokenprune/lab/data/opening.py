@@ -1,0 +1,53 @@
+"""Pictures and videos of samples: read, and told apart by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from tokenprune.lab.data.pictures import open_picture
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.data.videos import Clip
+
+
+def opened(image: Any) -> Any:
+    """A picture, read if it is a file or encoded; several of them, or frames, as a list.
+
+    Raises:
+        DataError: a file is missing, or no picture or video.
+        BackendUnavailableError: a video needs PyAV, which isn't installed.
+    """
+    if isinstance(image, Clip):
+        return image.pictures()
+    if isinstance(image, list | tuple):
+        return [opened(one) for one in image]
+    if isinstance(image, bytes):
+        return open_picture(BytesIO(image))
+    return open_picture(image) if isinstance(image, Path) else image
+
+
+def revision(samples: Sequence[Question], choices: Sequence[Sequence[str]] = ()) -> str:
+    """SHA-256 of samples and their pictures, and of the texts that answers are chosen from.
+
+    Of videos, the bytes of their files count; nothing is decoded.
+    """
+    digest = cache(Clip.digest)  # several questions may be about one video
+    total = hashlib.sha256(json.dumps(choices).encode() if choices else b"")
+    for sample in samples:
+        about = [sample.text, sample.answer, sample.kind, *sample.others]
+        total.update(json.dumps(about).encode())
+        several = isinstance(sample.image, list | tuple)
+        for image in sample.image if several else (sample.image,):
+            total.update(digest(image) if isinstance(image, Clip) else _bytes(image))
+    return total.hexdigest()
+
+
+def _bytes(image: Any) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    return bytes(image.read_bytes() if isinstance(image, Path) else image.tobytes())

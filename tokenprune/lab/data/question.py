@@ -1,0 +1,56 @@
+"""One sample of a task, and the columns that samples are read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True)
+class Question:
+    """One sample.
+
+    Attributes:
+        image: the picture, the path of its file, or a tuple of pictures: the frames of a clip.
+        text: what is asked; empty for classifiers.
+        answer: what is right.
+        kind: group for separate accuracies.
+        image_id: samples of one image are resampled together.
+        others: further right answers.
+    """
+
+    image: Any
+    answer: str
+    text: str = ""
+    kind: str = ""
+    image_id: int = 0
+    others: tuple[str, ...] = ()
+
+    def matched(self, answer: str) -> str:
+        """The right answer that equals the given one, else the first right one."""
+        right = (self.answer, *self.others)
+        return next((one for one in right if plain(one) == plain(answer)), self.answer)
+
+
+def plain(answer: str) -> str:
+    """An answer without case, outer spaces and closing marks."""
+    return answer.strip().strip(".!,").lower()
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Columns(_Frozen):
+    """Columns of a dataset."""
+
+    image: str = "image"
+    """A picture, or a list of them; in tasks with `frames` a video, or a list of its frames."""
+    question: str | None = "question"
+    """What is asked; null for classifiers and dual encoders."""
+    answer: str = "answer"
+    """The right answer; for classifiers and dual encoders the number of the class."""
+    type: str | None = None
+    """Groups for separate accuracies."""

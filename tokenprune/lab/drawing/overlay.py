@@ -1,0 +1,190 @@
+"""Pictures of what a plan did: kept, merged and dropped patches, one panel a stage."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from tokenprune.interface.tokens import Stage
+from tokenprune.interface.trace import ImageTrace, TraceStep
+from tokenprune.lab.drawing.panels import PAPER, Panel, strip
+from tokenprune.lab.drawing.tiling import separate, tile_labels, tile_pictures
+
+PANEL = 448
+KEPT_EDGE = (255, 255, 255)
+
+STAGE_NAMES: dict[Stage, str] = {
+    "encoder": "inside the encoder",
+    "pre_llm": "before the LLM",
+    "decoder": "inside the LLM",
+}
+
+
+def draw(
+    picture: Image.Image | Sequence[Image.Image],
+    trace: ImageTrace,
+    *,
+    title: str = "",
+    every_site: bool = False,
+    panel: int = PANEL,
+) -> Image.Image:
+    """The picture as the model saw it, then one panel a stage of the plan.
+
+    Dropped patches are darkened, survivors that stand for themselves are outlined in white,
+    merged groups are tinted and outlined in one colour each.
+
+    Args:
+        picture: cropped and resized as for the model; of a video all frames, which are drawn
+            side by side in reading order. A token merged across frames has one colour in all.
+        trace: what became of its patches.
+        title: line above the panels.
+        every_site: one panel a site instead of the last one of every stage.
+        panel: width of a panel in pixels.
+
+    Raises:
+        DataError: there are more or fewer pictures than frames.
+    """
+    large = enlarge(picture, trace, panel)
+    original = Panel(
+        separate(large.copy(), trace.grid, PAPER),
+        "original",
+        f"{trace.patches} patches, {_grid(trace)}",
+    )
+    steps = trace.steps if every_site else stage_ends(trace.steps)
+    shown = [panel_of(large, trace, step) for step in steps]
+    return strip([original, *shown], title)
+
+
+def stage_ends(steps: Sequence[TraceStep]) -> list[TraceStep]:
+    """The last step of every stage, in order; steps that restore tokens don't count."""
+    last: dict[Stage, TraceStep] = {}
+    for step in steps:
+        earlier = last.get(step.site.stage)
+        if earlier is None or step.kept <= earlier.kept:
+            last[step.site.stage] = step
+    return list(last.values())
+
+
+def enlarge(
+    picture: Image.Image | Sequence[Image.Image], trace: ImageTrace, panel: int
+) -> Image.Image:
+    """Resize so that every patch covers whole pixels and the picture is about `panel` wide.
+
+    Frames of a video are put side by side.
+
+    Raises:
+        DataError: there are more or fewer pictures than frames.
+    """
+    pictures = [picture] if isinstance(picture, Image.Image) else picture
+    return tile_pictures(pictures, trace.grid, panel, PAPER)
+
+
+def panel_of(picture: Image.Image, trace: ImageTrace, step: TraceStep) -> Panel:
+    """Draw one step over an enlarged picture."""
+    labels = patch_labels(trace, step)
+    merged = merged_slots(step)
+    drawn = separate(paint(picture, labels, merged), trace.grid, PAPER)
+    dropped = int((step.assignment < 0).sum())
+    parts = [f"{step.kept} of {trace.patches} left"]
+    if merged:
+        parts.append(f"{len(merged)} merged, {step.kept - len(merged)} single")
+    if dropped:
+        parts.append(f"{dropped} dropped")
+    if _restored(trace, step):
+        parts.append("all restored after it")
+    stage = STAGE_NAMES[step.site.stage]
+    return Panel(drawn, f"{step.strategy} · {stage}", f"{step.site}: {', '.join(parts)}")
+
+
+def _restored(trace: ImageTrace, step: TraceStep) -> bool:
+    place = next(number for number, other in enumerate(trace.steps) if other is step)
+    later = trace.steps[place + 1 :]
+    return any(s.site.stage == step.site.stage and s.kept > step.kept for s in later)
+
+
+def patch_labels(trace: ImageTrace, step: TraceStep) -> NDArray[np.int64]:
+    """Survivor of every patch, `[rows, columns]`, -1 where dropped; frames lie side by side."""
+    return tile_labels(step.assignment.numpy(), trace.grid)
+
+
+def merged_slots(step: TraceStep) -> dict[int, int]:
+    """Survivors that stand for more than one patch, and the patch whose place each holds."""
+    slots, counts = np.unique(step.assignment.numpy(), return_counts=True)
+    merged = [int(s) for s, n in zip(slots, counts, strict=True) if s >= 0 and n > 1]
+    return {slot: int(step.anchor[slot]) for slot in merged}
+
+
+def paint(picture: Image.Image, labels: NDArray[np.int64], merged: dict[int, int]) -> Image.Image:
+    """Darken, tint and outline the patches of a picture whose size is a multiple of the grid."""
+    cell = picture.width // labels.shape[1]
+    pixels = np.asarray(picture, dtype=np.float32).copy()
+    owner = labels.repeat(cell, axis=0).repeat(cell, axis=1)
+    grey = pixels.mean(axis=2, keepdims=True)
+    gone = (owner < 0)[..., None]
+    pixels = np.where(gone, 0.22 * (0.3 * pixels + 0.7 * grey), pixels)
+    for slot, place in merged.items():
+        where = owner == slot
+        pixels[where] = 0.62 * pixels[where] + 0.38 * np.asarray(colour(place))
+    drawn = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+    _outline(ImageDraw.Draw(drawn), labels, merged, cell)
+    return drawn
+
+
+def colour(place: int) -> tuple[int, int, int]:
+    """A colour for the survivor that holds a patch's place: the same in every panel.
+
+    Neighbours in number get hues far apart.
+    """
+    hue = (place * 0.618034 + 0.13) % 1.0
+    value = (1.0, 0.86, 0.94)[place % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, (0.62, 0.85, 0.5)[place % 3], value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw, labels: NDArray[np.int64], merged: dict[int, int], cell: int
+) -> None:
+    """Lines along the borders of every survivor, on its own side of the border."""
+    width = max(1, cell // 20)
+    rows, columns = labels.shape
+    framed = np.full((rows + 2, columns + 2), -2, dtype=np.int64)
+    framed[1:-1, 1:-1] = labels
+    for row in range(rows):
+        for column in range(columns):
+            slot = int(labels[row, column])
+            if slot < 0:
+                continue
+            edge = colour(merged[slot]) if slot in merged else KEPT_EDGE
+            around = framed[row : row + 3, column : column + 3]
+            sides = (around[0, 1], around[2, 1], around[1, 0], around[1, 2])
+            box = (column * cell, row * cell, (column + 1) * cell - 1, (row + 1) * cell - 1)
+            _sides(draw, box, [int(other) != slot for other in sides], edge, width)
+
+
+def _sides(
+    draw: ImageDraw.ImageDraw,
+    box: tuple[int, int, int, int],
+    wanted: Sequence[bool],
+    edge: tuple[int, int, int],
+    width: int,
+) -> None:
+    left, top, right, bottom = box
+    inner = width - 1
+    bars = (
+        (left, top, right, top + inner),
+        (left, bottom - inner, right, bottom),
+        (left, top, left + inner, bottom),
+        (right - inner, top, right, bottom),
+    )
+    for bar, draws in zip(bars, wanted, strict=True):
+        if draws:
+            draw.rectangle(bar, fill=edge)
+
+
+def _grid(trace: ImageTrace) -> str:
+    frames, rows, columns = trace.grid
+    return f"{rows} x {columns}" if frames == 1 else f"{frames} frames of {rows} x {columns}"

@@ -1,0 +1,82 @@
+"""Running a plan on pictures and drawing what became of their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tokenprune.engine.attach import attach
+from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
+from tokenprune.interface.trace import ImageTrace
+from tokenprune.plan import Plan
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+NEW_TOKENS = 8
+
+
+def show(
+    loaded: LoadedModel,
+    plan: Plan,
+    pictures: Sequence[tuple[str, Image]],
+    *,
+    question: str = "",
+    every_site: bool = False,
+) -> Image:
+    """One row a picture: as the model saw it, then a panel a stage.
+
+    Args:
+        loaded: the model.
+        plan: what is attached.
+        pictures: names and pictures.
+        question: what a multimodal LLM is asked; the answer goes into the row's title.
+        every_site: a panel a site instead of the last one of every stage.
+
+    Raises:
+        TokenpruneError: the plan doesn't fit the model.
+    """
+    from tokenprune.lab.drawing import overlay, panels
+
+    sheets = []
+    for name, picture in pictures:
+        trace, answer = _run(loaded, plan, picture, question)
+        seen = loaded.picture(picture)
+        title = f"{name}    {answer}" if answer else name
+        sheets.append(overlay.draw(seen, trace, title=title, every_site=every_site))
+    return panels.stack(sheets)
+
+
+def _run(loaded: LoadedModel, plan: Plan, picture: Image, question: str) -> tuple[ImageTrace, str]:
+    if isinstance(loaded, LoadedDual):
+        return _embedded(loaded, plan, picture)
+    with torch.no_grad(), attach(loaded.model, plan) as handle:
+        if isinstance(loaded, LoadedClassifier):
+            logits = loaded.model(loaded.prepare([picture]))
+            answer = f"class {int(logits.argmax())}"
+        else:
+            answer = f"{question}  {_ask(loaded, picture, question)}"
+        return handle.trace.images[0], answer
+
+
+def _embedded(loaded: LoadedDual, plan: Plan, picture: Image) -> tuple[ImageTrace, str]:
+    """Of an embedding nothing can be read; how near it stayed to the unpruned one can."""
+    inputs = loaded.prepare([picture])
+    with torch.no_grad():
+        dense = loaded.embed(loaded.model, inputs)
+        with attach(loaded.model, plan) as handle:
+            pruned = loaded.embed(loaded.model, inputs)
+            trace = handle.trace.images[0]
+    return (
+        trace,
+        f"cosine similarity with the unpruned embedding {float((dense * pruned).sum()):.3f}",
+    )
+
+
+def _ask(loaded: LoadedMllm, picture: Image, question: str) -> str:
+    model: Any = loaded.model
+    inputs = loaded.prepare([picture], [question])
+    ids = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+    return loaded.decode(ids[:, inputs["input_ids"].shape[1] :])[0]

@@ -1,0 +1,1 @@
+"""Running a model on samples and counting: answers, tokens, time, memory."""

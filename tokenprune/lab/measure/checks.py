@@ -1,0 +1,100 @@
+"""What every comparison must find, whatever the methods: failures end the run with exit code 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
+
+from tokenprune.lab.measure.entries import Entry, Strategies
+from tokenprune.lab.measure.run import Measured, Measurement
+from tokenprune.plan import Average, StagePlan
+
+
+def failed_checks(measured: Measurement, strategies: Strategies) -> list[str]:
+    """Sentences about what doesn't hold.
+
+    A plan without stages must answer as the model alone, and measured token counts must be the
+    plan's.
+    """
+    failures = []
+    if measured.idle.answers != measured.dense.answers:
+        failures.append("with a plan without stages attached, the model answers differently.")
+    if any(row.answers != measured.dense.answers for row in measured.again):
+        failures.append("the dense model's answers differ between processes or passes.")
+    for row in measured.plans:
+        failures += _miscounted(row, strategies)
+    return failures
+
+
+def expected_tokens(
+    entry: Entry,
+    patches: int,
+    strategies: Strategies,
+    measured: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Tokens per image that a plan must leave, by the meter's stage names.
+
+    Strategies with a data-dependent length and average budgets are left out. A ratio of a video's
+    tokens is rounded down over all of its frames, so the mean per frame may lie less than a token
+    below the fraction given here; what was `measured` says what arrives at the stage behind.
+    """
+    counts: dict[str, float] = {}
+    arriving: float = patches
+    layers = chain(_layers(measured or {}), repeat(None))
+    for stage in entry.plan.stages:
+        kind = strategies[stage.strategy]
+        left = _left(stage, arriving, whole=entry.plan.images == "frames")
+        if left is None or not kind.static:
+            break
+        if stage.at == "encoder" and kind.restores:
+            counts["encoder_inside"] = left
+            continue
+        key = stage_key(stage, next(layers) if stage.at == "decoder" else None)
+        counts[key] = left
+        arriving = left if left == int(left) else (measured or {}).get(key, left)
+    return counts
+
+
+def stage_key(stage: StagePlan, layer: int | None = None) -> str:
+    """The meter's name of a stage; a later stage of the same name replaces the count.
+
+    Args:
+        stage: the stage.
+        layer: where it acted, for decoder stages whose plan leaves that to the strategy.
+    """
+    if stage.at != "decoder":
+        return stage.at
+    return f"decoder[{layer if stage.layer is None else stage.layer}]"
+
+
+def _layers(measured: Mapping[str, float]) -> list[int]:
+    """Layers of the LLM in front of which something was counted, ascending."""
+    named = [key.removeprefix("decoder[")[:-1] for key in measured if key.startswith("decoder[")]
+    return sorted(map(int, named))
+
+
+def _left(stage: StagePlan, arriving: float, whole: bool) -> float | None:
+    if stage.keep is None or isinstance(stage.keep, Average):
+        return None
+    if isinstance(stage.keep, int):
+        return min(stage.keep, arriving)
+    if whole and stage.at != "encoder":  # frames are rounded together
+        return arriving * stage.keep
+    return max(1, math.floor(arriving * stage.keep + 1e-9))
+
+
+def _miscounted(row: Measured, strategies: Strategies) -> Sequence[str]:
+    assert row.entry is not None
+    patches = round(row.tokens.get("patches", 0))
+    expected = expected_tokens(row.entry, patches, strategies, row.tokens)
+    return [
+        f"{row.entry.label}: {key} measured {row.tokens.get(key)}, the plan says {count}."
+        for key, count in expected.items()
+        if not _close(row.tokens.get(key), count)
+    ]
+
+
+def _close(measured: float | None, expected: float) -> bool:
+    room = 1e-6 if expected == int(expected) else 1.0
+    return measured is not None and abs(measured - expected) <= room

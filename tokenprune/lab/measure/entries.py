@@ -1,0 +1,169 @@
+"""Which plans a comparison runs: one per strategy and budget, or the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenprune.errors import PlanError
+from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.tokens import Stage
+from tokenprune.plan import Average, Plan, StagePlan
+
+Strategies = Mapping[str, type[PruningStrategy[Any]]]
+
+#: FastV's layer, where a strategy doesn't name its own.
+DECODER_LAYER = 2
+
+MAIN = "plans"
+COMPACT = "compacted position ids"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a comparison.
+
+    Attributes:
+        name: strategy, or name of the plan.
+        plan: what is attached.
+        group: rows of one group are shown and compared with each other.
+        meaning: what the budget's number counts.
+        budget: what rows share that are compared with each other; default: the budget as shown.
+    """
+
+    name: str
+    plan: Plan
+    group: str = MAIN
+    meaning: str = ""
+    budget: str = ""
+
+    @property
+    def peers(self) -> str:
+        """What rows share that are compared with each other."""
+        return self.budget or self.keep
+
+    @property
+    def keep(self) -> str:
+        """The budget as it is shown: one number a stage."""
+        return " + ".join(_shown(stage.keep) for stage in self.plan.stages) or "all"
+
+    @property
+    def label(self) -> str:
+        """Name and budget, for progress bars and messages."""
+        return f"{self.name} {self.keep}"
+
+    @property
+    def strategy(self) -> str | None:
+        """The strategy, if the plan has one stage only."""
+        return self.plan.stages[0].strategy if len(self.plan.stages) == 1 else None
+
+
+def strategy_entry(
+    kind: type[PruningStrategy[Any]],
+    keep: int | None,
+    at: Stage,
+    *,
+    seed: int = 0,
+    compact: bool = False,
+    also: bool = False,
+    layers: int = 0,
+    name: str = "",
+    params: Mapping[str, Any] | None = None,
+) -> Entry:
+    """A strategy with its defaults at one stage; `also` puts it into the group beside the main.
+
+    Args:
+        kind: the strategy.
+        keep: tokens per image; None for a strategy that sets its own budget.
+        at: the stage.
+        seed: of the plan.
+        compact: renumber position ids.
+        also: put it into the group beside the main one.
+        layers: layers of the LLM, so that the row names the strategy's own; 0 if not known.
+        name: of the row; default: the strategy's.
+        params: other parameters than its defaults.
+    """
+    layer = None
+    if at == "decoder" and not kind.every_layer:
+        own = kind.layer_for(layers) if layers else None
+        layer = DECODER_LAYER if own is None and kind.default_layer is None else own
+    stage = StagePlan(at=at, strategy=kind.name, keep=keep, layer=layer, params=dict(params or {}))
+    shown = name or kind.name
+    plan = Plan(
+        name=shown if keep is None else f"{shown}-{keep}",
+        seed=seed,
+        positions="compact" if compact else "original",
+        stages=(stage,),
+    )
+    budget = f"own, {shown}" if keep is None else ""
+    return Entry(shown, plan, COMPACT if also else MAIN, meaning(stage, kind), budget)
+
+
+def plan_entries(
+    plans: Iterable[tuple[str, Plan]], keeps: Sequence[int], strategies: Strategies
+) -> list[Entry]:
+    """The user's plans, or each of them at every budget in `keeps`.
+
+    Args:
+        plans: a name for each that has none of its own, and the plan.
+        keeps: tokens per image that replace the budgets of plans with one stage.
+        strategies: by name.
+
+    Raises:
+        PlanError: a budget was given for a plan with several stages.
+    """
+    entries = []
+    for fallback, plan in plans:
+        name = plan.name or fallback
+        for variant in _variants(name, plan, keeps):
+            stages = variant.stages
+            means = meaning(stages[0], strategies.get(stages[0].strategy)) if stages else ""
+            entries.append(Entry(name, variant, MAIN, means if len(stages) == 1 else "each stage"))
+    return entries
+
+
+def meaning(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
+    """What the number of a budget counts at a stage."""
+    if stage.keep is None:
+        return "as many tokens as it chooses; the note says how many an image has left"
+    if isinstance(stage.keep, Average):
+        return "mean over the LLM's layers"
+    if stage.at == "pre_llm":
+        return "tokens handed to the LLM"
+    if stage.at == "decoder":
+        layer = "its own LLM layer" if stage.layer is None else f"LLM layer {stage.layer}"
+        return f"tokens from {layer} on; all before it"
+    if kind is not None and kind.restores:
+        return "tokens inside the encoder; all are restored after it"
+    return "tokens that leave the encoder"
+
+
+def _variants(name: str, plan: Plan, keeps: Sequence[int]) -> list[Plan]:
+    if not keeps:
+        return [plan]
+    if len(plan.stages) != 1:
+        raise PlanError(
+            f"--keep can't replace the budget of a plan with {len(plan.stages)} stages.",
+            where=name,
+            remedy="Leave --keep away and write the budgets into the plan.",
+        )
+    stage = plan.stages[0]
+    return [
+        plan.model_copy(update={"stages": (stage.model_copy(update={"keep": keep}),)})
+        for keep in keeps
+    ]
+
+
+def _shown(keep: float | Average | None) -> str:
+    if keep is None:
+        return "own"
+    return f"avg {keep.average:g}" if isinstance(keep, Average) else f"{keep:g}"
+
+
+def home(kind: type[PruningStrategy[Any]]) -> Stage:
+    """Where a strategy stands in a comparison: before the LLM if it can, else at its first stage.
+
+    Baselines can stand anywhere; before the LLM they drop as many tokens with the least harm.
+    """
+    return "pre_llm" if "pre_llm" in kind.stages else kind.stages[0]

@@ -1,0 +1,211 @@
+"""Running dense and pruned calls side by side, batch by batch, so that machine drift cancels."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.attach import attach
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.lengths import own_length, tokens_in_llm
+from tokenprune.lab.measure.task import Task
+from tokenprune.ops.flops import count_flops
+from tokenprune.plan import Plan
+
+#: One more dense run a batch for so many plans: dense is everybody's denominator.
+PLANS_PER_DENSE = 8
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class Beside:
+    """What dense took beside a plan: in the same process, batch by batch, in turns with it.
+
+    Attributes:
+        wall: seconds of every batch of the model alone.
+        idle_wall: the same with a plan without stages.
+        idle: exclusive seconds by stage with that plan, over all batches.
+    """
+
+    wall: list[float]
+    idle_wall: list[float]
+    idle: dict[str, float]
+
+
+@dataclass
+class Measured:
+    """What was measured of one plan.
+
+    Attributes:
+        entry: the plan; None for the model without tokenprune.
+        answers: one a sample.
+        wall: seconds of every batch.
+        seconds: exclusive seconds by stage, over all batches.
+        tokens: mean tokens per image by stage.
+        flops: operations per sample, counted on the first batch.
+        lengths: tokens of every image, mean over the LLM's layers, where the plan sets no number.
+        beside: dense, as it ran beside this; set at the end.
+    """
+
+    entry: Entry | None
+    answers: list[str] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    tokens: dict[str, float] = field(default_factory=dict)
+    flops: float = 0.0
+    lengths: list[float] = field(default_factory=list)
+    beside: Beside | None = None
+    _counted: int = 0
+
+    def count(self, tokens: dict[str, float], images: int) -> None:
+        """Take a batch's mean counts into the mean of all."""
+        seen = self._counted
+        for stage, mean in tokens.items():
+            before = self.tokens.get(stage, 0.0)
+            self.tokens[stage] = (before * seen + mean * images) / (seen + images)
+        self._counted += images
+
+
+@dataclass
+class Measurement:
+    """Everything that was measured in one run.
+
+    Attributes:
+        dense: the model without tokenprune.
+        idle: the model with a plan without stages; its answers must be the dense ones, and it
+            says how the dense time is spread over the stages.
+        plans: one per entry.
+        again: dense and idle of further processes and passes; their answers must be the same.
+    """
+
+    dense: Measured
+    idle: Measured
+    plans: list[Measured]
+    again: list[Measured] = field(default_factory=list)
+
+
+def joined(parts: Sequence[Measurement], places: Sequence[Sequence[int]]) -> Measurement:
+    """One measurement of several parts; every plan keeps the dense times of its own part.
+
+    Args:
+        parts: at least one.
+        places: of every plan of every part, its place in the whole.
+    """
+    found = {
+        place: row
+        for part, mine in zip(parts, places, strict=True)
+        for place, row in zip(mine, part.plans, strict=True)
+    }
+    again = [row for part in parts[1:] for row in (part.dense, part.idle)]
+    again += [row for part in parts for row in part.again]
+    plans = [found[place] for place in sorted(found)]
+    return Measurement(parts[0].dense, parts[0].idle, plans, again)
+
+
+def measure(
+    task: Task, entries: Sequence[Entry], *, seed: int = 0, progress: Progress | None = None
+) -> Measurement:
+    """Run every plan and the dense model on every batch, in an order drawn anew for each.
+
+    The first batch is run once before, untimed: it warms up and counts FLOPs.
+
+    Args:
+        task: samples and model.
+        entries: the plans.
+        seed: of the orders.
+        progress: told (runs done, runs in all, what runs).
+
+    Raises:
+        TokenpruneError: a plan doesn't fit the model, or its measured counts miss its budget.
+    """
+    for entry in entries:
+        # a plan that doesn't fit ends the run before anything long has begun
+        attach(task.model, entry.plan).detach()
+    plans = [Measured(entry) for entry in entries]
+    dense, idle = Measured(None), Measured(Entry("dense", Plan()))
+    rows = [dense, idle, *plans]
+    order = rows + [dense] * (len(plans) // PLANS_PER_DENSE)
+    batches = task.batches
+    tell = _Teller(progress, len(rows) + len(order) * len(batches))
+    with torch.no_grad():
+        _count(task, batches[0], rows, tell)
+        rng = random.Random(seed)
+        for batch in batches:
+            inputs = task.inputs(batch)
+            rng.shuffle(order)
+            _run_batch(task, inputs, order, tell)
+    for row in rows:
+        row.beside = Beside(dense.wall, idle.wall, dict(idle.seconds))
+    return Measurement(dense, idle, plans)
+
+
+class _Teller:
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, row: Measured) -> None:
+        if self._progress is not None:
+            label = "dense" if row.entry is None else row.entry.label
+            self._progress(self._done, self._total, label)
+        self._done += 1
+
+
+def _count(task: Task, batch: list[Question], rows: Sequence[Measured], tell: _Teller) -> None:
+    inputs = task.inputs(batch)
+    for row in rows:
+        tell(row)
+        if row.entry is None:
+            with count_flops() as counter:
+                task.call(inputs)
+        else:
+            with attach(task.model, row.entry.plan), count_flops() as counter:
+                task.call(inputs)
+        row.flops = counter.total / len(batch)
+
+
+def _run_batch(task: Task, inputs: Any, order: Sequence[Measured], tell: _Teller) -> None:
+    walls: dict[int, list[float]] = defaultdict(list)
+    for row in order:
+        tell(row)
+        output, seconds = _run(task, inputs, row)
+        if id(row) not in walls:
+            row.answers += task.read(inputs, output)
+        walls[id(row)].append(seconds)
+    for row in {id(row): row for row in order}.values():
+        times = walls[id(row)]
+        row.wall.append(sum(times) / len(times))
+
+
+def _run(task: Task, inputs: Any, row: Measured) -> tuple[Tensor, float]:
+    if row.entry is None:
+        return _timed(task, inputs)
+    with attach(task.model, row.entry.plan) as handle:
+        output, seconds = _timed(task, inputs)
+        for stage, spent in handle.meter.seconds.items():
+            row.seconds[stage] += spent
+        row.count(handle.meter.tokens, handle.meter.images)
+        if own_length(handle.stages):
+            row.lengths += [tokens_in_llm(image) for image in handle.trace.images]
+    return output, seconds
+
+
+def _timed(task: Task, inputs: Any) -> tuple[Tensor, float]:
+    _synchronize(task)
+    start = time.perf_counter()
+    output = task.call(inputs)
+    _synchronize(task)
+    return output, time.perf_counter() - start
+
+
+def _synchronize(task: Task) -> None:
+    if next(task.model.parameters()).is_cuda:
+        torch.cuda.synchronize()

@@ -1,0 +1,59 @@
+"""Zero-shot answers of a dual encoder: the candidate whose text is nearest to the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from tokenprune.interface.loading import LoadedDual
+from tokenprune.lab.data.candidates import Candidates, embedded
+from tokenprune.lab.data.pictures import open_picture
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.task import Task
+
+
+class ZeroShotTask(Task):
+    """Pictures for which the nearest of many texts is named.
+
+    The time of the text tower isn't measured: no plan changes it, and its embeddings are computed
+    once.
+
+    Args:
+        loaded: the model.
+        questions: the samples.
+        batch_size: samples a batch.
+        candidates: possible answers.
+    """
+
+    kind = "dual"
+
+    def __init__(
+        self,
+        loaded: LoadedDual,
+        questions: Sequence[Question],
+        batch_size: int,
+        candidates: Candidates,
+    ) -> None:
+        super().__init__(loaded.model, questions, batch_size)
+        self._loaded, self._candidates = loaded, candidates
+        self.choices = candidates.texts
+
+    @cached_property
+    def _vectors(self) -> Tensor:
+        return embedded(self._loaded, self._candidates)
+
+    def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
+        """What the vision tower takes."""
+        return self._loaded.prepare([open_picture(question.image) for question in batch])
+
+    def call(self, inputs: dict[str, Any]) -> Tensor:
+        """Unit-length embeddings `[B, D]`."""
+        return self._loaded.embed(self.model, inputs)
+
+    def read(self, inputs: dict[str, Any], output: Tensor) -> list[str]:
+        """The candidate with the largest cosine similarity, the lower number on ties."""
+        similarity = output @ self._vectors.T
+        return [self._candidates.answers[int(row)] for row in similarity.argmax(dim=1).cpu()]

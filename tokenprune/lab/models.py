@@ -1,0 +1,98 @@
+"""Models by what stands on a command line, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from tokenprune.errors import DataError
+from tokenprune.interface.loading import (
+    LoadedModel,
+    Loader,
+    LoadOptions,
+)
+from tokenprune.reference import reference_model_path, video_model_path
+
+FOLDERS = "path"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_model(
+    spec: str, options: LoadOptions, loaders: Mapping[str, Loader] | None = None
+) -> LoadedModel:
+    """Load a model through the loader of its scheme.
+
+    Args:
+        spec: a folder, or a name with a scheme, such as `timm:NAME`.
+        options: weights, device and dtype.
+        loaders: by scheme; default: those of all plugins.
+
+    Raises:
+        DataError: there is no loader for the scheme.
+        CheckpointError: the weights are missing, damaged or those of another model.
+        UnsupportedModelError: it is no model of the kind that the loader serves.
+    """
+    if loaders is None:
+        from tokenprune.plugins.host import host
+
+        loaders = host().loaders
+    scheme, colon, target = spec.partition(":")
+    if not colon or Path(spec).exists():
+        scheme, target = FOLDERS, spec
+    if scheme in loaders:
+        return loaders[scheme].load(target, options)
+    forms = ", ".join(loader.usage for loader in loaders.values()) or "none, no loader is installed"
+    raise DataError(
+        f"there is no loader for '{scheme}:'.", where=f"--model {spec}", remedy=f"Forms: {forms}."
+    )
+
+
+def load_options(
+    device: str | None = None, dtype: str | None = None, weights: Path | None = None
+) -> LoadOptions:
+    """Options from what stands on a command line.
+
+    Args:
+        device: default: CUDA if there is a usable device, else the CPU.
+        dtype: default: float32 on the CPU, bfloat16 elsewhere.
+        weights: checkpoint file.
+
+    Raises:
+        DataError: there is no such device or dtype.
+    """
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(
+            f"the device '{name}' can't be used ({str(error).splitlines()[0]}).",
+            where="--device",
+            remedy="Use cpu, or cuda where `tokenprune doctor` lists it.",
+        ) from error
+    dtype = dtype or ("float32" if place.type == "cpu" else "bfloat16")
+    if dtype not in DTYPES:
+        raise DataError(
+            f"there is no dtype '{dtype}'.", where="--dtype", remedy=f"Use {', '.join(DTYPES)}."
+        )
+    if weights is not None and not weights.is_file():
+        raise DataError(f"there is no file '{weights}'.", where="--weights")
+    return LoadOptions(weights, place, DTYPES[dtype])
+
+
+def bundled_model(task: str) -> Path:
+    """Folder of the bundled model for a task."""
+    return video_model_path() if task == "video" else reference_model_path()
+
+
+def bundled_name(name: str) -> str:
+    """Which of the bundled models it is: `reference`, `video`, or neither (empty)."""
+    known: dict[Path, str] = {reference_model_path(): "reference", video_model_path(): "video"}
+    return known.get(Path(name), "")
+
+
+def shown_name(name: str) -> str:
+    """A name without the folders of the machine that it was loaded on."""
+    bundled = bundled_name(name)
+    return f"{bundled} model" if bundled else Path(name).name

@@ -1,0 +1,61 @@
+"""From a study's records to one self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from tokenprune.errors import BackendUnavailableError
+from tokenprune.lab.report.families import families
+from tokenprune.lab.report.folder import Results
+from tokenprune.lab.report.overlays import Pictures
+from tokenprune.lab.studies.store import Record
+from tokenprune.lab.studies.summary import Group
+
+
+def html(results: Results, groups: Sequence[Group]) -> str:
+    """The page as text; everything that came from data is escaped.
+
+    Args:
+        results: what the folder holds.
+        groups: the same, judged.
+
+    Raises:
+        BackendUnavailableError: Jinja2 isn't installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+
+        from tokenprune.lab.report.views import STAGES, group_view
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "the report needs Jinja2.", remedy="Install it: pip install 'tokenprune[report]'."
+        ) from error
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files("tokenprune.lab.report") / "templates" / "report.html"
+    template = environment.from_string(source.read_text(encoding="utf-8"))
+    pictures, known = Pictures(), families(groups)
+    views = [group_view(group, known, pictures) for group in groups]
+    return template.render(
+        results=results,
+        environments=environments(results.records),
+        groups=views,
+        pictures=Markup(pictures.definitions()),
+        stages=STAGES,
+    )
+
+
+def environments(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Machines and versions that the records were measured with, each once."""
+    found: list[dict[str, Any]] = []
+    for record in records:
+        environment = dict(record.identity["environment"])
+        packages = environment.get("packages", {})
+        environment["packages"] = ", ".join(f"{k} {v}" for k, v in packages.items())
+        if environment not in found:
+            found.append(environment)
+    return found

@@ -1,0 +1,139 @@
+"""What the page shows of a group, ready for the template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from tokenprune.lab.report.families import COSTS, family
+from tokenprune.lab.report.headline import headline
+from tokenprune.lab.report.overlays import Pictures, overlay
+from tokenprune.lab.report.plots import Point, front, legend_marker, point, scatter
+from tokenprune.lab.report.tables import token_places
+from tokenprune.lab.report.warnings import notes, warnings
+from tokenprune.lab.studies.load import DENSE
+from tokenprune.lab.studies.summary import Group, Row
+from tokenprune.plan import Plan, dump_plan
+
+#: Stages of a call in order; bars of the page have a pattern of their own for each.
+STAGES = ("encode", "select", "project", "prefill", "decode")
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The stage times of one row.
+
+    Attributes:
+        name: of the row.
+        parts: stage by stage, width in percent of the longest row.
+        total: share of the time that the dense model took beside it.
+        words: the same as a sentence.
+    """
+
+    name: str
+    parts: tuple[tuple[str, float], ...]
+    total: float
+    words: str
+
+
+def group_view(group: Group, known: Sequence[str], pictures: Pictures) -> dict[str, Any]:
+    """Everything that the template asks of one group.
+
+    Args:
+        group: with its rows.
+        known: all families of the page in order.
+        pictures: of the page; those of the group are added.
+    """
+    mine = {family(row) for row in group.rows}
+    return {
+        "model": group.model,
+        "task": group.task,
+        "settings": group.about["settings"],
+        "data": group.about["data"],
+        "weights": group.about["weights"],
+        "rows": group.rows,
+        "failed": group.failed,
+        "legend": [
+            (name, Markup(legend_marker(n))) for n, name in enumerate(known) if name in mine
+        ],
+        "plots": _plots(group, known),
+        "warnings": warnings(group),
+        "notes": notes(group),
+        "metrics": list(group.rows[0].metrics) if group.rows else [],
+        "kinds": sorted({kind for row in group.rows for kind in row.by_type}),
+        "bars": _bars(group),
+        "gallery": _gallery(group, pictures),
+        "plans": [(row.name, _plan(row)) for row in group.rows if row.name != DENSE],
+        "samples": len(group.rows[0].record.result["samples"]) if group.rows else 0,
+        "milliseconds": _milliseconds(group),
+        "headline": headline(group),
+        "dashed": any(len(front(_points(group, cost))) > 1 for cost in COSTS),
+        "repeated": group.repeated,
+        "places": token_places(group),
+    }
+
+
+def _plots(group: Group, known: Sequence[str]) -> list[Markup]:
+    if not group.rows:
+        return []
+    return [
+        Markup(scatter(_points(group, cost), known, label, "accuracy"))
+        for cost, label in COSTS.items()
+    ]
+
+
+def _points(group: Group, cost: str) -> list[Point]:
+    return [point(row, cost) for row in group.rows]
+
+
+def _milliseconds(group: Group) -> float | None:
+    """What the dense model takes per sample, in its own cell."""
+    for row in group.rows:
+        if row.name == DENSE:
+            samples = len(row.record.result["samples"])
+            return 1000 * float(sum(row.record.result["wall"])) / samples
+    return None
+
+
+def _bars(group: Group) -> list[Bar]:
+    longest = max((sum(_spent(row)) for row in group.rows), default=0.0) or 1.0
+    bars = []
+    for row in group.rows:
+        spent = dict(zip(STAGES, _spent(row), strict=True))
+        words = ", ".join(f"{stage} {value:.3f}" for stage, value in spent.items())
+        parts = tuple((stage, 100 * value / longest) for stage, value in spent.items())
+        bars.append(Bar(row.name, parts, sum(spent.values()), words))
+    return bars
+
+
+def _spent(row: Row) -> list[float]:
+    """Shares of the dense call's time, stage by stage.
+
+    Cells run at different moments, so only the dense calls that took turns with a plan compare.
+    """
+    result = row.record.result
+    beside = sum(result["dense_wall"]) or 1.0
+    return [result["seconds"].get(stage, 0.0) / beside for stage in STAGES]
+
+
+def _gallery(group: Group, pictures: Pictures) -> list[dict[str, Any]]:
+    """Sample by sample, what every plan kept of it."""
+    found: list[dict[str, Any]] = []
+    for row in group.rows:
+        for number, sample in enumerate(row.record.result.get("shown", ())):
+            if number == len(found):
+                many = len(sample["frames"])
+                found.append({"question": sample["question"], "frames": many, "plans": []})
+            frames = sample["frames"]
+            kept = sum(len(frame["kept"]) for frame in frames)
+            label = f"{row.name} keeps {kept} patches"
+            drawn = Markup(overlay(frames, label, pictures))
+            found[number]["plans"].append((row.name, kept, drawn))
+    return found
+
+
+def _plan(row: Row) -> str:
+    return dump_plan(Plan.model_validate(row.record.identity["plan"]))

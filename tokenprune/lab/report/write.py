@@ -1,0 +1,51 @@
+"""All files of a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenprune.lab.measure.files import check_writable, write_text
+from tokenprune.lab.report.figures import write_figures
+from tokenprune.lab.report.folder import Results
+from tokenprune.lab.report.page import html
+from tokenprune.lab.report.tables import csv_table, markdown_table
+from tokenprune.lab.studies.summary import Group, summarise
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        files: page, tables and figures.
+        groups: what they show.
+    """
+
+    files: tuple[Path, ...]
+    groups: tuple[Group, ...]
+
+
+def write_report(results: Results, page: Path, *, figures: bool = True) -> Written:
+    """Write the page, `results.md` and `results.csv` beside it, and `figures/`.
+
+    Args:
+        results: of a folder.
+        page: the HTML file.
+        figures: whether figures are drawn, too.
+
+    Raises:
+        DataError: a file can't be written.
+        BackendUnavailableError: Jinja2 or matplotlib isn't installed.
+    """
+    check_writable(page)
+    groups = summarise(results.records)
+    tables = {
+        page: html(results, groups),
+        page.with_name("results.md"): markdown_table(groups),
+        page.with_name("results.csv"): csv_table(groups),
+    }
+    for path, text in tables.items():
+        write_text(path, text)
+    drawn = write_figures(groups, page.parent / "figures") if figures else []
+    return Written((*tables, *drawn), tuple(groups))

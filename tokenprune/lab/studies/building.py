@@ -1,0 +1,158 @@
+"""Which task an entry of a study is on a model, and which pairs make none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from tokenprune.errors import DataError
+from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
+from tokenprune.lab.data.candidates import Candidates, read_classes
+from tokenprune.lab.data.captions import captioned_pictures
+from tokenprune.lab.data.folders import class_folders, numbered_folders
+from tokenprune.lab.data.hub import class_names
+from tokenprune.lab.data.opening import opened
+from tokenprune.lab.data.pictures import labelled_pictures
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.data.videos import Clip
+from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
+from tokenprune.lab.measure.zero_shot import ZeroShotTask
+from tokenprune.lab.studies.model import Study, TaskEntry
+from tokenprune.lab.studies.tasks import questions
+
+MLLM = "a multimodal LLM"
+CLASSIFIER = "a classifier, such as timm:NAME, or a dual encoder, such as a folder of CLIP"
+DUAL = "a dual encoder, such as a folder of CLIP"
+
+
+def build_task(entry: TaskEntry, loaded: LoadedModel, study: Study) -> Task:
+    """A task on a model.
+
+    Raises:
+        DataError: the samples can't be read, or don't fit the kind of model.
+    """
+    if entry.frames is not None and not isinstance(loaded, LoadedMllm):
+        raise _unfit(entry, loaded, f"{MLLM}, since its samples are videos")
+    if isinstance(loaded, LoadedDual):
+        samples, candidates = zero_shot(entry, loaded)
+        return FileZeroShotTask(loaded, samples, study.batch_size, candidates)
+    if entry.kind == "captions":
+        raise _unfit(entry, loaded, DUAL)
+    if entry.kind == "pictures":
+        if not isinstance(loaded, LoadedClassifier):
+            raise _unfit(entry, loaded, CLASSIFIER)
+        return ClassifyTask(loaded, _labelled(entry, loaded.classes), study.batch_size)
+    if entry.kind == "dataset" and isinstance(loaded, LoadedClassifier):
+        return FileClassifyTask(loaded, questions(entry), study.batch_size)
+    if not isinstance(loaded, LoadedMllm):
+        raise _unfit(entry, loaded, MLLM)
+    return FileTask(loaded, questions(entry), study.batch_size, study.generated(entry))
+
+
+class FileTask(VqaTask):
+    """Questions about pictures that may still be files."""
+
+    def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
+        """Left-padded inputs of `generate`; files are read now, so that memory stays small."""
+        clips = {clip: opened(clip) for clip in {q.image for q in batch if _is_clip(q)}}
+        images = [clips[q.image] if _is_clip(q) else opened(q.image) for q in batch]
+        pairs = zip(batch, images, strict=True)
+        return super().inputs([replace(question, image=image) for question, image in pairs])
+
+
+def _is_clip(question: Question) -> bool:
+    """Several questions may be about one video, which is decoded once a batch."""
+    return isinstance(question.image, Clip)
+
+
+class FileClassifyTask(ClassifyTask):
+    """Classes of pictures that are still encoded."""
+
+    def inputs(self, batch: Sequence[Question]) -> Tensor:
+        """Pixels `[B, 3, H, W]`."""
+        return self._loaded.prepare([opened(question.image) for question in batch])
+
+
+class FileZeroShotTask(ZeroShotTask):
+    """Pictures that may still be encoded."""
+
+    def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
+        """What the vision tower takes."""
+        return self._loaded.prepare([opened(question.image) for question in batch])
+
+
+def zero_shot(entry: TaskEntry, loaded: LoadedDual) -> tuple[list[Question], Candidates]:
+    """The samples of a task for a dual encoder, and the answers to choose from.
+
+    Raises:
+        DataError: the task is none for dual encoders, its classes have no names, or a sample has
+            no such class.
+    """
+    if entry.kind == "captions":
+        assert entry.path is not None
+        samples = captioned_pictures(entry.path)
+        captions = [one for sample in samples for one in (sample.answer, *sample.others)]
+        return samples[: entry.limit], Candidates.of_captions(captions)
+    if entry.kind not in ("pictures", "dataset"):
+        raise _unfit(entry, loaded, MLLM)
+    if entry.kind == "dataset" and entry.columns.question is not None:
+        raise DataError(
+            f"the task '{entry.title}' asks questions, and a dual encoder answers none.",
+            where=f"models: {loaded.name}",
+            remedy="Write columns: {question: null, answer: COLUMN} with a column of classes.",
+        )
+    names = _names(entry, loaded)
+    candidates = Candidates.of_classes(names, entry.prompts)
+    if entry.kind == "pictures":
+        return _labelled(entry, len(names)), candidates
+    samples = questions(entry)
+    _check_classes(samples, len(names), entry)
+    return samples, candidates
+
+
+def _names(entry: TaskEntry, loaded: LoadedDual) -> tuple[str, ...]:
+    given = entry.classes
+    if given is None and entry.kind == "dataset":
+        given = class_names(entry)
+    elif given is None and entry.labels is None:
+        assert entry.path is not None
+        given = tuple(class_folders(entry.path)[0])
+    if given is None:
+        raise DataError(
+            f"the task '{entry.title}' doesn't say how its classes are called, and a dual encoder "
+            "needs their names.",
+            where=f"models: {loaded.name}",
+            remedy="Add classes: FILE with one name a line, or a list of names.",
+        )
+    return given if isinstance(given, tuple) else read_classes(given)
+
+
+def _labelled(entry: TaskEntry, classes: int) -> list[Question]:
+    """Pictures with class numbers: of a list, or of the subfolders in order."""
+    assert entry.path is not None
+    if entry.labels is None:
+        return numbered_folders(entry.path, classes, entry.limit)
+    return labelled_pictures(entry.path, entry.labels, classes=classes, limit=entry.limit)
+
+
+def _check_classes(samples: Sequence[Question], classes: int, entry: TaskEntry) -> None:
+    known = {str(number) for number in range(classes)}
+    for sample in samples:
+        if sample.answer not in known:
+            raise DataError(
+                f"'{sample.answer}' is no class number.",
+                where=f"{entry.dataset}: {entry.columns.answer}",
+                remedy=f"There are {classes} class names, so write numbers from 0 to "
+                f"{classes - 1}.",
+            )
+
+
+def _unfit(entry: TaskEntry, loaded: LoadedModel, wanted: str) -> DataError:
+    return DataError(
+        f"the task '{entry.kind}' needs {wanted}.",
+        where=f"models: {loaded.name}",
+        remedy="Pair others.",
+    )

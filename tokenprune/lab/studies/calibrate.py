@@ -1,0 +1,79 @@
+"""How long a study will take, from one batch of every cell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tokenprune.engine.attach import attach
+from tokenprune.lab.measure.task import Task
+from tokenprune.lab.studies.execute import cell_task
+from tokenprune.lab.studies.load import Cell
+from tokenprune.lab.studies.model import Study
+from tokenprune.lab.studies.run import identified
+from tokenprune.lab.studies.store import Damaged, Store, digest
+from tokenprune.plan import Plan
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One cell of a dry run.
+
+    Attributes:
+        cell: the cell.
+        samples: samples of its task.
+        seconds: what it will take, dense beside it included.
+        recorded: whether there is a good record already, so that it won't run.
+    """
+
+    cell: Cell
+    samples: int
+    seconds: float
+    recorded: bool
+
+
+def estimate(study: Study, tell: Callable[[int, int, str], None] | None = None) -> list[Estimate]:
+    """Run one batch of every cell and multiply; nothing is recorded.
+
+    Raises:
+        TokenpruneError: a model, a task or a plan that doesn't fit.
+    """
+    found, dense = [], dict[tuple[str, str], float]()
+    known = identified(study)
+    for number, (cell, about) in enumerate(known):
+        if tell is not None:
+            tell(number, len(known), cell.label)
+        task = cell_task(cell, study)
+        pair = (cell.model.model_dump_json(), cell.task.model_dump_json())
+        if pair not in dense:
+            _batch(task, Plan())  # what is loaded or compiled at the first call comes once
+            dense[pair] = _batch(task, Plan())
+        mine = _batch(task, cell.plan) if cell.plan.stages else 0.0
+        # a cell runs dense, dense under an empty plan, and itself; the first batch once more; then
+        # itself for its peak memory and for the pictures of the report
+        runs = len(task.questions) / len(task.batches[0]) + 1
+        seconds = runs * (2 * dense[pair] + mine) + 2 * (mine or dense[pair])
+        found.append(Estimate(cell, len(task.questions), seconds, _recorded(study, about)))
+    return found
+
+
+def _recorded(study: Study, about: dict[str, Any]) -> bool:
+    if not study.out.is_dir():  # a store would make it
+        return False
+    try:
+        record = Store(study.out).read(digest(about))
+    except Damaged:
+        return False
+    return record is not None and record.status == "done"
+
+
+def _batch(task: Task, plan: Plan) -> float:
+    inputs = task.inputs(task.batches[0])
+    with torch.no_grad(), attach(task.model, plan):
+        start = time.perf_counter()
+        task.call(inputs)
+        return time.perf_counter() - start

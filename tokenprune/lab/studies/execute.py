@@ -1,0 +1,137 @@
+"""Running one cell: what a worker does, wherever it runs."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenprune.engine.attach import attach
+from tokenprune.errors import TokenpruneError, UnknownNameError
+from tokenprune.errors.names import nearest, suggestion
+from tokenprune.interface.loading import LoadedModel
+from tokenprune.interface.metric import Answered
+from tokenprune.lab.measure.checks import failed_checks
+from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.measure.memory import peak_bytes
+from tokenprune.lab.measure.metrics import chosen_metrics, scores
+from tokenprune.lab.measure.run import Measured, measure
+from tokenprune.lab.measure.task import Task
+from tokenprune.lab.models import bundled_model, load_model, load_options
+from tokenprune.lab.studies.building import build_task
+from tokenprune.lab.studies.judged import judged
+from tokenprune.lab.studies.load import Cell
+from tokenprune.lab.studies.model import REFERENCE, ModelEntry, Study, TaskEntry
+from tokenprune.lab.studies.samples import shown_samples
+from tokenprune.lab.studies.store import Status
+from tokenprune.plugins.host import host
+
+
+def model_place(model: ModelEntry, task: TaskEntry) -> str:
+    """Where a model of a study is loaded from.
+
+    Raises:
+        UnknownNameError: it is no name with a scheme and no folder, and nearly `reference`.
+    """
+    if model.name != REFERENCE:
+        strange = ":" not in model.name and not Path(model.name).exists()
+        if strange and nearest(model.name, [REFERENCE]):
+            raise UnknownNameError(
+                f"there is no model '{model.name}'.",
+                where="models",
+                remedy=suggestion(model.name, [REFERENCE]),
+            )
+        return model.name
+    return str(bundled_model("video" if task.video else "image"))
+
+
+@lru_cache(maxsize=2)
+def loaded_model(place: str, model: ModelEntry) -> LoadedModel:
+    """A model, kept for the next cells of this process."""
+    return load_model(place, load_options(model.device, model.dtype, model.weights))
+
+
+def forget_models() -> None:
+    """Let go of the models that this process looked at; a worker may be given the same GPU."""
+    loaded_model.cache_clear()
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def cell_task(cell: Cell, study: Study) -> Task:
+    """The cell's samples on its model."""
+    loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+    return build_task(cell.task, loaded, study)
+
+
+def execute(cell: Cell, study: Study) -> tuple[Status, dict[str, Any]]:
+    """Run a cell; what goes wrong becomes its result, so that others go on."""
+    try:
+        return "done", _measured(cell_task(cell, study), cell, study)
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        return "failed", {"reason": f"out of memory: {str(error).splitlines()[0]}"}
+    except TokenpruneError as error:
+        return "failed", {"reason": str(error)}
+    except Exception as error:
+        lines = traceback.format_exc().splitlines()
+        return "failed", {"reason": f"{type(error).__name__}: {error}", "traceback": lines[-12:]}
+
+
+def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
+    entries = [Entry(cell.name, cell.plan)] if cell.plan.stages else []
+    found = measure(task, entries, seed=study.seed)
+    row = found.plans[0] if entries else found.dense
+    timed = row if entries else found.idle
+    problems = failed_checks(found, host().strategies)
+    return {
+        "samples": _samples(task, row, study),
+        **judged(task, row.answers, found.dense.answers, study.seed),
+        "tokens": timed.tokens,
+        "seconds": dict(timed.seconds),
+        "wall": row.wall,
+        "dense_wall": found.dense.wall,
+        "flops": row.flops,
+        "dense_flops": found.dense.flops,
+        "peak_bytes": _peak(task, cell),
+        "failures": problems,
+        "environment": describe_environment(),
+        **_shown(task, cell),
+    }
+
+
+def _shown(task: Task, cell: Cell) -> dict[str, Any]:
+    """Pictures for the report; a cell that can't be drawn is measured all the same."""
+    loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+    try:
+        return {"shown": shown_samples(task, cell.plan, loaded.picture)}
+    except Exception as error:
+        return {"shown": [], "not_shown": f"{type(error).__name__}: {error}"}
+
+
+def _samples(task: Task, row: Measured, study: Study) -> list[dict[str, Any]]:
+    pairs = list(zip(task.questions, row.answers, strict=True))
+    answered = [Answered(q.text, q.matched(answer), answer) for q, answer in pairs]
+    scored = scores(chosen_metrics(study.metrics), answered)
+    return [
+        {
+            "group": question.image_id,
+            "kind": question.kind,
+            "answer": answer,
+            "right": task.right(answer, question),
+            "scores": mine,
+        }
+        for (question, answer), mine in zip(pairs, scored, strict=True)
+    ]
+
+
+def _peak(task: Task, cell: Cell) -> int:
+    inputs = task.inputs(task.batches[0])
+    device = next(task.model.parameters()).device
+    with torch.no_grad(), attach(task.model, cell.plan):
+        return peak_bytes(lambda: task.call(inputs), device)

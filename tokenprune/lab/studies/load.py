@@ -1,0 +1,206 @@
+"""Reading study files, and what they come to: one cell a combination."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from tokenprune.errors import PlanError
+from tokenprune.errors.validation import plan_error
+from tokenprune.lab.data.question import Columns
+from tokenprune.lab.studies.model import REFERENCE, ModelEntry, PlanEntry, Study, TaskEntry
+from tokenprune.plan import Plan, load_plan
+from tokenprune.plan.read import parse
+
+DENSE = "dense"
+
+#: Where data lie doesn't make a cell another one; what they hold is in its identity.
+_PLACES = {"path", "labels", "classes", "dataset"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a study.
+
+    Attributes:
+        number: its place in the study.
+        model: which model.
+        task: which task.
+        name: how the report calls the plan.
+        plan: resolved and validated; without stages it is the dense model.
+    """
+
+    number: int
+    model: ModelEntry
+    task: TaskEntry
+    name: str
+    plan: Plan
+
+    @property
+    def label(self) -> str:
+        """For progress bars and messages."""
+        return f"{self.name}, {self.task.title}, {self.model.shown}"
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate a study file; paths in it become relative to its folder.
+
+    Raises:
+        PlanError: naming file and key of what is wrong.
+    """
+    try:
+        data = parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"the study can't be read ({error}).", where=str(path)) from error
+    if not isinstance(data, Mapping):
+        raise PlanError(
+            "a study is a mapping.", where=str(path), remedy="Start with 'out:' and 'plans:'."
+        )
+    try:
+        study = Study.model_validate(dict(data))
+    except ValidationError as error:
+        raise plan_error(error, data, where=str(path), keys=_keys(), at="") from error
+    return _distinct(_anchored(study, path.resolve().parent), str(path))
+
+
+def cells(study: Study) -> list[Cell]:
+    """Every cell, dense first for each model and task; all plans are validated here.
+
+    Raises:
+        PlanError: a plan is wrong, or two plans have one name.
+    """
+    plans = [(DENSE, Plan(seed=study.seed))]
+    for number, entry in enumerate(study.plans):
+        try:
+            plans += _expanded(entry, study.seed)
+        except PlanError as error:
+            place = f"plans.{number}" + (f" ({entry.name})" if entry.name else "")
+            error.where = ": ".join(filter(None, (place, error.where)))
+            raise
+    names = [name for name, _ in plans]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise PlanError(
+            f"two plans are called '{twice[0]}'.",
+            where="plans",
+            remedy="Give each entry a 'name' of its own.",
+        )
+    crossed = product(study.models, study.tasks, plans)
+    return [
+        Cell(number, model, task, name, _for(task, plan))
+        for number, (model, task, (name, plan)) in enumerate(crossed)
+    ]
+
+
+def _expanded(entry: PlanEntry, seed: int) -> Iterator[tuple[str, Plan]]:
+    fallback = entry.plan.stem if isinstance(entry.plan, Path) else "plan"
+    places = list(entry.grid)
+    for values in product(*entry.grid.values()):
+        overrides = dict(zip(places, values, strict=True))
+        plan = load_plan(entry.plan, overrides=overrides)
+        if "seed" not in plan.model_fields_set:
+            plan = plan.model_copy(update={"seed": seed})
+        name = entry.name or plan.name or fallback
+        suffix = " ".join(f"{_short(place)}={value}" for place, value in overrides.items())
+        yield f"{name} {suffix}".strip(), plan
+
+
+def _short(place: str) -> str:
+    """`stages.0.params.tau` as `tau`; the number stays for later stages."""
+    parts = place.split(".")
+    number = f"{parts[1]}." if parts[0] == "stages" and parts[1] != "0" else ""
+    return number + parts[-1]
+
+
+def _for(task: TaskEntry, plan: Plan) -> Plan:
+    return plan.model_copy(update={"images": "frames"}) if task.video else plan
+
+
+def _anchored(study: Study, folder: Path) -> Study:
+    def at(path: Path | None) -> Path | None:
+        return None if path is None else folder / path
+
+    plans = tuple(
+        entry.model_copy(update={"plan": folder / entry.plan})
+        if isinstance(entry.plan, Path)
+        else entry
+        for entry in study.plans
+    )
+    tasks = tuple(
+        task.model_copy(
+            update={
+                "path": at(task.path),
+                "labels": at(task.labels),
+                "classes": at(task.classes) if isinstance(task.classes, Path) else task.classes,
+                "dataset": task.dataset and _beside(task.dataset, folder),
+            }
+        )
+        for task in study.tasks
+    )
+    models = tuple(
+        m.model_copy(update={"weights": at(m.weights), "name": _place(m, folder)})
+        for m in study.models
+    )
+    changed = {"out": folder / study.out, "plans": plans, "tasks": tasks, "models": models}
+    return study.model_copy(update=changed)
+
+
+def _beside(name: str, folder: Path) -> str:
+    """A model or dataset in a folder beside the study by its path; other names stay."""
+    return str(folder / name) if (folder / name).is_dir() else name
+
+
+def _place(model: ModelEntry, folder: Path) -> str:
+    """The bundled model keeps its name, even where a folder is called so."""
+    return model.name if model.name == REFERENCE else _beside(model.name, folder)
+
+
+def _distinct(study: Study, where: str) -> Study:
+    """The study, if its tables can tell its models and its tasks apart."""
+    for key, remedy, names in (
+        ("models", "title", [model.shown for model in study.models]),
+        ("tasks", "name", [task.title for task in study.tasks]),
+    ):
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise PlanError(
+                    f"two {key} are called '{name}'.",
+                    where=f"{where}: {key}.{number}",
+                    remedy=f"Remove one, or give it a '{remedy}' of its own.",
+                )
+    return study
+
+
+def _keys() -> dict[str, list[str]]:
+    kinds: dict[str, type[BaseModel]] = {
+        "": Study,
+        "models": ModelEntry,
+        "tasks": TaskEntry,
+        "columns": Columns,
+        "plans": PlanEntry,
+    }
+    return {name: list(kind.model_fields) for name, kind in kinds.items()}
+
+
+def identity(cell: Cell, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a cell the cell it is, as plain data.
+
+    Args:
+        cell: the cell.
+        facts: revisions of model and data, versions and hardware.
+    """
+    return {
+        "name": cell.name,
+        "plan": cell.plan.model_dump(mode="json", exclude_none=True),
+        "task": cell.task.model_dump(mode="json", exclude=_PLACES),
+        "model": {
+            **cell.model.model_dump(mode="json", exclude={"weights", "title"}),
+            "name": cell.model.shown,
+        },
+        **facts,
+    }

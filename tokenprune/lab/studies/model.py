@@ -1,0 +1,157 @@
+"""Study files as data: which models, tasks and plans are crossed, and where records go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from tokenprune.lab.data.candidates import PLACE, PROMPTS
+from tokenprune.lab.data.question import Columns, _Frozen
+
+#: A value of a grid: what stands in a plan at a dotted place.
+Value = str | int | float | bool | dict[str, Any] | list[Any] | None
+
+#: The bundled model of each task, whatever folders there are.
+REFERENCE = "reference"
+
+#: New tokens where a study doesn't say: of the built-in tasks, and of others (ours).
+SHORT, LONG = 2, 32
+
+
+class ModelEntry(_Frozen):
+    """One model of a study."""
+
+    name: str = REFERENCE
+    """`reference` (the bundled model of each task), a folder (relative to the study, or else to the
+    working directory), or `timm:NAME`."""
+    title: str | None = None
+    """How the report calls it; default: its name, of a folder the last part."""
+    weights: Path | None = None
+    """Checkpoint file, for models that are named."""
+    device: str | None = None
+    """Default: CUDA if there is one, else the CPU."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16. Default: float32 on the CPU, bfloat16 elsewhere."""
+
+    @property
+    def shown(self) -> str:
+        """What it is called in tables."""
+        place = Path(self.name)
+        folder = self.name != REFERENCE and place.is_dir()
+        return self.title or (place.resolve().name if folder else self.name)
+
+
+class TaskEntry(_Frozen):
+    """One task of a study."""
+
+    kind: Literal["image", "video", "jsonl", "pictures", "captions", "dataset"] = "image"
+    """`image` and `video` are built in; `jsonl` holds questions about pictures or
+    videos of the user;
+    `pictures` is a labelled folder for classifiers and dual encoders; `captions` are pictures with
+    captions for dual encoders; `dataset` is one of Hugging Face's."""
+    path: Path | None = None
+    """The file of `jsonl` (or its folder) and `captions`, or the folder of `pictures`."""
+    frames: Annotated[int, Field(ge=1)] | None = None
+    """Of `jsonl` and `dataset`: the samples are videos, and so many frames are taken from each, at
+    the centres of equal spans."""
+    labels: Path | None = None
+    """CSV of `pictures`: file,class index; with a header. Default: one subfolder a class, numbered
+    in the natural order of their names."""
+    classes: Path | tuple[str, ...] | None = None
+    """For dual encoders: names of the classes in the order of their numbers, one a line of a file
+    or as a list. Default: those of the class labels of a `dataset`, or of the subfolders."""
+    prompts: Annotated[tuple[str, ...], Field(min_length=1)] = PROMPTS
+    """For dual encoders: what is said of a class, with `{}` for its name; embeddings of several
+    prompts are averaged."""
+    dataset: str | None = None
+    """Of `dataset`: a name on the hub, or a local folder."""
+    config: str | None = None
+    """Of `dataset`: which of its configurations."""
+    split: str = "test"
+    """Of `dataset`: which split."""
+    revision: str | None = None
+    """Of `dataset`: a commit of the hub."""
+    columns: Columns = Columns()
+    """Of `dataset`: how its columns are called."""
+    name: str | None = None
+    """How the report calls it; default: its kind."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """At most so many samples."""
+
+    @property
+    def title(self) -> str:
+        """What it is called in tables."""
+        return self.name or self.kind
+
+    @property
+    def video(self) -> bool:
+        """Whether the images of a prompt are the frames of a video."""
+        return self.kind == "video" or self.frames is not None
+
+    @model_validator(mode="after")
+    def _places(self) -> TaskEntry:
+        if self.kind in ("jsonl", "pictures", "captions") and self.path is None:
+            raise ValueError(f"a task of kind '{self.kind}' needs 'path'")
+        if (self.kind == "dataset") != (self.dataset is not None):
+            raise ValueError("'dataset' goes with the kind 'dataset', and that needs it")
+        if self.kind in ("image", "video") and (self.path or self.labels):
+            raise ValueError(f"the built-in task '{self.kind}' has no 'path' and no 'labels'")
+        if self.frames is not None and self.kind not in ("jsonl", "dataset"):
+            raise ValueError("'frames' goes with the kinds 'jsonl' and 'dataset'")
+        return self
+
+    @model_validator(mode="after")
+    def _classes(self) -> TaskEntry:
+        if self.kind not in ("pictures", "dataset"):
+            for key in ("classes", "prompts"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"'{key}' goes with the kinds 'pictures' and 'dataset'")
+        if self.classes == ():
+            raise ValueError("'classes' names none")
+        for prompt in self.prompts:
+            if PLACE not in prompt:
+                raise ValueError(f"the prompt '{prompt}' has no '{PLACE}' for the name of a class")
+        return self
+
+
+class PlanEntry(_Frozen):
+    """One plan, or a grid of plans."""
+
+    plan: Path | dict[str, Any]
+    """A plan file, relative to the study, or a plan written out."""
+    name: str | None = None
+    """How the report calls it; default: the plan's own name, or the file's."""
+    grid: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(default_factory=dict)
+    """Values by dotted place, such as `stages.0.keep: [32, 16]`; every combination is run."""
+
+
+class Study(_Frozen):
+    """A whole study: models x tasks x plans, each combination one cell."""
+
+    schema_version: Literal[1] = 1
+    """Version of this format."""
+    name: str = "study"
+    """For the report."""
+    out: Path
+    """Folder of the records, relative to the study file."""
+    models: tuple[ModelEntry, ...] = (ModelEntry(),)
+    """Default: the bundled reference model."""
+    tasks: tuple[TaskEntry, ...] = (TaskEntry(),)
+    """Default: the built-in image task."""
+    plans: Annotated[tuple[PlanEntry, ...], Field(min_length=1)]
+    """Dense is always run beside them."""
+    metrics: tuple[str, ...] = ("accuracy",)
+    """What every answer is scored by; `accuracy` is built in and always recorded."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Samples a batch."""
+    new_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens generated per question. Default: 2 for the built-in tasks, whose answers are one word,
+    and 32 for the user's own (ours)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the plans that name none, of the order of runs and of resampling."""
+
+    def generated(self, task: TaskEntry) -> int:
+        """Tokens generated per question of a task."""
+        return self.new_tokens or (SHORT if task.kind in ("image", "video") else LONG)

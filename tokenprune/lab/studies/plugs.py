@@ -1,0 +1,98 @@
+"""Runners and reporters by name, made from options such as a command line has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from tokenprune.errors import PlanError, UnknownNameError
+from tokenprune.errors.names import suggestion
+from tokenprune.lab.studies.ray_runner import RayRunner
+from tokenprune.lab.studies.runners import LocalRunner, Runner
+from tokenprune.lab.studies.trackers import MlflowReporter, TrackioReporter, WandbReporter
+from tokenprune.plugins.host import host
+
+if TYPE_CHECKING:
+    from tokenprune.lab.studies.reporters import Reporter
+
+RUNNERS: dict[str, type[Runner]] = {kind.name: kind for kind in (LocalRunner, RayRunner)}
+REPORTERS: dict[str, type[Reporter]] = {
+    kind.name: kind for kind in (TrackioReporter, MlflowReporter, WandbReporter)
+}
+
+T = TypeVar("T")
+
+
+def make_runner(name: str, options: Mapping[str, Any] | None = None) -> Runner:
+    """The runner that is called so.
+
+    Args:
+        name: `local`, `ray`, or one of a plugin.
+        options: the runner's fields; texts are read as numbers where these are wanted.
+
+    Raises:
+        UnknownNameError: there is no such runner, or it has no such option.
+        PlanError: an option's value is wrong.
+        BackendUnavailableError: it needs a library that isn't installed.
+    """
+    return _made("runner", name, host().runners, options or {})
+
+
+def make_reporter(name: str, options: Mapping[str, Any] | None = None) -> Reporter:
+    """The reporter that is called so.
+
+    Args:
+        name: `trackio`, `mlflow`, `wandb`, or one of a plugin.
+        options: the reporter's fields.
+
+    Raises:
+        UnknownNameError: there is no such reporter, or it has no such option.
+        PlanError: an option's value is wrong.
+        BackendUnavailableError: it needs a library that isn't installed.
+    """
+    return _made("reporter", name, host().reporters, options or {})
+
+
+def named(text: str) -> tuple[str, dict[str, str]]:
+    """Name and options of `NAME:KEY=VALUE,KEY=VALUE`, as command lines have them.
+
+    Raises:
+        PlanError: an option without a value.
+    """
+    name, _, rest = text.partition(":")
+    options = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise PlanError(
+                f"'{part}' has no value.", where=text, remedy="Write NAME:KEY=VALUE,KEY=VALUE."
+            )
+        options[key.strip()] = value.strip()
+    return name.strip(), options
+
+
+def _made(kind: str, name: str, known: Mapping[str, type[T]], options: Mapping[str, Any]) -> T:
+    where = f"{kind} '{name}'"
+    if name not in known:
+        raise UnknownNameError(
+            f"there is no {kind} '{name}'.", where=f"--{kind}", remedy=suggestion(name, known)
+        )
+    chosen: Any = known[name]
+    able = [field.name for field in fields(chosen) if field.init]
+    for option in options:
+        if option not in able:
+            raise UnknownNameError(
+                f"it has no option '{option}'.", where=where, remedy=suggestion(option, able)
+            )
+    adapter: TypeAdapter[T] = TypeAdapter(chosen)
+    try:
+        return adapter.validate_python(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise PlanError(
+            f"{place or 'an option'}: {first['msg']}, got {first['input']!r}.", where=where
+        ) from error

@@ -1,0 +1,150 @@
+"""Running a study: validate everything, skip what is recorded, record what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenprune.engine.adapters import choose_adapter
+from tokenprune.engine.attach import attach
+from tokenprune.errors import TokenpruneError
+from tokenprune.lab.data.opening import revision
+from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.measure.metrics import chosen_metrics
+from tokenprune.lab.studies.code import code_of, method_facts
+from tokenprune.lab.studies.execute import cell_task, loaded_model, model_place
+from tokenprune.lab.studies.load import Cell, cells, identity
+from tokenprune.lab.studies.model import Study
+from tokenprune.lab.studies.reporters import Announcer, Opening, Reporter
+from tokenprune.lab.studies.runners import LocalRunner, Runner
+from tokenprune.lab.studies.store import Damaged, Record, Store, digest
+
+Tell = Callable[[int, int, str], None]
+Known = tuple[Cell, dict[str, Any]]
+
+#: Facts of the environment that make a measurement another one.
+FACTS = ("python", "system", "processor", "accelerator", "packages")
+
+#: Keys of the study that make it another one, too.
+SETTINGS = {"batch_size", "seed", "metrics"}
+
+
+@dataclass
+class Finished:
+    """What a run did.
+
+    Attributes:
+        records: of all cells, in the study's order, where there is one.
+        ran: labels of the cells that ran now.
+        failed: labels of failed cells, with the reason.
+        damaged: keys of records that were damaged and run again, with what was wrong.
+        elsewhere: labels of cells that another run is working on.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    elsewhere: list[str] = field(default_factory=list)
+
+
+def identified(study: Study) -> list[Known]:
+    """Every cell with its identity; each plan is attached once, so bad ones end it here.
+
+    Raises:
+        TokenpruneError: a model, a task or a plan that doesn't fit.
+    """
+    metrics = chosen_metrics(study.metrics)
+    found, facts = [], dict[str, dict[str, Any]]()
+    environment = {name: describe_environment()[name] for name in FACTS}
+    for cell in cells(study):
+        pair = digest([cell.model.model_dump(mode="json"), cell.task.model_dump(mode="json")])
+        task = cell_task(cell, study)
+        if pair not in facts:
+            loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+            facts[pair] = {
+                "weights": loaded.fingerprint(),
+                "data": revision(task.questions, task.choices),
+                "settings": {
+                    **study.model_dump(mode="json", include=SETTINGS),
+                    "new_tokens": study.generated(cell.task),
+                },
+                "environment": environment,
+                "code": code_of([Study, type(choose_adapter(task.model)), *map(type, metrics)]),
+            }
+        try:
+            attach(task.model, cell.plan).detach()
+        except TokenpruneError as error:
+            error.where = ": ".join(filter(None, (cell.label, error.where)))
+            raise
+        about = {**facts[pair], "methods": method_facts(cell.plan)}
+        found.append((cell, identity(cell, about)))
+    return found
+
+
+def run_study(
+    study: Study,
+    runner: Runner | None = None,
+    tell: Tell | None = None,
+    reporters: Sequence[Reporter] = (),
+) -> Finished:
+    """Run what has no record yet.
+
+    Args:
+        study: what to run.
+        runner: where; default: in this process.
+        tell: told (cells done, cells in all, what was last).
+        reporters: told how it goes; what goes wrong with one is a warning.
+
+    Raises:
+        TokenpruneError: bad input of any kind; nothing has run then.
+    """
+    store, done = Store(study.out), Finished()
+    known = identified(study)
+    store.note(study.name, [digest(about) for _, about in known])
+    announcer = Announcer(reporters)
+    with ExitStack() as claims:
+        waiting = _waiting(known, store, done, claims)
+        labels = tuple(cell.label for cell in waiting)
+        claims.enter_context(announcer.study(Opening(study.name, str(study.out), labels)))
+        results = (runner or LocalRunner()).run(waiting, study)
+        for count, (cell, status, result) in enumerate(results, start=1):
+            written = Record(known[cell.number][1], status, result)
+            store.write(written)
+            announcer.recorded(cell.label, written)
+            done.ran.append(cell.label)
+            if tell is not None:
+                tell(count, len(waiting), cell.label)
+    for cell, about in known:
+        record = _read(store, digest(about), done)
+        if record is not None:
+            done.records.append(record)
+            if record.status == "failed":
+                done.failed[cell.label] = str(record.result.get("reason", ""))
+    return done
+
+
+def _waiting(known: Sequence[Known], store: Store, done: Finished, claims: ExitStack) -> list[Cell]:
+    """Cells without a good record that no other run works on; failed ones are tried again."""
+    waiting = []
+    for cell, about in known:
+        key = digest(about)
+        with ExitStack() as claim:
+            if not claim.enter_context(store.claimed(key)):
+                done.elsewhere.append(cell.label)
+                continue
+            record = _read(store, key, done)  # after the claim: another run may just have ended
+            if record is None or record.status != "done":
+                waiting.append(cell)
+                claims.push(claim.pop_all())
+    return waiting
+
+
+def _read(store: Store, key: str, done: Finished) -> Record | None:
+    try:
+        return store.read(key)
+    except Damaged as error:
+        done.damaged[key] = str(error)
+        return None

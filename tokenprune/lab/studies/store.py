@@ -1,0 +1,168 @@
+"""Records of cells on disk: content-addressed, atomic, checked, and safe for two runs at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from tokenprune.errors import DataError
+from tokenprune.lab.measure.files import write_text
+
+FORMAT = 1
+
+#: The file that says which cells are those of the study as it is now.
+NOTE = "study.json"
+
+Status = Literal["done", "failed"]
+
+
+def digest(data: Any) -> str:
+    """SHA-256 of plain data, independent of the order of keys."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished cell.
+
+    Attributes:
+        identity: what the cell is; its digest is the record's key.
+        status: `done`, or `failed` with a reason in `result`.
+        result: what was measured.
+    """
+
+    identity: Mapping[str, Any]
+    status: Status
+    result: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The content address."""
+        return digest(self.identity)
+
+    def text(self) -> str:
+        """As it is written, checksum included."""
+        body = {
+            "format": FORMAT,
+            "identity": self.identity,
+            "status": self.status,
+            "result": self.result,
+        }
+        return json.dumps({**body, "checksum": digest(body)}, indent=1, allow_nan=False) + "\n"
+
+
+class Damaged(Exception):
+    """A record that isn't what was written: cut off, edited, or of another cell."""
+
+
+class Store:
+    """The folder of a study's records.
+
+    Args:
+        folder: made if it isn't there.
+
+    Raises:
+        DataError: it can't be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            (folder / "cells").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"the folder can't be made ({error}).", where=str(folder), remedy="Change 'out'."
+            ) from error
+
+    def path(self, key: str) -> Path:
+        """The file of a record."""
+        return self.folder / "cells" / f"{key}.json"
+
+    def read(self, key: str) -> Record | None:
+        """The record of a cell, or None if there is none.
+
+        Raises:
+            Damaged: it is there and not what was written.
+        """
+        try:
+            text = self.path(key).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Damaged(f"it can't be read ({error})") from error
+        return parse(text, key)
+
+    def write(self, record: Record) -> None:
+        """Write a record as a whole or not at all."""
+        write_text(self.path(record.key), record.text())
+
+    def note(self, name: str, keys: Sequence[str]) -> None:
+        """Write which cells the study has now and in which order, for reports."""
+        data = {"format": FORMAT, "name": name, "cells": list(keys)}
+        write_text(self.folder / NOTE, json.dumps(data, indent=1) + "\n")
+
+    def noted(self) -> tuple[str, list[str]]:
+        """The study's name and the keys of its cells; empty where there is no readable note."""
+        try:
+            data = json.loads((self.folder / NOTE).read_text(encoding="utf-8"))
+            return str(data["name"]), [str(key) for key in data["cells"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return "", []
+
+    @contextmanager
+    def claimed(self, key: str) -> Iterator[bool]:
+        """Whether this process alone works on a cell; a claim ends with its process at the latest.
+
+        Args:
+            key: of the cell.
+        """
+        lock = FileLock(self.folder / "cells" / f".{key}.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def records(self) -> tuple[list[Record], dict[str, str]]:
+        """All records, and what is wrong with damaged ones, by file name."""
+        found, damaged = [], {}
+        for path in sorted((self.folder / "cells").glob("*.json")):
+            try:
+                record = self.read(path.stem)
+            except Damaged as error:
+                damaged[path.name] = str(error)
+            else:
+                if record is not None:
+                    found.append(record)
+        return found, damaged
+
+
+def parse(text: str, key: str) -> Record:
+    """A record from its text.
+
+    Raises:
+        Damaged: its checksum or its key doesn't fit.
+    """
+    try:
+        data = json.loads(text)
+        checksum = data.pop("checksum")
+        record = Record(data["identity"], data["status"], data["result"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged("it is no complete record") from error
+    if digest(data) != checksum:
+        raise Damaged("its checksum doesn't fit: it was edited or cut off")
+    if record.key != key:
+        raise Damaged("it is the record of another cell")
+    return record

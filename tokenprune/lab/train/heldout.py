@@ -1,0 +1,104 @@
+"""How good a trained plan is: greedy answers to questions that were not trained on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenprune.engine.attach import attach
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.train.data import REFERENCE, Example, opened, read_questions
+from tokenprune.plan import Plan
+from tokenprune.reference.heldout import HELDOUT_IMAGES, iter_heldout
+
+BATCH = 16
+
+
+def questions_for(data: str, file: Path | None, limit: int) -> list[Example]:
+    """Held-out questions: the user's file, or those of the bundled set if trained on it.
+
+    Args:
+        data: what is trained on.
+        file: JSON-lines file of held-out questions.
+        limit: at most so many; 0 for none.
+
+    Raises:
+        DataError: the file is wrong; names file and line.
+    """
+    if not limit:
+        return []
+    if file is not None:
+        return [opened(question) for question in read_questions(file)[:limit]]
+    if data != REFERENCE:
+        return []
+    return reference_questions(limit)
+
+
+def reference_questions(limit: int) -> list[Example]:
+    """Held-out questions about as many pictures as can be: a second one of a picture comes last.
+
+    Questions about one picture are not independent. The draw is fixed.
+    """
+    about: dict[int, list[Example]] = defaultdict(list)
+    for sample in iter_heldout(min(limit, HELDOUT_IMAGES)):
+        question = Example(sample.image, sample.question, sample.answer, sample.type)
+        about[sample.image_id].append(question)
+    most = max(len(questions) for questions in about.values())
+    turns = (
+        questions[(image + turn) % len(questions)]
+        for turn in range(most)
+        for image, questions in about.items()
+        if turn < len(questions)
+    )
+    return list(islice(turns, limit))
+
+
+def accuracy(
+    loaded: LoadedMllm,
+    plan: Plan,
+    questions: Sequence[Example],
+    tell: Callable[[int, int, str], None] | None = None,
+) -> dict[str, Any]:
+    """Share of right answers with a plan in force, overall and by kind of question.
+
+    An answer is right if it is the wanted one, apart from case and a full stop.
+    """
+    by_kind: dict[str, list[bool]] = defaultdict(list)
+    with torch.no_grad(), attach(loaded.model, plan) as handle:
+        for start in range(0, len(questions), BATCH):
+            part = questions[start : start + BATCH]
+            for question, answer in zip(part, _answers(loaded, part), strict=True):
+                by_kind[question.kind].append(_plain(answer) == _plain(question.answer))
+            if tell is not None:
+                tell(start + len(part), len(questions), "held-out questions")
+        tokens = handle.meter.tokens
+    every = [right for kind in by_kind.values() for right in kind]
+    kinds = {kind: round(sum(v) / len(v), 4) for kind, v in sorted(by_kind.items()) if kind}
+    return {
+        "questions": len(every),
+        "accuracy": round(sum(every) / len(every), 4),
+        "by_type": kinds,
+        "tokens": {name: round(value, 2) for name, value in tokens.items()},
+    }
+
+
+def _answers(loaded: LoadedMllm, part: Sequence[Example]) -> list[str]:
+    model: Any = loaded.model
+    inputs = loaded.prepare([q.image for q in part], [q.text for q in part])
+    longest = max(len(_ids(loaded, question.answer)) for question in part)
+    ids = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
+    return loaded.decode(ids[:, inputs["input_ids"].shape[1] :])
+
+
+def _ids(loaded: LoadedMllm, answer: str) -> list[int]:
+    assert loaded.answer_ids is not None
+    return loaded.answer_ids(answer)
+
+
+def _plain(answer: str) -> str:
+    return answer.strip().strip(".!,").lower()

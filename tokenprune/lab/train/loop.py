@@ -1,0 +1,164 @@
+"""The optimiser's steps, from the newest state on, each a function of its number alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from tokenprune.errors import NonFiniteError
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.interface.trainable import Step, StepLoss, TrainableStrategy, TrainingSession
+from tokenprune.lab.train.accelerated import accelerator
+from tokenprune.lab.train.auxiliary import Auxiliary
+from tokenprune.lab.train.batches import make_batch
+from tokenprune.lab.train.curve import Curve
+from tokenprune.lab.train.data import Stream
+from tokenprune.lab.train.settings import Span, TrainSettings, rate, spans
+from tokenprune.lab.train.state import States
+
+Tell = Callable[[int, int, str], None]
+
+_PRIME = 1_000_003
+
+
+@dataclass
+class Run:
+    """A finished or interrupted run.
+
+    Attributes:
+        curve: its course.
+        seconds: spent in steps, over all starts.
+        starts: how often it was started.
+    """
+
+    curve: Curve
+    seconds: float = 0.0
+    starts: int = 1
+
+
+class Loop:
+    """One run.
+
+    Nothing that a step draws depends on the steps before it, so a run that was taken up again
+    goes through the same numbers as one that was never stopped.
+
+    Args:
+        loaded: the model, frozen.
+        strategy: what learns.
+        session: the model as the loss sees it.
+        stream: the questions.
+        settings: of the run.
+        states: where it is kept.
+        tell: told (steps done, steps in all, how it goes).
+        auxiliary: a loss on top of the strategy's, if any.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedMllm,
+        strategy: TrainableStrategy[Any],
+        session: TrainingSession,
+        stream: Stream,
+        settings: TrainSettings,
+        states: States,
+        tell: Tell | None = None,
+        auxiliary: Auxiliary | None = None,
+    ) -> None:
+        self._loaded, self._strategy, self._session = loaded, strategy, session
+        self._stream, self._settings, self._states = stream, settings, states
+        self._tell, self._auxiliary = tell, auxiliary
+        self._spans = spans(strategy.phases, settings.steps)
+        groups: list[dict[str, Any]] = [{"params": list(strategy.trainable_parameters())}]
+        modules = [strategy.modules()]
+        if auxiliary is not None:
+            groups.append(auxiliary.group)
+            modules.append(auxiliary.module)
+        self._clipped: list[list[nn.Parameter]] = [group["params"] for group in groups]
+        optimiser = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        schedule = LambdaLR(optimiser, lambda step: rate(step, self._spans, settings.warmup))
+        self._accelerator = accelerator(next(loaded.model.parameters()).device)
+        prepared = self._accelerator.prepare(*modules, optimiser, schedule)
+        self._optimiser, self._schedule = prepared[-2:]
+
+    def run(self) -> Run:
+        """Train to the last step.
+
+        Raises:
+            NonFiniteError: the loss is NaN or infinite.
+            DataError: the folder holds a run with other settings.
+        """
+        run, first = self._resumed()
+        total = self._settings.steps
+        for number in range(first, total):
+            start = time.perf_counter()
+            span = next(span for span in self._spans if number < span.end)
+            lr = float(self._schedule.get_last_lr()[0])
+            found = self._step(number, span)
+            values = {"loss": float(found.loss.detach()), **found.metrics}
+            run.curve.add(number, span.phase.name, lr, values, last=number + 1 == span.end)
+            run.seconds += time.perf_counter() - start
+            if self._tell is not None:
+                self._tell(number + 1, total, _shown(span, run.curve.latest))
+            if (number + 1) % self._settings.save_every == 0 or number + 1 == total:
+                self._save(number + 1, run)
+        return run
+
+    def _step(self, number: int, span: Span) -> StepLoss:
+        settings = self._settings
+        questions = self._stream.draw(number, settings.pictures, settings.shared)
+        batch = make_batch(self._loaded, questions, settings.shared)
+        seed = settings.seed * _PRIME + number
+        torch.manual_seed(seed)
+        self._strategy.reseed(seed)
+        self._strategy.train()
+        done = (number - span.start) / (span.end - span.start)
+        generator = torch.Generator().manual_seed(seed)
+        step = Step(number, span.phase.name, done, generator)
+        found = self._strategy.loss(self._session, batch, step)
+        if self._auxiliary is not None:
+            found = self._auxiliary.added(found, batch)
+        if not bool(torch.isfinite(found.loss.detach())):
+            raise NonFiniteError(
+                f"the loss of step {number} is {float(found.loss.detach())}.",
+                where=f"train, phase '{span.phase.name}'",
+                remedy="Use a lower --lr.",
+            )
+        self._optimiser.zero_grad()
+        self._accelerator.backward(found.loss)
+        for parameters in self._clipped:
+            self._accelerator.clip_grad_norm_(parameters, settings.clip)
+        self._optimiser.step()
+        self._schedule.step()
+        return found
+
+    def _resumed(self) -> tuple[Run, int]:
+        curve = Curve.of(self._settings.steps)
+        newest = self._states.newest()
+        if newest is None:
+            return Run(curve), 0
+        data = self._states.read(newest)
+        self._accelerator.load_state(str(newest))
+        curve = Curve(**data["curve"])
+        return Run(curve, data["seconds"], data["starts"] + 1), int(data["step"])
+
+    def _save(self, step: int, run: Run) -> None:
+        partial = self._states.begin(step)
+        self._accelerator.save_state(str(partial))
+        data = {
+            "step": step,
+            "curve": vars(run.curve),
+            "seconds": run.seconds,
+            "starts": run.starts,
+        }
+        self._states.publish(partial, data)
+
+
+def _shown(span: Span, values: dict[str, float]) -> str:
+    parts = [f"{name} {values[name]:.3f}" for name in ("loss", "aux", "accuracy") if name in values]
+    return " ".join((span.phase.name, *parts))

@@ -1,0 +1,155 @@
+"""A whole training run: from a plan to a checkpoint, a plan that uses it, and a record."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenprune.engine.adapters import choose_adapter
+from tokenprune.engine.stages import built
+from tokenprune.errors import DataError, UnsupportedModelError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.loading import LoadedMllm, LoadedModel
+from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.lab.train.auxiliary import Auxiliary
+from tokenprune.lab.train.data import Example, Stream
+from tokenprune.lab.train.heldout import accuracy
+from tokenprune.lab.train.loop import Loop, Tell
+from tokenprune.lab.train.record import facts, training_record
+from tokenprune.lab.train.session import PlanSession, frozen, model_shape
+from tokenprune.lab.train.settings import TrainSettings
+from tokenprune.lab.train.stage import finished, initial, trainable, trained_stage
+from tokenprune.lab.train.state import States
+from tokenprune.plan import Plan, dump_plan, load_plan
+
+RECORD = "training.json"
+PLAN = "plan.yaml"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left in its folder.
+
+    Attributes:
+        checkpoint: the weights, for the parameter `checkpoint`.
+        plan: a plan that uses them.
+        record: course, settings and accuracy.
+        data: what the record says.
+    """
+
+    checkpoint: Path
+    plan: Path
+    record: Path
+    data: dict[str, Any]
+
+
+def train(
+    loaded: LoadedModel,
+    strategy: str,
+    plan: Plan,
+    out: Path,
+    stream: Stream,
+    settings: TrainSettings,
+    *,
+    heldout: Sequence[Example] = (),
+    restart: bool = False,
+    tell: Tell | None = None,
+) -> Trained:
+    """Train the one stage of a plan that a learned strategy has; the model stays as it is.
+
+    A run that was stopped in any way goes on from its newest state in `out`.
+
+    Args:
+        loaded: a multimodal LLM.
+        strategy: what is trained.
+        plan: the plan; its other stages are in force throughout.
+        out: folder for everything that is left.
+        stream: the questions.
+        settings: of the run.
+        heldout: questions for the final accuracy.
+        restart: forget a run that is in the folder.
+        tell: told (done, in all, what runs).
+
+    Raises:
+        UnsupportedModelError: it is no multimodal LLM.
+        PlanError: the plan doesn't have exactly one stage of the strategy, or doesn't fit.
+        DataError: the folder holds a run with other settings, or can't be written; there is no
+            place of that name for an auxiliary loss.
+        BackendUnavailableError: accelerate isn't installed.
+    """
+    if not isinstance(loaded, LoadedMllm):
+        raise _no_mllm(loaded)
+    trainable(strategy)
+    adapter = _adapter(loaded)
+    number, shape = trained_stage(plan, strategy), model_shape(adapter)
+    start = load_plan(initial(plan, number, shape, settings.seed))
+    stages = built(start)
+    learner = stages[number].strategy
+    assert isinstance(learner, TrainableStrategy)
+    states = _states(out, loaded, start, stream, settings)
+    auxiliary = Auxiliary(loaded.model, shape, settings) if settings.aux_weight else None
+    if restart:
+        states.clear()
+    watch = None if auxiliary is None else auxiliary.watch
+    session = PlanSession(loaded.model, adapter, start, stages, number, shape, watch)
+    learner.modules().to(device=next(loaded.model.parameters()).device)
+    with frozen(loaded.model), torch.random.fork_rng():
+        run = Loop(loaded, learner, session, stream, settings, states, tell, auxiliary).run()
+    learner.train(False)
+    file = out / f"{strategy}.safetensors"
+    done = finished(plan, number, shape, file)
+    _write(learner, file, facts(loaded, plan, number, settings.steps), settings.precision)
+    found = accuracy(loaded, load_plan(done), heldout, tell) if heldout else None
+    _write_text(out / PLAN, dump_plan(done))
+    record = training_record(loaded, strategy, plan, learner, file, stream, settings, run, found)
+    _write_text(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    return Trained(file, out / PLAN, out / RECORD, record)
+
+
+def _adapter(loaded: LoadedMllm) -> MllmAdapter:
+    adapter = choose_adapter(loaded.model)
+    if not isinstance(adapter, MllmAdapter):
+        raise _no_mllm(loaded)
+    return adapter
+
+
+def _no_mllm(loaded: LoadedModel) -> UnsupportedModelError:
+    return UnsupportedModelError("training needs a multimodal LLM.", where=loaded.name)
+
+
+def _states(
+    out: Path, loaded: LoadedMllm, plan: Plan, stream: Stream, settings: TrainSettings
+) -> States:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the folder can't be made ({error}).", where=str(out)) from error
+    told = {key: value for key, value in settings.data().items() if key != "save_every"}
+    identity = {
+        **told,
+        "data": stream.name,
+        "plan": dump_plan(plan),
+        "model": loaded.fingerprint(),
+    }
+    return States(out, identity)
+
+
+def _write(
+    learner: TrainableStrategy[Any], file: Path, about: dict[str, str], precision: str
+) -> None:
+    """Write the weights beside their place and move them into it."""
+    partial = file.with_name(f".{file.name}.partial")
+    learner.save_checkpoint(partial, about, half=precision == "float16")
+    os.replace(partial, file)
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

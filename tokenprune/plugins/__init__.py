@@ -1,0 +1,1 @@
+"""Plugins: what they can implement, who is there, and what runs where."""

@@ -1,0 +1,172 @@
+"""Which strategy runs on which model family, told from what both declare; no model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenprune.errors import TokenpruneError
+from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import ModelShape, PruningStrategy
+from tokenprune.interface.tokens import STAGES, Site, Stage
+from tokenprune.plugins.host import host
+
+#: The model that strategies are asked about: their signals don't depend on its numbers.
+SHAPE = ModelShape(
+    encoder_width=64, encoder_blocks=12, grid=(1, 14, 14), llm_width=64, llm_layers=12
+)
+LAYER = 2
+
+NEEDS_LLM = "acts around the LLM, and this is an encoder alone"
+DYNAMIC = "its number of tokens depends on the picture; inside an encoder all share one length"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A column: models of one adapter, for a multimodal LLM with towers of one encoder adapter.
+
+    Attributes:
+        adapter: name of the adapter.
+        tower: name of the tower's adapter; None for encoders alone.
+        encoder: signals that the encoder can supply.
+        llm: signals that the LLM can supply; None for encoders alone.
+    """
+
+    adapter: str
+    tower: str | None
+    encoder: frozenset[Signal]
+    llm: frozenset[Signal] | None = None
+
+    @property
+    def name(self) -> str:
+        """As it is shown."""
+        return self.adapter if self.tower is None else f"{self.adapter} + {self.tower}"
+
+    def offers(self, at: Stage) -> frozenset[Signal]:
+        """Signals that a stage can have here."""
+        llm = self.llm or frozenset()
+        return {"encoder": self.encoder, "pre_llm": self.encoder | llm, "decoder": llm}[at]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One strategy on one family, under its default parameters.
+
+    Attributes:
+        strategy: name of the strategy.
+        family: the column.
+        runs: the stages at which it can be attached.
+        refused: why not at the others that the strategy declares.
+    """
+
+    strategy: str
+    family: Family
+    runs: tuple[Stage, ...]
+    refused: Mapping[Stage, str] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be said: refusals, except that an encoder alone has no other stages."""
+        reasons = dict.fromkeys(self.refused.values())
+        return [reason for reason in reasons if reason != NEEDS_LLM or not self.runs]
+
+    def data(self) -> dict[str, Any]:
+        """As plain data for scripts."""
+        return {
+            "strategy": self.strategy,
+            "adapter": self.family.adapter,
+            "tower": self.family.tower,
+            "runs": list(self.runs),
+            "refused": dict(self.refused),
+        }
+
+
+def matrix(
+    strategies: Mapping[str, type[PruningStrategy[Any]]] | None = None,
+    columns: Sequence[Family] | None = None,
+) -> list[list[Cell]]:
+    """Every strategy on every family: a row a strategy, in the order of their names.
+
+    Args:
+        strategies: by name; default: all installed.
+        columns: default: all installed adapters, multimodal LLMs once for each kind of tower.
+    """
+    kinds = host().strategies if strategies is None else strategies
+    shown = families() if columns is None else columns
+    return [[cell(kind, family) for family in shown] for _, kind in sorted(kinds.items())]
+
+
+def footnotes(rows: Sequence[Sequence[Cell]]) -> list[str]:
+    """What the cells have to say, each once, in the order in which it is met."""
+    return [*dict.fromkeys(note for row in rows for one in row for note in one.notes)]
+
+
+def families(
+    encoders: Mapping[str, type[EncoderAdapter]] | None = None,
+    mllms: Mapping[str, type[MllmAdapter]] | None = None,
+) -> list[Family]:
+    """The columns: encoder adapters, then adapters of multimodal LLMs with each of their towers."""
+    encoders = host().encoders if encoders is None else encoders
+    mllms = host().mllms if mllms is None else mllms
+    found = [Family(name, None, frozenset(kind.offers)) for name, kind in encoders.items()]
+    for name, kind in mllms.items():
+        for tower in kind.towers or tuple(encoders):
+            if tower in encoders:
+                offers = frozenset(encoders[tower].offers)
+                found.append(Family(name, tower, offers, frozenset(kind.offers)))
+    return found
+
+
+def cell(kind: type[PruningStrategy[Any]], family: Family) -> Cell:
+    """One strategy on one family."""
+    answers = {at: refusal(kind, family, at) for at in STAGES if at in kind.stages}
+    runs = tuple(at for at, reason in answers.items() if not reason)
+    return Cell(kind.name, family, runs, {at: reason for at, reason in answers.items() if reason})
+
+
+def refusal(kind: type[PruningStrategy[Any]], family: Family, at: Stage) -> str:
+    """Why a strategy can't stand at a stage of a family's models; empty if it can."""
+    if at != "encoder" and family.llm is None:
+        return NEEDS_LLM
+    if at == "encoder" and not kind.static:
+        return DYNAMIC
+    try:
+        wanted = signals(kind, at)
+    except TokenpruneError as error:
+        return f"not known: {error.message.rstrip('.')}"
+    missing = [signal.kind.name for signal in wanted if signal.kind not in family.offers(at)]
+    if not missing:
+        return ""
+    return f"needs {', '.join(sorted({*missing}))}, which {family.name} doesn't supply"
+
+
+def signals(kind: type[PruningStrategy[Any]], at: Stage) -> tuple[Signal, ...]:
+    """What a strategy asks for at a stage, with default parameters and untrained weights.
+
+    Raises:
+        TokenpruneError: it can't be built from its defaults.
+    """
+    layers = SHAPE.llm_layers if at == "decoder" else SHAPE.encoder_blocks
+    own = kind.layer_for(layers) if at == "decoder" else kind.default_layer
+    layer = layers if at == "pre_llm" else LAYER if own is None else own
+    return example(kind).signals(Site(at, layer, layers))
+
+
+def example(
+    kind: type[PruningStrategy[Any]], shape: ModelShape = SHAPE, keep: int | None = None
+) -> PruningStrategy[Any]:
+    """An instance with default parameters, and random weights if it needs weights.
+
+    Raises:
+        TokenpruneError: a parameter has no default.
+    """
+    try:
+        return kind.from_params(**kind.untrained(shape, keep))
+    except ValueError as error:
+        raise TokenpruneError(
+            f"'{kind.name}' can't be built from its default parameters.",
+            where=f"{kind.__module__}.{kind.__qualname__}",
+            remedy="Give every parameter a default, or return what it needs from untrained().",
+        ) from error
