@@ -13,6 +13,7 @@ from tokenprune.interface.loading import (
     Loader,
     LoadOptions,
 )
+from tokenprune.plugins.host import host
 from tokenprune.reference import reference_model_path, video_model_path
 
 FOLDERS = "path"
@@ -35,8 +36,6 @@ def load_model(
         UnsupportedModelError: it is no model of the kind that the loader serves.
     """
     if loaders is None:
-        from tokenprune.plugins.host import host
-
         loaders = host().loaders
     scheme, colon, target = spec.partition(":")
     if not colon or Path(spec).exists():

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from tokenprune.interface.loading import Loader
     from tokenprune.interface.metric import Metric
     from tokenprune.interface.strategy import PruningStrategy
-    from tokenprune.lab.studies.reporters import Reporter
-    from tokenprune.lab.studies.runners import Runner
 
 PROJECT = "tokenprune"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -43,7 +41,7 @@ def register_metrics(register: Callable[[Metric], None]) -> None:
 
 
 @hookspec
-def register_runners(register: Callable[[type[Runner]], None]) -> None:
+def register_runners(register: Callable[[type[Any]], None]) -> None:
     """Call `register(RunnerClass)` for every way to run the cells of a study.
 
     The class is a dataclass; its fields are the options that users may set.
@@ -51,7 +49,7 @@ def register_runners(register: Callable[[type[Runner]], None]) -> None:
 
 
 @hookspec
-def register_reporters(register: Callable[[type[Reporter]], None]) -> None:
+def register_reporters(register: Callable[[type[Any]], None]) -> None:
     """Call `register(ReporterClass)` for every place that a study's numbers can be sent to.
 
     The class is a dataclass; its fields are the options that users may set.

@@ -13,7 +13,6 @@ import pluggy
 
 from tokenprune.errors import PluginError
 from tokenprune.errors.names import nearest
-from tokenprune.lab.measure.metrics import BUILT_IN
 from tokenprune.plugins import hookspecs
 from tokenprune.plugins.info import PluginInfo, PluginProblem
 from tokenprune.plugins.register import Registered, Registrar
@@ -23,13 +22,14 @@ if TYPE_CHECKING:
     from tokenprune.interface.loading import Loader
     from tokenprune.interface.metric import Metric
     from tokenprune.interface.strategy import PruningStrategy
-    from tokenprune.lab.studies.reporters import Reporter
-    from tokenprune.lab.studies.runners import Runner
 
 Thing = TypeVar("Thing")
 
 GROUP = "tokenprune"
 RESTRICT = "TOKENPRUNE_PLUGINS"
+LAB = "lab"
+"""Our own entry point that waits until metrics, runners or reporters are asked for: it imports the
+lab, which takes a while and needs Pillow. `TOKENPRUNE_PLUGINS` doesn't take it away."""
 _OWN = "tokenprune"
 _HOOKS = (
     "register_strategies",
@@ -70,6 +70,7 @@ class PluginHost:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._plugins: dict[str, _Plugin] = {}
+        self._waiting: list[EntryPoint] = []
 
     @property
     def strategies(self) -> dict[str, type[PruningStrategy[Any]]]:
@@ -94,21 +95,20 @@ class PluginHost:
     @property
     def metrics(self) -> dict[str, Metric]:
         """Metrics by name, the built-in one included."""
-        return {**BUILT_IN, **self._all(lambda registered: registered.metrics)}
+        self._load_lab()
+        return self._all(lambda registered: registered.metrics)
 
     @property
-    def runners(self) -> dict[str, type[Runner]]:
-        """Runners of studies by name, the built-in ones included."""
-        from tokenprune.lab.studies.plugs import RUNNERS  # studies need this module
-
-        return {**RUNNERS, **self._all(lambda registered: registered.runners)}
+    def runners(self) -> dict[str, type[Any]]:
+        """Runners of studies by name, the built-in ones included; the lab says what they are."""
+        self._load_lab()
+        return self._all(lambda registered: registered.runners)
 
     @property
-    def reporters(self) -> dict[str, type[Reporter]]:
-        """Reporters of studies by name, the built-in ones included."""
-        from tokenprune.lab.studies.plugs import REPORTERS
-
-        return {**REPORTERS, **self._all(lambda registered: registered.reporters)}
+    def reporters(self) -> dict[str, type[Any]]:
+        """Reporters of studies by name, the built-in ones included; the lab says what they are."""
+        self._load_lab()
+        return self._all(lambda registered: registered.reporters)
 
     def _all(self, kind: Callable[[Registered], Mapping[str, Thing]]) -> dict[str, Thing]:
         """Things of one kind, of all plugins, by name."""
@@ -117,6 +117,7 @@ class PluginHost:
 
     def infos(self) -> list[PluginInfo]:
         """The plugins that work."""
+        self._load_lab()
         return [
             PluginInfo(
                 name=plugin.name,
@@ -135,15 +136,26 @@ class PluginHost:
     def load_entry_points(self) -> None:
         """Load installed plugins: our own first, so that nobody takes their names by chance."""
         found = list(entry_points(group=GROUP))
-        chosen = self._restricted(found)
+        self._waiting = [point for point in found if _is_lab(point)]
+        chosen = [point for point in self._restricted(found) if not _is_lab(point)]
         for point in sorted(chosen, key=lambda p: (_source(p)[0] != _OWN, _source(p), p.name)):
-            distribution, version = _source(point)
-            try:
-                module = point.load()
-            except (Exception, SystemExit) as error:
-                self._report(point.name, distribution, f"can't be imported: {_said(error)}.")
-                continue
-            self.add(module, point.name, distribution, version)
+            self._load(point)
+
+    def _load(self, point: EntryPoint) -> None:
+        distribution, version = _source(point)
+        try:
+            module = point.load()
+        except (Exception, SystemExit) as error:
+            self._report(point.name, distribution, f"can't be imported: {_said(error)}.")
+            return
+        self.add(module, point.name, distribution, version)
+
+    def _load_lab(self) -> None:
+        """Load what waits; nothing waits any more while it is loaded, for that asks again."""
+        with _lock:
+            waiting, self._waiting = self._waiting, []
+            for point in waiting:
+                self._load(point)
 
     def _restricted(self, found: list[EntryPoint]) -> Iterable[EntryPoint]:
         wanted = os.environ.get(RESTRICT)
@@ -204,7 +216,7 @@ class PluginHost:
             self.strategies,
             adapters,
             self.loaders,
-            self.metrics,
+            lambda: self.metrics,
             lambda: self.runners,
             lambda: self.reporters,
         )
@@ -226,6 +238,10 @@ class PluginHost:
 
     def _report(self, plugin: str, distribution: str, message: str) -> None:
         self.problems.append(PluginProblem(plugin, distribution, message))
+
+
+def _is_lab(point: EntryPoint) -> bool:
+    return point.name == LAB and _source(point)[0] == _OWN
 
 
 def _source(point: EntryPoint) -> tuple[str, str]:

@@ -15,8 +15,6 @@ from tokenprune.interface.tokens import STAGES
 if TYPE_CHECKING:
     from tokenprune.interface.loading import Loader
     from tokenprune.interface.metric import Metric
-    from tokenprune.lab.studies.reporters import Reporter
-    from tokenprune.lab.studies.runners import Runner
 
 _LOADER_PARTS = ("scheme", "usage", "load")
 _METRIC_PARTS = ("name", "score")
@@ -34,16 +32,17 @@ class Registered:
     mllms: dict[str, type[MllmAdapter]] = field(default_factory=dict)
     loaders: dict[str, Loader] = field(default_factory=dict)
     metrics: dict[str, Metric] = field(default_factory=dict)
-    runners: dict[str, type[Runner]] = field(default_factory=dict)
-    reporters: dict[str, type[Reporter]] = field(default_factory=dict)
+    runners: dict[str, type[Any]] = field(default_factory=dict)
+    reporters: dict[str, type[Any]] = field(default_factory=dict)
 
 
 class Registrar:
     """Collects from one plugin; what can't be taken goes to `refused` as a sentence.
 
     Args:
-        strategies, adapters, loaders, metrics: what is there already, by name.
-        runners, reporters: the same, asked for when it is needed: the built-in ones are heavy.
+        strategies, adapters, loaders: what is there already, by name.
+        metrics, runners, reporters: the same, asked for when it is needed: the built-in ones are
+            heavy.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Registrar:
         strategies: Mapping[str, object],
         adapters: Mapping[str, object],
         loaders: Mapping[str, object],
-        metrics: Mapping[str, object],
+        metrics: Callable[[], Mapping[str, object]],
         runners: Callable[[], Mapping[str, object]],
         reporters: Callable[[], Mapping[str, object]],
     ) -> None:
@@ -90,18 +89,18 @@ class Registrar:
         """Take a metric."""
         missing = [part for part in _METRIC_PARTS if not hasattr(metric, part)]
         wrong = f"it lacks {', '.join(missing)}" if missing else _wrong_name(metric)
-        taken = {**self._metrics, **self.registered.metrics}
+        taken = {**self._metrics(), **self.registered.metrics}
         if self._admit("metric", metric, getattr(metric, "name", ""), wrong, taken):
             self.registered.metrics[metric.name] = metric
 
-    def runner(self, runner: type[Runner]) -> None:
+    def runner(self, runner: type[Any]) -> None:
         """Take a runner class of studies."""
         wrong = _wrong_dataclass(runner, _RUNNER_PARTS)
         taken = {**self._runners(), **self.registered.runners}
         if self._admit("runner", runner, getattr(runner, "name", ""), wrong, taken):
             self.registered.runners[runner.name] = runner
 
-    def reporter(self, reporter: type[Reporter]) -> None:
+    def reporter(self, reporter: type[Any]) -> None:
         """Take a reporter class of studies."""
         wrong = _wrong_dataclass(reporter, _REPORTER_PARTS)
         taken = {**self._reporters(), **self.registered.reporters}

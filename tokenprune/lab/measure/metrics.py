@@ -9,6 +9,7 @@ from tokenprune.errors import DataError, TokenpruneError
 from tokenprune.errors.names import suggestion
 from tokenprune.interface.metric import Answered, Metric
 from tokenprune.lab.data.question import plain
+from tokenprune.plugins.host import host
 
 ACCURACY = "accuracy"
 
@@ -23,17 +24,12 @@ class Accuracy:
         return [float(plain(sample.answer) == plain(sample.right)) for sample in samples]
 
 
-BUILT_IN: dict[str, Metric] = {ACCURACY: Accuracy()}
-
-
 def chosen_metrics(names: Sequence[str]) -> list[Metric]:
     """Metrics by name, `accuracy` first.
 
     Raises:
         DataError: there is none of a name; the nearest is suggested.
     """
-    from tokenprune.plugins.host import host
-
     known = host().metrics
     for name in names:
         if name not in known:

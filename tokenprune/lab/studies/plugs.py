@@ -10,18 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from tokenprune.errors import PlanError, UnknownNameError
 from tokenprune.errors.names import suggestion
-from tokenprune.lab.studies.ray_runner import RayRunner
-from tokenprune.lab.studies.runners import LocalRunner, Runner
-from tokenprune.lab.studies.trackers import MlflowReporter, TrackioReporter, WandbReporter
 from tokenprune.plugins.host import host
 
 if TYPE_CHECKING:
     from tokenprune.lab.studies.reporters import Reporter
-
-RUNNERS: dict[str, type[Runner]] = {kind.name: kind for kind in (LocalRunner, RayRunner)}
-REPORTERS: dict[str, type[Reporter]] = {
-    kind.name: kind for kind in (TrackioReporter, MlflowReporter, WandbReporter)
-}
+    from tokenprune.lab.studies.runners import Runner
 
 T = TypeVar("T")
 
@@ -38,7 +31,8 @@ def make_runner(name: str, options: Mapping[str, Any] | None = None) -> Runner:
         PlanError: an option's value is wrong.
         BackendUnavailableError: it needs a library that isn't installed.
     """
-    return _made("runner", name, host().runners, options or {})
+    known: dict[str, type[Runner]] = host().runners
+    return _made("runner", name, known, options or {})
 
 
 def make_reporter(name: str, options: Mapping[str, Any] | None = None) -> Reporter:
@@ -53,7 +47,8 @@ def make_reporter(name: str, options: Mapping[str, Any] | None = None) -> Report
         PlanError: an option's value is wrong.
         BackendUnavailableError: it needs a library that isn't installed.
     """
-    return _made("reporter", name, host().reporters, options or {})
+    known: dict[str, type[Reporter]] = host().reporters
+    return _made("reporter", name, known, options or {})
 
 
 def named(text: str) -> tuple[str, dict[str, str]]:
