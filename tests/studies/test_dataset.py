@@ -64,8 +64,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_own_cache")
 def test_a_folder_of_parquet_files_and_a_saved_one_hold_the_same(folder: Path) -> None:
-    saved = dataset_questions(entry(folder / "saved"))
-    parquet = dataset_questions(entry(folder / "parquet"))
+    saved = dataset_questions(entry(folder / "saved").hub)
+    parquet = dataset_questions(entry(folder / "parquet").hub)
     assert [(q.text, q.answer, q.kind, q.image_id) for q in saved] == [
         ("what is 0 ?", "yes", "a", 0),
         ("what is 1 ?", "no", "b", 1),
@@ -73,16 +73,16 @@ def test_a_folder_of_parquet_files_and_a_saved_one_hold_the_same(folder: Path) -
         ("what is 3 ?", "blue", "a", 0),
     ]
     assert revision(saved) == revision(parquet)
-    assert len(dataset_questions(entry(folder / "saved", limit=2))) == 2
+    assert len(dataset_questions(entry(folder / "saved", limit=2).hub)) == 2
 
 
 def test_pictures_are_those_of_the_files(folder: Path) -> None:
     from tokenprune.lab.data.pictures import open_picture
 
-    asked = dataset_questions(entry(folder / "saved"))[1]
+    asked = dataset_questions(entry(folder / "saved").hub)[1]
     assert opened(asked.image).tobytes() == open_picture(folder / "1.png").tobytes()
     several = ASKED.model_copy(update={"image": "several"})
-    pair = dataset_questions(entry(folder / "saved", columns=several))[0]
+    pair = dataset_questions(entry(folder / "saved", columns=several).hub)[0]
     assert [one.tobytes() for one in opened(pair.image)] == [
         open_picture(folder / f"{number}.png").tobytes() for number in (0, 1)
     ]
@@ -117,7 +117,7 @@ def test_classes_for_a_classifier(folder: Path) -> None:
 )
 def test_what_does_not_fit_is_said(folder: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=words):
-        dataset_questions(entry(folder / "saved", **changes))
+        dataset_questions(entry(folder / "saved", **changes).hub)
 
 
 def test_a_name_goes_with_the_kind() -> None:

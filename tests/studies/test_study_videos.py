@@ -204,10 +204,10 @@ def entry(dataset: Path, column: str, frames: int | None) -> TaskEntry:
 
 
 def test_columns_of_frames_and_of_videos(dataset: Path) -> None:
-    listed = dataset_questions(entry(dataset, "listed", 2))
+    listed = dataset_questions(entry(dataset, "listed", 2).hub)
     seen = [[clips.number_of(one) for one in opened(question.image)] for question in listed]
     assert seen == [chosen(6, 2), chosen(4, 2)]
-    filmed = dataset_questions(entry(dataset, "filmed", 3))
+    filmed = dataset_questions(entry(dataset, "filmed", 3).hub)
     for question in filmed:
         assert [clips.number_of(one) for one in opened(question.image)] == chosen(10, 3)
     assert [question.image_id for question in filmed] == [0, 0]  # the same bytes
@@ -224,7 +224,7 @@ def test_a_dataset_of_video_files_is_read_where_it_lies(
     clips.save_video(place / "a.mp4", 10)
     save_asked(place, [{"file_name": "a.mp4", "question": "a", "answer": "b"}], "metadata.jsonl")
     task = entry(place, "video", 3).model_copy(update={"split": "train"})
-    (question,) = dataset_questions(task)
+    (question,) = dataset_questions(task.hub)
     assert question.image.source == place / "a.mp4"
     assert [clips.number_of(one) for one in opened(question.image)] == chosen(10, 3)
 
@@ -241,4 +241,4 @@ def test_columns_that_do_not_fit(
     dataset: Path, column: str, frames: int | None, words: str
 ) -> None:
     with pytest.raises(DataError, match=words):
-        dataset_questions(entry(dataset, column, frames))
+        dataset_questions(entry(dataset, column, frames).hub)

@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.errors.names import suggestion
-from tokenprune.lab.data.question import Question
+from tokenprune.lab.data.question import Columns, Question
 from tokenprune.lab.data.videos import Clip
 
-if TYPE_CHECKING:
-    from tokenprune.lab.data.question import Columns
-    from tokenprune.lab.studies.model import TaskEntry
+
+@dataclass(frozen=True)
+class HubDataset:
+    """Which rows of which dataset are samples, and how they are read.
+
+    Attributes:
+        name: on the hub, or a local folder.
+        columns: how its columns are called.
+        config: which of its configurations.
+        split: which split.
+        revision: a commit of the hub.
+        frames: frames taken of a sample's video; None where samples are pictures.
+        limit: at most so many samples.
+    """
+
+    name: str
+    columns: Columns = field(default_factory=Columns)
+    config: str | None = None
+    split: str = "test"
+    revision: str | None = None
+    frames: int | None = None
+    limit: int | None = None
 
 
-def dataset_questions(entry: TaskEntry) -> list[Question]:
+def dataset_questions(entry: HubDataset) -> list[Question]:
     """The samples of a dataset; pictures stay encoded until they are needed.
 
     Samples with the same picture count as one group in intervals. Without a column of questions,
     the answers are classes: of a column of class labels, their numbers.
 
     Args:
-        entry: of kind `dataset`.
+        entry: the dataset and what of it is read.
 
     Raises:
         DataError: there is no such dataset, split or column, or a picture is missing.
@@ -50,7 +70,7 @@ def dataset_questions(entry: TaskEntry) -> list[Question]:
     return found
 
 
-def class_names(entry: TaskEntry) -> tuple[str, ...] | None:
+def class_names(entry: HubDataset) -> tuple[str, ...] | None:
     """The names of a dataset's classes, where its column of answers holds class labels.
 
     Raises:
@@ -63,7 +83,7 @@ def class_names(entry: TaskEntry) -> tuple[str, ...] | None:
     return None if names is None else tuple(map(str, names))
 
 
-def _loaded(entry: TaskEntry) -> Any:
+def _loaded(entry: HubDataset) -> Any:
     try:
         import datasets
     except ImportError as error:
@@ -72,7 +92,7 @@ def _loaded(entry: TaskEntry) -> Any:
             where="tasks",
             remedy="Install it: pip install 'tokenprune[data]'.",
         ) from error
-    name = str(entry.dataset)
+    name = entry.name
     try:
         if (Path(name) / "dataset_info.json").is_file() or (
             Path(name) / "dataset_dict.json"
@@ -110,17 +130,17 @@ def _undecoded(data: Any, column: str, datasets: Any) -> Any:
     return data
 
 
-def _check(data: Any, columns: Columns, entry: TaskEntry) -> None:
+def _check(data: Any, columns: Columns, entry: HubDataset) -> None:
     for key, column in columns.model_dump(exclude_none=True).items():
         if column not in data.column_names:
             raise DataError(
                 f"the dataset has no column '{column}'.",
-                where=f"{entry.dataset}: columns.{key}",
+                where=f"{entry.name}: columns.{key}",
                 remedy=suggestion(column, data.column_names),
             )
 
 
-def _check_kind(feature: Any, entry: TaskEntry) -> None:
+def _check_kind(feature: Any, entry: HubDataset) -> None:
     """Videos go with `frames` and single pictures without; lists of pictures are either."""
     kind = type(feature).__name__
     if (kind == "Video" and entry.frames is None) or (kind == "Image" and entry.frames is not None):
@@ -129,12 +149,12 @@ def _check_kind(feature: Any, entry: TaskEntry) -> None:
             held, remedy = "videos", "Say how many frames are taken of each, such as frames: 8."
         raise DataError(
             f"the column '{entry.columns.image}' holds {held}.",
-            where=str(entry.dataset),
+            where=entry.name,
             remedy=remedy,
         )
 
 
-def _seen(value: Any, entry: TaskEntry) -> tuple[bytes | tuple[bytes, ...] | Clip, str]:
+def _seen(value: Any, entry: HubDataset) -> tuple[bytes | tuple[bytes, ...] | Clip, str]:
     """What a sample shows, and what is the same for samples that show the same."""
     if entry.frames is not None and not isinstance(value, list | tuple):
         clip = _clip(value, entry, entry.frames)
@@ -142,17 +162,17 @@ def _seen(value: Any, entry: TaskEntry) -> tuple[bytes | tuple[bytes, ...] | Cli
     encoded = _encoded(value, entry)
     together = hashlib.sha256(b"".join(encoded)).hexdigest()
     if entry.frames is not None:
-        return Clip(encoded, entry.frames, str(entry.dataset)), together
+        return Clip(encoded, entry.frames, entry.name), together
     return (encoded if len(encoded) > 1 else encoded[0]), together
 
 
-def _clip(value: Any, entry: TaskEntry, frames: int) -> Clip:
+def _clip(value: Any, entry: HubDataset, frames: int) -> Clip:
     """A video by its file where it has one, so that memory holds no videos without need."""
-    name = f"{entry.dataset}: {entry.columns.image}"
+    name = f"{entry.name}: {entry.columns.image}"
     if not isinstance(value, dict) or not (value.get("bytes") or value.get("path")):
         raise DataError(
             f"the column '{entry.columns.image}' holds no videos.",
-            where=str(entry.dataset),
+            where=entry.name,
             remedy="Name a column of videos, or of lists of frames, in 'columns'.",
         )
     if value.get("bytes"):
@@ -160,7 +180,7 @@ def _clip(value: Any, entry: TaskEntry, frames: int) -> Clip:
     return Clip.of(Path(value["path"]), frames, name)
 
 
-def _encoded(value: Any, entry: TaskEntry) -> tuple[bytes, ...]:
+def _encoded(value: Any, entry: HubDataset) -> tuple[bytes, ...]:
     """The bytes of a sample's pictures."""
     several = value if isinstance(value, list | tuple) else [value]
     found = []
@@ -168,10 +188,10 @@ def _encoded(value: Any, entry: TaskEntry) -> tuple[bytes, ...]:
         if not isinstance(one, dict) or not (one.get("bytes") or one.get("path")):
             raise DataError(
                 f"the column '{entry.columns.image}' holds no pictures.",
-                where=str(entry.dataset),
+                where=entry.name,
                 remedy="Name a column of images in 'columns'.",
             )
         found.append(one["bytes"] or Path(one["path"]).read_bytes())
     if not found:
-        raise DataError("a sample has no picture.", where=str(entry.dataset))
+        raise DataError("a sample has no picture.", where=entry.name)
     return tuple(found)

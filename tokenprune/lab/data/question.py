@@ -39,11 +39,13 @@ def plain(answer: str) -> str:
     return answer.strip().strip(".!,").lower()
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A part of a study file: unknown keys are errors, and nothing changes once it is read."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-class Columns(_Frozen):
+class Columns(Frozen):
     """Columns of a dataset."""
 
     image: str = "image"

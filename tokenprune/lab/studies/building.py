@@ -116,7 +116,7 @@ def zero_shot(entry: TaskEntry, loaded: LoadedDual) -> tuple[list[Question], Can
 def _names(entry: TaskEntry, loaded: LoadedDual) -> tuple[str, ...]:
     given = entry.classes
     if given is None and entry.kind == "dataset":
-        given = class_names(entry)
+        given = class_names(entry.hub)
     elif given is None and entry.labels is None:
         assert entry.path is not None
         given = tuple(class_folders(entry.path)[0])

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from tokenprune.lab.data.candidates import PLACE, PROMPTS
-from tokenprune.lab.data.question import Columns, _Frozen
+from tokenprune.lab.data.hub import HubDataset
+from tokenprune.lab.data.question import Columns, Frozen
 
 #: A value of a grid: what stands in a plan at a dotted place.
 Value = str | int | float | bool | dict[str, Any] | list[Any] | None
@@ -20,7 +21,7 @@ REFERENCE = "reference"
 SHORT, LONG = 2, 32
 
 
-class ModelEntry(_Frozen):
+class ModelEntry(Frozen):
     """One model of a study."""
 
     name: str = REFERENCE
@@ -43,7 +44,7 @@ class ModelEntry(_Frozen):
         return self.title or (place.resolve().name if folder else self.name)
 
 
-class TaskEntry(_Frozen):
+class TaskEntry(Frozen):
     """One task of a study."""
 
     kind: Literal["image", "video", "jsonl", "pictures", "captions", "dataset"] = "image"
@@ -90,6 +91,20 @@ class TaskEntry(_Frozen):
         """Whether the images of a prompt are the frames of a video."""
         return self.kind == "video" or self.frames is not None
 
+    @property
+    def hub(self) -> HubDataset:
+        """The rows of a task of kind `dataset`."""
+        assert self.dataset is not None
+        return HubDataset(
+            name=self.dataset,
+            columns=self.columns,
+            config=self.config,
+            split=self.split,
+            revision=self.revision,
+            frames=self.frames,
+            limit=self.limit,
+        )
+
     @model_validator(mode="after")
     def _places(self) -> TaskEntry:
         if self.kind in ("jsonl", "pictures", "captions") and self.path is None:
@@ -116,7 +131,7 @@ class TaskEntry(_Frozen):
         return self
 
 
-class PlanEntry(_Frozen):
+class PlanEntry(Frozen):
     """One plan, or a grid of plans."""
 
     plan: Path | dict[str, Any]
@@ -127,7 +142,7 @@ class PlanEntry(_Frozen):
     """Values by dotted place, such as `stages.0.keep: [32, 16]`; every combination is run."""
 
 
-class Study(_Frozen):
+class Study(Frozen):
     """A whole study: models x tasks x plans, each combination one cell."""
 
     schema_version: Literal[1] = 1

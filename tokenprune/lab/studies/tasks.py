@@ -22,7 +22,7 @@ def questions(entry: TaskEntry) -> list[Question]:
         assert entry.path is not None
         return read_jsonl(entry.path, frames=entry.frames)[: entry.limit]
     if entry.kind == "dataset":
-        return dataset_questions(entry)
+        return dataset_questions(entry.hub)
     return list(_builtin(entry.kind, entry.limit))
 
 
