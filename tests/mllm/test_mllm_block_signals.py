@@ -137,11 +137,13 @@ def test_only_what_was_asked_for_is_kept() -> None:
 
         def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
             from tokenprune.engine.call import _active
+            from tokenprune.engine.encoder.state import EncoderState
 
             call = _active.get()
             assert call is not None
-            assert call.encoder is not None
-            self.held.append(call.encoder.signals)
+            state = call.state(EncoderState)
+            assert state is not None
+            self.held.append(state.signals)
             return super().reduce(tokens, budget)
 
     with register_plugin(registering(Watched), "watched"):

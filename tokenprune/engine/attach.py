@@ -11,6 +11,7 @@ from torch import nn
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.llm.model import install as install_mllm
 from tokenprune.engine.stages import ResolvedStage, built
 from tokenprune.errors import PlanError
 from tokenprune.interface.adapter import Adapter, EncoderAdapter, MllmAdapter
@@ -65,9 +66,7 @@ def attach_stages(
     attachment = Attachment(model, plan, stages)
     try:
         if isinstance(chosen, MllmAdapter):
-            from tokenprune.engine.llm import model as mllm
-
-            mllm.install(attachment, chosen)
+            install_mllm(attachment, chosen)
         else:
             _install_encoder(attachment, chosen)
     except BaseException:

@@ -77,7 +77,7 @@ class Attachment:
 
     def report(self) -> Report:
         """Tokens, FLOPs and seconds by stage, as measured since `meter.reset()`."""
-        return Report.of(self)
+        return Report.of(self.stages, self.meter, self.notes)
 
     def detach(self) -> None:
         """Give the model back as it was; calling it twice is harmless."""

@@ -6,48 +6,73 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from tokenprune.engine.meter import Meter
 from tokenprune.errors import NonFiniteError, TokenpruneError
 from tokenprune.interface.tokens import Site
 from tokenprune.interface.trace import Trace
+from tokenprune.plan import Plan
 
-if TYPE_CHECKING:
-    from tokenprune.engine.attachment import Attachment
-    from tokenprune.engine.encoder.state import EncoderState
-    from tokenprune.engine.meter import Meter
+State = TypeVar("State")
 
 _active: ContextVar[CallState | None] = ContextVar("tokenprune_call", default=None)
+
+
+class Owner(Protocol):
+    """What a call belongs to: an attachment.
+
+    Attributes:
+        plan: the plan in force.
+        meter: what counts seconds and tokens.
+    """
+
+    plan: Plan
+    meter: Meter
+
+    def finished(self, call: CallState) -> None:
+        """Take over what a call measured."""
+        ...
 
 
 @dataclass
 class CallState:
     """What one outermost call of a model carries along.
 
+    Every wing of the engine keeps a state of its own here, under the state's class.
+
     Attributes:
-        owner: the attachment whose model is running.
+        owner: the attachment whose model is running; told from others by identity only.
+        plan: the attachment's plan.
+        meter: the attachment's meter.
         parent: the call around this one, of another attached model.
         trace: what was kept so far.
         grid: patch grid of the latest encoder pass.
-        encoder: state of the latest encoder pass.
-        mllm: the MLLM side's own state.
     """
 
-    owner: Attachment
+    owner: object
+    plan: Plan
+    meter: Meter
     parent: CallState | None
     trace: Trace = field(default_factory=Trace)
     grid: tuple[int, int, int] = (1, 0, 0)
-    encoder: EncoderState | None = None
-    mllm: Any = None
+    _states: dict[type[Any], object] = field(default_factory=dict)
     _pending: list[tuple[TokenpruneError, Tensor]] = field(default_factory=list)
 
-    @property
-    def meter(self) -> Meter:
-        """The attachment's meter."""
-        return self.owner.meter
+    def state(self, kind: type[State]) -> State | None:
+        """The state of this class, or None if there is none yet."""
+        return cast("State | None", self._states.get(kind))
+
+    def put(self, state: object) -> None:
+        """Keep a state in place of the former one of its class."""
+        self._states[type(state)] = state
+
+    def drop(self, kind: type[Any]) -> None:
+        """Forget the state of this class, if there is one."""
+        self._states.pop(kind, None)
 
     def watch(self, site: Site, hidden: Tensor) -> None:
         """Refuse NaN and infinity before a selection is made from them.
@@ -86,7 +111,7 @@ class CallState:
             _raise_unless(fulfilled, error)
 
 
-def current(owner: Attachment) -> CallState | None:
+def current(owner: object) -> CallState | None:
     """The running call of this attachment in this thread and context, if any."""
     state = _active.get()
     while state is not None and state.owner is not owner:
@@ -95,13 +120,13 @@ def current(owner: Attachment) -> CallState | None:
 
 
 @contextmanager
-def calling(owner: Attachment) -> Iterator[CallState]:
+def calling(owner: Owner) -> Iterator[CallState]:
     """The running call of this attachment, or a new one that ends with the block."""
     running = current(owner)
     if running is not None:
         yield running
         return
-    state = CallState(owner, parent=_active.get())
+    state = CallState(owner, owner.plan, owner.meter, parent=_active.get())
     token = _active.set(state)
     try:
         yield state

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.meter import Meter
+from tokenprune.engine.stages import ResolvedStage
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,10 @@ class Report:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, attachment: Attachment) -> Report:
-        """The report of an attachment."""
-        meter = attachment.meter
+    def of(cls, stages: Iterable[ResolvedStage], meter: Meter, notes: Iterable[str]) -> Report:
+        """What `meter` holds, with one line a stage and the notes in order."""
         lines = tuple(
-            f"{stage.plan.at}: {stage.plan.strategy}, keep {stage.plan.keep}"
-            for stage in attachment.stages
+            f"{stage.plan.at}: {stage.plan.strategy}, keep {stage.plan.keep}" for stage in stages
         )
         return cls(
             lines,
@@ -48,7 +46,7 @@ class Report:
             meter.tokens,
             meter.seconds,
             meter.flops,
-            tuple(sorted(attachment.notes)),
+            tuple(sorted(notes)),
         )
 
     def __str__(self) -> str:

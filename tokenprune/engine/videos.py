@@ -7,21 +7,15 @@ of equally long videos are joined to `[V, T * N, ...]`, frame by frame, and spli
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from tokenprune.engine.images import mismatch
 from tokenprune.errors import UnsupportedCallError
-
-if TYPE_CHECKING:
-    from tokenprune.engine.call import CallState
-    from tokenprune.engine.encoder.state import EncoderState
-    from tokenprune.interface.tokens import Site
-    from tokenprune.interface.trace import Trace
+from tokenprune.interface.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -70,23 +64,6 @@ class Bucket:
         """The videos' numbers in the trace, from those of the batch's frames."""
         return [numbers[row] for row in self.rows[:: self.frames]]
 
-    def state(self, state: EncoderState) -> EncoderState:
-        """The encoder's state of these videos, each as one image of T frames without prefix."""
-        _, height, width = state.grid
-        return replace(
-            state,
-            grid=(self.frames, height, width),
-            images=self.images(state.images),
-            prefix=0,
-            size=self.join(state.size),
-            index=self.number(state.index, height * width),
-            riders={name: self.join(value) for name, value in state.riders.items()},
-            signals={name: self.join(value) for name, value in state.signals.items()},
-            previous=None,
-            companions={},
-            videos=None,
-        )
-
 
 @dataclass(frozen=True)
 class Videos:
@@ -124,42 +101,12 @@ class Videos:
             numbers += trace.begin(1, (frames, height, width)) * frames
         return numbers
 
-    def record(
-        self,
-        state: EncoderState,
-        trace: Trace,
-        site: Site,
-        strategy: str,
-        slot: Tensor | None,
-        score: Tensor | None,
-    ) -> None:
-        """Note a reduction of frames, of which `state` is what came out, as one of their videos.
 
-        Args:
-            state: of the frames; each has K tokens left.
-            trace: where to.
-            site: where it happened.
-            strategy: who decided.
-            slot: `[B, N]` slot of every token within its frame, or None if tokens were restored.
-            score: `[B, N]` what the choice was made by.
-        """
-        _, height, width = state.grid
-        for bucket in self.buckets():
-            trace.record(
-                site,
-                strategy,
-                bucket.images(state.images),
-                None if slot is None else bucket.number(slot, state.index.shape[1]),
-                bucket.number(state.index, height * width),
-                None if score is None else bucket.join(score),
-            )
-
-
-def videos_of(call: CallState, placeholder: int | None, images: int, patches: int) -> Videos | None:
-    """The videos of a call whose encoder gets `images` of `patches` each; None if they are none.
+def videos_of(prompt: Tensor | None, placeholder: int, images: int, patches: int) -> Videos:
+    """The videos of a call whose encoder gets `images` of `patches` each.
 
     Args:
-        call: the running call.
+        prompt: `input_ids` `[B, L]` of the running call, if it has any.
         placeholder: token id that stands for a patch in the prompt.
         images: images in the encoder's batch.
         patches: patches of each.
@@ -168,9 +115,6 @@ def videos_of(call: CallState, placeholder: int | None, images: int, patches: in
         UnsupportedCallError: no prompt says which images belong together, or the placeholders of a
             prompt are not those of whole images.
     """
-    if call.owner.plan.images != "frames" or not call.owner.stages:
-        return None
-    prompt = getattr(call.mllm, "prompt", None)
     if prompt is None:
         raise UnsupportedCallError(
             "no prompt says which images are the frames of a video.",

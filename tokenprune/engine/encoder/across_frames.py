@@ -47,7 +47,7 @@ def reduce_across(
     prefix, keep = hidden[:, : state.prefix], state.index.shape[1] - site.remove
     states, parts = [], []
     for bucket in state.videos.buckets():
-        video, patches = bucket.state(state), bucket.join(hidden[:, state.prefix :])
+        video, patches = state.of_videos(bucket), bucket.join(hidden[:, state.prefix :])
         shown = {name: bucket.join(value) for name, value in signals.items()}
         tokens = replace(video.tokens(patches, site.site, shown), prefix=bucket.join(prefix))
         reduction = ask(site.stage, tokens, bucket.frames * keep)

@@ -17,7 +17,7 @@ from tokenprune.engine.encoder.signals import BlockSignals, encoder_signals
 from tokenprune.engine.encoder.state import EncoderState, Revival
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import EncoderLayout, EncoderSite, ResolvedStage
-from tokenprune.engine.videos import videos_of
+from tokenprune.engine.videos import Videos
 from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
 from tokenprune.interface.signals import Signal
 
@@ -47,8 +47,8 @@ class EncoderRunner:
         self.owner, self.adapter, self.spec = owner, adapter, spec
         self.layout, self.later = layout, later
         self.last = spec.used - 1
-        # id of what stands for a patch in an LLM's prompt; its runner sets it
-        self.placeholder: int | None = None
+        # only a prompt says which images are frames of one video, and the LLM's wing reads it
+        self.videos: Callable[[CallState, int, int], Videos | None] = _no_videos
         self.captured = BlockSignals(later, spec.used)
 
     def install(self, patches: Patches) -> None:
@@ -62,7 +62,8 @@ class EncoderRunner:
     def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         refuse_checkpointing(self.spec.entry, "blocks", "encoder")
         with calling(self.owner) as call, call.meter.stage("encode"):
-            call.encoder, call.grid = None, self.adapter.call_grid(args, kwargs)
+            call.drop(EncoderState)
+            call.grid = self.adapter.call_grid(args, kwargs)
             return original(*args, **kwargs)
 
     def _forward_of(self, number: int) -> Callable[..., Any]:
@@ -87,8 +88,9 @@ class EncoderRunner:
 
     def _state(self, call: CallState, number: int, hidden: Tensor) -> EncoderState:
         if number:
-            assert call.encoder is not None
-            return call.encoder
+            begun = call.state(EncoderState)
+            assert begun is not None
+            return begun
         count = hidden.shape[1] - self.spec.prefix
         state = EncoderState.begin(
             self.layout.sites(count),
@@ -97,7 +99,7 @@ class EncoderRunner:
             self.spec.prefix,
             call.trace,
             self.owner.plan.seed,
-            videos_of(call, self.placeholder, hidden.shape[0], count),
+            self.videos(call, hidden.shape[0], count),
         )
         for stage in self.later:
             learned = stage.strategy.companions()
@@ -105,7 +107,7 @@ class EncoderRunner:
                 learned = learned.to(device=hidden.device, dtype=hidden.dtype)
                 state.companions[stage.number] = learned.expand(hidden.shape[0], -1, -1)
         call.meter.count("patches", count * hidden.shape[0], hidden.shape[0])
-        call.encoder = state
+        call.put(state)
         return state
 
     def _is_plain(self, state: EncoderState, number: int) -> bool:
@@ -215,6 +217,10 @@ class EncoderRunner:
             ones = state.size.new_ones(batch, state.prefix)
             self.adapter.weighted_pool(torch.cat((ones, state.size), dim=1))
         return hidden
+
+
+def _no_videos(call: CallState, images: int, patches: int) -> Videos | None:
+    return None
 
 
 def _revived(state: EncoderState, number: int) -> bool:

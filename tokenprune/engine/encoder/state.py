@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from tokenprune.engine.stages import EncoderSite
-from tokenprune.engine.videos import Videos
+from tokenprune.engine.videos import Bucket, Videos
 from tokenprune.interface.reduction import Reconstruction, Reduction
 from tokenprune.interface.tokens import Site, Tokens, grid_positions
 from tokenprune.interface.trace import Trace
@@ -157,8 +157,34 @@ class EncoderState:
         """
         if self.videos is None:
             trace.record(site, strategy, self.images, slot, self.index, score)
-        else:
-            self.videos.record(self, trace, site, strategy, slot, score)
+            return
+        _, height, width = self.grid
+        for bucket in self.videos.buckets():
+            trace.record(
+                site,
+                strategy,
+                bucket.images(self.images),
+                None if slot is None else bucket.number(slot, self.index.shape[1]),
+                bucket.number(self.index, height * width),
+                None if score is None else bucket.join(score),
+            )
+
+    def of_videos(self, bucket: Bucket) -> EncoderState:
+        """The state of a bucket's videos, each as one image of T frames without prefix."""
+        _, height, width = self.grid
+        return replace(
+            self,
+            grid=(bucket.frames, height, width),
+            images=bucket.images(self.images),
+            prefix=0,
+            size=bucket.join(self.size),
+            index=bucket.number(self.index, height * width),
+            riders={name: bucket.join(value) for name, value in self.riders.items()},
+            signals={name: bucket.join(value) for name, value in self.signals.items()},
+            previous=None,
+            companions={},
+            videos=None,
+        )
 
     def key_bias(self, size: Tensor) -> Tensor | None:
         """Log of sizes `[B, N]` to add to key logits, `[B, P + N]` (prefix 0), if it applies."""

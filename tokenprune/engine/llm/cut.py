@@ -150,7 +150,7 @@ class Draft:
         site = self.stage.site
         self.call.watch(site, states)
         signals = self.signals.of(places, column, self.hidden)
-        return dense(picked, states, signals, site, self.call.owner.plan.seed), column
+        return dense(picked, states, signals, site, self.call.plan.seed), column
 
     def _reduced(self, row: TokenRow, reduction: Reduction, offset: int) -> TokenRow:
         own, strategy = _single(reduction, offset), self.stage.stage.strategy

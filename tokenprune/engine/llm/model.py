@@ -18,6 +18,7 @@ from tokenprune.engine.adapters import choose_encoder
 from tokenprune.engine.call import CallState, calling, current
 from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.coupling import couple
+from tokenprune.engine.encoder.install import claim, encoder_runner
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.llm.checks import (
     decoder_stages,
@@ -32,6 +33,7 @@ from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
 from tokenprune.engine.pre_llm.stages import count_left, enter, run_stages, whole_videos
 from tokenprune.engine.stages import behind_dynamic
+from tokenprune.engine.videos import Videos, videos_of
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import Signal
@@ -59,8 +61,6 @@ class MllmRunner:
     """
 
     def __init__(self, owner: Attachment, adapter: MllmAdapter) -> None:
-        from tokenprune.engine.encoder.install import claim, encoder_runner
-
         self.owner, self.spec = owner, adapter.spec()
         refuse_depths(owner.stages, self.spec)
         owner.stages = couple(behind_dynamic(owner.stages), len(self.spec.layers))
@@ -68,7 +68,7 @@ class MllmRunner:
         tower = choose_encoder(self.spec.tower)
         given = self.spec.signals & {Signal.QUESTION_STATE}
         self.encoder = encoder_runner(owner, tower, tower.spec(), self.spec.used, given)
-        self.encoder.placeholder = self.spec.placeholder_id
+        self.encoder.videos = self._videos
         self.prefix = feature_prefix(self.spec, self.encoder.spec)
         refuse_frames(owner.plan, owner.stages, self.encoder.spec, self.prefix)
         self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
@@ -91,6 +91,13 @@ class MllmRunner:
         if hasattr(self.owner.model, "generate"):
             patches.override(self.owner.model, "generate", self._generate)
         self.language.install(patches)
+
+    def _videos(self, call: CallState, images: int, patches: int) -> Videos | None:
+        if self.owner.plan.images != "frames" or not self.owner.stages:
+            return None
+        state = call.state(MllmState)
+        prompt = None if state is None else state.prompt
+        return videos_of(prompt, self.spec.placeholder_id, images, patches)
 
     def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self.owner.stages:
@@ -127,12 +134,12 @@ class MllmRunner:
 
     def _project(self, original: Callable[..., Any], features: Tensor) -> Any:
         call = current(self.owner)
-        state = None if call is None else call.mllm
+        state = None if call is None else call.state(MllmState)
         if call is not None and not self.owner.stages:
             _count_dense(call, features.shape[0], features.shape[1] - self.prefix)
             with call.meter.stage("project"):
                 return original(features)
-        if call is None or not isinstance(state, MllmState):
+        if call is None or state is None:
             if self.features or self.projected:
                 raise UnsupportedCallError(
                     "image features alone can't be pruned here: their signals are gone.",
@@ -159,9 +166,11 @@ class MllmRunner:
 
 
 def _state(call: CallState) -> MllmState:
-    if not isinstance(call.mllm, MllmState):
-        call.mllm = MllmState()
-    return call.mllm
+    state = call.state(MllmState)
+    if state is None:
+        state = MllmState()
+        call.put(state)
+    return state
 
 
 @contextmanager

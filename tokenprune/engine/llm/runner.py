@@ -70,8 +70,8 @@ class LanguageRunner:
 
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         call = current(self.owner)
-        state = None if call is None else call.mllm
-        if call is None or not isinstance(state, MllmState) or state.aside:
+        state = None if call is None else call.state(MllmState)
+        if call is None or state is None or state.aside:
             return original(*args, **kwargs)
         past = cached_length(given_cache(self.spec, kwargs)[1])
         later = bool(past) or state.prefilled
@@ -187,8 +187,8 @@ class LanguageRunner:
     def _layer(self, number: int) -> Callable[..., Any]:
         def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             call = current(self.owner)
-            state = None if call is None else call.mllm
-            if call is None or not isinstance(state, MllmState) or state.flow is None:
+            state = None if call is None else call.state(MllmState)
+            if call is None or state is None or state.flow is None:
                 return original(hidden, *args, **kwargs)
             flow = state.flow
             if number == 0:  # no cut yet: those of the LLM's input are its own

@@ -102,8 +102,8 @@ class SignalReader:
     def _put_aside(self, number: int, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             call = current(self.owner)
-            state = None if call is None else call.mllm
-            if not isinstance(state, MllmState) or state.flow is None:
+            state = None if call is None else call.state(MllmState)
+            if state is None or state.flow is None:
                 return
             if state.flow.mode == "first":
                 state.projected.setdefault(number, {})[name] = output

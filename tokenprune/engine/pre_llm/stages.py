@@ -68,7 +68,7 @@ def enter(call: CallState, features: Tensor, prefix: int) -> Group:
     Raises:
         UnsupportedCallError: the features are not those of the tower's latest pass.
     """
-    state = call.encoder
+    state = call.state(EncoderState)
     if state is None or features.shape[:2] != (len(state.images), prefix + state.index.shape[1]):
         raise UnsupportedCallError(
             f"features of shape {tuple(features.shape)} are not what the encoder put out.",
@@ -115,7 +115,7 @@ def whole_videos(groups: Sequence[Group]) -> list[Group]:
         for bucket in videos.buckets() if videos is not None else ():
             shared = {name: bucket.first(value) for name, value in group.shared.items()}
             joined = bucket.join(group.hidden)
-            found.append(Group(list(bucket.videos), bucket.state(group.state), joined, shared))
+            found.append(Group(list(bucket.videos), group.state.of_videos(bucket), joined, shared))
         found += [group] if videos is None else []
     return found
 

@@ -13,6 +13,7 @@ from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.engine.attach import attach_stages
 from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import current
+from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.stages import ResolvedStage, built
 from tokenprune.errors import DataError
@@ -154,12 +155,13 @@ def _around_projector(
     def forward(original: Callable[..., Any], features: Tensor) -> Any:
         call = current(owner)
         assert call is not None
-        assert call.encoder is not None
+        encoded = call.state(EncoderState)
+        assert encoded is not None
         if ENCODER in found:
-            found[ENCODER] += reader.encoder_rows(features, call.encoder.index)
+            found[ENCODER] += reader.encoder_rows(features, encoded.index)
         output = original(features)
-        state = call.mllm
-        assert isinstance(state, MllmState)
+        state = call.state(MllmState)
+        assert state is not None
         if PROJECTOR in found:
             found[PROJECTOR] += _projected(output, state)
         return output
@@ -183,8 +185,8 @@ def _behind_layer(owner: Attachment, found: Rows) -> Callable[..., Any]:
     def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         output = original(hidden, *args, **kwargs)
         call = current(owner)
-        state = None if call is None else call.mllm
-        if isinstance(state, MllmState) and not state.aside and state.flow is not None:
+        state = None if call is None else call.state(MllmState)
+        if state is not None and not state.aside and state.flow is not None:
             states = output[0] if isinstance(output, tuple) else output
             for number, row in enumerate(state.rows):
                 if row is not None:

@@ -71,8 +71,8 @@ class KeyBias:
 
     def _state(self) -> MllmState:
         call = current(self._attachment)
-        state = None if call is None else call.mllm
-        assert isinstance(state, MllmState)
+        state = None if call is None else call.state(MllmState)
+        assert state is not None
         return state
 
     def _placed(self, hidden: Tensor) -> Tensor:

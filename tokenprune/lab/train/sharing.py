@@ -21,9 +21,10 @@ def share_pictures(attachment: Attachment, projector: nn.Module, shared: int) ->
 
     def forward(original: Callable[..., Any], features: Tensor) -> Any:
         call = current(attachment)
-        if call is not None and call.encoder is not None:
-            numbers = call.trace.begin(shared * len(call.encoder.images), call.encoder.grid)
-            call.encoder = _repeated(call.encoder, shared, numbers)
+        state = None if call is None else call.state(EncoderState)
+        if call is not None and state is not None:
+            numbers = call.trace.begin(shared * len(state.images), state.grid)
+            call.put(_repeated(state, shared, numbers))
         return original(features.repeat_interleave(shared, dim=0))
 
     attachment.patches.override(projector, "forward", forward)
