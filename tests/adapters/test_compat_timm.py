@@ -1,4 +1,4 @@
-"""The names inside timm that `_compat_timm` relies on exist as relied on."""
+"""The names inside timm that `timm.vit_names` relies on exist as relied on."""
 
 from __future__ import annotations
 

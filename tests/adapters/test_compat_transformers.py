@@ -1,4 +1,4 @@
-"""The names inside transformers that `_compat_transformers` relies on exist as relied on."""
+"""The names inside transformers that `transformers.vit_names` relies on exist as relied on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Every name inside transformers' LLaVA and its LLMs that the adapter relies on.
 
 Nothing here imports transformers: models are read by attribute, classes by full name.
-`tests/mllm/test_compat.py` checks each name and signature.
+`tests/mllm/test_mllm_compat.py` checks each name and signature.
 """
 
 from __future__ import annotations
