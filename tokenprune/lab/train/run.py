@@ -17,6 +17,7 @@ from tokenprune.errors import DataError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.lab.measure.files import write_text
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.data import Example, Stream
 from tokenprune.lab.train.heldout import accuracy
@@ -106,9 +107,9 @@ def train(
     done = finished(plan, number, shape, file)
     _write(learner, file, facts(loaded, plan, number, settings.steps), settings.precision)
     found = accuracy(loaded, load_plan(done), heldout, tell) if heldout else None
-    _write_text(out / PLAN, dump_plan(done))
+    write_text(out / PLAN, dump_plan(done))
     record = training_record(loaded, strategy, plan, learner, file, stream, settings, run, found)
-    _write_text(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    write_text(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return Trained(file, out / PLAN, out / RECORD, record)
 
 
@@ -147,9 +148,3 @@ def _write(
     partial = file.with_name(f".{file.name}.partial")
     learner.save_checkpoint(partial, about, half=precision == "float16")
     os.replace(partial, file)
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
