@@ -1,1 +1,1 @@
-"""Everything that measures a model that carries a plan."""
+"""Everything that measures, compares, draws and trains; nothing below knows it."""
