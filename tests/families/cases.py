@@ -1,0 +1,32 @@
+"""Every case, by name."""
+
+from __future__ import annotations
+
+from tests.families.case import Case
+from tests.families.models import (
+    gemma,
+    gemma4,
+    llava,
+    mistral3,
+    perception,
+    qwen,
+    shuffled,
+    tiled,
+    video_llava,
+)
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for module in (
+        llava,
+        tiled,
+        video_llava,
+        qwen,
+        shuffled,
+        gemma,
+        gemma4,
+        mistral3,
+        perception,
+    )
+    for case in module.CASES
+}

@@ -1,0 +1,107 @@
+"""Prompts in terms that every family shares: words, pictures and clips.
+
+A prompt is a tuple of parts; a scene is a list of prompts. What ids and pixels a picture becomes
+is for the family to say (`tests.families.case`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+SCENES = ("one", "two_sizes", "several", "video", "mixed")
+PADDINGS = ("left", "none", "right")
+
+
+@dataclass(frozen=True)
+class Text:
+    """`length` words, running on from word `start`."""
+
+    length: int
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Image:
+    """A random picture of `height` x `width` pixels; equal seeds show equal pictures."""
+
+    height: int
+    width: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Video:
+    """A random clip; equal seeds show equal clips."""
+
+    frames: int
+    height: int
+    width: int
+    seed: int = 0
+
+
+Part = Text | Image | Video
+Prompt = tuple[Part, ...]
+
+
+def pixels(part: Image | Video) -> Tensor:
+    """The picture `[3, H, W]`, or the clip `[F, 3, H, W]`, in float64."""
+    generator = torch.Generator().manual_seed(1000 + part.seed)
+    shape = (3, part.height, part.width)
+    if isinstance(part, Video):
+        shape = (part.frames, *shape)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def images(prompts: Iterable[Prompt]) -> list[Image]:
+    """Every picture, in prompt order."""
+    return [part for part in itertools.chain(*prompts) if isinstance(part, Image)]
+
+
+def videos(prompts: Iterable[Prompt]) -> list[Video]:
+    """Every clip, in prompt order."""
+    return [part for part in itertools.chain(*prompts) if isinstance(part, Video)]
+
+
+def scene(
+    name: str,
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    clip: tuple[int, int, int] | None,
+    *,
+    text_row: bool,
+) -> list[Prompt]:
+    """The prompts of a scene.
+
+    Args:
+        name: one of `SCENES`.
+        sizes: (height, width) of the two kinds of picture.
+        clip: (frames, height, width) of clips.
+        text_row: whether a prompt without pictures may stand beside others.
+    """
+    small, large = sizes
+    first, second, third = Image(*small, 1), Image(*large, 2), Image(*large, 3)
+    if name == "one":
+        return [(Text(3, 10), first, Text(5, 20))]
+    if name == "two_sizes":
+        return [(Text(3, 10), first, Text(5, 20)), (Text(2, 50), second, Text(4, 60))]
+    if name == "several":
+        rows: list[Prompt] = [(Text(2, 10), first, Text(1, 30), second, Text(3, 20))]
+        rows += [(Text(6, 80),)] if text_row else []
+        return [*rows, (Text(1, 50), third, Text(2, 60))]
+    assert clip is not None, f"scene {name} needs a clip"
+    if name == "video":
+        rows = [(Text(3, 10), Video(*clip, 4), Text(5, 20))]
+        return [*rows, (Text(2, 50), Video(*clip, 5), Text(4, 60))]
+    rows = [(Text(2, 10), Video(*clip, 4), Text(2, 30), second, Text(3, 20))]
+    return [*rows, (Text(1, 50), first, Text(4, 60))]
+
+
+def lengthened(prompt: Prompt, words: int) -> Prompt:
+    """The prompt with `words` more words at its end."""
+    *rest, last = prompt
+    assert isinstance(last, Text), "a prompt ends with text"
+    return (*rest, replace(last, length=last.length + words))

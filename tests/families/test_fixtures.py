@@ -1,0 +1,123 @@
+"""The tiny models and their inputs are what the other tests take them for."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.families.case import Case
+from tests.families.cases import CASES
+
+NEW, EXACT = 3, 1e-9
+ARGUMENTS = {
+    "image": (
+        "pixel_values",
+        "pixel_values_images",
+        "pixel_attention_mask",
+        "image_sizes",
+        "image_grid_thw",
+        "image_position_ids",
+        "batch_num_images",
+    ),
+    "video": (
+        "pixel_values_videos",
+        "video_grid_thw",
+        "video_position_ids",
+        "num_frames_per_video",
+    ),
+}
+CELLS = [(name, scene) for name, case in CASES.items() for scene in case.scenes]
+
+
+def case_of(name: str, scene: str = "one") -> Case:
+    case = CASES[name]
+    reason = case.missing(scene)
+    if reason:
+        pytest.skip(f"{name}: {reason}")
+    return case
+
+
+def logits(model: Any, call: dict[str, Tensor], **more: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(**call, **more).logits
+
+
+def feature_rows(model: Any, call: dict[str, Tensor], modality: str) -> int:
+    """How many features the model makes of the pictures or clips of a call."""
+    shown = {name: call[name] for name in ARGUMENTS[modality] if name in call}
+    if not shown:
+        return 0
+    # PerceptionLM shows clips to the method of its pictures; the name of pixels is not one for all
+    method = getattr(model.model, f"get_{modality}_features", model.model.get_image_features)
+    pixels = shown.pop(next(iter(shown)))
+    with torch.no_grad():
+        made = method(pixels, **shown).pooler_output
+    tensors = [made] if isinstance(made, Tensor) else made
+    return sum(tensor.reshape(-1, tensor.shape[-1]).shape[0] for tensor in tensors)
+
+
+@pytest.mark.parametrize(("name", "scene"), CELLS)
+@pytest.mark.parametrize("padding", ["left", "none"])
+def test_forward_and_generation_run_and_repeat(name: str, scene: str, padding: str) -> None:
+    case = case_of(name, scene)
+    model, call = case.build(), case.inputs(scene, padding)
+    assert bool(call["attention_mask"].all()) == (padding == "none")
+    first = logits(model, call)
+    assert first.shape[:2] == call["input_ids"].shape
+    assert torch.equal(first, logits(model, case.inputs(scene, padding)))
+    new = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
+    out = model.generate(**call, **new)
+    assert torch.equal(out[:, :-NEW], call["input_ids"])
+    assert torch.equal(out, model.generate(**call, **new))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_second_build_has_equal_weights(name: str) -> None:
+    case = case_of(name)
+    again = type(case).build.__wrapped__(case)
+    pairs = itertools.zip_longest(case.build().parameters(), again.parameters())
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert not again.training
+
+
+@pytest.mark.parametrize(("name", "scene"), CELLS)
+def test_every_feature_has_a_place(name: str, scene: str) -> None:
+    case = case_of(name, scene)
+    model, call = case.build(), case.inputs(scene)
+    features = sum(feature_rows(model, call, kind) for kind in ("image", "video"))
+    assert features + case.added(call) == int(case.placeholders(call).sum()) > 0
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pictures_of_two_sizes_take_different_counts_of_places(name: str) -> None:
+    case = case_of(name)
+    counts = case.placeholders(case.inputs("two_sizes")).sum(1).tolist()
+    assert (counts[0] != counts[1]) == (case.sizes[0] != case.sizes[1])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_depend_on_every_picture(name: str) -> None:
+    case = case_of(name)
+    model, call = case.build(), case.inputs("two_sizes")
+    pixels = "pixel_values" if "pixel_values" in call else "pixel_values_images"
+    other = {**call, pixels: call[pixels].square()}
+    change = (logits(model, call) - logits(model, other))[:, -1].abs().amax(-1)
+    assert bool((change > 1e-2).all())
+
+
+@pytest.mark.parametrize(("name", "scene"), CELLS)
+def test_a_padded_batch_gives_what_its_samples_give(name: str, scene: str) -> None:
+    case = case_of(name, scene)
+    model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
+    batch = logits(model, call, **case.positions(call))
+    worst = 0.0
+    for number, one in enumerate(case.alone(scene, "left", torch.float64)):
+        row = batch[number][call["attention_mask"][number].bool()]
+        alone = logits(model, one, **case.positions(one))[0]
+        worst = max(worst, float((row - alone).abs().max()))
+    assert worst < case.rounding
+    assert case.rounding == EXACT or worst > EXACT, "the case could be held to less"
