@@ -24,6 +24,7 @@ from tests.families.scenes import Image, Prompt, Video
 
 SIDE, MERGE = 48, 2
 UNITS = (SIDE // PATCH // MERGE) ** 2
+WHOLE, TURN, TILE = BREAK + 1, BREAK + 2, BREAK + 3
 SIZES = ((SIDE, SIDE), (SIDE, 2 * SIDE))
 
 
@@ -97,8 +98,8 @@ class Idefics3(Case):
 
     def image_ids(self, image: Image, prompt: Prompt) -> list[int]:
         row: list[int] = []
-        for tile in range(tiles(image)):
-            row += [START, BREAK + 1 + tile, *[IMAGE] * UNITS]
+        for tag in [*range(TILE, TILE + tiles(image) - 1), WHOLE]:
+            row += [START, tag, *[IMAGE] * UNITS]
         return [*row, START]
 
     def video_ids(self, video: Video) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -42,15 +41,9 @@ class VideoLlava(Case):
     def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
         images = [scenes.pixels(image) for image in scenes.images(prompts)]
         clips = [scenes.pixels(video) for video in scenes.videos(prompts)]
-        call = {self._pixels(): torch.stack(images)} if images else {}
+        # the processor still gives the name that later models call deprecated
+        call = {"pixel_values_images": torch.stack(images)} if images else {}
         return {**call, **({"pixel_values_videos": torch.stack(clips)} if clips else {})}
-
-    def _pixels(self) -> str:
-        """Name of the pictures' argument; before 5.21 `pixel_values` is taken, and not read."""
-        from transformers import VideoLlavaModel
-
-        names = inspect.signature(VideoLlavaModel.get_image_features).parameters
-        return "pixel_values" if "pixel_values" in names else "pixel_values_images"
 
 
 CASES = (
