@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from tests.families.case import Case
-from tests.families.recipes import RECIPES
+from tests.families.processors import RECIPES
 from tests.families.tokenizer import tokenizer
 
 # the pictures of a turn in front of its words, as every family here was trained

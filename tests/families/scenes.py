@@ -51,9 +51,9 @@ Prompt = tuple[Part, ...]
 def pixels(part: Image | Video) -> Tensor:
     """The picture `[3, H, W]`, or the clip `[F, 3, H, W]`, in float64."""
     generator = torch.Generator().manual_seed(1000 + part.seed)
-    shape = (3, part.height, part.width)
+    shape = [3, part.height, part.width]
     if isinstance(part, Video):
-        shape = (part.frames, *shape)
+        shape.insert(0, part.frames)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 

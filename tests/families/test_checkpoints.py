@@ -18,7 +18,7 @@ from tests.families.tokenizer import ALPHABET
 
 NEW = 3
 QUESTIONS = ["what is this?", "which color has the car?"]
-SIZES = [(60, 40), (32, 30)]
+SIZES = [(60, 40), (210, 50)]
 
 
 def case_of(name: str) -> Case:
@@ -77,6 +77,9 @@ def test_the_processor_makes_a_place_for_every_feature(name: str, count: int, lo
     call = asked(case, processor, count)
     places = int(case.placeholders(call).sum())
     assert places == feature_rows(model, call, "image") > 0
+    if count == 2:
+        first, second = case.placeholders(call).sum(1).tolist()
+        assert (first != second) == (case.sizes[0] != case.sizes[1])
     assert logits(model, call).shape[:2] == call["input_ids"].shape
     out = model.generate(**call, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
     assert out.shape[1] == call["input_ids"].shape[1] + NEW
@@ -92,6 +95,14 @@ def test_the_processor_gives_the_arguments_of_the_fixtures(name: str, loaded: An
     assert set(call) == set(case.inputs("two_sizes"))
     shapes = {name: value.dim() for name, value in call.items()}
     assert shapes == {name: value.dim() for name, value in case.inputs("two_sizes").items()}
+
+
+def test_perception_lm_takes_one_number_of_tiles_in_a_call(loaded: Any) -> None:
+    case = case_of("perception_lm")
+    pictures = [[picture((60, 40))], [picture((128, 60))]]
+    texts = [checkpoints.picture(case)] * 2
+    with pytest.raises(ValueError, match="expects each tensor to be equal size"):
+        loaded(case)[1](images=pictures, text=texts, return_tensors="pt", padding=True)
 
 
 @pytest.mark.parametrize("name", CASES)

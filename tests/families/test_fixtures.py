@@ -43,7 +43,8 @@ def case_of(name: str, scene: str = "one") -> Case:
 
 def logits(model: Any, call: dict[str, Tensor], **more: Tensor) -> Tensor:
     with torch.no_grad():
-        return model(**call, **more).logits
+        out: Tensor = model(**call, **more).logits
+    return out
 
 
 def feature_rows(model: Any, call: dict[str, Tensor], modality: str) -> int:
@@ -110,14 +111,17 @@ def test_logits_depend_on_every_picture(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "scene"), CELLS)
-def test_a_padded_batch_gives_what_its_samples_give(name: str, scene: str) -> None:
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_a_padded_batch_gives_what_its_samples_give(name: str, scene: str, padding: str) -> None:
     case = case_of(name, scene)
-    model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
+    model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     batch = logits(model, call, **case.positions(call))
     worst = 0.0
-    for number, one in enumerate(case.alone(scene, "left", torch.float64)):
+    for number, one in enumerate(case.alone(scene, padding, torch.float64)):
         row = batch[number][call["attention_mask"][number].bool()]
         alone = logits(model, one, **case.positions(one))[0]
         worst = max(worst, float((row - alone).abs().max()))
     assert worst < case.rounding
-    assert case.rounding == EXACT or worst > EXACT, "the case could be held to less"
+    # rows of right padding are summed in the order of a row alone, so nothing may differ there
+    if padding == "left" and case.rounding > EXACT:
+        assert worst > EXACT, "the case can be held to less"

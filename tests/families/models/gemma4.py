@@ -110,8 +110,8 @@ class Gemma4(Case):
                 counts = torch.tensor([clip.frames for clip in clips])
                 call["num_frames_per_video"] = counts
             else:
-                pixels = pixels.unflatten(0, (len(clips), -1))
-                positions = positions.unflatten(0, (len(clips), -1))
+                pixels = pixels.reshape(len(clips), -1, *pixels.shape[1:])
+                positions = positions.reshape(len(clips), -1, *positions.shape[1:])
             call["pixel_values_videos"], call["video_position_ids"] = pixels, positions
         return call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,13 @@ class PerceptionLM(Case):
             projector_pooling_ratio=POOL,
             vision_use_cls_token=True,
         )
+
+    def missing(self, scene: str = "one") -> str | None:
+        """The tower is timm's, which imports torchvision."""
+        absent = [
+            name for name in ("timm", "torchvision") if importlib.util.find_spec(name) is None
+        ]
+        return f"the tower needs {' and '.join(absent)}" if absent else super().missing(scene)
 
     def image_ids(self, image: Image, prompt: Prompt) -> list[int]:
         return [IMAGE] * UNITS * TILES

@@ -73,7 +73,10 @@ class Qwen2VL(Case):
 
     def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
         call = {"mm_token_type_ids": (ids == IMAGE).long() + 2 * (ids == VIDEO).long()}
-        shown = {"image": scenes.images(prompts), "video": scenes.videos(prompts)}
+        shown: dict[str, list[Any]] = {
+            "image": scenes.images(prompts),
+            "video": scenes.videos(prompts),
+        }
         for modality, parts in shown.items():
             if parts:
                 pixels = "pixel_values" if modality == "image" else "pixel_values_videos"

@@ -1,0 +1,14 @@
+"""How every family's own processor is made, with tiny pictures and the ids of the tiny models."""
+
+from __future__ import annotations
+
+from tests.families.processors import gemma, llava, others, qwen, shuffled
+from tests.families.processors.common import Recipe
+
+RECIPES: dict[str, Recipe] = {
+    **llava.RECIPES,
+    **qwen.RECIPES,
+    **shuffled.RECIPES,
+    **gemma.RECIPES,
+    **others.RECIPES,
+}

@@ -1,0 +1,70 @@
+"""Processors of PaliGemma, Gemma 3 and Gemma 4."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.families.case import Case
+from tests.families.models import gemma, gemma4
+from tests.families.models.common import END, IMAGE, PATCH, START, VIDEO
+from tests.families.processors.common import VISION, Recipe, images, made, square
+
+
+def _gemma3(case: Case, tokenizer: Any) -> Any:
+    return made(
+        "Gemma3Processor",
+        image_processor=images("Gemma3ImageProcessor", size=square(gemma.SIDE)),
+        tokenizer=tokenizer,
+        image_seq_length=gemma.UNITS,
+    )
+
+
+def _paligemma(case: Case, tokenizer: Any) -> Any:
+    shown = images("SiglipImageProcessor", size=square(gemma.SIDE), image_seq_length=gemma.PATCHES)
+    return made("PaliGemmaProcessor", image_processor=shown, tokenizer=tokenizer)
+
+
+def _gemma4(case: Case, tokenizer: Any) -> Any:
+    settings = {"patch_size": PATCH, "pooling_kernel_size": gemma4.POOL, "max_soft_tokens": 70}
+    return made(
+        "Gemma4Processor",
+        feature_extractor=made("Gemma4AudioFeatureExtractor"),
+        image_processor=images("Gemma4ImageProcessor", **settings),
+        video_processor=made("Gemma4VideoProcessor", **settings),
+        tokenizer=tokenizer,
+    )
+
+
+def _gemma4_recipe() -> Recipe:
+    special = {
+        IMAGE: "<|image|>",
+        VIDEO: "<|video|>",
+        START: "<|image>",
+        END: "<image|>",
+        gemma4.AUDIO: "<|audio|>",
+        gemma4.AUDIO + 1: "<|audio>",
+        gemma4.AUDIO + 2: "<audio|>",
+    }
+    named = {
+        "image_token": IMAGE,
+        "boi_token": START,
+        "eoi_token": END,
+        "audio_token": gemma4.AUDIO,
+        "boa_token": gemma4.AUDIO + 1,
+        "eoa_token": gemma4.AUDIO + 2,
+    }
+    return Recipe(_gemma4, special, "<|image|>", named, VISION)
+
+
+GEMMA4 = _gemma4_recipe()
+RECIPES: dict[str, Recipe] = {
+    "gemma3": Recipe(
+        _gemma3,
+        {IMAGE: "<image_soft_token>", START: "<start_of_image>", END: "<end_of_image>"},
+        "<start_of_image>",
+        {"image_token": IMAGE, "boi_token": START, "eoi_token": END},
+    ),
+    "gemma4": GEMMA4,
+    "gemma4-shared": GEMMA4,
+    "paligemma": Recipe(_paligemma, {IMAGE: "<image>"}, named={"image_token": IMAGE}),
+}

@@ -1,0 +1,51 @@
+"""Processors of Qwen2-VL to Qwen3.5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.families.case import Case
+from tests.families.models import qwen
+from tests.families.models.common import END, IMAGE, START, VIDEO
+from tests.families.processors.common import VISION, Recipe, images, made
+
+
+def _qwen(processor: str, videos: str) -> Callable[[Any, Any], Any]:
+    def build(case: Case, tokenizer: Any) -> Any:
+        settings: dict[str, Any] = {
+            "size": {"shortest_edge": 4 * qwen.GROUP**2, "longest_edge": 64 * qwen.GROUP**2},
+            "patch_size": qwen.PATCH,
+            "temporal_patch_size": qwen.TEMPORAL,
+            "merge_size": qwen.MERGE,
+        }
+        return made(
+            processor,
+            image_processor=images("Qwen2VLImageProcessor", **settings),
+            video_processor=made(videos, **settings),
+            tokenizer=tokenizer,
+        )
+
+    return build
+
+
+def _packed(processor: str, videos: str) -> Recipe:
+    picture = "<|vision_start|><|image_pad|><|vision_end|>"
+    return Recipe(_qwen(processor, videos), QWEN, picture, needs=VISION)
+
+
+QWEN = {
+    IMAGE: "<|image_pad|>",
+    VIDEO: "<|video_pad|>",
+    START: "<|vision_start|>",
+    END: "<|vision_end|>",
+}
+QWEN3 = _packed("Qwen3VLProcessor", "Qwen3VLVideoProcessor")
+RECIPES: dict[str, Recipe] = {
+    "qwen2_vl": _packed("Qwen2VLProcessor", "Qwen2VLVideoProcessor"),
+    "qwen2_5_vl": _packed("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
+    "qwen3_vl": QWEN3,
+    "qwen3_vl_moe": QWEN3,
+    "qwen3_5": QWEN3,
+    "qwen3_5_moe": QWEN3,
+}
