@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from PIL import Image
@@ -13,16 +14,18 @@ from tests.families import checkpoints
 from tests.families.case import Case
 from tests.families.cases import CASES
 from tests.families.models.common import FIRST_WORD
+from tests.families.processors import RECIPES
 from tests.families.test_fixtures import feature_rows, logits
 from tests.families.tokenizer import ALPHABET
 
 NEW = 3
 QUESTIONS = ["what is this?", "which color has the car?"]
-SIZES = [(60, 40), (210, 50)]
+FIRST, SECOND, FRAMES = (60, 40), (210, 50), 4
+CLIPS = [name for name, case in CASES.items() if case.clip]
 
 
-def case_of(name: str) -> Case:
-    reason = checkpoints.missing(CASES[name])
+def case_of(name: str, scene: str = "one") -> Case:
+    reason = checkpoints.missing(CASES[name], scene)
     if reason:
         pytest.skip(f"{name}: {reason}")
     return CASES[name]
@@ -53,11 +56,12 @@ def picture(size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(raw.numpy())
 
 
-def asked(case: Case, processor: Any, count: int) -> Any:
-    """The processor's inputs for `count` prompts with a picture each, of different sizes."""
-    texts = [checkpoints.picture(case) + question for question in QUESTIONS[:count]]
-    pictures = [[picture(size)] for size in SIZES[:count]]
-    return processor(images=pictures, text=texts, return_tensors="pt", padding=True)
+def asked(case: Case, processor: Any, *sizes: list[tuple[int, int]]) -> Any:
+    """The processor's inputs for a prompt with pictures of each list of sizes."""
+    shown = [[picture(size) for size in row] for row in sizes]
+    mark = RECIPES[case.name].picture
+    texts = [mark * len(row) + text for row, text in zip(sizes, QUESTIONS, strict=False)]
+    return processor(images=shown, text=texts, return_tensors="pt", padding=True)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -69,38 +73,60 @@ def test_the_saved_model_comes_back(name: str, loaded: Any) -> None:
     assert torch.equal(logits(model, call), logits(case.build(), call))
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("sizes", [[[FIRST]], [[FIRST], [SECOND]], [[FIRST, FIRST], [FIRST]]])
 @pytest.mark.parametrize("name", CASES)
-def test_the_processor_makes_a_place_for_every_feature(name: str, count: int, loaded: Any) -> None:
+def test_the_processor_makes_a_place_for_every_feature(
+    name: str, sizes: list[list[tuple[int, int]]], loaded: Any
+) -> None:
     case = case_of(name)
     model, processor = loaded(case)
-    call = asked(case, processor, count)
+    call = asked(case, processor, *sizes)
     places = int(case.placeholders(call).sum())
     assert places == feature_rows(model, call, "image") > 0
-    if count == 2:
-        first, second = case.placeholders(call).sum(1).tolist()
-        assert (first != second) == (case.sizes[0] != case.sizes[1])
     assert logits(model, call).shape[:2] == call["input_ids"].shape
     out = model.generate(**call, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False)
     assert out.shape[1] == call["input_ids"].shape[1] + NEW
-    assert len(processor.batch_decode(out[:, -NEW:])) == count
+    assert len(processor.batch_decode(out[:, -NEW:])) == len(sizes)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pictures_of_two_sizes_take_different_counts_of_places(name: str, loaded: Any) -> None:
+    case = case_of(name)
+    first, second = case.placeholders(asked(case, loaded(case)[1], [FIRST], [SECOND])).sum(1)
+    assert (int(first) != int(second)) == (case.sizes[0] != case.sizes[1])
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_the_processor_makes_a_place_for_every_feature_of_a_clip(name: str, loaded: Any) -> None:
+    case = case_of(name, "video")
+    model, processor = loaded(case)
+    frames = numpy.stack([numpy.asarray(picture(FIRST))] * FRAMES)
+    call = processor(
+        videos=[[frames]],
+        text=[RECIPES[name].clip + QUESTIONS[0]],
+        return_tensors="pt",
+        do_sample_frames=False,
+    )
+    features = sum(feature_rows(model, call, kind) for kind in ("image", "video"))
+    assert features + case.added(call) == int(case.placeholders(call).sum()) > 0
+    assert set(call) == set(case.inputs("video"))
+    assert logits(model, call).shape[:2] == call["input_ids"].shape
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_processor_gives_the_arguments_of_the_fixtures(name: str, loaded: Any) -> None:
     case = case_of(name)
-    call = asked(case, loaded(case)[1], 2)
+    call = asked(case, loaded(case)[1], [FIRST], [SECOND])
     # PaliGemma's processor adds labels, none of which counts
     assert bool((call.pop("labels", torch.tensor(-100)) == -100).all())
-    assert set(call) == set(case.inputs("two_sizes"))
     shapes = {name: value.dim() for name, value in call.items()}
     assert shapes == {name: value.dim() for name, value in case.inputs("two_sizes").items()}
 
 
 def test_perception_lm_takes_one_number_of_tiles_in_a_call(loaded: Any) -> None:
     case = case_of("perception_lm")
-    pictures = [[picture((60, 40))], [picture((128, 60))]]
-    texts = [checkpoints.picture(case)] * 2
+    pictures = [[picture(FIRST)], [picture((128, 60))]]
+    texts = [RECIPES[case.name].picture] * 2
     with pytest.raises(ValueError, match="expects each tensor to be equal size"):
         loaded(case)[1](images=pictures, text=texts, return_tensors="pt", padding=True)
 
@@ -109,10 +135,14 @@ def test_perception_lm_takes_one_number_of_tiles_in_a_call(loaded: Any) -> None:
 def test_the_chat_template_puts_pictures_in_front_of_words(name: str, loaded: Any) -> None:
     case = case_of(name)
     _, processor = loaded(case)
-    content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "what?"}]
+    # where a turn has a clip, SmolVLM's processor takes a template of its own
+    clip = bool(case.clip) and name != "smolvlm"
+    kinds = ["image", "image", *["video"] * clip]
+    content = [{"type": "text", "text": "what?"}, *({"type": kind} for kind in kinds)]
     turns = [{"role": "user", "content": content}]
     prompt = processor.apply_chat_template(turns, add_generation_prompt=True)
-    assert prompt == f"user: {checkpoints.picture(case) * 2}what?\nassistant:"
+    marks = RECIPES[name].picture * 2 + RECIPES[name].clip * clip
+    assert prompt == f"user: {marks}what?\nassistant:"
 
 
 @pytest.mark.parametrize("name", CASES)

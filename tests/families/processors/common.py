@@ -20,6 +20,7 @@ class Recipe:
         processor: makes the processor for a case and a tokenizer.
         special: the family's special tokens, by id.
         picture: what stands for a picture in the text that a user gives.
+        clip: what stands for a clip, where the family takes clips.
         named: ids of special tokens by the attributes under which the processor looks for them.
         needs: packages that the processor imports, besides pillow.
     """
@@ -27,6 +28,7 @@ class Recipe:
     processor: Callable[[Any, Any], Any]
     special: dict[int, str]
     picture: str = "<image>"
+    clip: str = "<video>"
     named: dict[str, int] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
 

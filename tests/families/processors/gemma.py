@@ -53,7 +53,7 @@ def _gemma4_recipe() -> Recipe:
         "boa_token": gemma4.AUDIO + 1,
         "eoa_token": gemma4.AUDIO + 2,
     }
-    return Recipe(_gemma4, special, "<|image|>", named, VISION)
+    return Recipe(_gemma4, special, "<|image|>", "<|video|>", named, VISION)
 
 
 GEMMA4 = _gemma4_recipe()
@@ -62,7 +62,7 @@ RECIPES: dict[str, Recipe] = {
         _gemma3,
         {IMAGE: "<image_soft_token>", START: "<start_of_image>", END: "<end_of_image>"},
         "<start_of_image>",
-        {"image_token": IMAGE, "boi_token": START, "eoi_token": END},
+        named={"image_token": IMAGE, "boi_token": START, "eoi_token": END},
     ),
     "gemma4": GEMMA4,
     "gemma4-shared": GEMMA4,

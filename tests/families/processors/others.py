@@ -50,6 +50,7 @@ RECIPES: dict[str, Recipe] = {
         _perception_lm,
         {IMAGE: "<|image|>", VIDEO: "<|video|>"},
         "<|image|>",
+        "<|video|>",
         {"image_token": IMAGE, "video_token": VIDEO},
         VISION,
     ),

@@ -31,7 +31,8 @@ def _qwen(processor: str, videos: str) -> Callable[[Any, Any], Any]:
 
 def _packed(processor: str, videos: str) -> Recipe:
     picture = "<|vision_start|><|image_pad|><|vision_end|>"
-    return Recipe(_qwen(processor, videos), QWEN, picture, needs=VISION)
+    clip = "<|vision_start|><|video_pad|><|vision_end|>"
+    return Recipe(_qwen(processor, videos), QWEN, picture, clip, needs=VISION)
 
 
 QWEN = {

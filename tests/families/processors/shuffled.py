@@ -62,13 +62,13 @@ INTERNVL = Recipe(
     _internvl,
     {IMAGE: "<IMG_CONTEXT>", VIDEO: "<video>", START: "<img>", END: "</img>"},
     "<IMG_CONTEXT>",
-    {
+    named={
         "context_image_token": IMAGE,
         "video_token": VIDEO,
         "start_image_token": START,
         "end_image_token": END,
     },
-    VISION,
+    needs=VISION,
 )
 RECIPES: dict[str, Recipe] = {
     "internvl": INTERNVL,
