@@ -26,7 +26,6 @@ class Case(ABC):
         model_class: name of the class in transformers.
         sizes: (height, width) of the two kinds of picture; equal where the family has one size.
         clip: (frames, height, width) of clips, or None where the family takes none.
-        text_row: whether a prompt without pictures may stand beside prompts with some.
         rounding: how far a padded batch may be from its samples in float64, in the plain model;
             above 1e-9 where the model itself rounds to float32.
     """
@@ -35,7 +34,6 @@ class Case(ABC):
     model_class: str
     sizes: tuple[tuple[int, int], tuple[int, int]]
     clip: tuple[int, int, int] | None = None
-    text_row: bool = True
     rounding: float = 1e-9
 
     @abstractmethod
@@ -71,9 +69,12 @@ class Case(ABC):
             return None
         return f"transformers {transformers.__version__} has no {self.model_class}"
 
-    @functools.cache  # noqa: B019 -- cases live as long as the process
     def build(self, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
         """The model in eval mode; tests share it, so they leave it as it was."""
+        return _shared(self, dtype, attention)
+
+    def create(self, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
+        """A model of the caller's own, with equal weights."""
         import transformers
 
         model_class = getattr(transformers, self.model_class)
@@ -81,8 +82,7 @@ class Case(ABC):
 
     def prompts(self, scene: str, padding: str = "left") -> list[Prompt]:
         """The prompts of a scene; without padding, shorter ones get more words at their end."""
-        kinds = self.sizes, self.clip
-        rows = [self.arranged(row) for row in scenes.scene(scene, *kinds, text_row=self.text_row)]
+        rows = [self.arranged(row) for row in scenes.scene(scene, self.sizes, self.clip)]
         if padding != "none":
             return rows
         lengths = [len(self.ids(row)) for row in rows]
@@ -149,3 +149,8 @@ class Case(ABC):
         """Position ids that skip padding, as `generate` makes them; a plain forward counts it."""
         counted = inputs["attention_mask"].cumsum(-1) - 1
         return {"position_ids": counted.clamp(min=0)}
+
+
+@functools.cache
+def _shared(case: Case, dtype: torch.dtype, attention: str) -> Any:
+    return case.create(dtype, attention)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 SCENES = ("one", "two_sizes", "several", "video", "mixed")
-PADDINGS = ("left", "none", "right")
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,6 @@ def scene(
     name: str,
     sizes: tuple[tuple[int, int], tuple[int, int]],
     clip: tuple[int, int, int] | None,
-    *,
-    text_row: bool,
 ) -> list[Prompt]:
     """The prompts of a scene.
 
@@ -80,7 +77,6 @@ def scene(
         name: one of `SCENES`.
         sizes: (height, width) of the two kinds of picture.
         clip: (frames, height, width) of clips.
-        text_row: whether a prompt without pictures may stand beside others.
     """
     small, large = sizes
     first, second, third = Image(*small, 1), Image(*large, 2), Image(*large, 3)
@@ -90,14 +86,15 @@ def scene(
         return [(Text(3, 10), first, Text(5, 20)), (Text(2, 50), second, Text(4, 60))]
     if name == "several":
         rows: list[Prompt] = [(Text(2, 10), first, Text(1, 30), second, Text(3, 20))]
-        rows += [(Text(6, 80),)] if text_row else []
-        return [*rows, (Text(1, 50), third, Text(2, 60))]
+        return [*rows, (Text(6, 80),), (Text(1, 50), third, Text(2, 60))]
     assert clip is not None, f"scene {name} needs a clip"
     if name == "video":
         rows = [(Text(3, 10), Video(*clip, 4), Text(5, 20))]
         return [*rows, (Text(2, 50), Video(*clip, 5), Text(4, 60))]
-    rows = [(Text(2, 10), Video(*clip, 4), Text(2, 30), second, Text(3, 20))]
-    return [*rows, (Text(1, 50), first, Text(4, 60))]
+    if name == "mixed":
+        rows = [(Text(2, 10), Video(*clip, 4), Text(2, 30), second, Text(3, 20))]
+        return [*rows, (Text(1, 50), first, Text(4, 60))]
+    raise ValueError(f"no scene {name}; there are {', '.join(SCENES)}")
 
 
 def lengthened(prompt: Prompt, words: int) -> Prompt:

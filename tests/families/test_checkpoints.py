@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from tests.families import checkpoints
+from tests.families.calls import feature_rows, logits
 from tests.families.case import Case
 from tests.families.cases import CASES
 from tests.families.models.common import FIRST_WORD
 from tests.families.processors import RECIPES
-from tests.families.test_fixtures import feature_rows, logits
 from tests.families.tokenizer import ALPHABET
 
 NEW = 3

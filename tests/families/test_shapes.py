@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.families.calls import case_of, logits
 from tests.families.cases import CASES
 from tests.families.models.common import LAYERS
-from tests.families.test_fixtures import case_of, logits
 
 
 def language(model: Any) -> nn.Module:

@@ -9,7 +9,18 @@ from torch import Tensor
 
 from tests.families import scenes
 from tests.families.case import Case
-from tests.families.models.common import BOS, END, HEADS, IMAGE, PATCH, START, WIDTH, siglip, text
+from tests.families.models.common import (
+    BOS,
+    END,
+    HEADS,
+    IMAGE,
+    PATCH,
+    START,
+    VOCABULARY,
+    WIDTH,
+    siglip,
+    text,
+)
 from tests.families.scenes import Image, Prompt, Text
 
 SIDE = 48
@@ -67,7 +78,7 @@ class PaliGemma(Case):
             image_token_index=IMAGE,
             projection_dim=WIDTH,
             hidden_size=WIDTH,
-            vocab_size=200,
+            vocab_size=VOCABULARY,
         )
 
     def arranged(self, prompt: Prompt) -> Prompt:

@@ -1,0 +1,60 @@
+"""Calls of plain models that the tests of families share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.families.case import Case
+from tests.families.cases import CASES
+
+ARGUMENTS = {
+    "image": (
+        "pixel_values",
+        "pixel_values_images",
+        "pixel_attention_mask",
+        "image_sizes",
+        "image_grid_thw",
+        "image_position_ids",
+        "batch_num_images",
+    ),
+    "video": (
+        "pixel_values_videos",
+        "video_grid_thw",
+        "video_position_ids",
+        "num_frames_per_video",
+    ),
+}
+
+
+def case_of(name: str, scene: str = "one") -> Case:
+    """The case; skips the test, by name, where the library can't run the scene."""
+    case = CASES[name]
+    reason = case.missing(scene)
+    if reason:
+        pytest.skip(f"{name}: {reason}")
+    return case
+
+
+def logits(model: Any, call: dict[str, Tensor], **more: Tensor) -> Tensor:
+    """Logits of a plain forward."""
+    with torch.no_grad():
+        out: Tensor = model(**call, **more).logits
+    return out
+
+
+def feature_rows(model: Any, call: dict[str, Tensor], modality: str) -> int:
+    """How many features the model makes of the pictures or clips of a call."""
+    shown = {name: call[name] for name in ARGUMENTS[modality] if name in call}
+    if not shown:
+        return 0
+    # PerceptionLM shows clips to the method of its pictures; the name of pixels is not one for all
+    method = getattr(model.model, f"get_{modality}_features", model.model.get_image_features)
+    pixels = shown.pop(next(iter(shown)))
+    with torch.no_grad():
+        made = method(pixels, **shown).pooler_output
+    tensors = [made] if isinstance(made, Tensor) else made
+    return sum(tensor.reshape(-1, tensor.shape[-1]).shape[0] for tensor in tensors)
