@@ -1,7 +1,8 @@
 import pytest
 
 from tests.compare.conftest import llava_folder, pictures, timm_weights
-from tokenprune.loading import LoadedModel, LoadOptions, load_model
+from tokenprune.interface.loading import LoadedModel, LoadOptions
+from tokenprune.lab.models import load_model
 from tokenprune.reference import reference_model_path
 
 __all__ = ["llava_folder", "pictures", "timm_weights"]

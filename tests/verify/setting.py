@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.compare.task import Question
+from tokenprune.interface.loading import LoadedModel
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.verify import Verification, samples_for, verify
-from tokenprune.loading import LoadedModel
 from tokenprune.plan import load_plan
 
 TOME = {"at": "encoder", "strategy": "tome", "keep": 0.5}

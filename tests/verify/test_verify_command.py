@@ -48,7 +48,7 @@ def test_json_and_exit_code_1(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_dtype_that_was_asked_for(llava_folder: Path, plan: Path, dtype: str) -> None:
-    code, out, err = run("verify", llava_folder, "--plan", plan, "--json", "--dtype", dtype)
+    code, out, _ = run("verify", llava_folder, "--plan", plan, "--json", "--dtype", dtype)
     data = json.loads(out)
     assert {row["dtype"] for row in data["rows"] if row["dtype"]} == {dtype}
     assert code == 0, [row for row in data["rows"] if row["status"] == "fail"]

@@ -12,9 +12,13 @@ import pytest
 import torch
 
 from tests.verify.setting import FASTV, FOPRU, TOME, verified
-from tokenprune.engine import attachment, call, encoder_state, images, language, layout, mllm
+from tokenprune.engine import attachment, call, images, stages
+from tokenprune.engine.encoder import state as encoder_state
+from tokenprune.engine.llm import layout
+from tokenprune.engine.llm import model as mllm
+from tokenprune.engine.llm import runner as language
 from tokenprune.engine.patching import Patches
-from tokenprune.loading import LoadedModel
+from tokenprune.interface.loading import LoadedModel
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -107,8 +111,6 @@ def scaled_features(patch: pytest.MonkeyPatch) -> None:
 
 def greedy_stage(patch: pytest.MonkeyPatch) -> None:
     """A ratio is rounded up."""
-    from tokenprune.engine import stages
-
     original = stages.kept
     patch.setattr(stages, "kept", lambda *args: original(*args) + 1)
 

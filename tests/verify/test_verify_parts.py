@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from tokenprune.interface.tokens import Site
+from tokenprune.interface.trace import Trace
 from tokenprune.lab.verify.comparing import Difference, share
 from tokenprune.lab.verify.fate import NEVER, Fate, fate_of
 from tokenprune.lab.verify.hiding import closed
 from tokenprune.lab.verify.names import padded
-from tokenprune.tokens import Site
-from tokenprune.trace import Trace
 
 LENGTH, GONE = 6, torch.tensor([True, False, True, False, False])
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.verify.setting import FASTV, FOPRU, PLANS, TOME, status, verified
+from tokenprune.interface.loading import LoadedModel
 from tokenprune.lab.verify.footprint import changes, footprint
-from tokenprune.loading import LoadedModel
 
 
 @pytest.mark.parametrize("name", PLANS)
