@@ -13,6 +13,7 @@ import torch
 
 from tests.verify.setting import FASTV, FOPRU, TOME, verified
 from tokenprune.engine import attachment, call, images, stages
+from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.engine.encoder import state as encoder_state
 from tokenprune.engine.llm import layout
 from tokenprune.engine.llm import model as mllm
@@ -202,3 +203,17 @@ def test_a_row_that_raises_fails_and_the_others_go_on(
     assert {row.key for row in found.failed} >= {"decoding", "generation"}
     assert "no trim today" in found.row("decoding").note
     assert {"counts", "batch", "padding", "prefill"}.isdisjoint(row.key for row in found.failed)
+
+
+def test_halves_that_are_not_the_block_are_found(
+    fresh: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = type(choose_encoder(choose_adapter(fresh.model).spec().tower))
+    original = family.join
+
+    def join(self: Any, block: Any, hidden: Any, attended: Any) -> Any:
+        return original(self, block, hidden, 1.01 * attended)
+
+    monkeypatch.setattr(family, "join", join)
+    # the engine and the reference run the same halves, so only the block itself can tell
+    assert {row.key for row in verified(fresh, [TOME]).failed} == {"encoder"}

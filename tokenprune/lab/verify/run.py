@@ -13,6 +13,7 @@ import torch
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.models import bundled_name
 from tokenprune.lab.verify.batching import batch, padding
 from tokenprune.lab.verify.checks import Bench
 from tokenprune.lab.verify.counting import counts
@@ -118,7 +119,7 @@ def _bench(subject: Subject, plan: Plan) -> Bench:
 def _model(loaded: LoadedModel) -> dict[str, Any]:
     example = next(loaded.model.parameters())
     return {
-        "name": loaded.name,
+        "name": bundled_name(loaded.name) or loaded.name,
         "class": f"{type(loaded.model).__module__}.{type(loaded.model).__qualname__}",
         "weights": loaded.weights,
         "sha256": loaded.fingerprint(),

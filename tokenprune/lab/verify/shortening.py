@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from tokenprune.engine.patching import Patches
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted
 from tokenprune.lab.verify.comparing import Difference, share
 from tokenprune.lab.verify.observing import Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.lab.verify.reference import FullRun
+from tokenprune.lab.verify.tower import HalvesBesideBlocks
 
 
 def encoder(bench: Bench) -> Row:
@@ -21,15 +23,28 @@ def encoder(bench: Bench) -> Row:
         return bench.skipped("encoder", "the plan has no encoder stage")
     if bench.scope.tower:
         return bench.skipped("encoder", bench.scope.tower)
-    total = Difference()
+    total = _halves(bench)
     for seen in bench.forwards:
         run = FullRun(bench.subject, bench.stages, seen, bench.scope)
         with run.installed():
             bench.subject.call(seen.inputs)
         if seen.states is not None:
             total.add(seen.states, run.tower.survivors())
-    compared = f"states of {counted(_images(bench), 'image')} behind block {bench.subject.used - 1}"
+    compared = f"blocks and their halves; states of {counted(_images(bench), 'image')}"
+    compared += f" behind block {bench.subject.used - 1}"
     return bench.judged("encoder", total, compared)
+
+
+def _halves(bench: Bench) -> Difference:
+    """Every block against its halves as the adapter names them, on all patches."""
+    subject, patches = bench.subject, Patches()
+    beside = HalvesBesideBlocks(subject.tower, subject.used)
+    beside.install(patches)
+    try:
+        subject.call(subject.inputs(subject.samples[:1]))
+    finally:
+        patches.undo()
+    return beside.difference
 
 
 def prefill(bench: Bench) -> Row:
