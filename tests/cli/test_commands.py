@@ -43,11 +43,23 @@ def test_help_needs_neither_model_library_nor_engine_run() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in ("compare", "show", "list", "describe", "validate", "schema", "plugins", "doctor"):
+    for name in (
+        "compare",
+        "verify",
+        "show",
+        "list",
+        "describe",
+        "validate",
+        "schema",
+        "plugins",
+        "doctor",
+    ):
         assert name in done.stdout
 
 
-@pytest.mark.parametrize("name", ["compare", "show", "list", "describe", "validate", "schema"])
+@pytest.mark.parametrize(
+    "name", ["compare", "verify", "show", "list", "describe", "validate", "schema"]
+)
 def test_every_help_has_an_example(name: str) -> None:
     code, out, _ = run(name, "--help")
     assert code == 0

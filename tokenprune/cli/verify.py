@@ -96,7 +96,7 @@ def _show(found: Verification) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=max(console.width, 140))
+        console = Console(width=max(console.width, 120))
     console.print(verification_table(found))
     packages = found.environment["packages"].items()
     versions = ", ".join(f"{name} {version}" for name, version in packages)

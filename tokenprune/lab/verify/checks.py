@@ -12,6 +12,7 @@ import torch
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify.comparing import TOLERANCES, Difference
+from tokenprune.lab.verify.footprint import Footprint
 from tokenprune.lab.verify.observing import Observer, Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.lab.verify.reference import Scope, scope_of
@@ -41,11 +42,13 @@ class Bench:
         subject: the model with its samples.
         plan: the plan.
         observer: attaches it.
+        pristine: what was set on the model before any plan was attached.
     """
 
     subject: Subject
     plan: Plan
     observer: Observer
+    pristine: Footprint
 
     @cached_property
     def stages(self) -> Sequence[ResolvedStage]:

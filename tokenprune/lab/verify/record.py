@@ -20,7 +20,7 @@ class Row:
         invariant: what must hold.
         status: whether it does.
         difference: largest difference that was measured, as a share of the largest value that it
-            is compared with; of `counts`, in tokens. None if nothing was compared.
+            is compared with; of `counts` and `generation`, in tokens. None if nothing was compared.
         tolerance: largest difference that passes (ours).
         dtype: floating-point type that the model ran in.
         compared: what was compared, in words.

@@ -20,7 +20,7 @@ from tokenprune.lab.verify.record import Row
 from tokenprune.plan import Plan, StagePlan
 
 #: Seconds for which a thread waits for the other one.
-PATIENCE = 600.0
+PATIENCE = 60.0
 
 
 def keep_all(bench: Bench) -> Row:
@@ -49,16 +49,15 @@ def detach(bench: Bench) -> Row:
     subject = bench.subject
     inputs = [subject.inputs([sample]) for sample in subject.samples]
     before = [_outputs(bench, one) for one in inputs]
-    print_before = footprint(subject.model)
     with bench.observer.attached():
         for one in inputs:
             _outputs(bench, one)
-    left = changes(print_before, footprint(subject.model))
+    left = changes(bench.pristine, footprint(subject.model))
     after = [_outputs(bench, one) for one in inputs]
     pairs = [
         pair for now, old in zip(after, before, strict=True) for pair in zip(now, old, strict=True)
     ]
-    modules = counted(len(print_before), "module")
+    modules = counted(len(bench.pristine), "module")
     compared = f"{counted(len(inputs), 'sample')}, {modules}"
     return bench.judged("detach", largest(pairs), compared, tolerance=_exact(bench), faults=left)
 
@@ -69,11 +68,11 @@ def leftovers(bench: Bench) -> Row:
     inputs = subject.inputs(subject.samples[:1])
     with bench.observer.attached() as handle:
         first = _outputs(bench, inputs)
-        print_before = footprint(subject.model)
+        standing = footprint(subject.model)
         faults = _interrupted(bench, handle, inputs)
         second = _outputs(bench, inputs)
         faults += ["a finished call is still running"] if current(handle) is not None else []
-        faults += changes(print_before, footprint(subject.model))
+        faults += changes(standing, footprint(subject.model))
     pairs = list(zip(second, first, strict=True))
     compared = "one sample before and after a call that raised in the last layer"
     return bench.judged(

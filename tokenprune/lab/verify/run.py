@@ -13,9 +13,11 @@ import torch
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.models import bundled_name
 from tokenprune.lab.verify.batching import batch, padding
 from tokenprune.lab.verify.checks import Bench
 from tokenprune.lab.verify.counting import counts
+from tokenprune.lab.verify.footprint import footprint
 from tokenprune.lab.verify.observing import Observer
 from tokenprune.lab.verify.record import Row, Verification
 from tokenprune.lab.verify.restoring import detach, keep_all, leftovers, threads
@@ -71,12 +73,12 @@ def verify(
         TokenpruneError: the plan can't be attached to it.
     """
     subject = Subject.of(loaded, samples, new_tokens)
-    with Observer(subject, plan).attached():  # refused plans are refused before anything runs
-        pass
     checks, rows = [*RESTORING.items(), *OTHERS.items()], []
     loaded_dtype = subject.dtype
     with torch.no_grad(), ExitStack() as stack:
         bench = _bench(subject, plan)
+        with bench.observer.attached():  # a plan that is refused is refused before the first row
+            pass
         for number, (key, check) in enumerate(checks):
             if tell is not None:
                 tell(number, len(checks), key)
@@ -111,13 +113,13 @@ def _bench(subject: Subject, plan: Plan) -> Bench:
     subject.call(inputs)
     if subject.mllm is not None:
         subject.generate(inputs)
-    return Bench(subject, plan, Observer(subject, plan))
+    return Bench(subject, plan, Observer(subject, plan), footprint(subject.model))
 
 
 def _model(loaded: LoadedModel) -> dict[str, Any]:
     example = next(loaded.model.parameters())
     return {
-        "name": loaded.name,
+        "name": bundled_name(loaded.name) or loaded.name,
         "class": f"{type(loaded.model).__module__}.{type(loaded.model).__qualname__}",
         "weights": loaded.weights,
         "sha256": loaded.fingerprint(),

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from tokenprune.engine.patching import Patches
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted
 from tokenprune.lab.verify.comparing import Difference, share
 from tokenprune.lab.verify.observing import Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.lab.verify.reference import FullRun
+from tokenprune.lab.verify.tower import HalvesBesideBlocks
 
 
 def encoder(bench: Bench) -> Row:
@@ -21,15 +23,28 @@ def encoder(bench: Bench) -> Row:
         return bench.skipped("encoder", "the plan has no encoder stage")
     if bench.scope.tower:
         return bench.skipped("encoder", bench.scope.tower)
-    total = Difference()
+    total = _halves(bench)
     for seen in bench.forwards:
         run = FullRun(bench.subject, bench.stages, seen, bench.scope)
         with run.installed():
             bench.subject.call(seen.inputs)
         if seen.states is not None:
             total.add(seen.states, run.tower.survivors())
-    compared = f"states of {counted(_images(bench), 'image')} behind block {bench.subject.used - 1}"
+    compared = f"blocks and their halves; states of {counted(_images(bench), 'image')}"
+    compared += f" behind block {bench.subject.used - 1}"
     return bench.judged("encoder", total, compared)
+
+
+def _halves(bench: Bench) -> Difference:
+    """Every block against its halves as the adapter names them, on all patches."""
+    subject, patches = bench.subject, Patches()
+    beside = HalvesBesideBlocks(subject.tower, subject.used)
+    beside.install(patches)
+    try:
+        subject.call(subject.inputs(subject.samples[:1]))
+    finally:
+        patches.undo()
+    return beside.difference
 
 
 def prefill(bench: Bench) -> Row:
@@ -37,15 +52,16 @@ def prefill(bench: Bench) -> Row:
     reason = _no_reference(bench)
     if reason:
         return bench.skipped("prefill", reason)
-    total, places = Difference(), 0
+    total, places, hidden = Difference(), 0, 0
     for seen in bench.forwards:
         run = FullRun(bench.subject, bench.stages, seen, bench.scope)
         with run.installed():
             full = bench.subject.call(seen.inputs)
         stays = run.fate().stays.to(full.device)
-        places += int(stays.sum())
+        places, hidden = places + int(stays.sum()), hidden + int((~stays).sum())
         total.add(seen.output[:, stays], full[:, stays])
     compared = f"logits at {places} places of {counted(len(bench.forwards), 'prompt')}"
+    compared += f", {hidden} hidden"
     return bench.judged("prefill", total, compared, note=_given(bench))
 
 
@@ -72,24 +88,28 @@ def generation(bench: Bench) -> Row:
     total, faults, ties = Difference(), [], 0
     for number, seen in enumerate(bench.generations):
         prompt = seen.inputs[names.PROMPT]
-        total.values += prompt.numel()
-        wanted = prompt.shape[1] + bench.subject.new_tokens
-        if seen.output.shape != (1, wanted):
-            faults.append(f"prompt {number} came back as {seen.output.shape[1]} of {wanted} tokens")
-        elif not torch.equal(seen.output[:, : prompt.shape[1]], prompt):
-            faults.append(f"prompt {number} came back changed")
+        if _count(total, seen.output[:, : -bench.subject.new_tokens], prompt):
+            faults.append(f"prompt {number} doesn't come back first, as it was given")
     reason = _no_reference(bench)
     for number, (seen, (tokens, full)) in enumerate([] if reason else _generated(bench)):
-        total.values += bench.subject.new_tokens
-        if not torch.equal(seen.output, tokens):
-            tie = _tie(bench, seen, tokens, full)
-            ties += tie
-            faults += [] if tie else [f"prompt {number} goes on with other tokens"]
+        new = slice(-bench.subject.new_tokens, None)
+        if not torch.equal(seen.output[:, new], tokens[:, new]) and _tie(bench, seen, tokens, full):
+            ties += 1
+        elif _count(total, seen.output[:, new], tokens[:, new]):
+            faults.append(f"prompt {number} goes on with other tokens")
     compared = f"{counted(len(bench.generations), 'prompt')} and {bench.subject.new_tokens} tokens"
     notes = [f"only that the prompt comes first; {reason}"] if reason else [_given(bench)]
     notes += [f"{counted(ties, 'prompt')} parted at a tie within the tolerance"] if ties else []
     note = "; ".join(part for part in notes if part)
     return bench.judged("generation", total, compared, tolerance=0.0, faults=faults, note=note)
+
+
+def _count(total: Difference, found: Tensor, wanted: Tensor) -> int:
+    """Tokens that differ from those wanted, added to the difference; all if the lengths do."""
+    same = found.shape == wanted.shape
+    differing = int((found != wanted).sum()) if same else wanted.numel()
+    total.value, total.values = total.value + differing, total.values + wanted.numel()
+    return differing
 
 
 def _generated(bench: Bench) -> Iterator[tuple[Seen, tuple[Tensor, list[Tensor]]]]:

@@ -1,0 +1,219 @@
+"""Faults planted in the engine or the model, each of which its row must find."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.verify.setting import FASTV, FOPRU, TOME, verified
+from tokenprune.engine import attachment, call, images, stages
+from tokenprune.engine.adapters import choose_adapter, choose_encoder
+from tokenprune.engine.encoder import state as encoder_state
+from tokenprune.engine.llm import layout
+from tokenprune.engine.llm import model as mllm
+from tokenprune.engine.llm import runner as language
+from tokenprune.engine.patching import Patches
+from tokenprune.interface.loading import LoadedModel
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def wrong_position_ids(patch: pytest.MonkeyPatch) -> None:
+    """Survivors are renumbered though the plan doesn't say so."""
+    original = language.LanguageRunner._shortened
+
+    def shortened(self: Any, *args: Any) -> Any:
+        found = original(self, *args)
+        count = found["position_ids"].shape[1]
+        return {**found, "position_ids": torch.arange(count)[None]}
+
+    patch.setattr(language.LanguageRunner, "_shortened", shortened)
+
+
+def shifted_index(patch: pytest.MonkeyPatch) -> None:
+    """Survivors are looked for one place further on."""
+    original = images.ImageTokens.kept
+    patch.setattr(images.ImageTokens, "kept", lambda self: original(self).roll(1))
+
+
+def lost_mask(patch: pytest.MonkeyPatch) -> None:
+    """Layers aren't told about padding."""
+    original = layout.Flow.arguments
+
+    def arguments(self: Any, *args: Any) -> Any:
+        return {**original(self, *args), "attention_mask": None}
+
+    patch.setattr(layout.Flow, "arguments", arguments)
+
+
+def late_mask(patch: pytest.MonkeyPatch) -> None:
+    """While decoding, the newest token isn't seen by itself."""
+    original = language.continuation
+
+    def continuation(*args: Any, **kwargs: Any) -> Any:
+        found = original(*args, **kwargs)
+        mask = found["attention_mask"].clone()
+        mask[:, -1] = 0
+        return {**found, "attention_mask": mask}
+
+    patch.setattr(language, "continuation", continuation)
+
+
+def leaked_override(patch: pytest.MonkeyPatch) -> None:
+    """One method stays overridden after detaching."""
+    original = Patches.undo
+
+    def undo(self: Any) -> None:
+        if len(self._saved) > 9:  # those of an attachment
+            self._saved.pop(0)
+        original(self)
+
+    patch.setattr(Patches, "undo", undo)
+
+
+def wrong_decoding_position(patch: pytest.MonkeyPatch) -> None:
+    """New tokens are numbered after the shortened prompt instead of the whole one."""
+    original = language.continuation
+
+    def continuation(before: Any, *args: Any, **kwargs: Any) -> Any:
+        found = original(before, *args, **kwargs)
+        return {**found, "position_ids": found["position_ids"] - 9}
+
+    patch.setattr(language, "continuation", continuation)
+
+
+def cross_talk(patch: pytest.MonkeyPatch) -> None:
+    """Every image gets a little of the next one in its batch."""
+    original = mllm.enter
+
+    def enter(*args: Any) -> Any:
+        group = original(*args)
+        return replace(group, hidden=0.9 * group.hidden + 0.1 * group.hidden.roll(1, 0))
+
+    patch.setattr(mllm, "enter", enter)
+
+
+def lost_sizes(patch: pytest.MonkeyPatch) -> None:
+    """Attention doesn't weigh merged tokens by their sizes."""
+    patch.setattr(encoder_state.EncoderState, "key_bias", lambda *_: None)
+
+
+def scaled_features(patch: pytest.MonkeyPatch) -> None:
+    """The projector's output isn't the plain model's, even if all tokens are kept."""
+    original = mllm.MllmRunner._project
+    patch.setattr(mllm.MllmRunner, "_project", lambda *args: original(*args) * 1.001)
+
+
+def greedy_stage(patch: pytest.MonkeyPatch) -> None:
+    """A ratio is rounded up."""
+    original = stages.kept
+    patch.setattr(stages, "kept", lambda *args: original(*args) + 1)
+
+
+def cut_prompt(patch: pytest.MonkeyPatch) -> None:
+    """Generation returns the new tokens only."""
+    original = mllm.MllmRunner._generate
+
+    def generate(self: Any, plain: Any, *args: Any, **kwargs: Any) -> Any:
+        found = original(self, plain, *args, **kwargs)
+        found["sequences"] = found["sequences"][:, kwargs["input_ids"].shape[1] :]
+        return found
+
+    patch.setattr(mllm.MllmRunner, "_generate", generate)
+
+
+def stale_state(patch: pytest.MonkeyPatch) -> None:
+    """A call that raises goes on running."""
+
+    class Stuck:
+        def __init__(self, kept: Any) -> None:
+            self.kept = kept
+
+        def get(self) -> Any:
+            return self.kept.get()
+
+        def set(self, value: Any) -> Any:
+            return self.kept.set(value)
+
+        def reset(self, token: Any) -> None:
+            if sys.exc_info()[0] is None:
+                self.kept.reset(token)
+
+    patch.setattr(call, "_active", Stuck(call._active))
+
+
+def shared_trace(patch: pytest.MonkeyPatch) -> None:
+    """All threads have one latest trace."""
+
+    everyone = SimpleNamespace()
+    original = attachment.Attachment.__init__
+
+    def built(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self._latest = everyone
+
+    patch.setattr(attachment.Attachment, "__init__", built)
+
+
+FAULTS: dict[str, tuple[Plant, str]] = {
+    "wrong position ids": (wrong_position_ids, "prefill"),
+    "a shifted index": (shifted_index, "prefill"),
+    "a lost mask": (lost_mask, "padding"),
+    "a mask that comes late": (late_mask, "decoding"),
+    "a leaked override": (leaked_override, "detach"),
+    "a wrong decoding position": (wrong_decoding_position, "decoding"),
+    "cross-talk in a batch": (cross_talk, "batch"),
+    "lost sizes": (lost_sizes, "encoder"),
+    "scaled features": (scaled_features, "keep_all"),
+    "a budget rounded up": (greedy_stage, "counts"),
+    "a cut prompt": (cut_prompt, "generation"),
+    "a state that stays": (stale_state, "leftovers"),
+    "a shared trace": (shared_trace, "threads"),
+}
+STAGES = [TOME, {**FOPRU, "keep": 0.5}, FASTV]
+OTHERS = {"a lost mask": [FASTV]}  # a shortened prompt goes without its padding
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_row_that_should_finds_the_fault(
+    fresh: LoadedModel, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    plant, key = FAULTS[name]
+    with monkeypatch.context() as patch:
+        plant(patch)
+        found = verified(fresh, OTHERS.get(name, STAGES))
+    assert key in {row.key for row in found.failed}, found.rows
+    assert found.row(key).note or found.row(key).difference
+
+
+def test_a_row_that_raises_fails_and_the_others_go_on(
+    fresh: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ValueError("no trim today")
+
+    monkeypatch.setattr(language, "continuation", broken)
+    found = verified(fresh, [FOPRU])
+    assert {row.key for row in found.failed} >= {"decoding", "generation"}
+    assert "no trim today" in found.row("decoding").note
+    assert {"counts", "batch", "padding", "prefill"}.isdisjoint(row.key for row in found.failed)
+
+
+def test_halves_that_are_not_the_block_are_found(
+    fresh: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = type(choose_encoder(choose_adapter(fresh.model).spec().tower))
+    original = family.join
+
+    def join(self: Any, block: Any, hidden: Any, attended: Any) -> Any:
+        return original(self, block, hidden, 1.01 * attended)
+
+    monkeypatch.setattr(family, "join", join)
+    # the engine and the reference run the same halves, so only the block itself can tell
+    assert {row.key for row in verified(fresh, [TOME]).failed} == {"encoder"}
