@@ -16,8 +16,10 @@ from tokenprune.errors import DependencyError
 LIBRARIES = ("torch", "transformers", "timm")
 """The libraries whose models and operations tokenprune changes: bounded by minor version."""
 
-_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:\[[^\]]*\])?(?P<bounds>[^;]*)")
+_NAME = re.compile(r"[\w.-]+")
 _BOUND = re.compile(r"(?P<sign>>=|<)(?P<version>[\d.]+)")
+_EXTRA = re.compile(r"extra == ['\"](?P<extra>\w+)['\"]")
+_DISTRIBUTIONS = {"PIL": "pillow"}  # by module, where the names differ
 
 
 class Span(NamedTuple):
@@ -109,22 +111,44 @@ def warn_newer(name: str) -> None:
         )
 
 
+def missing(error: ModuleNotFoundError) -> DependencyError | None:
+    """What to install, where the module that wasn't found belongs to one of the extras."""
+    module = error.name or ""  # with a dot in it, the library is there and another one
+    library = _DISTRIBUTIONS.get(module, module.lower())
+    for requirement in _requirements():
+        match = _EXTRA.search(requirement)
+        if match and _named(requirement) == library:
+            return DependencyError(
+                f"{library} isn't installed.",
+                where=f"import {module}",
+                remedy=f"Install it: pip install 'tokenprune[{match['extra']}]'.",
+            )
+    return None
+
+
 @cache
 def _ranges() -> dict[str, Span]:
+    found: dict[str, Span] = {}
+    for requirement in _requirements():
+        bounds = dict(_BOUND.findall(requirement.partition(";")[0]))
+        if bounds.keys() >= {">=", "<"}:
+            found[_named(requirement)] = Span(bounds[">="], bounds["<"])
+    return found
+
+
+def _requirements() -> list[str]:
     try:
-        requirements = metadata.requires("tokenprune") or []
+        return metadata.requires("tokenprune") or []
     except metadata.PackageNotFoundError as error:
         raise DependencyError(
             "tokenprune isn't installed, and its metadata holds the tested versions.",
             remedy="Install it: pip install -e . in its source tree.",
         ) from error
-    found: dict[str, Span] = {}
-    for requirement in requirements:
-        match = _REQUIREMENT.match(requirement)
-        bounds = dict(_BOUND.findall(match["bounds"])) if match else {}
-        if match and bounds.keys() >= {">=", "<"}:
-            found[match["name"].lower()] = Span(bounds[">="], bounds["<"])
-    return found
+
+
+def _named(requirement: str) -> str:
+    match = _NAME.match(requirement)
+    return match[0].lower() if match else ""
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -121,6 +121,26 @@ def test_an_older_version_is_refused_with_the_range(install: Install) -> None:
     assert "pip install 'timm>=" in said
 
 
+@pytest.mark.parametrize(
+    ("module", "library"),
+    [
+        ("PIL", "pillow"),
+        ("av", "av"),
+        ("lmms_eval.api", None),
+        ("PIL.Image", None),
+        ("torch", None),
+    ],
+)
+def test_a_missing_module_of_an_extra_is_named(module: str, library: str | None) -> None:
+    found = versions.missing(ModuleNotFoundError("absent", name=module))
+    assert (found is None) == (library is None)
+    if found is not None:
+        assert str(found).startswith(f"import {module}: {library} isn't installed. Install it: pip")
+        extra = re.search(r"tokenprune\[(\w+)\]", found.remedy)
+        assert extra
+        assert extra[1] in PROJECT["optional-dependencies"]
+
+
 def test_unknown_libraries_and_a_package_without_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DependencyError, match="no tested versions of 'nothing'"):
         versions.tested("nothing")

@@ -25,6 +25,7 @@ from tokenprune.cli import (
     verify,
 )
 from tokenprune.errors import TokenpruneError
+from tokenprune.versions import missing, refuse_older
 
 BAD_INPUT = 2
 
@@ -44,12 +45,17 @@ class Group(TyperGroup):
         return super().main(spread(given), *rest, **options)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; turn `TokenpruneError` into a message."""
+        """Run a command; turn a `TokenpruneError` or a missing extra into a message."""
         try:
             return super().invoke(ctx)
         except TokenpruneError as error:
             explain(error)
-            raise typer.Exit(BAD_INPUT) from None
+        except ModuleNotFoundError as error:
+            found = missing(error)
+            if found is None:
+                raise
+            explain(found)
+        raise typer.Exit(BAD_INPUT)
 
 
 app = typer.Typer(
@@ -62,6 +68,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+@app.callback()
+def check_versions(ctx: typer.Context) -> None:
+    """Refuse libraries that are too old, before they are imported; `doctor` lists them."""
+    if ctx.invoked_subcommand != "doctor":
+        refuse_older()
+
+
 app.command("compare", epilog=compare.EXAMPLES)(compare.command)
 app.command("report", epilog=report.EXAMPLES)(report.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenprune.cli.examples import examples
+from tokenprune.errors import DependencyError
+from tokenprune.versions import LIBRARIES, outside, refuse_older, tested
 
 EXAMPLES = examples("tokenprune doctor")
 
@@ -22,7 +24,7 @@ def command() -> None:
         console.print(_ops(device))
     console.print(plugin_table())
     console.print(problem_lines())
-    wrong = missing_parts()
+    wrong = [*old_libraries(), *missing_parts()]
     for line in wrong:
         console.print(line, style="red", highlight=False)
     if wrong or host().problems:
@@ -34,6 +36,17 @@ def devices() -> list[str]:
     import torch
 
     return ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+
+
+def old_libraries() -> list[str]:
+    """Sentences about libraries that are older than every tested version."""
+    found: list[str] = []
+    for name in LIBRARIES:
+        try:
+            refuse_older(name)
+        except DependencyError as error:
+            found.append(str(error))
+    return found
 
 
 def missing_parts() -> list[str]:
@@ -53,7 +66,9 @@ def _environment() -> Table:
     table = Table.grid(padding=(0, 2))
     packages = facts.pop("packages")
     for name, value in {**facts, **packages}.items():
-        table.add_row(f"[dim]{name}[/]", str(value if value is not None else "none"))
+        untested = name in LIBRARIES and outside(name) is not None
+        beside = f"[yellow]tested: {tested(name)}[/]" if untested else ""
+        table.add_row(f"[dim]{name}[/]", str(value if value is not None else "none"), beside)
     return table
 
 
