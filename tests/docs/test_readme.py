@@ -45,7 +45,7 @@ def test_the_set_up_commands_name_extras_and_programs_that_exist() -> None:
         assert re.search(r"\[(\w+)\]", command)[1] in project["optional-dependencies"]  # type: ignore[index]
     assert compare.split()[-2:] == [".venv/bin/tokenprune", "compare"]
     assert "tokenprune" in project["scripts"]
-    assert tests.split()[-1] == ".venv/bin/pytest"
+    assert tests.endswith(".venv/bin/pytest -n auto\n")
 
 
 def test_ci_runs_the_same_tests_and_is_sound_bash() -> None:
@@ -54,7 +54,7 @@ def test_ci_runs_the_same_tests_and_is_sound_bash() -> None:
     subprocess.run(["bash", "-n", script], check=True)
     steps = re.findall(r"^ *step (.*)$", script.read_text(), re.MULTILINE)
     assert any(f"install --quiet {CEILINGS} -e '.[dev]'" in step for step in steps)
-    assert any(step.startswith('"$venv/bin/pytest"') for step in steps)
+    assert any(step.startswith('"$venv/bin/pytest" -n auto') for step in steps)
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
