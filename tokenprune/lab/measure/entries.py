@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenprune.errors import PlanError
-from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.strategy import PruningStrategy, placement, places
 from tokenprune.interface.tokens import Stage
 from tokenprune.plan import Average, Plan, StagePlan
 
@@ -85,9 +85,9 @@ def strategy_entry(
         params: other parameters than its defaults.
     """
     layer = None
-    if at == "decoder" and not kind.every_layer:
-        own = kind.layer_for(layers) if layers else None
-        layer = DECODER_LAYER if own is None and kind.default_layer is None else own
+    if at == "decoder" and not (own := placement(kind, at)).every_layer:
+        layer = own.layer_of(layers) if layers else None
+        layer = DECODER_LAYER if own.layer is None else layer
     stage = StagePlan(at=at, strategy=kind.name, keep=keep, layer=layer, params=dict(params or {}))
     shown = name or kind.name
     plan = Plan(
@@ -134,7 +134,7 @@ def meaning(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
     if stage.at == "decoder":
         layer = "its own LLM layer" if stage.layer is None else f"LLM layer {stage.layer}"
         return f"tokens from {layer} on; all before it"
-    if kind is not None and kind.restores:
+    if kind is not None and placement(kind, "encoder").restores:
         return "tokens inside the encoder; all are restored after it"
     return "tokens that leave the encoder"
 
@@ -166,4 +166,4 @@ def home(kind: type[PruningStrategy[Any]]) -> Stage:
 
     Baselines can stand anywhere; before the LLM they drop as many tokens with the least harm.
     """
-    return "pre_llm" if "pre_llm" in kind.stages else kind.stages[0]
+    return "pre_llm" if "pre_llm" in places(kind) else kind.stages[0].at
