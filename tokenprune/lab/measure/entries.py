@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenprune.errors import PlanError
+from tokenprune.interface.placement import Decoder
 from tokenprune.interface.strategy import PruningStrategy, placement, places
 from tokenprune.interface.tokens import Stage
 from tokenprune.plan import Average, Plan, StagePlan
@@ -84,10 +85,10 @@ def strategy_entry(
         name: of the row; default: the strategy's.
         params: other parameters than its defaults.
     """
-    layer = None
-    if at == "decoder" and not (own := placement(kind, at)).every_layer:
-        layer = own.layer_of(layers) if layers else None
-        layer = DECODER_LAYER if own.layer is None else layer
+    own, layer = placement(kind, at), None
+    if isinstance(own, Decoder) and not own.every_layer:
+        known = own.layer_of(layers) if layers else None
+        layer = DECODER_LAYER if own.layer is None else known
     stage = StagePlan(at=at, strategy=kind.name, keep=keep, layer=layer, params=dict(params or {}))
     shown = name or kind.name
     plan = Plan(
