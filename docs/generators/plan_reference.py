@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.placement import default_schedules, own_layers
+from tokenprune.interface.strategy import PruningStrategy, placement, places
 from tokenprune.plan import Average, Plan, ScheduleSpec, StagePlan
 from tokenprune.plugins.host import host
 
@@ -204,28 +205,24 @@ def _kind(field: dict[str, Any], known: dict[str, Any]) -> str:
 
 def _strategy(strategy: type[PruningStrategy[Any]]) -> Iterator[str]:
     yield f"### {strategy.name}\n"
-    yield f"{strategy.summary}\n"
-    yield f"At: {', '.join(f'`{stage}`' for stage in strategy.stages)}. {_home(strategy)}\n"
+    yield f"{strategy.about.summary}\n"
+    yield f"At: {', '.join(f'`{stage}`' for stage in places(strategy))}. {_home(strategy)}\n"
     schema = strategy.Params.model_json_schema()
     fields = list(_fields(schema, schema.get("$defs", {})))
     if not fields:
         yield "No parameters.\n"
         return
+    ours = strategy.about.ours or {}
     rows = [
-        _row(f"`{name}`", kind, default + (" *" if name in strategy.ours else ""), text)
+        _row(f"`{name}`", kind, default + (" *" if name in ours else ""), text)
         for name, kind, default, text in fields
     ]
     yield "\n".join([*_HEAD, *rows, ""])
 
 
 def _home(strategy: type[PruningStrategy[Any]]) -> str:
-    said = []
-    if "encoder" in strategy.stages and strategy.spreads:
-        said.append(f"Default schedule: `{strategy.default_schedule}`.")
-    layer = strategy.layer_for(32)
-    if layer is not None:
-        depth = " of 32, by depth" if strategy.layer_for(8) != layer else ""
-        said.append(f"Default layer: {layer}{depth}.")
-    if strategy.prunes_text:
+    said = [f"Default schedule: `{name}`." for name in default_schedules(strategy.stages)]
+    said += [f"Default layer: {layer}." for layer in own_layers(strategy.stages)]
+    if "decoder" in places(strategy) and placement(strategy, "decoder").text:
         said.append("Can prune text too (`keep_text`).")
     return " ".join(said)

@@ -6,8 +6,9 @@ from typing import Any
 
 from generators.markdown import MARK, table
 from tokenprune.errors import TokenpruneError
-from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.interface.tokens import STAGES, Site
+from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.plugins.host import host
 
 PAGE = """\
@@ -41,10 +42,10 @@ def strategies_table() -> str:
 def _row(kind: type[PruningStrategy[Any]]) -> tuple[str, ...]:
     return (
         f"[`{kind.name}`]({kind.name}.md)",
-        kind.summary,
-        ", ".join(f"`{stage}`" for stage in STAGES if stage in kind.stages),
+        kind.about.summary,
+        ", ".join(f"`{stage}`" for stage in STAGES if stage in places(kind)),
         _signals(kind),
-        "none" if kind.training_free else "a checkpoint",
+        "a checkpoint" if issubclass(kind, TrainableStrategy) else "none",
     )
 
 
@@ -53,5 +54,5 @@ def _signals(kind: type[PruningStrategy[Any]]) -> str:
         strategy = kind(kind.Params())
     except (ValueError, TokenpruneError):  # it needs parameters that have no default
         return "depends on parameters"
-    names = (str(s) for stage in kind.stages for s in strategy.signals(Site(stage, 2, 12)))
+    names = (str(s) for stage in places(kind) for s in strategy.signals(Site(stage, 2, 12)))
     return ", ".join(f"`{name}`" for name in dict.fromkeys(names)) or "none"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import STAGES, Stage, Tokens
+from tokenprune.interface.tokens import STAGES, Tokens
 from tokenprune_strategies.shared.draws import draw
 
 
@@ -23,14 +23,15 @@ class RandomParams(StrategyParams):
 class Random(PruningStrategy[RandomParams]):
     """Keep a random set, the same one for every image with as many tokens at the same site."""
 
-    name: ClassVar[str] = "random"
+    name = "random"
     Params = RandomParams
-    stages: ClassVar[tuple[Stage, ...]] = STAGES
-    summary: ClassVar[str] = "Baseline: keeps a random set of tokens."
-    paper: ClassVar[str] = "none (baseline)"
-    licence_note: ClassVar[str] = "This project's own."
-    ours: ClassVar[dict[str, str]] = {"seed": "a baseline of this project"}
-    prunes_text: ClassVar[bool] = True
+    stages = (Encoder(), PreLlm(), Decoder(text=True))
+    about = About(
+        summary="Baseline: keeps a random set of tokens.",
+        paper="none (baseline)",
+        licence="This project's own.",
+        ours={"seed": "a baseline of this project"},
+    )
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         """Keep `budget.keep` tokens drawn without replacement, in raster order."""
@@ -46,12 +47,15 @@ class UniformParams(StrategyParams):
 class Uniform(PruningStrategy[UniformParams]):
     """Keep evenly spaced tokens of those that arrive, each in the middle of its stride."""
 
-    name: ClassVar[str] = "uniform"
+    name = "uniform"
     Params = UniformParams
-    stages: ClassVar[tuple[Stage, ...]] = STAGES
-    summary: ClassVar[str] = "Baseline: keeps evenly spaced tokens."
-    paper: ClassVar[str] = "none (baseline)"
-    licence_note: ClassVar[str] = "This project's own."
+    stages = (Encoder(), PreLlm(), Decoder())
+    about = About(
+        summary="Baseline: keeps evenly spaced tokens.",
+        paper="none (baseline)",
+        licence="This project's own.",
+        ours={},
+    )
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         """Keep the tokens at `spaced(count, keep)`."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
-from tokenprune.errors import LayerError
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Decoder
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget, ScoreStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.strategy import ScoreStrategy, StrategyParams
+from tokenprune.interface.tokens import Site, Tokens
 
 
 class FastVParams(StrategyParams):
@@ -24,30 +23,16 @@ class FastV(ScoreStrategy[FastVParams]):
     Text tokens, if the plan says `keep_text`, are scored by the same row (ours).
     """
 
-    name: ClassVar[str] = "fastv"
+    name = "fastv"
     Params = FastVParams
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    summary: ClassVar[str] = "Drops visual tokens in the LLM by the last prompt token's attention."
-    paper: ClassVar[str] = "An Image is Worth 1/2 Tokens After Layer 2 (FastV), arXiv 2403.06764"
-    licence_note: ClassVar[str] = (
-        "Written from notes on the paper; the reference code carries no licence and was not used."
+    stages = (Decoder(layer=2, text=True),)
+    about = About(
+        summary="Drops visual tokens in the LLM by the last prompt token's attention.",
+        paper="An Image is Worth 1/2 Tokens After Layer 2 (FastV), arXiv 2403.06764",
+        licence="Written from notes on the paper; the reference code carries no licence and was "
+        "not used.",
+        ours={},
     )
-    default_layer: ClassVar[int | None] = 2
-    spreads: ClassVar[bool] = False
-    prunes_text: ClassVar[bool] = True
-
-    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
-        """Layer 0 has no layer before it whose attention could be read.
-
-        Raises:
-            LayerError: the layer is 0.
-        """
-        if site.layer < 1:
-            raise LayerError(
-                "fastv reads the attention of the layer before it, and layer 0 has none.",
-                where=str(site),
-                remedy="Use layer 1 or a later one; the nearest is 1, the paper's is 2.",
-            )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         """The last prompt token's attention row."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Encoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, ScoreStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.ops import topk_indices
 
 _SIGNALS = {
@@ -46,16 +48,18 @@ class FoPru(ScoreStrategy[FoPruParams]):
     row, the last row is filled by rank, which is ours.
     """
 
-    name: ClassVar[str] = "fopru"
+    name = "fopru"
     Params = FoPruParams
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm", "encoder")
-    summary: ClassVar[str] = "Drops tokens by the vision encoder's attention, by rank or by row."
-    paper: ClassVar[str] = "FoPru: Focal Pruning, arXiv 2411.14164"
-    licence_note: ClassVar[str] = "Written from method notes; no official code was found."
-    ours: ClassVar[dict[str, str]] = {
-        "strategy": "the paper offers both as alternatives and names no default",
-        "scores": "summaries of the paper speak of attention weights, related code of logits",
-    }
+    stages = (PreLlm(), Encoder())
+    about = About(
+        summary="Drops tokens by the vision encoder's attention, by rank or by row.",
+        paper="FoPru: Focal Pruning, arXiv 2411.14164",
+        licence="Written from method notes; no official code was found.",
+        ours={
+            "strategy": "the paper offers both as alternatives and names no default",
+            "scores": "summaries of the paper speak of attention weights, related code of logits",
+        },
+    )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         """Attention received and given, as far as the direction needs them."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from tokenprune.errors import LayerError
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.ops import topk_indices
 from tokenprune_strategies.shared.indexing import complement, take
 
@@ -42,21 +43,18 @@ class IPCV(PruningStrategy[IPCVParams]):
     alone.
     """
 
-    name: ClassVar[str] = "ipcv"
+    name = "ipcv"
     Params = IPCVParams
-    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
-    summary: ClassVar[str] = "Prunes early in the encoder and restores all tokens after it."
-    paper: ClassVar[str] = "IPCV, arXiv 2512.18747"
-    licence_note: ClassVar[str] = (
-        "Written from method notes; the reference code is Apache-2.0, none of it was copied."
+    stages = (Encoder(where="before", layer=3, restores=True),)
+    about = About(
+        summary="Prunes early in the encoder and restores all tokens after it.",
+        paper="IPCV, arXiv 2512.18747",
+        licence="Written from method notes; the reference code is Apache-2.0, none of it was "
+        "copied.",
+        ours={
+            "stabilise": "the official scripts use 7 (Qwen2-VL) and 3 (InternVL3); 5 is for CLIP",
+        },
     )
-    ours: ClassVar[dict[str, str]] = {
-        "stabilise": "the official scripts use 7 (Qwen2-VL) and 3 (InternVL3); 5 is for CLIP",
-    }
-    where: ClassVar[Literal["inside", "before"]] = "before"
-    default_layer: ClassVar[int | None] = 3
-    spreads: ClassVar[bool] = False
-    restores: ClassVar[bool] = True
 
     def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
         """The score compares the inputs of two blocks, and the first block's is never taken.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune_strategies.shared.bipartite import alternate, best_pairs, require_half
 from tokenprune_strategies.shared.indexing import every
 
@@ -37,16 +39,16 @@ class ToMe(PruningStrategy[ToMeParams]):
     outside; the merged token takes its target's place in raster order.
     """
 
-    name: ClassVar[str] = "tome"
+    name = "tome"
     Params = ToMeParams
-    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
-    summary: ClassVar[str] = "Merges the most similar tokens, block after block (keys, bipartite)."
-    paper: ClassVar[str] = "Token Merging: Your ViT But Faster, arXiv 2210.09461"
-    licence_note: ClassVar[str] = (
-        "Written from notes on the paper; the reference code is NonCommercial and was not used."
+    stages = (Encoder(schedule="mean", halves=True),)
+    about = About(
+        summary="Merges the most similar tokens, block after block (keys, bipartite).",
+        paper="Token Merging: Your ViT But Faster, arXiv 2210.09461",
+        licence="Written from notes on the paper; the reference code is NonCommercial and was not "
+        "used.",
+        ours={},
     )
-    default_schedule: ClassVar[str] = "mean"
-    halves: ClassVar[bool] = True
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         """The block's keys, if similarity is measured on them."""

@@ -14,6 +14,7 @@ from tests.compare.tiny import TIMM, save_llava, save_pictures, save_timm
 from tests.models import PATCHES, pixels, timm_vit
 from tokenprune.cli.app import app
 from tokenprune.engine import attach
+from tokenprune.interface.strategy import places
 from tokenprune.lab.bench import compiling
 from tokenprune.lab.bench.rows import Lane, rows_of
 from tokenprune.lab.bench.settings import BenchSettings
@@ -118,7 +119,7 @@ def test_plans_without_static_length_are_not_compiled(place: Path) -> None:
     from tokenprune.plugins.host import host
 
     kinds = host().strategies.values()
-    name = next(k.name for k in kinds if k.adaptive and "pre_llm" in k.stages and k.training_free)
+    name = next(k.name for k in kinds if k.length == "own" and "pre_llm" in places(k))
     plan = place / "own.yaml"
     plan.write_text(f"stages: [{{at: pre_llm, strategy: {name}}}]\n")
     given = ["bench", "--model", str(place / "llava"), "--plans", str(plan)]

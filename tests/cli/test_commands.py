@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tests.plugin import registering
 from tokenprune.cli import app
 from tokenprune.cli.app import spread
+from tokenprune.interface.placement import PreLlm
 from tokenprune.plugins.host import host, register_plugin
 
 PLAN = """
@@ -86,9 +87,9 @@ def test_describe_shows_parameters_paper_and_whose_default(name: str) -> None:
     for field in kind.Params.model_fields.values():
         assert field.alias is None
     assert all(parameter in out for parameter in kind.Params.model_fields)
-    assert " ".join(kind.summary.split()) in shown
-    assert kind.stages[0] in out
-    assert ("ours" in out) == bool(kind.ours)
+    assert " ".join(kind.about.summary.split()) in shown
+    assert kind.stages[0].at in out
+    assert ("ours" in out) == bool(kind.about.ours)
 
 
 def test_validate_prints_the_plan_as_understood(plan: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_plugin_that_raises_is_exit_code_2_and_the_model_still_works(
 
     class Broken(PruningStrategy[StrategyParams]):
         name = "broken"
-        stages = ("pre_llm",)
+        stages = (PreLlm(),)
 
         def reduce(self, tokens: object, budget: object) -> tokenprune.Reduction:
             raise RuntimeError("a bug in the plugin")

@@ -10,9 +10,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import PruningStrategy, StrategyParams
-from tokenprune.lab.compare.defaults import Wanted, default_entries, encoder_entries, random_beside
+from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.lab.compare.defaults import (
+    SECOND_KEEP,
+    VIDEO_VARIANTS,
+    Wanted,
+    default_entries,
+    encoder_entries,
+    random_beside,
+)
 from tokenprune.lab.measure.entries import Entry, Strategies
 from tokenprune.plan import Average
 from tokenprune.plugins.host import host
@@ -20,7 +29,7 @@ from tokenprune.plugins.host import host
 
 class Base(PruningStrategy[StrategyParams]):
     name = "base"
-    stages = ("pre_llm",)
+    stages = (PreLlm(),)
 
     def reduce(self, tokens: Any, budget: Any) -> Reduction:
         return Reduction.none()
@@ -38,7 +47,7 @@ def rows(entries: list[Entry]) -> list[tuple[str, str, str]]:
     return [(entry.name, entry.keep, entry.peers) for entry in entries]
 
 
-KNEE = kind("knee", adaptive=True, static=False)
+KNEE = kind("knee", length="own")
 PLAIN = kind("plain")
 RANDOM = host().strategies["random"]
 
@@ -56,14 +65,16 @@ def test_every_strategy_stands_at_every_budget_and_adaptive_ones_once() -> None:
 
 def test_a_strategy_of_every_layer_names_none() -> None:
     found = default_entries(
-        named(kind("gates", stages=("decoder",), every_layer=True)), Wanted(keeps=(9,))
+        named(kind("gates", stages=(Decoder(every_layer=True),))), Wanted(keeps=(9,))
     )
     assert found[0].plan.stages[0].layer is None
 
 
-def test_coupled_stages_share_their_first_budget_with_the_others() -> None:
-    middle = classmethod(lambda cls, layers: layers // 2)
-    both = kind("both", stages=("pre_llm", "decoder"), second_keep=0.4, layer_for=middle)
+def test_coupled_stages_share_their_first_budget_with_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(SECOND_KEEP, "both", 0.4)
+    both = kind("both", stages=(PreLlm(), Decoder(layer=lambda layers: layers // 2)))
     found = default_entries(named(both), Wanted(keeps=(9,), layers=6, positions="original"))
     assert rows(found) == [("both", "9", "9"), ("both 2-stage", "avg 9 + 0.4", "9")]
     first, second = found[1].plan.stages
@@ -73,7 +84,7 @@ def test_coupled_stages_share_their_first_budget_with_the_others() -> None:
 
 
 def test_own_budgets_of_two_stages_stand_beside_those_of_one() -> None:
-    both = kind("knee", stages=("pre_llm", "decoder"), adaptive=True, static=False, default_layer=2)
+    both = kind("knee", stages=(PreLlm(), Decoder(layer=2)), length="own")
     found = default_entries(named(both), Wanted(keeps=(9, 4), layers=6))
     assert rows(found) == [
         ("knee", "own", "own, knee"),
@@ -83,15 +94,15 @@ def test_own_budgets_of_two_stages_stand_beside_those_of_one() -> None:
 
 
 def test_a_row_names_the_layer_that_the_strategy_takes_in_this_llm() -> None:
-    middle = classmethod(lambda cls, layers: layers // 2)
-    late = kind("late", stages=("decoder",), default_layer=16, layer_for=middle)
+    late = kind("late", stages=(Decoder(layer=lambda layers: layers // 2),))
     (found,) = default_entries(named(late), Wanted(keeps=(9,), layers=6))
     assert found.plan.stages[0].layer == 3
     assert "LLM layer 3" in found.meaning
 
 
-def test_videos_run_as_frames_with_variants_beside() -> None:
-    merging = kind("merging", stages=("encoder",), video_variants={"wide": {"wide": True}})
+def test_videos_run_as_frames_with_variants_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VIDEO_VARIANTS, "merging", {"wide": {"wide": True}})
+    merging = kind("merging", stages=(Encoder(),))
     found = default_entries(named(merging, PLAIN), Wanted(keeps=(9,), video=True))
     assert {entry.plan.images for entry in found} == {"frames"}
     beside = {e.name: e.plan.stages[0].params for e in found if e.group == "plans"}
@@ -107,7 +118,7 @@ def test_one_method_of_every_place_stands_again_with_compacted_positions() -> No
         KNEE,
         RANDOM,
         kind("later"),
-        *(kind(at, stages=(at,)) for at in ("encoder", "decoder")),
+        *(kind(at.at, stages=(at,)) for at in (Encoder(), Decoder())),
     )
     found = default_entries(kinds, Wanted(keeps=(9, 4, 2)))
     compact = {(e.name, e.keep) for e in found if e.plan.positions == "compact"}
@@ -127,7 +138,15 @@ def learned(tmp_path: Path) -> type[Base]:
         "free": checkpoint(tmp_path, "free", {"model": "reference"}),
         "clips": checkpoint(tmp_path, "clips", {"model": "video", "keep": "4"}),
     }
-    return kind("learned", training_free=False, shipped=classmethod(lambda cls: files))
+
+    class Learned(Base, TrainableStrategy[StrategyParams]):
+        name = "learned"
+
+        @classmethod
+        def shipped(cls) -> Mapping[str, Path]:
+            return files
+
+    return Learned
 
 
 def test_shipped_checkpoints_stand_where_they_were_trained(learned: type[Base]) -> None:
@@ -156,7 +175,6 @@ def test_random_beside_a_row_hands_over_as_many_tokens() -> None:
 
 
 def test_inside_an_encoder_lengths_are_fixed() -> None:
-    kinds = named(
-        kind("fixed", stages=("encoder",)), kind("ragged", stages=("encoder",), static=False)
-    )
+    stages = (Encoder(),)
+    kinds = named(kind("fixed", stages=stages), kind("ragged", stages=stages, length="data"))
     assert [entry.name for entry in encoder_entries(kinds, (9, 4))] == ["fixed", "fixed"]

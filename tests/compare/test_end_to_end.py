@@ -9,6 +9,7 @@ from rich.console import Console
 
 from tokenprune.errors import BudgetError, DataError
 from tokenprune.interface.loading import LoadedModel, LoadOptions
+from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.lab.compare import Comparison, Settings, compare, tables, write_record
 from tokenprune.lab.models import load_model
 from tokenprune.plan import load_plan
@@ -27,8 +28,9 @@ def found(llava: LoadedModel) -> Comparison:
 
 
 def test_every_training_free_strategy_stands_at_every_budget(found: Comparison) -> None:
-    free = {name: kind for name, kind in host().strategies.items() if kind.training_free}
-    fixed = {name for name, kind in free.items() if not kind.adaptive}
+    kinds = host().strategies
+    free = {n: kind for n, kind in kinds.items() if not issubclass(kind, TrainableStrategy)}
+    fixed = {name for name, kind in free.items() if kind.length != "own"}
     main = [row for row in found.results if row.group == "plans"]
     at = {(row.name, row.keep) for row in main}
     assert {(name, keep) for name in fixed for keep in ("16", "9")} <= at

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 import tokenprune
 from tests import models
-from tokenprune.interface.strategy import ModelShape, PruningStrategy
+from tokenprune.interface import placement as placing
+from tokenprune.interface.strategy import ModelShape, PruningStrategy, placement, places
 from tokenprune.interface.tokens import Stage
+from tokenprune.interface.trainable import untrained_params
 from tokenprune.plugins.host import host
 
 KEEP = 14
@@ -93,11 +95,13 @@ def stage_of(kind: type[PruningStrategy[Any]], at: Stage) -> dict[str, Any]:
     """A stage of any strategy with its defaults, or untrained, that fits the tiny models."""
     keep = KEEP if at == "encoder" else LATER_KEEP
     stage: dict[str, Any] = {"at": at, "strategy": kind.name, "keep": keep}
-    if kind.adaptive:
+    if kind.length == "own":
         del stage["keep"]
-    if (at == "encoder" and not kind.spreads) or (at == "decoder" and not kind.every_layer):
+    own = placement(kind, at)
+    one_block = isinstance(own, placing.Encoder) and own.default_schedule is None
+    if one_block or (isinstance(own, placing.Decoder) and not own.every_layer):
         stage["layer"] = 2
-    params = dict(kind.untrained(SHAPE, keep))
+    params = untrained_params(kind, SHAPE, keep)
     return stage | ({"params": params} if params else {})
 
 
@@ -112,7 +116,7 @@ def shipped() -> dict[str, type[PruningStrategy[Any]]]:
 
 # strategies that come later need not be written down above
 for _name, _kind in shipped().items():
-    if "encoder" in _kind.stages and _name not in ENCODER_STAGES:
+    if "encoder" in places(_kind) and _name not in ENCODER_STAGES:
         _stage = stage_of(_kind, "encoder")
         ENCODER_STAGES[_name] = {k: v for k, v in _stage.items() if k not in ("at", "keep")}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests import models
 from tests.contract.cases import KEEP, LATER_KEEP, shipped, stage_of
+from tokenprune.interface.strategy import PruningStrategy, placement, places
 from tokenprune.interface.tokens import Stage
 from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import cell, families
@@ -87,17 +88,19 @@ TOWERS: dict[str, Callable[..., Any]] = {
 def exact(name: str) -> bool:
     """Whether all stages leave what the plan says, and not at most so much."""
     kinds = [host().strategies[stage["strategy"]] for stage in STAGES[name]]
-    return all(kind.static and not kind.adaptive for kind in kinds)
+    return all(kind.length == "planned" for kind in kinds)
 
 
 def keeps_all(stage: dict[str, Any]) -> bool:
     """Whether a ratio of one leaves the tokens as they are: not if new ones are made of them."""
-    return stage["strategy"] not in MAKING and not host().strategies[stage["strategy"]].adaptive
+    kind = host().strategies[stage["strategy"]]
+    return kind.name not in MAKING and kind.length != "own"
 
 
-def _left(at: Stage, restores: bool) -> tuple[int, int]:
+def _left(kind: type[PruningStrategy[Any]], at: Stage) -> tuple[int, int]:
     if at == "encoder":
-        return (models.PATCHES, models.PATCHES) if restores else (KEEP, KEEP)
+        left = models.PATCHES if placement(kind, at).restores else KEEP
+        return left, left
     return (LATER_KEEP if at == "pre_llm" else models.PATCHES, LATER_KEEP)
 
 
@@ -105,11 +108,11 @@ def _missing() -> dict[str, tuple[list[dict[str, Any]], tuple[int, int]]]:
     """Every shipped strategy at every stage that isn't written down above."""
     found = {}
     for name, kind in shipped().items():
-        for at in kind.stages:
+        for at in places(kind):
             if f"{name}-{at}" not in STAGES:
-                stage, left = stage_of(kind, at), _left(at, kind.restores)
+                stage, left = stage_of(kind, at), _left(kind, at)
                 most = models.PATCHES
-                found[f"{name}-{at}"] = [stage], (most, most) if kind.adaptive else left
+                found[f"{name}-{at}"] = [stage], (most, most) if kind.length == "own" else left
     return found
 
 

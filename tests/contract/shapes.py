@@ -11,8 +11,9 @@ from torch import nn
 from tests import models
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
+from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import STAGES, Site, Stage
+from tokenprune.interface.tokens import Site
 from tokenprune.ops import topk_indices
 
 MARK = "s-mark"
@@ -21,9 +22,8 @@ MARK = "s-mark"
 class Mark(PruningStrategy[StrategyParams]):
     """First stage of a method: note every token's patch and norm; keep the first ones."""
 
-    name: ClassVar[str] = MARK
-    stages: ClassVar[tuple[Stage, ...]] = STAGES
-    default_schedule: ClassVar[str] = "mean"
+    name = MARK
+    stages = (Encoder(schedule="mean"), PreLlm(), Decoder())
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         first = torch.arange(budget.keep).expand(tokens.hidden.shape[0], -1)
@@ -35,8 +35,8 @@ class Mark(PruningStrategy[StrategyParams]):
 class Follow(PruningStrategy[StrategyParams]):
     """Later stages of it: keep the tokens that the first one noted as the longest."""
 
-    name: ClassVar[str] = "s-follow"
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm", "decoder")
+    name = "s-follow"
+    stages = (PreLlm(), Decoder())
     seen: ClassVar[list[Tokens]] = []
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
@@ -48,9 +48,9 @@ class Follow(PruningStrategy[StrategyParams]):
 class Inflection(PruningStrategy[StrategyParams]):
     """A length that depends on the data: cut the sorted scores where they fall most steeply."""
 
-    name: ClassVar[str] = "s-inflection"
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
-    static: ClassVar[bool] = False
+    name = "s-inflection"
+    stages = (PreLlm(),)
+    length = "data"
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         return (Signal.ATTENTION_RECEIVED,)
@@ -65,9 +65,9 @@ class Inflection(PruningStrategy[StrategyParams]):
 class Lump(PruningStrategy[StrategyParams]):
     """Merges of a data-dependent length: neighbours on one side of the mean become one."""
 
-    name: ClassVar[str] = "s-lump"
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm", "decoder")
-    static: ClassVar[bool] = False
+    name = "s-lump"
+    stages = (PreLlm(), Decoder())
+    length = "data"
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         return Reduction.ragged([self._one(tokens, row) for row in range(len(tokens.hidden))])
@@ -88,9 +88,9 @@ class Leave(PruningStrategy[StrategyParams]):
     class Params(StrategyParams):
         below: float
 
-    name: ClassVar[str] = "s-leave"
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    static: ClassVar[bool] = False
+    name = "s-leave"
+    stages = (Decoder(),)
+    length = "data"
     masses: ClassVar[dict[int, list[float]]] = {}
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
@@ -106,9 +106,8 @@ class Leave(PruningStrategy[StrategyParams]):
 class Learned(PruningStrategy[StrategyParams]):
     """New tokens from learned queries over the features."""
 
-    name: ClassVar[str] = "s-learned"
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
-    training_free: ClassVar[bool] = False
+    name = "s-learned"
+    stages = (PreLlm(),)
 
     def __init__(self, params: StrategyParams) -> None:
         super().__init__(params)
@@ -127,9 +126,8 @@ class Learned(PruningStrategy[StrategyParams]):
 class Words(PruningStrategy[StrategyParams]):
     """Visual and text tokens by the same attention row."""
 
-    name: ClassVar[str] = "s-words"
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    prunes_text: ClassVar[bool] = True
+    name = "s-words"
+    stages = (Decoder(text=True),)
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         return (Signal.LAST_QUERY_ATTENTION,)

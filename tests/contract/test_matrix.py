@@ -11,9 +11,10 @@ import tokenprune
 from tests import models
 from tests.contract.cases import shipped, stage_of
 from tokenprune.errors import PlanError, SignalError
+from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import PruningStrategy, StrategyParams
+from tokenprune.interface.strategy import PruningStrategy, StrategyParams, places
 from tokenprune.interface.tokens import Site, Stage
 from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import DYNAMIC, NEEDS_LLM, Family, cell, families, footnotes, matrix
@@ -26,7 +27,7 @@ BUILD: dict[str, Callable[..., Any]] = {
     "llava + siglip": models.llava_siglip,
 }
 PLACES: list[tuple[str, Stage]] = [
-    (name, at) for name, kind in shipped().items() for at in kind.stages
+    (name, at) for name, kind in shipped().items() for at in places(kind)
 ]
 
 
@@ -63,7 +64,7 @@ class Greedy(PruningStrategy[StrategyParams]):
     """Wants a block's states, and something that nobody has."""
 
     name = "greedy"
-    stages = ("encoder", "pre_llm", "decoder")
+    stages = (Encoder(), PreLlm(), Decoder())
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         if site.stage == "pre_llm":
@@ -81,7 +82,7 @@ class Needy(Greedy):
         number: int
 
     name = "needy"
-    static = False
+    length = "data"
 
 
 def verdicts(kind: type[PruningStrategy[Any]], family: Family) -> Mapping[Stage, str]:

@@ -132,4 +132,4 @@ def test_all_writes_every_page(generate: ModuleType, tmp_path: Path) -> None:
     assert all((tmp_path / file).exists() for file, _ in generate.PAGES.values())
     table = (tmp_path / "strategies" / "index.md").read_text()
     for name, kind in host().strategies.items():
-        assert f"| [`{name}`]({name}.md) | {kind.summary} |" in table
+        assert f"| [`{name}`]({name}.md) | {kind.about.summary} |" in table

@@ -8,10 +8,9 @@ import torch
 
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
+from tokenprune.interface.placement import Decoder, PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site, Stage
-
-ANYWHERE: tuple[Stage, ...] = ("pre_llm", "decoder")
+from tokenprune.interface.tokens import Site
 
 
 class PickParams(StrategyParams):
@@ -22,10 +21,9 @@ class PickParams(StrategyParams):
 class Pick(PruningStrategy[PickParams]):
     """Keep the tokens named."""
 
-    name: ClassVar[str] = "t-pick"
+    name = "t-pick"
     Params = PickParams
-    stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
-    prunes_text: ClassVar[bool] = True
+    stages = (PreLlm(), Decoder(text=True))
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         wanted = self.params.index if tokens.kind == "visual" else self.params.text
@@ -36,9 +34,9 @@ class Pick(PruningStrategy[PickParams]):
 class Ragged(PruningStrategy[StrategyParams]):
     """Keep the first token and those whose first feature is positive."""
 
-    name: ClassVar[str] = "t-ragged"
-    stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
-    static: ClassVar[bool] = False
+    name = "t-ragged"
+    stages = (PreLlm(), Decoder())
+    length = "data"
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         mask = tokens.hidden[..., 0] > 0
@@ -49,9 +47,9 @@ class Ragged(PruningStrategy[StrategyParams]):
 class Exit(PruningStrategy[StrategyParams]):
     """Drop all."""
 
-    name: ClassVar[str] = "t-exit"
-    stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
-    static: ClassVar[bool] = False
+    name = "t-exit"
+    stages = (PreLlm(), Decoder())
+    length = "data"
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         return Reduction.keep_mask(torch.zeros(tokens.size.shape, dtype=torch.bool))
@@ -60,9 +58,8 @@ class Exit(PruningStrategy[StrategyParams]):
 class Pairs(PruningStrategy[StrategyParams]):
     """Merge every odd token into the one before it."""
 
-    name: ClassVar[str] = "t-pairs"
-    stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
-    prunes_text: ClassVar[bool] = True  # and breaks that promise
+    name = "t-pairs"
+    stages = (PreLlm(), Decoder(text=True))  # and breaks that promise
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         odd = torch.arange(1, 2 * budget.remove, 2).expand(tokens.hidden.shape[0], -1)
@@ -72,9 +69,8 @@ class Pairs(PruningStrategy[StrategyParams]):
 class Spy(PruningStrategy[StrategyParams]):
     """Keep the first tokens, and put what was shown aside."""
 
-    name: ClassVar[str] = "t-spy"
-    stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
-    prunes_text: ClassVar[bool] = True
+    name = "t-spy"
+    stages = (PreLlm(), Decoder(text=True))
     seen: ClassVar[list[Tokens]] = []
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
@@ -86,8 +82,8 @@ class Spy(PruningStrategy[StrategyParams]):
 class Fresh(PruningStrategy[StrategyParams]):
     """Replace all by the mean of equal runs, plus one."""
 
-    name: ClassVar[str] = "t-fresh"
-    stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
+    name = "t-fresh"
+    stages = (PreLlm(), Decoder())
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         batch, count, width = tokens.hidden.shape
@@ -100,8 +96,8 @@ class Fresh(PruningStrategy[StrategyParams]):
 class Broken(PruningStrategy[StrategyParams]):
     """Raise."""
 
-    name: ClassVar[str] = "t-broken"
-    stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
+    name = "t-broken"
+    stages = (PreLlm(), Decoder())
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         raise ZeroDivisionError("on purpose")
@@ -110,9 +106,8 @@ class Broken(PruningStrategy[StrategyParams]):
 class Shrinking(PruningStrategy[StrategyParams]):
     """Keep the first tokens, before every layer."""
 
-    name: ClassVar[str] = "t-shrinking"
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    every_layer: ClassVar[bool] = True
+    name = "t-shrinking"
+    stages = (Decoder(every_layer=True),)
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         first = torch.arange(budget.keep).expand(tokens.hidden.shape[0], -1)
@@ -126,10 +121,9 @@ class LookParams(StrategyParams):
 class Look(PruningStrategy[LookParams]):
     """Keep the first tokens, and put what was shown aside, with the signals named."""
 
-    name: ClassVar[str] = "t-look"
+    name = "t-look"
     Params = LookParams
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    prunes_text: ClassVar[bool] = True
+    stages = (Decoder(text=True),)
     seen: ClassVar[list[Tokens]] = []
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
@@ -148,12 +142,10 @@ class LeaveParams(StrategyParams):
 class Leave(PruningStrategy[LeaveParams]):
     """Drop all of a sample in front of layer 1, 2 or 3, by the length of its question."""
 
-    name: ClassVar[str] = "t-leave"
+    name = "t-leave"
     Params = LeaveParams
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    static: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = True
-    every_layer: ClassVar[bool] = True
+    stages = (Decoder(every_layer=True),)
+    length = "own"
     asked: ClassVar[list[tuple[int, int]]] = []
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
@@ -174,12 +166,10 @@ def exit_layer(question: torch.Tensor) -> torch.Tensor:
 class Shy(PruningStrategy[PickParams]):
     """Keep the tokens named, whatever the plan says, with a budget of its own."""
 
-    name: ClassVar[str] = "t-shy"
+    name = "t-shy"
     Params = PickParams
-    stages: ClassVar[tuple[Stage, ...]] = ANYWHERE
-    static: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = True
-    prunes_text: ClassVar[bool] = True
+    stages = (PreLlm(), Decoder(text=True))
+    length = "own"
     given: ClassVar[list[Budget]] = []
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
@@ -193,7 +183,7 @@ class Shy(PruningStrategy[PickParams]):
 class Trim(Pick):
     """Keep the tokens named, or the last ones, in the caches of the layers before too."""
 
-    name: ClassVar[str] = "t-trim"
+    name = "t-trim"
 
     def trims_cache(self) -> bool:
         return True

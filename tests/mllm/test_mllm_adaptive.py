@@ -117,11 +117,11 @@ def test_others_need_a_budget_and_keep_to_it() -> None:
         tokenprune.attach(model(), plan(fastv(2, 100)))
 
 
-def test_adaptive_strategies_are_not_static() -> None:
+def test_a_length_that_is_not_known_is_refused() -> None:
     class Torn(Shy):
-        name: ClassVar[str] = "t-torn"
-        static: ClassVar[bool] = True
+        name = "t-torn"
+        length: ClassVar[Any] = "adaptive"
 
-    with pytest.raises(PluginError, match="adaptive"):
+    with pytest.raises(PluginError, match="'adaptive', known are planned, data, own"):
         register_plugin(registering(Torn), "torn")
     assert "t-torn" not in host().strategies

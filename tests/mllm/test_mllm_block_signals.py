@@ -15,8 +15,9 @@ from tests.mllm.plans import plan, tome
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.errors import SignalError
+from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site, Stage
+from tokenprune.interface.tokens import Site
 from tokenprune.plugins.host import register_plugin
 
 KINDS = {
@@ -37,9 +38,9 @@ class ReadParams(StrategyParams):
 class Read(PruningStrategy[ReadParams]):
     """Put the signals named (`kind` or `kind@block`) aside; keep every second token."""
 
-    name: ClassVar[str] = "t-read"
+    name = "t-read"
     Params = ReadParams
-    stages: ClassVar[tuple[Stage, ...]] = ("encoder", "pre_llm", "decoder")
+    stages = (Encoder(), PreLlm(), Decoder())
     seen: ClassVar[list[Tokens]] = []
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
@@ -132,7 +133,7 @@ def test_states_alone_leave_every_block_to_its_own_forward() -> None:
 
 def test_only_what_was_asked_for_is_kept() -> None:
     class Watched(Read):
-        name: ClassVar[str] = "t-watched"
+        name = "t-watched"
         held: ClassVar[list[dict[str, Tensor]]] = []
 
         def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -20,8 +20,8 @@ from tokenprune.plugins.host import register_plugin
 class Leaver(Exit):
     """An exit that sets its own budget."""
 
-    name: ClassVar[str] = "t-leaver"
-    adaptive: ClassVar[bool] = True
+    name = "t-leaver"
+    length = "own"
 
 
 @pytest.fixture(autouse=True)

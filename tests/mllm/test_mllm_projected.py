@@ -15,19 +15,20 @@ from tests.mllm.strategies import Fresh, Pick, Ragged, Spy
 from tests.plugin import registering
 from tokenprune import Tokens
 from tokenprune.errors import PlanError
+from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.tokens import Site
 from tokenprune.plugins.host import register_plugin
 
 
 class Behind(Pick):
-    name: ClassVar[str] = "t-behind"
-    projected: ClassVar[bool] = True
+    name = "t-behind"
+    stages = (PreLlm(projected=True),)
 
 
 class SpyBehind(Spy):
-    name: ClassVar[str] = "t-spy-behind"
-    projected: ClassVar[bool] = True
+    name = "t-spy-behind"
+    stages = (PreLlm(projected=True),)
     seen: ClassVar[list[Tokens]] = []
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
@@ -35,13 +36,13 @@ class SpyBehind(Spy):
 
 
 class RaggedBehind(Ragged):
-    name: ClassVar[str] = "t-ragged-behind"
-    projected: ClassVar[bool] = True
+    name = "t-ragged-behind"
+    stages = (PreLlm(projected=True),)
 
 
 class FreshBehind(Fresh):
-    name: ClassVar[str] = "t-fresh-behind"
-    projected: ClassVar[bool] = True
+    name = "t-fresh-behind"
+    stages = (PreLlm(projected=True),)
 
 
 PLUGIN = registering(Behind, SpyBehind, RaggedBehind, FreshBehind)

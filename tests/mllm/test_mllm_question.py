@@ -16,8 +16,9 @@ from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.engine.llm.question import question_tokens
 from tokenprune.errors import SignalError, StrategyFailedError, UnsupportedCallError
+from tokenprune.interface.placement import Encoder, PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site, Stage
+from tokenprune.interface.tokens import Site
 from tokenprune.plugins.host import register_plugin
 
 LAST = [1, 40, 41, IMG]
@@ -30,10 +31,9 @@ class AskParams(StrategyParams):
 class Ask(PruningStrategy[AskParams]):
     """Keep what is most similar to the question's state."""
 
-    name: ClassVar[str] = "t-ask"
+    name = "t-ask"
     Params = AskParams
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
-    projected: ClassVar[bool] = True
+    stages = (PreLlm(projected=True),)
     seen: ClassVar[list[Tokens]] = []
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
@@ -49,8 +49,8 @@ class Ask(PruningStrategy[AskParams]):
 
 
 class AskBefore(Ask):
-    name: ClassVar[str] = "t-ask-before"
-    projected: ClassVar[bool] = False
+    name = "t-ask-before"
+    stages = (PreLlm(),)
     seen: ClassVar[list[Tokens]] = []
 
 
@@ -204,8 +204,8 @@ def test_nothing_stays_behind_when_it_fails() -> None:
 
 def test_an_encoder_alone_has_no_question() -> None:
     class Inside(Ask):
-        name: ClassVar[str] = "t-ask-inside"
-        stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
+        name = "t-ask-inside"
+        stages = (Encoder(),)
 
     stage = {"at": "encoder", "strategy": "t-ask-inside", "keep": 9, "layer": 1}
     with register_plugin(registering(Inside), "inside"), pytest.raises(SignalError, match="llava"):

@@ -125,7 +125,7 @@ def looking(signal: str) -> dict[str, Any]:
         ([looking("question_state")], SignalError, "question_state"),
         ([looking("colour")], SignalError, "colour"),
         ([fastv(4)], LayerError, "no layer 4"),
-        ([fastv(3), fastv(2)], TokenpruneError, "ascending"),
+        ([fastv(3), fastv(2)], TokenpruneError, "begins at layer 2"),
         ([fastv(2, 40)], BudgetError, "40"),
         ([drawn(8), fastv(2, 9)], BudgetError, "9"),
         ([drawn(37)], BudgetError, "37"),

@@ -14,6 +14,7 @@ from tests.contract.cases import footprint, shipped, stage_of
 from tests.mllm.calls import IMG, TEXT, greedy, inputs, logits, model, split
 from tests.mllm.plans import COMBINATIONS, fastv, plan
 from tests.mllm.video_cases import FRAMES, ONE, PROMPTS, VISTOG_STAGE, video_plan
+from tokenprune.interface.strategy import placement, places
 
 STAGES: dict[str, list[dict[str, Any]]] = {
     **{
@@ -158,7 +159,7 @@ def test_single_images_are_videos_of_one_frame(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "at"), [(name, at) for name, kind in shipped().items() for at in kind.stages]
+    ("name", "at"), [(name, at) for name, kind in shipped().items() for at in places(kind)]
 )
 def test_every_shipped_strategy_takes_videos(name: str, at: Any) -> None:
     of, call, kind = model(), inputs(*PROMPTS), shipped()[name]
@@ -167,5 +168,5 @@ def test_every_shipped_strategy_takes_videos(name: str, at: Any) -> None:
         for row, one in enumerate(split(call)):
             torch.testing.assert_close(batched[row], text_logits(of, one)[0], rtol=1e-4, atol=1e-5)
     assert [image.grid[0] for image in images] == FRAMES
-    if kind.static and not kind.restores:
+    if kind.length == "planned" and not (at == "encoder" and placement(kind, "encoder").restores):
         assert len({image.kept / image.grid[0] for image in images}) == 1

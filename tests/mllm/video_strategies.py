@@ -9,8 +9,9 @@ import torch
 
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
+from tokenprune.interface.placement import Encoder
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site, Stage
+from tokenprune.interface.tokens import Site
 
 
 class Across(PruningStrategy[StrategyParams]):
@@ -20,9 +21,8 @@ class Across(PruningStrategy[StrategyParams]):
     token's number is left as a rider.
     """
 
-    name: ClassVar[str] = "t-across"
-    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
-    spreads: ClassVar[bool] = False
+    name = "t-across"
+    stages = (Encoder(schedule=None),)
     seen: ClassVar[list[Tokens]] = []
 
     def spans_frames(self) -> bool:
@@ -46,9 +46,8 @@ class Across(PruningStrategy[StrategyParams]):
 class Lopsided(PruningStrategy[StrategyParams]):
     """Keep the first tokens of the video, so that the first frames stay whole."""
 
-    name: ClassVar[str] = "t-lopsided"
-    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
-    spreads: ClassVar[bool] = False
+    name = "t-lopsided"
+    stages = (Encoder(schedule=None),)
 
     def spans_frames(self) -> bool:
         return True

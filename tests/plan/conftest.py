@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Literal
 
 import pytest
 from hypothesis import settings
 from pydantic import Field
 
 from tests.plugin import registering
+from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import STAGES, Stage, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune.plugins.host import register_plugin
 
 # a busy machine is no failure
@@ -39,21 +40,17 @@ class _Toy(PruningStrategy[ToyParams]):
 
 class ToyAny(_Toy):
     name = "toy_any"
-    stages: ClassVar[tuple[Stage, ...]] = STAGES
-    prunes_text = True
+    stages = (Encoder(), PreLlm(), Decoder(text=True))
 
 
 class ToyMerge(_Toy):
     name = "toy_merge"
-    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
-    halves = True
+    stages = (Encoder(halves=True),)
 
 
 class ToyOnce(_Toy):
     name = "toy_once"
-    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
-    default_layer = 3
-    spreads = False
+    stages = (Encoder(layer=3),)
 
 
 @pytest.fixture(scope="package", autouse=True)

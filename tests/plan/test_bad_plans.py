@@ -84,7 +84,7 @@ def test_unknown_names_suggest_the_nearest(plan: dict[str, Any], place: str, nea
             "no meaning at 'pre_llm'",
         ),
         ({"stages": [DECODER, STAGE]}, "", "order in which tokens meet them"),
-        ({"stages": [DECODER, {**DECODER, "layer": 1}]}, "", "ascending layers"),
+        ({"stages": [DECODER, {**DECODER, "layer": 1}]}, "stages.1", "begins at layer 1"),
         (
             {"stages": [{**DECODER, "keep": {"average": 9}}, {**DECODER, "layer": 4}]},
             "",

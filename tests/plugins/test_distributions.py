@@ -15,12 +15,13 @@ from tokenprune.plugins.strategies import strategy_class
 
 GOOD = """
 from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import PruningStrategy
 
 class Strategy(PruningStrategy):
     name = "{name}"
-    stages = ("encoder",)
+    stages = (Encoder(),)
     def reduce(self, tokens, budget):
         return Reduction.none()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import ClassVar
 
 import pytest
 
@@ -11,9 +10,10 @@ import tokenprune.plugins.host as plugins
 from tests.plugin import Plain, Register, registering
 from tokenprune.errors import PluginError, UnknownNameError
 from tokenprune.interface.adapter import Adapter
+from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Stage, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune.plugins.host import PluginHost, host, register_plugin
 from tokenprune.plugins.strategies import strategy_class
@@ -21,7 +21,7 @@ from tokenprune.plugins.strategies import strategy_class
 
 class Toy(PruningStrategy[StrategyParams]):
     name = "toy"
-    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
+    stages = (Encoder(),)
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         return Reduction.none()
@@ -80,10 +80,12 @@ def broken(problem: str) -> type:
     return {
         "name": type("Loud", (Toy,), {"name": "Loud Name"}),
         "nameless": type(
-            "Nameless", (PruningStrategy,), {"reduce": Toy.reduce, "stages": ("encoder",)}
+            "Nameless", (PruningStrategy,), {"reduce": Toy.reduce, "stages": (Encoder(),)}
         ),
-        "abstract": type("Abstract", (PruningStrategy,), {"name": "a", "stages": ("encoder",)}),
-        "stage": type("Stage", (Toy,), {"stages": ("encode",)}),
+        "abstract": type("Abstract", (PruningStrategy,), {"name": "a", "stages": (Encoder(),)}),
+        "stage": type("Stage", (Toy,), {"stages": ("encoder",)}),
+        "twice": type("Twice", (Toy,), {"stages": (Encoder(), Encoder(layer=2))}),
+        "about": type("Told", (Toy,), {"about": "a summary"}),
         "stageless": type("Stageless", (Toy,), {"stages": ()}),
         "params": type("Params", (Toy,), {"Params": dict}),
         "alien": dict,
@@ -96,8 +98,10 @@ def broken(problem: str) -> type:
         ("name", "lower-case letters"),
         ("nameless", "lower-case letters"),
         ("abstract", "it lacks reduce"),
-        ("stage", "known are encoder"),
-        ("stageless", "known are encoder"),
+        ("stage", "write placements"),
+        ("stageless", "write placements"),
+        ("twice", "name a place twice: encoder, encoder"),
+        ("about", r"no About\(summary"),
         ("params", "StrategyParams"),
         ("alien", "subclass of PruningStrategy"),
     ],

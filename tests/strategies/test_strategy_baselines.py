@@ -10,10 +10,12 @@ from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.shared import draws
 from tokenprune_strategies.shared.draws import draw
 
+import tokenprune
+from tests.models import llava_clip
 from tests.strategies.cases import SITES, budget, make_tokens
 from tokenprune.errors import LayerError
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget
+from tokenprune.interface.strategy import places
 from tokenprune.interface.tokens import Site, Stage
 
 CPU = torch.device("cpu")
@@ -137,12 +139,14 @@ def test_fastv_keeps_what_the_last_query_attends_to(seed: int, data: st.DataObje
 
 
 def test_fastv_needs_a_layer_before_it() -> None:
-    with pytest.raises(LayerError, match="layer 0 has none"):
-        FastV.from_params().check(Site("decoder", 0, 6), Budget(16, 4), (1, 4, 4))
-    FastV.from_params().check(Site("decoder", 1, 6), Budget(16, 4), (1, 4, 4))
+    stage = {"at": "decoder", "strategy": "fastv", "keep": 4}
+    with pytest.raises(LayerError, match="in front of layer 0 no layer"):
+        tokenprune.attach(llava_clip(), {"stages": [{**stage, "layer": 0}]})
+    with tokenprune.attach(llava_clip(), {"stages": [{**stage, "layer": 1}]}):
+        pass
 
 
 @pytest.mark.parametrize("stage", ["encoder", "pre_llm", "decoder"])
 def test_the_baselines_stand_everywhere(stage: Stage) -> None:
-    assert stage in Random.stages
-    assert stage in Uniform.stages
+    assert stage in places(Random)
+    assert stage in places(Uniform)

@@ -21,7 +21,7 @@ from tests.strategies.cls_inflection_oracle import (
     smoothed,
 )
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget
+from tokenprune.interface.strategy import Budget, placement
 
 KNEES = ("chord", "mass", "max_drop", "otsu", "iqr", "lof")
 
@@ -164,4 +164,9 @@ def test_signals_and_layers() -> None:
         assert strategy.signals(SITES["pre_llm"]) == (signal,)
         asked = (Signal.QUESTION_ATTENTION_MEAN, Signal.TEXT_PLACE)
         assert strategy.signals(SITES["decoder"]) == asked
-    assert [ClsInflection.layer_for(count) for count in (2, 3, 32)] == [1, 2, 2]
+    own = placement(ClsInflection, "decoder")
+    assert [own.layer_of(count) for count in (2, 3, 32)] == [
+        1,
+        2,
+        2,
+    ]

@@ -13,6 +13,7 @@ from tokenprune_strategies import plugin
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.strategies.cases import SITES, all_signals, budget, make_tokens
+from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.interface.tokens import Site, Tokens
@@ -52,7 +53,7 @@ def build(case: str) -> PruningStrategy[Any]:
 
 
 def site_of(strategy: PruningStrategy[Any]) -> Site:
-    return SITES[strategy.stages[0]]
+    return SITES[strategy.stages[0].at]
 
 
 def picture(strategy: PruningStrategy[Any], count: int, batch: int, seed: int = 0) -> Tokens:
@@ -86,7 +87,8 @@ def sample(tokens: Tokens, number: int) -> Tokens:
 def feasible(strategy: PruningStrategy[Any], count: int) -> st.SearchStrategy[int]:
     if strategy.name == "vistog":
         return st.just(GROUPS)
-    return st.integers(count - count // 2 if strategy.halves else 1, count)
+    halves = any(isinstance(own, Encoder) and own.halves for own in strategy.stages)
+    return st.integers(count - count // 2 if halves else 1, count)
 
 
 def same(a: Reduction, b: Reduction) -> None:
@@ -171,12 +173,13 @@ def test_one_graph_without_breaks(case: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_every_strategy_describes_itself(name: str) -> None:
     strategy = ALL[name]
-    assert strategy.summary
-    assert strategy.paper
-    assert strategy.licence_note
+    assert strategy.about.summary
+    assert strategy.about.paper
+    assert strategy.about.licence
     fields = strategy.Params.model_fields
     assert all(field.description for field in fields.values())
-    assert set(strategy.ours) <= set(fields)
+    assert strategy.about.ours is not None, "say whose the defaults are"
+    assert set(strategy.about.ours) <= set(fields)
 
 
 def test_what_ships_is_registered() -> None:

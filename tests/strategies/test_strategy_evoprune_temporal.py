@@ -169,4 +169,4 @@ def test_half_of_a_frame_is_the_most_that_can_go() -> None:
 def test_it_is_off_by_default_and_said_to_be_ours() -> None:
     assert not EvoPrune.from_params().spans_frames()
     assert EvoPrune.from_params(temporal=True).spans_frames()
-    assert "temporal" in EvoPrune.ours
+    assert "temporal" in (EvoPrune.about.ours or ())

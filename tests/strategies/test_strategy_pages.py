@@ -8,7 +8,7 @@ import pytest
 from pydantic_core import to_jsonable_python
 from tokenprune_strategies import plugin
 
-from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.strategy import PruningStrategy, places
 
 PAGES = Path(__file__).parents[2] / "docs" / "strategies"
 ROW = re.compile(r"^\| `(\w+)` \| `([^`]+)` \| ([\w-]+) \|", re.MULTILINE)
@@ -34,10 +34,10 @@ def test_a_page_lists_every_parameter_with_its_default_and_whose_it_is(
     for name, field in fields.items():
         default, whose = listed[name]
         assert default == written(field.default), name
-        assert (whose == "ours") == (name in strategy.ours), name
-    for stage in strategy.stages:
+        assert (whose == "ours") == (name in (strategy.about.ours or ())), name
+    for stage in places(strategy):
         assert f"`at: {stage}`" in page or f"`{stage}`" in page
-    papers = re.findall(r"\d{4}\.\d{5}", strategy.paper)
+    papers = re.findall(r"\d{4}\.\d{5}", strategy.about.paper)
     assert all(paper in page for paper in papers)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.strategies import prunevid_oracle as oracle
 from tests.strategies.cases import SITES, make_tokens
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget
+from tokenprune.interface.strategy import Budget, placement
 from tokenprune.interface.tokens import Tokens
 
 
@@ -79,5 +79,5 @@ def test_signals_layers_and_cache() -> None:
     assert strategy.signals(SITES["decoder"]) == (Signal.QUESTION_ATTENTION_MAX,)
     assert strategy.trims_cache()
     assert not PruneVid.from_params(trim_cache=False).trims_cache()
-    layers = [PruneVid.layer_for(count) for count in (2, 4, 8, 28, 32, 80)]
+    layers = [placement(PruneVid, "decoder").layer_of(count) for count in (2, 4, 8, 28, 32, 80)]
     assert layers == [1, 1, 3, 11, 11, 11]

@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.strategies.cases import SITES, axis_vectors, budget, cosine, make_tokens
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Site, Tokens
 
 PRE_LLM = SITES["pre_llm"]
@@ -283,4 +284,5 @@ def test_the_second_stage_keeps_what_the_last_prompt_token_looks_at(rope: bool) 
 
 
 def test_the_second_stage_stands_in_the_middle() -> None:
-    assert [VScan.layer_for(layers) for layers in (32, 28, 36, 64, 2)] == [16, 14, 18, 32, 1]
+    own = placement(VScan, "decoder")
+    assert [own.layer_of(layers) for layers in (32, 28, 36, 64, 2)] == [16, 14, 18, 32, 1]

@@ -11,10 +11,13 @@ from rich.table import Table
 
 from tokenprune.cli.examples import examples
 from tokenprune.errors import TokenpruneError
-from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.placement import default_schedules, own_layers
+from tokenprune.interface.strategy import PruningStrategy, placement, places
 from tokenprune.interface.tokens import Site
+from tokenprune.interface.trainable import TrainableStrategy
 
 EXAMPLES = examples("tokenprune describe evoprune")
+NOT_STATED = "not stated"
 
 
 def command(
@@ -25,21 +28,23 @@ def command(
 
     kind = strategy_class(name, where="describe")
     console = Console()
-    console.print(f"[bold]{kind.name}[/]  {escape(kind.summary)}")
+    console.print(f"[bold]{kind.name}[/]  {escape(kind.about.summary)}")
     console.print(_facts(kind))
     console.print(_params(kind) if kind.Params.model_fields else "It has no parameters.")
 
 
 def _facts(kind: type[PruningStrategy[Any]]) -> Table:
     table = Table.grid(padding=(0, 2))
+    learned, planned = issubclass(kind, TrainableStrategy), kind.length == "planned"
+    text = "decoder" in places(kind) and placement(kind, "decoder").text
     lines = {
-        "paper": kind.paper or "none",
-        "licence": kind.licence_note or "Apache-2.0, as this package",
-        "acts at": ", ".join(kind.stages),
+        "paper": kind.about.paper or NOT_STATED,
+        "licence": kind.about.licence or NOT_STATED,
+        "acts at": ", ".join(places(kind)),
         "signals": "; ".join(f"{at}: {signals}" for at, signals in _signals(kind).items()),
-        "training": "none needed" if kind.training_free else "needs a checkpoint of its own",
-        "length": "set by the budget alone" if kind.static else "depends on the picture",
-        "text": "pruned too if a plan says keep_text" if kind.prunes_text else "never pruned",
+        "training": "needs a checkpoint of its own" if learned else "none needed",
+        "length": "set by the budget alone" if planned else "depends on the picture",
+        "text": "pruned too if a plan says keep_text" if text else "never pruned",
         "defaults": _defaults(kind),
     }
     for label, value in lines.items():
@@ -48,12 +53,8 @@ def _facts(kind: type[PruningStrategy[Any]]) -> Table:
 
 
 def _defaults(kind: type[PruningStrategy[Any]]) -> str:
-    parts = []
-    if "encoder" in kind.stages and kind.spreads:
-        parts.append(f"schedule {kind.default_schedule}")
-    layer = kind.layer_for(32)
-    if layer is not None:
-        parts.append(f"layer {layer}" + (" of 32, by depth" if kind.layer_for(8) != layer else ""))
+    parts = [f"schedule {name}" for name in default_schedules(kind.stages)]
+    parts += [f"layer {layer}" for layer in own_layers(kind.stages)]
     return ", ".join(parts) or "no schedule and no layer of its own"
 
 
@@ -63,8 +64,8 @@ def _signals(kind: type[PruningStrategy[Any]]) -> dict[str, str]:
         strategy = kind(kind.Params())
     except (ValueError, TokenpruneError):
         # a required parameter, or a checkpoint that only a plan names
-        return dict.fromkeys(kind.stages, "depends on its parameters")
-    asked = {at: strategy.signals(Site(at, 2, 12)) for at in kind.stages}
+        return dict.fromkeys(places(kind), "depends on its parameters")
+    asked = {at: strategy.signals(Site(at, 2, 12)) for at in places(kind)}
     return {at: ", ".join(map(str, signals)) or "none" for at, signals in asked.items()}
 
 
@@ -73,21 +74,24 @@ def _params(kind: type[PruningStrategy[Any]]) -> Table:
     schema = kind.Params.model_json_schema()
     for name, field in kind.Params.model_fields.items():
         about = schema["properties"].get(field.alias or name, {})
-        ours = kind.ours.get(name)
         table.add_row(
             f"[bold]{field.alias or name}[/]",
             escape(_type(about)),
             "required" if field.is_required() else escape(repr(field.default)),
             escape(about.get("description", "")),
-            _whose(ours, field.default),
+            _whose(kind, name),
         )
     return table
 
 
-def _whose(ours: str | None, default: object) -> str:
-    if ours:
-        return f"[yellow]ours[/]: {escape(ours)}"
-    return "-" if default is None else "the paper's"
+def _whose(kind: type[PruningStrategy[Any]], name: str) -> str:
+    """Who chose a parameter's default, as far as the author of the strategy says it."""
+    field, ours = kind.Params.model_fields[name], kind.about.ours
+    if ours and name in ours:
+        return f"[yellow]ours[/]: {escape(ours[name])}"
+    if field.is_required() or field.default is None:
+        return "-"
+    return NOT_STATED if ours is None else "the paper's"
 
 
 def _type(about: dict[str, Any]) -> str:

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenprune.cli.examples import examples
-from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.interface.tokens import STAGES, Stage
+from tokenprune.interface.trainable import TrainableStrategy
 
 EXAMPLES = examples("tokenprune list", "tokenprune list --json", "tokenprune list --matrix")
 
@@ -36,8 +37,8 @@ def command(
         return
     table = Table("strategy", "acts at", "training-free", "what it does")
     for kind in kinds:
-        free = "yes" if kind.training_free else "no, needs a checkpoint"
-        table.add_row(f"[bold]{kind.name}[/]", ", ".join(kind.stages), free, kind.summary)
+        free = "no, needs a checkpoint" if issubclass(kind, TrainableStrategy) else "yes"
+        table.add_row(f"[bold]{kind.name}[/]", ", ".join(places(kind)), free, kind.about.summary)
     Console().print(table)
 
 
@@ -45,11 +46,11 @@ def facts(kind: type[PruningStrategy[Any]]) -> dict[str, Any]:
     """A strategy as plain data."""
     return {
         "name": kind.name,
-        "stages": list(kind.stages),
-        "training_free": kind.training_free,
-        "static_length": kind.static,
-        "summary": kind.summary,
-        "paper": kind.paper,
+        "stages": list(places(kind)),
+        "training_free": not issubclass(kind, TrainableStrategy),
+        "static_length": kind.length == "planned",
+        "summary": kind.about.summary,
+        "paper": kind.about.paper,
         "params": list(kind.Params.model_fields),
     }
 

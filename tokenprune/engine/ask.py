@@ -50,19 +50,19 @@ def _check(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: Reduction
     made = [part for one in dense for part in (one.weight, one.created, one.reconstruction)]
     if tokens.kind == "text" and any(part is not None for part in made):
         _refuse(stage, tokens, "merged or replaced text tokens, which can only be kept or dropped")
-    if stage.strategy.adaptive:
+    if stage.strategy.length == "own":
         _check_ceiling(stage, tokens, keep, reduction)
     if reduction.samples:
         _check_samples(stage, tokens, reduction.samples)
         return
     if reduction.mask is not None:
-        if stage.strategy.static:
+        if stage.strategy.length == "planned":
             _refuse(stage, tokens, "is static but answered with a mask")
         if reduction.mask.shape != tokens.size.shape:
             _refuse(stage, tokens, f"answered with a mask of shape {tuple(reduction.mask.shape)}")
         return
     left = reduction.length if reduction.changes else tokens.count
-    if stage.strategy.static and left != keep:
+    if stage.strategy.length == "planned" and left != keep:
         _refuse(stage, tokens, f"left {left} tokens where the plan says {keep}")
     if reduction.slot is not None and reduction.slot.shape != tokens.size.shape:
         _refuse(stage, tokens, f"answered with slots of shape {tuple(reduction.slot.shape)}")
@@ -82,7 +82,7 @@ def _check_ceiling(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: R
 
 
 def _check_samples(stage: ResolvedStage, tokens: Tokens, samples: Sequence[Reduction]) -> None:
-    if stage.strategy.static:
+    if stage.strategy.length == "planned":
         _refuse(stage, tokens, "is static but answered with lengths of each sample's own")
     if len(samples) != tokens.hidden.shape[0]:
         _refuse(stage, tokens, f"answered for {len(samples)} samples")

@@ -10,6 +10,7 @@ from tokenprune.engine.stages import EncoderLayout, ResolvedStage
 from tokenprune.errors import CheckpointError, PlanError, SignalError, UnsupportedCallError
 from tokenprune.interface.adapter import Adapter, EncoderSpec
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Site, Stage
 from tokenprune.plugins.host import host
 
@@ -31,7 +32,7 @@ def check_encoder_stages(layout: EncoderLayout, spec: EncoderSpec) -> None:
         BudgetError: a budget can't be reached.
     """
     for stage in layout.stages:
-        if not stage.strategy.static:
+        if stage.strategy.length != "planned":
             raise PlanError(
                 f"'{stage.strategy.name}' keeps a number of tokens that depends on the data, and "
                 "all images of a batch share one length inside the encoder.",
@@ -39,7 +40,7 @@ def check_encoder_stages(layout: EncoderLayout, spec: EncoderSpec) -> None:
                 remedy="Put it at pre_llm.",
             )
     for stage in layout.stages[:-1]:
-        if stage.strategy.restores:
+        if placement(stage.strategy, "encoder").restores:
             raise PlanError(
                 f"'{stage.strategy.name}' hands on all tokens again after the last block, so no "
                 "encoder stage can follow it.",

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import PlanError
+from tokenprune.interface.strategy import placement
 from tokenprune.plan import Average
 from tokenprune.plan.coupling import Coupling
 
@@ -28,7 +29,7 @@ def couple(stages: Sequence[ResolvedStage], layers: int) -> list[ResolvedStage]:
         if stage.plan.at == "pre_llm" and isinstance(stage.plan.keep, Average):
             early = [before for before in stages[:place] if before.plan.at == "pre_llm"]
             later = [behind for behind in stages if behind.plan.at == "decoder"]
-            fixed = [one for one in (stage, *later) if not one.strategy.adaptive]
+            fixed = [one for one in (stage, *later) if one.strategy.length != "own"]
             _refuse_unknown(stage, [*early, *fixed])
             found[place] = replace(stage, coupling=_coupling(stage.plan.keep, later, layers))
     return found
@@ -38,8 +39,8 @@ def _coupling(keep: Average, later: Sequence[ResolvedStage], layers: int) -> Cou
     known: list[tuple[int, int | float]] = []
     for stage in later:
         layer = stage.plan.layer
-        layer = stage.strategy.layer_for(layers) if layer is None else layer
-        if stage.strategy.adaptive or layer is None or not layer < layers:
+        layer = placement(stage.strategy, "decoder").layer_of(layers) if layer is None else layer
+        if stage.strategy.length == "own" or layer is None or not layer < layers:
             continue  # a layer that is missing is refused where the decoder stages are placed
         if isinstance(stage.plan.keep, int | float):
             known.append((layer, stage.plan.keep))
@@ -50,7 +51,7 @@ def _coupling(keep: Average, later: Sequence[ResolvedStage], layers: int) -> Cou
 
 def _refuse_unknown(stage: ResolvedStage, others: Sequence[ResolvedStage]) -> None:
     for other in others:
-        if not other.strategy.static:
+        if other.strategy.length != "planned":
             raise PlanError(
                 "an average over the layers can't be solved around "
                 f"'{other.plan.strategy}' (stages.{other.number}), whose number of tokens depends "

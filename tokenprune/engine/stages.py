@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenprune.errors import BudgetError, PlanError
-from tokenprune.interface.strategy import Budget, PruningStrategy
+from tokenprune.interface.strategy import Budget, PruningStrategy, placement
 from tokenprune.interface.tokens import Site
 from tokenprune.plan import Average, Plan, StagePlan
 from tokenprune.plan.budget import front_loaded, kept, removals
@@ -62,7 +62,7 @@ class ResolvedStage:
                 remedy="Give tokens per image or a ratio.",
             )
         keep = self.plan.keep * frames if isinstance(self.plan.keep, int) else self.plan.keep
-        if (self.strategy.adaptive or self.ceiling) and isinstance(keep, int):
+        if (self.strategy.length == "own" or self.ceiling) and isinstance(keep, int):
             keep = min(keep, count)
         return kept(keep, count, f"{self.where}.keep")
 
@@ -86,7 +86,7 @@ def behind_dynamic(stages: Sequence[ResolvedStage]) -> list[ResolvedStage]:
     for stage in stages:
         early = stage.plan.at == "pre_llm"
         found.append(replace(stage, ceiling=True) if early and dynamic else stage)
-        dynamic = dynamic or (early and not stage.strategy.static)
+        dynamic = dynamic or (early and stage.strategy.length != "planned")
     return found
 
 
@@ -154,17 +154,15 @@ class EncoderLayout:
         return sites
 
     def _spread(self, stage: ResolvedStage, count: int) -> Sequence[int]:
-        plan, strategy = stage.plan, stage.strategy
+        plan, own = stage.plan, placement(stage.strategy, "encoder")
         first, last = plan.layers if plan.layers is not None else (0, None)
-        schedule = plan.schedule if plan.schedule is not None else strategy.default_schedule
-        layer = plan.layer
-        if layer is None and not strategy.spreads:
-            layer = strategy.default_layer
+        schedule = plan.schedule if plan.schedule is not None else own.default_schedule
+        layer = plan.layer if plan.layer is not None else own.layer
         if layer is not None:
             first, last, schedule = layer, layer, "mean"
-        elif not strategy.spreads:
+        elif schedule is None:
             raise PlanError(
-                f"'{strategy.name}' acts at one block.",
+                f"'{stage.strategy.name}' acts at one block.",
                 where=stage.where,
                 remedy="Name it, for example layer: 3.",
             )
@@ -175,7 +173,7 @@ class EncoderLayout:
             schedule,
             first=first,
             last=last,
-            halves=strategy.halves,
+            halves=own.halves,
             where=stage.where,
         )
         note = front_loaded(blocks, count)

@@ -161,7 +161,7 @@ def _stages(plan: Plan) -> list[ResolvedStage]:
                 where=resolved.where,
                 remedy="Engines that keep their own model code can run 'pre_llm' stages only.",
             )
-        if not resolved.strategy.static:
+        if resolved.strategy.length != "planned":
             raise PlanError(
                 f"'{stage.strategy}' keeps a number of tokens that depends on the data.",
                 where=resolved.where,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from tokenprune.errors import PlanError
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Decoder, Encoder, Placement, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.tokens import Site, Stage, Tokens
@@ -33,7 +34,8 @@ class Budget:
     Attributes:
         count: tokens that arrive, N.
         keep: tokens that must leave, K; dynamic strategies may treat it as a guide.
-        given: whether the plan says so; if not, `keep` is `count`, and the strategy is `adaptive`.
+        given: whether the plan says so; if not, `keep` is `count`, and the strategy sets its own
+            length.
     """
 
     count: int
@@ -65,60 +67,30 @@ class ModelShape:
     llm_layers: int
 
 
+Length = Literal["planned", "data", "own"]
+
+
 class PruningStrategy(ABC, Generic[ParamsT]):
     """A method that removes, merges or replaces visual tokens.
 
-    A strategy sees dense batches of visual tokens, of text tokens only if it declares
-    `prunes_text` and the plan asks, and names no model family.
+    A strategy sees dense batches of visual tokens, of text tokens only if it stands at
+    `Decoder(text=True)` and the plan asks, and names no model family.
 
     Class attributes:
         name: what plans call it.
         Params: its pydantic parameters.
-        stages: where it may stand.
-        summary, paper, licence_note: for `tokenprune describe` and the docs.
-        ours: parameters whose default is ours and not the paper's, with the reason.
-        where: `inside` a block, between attention and MLP; or `before` a block.
-        default_schedule: how an encoder budget is spread if the plan doesn't say.
-        default_layer: the single layer it acts at if the plan doesn't say; see `layer_for`.
-        spreads: whether it can act at several encoder blocks under a schedule.
-        static: its output length follows from the grid and the budget alone.
-        restores: the encoder hands on all tokens again after the last block.
-        training_free: needs no checkpoint.
-        halves: removes at most half of the tokens at once (bipartite matching).
-        prunes_text: a decoder stage may also give it text tokens (`Tokens.kind == "text"`), if
-            the plan says `keep_text`; it answers those with `keep` or `keep_mask`.
-        projected: at `pre_llm` it sees the projector's output instead of its input.
-        adaptive: it sets its own budget; a plan may leave `keep` out, and a given one is a
-            ceiling. Not `static`.
-        every_layer: a decoder stage asks it before every layer of the plan's `layers` (default:
-            all that no other stage bounds), until no token is left.
-        second_keep: for methods of two coupled stages, the share of the first one's tokens that
-            the second, inside the LLM, keeps; comparisons show both together.
-        video_variants: rows of their own in comparisons on videos: what is added to the name, and
-            parameters.
+        stages: where it may stand, each place once: `Encoder`, `PreLlm`, `Decoder`.
+        length: what sets the number of tokens it leaves. `planned`: the grid and the budget
+            alone. `data`: the images too. `own`: the strategy itself; a plan may leave `keep`
+            out, and a given one is a ceiling.
+        about: what listings and the documentation say of it.
     """
 
     name: ClassVar[str]
     Params: ClassVar[type[StrategyParams]] = StrategyParams
-    stages: ClassVar[tuple[Stage, ...]]
-    summary: ClassVar[str] = ""
-    paper: ClassVar[str] = ""
-    licence_note: ClassVar[str] = ""
-    ours: ClassVar[dict[str, str]] = {}
-    where: ClassVar[Literal["inside", "before"]] = "inside"
-    default_schedule: ClassVar[str] = "skip"
-    default_layer: ClassVar[int | None] = None
-    spreads: ClassVar[bool] = True
-    static: ClassVar[bool] = True
-    restores: ClassVar[bool] = False
-    training_free: ClassVar[bool] = True
-    halves: ClassVar[bool] = False
-    prunes_text: ClassVar[bool] = False
-    projected: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = False
-    every_layer: ClassVar[bool] = False
-    second_keep: ClassVar[float | None] = None
-    video_variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    stages: ClassVar[tuple[Placement, ...]]
+    length: ClassVar[Length] = "planned"
+    about: ClassVar[About] = About()
 
     def __init__(self, params: ParamsT) -> None:
         self.params: ParamsT = params
@@ -161,11 +133,6 @@ class PruningStrategy(ABC, Generic[ParamsT]):
         """Whether later attention adds log size to the key logits (ToMe, eq. 1)."""
         return False
 
-    @classmethod
-    def layer_for(cls, layers: int) -> int | None:
-        """The layer it acts at in an LLM of `layers` layers if the plan doesn't say."""
-        return cls.default_layer
-
     def companions(self) -> Tensor | None:
         """Learned tokens `[G, D]` that read the image in every block and are never read by it."""
         return None
@@ -186,21 +153,6 @@ class PruningStrategy(ABC, Generic[ParamsT]):
         """Trainable modules, to be placed on the model's device and saved in a checkpoint."""
         return None
 
-    @classmethod
-    def untrained(cls, shape: ModelShape, keep: int | None) -> Mapping[str, Any]:
-        """Parameters of an instance with random weights for a model; learned strategies only.
-
-        Args:
-            shape: the model.
-            keep: tokens per image that it must leave; None where the plan doesn't say.
-        """
-        return {}
-
-    @classmethod
-    def shipped(cls) -> Mapping[str, Path]:
-        """Checkpoint files that ship with a learned strategy, by name."""
-        return {}
-
 
 class ScoreStrategy(PruningStrategy[ParamsT]):
     """The short form: give a score, the best tokens stay in raster order."""
@@ -213,3 +165,40 @@ class ScoreStrategy(PruningStrategy[ParamsT]):
         """Keep the `budget.keep` best tokens."""
         score = self.score(tokens)
         return Reduction.keep(topk_indices(score, budget.keep), tokens.count, score=score)
+
+
+Kind = PruningStrategy[Any] | type[PruningStrategy[Any]]
+
+
+def places(strategy: Kind) -> tuple[Stage, ...]:
+    """The names of the places at which a strategy may stand, in its own order."""
+    return tuple(place.at for place in strategy.stages)
+
+
+@overload
+def placement(strategy: Kind, at: Literal["encoder"], where: str = "") -> Encoder: ...
+@overload
+def placement(strategy: Kind, at: Literal["pre_llm"], where: str = "") -> PreLlm: ...
+@overload
+def placement(strategy: Kind, at: Literal["decoder"], where: str = "") -> Decoder: ...
+@overload
+def placement(strategy: Kind, at: Stage, where: str = "") -> Placement: ...
+def placement(strategy: Kind, at: Stage, where: str = "") -> Placement:
+    """What a strategy declares for a place.
+
+    Args:
+        strategy: the strategy, or its class.
+        at: name of the place.
+        where: what errors name.
+
+    Raises:
+        PlanError: it can't stand there.
+    """
+    for place in strategy.stages:
+        if place.at == at:
+            return place
+    raise PlanError(
+        f"'{strategy.name}' can't act at '{at}'.",
+        where=where,
+        remedy=f"It acts at: {', '.join(places(strategy))}.",
+    )

@@ -53,7 +53,7 @@ class Tokens:
         signals: what the strategy asked for, by signal name.
         riders: per-token values that earlier stages left for later ones, `[B, N, ...]`.
         seed: the plan's seed, the only source of randomness.
-        kind: `visual`, or `text` for strategies that declare `prunes_text`.
+        kind: `visual`, or `text` for strategies at `Decoder(text=True)`.
     """
 
     hidden: Tensor

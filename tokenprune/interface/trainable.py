@@ -172,7 +172,6 @@ class TrainableStrategy(PruningStrategy[ParamsT]):
         phases: the parts of a training run, in order.
     """
 
-    training_free: ClassVar[bool] = False
     phases: ClassVar[tuple[Phase, ...]] = (Phase("answers"),)
 
     @abstractmethod
@@ -195,6 +194,21 @@ class TrainableStrategy(PruningStrategy[ParamsT]):
             half: write float16.
         """
 
+    @classmethod
+    def untrained(cls, shape: ModelShape, keep: int | None) -> Mapping[str, Any]:
+        """Parameters of an instance with random weights for a model.
+
+        Args:
+            shape: the model.
+            keep: tokens per image that it must leave; None where the plan doesn't say.
+        """
+        return {}
+
+    @classmethod
+    def shipped(cls) -> Mapping[str, Path]:
+        """Checkpoint files that ship with the strategy, by name."""
+        return {}
+
     def train(self, mode: bool = True) -> Any:
         """Switch between training and inference; the model is left as it is."""
         self.modules().train(mode)
@@ -206,6 +220,13 @@ class TrainableStrategy(PruningStrategy[ParamsT]):
 
     def reseed(self, seed: int) -> None:
         """Start the strategy's own randomness in training anew; called before every step."""
+
+
+def untrained_params(
+    kind: type[PruningStrategy[Any]], shape: ModelShape, keep: int | None
+) -> dict[str, Any]:
+    """Parameters of an instance with random weights; none for strategies that need no weights."""
+    return dict(kind.untrained(shape, keep)) if issubclass(kind, TrainableStrategy) else {}
 
 
 def answer_loss(logits: Tensor, batch: Batch) -> StepLoss:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tokenprune.errors import BudgetError, LayerError
 from tokenprune.plan.model import Average
-from tokenprune.plan.schedule import removals
+from tokenprune.plan.schedule import refuse_count, removals
 
 __all__ = ["average", "decoder_keep", "decoder_keeps", "front_loaded", "kept", "removals"]
 
@@ -36,14 +36,7 @@ def kept(keep: int | float, count: int, where: str = "") -> int:
                 nearest=1.0 if keep > 1 else 1 / count,
             )
         return max(1, int(count * keep + 1e-9))
-    if not 1 <= keep <= count:
-        bound = min(max(keep, 1), count)
-        raise BudgetError(
-            f"can't keep {keep} of {count} tokens.",
-            where=where,
-            remedy=f"The nearest feasible value is {bound}.",
-            nearest=bound,
-        )
+    refuse_count(keep, count, where)
     return keep
 
 

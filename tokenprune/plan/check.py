@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tokenprune.errors import PlanError
-from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.placement import Decoder, Encoder
+from tokenprune.interface.strategy import PruningStrategy, placement
 from tokenprune.plan.model import Plan, StagePlan
 from tokenprune.plugins.host import host
 from tokenprune.plugins.strategies import strategy_class, strategy_params
-
-_SOME_DEPTH = 32
-"""Layers of an LLM; whether a strategy has a layer of its own doesn't depend on the number."""
 
 
 def check_plan(plan: Plan, *, where: str = "") -> Plan:
@@ -38,14 +36,8 @@ def check_plan(plan: Plan, *, where: str = "") -> Plan:
 def _checked(stage: StagePlan, where: str, at: str) -> StagePlan:
     place = f"{where}: {at}" if where else at
     strategy = strategy_class(stage.strategy, where=f"{place}.strategy")
-    if stage.at not in strategy.stages:
-        able = ", ".join(strategy.stages)
-        raise PlanError(
-            f"'{stage.strategy}' can't act at '{stage.at}'.",
-            where=f"{place}.at",
-            remedy=f"It acts at: {able}.",
-        )
-    if stage.at == "encoder" and not strategy.spreads:
+    own = placement(strategy, stage.at, where=f"{place}.at")
+    if isinstance(own, Encoder) and own.default_schedule is None:
         for key in ("schedule", "layers"):
             if getattr(stage, key) is not None:
                 raise PlanError(
@@ -53,16 +45,16 @@ def _checked(stage: StagePlan, where: str, at: str) -> StagePlan:
                     where=f"{place}.{key}",
                     remedy=f"Remove '{key}'; 'layer' chooses the block.",
                 )
-    if stage.at == "decoder" and not strategy.every_layer:
-        _one_layer(stage, strategy, place)
-    if stage.keep is None and not strategy.adaptive:
+    if isinstance(own, Decoder) and not own.every_layer:
+        _one_layer(stage, own, place)
+    if stage.keep is None and strategy.length != "own":
         raise PlanError(
             f"'{stage.strategy}' needs a budget: write tokens (128) or a ratio (0.25).",
             where=f"{place}.keep",
             remedy="Add 'keep'. Only strategies that set their own budget go without.",
         )
-    if stage.keep_text is not None and not strategy.prunes_text:
-        able = ", ".join(name for name, kind in host().strategies.items() if kind.prunes_text)
+    if stage.keep_text is not None and not (isinstance(own, Decoder) and own.text):
+        able = ", ".join(name for name, kind in host().strategies.items() if _prunes_text(kind))
         raise PlanError(
             f"'{stage.strategy}' can't prune text tokens.",
             where=f"{place}.keep_text",
@@ -73,14 +65,18 @@ def _checked(stage: StagePlan, where: str, at: str) -> StagePlan:
     return stage.model_copy(update={"params": given})
 
 
-def _one_layer(stage: StagePlan, strategy: type[PruningStrategy[Any]], place: str) -> None:
+def _prunes_text(strategy: type[PruningStrategy[Any]]) -> bool:
+    return any(isinstance(own, Decoder) and own.text for own in strategy.stages)
+
+
+def _one_layer(stage: StagePlan, own: Decoder, place: str) -> None:
     if stage.layers is not None:
         raise PlanError(
             f"'{stage.strategy}' acts in front of one layer of the LLM.",
             where=f"{place}.layers",
             remedy=f"Write layer: {stage.layers[0]}.",
         )
-    if stage.layer is None and strategy.layer_for(_SOME_DEPTH) is None:
+    if stage.layer is None and own.layer is None:
         raise PlanError(
             f"'{stage.strategy}' has no layer of its own.",
             where=f"{place}.layer",
@@ -90,12 +86,11 @@ def _one_layer(stage: StagePlan, strategy: type[PruningStrategy[Any]], place: st
 
 def _range(stage: StagePlan) -> tuple[int, int] | None:
     """Blocks or layers of a stage, where they can be told without a model."""
-    strategy = strategy_class(stage.strategy)
     if stage.layers is not None:
         return stage.layers
-    if stage.at == "decoder":
-        return None if stage.layer is None else (stage.layer, stage.layer)
-    layer = stage.layer if stage.layer is not None or strategy.spreads else strategy.default_layer
+    layer = stage.layer
+    if layer is None and stage.at == "encoder":
+        layer = placement(strategy_class(stage.strategy), "encoder").layer
     return None if layer is None else (layer, layer)
 
 

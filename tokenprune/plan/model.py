@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -190,9 +189,6 @@ class Plan(_Frozen):
             order = ", ".join(STAGES)
             raise ValueError(f"stages stand in the order in which tokens meet them: {order}")
         decoder = [stage for stage in self.stages if stage.at == "decoder"]
-        layers = [stage.layer for stage in decoder if stage.layer is not None]
-        if any(later <= earlier for earlier, later in pairwise(layers)):
-            raise ValueError(f"decoder stages need ascending layers, got {layers}")
         solved = [isinstance(stage.keep, Average) for stage in decoder]
         if solved != sorted(solved):
             raise ValueError(

@@ -16,6 +16,22 @@ from tokenprune.errors import BudgetError, LayerError
 from tokenprune.plan.model import ScheduleSpec
 
 
+def refuse_count(keep: int, count: int, where: str = "") -> None:
+    """Refuse to keep less than one of `count` tokens, or more than there are.
+
+    Raises:
+        BudgetError: `nearest` is feasible.
+    """
+    if not 1 <= keep <= count:
+        nearest = min(max(keep, 1), count)
+        raise BudgetError(
+            f"can't keep {keep} of {count} tokens.",
+            where=where,
+            remedy=f"The nearest feasible value is {nearest}.",
+            nearest=nearest,
+        )
+
+
 def removals(
     count: int,
     keep: int,
@@ -55,13 +71,7 @@ def removals(
             where=where,
             remedy=f"The used blocks are 0 to {layers - 1}.",
         )
-    if not 1 <= keep <= count:
-        raise BudgetError(
-            f"can't keep {keep} of {count} tokens.",
-            where=where,
-            remedy=f"The nearest feasible value is {min(max(keep, 1), count)}.",
-            nearest=min(max(keep, 1), count),
-        )
+    refuse_count(keep, count, where)
     length = last - first + 1
     if isinstance(schedule, str | ScheduleSpec):
         spec = _spec(schedule)

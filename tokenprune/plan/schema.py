@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.plan.model import Plan
 from tokenprune.plugins.host import host
 
@@ -36,10 +36,10 @@ def plan_schema() -> dict[str, Any]:
 
 
 def _rule(name: str, strategy: type[PruningStrategy[Any]]) -> dict[str, Any]:
-    told = {"params": {"$ref": f"#/$defs/{name}"}, "at": {"enum": list(strategy.stages)}}
+    told = {"params": {"$ref": f"#/$defs/{name}"}, "at": {"enum": list(places(strategy))}}
     asked = {"properties": {"strategy": {"const": name}}, "required": ["strategy"]}
     then: dict[str, Any] = {"properties": told}
-    if not strategy.adaptive:
+    if strategy.length != "own":
         then["required"] = ["keep"]
         then["properties"] = {**told, "keep": {"not": {"type": "null"}}}
     return {"if": asked, "then": then}

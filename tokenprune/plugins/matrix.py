@@ -8,9 +8,11 @@ from typing import Any
 
 from tokenprune.errors import TokenpruneError
 from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
+from tokenprune.interface.placement import Decoder, PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import ModelShape, PruningStrategy
+from tokenprune.interface.strategy import ModelShape, PruningStrategy, placement, places
 from tokenprune.interface.tokens import STAGES, Site, Stage
+from tokenprune.interface.trainable import untrained_params
 from tokenprune.plugins.host import host
 
 #: The model that strategies are asked about: their signals don't depend on its numbers.
@@ -121,7 +123,7 @@ def families(
 
 def cell(kind: type[PruningStrategy[Any]], family: Family) -> Cell:
     """One strategy on one family."""
-    answers = {at: refusal(kind, family, at) for at in STAGES if at in kind.stages}
+    answers = {at: refusal(kind, family, at) for at in STAGES if at in places(kind)}
     runs = tuple(at for at, reason in answers.items() if not reason)
     return Cell(kind.name, family, runs, {at: reason for at, reason in answers.items() if reason})
 
@@ -130,7 +132,7 @@ def refusal(kind: type[PruningStrategy[Any]], family: Family, at: Stage) -> str:
     """Why a strategy can't stand at a stage of a family's models; empty if it can."""
     if at != "encoder" and family.llm is None:
         return NEEDS_LLM
-    if at == "encoder" and not kind.static:
+    if at == "encoder" and kind.length != "planned":
         return DYNAMIC
     try:
         wanted = signals(kind, at)
@@ -149,9 +151,15 @@ def signals(kind: type[PruningStrategy[Any]], at: Stage) -> tuple[Signal, ...]:
         TokenpruneError: it can't be built from its defaults.
     """
     layers = SHAPE.llm_layers if at == "decoder" else SHAPE.encoder_blocks
-    own = kind.layer_for(layers) if at == "decoder" else kind.default_layer
-    layer = layers if at == "pre_llm" else LAYER if own is None else own
-    return example(kind).signals(Site(at, layer, layers))
+    return example(kind).signals(Site(at, _own_layer(kind, at, layers), layers))
+
+
+def _own_layer(kind: type[PruningStrategy[Any]], at: Stage, layers: int) -> int:
+    own = placement(kind, at)
+    if isinstance(own, PreLlm):
+        return layers
+    layer = own.layer_of(layers) if isinstance(own, Decoder) else own.layer
+    return LAYER if layer is None else layer
 
 
 def example(
@@ -163,7 +171,7 @@ def example(
         TokenpruneError: a parameter has no default.
     """
     try:
-        return kind.from_params(**kind.untrained(shape, keep))
+        return kind.from_params(**untrained_params(kind, shape, keep))
     except ValueError as error:
         raise TokenpruneError(
             f"'{kind.name}' can't be built from its default parameters.",

@@ -6,11 +6,12 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from tokenprune.interface.about import About
 from tokenprune.interface.adapter import Adapter, EncoderAdapter, MllmAdapter
-from tokenprune.interface.strategy import PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import STAGES
+from tokenprune.interface.placement import Placement
+from tokenprune.interface.strategy import Length, PruningStrategy, StrategyParams, places
 
 if TYPE_CHECKING:
     from tokenprune.interface.loading import Loader
@@ -153,10 +154,14 @@ def _wrong_dataclass(given: Any, parts: tuple[str, ...]) -> str:
 
 def _wrong_strategy(given: type[PruningStrategy[Any]]) -> str:
     stages = getattr(given, "stages", ())
-    if not stages or not set(stages) <= set(STAGES):
-        return f"its stages are {stages!r}, known are {', '.join(STAGES)}"
-    if given.adaptive and given.static:
-        return "it sets its own budget (adaptive), so its length isn't static"
+    if not stages or not all(isinstance(place, Placement) for place in stages):
+        return f"its stages are {stages!r}; write placements, such as (PreLlm(), Decoder(layer=2))"
+    if len({place.at for place in stages}) < len(stages):
+        return f"its stages name a place twice: {', '.join(places(given))}"
+    if given.length not in get_args(Length):
+        return f"its length is {given.length!r}, known are {', '.join(get_args(Length))}"
+    if not isinstance(given.about, About):
+        return "its about is no About(summary, paper, licence, ours)"
     params = given.Params
     if not (isinstance(params, type) and issubclass(params, StrategyParams)):
         return "its Params is no subclass of StrategyParams"

@@ -1,12 +1,12 @@
 """A complete tokenprune plugin: a strategy that keeps the tokens with the longest features."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 from torch import Tensor
 
-from tokenprune import PruningStrategy, ScoreStrategy, StrategyParams, Tokens, hookimpl
+from tokenprune import About, Encoder, PreLlm, ScoreStrategy, StrategyParams, Tokens, hookimpl
 
 
 class FeatureNormParams(StrategyParams):
@@ -20,8 +20,8 @@ class FeatureNorm(ScoreStrategy[FeatureNormParams]):
 
     name = "feature_norm"
     Params = FeatureNormParams
-    stages: ClassVar = ("encoder", "pre_llm")
-    summary = "Keeps the tokens with the longest features."
+    stages = (Encoder(), PreLlm())
+    about = About(summary="Keeps the tokens with the longest features.", licence="Apache-2.0")
 
     def score(self, tokens: Tokens) -> Tensor:
         """`[B, N, D]` -> `[B, N]`."""
@@ -29,6 +29,6 @@ class FeatureNorm(ScoreStrategy[FeatureNormParams]):
 
 
 @hookimpl
-def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) -> None:
+def register_strategies(register: Callable[[type[Any]], None]) -> None:
     """Tell tokenprune about it."""
     register(FeatureNorm)

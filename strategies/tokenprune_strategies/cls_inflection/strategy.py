@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Decoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, PruningStrategy
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune_strategies.cls_inflection.choosing import head, words
 from tokenprune_strategies.cls_inflection.params import OURS, Bound, ClsInflectionParams
 
@@ -38,22 +38,17 @@ class ClsInflection(PruningStrategy[ClsInflectionParams]):
     behind CLIP's visual projection isn't offered: no signal carries it.
     """
 
-    name: ClassVar[str] = "cls_inflection"
+    name = "cls_inflection"
     Params = ClsInflectionParams
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm", "decoder")
-    summary: ClassVar[str] = "Keeps the head of every image's curve of similarity to the CLS token."
-    paper: ClassVar[str] = "Sparsity Meets Similarity, arXiv 2409.01162"
-    licence_note: ClassVar[str] = "Written from the abstracts; no official code was found."
-    ours: ClassVar[dict[str, str]] = OURS
-    default_layer: ClassVar[int | None] = 2
-    static: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = True
-    prunes_text: ClassVar[bool] = True
-
-    @classmethod
-    def layer_for(cls, layers: int) -> int | None:
-        """Layer 2, or the last of two."""
-        return min(2, layers - 1)
+    # layer 2, as FastV does it, or the last of two
+    stages = (PreLlm(), Decoder(layer=lambda layers: min(2, layers - 1), text=True))
+    length = "own"
+    about = About(
+        summary="Keeps the head of every image's curve of similarity to the CLS token.",
+        paper="Sparsity Meets Similarity, arXiv 2409.01162",
+        licence="Written from the abstracts; no official code was found.",
+        ours=OURS,
+    )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         """The similarity asked for; inside the LLM the question's attention and place."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Decoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, ModelShape, ScoreStrategy
-from tokenprune.interface.tokens import Site, Stage, Tokens
-from tokenprune.interface.trainable import Batch, Phase, Step, StepLoss, TrainingSession
+from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.trainable import Batch, Step, StepLoss, TrainingSession
 from tokenprune_strategies.covipal import training
 from tokenprune_strategies.covipal.choice import best_of_each
 from tokenprune_strategies.covipal.module import ContextScorer, MeanScorer, PruningModule
@@ -35,21 +37,18 @@ class CoViPALStyle(LearnedStrategy[CoViPALParams, PruningModule], ScoreStrategy[
     unknown; a plan may put the stage at other layers.
     """
 
-    name: ClassVar[str] = "covipal_style"
+    name = "covipal_style"
     Params = CoViPALParams
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    default_layer: ClassVar[int | None] = 0
-    summary: ClassVar[str] = (
-        "Learned: a small module scores visual tokens given the prompt; needs a checkpoint."
+    stages = (Decoder(layer=0),)
+    about = About(
+        summary="Learned: a small module scores visual tokens given the prompt; needs a "
+        "checkpoint.",
+        paper="CoViPAL: Layer-wise Contextualized Visual Token Pruning, arXiv 2508.17243 (in its "
+        "style)",
+        licence="Written from method notes; the official code could not be obtained.",
+        ours=OURS,
     )
-    paper: ClassVar[str] = (
-        "CoViPAL: Layer-wise Contextualized Visual Token Pruning, arXiv 2508.17243 (in its style)"
-    )
-    licence_note: ClassVar[str] = (
-        "Written from method notes; the official code could not be obtained."
-    )
-    ours: ClassVar[dict[str, str]] = OURS
-    phases: ClassVar[tuple[Phase, ...]] = (training.GUIDANCE, training.ANSWERS)
+    phases = (training.GUIDANCE, training.ANSWERS)
 
     @classmethod
     def build(cls, shape: CoViPALParams) -> PruningModule:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
 from tokenprune.errors import BudgetError, LayerError
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Decoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, ModelShape
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.interface.trainable import Batch, Step, StepLoss, TrainingSession
 from tokenprune_strategies.dyvte import training
 from tokenprune_strategies.dyvte.gates import ExitGates, text_state
@@ -35,21 +37,17 @@ class DyVTE(LearnedStrategy[DyVTEParams, ExitGates]):
     nothing comes behind it.
     """
 
-    name: ClassVar[str] = "dyvte"
+    name = "dyvte"
     Params = DyVTEParams
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    default_layer: ClassVar[int | None] = 1
-    static: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = True
-    every_layer: ClassVar[bool] = True
-    summary: ClassVar[str] = (
-        "Learned: gates in the LLM say when all visual tokens leave; needs a checkpoint."
+    stages = (Decoder(layer=1, every_layer=True),)
+    length = "own"
+    about = About(
+        summary="Learned: gates in the LLM say when all visual tokens leave; needs a checkpoint.",
+        paper="DyVTE: Dynamic Visual-Token Exit, arXiv 2411.19628",
+        licence="Written from method notes; the official code, which has no licence file, was not "
+        "used.",
+        ours=OURS,
     )
-    paper: ClassVar[str] = "DyVTE: Dynamic Visual-Token Exit, arXiv 2411.19628"
-    licence_note: ClassVar[str] = (
-        "Written from method notes; the official code, which has no licence file, was not used."
-    )
-    ours: ClassVar[dict[str, str]] = OURS
 
     @classmethod
     def build(cls, shape: DyVTEParams) -> ExitGates:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 import torch
 from torch import Tensor
 
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, PruningStrategy
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune_strategies.evoprune.params import OURS, EvoPruneParams
 from tokenprune_strategies.evoprune.scoring import diversity_gain, split
 from tokenprune_strategies.evoprune.temporal import neighbouring_pairs
@@ -27,18 +26,15 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
     default that the paper leaves open.
     """
 
-    name: ClassVar[str] = "evoprune"
+    name = "evoprune"
     Params = EvoPruneParams
-    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
-    video_variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"temporal": {"temporal": True}}
-    summary: ClassVar[str] = (
-        "Merges tokens inside the vision encoder by similarity, diversity and attention."
+    stages = (Encoder(schedule="skip", halves=True),)
+    about = About(
+        summary="Merges tokens inside the vision encoder by similarity, diversity and attention.",
+        paper="EvoPrune, arXiv 2603.03681",
+        licence="Written from notes on the paper; no official code was found.",
+        ours=OURS,
     )
-    paper: ClassVar[str] = "EvoPrune, arXiv 2603.03681"
-    licence_note: ClassVar[str] = "Written from notes on the paper; no official code was found."
-    ours: ClassVar[dict[str, str]] = OURS
-    default_schedule: ClassVar[str] = "skip"
-    halves: ClassVar[bool] = True
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         """Importance and keys of the same block, as far as the parameters use them."""

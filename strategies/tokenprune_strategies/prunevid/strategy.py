@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Decoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, PruningStrategy
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune_strategies.prunevid.grouping import Group, Video, coarse_groups, groups, sizes
 from tokenprune_strategies.prunevid.merging import fitted, merged, natural
 from tokenprune_strategies.prunevid.params import OURS, PruneVidParams
@@ -20,6 +21,11 @@ from tokenprune_strategies.prunevid.selecting import selected, to_budget
 SEGMENT = "prunevid_segment"
 """Rider `[B, N, 2]`: whether a token is static, and frames since the first of its segment."""
 PAPER_LAYER, PAPER_LAYERS = 11, 28
+
+
+def paper_layer(layers: int) -> int:
+    """The paper prunes behind layer 10 of 28 or 32; shallower LLMs take that share (ours)."""
+    return min(PAPER_LAYER, max(1, layers * PAPER_LAYER // PAPER_LAYERS))
 
 
 class PruneVid(PruningStrategy[PruneVidParams]):
@@ -39,24 +45,16 @@ class PruneVid(PruningStrategy[PruneVidParams]):
     exactly.
     """
 
-    name: ClassVar[str] = "prunevid"
+    name = "prunevid"
     Params = PruneVidParams
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm", "decoder")
-    summary: ClassVar[str] = "Merges what a video repeats, then keeps what the question looks at."
-    paper: ClassVar[str] = "PruneVid, arXiv 2412.16117"
-    licence_note: ClassVar[str] = (
-        "Written from notes; the official code (CC BY-NC-SA 4.0) was not used."
+    stages = (PreLlm(projected=True), Decoder(layer=paper_layer))
+    length = "own"
+    about = About(
+        summary="Merges what a video repeats, then keeps what the question looks at.",
+        paper="PruneVid, arXiv 2412.16117",
+        licence="Written from notes; the official code (CC BY-NC-SA 4.0) was not used.",
+        ours=OURS,
     )
-    ours: ClassVar[dict[str, str]] = OURS
-    default_layer: ClassVar[int | None] = PAPER_LAYER
-    static: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = True
-    projected: ClassVar[bool] = True
-
-    @classmethod
-    def layer_for(cls, layers: int) -> int | None:
-        """The paper prunes behind layer 10 of 28 or 32; shallower LLMs take that share (ours)."""
-        return min(PAPER_LAYER, max(1, layers * PAPER_LAYER // PAPER_LAYERS))
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         """Inside the LLM, the most that a text query gives to each token."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokenprune.errors import BudgetError
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, ModelShape
-from tokenprune.interface.tokens import Site, Stage, Tokens
-from tokenprune.interface.trainable import Batch, Phase, Step, StepLoss, TrainingSession
+from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.trainable import Batch, Step, StepLoss, TrainingSession
 from tokenprune_strategies.quecc import training
 from tokenprune_strategies.quecc.compressor import (
     QueryCompressor,
@@ -40,19 +42,18 @@ class QueCC(LearnedStrategy[QueCCParams, QueryCompressor]):
     its window's central patch; torch's initialisation; biases in all linear layers.
     """
 
-    name: ClassVar[str] = "quecc"
+    name = "quecc"
     Params = QueCCParams
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
-    summary: ClassVar[str] = "Learned: question-aware windows become tokens; needs a checkpoint."
-    paper: ClassVar[str] = (
-        "QueCC: Inference Optimal VLMs Need Fewer Visual Tokens and More Parameters, "
-        "arXiv 2411.03312"
+    stages = (PreLlm(),)
+    about = About(
+        summary="Learned: question-aware windows become tokens; needs a checkpoint.",
+        paper="QueCC: Inference Optimal VLMs Need Fewer Visual Tokens and More Parameters, "
+        "arXiv 2411.03312",
+        licence="Written from method notes; the official code, which has no licence file, was not "
+        "used.",
+        ours=OURS,
     )
-    licence_note: ClassVar[str] = (
-        "Written from method notes; the official code, which has no licence file, was not used."
-    )
-    ours: ClassVar[dict[str, str]] = OURS
-    phases: ClassVar[tuple[Phase, ...]] = (training.ALIGNMENT, training.ANSWERS)
+    phases = (training.ALIGNMENT, training.ANSWERS)
 
     def __init__(self, params: QueCCParams) -> None:
         super().__init__(params)

@@ -67,8 +67,6 @@ class LearnedStrategy(TrainableStrategy[LearnedT], Generic[LearnedT, ModuleT]):
             damaged, foreign or of another shape.
     """
 
-    training_free: ClassVar[bool] = False
-
     def __init__(self, params: LearnedT) -> None:
         super().__init__(params)
         self.shape, self.module = self.load(params)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokenprune.errors import BudgetError
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, ModelShape
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune_strategies.shared.learned import LearnedStrategy
 from tokenprune_strategies.vistog.grouping import SemanticGrouping, gumbel
 from tokenprune_strategies.vistog.params import OURS, VisToGParams
@@ -28,15 +30,16 @@ class VisToG(LearnedStrategy[VisToGParams, SemanticGrouping]):
     (arXiv 2202.11094).
     """
 
-    name: ClassVar[str] = "vistog"
+    name = "vistog"
     Params = VisToGParams
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
-    summary: ClassVar[str] = "Learned: semantic tokens group the patches; needs a checkpoint."
-    paper: ClassVar[str] = "VisToG: Efficient MLLMs via Visual Token Grouping, arXiv 2411.17773"
-    licence_note: ClassVar[str] = (
-        "Written from method notes; no official code was found, and GroupViT's was not used."
+    stages = (PreLlm(),)
+    about = About(
+        summary="Learned: semantic tokens group the patches; needs a checkpoint.",
+        paper="VisToG: Efficient MLLMs via Visual Token Grouping, arXiv 2411.17773",
+        licence="Written from method notes; no official code was found, and GroupViT's was not "
+        "used.",
+        ours=OURS,
     )
-    ours: ClassVar[dict[str, str]] = OURS
 
     def __init__(self, params: VisToGParams) -> None:
         super().__init__(params)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from math import floor
-from typing import ClassVar
 
 import torch
 
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Decoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, PruningStrategy
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.ops import topk_indices
 from tokenprune_strategies.vscan.params import OURS, VScanParams
 from tokenprune_strategies.vscan.scan import local_scan, most_similar, select, windows_of
@@ -26,26 +27,18 @@ class VScan(PruningStrategy[VScanParams]):
     LLM. Selection and merging act on projected features, as in the code.
     """
 
-    name: ClassVar[str] = "vscan"
+    name = "vscan"
     Params = VScanParams
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm", "decoder")
-    second_keep: ClassVar[float | None] = 0.333
-    summary: ClassVar[str] = (
-        "Keeps what is important in windows and in the whole, merges the rest; prunes in mid-LLM."
+    # the middle of the LLM: the paper's 16 of 32 and 14 of 28
+    stages = (PreLlm(projected=True), Decoder(layer=lambda layers: max(1, layers // 2)))
+    about = About(
+        summary="Keeps what is important in windows and in the whole, merges the rest; prunes in "
+        "mid-LLM.",
+        paper="VScan, arXiv 2505.22654",
+        licence="Written from method notes; the reference code is under the MIT licence, none was "
+        "copied.",
+        ours=OURS,
     )
-    paper: ClassVar[str] = "VScan, arXiv 2505.22654"
-    licence_note: ClassVar[str] = (
-        "Written from method notes; the reference code is under the MIT licence, none was copied."
-    )
-    ours: ClassVar[dict[str, str]] = OURS
-    default_layer: ClassVar[int | None] = 16
-    spreads: ClassVar[bool] = False
-    projected: ClassVar[bool] = True
-
-    @classmethod
-    def layer_for(cls, layers: int) -> int | None:
-        """The middle: the paper's 16 of 32 and 14 of 28."""
-        return max(1, layers // 2)
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         """Scores of a shallow and of the last used block; in the LLM, the row of the layer itself.

@@ -20,6 +20,7 @@ from tokenprune.engine.stages import EncoderLayout, EncoderSite, ResolvedStage
 from tokenprune.engine.videos import Videos
 from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import placement
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -112,7 +113,7 @@ class EncoderRunner:
 
     def _is_plain(self, state: EncoderState, number: int) -> bool:
         site = state.sites.get(number)
-        if site is not None and site.stage.strategy.where == "inside":
+        if site is not None and placement(site.stage.strategy, "encoder").where == "inside":
             return False
         if state.proportional or state.companions or _revived(state, number):
             return False
@@ -151,7 +152,7 @@ class EncoderRunner:
         signals: Mapping[str, Tensor],
     ) -> Tensor:
         site = state.sites.get(number)
-        if site is None or site.stage.strategy.where != where:
+        if site is None or placement(site.stage.strategy, "encoder").where != where:
             return hidden
         with call.meter.stage("select"):
             return self._reduce(call, state, site, hidden, signals)

@@ -10,7 +10,7 @@ from tokenprune.engine.llm.stages import SUPPLIED, DecoderStage, decoder_layers
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import PlanError, UnsupportedModelError
 from tokenprune.interface.adapter import EncoderSpec, MllmAdapter, MllmSpec
-from tokenprune.interface.strategy import Budget
+from tokenprune.interface.strategy import Budget, placement
 from tokenprune.interface.tokens import Site
 from tokenprune.plan import Average, Plan
 
@@ -78,7 +78,8 @@ def refuse_frames(
         strategy = stage.strategy
         if strategy.companions() is None:
             continue
-        if not strategy.static or any(s.strategy.companions() is None for s in early[:place]):
+        uneven = any(before.strategy.companions() is None for before in early[:place])
+        if uneven or strategy.length != "planned":
             raise PlanError(
                 f"'{strategy.name}' reads every frame by itself, so all frames have to come to it, "
                 "and leave it, with equally many tokens.",
@@ -108,9 +109,8 @@ def decoder_stages(
     layers = tuple(layer for _, layer in acting)
     early = [stage for stage in stages if stage.plan.at == "pre_llm"]
     for place, (stage, layer) in enumerate(acting):
-        fixed = all(
-            before.strategy.static for before in (*early, *(one for one, _ in acting[:place]))
-        )
+        earlier = (*early, *(one for one, _ in acting[:place]))
+        fixed = all(before.strategy.length == "planned" for before in earlier)
         if isinstance(stage.plan.keep, Average) and not fixed:
             raise PlanError(
                 "an average over the layers can't be solved behind a stage whose number of tokens "
@@ -140,7 +140,7 @@ def _check_budgets(
         keep = stage.budget(present, arrivals, images=1)
         given = stage.stage.plan.keep is not None
         stage.stage.strategy.check(stage.site, Budget(present, keep, given), grid)
-        present = keep if stage.stage.strategy.static else present
+        present = keep if stage.stage.strategy.length == "planned" else present
 
 
 def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
@@ -152,12 +152,12 @@ def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
     frames, height, width = encoder.spec.grid
     count = frames * height * width
     encoder_stages = encoder.layout.stages
-    if not (encoder_stages and encoder_stages[-1].strategy.restores):
+    if not (encoder_stages and placement(encoder_stages[-1].strategy, "encoder").restores):
         count = encoder.layout.kept(count)
     for stage in early:
         keep = stage.keep(count)
         site = Site("pre_llm", encoder.spec.used, encoder.spec.used)
         given = stage.plan.keep is not None
         stage.strategy.check(site, Budget(count, keep, given), encoder.spec.grid)
-        count = keep if stage.strategy.static else count
+        count = keep if stage.strategy.length == "planned" else count
     return count

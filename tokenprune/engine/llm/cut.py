@@ -17,6 +17,7 @@ from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.text import SiteSignals
 from tokenprune.engine.pre_llm.stages import parts
 from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Tokens
 
 Rows = list[TokenRow | None]
@@ -154,8 +155,9 @@ class Draft:
 
     def _reduced(self, row: TokenRow, reduction: Reduction, offset: int) -> TokenRow:
         own, strategy = _single(reduction, offset), self.stage.stage.strategy
+        repeated = placement(strategy, "decoder").every_layer
         # a gate that stays shut, layer after layer, is no step
-        idle = strategy.every_layer and own.changes and own.length == row.column.shape[0]
+        idle = repeated and own.changes and own.length == row.column.shape[0]
         if own.changes and not idle and row.kind == "visual" and not row.copy:
             trace_row(self.call.trace, self.stage.site, strategy.name, row, own)
         return row.reduced(own)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import LayerError, PlanError
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Site
 from tokenprune.plan import Average
 from tokenprune.plan.budget import decoder_keeps, kept
@@ -66,7 +67,7 @@ class DecoderStage:
         keep = _scaled(self.keeps[self.place], images)
         if keep is None:
             return count
-        if isinstance(keep, int) and (self.stage.strategy.adaptive or not self.fixed):
+        if isinstance(keep, int) and (self.stage.strategy.length == "own" or not self.fixed):
             keep = min(keep, count)
         if not isinstance(keep, Average):
             return kept(keep, count, where)
@@ -126,15 +127,15 @@ def decoder_layers(stages: Sequence[ResolvedStage], count: int) -> list[range]:
 
 def _bounds(stage: ResolvedStage, count: int) -> tuple[int, int] | None:
     """First layer and the one behind the last; None if the plan leaves them open."""
-    plan, strategy = stage.plan, stage.strategy
+    plan, own = stage.plan, placement(stage.strategy, "decoder")
     if plan.layers is not None:
         if plan.layers[1] >= count:
             raise _missing(stage, "layers", plan.layers[1], count)
         return plan.layers[0], plan.layers[1] + 1
     layer = plan.layer
-    if layer is None and strategy.every_layer:
+    if layer is None and own.every_layer:
         return None
-    layer = strategy.layer_for(count) if layer is None else layer
+    layer = own.layer_of(count) if layer is None else layer
     if layer is None:
         raise PlanError(
             "which layer to prune in front of?",

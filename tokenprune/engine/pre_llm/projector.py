@@ -13,6 +13,7 @@ from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.pre_llm.stages import Group
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import PlanError, UnsupportedModelError
+from tokenprune.interface.strategy import placement
 
 
 def split_at_projector(
@@ -23,8 +24,8 @@ def split_at_projector(
     Raises:
         PlanError: one of the first kind stands behind one of the second.
     """
-    before = [stage for stage in stages if not stage.strategy.projected]
-    after = [stage for stage in stages if stage.strategy.projected]
+    before = [stage for stage in stages if not placement(stage.strategy, "pre_llm").projected]
+    after = [stage for stage in stages if placement(stage.strategy, "pre_llm").projected]
     if before and after and before[-1].number > after[0].number:
         raise PlanError(
             f"'{before[-1].plan.strategy}' acts on the projector's input, and "

@@ -44,7 +44,7 @@ def check_compile(loaded: LoadedModel, plans: Sequence[tuple[str, Plan]], mode: 
         _check_graphs(loaded)
     for name, plan in plans:
         for stage in plan.stages:
-            if not build_strategy(stage).static:
+            if build_strategy(stage).length != "planned":
                 raise DataError(
                     f"'{stage.strategy}' decides at run time how much it keeps, so every input "
                     "would be compiled anew.",

@@ -134,15 +134,17 @@ def quarters(loaded: LoadedModel) -> list[tuple[str, Plan]]:
 
     Each stands where comparisons put it, or inside the encoder if that is all there is.
     """
+    from tokenprune.interface.strategy import places
+    from tokenprune.interface.trainable import TrainableStrategy
     from tokenprune.lab.measure.entries import home
     from tokenprune.plugins.host import host
 
     found = []
     for name, kind in sorted(host().strategies.items()):
-        if not (kind.training_free and kind.static):
+        if issubclass(kind, TrainableStrategy) or kind.length != "planned":
             continue
         plain = not isinstance(loaded, LoadedMllm)
-        if plain and "encoder" not in kind.stages:
+        if plain and "encoder" not in places(kind):
             continue
         stage = {"at": "encoder" if plain else home(kind), "strategy": name, "keep": QUARTER}
         found.append((name, load_plan({"stages": [stage]})))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.strategy import PruningStrategy, placement, places
 from tokenprune.interface.tokens import Stage
+from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.lab.measure.entries import MAIN, Entry, Strategies, home, strategy_entry
 from tokenprune.plan import Average, Plan, StagePlan
 
@@ -22,6 +23,15 @@ CLASSIFIER_PATCHES = 196
 
 #: The yardstick: what any choice of tokens has to beat.
 BASELINE = "random"
+
+#: Methods of two coupled stages, and the share of the first stage's tokens that the second one,
+#: inside the LLM, keeps in comparisons; the paper's number.
+SECOND_KEEP: dict[str, float] = {"vscan": 0.333}
+
+#: Rows of their own in comparisons on videos: what is added to a method's name, and parameters.
+VIDEO_VARIANTS: dict[str, Mapping[str, Mapping[str, Any]]] = {
+    "evoprune": {"temporal": {"temporal": True}}
+}
 
 
 @dataclass(frozen=True)
@@ -52,19 +62,24 @@ def default_entries(strategies: Strategies, wanted: Wanted) -> list[Entry]:
     Strategies that set their own budget stand once, behind the others, and so do learned ones at
     a budget that isn't among the given.
     """
-    free = [kind for _, kind in sorted(strategies.items()) if kind.training_free]
+    free = _training_free(strategies)
     fixed = [
         entry
         for keep in wanted.keeps
         for kind in free
-        if not kind.adaptive
+        if kind.length != "own"
         for entry in _rows(kind, keep, wanted)
     ]
-    own = [entry for kind in free if kind.adaptive for entry in _own(kind, wanted)]
+    own = [entry for kind in free if kind.length == "own" for entry in _own(kind, wanted)]
     found = [*fixed, *own, *learned_entries(strategies, wanted)]
     if wanted.positions == "both":
         found += _position_rows(strategies, wanted)
     return grouped([as_task(entry, wanted.video) for entry in found])
+
+
+def _training_free(strategies: Strategies) -> list[type[PruningStrategy[Any]]]:
+    kinds = [kind for _, kind in sorted(strategies.items())]
+    return [kind for kind in kinds if not issubclass(kind, TrainableStrategy)]
 
 
 def grouped(entries: Sequence[Entry]) -> list[Entry]:
@@ -78,12 +93,12 @@ def encoder_entries(strategies: Strategies, keeps: Sequence[int], *, seed: int =
 
     Each runs under its own default schedule; the scores and baselines share `skip`.
     """
-    free = [kind for _, kind in sorted(strategies.items()) if kind.training_free and kind.static]
+    free = [kind for kind in _training_free(strategies) if kind.length == "planned"]
     return [
         strategy_entry(kind, keep, "encoder", seed=seed)
         for keep in keeps
         for kind in free
-        if "encoder" in kind.stages
+        if "encoder" in places(kind)
     ]
 
 
@@ -107,7 +122,7 @@ def random_beside(strategies: Strategies, entry: Entry, tokens: float, most: int
 def learned_entries(strategies: Strategies, wanted: Wanted) -> Iterator[Entry]:
     """Learned strategies with the shipped checkpoints that were trained for this model."""
     for _, kind in sorted(strategies.items()):
-        if kind.training_free or not wanted.trained_for:
+        if not (issubclass(kind, TrainableStrategy) and wanted.trained_for):
             continue
         for name, path in kind.shipped().items():
             facts = _facts(path)
@@ -119,16 +134,17 @@ def learned_entries(strategies: Strategies, wanted: Wanted) -> Iterator[Entry]:
 
 def _rows(kind: type[PruningStrategy[Any]], keep: int, wanted: Wanted) -> Iterator[Entry]:
     yield _free(kind, keep, wanted)
-    for name, params in kind.video_variants.items() if wanted.video else ():
+    for name, params in VIDEO_VARIANTS.get(kind.name, {}).items() if wanted.video else ():
         yield _free(kind, keep, wanted, name=f"{kind.name} {name}", params=params)
-    if kind.second_keep is not None and wanted.layers > 1:
-        yield _coupled(kind, keep, kind.second_keep, wanted)
+    if kind.name in SECOND_KEEP and wanted.layers > 1:
+        yield _coupled(kind, keep, SECOND_KEEP[kind.name], wanted)
 
 
 def _own(kind: type[PruningStrategy[Any]], wanted: Wanted) -> Iterator[Entry]:
     """A method that sets its own budget, and the same in two stages if it can be."""
     yield _free(kind, None, wanted)
-    if {"pre_llm", "decoder"} <= {*kind.stages} and not kind.every_layer:
+    two = {"pre_llm", "decoder"} <= {*places(kind)}
+    if two and not placement(kind, "decoder").every_layer:
         one = StagePlan(at="pre_llm", strategy=kind.name)
         yield _staged(kind, (one, one.model_copy(update={"at": "decoder"})), wanted, "own")
 
@@ -143,7 +159,7 @@ def _coupled(
     kind: type[PruningStrategy[Any]], keep: int, second_keep: float, wanted: Wanted
 ) -> Entry:
     first = StagePlan(at="pre_llm", strategy=kind.name, keep=Average(average=keep))
-    layer = kind.layer_for(wanted.layers)
+    layer = placement(kind, "decoder").layer_of(wanted.layers)
     second = StagePlan(at="decoder", strategy=kind.name, keep=second_keep, layer=layer)
     return _staged(kind, (first, second), wanted, str(keep))
 
@@ -168,8 +184,8 @@ def _position_rows(strategies: Strategies, wanted: Wanted) -> Iterator[Entry]:
     """The baseline and one strategy of every place before the LLM, with compacted position ids."""
     middle = wanted.keeps[len(wanted.keeps) // 2]
     shown: dict[Stage, type[PruningStrategy[Any]]] = {}
-    for name, kind in sorted(strategies.items()):
-        if kind.training_free and not kind.adaptive and name != BASELINE:
+    for kind in _training_free(strategies):
+        if kind.length != "own" and kind.name != BASELINE:
             shown.setdefault(home(kind), kind)
     shown.pop("decoder", None)
     baseline = [strategies[BASELINE]] if BASELINE in strategies else []

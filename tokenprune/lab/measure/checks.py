@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import chain, repeat
 
+from tokenprune.interface.strategy import placement
 from tokenprune.lab.measure.entries import Entry, Strategies
 from tokenprune.lab.measure.run import Measured, Measurement
 from tokenprune.plan import Average, StagePlan
@@ -45,9 +46,9 @@ def expected_tokens(
     for stage in entry.plan.stages:
         kind = strategies[stage.strategy]
         left = _left(stage, arriving, whole=entry.plan.images == "frames")
-        if left is None or not kind.static:
+        if left is None or kind.length != "planned":
             break
-        if stage.at == "encoder" and kind.restores:
+        if stage.at == "encoder" and placement(kind, "encoder").restores:
             counts["encoder_inside"] = left
             continue
         key = stage_key(stage, next(layers) if stage.at == "decoder" else None)

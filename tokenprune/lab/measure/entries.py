@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenprune.errors import PlanError
-from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.placement import Decoder
+from tokenprune.interface.strategy import PruningStrategy, placement, places
 from tokenprune.interface.tokens import Stage
 from tokenprune.plan import Average, Plan, StagePlan
 
@@ -84,10 +85,10 @@ def strategy_entry(
         name: of the row; default: the strategy's.
         params: other parameters than its defaults.
     """
-    layer = None
-    if at == "decoder" and not kind.every_layer:
-        own = kind.layer_for(layers) if layers else None
-        layer = DECODER_LAYER if own is None and kind.default_layer is None else own
+    own, layer = placement(kind, at), None
+    if isinstance(own, Decoder) and not own.every_layer:
+        known = own.layer_of(layers) if layers else None
+        layer = DECODER_LAYER if own.layer is None else known
     stage = StagePlan(at=at, strategy=kind.name, keep=keep, layer=layer, params=dict(params or {}))
     shown = name or kind.name
     plan = Plan(
@@ -134,7 +135,7 @@ def meaning(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
     if stage.at == "decoder":
         layer = "its own LLM layer" if stage.layer is None else f"LLM layer {stage.layer}"
         return f"tokens from {layer} on; all before it"
-    if kind is not None and kind.restores:
+    if kind is not None and placement(kind, "encoder").restores:
         return "tokens inside the encoder; all are restored after it"
     return "tokens that leave the encoder"
 
@@ -166,4 +167,4 @@ def home(kind: type[PruningStrategy[Any]]) -> Stage:
 
     Baselines can stand anywhere; before the LLM they drop as many tokens with the least harm.
     """
-    return "pre_llm" if "pre_llm" in kind.stages else kind.stages[0]
+    return "pre_llm" if "pre_llm" in places(kind) else kind.stages[0].at

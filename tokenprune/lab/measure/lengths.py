@@ -12,7 +12,7 @@ from tokenprune.interface.trace import ImageTrace
 def own_length(stages: Iterable[Any]) -> bool:
     """Whether one of a plan's built stages leaves a number of tokens that depends on the data."""
     strategies: list[PruningStrategy[Any]] = [stage.strategy for stage in stages]
-    return not all(strategy.static for strategy in strategies)
+    return not all(strategy.length == "planned" for strategy in strategies)
 
 
 def tokens_in_llm(image: ImageTrace) -> float:

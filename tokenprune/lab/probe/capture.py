@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,10 @@ from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.stages import ResolvedStage, built
 from tokenprune.errors import DataError
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Stage, Tokens, grid_positions
+from tokenprune.interface.tokens import Tokens, grid_positions
 from tokenprune.lab.probe.places import ENCODER, PROJECTOR, layer_of
 from tokenprune.lab.probe.states import States
 from tokenprune.plan import Plan, StagePlan
@@ -31,8 +32,8 @@ Rows = list[tuple[Tensor, Tensor]]
 class Look(PruningStrategy[StrategyParams]):
     """Keeps every token; with it the engine also follows the tokens of a dense model."""
 
-    name: ClassVar[str] = "look"
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
+    name = "look"
+    stages = (PreLlm(),)
 
     def __init__(self) -> None:
         super().__init__(StrategyParams())

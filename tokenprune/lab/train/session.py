@@ -19,7 +19,7 @@ from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import PlanError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import ModelShape
+from tokenprune.interface.strategy import ModelShape, placement
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trainable import Batch
 from tokenprune.lab.train.biasing import KeyBias
@@ -164,7 +164,7 @@ class PlanSession:
 
 def pinned(stage: ResolvedStage, span: range) -> ResolvedStage:
     """A decoder stage that keeps its layers whatever stands beside it."""
-    if not stage.strategy.every_layer or stage.plan.layer is not None:
+    if not placement(stage.strategy, "decoder").every_layer or stage.plan.layer is not None:
         return stage
     layers = (span[0], span[-1])
     return replace(stage, plan=stage.plan.model_copy(update={"layers": layers}))

@@ -9,7 +9,7 @@ from typing import Any
 from tokenprune.errors import PlanError
 from tokenprune.errors.names import suggestion
 from tokenprune.interface.strategy import ModelShape
-from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.interface.trainable import TrainableStrategy, untrained_params
 from tokenprune.plan import Average, Plan, StagePlan
 from tokenprune.plan.budget import kept
 from tokenprune.plugins.host import host
@@ -79,7 +79,7 @@ def initial(plan: Plan, number: int, shape: ModelShape, seed: int) -> Plan:
 
 def fresh(stage: StagePlan, shape: ModelShape, keep: int | None) -> dict[str, Any]:
     """Parameters of an untrained instance."""
-    return dict(strategy_class(stage.strategy).untrained(shape, keep))
+    return untrained_params(strategy_class(stage.strategy), shape, keep)
 
 
 def finished(plan: Plan, number: int, shape: ModelShape, file: Path) -> Plan:

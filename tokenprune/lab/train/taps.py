@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.placement import Decoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.plan import StagePlan
 
 
@@ -23,10 +23,9 @@ class Tap(PruningStrategy[StrategyParams]):
         wanted: the signals to read.
     """
 
-    name: ClassVar[str] = "tap"
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    static: ClassVar[bool] = False
-    adaptive: ClassVar[bool] = True
+    name = "tap"
+    stages = (Decoder(),)
+    length = "own"
 
     def __init__(self, wanted: Sequence[Signal] = ()) -> None:
         super().__init__(StrategyParams())

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.interface.strategy import placement
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify.checks import Bench, counted
 from tokenprune.lab.verify.comparing import Difference
@@ -57,12 +58,12 @@ def _budgets(bench: Bench, seen: Seen) -> Iterator[_Count]:
     for stage in bench.stages:
         left = [_left_by(stage, image, count) for image, count in zip(images, present, strict=True)]
         for label, found, wanted in _wanted(stage, seen, images, present, left):
-            ceiling = dynamic or not stage.strategy.static or stage.strategy.adaptive
+            ceiling = dynamic or stage.strategy.length != "planned"
             ceiling = ceiling or isinstance(stage.plan.keep, Average)
             yield _Count(f"{stage.where}{label}", found, wanted, ceiling)
-        dynamic = dynamic or not stage.strategy.static
+        dynamic = dynamic or stage.strategy.length != "planned"
         restored = [image.patches for image in images]
-        present = restored if stage.strategy.restores and stage.plan.at == "encoder" else left
+        present = restored if _restores(stage) else left
 
 
 def _wanted(
@@ -102,7 +103,11 @@ def _left_by(stage: ResolvedStage, image: ImageTrace, present: int) -> int:
     ]
     if not mine:
         return present
-    return min(mine) if stage.strategy.restores else mine[-1]
+    return min(mine) if _restores(stage) else mine[-1]
+
+
+def _restores(stage: ResolvedStage) -> bool:
+    return stage.plan.at == "encoder" and placement(stage.strategy, "encoder").restores
 
 
 def _encoder_lengths(bench: Bench, seen: Seen) -> Iterator[_Count]:

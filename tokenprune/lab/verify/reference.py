@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.strategy import placement
 from tokenprune.lab.verify.fate import Fate, fate_of
 from tokenprune.lab.verify.hiding import HiddenKeys
 from tokenprune.lab.verify.observing import Seen
@@ -139,7 +140,7 @@ def _tower_steps(stages: Sequence[ResolvedStage], seen: Seen) -> list[TowerStep]
         found.append(
             TowerStep(
                 block=record.site.layer,
-                inside=strategy.where == "inside",
+                inside=placement(strategy, "encoder").where == "inside",
                 slot=record.slot,
                 anchor=record.anchor,
                 averages=answer.averages,

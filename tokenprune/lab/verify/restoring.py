@@ -169,7 +169,7 @@ def _keeping_stages(bench: Bench) -> tuple[list[StagePlan], list[str]]:
             }
         )
         alone = bench.plan.model_copy(update={"stages": (whole,)})
-        if not stage.strategy.adaptive and _keeps(bench, alone):
+        if stage.strategy.length != "own" and _keeps(bench, alone):
             stages.append(whole)
         else:
             left.append(stage.plan.strategy)

@@ -1,0 +1,93 @@
+"""Where a strategy can stand in a model, and what each place needs to know of the strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Inside the vision encoder.
+
+    Attributes:
+        where: `inside` a block, between attention and MLP; or `before` a block.
+        layer: the one block (0-based) at which the strategy acts if the plan names none. A
+            strategy with a layer of its own has no schedule.
+        schedule: how a budget is spread over blocks if the plan doesn't say; None for strategies
+            that act at one block, which the plan has to name unless `layer` is given.
+        halves: at most half of the tokens are removed at once (bipartite matching).
+        restores: the encoder hands on all tokens again after the last block.
+    """
+
+    at: ClassVar[Literal["encoder"]] = "encoder"
+
+    where: Literal["inside", "before"] = "inside"
+    layer: int | None = None
+    schedule: str | None = "skip"
+    halves: bool = False
+    restores: bool = False
+
+    @property
+    def default_schedule(self) -> str | None:
+        """The schedule that a plan gets; None if the strategy acts at one block."""
+        return self.schedule if self.layer is None else None
+
+
+@dataclass(frozen=True)
+class PreLlm:
+    """Between the vision encoder and the LLM.
+
+    Attributes:
+        projected: the strategy sees the projector's output instead of its input.
+    """
+
+    at: ClassVar[Literal["pre_llm"]] = "pre_llm"
+
+    projected: bool = False
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Inside the LLM, in front of a layer.
+
+    Attributes:
+        layer: the layer (0-based) in front of which the strategy acts if the plan names none, or
+            a function that tells it from the number of layers; None if every plan has to say.
+        every_layer: the strategy is asked in front of every layer of the plan's `layers` (default:
+            all that no other stage bounds), until no token is left.
+        text: a plan may say `keep_text`; the strategy then also gets text tokens
+            (`Tokens.kind == "text"`) and answers those with `keep` or `keep_mask`.
+    """
+
+    at: ClassVar[Literal["decoder"]] = "decoder"
+
+    layer: int | Callable[[int], int] | None = None
+    every_layer: bool = False
+    text: bool = False
+
+    def layer_of(self, layers: int) -> int | None:
+        """The strategy's own layer in an LLM of `layers` layers; None if it has none."""
+        return self.layer(layers) if callable(self.layer) else self.layer
+
+
+Placement = Encoder | PreLlm | Decoder
+
+
+def default_schedules(stages: tuple[Placement, ...]) -> list[str]:
+    """The schedules that plans needn't name."""
+    own = [place.default_schedule for place in stages if isinstance(place, Encoder)]
+    return [name for name in own if name is not None]
+
+
+def own_layers(stages: tuple[Placement, ...]) -> list[str]:
+    """The layers that plans needn't name, in words: `3`, or `16 of 32, by depth`."""
+    found = []
+    for place in stages:
+        if isinstance(place, Encoder) and place.layer is not None:
+            found.append(str(place.layer))
+        elif isinstance(place, Decoder) and place.layer is not None:
+            deep, flat = place.layer_of(32), place.layer_of(8)
+            found.append(f"{deep}" if deep == flat else f"{deep} of 32, by depth")
+    return found
