@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 import torch
-from tokenprune_adapters.transformers.llava_names import CACHE_NAMES
+from tokenprune_adapters.transformers.llm_names import CACHE_NAMES
 from torch import Tensor
 
 from tests import models

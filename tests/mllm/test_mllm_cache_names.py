@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenprune_adapters.transformers.llava_names import CACHE_NAMES
+from tokenprune_adapters.transformers.llm_names import CACHE_NAMES
 
 import tokenprune
 from tests.mllm.calls import SHORT, cache_of, inputs, model

@@ -131,8 +131,8 @@ def picture(number: int, patches: int = 4) -> ImageTokens:
 
 def test_images_go_to_their_rows_and_copies() -> None:
     images = [picture(n) for n in range(3)]
-    rows = by_row([4, 4, 8, 8, 0, 0], images)
+    rows = by_row([4, 4, 8, 8, 0, 0], images, "prompts")
     assert [[image.number for image in row] for row in rows] == [[0], [0], [1, 2], [1, 2], [], []]
     for counts in ([4, 4], [6, 6], [12, 12, 4], [4, 8, 4, 8]):
         with pytest.raises(UnsupportedCallError, match="placeholders"):
-            by_row(counts, images)
+            by_row(counts, images, "prompts")

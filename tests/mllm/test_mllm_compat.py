@@ -20,8 +20,6 @@ def test_parts_are_where_they_are_read(kind: str) -> None:
     assert compat.placeholder_id(of) == 5
     assert len(compat.decoder_layers(of)) == language.config.num_hidden_layers
     assert callable(language.rotary_emb)
-    ids = torch.tensor([[1, 7]])
-    assert torch.equal(compat.embed(of, ids), of.get_input_embeddings()(ids))
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "mistral"])
@@ -45,18 +43,6 @@ def test_flash_attention_is_told_by_its_name() -> None:
         assert compat.takes_padding_masks(of)
     finally:
         config._attn_implementation_internal = before
-
-
-def test_caches_are_those_that_can_be_trimmed() -> None:
-    from transformers import DynamicCache, cache_utils
-
-    assert all(hasattr(cache_utils, name) for name in compat.DYNAMIC_CACHES)
-    cache, states = DynamicCache(), torch.arange(24.0).view(1, 1, 6, 4)
-    cache.update(states, states + 100, 0)
-    compat.trim_cache(cache, 0, torch.tensor([[1, 4]]))
-    assert torch.equal(cache.layers[0].keys, states[:, :, [1, 4]])
-    assert torch.equal(cache.layers[0].values, states[:, :, [1, 4]] + 100)
-    assert cache.get_seq_length(0) == 2
 
 
 @pytest.mark.parametrize("kind", ["clip", "mistral"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenprune_adapters.transformers.llava import LlavaAdapter
 from torch import Tensor
 
 import tokenprune
@@ -220,8 +221,6 @@ def test_sliding_caches_are_trimmed_too(name: str) -> None:
 
 
 def test_caches_of_another_kind_are_refused_by_name() -> None:
-    from tokenprune_adapters.transformers import llava_names as compat
-
     class Odd:
         keys = torch.zeros(1, 2, 4, 8)
 
@@ -232,5 +231,5 @@ def test_caches_of_another_kind_are_refused_by_name() -> None:
         layers = (Odd(),)
 
     with pytest.raises(UnsupportedCallError, match="class Odd") as caught:
-        compat.trim_cache(Cache(), 0, torch.zeros(1, 1, dtype=torch.long))
+        LlavaAdapter(model()).trim_cache(Cache(), 0, torch.zeros(1, 1, dtype=torch.long))
     assert "DynamicCache" in caught.value.remedy

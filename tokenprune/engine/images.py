@@ -55,10 +55,17 @@ class ImageTokens:
         return mask
 
 
-def by_row(counts: Sequence[int], images: Sequence[ImageTokens]) -> list[list[ImageTokens]]:
+def by_row(
+    counts: Sequence[int], images: Sequence[ImageTokens], where: str
+) -> list[list[ImageTokens]]:
     """The images of every row of a batch, from its numbers of placeholders.
 
     `generate` repeats every prompt for its beams, and each copy has the same images.
+
+    Args:
+        counts: image placeholders of every row.
+        images: of all rows, in order.
+        where: what the user calls the prompts.
 
     Raises:
         UnsupportedCallError: the placeholders of a row are not those of whole images.
@@ -66,7 +73,7 @@ def by_row(counts: Sequence[int], images: Sequence[ImageTokens]) -> list[list[Im
     total, one = sum(counts), sum(image.count for image in images)
     copies = total // one if one and total % one == 0 else 0
     if not copies or len(counts) % copies:
-        raise mismatch(total, one)
+        raise mismatch(total, one, where)
     rows: list[list[ImageTokens]] = []
     waiting = list(images)
     for row in range(0, len(counts), copies):
@@ -75,16 +82,16 @@ def by_row(counts: Sequence[int], images: Sequence[ImageTokens]) -> list[list[Im
             mine.append(waiting.pop(0))
             missing -= mine[-1].count
         if missing or any(count != counts[row] for count in counts[row : row + copies]):
-            raise mismatch(total, one)
+            raise mismatch(total, one, where)
         rows += [mine] * copies
     return rows
 
 
-def mismatch(total: int, one: int) -> UnsupportedCallError:
+def mismatch(total: int, one: int, where: str) -> UnsupportedCallError:
     """The error for prompts with `total` placeholders whose images have `one` token in all."""
     return UnsupportedCallError(
         f"the prompts have {total} image placeholders and the images {one} tokens, which can't be "
         "matched row by row.",
-        where="input_ids",
+        where=where,
         remedy="Give every prompt its own images, in order, with all of their placeholders.",
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokenprune.engine.images import mismatch
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.calls import ArgumentNames
 from tokenprune.interface.trace import Trace
 
 
@@ -102,35 +103,39 @@ class Videos:
         return numbers
 
 
-def videos_of(prompt: Tensor | None, placeholder: int, images: int, patches: int) -> Videos:
+def videos_of(
+    ids: Tensor | None, placeholder: int, images: int, patches: int, names: ArgumentNames
+) -> Videos:
     """The videos of a call whose encoder gets `images` of `patches` each.
 
     Args:
-        prompt: `input_ids` `[B, L]` of the running call, if it has any.
+        ids: the prompt's token ids `[B, L]`, if the running call has any.
         placeholder: token id that stands for a patch in the prompt.
         images: images in the encoder's batch.
         patches: patches of each.
+        names: what the user calls the arguments.
 
     Raises:
         UnsupportedCallError: no prompt says which images belong together, or the placeholders of a
             prompt are not those of whole images.
     """
-    if prompt is None:
+    if ids is None:
         raise UnsupportedCallError(
             "no prompt says which images are the frames of a video.",
             where="images: frames",
-            remedy="Call generate or forward of the model, with input_ids and pixel_values.",
+            remedy=f"Call generate or forward of the model, with {names.ids} and {names.pictures}.",
         )
-    return videos_in((prompt == placeholder).sum(dim=1).tolist(), images, patches)
+    return videos_in((ids == placeholder).sum(dim=1).tolist(), images, patches, names.ids)
 
 
-def videos_in(counts: Sequence[int], images: int, patches: int) -> Videos:
+def videos_in(counts: Sequence[int], images: int, patches: int, where: str) -> Videos:
     """The videos of a batch of prompts, one each.
 
     Args:
         counts: image placeholders of every prompt; copies for beams follow each other.
         images: images of the batch.
         patches: placeholders of an image.
+        where: what the user calls the prompts.
 
     Raises:
         UnsupportedCallError: they don't match.
@@ -138,11 +143,11 @@ def videos_in(counts: Sequence[int], images: int, patches: int) -> Videos:
     total, one = sum(counts), images * patches
     copies = total // one if one and total % one == 0 else 0
     if not copies or len(counts) % copies:
-        raise mismatch(total, one)
+        raise mismatch(total, one, where)
     lengths = []
     for row in range(0, len(counts), copies):
         frames, rest = divmod(counts[row], patches)
         if rest or any(count != counts[row] for count in counts[row : row + copies]):
-            raise mismatch(total, one)
+            raise mismatch(total, one, where)
         lengths += [frames] if frames else []
     return Videos(tuple(lengths))

@@ -5,11 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from tokenprune.interface.calls import (
+    ArgumentNames,
+    Arguments,
+    Entry,
+    LayerCall,
+    LlmCall,
+    LlmOutputs,
+    PromptCall,
+    Refused,
+    Rotary,
+    Written,
+)
 from tokenprune.interface.signals import Signal
+
+_NOTE = "tokenprune_layout"
 
 
 def class_names(model: nn.Module) -> list[str]:
@@ -116,20 +130,23 @@ class MllmSpec:
     """A multimodal LLM as data.
 
     Attributes:
-        core: the module whose forward takes `input_ids` and calls tower, projector and LLM.
+        core: the module that gets the prompt's token ids and calls tower, projector and LLM.
         tower: the vision tower; its own adapter is found by class.
         used: how many of the tower's blocks feed the projector; None if several depths do, which
             allows decoder stages only.
         cut: leading tokens that the model takes off the tower's output before the projector.
         projector: the module between tower and LLM, called with `[n, N, D]` once a forward.
-        language_model: the LLM without head, called with `inputs_embeds` by keyword.
-        layers: its decoder layers, called with the hidden states and the rest by keyword.
-        placeholder_id: token id that stands for one visual token in `input_ids`.
-        cache_names: names of the KV cache, as an argument of core, LLM and `generate` and as a
-            field of their outputs, in the order in which they are looked for; the first is the
-            one that the installed library uses.
+        language_model: the LLM without head.
+        layers: its decoder layers.
+        placeholder_id: token id that stands for one visual token in the prompt.
+        names: what the library calls the user's arguments.
         signals: signals the LLM's layers supply.
+        settings: names of the settings that `used` and `cut` come from, by these two words.
         fixed: arguments of a call that choose other features; given ones must have these values.
+        refused: arguments of the core that can't be served, by name.
+        refused_generation: arguments and settings of `generate` that can't be served, by name.
+        per_token: on which axis the tokens stand in further arguments of the LLM and its layers
+            that have an entry for each token, by name.
         window: sequence length up to which the layers' sliding window hides nothing.
         special_ids: token ids that are never pruned as text; None if the family doesn't tell, and
             plans with `keep_text` are refused then.
@@ -143,15 +160,19 @@ class MllmSpec:
     language_model: nn.Module
     layers: Sequence[nn.Module]
     placeholder_id: int
-    cache_names: tuple[str, ...]
+    names: ArgumentNames
     signals: frozenset[Signal]
+    settings: Mapping[Literal["used", "cut"], str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    refused: Mapping[str, Refused] = field(default_factory=dict)
+    refused_generation: Mapping[str, Refused] = field(default_factory=dict)
+    per_token: Mapping[str, int] = field(default_factory=dict)
     window: int | None = None
     special_ids: frozenset[int] | None = None
 
 
 class MllmAdapter(Adapter):
-    """A family of multimodal LLMs: where tower, projector and layers are.
+    """A family of multimodal LLMs: where its parts are, and how its calls are read and written.
 
     The model is called as ever; the engine shortens the sequence around `spec().language_model`
     and hands back states of the unpruned length, so `generate` needs nothing from an adapter.
@@ -168,32 +189,56 @@ class MllmAdapter(Adapter):
         """The model as data."""
 
     @abstractmethod
-    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
-        """The submodules of a layer whose outputs `query_key` reads, by a name of its choice."""
-
-    @abstractmethod
-    def query_key(
-        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Query `[B, H, T, d]` and key `[B, H_kv, T, d]` of a layer, rotated.
-
-        The attention is softmax(query key^T / sqrt(d)); other scales are folded into the query.
+    def read_prompt(self, entry: Entry, args: tuple[Any, ...], kwargs: Arguments) -> PromptCall:
+        """What a call of the whole model says; nothing is refused here.
 
         Args:
-            layer: the decoder layer.
-            projections: what the submodules named by `projections` put out.
-            rotary: the `position_embeddings` that the layer was called with; None for query and
-                key without rotation.
+            entry: the method that was called.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
         """
 
     @abstractmethod
-    def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
-        """What the submodules named by `projections` would put out for a layer's input.
+    def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
+        """What a call of `spec().language_model` says; nothing is refused here."""
 
-        Args:
-            layer: the decoder layer.
-            hidden: `[B, T, D]` its input, in front of its first norm.
+    @abstractmethod
+    def write_llm(self, call: LlmCall, args: tuple[Any, ...], kwargs: Arguments) -> Written:
+        """The arguments of a call of the LLM, with what `call` says in place of what they said."""
+
+    @abstractmethod
+    def read_outputs(self, outputs: Any) -> LlmOutputs:
+        """The states that the LLM put out.
+
+        Raises:
+            UnsupportedCallError: outputs of a form that can't be read.
         """
+
+    @abstractmethod
+    def write_outputs(self, new: LlmOutputs, outputs: Any) -> Any:
+        """The LLM's outputs, with the states of `new` in place of theirs."""
+
+    @abstractmethod
+    def outputs_cache(self, outputs: Any) -> Any:
+        """The KV cache in outputs of the LLM, the model or `generate`; None without one."""
+
+    @abstractmethod
+    def read_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Arguments) -> LayerCall:
+        """What a call of one of `spec().layers` says."""
+
+    @abstractmethod
+    def write_layer(
+        self, layer: nn.Module, call: LayerCall, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """The arguments of a layer, with what `call` says in place of what they said."""
+
+    @abstractmethod
+    def run_text(self, ids: Tensor) -> Tensor:
+        """The LLM's last states for text alone, without cache: `[B, T]` -> `[B, T, d_llm]`."""
+
+    @abstractmethod
+    def cached_length(self, cache: Any) -> int:
+        """Tokens in the cache's first layer, which the LLM takes for its length; 0 for None."""
 
     @abstractmethod
     def trim_cache(self, cache: Any, layer: int, columns: Tensor) -> None:
@@ -208,13 +253,51 @@ class MllmAdapter(Adapter):
             UnsupportedCallError: a cache of a kind that can't be cut.
         """
 
-    @abstractmethod
-    def embed(self, ids: Tensor) -> Tensor:
-        """Input embeddings of text tokens, as the LLM gets them: `[B, T]` -> `[B, T, d_llm]`."""
+    def mark_cache(self, cache: Any, note: Any) -> None:
+        """Leave a note of the engine on a KV cache, which travels with it."""
+        setattr(cache, _NOTE, note)
+
+    def cache_mark(self, cache: Any) -> Any:
+        """The engine's note on a KV cache; None without one."""
+        return getattr(cache, _NOTE, None)
 
     @abstractmethod
-    def rotary(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The `position_embeddings` of `position_ids` `[B, T]`, `[B, T, d]` each."""
+    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
+        """The submodules of a layer whose outputs `query_key` reads, by a name of its choice."""
+
+    @abstractmethod
+    def query_key(
+        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Rotary
+    ) -> tuple[Tensor, Tensor]:
+        """Query `[B, H, T, d]` and key `[B, H_kv, T, d]` of a layer, rotated.
+
+        The attention is softmax(query key^T / sqrt(d)); other scales are folded into the query.
+
+        Args:
+            layer: the decoder layer.
+            projections: what the submodules named by `projections` put out.
+            rotary: the rotary rows that the layer was called with; None for query and key without
+                rotation.
+        """
+
+    @abstractmethod
+    def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
+        """What the submodules named by `projections` would put out for a layer's input.
+
+        Args:
+            layer: the decoder layer.
+            hidden: `[B, T, D]` its input, in front of its first norm.
+        """
+
+    @abstractmethod
+    def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
+        """The rotary rows of a layer for position ids `[B, T]`.
+
+        Args:
+            layer: the decoder layer.
+            hidden: `[B, T, D]` its input, whose type and device the rows get.
+            positions: `[B, T]`.
+        """
 
     @abstractmethod
     def padding_masks(self) -> bool:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
-from tokenprune.interface.adapter import MllmAdapter, MllmSpec, class_names
+from tokenprune.interface.adapter import MllmSpec, class_names
+from tokenprune.interface.calls import Rotary
 from tokenprune.interface.signals import Signal
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import llava_names as compat
+from tokenprune_adapters.transformers import llm_names
+from tokenprune_adapters.transformers.mllm import TransformersMllm
 
 
-class LlavaAdapter(MllmAdapter):
+class LlavaAdapter(TransformersMllm):
     """LlavaForConditionalGeneration with a Llama, Mistral or Qwen2 as its LLM.
 
     The vision tower is served by its own adapter, which is found by class.
@@ -65,7 +68,7 @@ class LlavaAdapter(MllmAdapter):
         return compat.projections(layer)
 
     def query_key(
-        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Any
+        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Rotary
     ) -> tuple[Tensor, Tensor]:
         """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated unless `rotary` is None."""
         return compat.query_key(layer, projections, rotary)
@@ -74,17 +77,9 @@ class LlavaAdapter(MllmAdapter):
         """Outputs of the query and key projections for a layer's input `[B, T, D]`."""
         return compat.project(layer, hidden)
 
-    def trim_cache(self, cache: Any, layer: int, columns: Tensor) -> None:
-        """Keep `columns` `[B, K]` of a dynamic cache's layer."""
-        compat.trim_cache(cache, layer, columns)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Input embeddings of token ids `[B, T]`."""
-        return compat.embed(self.model, ids)
-
-    def rotary(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of `position_ids` `[B, T]`."""
-        return compat.rotary(self.model, hidden, position_ids)
+    def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
+        """Cosines and sines of position ids `[B, T]`, the same in every layer."""
+        return compat.rotary(self.model, hidden, positions)
 
     def padding_masks(self) -> bool:
         """Whether the LLM runs FlashAttention."""
@@ -102,9 +97,12 @@ class LlavaAdapter(MllmAdapter):
             language_model=compat.language_model(model),
             layers=compat.decoder_layers(model),
             placeholder_id=compat.placeholder_id(model),
-            cache_names=compat.CACHE_NAMES,
+            names=llm_names.NAMES,
             signals=frozenset(self.offers),
-            fixed={"vision_feature_layer": layer, "vision_feature_select_strategy": strategy},
+            settings={"used": compat.LAYER, "cut": compat.STRATEGY},
+            fixed={compat.LAYER: layer, compat.STRATEGY: strategy},
+            refused=llm_names.REFUSED,
+            refused_generation=llm_names.REFUSED_GENERATION,
             window=compat.window(model),
             special_ids=compat.special_ids(model),
         )

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.calls import Rotary
 from tokenprune_adapters.shared.signatures import Relied
+from tokenprune_adapters.transformers import llm_names as names
 
 _MODELS = "transformers.models"
 DECODER_LAYERS = (
@@ -23,30 +24,27 @@ DECODER_LAYERS = (
 )
 """Layers called with hidden states and, by name, mask, positions, rotary rows and cache, whose
 attention has `q_proj` and `k_proj` and rotates by halves."""
-CACHE_NAMES = ("cache", "past_key_values")
-"""Names of the KV cache, as an argument and in outputs: from 5.24 on the first, before the second.
-Until 5.40 the newer releases take the second, too, and warn."""
-DYNAMIC_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
-"""Cache layers that hold `keys` and `values` `[B, H, T, d]` and grow by concatenation."""
+LAYER = "vision_feature_layer"
+"""Which hidden states of the tower go to the projector: setting, and argument of a call."""
+STRATEGY = "vision_feature_select_strategy"
+"""`default` cuts the first token off the features, `full` doesn't: setting, and argument."""
 
 
 def relied_on(model: Any) -> list[Relied]:
     """The methods that the engine overrides or calls, with the arguments that it reads or sets."""
     inner, language = core(model), language_model(model)
-    step = ("attention_mask", "position_ids", CACHE_NAMES)
-    asked = ("input_ids", "pixel_values", "inputs_embeds", *step)
+    step = (names.MASK, names.POSITIONS, names.CACHE_NAMES)
+    asked = (names.IDS, names.PICTURES, names.EMBEDS, *step)
     return [
-        Relied(model, "forward", (*asked, "labels")),
-        Relied(
-            model, "prepare_inputs_for_generation", (*step[::2], "inputs_embeds"), ("input_ids",)
-        ),
+        Relied(model, "forward", (*asked, names.LABELS)),
+        Relied(model, "prepare_inputs_for_generation", (*step[::2], names.EMBEDS), (names.IDS,)),
         Relied(inner, "forward", asked),
-        Relied(inner, "get_image_features", first=("pixel_values",)),
+        Relied(inner, "get_image_features", first=(names.PICTURES,)),
         Relied(projector(model), "forward", first=("image_features",)),
-        Relied(language, "forward", ("inputs_embeds", *step)),
-        Relied(language.rotary_emb, "forward", ("position_ids",)),
+        Relied(language, "forward", (names.EMBEDS, *step)),
+        Relied(language.rotary_emb, "forward", (names.POSITIONS,)),
         *(
-            Relied(layer, "forward", (*step, "position_embeddings"), ("hidden_states",))
+            Relied(layer, "forward", (*step, names.ROTARY), (names.HIDDEN,))
             for layer in decoder_layers(model)
         ),
     ]
@@ -87,13 +85,13 @@ def decoder_layers(model: Any) -> list[nn.Module]:
 
 def feature_layer(model: Any) -> int | list[int]:
     """Which hidden states of the tower go to the projector."""
-    layer: int | list[int] = model.config.vision_feature_layer
+    layer: int | list[int] = getattr(model.config, LAYER)
     return layer
 
 
 def select_strategy(model: Any) -> str:
     """`default` cuts the first token off the features, `full` doesn't."""
-    return str(model.config.vision_feature_select_strategy)
+    return str(getattr(model.config, STRATEGY))
 
 
 def placeholder_id(model: Any) -> int:
@@ -131,16 +129,9 @@ def takes_padding_masks(model: Any) -> bool:
     return "flash" in str(language_model(model).config._attn_implementation)
 
 
-def embed(model: Any, ids: Tensor) -> Tensor:
-    """Input embeddings of token ids `[B, T]`, `[B, T, d_llm]`."""
-    embedding = language_model(model).get_input_embeddings()
-    embedded: Tensor = embedding(ids.to(embedding.weight.device))
-    return embedded
-
-
-def rotary(model: Any, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+def rotary(model: Any, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines of position ids `[B, T]`, `[B, T, d]` each."""
-    cos, sin = language_model(model).rotary_emb(hidden, position_ids=position_ids)
+    cos, sin = language_model(model).rotary_emb(hidden, **{names.POSITIONS: positions})
     return cos, sin
 
 
@@ -155,32 +146,8 @@ def project(layer: Any, hidden: Tensor) -> Mapping[str, Tensor]:
     return {name: module(normed) for name, module in projections(layer).items()}
 
 
-def trim_cache(cache: Any, layer: int, columns: Tensor) -> None:
-    """Gather `columns` `[B, K]` of the keys and values of one layer of a `DynamicCache`.
-
-    Raises:
-        UnsupportedCallError: the layer's cache is of another kind, or a part of it slid away.
-    """
-    part = cache.layers[layer]
-    kind = type(part).__name__
-    if kind not in DYNAMIC_CACHES or part.keys.shape[-2] != part.get_seq_length():
-        raise UnsupportedCallError(
-            f"a cache layer of class {kind} with {int(part.get_seq_length())} tokens can't be "
-            "cut to the tokens that a stage left.",
-            where="cache",
-            remedy="Use a DynamicCache, the default, or let the strategy leave caches as they are.",
-        )
-    for name in ("keys", "values"):
-        states = getattr(part, name)
-        index = columns.to(states.device)[:, None, :, None]
-        shape = (-1, states.shape[1], -1, states.shape[3])
-        setattr(part, name, states.gather(2, index.expand(*shape)))
-    if hasattr(part, "cumulative_length"):
-        part.cumulative_length = columns.shape[1]
-
-
 def query_key(
-    layer: Any, projected: Mapping[str, Tensor], embeddings: tuple[Tensor, Tensor] | None
+    layer: Any, projected: Mapping[str, Tensor], embeddings: Rotary
 ) -> tuple[Tensor, Tensor]:
     """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, scaled so that 1/sqrt(d) is implied.
 

@@ -24,11 +24,15 @@ def refuse_depths(stages: Sequence[ResolvedStage], spec: MllmSpec) -> None:
     for stage in stages:
         if spec.used is None and stage.plan.at != "decoder":
             raise UnsupportedModelError(
-                "the projector reads several feature layers (vision_feature_layer is a list), "
-                "whose tokens would no longer belong together.",
+                f"the projector reads several feature layers{_said(spec)}, whose tokens would no "
+                "longer belong together.",
                 where=stage.where,
                 remedy="Use at: decoder with this model.",
             )
+
+
+def _said(spec: MllmSpec) -> str:
+    return f" ({spec.settings['used']} is a list)" if "used" in spec.settings else ""
 
 
 def feature_prefix(spec: MllmSpec, encoder: EncoderSpec) -> int:
@@ -42,8 +46,8 @@ def feature_prefix(spec: MllmSpec, encoder: EncoderSpec) -> int:
         raise UnsupportedModelError(
             f"the model cuts {spec.cut} token off features that have {encoder.prefix} in front of "
             "the patches, so it loses patches.",
-            where="vision_feature_select_strategy",
-            remedy="Set config.vision_feature_select_strategy to 'full' for this tower.",
+            where=spec.settings.get("cut", ""),
+            remedy="Let the model hand on all of this tower's tokens.",
         )
     return left
 

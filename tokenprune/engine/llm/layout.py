@@ -15,11 +15,13 @@ from torch import Tensor
 
 from tokenprune.engine.llm.cut import Cut
 from tokenprune.engine.llm.level import Level, take
-from tokenprune.engine.llm.masks import hide_behind, narrow
+from tokenprune.engine.llm.masks import enter, hide_behind, narrow
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.calls import LayerCall, LlmCall, Rotary
 
 Mode = Literal["first", "again", "continue"]
+Axes = Mapping[str, int]
 
 
 @dataclass
@@ -100,7 +102,8 @@ class Flow:
             `continue`: new tokens behind a cache.
         compact: whether survivors are renumbered.
         flat: whether attention takes `[B, T]` masks only.
-        rotary: position embeddings of position ids.
+        rotary: rotary rows of a layer, by its number, for a layer's input and position ids.
+        axes: where the tokens stand in further arguments, see `MllmSpec.per_token`.
         past: length of the first layer's cache.
     """
 
@@ -108,53 +111,55 @@ class Flow:
     mode: Mode
     compact: bool
     flat: bool
-    rotary: Callable[[Tensor, Tensor], Any]
+    rotary: Callable[[int, Tensor, Tensor], Rotary]
+    axes: Axes
     past: int = 0
 
-    def arguments(self, layer: int, hidden: Tensor, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The keyword arguments of a layer for its shortened input `hidden` `[B, T, D]`.
+    def layer_call(self, layer: int, call: LayerCall) -> LayerCall:
+        """A layer's call for its shortened input, which `call.hidden` `[B, T, D]` is already.
 
         Position ids are withheld: only FlashAttention's detection of packed sequences would read
         them, and mistake the gaps for sequence borders. The rotary rows carry the positions.
         """
-        told = self._told(layer, hidden, kwargs)
+        told = self._told(layer, call)
         if self.mode == "again" and layer < self.layout.trim and self.layout.tail:
-            told["attention_mask"] = hide_behind(
-                told.get("attention_mask"),
+            mask = hide_behind(
+                told.mask,
                 self.layout.trimmed(layer),
                 self.layout.level(layer).valid,
                 tail=self.layout.tail,
                 flat=self.flat,
             )
+            return replace(told, mask=mask)
         return told
 
-    def _told(self, layer: int, hidden: Tensor, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _told(self, layer: int, call: LayerCall) -> LayerCall:
         cut = self.layout.cut_before(layer)
         if cut is None:
-            return {**kwargs, "position_ids": None} if self.layout.shortened else dict(kwargs)
-        level = cut.level
-        rotary, position = kwargs["position_embeddings"], kwargs["position_ids"]
+            return replace(call, positions=None) if self.layout.shortened else call
+        level, rotary, rest = cut.level, call.rotary, call.per_token
         if self.mode == "continue":
-            columns, valid = self._with_tail(level, hidden.shape[1])
+            columns, valid = self._with_tail(level, call.hidden.shape[1])
             if self.compact:
-                rotary = self.rotary(hidden, _minus(position, level.removed[:, None]))
+                places = renumbered(call.positions, level.removed[:, None])
+                rotary = self.rotary(layer, call.hidden, places)
         else:
             columns, valid = level.base, level.valid
+            rest = taken(rest, level.base, self.axes)
             if self.compact:
-                places = _minus(take(position, level.base), level.shift)
-                rotary = self.rotary(hidden, places)
-            else:
+                places = renumbered(call.positions, level.shift, level.base)
+                rotary = self.rotary(layer, call.hidden, places)
+            elif rotary is not None:
                 rotary = tuple(take(part, level.base) for part in rotary)
         mask = narrow(
-            kwargs.get("attention_mask"),
+            call.mask,
             columns,
             valid,
             padded=level.padded,
             square=self.mode != "continue",
             flat=self.flat,
         )
-        new = {"attention_mask": mask, "position_embeddings": rotary, "position_ids": None}
-        return {**kwargs, **new}
+        return LayerCall(call.hidden, mask, None, rotary, rest)
 
     def _with_tail(self, level: Level, queries: int) -> tuple[Tensor, Tensor]:
         tail = self.past - self.layout.base.length + queries
@@ -164,52 +169,108 @@ class Flow:
         return columns, torch.cat((level.valid, level.valid.new_ones(batch, tail)), dim=1)
 
 
-def _minus(position: Tensor, removed: Tensor) -> Tensor:
-    return (position - removed.to(position.device)).clamp(min=0)
+def taken(values: Mapping[str, Tensor], index: Tensor, axes: Axes) -> dict[str, Tensor]:
+    """Further arguments of the LLM or of a layer for the tokens `index` `[B, K]`.
+
+    Args:
+        values: by name.
+        index: which tokens of each row go on.
+        axes: see `MllmSpec.per_token`.
+    """
+    return {name: take(value, index, axes[name]) for name, value in values.items()}
 
 
-def continuation(
-    layout: Layout, past: int, kwargs: Mapping[str, Any], *, compact: bool
-) -> dict[str, Any]:
-    """The LLM's arguments for new tokens; positions go on after the unpruned length.
+def renumbered(positions: Tensor | None, removed: Tensor, index: Tensor | None = None) -> Tensor:
+    """Position ids without gaps.
+
+    Args:
+        positions: `[B or 1, T]`.
+        removed: `[B, K]` or `[B, 1]` tokens that are gone in front.
+        index: `[B, K]` which of them go on; None for all.
+
+    Raises:
+        UnsupportedCallError: there are none, or time, height and width are counted apart.
+    """
+    if positions is None or positions.dim() != 2:
+        form = "no position ids" if positions is None else f"{tuple(positions.shape)} position ids"
+        raise UnsupportedCallError(
+            f"survivors can't be renumbered in an LLM that hands {form} to its layers.",
+            where="positions: compact",
+            remedy="Use positions: original.",
+        )
+    positions = positions if index is None else take(positions, index)
+    return (positions - removed.to(positions.device)).clamp(min=0)
+
+
+def shortened(layout: Layout, call: LlmCall, *, compact: bool, flat: bool, axes: Axes) -> LlmCall:
+    """The LLM's call for its shortened input.
+
+    Args:
+        layout: how it is shortened.
+        call: for the whole prompt.
+        compact: whether survivors are renumbered.
+        flat: whether attention takes `[B, T]` masks only.
+        axes: see `MllmSpec.per_token`.
+    """
+    if not layout.shortened:
+        return call
+    assert call.embeds is not None
+    base, embeds, positions = layout.base, call.embeds, call.positions
+    if positions is None:
+        positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
+    if compact:
+        positions = renumbered(positions, base.shift, base.full)
+    else:
+        positions = take(positions, base.full, axis=-1)
+    return replace(
+        call,
+        embeds=take(embeds, base.full),
+        mask=enter(call.mask, base, layout.length, flat=flat),
+        positions=positions,
+        per_token=taken(call.per_token, base.full, axes),
+    )
+
+
+def continuation(layout: Layout, past: int, call: LlmCall, *, compact: bool, where: str) -> LlmCall:
+    """The LLM's call for new tokens; positions go on after the unpruned length.
 
     Args:
         layout: how the prompt behind the cache was shortened.
         past: tokens in the first layer's cache.
-        kwargs: the call's own arguments.
+        call: as the LLM was called.
         compact: whether survivors are renumbered.
+        where: what the user calls the mask.
 
     Raises:
         UnsupportedCallError: the mask given isn't that of the whole sequence.
     """
     if not (layout.shortened or compact):
-        return dict(kwargs)
-    embeds, base = kwargs["inputs_embeds"], layout.base
-    new, seen = embeds.shape[1], layout.length + past - base.length
-    position = kwargs.get("position_ids")
-    if position is None:
-        position = torch.arange(seen, seen + new, device=embeds.device)[None]
+        return call
+    assert call.embeds is not None
+    base, new = layout.base, call.embeds.shape[1]
+    seen, positions = layout.length + past - base.length, call.positions
+    if positions is None:
+        positions = torch.arange(seen, seen + new, device=call.embeds.device)[None]
     if compact:
-        position = (position - base.removed[:, None]).clamp(min=0)
-    found = {**kwargs, "position_ids": position}
+        positions = renumbered(positions, base.removed[:, None])
+    mask = call.mask
     if layout.shortened:
-        mask = kwargs.get("attention_mask")
-        found["attention_mask"] = _with_tail(base, mask, layout.length, past + new)
-    return found
+        mask = _with_tail(base, mask, layout.length, past + new, where)
+    return replace(call, positions=positions, mask=mask)
 
 
-def _with_tail(base: Level, mask: Tensor | None, length: int, total: int) -> Tensor | None:
+def _with_tail(base: Level, mask: Any, length: int, total: int, where: str) -> Tensor | None:
     """The padding mask of a shortened prompt and the tokens behind it, `[B, total]`."""
     tail = total - base.length
     if mask is None:
         if not base.padded:
             return None
         return torch.cat((base.valid, base.valid.new_ones(base.valid.shape[0], tail)), 1).long()
-    if mask.shape != (base.valid.shape[0], length + tail):
+    if getattr(mask, "shape", None) != (base.valid.shape[0], length + tail):
         raise UnsupportedCallError(
             f"a mask of shape {tuple(mask.shape)} behind a cache of {length} tokens in "
             f"{base.valid.shape[0]} rows.",
-            where="attention_mask",
+            where=where,
             remedy=f"Give the mask of all {length + tail} tokens.",
         )
     return torch.cat((base.valid.to(mask), mask[:, length:]), dim=1)

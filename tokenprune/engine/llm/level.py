@@ -81,8 +81,19 @@ def shorten(before: Level, survive: Tensor) -> Level:
     )
 
 
-def take(states: Tensor, index: Tensor) -> Tensor:
-    """Rows `index` `[B, K]` of `[B or 1, T, ...]` states, `[B, K, ...]`."""
+def take(states: Tensor, index: Tensor, axis: int = 1) -> Tensor:
+    """Entries `index` `[B, K]` of `[B or 1, T, ...]` states, `[B, K, ...]`.
+
+    Args:
+        states: what has an entry for each token.
+        index: of each sample.
+        axis: where the T tokens stand; the batch is the axis before it. Of position ids
+            `[3, B, T]` it is the last one.
+    """
+    axis %= states.dim()
+    if axis != 1:
+        front = states.movedim((axis - 1, axis), (0, 1))
+        return take(front, index).movedim((0, 1), (axis - 1, axis))
     index = index.to(states.device)
     if states.shape[0] != index.shape[0]:
         states = states.expand(index.shape[0], *states.shape[1:])

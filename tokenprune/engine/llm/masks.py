@@ -1,13 +1,53 @@
-"""Attention masks of a shortened sequence, from the mask of the LLM's input."""
+"""Attention masks of a shortened sequence, cut from the mask of the longer one.
+
+No mask is built anew where there was one, so what a family lets its tokens see (both ways within an
+image, a window counted in the prompt's own places) stays as it was.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tokenprune.engine.llm.level import Level
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.calls import Mask
+
+
+def enter(mask: Any, level: Level, length: int, *, flat: bool) -> Mask:
+    """The LLM's mask for its shortened input.
+
+    Args:
+        mask: as the LLM was called, for the whole prompt; see `Mask`.
+        level: the shortened input.
+        length: tokens of the whole prompt.
+        flat: whether the attention takes `[B, T]` masks only.
+
+    Returns:
+        A mask of the same kind, but never None: the LLM would take gaps between position ids for
+        borders of packed sequences.
+
+    Raises:
+        UnsupportedCallError: a mask of another kind.
+    """
+
+    def cut(one: Any) -> Tensor | None:
+        if isinstance(one, Tensor) and one.shape[-1] != length:
+            raise UnsupportedCallError(
+                f"a mask of shape {tuple(one.shape)} for a prompt of {length} tokens, as for a "
+                "static cache, can't be shortened.",
+                remedy="Use a dynamic cache and a mask [batch, length].",
+            )
+        return narrow(one, level.full, level.valid, padded=level.padded, square=True, flat=flat)
+
+    if isinstance(mask, Mapping):
+        return {kind: cut(one) for kind, one in mask.items()}
+    if mask is None or getattr(mask, "ndim", 0) == 2:
+        return level.valid.long()
+    return cut(mask)
 
 
 def narrow(
@@ -63,10 +103,10 @@ def hide_behind(mask: Any, gone: Tensor, valid: Tensor, *, tail: int, flat: bool
     """
     if flat or (mask is not None and mask.dim() != 4):
         raise UnsupportedCallError(
-            "generating without a cache hides trimmed tokens by a mask, which FlashAttention "
+            "generating without a KV cache hides trimmed tokens by a mask, which FlashAttention "
             "doesn't take.",
-            where="use_cache",
-            remedy="Generate with use_cache=True, or let the strategy leave caches as they are.",
+            where="KV cache",
+            remedy="Generate with a KV cache, or let the strategy leave caches as they are.",
         )
     mask = _fresh(valid, square=True, flat=False) if mask is None else mask
     late = torch.arange(valid.shape[1], device=mask.device) >= valid.shape[1] - tail

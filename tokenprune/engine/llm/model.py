@@ -7,9 +7,9 @@ out again. So prompts, beams, streamers, labels and logits are those of the plai
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -27,7 +27,7 @@ from tokenprune.engine.llm.checks import (
     refuse_frames,
 )
 from tokenprune.engine.llm.question import Questions
-from tokenprune.engine.llm.refusals import check_features, check_forward, check_generate
+from tokenprune.engine.llm.refusals import check_forward, check_generate
 from tokenprune.engine.llm.runner import LanguageRunner
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
@@ -61,7 +61,7 @@ class MllmRunner:
     """
 
     def __init__(self, owner: Attachment, adapter: MllmAdapter) -> None:
-        self.owner, self.spec = owner, adapter.spec()
+        self.owner, self.adapter, self.spec = owner, adapter, adapter.spec()
         refuse_depths(owner.stages, self.spec)
         owner.stages = couple(behind_dynamic(owner.stages), len(self.spec.layers))
         claim(owner, owner.model, self.spec.core)
@@ -78,7 +78,6 @@ class MllmRunner:
         self.questions = Questions(adapter, self.spec) if asked else None
         stages = decoder_stages(owner.stages, self.spec, adapter, self.encoder)
         self.language = LanguageRunner(owner, adapter, self.spec, stages)
-        self.signature = inspect.signature(self.spec.core.forward)
 
     def install(self) -> None:
         """Override methods of this instance's parts."""
@@ -96,24 +95,23 @@ class MllmRunner:
         if self.owner.plan.images != "frames" or not self.owner.stages:
             return None
         state = call.state(MllmState)
-        prompt = None if state is None else state.prompt
-        return videos_of(prompt, self.spec.placeholder_id, images, patches)
+        ids = None if state is None else state.given.ids
+        names = self.spec.names
+        return videos_of(ids, self.spec.placeholder_id, images, patches, names)
 
     def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        given = self.adapter.read_prompt("generate", args, kwargs)
         if self.owner.stages:
-            configs = (kwargs.get("generation_config"), self.owner.model.generation_config)
-            check_generate(self.spec, kwargs, configs)
-            check_features(self.spec, kwargs)
+            marked = given.cache is not None and self.adapter.cache_mark(given.cache) is not None
+            check_generate(self.spec, given, marked=marked)
         with calling(self.owner) as call:
-            state = _state(call)
-            # images may be encoded before the first forward
-            state.prompt = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-            state.mask = kwargs.get("attention_mask")
+            _state(call).given = given  # images may be encoded before the first forward
             return original(*args, **kwargs)
 
     def _outer(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with calling(self.owner) as call:
-            _state(call).labels = kwargs.get("labels")
+            state, given = _state(call), self.adapter.read_prompt("model", args, kwargs)
+            state.given = replace(state.given, labels=given.labels)
             return original(*args, **kwargs)
 
     def _core(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -121,19 +119,25 @@ class MllmRunner:
             state = _state(call)
             if self.owner.stages:
                 refuse_checkpointing(self.owner.model, "layers", "model")
-                arguments = self.signature.bind_partial(*args, **kwargs).arguments
-                prompt = arguments.get("input_ids")
-                marked = prompt is not None and bool((prompt == self.spec.placeholder_id).any())
-                check_forward(self.spec, arguments, marked, known=state.images is not None)
-                state.prompt = prompt if marked else None
-                state.mask = arguments.get("attention_mask")
+                given = self.adapter.read_prompt("core", args, kwargs)
+                ids = given.ids
+                marked = ids is not None and bool((ids == self.spec.placeholder_id).any())
+                check_forward(
+                    self.spec,
+                    given,
+                    has_placeholders=marked,
+                    known=state.images is not None,
+                    cached=self.adapter.cached_length(given.cache),
+                )
+                ids = ids if marked else None
+                state.given = replace(given, ids=ids, labels=state.given.labels)
             if not state.prefilled:
                 return original(*args, **kwargs)
             with _untraced(call):  # without cache the model may encode its images at every step
                 return original(*args, **kwargs)
 
     def _project(self, original: Callable[..., Any], features: Tensor) -> Any:
-        call = current(self.owner)
+        call, names = current(self.owner), self.spec.names
         state = None if call is None else call.state(MllmState)
         if call is not None and not self.owner.stages:
             _count_dense(call, features.shape[0], features.shape[1] - self.prefix)
@@ -143,8 +147,8 @@ class MllmRunner:
             if self.features or self.projected:
                 raise UnsupportedCallError(
                     "image features alone can't be pruned here: their signals are gone.",
-                    where="get_image_features",
-                    remedy="Call generate or forward of the model, with pixel_values.",
+                    where="projector",
+                    remedy=f"Call generate or forward of the model, with {names.pictures}.",
                 )
             return original(features)
         used = self.encoder.spec.used

@@ -27,13 +27,13 @@ def lay_out(
         mask: `[B, T]` padding mask, or None.
         text: whether a stage may prune text tokens.
     """
-    assert state.prompt is not None
+    assert state.given.ids is not None
     assert state.images is not None
-    prompt = state.prompt.to(embeds.device)
+    prompt = state.given.ids.to(embeds.device)
     visual = prompt == spec.placeholder_id
     valid = torch.ones_like(visual) if mask is None else mask.bool()
     counts = visual.sum(dim=1).tolist()
-    rows = by_row(counts, state.images)
+    rows = by_row(counts, state.images, spec.names.ids)
     layout = Layout(owner, visual.shape[1], whole(valid), shortened=False)
     if not all(image.complete for image in state.images):
         kept = torch.cat([image.kept() for row in rows for image in row])
@@ -41,8 +41,8 @@ def lay_out(
         gone[visual] = ~kept.to(visual.device)
         layout.base, layout.shortened = shorten(layout.base, valid & ~gone), True
     copies = sum(counts) // sum(image.count for image in state.images)
-    state.query = query_places(valid, visual, state.labels)
-    state.words = prompt_words(valid & ~visual, state.query, state.labels)
+    state.query = query_places(valid, visual, state.given.labels)
+    state.words = prompt_words(valid & ~visual, state.query, state.given.labels)
     state.image_end = last_place(visual)
     state.rows = [
         visual_row(images, visual[row].nonzero()[:, 0], layout.base, row, row % copies > 0)

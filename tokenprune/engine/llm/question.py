@@ -40,20 +40,22 @@ class Questions:
         Raises:
             UnsupportedCallError: there are no token ids, or no text beside an image.
         """
-        prompt = state.prompt
+        prompt, mask, labels = state.given.ids, state.given.mask, state.given.labels
+        names = self.spec.names
         if prompt is None:
             raise UnsupportedCallError(
                 "the plan chooses visual tokens by the question, and there are no token ids.",
-                where="input_ids",
-                remedy="Call generate or forward of the model with input_ids and pixel_values.",
+                where=names.ids,
+                remedy=f"Call generate or forward of the model with {names.ids} and "
+                f"{names.pictures}.",
             )
         visual = prompt == self.spec.placeholder_id
-        rows = by_row(visual.sum(dim=1).tolist(), images)
+        rows = by_row(visual.sum(dim=1).tolist(), images, names.ids)
         pictured = [row for row, mine in enumerate(rows) if mine]
         if state.questions is None:
-            check_language(self.spec, prompt.shape[1], state.mask)
-            valid = torch.ones_like(visual) if state.mask is None else state.mask.bool()
-            asked = question_tokens(valid.to(visual.device), visual, state.labels)
+            check_language(self.spec, prompt.shape[1], mask)
+            valid = torch.ones_like(visual) if mask is None else mask.bool()
+            asked = question_tokens(valid.to(visual.device), visual, labels)
             state.questions = self._run(state, [prompt[row][asked[row]] for row in pictured])
         place: dict[int, int] = {}
         for number, row in enumerate(pictured):
@@ -66,7 +68,7 @@ class Questions:
         if 0 in lengths:
             raise UnsupportedCallError(
                 "the plan chooses visual tokens by the question, and a prompt has no text.",
-                where="input_ids",
+                where=self.spec.names.ids,
                 remedy="Give every prompt with an image some text.",
             )
         ids = pad_sequence(list(questions), batch_first=True)
@@ -74,12 +76,9 @@ class Questions:
         try:
             with torch.no_grad():
                 # attention is causal, so that no question sees the padding behind it
-                outputs = self.spec.language_model(
-                    inputs_embeds=self.adapter.embed(ids), use_cache=False
-                )
+                last = self.adapter.run_text(ids)
         finally:
             state.aside = False
-        last: Tensor = outputs.last_hidden_state
         return last[torch.arange(len(lengths)), torch.tensor(lengths) - 1]
 
 

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import torch
 from torch import Tensor
 
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.llm.cut import cut, waiting
-from tokenprune.engine.llm.layout import Flow, Layout, Mode, continuation, continued, trim_caches
-from tokenprune.engine.llm.level import spread, take
-from tokenprune.engine.llm.prompt import lay_out
-from tokenprune.engine.llm.refusals import (
-    LAYOUT,
-    cached_length,
-    check_language,
-    given_cache,
-    returned_cache,
+from tokenprune.engine.llm.layout import (
+    Flow,
+    Layout,
+    Mode,
+    continuation,
+    continued,
+    shortened,
+    trim_caches,
 )
+from tokenprune.engine.llm.level import spread
+from tokenprune.engine.llm.prompt import lay_out
+from tokenprune.engine.llm.refusals import check_embedded, check_language, check_seen
 from tokenprune.engine.llm.signals import SignalReader
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.patching import Patches
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter, MllmSpec
+from tokenprune.interface.calls import LlmCall, LlmOutputs, Rotary
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
+
+Run = Callable[[LlmCall], Any]
+"""The LLM's own forward, called as said."""
 
 
 class LanguageRunner:
@@ -73,134 +79,126 @@ class LanguageRunner:
         state = None if call is None else call.state(MllmState)
         if call is None or state is None or state.aside:
             return original(*args, **kwargs)
-        past = cached_length(given_cache(self.spec, kwargs)[1])
+        given = self.adapter.read_llm(args, kwargs)
+        past = self.adapter.cached_length(given.cache)
         later = bool(past) or state.prefilled
         state.prefilled = True
+
+        def run(new: LlmCall) -> Any:
+            if new is given:
+                return original(*args, **kwargs)
+            put, named = self.adapter.write_llm(new, args, kwargs)
+            return original(*put, **named)
+
         with call.meter.stage("decode" if later else "prefill"):
             if not self.owner.stages:
                 return original(*args, **kwargs)
-            if kwargs.get("inputs_embeds") is None:
-                raise UnsupportedCallError(
-                    "the LLM was called without embeddings by keyword, so its visual tokens can't "
-                    "be found.",
-                    where=type(self.spec.language_model).__name__,
-                    remedy="Call generate or forward of the whole model.",
-                )
+            check_embedded(self.spec, given)
             if past:
-                return self._continue(original, state, past, kwargs)
-            return self._prompt(call, original, state, kwargs)
+                return self._continue(run, state, past, given)
+            return self._prompt(call, run, state, given)
 
-    def _continue(
-        self, original: Callable[..., Any], state: MllmState, past: int, kwargs: dict[str, Any]
-    ) -> Any:
+    def _continue(self, run: Run, state: MllmState, past: int, given: LlmCall) -> Any:
         """New tokens of text behind a cache."""
-        name, given = given_cache(self.spec, kwargs)
-        layout = getattr(given, LAYOUT, None)
+        layout = self.adapter.cache_mark(given.cache)
         if layout is None:
-            return original(**kwargs)
+            return run(given)
         if layout.owner != self.token:
             raise UnsupportedCallError(
                 "this KV cache was shortened by another plan.",
-                where=name,
+                where=given.cache_name,
                 remedy="Start again without it.",
             )
-        whole = layout.length + past - layout.base.length + kwargs["inputs_embeds"].shape[1]
-        check_language(self.spec, whole, kwargs.get("attention_mask"))
-        kwargs = continuation(layout, past, kwargs, compact=self.compact)
+        assert given.embeds is not None
+        whole = layout.length + past - layout.base.length + given.embeds.shape[1]
+        check_language(self.spec, whole, given.mask)
+        names = self.spec.names
+        new = continuation(layout, past, given, compact=self.compact, where=names.mask)
         state.flow = self._flow(layout, "continue", past)
         try:
-            return original(**kwargs)
+            return run(new)
         finally:
             state.flow = None
 
-    def _prompt(
-        self,
-        call: CallState,
-        original: Callable[..., Any],
-        state: MllmState,
-        kwargs: dict[str, Any],
-    ) -> Any:
+    def _prompt(self, call: CallState, run: Run, state: MllmState, given: LlmCall) -> Any:
         """The prompt, or without cache the prompt and what was generated so far."""
-        embeds, mask = kwargs["inputs_embeds"], kwargs.get("attention_mask")
+        assert given.embeds is not None
+        embeds = given.embeds
         mode: Mode = "first"
         if state.layout is not None and embeds.shape[1] >= state.layout.length:
             mode, layout = "again", state.layout.longer(embeds.shape[1] - state.layout.length)
-        elif state.prompt is None or state.images is None:
-            return original(**kwargs)
+        elif state.given.ids is None:
+            return run(given)
+        elif state.images is None:
+            check_seen(self.spec, state.given)
+            return run(given)
         else:
-            check_language(self.spec, embeds.shape[1], mask)
-            layout = state.layout = lay_out(state, self.spec, self.token, embeds, mask, self.text)
-            layout.trim = self.trim
-        state.flow = self._flow(layout, mode, 0)
+            padding = state.given.mask
+            check_language(self.spec, embeds.shape[1], padding)
+            layout = lay_out(state, self.spec, self.token, embeds, padding, self.text)
+            layout.trim, state.layout = self.trim, layout
+        flow = state.flow = self._flow(layout, mode, 0)
         try:
-            outputs = original(**self._shortened(layout, kwargs))
+            new = shortened(
+                layout, given, compact=self.compact, flat=flow.flat, axes=self.spec.per_token
+            )
+            outputs = run(new)
             if mode == "first":
                 self._count(call, state)
         finally:
             state.flow = None
             state.rows, state.texts, state.projected = [], [], {}
-        if layout.changes:
-            self._spread(layout, outputs)
-            cache = returned_cache(self.spec, outputs)
-            if cache is not None:
-                trim_caches(layout, self.adapter, cache)
-                setattr(cache, LAYOUT, continued(layout))
-        return outputs
+        if not layout.changes:
+            return outputs
+        cache = self.adapter.outputs_cache(outputs)
+        if cache is not None:
+            trim_caches(layout, self.adapter, cache)
+            self.adapter.mark_cache(cache, continued(layout))
+        return self._spread(layout, outputs)
 
     def _flow(self, layout: Layout, mode: Mode, past: int) -> Flow:
-        flat = self.adapter.padding_masks()
-        return Flow(layout, mode, self.compact, flat, self.adapter.rotary, past)
+        flat, axes = self.adapter.padding_masks(), self.spec.per_token
+        return Flow(layout, mode, self.compact, flat, self._rotary, axes, past)
 
-    def _shortened(self, layout: Layout, kwargs: dict[str, Any]) -> dict[str, Any]:
-        if not layout.shortened:
-            return kwargs
-        base, embeds = layout.base, kwargs["inputs_embeds"]
-        position = kwargs.get("position_ids")
-        if position is None:
-            position = torch.arange(embeds.shape[1], device=embeds.device)[None]
-        position = take(position, base.full)
-        if self.compact:
-            position = (position - base.shift).clamp(min=0)
-        return {
-            **kwargs,
-            "inputs_embeds": take(embeds, base.full),
-            "position_ids": position,
-            # never None: gaps between position ids would be taken for borders of packed sequences
-            "attention_mask": base.valid.long(),
-        }
+    def _rotary(self, layer: int, hidden: Tensor, positions: Tensor) -> Rotary:
+        return self.adapter.rotary(self.spec.layers[layer], hidden, positions)
 
-    def _spread(self, layout: Layout, outputs: Any) -> None:
-        deepest = layout.level(len(self.spec.layers))
-        last = outputs.last_hidden_state
-        outputs.last_hidden_state = spread(last, deepest, layout.length)
-        states = getattr(outputs, "hidden_states", None)
-        if states is not None:
-            outputs.hidden_states = tuple(
-                outputs.last_hidden_state
-                if state is last
-                else state
-                if state is None
-                else spread(state, layout.level(number - 1), layout.length)
-                for number, state in enumerate(states)
-            )
+    def _spread(self, layout: Layout, outputs: Any) -> Any:
+        """Outputs with states at the places of the user's own prompt."""
+        short = self.adapter.read_outputs(outputs)
+        last = spread(short.last, layout.level(len(self.spec.layers)), layout.length)
+        states = short.states and tuple(
+            state
+            if state is None
+            else last
+            if state is short.last
+            else spread(state, layout.level(number - 1), layout.length)
+            for number, state in enumerate(short.states)
+        )
+        return self.adapter.write_outputs(LlmOutputs(last, states), outputs)
 
     def _layer(self, number: int) -> Callable[..., Any]:
-        def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        layer, adapter = self.spec.layers[number], self.adapter
+
+        def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             call = current(self.owner)
             state = None if call is None else call.state(MllmState)
             if call is None or state is None or state.flow is None:
-                return original(hidden, *args, **kwargs)
-            flow = state.flow
+                return original(*args, **kwargs)
+            flow, given = state.flow, adapter.read_layer(layer, args, kwargs)
             if number == 0:  # no cut yet: those of the LLM's input are its own
-                state.rotary = kwargs["position_embeddings"]
+                state.rotary = given.rotary
             if flow.mode == "first" and number in self.stages:
                 with call.meter.stage("select"):
-                    self._decide(call, state, flow.layout, self.stages[number], hidden)
+                    self._decide(call, state, flow.layout, self.stages[number], given.hidden)
+            new = given
             if flow.mode != "continue" and number in flow.layout.cuts:
-                hidden = flow.layout.cuts[number].apply(hidden)
-            kwargs = flow.arguments(number, hidden, kwargs)
-            state.rotary = kwargs["position_embeddings"]
-            return original(hidden, *args, **kwargs)
+                new = replace(given, hidden=flow.layout.cuts[number].apply(given.hidden))
+            new = flow.layer_call(number, new)
+            state.rotary = new.rotary
+            if new is not given:
+                args, kwargs = adapter.write_layer(layer, new, args, kwargs)
+            return original(*args, **kwargs)
 
         return forward
 

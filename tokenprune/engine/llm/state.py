@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.llm.cut import Rows
 from tokenprune.engine.llm.layout import Flow, Layout
+from tokenprune.interface.calls import PromptCall, Rotary
 
 
 @dataclass
@@ -17,9 +17,8 @@ class MllmState:
     """State of one outermost `generate` or `forward`.
 
     Attributes:
-        labels: the user's labels, if any.
-        prompt: `input_ids` of the forward that is running.
-        mask: its padding mask, if any.
+        given: what the call that is running says; its token ids are None if they have no
+            placeholders, its labels those of the outermost forward.
         questions: states of the rows' questions, for rows with images, if a stage asked for them.
         aside: whether the LLM runs on something else than the prompt.
         images: what the projector handed on, in order; None before it ran.
@@ -30,7 +29,7 @@ class MllmState:
         entered: visual tokens of the batch at the LLM's input, copies left out.
         flow: the LLM forward that is running.
         projected: what the projections of the layers that were asked put out.
-        rotary: position embeddings of the layer that ran last.
+        rotary: rotary rows of the layer that ran last.
         counts: visual tokens of the batch behind every decoder stage, copies left out.
         query: place of the last prompt token of every row, `[B]`.
         words: `[B, L]` text of the prompts, without labelled answers, by place.
@@ -38,9 +37,7 @@ class MllmState:
         prefilled: whether the LLM ran once in this call.
     """
 
-    labels: Tensor | None = None
-    prompt: Tensor | None = None
-    mask: Tensor | None = None
+    given: PromptCall = field(default_factory=PromptCall)
     questions: Tensor | None = None
     aside: bool = False
     images: list[ImageTokens] | None = None
@@ -51,7 +48,7 @@ class MllmState:
     entered: int = 0
     flow: Flow | None = None
     projected: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    rotary: Any = None
+    rotary: Rotary = None
     counts: dict[int, int] = field(default_factory=dict)
     query: Tensor | None = None
     words: Tensor | None = None

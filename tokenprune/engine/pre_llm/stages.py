@@ -73,7 +73,7 @@ def enter(call: CallState, features: Tensor, prefix: int) -> Group:
         raise UnsupportedCallError(
             f"features of shape {tuple(features.shape)} are not what the encoder put out.",
             where="projector",
-            remedy="Call the model itself, with pixel_values.",
+            remedy="Call the model itself, with its pictures.",
         )
     return Group(list(range(features.shape[0])), replace(state, prefix=prefix), features)
 

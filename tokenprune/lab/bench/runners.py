@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tokenprune.engine.adapters import choose_adapter
-from tokenprune.engine.llm.refusals import returned_cache
+from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedDual, LoadedEncoder, LoadedMllm, LoadedModel
 from tokenprune.lab.bench.inputs import prepared
 from tokenprune.lab.bench.rows import Lane
@@ -100,8 +100,9 @@ class Generation(Runner):
 
     def cache(self, lane: Lane, inputs: Any) -> int | None:
         """Bytes of the KV cache after a whole call."""
-        spec: Any = choose_adapter(lane.model).spec()
-        return cache_bytes(returned_cache(spec, self.whole(lane, inputs)))
+        adapter = choose_adapter(lane.model)
+        assert isinstance(adapter, MllmAdapter)
+        return cache_bytes(adapter.outputs_cache(self.whole(lane, inputs)))
 
     def time(self, lane: Lane, turn: int) -> None:
         """To the first token, and with all; dense by stage in a call of its own."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import current
@@ -41,21 +42,23 @@ class KeyBias:
                 where="train",
                 remedy="Load the model with attn_implementation='sdpa'.",
             )
-        self._attachment, self._bias, self._first = attachment, bias, first
+        self._attachment, self._adapter = attachment, adapter
+        self._bias, self._first = bias, first
         self._keys: Tensor | None = None
         # by the mask it was made of, which is kept so that its id stays its own
         self._masks: dict[int, tuple[Any, Tensor]] = {}
         for number, layer in enumerate(adapter.spec().layers):
-            attachment.patches.override(layer, "forward", self._layer(number))
+            attachment.patches.override(layer, "forward", self._layer(number, layer))
 
-    def _layer(self, number: int) -> Callable[..., Any]:
-        def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def _layer(self, number: int, layer: nn.Module) -> Callable[..., Any]:
+        def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            given = self._adapter.read_layer(layer, args, kwargs)
             if self._keys is None:
-                self._keys = self._placed(hidden)
+                self._keys = self._placed(given.hidden)
             if number >= self._first:
-                mask = self._mask(kwargs.get("attention_mask"))
-                kwargs = {**kwargs, "attention_mask": mask}
-            return original(hidden, *args, **kwargs)
+                new = replace(given, mask=self._mask(given.mask))
+                args, kwargs = self._adapter.write_layer(layer, new, args, kwargs)
+            return original(*args, **kwargs)
 
         return forward
 

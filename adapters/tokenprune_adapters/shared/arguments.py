@@ -1,0 +1,51 @@
+"""Arguments of a call by name, however they were passed."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+@functools.cache
+def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of a class's method that can be given by position, in order, without the first."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    named = inspect.signature(function).parameters.values()
+    return tuple(one.name for one in named if one.kind in kinds)[1:]
+
+
+def named(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All arguments of a call by name.
+
+    Args:
+        function: the method, taken from the class.
+        args: positional arguments, without `self`.
+        kwargs: keyword arguments.
+    """
+    return {**dict(zip(parameters(function), args, strict=False)), **kwargs}
+
+
+def replaced(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    new: Mapping[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call's arguments with new values, each passed as it was; new names go by keyword.
+
+    Args:
+        function: the method, taken from the class.
+        args: positional arguments, without `self`.
+        kwargs: keyword arguments.
+        new: new values by name.
+    """
+    if not args:
+        return args, {**kwargs, **new}
+    names = parameters(function)[: len(args)]
+    placed = [new.get(name, value) for name, value in zip(names, args, strict=False)]
+    rest = {name: value for name, value in new.items() if name not in names}
+    return (*placed, *args[len(names) :]), {**kwargs, **rest}

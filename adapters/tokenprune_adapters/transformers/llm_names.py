@@ -1,0 +1,63 @@
+"""What transformers calls the arguments and outputs of a multimodal LLM, of its LLM and its layers.
+
+Nothing here imports transformers. `tests/mllm/test_llm_names.py` checks each name.
+"""
+
+from __future__ import annotations
+
+from tokenprune.interface.calls import ArgumentNames, Refused
+
+IDS = "input_ids"
+GENERATE_IDS = "inputs"
+"""What `generate` calls the token ids if they go by position."""
+PICTURES = "pixel_values"
+ENCODED = "mm_encoder_outputs"
+"""Features by kind of input, which newer releases of `generate` compute before the first forward."""
+LABELS = "labels"
+EMBEDS = "inputs_embeds"
+MASK = "attention_mask"
+POSITIONS = "position_ids"
+ROTARY = "position_embeddings"
+HIDDEN = "hidden_states"
+"""A layer's input, and in outputs the states in front of every layer."""
+LAST = "last_hidden_state"
+USE_CACHE = "use_cache"
+CONFIG = "generation_config"
+"""Argument of `generate`, and attribute of the model."""
+CACHE_NAMES = ("cache", "past_key_values")
+"""Names of the KV cache, as an argument and in outputs: from 5.24 on the first, before the second.
+Until 5.40 the newer releases take the second, too, and warn."""
+DYNAMIC_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
+"""Cache layers that hold `keys` and `values` `[B, H, T, d]` and grow by concatenation."""
+
+NAMES = ArgumentNames(ids=IDS, pictures=PICTURES, mask=MASK, encoded=ENCODED)
+
+REFUSED = {
+    EMBEDS: Refused(
+        "embeddings don't say which tokens are visual.",
+        f"Pass {IDS} with image placeholders, and {PICTURES}.",
+    ),
+    "output_attentions": Refused(
+        "attention maps of a shortened sequence have other shapes in every layer.",
+        "Call without it, or detach the plan.",
+    ),
+}
+"""Arguments of the core that a shortened sequence can't serve."""
+
+_WITHOUT = "Generate without it, or detach the plan."
+_PRUNED = "which doesn't work while visual tokens are pruned."
+REFUSED_GENERATION = {
+    "assistant_model": Refused(
+        f"Assisted generation takes tokens back from the cache, {_PRUNED}", _WITHOUT
+    ),
+    "prompt_lookup_num_tokens": Refused(
+        f"Prompt lookup takes tokens back from the cache, {_PRUNED}", _WITHOUT
+    ),
+    "assistant_early_exit": Refused(
+        f"Early-exit drafting runs only some of the layers, {_PRUNED}", _WITHOUT
+    ),
+    "prefill_chunk_size": Refused(
+        f"A prefill in chunks never sees all visual tokens at once, {_PRUNED}", _WITHOUT
+    ),
+}
+"""Arguments and settings of `generate` that a shortened cache can't serve."""

@@ -1,0 +1,194 @@
+"""How transformers calls a multimodal LLM, its LLM and its layers: the same for all families."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.calls import (
+    Arguments,
+    Entry,
+    LayerCall,
+    LlmCall,
+    LlmOutputs,
+    PromptCall,
+    Written,
+)
+from tokenprune_adapters.shared.arguments import named, replaced
+from tokenprune_adapters.transformers import llm_names as names
+
+
+class TransformersMllm(MllmAdapter):
+    """Base of the adapters of families in transformers.
+
+    Class attributes:
+        pictures: arguments that bring pictures or videos.
+    """
+
+    pictures: ClassVar[tuple[str, ...]] = (names.PICTURES,)
+
+    def read_prompt(self, entry: Entry, args: tuple[Any, ...], kwargs: Arguments) -> PromptCall:
+        """What a call of the whole model says."""
+        owner = self.spec().core if entry == "core" else self.model
+        method = "generate" if entry == "generate" else "forward"
+        given = named(getattr(type(owner), method), args, kwargs)
+        if entry == "generate":
+            self._add_settings(given)
+        ids = given.get(names.IDS)
+        encoded = given.get(names.ENCODED) or {}
+        cache_name, cache = _given_cache(given)
+        return PromptCall(
+            ids=given.get(names.GENERATE_IDS) if ids is None and entry == "generate" else ids,
+            mask=given.get(names.MASK),
+            labels=given.get(names.LABELS),
+            pictured=any(given.get(name) is not None for name in self.pictures),
+            encoded=any(features is not None for features in encoded.values()),
+            cache=cache,
+            cache_name=cache_name,
+            arguments=given,
+        )
+
+    def _add_settings(self, given: dict[str, Any]) -> None:
+        """Add what a configuration says where a call of `generate` is silent."""
+        configs = (given.get(names.CONFIG), getattr(self.model, names.CONFIG, None))
+        for name in names.REFUSED_GENERATION:
+            values = (given.get(name), *(getattr(config, name, None) for config in configs))
+            given[name] = next((value for value in values if value is not None), None)
+
+    def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
+        """What a call of the LLM says."""
+        spec = self.spec()
+        given = named(type(spec.language_model).forward, args, kwargs)
+        cache_name, cache = _given_cache(given)
+        return LlmCall(
+            embeds=given.get(names.EMBEDS),
+            mask=given.get(names.MASK),
+            positions=given.get(names.POSITIONS),
+            cache=cache,
+            cache_name=cache_name,
+            per_token=_present(given, spec.per_token),
+        )
+
+    def write_llm(self, call: LlmCall, args: tuple[Any, ...], kwargs: Arguments) -> Written:
+        """The LLM's arguments as `call` says."""
+        new = {
+            names.EMBEDS: call.embeds,
+            names.MASK: call.mask,
+            names.POSITIONS: call.positions,
+            **call.per_token,
+        }
+        return _written(self.spec().language_model, args, kwargs, new)
+
+    def read_outputs(self, outputs: Any) -> LlmOutputs:
+        """What the LLM put out.
+
+        Raises:
+            UnsupportedCallError: a plain tuple, in which nothing has a name.
+        """
+        last = getattr(outputs, names.LAST, None)
+        if last is None:
+            raise UnsupportedCallError(
+                f"the LLM put out a {type(outputs).__name__} without {names.LAST}.",
+                where=type(self.spec().language_model).__name__,
+                remedy="Call the model with return_dict=True, the default.",
+            )
+        return LlmOutputs(last, getattr(outputs, names.HIDDEN, None))
+
+    def write_outputs(self, new: LlmOutputs, outputs: Any) -> Any:
+        """The LLM's outputs with new states; changed in place, as their class allows."""
+        setattr(outputs, names.LAST, new.last)
+        if new.states is not None:
+            setattr(outputs, names.HIDDEN, new.states)
+        return outputs
+
+    def outputs_cache(self, outputs: Any) -> Any:
+        """The KV cache in outputs of LLM, model or `generate`; None without one."""
+        found = (getattr(outputs, name, None) for name in names.CACHE_NAMES)
+        return next((cache for cache in found if cache is not None), None)
+
+    def read_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Arguments) -> LayerCall:
+        """What a call of a layer says."""
+        given = named(type(layer).forward, args, kwargs)
+        return LayerCall(
+            hidden=given[names.HIDDEN],
+            mask=given.get(names.MASK),
+            positions=given.get(names.POSITIONS),
+            rotary=given.get(names.ROTARY),
+            per_token=_present(given, self.spec().per_token),
+        )
+
+    def write_layer(
+        self, layer: nn.Module, call: LayerCall, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """A layer's arguments as `call` says."""
+        new = {
+            names.HIDDEN: call.hidden,
+            names.MASK: call.mask,
+            names.POSITIONS: call.positions,
+            names.ROTARY: call.rotary,
+            **call.per_token,
+        }
+        return _written(layer, args, kwargs, new)
+
+    def run_text(self, ids: Tensor) -> Tensor:
+        """The LLM's last states `[B, T, d_llm]` for token ids `[B, T]`, without cache."""
+        language: Any = self.spec().language_model
+        embedding = language.get_input_embeddings()
+        given = {
+            names.EMBEDS: embedding(ids.to(embedding.weight.device)),
+            names.USE_CACHE: False,
+        }
+        return self.read_outputs(language(**given)).last
+
+    def cached_length(self, cache: Any) -> int:
+        """Tokens in the first layer of a KV cache."""
+        return 0 if cache is None else int(cache.get_seq_length())
+
+    def trim_cache(self, cache: Any, layer: int, columns: Tensor) -> None:
+        """Gather `columns` `[B, K]` of the keys and values of one layer of a `DynamicCache`.
+
+        Raises:
+            UnsupportedCallError: the layer's cache is of another kind, or a part of it slid away.
+        """
+        part = cache.layers[layer]
+        kind = type(part).__name__
+        if kind not in names.DYNAMIC_CACHES or part.keys.shape[-2] != part.get_seq_length():
+            raise UnsupportedCallError(
+                f"a cache layer of class {kind} with {int(part.get_seq_length())} tokens can't be "
+                "cut to the tokens that a stage left.",
+                where="cache",
+                remedy="Use a DynamicCache, the default, or let the strategy leave caches as they "
+                "are.",
+            )
+        for name in ("keys", "values"):
+            states = getattr(part, name)
+            index = columns.to(states.device)[:, None, :, None]
+            shape = (-1, states.shape[1], -1, states.shape[3])
+            setattr(part, name, states.gather(2, index.expand(*shape)))
+        if hasattr(part, "cumulative_length"):
+            part.cumulative_length = columns.shape[1]
+
+
+def _given_cache(given: Arguments) -> tuple[str, Any]:
+    for name in names.CACHE_NAMES:
+        if given.get(name) is not None:
+            return name, given[name]
+    return names.CACHE_NAMES[0], None
+
+
+def _present(given: Arguments, wanted: Mapping[str, int]) -> dict[str, Tensor]:
+    return {name: given[name] for name in wanted if given.get(name) is not None}
+
+
+def _written(
+    owner: nn.Module, args: tuple[Any, ...], kwargs: Arguments, new: Mapping[str, Any]
+) -> Written:
+    """What isn't there stays away, unless the caller had given it."""
+    forward = type(owner).forward
+    given = named(forward, args, kwargs)
+    told = {name: value for name, value in new.items() if value is not None or name in given}
+    return replaced(forward, args, kwargs, told)
