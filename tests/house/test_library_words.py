@@ -1,7 +1,7 @@
 """The engine spells no argument of a model library, in code or in words: adapters do.
 
-A renamed argument is then mended in one module beside the adapter, and models of other libraries can
-be served.
+A renamed argument is then mended in one module beside the adapter, and models of other libraries
+can be served.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from tokenprune_adapters.transformers.llava import LlavaAdapter
 from torch import Tensor
 
 import tokenprune
@@ -14,8 +15,9 @@ from tests.mllm.calls import IMG, LONG, SHORT, TEXT, cache_of, greedy, inputs, l
 from tests.mllm.plans import plan, tome
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
-from tokenprune.engine.llm.question import question_tokens
+from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.errors import SignalError, StrategyFailedError, UnsupportedCallError
+from tokenprune.interface.calls import PromptCall
 from tokenprune.interface.placement import Encoder, PreLlm
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.tokens import Site
@@ -117,9 +119,14 @@ def test_question_tokens_by_hand() -> None:
     rows = [[0, 1, 5, 5, 2, 3, 4], [1, 5, 2, 9, 3, 9, 0], [2, 3, 5, 5, 9, 9, 0]]
     ids = torch.tensor(rows)
     labels = torch.where(ids == 9, ids, -100)
-    found = question_tokens(ids != 0, ids == 5, labels)
+
+    def question(labels: Tensor | None) -> Tensor:
+        call = PromptCall(ids=ids, mask=(ids != 0).long(), labels=labels)
+        return Prompt.read(call, LlavaAdapter(model()).spec(), ids.device).question()
+
+    found = question(labels)
     assert [ids[row][found[row]].tolist() for row in range(3)] == [[2, 3, 4], [2], [2, 3]]
-    without = question_tokens(ids != 0, ids == 5, None)
+    without = question(None)
     assert ids[1][without[1]].tolist() == [2, 9, 3, 9]
 
 

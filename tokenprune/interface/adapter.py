@@ -190,13 +190,7 @@ class MllmAdapter(Adapter):
 
     @abstractmethod
     def read_prompt(self, entry: Entry, args: tuple[Any, ...], kwargs: Arguments) -> PromptCall:
-        """What a call of the whole model says; nothing is refused here.
-
-        Args:
-            entry: the method that was called.
-            args: its positional arguments.
-            kwargs: its keyword arguments.
-        """
+        """What a call of the whole model through `entry` says; nothing is refused here."""
 
     @abstractmethod
     def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:

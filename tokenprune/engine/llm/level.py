@@ -1,4 +1,25 @@
-"""Shorten sequences row by row and spread them out again: index arithmetic, nothing else."""
+"""Shorten sequences row by row and spread them out again: index arithmetic, nothing else.
+
+Three words for an index, and no others, stand in everything about the LLM:
+
+- *prompt place*: of a token in the sequence that the user passed;
+- *input column*: of a token in what the LLM is given, which a pre-LLM stage may have shortened;
+- *slot*: of a token in the sequence at hand, in front of or inside one layer.
+
+One row of a batch, of which two visual tokens are dropped in front of the LLM and one more in front
+of layer 2. Another row keeps one token more each time, so this one starts with a dummy:
+
+    prompt place           0    1    2    3    4    5    6    7
+    user's sequence       <s>  v0   v1   v2   v3    a    b    c
+                                x         x                          dropped in front of the LLM
+    input column      0    1         2         3    4    5    6
+    LLM's input       .   <s>       v1        v3    a    b    c      layers 0 and 1: slot = column
+                                               x                     dropped in front of layer 2
+    slot              0    1         2              3    4    5
+    in layer 2        .   <s>       v1              a    b    c
+
+In layer 2, text `a` has slot 3, input column 4 and prompt place 5.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +31,23 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Level:
-    """The sequence as it stands after one shortening, as `[B, T]` slots.
+    """The sequence as it stands after one shortening; all `[B, T]` by slot, unless said.
 
-    Rows that keep fewer tokens than the longest one start with dummies.
+    Rows that keep fewer tokens than the longest one start with dummies, which no token sees.
 
     Attributes:
-        full: place of every slot in the user's sequence.
-        base: column of every slot in the LLM's input.
-        source: column of every slot in the sequence before this shortening.
+        place: prompt place of every slot.
+        column: input column of every slot.
+        source: slot in the sequence before this shortening.
         valid: False for padding and dummies.
         padded: whether any slot isn't valid.
-        shift: tokens of the LLM's input removed in front of every slot.
-        removed: tokens of the LLM's input removed in the whole row, `[B]`.
+        shift: tokens that were removed in front of every slot: of the user's sequence for the
+            LLM's input, and of the LLM's input for what layers see.
+        removed: the same for the whole row, `[B]`.
     """
 
-    full: Tensor
-    base: Tensor
+    place: Tensor
+    column: Tensor
     source: Tensor
     valid: Tensor
     padded: bool
@@ -35,21 +57,32 @@ class Level:
     @property
     def length(self) -> int:
         """Number of slots T."""
-        return self.full.shape[1]
+        return self.place.shape[1]
 
-    def restarted(self) -> Level:
-        """As the LLM's input: its own columns, nothing removed so far."""
-        own = torch.arange(self.length, device=self.base.device).expand_as(self.base)
-        none = torch.zeros_like(self.shift)
-        return replace(self, base=own, shift=none, removed=torch.zeros_like(self.removed))
+    def entered(self) -> Level:
+        """As the LLM's input: its slots are the input columns."""
+        own = torch.arange(self.length, device=self.column.device)
+        return replace(self, column=own.expand_as(self.column))
 
-    def longer(self, tail: int, full: int, base: int, source: int) -> Level:
-        """With `tail` text tokens appended to sequences of the lengths given."""
+    def recounted(self) -> Level:
+        """The same sequence with nothing removed so far."""
+        none = torch.zeros_like
+        return replace(self, shift=none(self.shift), removed=none(self.removed))
+
+    def longer(self, tail: int, prompt: int, entry: int, before: int) -> Level:
+        """With `tail` text tokens appended.
+
+        Args:
+            tail: how many.
+            prompt: length of the user's sequence without them.
+            entry: length of the LLM's input without them.
+            before: length of the sequence before this shortening, without them.
+        """
         return replace(
             self,
-            full=_append(self.full, tail, full),
-            base=_append(self.base, tail, base),
-            source=_append(self.source, tail, source),
+            place=_append(self.place, tail, prompt),
+            column=_append(self.column, tail, entry),
+            source=_append(self.source, tail, before),
             valid=torch.cat((self.valid, self.valid.new_ones(self.valid.shape[0], tail)), dim=1),
             shift=torch.cat((self.shift, self.removed[:, None].expand(-1, tail)), dim=1),
         )
@@ -63,16 +96,23 @@ def whole(valid: Tensor) -> Level:
 
 
 def shorten(before: Level, survive: Tensor) -> Level:
-    """The level that keeps the slots where `survive` `[B, T]`; it must be False for padding."""
+    """The level that keeps some slots of another.
+
+    Args:
+        before: the sequence so far.
+        survive: `[B, T]` True for slots that stay; it must be False for padding.
+    """
     longest = max(int(survive.sum(dim=1).max()), 1)
+    # a stable sort puts survivors last, in their order; of shorter rows the end of the others comes
+    # along in front, as dummies
     order = torch.sort(survive.to(torch.int8), dim=1, stable=True).indices
     source = order[:, order.shape[1] - longest :]
     valid = survive.gather(1, source)
     gone = before.valid & ~survive
     shift = before.shift + torch.cumsum(gone, dim=1)
     return Level(
-        full=before.full.gather(1, source),
-        base=before.base.gather(1, source),
+        place=before.place.gather(1, source),
+        column=before.column.gather(1, source),
         source=source,
         valid=valid,
         padded=not bool(valid.all()),
@@ -102,15 +142,17 @@ def take(states: Tensor, index: Tensor, axis: int = 1) -> Tensor:
 
 
 def spread(states: Tensor, level: Level, length: int) -> Tensor:
-    """States `[B, T, D]` of a level at the places of the user's sequence, `[B, length, D]`.
+    """States `[B, T, D]` of a level at the prompt places, `[B, length, D]`.
 
     A removed token's place gets the state of the nearest kept token before it, which is what
     the shortened model predicts from there on; zeros if there is none.
     """
-    full, valid = level.full.to(states.device), level.valid.to(states.device)
-    slots = torch.arange(1, level.length + 1, device=states.device).expand_as(full)
-    marks = full.new_zeros(full.shape[0], length)
-    marks = marks.scatter_reduce(1, full, slots.masked_fill(~valid, 0), "amax")
+    place, valid = level.place.to(states.device), level.valid.to(states.device)
+    # 1 + slot at every kept token's place, 0 at the others; the running maximum carries it on to
+    # the gaps behind, because slots ascend with places
+    slots = torch.arange(1, level.length + 1, device=states.device).expand_as(place)
+    marks = place.new_zeros(place.shape[0], length)
+    marks = marks.scatter_reduce(1, place, slots.masked_fill(~valid, 0), "amax")
     nearest = marks.cummax(dim=1).values
     found = take(states, (nearest - 1).clamp(min=0))
     return found.masked_fill((nearest == 0)[..., None], 0)

@@ -41,7 +41,7 @@ def enter(mask: Any, level: Level, length: int, *, flat: bool) -> Mask:
                 "static cache, can't be shortened.",
                 remedy="Use a dynamic cache and a mask [batch, length].",
             )
-        return narrow(one, level.full, level.valid, padded=level.padded, square=True, flat=flat)
+        return narrow(one, level.place, level.valid, padded=level.padded, square=True, flat=flat)
 
     if isinstance(mask, Mapping):
         return {kind: cut(one) for kind, one in mask.items()}
@@ -57,7 +57,7 @@ def narrow(
 
     Args:
         mask: mask of the LLM's input: None, `[B, T]`, or `[B, 1, Q, T]` bool or additive.
-        columns: `[B, K]` columns that go on.
+        columns: `[B, K]` input columns that go on.
         valid: `[B, K]` False for dummies.
         padded: whether `valid` has a False.
         square: whether queries are the same tokens as the keys (prefill).

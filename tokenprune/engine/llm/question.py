@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from tokenprune.engine.images import ImageTokens, by_row
-from tokenprune.engine.llm.attention import last_place, query_places
+from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.engine.llm.refusals import check_language
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.errors import UnsupportedCallError
@@ -34,29 +34,27 @@ class Questions:
         generated so far, go on choosing by the question.
 
         Args:
-            state: the running call's, with prompt, mask and labels.
+            state: the running call's, with token ids.
             images: of all rows, in order.
 
         Raises:
             UnsupportedCallError: there are no token ids, or no text beside an image.
         """
-        prompt, mask, labels = state.given.ids, state.given.mask, state.given.labels
-        names = self.spec.names
-        if prompt is None:
+        ids, names = state.given.ids, self.spec.names
+        if ids is None:
             raise UnsupportedCallError(
                 "the plan chooses visual tokens by the question, and there are no token ids.",
                 where=names.ids,
                 remedy=f"Call generate or forward of the model with {names.ids} and "
                 f"{names.pictures}.",
             )
-        visual = prompt == self.spec.placeholder_id
-        rows = by_row(visual.sum(dim=1).tolist(), images, names.ids)
+        check_language(self.spec, ids.shape[1], state.given.mask)
+        prompt = Prompt.read(state.given, self.spec, ids.device)
+        rows = by_row(prompt.visual.sum(dim=1).tolist(), images, names.ids)
         pictured = [row for row, mine in enumerate(rows) if mine]
         if state.questions is None:
-            check_language(self.spec, prompt.shape[1], mask)
-            valid = torch.ones_like(visual) if mask is None else mask.bool()
-            asked = question_tokens(valid.to(visual.device), visual, labels)
-            state.questions = self._run(state, [prompt[row][asked[row]] for row in pictured])
+            asked = prompt.question()
+            state.questions = self._run(state, [ids[row][asked[row]] for row in pictured])
         place: dict[int, int] = {}
         for number, row in enumerate(pictured):
             for image in rows[row]:
@@ -80,23 +78,3 @@ class Questions:
         finally:
             state.aside = False
         return last[torch.arange(len(lengths)), torch.tensor(lengths) - 1]
-
-
-def question_tokens(valid: Tensor, visual: Tensor, labels: Tensor | None) -> Tensor:
-    """The question of every row: its text behind the last image, `[B, T]` bool.
-
-    Where there is none, all text of the row (ours). Labelled tokens are answers and left out, and
-    so is what stands behind the first of them behind the images.
-
-    Args:
-        valid: `[B, T]` False for padding.
-        visual: `[B, T]` True for placeholders.
-        labels: `[B, T]` with -100 for tokens without label, or None.
-    """
-    places = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
-    query = query_places(valid, visual, labels).to(valid.device)
-    text = valid & ~visual & (places <= query[:, None])
-    if labels is not None:
-        text = text & (labels.to(valid.device) == -100)
-    behind = text & (places > last_place(visual)[:, None])
-    return torch.where(behind.any(dim=1, keepdim=True), behind, text)

@@ -80,14 +80,14 @@ class TokenRow:
 
 
 def visual_row(
-    images: Sequence[ImageTokens], places: Tensor, base: Level, row: int, copy: bool
+    images: Sequence[ImageTokens], places: Tensor, entry: Level, row: int, copy: bool
 ) -> TokenRow | None:
     """The visual tokens of a row, or None without images.
 
     Args:
         images: the row's images.
         places: `[C]` places of its placeholders in the user's sequence.
-        base: the LLM's input.
+        entry: the LLM's input.
         row: number of the row.
         copy: see `TokenRow`.
     """
@@ -98,7 +98,7 @@ def visual_row(
         wanted.append(places[start + image.prefix + image.index])
         of.append(torch.full_like(image.index, number))
         start += image.count
-    column = _columns(base, row, torch.cat(wanted))
+    column = _columns(entry, row, torch.cat(wanted))
     names = set.intersection(*(set(image.riders) for image in images))
     return TokenRow(
         kind="visual",
@@ -113,13 +113,13 @@ def visual_row(
     )
 
 
-def text_row(prunable: Tensor, valid: Tensor, base: Level, row: int, copy: bool) -> TokenRow:
+def text_row(prunable: Tensor, valid: Tensor, entry: Level, row: int, copy: bool) -> TokenRow:
     """The prunable text tokens of a row; places count from the first token that isn't padding.
 
     Args:
         prunable: `[T]` True for them, by place in the user's sequence.
         valid: `[T]` False for padding.
-        base: the LLM's input.
+        entry: the LLM's input.
         row: number of the row.
         copy: see `TokenRow`.
     """
@@ -129,7 +129,7 @@ def text_row(prunable: Tensor, valid: Tensor, base: Level, row: int, copy: bool)
         kind="text",
         numbers=(),
         grid=(1, 1, int(valid.sum())),
-        column=_columns(base, row, places),
+        column=_columns(entry, row, places),
         image=torch.zeros_like(index),
         index=index,
         size=torch.ones(index.shape, device=index.device),
@@ -138,12 +138,12 @@ def text_row(prunable: Tensor, valid: Tensor, base: Level, row: int, copy: bool)
     )
 
 
-def _columns(base: Level, row: int, places: Tensor) -> Tensor:
+def _columns(entry: Level, row: int, places: Tensor) -> Tensor:
     """Columns of the LLM's input that hold `places` of the user's sequence."""
-    valid = base.valid[row]
-    slots = torch.arange(base.length, device=valid.device)
-    column_of = slots.new_zeros(int(base.full[row].max()) + 1)
-    column_of[base.full[row][valid]] = slots[valid]
+    valid = entry.valid[row]
+    slots = torch.arange(entry.length, device=valid.device)
+    column_of = slots.new_zeros(int(entry.place[row].max()) + 1)
+    column_of[entry.place[row][valid]] = slots[valid]
     return column_of[places]
 
 

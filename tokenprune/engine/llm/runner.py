@@ -11,18 +11,11 @@ from uuid import uuid4
 from torch import Tensor
 
 from tokenprune.engine.call import CallState, current
+from tokenprune.engine.llm.calls import Flow, Mode, continuation, shortened
 from tokenprune.engine.llm.cut import cut, waiting
-from tokenprune.engine.llm.layout import (
-    Flow,
-    Layout,
-    Mode,
-    continuation,
-    continued,
-    shortened,
-    trim_caches,
-)
+from tokenprune.engine.llm.entry import lay_out
+from tokenprune.engine.llm.layout import Layout, continued, trim_caches
 from tokenprune.engine.llm.level import spread
-from tokenprune.engine.llm.prompt import lay_out
 from tokenprune.engine.llm.refusals import check_embedded, check_language, check_seen
 from tokenprune.engine.llm.signals import SignalReader
 from tokenprune.engine.llm.stages import DecoderStage
@@ -110,7 +103,7 @@ class LanguageRunner:
                 remedy="Start again without it.",
             )
         assert given.embeds is not None
-        whole = layout.length + past - layout.base.length + given.embeds.shape[1]
+        whole = layout.length + past - layout.entry.length + given.embeds.shape[1]
         check_language(self.spec, whole, given.mask)
         names = self.spec.names
         new = continuation(layout, past, given, compact=self.compact, where=names.mask)
@@ -133,9 +126,8 @@ class LanguageRunner:
             check_seen(self.spec, state.given)
             return run(given)
         else:
-            padding = state.given.mask
-            check_language(self.spec, embeds.shape[1], padding)
-            layout = lay_out(state, self.spec, self.token, embeds, padding, self.text)
+            check_language(self.spec, embeds.shape[1], state.given.mask)
+            layout = lay_out(state, self.spec, self.token, embeds.device, self.text)
             layout.trim, state.layout = self.trim, layout
         flow = state.flow = self._flow(layout, mode, 0)
         try:
@@ -146,8 +138,7 @@ class LanguageRunner:
             if mode == "first":
                 self._count(call, state)
         finally:
-            state.flow = None
-            state.rows, state.texts, state.projected = [], [], {}
+            state.passed()
         if not layout.changes:
             return outputs
         cache = self.adapter.outputs_cache(outputs)
@@ -210,25 +201,26 @@ class LanguageRunner:
         stage: DecoderStage,
         hidden: Tensor,
     ) -> None:
-        number = stage.site.layer
-        if waiting(state.rows) or (stage.prunes_text and waiting(state.texts)):
+        number, left = stage.site.layer, state.left
+        if waiting(left.rows) or (stage.prunes_text and waiting(left.texts)):
             before = layout.standing(number)
             signals = self.reader.read(state, stage, hidden, before)
-            decision, state.rows, state.texts = cut(
-                call, stage, hidden, before, state.rows, state.texts, state.arrived, signals
+            decision, left.rows, left.texts = cut(
+                call, stage, hidden, before, left.rows, left.texts, state.counted.arrived, signals
             )
             if decision is not None:
                 layout.cuts[number] = decision
         state.projected.pop(number, None)
-        state.counts[number] = state.visual
-        call.meter.count(str(stage.site), state.counts[number], state.pictures)
+        state.counted.behind[number] = left.visual
+        call.meter.count(str(stage.site), left.visual, left.pictures)
         if stage.prunes_text:
-            call.meter.count(f"text[{number}]", *state.text)
+            call.meter.count(f"text[{number}]", *left.text)
 
     def _count(self, call: CallState, state: MllmState) -> None:
         """Measured visual tokens per image, averaged over the LLM's layers."""
-        edges = [*sorted(state.counts), len(self.spec.layers)]
-        total = float(state.entered * edges[0])
+        behind, layers = state.counted.behind, len(self.spec.layers)
+        edges = [*sorted(behind), layers]
+        total = float(state.counted.entered * edges[0])
         for start, end in pairwise(edges):
-            total += state.counts[start] * (end - start)
-        call.meter.count("llm_average", total / len(self.spec.layers), state.pictures)
+            total += behind[start] * (end - start)
+        call.meter.count("llm_average", total / layers, state.left.pictures)

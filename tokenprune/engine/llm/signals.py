@@ -60,10 +60,8 @@ class SignalReader:
         wanted, projected = stage.signals, state.projected.pop(stage.site.layer, {})
         if not wanted & SUPPLIED:
             return SiteSignals()
-        assert state.query is not None
-        assert state.words is not None
-        assert state.image_end is not None
-        text = PromptText.at(level, state.words, state.image_end, state.query)
+        assert state.prompt is not None
+        text = PromptText.at(level, state.prompt)
         found: dict[Signal, Tensor] = {}
         if wanted & LAYER_BEFORE:
             before = self.spec.layers[stage.site.layer - 1]

@@ -2,14 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens
+from tokenprune.engine.llm.calls import Flow
 from tokenprune.engine.llm.cut import Rows
-from tokenprune.engine.llm.layout import Flow, Layout
+from tokenprune.engine.llm.layout import Layout
+from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.interface.calls import PromptCall, Rotary
+
+
+@dataclass
+class Left:
+    """What is left of the prompts in the layer that is running.
+
+    Attributes:
+        rows: visual tokens of every row.
+        texts: prunable text tokens of every row, if the plan prunes text.
+    """
+
+    rows: Rows = field(default_factory=list)
+    texts: Rows = field(default_factory=list)
+
+    @property
+    def visual(self) -> int:
+        """Visual tokens of the batch, copies for beams left out."""
+        return sum(row.column.shape[0] for row in self.rows if row is not None and not row.copy)
+
+    @property
+    def text(self) -> tuple[int, int]:
+        """Prunable text tokens and their prompts, copies for beams left out."""
+        mine = [row.column.shape[0] for row in self.texts if row is not None and not row.copy]
+        return sum(mine), len(mine)
+
+    @property
+    def pictures(self) -> int:
+        """Images and frames in the batch, copies for beams left out."""
+        return sum(row.frames for row in self.rows if row is not None and not row.copy)
+
+
+@dataclass
+class Counted:
+    """Visual tokens that were counted on their way through the LLM.
+
+    Attributes:
+        arrived: of every row, at the LLM's input.
+        entered: of the batch at the LLM's input, copies for beams left out.
+        behind: of the batch behind every decoder stage, by layer, copies left out.
+    """
+
+    arrived: Sequence[int] = ()
+    entered: int = 0
+    behind: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -19,54 +66,33 @@ class MllmState:
     Attributes:
         given: what the call that is running says; its token ids are None if they have no
             placeholders, its labels those of the outermost forward.
-        questions: states of the rows' questions, for rows with images, if a stage asked for them.
-        aside: whether the LLM runs on something else than the prompt.
         images: what the projector handed on, in order; None before it ran.
-        layout: the prompt's shortening, fixed at the first forward of the call.
-        rows: visual tokens of every row in the layer that is running.
-        texts: prunable text tokens of every row in that layer, if the plan prunes text.
-        arrived: visual tokens of every row at the LLM's input.
-        entered: visual tokens of the batch at the LLM's input, copies left out.
-        flow: the LLM forward that is running.
-        projected: what the projections of the layers that were asked put out.
-        rotary: rotary rows of the layer that ran last.
-        counts: visual tokens of the batch behind every decoder stage, copies left out.
-        query: place of the last prompt token of every row, `[B]`.
-        words: `[B, L]` text of the prompts, without labelled answers, by place.
-        image_end: place of the last visual token of every row, `[B]`; -1 for none.
+        questions: states of the rows' questions, for rows with images, if a stage asked for them.
+        aside: True during the text-only pass for questions.
         prefilled: whether the LLM ran once in this call.
+        prompt: what the prompts say; None before the LLM ran.
+        layout: how the prompts are shortened, fixed at the first forward of the call.
+        left: what is left in the layer that is running.
+        counted: what was counted.
+        flow: the forward of the LLM that is running.
+        projected: what the projections of the layers that were asked put out, by the layer that
+            asks.
+        rotary: rotary rows of the layer that ran last.
     """
 
     given: PromptCall = field(default_factory=PromptCall)
+    images: list[ImageTokens] | None = None
     questions: Tensor | None = None
     aside: bool = False
-    images: list[ImageTokens] | None = None
+    prefilled: bool = False
+    prompt: Prompt | None = None
     layout: Layout | None = None
-    rows: Rows = field(default_factory=list)
-    texts: Rows = field(default_factory=list)
-    arrived: list[int] = field(default_factory=list)
-    entered: int = 0
+    left: Left = field(default_factory=Left)
+    counted: Counted = field(default_factory=Counted)
     flow: Flow | None = None
     projected: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     rotary: Rotary = None
-    counts: dict[int, int] = field(default_factory=dict)
-    query: Tensor | None = None
-    words: Tensor | None = None
-    image_end: Tensor | None = None
-    prefilled: bool = False
 
-    @property
-    def visual(self) -> int:
-        """Visual tokens in the layer that is running, copies for beams left out."""
-        return sum(row.column.shape[0] for row in self.rows if row is not None and not row.copy)
-
-    @property
-    def text(self) -> tuple[int, int]:
-        """Prunable text tokens in that layer and their prompts, copies for beams left out."""
-        mine = [row.column.shape[0] for row in self.texts if row is not None and not row.copy]
-        return sum(mine), len(mine)
-
-    @property
-    def pictures(self) -> int:
-        """Images and frames in the batch, copies for beams left out."""
-        return sum(row.frames for row in self.rows if row is not None and not row.copy)
+    def passed(self) -> None:
+        """A forward of the LLM is over; what it held is let go."""
+        self.flow, self.left, self.projected = None, Left(), {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.llm.level import Level, take
+from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.interface.signals import Signal
 
 
@@ -17,9 +18,9 @@ class PromptText:
     """Where the text of the prompts stands in the sequence at hand.
 
     Attributes:
-        there: `[B, T]` True for text of the prompt that is still there.
-        behind: `[B, T]` True behind the place of the last visual token.
-        last: `[B]` column of the last prompt token.
+        there: `[B, T]` by slot, True for text of the prompt that is still there.
+        behind: `[B, T]` by slot, True behind the place of the prompt's last visual token.
+        last: `[B]` slot of the last prompt token.
     """
 
     there: Tensor
@@ -27,21 +28,19 @@ class PromptText:
     last: Tensor
 
     @classmethod
-    def at(cls, level: Level, words: Tensor, image_end: Tensor, query: Tensor) -> PromptText:
+    def at(cls, level: Level, prompt: Prompt) -> PromptText:
         """The text in a level.
 
         Args:
             level: the sequence at hand.
-            words: `[B, L]` text of the prompt, by place in the user's sequence.
-            image_end: `[B]` place of the last visual token before any was pruned; -1 for none.
-            query: `[B]` place of the last prompt token.
+            prompt: what the prompts say.
         """
-        device = level.full.device
-        there = take(words.to(device), level.full) & level.valid
-        columns = torch.arange(level.length, device=device)
-        prompt = level.valid & (level.full <= query.to(device)[:, None])
-        last = columns.expand_as(prompt).masked_fill(~prompt, 0).amax(dim=1)
-        return cls(there, level.full > image_end.to(device)[:, None], last)
+        device = level.place.device
+        there = take(prompt.words.to(device), level.place) & level.valid
+        slots = torch.arange(level.length, device=device)
+        said = level.valid & (level.place <= prompt.query.to(device)[:, None])
+        last = slots.expand_as(said).masked_fill(~said, 0).amax(dim=1)
+        return cls(there, level.place > prompt.image_end.to(device)[:, None], last)
 
     def asking(self) -> Tensor:
         """`[B, T]` text behind the last visual token; where there is none, the last prompt token.
@@ -49,8 +48,8 @@ class PromptText:
         The latter is ours: prompts that end with an image have no question.
         """
         asking = self.there & self.behind
-        columns = torch.arange(asking.shape[1], device=asking.device)
-        fallback = columns == self.last[:, None]
+        slots = torch.arange(asking.shape[1], device=asking.device)
+        fallback = slots == self.last[:, None]
         return torch.where(asking.any(dim=1, keepdim=True), asking, fallback)
 
     def prompt(self, valid: Tensor) -> Tensor:
@@ -59,8 +58,8 @@ class PromptText:
         Args:
             valid: `[B, T]` False for padding.
         """
-        columns = torch.arange(valid.shape[1], device=valid.device)
-        return valid & (columns <= self.last.to(valid.device)[:, None])
+        slots = torch.arange(valid.shape[1], device=valid.device)
+        return valid & (slots <= self.last.to(valid.device)[:, None])
 
     def signals(self, hidden: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """States and places of the text of some rows, right-padded over these rows only.
@@ -85,7 +84,7 @@ class SiteSignals:
     """The signals of a whole batch in front of one layer.
 
     Attributes:
-        columns: `[B, T]` values by signal name.
+        columns: values `[B, T]` by slot, by name of the signal.
         text: the prompts' text, if it was asked for.
     """
 

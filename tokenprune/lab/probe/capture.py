@@ -189,7 +189,7 @@ def _behind_layer(owner: Attachment, found: Rows) -> Callable[..., Any]:
         state = None if call is None else call.state(MllmState)
         if state is not None and not state.aside and state.flow is not None:
             states = output[0] if isinstance(output, tuple) else output
-            for number, row in enumerate(state.rows):
+            for number, row in enumerate(state.left.rows):
                 if row is not None:
                     found.append((states[number, row.column], grid_positions(row.grid, row.index)))
         return output

@@ -68,7 +68,7 @@ class KeyBias:
         if id(given) not in self._masks:
             layout = self._state().layout
             assert layout is not None
-            made = biased_mask(self._keys, layout.base.valid, given)
+            made = biased_mask(self._keys, layout.entry.valid, given)
             self._masks[id(given)] = (given, made)
         return self._masks[id(given)][1]
 
@@ -88,7 +88,7 @@ class KeyBias:
 
     def _visual(self, state: MllmState) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Rows and columns of all visual tokens, `[n]` each, with their bias `[n]`."""
-        columns = [None if row is None else row.column for row in state.rows]
+        columns = [None if row is None else row.column for row in state.left.rows]
         counts = [0 if column is None else len(column) for column in columns]
         width = self._bias.shape[1]
         if len(counts) != self._bias.shape[0] or (width != 1 and {*counts} != {width}):

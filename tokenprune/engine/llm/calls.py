@@ -1,0 +1,217 @@
+"""What the LLM and its layers are called with over a shortened sequence.
+
+Index words (prompt place, input column, slot) are those of `level`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.llm.layout import Layout
+from tokenprune.engine.llm.level import Level, take
+from tokenprune.engine.llm.masks import enter, hide_behind, narrow
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.calls import LayerCall, LlmCall, Rotary
+
+Mode = Literal["first", "again", "continue"]
+"""A forward over a prompt, over a prompt and what was generated behind it (without cache), or over
+new tokens behind a cache."""
+
+Axes = Mapping[str, int]
+"""On which axis the tokens stand in further arguments, see `MllmSpec.per_token`."""
+
+
+@dataclass
+class Flow:
+    """One forward of the LLM over a shortened sequence.
+
+    Attributes:
+        layout: how the sequence is shortened.
+        mode: `first`: decisions are made now; `again`: they are repeated; `continue`: the prompt
+            stands in the cache, as the decisions left it.
+        compact: whether survivors are renumbered.
+        flat: whether attention takes `[B, T]` masks only.
+        rotary: rotary rows of a layer, by its number, for a layer's input and position ids.
+        axes: see `Axes`.
+        past: length of the first layer's cache.
+    """
+
+    layout: Layout
+    mode: Mode
+    compact: bool
+    flat: bool
+    rotary: Callable[[int, Tensor, Tensor], Rotary]
+    axes: Axes
+    past: int = 0
+
+    def layer_call(self, layer: int, call: LayerCall) -> LayerCall:
+        """A layer's call for its shortened input, which `call.hidden` `[B, T, D]` is already.
+
+        Position ids are withheld: only FlashAttention's detection of packed sequences would read
+        them, and mistake the gaps for sequence borders. The rotary rows carry the positions.
+        """
+        told = self._told(layer, call)
+        if self.mode == "again" and layer < self.layout.trim and self.layout.tail:
+            # with a cache, it would have been trimmed before the tail was generated
+            mask = hide_behind(
+                told.mask,
+                self.layout.trimmed(layer),
+                self.layout.level(layer).valid,
+                tail=self.layout.tail,
+                flat=self.flat,
+            )
+            return replace(told, mask=mask)
+        return told
+
+    def _told(self, layer: int, call: LayerCall) -> LayerCall:
+        cut = self.layout.cut_before(layer)
+        if cut is None:
+            # what the LLM prepared for its input is right, and gaps are in its position ids only if
+            # the input was shortened
+            return replace(call, positions=None) if self.layout.shortened else call
+        level, rotary, rest = cut.level, call.rotary, call.per_token
+        if self.mode == "continue":
+            # queries are new tokens: their own rows are right, their keys are this layer's cache
+            columns, valid = self._with_tail(level, call.hidden.shape[1])
+            if self.compact:
+                places = renumbered(call.positions, level.removed[:, None])
+                rotary = self.rotary(layer, call.hidden, places)
+        else:
+            # queries are the survivors: pick their rows out of those of the LLM's input
+            columns, valid = level.column, level.valid
+            rest = taken(rest, columns, self.axes)
+            if self.compact:
+                places = renumbered(call.positions, level.shift, columns)
+                rotary = self.rotary(layer, call.hidden, places)
+            elif rotary is not None:
+                rotary = tuple(take(part, columns) for part in rotary)
+        mask = narrow(
+            call.mask,
+            columns,
+            valid,
+            padded=level.padded,
+            square=self.mode != "continue",
+            flat=self.flat,
+        )
+        return LayerCall(call.hidden, mask, None, rotary, rest)
+
+    def _with_tail(self, level: Level, queries: int) -> tuple[Tensor, Tensor]:
+        """Input columns of a layer's cache and the new tokens, `[B, K]`, and which are valid."""
+        entry, batch = self.layout.entry.length, level.column.shape[0]
+        tail = self.past - entry + queries
+        more = torch.arange(entry, entry + tail, device=level.column.device).expand(batch, -1)
+        columns = torch.cat((level.column, more), dim=1)
+        return columns, torch.cat((level.valid, level.valid.new_ones(batch, tail)), dim=1)
+
+
+def taken(values: Mapping[str, Tensor], index: Tensor, axes: Axes) -> dict[str, Tensor]:
+    """Further arguments of the LLM or of a layer for the tokens `index` `[B, K]`.
+
+    Args:
+        values: by name.
+        index: which tokens of each row go on.
+        axes: see `MllmSpec.per_token`.
+    """
+    return {name: take(value, index, axes[name]) for name, value in values.items()}
+
+
+def renumbered(positions: Tensor | None, removed: Tensor, index: Tensor | None = None) -> Tensor:
+    """Position ids without gaps.
+
+    Args:
+        positions: `[B or 1, T]`.
+        removed: `[B, K]` or `[B, 1]` tokens that are gone in front.
+        index: `[B, K]` which of them go on; None for all.
+
+    Raises:
+        UnsupportedCallError: there are none, or time, height and width are counted apart.
+    """
+    if positions is None or positions.dim() != 2:
+        form = "no position ids" if positions is None else f"{tuple(positions.shape)} position ids"
+        raise UnsupportedCallError(
+            f"survivors can't be renumbered in an LLM that hands {form} to its layers.",
+            where="positions: compact",
+            remedy="Use positions: original.",
+        )
+    positions = positions if index is None else take(positions, index)
+    return (positions - removed.to(positions.device)).clamp(min=0)
+
+
+def shortened(layout: Layout, call: LlmCall, *, compact: bool, flat: bool, axes: Axes) -> LlmCall:
+    """The LLM's call for its shortened input.
+
+    Args:
+        layout: how it is shortened.
+        call: for the whole prompt.
+        compact: whether survivors are renumbered.
+        flat: whether attention takes `[B, T]` masks only.
+        axes: see `Axes`.
+    """
+    if not layout.shortened:
+        return call
+    assert call.embeds is not None
+    entry, embeds, positions = layout.entry, call.embeds, call.positions
+    if positions is None:
+        positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
+    if compact:
+        positions = renumbered(positions, entry.shift, entry.place)
+    else:
+        positions = take(positions, entry.place, axis=-1)
+    return replace(
+        call,
+        embeds=take(embeds, entry.place),
+        mask=enter(call.mask, entry, layout.length, flat=flat),
+        positions=positions,
+        per_token=taken(call.per_token, entry.place, axes),
+    )
+
+
+def continuation(layout: Layout, past: int, call: LlmCall, *, compact: bool, where: str) -> LlmCall:
+    """The LLM's call for new tokens; positions go on after the unpruned length.
+
+    Args:
+        layout: how the prompt behind the cache was shortened.
+        past: tokens in the first layer's cache.
+        call: as the LLM was called.
+        compact: whether survivors are renumbered.
+        where: what the user calls the mask.
+
+    Raises:
+        UnsupportedCallError: the mask given isn't that of the whole sequence.
+    """
+    if not (layout.shortened or compact):
+        return call
+    assert call.embeds is not None
+    entry, new = layout.entry, call.embeds.shape[1]
+    seen, positions = layout.length + past - entry.length, call.positions
+    if positions is None:  # the LLM would count on from the length of its short cache
+        positions = torch.arange(seen, seen + new, device=call.embeds.device)[None]
+    if compact:
+        positions = renumbered(positions, entry.removed[:, None])
+    mask = call.mask
+    if layout.shortened:
+        mask = _with_tail(entry, mask, layout.length, past + new, where)
+    return replace(call, positions=positions, mask=mask)
+
+
+def _with_tail(entry: Level, mask: Any, length: int, total: int, where: str) -> Tensor | None:
+    """The padding mask of a shortened prompt and the tokens behind it, `[B, total]`."""
+    tail = total - entry.length
+    if mask is None:
+        if not entry.padded:
+            return None
+        return torch.cat((entry.valid, entry.valid.new_ones(entry.valid.shape[0], tail)), 1).long()
+    shape = tuple(getattr(mask, "shape", ()))
+    if shape != (entry.valid.shape[0], length + tail):
+        raise UnsupportedCallError(
+            f"a mask of shape {shape} behind a cache of {length} tokens in "
+            f"{entry.valid.shape[0]} rows.",
+            where=where,
+            remedy=f"Give the mask of all {length + tail} tokens.",
+        )
+    return torch.cat((entry.valid.to(mask), mask[:, length:]), dim=1)
