@@ -15,7 +15,7 @@ from tests.verify.setting import FASTV, FOPRU, TOME, verified
 from tokenprune.engine import attachment, call, images, stages
 from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.engine.encoder import state as encoder_state
-from tokenprune.engine.llm import layout
+from tokenprune.engine.llm import calls
 from tokenprune.engine.llm import model as mllm
 from tokenprune.engine.llm import runner as language
 from tokenprune.engine.patching import Patches
@@ -26,14 +26,14 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 def wrong_position_ids(patch: pytest.MonkeyPatch) -> None:
     """Survivors are renumbered though the plan doesn't say so."""
-    original = language.LanguageRunner._shortened
+    original = language.shortened
 
-    def shortened(self: Any, *args: Any) -> Any:
-        found = original(self, *args)
-        count = found["position_ids"].shape[1]
-        return {**found, "position_ids": torch.arange(count)[None]}
+    def shortened(*args: Any, **kwargs: Any) -> Any:
+        found = original(*args, **kwargs)
+        count = found.embeds.shape[1]
+        return replace(found, positions=torch.arange(count)[None])
 
-    patch.setattr(language.LanguageRunner, "_shortened", shortened)
+    patch.setattr(language, "shortened", shortened)
 
 
 def shifted_index(patch: pytest.MonkeyPatch) -> None:
@@ -44,12 +44,12 @@ def shifted_index(patch: pytest.MonkeyPatch) -> None:
 
 def lost_mask(patch: pytest.MonkeyPatch) -> None:
     """Layers aren't told about padding."""
-    original = layout.Flow.arguments
+    original = calls.Flow.layer_call
 
-    def arguments(self: Any, *args: Any) -> Any:
-        return {**original(self, *args), "attention_mask": None}
+    def layer_call(self: Any, *args: Any) -> Any:
+        return replace(original(self, *args), mask=None)
 
-    patch.setattr(layout.Flow, "arguments", arguments)
+    patch.setattr(calls.Flow, "layer_call", layer_call)
 
 
 def late_mask(patch: pytest.MonkeyPatch) -> None:
@@ -58,9 +58,9 @@ def late_mask(patch: pytest.MonkeyPatch) -> None:
 
     def continuation(*args: Any, **kwargs: Any) -> Any:
         found = original(*args, **kwargs)
-        mask = found["attention_mask"].clone()
+        mask = found.mask.clone()
         mask[:, -1] = 0
-        return {**found, "attention_mask": mask}
+        return replace(found, mask=mask)
 
     patch.setattr(language, "continuation", continuation)
 
@@ -83,7 +83,7 @@ def wrong_decoding_position(patch: pytest.MonkeyPatch) -> None:
 
     def continuation(before: Any, *args: Any, **kwargs: Any) -> Any:
         found = original(before, *args, **kwargs)
-        return {**found, "position_ids": found["position_ids"] - 9}
+        return replace(found, positions=found.positions - 9)
 
     patch.setattr(language, "continuation", continuation)
 
