@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from tokenprune_adapters.transformers.llava import LlavaAdapter
 
 import tokenprune
 from tests import models
@@ -24,6 +27,8 @@ from tokenprune.errors import (
     UnsupportedCallError,
     UnsupportedModelError,
 )
+from tokenprune.interface.adapter import MllmSpec
+from tokenprune.interface.calls import LlmCall
 
 
 def embedded(of: Any, call: dict[str, Any]) -> dict[str, Any]:
@@ -224,3 +229,37 @@ def test_nan_is_refused(name: str) -> None:
         with pytest.raises(NonFiniteError):
             greedy(of, bad)
         assert torch.equal(greedy(of, call), want)
+
+
+class Elsewhere(LlavaAdapter):
+    """Names a projector that the model doesn't call."""
+
+    def spec(self) -> MllmSpec:
+        return replace(super().spec(), projector=UNUSED)
+
+
+class Unread(LlavaAdapter):
+    """Doesn't find the embeddings in the LLM's call."""
+
+    def read_llm(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> LlmCall:
+        return replace(super().read_llm(args, kwargs), embeds=None)
+
+
+UNUSED = torch.nn.Identity()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [(Elsewhere, "Identity wasn't called"), (Unread, "called without embeddings")],
+)
+def test_calls_that_an_adapter_does_not_understand_never_run_dense(
+    adapter: type[LlavaAdapter], words: str
+) -> None:
+    of, call = model(), inputs(SHORT)
+    want = logits(of, call)
+    with (
+        tokenprune.attach(of, COMBINATIONS["decoder"], adapter=adapter),
+        pytest.raises(UnsupportedCallError, match=words),
+    ):
+        logits(of, call)
+    assert torch.equal(logits(of, call), want)

@@ -235,13 +235,13 @@ class MllmAdapter(Adapter):
         """Tokens in the cache's first layer, which the LLM takes for its length; 0 for None."""
 
     @abstractmethod
-    def trim_cache(self, cache: Any, layer: int, columns: Tensor) -> None:
-        """Keep only some columns of one layer's keys and values, in place.
+    def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:
+        """Keep only some of the keys and values of one layer, in place.
 
         Args:
             cache: the KV cache that the LLM was called with, or made.
             layer: number of the layer.
-            columns: `[B, K]` columns to keep, in order.
+            slots: `[B, K]` those to keep, in order.
 
         Raises:
             UnsupportedCallError: a cache of a kind that can't be cut.

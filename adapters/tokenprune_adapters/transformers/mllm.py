@@ -148,8 +148,8 @@ class TransformersMllm(MllmAdapter):
         """Tokens in the first layer of a KV cache."""
         return 0 if cache is None else int(cache.get_seq_length())
 
-    def trim_cache(self, cache: Any, layer: int, columns: Tensor) -> None:
-        """Gather `columns` `[B, K]` of the keys and values of one layer of a `DynamicCache`.
+    def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:
+        """Gather `slots` `[B, K]` of the keys and values of one layer of a `DynamicCache`.
 
         Raises:
             UnsupportedCallError: the layer's cache is of another kind, or a part of it slid away.
@@ -166,11 +166,11 @@ class TransformersMllm(MllmAdapter):
             )
         for name in ("keys", "values"):
             states = getattr(part, name)
-            index = columns.to(states.device)[:, None, :, None]
+            index = slots.to(states.device)[:, None, :, None]
             shape = (-1, states.shape[1], -1, states.shape[3])
             setattr(part, name, states.gather(2, index.expand(*shape)))
         if hasattr(part, "cumulative_length"):
-            part.cumulative_length = columns.shape[1]
+            part.cumulative_length = slots.shape[1]
 
 
 def _given_cache(given: Arguments) -> tuple[str, Any]:

@@ -52,17 +52,19 @@ def _received(query: Tensor, key: Tensor, asking: Tensor, valid: Tensor) -> tupl
     batch, heads, count, width = query.shape
     asking, valid = asking.to(query.device), valid.to(query.device)
     keys = key.float().transpose(-1, -2)[:, :, None]
-    places = torch.arange(count, device=query.device)
+    slots = torch.arange(count, device=query.device)
+    # the asking slots of every row first, in order; rows with fewer of them are filled up with
+    # others, which see everything (an empty softmax row is NaN) and count for nothing
     first = torch.sort((~asking).to(torch.int8), dim=1, stable=True).indices
     first = first[:, : int(asking.sum(dim=1).max())]
     best = torch.zeros(batch, count, device=query.device)
     total = torch.zeros_like(best)
-    for column in torch.split(first, _QUERIES, dim=1):
-        real = asking.gather(1, column)
-        pick = column[:, None, :, None].expand(-1, heads, -1, width)
+    for slot in torch.split(first, _QUERIES, dim=1):
+        real = asking.gather(1, slot)
+        pick = slot[:, None, :, None].expand(-1, heads, -1, width)
         rows = query.gather(2, pick).float()
         rows = rows.view(batch, key.shape[1], -1, *rows.shape[2:])
-        seen = (valid[:, None, :] & (places <= column[..., None])) | ~real[..., None]
+        seen = (valid[:, None, :] & (slots <= slot[..., None])) | ~real[..., None]
         logits = (rows @ keys * width**-0.5).masked_fill(~seen[:, None, None], float("-inf"))
         weights = logits.softmax(dim=-1).masked_fill(~real[:, None, None, :, None], 0)
         best = torch.maximum(best, weights.amax(dim=(1, 2, 3)))
@@ -70,36 +72,36 @@ def _received(query: Tensor, key: Tensor, asking: Tensor, valid: Tensor) -> tupl
     return best, total
 
 
-def last_query_attention(query: Tensor, key: Tensor, column: Tensor, valid: Tensor) -> Tensor:
+def last_query_attention(query: Tensor, key: Tensor, slot: Tensor, valid: Tensor) -> Tensor:
     """Head mean of one softmax row of every sample, `[B, T]` float32.
 
     Args:
         query: `[B, H, T, d]`, rotated.
         key: `[B, H_kv, T, d]`, rotated; H is a multiple of H_kv.
-        column: `[B]` column of the query in each sample.
-        valid: `[B, T]` False for padding.
+        slot: `[B]` slot of the query in each sample.
+        valid: `[B, T]` by slot, False for padding.
     """
     batch, heads, count, width = query.shape
-    column, valid = column.to(query.device), valid.to(query.device)
-    pick = column.view(-1, 1, 1, 1).expand(-1, heads, 1, width)
+    slot, valid = slot.to(query.device), valid.to(query.device)
+    pick = slot.view(-1, 1, 1, 1).expand(-1, heads, 1, width)
     row = query.gather(2, pick).view(batch, key.shape[1], -1, width).float()
     logits = row @ key.float().transpose(-1, -2) * width**-0.5
-    seen = valid & (torch.arange(count, device=query.device) <= column[:, None])
+    seen = valid & (torch.arange(count, device=query.device) <= slot[:, None])
     logits = logits.masked_fill(~seen[:, None, None, :], float("-inf"))
     attention: Tensor = logits.softmax(dim=-1).mean(dim=(1, 2))
     return attention
 
 
 def query_places(valid: Tensor, visual: Tensor, labels: Tensor | None) -> Tensor:
-    """Place of the last prompt token of every row, `[B]`.
+    """Prompt place of the last prompt token of every row, `[B]`.
 
     Without labels the last token of the row. With labels (training) the token before the first
     labelled one behind the images, so that no answer token takes part in the choice (ours).
 
     Args:
-        valid: `[B, T]` False for padding.
-        visual: `[B, T]` True for placeholders.
-        labels: `[B, T]` with -100 for tokens without label, or None.
+        valid: `[B, L]` False for padding.
+        visual: `[B, L]` True for placeholders.
+        labels: `[B, L]` with -100 for tokens without label, or None.
     """
     places = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
     last = last_place(valid)
@@ -112,6 +114,6 @@ def query_places(valid: Tensor, visual: Tensor, labels: Tensor | None) -> Tensor
 
 
 def last_place(marked: Tensor) -> Tensor:
-    """Last True of every row of `[B, T]`, `[B]`; -1 for none."""
+    """Prompt place of the last True of every row of `[B, L]`, `[B]`; -1 for none."""
     places = torch.arange(marked.shape[1], device=marked.device).expand(marked.shape)
     return places.masked_fill(~marked, -1).amax(dim=1)

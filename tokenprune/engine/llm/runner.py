@@ -118,6 +118,8 @@ class LanguageRunner:
         assert given.embeds is not None
         embeds = given.embeds
         mode: Mode = "first"
+        # without cache, a longer prompt of the same call is the first one and generated text: what
+        # was decided about the first one is repeated
         if state.layout is not None and embeds.shape[1] >= state.layout.length:
             mode, layout = "again", state.layout.longer(embeds.shape[1] - state.layout.length)
         elif state.given.ids is None:
@@ -141,6 +143,7 @@ class LanguageRunner:
             state.passed()
         if not layout.changes:
             return outputs
+        # layers' caches hold what each layer saw; decoding finds out from the note
         cache = self.adapter.outputs_cache(outputs)
         if cache is not None:
             trim_caches(layout, self.adapter, cache)
@@ -177,8 +180,9 @@ class LanguageRunner:
             if call is None or state is None or state.flow is None:
                 return original(*args, **kwargs)
             flow, given = state.flow, adapter.read_layer(layer, args, kwargs)
-            if number == 0:  # no cut yet: those of the LLM's input are its own
+            if number == 0:  # layer 0 sees the uncut input, so its rotary rows are the input's
                 state.rotary = given.rotary
+            # decide, shorten the layer's input, then tell the layer what belongs to the rest of it
             if flow.mode == "first" and number in self.stages:
                 with call.meter.stage("select"):
                     self._decide(call, state, flow.layout, self.stages[number], given.hidden)
