@@ -207,15 +207,7 @@ def test_compare_prints_a_table_and_writes_the_record(llava_folder: Path, plan: 
         ("other", "9"),
     ]
     assert rows[0]["versus_random"] is not None
-    for word in (
-        "dense",
-        "of dense, %",
-        "same answers",
-        "encoder out",
-        "FLOPs",
-        "select",
-        "decode",
-    ):
+    for word in ("dense,", "random,", "answers,", "encoder", "FLOPs", "select", "decode"):
         assert word in said
     assert "accuracy by question type" in said
 

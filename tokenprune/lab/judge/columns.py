@@ -153,7 +153,7 @@ def lengths(row: Result) -> str:
     if row.lengths is None:
         return ""
     least, middle, most = (f"{row.lengths[key]:.3g}" for key in ("least", "middle", "most"))
-    return f"{most} tokens each" if least == most else f"{least} to {most}, median {middle}"
+    return f"{most} each" if least == most else f"{least} to {most}, median {middle}"
 
 
 def _columns(

@@ -24,9 +24,11 @@ from tokenprune.lab.judge.result import Result
 from tokenprune.lab.judge.warnings import gathered
 
 #: Narrower terminals get the columns in two tables, and still narrower ones in three.
-WIDE = 180
-MIDDLE = 118
+WIDE = 200
+MIDDLE = 136
 PARTS = {"answers": "answers", "size": "tokens and FLOPs", "time": "time"}
+
+Parts = tuple[str, ...]
 
 #: Spreadsheets take cells that begin so as formulas.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -61,7 +63,7 @@ def terminal_tables(title: str, results: Sequence[Result], width: int) -> list[T
         words = ", ".join(PARTS[part] for part in parts)
         part_title = title if len(parts) == len(PARTS) else f"{title}: {words}"
         mine = [column for part in parts for column in columns if column.part == part]
-        shown.append(_table(part_title, results, mine, notes="answers" in parts))
+        shown.append(_table(part_title, results, mine, parts))
     return shown
 
 
@@ -106,7 +108,7 @@ def name_of(row: Result) -> Text:
     return Text(row.name if row.positions == "original" else f"{row.name}, {row.positions}")
 
 
-def _split(width: int) -> list[tuple[str, ...]]:
+def _split(width: int) -> list[Parts]:
     if width >= WIDE:
         return [tuple(PARTS)]
     if width >= MIDDLE:
@@ -114,12 +116,15 @@ def _split(width: int) -> list[tuple[str, ...]]:
     return [(part,) for part in PARTS]
 
 
-def _table(title: str, rows: Sequence[Result], columns: Sequence[Column], notes: bool) -> Table:
-    notes = notes and any(row.lengths for row in rows)
-    table = Table("plan", "keep", title=Text(title), title_justify="left", title_style="bold")
+def _table(title: str, rows: Sequence[Result], columns: Sequence[Column], parts: Parts) -> Table:
+    counted = "size" in parts and any(row.lengths for row in rows)
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
+    table.add_column("plan", overflow="fold")
+    table.add_column("keep")
     for column in columns:
-        table.add_column(column.title, justify="right")
-    if notes:
+        # words below each other, because numbers are narrow and don't break
+        table.add_column(column.title.replace(" ", "\n"), justify="right", no_wrap=True)
+    if counted:
         table.add_column("tokens of an image")
     before = ""
     for row in rows:
@@ -127,9 +132,8 @@ def _table(title: str, rows: Sequence[Result], columns: Sequence[Column], notes:
         if before not in (budget, ""):
             table.add_section()
         before = budget
-        # numbers don't break; headings may
-        cells = [Text(c.shown(row, brief=c.brief), no_wrap=True) for c in columns]
-        table.add_row(name_of(row), row.keep, *cells, *([lengths(row)] if notes else []))
+        cells = [column.shown(row, brief=column.brief) for column in columns]
+        table.add_row(name_of(row), row.keep, *cells, *([lengths(row)] if counted else []))
     return table
 
 
