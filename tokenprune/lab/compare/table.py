@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from tokenprune.lab.compare.record import Comparison
+from tokenprune.lab.judge.columns import RESULTS, SHARE, Column, Value
 from tokenprune.lab.judge.result import Result
-from tokenprune.lab.judge.tables import name_of, terminal_tables, warning_lines
+from tokenprune.lab.judge.tables import column_table, terminal_tables, warning_lines
 from tokenprune.lab.measure.entries import MAIN
-from tokenprune.lab.measure.statistics import Interval
 
 
 def tables(comparison: Comparison, width: int, *, types: bool = False) -> list[RenderableType]:
@@ -21,7 +23,7 @@ def tables(comparison: Comparison, width: int, *, types: bool = False) -> list[R
         width: of the terminal.
         types: also a table of accuracies by question type.
     """
-    main = [result for result in comparison.results if result.run.entry.group == MAIN]
+    main = _rows(comparison)
     title = f"{comparison.model['name']}: {MAIN}"
     shown: list[RenderableType] = [*terminal_tables(title, [comparison.dense, *main], width)]
     if len(main) < len(comparison.results):
@@ -42,53 +44,46 @@ def positions_table(comparison: Comparison) -> Table:
 
     What position ids change are the answers, of some question types more than of others.
     """
-    again = [result for result in comparison.results if result.run.entry.group != MAIN]
-    kinds = list(comparison.dense.by_type)
-    title = f"{comparison.model['name']}: position ids of the survivors, accuracy in %"
-    table = Table("plan", "keep", "positions", title=title, title_justify="left")
-    table.title_style = "bold"
-    table.min_width = len(title)
-    for heading in ("all", "of dense, %", *kinds):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for result in again:
-        beside = (r for r in comparison.results if _same_budget(r, result))
-        for row in (*beside, result):
-            shares = [row.accuracy.value, *(row.by_type[kind] for kind in kinds)]
-            every, *each = (f"{100 * share:.1f}" for share in shares)
-            kept = "" if row.retention is None else _percent(row.retention)
-            table.add_row(row.name, row.keep, row.positions, every, kept, *each)
-        table.add_section()
-    return table
+    rows: list[Result] = []
+    for again in _rows(comparison, main=False):
+        rows += [r for r in _rows(comparison) if (r.name, r.keep) == (again.name, again.keep)]
+        rows.append(again)
+    answers = [column for column in RESULTS if column.heading in ("accuracy", "of dense")]
+    title = f"{comparison.model['name']}: position ids of the survivors"
+    return column_table(title, rows, [*answers, *type_columns(comparison.dense)])
 
 
 def probe_table(comparison: Comparison) -> Table:
     """How much of the encoder's information can still be read, % of dense, by place."""
     title = "readable of the encoder's own features, % of dense (95 % interval)"
-    table = Table("plan", "keep", title=title, title_justify="left", title_style="bold")
-    for place, ends in comparison.probe.items():
-        heading = f"{place}\n{ends['null']:.2f} to {ends['full']:.2f}"
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in comparison.results:
-        table.add_row(name_of(row), row.keep, *(_percent(row.probe[p]) for p in comparison.probe))
-    return table
-
-
-def _same_budget(row: Result, other: Result) -> bool:
-    main = row.run.entry.group == MAIN
-    return main and (row.name, row.keep) == (other.name, other.keep)
+    columns = [
+        Column(f"{place} {ends['null']:.2f}-{ends['full']:.2f}", _read(place), SHARE)
+        for place, ends in comparison.probe.items()
+    ]
+    return column_table(title, comparison.results, columns)
 
 
 def type_table(comparison: Comparison) -> Table:
-    """Accuracy in % by question type."""
-    kinds = list(comparison.dense.by_type)
-    title = "accuracy by question type, %"
-    table = Table("plan", "keep", title=title, title_justify="left", min_width=len(title))
-    for kind in kinds:
-        table.add_column(kind, justify="right")
-    for row in (comparison.dense, *comparison.results):
-        cells = [f"{100 * row.by_type[kind]:.1f}" for kind in kinds]
-        table.add_row(name_of(row), row.keep, *cells)
-    return table
+    """Accuracy by question type."""
+    rows = [comparison.dense, *comparison.results]
+    return column_table("accuracy by question type", rows, type_columns(comparison.dense))
+
+
+def type_columns(dense: Result) -> list[Column]:
+    """Accuracy in %, by the types of questions that the dense model answered."""
+    return [Column(kind, _right(kind), SHARE) for kind in dense.by_type]
+
+
+def _right(kind: str) -> Callable[[Result], Value]:
+    return lambda row: row.by_type[kind]
+
+
+def _read(place: str) -> Callable[[Result], Value]:
+    return lambda row: row.probe[place]
+
+
+def _rows(comparison: Comparison, *, main: bool = True) -> list[Result]:
+    return [row for row in comparison.results if (row.run.entry.group == MAIN) is main]
 
 
 def legend(comparison: Comparison) -> list[str]:
@@ -123,8 +118,3 @@ def legend(comparison: Comparison) -> list[str]:
         "FLOPs and times are shares of dense, measured in turns with it; select is a share of the "
         "whole dense time.",
     ]
-
-
-def _percent(interval: Interval) -> str:
-    low, high = 100 * interval.low, 100 * interval.high
-    return f"{100 * interval.value:.1f} [{low:.1f} {high:.1f}]"

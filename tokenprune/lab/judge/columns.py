@@ -52,6 +52,7 @@ class Column:
         part: of a table that is split for narrow terminals; empty for columns that terminals leave
             to files.
         brief: whether terminals leave out the ends.
+        wraps: whether terminals may break the cells.
     """
 
     heading: str
@@ -60,6 +61,7 @@ class Column:
     ends: tuple[str, str] | None = None
     part: str = ""
     brief: bool = False
+    wraps: bool = False
 
     @property
     def title(self) -> str:
@@ -139,7 +141,10 @@ def token_columns(results: Sequence[Result]) -> list[Column]:
         counts = {"encoder out": "encoder", "LLM in": "llm", "LLM mean": "llm_average"}
     else:
         counts = {"patches left": "encoder"}
-    return [Column(name, _tokens(key), TOKENS, part="size") for name, key in counts.items()]
+    found = [Column(name, _tokens(key), TOKENS, part="size") for name, key in counts.items()]
+    if any(row.lengths for row in results):
+        found.append(Column("tokens of an image", _lengths, part="size", wraps=True))
+    return found
 
 
 def stage_columns(results: Sequence[Result]) -> list[Column]:
@@ -148,7 +153,7 @@ def stage_columns(results: Sequence[Result]) -> list[Column]:
     return [Column(stage, _time(stage), RATIO, part="time") for stage in timed]
 
 
-def lengths(row: Result) -> str:
+def _lengths(row: Result) -> str:
     """How far the token counts of a method that sets them itself lie apart, in words."""
     if row.lengths is None:
         return ""

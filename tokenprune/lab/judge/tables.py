@@ -16,7 +16,6 @@ from tokenprune.lab.judge.columns import (
     RESULTS,
     Column,
     found_columns,
-    lengths,
     stage_columns,
     token_columns,
 )
@@ -63,8 +62,29 @@ def terminal_tables(title: str, results: Sequence[Result], width: int) -> list[T
         words = ", ".join(PARTS[part] for part in parts)
         part_title = title if len(parts) == len(PARTS) else f"{title}: {words}"
         mine = [column for part in parts for column in columns if column.part == part]
-        shown.append(_table(part_title, results, mine, parts))
+        shown.append(column_table(part_title, results, mine))
     return shown
+
+
+def column_table(title: str, results: Sequence[Result], columns: Sequence[Column]) -> Table:
+    """Names, budgets and these columns as a table for terminals, with a rule between budgets."""
+    # the title must not be broken where the columns are narrower
+    table = Table(title=Text(title, "bold"), title_justify="left", min_width=min(len(title), 72))
+    table.add_column("plan", overflow="fold")
+    table.add_column("keep")
+    for column in columns:
+        # words below each other, because numbers are narrow and don't break
+        heading = column.title.replace(" ", "\n")
+        table.add_column(heading, justify="right", no_wrap=not column.wraps)
+    before = ""
+    for row in results:
+        budget = row.run.entry.peers
+        if before not in (budget, ""):
+            table.add_section()
+        before = budget
+        cells = [column.shown(row, brief=column.brief) for column in columns]
+        table.add_row(_name(row), row.keep, *cells)
+    return table
 
 
 def warning_lines(results: Sequence[Result]) -> list[Text]:
@@ -103,11 +123,6 @@ def markdown_table(lines: Sequence[Line]) -> str:
     return "\n".join(found) + "\n"
 
 
-def name_of(row: Result) -> Text:
-    """Name and position ids; names are data: as `Text`, no markup of theirs is read."""
-    return Text(row.name if row.positions == "original" else f"{row.name}, {row.positions}")
-
-
 def _split(width: int) -> list[Parts]:
     if width >= WIDE:
         return [tuple(PARTS)]
@@ -116,25 +131,9 @@ def _split(width: int) -> list[Parts]:
     return [(part,) for part in PARTS]
 
 
-def _table(title: str, rows: Sequence[Result], columns: Sequence[Column], parts: Parts) -> Table:
-    counted = "size" in parts and any(row.lengths for row in rows)
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
-    table.add_column("plan", overflow="fold")
-    table.add_column("keep")
-    for column in columns:
-        # words below each other, because numbers are narrow and don't break
-        table.add_column(column.title.replace(" ", "\n"), justify="right", no_wrap=True)
-    if counted:
-        table.add_column("tokens of an image")
-    before = ""
-    for row in rows:
-        budget = row.run.entry.peers
-        if before not in (budget, ""):
-            table.add_section()
-        before = budget
-        cells = [column.shown(row, brief=column.brief) for column in columns]
-        table.add_row(name_of(row), row.keep, *cells, *([lengths(row)] if counted else []))
-    return table
+def _name(row: Result) -> Text:
+    """Name and position ids; names are data: as `Text`, no markup of theirs is read."""
+    return Text(row.name if row.positions == "original" else f"{row.name}, {row.positions}")
 
 
 def _text(cell: str) -> str:
