@@ -224,7 +224,7 @@ def test_compare_of_a_classifier(timm_weights: Path, pictures: Path, tmp_path: P
     assert record["kind"] == "classifier"
     assert record["model"]["name"] == "timm:test_vit"
     assert record["task"]["samples"] == 3
-    assert "patches left" in said
+    assert "patches" in said
 
 
 def test_a_failed_expectation_is_exit_code_1(
