@@ -108,7 +108,7 @@ def test_the_texts_belong_to_a_cell_and_their_file_does_not(
 def test_captions_are_retrieved_among_those_of_all_pictures(
     run: Run, place: Path, folders: dict[str, Path]
 ) -> None:
-    done, _ = run([folders["clip"]], [{**CAPTIONS, "limit": 7}])
+    done, (group,) = run([folders["clip"]], [{**CAPTIONS, "limit": 7}])
     assert done.failed == {}
     samples = done.records[0].result["samples"]
     assert len(samples) == 7
