@@ -28,12 +28,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lmms_eval_task import NAME, write_task
-from tokenprune.lab.compare.run import Settings, compare
-from tokenprune.lab.compare.summary import Result
+from tokenprune.lab.compare import Settings, Source, compare
 from tokenprune.lab.data.pictures import heldout_questions
+from tokenprune.lab.judge import Result
 from tokenprune.lab.measure.files import write_text
-from tokenprune.lab.models import load_model, load_options
-from tokenprune.plan import load_plan
+from tokenprune.lab.models import load_options
+from tokenprune.plan import dump_plan, load_plan
 from tokenprune.reference import reference_model_path
 
 console = Console()
@@ -171,7 +171,7 @@ def row(model: str, run: Run, result: Result) -> Row:
     Raises:
         ValueError: they answered different numbers of samples.
     """
-    pairs = list(zip(run.answers, result.answers, strict=True))
+    pairs = list(zip(run.answers, result.run.answers, strict=True))
     return Row(
         model=model,
         plan=result.name,
@@ -180,16 +180,15 @@ def row(model: str, run: Run, result: Result) -> Row:
         samples=len(pairs),
         different_answers=sum(one.strip() != other.strip() for one, other in pairs),
         tokens=run.tokens,
-        compare_tokens=result.tokens,
+        compare_tokens=dict(result.tokens),
     )
 
 
 def agreement(harness: Harness, plans: Sequence[Path], limit: int) -> dict[str, Any]:
     """Run both, and put them side by side: the record."""
     write_task(harness.folder / "task", heldout_questions(limit))
-    loaded = load_model(str(reference_model_path()), load_options("cpu"))
-    given = [(plan.stem, load_plan(plan)) for plan in plans]
-    comparison = compare(loaded, Settings(plans=given, limit=limit), load_options("cpu"))
+    settings = Settings(plans=[(plan.stem, load_plan(plan)) for plan in plans], limit=limit)
+    comparison = compare(Source(str(reference_model_path()), load_options("cpu"), settings))
     dense = comparison.dense
     rows = [row(THEIRS, harness.evaluate(THEIRS, "device_map=cpu", batch_size=1), dense)]
     rows += [row(name, harness.evaluate(name), dense) for name in (OURS, ANY)]
@@ -204,7 +203,7 @@ def agreement(harness: Harness, plans: Sequence[Path], limit: int) -> dict[str, 
         "environment": comparison.environment,
         "harness": harness.versions(),
         "agrees": all(one.agrees for one in rows),
-        "plans": {result.name: result.plan for result in comparison.results},
+        "plans": {result.name: dump_plan(result.run.plan) for result in comparison.results},
         "rows": [asdict(one) | {"agrees": one.agrees} for one in rows],
     }
 

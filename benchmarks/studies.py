@@ -50,7 +50,7 @@ def recorded(folder: Path) -> int:
 
 def command(study: Path) -> list[str]:
     """The documented command."""
-    return [sys.executable, "-m", "tokenprune", "compare", str(study), "--jobs", str(JOBS)]
+    return [sys.executable, "-m", "tokenprune", "study", str(study), "--jobs", str(JOBS)]
 
 
 def killed_at(study: Path, out: Path, wanted: int) -> int:

@@ -21,8 +21,8 @@ from rich.progress import track
 
 import tokenprune
 from tokenprune.interface.loading import LoadedMllm
-from tokenprune.lab.compare.summary import by_type
 from tokenprune.lab.data.pictures import heldout_clip_questions
+from tokenprune.lab.judge.judge import by_type
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.statistics import Array, Bootstrap
 from tokenprune.lab.measure.task import Task, VqaTask
@@ -75,7 +75,7 @@ def main() -> None:
                 "variant": name,
                 "accuracy": asdict(samples.mean(mine)),
                 "difference to per frame": asdict(samples.difference(mine, frame)),
-                "by type": by_type(mine, task.questions),
+                "by type": by_type(mine, [question.kind for question in task.questions]),
             }
         )
     record = {

@@ -207,7 +207,7 @@ def test_compare_prints_a_table_and_writes_the_record(llava_folder: Path, plan: 
         ("other", "9"),
     ]
     assert rows[0]["versus_random"] is not None
-    for word in ("dense", "of dense, %", "agree", "encoder out", "FLOPs", "select", "decode"):
+    for word in ("dense,", "random,", "answers,", "encoder", "FLOPs", "select", "decode"):
         assert word in said
     assert "accuracy by question type" in said
 
@@ -224,7 +224,7 @@ def test_compare_of_a_classifier(timm_weights: Path, pictures: Path, tmp_path: P
     assert record["kind"] == "classifier"
     assert record["model"]["name"] == "timm:test_vit"
     assert record["task"]["samples"] == 3
-    assert "patches left" in said
+    assert "patches" in said
 
 
 def test_a_failed_expectation_is_exit_code_1(

@@ -60,7 +60,7 @@ def test_every_strategy_stands_at_every_budget_and_adaptive_ones_once() -> None:
         ("knee", "own", "own, knee"),
     ]
     assert found[-1].plan.stages[0].keep is None
-    assert "as it chooses" in found[-1].meaning
+    assert "the method chooses" in found[-1].meaning
 
 
 def test_a_strategy_of_every_layer_names_none() -> None:

@@ -10,7 +10,14 @@ from rich.console import Console
 from tokenprune.errors import BudgetError, DataError
 from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.interface.trainable import TrainableStrategy
-from tokenprune.lab.compare import Comparison, Settings, compare, tables, write_record
+from tokenprune.lab.compare import (
+    Comparison,
+    Settings,
+    Source,
+    compare,
+    tables,
+    write_record,
+)
 from tokenprune.lab.models import load_model
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host
@@ -18,11 +25,16 @@ from tokenprune.plugins.host import host
 OPTIONS = LoadOptions()
 
 
+def source(loaded: LoadedModel, settings: Settings, *pictures: Path) -> Source:
+    """A model that is loaded already, compared on folder and labels if it is an encoder."""
+    return Source(loaded.name, OPTIONS, settings, *pictures)
+
+
 @pytest.fixture(scope="module")
 def found(llava: LoadedModel) -> Comparison:
     told: list[tuple[int, int, str]] = []
     settings = Settings(keeps=(16, 9), limit=4, batch_size=2)
-    result = compare(llava, settings, OPTIONS, progress=lambda *news: told.append(news))
+    result = compare(source(llava, settings), llava, progress=lambda *news: told.append(news))
     assert [done for done, _, _ in told] == list(range(told[-1][1]))
     return result
 
@@ -31,7 +43,7 @@ def test_every_training_free_strategy_stands_at_every_budget(found: Comparison) 
     kinds = host().strategies
     free = {n: kind for n, kind in kinds.items() if not issubclass(kind, TrainableStrategy)}
     fixed = {name for name, kind in free.items() if kind.length != "own"}
-    main = [row for row in found.results if row.group == "plans"]
+    main = [row for row in found.results if row.run.entry.group == "plans"]
     at = {(row.name, row.keep) for row in main}
     assert {(name, keep) for name in fixed for keep in ("16", "9")} <= at
     assert {(name, "own") for name in free.keys() - fixed} <= at
@@ -43,8 +55,8 @@ def test_own_budgets_stand_beside_random_with_as_many_tokens(found: Comparison) 
     own = [row for row in found.results if row.keep.startswith("own")]
     assert own
     for row in own:
-        (beside,) = [r for r in found.results if r.budget == row.budget and r.name == "random"]
-        assert int(beside.keep) == max(1, round(row.tokens["llm_average"]))
+        keep = str(max(1, round(row.tokens["llm_average"])))
+        (beside, *_) = [r for r in found.results if (r.name, r.keep) == ("random", keep)]
         assert row.versus_random is not None
         assert row.versus_random.value == pytest.approx(row.accuracy.value - beside.accuracy.value)
         assert row.lengths is not None
@@ -53,7 +65,7 @@ def test_own_budgets_stand_beside_random_with_as_many_tokens(found: Comparison) 
 
 
 def test_position_ids_stand_side_by_side_once(found: Comparison) -> None:
-    again = [row for row in found.results if row.group != "plans"]
+    again = [row for row in found.results if row.run.entry.group != "plans"]
     assert {row.name for row in again} == {"evoprune", "fopru", "random"}
     assert {row.positions for row in again} == {"compact"}
     assert {row.keep for row in again} == {"9"}
@@ -78,7 +90,7 @@ def test_measured_counts_are_the_plans(found: Comparison) -> None:
 
 
 def test_pruning_saves_operations_and_every_stage_is_timed(found: Comparison) -> None:
-    assert found.dense.flops > 0
+    assert found.dense.run.flops > 0
     for row in found.results:
         assert 0.05 < row.flops_ratio < 1.1
         assert row.total.low <= row.total.value <= row.total.high
@@ -143,15 +155,16 @@ def test_tables_name_every_plan_and_fit(found: Comparison, width: int) -> None:
 def test_equal_seeds_give_equal_answers(llava: LoadedModel) -> None:
     stages = [{"at": "pre_llm", "strategy": "random", "keep": 9}]
     plans = [("mine", load_plan({"seed": seed, "stages": stages})) for seed in (0, 0, 1)]
-    one, two = (compare(llava, Settings(plans, limit=6, batch_size=6), OPTIONS) for _ in range(2))
-    assert [row.answers for row in one.results] == [row.answers for row in two.results]
+    same = Settings(plans, limit=6, batch_size=6)
+    one, two = (compare(source(llava, same), llava) for _ in range(2))
+    assert [r.run.answers for r in one.results] == [r.run.answers for r in two.results]
     assert [row.accuracy for row in one.results] == [row.accuracy for row in two.results]
-    assert one.results[0].answers == one.results[1].answers
+    assert one.results[0].run.answers == one.results[1].run.answers
 
 
 def test_a_budget_that_cannot_be_reached_ends_the_run(llava: LoadedModel) -> None:
     with pytest.raises(BudgetError):
-        compare(llava, Settings(keeps=(37,), limit=2), OPTIONS)
+        compare(source(llava, Settings(keeps=(37,), limit=2)), llava)
 
 
 @pytest.fixture(scope="module")
@@ -160,13 +173,8 @@ def vit(timm_weights: Path) -> LoadedModel:
 
 
 def test_classifier(vit: LoadedModel, pictures: Path) -> None:
-    found = compare(
-        vit,
-        Settings(keeps=(30,), batch_size=3),
-        OPTIONS,
-        images=pictures,
-        labels=pictures / "labels.csv",
-    )
+    settings = Settings(keeps=(30,), batch_size=3)
+    found = compare(source(vit, settings, pictures, pictures / "labels.csv"), vit)
     assert found.kind == "classifier"
     assert found.failures == []
     assert {row.name for row in found.results} >= {"evoprune", "tome", "random", "uniform", "fopru"}
@@ -180,14 +188,11 @@ def test_halves_of_the_pictures_differ(vit: LoadedModel, pictures: Path) -> None
     plan = load_plan({"stages": [{"at": "encoder", "strategy": "tome", "keep": 50}]})
     labels = pictures / "labels.csv"
     halves = [
-        compare(
-            vit,
-            Settings(plans=[("mine", plan)], keeps=keeps, split=split),
-            OPTIONS,
-            images=pictures,
-            labels=labels,
+        compare(source(vit, settings, pictures, labels), vit)
+        for settings in (
+            Settings([("mine", plan)], split="first"),
+            Settings([("mine", plan)], keeps=(60, 40), split="second"),
         )
-        for split, keeps in (("first", ()), ("second", (60, 40)))
     ]
     assert [half.task["samples"] for half in halves] == [3, 3]
     assert [row.keep for half in halves for row in half.results] == ["50", "60", "40"]
@@ -196,4 +201,4 @@ def test_halves_of_the_pictures_differ(vit: LoadedModel, pictures: Path) -> None
 
 def test_a_classifier_needs_pictures(vit: LoadedModel) -> None:
     with pytest.raises(DataError, match="labelled pictures"):
-        compare(vit, Settings(), OPTIONS)
+        compare(source(vit, Settings()), vit)

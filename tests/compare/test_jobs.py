@@ -8,7 +8,7 @@ import pytest
 
 from tokenprune.errors import CheckpointError
 from tokenprune.interface.loading import LoadOptions
-from tokenprune.lab.compare import Settings, compare
+from tokenprune.lab.compare import Settings, Source, compare
 from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.run import Measured, Measurement, joined
@@ -29,9 +29,10 @@ def test_two_processes_find_what_one_does(llava_folder: Path) -> None:
     told: list[tuple[int, int]] = []
     found = [
         compare(
+            Source(
+                loaded.name, OPTIONS, Settings(plans(9, 5, 3), limit=4, batch_size=2, jobs=jobs)
+            ),
             loaded,
-            Settings(plans(9, 5, 3), limit=4, batch_size=2, jobs=jobs),
-            OPTIONS,
             progress=lambda done, total, label: told.append((done, total)),
         )
         for jobs in (1, 2)
@@ -39,11 +40,11 @@ def test_two_processes_find_what_one_does(llava_folder: Path) -> None:
     one, two = found
     assert one.failures == two.failures == []
     assert [row.keep for row in two.results] == ["9", "5", "3"], "in the order of the plans"
-    assert two.dense.answers == one.dense.answers
+    assert two.dense.run.answers == one.dense.run.answers
     for alone, shared in zip(one.results, two.results, strict=True):
-        assert alone.answers == shared.answers
+        assert alone.run.answers == shared.run.answers
         assert alone.tokens == shared.tokens
-        assert alone.flops == shared.flops
+        assert alone.run.flops == shared.run.flops
         assert shared.total.value > 0
         assert shared.time["encode"] is not None
     assert two.settings["jobs"] == 2
@@ -59,8 +60,9 @@ def test_what_a_process_meets_reaches_the_user(llava_folder: Path, tmp_path: Pat
         (tmp_path / file.name).write_bytes(file.read_bytes())
     copy = load_model(str(tmp_path), OPTIONS)
     (tmp_path / "model.safetensors").write_bytes(b"broken")
+    source = Source(copy.name, OPTIONS, Settings(plans(9, 5), limit=2, jobs=2))
     with pytest.raises(CheckpointError) as caught:
-        compare(copy, Settings(plans(9, 5), limit=2, jobs=2), OPTIONS)
+        compare(source, copy)
     assert str(tmp_path) in caught.value.where
     assert caught.value.remedy
 

@@ -4,7 +4,6 @@ import torch
 
 from tokenprune.interface.tokens import Site, Stage
 from tokenprune.interface.trace import ImageTrace, TraceStep
-from tokenprune.lab.compare.summary import spread_of
 from tokenprune.lab.measure.lengths import tokens_in_llm
 
 
@@ -35,8 +34,3 @@ def test_tokens_of_a_video_are_per_frame() -> None:
 def test_of_a_video_they_count_per_frame() -> None:
     assert tokens(frames=2) == 36
     assert tokens(step("decoder", 2, 18), frames=2) == (72 + 18) / 2 / 2
-
-
-def test_spread() -> None:
-    assert spread_of([]) is None
-    assert spread_of([4, 1, 2]) == {"least": 1, "middle": 2, "most": 4}

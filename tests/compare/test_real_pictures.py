@@ -8,7 +8,6 @@ import pytest
 
 from tokenprune.interface.loading import LoadOptions
 from tokenprune.lab import compare
-from tokenprune.lab.models import load_model
 from tokenprune.plan import load_plan
 
 NAME = "timm:vit_tiny_patch16_224"
@@ -27,13 +26,9 @@ def test_a_real_encoder_keeps_most_answers_on_half_of_its_patches(shared_data: P
         )
     ]
     options = LoadOptions(weights=weights)
-    found = compare.compare(
-        load_model(NAME, options),
-        compare.Settings(plans=plans, limit=PICTURES),
-        options,
-        images=pictures,
-        labels=pictures / "labels.csv",
-    )
+    settings = compare.Settings(plans=plans, limit=PICTURES)
+    labels = pictures / "labels.csv"
+    found = compare.compare(compare.Source(NAME, options, settings, pictures, labels))
     half, few = found.results
     assert found.failures == []
     assert found.dense.accuracy.value > 0.7, "wrong preprocessing would give about a half"

@@ -8,7 +8,7 @@ import pytest
 
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedModel, LoadOptions
-from tokenprune.lab.compare import Comparison, Settings, compare
+from tokenprune.lab.compare import Comparison, Settings, Source, compare
 from tokenprune.lab.compare.table import legend
 from tokenprune.lab.data.pictures import heldout_clip_questions
 from tokenprune.lab.models import load_model
@@ -18,11 +18,15 @@ from tokenprune.reference import CLIP_TYPES
 OPTIONS = LoadOptions()
 
 
+def source(loaded: LoadedModel, settings: Settings) -> Source:
+    return Source(loaded.name, OPTIONS, settings)
+
+
 @pytest.fixture(scope="module")
 def found(llava: LoadedModel) -> Comparison:
     stages = [{"at": "pre_llm", "strategy": "fopru", "keep": 9}]
     plans = [("mine", load_plan({"stages": stages})), ("dense too", load_plan({"stages": []}))]
-    return compare(llava, Settings(plans, limit=3, batch_size=2, task="video"), OPTIONS)
+    return compare(source(llava, Settings(plans, limit=3, batch_size=2, task="video")), llava)
 
 
 def test_clips_are_asked_about_once_before_twice() -> None:
@@ -34,7 +38,7 @@ def test_clips_are_asked_about_once_before_twice() -> None:
 
 def test_every_plan_takes_the_pictures_as_frames(found: Comparison) -> None:
     assert found.failures == []
-    assert all("images: frames" in row.plan for row in found.results)
+    assert all(row.run.plan.images == "frames" for row in found.results)
     assert found.settings["task"] == "video"
     assert found.task["name"].endswith("clips")
     assert found.task["samples"] == 3
@@ -45,7 +49,7 @@ def test_budgets_count_per_frame(found: Comparison) -> None:
     mine, idle = found.results
     assert mine.tokens["llm"] == 9
     assert idle.tokens["llm"] == 36
-    assert idle.answers == found.dense.answers
+    assert idle.run.answers == found.dense.run.answers
 
 
 def test_what_cannot_be_asked_about_videos(llava: LoadedModel, timm_weights: Path) -> None:
@@ -53,16 +57,16 @@ def test_what_cannot_be_asked_about_videos(llava: LoadedModel, timm_weights: Pat
         Settings(task="film")
     vit = load_model("timm:test_vit", LoadOptions(weights=timm_weights))
     with pytest.raises(DataError, match="an encoder answers no questions"):
-        compare(vit, Settings(task="video"), OPTIONS)
+        compare(source(vit, Settings(task="video")), vit)
 
 
 def test_every_default_plan_runs_on_videos(llava: LoadedModel) -> None:
     settings = Settings(task="video", keeps=(9,), limit=1, batch_size=1, positions="original")
-    found = compare(llava, settings, OPTIONS)
+    found = compare(source(llava, settings), llava)
     assert found.failures == []
     assert found.left_out == []
     rows = {row.name: row for row in found.results}
     for name in ("evoprune", "evoprune temporal"):
         assert rows[name].tokens["llm"] == 9, "equal budgets"
-    assert "temporal: true" in rows["evoprune temporal"].plan
+    assert rows["evoprune temporal"].run.plan.stages[0].params["temporal"] is True
     assert {row.name for row in found.results} >= {"prunevid", "prunevid 2-stage", "vscan"}

@@ -71,19 +71,18 @@ def test_one_task_for_a_classifier_and_both_families(
     for group in groups[1:]:
         dense, merged, drawn, kept = group.rows
         assert dense.accuracy.value > 0.7
-        assert (dense.tokens, merged.tokens, drawn.tokens) == (36, 9, 9)
+        assert [row.run.mean_tokens for row in (dense, merged, drawn)] == [36, 9, 9]
         assert merged.versus_random is not None
-        assert merged.flops < 1
-        result = merged.record.result
-        assert result["peak_bytes"] > 0
-        assert result["seconds"]["encode"] > 0
-        assert result["seconds"]["select"] > 0
-        assert result["seconds"]["prefill"] == 0
-        assert result["failures"] == []
-        shown = [len(frame["kept"]) for one in result["shown"] for frame in one["frames"]]
+        assert merged.flops_ratio < 1
+        assert merged.run.peak_bytes
+        assert merged.seconds["encode"] > 0
+        assert merged.seconds["select"] > 0
+        assert merged.seconds["prefill"] == 0
+        assert merged.run.failures == []
+        shown = [len(frame["kept"]) for one in merged.run.shown for frame in one["frames"]]
         assert shown == [9, 9, 9]
-        samples = [row.record.result["samples"] for row in (dense, kept)]
-        assert samples[0] == samples[1]
+        assert dense.run.answers == kept.run.answers
+        assert list(dense.run.right) == list(kept.run.right)
     results = read_results(place / "records")
     page = html(results, groups)
     assert page.count('class="overlay"') == 3 * 4 * 3
@@ -111,7 +110,7 @@ def test_captions_are_retrieved_among_those_of_all_pictures(
 ) -> None:
     done, (group,) = run([folders["clip"]], [{**CAPTIONS, "limit": 7}])
     assert done.failed == {}
-    samples = group.rows[0].record.result["samples"]
+    samples = done.records[0].result["samples"]
     assert len(samples) == 7
     given: dict[int, set[str]] = {}
     for number, line in enumerate((place / "captions.jsonl").read_text().splitlines()):
@@ -175,9 +174,9 @@ def test_subfolders_are_classes_and_bring_their_names(
         file.parent.mkdir(parents=True, exist_ok=True)
         (place / f"{number}.png").rename(file)
     task = {"kind": "pictures", "path": "sorted"}
-    done, (group,) = run([folders["clip"]], [task])
+    done, _ = run([folders["clip"]], [task])
     assert done.failed == {}
-    samples = group.rows[0].record.result["samples"]
+    samples = done.records[0].result["samples"]
     assert len(samples) == 12
     names = sorted(tiny.NAMES)
     wanted = [names[int(sample["answer"])] for sample in samples if sample["right"]]
@@ -234,7 +233,7 @@ def test_a_batch_of_different_shapes_fails_with_the_remedy(
     assert len(done.failed) == 2
     done, (group,) = run([folders["siglip2"]], [PICTURES], plans=PLANS[:1], batch_size=1)
     assert done.failed == {}
-    assert group.rows[1].tokens == 9
+    assert group.rows[1].run.mean_tokens == 9
 
 
 def test_a_plan_behind_the_encoder_is_refused(run: Run, folders: dict[str, Path]) -> None:

@@ -95,7 +95,10 @@ def test_a_row_agrees_if_nothing_differs(change: dict[str, object], agrees: bool
 
 def test_answers_are_counted_sample_by_sample() -> None:
     result = SimpleNamespace(
-        name="p", answers=["a", "b"], accuracy=SimpleNamespace(value=1.0), tokens={}
+        name="p",
+        run=SimpleNamespace(answers=["a", "b"]),
+        accuracy=SimpleNamespace(value=1.0),
+        tokens={},
     )
     assert row("m", Run(1.0, ["a ", "c"], {}), result).different_answers == 1  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="longer"):

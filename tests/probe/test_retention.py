@@ -14,7 +14,7 @@ from tests.compare.tiny import save_llava
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedMllm, LoadOptions
 from tokenprune.interface.tokens import grid_positions
-from tokenprune.lab.compare import Settings, compare, tables
+from tokenprune.lab.compare import Settings, Source, compare, tables
 from tokenprune.lab.compare.retention import Retention
 from tokenprune.lab.data.pictures import heldout_clip_questions, heldout_questions
 from tokenprune.lab.measure.task import VqaTask
@@ -162,11 +162,16 @@ def test_a_comparison_with_a_probe(llava: LoadedMllm, monkeypatch: pytest.Monkey
     )
     settings = Settings([("mine", plan(EARLY))], limit=4, batch_size=4, probe=("projector",))
     told: list[tuple[int, int, str]] = []
-    found = compare(llava, settings, LoadOptions(), progress=lambda *news: told.append(news))
+    found = compare(source(llava, settings), llava, progress=lambda *news: told.append(news))
     assert [done for done, _, _ in told] == list(range(told[-1][1]))
     assert found.results[0].probe.keys() == found.probe.keys() == {"projector"}
     assert found.probe["projector"].keys() == {"full", "null"}
-    assert len(tables(found, 80)) > len(tables(compare(llava, dense(settings), LoadOptions()), 80))
+    without = compare(source(llava, dense(settings)), llava)
+    assert len(tables(found, 80)) > len(tables(without, 80))
+
+
+def source(llava: LoadedMllm, settings: Settings) -> Source:
+    return Source(llava.name, LoadOptions(), settings)
 
 
 def dense(settings: Settings) -> Settings:

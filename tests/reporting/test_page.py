@@ -13,17 +13,17 @@ from typer.testing import CliRunner
 from tests.reporting.made import HOSTILE, failed, record, save
 from tokenprune.cli import app
 from tokenprune.errors import DataError
+from tokenprune.lab.judge.tables import csv_table, markdown_table
+from tokenprune.lab.judge.warnings import gathered, notes
 from tokenprune.lab.report import html, read_results, write_figures, write_report
 from tokenprune.lab.report.dodge import dodged
 from tokenprune.lab.report.families import families, sign
 from tokenprune.lab.report.headline import headline
 from tokenprune.lab.report.overlays import Pictures
 from tokenprune.lab.report.plots import Point, front, ticks
-from tokenprune.lab.report.tables import csv_table, markdown_table
 from tokenprune.lab.report.views import group_view
-from tokenprune.lab.report.warnings import notes, warnings
 from tokenprune.lab.studies.store import Record
-from tokenprune.lab.studies.summary import summarise
+from tokenprune.lab.studies.summary import lines, summarise
 
 #: Elements that run something or ask for something.
 ACTIVE = {"script", "img", "iframe", "object", "embed", "link", "base", "form", "video", "audio"}
@@ -143,9 +143,9 @@ def test_all_files_of_a_report(folder: Path, tmp_path: Path) -> None:
 def test_tables_hold_no_formula_and_no_markup(tmp_path: Path) -> None:
     name = '=HYPERLINK("http://x")|![a](http://x/b.png)<img src=http://x/c.png>'
     groups = summarise([record("dense", None), record(name, "uniform")])
-    row = list(csv.DictReader(csv_table(groups).splitlines()))[1]
+    row = list(csv.DictReader(csv_table(lines(groups)).splitlines()))[1]
     assert row["plan"] == f"'{name}"
-    markdown = markdown_table(groups)
+    markdown = markdown_table(lines(groups))
     assert "<img" not in markdown
     assert "![" not in markdown
 
@@ -232,6 +232,6 @@ def test_points_of_equal_cost_are_moved_apart_around_their_place() -> None:
 
 def test_rows_carry_the_numbers_of_their_warnings(folder: Path) -> None:
     group = summarise(read_results(folder).records)[0]
-    for row, note in zip(group.rows, notes(group), strict=True):
-        said = [warnings(group)[int(number) - 1][1] for number in note.split(", ")]
+    for row, note in zip(group.rows, notes(group.rows), strict=True):
+        said = [gathered(group.rows)[int(number) - 1][1] for number in note.split(", ")]
         assert tuple(said) == row.warnings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.reporting.made import SIX, failed, record
-from tokenprune.lab.report.warnings import warnings
+from tokenprune.lab.judge.warnings import gathered
 from tokenprune.lab.studies.summary import summarise
 
 WORSE = (False, False, False, True, False, False)
@@ -25,7 +25,8 @@ def test_rows_are_paired_with_dense_and_with_random_at_the_same_budget() -> None
     )[0]
     dense, ours, random, _ = group.rows
     assert [row.name for row in group.rows][:2] == ["dense", "ours"]
-    assert dense.difference is None
+    assert dense.difference is not None
+    assert dense.difference.value == 0
     assert ours.difference is not None
     assert ours.difference.value == pytest.approx(1 / 6 - 1)
     assert ours.versus_random is not None
@@ -35,7 +36,7 @@ def test_rows_are_paired_with_dense_and_with_random_at_the_same_budget() -> None
     assert ours.mcnemar == pytest.approx(2 * 0.5**5)
     assert ours.metrics["length"].value == pytest.approx(3 - 1 / 6)
     assert "accuracy" not in ours.metrics
-    said = {what: names for names, what in warnings(group)}
+    said = {what: names for names, what in gathered(group.rows)}
     assert said["slower than the dense model"] == "ours"
     assert "ours" in said["worse than keeping random tokens"]
     assert any("too wide" in what for what in ours.warnings)

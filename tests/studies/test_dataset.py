@@ -13,7 +13,8 @@ from tokenprune.errors import DataError
 from tokenprune.lab.data.hub import dataset_questions
 from tokenprune.lab.data.opening import opened, revision
 from tokenprune.lab.data.question import Columns
-from tokenprune.lab.studies.building import FileClassifyTask, build_task
+from tokenprune.lab.measure.task import ClassifyTask
+from tokenprune.lab.studies.building import build_task
 from tokenprune.lab.studies.model import Study, TaskEntry
 
 datasets = pytest.importorskip("datasets", reason="the extra 'data' isn't installed")
@@ -101,7 +102,7 @@ def test_classes_for_a_classifier(folder: Path) -> None:
     )
     study = Study.model_validate({"out": "out", "plans": [{"plan": {"stages": []}}]})
     built = build_task(task, loaded, study)
-    assert isinstance(built, FileClassifyTask)
+    assert isinstance(built, ClassifyTask)
     assert [question.answer for question in built.questions] == ["0", "1", "2", "0"]
     assert built.inputs(built.questions[:2]).shape == (2, 1)
 

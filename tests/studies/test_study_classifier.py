@@ -37,10 +37,10 @@ def test_pictures_of_a_folder_from_study_to_report(tmp_path: Path) -> None:
     results = read_results(tmp_path / "records")
     group = summarise(results.records)[0]
     assert (group.model, group.task) == (TIMM, "gradients")
-    assert [row.tokens for row in group.rows[1:]] == [40, 40]
+    assert [row.run.mean_tokens for row in group.rows[1:]] == [40, 40]
     assert group.rows[1].versus_random is not None
-    kept = [len(row.record.result["shown"][0]["frames"][0]["kept"]) for row in group.rows]
-    assert kept[0] == group.rows[0].tokens > 40
+    kept = [len(row.run.shown[0]["frames"][0]["kept"]) for row in group.rows]
+    assert kept[0] == group.rows[0].run.mean_tokens > 40
     assert kept[1:] == [40, 40]
     assert html(results, [group]).count('class="overlay"') == 3 * 3
 

@@ -1,4 +1,4 @@
-"""`tokenprune compare STUDY.yaml`: what it prints and how it ends."""
+"""`tokenprune study STUDY.yaml`: what it prints and how it ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(*args: object) -> tuple[int, str]:
 
 
 def test_a_dry_run_records_nothing(study: Path) -> None:
-    code, out = run("compare", study, "--dry-run")
+    code, out = run("study", study, "--dry-run")
     assert code == 0
     assert out.count("to run") == 5
     assert "5 cells, 0 of them recorded" in out
@@ -30,10 +30,10 @@ def test_a_dry_run_records_nothing(study: Path) -> None:
 
 
 def test_what_is_recorded_is_told_and_not_run_again(finished: Path) -> None:
-    code, out = run("compare", finished, "--dry-run")
+    code, out = run("study", finished, "--dry-run")
     assert (code, out.count("to run")) == (0, 0)
     assert "5 of them recorded; about 0 min 0 s left" in out
-    code, out = run("compare", finished)
+    code, out = run("study", finished)
     assert code == 0
     assert "0 cells ran now, 5 are recorded" in out
     assert all(f"picked keep={keep}" in out for keep in (8, 4))
@@ -53,37 +53,51 @@ def test_damaged_and_failed_cells_are_told(finished: Path, monkeypatch: pytest.M
     key = digest(identified(loaded)[2][1])
     Store(loaded.out).path(key).write_text("{")
     monkeypatch.setattr(Uniform, "reduce", broken)
-    code, out = run("compare", finished)
+    code, out = run("study", finished)
     assert code == 1
     assert f"damaged, so run again: {key}.json" in out
     assert "failed: picked keep=8 strategy=uniform" in out
     assert "[bold]out of luck" in out
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--keep", "4"], "--keep"),
-        (["--limit", "4"], "a study file says this itself"),
-    ],
-)
-def test_options_of_the_file_are_refused(study: Path, options: list[str], words: str) -> None:
-    code, out = run("compare", study, *options)
-    assert (code, words in out) == (2, True)
+def test_options_of_the_file_are_refused(study: Path) -> None:
+    code, out = run("study", study, "--keep", "4")
+    assert (code, "--keep" in out) == (2, True)
     assert run("compare", "--dry-run")[0] == 2
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], ["--dry-run", "--jobs", "2"]])
+@pytest.mark.parametrize("first", [True, False])
+def test_compare_hands_study_files_on_and_says_so(
+    study: Path, options: list[str], first: bool
+) -> None:
+    args = [study, *options] if first else [*options, study]
+    code, out = run("compare", *args)
+    assert (code, out.count("to run")) == (0, 5)
+    assert "studies run with: tokenprune study FILE" in out
+    assert run("compare", *args, "--keep", "4")[0] == 2
+
+
+def test_a_log_has_a_line_for_every_cell(study: Path) -> None:
+    code, out = run("study", study)
+    assert code == 0
+    lines = [line for line in out.splitlines() if " of 5: " in line]
+    assert [line.split(" ")[0] for line in lines] == ["1", "2", "3", "4", "5"]
+    assert all("accuracy" in line and "time / dense" in line for line in lines)
+    assert ["left" in line for line in lines] == [True] * 4 + [False]
 
 
 def test_a_bad_file_ends_with_code_2(study: Path) -> None:
     study.write_text(yaml.safe_dump({**yaml.safe_load(study.read_text()), "plan": []}))
-    code, out = run("compare", study)
+    code, out = run("study", study)
     assert (code, "plans" in out) == (2, True)
-    assert run("compare", study.parent / "none.yaml")[0] == 2
+    assert run("study", study.parent / "none.yaml")[0] == 2
 
 
 def test_cells_left_to_another_run_end_with_code_1(study: Path) -> None:
     loaded = load_study(study)
     with Store(loaded.out).claimed(digest(identified(loaded)[1][1])):
-        code, out = run("compare", study)
+        code, out = run("study", study)
     assert code == 1
     assert "another run is working on it: picked keep=8" in out
-    assert run("compare", study)[0] == 0
+    assert run("study", study)[0] == 0

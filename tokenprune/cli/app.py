@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -21,6 +22,7 @@ from tokenprune.cli import (
     plugins,
     report,
     show,
+    study,
     train,
     verify,
 )
@@ -35,14 +37,20 @@ SPREAD = (
     "--probe",
 )
 
+#: Options of `compare` and `study` that take no value.
+FLAGS = ("--dry-run", "--no-dry-run", "--answers", "--no-answers", "--by-type", "--no-by-type")
+
 
 class Group(TyperGroup):
     """Ends with exit code 2 and a sentence, not a traceback, where the input was bad."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        """Run with spread options; see `SPREAD`."""
-        given = sys.argv[1:] if args is None else list(args)
-        return super().main(spread(given), *rest, **options)
+        """Run with spread options, see `SPREAD`; study files of `compare` go to `study`."""
+        given = spread(sys.argv[1:] if args is None else list(args))
+        if names_study(given):
+            Console(stderr=True).print("studies run with: tokenprune study FILE", style="yellow")
+            given[0] = "study"
+        return super().main(given, *rest, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; turn a `TokenpruneError` or a missing extra into a message."""
@@ -78,6 +86,7 @@ def check_versions(ctx: typer.Context) -> None:
 
 
 app.command("compare", epilog=compare.EXAMPLES)(compare.command)
+app.command("study", epilog=study.EXAMPLES)(study.command)
 app.command("report", epilog=report.EXAMPLES)(report.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 app.command("train", epilog=train.EXAMPLES)(train.command)
@@ -119,3 +128,17 @@ def spread(args: Sequence[str]) -> list[str]:
             result.append(option)
         result.append(arg)
     return result
+
+
+def names_study(args: Sequence[str]) -> bool:
+    """Whether spread arguments are `compare` with a file of its own, as studies were once run.
+
+    `compare` has options only, so whatever is neither an option nor the value of one is that file.
+    """
+    if args[:1] != ["compare"]:
+        return False
+    before = pairwise(args)
+    return any(
+        not arg.startswith("-") and (not last.startswith("-") or "=" in last or last in FLAGS)
+        for last, arg in before
+    )

@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from tokenprune.cli.consoles import progress_bar, wide_console
 from tokenprune.cli.examples import examples
 from tokenprune.cli.options import Device, Dtype, Seed
 from tokenprune.cli.plans import read_plans
-from tokenprune.cli.progress import progress_bar
-from tokenprune.cli.study import refuse_options, run_command
-from tokenprune.errors import DataError
 
 if TYPE_CHECKING:
-    from tokenprune.lab.compare import Comparison
-    from tokenprune.lab.compare.build import Source
+    from tokenprune.lab.compare import Comparison, Source
 
 EXAMPLES = examples(
     "tokenprune compare",
@@ -25,18 +21,10 @@ EXAMPLES = examples(
     "tokenprune compare --task video --limit 40",
     "tokenprune compare --keep 16 --probe all",
     "tokenprune compare --plans a.yaml b.yaml --model path/to/llava",
-    "tokenprune compare study.yaml --jobs 2",
     "tokenprune compare --model timm:NAME --weights vit.safetensors --images DIR --labels FILE.csv",
     "tokenprune compare --model path/to/clip --images DIR --labels FILE.csv --classes NAMES.txt",
 )
 
-STUDY_FIRST = "Name a study file: tokenprune compare study.yaml --dry-run."
-
-StudyFile = Annotated[
-    Path | None,
-    typer.Argument(metavar="[STUDY.yaml]", help="A study file, which says everything itself."),
-]
-DryRun = Annotated[bool, typer.Option(help="Of a study: its cells and what they would take.")]
 Plans = Annotated[
     list[Path] | None,
     typer.Option(help="Plan files; default: every strategy that is training-free or trained."),
@@ -71,12 +59,7 @@ Positions = Annotated[str, typer.Option(help="Position ids in the LLM: original,
 BatchSize = Annotated[int, typer.Option(min=1)]
 NewTokens = Annotated[int, typer.Option(min=1, help="Tokens generated per question.")]
 Jobs = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Processes that share the plans and this one's threads; default: one, of a study one "
-        "a GPU.",
-    ),
+    int, typer.Option(min=1, help="Processes that share the plans and this one's threads.")
 ]
 Probe = Annotated[
     list[str] | None,
@@ -88,21 +71,9 @@ Probe = Annotated[
 Out = Annotated[Path, typer.Option(help="JSON record to write.")]
 Answers = Annotated[bool, typer.Option(help="Single answers into the record.")]
 ByType = Annotated[bool, typer.Option(help="Also accuracies by question type.")]
-RunnerName = Annotated[
-    str | None,
-    typer.Option(help="Where a study's cells run: local, or ray:address=HOST:PORT,num_gpus=1."),
-]
-ReporterNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Told how a study goes: trackio, mlflow or wandb; also trackio:project=NAME."
-    ),
-]
 
 
 def command(
-    ctx: typer.Context,
-    study: StudyFile = None,
     plans: Plans = None,
     keep: Keep = None,
     task: TaskName = "image",
@@ -118,32 +89,21 @@ def command(
     batch_size: BatchSize = 16,
     new_tokens: NewTokens = 2,
     seed: Seed = 0,
-    jobs: Jobs = None,
+    jobs: Jobs = 1,
     probe: Probe = None,
     out: Out = Path("comparison.json"),
     answers: Answers = False,
     by_type: ByType = False,
     device: Device = None,
     dtype: Dtype = None,
-    dry_run: DryRun = False,
-    runner: RunnerName = None,
-    reporter: ReporterNames = None,
 ) -> None:
     """Compare plans with each other and with dense: accuracy, tokens, FLOPs and time by stage.
 
-    Without any option: every strategy that can run at three budgets on the reference model. A
-    strategy that sets its own budget is compared with random at as many tokens as it left.
-
-    With a study file: its cells, each recorded once; see `tokenprune report`. The exit code is 1
-    if a cell failed or was left to another run.
+    Without any option: every strategy that can run at three budgets on the reference model.
+    Plans without a random plan at their places and budgets, or at as many tokens, get one beside
+    them that keeps as many tokens as they left. Study files run with `tokenprune study`.
     """
-    if study is not None:
-        refuse_options(ctx)
-        run_command(study, jobs=jobs, dry_run=dry_run, runner=runner, reporters=reporter or ())
-        return
-    _refuse_study_options(dry_run, runner, reporter)
-    from tokenprune.lab.compare import Settings
-    from tokenprune.lab.compare.build import Source
+    from tokenprune.lab.compare import Settings, Source
     from tokenprune.lab.data.candidates import PROMPTS
     from tokenprune.lab.measure.files import check_writable
     from tokenprune.lab.models import bundled_model, load_options
@@ -152,7 +112,7 @@ def command(
     settings = Settings(
         plans=read_plans(plans or ()), keeps=keep or (), limit=limit, batch_size=batch_size,
         seed=seed, positions=positions, new_tokens=new_tokens, split=split, task=task,
-        jobs=jobs or 1, probe=probe or (),
+        jobs=jobs, probe=probe or (),
     )  # fmt: skip
     source = Source(
         model or str(bundled_model(task)), load_options(device, dtype, weights), settings,
@@ -161,30 +121,11 @@ def command(
     _run(source, out, answers, by_type)
 
 
-def _refuse_study_options(dry_run: bool, runner: str | None, reporter: list[str] | None) -> None:
-    if dry_run:
-        raise DataError("only studies have a dry run.", where="--dry-run", remedy=STUDY_FIRST)
-    if runner or reporter:
-        where = "--runner" if runner else "--reporter"
-        raise DataError("only studies have one.", where=where, remedy=STUDY_FIRST)
-
-
 def _run(source: Source, out: Path, answers: bool, by_type: bool) -> None:
     from tokenprune.lab.compare import compare, write_record
-    from tokenprune.lab.models import load_model
 
-    loaded = load_model(source.model, source.options)
     with progress_bar() as tell:
-        found = compare(
-            loaded,
-            source.settings,
-            source.options,
-            images=source.images,
-            labels=source.labels,
-            classes=source.classes,
-            prompts=source.prompts,
-            progress=tell,
-        )
+        found = compare(source, progress=tell)
     write_record(found, out, answers=answers)
     _print(found, out, by_type)
     if found.failures:
@@ -192,11 +133,9 @@ def _run(source: Source, out: Path, answers: bool, by_type: bool) -> None:
 
 
 def _print(found: Comparison, out: Path, by_type: bool) -> None:
-    from tokenprune.lab.compare import WIDE, tables
+    from tokenprune.lab.compare import tables
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, WIDE))
+    console = wide_console()
     for part in tables(found, console.width, types=by_type):
         console.print(part)
     console.print(f"record: {out}", highlight=False)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from tokenprune.cli.consoles import progress_bar
 from tokenprune.cli.examples import examples
 from tokenprune.cli.options import Device, Dtype, Seed
-from tokenprune.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from tokenprune.lab.train.run import Trained

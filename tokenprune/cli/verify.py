@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from tokenprune.cli.consoles import progress_bar
 from tokenprune.cli.examples import examples
 from tokenprune.cli.options import Device, Dtype
-from tokenprune.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from tokenprune.lab.verify import Verification

@@ -10,6 +10,7 @@ from typing import Any
 from tokenprune.interface.strategy import PruningStrategy, placement, places
 from tokenprune.interface.tokens import Stage
 from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import MAIN, Entry, Strategies, home, strategy_entry
 from tokenprune.plan import Average, Plan, StagePlan
 
@@ -20,9 +21,6 @@ CLASSIFIER_KEEPS = (147, 98, 64, 49)
 
 #: Of a ViT with patches of 16 on pictures of 224, which those are shares of.
 CLASSIFIER_PATCHES = 196
-
-#: The yardstick: what any choice of tokens has to beat.
-BASELINE = "random"
 
 #: Methods of two coupled stages, and the share of the first stage's tokens that the second one,
 #: inside the LLM, keeps in comparisons; the paper's number.

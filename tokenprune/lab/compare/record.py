@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tokenprune.lab.compare.summary import Result
+from tokenprune.lab.judge.result import Result
 from tokenprune.lab.measure.files import write_text
+from tokenprune.lab.measure.statistics import Interval
+from tokenprune.plan import dump_plan
 
 SCHEMA_VERSION = 1
 
@@ -50,11 +53,38 @@ class Comparison:
 
     def data(self, answers: bool = False) -> dict[str, Any]:
         """Plain data; answers to single samples only if asked for."""
-        data: dict[str, Any] = _plain({"schema_version": self.schema_version, **asdict(self)})
-        if not answers:
-            for row in (data["dense"], *data["results"]):
-                del row["answers"]
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        own["dense"] = row_data(self.dense, answers)
+        own["results"] = [row_data(result, answers) for result in self.results]
+        data: dict[str, Any] = _plain({"schema_version": self.schema_version, **own})
         return data
+
+
+def row_data(result: Result, answers: bool = False) -> dict[str, Any]:
+    """One row of the record.
+
+    Args:
+        result: the row.
+        answers: also the answers to single samples.
+    """
+    entry = result.run.entry
+    shared = ("accuracy", "retention", "difference", "agreement", "mcnemar", "by_type")
+    counted = ("tokens", "lengths")
+    timed = ("seconds", "time", "total", "probe")
+    return {
+        "name": entry.name,
+        "keep": entry.keep,
+        "meaning": entry.meaning,
+        "group": entry.group,
+        "budget": entry.peers,
+        "positions": result.positions,
+        "plan": dump_plan(entry.plan),
+        **{name: getattr(result, name) for name in (*shared, "versus_random", *counted)},
+        "flops": result.run.flops,
+        **{name: getattr(result, name) for name in ("flops_ratio", *timed)},
+        "marks": result.warnings,
+        **({"answers": result.run.answers} if answers else {}),
+    }
 
 
 def write_record(comparison: Comparison, path: Path, *, answers: bool = False) -> None:
@@ -68,7 +98,9 @@ def write_record(comparison: Comparison, path: Path, *, answers: bool = False) -
 
 def _plain(value: Any) -> Any:
     """JSON knows no nan and no infinity: both become null."""
-    if isinstance(value, dict):
+    if isinstance(value, Interval):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

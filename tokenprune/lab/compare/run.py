@@ -6,79 +6,64 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.lab.compare.build import Source, build_entries
-from tokenprune.lab.compare.defaults import BASELINE, grouped, random_beside
+from tokenprune.lab.compare.defaults import grouped, random_beside
 from tokenprune.lab.compare.jobs import measure_in
 from tokenprune.lab.compare.record import Comparison
 from tokenprune.lab.compare.retention import Retention
-from tokenprune.lab.compare.settings import QUESTIONS, Settings
-from tokenprune.lab.compare.summary import Summary
-from tokenprune.lab.data.candidates import PROMPTS
+from tokenprune.lab.compare.settings import Settings
+from tokenprune.lab.judge.judge import Judge, baselines
+from tokenprune.lab.judge.measured import runs_of, samples_of
+from tokenprune.lab.judge.result import Run
 from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.run import Measurement, Progress, joined
 from tokenprune.lab.measure.statistics import LEVEL, RESAMPLES
 from tokenprune.lab.measure.task import Task
-from tokenprune.lab.models import shown_name
+from tokenprune.lab.models import load_model, shown_name
 from tokenprune.plugins.host import host
-
-__all__ = ["QUESTIONS", "Settings", "compare"]
 
 
 def compare(
-    loaded: LoadedModel,
-    settings: Settings,
-    options: LoadOptions,
-    *,
-    images: Path | None = None,
-    labels: Path | None = None,
-    classes: Path | None = None,
-    prompts: Sequence[str] = PROMPTS,
-    progress: Progress | None = None,
+    source: Source, loaded: LoadedModel | None = None, *, progress: Progress | None = None
 ) -> Comparison:
     """Compare plans with each other and with dense on one model.
 
     Args:
-        loaded: the model. With several jobs, every process loads it again by its name.
-        settings: what to compare.
-        options: how the model was loaded, for the record and for further processes.
-        images: folder of pictures, for encoders.
-        labels: CSV with their classes.
-        classes: file with the names of the classes, for dual encoders.
-        prompts: templates for the names, with `{}`.
+        source: model, samples and settings; with several jobs, every process builds the task from
+            it again.
+        loaded: the source's model, if it is loaded already.
         progress: told (runs done, runs in all, what runs).
 
     Raises:
         TokenpruneError: bad input of any kind, or a plan that doesn't fit the model.
     """
     start = time.perf_counter()
-    source = Source(loaded.name, options, settings, images, labels, classes, tuple(prompts))
+    settings = source.settings
+    loaded = load_model(source.model, source.options) if loaded is None else loaded
     task = source.task(loaded)
     entries, left_out = build_entries(loaded, settings)
     told = _Passes(progress)
     retention = Retention.of(task, settings)
     measured = _measure(source, task, entries, told)
-    summary = Summary(task, measured, settings.seed)
-    results = summary.plans()
+    dense, *results = Judge(samples_of(task), runs_of(task, measured), settings.seed).results()
     if retention is not None:
         told.next()
-        rows = [row.entry.plan for row in measured.plans if row.entry is not None]
-        read = retention.measure(rows, told)
+        read = retention.measure([row.run.plan for row in results], told)
         results = [replace(one, probe=places) for one, places in zip(results, read, strict=True)]
     return Comparison(
         kind=task.kind,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         elapsed=round(time.perf_counter() - start, 1),
-        model=_model(loaded, options),
+        model=_model(loaded, source.options),
         task=source.about(loaded) | {"samples": len(task.questions), "images": _images(task)},
         settings=_settings(settings),
         environment=describe_environment(),
-        dense=summary.dense(),
+        dense=dense,
         results=results,
         failures=failed_checks(measured, host().strategies),
         left_out=left_out,
@@ -87,10 +72,11 @@ def compare(
 
 
 def _measure(source: Source, task: Task, entries: Sequence[Entry], told: _Passes) -> Measurement:
-    """All rows, and in a second pass a baseline for those that have none at their budget."""
+    """All rows, and in a second pass a baseline for those that have none among the first."""
     jobs = source.settings.jobs
     first = measure_in(jobs, source, task, entries, told)
-    extra = [] if source.settings.plans or task.kind != "mllm" else _baselines(first)
+    ours = task.kind == "mllm" and not source.settings.plans
+    extra = _baselines(runs_of(task, first)) if ours else []
     if not extra:
         return first
     told.next()
@@ -102,16 +88,18 @@ def _measure(source: Source, task: Task, entries: Sequence[Entry], told: _Passes
     )
 
 
-def _baselines(measured: Measurement) -> list[Entry]:
-    """`random` at the measured tokens of every row that has no `random` at its budget."""
-    rows = [(row, row.entry) for row in measured.plans if row.entry is not None]
-    served = {entry.peers for _, entry in rows if entry.strategy == BASELINE}
-    found: dict[str, Entry] = {}
-    for row, entry in rows:
-        if entry.peers not in served and "llm_average" in row.tokens:
-            most = round(row.tokens["patches"])
-            beside = random_beside(host().strategies, entry, row.tokens["llm_average"], most)
-            found.setdefault(entry.peers, beside)
+def _baselines(runs: Sequence[Run]) -> list[Entry]:
+    """`random` at the measured tokens of every run that has no baseline among the runs.
+
+    A run whose LLM sees all patches in all of its layers has none: random would drop nothing.
+    """
+    found: dict[tuple[str, str], Entry] = {}
+    for run in runs:
+        most = round(run.tokens["patches"])
+        if run.dense or run.baseline or round(run.mean_tokens) >= most or baselines(run, runs):
+            continue
+        beside = random_beside(host().strategies, run.entry, run.mean_tokens, most)
+        found.setdefault((beside.keep, beside.plan.positions), beside)
     return [*found.values()]
 
 

@@ -31,6 +31,20 @@ def opened(image: Any) -> Any:
     return open_picture(image) if isinstance(image, Path) else image
 
 
+def opened_all(questions: Sequence[Question]) -> list[Any]:
+    """The pictures of questions; a video that several of them are about is decoded once.
+
+    Tasks call it batch by batch, so that memory stays small.
+
+    Raises:
+        DataError: see `opened`.
+        BackendUnavailableError: see `opened`.
+    """
+    clip = cache(Clip.pictures)
+    images = [question.image for question in questions]
+    return [clip(image) if isinstance(image, Clip) else opened(image) for image in images]
+
+
 def revision(samples: Sequence[Question], choices: Sequence[Sequence[str]] = ()) -> str:
     """SHA-256 of samples and their pictures, and of the texts that answers are chosen from.
 

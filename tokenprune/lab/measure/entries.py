@@ -127,7 +127,7 @@ def plan_entries(
 def meaning(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
     """What the number of a budget counts at a stage."""
     if stage.keep is None:
-        return "as many tokens as it chooses; the note says how many an image has left"
+        return "as many tokens as the method chooses for each image"
     if isinstance(stage.keep, Average):
         return "mean over the LLM's layers"
     if stage.at == "pre_llm":

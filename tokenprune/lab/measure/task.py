@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedClassifier, LoadedMllm
+from tokenprune.lab.data.opening import opened_all
 from tokenprune.lab.data.question import Question, plain
 
 
@@ -77,7 +78,7 @@ class VqaTask(Task):
 
     def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
         """Left-padded inputs of `generate`."""
-        return self._loaded.prepare([q.image for q in batch], [q.text for q in batch])
+        return self._loaded.prepare(opened_all(batch), [q.text for q in batch])
 
     def call(self, inputs: dict[str, Any]) -> Tensor:
         """Generate greedily: `[B, prompt + new]`."""
@@ -103,9 +104,7 @@ class ClassifyTask(Task):
 
     def inputs(self, batch: Sequence[Question]) -> Tensor:
         """Pixels `[B, 3, H, W]`."""
-        from tokenprune.lab.data.pictures import open_picture
-
-        return self._loaded.prepare([open_picture(question.image) for question in batch])
+        return self._loaded.prepare(opened_all(batch))
 
     def call(self, inputs: Tensor) -> Tensor:
         """Logits `[B, classes]`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.interface.loading import LoadedDual
 from tokenprune.lab.data.candidates import Candidates, embedded
-from tokenprune.lab.data.pictures import open_picture
+from tokenprune.lab.data.opening import opened_all
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.task import Task
 
@@ -47,7 +47,7 @@ class ZeroShotTask(Task):
 
     def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
         """What the vision tower takes."""
-        return self._loaded.prepare([open_picture(question.image) for question in batch])
+        return self._loaded.prepare(opened_all(batch))
 
     def call(self, inputs: dict[str, Any]) -> Tensor:
         """Unit-length embeddings `[B, D]`."""

@@ -3,15 +3,12 @@
 from tokenprune.lab.report.figures import write_figures
 from tokenprune.lab.report.folder import Results, read_results
 from tokenprune.lab.report.page import html
-from tokenprune.lab.report.tables import csv_table, markdown_table
 from tokenprune.lab.report.write import Written, write_report
 
 __all__ = [
     "Results",
     "Written",
-    "csv_table",
     "html",
-    "markdown_table",
     "read_results",
     "write_figures",
     "write_report",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokenprune.lab.judge import Result
 from tokenprune.lab.studies.load import DENSE
-from tokenprune.lab.studies.summary import Group, Row
+from tokenprune.lab.studies.summary import Group
 
 #: Number of shapes and of colours; with more families than that, pairs of both are new.
 SIGNS = 8
@@ -18,10 +19,9 @@ COSTS = {
 }
 
 
-def family(row: Row) -> str:
+def family(row: Result) -> str:
     """What rows share that differ in budget and seed only: the plan's strategies."""
-    stages = row.record.identity["plan"].get("stages", ())
-    return " + ".join(dict.fromkeys(stage["strategy"] for stage in stages)) or DENSE
+    return " + ".join(dict.fromkeys(stage.strategy for stage in row.run.plan.stages)) or DENSE
 
 
 def families(groups: Sequence[Group]) -> list[str]:
@@ -35,6 +35,6 @@ def sign(number: int) -> tuple[int, int]:
     return (number + number // SIGNS) % SIGNS, number % SIGNS
 
 
-def cost_of(row: Row, cost: str) -> float:
+def cost_of(row: Result, cost: str) -> float:
     """A row's place on the axis of one of `COSTS`."""
-    return {"tokens": row.tokens, "flops": row.flops, "time": row.time.value}[cost]
+    return {"tokens": row.run.mean_tokens, "flops": row.flops_ratio, "time": row.total.value}[cost]

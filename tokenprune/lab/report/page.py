@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 from tokenprune.errors import BackendUnavailableError
+from tokenprune.lab.judge.columns import STAGES
 from tokenprune.lab.report.families import families
 from tokenprune.lab.report.folder import Results
 from tokenprune.lab.report.overlays import Pictures
@@ -28,7 +29,7 @@ def html(results: Results, groups: Sequence[Group]) -> str:
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
 
-        from tokenprune.lab.report.views import STAGES, group_view
+        from tokenprune.lab.report.views import group_view
     except ImportError as error:
         raise BackendUnavailableError(
             "the report needs Jinja2.", remedy="Install it: pip install 'tokenprune[report]'."

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from tokenprune.lab.judge import Result
 from tokenprune.lab.report.dodge import dodged
 from tokenprune.lab.report.families import cost_of, family, sign
-from tokenprune.lab.studies.summary import Row
 
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 18, 46
@@ -52,7 +52,7 @@ class Point:
     label: str
 
 
-def point(row: Row, cost: str) -> Point:
+def point(row: Result, cost: str) -> Point:
     """A row in the plot over one of `COSTS`."""
     x = cost_of(row, cost)
     label = f"{row.name}: {row.accuracy.value:.1%} at {x:.3g}"

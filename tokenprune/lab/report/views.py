@@ -8,18 +8,15 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tokenprune.lab.judge import Result
+from tokenprune.lab.judge.columns import STAGES
+from tokenprune.lab.judge.warnings import gathered, notes
 from tokenprune.lab.report.families import COSTS, family
 from tokenprune.lab.report.headline import headline
 from tokenprune.lab.report.overlays import Pictures, overlay
 from tokenprune.lab.report.plots import Point, front, legend_marker, point, scatter
-from tokenprune.lab.report.tables import token_places
-from tokenprune.lab.report.warnings import notes, warnings
-from tokenprune.lab.studies.load import DENSE
-from tokenprune.lab.studies.summary import Group, Row
-from tokenprune.plan import Plan, dump_plan
-
-#: Stages of a call in order; bars of the page have a pattern of their own for each.
-STAGES = ("encode", "select", "project", "prefill", "decode")
+from tokenprune.lab.studies.summary import Group
+from tokenprune.plan import dump_plan
 
 
 @dataclass(frozen=True)
@@ -60,19 +57,19 @@ def group_view(group: Group, known: Sequence[str], pictures: Pictures) -> dict[s
             (name, Markup(legend_marker(n))) for n, name in enumerate(known) if name in mine
         ],
         "plots": _plots(group, known),
-        "warnings": warnings(group),
-        "notes": notes(group),
+        "warnings": gathered(group.rows),
+        "notes": notes(group.rows),
         "metrics": list(group.rows[0].metrics) if group.rows else [],
         "kinds": sorted({kind for row in group.rows for kind in row.by_type}),
         "bars": _bars(group),
         "gallery": _gallery(group, pictures),
-        "plans": [(row.name, _plan(row)) for row in group.rows if row.name != DENSE],
-        "samples": len(group.rows[0].record.result["samples"]) if group.rows else 0,
+        "plans": [(row.name, dump_plan(row.run.plan)) for row in group.rows if not row.run.dense],
+        "samples": len(group.rows[0].run.right) if group.rows else 0,
         "milliseconds": _milliseconds(group),
         "headline": headline(group),
         "dashed": any(len(front(_points(group, cost))) > 1 for cost in COSTS),
         "repeated": group.repeated,
-        "places": token_places(group),
+        "places": list(dict.fromkeys(place for row in group.rows for place in row.tokens)),
     }
 
 
@@ -92,9 +89,8 @@ def _points(group: Group, cost: str) -> list[Point]:
 def _milliseconds(group: Group) -> float | None:
     """What the dense model takes per sample, in its own cell."""
     for row in group.rows:
-        if row.name == DENSE:
-            samples = len(row.record.result["samples"])
-            return 1000 * float(sum(row.record.result["wall"])) / samples
+        if row.run.dense:
+            return 1000 * float(sum(row.run.wall)) / len(row.run.right)
     return None
 
 
@@ -109,21 +105,20 @@ def _bars(group: Group) -> list[Bar]:
     return bars
 
 
-def _spent(row: Row) -> list[float]:
+def _spent(row: Result) -> list[float]:
     """Shares of the dense call's time, stage by stage.
 
     Cells run at different moments, so only the dense calls that took turns with a plan compare.
     """
-    result = row.record.result
-    beside = sum(result["dense_wall"]) or 1.0
-    return [result["seconds"].get(stage, 0.0) / beside for stage in STAGES]
+    beside = sum(row.run.dense_wall) or 1.0
+    return [row.run.seconds.get(stage, 0.0) / beside for stage in STAGES]
 
 
 def _gallery(group: Group, pictures: Pictures) -> list[dict[str, Any]]:
     """Sample by sample, what every plan kept of it."""
     found: list[dict[str, Any]] = []
     for row in group.rows:
-        for number, sample in enumerate(row.record.result.get("shown", ())):
+        for number, sample in enumerate(row.run.shown):
             if number == len(found):
                 many = len(sample["frames"])
                 found.append({"question": sample["question"], "frames": many, "plans": []})
@@ -133,7 +128,3 @@ def _gallery(group: Group, pictures: Pictures) -> list[dict[str, Any]]:
             drawn = Markup(overlay(frames, label, pictures))
             found[number]["plans"].append((row.name, kept, drawn))
     return found
-
-
-def _plan(row: Row) -> str:
-    return dump_plan(Plan.model_validate(row.record.identity["plan"]))

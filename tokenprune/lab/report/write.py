@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenprune.lab.judge.tables import csv_table, markdown_table
 from tokenprune.lab.measure.files import check_writable, write_text
 from tokenprune.lab.report.figures import write_figures
 from tokenprune.lab.report.folder import Results
 from tokenprune.lab.report.page import html
-from tokenprune.lab.report.tables import csv_table, markdown_table
-from tokenprune.lab.studies.summary import Group, summarise
+from tokenprune.lab.studies.summary import Group, lines, summarise
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def write_report(results: Results, page: Path, *, figures: bool = True) -> Writt
     groups = summarise(results.records)
     tables = {
         page: html(results, groups),
-        page.with_name("results.md"): markdown_table(groups),
-        page.with_name("results.csv"): csv_table(groups),
+        page.with_name("results.md"): markdown_table(lines(groups)),
+        page.with_name("results.csv"): csv_table(lines(groups)),
     }
     for path, text in tables.items():
         write_text(path, text)

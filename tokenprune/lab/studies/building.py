@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
-
-from torch import Tensor
 
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
@@ -14,10 +10,8 @@ from tokenprune.lab.data.candidates import Candidates, read_classes
 from tokenprune.lab.data.captions import captioned_pictures
 from tokenprune.lab.data.folders import class_folders, numbered_folders
 from tokenprune.lab.data.hub import class_names
-from tokenprune.lab.data.opening import opened
 from tokenprune.lab.data.pictures import labelled_pictures
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.data.videos import Clip
 from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
 from tokenprune.lab.measure.zero_shot import ZeroShotTask
 from tokenprune.lab.studies.model import Study, TaskEntry
@@ -38,7 +32,7 @@ def build_task(entry: TaskEntry, loaded: LoadedModel, study: Study) -> Task:
         raise _unfit(entry, loaded, f"{MLLM}, since its samples are videos")
     if isinstance(loaded, LoadedDual):
         samples, candidates = zero_shot(entry, loaded)
-        return FileZeroShotTask(loaded, samples, study.batch_size, candidates)
+        return ZeroShotTask(loaded, samples, study.batch_size, candidates)
     if entry.kind == "captions":
         raise _unfit(entry, loaded, DUAL)
     if entry.kind == "pictures":
@@ -46,42 +40,10 @@ def build_task(entry: TaskEntry, loaded: LoadedModel, study: Study) -> Task:
             raise _unfit(entry, loaded, CLASSIFIER)
         return ClassifyTask(loaded, _labelled(entry, loaded.classes), study.batch_size)
     if entry.kind == "dataset" and isinstance(loaded, LoadedClassifier):
-        return FileClassifyTask(loaded, questions(entry), study.batch_size)
+        return ClassifyTask(loaded, questions(entry), study.batch_size)
     if not isinstance(loaded, LoadedMllm):
         raise _unfit(entry, loaded, MLLM)
-    return FileTask(loaded, questions(entry), study.batch_size, study.generated(entry))
-
-
-class FileTask(VqaTask):
-    """Questions about pictures that may still be files."""
-
-    def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
-        """Left-padded inputs of `generate`; files are read now, so that memory stays small."""
-        clips = {clip: opened(clip) for clip in {q.image for q in batch if _is_clip(q)}}
-        images = [clips[q.image] if _is_clip(q) else opened(q.image) for q in batch]
-        pairs = zip(batch, images, strict=True)
-        return super().inputs([replace(question, image=image) for question, image in pairs])
-
-
-def _is_clip(question: Question) -> bool:
-    """Several questions may be about one video, which is decoded once a batch."""
-    return isinstance(question.image, Clip)
-
-
-class FileClassifyTask(ClassifyTask):
-    """Classes of pictures that are still encoded."""
-
-    def inputs(self, batch: Sequence[Question]) -> Tensor:
-        """Pixels `[B, 3, H, W]`."""
-        return self._loaded.prepare([opened(question.image) for question in batch])
-
-
-class FileZeroShotTask(ZeroShotTask):
-    """Pictures that may still be encoded."""
-
-    def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
-        """What the vision tower takes."""
-        return self._loaded.prepare([opened(question.image) for question in batch])
+    return VqaTask(loaded, questions(entry), study.batch_size, study.generated(entry))
 
 
 def zero_shot(entry: TaskEntry, loaded: LoadedDual) -> tuple[list[Question], Candidates]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,17 @@ from tokenprune.errors import TokenpruneError, UnknownNameError
 from tokenprune.errors.names import nearest, suggestion
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.interface.metric import Answered
+from tokenprune.lab.judge import Judge
+from tokenprune.lab.judge.measured import runs_of, samples_of
 from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.memory import peak_bytes
 from tokenprune.lab.measure.metrics import chosen_metrics, scores
-from tokenprune.lab.measure.run import Measured, measure
+from tokenprune.lab.measure.run import Measured, Measurement, measure
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.models import bundled_model, load_model, load_options
 from tokenprune.lab.studies.building import build_task
-from tokenprune.lab.studies.judged import judged
 from tokenprune.lab.studies.load import Cell
 from tokenprune.lab.studies.model import REFERENCE, ModelEntry, Study, TaskEntry
 from tokenprune.lab.studies.samples import shown_samples
@@ -91,7 +93,7 @@ def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
     problems = failed_checks(found, host().strategies)
     return {
         "samples": _samples(task, row, study),
-        **judged(task, row.answers, found.dense.answers, study.seed),
+        **_judged(task, found, study.seed),
         "tokens": timed.tokens,
         "seconds": dict(timed.seconds),
         "wall": row.wall,
@@ -102,6 +104,22 @@ def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
         "failures": problems,
         "environment": describe_environment(),
         **_shown(task, cell),
+    }
+
+
+def _judged(task: Task, found: Measurement, seed: int) -> dict[str, Any]:
+    """Accuracy, and the paired comparison with the dense answers of the same process.
+
+    The last run is the cell's plan, or dense itself where the cell has none. A comparison with
+    `random` needs another cell, so it stands in reports.
+    """
+    result = Judge(samples_of(task), runs_of(task, found), seed).results()[-1]
+    assert result.difference is not None
+    return {
+        "accuracy": asdict(result.accuracy),
+        "versus_dense": asdict(result.difference),
+        "mcnemar": result.mcnemar,
+        "agreement": result.agreement,
     }
 
 

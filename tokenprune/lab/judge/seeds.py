@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
 
-from tokenprune.lab.studies.store import Record, digest
+from tokenprune.lab.judge.judge import without_seed
+from tokenprune.lab.judge.result import Result
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,11 @@ class Repeated:
         return stdev(self.accuracies)
 
 
-def repeated(cells: Sequence[tuple[Record, float]]) -> list[Repeated]:
-    """The plans that stand under two seeds or more.
-
-    Args:
-        cells: records of one group, each with its accuracy.
-    """
+def repeated(results: Sequence[Result]) -> list[Repeated]:
+    """The plans that stand under two seeds or more among the results of one group."""
     found: dict[str, list[tuple[str, float]]] = defaultdict(list)
-    for record, accuracy in cells:
-        found[digest(without_seed(record))].append((str(record.identity["name"]), accuracy))
+    for result in results:
+        plan = without_seed(result.run.plan).model_dump_json()
+        found[plan].append((result.name, result.accuracy.value))
     several = (tuple(zip(*rows, strict=True)) for rows in found.values() if len(rows) > 1)
     return [Repeated(names, accuracies) for names, accuracies in several]
-
-
-def without_seed(record: Record) -> dict[str, Any]:
-    """A record's plan but for its seed and its name."""
-    plan = record.identity["plan"]
-    return {key: value for key, value in plan.items() if key not in ("seed", "name")}

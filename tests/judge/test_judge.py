@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
-from tokenprune.lab.compare.summary import Result, Summary, marks
+from tokenprune.lab.compare.record import row_data
 from tokenprune.lab.data.question import Question
+from tokenprune.lab.judge import Judge, Result
+from tokenprune.lab.judge.measured import runs_of, samples_of
+from tokenprune.lab.judge.warnings import warnings_of
 from tokenprune.lab.measure.checks import expected_tokens, failed_checks
 from tokenprune.lab.measure.entries import Entry, strategy_entry
 from tokenprune.lab.measure.run import Beside, Measured, Measurement
@@ -52,16 +56,20 @@ def results(*rows: Measured) -> tuple[Result, list[Result]]:
     questions = [Question(None, "yes", kind="ab"[i % 2], image_id=i) for i in range(N)]
     task = Canned(torch.nn.Linear(1, 1), questions, BATCH)
     idle = row(Entry("dense", load_plan({"schema_version": 1})), 4, 2.0)
-    summary = Summary(task, Measurement(row(None, 4, 2.0), idle, list(rows)), seed=0)
-    return summary.dense(), summary.plans()
+    measured = Measurement(row(None, 4, 2.0), idle, list(rows))
+    dense, *others = Judge(samples_of(task), runs_of(task, measured), seed=0).results()
+    return dense, others
 
 
 def test_numbers_of_a_row() -> None:
     dense, (fopru,) = results(row(entry("fopru", 8), 10, 1.0))
     assert dense.accuracy.value == pytest.approx(36 / 40)
     assert dense.total == Interval(1.0, 1.0, 1.0)
+    assert dense.difference == Interval(0.0, 0.0, 0.0)
     assert fopru.accuracy.value == pytest.approx(30 / 40)
+    assert fopru.retention is not None
     assert fopru.retention.value == pytest.approx(30 / 36)
+    assert fopru.difference is not None
     assert fopru.difference.value == pytest.approx(-6 / 40)
     assert fopru.difference.excludes(0.0)
     assert fopru.agreement == pytest.approx(34 / 40)
@@ -75,27 +83,58 @@ def test_numbers_of_a_row() -> None:
         "decode": None,
     }
     assert fopru.seconds["encode"] == pytest.approx(0.5 * 10 / 40)
-    assert "fopru" in fopru.plan
-    assert fopru.marks == []
+    assert fopru.title == "fopru 8"
+    assert fopru.lengths is None
+
+
+def test_a_row_of_the_record() -> None:
+    given = row(entry("fopru", 8, compact=True), 10, 3.0)
+    given.lengths = [4, 1, 2]
+    _, (fopru,) = results(given)
+    data = row_data(fopru, answers=True)
+    assert (data["name"], data["keep"], data["budget"], data["positions"]) == (
+        *("fopru", "8", "8"),
+        "compact",
+    )
+    assert load_plan(yaml.safe_load(data["plan"])) == fopru.run.plan
+    assert data["lengths"] == {"least": 1, "middle": 2, "most": 4}
+    assert data["flops"] == 3000
+    assert "slower than the dense model" in data["marks"]
+    assert len(data["answers"]) == N
+    assert "answers" not in row_data(fopru)
 
 
 def test_random_is_looked_up_at_the_same_budget_and_positions() -> None:
     rows = [
         row(entry("fopru", 8), 12, 1.0),
         row(entry("random", 8), 8, 1.0),
-        row(entry("fopru", 4), 12, 1.0),
+        row(entry("fopru", 4), 12, 1.0, kept=4),
         row(entry("fopru", 8, compact=True, also=True), 12, 1.0),
         row(entry("random", 8, compact=True, also=True), 20, 1.0),
     ]
     _, (below, random, lonely, above, _) = results(*rows)
     assert below.versus_random is not None
     assert below.versus_random.value == pytest.approx(-4 / 40)
-    assert below.marks == ["below random (interval excludes 0)"]
+    assert "worse than keeping random tokens" in below.warnings
     assert random.versus_random is None
     assert lonely.versus_random is None
     assert above.versus_random is not None
     assert above.versus_random.value == pytest.approx(8 / 40)
-    assert above.marks == []
+    assert not any("random" in warning for warning in above.warnings)
+
+
+def test_random_at_the_nearest_number_of_tokens_stands_in_where_places_differ() -> None:
+    late = row(entry("fastv", 4, "decoder"), 12, 1.0, kept=9)
+    others = [row(entry("random", keep), keep, 1.0, kept=keep) for keep in (7, 8, 9, 10)]
+    again = row(entry("random", 9, seed=3), 11, 1.0, kept=9)
+    for one in (late, *others, again):
+        one.tokens["llm_average"] = one.tokens["pre_llm"] - (0.25 if one is late else 0.0)
+    _, (judged, *_) = results(late, *others, again)
+    assert judged.versus_random is not None
+    assert judged.versus_random.value == pytest.approx((28 - (31 + 29) / 2) / 40)
+    assert judged.seeds == 2
+    late.tokens["llm_average"] = 11.0
+    assert results(late, *others, again)[1][0].versus_random is None
 
 
 @pytest.mark.parametrize(
@@ -106,14 +145,20 @@ def test_random_is_looked_up_at_the_same_budget_and_positions() -> None:
         (
             Interval(-0.1, -0.2, 0.0),
             Interval(0.5, 0.4, 0.6),
-            ["below random (interval includes 0)"],
+            ["worse than keeping random tokens, though the interval includes 0"],
         ),
-        (None, Interval(1.2, 1.1, 1.3), ["slower than dense (interval excludes 1)"]),
-        (None, Interval(1.2, 0.9, 1.3), ["slower than dense (interval includes 1)"]),
+        (None, Interval(1.2, 1.1, 1.3), ["slower than the dense model"]),
+        (
+            None,
+            Interval(1.2, 0.9, 1.3),
+            ["slower than the dense model, though the interval includes 1"],
+        ),
     ],
 )
-def test_marks(versus: Interval | None, total: Interval, says: list[str]) -> None:
-    assert marks(versus, total) == says
+def test_warnings(versus: Interval | None, total: Interval, says: list[str]) -> None:
+    _, (result,) = results(row(entry("fopru", 8), 10, 1.0))
+    told = warnings_of(result.run, Interval(0.5, 0.46, 0.54), versus, total, 40)
+    assert list(told) == says
 
 
 def checked(*rows: Measured, idle_wrong: int = 4) -> list[str]:

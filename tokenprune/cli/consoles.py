@@ -1,4 +1,4 @@
-"""The progress bar of long commands."""
+"""Where commands print: the terminal, and the progress bar of long commands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+
+
+def wide_console() -> Console:
+    """Standard output; what is no terminal is as wide as the widest table needs."""
+    from tokenprune.lab.judge.tables import WIDE
+
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, WIDE))
 
 
 @contextmanager

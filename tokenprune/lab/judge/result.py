@@ -1,0 +1,181 @@
+"""What a judge is given, one run a plan, and what it states of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.statistics import Array, Interval
+from tokenprune.plan import Plan
+
+#: The baseline: what any choice of tokens has to beat.
+BASELINE = "random"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples that all runs answered.
+
+    Attributes:
+        images: of every sample, its image; samples of one image are resampled together.
+        kinds: of every sample, the type of its question; empty for none.
+    """
+
+    images: Sequence[int]
+    kinds: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One plan's answers and costs, or those of the dense model.
+
+    Attributes:
+        entry: name and plan.
+        dense: whether this is the model without a plan.
+        right: whether every answer is right, `[samples]`.
+        answers: one a sample.
+        wall: seconds of every batch.
+        dense_wall: seconds of every batch of the dense model that took turns with the plan.
+        tokens: mean tokens per image by stage.
+        seconds: exclusive seconds by stage, over all batches.
+        flops: operations per sample.
+        dense_flops: the same of the dense model.
+        dense_seconds: exclusive seconds by stage of the dense model that took turns with the plan,
+            over all batches; empty where they weren't measured.
+        lengths: tokens of every image, mean over the LLM's layers, where the plan sets no number.
+        scores: by metric, one score a sample.
+        failures: checks of the run that failed.
+        peak_bytes: most memory of a batch; None where it wasn't measured.
+        shown: pictures for a report.
+        title: what warnings call the row; default: its name.
+    """
+
+    entry: Entry
+    dense: bool
+    right: Array
+    answers: Sequence[str]
+    wall: Sequence[float]
+    dense_wall: Sequence[float]
+    tokens: Mapping[str, float]
+    seconds: Mapping[str, float]
+    flops: float
+    dense_flops: float
+    dense_seconds: Mapping[str, float] = field(default_factory=dict)
+    lengths: Sequence[float] = ()
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    failures: Sequence[str] = ()
+    peak_bytes: int | None = None
+    shown: Sequence[Mapping[str, Any]] = ()
+    title: str = ""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan; without stages for the dense model."""
+        return self.entry.plan
+
+    @property
+    def baseline(self) -> bool:
+        """Whether all stages of the plan keep random tokens."""
+        return {stage.strategy for stage in self.plan.stages} == {BASELINE}
+
+    @property
+    def mean_tokens(self) -> float:
+        """Visual tokens per image: mean over the LLM's layers, or what a plain encoder puts out.
+
+        It is nan where neither was counted, which is close to nothing.
+        """
+        return float(self.tokens.get("llm_average", self.tokens.get("encoder", float("nan"))))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run states, among the others on the same samples.
+
+    Attributes:
+        run: what was measured.
+        accuracy: share of right answers.
+        retention: accuracy as a share of the dense accuracy; None without dense.
+        difference: accuracy minus that of dense, paired by sample; None without dense.
+        versus_random: accuracy minus the mean of `random` over its seeds, see
+            `tokenprune.lab.judge.judge.baselines`; None without such a run.
+        seeds: how many `random` runs that mean is over.
+        mcnemar: exact p of McNemar's test against dense; None without dense.
+        agreement: share of answers equal to the dense ones; None without dense.
+        by_type: accuracy by question type.
+        metrics: means of further metrics.
+        flops_ratio: operations as a share of dense.
+        total: seconds as a share of dense, over the same batches.
+        warnings: what to beware of, in words.
+        probe: by place, the share of the encoder's information that can still be read there.
+    """
+
+    run: Run
+    accuracy: Interval
+    retention: Interval | None
+    difference: Interval | None
+    versus_random: Interval | None
+    seeds: int
+    mcnemar: float | None
+    agreement: float | None
+    by_type: Mapping[str, float]
+    metrics: Mapping[str, Interval]
+    flops_ratio: float
+    total: Interval
+    warnings: tuple[str, ...]
+    probe: Mapping[str, Interval] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Strategy or plan; `dense` for the model alone."""
+        return self.run.entry.name
+
+    @property
+    def title(self) -> str:
+        """What warnings call the row."""
+        return self.run.title or self.name
+
+    @property
+    def keep(self) -> str:
+        """The budget as it is shown: one number a stage."""
+        return self.run.entry.keep
+
+    @property
+    def positions(self) -> str:
+        """Position ids of the survivors."""
+        return self.run.plan.positions
+
+    @property
+    def tokens(self) -> Mapping[str, float]:
+        """Measured mean tokens per image by stage."""
+        return self.run.tokens
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Exclusive seconds per sample by stage."""
+        return {stage: spent / len(self.run.right) for stage, spent in self.run.seconds.items()}
+
+    @property
+    def time(self) -> dict[str, float | None]:
+        """Seconds by stage as a share of the same stage of dense, where that was measured.
+
+        `select` is a share of the whole dense time, because dense selects nothing.
+        """
+        dense = self.run.dense_seconds
+        if not dense:
+            return {}
+        return {
+            stage: spent / dense[stage] if dense.get(stage) else None
+            for stage, spent in self.run.seconds.items()
+        }
+
+    @property
+    def lengths(self) -> dict[str, float] | None:
+        """Least, middle and most tokens of an image, where the method sets their number."""
+        lengths = self.run.lengths
+        if not lengths:
+            return None
+        return {"least": min(lengths), "middle": float(np.median(lengths)), "most": max(lengths)}

@@ -1,0 +1,66 @@
+"""What to beware of: the one wording of every warning, and each of them once in a group."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from tokenprune.lab.judge.result import Result, Run
+from tokenprune.lab.measure.statistics import Interval
+
+#: An interval wider than this share can't tell plans apart that differ by a few points (ours).
+WIDE = 0.10
+
+#: So many plans and more that a warning is about are counted and not named.
+MANY = 6
+
+
+def warnings_of(
+    run: Run, accuracy: Interval, versus: Interval | None, total: Interval, images: int
+) -> tuple[str, ...]:
+    """The warnings of one row.
+
+    Args:
+        run: its failed checks are among them.
+        accuracy: of the row.
+        versus: accuracy minus that of random, if there is a random to compare with.
+        total: seconds as a share of dense.
+        images: number of different images.
+    """
+    found = [str(failure) for failure in run.failures]
+    if versus is not None and versus.value < 0:
+        sure = "" if versus.excludes(0.0) else ", though the interval includes 0"
+        found.append(f"worse than keeping random tokens{sure}")
+    if not run.dense and total.value > 1:
+        sure = "" if total.excludes(1.0) else ", though the interval includes 1"
+        found.append(f"slower than the dense model{sure}")
+    if accuracy.high - accuracy.low > WIDE:
+        found.append("too few samples: the interval is too wide to tell small differences")
+    if accuracy.low == accuracy.high:
+        hidden = min(3 / images, 1.0)  # the rule of three: 95 % sure that it is no more
+        found.append(
+            f"all answers are {'right' if accuracy.value else 'wrong'}, so the interval is empty; "
+            f"with these {images} pictures up to {hidden:.0%} the other way can't be excluded"
+        )
+    return tuple(found)
+
+
+def gathered(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Which rows, and what to beware of with them; each warning once."""
+    about: dict[str, list[str]] = defaultdict(list)
+    for result in results:
+        for warning in result.warnings:
+            about[warning].append(result.title)
+    return [(_names(names, len(results)), warning) for warning, names in about.items()]
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """Row by row, the numbers of its warnings among those of `gathered`, from 1 on."""
+    order = [warning for _, warning in gathered(results)]
+    return [", ".join(str(order.index(one) + 1) for one in row.warnings) for row in results]
+
+
+def _names(names: Sequence[str], rows: int) -> str:
+    if len(names) == rows > 1:
+        return "every row"
+    return f"{len(names)} of {rows} rows" if len(names) >= MANY else ", ".join(names)
