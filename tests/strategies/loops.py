@@ -54,13 +54,21 @@ def chain(layers: nn.Sequential, x: Sequence[float]) -> Vector:
     return made
 
 
-def attend(query: Vector, keys: list[Vector], values: list[Vector], heads: int) -> Vector:
-    """One query over keys and values, head by head."""
+def attend(
+    query: Vector,
+    keys: list[Vector],
+    values: list[Vector],
+    heads: int,
+    sizes: Sequence[float] | None = None,
+) -> Vector:
+    """One query over keys and values, head by head; the logarithm of sizes joins the logits."""
     side = len(query) // heads
+    bias = [0.0] * len(keys) if sizes is None else [math.log(size) for size in sizes]
     made: Vector = []
     for head in range(heads):
         part = slice(head * side, (head + 1) * side)
-        weight = [math.exp(dot(query[part], key[part]) / math.sqrt(side)) for key in keys]
+        logits = [dot(query[part], key[part]) / math.sqrt(side) for key in keys]
+        weight = [math.exp(logit + more) for logit, more in zip(logits, bias, strict=True)]
         total = sum(weight)
         for d in range(head * side, (head + 1) * side):
             made.append(sum(w * v[d] for w, v in zip(weight, values, strict=True)) / total)
