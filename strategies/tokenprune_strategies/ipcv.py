@@ -15,8 +15,8 @@ from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Site, Tokens
-from tokenprune.ops import topk_indices
-from tokenprune_strategies.shared.indexing import complement, take
+from tokenprune.ops import take, topk_indices
+from tokenprune_strategies.shared.indexing import complement
 
 FIRST_LAYER = 2
 

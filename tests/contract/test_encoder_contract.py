@@ -171,7 +171,7 @@ def test_nan_is_refused_and_the_model_goes_on() -> None:
     model, pictures = models.clip_vision(), models.pixels(2)
     with attached(model, ENCODER_STAGES["evoprune"]) as handle:
         good = model(pictures).last_hidden_state
-        with pytest.raises(NonFiniteError, match=r"encoder\[0\]"):
+        with pytest.raises(NonFiniteError, match=r"encoder\[\d\].*here or before"):
             model(pictures * float("nan"))
         assert torch.equal(model(pictures).last_hidden_state, good)
         assert len(handle.trace.images) == 2

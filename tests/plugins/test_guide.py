@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import tokenprune
-from tokenprune.interface.tokens import grid_positions
 from tokenprune.plugins.host import register_plugin
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-a-strategy.md"
@@ -44,7 +43,6 @@ def tokens() -> tokenprune.Tokens:
         hidden=torch.randn(2, 12, 6),
         size=torch.ones(2, 12),
         index=index,
-        position=grid_positions((1, 3, 4), index),
         grid=(1, 3, 4),
         site=tokenprune.Site("encoder", 2, 6),
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget
-from tokenprune.interface.tokens import Site, Stage, Tokens, grid_positions
+from tokenprune.interface.tokens import Site, Stage, Tokens
 
 ENCODER = Site("encoder", 3, 12)
 SITES: dict[Stage, Site] = {
@@ -38,7 +38,6 @@ def make_tokens(
         hidden=hidden,
         size=torch.ones(batch, count) if size is None else size,
         index=index,
-        position=grid_positions(grid, index),
         grid=grid,
         site=site,
         signals={signal.name: value for signal, value in (signals or {}).items()},

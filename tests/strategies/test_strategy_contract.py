@@ -79,7 +79,6 @@ def sample(tokens: Tokens, number: int) -> Tokens:
         hidden=tokens.hidden[pick],
         size=tokens.size[pick],
         index=tokens.index[pick],
-        position=tokens.position[pick],
         signals={name: value[pick] for name, value in tokens.signals.items()},
     )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from tokenprune.engine.answers import Asked, Untouched, faults, harmless
+from tokenprune.engine.conditions import Conditions
 from tokenprune.engine.stages import ResolvedStage
-from tokenprune.errors import ReductionError, StrategyFailedError, TokenpruneError
+from tokenprune.errors import StrategyFailedError, TokenpruneError
+from tokenprune.interface.dense import Part
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
@@ -19,106 +22,134 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 _uncompiled: Callable[[_Function], _Function] = torch.compiler.disable
 
 
-@_uncompiled
-def ask(stage: ResolvedStage, tokens: Tokens, keep: int) -> Reduction:
-    """The strategy's reduction of a dense batch, checked against its budget.
+def ask(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions) -> list[Part]:
+    """What becomes of a dense batch: the strategy's answer, checked and in normal form.
+
+    Form and count of the answer are checked always. Checks that compute, and so cost operations,
+    run at the first call of every site and shape, or always if the attachment says so.
+
+    Args:
+        stage: the stage whose strategy is asked.
+        tokens: the batch.
+        keep: tokens K that the plan leaves of each sample.
+        conditions: of the running call.
+
+    Returns:
+        One part for all samples, or one for those that are left equally many tokens.
 
     Raises:
-        ReductionError: the answer has a wrong shape or count.
+        ReductionError: the answer is wrong in form, count or values.
+        NonFiniteError: the hidden states hold NaN or infinity.
         StrategyFailedError: the strategy raised something of its own.
     """
-    strategy = stage.strategy
+    hidden = tokens.hidden
+    shape = (tuple(hidden.shape), hidden.dtype, hidden.device)
+    values = conditions.wanted((stage.number, tokens.site, tokens.kind, *shape))
+    conditions.watch(tokens.site, hidden)
+    return _ask(stage, tokens, keep, conditions, values)
+
+
+@_uncompiled
+def _ask(
+    stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions, values: bool
+) -> list[Part]:
+    asked = Asked(stage, tokens)
+    if values:
+        conditions.require_finite(tokens.site, tokens.hidden)
+    before = Untouched.of(tokens, values=values)
+    answer = _answer(stage, tokens, keep, conditions)
+    changed = before.changed(tokens)
+    if changed:
+        raise asked.error(f"changed the {', '.join(changed)} that it got in place")
+    asked.form(answer)
+    if values:
+        for fulfilled, what in (*before.faults(tokens), *faults(answer, tokens.count)):
+            conditions.require(fulfilled, asked.error(what))
+        answer = harmless(answer, tokens.count)
+    _refuse_text(asked, answer)
+    parts = normal(answer, tokens.hidden.shape[0])
+    _refuse_length(asked, answer, parts, keep)
+    return parts
+
+
+def _answer(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions) -> Reduction:
     given = tokens.kind == "text" or stage.plan.keep is not None
     try:
-        reduction = strategy.reduce(tokens, Budget(tokens.count, keep, given))
+        return stage.strategy.reduce(tokens, Budget(tokens.count, keep, given))
     except (TokenpruneError, torch.OutOfMemoryError):
         raise
     except Exception as cause:
+        conditions.explain(cause)
         raise StrategyFailedError(
-            f"the strategy '{strategy.name}' raised {type(cause).__name__}: {cause}",
+            f"the strategy '{stage.strategy.name}' raised {type(cause).__name__}: {cause}",
             where=f"{stage.where}, {tokens.site}",
             remedy="The model is usable as before; report this to the strategy's author.",
         ) from cause
-    _check(stage, tokens, keep, reduction)
-    return reduction
 
 
-def _check(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: Reduction) -> None:
-    if not isinstance(reduction, Reduction):
-        _refuse(stage, tokens, f"answered with {type(reduction).__name__}, not with a Reduction")
-    dense = reduction.samples or (reduction,)
-    made = [part for one in dense for part in (one.weight, one.created, one.reconstruction)]
-    if tokens.kind == "text" and any(part is not None for part in made):
-        _refuse(stage, tokens, "merged or replaced text tokens, which can only be kept or dropped")
-    if stage.strategy.length == "own":
-        _check_ceiling(stage, tokens, keep, reduction)
-    if reduction.samples:
-        _check_samples(stage, tokens, reduction.samples)
+def _refuse_text(asked: Asked, answer: Reduction) -> None:
+    if asked.tokens.kind != "text":
         return
-    if reduction.mask is not None:
-        if stage.strategy.length == "planned":
-            _refuse(stage, tokens, "is static but answered with a mask")
-        if reduction.mask.shape != tokens.size.shape:
-            _refuse(stage, tokens, f"answered with a mask of shape {tuple(reduction.mask.shape)}")
-        return
-    left = reduction.length if reduction.changes else tokens.count
-    if stage.strategy.length == "planned" and left != keep:
-        _refuse(stage, tokens, f"left {left} tokens where the plan says {keep}")
-    if reduction.slot is not None and reduction.slot.shape != tokens.size.shape:
-        _refuse(stage, tokens, f"answered with slots of shape {tuple(reduction.slot.shape)}")
+    for one in answer.samples or (answer,):
+        if any(part is not None for part in (one.weight, one.created, one.reconstruction)):
+            raise asked.error("merged or replaced text tokens, which can only be kept or dropped")
 
 
-def _check_ceiling(stage: ResolvedStage, tokens: Tokens, keep: int, reduction: Reduction) -> None:
+def _refuse_length(asked: Asked, answer: Reduction, parts: Sequence[Part], keep: int) -> None:
+    """Hold static strategies to the number that the plan says, and others to its ceiling."""
+    stage, tokens = asked.stage, asked.tokens
+    if stage.strategy.length == "planned" and (answer.mask is not None or answer.samples):
+        what = "a mask" if answer.mask is not None else "lengths of each sample's own"
+        raise asked.error(f"is static but answered with {what}")
     given = stage.plan.keep if tokens.kind == "visual" else stage.plan.keep_text
-    if given is None:
-        return
-    left = reduction.length if reduction.anchor is not None else tokens.count
-    if reduction.mask is not None:
-        left = int(reduction.mask.sum(dim=1).max())
-    elif reduction.samples:
-        left = max((one.length for one in reduction.samples if one.anchor is not None), default=0)
-    if left > keep:
-        _refuse(stage, tokens, f"left {left} tokens where the plan allows {keep} at most")
-
-
-def _check_samples(stage: ResolvedStage, tokens: Tokens, samples: Sequence[Reduction]) -> None:
+    left = max(tokens.count if part.dense is None else part.dense.length for part in parts)
     if stage.strategy.length == "planned":
-        _refuse(stage, tokens, "is static but answered with lengths of each sample's own")
-    if len(samples) != tokens.hidden.shape[0]:
-        _refuse(stage, tokens, f"answered for {len(samples)} samples")
-    for one in samples:
-        if one.anchor is None or one.slot is None or one.slot.shape != (1, tokens.count):
-            _refuse(stage, tokens, "answered with a sample that isn't a dense reduction of its own")
-        if one.reconstruction is not None:
-            _refuse(stage, tokens, "can't reconstruct what it dropped, sample by sample")
+        if left != keep:
+            raise asked.error(f"left {left} tokens where the plan says {keep}")
+    elif given is not None and left > keep:
+        raise asked.error(f"left {left} tokens where the plan allows {keep} at most")
 
 
-def _refuse(stage: ResolvedStage, tokens: Tokens, what: str) -> None:
-    raise ReductionError(
-        f"the strategy '{stage.strategy.name}' {what}.",
-        where=f"{stage.where}, {tokens.site}",
-        remedy=f"It got {tokens.count} tokens in a batch of {tokens.hidden.shape[0]}.",
-    )
-
-
-def stacked(samples: Sequence[Reduction]) -> Iterator[tuple[list[int], Reduction]]:
-    """Dense reductions of the samples that are alike in length and in what they carry.
+def normal(answer: Reduction, batch: int) -> list[Part]:
+    """An answer as dense parts, each for the samples that it leaves equally many tokens.
 
     Args:
-        samples: dense reductions of a batch of one, without reconstruction.
-
-    Yields:
-        Numbers of the samples, and their reduction.
+        answer: of right form.
+        batch: number of samples B.
     """
+    if answer.samples:
+        return _alike(answer.samples)
+    if answer.mask is not None:
+        return _masked(answer, answer.mask)
+    rows = range(batch)
+    return [Part(rows, answer.dense, answer.riders, answer.score, answer.reconstruction)]
+
+
+def _masked(answer: Reduction, mask: Tensor) -> list[Part]:
+    counts, parts = mask.sum(dim=1).tolist(), []
+    for count in sorted(set(counts)):
+        rows = [row for row, value in enumerate(counts) if value == count]
+        index = mask[rows].nonzero()[:, 1].view(len(rows), count)
+        score = None if answer.score is None else answer.score[rows]
+        riders = {name: value[rows] for name, value in answer.riders.items()}
+        parts.append(Part(rows, Reduction.keep(index, mask.shape[1]).dense, riders, score))
+    return parts
+
+
+def _alike(samples: Sequence[Reduction]) -> list[Part]:
+    """Dense reductions of single samples, stacked where they carry the same things."""
     alike: dict[tuple[object, ...], list[int]] = {}
     for number, one in enumerate(samples):
         given = (one.weight is None, one.created is None, one.score is None, *sorted(one.riders))
         alike.setdefault((one.length, *given), []).append(number)
-    for numbers in alike.values():
-        yield numbers, _stack([samples[number] for number in numbers])
+    parts = []
+    for rows in alike.values():
+        one = _stacked([samples[row] for row in rows])
+        parts.append(Part(rows, one.dense, one.riders, one.score))
+    return parts
 
 
-def _stack(samples: Sequence[Reduction]) -> Reduction:
+def _stacked(samples: Sequence[Reduction]) -> Reduction:
     def joined(name: str) -> Tensor | None:
         values = [getattr(one, name) for one in samples]
         return None if values[0] is None else torch.cat(values)

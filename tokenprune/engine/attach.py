@@ -10,6 +10,7 @@ from torch import nn
 
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.conditions import When
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.llm.model import install as install_mllm
 from tokenprune.engine.stages import ResolvedStage, built
@@ -22,6 +23,8 @@ def attach(
     model: nn.Module,
     plan: Plan | str | Path | Mapping[str, Any],
     adapter: str | type[Adapter] | Adapter | None = None,
+    *,
+    checks: When = "first",
 ) -> Attachment:
     """Put a plan in force on this model instance until the handle is detached.
 
@@ -29,6 +32,8 @@ def attach(
         model: a vision encoder or a multimodal LLM of a supported family.
         plan: a plan, a plan file, or a mapping.
         adapter: name, class or instance; by default found by the model's class.
+        checks: when the values of strategies' answers are checked, which costs operations: at the
+            `first` call of every site and shape, or `always`, as tests of strategies do.
 
     Returns:
         The handle, usable as a context manager.
@@ -42,7 +47,7 @@ def attach(
     """
     plan = load_plan(plan)
     chosen = choose_adapter(model, adapter)
-    return attach_stages(model, plan, built(plan), chosen)
+    return attach_stages(model, plan, built(plan), chosen, checks=checks)
 
 
 def attach_stages(
@@ -50,6 +55,8 @@ def attach_stages(
     plan: Plan,
     stages: list[ResolvedStage],
     chosen: EncoderAdapter | MllmAdapter,
+    *,
+    checks: When = "first",
 ) -> Attachment:
     """As `attach`, with strategies that exist already, such as those that are being trained.
 
@@ -58,12 +65,13 @@ def attach_stages(
         plan: the plan that the stages are of.
         stages: in the plan's order.
         chosen: the model's adapter.
+        checks: see `attach`.
 
     Raises:
         TokenpruneError: see `attach`.
     """
+    attachment = Attachment(model, plan, stages, checks)
     _place_modules(model, stages)
-    attachment = Attachment(model, plan, stages)
     try:
         if isinstance(chosen, MllmAdapter):
             install_mllm(attachment, chosen)

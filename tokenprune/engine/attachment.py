@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from tokenprune.engine.call import CallState
+from tokenprune.engine.conditions import Checks, When
 from tokenprune.engine.meter import Meter
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.report import Report
@@ -33,11 +34,15 @@ class Attachment:
         plan: the plan.
         stages: the plan's stages with their strategies.
         meter: seconds and tokens since attaching or `meter.reset()`.
+        checks: when the values of answers are checked.
         notes: what to know about the plan on this model, in plain words.
     """
 
-    def __init__(self, model: nn.Module, plan: Plan, stages: list[ResolvedStage]) -> None:
+    def __init__(
+        self, model: nn.Module, plan: Plan, stages: list[ResolvedStage], checks: When = "first"
+    ) -> None:
         self.model, self.plan, self.stages = model, plan, stages
+        self.checks = Checks(checks)
         self.meter = Meter()
         self.patches = Patches()
         self.notes: set[str] = set()

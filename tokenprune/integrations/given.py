@@ -15,9 +15,6 @@ from tokenprune.interface.signals import Signal
 
 Grid = tuple[int, int, int]
 
-#: Signals that hold no value per token, so they stay as they are when tokens go.
-WHOLE = frozenset({Signal.COMPANIONS.name, Signal.QUESTION_STATE.name})
-
 
 def checked_grid(grid: Sequence[Any]) -> Grid:
     """The grid as three whole numbers.

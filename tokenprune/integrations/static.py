@@ -8,7 +8,7 @@ that take them. Plans may hold static `pre_llm` stages only: their length is kno
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.ask import ask
+from tokenprune.engine.conditions import Checks, Conditions
 from tokenprune.engine.stages import ResolvedStage, build_strategy
 from tokenprune.errors import PlanError, SignalError
-from tokenprune.integrations.given import WHOLE, Grid, check_signals, checked_grid, missing_remedy
+from tokenprune.integrations.given import Grid, check_signals, checked_grid, missing_remedy
 from tokenprune.interface.strategy import Budget
-from tokenprune.interface.tokens import Site, Tokens, grid_positions
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.plan import Plan, load_plan
 
 __all__ = ["Selected", "count", "select"]
@@ -89,6 +90,8 @@ def select(
             don't fill the grid.
         BudgetError: a budget can't be reached.
         SignalError: a strategy needs a signal that wasn't given, or one has the wrong shape.
+        ReductionError: a strategy answered wrongly.
+        NonFiniteError: the features hold NaN or infinity.
     """
     plan, grid = load_plan(plan), checked_grid(grid)
     _check_features(features, grid)
@@ -101,15 +104,16 @@ def select(
         hidden=features,
         size=torch.ones(batch, patches, device=features.device),
         index=index,
-        position=grid_positions(grid, index),
         grid=grid,
         site=SITE,
         prefix=prefix,
         signals=dict(signals),
         seed=plan.seed,
     )
+    conditions = Conditions(Checks("always"))  # nothing outlives this call
     for stage in stages:
-        tokens = _after(stage, tokens)
+        tokens = _after(stage, tokens, conditions)
+    conditions.settle()
     return Selected(tokens.hidden, tokens.index, tokens.size)
 
 
@@ -126,7 +130,7 @@ def _check_features(features: Tensor, grid: Grid) -> None:
     )
 
 
-def _after(stage: ResolvedStage, tokens: Tokens) -> Tokens:
+def _after(stage: ResolvedStage, tokens: Tokens, conditions: Conditions) -> Tokens:
     missing = [s for s in stage.strategy.signals(SITE) if s.name not in tokens.signals]
     if missing:
         raise SignalError(
@@ -134,21 +138,9 @@ def _after(stage: ResolvedStage, tokens: Tokens) -> Tokens:
             where=stage.where,
             remedy=missing_remedy(missing, tokens.signals),
         )
-    reduction = ask(stage, tokens, stage.keep(tokens.count, tokens.grid[0]))
-    index = reduction.gather(tokens.index)
-    riders = {**tokens.riders, **reduction.riders}
-    return replace(
-        tokens,
-        hidden=reduction.apply(tokens.hidden, tokens.size),
-        size=reduction.sizes(tokens.size),
-        index=index,
-        position=grid_positions(tokens.grid, index),
-        signals={
-            name: value if name in WHOLE else reduction.gather(value)
-            for name, value in tokens.signals.items()
-        },
-        riders={name: reduction.gather(value) for name, value in riders.items()},
-    )
+    keep = stage.keep(tokens.count, tokens.grid[0])
+    (part,) = ask(stage, tokens, keep, conditions)
+    return tokens.after(part)
 
 
 def _stages(plan: Plan) -> list[ResolvedStage]:

@@ -4,43 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from tokenprune.ops import merge_compact, sum_compact
+from tokenprune.interface.dense import Dense, Reconstruction
+from tokenprune.ops import take
 
-
-class Reconstruction(Protocol):
-    """What a dropping strategy remembers of the tokens it dropped (IPCV's shape).
-
-    Attributes:
-        blocks: for how many blocks, from the site's on, attention sees the full set.
-        restore: whether the full set is handed on after the last used block.
-    """
-
-    @property
-    def blocks(self) -> int:
-        """See above."""
-        ...
-
-    @property
-    def restore(self) -> bool:
-        """See above."""
-        ...
-
-    def full(self, hidden: Tensor) -> Tensor:
-        """Kept states `[B, K, D]` -> approximate states of all tokens `[B, N, D]`."""
-        ...
+__all__ = ["Reconstruction", "Reduction"]
 
 
 @dataclass(frozen=True)
 class Reduction:
     """A sparse linear map: every token goes to one slot with a weight, or to none.
 
-    The engine applies it to everything that rides along. Build it with `keep`, `keep_mask`,
-    `merge`, `replace`, `ragged` or `none`.
+    Build it with `keep`, `keep_mask`, `merge`, `replace`, `ragged` or `none`. The engine checks it,
+    brings it into the form of `interface.dense` and applies that to everything that rides along.
 
     Attributes:
         anchor: for every slot the token whose place, position id and rotary row it takes,
@@ -54,6 +33,7 @@ class Reduction:
         riders: `[B, N, ...]` values left for later stages; a slot takes over its anchor's.
         samples: one dense reduction of a batch of one for every sample, whose lengths may differ;
             nothing else is set then.
+        pairs: source and target of a merge as they were given, for the engine's checks only.
     """
 
     anchor: Tensor | None = None
@@ -65,6 +45,7 @@ class Reduction:
     score: Tensor | None = None
     riders: Mapping[str, Tensor] = field(default_factory=dict)
     samples: tuple[Reduction, ...] = ()
+    pairs: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def none(cls) -> Reduction:
@@ -106,7 +87,7 @@ class Reduction:
         slot = rank.scatter(1, source, rank.gather(1, target))
         kept = count - source.shape[1]
         anchor = torch.sort(gone.to(torch.int8), dim=1, stable=True).indices[:, :kept]
-        return cls(anchor=anchor, slot=slot, weight=size, score=score)
+        return cls(anchor=anchor, slot=slot, weight=size, score=score, pairs=(source, target))
 
     @classmethod
     def replace(cls, created: Tensor, slot: Tensor, *, anchor: Tensor | None = None) -> Reduction:
@@ -135,6 +116,13 @@ class Reduction:
         return self.anchor is not None or self.mask is not None or bool(self.samples)
 
     @property
+    def dense(self) -> Dense | None:
+        """Where every token goes; None if nothing changes or lengths depend on the data."""
+        if self.anchor is None or self.slot is None:
+            return None
+        return Dense(self.anchor, self.slot, self.weight, self.created)
+
+    @property
     def length(self) -> int:
         """Number of slots K of a dense reduction."""
         assert self.anchor is not None
@@ -156,34 +144,20 @@ class Reduction:
             weight=_rows(self.weight, pick),
             created=_rows(self.created, pick),
             score=_rows(self.score, pick),
+            pairs=None,
         )
 
     def apply(self, hidden: Tensor, size: Tensor) -> Tensor:
-        """Hidden states after the reduction: `[B, N, D]`, sizes `[B, N]` -> `[B, K, D]`."""
-        if self.anchor is None or self.slot is None:
-            return hidden
-        if self.created is not None:
-            return self.created.to(hidden.dtype)
-        if self.weight is None:
-            return self.gather(hidden)
-        return merge_compact(hidden, self.slot, self.weight, self.length)
+        """Hidden states after a dense reduction: `[B, N, D]`, sizes `[B, N]` -> `[B, K, D]`."""
+        return hidden if self.dense is None else self.dense.states(hidden)
 
     def gather(self, rider: Tensor) -> Tensor:
-        """The anchors' rows of what rides along and can't be averaged (positions, indices).
-
-        `[B, N, ...]` -> `[B, K, ...]`.
-        """
-        if self.anchor is None:
-            return rider
-        shape = (*self.anchor.shape, *rider.shape[2:])
-        index = self.anchor.view(*self.anchor.shape, *([1] * (rider.dim() - 2))).expand(shape)
-        return rider.gather(1, index)
+        """The anchors' rows of what can't be averaged: `[B, N, ...]` -> `[B, K, ...]`."""
+        return rider if self.anchor is None else take(rider, self.anchor)
 
     def sizes(self, size: Tensor) -> Tensor:
-        """Sizes after the reduction: `[B, N]` -> `[B, K]`; dropped patches leave the sum."""
-        if self.slot is None:
-            return size
-        return sum_compact(size, self.slot, self.length)
+        """Sizes after a dense reduction: `[B, N]` -> `[B, K]`; dropped patches leave the sum."""
+        return size if self.dense is None else self.dense.sizes(size)
 
 
 def _rows(value: Tensor | None, pick: slice) -> Tensor | None:

@@ -132,3 +132,9 @@ Signal.TEXT_PLACE = Signal(
     "[B, S] int64 for `text_states`: 1 behind the last visual token, 0 before it, -1 for padding; "
     "labelled answer tokens don't count as prompt and are left out",
 )
+
+WHOLE = frozenset(
+    {Signal.COMPANIONS.name, Signal.QUESTION_STATE.name, Signal.TEXT_STATES.name}
+    | {Signal.TEXT_PLACE.name}
+)
+"""Names of signals that hold no value per visual token and so stay as they are when tokens go."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.dense import Part
+from tokenprune.interface.signals import WHOLE, Signal
 
 Stage = Literal["encoder", "pre_llm", "decoder"]
 STAGES: tuple[Stage, ...] = ("encoder", "pre_llm", "decoder")
@@ -40,13 +41,12 @@ class Tokens:
 
     They are visual, except in the second call of a decoder stage whose plan says `keep_text`. Then
     they are the prompt's prunable text tokens: `index` is their place in the prompt (padding left
-    out), `position` is (0, 0, index), `grid` is (1, 1, tokens of the prompt) and sizes are one.
+    out), `grid` is (1, 1, tokens of the prompt) and sizes are one.
 
     Attributes:
         hidden: hidden states, `[B, N, D]`.
         size: patches that each token stands for, `[B, N]` float32.
         index: original patch index (raster order) whose place the token holds, `[B, N]` int64.
-        position: (t, h, w) on the patch grid, `[B, N, 3]` int64.
         grid: the unpruned patch grid (t, h, w).
         site: where this is.
         prefix: class and register tokens, `[B, P, D]`; never pruned.
@@ -59,7 +59,6 @@ class Tokens:
     hidden: Tensor
     size: Tensor
     index: Tensor
-    position: Tensor
     grid: tuple[int, int, int]
     site: Site
     prefix: Tensor | None = None
@@ -67,6 +66,11 @@ class Tokens:
     riders: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
     kind: Kind = "visual"
+
+    @property
+    def position(self) -> Tensor:
+        """(t, h, w) on the patch grid, `[B, N, 3]` int64; (0, 0, index) for text."""
+        return grid_positions(self.grid, self.index)
 
     @property
     def count(self) -> int:
@@ -88,6 +92,45 @@ class Tokens:
                 remedy="Return it from the strategy's signals().",
             )
         return self.signals[signal.name]
+
+    def of(self, rows: Sequence[int]) -> Tokens:
+        """The tokens of some samples only, `rows` of the batch in ascending order."""
+        if len(rows) == self.hidden.shape[0]:
+            return self
+        pick = list(rows)
+        return replace(
+            self,
+            hidden=self.hidden[pick],
+            size=self.size[pick],
+            index=self.index[pick],
+            prefix=None if self.prefix is None else self.prefix[pick],
+            signals={name: value[pick] for name, value in self.signals.items()},
+            riders={name: value[pick] for name, value in self.riders.items()},
+        )
+
+    def after(self, part: Part, *, states: bool = True) -> Tokens:
+        """What is left of the tokens, and of everything that rides along with them.
+
+        Args:
+            part: what becomes of exactly these samples.
+            states: False leaves the hidden states out, `[B, K, 0]`: the caller writes them itself.
+        """
+        riders = {**self.riders, **part.riders}
+        dense = part.dense
+        if dense is None:
+            return replace(self, riders=riders)
+        left = self.hidden[:, : dense.length, :0] if not states else dense.states(self.hidden)
+        return replace(
+            self,
+            hidden=left,
+            size=dense.sizes(self.size),
+            index=dense.take(self.index),
+            signals={
+                name: value if name in WHOLE else dense.take(value)
+                for name, value in self.signals.items()
+            },
+            riders={name: dense.take(value) for name, value in riders.items()},
+        )
 
 
 def grid_positions(grid: tuple[int, int, int], index: Tensor) -> Tensor:

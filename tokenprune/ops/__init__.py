@@ -12,6 +12,7 @@ from tokenprune.ops.flops import attention_flops, count_flops
 from tokenprune.ops.knn_density import knn_density
 from tokenprune.ops.merge_compact import merge_compact
 from tokenprune.ops.sum_compact import sum_compact
+from tokenprune.ops.take import take
 from tokenprune.ops.topk_gather import topk_gather, topk_indices
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "knn_density",
     "merge_compact",
     "sum_compact",
+    "take",
     "topk_gather",
     "topk_indices",
     "use_backend",

@@ -4,7 +4,6 @@ import torch
 from tokenprune_example import FeatureNorm
 
 from tokenprune import Budget, Site, Tokens, load_plan
-from tokenprune.interface.tokens import grid_positions
 
 
 def tokens(hidden: torch.Tensor) -> Tokens:
@@ -14,7 +13,6 @@ def tokens(hidden: torch.Tensor) -> Tokens:
         hidden=hidden,
         size=torch.ones(index.shape),
         index=index,
-        position=grid_positions(grid, index),
         grid=grid,
         site=Site("pre_llm", 12, 12),
     )

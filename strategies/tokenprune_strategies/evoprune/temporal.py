@@ -7,10 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tokenprune.ops import bipartite_match
+from tokenprune.ops import bipartite_match, take
 from tokenprune_strategies.evoprune.scoring import Parts
 from tokenprune_strategies.shared.bipartite import Pairs, best_proposals
-from tokenprune_strategies.shared.indexing import take
 
 #: Frames whose targets a source may merge into, from its own; ties go to the first of them.
 WINDOW = (0, -1, 1)

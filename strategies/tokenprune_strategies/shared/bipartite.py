@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import BudgetError
-from tokenprune.ops import bipartite_match, topk_indices
-from tokenprune_strategies.shared.indexing import take
+from tokenprune.ops import bipartite_match, take, topk_indices
 
 
 class Pairs(NamedTuple):

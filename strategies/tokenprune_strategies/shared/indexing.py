@@ -1,4 +1,4 @@
-"""Indices and rows of dense batches."""
+"""Indices of dense batches."""
 
 import torch
 from torch import Tensor
@@ -9,13 +9,6 @@ def complement(index: Tensor, count: int) -> Tensor:
     taken = torch.zeros(index.shape[0], count, dtype=torch.int8, device=index.device)
     taken = taken.scatter(1, index, torch.ones_like(index, dtype=torch.int8))
     return torch.sort(taken, dim=1, stable=True).indices[:, : count - index.shape[1]]
-
-
-def take(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of `values` `[B, N, ...]` at `index` `[B, K]` -> `[B, K, ...]`."""
-    tail = values.shape[2:]
-    spread = index.view(*index.shape, *([1] * len(tail))).expand(*index.shape, *tail)
-    return values.gather(1, spread)
 
 
 def every(values: Tensor) -> Tensor:

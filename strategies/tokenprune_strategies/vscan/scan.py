@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tokenprune.ops import bipartite_match, topk_indices
-from tokenprune_strategies.shared.indexing import complement, take
+from tokenprune.ops import bipartite_match, take, topk_indices
+from tokenprune_strategies.shared.indexing import complement
 
 
 def windows_of(position: Tensor, grid: tuple[int, int, int], side: int) -> tuple[Tensor, int]:

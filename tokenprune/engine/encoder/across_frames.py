@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.engine.ask import ask
 from tokenprune.engine.videos import Videos
 from tokenprune.errors import ReductionError
-from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.dense import Dense
 
 if TYPE_CHECKING:
     from tokenprune.engine.call import CallState
@@ -50,22 +50,27 @@ def reduce_across(
         video, patches = state.of_videos(bucket), bucket.join(hidden[:, state.prefix :])
         shown = {name: bucket.join(value) for name, value in signals.items()}
         tokens = replace(video.tokens(patches, site.site, shown), prefix=bucket.join(prefix))
-        reduction = ask(site.stage, tokens, bucket.frames * keep)
-        video.remember(reduction)
-        if reduction.changes:
-            _check(call, site, reduction, bucket.frames, state.index.shape[1])
-            patches = video.apply(patches, reduction)
+        shape = ("frames", site.site, tuple(tokens.hidden.shape), bucket.frames)
+        values = call.conditions.wanted(shape)
+        (part,) = ask(site.stage, tokens, bucket.frames * keep, call.conditions)
+        refuse = _refusal(site, bucket.frames, state.index.shape[1])
+        if part.reconstruction is not None:
+            raise refuse("spans frames and wants to reconstruct what it dropped")
+        if part.dense is not None and values:
+            even = _even(part.dense, bucket.frames, state.index.shape[1])
+            what = "left the frames of a video differently many tokens"
+            call.conditions.require(even, refuse(what))
+        patches = video.apply(tokens, part, patches)
+        if part.dense is not None:
             name = site.stage.strategy.name
-            video.record(call.trace, site.site, name, reduction.slot, reduction.score)
+            video.record(call.trace, site.site, name, part.dense.slot, part.score)
         states.append(video)
         parts.append(bucket.split(patches))
     _take_over(state, state.videos, states)
     return torch.cat((prefix, state.videos.stack(parts)), dim=1)
 
 
-def _check(
-    call: CallState, site: EncoderSite, reduction: Reduction, frames: int, count: int
-) -> None:
+def _refusal(site: EncoderSite, frames: int, count: int) -> Callable[[str], ReductionError]:
     def refuse(what: str) -> ReductionError:
         return ReductionError(
             f"the strategy '{site.stage.strategy.name}' {what}.",
@@ -73,14 +78,14 @@ def _check(
             remedy=f"It got {frames} frames of {count} tokens.",
         )
 
-    if reduction.reconstruction is not None:
-        raise refuse("spans frames and wants to reconstruct what it dropped")
-    assert reduction.anchor is not None
-    each = reduction.length // frames
-    owner = torch.arange(reduction.length, device=reduction.anchor.device) // max(each, 1)
-    # a whole number of tokens a frame, and every frame's in its own place
-    even = ((reduction.anchor // count) == owner).all()
-    call.require(even, refuse("left the frames of a video differently many tokens"))
+    return refuse
+
+
+def _even(dense: Dense, frames: int, count: int) -> Tensor:
+    """Whether every frame keeps equally many tokens, in its own place: a bool scalar."""
+    each = dense.length // frames
+    owner = torch.arange(dense.length, device=dense.anchor.device) // max(each, 1)
+    return ((dense.anchor // count) == owner).all()
 
 
 def _take_over(state: EncoderState, videos: Videos, parts: Sequence[EncoderState]) -> None:

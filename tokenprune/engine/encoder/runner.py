@@ -14,7 +14,7 @@ from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.encoder.across_frames import reduce_across
 from tokenprune.engine.encoder.attention import Attended, advance_companions, attend
 from tokenprune.engine.encoder.signals import BlockSignals, encoder_signals
-from tokenprune.engine.encoder.state import EncoderState, Revival
+from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import EncoderLayout, EncoderSite, ResolvedStage
 from tokenprune.engine.videos import Videos
@@ -165,7 +165,6 @@ class EncoderRunner:
         hidden: Tensor,
         signals: Mapping[str, Tensor],
     ) -> Tensor:
-        call.watch(site.site, hidden)
         if state.previous is not None:
             before = state.previous[:, state.prefix :]
             signals = {**signals, Signal.PREVIOUS_HIDDEN.name: before}
@@ -175,27 +174,14 @@ class EncoderRunner:
             state.proportional = state.proportional or strategy.proportional()
             return hidden
         tokens = state.tokens(hidden, site.site, signals)
-        reduction = ask(site.stage, tokens, tokens.count - site.remove)
-        state.remember(reduction)
-        if not reduction.changes:
-            return hidden
-        assert reduction.slot is not None
-        assert reduction.anchor is not None
-        if reduction.reconstruction is not None:
-            state.revival = Revival(
-                reduction.reconstruction,
-                strategy=strategy.name,
-                site=site.site,
-                rows=reduction.anchor,
-                until=site.site.layer + reduction.reconstruction.blocks,
-                size=state.size,
-                index=state.index,
-                riders=state.riders,
-                signals=state.signals,
-            )
-        hidden = state.apply(hidden, reduction)
-        state.proportional = state.proportional or strategy.proportional()
-        state.record(call.trace, site.site, strategy.name, reduction.slot, reduction.score)
+        (part,) = ask(site.stage, tokens, tokens.count - site.remove, call.conditions)
+        if part.dense is not None:
+            state.proportional = state.proportional or strategy.proportional()
+            if part.reconstruction is not None:
+                state.revival = state.revivable(site, part.dense, part.reconstruction, part.riders)
+        hidden = state.apply(tokens, part, hidden)
+        if part.dense is not None:
+            state.record(call.trace, site.site, strategy.name, part.dense.slot, part.score)
         return hidden
 
     def _wants_previous(self, state: EncoderState, number: int) -> bool:

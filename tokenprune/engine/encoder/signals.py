@@ -13,10 +13,9 @@ from tokenprune.engine.encoder.attention import Attended
 from tokenprune.engine.encoder.state import EncoderState, Revival
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.adapter import EncoderAdapter
-from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.tokens import Site
-from tokenprune.ops import attention_received, attention_row
+from tokenprune.ops import attention_received, attention_row, take
 
 FROM_ELSEWHERE = frozenset({Signal.COMPANIONS, Signal.QUESTION_STATE})
 """Signals of pre-LLM stages that no encoder block computes."""
@@ -177,5 +176,4 @@ def _take_over(state: EncoderState, found: Mapping[str, Tensor]) -> None:
 
 def _of_kept(found: Mapping[str, Tensor], revival: Revival) -> dict[str, Tensor]:
     """Signals of the kept ones of reconstructed tokens."""
-    kept = Reduction(anchor=revival.rows)
-    return {name: kept.gather(value) for name, value in found.items()}
+    return {name: take(value, revival.rows) for name, value in found.items()}

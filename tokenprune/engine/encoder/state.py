@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tokenprune.engine.stages import EncoderSite
 from tokenprune.engine.videos import Bucket, Videos
-from tokenprune.interface.reduction import Reconstruction, Reduction
-from tokenprune.interface.tokens import Site, Tokens, grid_positions
+from tokenprune.interface.dense import Dense, Part, Reconstruction
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.interface.trace import Trace
 
 
@@ -37,8 +37,8 @@ class Revival:
     until: int
     size: Tensor
     index: Tensor
-    riders: dict[str, Tensor]
-    signals: dict[str, Tensor]
+    riders: Mapping[str, Tensor]
+    signals: Mapping[str, Tensor]
 
     def full(self, hidden: Tensor, prefix: int) -> Tensor:
         """All tokens, the dropped ones approximated: `[B, P + K, D]` -> `[B, P + N, D]`."""
@@ -74,12 +74,12 @@ class EncoderState:
     size: Tensor
     index: Tensor
     seed: int
-    riders: dict[str, Tensor] = field(default_factory=dict)
+    riders: Mapping[str, Tensor] = field(default_factory=dict)
     previous: Tensor | None = None
     proportional: bool = False
     revival: Revival | None = None
     companions: dict[int, Tensor] = field(default_factory=dict)
-    signals: dict[str, Tensor] = field(default_factory=dict)
+    signals: Mapping[str, Tensor] = field(default_factory=dict)
     videos: Videos | None = None
 
     @classmethod
@@ -106,7 +106,6 @@ class EncoderState:
             hidden=hidden[:, self.prefix :],
             size=self.size,
             index=self.index,
-            position=grid_positions(self.grid, self.index),
             grid=self.grid,
             site=site,
             prefix=hidden[:, : self.prefix],
@@ -115,28 +114,51 @@ class EncoderState:
             seed=self.seed,
         )
 
-    def remember(self, reduction: Reduction) -> None:
-        """Take over what a reduction leaves for later stages, whether it removes tokens or not."""
-        self.riders = {**self.riders, **reduction.riders}
+    def revivable(
+        self, site: EncoderSite, dense: Dense, how: Reconstruction, riders: Mapping[str, Tensor]
+    ) -> Revival:
+        """What is to be remembered of all tokens before a site drops some of them.
 
-    def apply(self, hidden: Tensor, reduction: Reduction) -> Tensor:
-        """Carry out a dense reduction on the patches and on everything that rides along.
-
-        What it leaves for later stages is to be remembered before.
-
-        `[B, P + N, D]` -> `[B, P + K, D]`.
+        Args:
+            site: the site.
+            dense: what it drops.
+            how: how dropped tokens are reconstructed.
+            riders: what it leaves for later stages.
         """
-        patches = reduction.apply(hidden[:, self.prefix :], self.size)
-        self.riders = {name: reduction.gather(value) for name, value in self.riders.items()}
-        self.signals = {name: reduction.gather(value) for name, value in self.signals.items()}
+        return Revival(
+            how,
+            strategy=site.stage.strategy.name,
+            site=site.site,
+            rows=dense.anchor,
+            until=site.site.layer + how.blocks,
+            size=self.size,
+            index=self.index,
+            riders={**self.riders, **riders},
+            signals=self.signals,
+        )
+
+    def apply(self, tokens: Tokens, part: Part, hidden: Tensor) -> Tensor:
+        """Carry out what was decided on the patches and on everything that rides along.
+
+        Args:
+            tokens: the patches of `hidden`.
+            part: what becomes of them.
+            hidden: `[B, P + N, D]`.
+
+        Returns:
+            `[B, P + K, D]`.
+        """
+        left = replace(tokens, riders=self.riders, signals=self.signals).after(part)
+        self.riders = left.riders
+        if part.dense is None:
+            return hidden
+        self.size, self.index, self.signals = left.size, left.index, left.signals
         if self.previous is not None:
-            earlier = reduction.gather(self.previous[:, self.prefix :])
+            earlier = part.dense.take(self.previous[:, self.prefix :])
             self.previous = torch.cat((self.previous[:, : self.prefix], earlier), dim=1)
-        self.size = reduction.sizes(self.size)
-        self.index = reduction.gather(self.index)
         if not self.prefix:
-            return patches
-        return torch.cat((hidden[:, : self.prefix], patches), dim=1)
+            return left.hidden
+        return torch.cat((hidden[:, : self.prefix], left.hidden), dim=1)
 
     def record(
         self,

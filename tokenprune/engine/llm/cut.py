@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
@@ -15,8 +15,7 @@ from tokenprune.engine.llm.level import Level, shorten, take
 from tokenprune.engine.llm.rows import TokenRow, dense, trace_row
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.text import SiteSignals
-from tokenprune.engine.pre_llm.stages import parts
-from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.dense import Dense, Part
 from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Tokens
 
@@ -30,20 +29,18 @@ class Write:
     Attributes:
         rows: `[b]` rows of the batch.
         column: `[b, N]` columns of their tokens before the shortening.
-        size: `[b, N]` sizes before it.
-        reduction: what to do.
+        dense: where the tokens go.
     """
 
     rows: Tensor
     column: Tensor
-    size: Tensor
-    reduction: Reduction
+    dense: Dense
 
     def apply(self, hidden: Tensor) -> Tensor:
         """`[B, T, D]` with the new states in their anchors' columns."""
         rows, column = self.rows.to(hidden.device), self.column.to(hidden.device)
-        states = self.reduction.apply(hidden[rows[:, None], column], self.size)
-        anchor = self.reduction.gather(column)
+        states = self.dense.states(hidden[rows[:, None], column])
+        anchor = self.dense.take(column)
         return hidden.index_put((rows[:, None], anchor), states.to(hidden.dtype))
 
 
@@ -133,15 +130,53 @@ class Draft:
             else:
                 frames = picked[0].frames
                 keep = self.stage.budget(tokens.count, arrived[bucket[0]], frames)
-            answer = ask(self.stage.stage, tokens, keep)
-            places = torch.tensor(bucket, device=column.device)
-            self.survive[places[:, None], column] = not answer.changes
-            for members, reduction in parts(answer, len(bucket)):
-                for offset, member in enumerate(members):
-                    after[bucket[member]] = self._reduced(picked[member], reduction, offset)
-                if reduction.changes:
-                    self._apply(places[members], column[members], tokens.size[members], reduction)
+            for part in ask(self.stage.stage, tokens, keep, self.call.conditions):
+                members = [bucket[row] for row in part.rows]
+                here = [picked[row] for row in part.rows]
+                columns = column if len(here) == len(picked) else column[list(part.rows)]
+                left = self._carry_out(tokens.of(part.rows), part, here, members, columns)
+                for number, row in zip(members, left, strict=True):
+                    after[number] = row
         return after
+
+    def _carry_out(
+        self,
+        tokens: Tokens,
+        part: Part,
+        rows: Sequence[TokenRow],
+        numbers: Sequence[int],
+        column: Tensor,
+    ) -> list[TokenRow]:
+        """Note what goes on of rows left equally many tokens, and what is written into it.
+
+        Args:
+            tokens: of these rows.
+            part: what becomes of them.
+            rows: the rows.
+            numbers: their numbers in the LLM's batch.
+            column: `[b, N]` columns of their tokens.
+        """
+        left = tokens.after(part, states=False)
+        if part.dense is not None:
+            places = torch.tensor(numbers, device=column.device)
+            anchor = part.dense.take(column)
+            self.survive[places[:, None], column] = False
+            self.survive[places[:, None], anchor] = True
+            if not part.dense.copies:
+                self.writes.append(Write(places, column, part.dense))
+            self._trace(rows, part)
+            column = anchor
+        return [row.reduced(left, column, sample) for sample, row in enumerate(rows)]
+
+    def _trace(self, rows: Sequence[TokenRow], part: Part) -> None:
+        strategy = self.stage.stage.strategy
+        repeated = placement(strategy, "decoder").every_layer
+        for sample, row in enumerate(rows):
+            assert part.dense is not None
+            # a gate that stays shut, layer after layer, is no step
+            idle = repeated and part.dense.length == row.column.shape[0]
+            if not idle and row.kind == "visual" and not row.copy:
+                trace_row(self.call.trace, self.stage.site, strategy.name, row, part, sample)
 
     def _tokens(self, bucket: Sequence[int], picked: Sequence[TokenRow]) -> tuple[Tokens, Tensor]:
         column = torch.stack([row.column for row in picked])
@@ -149,23 +184,8 @@ class Draft:
         device = self.hidden.device
         states = self.hidden[places.to(device)[:, None], column.to(device)]
         site = self.stage.site
-        self.call.watch(site, states)
         signals = self.signals.of(places, column, self.hidden)
         return dense(picked, states, signals, site, self.call.plan.seed), column
-
-    def _reduced(self, row: TokenRow, reduction: Reduction, offset: int) -> TokenRow:
-        own, strategy = _single(reduction, offset), self.stage.stage.strategy
-        repeated = placement(strategy, "decoder").every_layer
-        # a gate that stays shut, layer after layer, is no step
-        idle = repeated and own.changes and own.length == row.column.shape[0]
-        if own.changes and not idle and row.kind == "visual" and not row.copy:
-            trace_row(self.call.trace, self.stage.site, strategy.name, row, own)
-        return row.reduced(own)
-
-    def _apply(self, rows: Tensor, column: Tensor, size: Tensor, reduction: Reduction) -> None:
-        self.survive[rows[:, None], reduction.gather(column)] = True
-        if reduction.weight is not None or reduction.created is not None:
-            self.writes.append(Write(rows, column, size, reduction))
 
 
 def _moved(rows: Rows, level: Level) -> Rows:
@@ -181,8 +201,3 @@ def _buckets(rows: Rows, arrived: Sequence[int]) -> list[list[int]]:
     }
     ordered = sorted(kinds, key=lambda number: (repr(kinds[number]), number))
     return [list(group) for _, group in groupby(ordered, key=lambda number: kinds[number])]
-
-
-def _single(reduction: Reduction, offset: int) -> Reduction:
-    riders = {name: value[offset : offset + 1] for name, value in reduction.riders.items()}
-    return replace(reduction.row(offset), riders=riders)

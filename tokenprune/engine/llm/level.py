@@ -28,6 +28,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tokenprune import ops
+
 
 @dataclass(frozen=True)
 class Level:
@@ -137,8 +139,7 @@ def take(states: Tensor, index: Tensor, axis: int = 1) -> Tensor:
     index = index.to(states.device)
     if states.shape[0] != index.shape[0]:
         states = states.expand(index.shape[0], *states.shape[1:])
-    shape = (*index.shape, *states.shape[2:])
-    return states.gather(1, index.view(*index.shape, *[1] * (states.dim() - 2)).expand(shape))
+    return ops.take(states, index)
 
 
 def spread(states: Tensor, level: Level, length: int) -> Tensor:

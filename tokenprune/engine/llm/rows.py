@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.llm.level import Level
-from tokenprune.interface.reduction import Reduction
-from tokenprune.interface.tokens import Kind, Site, Tokens, grid_positions
+from tokenprune.interface.dense import Part
+from tokenprune.interface.tokens import Kind, Site, Tokens
 from tokenprune.interface.trace import Trace
 
 
@@ -54,19 +55,22 @@ class TokenRow:
         riders = tuple(sorted((name, value.shape[1:]) for name, value in self.riders.items()))
         return self.column.shape[0], len(self.numbers), self.grid, riders
 
-    def reduced(self, reduction: Reduction) -> TokenRow:
-        """After a dense reduction of a batch of one; columns stay those of before."""
-        riders = {**self.riders, **{k: v[0] for k, v in reduction.riders.items()}}
-        if reduction.anchor is None:
-            return replace(self, riders=riders)
-        anchor = reduction.anchor[0]
+    def reduced(self, tokens: Tokens, column: Tensor, sample: int) -> TokenRow:
+        """What is left of it; columns stay those of before.
+
+        Args:
+            tokens: what is left of a dense batch of rows.
+            column: `[B, K]` their columns.
+            sample: the row's number in the batch.
+        """
+        patches = math.prod(self.grid)
         return replace(
             self,
-            column=self.column[anchor],
-            image=self.image[anchor],
-            index=self.index[anchor],
-            size=reduction.sizes(self.size[None])[0],
-            riders={name: value[anchor] for name, value in riders.items()},
+            column=column[sample],
+            image=tokens.index[sample] // patches,
+            index=tokens.index[sample] % patches,
+            size=tokens.size[sample],
+            riders={name: value[sample] for name, value in tokens.riders.items()},
         )
 
     def moved(self, level: Level, row: int) -> TokenRow:
@@ -160,14 +164,13 @@ def dense(
         seed: the plan's.
     """
     frames, height, width = rows[0].grid
-    patches = frames * height * width
+    patches = math.prod(rows[0].grid)
     index = torch.stack([row.image * patches + row.index for row in rows])
     grid = (frames * max(len(rows[0].numbers), 1), height, width)
     return Tokens(
         hidden=hidden,
         size=torch.stack([row.size for row in rows]),
         index=index,
-        position=grid_positions(grid, index),
         grid=grid,
         site=site,
         signals=signals,
@@ -177,16 +180,26 @@ def dense(
     )
 
 
-def trace_row(trace: Trace, site: Site, strategy: str, row: TokenRow, reduction: Reduction) -> None:
-    """Record a row's dense reduction image by image; merges across images count as dropped."""
-    assert reduction.anchor is not None
-    assert reduction.slot is not None
-    anchor, slot = reduction.anchor[0], reduction.slot[0]
+def trace_row(
+    trace: Trace, site: Site, strategy: str, row: TokenRow, part: Part, sample: int
+) -> None:
+    """Record what became of a row, image by image; merges across images count as dropped.
+
+    Args:
+        trace: where to.
+        site: where it happened.
+        strategy: who decided.
+        row: the row before.
+        part: the decision.
+        sample: the row's number in it.
+    """
+    assert part.dense is not None
+    anchor, slot = part.dense.anchor[sample], part.dense.slot[sample]
     for number, image in enumerate(row.numbers):
         mine, survivors = row.image == number, row.image[anchor] == number
         local = torch.cumsum(survivors, 0) - 1
         own = torch.where(survivors, local, -1)
         moved = torch.where(slot >= 0, own[slot.clamp(min=0)], -1) if len(anchor) else slot
-        score = None if reduction.score is None else reduction.score[:, mine]
+        score = None if part.score is None else part.score[sample : sample + 1, mine]
         kept = row.index[anchor[survivors]]
         trace.record(site, strategy, [image], moved[mine][None], kept[None], score)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from tokenprune.engine.ask import ask, stacked
+from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import ReductionError, UnsupportedCallError
-from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.tokens import Site
 
 
@@ -36,25 +35,6 @@ class Group:
     def frames(self) -> int:
         """Images in it, a video being one for each of its frames."""
         return len(self.rows) * self.state.grid[0]
-
-
-def parts(reduction: Reduction, batch: int) -> Iterator[tuple[list[int], Reduction]]:
-    """A reduction as dense ones, each for the rows that it leaves equally many tokens."""
-    if reduction.samples:
-        yield from stacked(reduction.samples)
-        return
-    if reduction.mask is None:
-        yield list(range(batch)), reduction
-        return
-    counts = reduction.mask.sum(dim=1).tolist()
-    for count in sorted(set(counts)):
-        rows = [row for row, value in enumerate(counts) if value == count]
-        mask = reduction.mask[rows]
-        index = mask.nonzero()[:, 1].view(len(rows), count)
-        score = None if reduction.score is None else reduction.score[rows]
-        dense = Reduction.keep(index, mask.shape[1], score=score)
-        riders = {name: value[rows] for name, value in reduction.riders.items()}
-        yield rows, replace(dense, riders=riders)
 
 
 def enter(call: CallState, features: Tensor, prefix: int) -> Group:
@@ -122,7 +102,6 @@ def whole_videos(groups: Sequence[Group]) -> list[Group]:
 
 def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> Iterator[Group]:
     state, strategy = group.state, stage.strategy
-    call.watch(site, group.hidden)
     known = {**state.signals, **group.shared}
     signals = {
         signal.name: known[signal.name] for signal in strategy.signals(site) if signal.name in known
@@ -130,28 +109,26 @@ def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> 
     if stage.number in state.companions:
         signals["companions"] = state.companions[stage.number]
     tokens = state.tokens(group.hidden, site, signals)
-    reduction = ask(stage, tokens, stage.keep(tokens.count, frames=state.grid[0]))
-    if not reduction.changes:
-        state.remember(reduction)
-        yield group
-        return
-    for rows, dense in parts(reduction, len(group.rows)):
-        part = _pick(group, rows)
-        if dense.length == 0:
+    keep = stage.keep(tokens.count, frames=state.grid[0])
+    for part in ask(stage, tokens, keep, call.conditions):
+        left = _pick(group, part.rows)
+        if part.dense is not None and part.dense.length == 0:
             raise ReductionError(
-                f"the strategy '{strategy.name}' left no token of image {part.state.images[0]}.",
+                f"the strategy '{strategy.name}' left no token of image {left.state.images[0]}.",
                 where=f"{stage.where}, {site}",
                 remedy="Every image keeps at least one token outside of decoder stages.",
             )
-        part.state.remember(dense)
-        hidden = part.state.apply(part.hidden, dense)
-        assert dense.slot is not None
-        part.state.record(call.trace, site, strategy.name, dense.slot, dense.score)
-        yield replace(part, hidden=hidden)
+        hidden = left.state.apply(tokens.of(part.rows), part, left.hidden)
+        if part.dense is not None:
+            left.state.record(call.trace, site, strategy.name, part.dense.slot, part.score)
+        yield replace(left, hidden=hidden)
 
 
-def _pick(group: Group, rows: list[int]) -> Group:
+def _pick(group: Group, rows: Sequence[int]) -> Group:
     state = group.state
+    if len(rows) == len(group.rows):
+        return replace(group, state=replace(state, previous=None))
+    rows = list(rows)
     picked = replace(
         state,
         images=[state.images[row] for row in rows],

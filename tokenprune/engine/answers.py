@@ -1,0 +1,218 @@
+"""What is wrong with an answer of a strategy: its form, which costs nothing to see, its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import ReductionError
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.tokens import Tokens
+from tokenprune.ops import take
+
+_INDEX = (torch.int64,)
+_NUMBERS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A strategy and the tokens it was asked about; the source of errors about its answer."""
+
+    stage: ResolvedStage
+    tokens: Tokens
+
+    def error(self, what: str) -> ReductionError:
+        """The error that says `what` the strategy did, and where."""
+        count, batch = self.tokens.count, self.tokens.hidden.shape[0]
+        return ReductionError(
+            f"the strategy '{self.stage.strategy.name}' {what}.",
+            where=f"{self.stage.where}, {self.tokens.site}",
+            remedy=f"It got {count} tokens in a batch of {batch}.",
+        )
+
+    def form(self, answer: Reduction) -> None:
+        """Refuse a wrong kind, shape, dtype or device; reads no value.
+
+        Raises:
+            ReductionError: naming the strategy, the site and the part.
+        """
+        if not isinstance(answer, Reduction):
+            raise self.error(f"answered with {type(answer).__name__}, not with a Reduction")
+        forms = (answer.mask is not None, answer.anchor is not None, bool(answer.samples))
+        if sum(forms) > 1:
+            raise self.error("answered with more than one of slots, a mask and samples")
+        if answer.samples:
+            self._samples(answer.samples)
+            return
+        if (answer.anchor is None) != (answer.slot is None):
+            raise self.error("answered with slots or anchors alone")
+        self._parts(answer, self.tokens.hidden.shape[0])
+
+    def _samples(self, samples: tuple[Reduction, ...]) -> None:
+        if len(samples) != self.tokens.hidden.shape[0]:
+            raise self.error(f"answered for {len(samples)} samples")
+        for one in samples:
+            if one.anchor is None or one.slot is None:
+                raise self.error("answered with a sample that isn't a dense reduction of its own")
+            if one.reconstruction is not None:
+                raise self.error("can't reconstruct what it dropped, sample by sample")
+            self._parts(one, 1)
+
+    def _parts(self, one: Reduction, batch: int) -> None:
+        tokens, full = self.tokens, (batch, self.tokens.count)
+        if one.anchor is not None:
+            self._tensor("anchors", one.anchor, (batch, None), _INDEX)
+            self._tensor("slots", one.slot, full, _INDEX)
+        if one.mask is not None:
+            self._tensor("a mask", one.mask, full, (torch.bool,))
+        if one.weight is not None:
+            self._tensor("weights", one.weight, full, _NUMBERS)
+        if one.score is not None:
+            self._tensor("scores", one.score, full, None)
+        if one.created is not None:
+            # the engine casts float32, in which learned layers may run beside a smaller model
+            wide = (tokens.hidden.dtype, torch.float32)
+            shape = (batch, one.length if one.anchor is not None else None, tokens.hidden.shape[2])
+            self._tensor("new tokens", one.created, shape, wide)
+        for name, value in one.riders.items():
+            self._tensor(f"riders '{name}'", value, full, None, more=True)
+
+    def _tensor(
+        self,
+        name: str,
+        value: Any,
+        shape: tuple[int | None, ...],
+        dtypes: tuple[torch.dtype, ...] | None,
+        more: bool = False,
+    ) -> None:
+        if not isinstance(value, Tensor):
+            raise self.error(f"answered with {name} that are a {type(value).__name__}")
+        found = value.shape[: len(shape)] if more else value.shape
+        fits = all(want in (None, size) for size, want in zip(found, shape, strict=False))
+        if len(found) != len(shape) or not fits:
+            wanted = ", ".join("K" if size is None else str(size) for size in shape)
+            raise self.error(
+                f"answered with {name} of shape {tuple(value.shape)} where [{wanted}] is right"
+            )
+        if dtypes is not None and value.dtype not in dtypes:
+            raise self.error(f"answered with {name} of {value.dtype} where {dtypes[0]} is right")
+        devices = (self.tokens.hidden.device, self.tokens.index.device)
+        if value.device not in devices:
+            raise self.error(f"answered with {name} on {value.device} where {devices[0]} is right")
+
+
+def faults(answer: Reduction, count: int) -> Iterator[tuple[Tensor, str]]:
+    """What the values of an answer must fulfil: a bool scalar, and what was done if it is False.
+
+    Args:
+        answer: of right form.
+        count: tokens N that each sample had.
+    """
+    for one in answer.samples or (answer,):
+        if one.anchor is not None and one.slot is not None:
+            yield from _places(one.anchor, one.slot, count, made=one.created is not None)
+        if one.pairs is not None:
+            yield from _pairs(*one.pairs)
+        if one.weight is not None:
+            sound = one.weight.isfinite() & (one.weight >= 0)
+            yield sound.all(), "answered with weights that are negative or not finite"
+        if one.created is not None:
+            yield one.created.isfinite().all(), "created tokens that hold NaN or infinity"
+        if one.score is not None:
+            yield one.score.isfinite().all(), "answered with scores that are NaN or infinite"
+
+
+def _places(
+    anchor: Tensor, slot: Tensor, count: int, *, made: bool
+) -> Iterator[tuple[Tensor, str]]:
+    slots = anchor.shape[1]
+    inside = (anchor >= 0) & (anchor < count)
+    yield inside.all(), f"answered with tokens outside of 0 to {count - 1}"
+    if made:  # new tokens may come in any order, and need not stand in their own group
+        apart = (anchor.sort(dim=1).values.diff(dim=1) > 0).all()
+        yield apart, "put several new tokens in one place"
+    else:
+        ascending = (anchor.diff(dim=1) > 0).all()
+        yield ascending, "answered with tokens that aren't strictly ascending"
+    known = (slot >= -1) & (slot < slots)
+    yield known.all(), f"answered with slots outside of -1 to {slots - 1}"
+    if not made:
+        # clamped, since on a GPU a place outside would end the process before it is reported
+        own = take(slot, anchor.clamp(0, count - 1)) if count else anchor
+        order = torch.arange(slots, device=anchor.device)
+        yield (own == order).all(), "put a kept token in another slot than its own"
+
+
+def _pairs(source: Tensor, target: Tensor) -> Iterator[tuple[Tensor, str]]:
+    once = (source.sort(dim=1).values.diff(dim=1) > 0).all()
+    yield once, "merged a token twice"
+    clash = (source[:, :, None] == target[:, None, :]).any()
+    yield clash.logical_not(), "merged a token into one that is merged itself"
+
+
+def harmless(answer: Reduction, count: int) -> Reduction:
+    """The answer with all places inside, where it goes on before its faults are known.
+
+    A place outside ends the process on a GPU; faults are raised at the end of the call there.
+    """
+    if answer.samples:
+        return replace(answer, samples=tuple(harmless(one, count) for one in answer.samples))
+    if answer.anchor is None or answer.slot is None or answer.anchor.device.type == "cpu":
+        return answer
+    anchor = answer.anchor.clamp(0, count - 1)
+    return replace(answer, anchor=anchor, slot=answer.slot.clamp(-1, anchor.shape[1] - 1))
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """What a strategy got, remembered to find changes in place.
+
+    Attributes:
+        versions: torch's count of changes of every tensor, where there is one.
+        copies: the tensors' bytes, where values are checked.
+    """
+
+    versions: Mapping[str, int | None]
+    copies: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, tokens: Tokens, *, values: bool) -> Untouched:
+        """Remember the tokens' tensors; their bytes too if `values`."""
+        given = dict(_tensors(tokens))
+        copies = {name: _bytes(value).clone() for name, value in given.items()} if values else {}
+        return cls({name: _version(value) for name, value in given.items()}, copies)
+
+    def changed(self, tokens: Tokens) -> list[str]:
+        """Names of the tensors that torch knows to have been changed."""
+        return [name for name, value in _tensors(tokens) if _version(value) != self.versions[name]]
+
+    def faults(self, tokens: Tokens) -> Iterator[tuple[Tensor, str]]:
+        """As `faults`, for changes that torch doesn't count (inference mode)."""
+        for name, value in _tensors(tokens):
+            if name in self.copies:
+                same = (_bytes(value) == self.copies[name]).all()
+                yield same, f"changed the {name} that it got in place"
+
+
+def _tensors(tokens: Tokens) -> Iterator[tuple[str, Tensor]]:
+    yield "hidden states", tokens.hidden
+    yield "sizes", tokens.size
+    yield "indices", tokens.index
+    if tokens.prefix is not None:
+        yield "prefix tokens", tokens.prefix
+    for kind, values in (("signal", tokens.signals), ("rider", tokens.riders)):
+        for name, value in values.items():
+            yield f"{kind} '{name}'", value
+
+
+def _version(value: Tensor) -> int | None:
+    return None if value.is_inference() else value._version
+
+
+def _bytes(value: Tensor) -> Tensor:
+    return value.detach().contiguous().flatten().view(torch.uint8)
