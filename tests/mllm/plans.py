@@ -46,7 +46,7 @@ COMBINATIONS = {
     "decoder": plan(fastv()),
     "pyramid": plan(fastv(1, 18), fastv(2, 8), fastv(3, 2)),
     "all": plan(tome(), drawn(), fastv(2, 4)),
-    "ragged": plan({"at": "pre_llm", "strategy": "t-ragged", "keep": 0.5}, fastv(2, 0.5)),
+    "ragged": plan({"at": "pre_llm", "strategy": "t-ragged", "keep": 1.0}, fastv(2, 0.5)),
     "exit": plan({"at": "decoder", "strategy": "t-exit", "layer": 2, "keep": 0.5}),
     "merge": plan({"at": "decoder", "strategy": "t-pairs", "layer": 2, "keep": 0.5}),
     "first layer": plan(drawn(9, at="decoder", layer=0), fastv(2, 4)),

@@ -111,7 +111,7 @@ def test_both_kinds_in_one_plan() -> None:
 
 def test_ragged_lengths_before_and_behind() -> None:
     of, call = model(), inputs(SHORT, LONG)
-    stages = plan(stage("t-ragged", 0.5), stage("t-ragged-behind", 0.5))
+    stages = plan(stage("t-ragged", 1.0), stage("t-ragged-behind", 1.0))
     with tokenprune.attach(of, stages) as handle:
         together = logits(of, call)
         counts = [image.kept for image in handle.trace.images]

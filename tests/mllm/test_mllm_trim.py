@@ -139,9 +139,9 @@ def test_trimming_changes_what_is_generated() -> None:
 
 PLANS = {
     "trim": plan(fastv(1, 9), trimming(2, 4), fastv(3, 0.5)),
-    "ragged": plan({"at": "pre_llm", "strategy": "t-ragged", "keep": 0.5}, trimming(2, 3)),
+    "ragged": plan({"at": "pre_llm", "strategy": "t-ragged", "keep": 1.0}, trimming(2, 3)),
     "exits": plan({"at": "decoder", "strategy": "t-leave", "layers": [1, 2]}, trimming(3, 2)),
-    "layer 0": plan({"at": "decoder", "strategy": "t-ragged", "layer": 0, "keep": 0.5}, fastv(2)),
+    "layer 0": plan({"at": "decoder", "strategy": "t-ragged", "layer": 0, "keep": 1.0}, fastv(2)),
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.engine.conditions import at_once
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import ReductionError
 from tokenprune.interface.reduction import Reduction
@@ -162,7 +163,7 @@ def harmless(answer: Reduction, count: int) -> Reduction:
     """
     if answer.samples:
         return replace(answer, samples=tuple(harmless(one, count) for one in answer.samples))
-    if answer.anchor is None or answer.slot is None or answer.anchor.device.type == "cpu":
+    if answer.anchor is None or answer.slot is None or at_once(answer.anchor):
         return answer
     anchor = answer.anchor.clamp(0, count - 1)
     return replace(answer, anchor=anchor, slot=answer.slot.clamp(-1, anchor.shape[1] - 1))

@@ -77,7 +77,7 @@ class Conditions:
             hidden: `[B, N, D]` what arrives there.
         """
         if not torch.compiler.is_compiling():
-            self._latest = site, hidden.detach()
+            self._latest = site, hidden
 
     def require(self, fulfilled: Tensor, error: TokenpruneError) -> None:
         """Raise `error` unless a bool scalar `[]` holds: at once on the CPU, else in `settle`.
@@ -85,7 +85,7 @@ class Conditions:
         Raises:
             TokenpruneError: that error.
         """
-        if fulfilled.device.type != "cpu":
+        if not at_once(fulfilled):
             self._pending.append((fulfilled, error))
         elif not bool(fulfilled):
             raise error
@@ -136,8 +136,14 @@ class Conditions:
                 raise found from cause
 
 
+def at_once(value: Tensor) -> bool:
+    """Whether a value can be read without making its device wait."""
+    return value.device.type == "cpu"
+
+
+@torch.no_grad()
 def _total(hidden: Tensor) -> Tensor:
-    return hidden.detach().sum(dtype=torch.float32)
+    return hidden.sum(dtype=torch.float32)
 
 
 def _not_finite(site: Site, place: str) -> NonFiniteError:

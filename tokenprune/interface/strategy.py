@@ -33,7 +33,7 @@ class Budget:
 
     Attributes:
         count: tokens that arrive, N.
-        keep: tokens that must leave, K; dynamic strategies may treat it as a guide.
+        keep: tokens that must leave, K; the most that may, unless `length` is `planned`.
         given: whether the plan says so; if not, `keep` is `count`, and the strategy sets its own
             length.
     """

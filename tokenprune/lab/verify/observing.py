@@ -100,7 +100,9 @@ class Observer:
         stages = built(self.plan)
         subject = self.subject
         with self.taps.on(stages):
-            attachment = attach_stages(subject.model, self.plan, stages, subject.adapter)
+            attachment = attach_stages(
+                subject.model, self.plan, stages, subject.adapter, checks="always"
+            )
             with attachment:
                 yield attachment
 

@@ -1,0 +1,162 @@
+"""Wrong answers of strategies are refused by name, at every stage, and cost nothing to find."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import tokenprune
+from tests import models
+from tests.contract.wrong_strategies import (
+    RAISED,
+    WRONG,
+    WRONG_LENGTH,
+    NanScores,
+    Turning,
+    Wrong,
+    WrongLength,
+)
+from tests.mllm.calls import SHORT, inputs, model
+from tests.plugin import registering
+from tokenprune.engine import answers, conditions
+from tokenprune.errors import PlanError, ReductionError, SignalError, StrategyFailedError
+from tokenprune.plugins.host import register_plugin
+
+SITES = {"encoder": r"encoder\[1\]", "pre_llm": "pre_llm", "decoder": r"decoder\[1\]"}
+
+
+@pytest.fixture(autouse=True)
+def strategies() -> Iterator[None]:
+    with register_plugin(registering(Wrong, WrongLength, NanScores, Turning), "wrong-answers"):
+        yield
+
+
+def plan(at: str, fault: str, strategy: str = "t-wrong") -> dict[str, Any]:
+    stage: dict[str, Any] = {"at": at, "strategy": strategy, "keep": 4, "params": {"fault": fault}}
+    if at != "pre_llm":
+        stage["layer"] = 1
+    return {"schema_version": 1, "stages": [stage]}
+
+
+def runner(at: str) -> tuple[Any, Callable[[], torch.Tensor]]:
+    """A model of the stage, and a call of it."""
+    if at == "encoder":
+        vision, pictures = models.clip_vision(), models.pixels(1)
+        return vision, lambda: vision(pixel_values=pictures).last_hidden_state
+    of, call = model(), inputs(SHORT)
+    return of, lambda: of(**call).logits
+
+
+def refused(at: str, fault: str, error: type[Exception], *, strategy: str = "t-wrong") -> str:
+    of, call = runner(at)
+    with torch.no_grad(), tokenprune.attach(of, plan(at, fault, strategy)):
+        with pytest.raises(error) as caught:
+            call()
+        with pytest.raises(error):  # the first call wasn't counted as a right one
+            call()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("at", SITES)
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_wrong_answer_is_refused_by_name(at: str, fault: str) -> None:
+    said = refused(at, fault, ReductionError)
+    assert "'t-wrong'" in said
+    assert re.match(rf"stages\.0 \(t-wrong at {at}\), {SITES[at]}: ", said)
+    assert re.search(WRONG[fault][1], said)
+
+
+@pytest.mark.parametrize("at", ["pre_llm", "decoder"])
+@pytest.mark.parametrize("fault", WRONG_LENGTH)
+def test_a_wrong_length_is_refused_by_name(at: str, fault: str) -> None:
+    said = refused(at, fault, ReductionError, strategy="t-wrong-length")
+    assert "'t-wrong-length'" in said
+    assert f"stages.0 (t-wrong-length at {at}), {at}" in said
+    assert WRONG_LENGTH[fault][1] in said
+
+
+@pytest.mark.parametrize("fault", WRONG_LENGTH)
+def test_inside_an_encoder_they_are_refused_when_attached(fault: str) -> None:
+    class Inside(WrongLength):
+        name = "t-inside"
+        stages = ("encoder",)
+
+    with (
+        register_plugin(registering(Inside), "inside"),
+        pytest.raises(PlanError, match="t-inside"),
+    ):
+        tokenprune.attach(models.clip_vision(), plan("encoder", fault, "t-inside"))
+
+
+@pytest.mark.parametrize("at", SITES)
+@pytest.mark.parametrize("fault", ["all", "half"])
+def test_scores_that_are_nan_are_refused(at: str, fault: str) -> None:
+    said = refused(at, fault, ReductionError, strategy="t-nan")
+    assert "'t-nan'" in said
+    assert "scores that are NaN" in said
+
+
+@pytest.mark.parametrize("at", SITES)
+@pytest.mark.parametrize("fault", RAISED)
+def test_what_raises_in_a_strategy_names_it(at: str, fault: str) -> None:
+    assert "'t-wrong'" in refused(at, fault, StrategyFailedError)
+
+
+@pytest.mark.parametrize("at", SITES)
+def test_a_signal_that_was_not_asked_for(at: str) -> None:
+    assert "keys" in refused(at, "unasked signal", SignalError)
+
+
+@pytest.mark.parametrize("at", SITES)
+def test_a_change_in_place_is_found_where_torch_counts_none(at: str) -> None:
+    of, call = runner(at)
+    handle = tokenprune.attach(of, plan(at, "changed in place"))
+    with handle, torch.inference_mode(), pytest.raises(ReductionError, match=r"hidden states.*in"):
+        call()
+
+
+@pytest.mark.parametrize("at", SITES)
+def test_a_right_answer_passes(at: str) -> None:
+    of, call = runner(at)
+    for checks in ("first", "always"):
+        with torch.no_grad(), tokenprune.attach(of, plan(at, ""), checks=checks):
+            assert call().isfinite().all()
+
+
+@pytest.mark.parametrize("at", SITES)
+def test_always_finds_what_turns_wrong_later(at: str) -> None:
+    of, call = runner(at)
+    with torch.no_grad(), tokenprune.attach(of, plan(at, "", "t-turning")):
+        call()
+        call()  # the values of a known site and shape aren't read again
+    with torch.no_grad(), tokenprune.attach(of, plan(at, "", "t-turning"), checks="always"):
+        call()
+        with pytest.raises(ReductionError, match="ascending"):
+            call()
+
+
+def test_checks_are_first_or_always() -> None:
+    of = models.clip_vision()
+    with pytest.raises(PlanError, match="sometimes"):
+        tokenprune.attach(of, plan("encoder", ""), checks="sometimes")  # type: ignore[arg-type]
+    tokenprune.attach(of, plan("encoder", "")).detach()
+
+
+@pytest.mark.parametrize("at", SITES)
+@pytest.mark.parametrize(
+    "fault",
+    [name for name in WRONG if name not in ("one source", "index on another device")],
+)
+def test_where_reading_waits_faults_come_at_the_end(
+    at: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditions, "at_once", lambda value: False)
+    monkeypatch.setattr(answers, "at_once", lambda value: False)
+    of, call = runner(at)
+    handle = tokenprune.attach(of, plan(at, fault))
+    with torch.no_grad(), handle, pytest.raises(ReductionError, match=WRONG[fault][1]):
+        call()
