@@ -118,7 +118,12 @@ def test_nan_is_found_in_every_call_and_named_where_asked(name: str, kind: str) 
             call()
         bad.remove()
         call()
+    spoil = block.register_forward_pre_hook(lambda _, args: (_spoilt(args[0], kind), *args[1:]))
+    handle = tokenprune.attach(of, CASES[name], checks="always")
+    named = pytest.raises(NonFiniteError, match=r"^encoder\[\d\]: .*, here, so")
+    with torch.no_grad(), handle, named:
         call()
+    spoil.remove()
 
 
 def _spoilt(hidden: torch.Tensor, kind: str) -> torch.Tensor:

@@ -66,6 +66,18 @@ def entering(block: nn.Module, seen: list[Tensor]) -> Iterator[None]:
         hook.remove()
 
 
+def noted_into(strategy: Any, seen: list[Tokens]) -> None:
+    """Note what a strategy gets."""
+    reduce = strategy.reduce
+
+    def noting(tokens: Tokens, budget: Budget) -> Reduction:
+        seen.append(tokens)
+        answer: Reduction = reduce(tokens, budget)
+        return answer
+
+    strategy.reduce = noting
+
+
 def answers_of(taps: Taps, row: int) -> Mapping[int, Reduction]:
     """Answers for one image, by block."""
     return {answer.site.layer: answer.reduction.row(row) for answer in taps.answers}
@@ -98,10 +110,30 @@ def test_states_are_those_of_loops(stage: dict[str, Any], how: How) -> None:
         torch.testing.assert_close(output[row], torch.tensor(image.left()), atol=2e-5, rtol=2e-4)
 
 
+@pytest.mark.parametrize("strategy", ["random", "tome"])
+def test_what_entered_the_block_before_follows_a_cut_inside_it(strategy: str) -> None:
+    model, taps = models.clip_vision(), Taps()
+    entered: list[Tensor] = []
+    seen: list[Tokens] = []
+    before = {"at": "encoder", "strategy": strategy, "layer": 1, "keep": 24}
+    after = {"at": "encoder", "strategy": "ipcv", "layer": 2, "keep": KEEP}
+    whole = {"schema_version": 1, "stages": [before, after]}
+    spec = spec_of(model)
+    with tokenprune.attach(model, whole) as handle:
+        noted_into(handle.stages[1].strategy, seen)
+        with taps.on(handle.stages), entering(spec.blocks[1], entered), torch.no_grad():
+            model(pixel_values=models.pixels(2))
+    (tokens,) = seen
+    assert tokens.count == 24
+    for row in range(2):
+        want = entered[0][row, spec.prefix :][tokens.index[row]]
+        assert torch.equal(tokens.signals["previous_hidden"][row], want)
+
+
 def test_companions_read_merged_tokens_by_their_sizes() -> None:
     model, taps = models.llava_clip(), Taps()
     entered: list[Tensor] = []
-    companions: list[Tensor] = []
+    seen: list[Tokens] = []
     spec = replace(spec_of(model.model.vision_tower), used=models.DEPTH - 1)  # feature layer -2
     grouped = {"init_seed": 0, "dim": models.WIDTH, "groups": 5}
     whole = {
@@ -115,17 +147,11 @@ def test_companions_read_merged_tokens_by_their_sizes() -> None:
         encoder, later = handle.stages
         begun = later.strategy.companions()
         assert begun is not None
-        reduce = later.strategy.reduce
-
-        def noting(tokens: Tokens, budget: Budget) -> Reduction:
-            companions.append(tokens.signals["companions"])
-            return reduce(tokens, budget)
-
-        later.strategy.reduce = noting
+        noted_into(later.strategy, seen)
         with taps.on([encoder]), entering(spec.blocks[0], entered), torch.no_grad():
             model(**inputs(SHORT))
     image = passed(spec, entered[0][0], answers_of(taps, 0), How(), *begun.tolist())
     assert max(image.sizes) > 1
     torch.testing.assert_close(
-        companions[0][0], torch.tensor(image.companions), atol=2e-5, rtol=2e-4
+        seen[0].signals["companions"][0], torch.tensor(image.companions), atol=2e-5, rtol=2e-4
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,7 +118,7 @@ def faults(answer: Reduction, count: int) -> Iterator[tuple[Tensor, str]]:
         if one.anchor is not None and one.slot is not None:
             yield from _places(one.anchor, one.slot, count, made=one.created is not None)
         if one.pairs is not None:
-            yield from _pairs(*one.pairs)
+            yield from _pairs(*one.pairs, count)
         if one.weight is not None:
             sound = one.weight.isfinite() & (one.weight >= 0)
             yield sound.all(), "answered with weights that are negative or not finite"
@@ -149,11 +149,11 @@ def _places(
         yield (own == order).all(), "put a kept token in another slot than its own"
 
 
-def _pairs(source: Tensor, target: Tensor) -> Iterator[tuple[Tensor, str]]:
+def _pairs(source: Tensor, target: Tensor, count: int) -> Iterator[tuple[Tensor, str]]:
     once = (source.sort(dim=1).values.diff(dim=1) > 0).all()
     yield once, "merged a token twice"
-    clash = (source[:, :, None] == target[:, None, :]).any()
-    yield clash.logical_not(), "merged a token into one that is merged itself"
+    gone = source.new_zeros(source.shape[0], count).scatter(1, source, 1)
+    yield (take(gone, target) == 0).all(), "merged a token into one that is merged itself"
 
 
 def harmless(answer: Reduction, count: int) -> Reduction:
@@ -167,53 +167,3 @@ def harmless(answer: Reduction, count: int) -> Reduction:
         return answer
     anchor = answer.anchor.clamp(0, count - 1)
     return replace(answer, anchor=anchor, slot=answer.slot.clamp(-1, anchor.shape[1] - 1))
-
-
-@dataclass(frozen=True)
-class Untouched:
-    """What a strategy got, remembered to find changes in place.
-
-    Attributes:
-        versions: torch's count of changes of every tensor, where there is one.
-        copies: the tensors' bytes, where values are checked.
-    """
-
-    versions: Mapping[str, int | None]
-    copies: Mapping[str, Tensor]
-
-    @classmethod
-    def of(cls, tokens: Tokens, *, values: bool) -> Untouched:
-        """Remember the tokens' tensors; their bytes too if `values`."""
-        given = dict(_tensors(tokens))
-        copies = {name: _bytes(value).clone() for name, value in given.items()} if values else {}
-        return cls({name: _version(value) for name, value in given.items()}, copies)
-
-    def changed(self, tokens: Tokens) -> list[str]:
-        """Names of the tensors that torch knows to have been changed."""
-        return [name for name, value in _tensors(tokens) if _version(value) != self.versions[name]]
-
-    def faults(self, tokens: Tokens) -> Iterator[tuple[Tensor, str]]:
-        """As `faults`, for changes that torch doesn't count (inference mode)."""
-        for name, value in _tensors(tokens):
-            if name in self.copies:
-                same = (_bytes(value) == self.copies[name]).all()
-                yield same, f"changed the {name} that it got in place"
-
-
-def _tensors(tokens: Tokens) -> Iterator[tuple[str, Tensor]]:
-    yield "hidden states", tokens.hidden
-    yield "sizes", tokens.size
-    yield "indices", tokens.index
-    if tokens.prefix is not None:
-        yield "prefix tokens", tokens.prefix
-    for kind, values in (("signal", tokens.signals), ("rider", tokens.riders)):
-        for name, value in values.items():
-            yield f"{kind} '{name}'", value
-
-
-def _version(value: Tensor) -> int | None:
-    return None if value.is_inference() else value._version
-
-
-def _bytes(value: Tensor) -> Tensor:
-    return value.detach().contiguous().flatten().view(torch.uint8)

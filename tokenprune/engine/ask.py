@@ -8,9 +8,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from tokenprune.engine.answers import Asked, Untouched, faults, harmless
+from tokenprune.engine.answers import Asked, faults, harmless
 from tokenprune.engine.conditions import Conditions
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.engine.untouched import Untouched
 from tokenprune.errors import StrategyFailedError, TokenpruneError
 from tokenprune.interface.dense import Part
 from tokenprune.interface.reduction import Reduction

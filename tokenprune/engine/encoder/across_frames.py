@@ -99,6 +99,9 @@ def _take_over(state: EncoderState, videos: Videos, parts: Sequence[EncoderState
 
     state.size = frames([part.size for part in parts])
     state.index = frames([part.index for part in parts]) % (height * width)
+    if state.entered is not None:
+        earlier = frames([part.entered for part in parts if part.entered is not None])
+        state.entered = torch.cat((state.entered[:, : state.prefix], earlier), dim=1)
     names = set.intersection(*(set(part.riders) for part in parts))
     state.riders = {name: frames([part.riders[name] for part in parts]) for name in names}
     state.signals = {name: frames([p.signals[name] for p in parts]) for name in state.signals}

@@ -76,13 +76,13 @@ class EncoderRunner:
                 return original(hidden, *args, **kwargs)
             state = self._state(call, number, hidden)
             hidden = self._reduce_at(call, state, number, "before", hidden, {})
-            entered = hidden
+            state.entered = hidden if self._wants_previous(state, number + 1) else None
             if self._is_plain(state, number):
                 hidden = original(hidden, *args, **kwargs)
             else:
                 hidden = self._halves(call, state, number, block, hidden)
             self.captured.keep_output(state, number, hidden)
-            state.previous = entered if self._wants_previous(state, number + 1) else None
+            state.previous, state.entered = state.entered, None
             return self._finish(call, state, hidden) if number == self.last else hidden
 
         return forward

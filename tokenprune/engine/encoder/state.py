@@ -59,7 +59,8 @@ class EncoderState:
         index: `[B, N]` original patch index whose place each token holds.
         seed: the plan's.
         riders: values left by earlier stages.
-        previous: hidden states that entered the block before, if a site needs them.
+        previous: hidden states that entered the block before, if this block's site reads them.
+        entered: hidden states that entered this block, if the next block's site reads them.
         proportional: whether attention adds log size to key logits from here on.
         revival: dropped tokens that can be reconstructed.
         companions: companion tokens by stage number, `[B, G, D]`.
@@ -76,6 +77,7 @@ class EncoderState:
     seed: int
     riders: Mapping[str, Tensor] = field(default_factory=dict)
     previous: Tensor | None = None
+    entered: Tensor | None = None
     proportional: bool = False
     revival: Revival | None = None
     companions: dict[int, Tensor] = field(default_factory=dict)
@@ -153,9 +155,9 @@ class EncoderState:
         if part.dense is None:
             return hidden
         self.size, self.index, self.signals = left.size, left.index, left.signals
-        if self.previous is not None:
-            earlier = part.dense.take(self.previous[:, self.prefix :])
-            self.previous = torch.cat((self.previous[:, : self.prefix], earlier), dim=1)
+        if self.entered is not None:
+            earlier = part.dense.take(self.entered[:, self.prefix :])
+            self.entered = torch.cat((self.entered[:, : self.prefix], earlier), dim=1)
         if not self.prefix:
             return left.hidden
         return torch.cat((hidden[:, : self.prefix], left.hidden), dim=1)
@@ -204,6 +206,7 @@ class EncoderState:
             riders={name: bucket.join(value) for name, value in self.riders.items()},
             signals={name: bucket.join(value) for name, value in self.signals.items()},
             previous=None,
+            entered=None if self.entered is None else bucket.join(self.entered[:, self.prefix :]),
             companions={},
             videos=None,
         )

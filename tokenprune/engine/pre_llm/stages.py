@@ -127,7 +127,7 @@ def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> 
 def _pick(group: Group, rows: Sequence[int]) -> Group:
     state = group.state
     if len(rows) == len(group.rows):
-        return replace(group, state=replace(state, previous=None))
+        return replace(group, state=replace(state))
     rows = list(rows)
     picked = replace(
         state,
@@ -137,7 +137,6 @@ def _pick(group: Group, rows: Sequence[int]) -> Group:
         riders={name: value[rows] for name, value in state.riders.items()},
         signals={name: value[rows] for name, value in state.signals.items()},
         companions={number: value[rows] for number, value in state.companions.items()},
-        previous=None,
     )
     shared = {name: value[rows] for name, value in group.shared.items()}
     return Group([group.rows[row] for row in rows], picked, group.hidden[rows], shared)
