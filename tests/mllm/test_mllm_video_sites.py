@@ -16,6 +16,7 @@ from tests.mllm.plans import drawn, pick, plan, tome
 from tests.mllm.strategies import Spy
 from tests.mllm.video_cases import ONE, PROMPTS, THREE, TWO, VISTOG_STAGE, video_plan
 from tests.mllm.video_strategies import VIDEO_PLUGIN, Across
+from tokenprune.engine.adapters import choose_adapter
 from tokenprune.errors import PlanError, ReductionError, UnsupportedCallError, UnsupportedModelError
 from tokenprune.plugins.host import register_plugin
 
@@ -105,6 +106,27 @@ def test_an_encoder_site_that_spans_frames_sees_all_of_them() -> None:
         for t in range(frames):
             wanted[min(t + 1, frames - 1) * 30] += 6
         assert tokens.size[0].tolist() == wanted
+
+
+def test_what_entered_the_block_before_follows_a_cut_across_frames() -> None:
+    Across.seen.clear()
+    of, call = model("clip"), inputs(THREE, TWO)
+    entered: list[Tensor] = []
+    stages = [
+        {"at": "encoder", "strategy": "t-across", "layer": 1, "keep": 30},
+        {"at": "encoder", "strategy": "t-across", "layer": 2, "keep": 24},
+    ]
+    block = choose_adapter(of.model.vision_tower, None).spec().blocks[1].layer_norm1
+    hook = block.register_forward_pre_hook(lambda module, args: entered.append(args[0]))
+    try:
+        with tokenprune.attach(of, video_plan(*stages)):
+            logits(of, call)
+    finally:
+        hook.remove()
+    frames = {3: entered[0][:3, 1:], 2: entered[0][3:, 1:]}
+    for tokens in Across.seen[2:]:
+        want = frames[tokens.grid[0]].flatten(0, 1)[tokens.index[0]]
+        assert torch.equal(tokens.signals["previous_hidden"][0], want)
 
 
 def test_an_encoder_site_that_spans_frames_hands_on_means_across_them() -> None:
