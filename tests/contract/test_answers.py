@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,9 +20,11 @@ from tests.contract.wrong_strategies import (
     Turning,
     Wrong,
     WrongLength,
+    replaced,
 )
 from tests.mllm.calls import SHORT, inputs, model
 from tests.plugin import registering
+from tokenprune import Budget, Reduction, Tokens
 from tokenprune.engine import answers, conditions
 from tokenprune.errors import PlanError, ReductionError, SignalError, StrategyFailedError
 from tokenprune.plugins.host import register_plugin
@@ -160,3 +163,28 @@ def test_where_reading_waits_faults_come_at_the_end(
     handle = tokenprune.attach(of, plan(at, fault))
     with torch.no_grad(), handle, pytest.raises(ReductionError, match=WRONG[fault][1]):
         call()
+
+
+@pytest.mark.parametrize("made", [torch.float32, torch.bfloat16])
+def test_new_tokens_may_be_float32_or_what_autocast_makes(made: torch.dtype) -> None:
+    class Made(Wrong):
+        name = "t-made"
+
+        def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+            answer = replaced(tokens, budget)
+            assert answer.created is not None
+            return replace(answer, created=answer.created.to(made))
+
+    vision = models.clip_vision()
+    pictures = models.pixels(1)
+    with register_plugin(registering(Made), "made"), torch.no_grad():
+        whole = plan("encoder", "", "t-made")
+        if made == torch.bfloat16:
+            with tokenprune.attach(vision, whole), pytest.raises(ReductionError, match="bfloat16"):
+                vision(pixel_values=pictures)
+        with tokenprune.attach(vision, whole), torch.autocast("cpu", dtype=torch.bfloat16):
+            assert vision(pixel_values=pictures).last_hidden_state.isfinite().all()
+        small = models.clip_vision().bfloat16()
+        with tokenprune.attach(small, whole):
+            output = small(pixel_values=pictures.bfloat16()).last_hidden_state
+            assert output.dtype == torch.bfloat16

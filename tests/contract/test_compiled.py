@@ -19,3 +19,15 @@ def test_static_strategies_survive_compilation(name: str) -> None:
         for _ in range(2):  # traced, then from the cache
             torch.testing.assert_close(compiled(pictures).last_hidden_state, plain)
         assert len(handle.trace.images) == 2
+
+
+def test_checks_do_not_run_under_compilation() -> None:
+    model, pictures = models.clip_vision(), models.pixels(2)
+    torch._dynamo.reset()
+    with attached(model, ENCODER_STAGES["tome"]) as handle, torch.no_grad():
+        compiled = torch.compile(model, backend="eager")
+        compiled(pictures)
+        compiled(pictures * float("nan"))
+        assert not handle.checks.passed
+        model(pictures)
+        assert len(handle.checks.passed) == len(handle.trace.image(0).steps)

@@ -109,6 +109,7 @@ WRONG: dict[str, tuple[Answer, str]] = {
     "scores that are NaN": (with_(score=lambda t: t.size * float("nan")), "scores that are NaN"),
     "infinite weights": (with_(weight=lambda t: t.size * float("inf")), "weights"),
     "slots alone": (with_(anchor=lambda t: None), "alone"),
+    "weights alone": (lambda t, b: Reduction(weight=t.size), "without slots"),
     "int32 anchors": (with_(anchor=lambda t: torch.zeros(1, 4, dtype=torch.int32)), "int32"),
     "a list for anchors": (with_(anchor=lambda t: [[0]]), "list"),
     "two forms": (with_(mask=lambda t: t.size > 0), "more than one"),

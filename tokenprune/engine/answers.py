@@ -52,6 +52,9 @@ class Asked:
             return
         if (answer.anchor is None) != (answer.slot is None):
             raise self.error("answered with slots or anchors alone")
+        changes = (answer.weight, answer.created, answer.reconstruction)
+        if answer.anchor is None and any(part is not None for part in changes):
+            raise self.error("answered with weights, new or dropped tokens, but without slots")
         self._parts(answer, self.tokens.hidden.shape[0])
 
     def _samples(self, samples: tuple[Reduction, ...]) -> None:
@@ -76,10 +79,8 @@ class Asked:
         if one.score is not None:
             self._tensor("scores", one.score, full, None)
         if one.created is not None:
-            # the engine casts float32, in which learned layers may run beside a smaller model
-            wide = (tokens.hidden.dtype, torch.float32)
-            shape = (batch, one.length if one.anchor is not None else None, tokens.hidden.shape[2])
-            self._tensor("new tokens", one.created, shape, wide)
+            shape = (batch, one.length, tokens.hidden.shape[2])
+            self._tensor("new tokens", one.created, shape, _castable(tokens.hidden))
         for name, value in one.riders.items():
             self._tensor(f"riders '{name}'", value, full, None, more=True)
 
@@ -105,6 +106,16 @@ class Asked:
         devices = (self.tokens.hidden.device, self.tokens.index.device)
         if value.device not in devices:
             raise self.error(f"answered with {name} on {value.device} where {devices[0]} is right")
+
+
+def _castable(hidden: Tensor) -> tuple[torch.dtype, ...]:
+    """Dtypes of new tokens, the right one first.
+
+    Learned layers may run in float32 beside a smaller model, or under autocast; the engine casts.
+    """
+    kind = hidden.device.type
+    autocast = (torch.get_autocast_dtype(kind),) if torch.is_autocast_enabled(kind) else ()
+    return hidden.dtype, torch.float32, *autocast
 
 
 def faults(answer: Reduction, count: int) -> Iterator[tuple[Tensor, str]]:
