@@ -27,6 +27,7 @@ from tests.plugin import registering
 from tokenprune import Budget, Reduction, Tokens
 from tokenprune.engine import answers, conditions
 from tokenprune.errors import PlanError, ReductionError, SignalError, StrategyFailedError
+from tokenprune.interface.placement import Encoder
 from tokenprune.plugins.host import register_plugin
 
 SITES = {"encoder": r"encoder\[1\]", "pre_llm": "pre_llm", "decoder": r"decoder\[1\]"}
@@ -86,7 +87,7 @@ def test_a_wrong_length_is_refused_by_name(at: str, fault: str) -> None:
 def test_inside_an_encoder_they_are_refused_when_attached(fault: str) -> None:
     class Inside(WrongLength):
         name = "t-inside"
-        stages = ("encoder",)
+        stages = (Encoder(),)
 
     with (
         register_plugin(registering(Inside), "inside"),

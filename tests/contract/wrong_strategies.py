@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokenprune import Budget, PruningStrategy, Reduction, ScoreStrategy, StrategyParams, Tokens
+from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import STAGES, Stage
 
+EVERYWHERE = (Encoder(), PreLlm(), Decoder())
 Answer = Callable[[Tokens, Budget], Any]
 
 
@@ -140,10 +141,9 @@ RAISED: dict[str, Answer] = {
 class Wrong(PruningStrategy[Fault]):
     """Answer wrongly."""
 
-    name: ClassVar[str] = "t-wrong"
+    name = "t-wrong"
     Params = Fault
-    stages: ClassVar[tuple[Stage, ...]] = STAGES
-    halves: ClassVar[bool] = False
+    stages = EVERYWHERE
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         known = {name: answer for name, (answer, _) in (WRONG | WRONG_LENGTH).items()} | RAISED
@@ -156,17 +156,17 @@ class Wrong(PruningStrategy[Fault]):
 class WrongLength(Wrong):
     """Answer wrongly with lengths that depend on the data."""
 
-    name: ClassVar[str] = "t-wrong-length"
-    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm", "decoder")
-    static: ClassVar[bool] = False
+    name = "t-wrong-length"
+    stages = (PreLlm(), Decoder())
+    length = "data"
 
 
 class NanScores(ScoreStrategy[Fault]):
     """Scores of which all or half are NaN."""
 
-    name: ClassVar[str] = "t-nan"
+    name = "t-nan"
     Params = Fault
-    stages: ClassVar[tuple[Stage, ...]] = STAGES
+    stages = EVERYWHERE
 
     def score(self, tokens: Tokens) -> Tensor:
         score = tokens.size.clone()
@@ -177,9 +177,9 @@ class NanScores(ScoreStrategy[Fault]):
 class Turning(PruningStrategy[Fault]):
     """Answer rightly once and wrongly from then on."""
 
-    name: ClassVar[str] = "t-turning"
+    name = "t-turning"
     Params = Fault
-    stages: ClassVar[tuple[Stage, ...]] = STAGES
+    stages = EVERYWHERE
 
     def __init__(self, params: Fault) -> None:
         super().__init__(params)
