@@ -81,8 +81,8 @@ class PruningStrategy(ABC, Generic[ParamsT]):
         Params: its pydantic parameters.
         stages: where it may stand, each place once: `Encoder`, `PreLlm`, `Decoder`.
         length: what sets the number of tokens it leaves. `planned`: the grid and the budget
-            alone. `data`: the images too, and `keep` is a ceiling. `own`: the strategy itself; a plan may leave `keep`
-            out, and a given one is a ceiling.
+            alone. `data`: the images too, and `keep` is a ceiling. `own`: the strategy itself; a
+            plan may leave `keep` out, and a given one is a ceiling.
         about: what listings and the documentation say of it.
     """
 
