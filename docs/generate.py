@@ -18,6 +18,7 @@ from generators.command_line import command_line
 from generators.matrix import strategy_matrix
 from generators.plan_reference import plan_reference
 from generators.reproduction import reproduction
+from generators.signals import signals_page
 from generators.strategies_table import strategies_table
 from generators.trained import trained_checkpoints
 
@@ -27,6 +28,7 @@ PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "plan-reference": ("plan-reference.md", plan_reference),
     "command-line": ("command-line.md", command_line),
     "strategies-table": ("strategies/index.md", strategies_table),
+    "signals": ("signals.md", signals_page),
     "matrix": ("matrix.md", strategy_matrix),
     "benchmarks": ("benchmarks.md", benchmarks),
     "trained-checkpoints": ("trained-checkpoints.md", trained_checkpoints),

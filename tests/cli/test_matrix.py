@@ -3,6 +3,7 @@ import json
 from typer.testing import CliRunner
 
 from tokenprune.cli import app
+from tokenprune.interface.signals import Signal
 from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import footnotes, matrix
 
@@ -34,3 +35,16 @@ def test_the_matrix_as_json() -> None:
     assert fastv["llava", "siglip"]["runs"] == ["decoder"]
     assert fastv["clip", None]["runs"] == []
     assert "encoder alone" in fastv["clip", None]["refused"]["decoder"]
+
+
+def test_the_signals_and_who_asks_for_them() -> None:
+    found = json.loads(RUN.invoke(app, ["list", "--signals", "--json"]).stdout)
+    assert [one["name"] for one in found] == [*Signal.shipped()]
+    asking = {one["name"]: one["strategies"] for one in found}
+    assert asking["last_query_attention"] == ["fastv"]
+    shown = RUN.invoke(app, ["list", "--signals"], env={"COLUMNS": "100"})
+    assert shown.exit_code == 0
+    assert all(f"│ {name} " in shown.stdout for name in Signal.shipped())
+    both = RUN.invoke(app, ["list", "--signals", "--matrix"])
+    assert both.exit_code == 2
+    assert "one of" in both.output

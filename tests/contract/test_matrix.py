@@ -13,7 +13,7 @@ from tests.contract.cases import shipped, stage_of
 from tokenprune.errors import PlanError, SignalError
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.reduction import Reduction
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import BlockOutput, Signal
 from tokenprune.interface.strategy import PruningStrategy, StrategyParams, places
 from tokenprune.interface.tokens import Site, Stage
 from tokenprune.plugins.host import host
@@ -90,7 +90,7 @@ def verdicts(kind: type[PruningStrategy[Any]], family: Family) -> Mapping[Stage,
 
 
 def test_signals_of_one_block_count_as_their_kind_and_missing_ones_are_named() -> None:
-    offered = frozenset({Signal.HIDDEN})
+    offered = frozenset({BlockOutput})
     mllm = Family("whole", "tower", offered, frozenset())
     found = cell(Greedy, mllm)
     assert found.runs == ("encoder", "pre_llm")
@@ -101,7 +101,7 @@ def test_signals_of_one_block_count_as_their_kind_and_missing_ones_are_named() -
 
 
 def test_an_encoder_alone_has_one_stage_and_one_length() -> None:
-    alone = Family("tower", None, frozenset({Signal.HIDDEN}))
+    alone = Family("tower", None, frozenset({BlockOutput}))
     assert verdicts(Greedy, alone) == {"pre_llm": NEEDS_LLM, "decoder": NEEDS_LLM}
     assert cell(Greedy, alone).notes == [], "that an encoder has no LLM goes without saying"
     assert verdicts(Needy, alone)["encoder"] == DYNAMIC

@@ -127,7 +127,7 @@ class Look(PruningStrategy[LookParams]):
     seen: ClassVar[list[Tokens]] = []
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
-        return tuple(Signal(name) for name in self.params.signals)
+        return tuple(Signal.named(name) for name in self.params.signals)
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         self.seen.append(tokens)

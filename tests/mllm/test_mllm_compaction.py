@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tokenprune.engine.images import ImageTokens, by_row
-from tokenprune.engine.llm.attention import last_query_attention, query_places
+from tokenprune.engine.llm.attention import query_places
 from tokenprune.engine.llm.calls import Flow, shortened
 from tokenprune.engine.llm.cut import Cut
 from tokenprune.engine.llm.layout import Layout
@@ -17,6 +17,7 @@ from tokenprune.engine.llm.level import Level, shorten, spread, take, whole
 from tokenprune.engine.llm.masks import enter, narrow
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import LayerCall, LlmCall
+from tokenprune.interface.signals.attention import last_row
 
 
 def bools(rows: list[str]) -> torch.Tensor:
@@ -114,7 +115,7 @@ def test_last_query_attention_is_a_causal_row_of_grouped_heads() -> None:
     query = torch.randn(3, 4, 10, 8, generator=generator)
     key = torch.randn(3, 2, 10, 8, generator=generator)
     column = torch.tensor([9, 5, 6])
-    got = last_query_attention(query, key, column, VALID)
+    got = last_row(query, key, column, VALID)
     for row in range(3):
         total = torch.zeros(10)
         for head in range(4):

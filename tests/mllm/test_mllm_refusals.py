@@ -24,6 +24,7 @@ from tokenprune.errors import (
     SignalError,
     StrategyFailedError,
     TokenpruneError,
+    UnknownNameError,
     UnsupportedCallError,
     UnsupportedModelError,
 )
@@ -128,7 +129,7 @@ def looking(signal: str) -> dict[str, Any]:
         ([looking("question_attention_max")], LayerError, "layer 0.*question_attention_max"),
         ([looking("question_attention_mean")], LayerError, "layer 0.*question_attention_mean"),
         ([looking("question_state")], SignalError, "question_state"),
-        ([looking("colour")], SignalError, "colour"),
+        ([looking("colour")], UnknownNameError, "no signal 'colour'"),
         ([fastv(4)], LayerError, "no layer 4"),
         ([fastv(3), fastv(2)], TokenpruneError, "begins at layer 2"),
         ([fastv(2, 40)], BudgetError, "40"),

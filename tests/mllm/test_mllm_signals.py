@@ -17,7 +17,7 @@ from tests.mllm.strategies import Look
 from tests.models import IMAGE_TOKEN as IMG
 from tests.models import PATCHES
 from tokenprune import Signal, Tokens
-from tokenprune.engine.llm.attention import question_attention
+from tokenprune.interface.signals import LayerBefore, PromptText
 
 ASKING = [1, 10, IMG, 14, 11, 15, 16, 17, 18, 12]
 PROMPTS = [SHORT, LONG, ASKING, TEXT]
@@ -215,7 +215,11 @@ def test_many_queries_are_read_in_turns() -> None:
     logits_ = query @ key.repeat_interleave(2, dim=1).transpose(-1, -2) * 8**-0.5
     seen = torch.ones(150, 150, dtype=torch.bool).tril() & valid[:, None, None, :]
     weights = logits_.masked_fill(~seen, float("-inf")).softmax(-1)
-    most, mean = question_attention(query, key, asking, valid)
+    states = torch.zeros(2, 150, 1)
+    text = PromptText(states, valid, asking, torch.ones_like(valid), torch.tensor([149, 149]))
+    view = LayerBefore(lambda rotated: (query, key), text)
+    most = Signal.QUESTION_ATTENTION_MAX.of(view)
+    mean = Signal.QUESTION_ATTENTION_MEAN.of(view)
     for row in range(2):
         queries = asking[row].nonzero()[:, 0].tolist()
         assert most[row].tolist() == pytest.approx(signal_oracle.most(weights[row], queries))

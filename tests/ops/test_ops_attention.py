@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tokenprune.ops import attention_received, attention_row
+from tokenprune.ops import attention_received, attention_row, attention_rows
 from tokenprune.ops.attention_received import reference
 
 
@@ -101,6 +101,28 @@ def test_a_row_is_the_row_of_the_softmax(row: int) -> None:
     torch.testing.assert_close(attention_row(query, key, row=row), full.mean(1)[:, row])
 
 
+@given(st.integers(0, 99), st.sampled_from([1, 2, 4]), st.integers(1, 5), st.booleans())
+@settings(deadline=None, max_examples=15)
+def test_rows_against_loops(seed: int, shared: int, rows: int, biased: bool) -> None:
+    torch.manual_seed(seed)
+    query, key = torch.randn(2, 4, rows, 4), torch.randn(2, 4 // shared, 6, 4)
+    bias = torch.randn(2, 6) if biased else None
+    seen = torch.rand(2, rows, 6) < 0.6
+    seen[..., 2] = True
+    got = attention_rows(query, key, seen=seen, bias=bias)
+    assert got.shape == (2, 4, rows, 6)
+    for b in range(2):
+        for h in range(4):
+            for r in range(rows):
+                powers = [0.0] * 6
+                for j in range(6):
+                    if seen[b, r, j]:
+                        logit = float(query[b, h, r] @ key[b, h // shared, j]) * 0.5
+                        powers[j] = math.exp(logit + (float(bias[b, j]) if biased else 0.0))
+                want = [power / sum(powers) for power in powers]
+                assert got[b, h, r].tolist() == pytest.approx(want, rel=1e-4, abs=1e-6)
+
+
 def test_grouped_keys_equal_repeated_keys() -> None:
     query, key = torch.randn(2, 4, 7, 8), torch.randn(2, 2, 7, 8)
     wide = key.repeat_interleave(2, dim=1)
@@ -120,3 +142,5 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         attention_row(query, query, bias=torch.zeros(5))
     with pytest.raises(ValueError, match="row must be"):
         attention_row(query, query, row=5)
+    with pytest.raises(ValueError, match=r"seen must be \[1, 5, 5\]"):
+        attention_rows(query, query, seen=torch.ones(5, 5, dtype=torch.bool))

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import tokenprune
+from tests import models
+from tests.plugin import registering
 from tokenprune.plugins.host import register_plugin
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing-a-strategy.md"
@@ -63,6 +65,20 @@ def test_the_merging_strategy(names: dict[str, Any]) -> None:
         merged, sizes = reduction.apply(given.hidden, given.size), reduction.sizes(given.size)
         assert merged.shape == (2, keep, 6)
         torch.testing.assert_close((merged * sizes[..., None]).sum(1), given.hidden.sum(1))
+
+
+def test_the_signal_of_its_own(names: dict[str, Any]) -> None:
+    own, model, pictures = names["StrongestHead"], models.clip_vision(), models.pixels(1)
+    stage = {"at": "encoder", "strategy": own.name, "layer": 2, "keep": 9}
+    with (
+        register_plugin(registering(own), "own"),
+        tokenprune.attach(model, {"schema_version": 1, "stages": [stage]}) as handle,
+    ):
+        assert model(pictures).last_hidden_state.shape[1] == 10
+        score = handle.trace.images[0].steps[0].score
+    assert score.shape == (36,)
+    assert (score > 0).all()
+    assert score.max() > 1 / 37, "the strongest head gives some token more than its share"
 
 
 def test_registering_without_installing(names: dict[str, Any]) -> None:

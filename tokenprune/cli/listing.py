@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.cli.examples import examples
@@ -15,7 +16,12 @@ from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.interface.tokens import STAGES, Stage
 from tokenprune.interface.trainable import TrainableStrategy
 
-EXAMPLES = examples("tokenprune list", "tokenprune list --json", "tokenprune list --matrix")
+EXAMPLES = examples(
+    "tokenprune list",
+    "tokenprune list --json",
+    "tokenprune list --matrix",
+    "tokenprune list --signals",
+)
 
 
 def command(
@@ -24,12 +30,21 @@ def command(
         bool,
         typer.Option("--matrix", help="Which strategy runs on which model family, or why not."),
     ] = False,
+    signals: Annotated[
+        bool,
+        typer.Option("--signals", help="What strategies can ask of a model, and who does."),
+    ] = False,
 ) -> None:
     """List the strategies, where each can act and what it needs."""
     from tokenprune.plugins.host import host
 
+    if matrix and signals:
+        raise typer.BadParameter("ask for one of --matrix and --signals")
     if matrix:
         _matrix(as_json)
+        return
+    if signals:
+        _signals(as_json)
         return
     kinds = sorted(host().strategies.values(), key=lambda kind: kind.name)
     if as_json:
@@ -78,6 +93,24 @@ def _matrix(as_json: bool) -> None:
     console.print("E inside the encoder, P before the LLM, D inside the LLM, - nowhere.")
     for number, note in enumerate(notes, start=1):
         console.print(f"[dim]{number}[/] {note}", highlight=False)
+
+
+def _signals(as_json: bool) -> None:
+    from tokenprune.plugins.signals import known_signals
+
+    known = known_signals()
+    if as_json:
+        typer.echo(json.dumps([one.data() for one in known], indent=2))
+        return
+    table = Table()
+    table.add_column("signal", no_wrap=True)
+    for heading in ("exists at", "what it is", "asked for by"):
+        table.add_column(heading)
+    for one in known:
+        stages = ", ".join(one.signal.stages) or "nowhere"
+        what = escape(f"{one.shape} {one.what}")
+        table.add_row(f"[bold]{one.signal}[/]", stages, what, ", ".join(one.strategies) or "-")
+    Console().print(table)
 
 
 def _letters(runs: Sequence[Stage]) -> str:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from torch import nn
 
 from tokenprune.engine.stages import EncoderLayout, ResolvedStage
 from tokenprune.errors import CheckpointError, PlanError, SignalError, UnsupportedCallError
 from tokenprune.interface.adapter import Adapter, EncoderSpec
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import BlockAttention, BlockBefore, Companions, Signal, View
 from tokenprune.interface.strategy import placement
-from tokenprune.interface.tokens import Site, Stage
+from tokenprune.interface.tokens import Site
 from tokenprune.plugins.host import host
-
-ONLY_AT: dict[Signal, Stage] = {
-    Signal.PREVIOUS_HIDDEN: "encoder",
-    Signal.COMPANIONS: "pre_llm",
-    Signal.HIDDEN: "pre_llm",
-    Signal.CLS_SIMILARITY: "pre_llm",
-    Signal.QUESTION_STATE: "pre_llm",
-}
-"""Signals that exist at one stage only, whatever an adapter offers."""
 
 
 def check_encoder_stages(layout: EncoderLayout, spec: EncoderSpec) -> None:
@@ -69,57 +60,123 @@ def refuse_companions(stages: Iterable[ResolvedStage], spec: EncoderSpec) -> Non
 
 
 def refuse_signals(
-    stage: ResolvedStage, offered: Iterable[Signal], layers: int, adapter: Adapter
+    stage: ResolvedStage, sites: Iterable[Site], supplied: Set[type[View]], adapter: Adapter
 ) -> None:
-    """Refuse a strategy whose signals the adapter can't supply.
+    """Refuse a strategy whose signals can't be computed where it stands.
 
     Args:
         stage: the stage.
-        offered: what there is at this stage, without blocks of one's choice.
-        layers: used layers of the encoder or, for a decoder stage, of the LLM.
+        sites: where it acts.
+        supplied: what signals can be computed from in this model.
         adapter: of the encoder or, for a decoder stage, of the MLLM.
 
     Raises:
-        SignalError: naming the adapters that can, or the stage or blocks where there is such a
-            signal.
+        SignalError: naming the adapters that supply what is needed, or the stage or blocks where
+            there is such a signal.
     """
-    layer = stage.plan.layer if stage.plan.layer is not None else layers
-    wanted = stage.strategy.signals(Site(stage.plan.at, layer, layers))
-    missing = [signal.kind for signal in wanted if signal.kind not in set(offered)]
-    if missing:
-        able = ", ".join(adapters_with(missing)) or "none that is installed"
-        raise SignalError(
-            f"'{stage.strategy.name}' needs {', '.join(map(str, missing))}, which "
-            f"{adapter.name} can't supply for this {type(adapter.model).__name__}.",
-            where=stage.where,
-            remedy=f"Adapters that can: {able}.",
-        )
-    for signal in wanted:
-        _refuse_place(stage, signal, layers)
+    for site in sites:
+        for signal in stage.strategy.signals(site):
+            _refuse_unknown(stage, signal)
+            if not supplied >= {signal.needs}:
+                raise _unsupplied(stage, signal, adapter)
+            _refuse_place(stage, signal, site)
 
 
-def _refuse_place(stage: ResolvedStage, signal: Signal, layers: int) -> None:
-    only = ONLY_AT.get(signal.kind, stage.plan.at) if signal.block is None else "pre_llm"
-    if only != stage.plan.at:
+def _refuse_unknown(stage: ResolvedStage, signal: Signal) -> None:
+    """Refuse a signal without a function, or one that takes the name of another."""
+    own = Signal.shipped().get(signal.kind.name)
+    if own is not None and own.compute is not signal.compute:
         raise SignalError(
-            f"'{stage.strategy.name}' needs {signal}, which exists at {only} only.",
+            f"'{stage.strategy.name}' asks for a signal of its own by the name '{signal.kind}', "
+            "which is that of one that ships.",
             where=stage.where,
-            remedy=f"Use it at: {only}.",
+            remedy=f"Use Signal.{own.name.upper()}, or another name.",
         )
-    if signal.block is not None and not 0 <= signal.block < layers:
+    if signal.needs is None:
         raise SignalError(
-            f"'{stage.strategy.name}' needs {signal.kind} of encoder block {signal.block}, which "
-            "isn't used.",
+            f"'{stage.strategy.name}' needs {signal}, and nothing says how to compute it.",
             where=stage.where,
-            remedy=f"Blocks 0 to {layers - 1} are used by this model.",
+            remedy="Give the Signal what it needs and its function (needs, compute).",
         )
 
 
-def adapters_with(signals: Iterable[Signal]) -> list[str]:
-    """Names of installed adapters that can supply all of the signals for some model."""
-    wanted = {signal.kind for signal in signals}
+def _unsupplied(stage: ResolvedStage, signal: Signal, adapter: Adapter) -> SignalError:
+    assert signal.needs is not None
+    able = ", ".join(adapters_with({signal.needs})) or "none that is installed"
+    return SignalError(
+        f"'{stage.strategy.name}' needs {signal.kind}, which {adapter.name} can't supply for this "
+        f"{type(adapter.model).__name__}: it is computed from the {signal.needs.title}.",
+        where=stage.where,
+        remedy=f"Adapters that can: {able}.",
+    )
+
+
+def _refuse_place(stage: ResolvedStage, signal: Signal, site: Site) -> None:
+    name = stage.strategy.name
+    if site.stage not in signal.stages:
+        only = " and ".join(signal.stages)
+        raise SignalError(
+            f"'{name}' needs {signal}, which exists at {only} only.",
+            where=stage.where,
+            remedy=f"Use it at: {' or '.join(signal.stages)}.",
+        )
+    if signal.block is not None and not 0 <= signal.block < site.layers:
+        raise SignalError(
+            f"'{name}' needs {signal.kind} of encoder block {signal.block}, which isn't used.",
+            where=stage.where,
+            remedy=f"Blocks 0 to {site.layers - 1} are used by this model.",
+        )
+    if site.stage == "encoder" and site.layer == 0 and signal.reads(BlockBefore):
+        raise SignalError(
+            f"'{name}' needs {signal}, and there is no block before block 0.",
+            where=stage.where,
+            remedy="Let it act at a later block, for example layer: 1.",
+        )
+    if (
+        site.stage == "encoder"
+        and placement(stage.strategy, "encoder").where == "before"
+        and signal.reads(BlockAttention)
+    ):
+        raise SignalError(
+            f"'{name}' acts in front of blocks and needs {signal}, which exists inside them only.",
+            where=stage.where,
+            remedy="Let the strategy act inside blocks.",
+        )
+    if signal.reads(Companions) and stage.strategy.companions() is None:
+        raise SignalError(
+            f"'{name}' needs {signal} and has none.",
+            where=stage.where,
+            remedy="Return companion tokens from the strategy's companions().",
+        )
+
+
+def refuse_doubles(stages: Iterable[ResolvedStage], used: int) -> None:
+    """Refuse pre-LLM stages that mean different signals by one name.
+
+    Args:
+        stages: the pre-LLM stages, which share what the encoder's blocks leave.
+        used: encoder blocks that run.
+
+    Raises:
+        SignalError: naming the signal and both strategies.
+    """
+    known: dict[str, tuple[Signal, ResolvedStage]] = {}
+    for stage in stages:
+        for signal in stage.strategy.signals(Site("pre_llm", used, used)):
+            other, first = known.setdefault(signal.name, (signal, stage))
+            if other.compute is not signal.compute:
+                raise SignalError(
+                    f"'{stage.strategy.name}' and '{first.strategy.name}' mean different signals "
+                    f"by the name '{signal}'.",
+                    where=stage.where,
+                    remedy="Rename one of them.",
+                )
+
+
+def adapters_with(views: Set[type[View]]) -> list[str]:
+    """Names of installed adapters that can supply all of the views for some model."""
     known = {**host().encoders, **host().mllms}
-    return [name for name, adapter in known.items() if wanted <= set(adapter.offers)]
+    return [name for name, adapter in known.items() if views <= adapter.supplies]
 
 
 def refuse_checkpointing(model: nn.Module, parts: str, whose: str) -> None:

@@ -127,6 +127,13 @@ class EncoderLayout:
             self._cache[count] = self._solve(count)
         return self._cache[count]
 
+    def sites_of(self, stage: ResolvedStage) -> list[Site]:
+        """Where a stage acts on images of the default grid; if nowhere, a block it might act at."""
+        frames, height, width = self.grid
+        sites = self.sites(frames * height * width).values()
+        found = [site.site for site in sites if site.stage is stage]
+        return found or [Site("encoder", self.used - 1, self.used)]
+
     def kept(self, count: int) -> int:
         """Tokens inside the encoder after all its stages."""
         return count - sum(site.remove for site in self.sites(count).values())

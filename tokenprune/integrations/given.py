@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from operator import index
 from typing import Any
@@ -35,22 +34,22 @@ def checked_grid(grid: Sequence[Any]) -> Grid:
     return sides
 
 
-def check_signals(signals: Mapping[str, Any], asked: Iterable[Signal], features: Tensor) -> None:
+def check_signals(
+    signals: Mapping[str, Any], known: Mapping[str, Signal], features: Tensor
+) -> None:
     """Refuse given signals of the wrong shape.
 
     Args:
         signals: by name, as given.
-        asked: what the plan's strategies ask for.
+        known: signals by name, see `defined`.
         features: `[B, N, D]`.
 
     Raises:
         SignalError: naming the signal, its shape and the right one.
     """
-    known = {signal.name: signal for signal in (*_defined(), *asked)}
     batch, tokens = features.shape[:2]
     for name, value in signals.items():
-        kind = known.get(name) or known.get(name.partition("@")[0]) or Signal(name)
-        wanted = _axes(kind)
+        wanted = of_name(name, known).axes
         sizes = {"B": batch, "N": tokens}
         if isinstance(value, Tensor) and _fits(value, wanted, sizes):
             continue
@@ -68,21 +67,19 @@ def missing_remedy(missing: Sequence[Signal], signals: Iterable[str]) -> str:
     """What to do about signals that weren't given; a given name close to one is a misspelling."""
     needed = [signal.name for signal in missing]
     for name in signals:
-        if name not in {signal.name for signal in _defined()} and nearest(name, needed):
+        if name not in Signal.shipped() and nearest(name, needed):
             return f"There is no signal '{name}'. {suggestion(name, needed)}"
     return "Pass it in signals, or choose a strategy that reads the features alone."
 
 
-def _defined() -> list[Signal]:
-    return [value for value in vars(Signal).values() if isinstance(value, Signal)]
+def defined(asked: Iterable[Signal]) -> dict[str, Signal]:
+    """The signals that ship and those asked for, by name."""
+    return Signal.shipped() | {signal.name: signal for signal in asked}
 
 
-def _axes(signal: Signal) -> list[str]:
-    """The axes that a signal's meaning begins with; one value per token where it says none."""
-    found = re.match(r"\[(B\b[^\]]*)\]", signal.meaning)
-    if found is None:
-        return ["B", "N", "..."]
-    return [axis.strip() for axis in found[1].split(",")]
+def of_name(name: str, known: Mapping[str, Signal]) -> Signal:
+    """The signal of a name; an unknown one has a value per token."""
+    return known.get(name) or known.get(name.partition("@")[0]) or Signal(name)
 
 
 def _fits(value: Tensor, wanted: Sequence[str], sizes: Mapping[str, int]) -> bool:

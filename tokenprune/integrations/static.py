@@ -8,7 +8,7 @@ that take them. Plans may hold static `pre_llm` stages only: their length is kno
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from tokenprune.engine.ask import ask
 from tokenprune.engine.conditions import Checks, Conditions
 from tokenprune.engine.stages import ResolvedStage, build_strategy
 from tokenprune.errors import PlanError, SignalError
-from tokenprune.integrations.given import Grid, check_signals, checked_grid, missing_remedy
+from tokenprune.integrations.given import (
+    Grid,
+    check_signals,
+    checked_grid,
+    defined,
+    missing_remedy,
+    of_name,
+)
+from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.plan import Plan, load_plan
@@ -98,7 +106,8 @@ def select(
     batch, patches = features.shape[:2]
     stages, signals = _stages(plan), signals or {}
     asked = [signal for stage in stages for signal in stage.strategy.signals(SITE)]
-    check_signals(signals, asked, features)
+    known = defined(asked)
+    check_signals(signals, known, features)
     index = torch.arange(patches, device=features.device).expand(batch, patches)
     tokens = Tokens(
         hidden=features,
@@ -112,7 +121,7 @@ def select(
     )
     conditions = Conditions(Checks("always"))  # nothing outlives this call
     for stage in stages:
-        tokens = _after(stage, tokens, conditions)
+        tokens = _after(stage, tokens, conditions, known)
     conditions.settle()
     return Selected(tokens.hidden, tokens.index, tokens.size)
 
@@ -130,7 +139,9 @@ def _check_features(features: Tensor, grid: Grid) -> None:
     )
 
 
-def _after(stage: ResolvedStage, tokens: Tokens, conditions: Conditions) -> Tokens:
+def _after(
+    stage: ResolvedStage, tokens: Tokens, conditions: Conditions, known: Mapping[str, Signal]
+) -> Tokens:
     missing = [s for s in stage.strategy.signals(SITE) if s.name not in tokens.signals]
     if missing:
         raise SignalError(
@@ -140,7 +151,10 @@ def _after(stage: ResolvedStage, tokens: Tokens, conditions: Conditions) -> Toke
         )
     keep = stage.keep(tokens.count, tokens.grid[0])
     (part,) = ask(stage, tokens, keep, conditions)
-    return tokens.after(part)
+    whole = {n: v for n, v in tokens.signals.items() if not of_name(n, known).per_token}
+    riding = {n: v for n, v in tokens.signals.items() if n not in whole}
+    left = replace(tokens, signals=riding).after(part)
+    return replace(left, signals={**left.signals, **whole})
 
 
 def _stages(plan: Plan) -> list[ResolvedStage]:

@@ -21,7 +21,7 @@ from tokenprune.interface.calls import (
     Rotary,
     Written,
 )
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, View
 
 _NOTE = "tokenprune_layout"
 
@@ -37,13 +37,13 @@ class Adapter(ABC):
     Class attributes:
         name: what `attach(..., adapter=NAME)` and listings call it.
         claims: full names of the model classes it serves, compared without importing them.
-        offers: every signal it can supply for some model of the family; a spec says which of
-            them it can for this one.
+        supplies: what it can supply for some model of the family; a spec says which of it this
+            model has. Signals that need no more are offered by themselves.
     """
 
     name: ClassVar[str]
     claims: ClassVar[tuple[str, ...]]
-    offers: ClassVar[tuple[Signal, ...]] = ()
+    supplies: ClassVar[frozenset[type[View]]] = frozenset()
 
     def __init__(self, model: nn.Module) -> None:
         """Take the model; refuse what isn't supported, naming the part.
@@ -71,7 +71,6 @@ class EncoderSpec:
         class_token: whether the first prefix token is a class token.
         grid: the default patch grid (t, h, w).
         width: D, channels of a token.
-        signals: signals this encoder supplies.
     """
 
     entry: nn.Module
@@ -81,11 +80,20 @@ class EncoderSpec:
     class_token: bool
     grid: tuple[int, int, int]
     width: int
-    signals: frozenset[Signal]
+
+    @property
+    def supplies(self) -> frozenset[type[View]]:
+        """What signals of this encoder can be computed from."""
+        return BLOCK_VIEWS | CLASS_VIEWS if self.class_token else BLOCK_VIEWS
 
 
 class EncoderAdapter(Adapter):
-    """A family of vision encoders: where its parts are and the two halves of a block."""
+    """A family of vision encoders: where its parts are and the two halves of a block.
+
+    Families without a class token say `supplies = BLOCK_VIEWS`.
+    """
+
+    supplies: ClassVar[frozenset[type[View]]] = BLOCK_VIEWS | CLASS_VIEWS
 
     @abstractmethod
     def spec(self) -> EncoderSpec:
@@ -140,7 +148,7 @@ class MllmSpec:
         layers: its decoder layers.
         placeholder_id: token id that stands for one visual token in the prompt.
         names: what the library calls the user's arguments.
-        signals: signals the LLM's layers supply.
+        supplies: what signals of this LLM can be computed from.
         settings: names of the settings that `used` and `cut` come from, by these two words.
         fixed: arguments of a call that choose other features; given ones must have these values.
         refused: arguments of the core that can't be served, by name.
@@ -161,7 +169,7 @@ class MllmSpec:
     layers: Sequence[nn.Module]
     placeholder_id: int
     names: ArgumentNames
-    signals: frozenset[Signal]
+    supplies: frozenset[type[View]] = LLM_VIEWS
     settings: Mapping[Literal["used", "cut"], str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[str, Refused] = field(default_factory=dict)
@@ -182,6 +190,7 @@ class MllmAdapter(Adapter):
             means that any may be.
     """
 
+    supplies: ClassVar[frozenset[type[View]]] = LLM_VIEWS
     towers: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The nouns a strategy reads: where it stands, what it gets, and what it may ask for."""
+"""What a strategy is given: the tokens at one site."""
 
 from __future__ import annotations
 
@@ -11,28 +11,11 @@ from torch import Tensor
 
 from tokenprune.interface.dense import Part
 from tokenprune.interface.signals import WHOLE, Signal
+from tokenprune.interface.sites import STAGES, Site, Stage
 
-Stage = Literal["encoder", "pre_llm", "decoder"]
-STAGES: tuple[Stage, ...] = ("encoder", "pre_llm", "decoder")
+__all__ = ["STAGES", "Kind", "Site", "Stage", "Tokens", "grid_positions"]
+
 Kind = Literal["visual", "text"]
-
-
-@dataclass(frozen=True)
-class Site:
-    """One place where tokens can be removed.
-
-    Attributes:
-        stage: `encoder`, `pre_llm` or `decoder`.
-        layer: 0-based block index; for `pre_llm` the number of encoder blocks that ran.
-        layers: how many layers of that stage are used (L).
-    """
-
-    stage: Stage
-    layer: int
-    layers: int
-
-    def __str__(self) -> str:
-        return self.stage if self.stage == "pre_llm" else f"{self.stage}[{self.layer}]"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ Every operation has a float32 reference in plain torch and a Triton kernel, is r
 run, and takes its output shape from its arguments alone.
 """
 
-from tokenprune.ops.attention_received import attention_received, attention_row
+from tokenprune.ops.attention_received import attention_received
+from tokenprune.ops.attention_rows import attention_row, attention_rows
 from tokenprune.ops.bipartite_match import bipartite_match
 from tokenprune.ops.dispatch import Backend, OpChoice, choose, explain, use_backend
 from tokenprune.ops.flops import attention_flops, count_flops
@@ -21,6 +22,7 @@ __all__ = [
     "attention_flops",
     "attention_received",
     "attention_row",
+    "attention_rows",
     "bipartite_match",
     "choose",
     "count_flops",

@@ -28,7 +28,8 @@ KERNELS = (
 """Operations that have both a reference and a Triton implementation."""
 
 PLAIN = {
-    "attention_row": "no kernel: one query row is a matrix-vector product, plain torch suffices"
+    "attention_row": "no kernel: one query row is a matrix-vector product, plain torch suffices",
+    "attention_rows": "no kernel yet: rows of some queries, a product and a softmax in plain torch",
 }
 """Operations that are plain torch everywhere, with the reason."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from tokenprune.errors import TokenpruneError
 from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
 from tokenprune.interface.placement import Decoder, PreLlm
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import Signal, View
 from tokenprune.interface.strategy import ModelShape, PruningStrategy, placement, places
 from tokenprune.interface.tokens import STAGES, Site, Stage
 from tokenprune.interface.trainable import untrained_params
@@ -32,24 +32,25 @@ class Family:
     Attributes:
         adapter: name of the adapter.
         tower: name of the tower's adapter; None for encoders alone.
-        encoder: signals that the encoder can supply.
-        llm: signals that the LLM can supply; None for encoders alone.
+        encoder: what signals of the encoder can be computed from.
+        llm: what signals of the LLM can be computed from; None for encoders alone.
     """
 
     adapter: str
     tower: str | None
-    encoder: frozenset[Signal]
-    llm: frozenset[Signal] | None = None
+    encoder: frozenset[type[View]]
+    llm: frozenset[type[View]] | None = None
 
     @property
     def name(self) -> str:
         """As it is shown."""
         return self.adapter if self.tower is None else f"{self.adapter} + {self.tower}"
 
-    def offers(self, at: Stage) -> frozenset[Signal]:
-        """Signals that a stage can have here."""
-        llm = self.llm or frozenset()
-        return {"encoder": self.encoder, "pre_llm": self.encoder | llm, "decoder": llm}[at]
+    def offers(self, signal: Signal, at: Stage) -> bool:
+        """Whether a stage can have a signal here."""
+        if at != "encoder" and self.llm is None:
+            return False
+        return at in signal.stages and signal.needs in self.encoder | (self.llm or frozenset())
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,12 @@ def families(
     """The columns: encoder adapters, then adapters of multimodal LLMs with each of their towers."""
     encoders = host().encoders if encoders is None else encoders
     mllms = host().mllms if mllms is None else mllms
-    found = [Family(name, None, frozenset(kind.offers)) for name, kind in encoders.items()]
+    found = [Family(name, None, kind.supplies) for name, kind in encoders.items()]
     for name, kind in mllms.items():
         for tower in kind.towers or tuple(encoders):
             if tower in encoders:
-                offers = frozenset(encoders[tower].offers)
-                found.append(Family(name, tower, offers, frozenset(kind.offers)))
+                offers = encoders[tower].supplies
+                found.append(Family(name, tower, offers, kind.supplies))
     return found
 
 
@@ -138,7 +139,7 @@ def refusal(kind: type[PruningStrategy[Any]], family: Family, at: Stage) -> str:
         wanted = signals(kind, at)
     except TokenpruneError as error:
         return f"not known: {error.message.rstrip('.')}"
-    missing = [signal.kind.name for signal in wanted if signal.kind not in family.offers(at)]
+    missing = [signal.kind.name for signal in wanted if not family.offers(signal, at)]
     if not missing:
         return ""
     return f"needs {', '.join(sorted({*missing}))}, which {family.name} doesn't supply"

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
-from tokenprune.interface.signals import Signal
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
 from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
-from tokenprune_adapters.shared.signals import offered, vit_signals
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.timm import vit_names as compat
 
@@ -40,7 +38,6 @@ class TimmVitAdapter(EncoderAdapter):
 
     name: ClassVar[str] = "timm"
     claims: ClassVar[tuple[str, ...]] = (f"{compat.VIT}.VisionTransformer",)
-    offers: ClassVar[tuple[Signal, ...]] = offered(class_token=True)
 
     def __init__(self, model: nn.Module) -> None:
         """Check the blocks.
@@ -77,7 +74,6 @@ class TimmVitAdapter(EncoderAdapter):
             class_token=class_token,
             grid=(1, *(compat.default_grid(vit) or (1, 1))),
             width=int(vit.embed_dim),
-            signals=vit_signals(class_token),
         )
 
     def spec(self) -> EncoderSpec:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tokenprune.interface.signals import Signal
-from tokenprune_adapters.shared.signals import offered
 from tokenprune_adapters.transformers.vit import HfVitAdapter
 
 _MODULE = "transformers.models.clip.modeling_clip"
@@ -25,7 +23,6 @@ class ClipAdapter(HfVitAdapter):
         f"{_MODULE}.CLIPModel",
         f"{_MODULE}.CLIPForImageClassification",
     )
-    offers: ClassVar[tuple[Signal, ...]] = offered(class_token=True)
     block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.CLIPEncoderLayer",)
     attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.CLIPAttention",)
     class_token: ClassVar[bool] = True

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.adapter import MllmSpec, class_names
 from tokenprune.interface.calls import Rotary
-from tokenprune.interface.signals import Signal
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import llava_names as compat
 from tokenprune_adapters.transformers import llm_names
@@ -26,17 +25,6 @@ class LlavaAdapter(TransformersMllm):
     name: ClassVar[str] = "llava"
     claims: ClassVar[tuple[str, ...]] = (
         "transformers.models.llava.modeling_llava.LlavaForConditionalGeneration",
-    )
-    offers: ClassVar[tuple[Signal, ...]] = (
-        Signal.LAST_QUERY_ATTENTION,
-        Signal.QUESTION_STATE,
-        Signal.QUESTION_ATTENTION_MAX,
-        Signal.QUESTION_ATTENTION_MEAN,
-        Signal.PROMPT_ATTENTION_MEAN,
-        Signal.AHEAD_ATTENTION,
-        Signal.AHEAD_ATTENTION_UNROTATED,
-        Signal.TEXT_STATES,
-        Signal.TEXT_PLACE,
     )
     towers: ClassVar[tuple[str, ...]] = ("clip", "siglip")
 
@@ -98,7 +86,6 @@ class LlavaAdapter(TransformersMllm):
             layers=compat.decoder_layers(model),
             placeholder_id=compat.placeholder_id(model),
             names=llm_names.NAMES,
-            signals=frozenset(self.offers),
             settings={"used": compat.LAYER, "cut": compat.STRATEGY},
             fixed={compat.LAYER: layer, compat.STRATEGY: strategy},
             refused=llm_names.REFUSED,

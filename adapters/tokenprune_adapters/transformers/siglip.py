@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.signals import Signal
-from tokenprune_adapters.shared.signals import offered
+from tokenprune.interface.signals import BLOCK_VIEWS, View
 from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.vit import HfVitAdapter
 
@@ -36,7 +35,7 @@ class SiglipAdapter(HfVitAdapter):
         f"{_TWO}.Siglip2Model",
         f"{_TWO}.Siglip2ForImageClassification",
     )
-    offers: ClassVar[tuple[Signal, ...]] = offered(class_token=False)
+    supplies: ClassVar[frozenset[type[View]]] = BLOCK_VIEWS
     block_classes: ClassVar[tuple[str, ...]] = (
         f"{_ONE}.SiglipEncoderLayer",
         f"{_TWO}.Siglip2EncoderLayer",

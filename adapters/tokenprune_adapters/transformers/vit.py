@@ -11,7 +11,6 @@ from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec, class_names
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
 from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
-from tokenprune_adapters.shared.signals import vit_signals
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import vit_names as compat
 
@@ -55,7 +54,6 @@ class HfVitAdapter(EncoderAdapter):
             class_token=self.class_token,
             grid=(1, side, side),
             width=compat.width(self.vision),
-            signals=vit_signals(self.class_token),
         )
 
     def spec(self) -> EncoderSpec:

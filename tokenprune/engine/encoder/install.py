@@ -8,12 +8,18 @@ from typing import Any
 from torch import nn
 
 from tokenprune.engine.attachment import ATTACHED, Attachment
-from tokenprune.engine.checks import check_encoder_stages, refuse_companions, refuse_signals
+from tokenprune.engine.checks import (
+    check_encoder_stages,
+    refuse_companions,
+    refuse_doubles,
+    refuse_signals,
+)
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.stages import EncoderLayout
 from tokenprune.errors import AlreadyAttachedError
 from tokenprune.interface.adapter import EncoderAdapter
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import View
+from tokenprune.interface.tokens import Site
 
 
 def encoder_runner(
@@ -21,11 +27,16 @@ def encoder_runner(
     adapter: EncoderAdapter,
     spec: Any,
     used: int | None = None,
-    given: frozenset[Signal] = frozenset(),
+    given: frozenset[type[View]] = frozenset(),
 ) -> EncoderRunner:
     """A checked runner for an encoder, of which `used` blocks are read.
 
-    An MLLM has further signals to give to pre-LLM stages.
+    Args:
+        attachment: the attachment.
+        adapter: the encoder's family.
+        spec: the encoder as data.
+        used: how many of its blocks are read; None for what the spec says.
+        given: what a multimodal LLM supplies to pre-LLM stages besides.
 
     Raises:
         AlreadyAttachedError: the encoder carries a plan already.
@@ -41,8 +52,12 @@ def encoder_runner(
     check_encoder_stages(layout, spec)
     attachment.notes |= layout.notes
     refuse_companions(later, spec)
-    for stage in (*encoder_stages, *later):
-        refuse_signals(stage, spec.signals | given, spec.used, adapter)
+    for stage in encoder_stages:
+        refuse_signals(stage, layout.sites_of(stage), spec.supplies, adapter)
+    refuse_doubles(later, spec.used)
+    for stage in later:
+        site = Site("pre_llm", spec.used, spec.used)
+        refuse_signals(stage, [site], spec.supplies | given, adapter)
     return EncoderRunner(attachment, adapter, spec, layout, later)
 
 

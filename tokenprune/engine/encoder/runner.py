@@ -13,13 +13,13 @@ from tokenprune.engine.call import CallState, calling, current
 from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.encoder.across_frames import reduce_across
 from tokenprune.engine.encoder.attention import Attended, advance_companions, attend
-from tokenprune.engine.encoder.signals import BlockSignals, encoder_signals
+from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import EncoderLayout, EncoderSite, ResolvedStage
 from tokenprune.engine.videos import Videos
 from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import BlockBefore
 from tokenprune.interface.strategy import placement
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class EncoderRunner:
         self.last = spec.used - 1
         # only a prompt says which images are frames of one video, and the LLM's wing reads it
         self.videos: Callable[[CallState, int, int], Videos | None] = _no_videos
-        self.captured = BlockSignals(later, spec.used)
+        self.captured = BlockSignals(later, spec)
 
     def install(self, patches: Patches) -> None:
         """Override the forward of this instance's entry and used blocks."""
@@ -75,7 +75,7 @@ class EncoderRunner:
             if call is None:  # the block was called on its own, outside of its encoder
                 return original(hidden, *args, **kwargs)
             state = self._state(call, number, hidden)
-            hidden = self._reduce_at(call, state, number, "before", hidden, {})
+            hidden = self._reduce_at(call, state, number, "before", hidden, None)
             state.entered = hidden if self._wants_previous(state, number + 1) else None
             if self._is_plain(state, number):
                 hidden = original(hidden, *args, **kwargs)
@@ -128,19 +128,8 @@ class EncoderRunner:
         if self.captured.reads(number):
             with call.meter.stage("select"):
                 self.captured.keep_attention(self.adapter, block, state, number, hidden, step)
-        signals = self._site_signals(call, state, number, step)
-        hidden = self._reduce_at(call, state, number, "inside", step.hidden, signals)
+        hidden = self._reduce_at(call, state, number, "inside", step.hidden, step)
         return self.adapter.feed_forward(block, hidden)
-
-    def _site_signals(
-        self, call: CallState, state: EncoderState, number: int, step: Attended
-    ) -> dict[str, Tensor]:
-        site = state.sites.get(number)
-        if site is None:
-            return {}
-        with call.meter.stage("select"):
-            wanted = site.stage.strategy.signals(site.site)
-            return encoder_signals(wanted, step.query, step.key, step.bias, state.prefix)
 
     def _reduce_at(
         self,
@@ -149,12 +138,13 @@ class EncoderRunner:
         number: int,
         where: str,
         hidden: Tensor,
-        signals: Mapping[str, Tensor],
+        step: Attended | None,
     ) -> Tensor:
         site = state.sites.get(number)
         if site is None or placement(site.stage.strategy, "encoder").where != where:
             return hidden
         with call.meter.stage("select"):
+            signals = self.captured.at_site(site.stage, site.site, state, step)
             return self._reduce(call, state, site, hidden, signals)
 
     def _reduce(
@@ -165,9 +155,6 @@ class EncoderRunner:
         hidden: Tensor,
         signals: Mapping[str, Tensor],
     ) -> Tensor:
-        if state.previous is not None:
-            before = state.previous[:, state.prefix :]
-            signals = {**signals, Signal.PREVIOUS_HIDDEN.name: before}
         strategy = site.stage.strategy
         if state.videos is not None and strategy.spans_frames():
             hidden = reduce_across(call, state, site, hidden, signals)
@@ -186,7 +173,9 @@ class EncoderRunner:
 
     def _wants_previous(self, state: EncoderState, number: int) -> bool:
         site = state.sites.get(number)
-        return site is not None and Signal.PREVIOUS_HIDDEN in site.stage.strategy.signals(site.site)
+        return site is not None and any(
+            signal.reads(BlockBefore) for signal in site.stage.strategy.signals(site.site)
+        )
 
     def _finish(self, call: CallState, state: EncoderState, hidden: Tensor) -> Tensor:
         batch, revival = hidden.shape[0], state.revival

@@ -64,7 +64,8 @@ class EncoderState:
         proportional: whether attention adds log size to key logits from here on.
         revival: dropped tokens that can be reconstructed.
         companions: companion tokens by stage number, `[B, G, D]`.
-        signals: what pre-LLM stages asked for, `[B, N]` or `[B, N, d]`.
+        signals: what pre-LLM stages asked for, `[B, N, ...]`.
+        prefixed: the same of class and register tokens, `[B, P, ...]`, which nobody removes.
         videos: which images are frames of one video, if any are.
     """
 
@@ -82,6 +83,7 @@ class EncoderState:
     revival: Revival | None = None
     companions: dict[int, Tensor] = field(default_factory=dict)
     signals: Mapping[str, Tensor] = field(default_factory=dict)
+    prefixed: dict[str, Tensor] = field(default_factory=dict)
     videos: Videos | None = None
 
     @classmethod
@@ -205,6 +207,7 @@ class EncoderState:
             index=bucket.number(self.index, height * width),
             riders={name: bucket.join(value) for name, value in self.riders.items()},
             signals={name: bucket.join(value) for name, value in self.signals.items()},
+            prefixed={name: bucket.join(value) for name, value in self.prefixed.items()},
             previous=None,
             entered=None if self.entered is None else bucket.join(self.entered[:, self.prefix :]),
             companions={},

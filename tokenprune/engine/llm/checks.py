@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.runner import EncoderRunner
-from tokenprune.engine.llm.stages import SUPPLIED, DecoderStage, decoder_layers
+from tokenprune.engine.llm.stages import DecoderStage, decoder_layers
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import PlanError, UnsupportedModelError
 from tokenprune.interface.adapter import EncoderSpec, MllmAdapter, MllmSpec
@@ -123,7 +123,7 @@ def decoder_stages(
                 remedy="Give tokens per image or a ratio.",
             )
         site = Site("decoder", layer, count)
-        refuse_signals(stage, spec.signals & SUPPLIED, count, adapter)
+        refuse_signals(stage, [site], spec.supplies, adapter)
         if stage.plan.keep_text is not None and spec.special_ids is None:
             raise UnsupportedModelError(
                 f"the adapter {adapter.name} doesn't tell which tokens are special, so text can't "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import torch
@@ -156,7 +156,7 @@ class Draft:
             numbers: their numbers in the LLM's batch.
             column: `[b, N]` columns of their tokens.
         """
-        left = tokens.after(part, states=False)
+        left = replace(tokens, signals={}).after(part, states=False)
         if part.dense is not None:
             places = torch.tensor(numbers, device=column.device)
             anchor = part.dense.take(column)
@@ -184,7 +184,7 @@ class Draft:
         device = self.hidden.device
         states = self.hidden[places.to(device)[:, None], column.to(device)]
         site = self.stage.site
-        signals = self.signals.of(places, column, self.hidden)
+        signals = self.signals.of(places, column)
         return dense(picked, states, signals, site, self.call.plan.seed), column
 
 

@@ -36,7 +36,7 @@ from tokenprune.engine.stages import behind_dynamic
 from tokenprune.engine.videos import Videos, videos_of
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import Question, read
 from tokenprune.interface.tokens import Site
 
 if TYPE_CHECKING:
@@ -66,16 +66,18 @@ class MllmRunner:
         owner.stages = couple(behind_dynamic(owner.stages), len(self.spec.layers))
         claim(owner, owner.model, self.spec.core)
         tower = choose_encoder(self.spec.tower)
-        given = self.spec.signals & {Signal.QUESTION_STATE}
-        self.encoder = encoder_runner(owner, tower, tower.spec(), self.spec.used, given)
+        self.encoder = encoder_runner(
+            owner, tower, tower.spec(), self.spec.used, self.spec.supplies
+        )
         self.encoder.videos = self._videos
         self.prefix = feature_prefix(self.spec, self.encoder.spec)
         refuse_frames(owner.plan, owner.stages, self.encoder.spec, self.prefix)
         self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
         site = Site("pre_llm", self.encoder.spec.used, self.encoder.spec.used)
         later = (*self.features, *self.projected)
-        asked = any(Signal.QUESTION_STATE in stage.strategy.signals(site) for stage in later)
-        self.questions = Questions(adapter, self.spec) if asked else None
+        wanted = {signal for stage in later for signal in stage.strategy.signals(site)}
+        self.asked = sorted((one for one in wanted if one.reads(Question)), key=str)
+        self.questions = Questions(adapter, self.spec)
         stages = decoder_stages(owner.stages, self.spec, adapter, self.encoder)
         self.language = LanguageRunner(owner, adapter, self.spec, stages)
 
@@ -153,10 +155,10 @@ class MllmRunner:
             return original(features)
         used = self.encoder.spec.used
         entered = enter(call, features, self.prefix)
-        if self.questions is not None:
+        if self.asked:
             with call.meter.stage("select"):
-                asked = self.questions.states(state, list(images_of(entered)))
-            entered.shared = {Signal.QUESTION_STATE.name: asked.to(features.device)}
+                answers = self.questions.states(state, list(images_of(entered)))
+                entered.shared = read(self.asked, Question(answers.to(features.device)))
         groups = run_stages(call, self.features, [entered], used)
         with call.meter.stage("project"):
             groups = project(groups, original)

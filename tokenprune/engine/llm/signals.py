@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from tokenprune.engine.call import current
-from tokenprune.engine.llm.attention import (
-    last_query_attention,
-    prompt_attention,
-    question_attention,
-)
 from tokenprune.engine.llm.level import Level
-from tokenprune.engine.llm.stages import AHEAD, LAYER_BEFORE, QUESTION, SUPPLIED, TEXT, DecoderStage
+from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
-from tokenprune.engine.llm.text import PromptText, SiteSignals
+from tokenprune.engine.llm.text import SiteSignals, prompt_text
 from tokenprune.engine.patching import Patches
 from tokenprune.interface.adapter import MllmAdapter, MllmSpec
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import LayerAhead, LayerBefore, read
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -41,7 +37,7 @@ class SignalReader:
         """Put aside what the layers before the stages project, where it is asked for."""
         for stage in stages:
             number = stage.site.layer
-            if stage.signals & LAYER_BEFORE:
+            if any(signal.reads(LayerBefore) for signal in stage.signals):
                 named = self.adapter.projections(self.spec.layers[number - 1])
                 for name, module in named.items():
                     patches.hook(module, self._put_aside(number, name))
@@ -57,45 +53,28 @@ class SignalReader:
             hidden: `[B, T, D]` input of its layer.
             level: the sequence it stands for.
         """
-        wanted, projected = stage.signals, state.projected.pop(stage.site.layer, {})
-        if not wanted & SUPPLIED:
+        projected = state.projected.pop(stage.site.layer, {})
+        if not stage.signals:
             return SiteSignals()
         assert state.prompt is not None
-        text = PromptText.at(level, state.prompt)
-        found: dict[Signal, Tensor] = {}
-        if wanted & LAYER_BEFORE:
-            before = self.spec.layers[stage.site.layer - 1]
-            query, key = self.adapter.query_key(before, projected, state.rotary)
-            if Signal.LAST_QUERY_ATTENTION in wanted:
-                found[Signal.LAST_QUERY_ATTENTION] = last_query_attention(
-                    query, key, text.last, level.valid
-                )
-            if wanted & QUESTION:
-                most, mean = question_attention(query, key, text.asking(), level.valid)
-                found[Signal.QUESTION_ATTENTION_MAX] = most
-                found[Signal.QUESTION_ATTENTION_MEAN] = mean
-            if Signal.PROMPT_ATTENTION_MEAN in wanted:
-                asking = text.prompt(level.valid)
-                mean = prompt_attention(query, key, asking, level.valid)
-                found[Signal.PROMPT_ATTENTION_MEAN] = mean
-        if wanted & AHEAD:
-            found |= self._ahead(state, stage, hidden, level, text.last)
-        columns = {signal.name: values for signal, values in found.items() if signal in wanted}
-        return SiteSignals(columns, text if wanted & TEXT else None)
+        text = prompt_text(level, hidden, state.prompt)
+        number, rotary = stage.site.layer, state.rotary
 
-    def _ahead(
-        self, state: MllmState, stage: DecoderStage, hidden: Tensor, level: Level, last: Tensor
-    ) -> dict[Signal, Tensor]:
-        layer = self.spec.layers[stage.site.layer]
-        projected = self.adapter.project(layer, hidden)
-        rotary = {Signal.AHEAD_ATTENTION: state.rotary, Signal.AHEAD_ATTENTION_UNROTATED: None}
-        return {
-            signal: last_query_attention(
-                *self.adapter.query_key(layer, projected, rows), last, level.valid
-            )
-            for signal, rows in rotary.items()
-            if signal in stage.signals
-        }
+        def before(rotated: bool) -> tuple[Tensor, Tensor]:
+            layer = self.spec.layers[number - 1]
+            return self.adapter.query_key(layer, projected, rotary if rotated else None)
+
+        @cache  # signals with and without rotation share it
+        def entering() -> Mapping[str, Tensor]:
+            return self.adapter.project(self.spec.layers[number], hidden)
+
+        def ahead(rotated: bool) -> tuple[Tensor, Tensor]:
+            layer = self.spec.layers[number]
+            return self.adapter.query_key(layer, entering(), rotary if rotated else None)
+
+        views = text, LayerBefore(before, text), LayerAhead(ahead, text)
+        found = read(stage.signals, *views)
+        return SiteSignals({s: found[s.name] for s in stage.signals if s.name in found}, text)
 
     def _put_aside(self, number: int, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

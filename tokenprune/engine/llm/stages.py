@@ -7,21 +7,11 @@ from dataclasses import dataclass
 
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import LayerError, PlanError
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import LayerBefore, Signal
 from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Site
 from tokenprune.plan import Average
 from tokenprune.plan.budget import decoder_keeps, kept
-
-QUESTION = frozenset({Signal.QUESTION_ATTENTION_MAX, Signal.QUESTION_ATTENTION_MEAN})
-LAYER_BEFORE = QUESTION | {Signal.LAST_QUERY_ATTENTION, Signal.PROMPT_ATTENTION_MEAN}
-"""Signals of the layer before the site."""
-AHEAD = frozenset({Signal.AHEAD_ATTENTION, Signal.AHEAD_ATTENTION_UNROTATED})
-"""Signals of the layer at the site."""
-TEXT = frozenset({Signal.TEXT_STATES, Signal.TEXT_PLACE})
-"""Signals of the prompt's text at the site."""
-SUPPLIED = LAYER_BEFORE | AHEAD | TEXT
-"""What can be had at decoder sites; a model's LLM may have other signals for other stages."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +152,8 @@ def _remedy(free: int, count: int) -> str:
 
 
 def _refuse_nothing_before(stage: ResolvedStage, layers: range, count: int) -> None:
-    asked = set(stage.strategy.signals(Site("decoder", 0, count))) if layers[0] == 0 else set()
-    reading = sorted(str(signal) for signal in asked & LAYER_BEFORE)
+    asked = stage.strategy.signals(Site("decoder", 0, count)) if layers[0] == 0 else ()
+    reading = sorted(str(signal) for signal in asked if signal.reads(LayerBefore))
     if reading:
         raise LayerError(
             f"in front of layer 0 no layer of the LLM has seen the tokens, and "

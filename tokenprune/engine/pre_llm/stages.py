@@ -12,6 +12,7 @@ from tokenprune.engine.call import CallState
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import ReductionError, UnsupportedCallError
+from tokenprune.interface.signals import Companions, read
 from tokenprune.interface.tokens import Site
 
 
@@ -102,12 +103,11 @@ def whole_videos(groups: Sequence[Group]) -> list[Group]:
 
 def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> Iterator[Group]:
     state, strategy = group.state, stage.strategy
-    known = {**state.signals, **group.shared}
-    signals = {
-        signal.name: known[signal.name] for signal in strategy.signals(site) if signal.name in known
-    }
+    known = {**state.signals, **state.prefixed, **group.shared}
+    wanted = strategy.signals(site)
+    signals = {signal.name: known[signal.name] for signal in wanted if signal.name in known}
     if stage.number in state.companions:
-        signals["companions"] = state.companions[stage.number]
+        signals |= read(wanted, Companions(state.companions[stage.number]))
     tokens = state.tokens(group.hidden, site, signals)
     keep = stage.keep(tokens.count, frames=state.grid[0])
     for part in ask(stage, tokens, keep, call.conditions):
@@ -136,6 +136,7 @@ def _pick(group: Group, rows: Sequence[int]) -> Group:
         index=state.index[rows],
         riders={name: value[rows] for name, value in state.riders.items()},
         signals={name: value[rows] for name, value in state.signals.items()},
+        prefixed={name: value[rows] for name, value in state.prefixed.items()},
         companions={number: value[rows] for number, value in state.companions.items()},
     )
     shared = {name: value[rows] for name, value in group.shared.items()}

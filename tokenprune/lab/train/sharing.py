@@ -43,6 +43,7 @@ def _repeated(state: EncoderState, shared: int, numbers: list[int]) -> EncoderSt
         index=many(state.index),
         riders={name: many(value) for name, value in state.riders.items()},
         signals={name: many(value) for name, value in state.signals.items()},
+        prefixed={name: many(value) for name, value in state.prefixed.items()},
         companions={number: many(value) for number, value in state.companions.items()},
         previous=None,
         videos=None,  # with one picture a question, frames or not makes no difference

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
 
-from tokenprune.ops.checks import require, require_rows
+from tokenprune.ops.checks import require, require_heads, require_rows
 from tokenprune.ops.dispatch import run
 
 
@@ -41,58 +41,13 @@ def attention_received(
     Source: the importance of EvoPrune (arXiv 2603.03681, section 3.4), read as a column mean.
     """
     batch, _, length, width = query.shape
-    _check_heads(query, key)
+    require_heads(query, key)
     require(key.shape[2] == length, "query and key must have the same number of tokens")
     require(0 <= skip < length, f"skip must be in 0..{length - 1}, not {skip}")
     require_rows("bias", bias, batch, length)
     factor = width**-0.5 if scale is None else scale
     received: Tensor = attention_received_op(query, key, bias, factor, skip)
     return received
-
-
-def attention_row(
-    query: Tensor,
-    key: Tensor,
-    *,
-    bias: Tensor | None = None,
-    scale: float | None = None,
-    row: int = 0,
-) -> Tensor:
-    """Attention weights of one query over all keys, averaged over heads.
-
-    Args:
-        query: `[B, H, Tq, d]`.
-        key: `[B, H, T, d]`; fewer heads are allowed if their number divides H.
-        bias: `[B, T]`, added to the logits of each key; -inf hides a key.
-        scale: factor on the logits; default `d ** -0.5`.
-        row: the query: 0 for CLS, -1 for the last token.
-
-    Returns:
-        float32 `[B, T]`, each row summing to 1.
-
-    Raises:
-        ValueError: the shapes don't fit.
-    """
-    batch, heads, rows, width = query.shape
-    _check_heads(query, key)
-    require(-rows <= row < rows, f"row must be in {-rows}..{rows - 1}, not {row}")
-    require_rows("bias", bias, batch, key.shape[2])
-    factor = width**-0.5 if scale is None else scale
-    with torch.autocast(query.device.type, enabled=False):
-        grouped = query[:, :, row].float().reshape(batch, key.shape[1], -1, width)
-        logits = (grouped * factor) @ key.float().mT
-    if bias is not None:
-        logits = logits + bias.float().clamp(min=-1e30)[:, None, None]
-    return logits.softmax(-1).reshape(batch, heads, -1).mean(1)
-
-
-def _check_heads(query: Tensor, key: Tensor) -> None:
-    require(
-        key.shape[0] == query.shape[0]
-        and key.shape[3] == query.shape[3]
-        and query.shape[1] % key.shape[1] == 0,
-        f"query {tuple(query.shape)} and key {tuple(key.shape)} don't fit together",
-    )
 
 
 @custom_op("tokenprune::attention_received", mutates_args=())

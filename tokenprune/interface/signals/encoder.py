@@ -1,0 +1,67 @@
+"""Functions of the signals that a vision encoder has."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from tokenprune.interface.signals.views import BlockAttention, BlockOutput
+from tokenprune.ops import attention_received, attention_row, attention_rows
+
+
+def received(view: BlockAttention) -> Tensor:
+    """Column mean of softmax(q k^T) over patch queries, `[B, N]`."""
+    return attention_received(view.query, view.key, bias=view.bias, skip=view.prefix)
+
+
+def given(view: BlockAttention) -> Tensor:
+    """Row mean of softmax(q k^T) over patch keys, `[B, N]`: (1 - weight on the prefix) / N.
+
+    A softmax row sums to one, so only the prefix columns have to be looked at.
+    """
+    query, prefix = view.query, view.prefix
+    count = query.shape[2] - prefix
+    if prefix == 0:
+        return query.new_full((query.shape[0], count), 1.0 / count).float()
+    heads = range(query.shape[1])  # a head at a time, so that no [B, H, T, T] exists
+    shares = torch.stack([_prefix_share(view, head) for head in heads])
+    return (1.0 - shares.mean(dim=0)) / count
+
+
+def _prefix_share(view: BlockAttention, head: int) -> Tensor:
+    one = slice(head, head + 1)
+    weights = attention_rows(view.query[:, one], view.key[:, one], bias=view.bias)
+    return weights[:, 0, view.prefix :, : view.prefix].sum(-1)
+
+
+def logits_received(view: BlockAttention) -> Tensor:
+    """Column mean of q.k / sqrt(d) over patches, `[B, N]`: the mean over queries is mean(q).k."""
+    query, key, scale = _patches(view)
+    return (key * query.mean(dim=2, keepdim=True)).sum(-1).mean(dim=1) * scale
+
+
+def logits_given(view: BlockAttention) -> Tensor:
+    """Row mean of q.k / sqrt(d) over patches, `[B, N]`."""
+    query, key, scale = _patches(view)
+    return (query * key.mean(dim=2, keepdim=True)).sum(-1).mean(dim=1) * scale
+
+
+def _patches(view: BlockAttention) -> tuple[Tensor, Tensor, float]:
+    query, key = (part[:, :, view.prefix :].float() for part in (view.query, view.key))
+    return query, key, float(query.shape[-1] ** -0.5)
+
+
+def keys(view: BlockAttention) -> Tensor:
+    """Head mean of the patches' keys, `[B, N, d]`."""
+    return view.key[:, :, view.prefix :].mean(dim=1)
+
+
+def of_class_token(view: BlockAttention) -> Tensor:
+    """Head mean of the class token's softmax row over the patches, `[B, N]`."""
+    return attention_row(view.query, view.key, bias=view.bias, row=0)[:, view.prefix :]
+
+
+def like_class_token(view: BlockOutput) -> Tensor:
+    """Cosine of the class token with each patch, `[B, N]`."""
+    return cosine_similarity(view.hidden[:, :1].float(), view.patches.float(), dim=-1)

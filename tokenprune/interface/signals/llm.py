@@ -1,0 +1,51 @@
+"""Functions of the signals that an LLM has, by slot of the sequence in front of the layer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tokenprune.interface.signals.attention import last_row, received
+from tokenprune.interface.signals.views import LayerAttention, PromptText
+
+
+def last_query(view: LayerAttention) -> Tensor:
+    """Head mean of the last prompt token's softmax row, `[B, T]`."""
+    return last_row(view.query, view.key, view.text.last, view.text.valid)
+
+
+def last_query_unrotated(view: LayerAttention) -> Tensor:
+    """The same without rotary embeddings, `[B, T]`."""
+    return last_query(view.unrotated)
+
+
+def question_max(view: LayerAttention) -> Tensor:
+    """Largest weight from the question, over heads and queries, `[B, T]`."""
+    return view.from_question.most
+
+
+def question_mean(view: LayerAttention) -> Tensor:
+    """Mean weight from the question, `[B, T]`.
+
+    The mean is over heads and over those of the queries that may see the token, so that tokens
+    late in the sequence aren't taken for unimportant.
+    """
+    total = view.from_question.total
+    able = view.text.asking.to(total.device).long().flip(1).cumsum(dim=1).flip(1)
+    return total / able.clamp(min=1)
+
+
+def prompt_mean(view: LayerAttention) -> Tensor:
+    """Mean weight from all tokens of the prompt, `[B, T]`, with a sum of 1 over T."""
+    asking = view.text.prompt
+    total = received(view.query, view.key, asking, view.text.valid).total
+    return total / asking.to(total.device).sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def text_states(view: PromptText) -> Tensor:
+    """States of the text, `[B, S, D]`."""
+    return view.pick(view.hidden)
+
+
+def text_place(view: PromptText) -> Tensor:
+    """1 behind the last visual token, 0 before it, -1 for padding, `[B, S]`."""
+    return view.pick(view.behind.long(), padding=-1).to(view.hidden.device)

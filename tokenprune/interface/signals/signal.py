@@ -1,0 +1,298 @@
+"""A signal: a named quantity of a model that a strategy may ask for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, cast
+
+from torch import Tensor
+
+from tokenprune.errors import SignalError, UnknownNameError
+from tokenprune.errors.names import suggestion
+from tokenprune.interface.signals import encoder, llm
+from tokenprune.interface.signals.views import (
+    BlockAttention,
+    BlockBefore,
+    BlockOutput,
+    ClassAttention,
+    ClassOutput,
+    Companions,
+    LayerAhead,
+    LayerBefore,
+    PromptText,
+    Question,
+    View,
+)
+from tokenprune.interface.sites import Stage
+
+Compute = Callable[[Any], Tensor]
+"""A function of the view that a signal needs."""
+
+
+class _Row(NamedTuple):
+    """A signal that ships, until the class of signals is complete; see the end of its rows."""
+
+    meaning: str
+    needs: type[View]
+    compute: Compute
+
+
+def _row(meaning: str, needs: type[View], compute: Compute) -> Signal:
+    """A signal that ships, named after the attribute of `Signal` that it is assigned to."""
+    return cast("Signal", _Row(meaning, needs, compute))
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A named quantity that the engine computes on request; two signals are equal by name.
+
+    A plugin defines one by writing the same row as those below and returning it from its
+    strategy's `signals`. Every model whose adapter supplies what the signal needs has it; elsewhere
+    the plan is refused at attach.
+
+    Attributes:
+        name: the key in `Tokens.signals`.
+        meaning: shape and definition, for people; the shape comes first, as in `[B, N, d] keys`.
+        needs: the view that it is computed from; None for values that only a caller can give
+            (`tokenprune.integrations`).
+        compute: its function of that view. Values per token cover all tokens of the view.
+        base: for a signal of a chosen block, the name without the block.
+        block: that block of the encoder, from 0; None for the block of the site.
+
+    Raises:
+        SignalError: the row contradicts itself.
+    """
+
+    name: str
+    meaning: str = field(default="", compare=False)
+    needs: type[View] | None = field(default=None, compare=False)
+    compute: Compute | None = field(default=None, compare=False, repr=False)
+    base: str = field(default="", compare=False)
+    block: int | None = field(default=None, compare=False)
+
+    ATTENTION_RECEIVED = _row(
+        "[B, N] mean over heads and patch queries of the softmax weight each token receives",
+        BlockAttention,
+        encoder.received,
+    )
+    ATTENTION_GIVEN = _row(
+        "[B, N] mean over heads and patch keys of the softmax weight each token gives to patches",
+        BlockAttention,
+        encoder.given,
+    )
+    LOGITS_RECEIVED = _row(
+        "[B, N] column mean of the scaled logits q.k / sqrt(d), before the softmax",
+        BlockAttention,
+        encoder.logits_received,
+    )
+    LOGITS_GIVEN = _row(
+        "[B, N] row mean of the scaled logits q.k / sqrt(d), before the softmax",
+        BlockAttention,
+        encoder.logits_given,
+    )
+    CLS_ATTENTION = _row(
+        "[B, N] head mean of the class token's softmax row over the patches",
+        ClassAttention,
+        encoder.of_class_token,
+    )
+    CLS_SIMILARITY = _row(
+        "[B, N] cosine of the class token with each patch in the output of an encoder block",
+        ClassOutput,
+        encoder.like_class_token,
+    )
+    KEYS = _row(
+        "[B, N, d] attention keys of the block, averaged over heads", BlockAttention, encoder.keys
+    )
+    HIDDEN = _row("[B, N, D] output of an encoder block", BlockOutput, lambda view: view.patches)
+    PREVIOUS_HIDDEN = _row(
+        "[B, N, D] hidden states that entered the block before this one",
+        BlockBefore,
+        lambda view: view.patches,
+    )
+    COMPANIONS = _row(
+        "[B, G, D] the strategy's own companion tokens after the encoder's blocks",
+        Companions,
+        lambda view: view.states,
+    )
+    QUESTION_STATE = _row(
+        "[B, d_llm] last hidden state of a text-only pass of the LLM at the last token of the "
+        "question (the text behind the image, answers left out)",
+        Question,
+        lambda view: view.state,
+    )
+    LAST_QUERY_ATTENTION = _row(
+        "[B, N] head mean of the last prompt token's softmax row in the LLM layer before the site",
+        LayerBefore,
+        llm.last_query,
+    )
+    QUESTION_ATTENTION_MAX = _row(
+        "[B, N] maximum over heads and over the text queries behind the last visual token of the "
+        "softmax weight each token receives in the LLM layer before the site",
+        LayerBefore,
+        llm.question_max,
+    )
+    QUESTION_ATTENTION_MEAN = _row(
+        "[B, N] mean over heads and over those text queries behind the last visual token that may "
+        "see the token of the softmax weight it receives in the LLM layer before the site",
+        LayerBefore,
+        llm.question_mean,
+    )
+    PROMPT_ATTENTION_MEAN = _row(
+        "[B, N] mean over heads and over all tokens of the prompt as queries, visual and text, of "
+        "the softmax weight each token receives in the LLM layer before the site; queries in front "
+        "of a token count and give it 0, so tokens early in the prompt get more",
+        LayerBefore,
+        llm.prompt_mean,
+    )
+    AHEAD_ATTENTION = _row(
+        "[B, N] head mean of the last prompt token's softmax row in the LLM layer at the site "
+        "itself, computed from the layer's input norm and its rotated queries and keys",
+        LayerAhead,
+        llm.last_query,
+    )
+    AHEAD_ATTENTION_UNROTATED = _row(
+        "[B, N] as `ahead_attention`, without rotary embeddings",
+        LayerAhead,
+        llm.last_query_unrotated,
+    )
+    TEXT_STATES = _row(
+        "[B, S, D] states of all text tokens of the prompt at a decoder site, in order, "
+        "right-padded",
+        PromptText,
+        llm.text_states,
+    )
+    TEXT_PLACE = _row(
+        "[B, S] int64 for `text_states`: 1 behind the last visual token, 0 before it, -1 for "
+        "padding; labelled answer tokens don't count as prompt and are left out",
+        PromptText,
+        llm.text_place,
+    )
+
+    def __post_init__(self) -> None:
+        if (self.needs is None) != (self.compute is None):
+            raise SignalError(
+                "a signal has both a need and a function of it, or neither.",
+                where=f"Signal '{self.name}'",
+                remedy="Give needs and compute.",
+            )
+        if self.needs is None:
+            return
+        axes, leads = self.axes, self.needs.leads
+        if axes[0] != "B" or (leads and axes[1:2] not in [(lead,) for lead in leads]):
+            wanted = " or ".join(f"[B, {lead}, ...]" for lead in leads) or "[B, ...]"
+            raise SignalError(
+                f"a signal computed from the {self.needs.title} has a shape {wanted}, and the "
+                f"meaning begins with '{self.meaning[:20]}'.",
+                where=f"Signal '{self.name}'",
+                remedy=f"Begin the meaning with the shape, as in '{Signal.KEYS.meaning}'.",
+            )
+
+    @classmethod
+    def shipped(cls) -> dict[str, Signal]:
+        """The signals that ship, by name, in the order of their rows."""
+        return {value.name: value for value in vars(cls).values() if isinstance(value, cls)}
+
+    @classmethod
+    def named(cls, name: str) -> Signal:
+        """The signal of a name that ships, as `keys`, or as `keys@5` for that of a chosen block.
+
+        Raises:
+            UnknownNameError: there is no such signal.
+        """
+        base, chosen, block = name.partition("@")
+        found = cls.shipped().get(base)
+        if found is None or (chosen and not block.isdecimal()):
+            raise UnknownNameError(
+                f"there is no signal '{name}'.", remedy=suggestion(base, cls.shipped())
+            )
+        return found.at(int(block)) if chosen else found
+
+    def at(self, block: int) -> Signal:
+        """This signal of encoder block `block` instead of the last used one; `pre_llm` only.
+
+        Raises:
+            SignalError: it isn't computed from one encoder block.
+        """
+        if self.needs is not None and not self.needs.chosen:
+            raise SignalError(
+                f"{self.name} is computed from the {self.needs.title}, so there is no block to "
+                "choose.",
+                where=f"Signal '{self.name}'",
+                remedy="Ask for it without at().",
+            )
+        return replace(self, name=f"{self.name}@{block}", base=self.name, block=block)
+
+    @property
+    def kind(self) -> Signal:
+        """The signal without a block of one's choice."""
+        return replace(self, name=self.base, base="", block=None) if self.base else self
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Where it exists; nowhere if nothing computes it."""
+        if self.needs is None:
+            return ()
+        return self.needs.stages if self.block is None else ("pre_llm",)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that the meaning begins with; per token and otherwise open if it says none."""
+        found = re.match(r"\[(B\b[^\]]*)\]", self.meaning)
+        if found is None:
+            return ("B", "N", "...") if self.needs is None else ("",)
+        return tuple(axis.strip() for axis in found[1].split(","))
+
+    @property
+    def per_token(self) -> bool:
+        """Whether there is a value for every token of the site, `[B, N, ...]`."""
+        return self.axes[1:2] == ("N",)
+
+    def reads(self, *views: type[View]) -> bool:
+        """Whether it needs one of the views, or a special one of them."""
+        return self.needs is not None and issubclass(self.needs, views)
+
+    def of(self, view: View) -> Tensor:
+        """The value for a view, its shape checked.
+
+        Raises:
+            SignalError: the function's answer hasn't the shape that the meaning gives.
+        """
+        assert self.compute is not None
+        value = self.compute(view)
+        sizes = tuple(view.sizes.get(axis) for axis in self.axes if axis != "...")
+        fits = value.ndim == len(sizes) or (self.axes[-1] == "..." and value.ndim > len(sizes))
+        if not fits or any(w not in (None, n) for w, n in zip(sizes, value.shape, strict=False)):
+            known = ", ".join(f"{axis} = {size}" for axis, size in view.sizes.items())
+            raise SignalError(
+                f"its function answered {list(value.shape)}, and its meaning says "
+                f"[{', '.join(self.axes)}] with {known}.",
+                where=f"Signal '{self.name}'",
+                remedy="Mend the function or the shape in front of the meaning.",
+            )
+        return value
+
+    def __str__(self) -> str:
+        return self.name
+
+
+# the rows become signals; they are plain attributes then, as torch.compile wants them
+for _name, _value in [*vars(Signal).items()]:
+    if isinstance(_value, _Row):
+        setattr(Signal, _name, Signal(_name.lower(), *_value))
+
+
+WHOLE = frozenset(name for name, one in Signal.shipped().items() if not one.per_token)
+"""Names of signals that hold no value per visual token and so stay as they are when tokens go."""
+
+
+def read(wanted: Iterable[Signal], *views: View) -> dict[str, Tensor]:
+    """Those of the signals that one of the views answers, by name."""
+    found = {}
+    for signal in wanted:
+        for view in views:
+            if signal.reads(View) and isinstance(view, signal.needs or ()):
+                found[signal.name] = signal.of(view)
+                break
+    return found

@@ -1,0 +1,295 @@
+"""What signals are computed from: parts of a model, at the moment when a signal is read.
+
+A signal names one of these classes as its need, and its function gets an instance. Adapters say
+which of them a model can supply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tokenprune.interface.signals.attention import Received, received
+from tokenprune.interface.sites import Stage
+
+
+class View:
+    """Base of all views.
+
+    Class attributes:
+        title: what it is, for messages and tables.
+        stages: the stages at which there is one.
+        chosen: whether a signal may name the encoder block to read (`Signal.at`).
+        leads: what the second axis of its signals may be; empty if it doesn't matter. N is the
+            tokens of the site (the engine lets tokens that leave take their values with them), P
+            class and register tokens in front of them, S the prompt's text tokens; other axes
+            stay as they are.
+    """
+
+    title: ClassVar[str]
+    stages: ClassVar[tuple[Stage, ...]]
+    chosen: ClassVar[bool] = False
+    leads: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Lengths of the axes that are known here, by letter."""
+        return {}
+
+
+@dataclass(frozen=True)
+class BlockAttention(View):
+    """The attention of an encoder block; the softmax weights themselves are never stored.
+
+    Attributes:
+        query: `[B, H, P + N, d]`; attention is softmax(query key^T / sqrt(d)).
+        key: `[B, H, P + N, d]`.
+        value: `[B, H, P + N, d]`.
+        bias: `[B, P + N]` added to the logits of each key (log of token sizes), or None.
+        prefix: P, class and register tokens in front of the patches.
+    """
+
+    title: ClassVar[str] = "attention of an encoder block"
+    stages: ClassVar[tuple[Stage, ...]] = ("encoder", "pre_llm")
+    chosen: ClassVar[bool] = True
+    leads: ClassVar[tuple[str, ...]] = ("N", "P")
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    bias: Tensor | None
+    prefix: int
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """B images, P prefix tokens and N patches."""
+        count = self.key.shape[2] - self.prefix
+        return {"B": self.key.shape[0], "P": self.prefix, "N": count}
+
+
+class ClassAttention(BlockAttention):
+    """The same of an encoder whose first token is a class token."""
+
+    title: ClassVar[str] = "attention of an encoder block, class token in front"
+
+
+@dataclass(frozen=True)
+class _Hidden(View):
+    leads: ClassVar[tuple[str, ...]] = ("N", "P")
+
+    hidden: Tensor
+    prefix: int
+
+    @property
+    def patches(self) -> Tensor:
+        """The states without prefix tokens, `[B, N, D]`."""
+        return self.hidden[:, self.prefix :]
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """B images, P prefix tokens and N patches."""
+        count = self.hidden.shape[1] - self.prefix
+        return {"B": self.hidden.shape[0], "P": self.prefix, "N": count}
+
+
+class BlockOutput(_Hidden):
+    """What an encoder block put out.
+
+    Attributes:
+        hidden: `[B, P + N, D]`.
+        prefix: P, class and register tokens in front of the patches.
+    """
+
+    title: ClassVar[str] = "output of an encoder block"
+    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
+    chosen: ClassVar[bool] = True
+
+
+class ClassOutput(BlockOutput):
+    """The same of an encoder whose first token is a class token."""
+
+    title: ClassVar[str] = "output of an encoder block, class token in front"
+
+
+class BlockBefore(_Hidden):
+    """What entered the encoder block before the one at the site.
+
+    Attributes:
+        hidden: `[B, P + N, D]`, of the tokens that are left at the site.
+        prefix: P, class and register tokens in front of the patches.
+    """
+
+    title: ClassVar[str] = "input of the encoder block before"
+    stages: ClassVar[tuple[Stage, ...]] = ("encoder",)
+
+
+@dataclass(frozen=True)
+class Companions(View):
+    """The strategy's own companion tokens, after the encoder's blocks.
+
+    Attributes:
+        states: `[B, G, D]`.
+    """
+
+    title: ClassVar[str] = "companion tokens"
+    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
+    leads: ClassVar[tuple[str, ...]] = ("G",)
+
+    states: Tensor
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """B images and G companions."""
+        return {"B": self.states.shape[0], "G": self.states.shape[1]}
+
+
+@dataclass(frozen=True)
+class Question(View):
+    """What the LLM makes of the question alone, in a pass without images.
+
+    Attributes:
+        state: `[B, d_llm]` last hidden state at the last token of the question, for every image.
+    """
+
+    title: ClassVar[str] = "pass of the LLM over the question"
+    stages: ClassVar[tuple[Stage, ...]] = ("pre_llm",)
+
+    state: Tensor
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """B images."""
+        return {"B": self.state.shape[0]}
+
+
+@dataclass(frozen=True)
+class PromptText(View):
+    """Where the text of the prompts stands in the sequence in front of an LLM layer.
+
+    Attributes:
+        hidden: `[B, T, D]` the layer's input, by slot of the sequence at hand.
+        valid: `[B, T]` False for padding.
+        there: `[B, T]` True for text of the prompt that is still there.
+        behind: `[B, T]` True behind the place of the prompt's last visual token.
+        last: `[B]` slot of the last prompt token.
+    """
+
+    title: ClassVar[str] = "text of the prompt"
+    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
+    leads: ClassVar[tuple[str, ...]] = ("N", "S")
+
+    hidden: Tensor
+    valid: Tensor
+    there: Tensor
+    behind: Tensor
+    last: Tensor
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """B prompts of T tokens; a value per token is given for every slot of the sequence."""
+        return {"B": self.hidden.shape[0], "N": self.hidden.shape[1]}
+
+    @cached_property
+    def asking(self) -> Tensor:
+        """`[B, T]` text behind the last visual token; where there is none, the last prompt token.
+
+        The latter is ours: prompts that end with an image have no question.
+        """
+        asking = self.there & self.behind
+        slots = torch.arange(asking.shape[1], device=asking.device)
+        fallback = slots == self.last[:, None]
+        return torch.where(asking.any(dim=1, keepdim=True), asking, fallback)
+
+    @cached_property
+    def prompt(self) -> Tensor:
+        """`[B, T]` all tokens up to the last prompt token, without padding."""
+        slots = torch.arange(self.valid.shape[1], device=self.valid.device)
+        return self.valid & (slots <= self.last.to(self.valid.device)[:, None])
+
+    @cached_property
+    def slots(self) -> tuple[Tensor, Tensor]:
+        """Slots of the text in order, and where they are not padding, `[B, S]` both."""
+        order = torch.sort((~self.there).to(torch.int8), dim=1, stable=True).indices
+        order = order[:, : int(self.there.sum(dim=1).max())]
+        return order, self.there.gather(1, order)
+
+    def pick(self, values: Tensor, padding: int = 0) -> Tensor:
+        """Values of the text tokens in order, right-padded: `[B, T, ...]` -> `[B, S, ...]`."""
+        order, real = (part.to(values.device) for part in self.slots)
+        rows = torch.arange(order.shape[0], device=order.device)
+        lost = ~real.view(*real.shape, *[1] * (values.ndim - 2))
+        return values[rows[:, None], order].masked_fill(lost, padding)
+
+
+@dataclass(frozen=True)
+class LayerAttention(View):
+    """The causal attention of an LLM layer.
+
+    Attributes:
+        heads: gives query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated if it is told so.
+        text: where the text of the prompts stands in the sequence.
+        rotated: whether `query` and `key` are.
+    """
+
+    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
+    leads: ClassVar[tuple[str, ...]] = ("N", "S")
+
+    heads: Callable[[bool], tuple[Tensor, Tensor]]
+    text: PromptText
+    rotated: bool = True
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """B prompts of T tokens; a value per token is given for every slot of the sequence."""
+        return self.text.sizes
+
+    @cached_property
+    def _projected(self) -> tuple[Tensor, Tensor]:
+        return self.heads(self.rotated)
+
+    @property
+    def query(self) -> Tensor:
+        """`[B, H, T, d]`; attention is softmax(query key^T / sqrt(d))."""
+        return self._projected[0]
+
+    @property
+    def key(self) -> Tensor:
+        """`[B, H_kv, T, d]`; H is a multiple of H_kv."""
+        return self._projected[1]
+
+    @cached_property
+    def unrotated(self) -> LayerAttention:
+        """The same layer's attention without rotary embeddings."""
+        return replace(self, rotated=False)
+
+    @cached_property
+    def from_question(self) -> Received:
+        """What every token receives from the question, computed once for all signals."""
+        return received(self.query, self.key, self.text.asking, self.text.valid)
+
+
+class LayerBefore(LayerAttention):
+    """The attention of the LLM layer before the site, over the sequence that is left there."""
+
+    title: ClassVar[str] = "attention of the LLM layer before"
+
+
+class LayerAhead(LayerAttention):
+    """The attention that the LLM layer at the site would compute."""
+
+    title: ClassVar[str] = "attention of the LLM layer ahead"
+
+
+BLOCK_VIEWS: frozenset[type[View]] = frozenset(
+    {BlockAttention, BlockOutput, BlockBefore, Companions}
+)
+"""What an encoder with attention and feed-forward halves supplies."""
+CLASS_VIEWS: frozenset[type[View]] = frozenset({ClassAttention, ClassOutput})
+"""What it supplies besides if its first token is a class token."""
+LLM_VIEWS: frozenset[type[View]] = frozenset({LayerBefore, LayerAhead, PromptText, Question})
+"""What an LLM supplies."""

@@ -1,0 +1,27 @@
+"""Where a strategy stands in a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["encoder", "pre_llm", "decoder"]
+STAGES: tuple[Stage, ...] = ("encoder", "pre_llm", "decoder")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place where tokens can be removed.
+
+    Attributes:
+        stage: `encoder`, `pre_llm` or `decoder`.
+        layer: 0-based block index; for `pre_llm` the number of encoder blocks that ran.
+        layers: how many layers of that stage are used (L).
+    """
+
+    stage: Stage
+    layer: int
+    layers: int
+
+    def __str__(self) -> str:
+        return self.stage if self.stage == "pre_llm" else f"{self.stage}[{self.layer}]"

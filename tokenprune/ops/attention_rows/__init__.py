@@ -1,0 +1,84 @@
+"""Softmax rows of some queries in float32, in plain torch."""
+
+import torch
+from torch import Tensor
+
+from tokenprune.ops.checks import require, require_heads, require_rows
+
+_LOWEST = -1e30
+"""Stands for -inf in a bias, so that a row with every key hidden stays free of NaN."""
+
+
+def attention_rows(
+    query: Tensor,
+    key: Tensor,
+    *,
+    seen: Tensor | None = None,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention weights of some queries over all keys, head by head.
+
+    Args:
+        query: `[B, H, R, d]`, only the queries whose rows are wanted.
+        key: `[B, H_kv, T, d]`; fewer heads are allowed if their number divides H.
+        seen: `[B, R, T]` True where a query sees a key; default everywhere. Every query must see a
+            key.
+        bias: `[B, T]`, added to the logits of each key; -inf hides a key.
+        scale: factor on the logits; default `d ** -0.5`.
+
+    Returns:
+        float32 `[B, H, R, T]`, each row summing to 1.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    batch, heads, rows, width = query.shape
+    length = key.shape[2]
+    require_heads(query, key)
+    require_rows("bias", bias, batch, length)
+    require(
+        seen is None or tuple(seen.shape) == (batch, rows, length),
+        f"seen must be [{batch}, {rows}, {length}]",
+    )
+    factor = width**-0.5 if scale is None else scale
+    with torch.autocast(query.device.type, enabled=False):
+        # heads that share keys stand below each other as further rows, so keys aren't copied
+        grouped = query.float().reshape(batch, key.shape[1], -1, width)
+        logits = (grouped @ key.float().mT * factor).view(batch, heads, rows, length)
+    if bias is not None:
+        logits = logits + bias.float().clamp(min=_LOWEST)[:, None, None]
+    if seen is not None:
+        logits = logits.masked_fill(~seen[:, None], float("-inf"))
+    return logits.softmax(-1)
+
+
+def attention_row(
+    query: Tensor,
+    key: Tensor,
+    *,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    row: int = 0,
+) -> Tensor:
+    """Attention weights of one query over all keys, averaged over heads.
+
+    Args:
+        query: `[B, H, Tq, d]`.
+        key: `[B, H, T, d]`; fewer heads are allowed if their number divides H.
+        bias: `[B, T]`, added to the logits of each key; -inf hides a key.
+        scale: factor on the logits; default `d ** -0.5`.
+        row: the query: 0 for CLS, -1 for the last token.
+
+    Returns:
+        float32 `[B, T]`, each row summing to 1.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    rows = query.shape[2]
+    require(-rows <= row < rows, f"row must be in {-rows}..{rows - 1}, not {row}")
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    with torch.autocast(query.device.type, enabled=False):
+        one = query[:, :, row, None].float() * factor
+    return attention_rows(one, key, bias=bias, scale=1.0).mean(dim=1)[:, 0]
