@@ -14,7 +14,7 @@ from tokenprune.reference import (
     CLIP_TYPES,
     FRAMES,
     Clip,
-    Question,
+    SceneQuestion,
     Textures,
     ask_clip,
     heldout_clips,
@@ -194,6 +194,6 @@ def test_the_template_numbers_frames() -> None:
 
 def test_every_word_is_known() -> None:
     for sample in iter_heldout_clips(40):
-        ids, at = encode(Question(sample.question, sample.answer, sample.type))
+        ids, at = encode(SceneQuestion(sample.question, sample.answer, sample.type))
         assert ids[at] == WORD_ID["?"]
         assert ids[at + 1] == WORD_ID[sample.answer]

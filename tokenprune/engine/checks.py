@@ -6,7 +6,7 @@ from collections.abc import Iterable, Set
 
 from torch import nn
 
-from tokenprune.engine.stages import EncoderLayout, ResolvedStage
+from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
 from tokenprune.errors import CheckpointError, PlanError, SignalError, UnsupportedCallError
 from tokenprune.interface.adapter import Adapter, EncoderSpec
 from tokenprune.interface.signals import BlockAttention, BlockBefore, Companions, Signal, View
@@ -15,7 +15,7 @@ from tokenprune.interface.tokens import Site
 from tokenprune.plugins.host import host
 
 
-def check_encoder_stages(layout: EncoderLayout, spec: EncoderSpec) -> None:
+def check_encoder_stages(layout: EncoderSchedule, spec: EncoderSpec) -> None:
     """Solve the budgets for the default grid and refuse what the encoder stage can't carry.
 
     Raises:

@@ -100,7 +100,7 @@ class EncoderSite:
 
 
 @dataclass
-class EncoderLayout:
+class EncoderSchedule:
     """Where the encoder stages of a plan act, by the number of patches of an image.
 
     Attributes:

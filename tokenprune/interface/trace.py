@@ -12,7 +12,7 @@ from tokenprune.interface.tokens import Site
 
 
 @dataclass(frozen=True)
-class Record:
+class BatchStep:
     """One reduction of several images with equally many tokens.
 
     Attributes:
@@ -86,7 +86,7 @@ class Trace:
     """All reductions of one call."""
 
     grids: list[tuple[int, int, int]] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
+    records: list[BatchStep] = field(default_factory=list)
 
     def begin(self, images: int, grid: tuple[int, int, int]) -> list[int]:
         """Add images of one grid; their numbers."""
@@ -103,9 +103,9 @@ class Trace:
         anchor: Tensor,
         score: Tensor | None = None,
     ) -> None:
-        """Note one reduction; see `Record` for shapes."""
+        """Note one reduction; see `BatchStep` for shapes."""
         score = None if score is None else score.detach()
-        self.records.append(Record(site, strategy, tuple(images), slot, anchor, score))
+        self.records.append(BatchStep(site, strategy, tuple(images), slot, anchor, score))
 
     @property
     def images(self) -> list[ImageTrace]:

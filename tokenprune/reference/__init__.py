@@ -9,7 +9,7 @@ from tokenprune.reference.clip_heldout import ClipSample, heldout_clips, iter_he
 from tokenprune.reference.clip_questions import CLIP_TYPES, ask_clip, clip_prompt, clip_words
 from tokenprune.reference.clip_render import RenderedClip, render_clip
 from tokenprune.reference.heldout import Sample, heldout_samples, iter_heldout
-from tokenprune.reference.questions import TYPES, Question, ask_each, vocabulary
+from tokenprune.reference.questions import TYPES, SceneQuestion, ask_each, vocabulary
 from tokenprune.reference.render import Rendered, Textures, render
 from tokenprune.reference.scene import Item, Scene, sample_scene
 
@@ -21,7 +21,7 @@ __all__ = [
     "ClipSample",
     "Item",
     "Mover",
-    "Question",
+    "SceneQuestion",
     "Rendered",
     "RenderedClip",
     "Sample",

@@ -13,7 +13,7 @@ from PIL import Image
 from tokenprune.reference.clip import Clip, sample_clip
 from tokenprune.reference.clip_questions import ask_clip
 from tokenprune.reference.clip_render import render_clip
-from tokenprune.reference.questions import Question
+from tokenprune.reference.questions import SceneQuestion
 from tokenprune.reference.render import Textures
 
 CLIP_HELDOUT_SEED = 86_420
@@ -64,14 +64,14 @@ def iter_heldout_clips(
             )
 
 
-def _draw(clip_id: int, seed: int) -> tuple[Clip, list[Question], np.random.Generator]:
+def _draw(clip_id: int, seed: int) -> tuple[Clip, list[SceneQuestion], np.random.Generator]:
     """Clip and questions, and the generator with which to go on."""
     rng = np.random.default_rng([seed, 4, clip_id])
     clip = sample_clip(rng)
     return clip, ask_clip(clip, rng), rng
 
 
-def heldout_questions(clip_id: int, seed: int = CLIP_HELDOUT_SEED) -> list[Question]:
+def heldout_questions(clip_id: int, seed: int = CLIP_HELDOUT_SEED) -> list[SceneQuestion]:
     """The questions of one held-out clip, without drawing its frames."""
     return _draw(clip_id, seed)[1]
 

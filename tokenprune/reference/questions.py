@@ -26,7 +26,7 @@ CLEAR_MIDDLE = 6.0
 
 
 @dataclass(frozen=True)
-class Question:
+class SceneQuestion:
     """A question, its one-word answer and its type."""
 
     text: str
@@ -34,7 +34,7 @@ class Question:
     kind: str
 
 
-def _choose(rng: np.random.Generator, options: list[Question]) -> Question | None:
+def _choose(rng: np.random.Generator, options: list[SceneQuestion]) -> SceneQuestion | None:
     return options[int(rng.integers(len(options)))] if options else None
 
 
@@ -45,27 +45,27 @@ def unique_names(scene: Scene) -> list[tuple[str, Item]]:
     return named + ([("digit", scene.digit)] if scene.digit else [])
 
 
-def colour_question(scene: Scene, rng: np.random.Generator) -> Question | None:
+def colour_question(scene: Scene, rng: np.random.Generator) -> SceneQuestion | None:
     """Ask like `what colour is the star ?`."""
     options = [
-        Question(f"what colour is the {name} ?", item.colour, "colour")
+        SceneQuestion(f"what colour is the {name} ?", item.colour, "colour")
         for name, item in unique_names(scene)
     ]
     return _choose(rng, options)
 
 
-def shape_question(scene: Scene, rng: np.random.Generator) -> Question | None:
+def shape_question(scene: Scene, rng: np.random.Generator) -> SceneQuestion | None:
     """Ask like `what shape is the red object ?`."""
     colours = [item.colour for item in scene.objects]
     options = [
-        Question(f"what shape is the {item.colour} object ?", item.kind, "shape")
+        SceneQuestion(f"what shape is the {item.colour} object ?", item.kind, "shape")
         for item in scene.objects
         if colours.count(item.colour) == 1
     ]
     return _choose(rng, options)
 
 
-def _counts(scene: Scene) -> list[Question]:
+def _counts(scene: Scene) -> list[SceneQuestion]:
     objects = scene.objects
     options = [("objects", len(objects))]
     options += [(PLURALS[s], sum(item.kind == s for item in objects)) for s in SHAPES]
@@ -73,10 +73,12 @@ def _counts(scene: Scene) -> list[Question]:
     options += [
         (f"{c} objects", sum(item.colour == c for item in objects)) for c in COLOURS if c != taboo
     ]
-    return [Question(f"how many {what} are there ?", NUMBERS[n], "count") for what, n in options]
+    return [
+        SceneQuestion(f"how many {what} are there ?", NUMBERS[n], "count") for what, n in options
+    ]
 
 
-def count_question(scene: Scene, rng: np.random.Generator) -> Question | None:
+def count_question(scene: Scene, rng: np.random.Generator) -> SceneQuestion | None:
     """Ask like `how many stars are there ?`, a scene's possible answers equally often."""
     options = _counts(scene)
     answers = sorted({option.answer for option in options})
@@ -84,7 +86,7 @@ def count_question(scene: Scene, rng: np.random.Generator) -> Question | None:
     return _choose(rng, [option for option in options if option.answer == wanted])
 
 
-def exist_question(scene: Scene, rng: np.random.Generator) -> Question | None:
+def exist_question(scene: Scene, rng: np.random.Generator) -> SceneQuestion | None:
     """Ask like `is there a red star ?`; a "no" shares shape or colour with something shown."""
     shown = {(item.colour, item.kind) for item in scene.objects}
     if rng.random() < 0.5:
@@ -98,12 +100,14 @@ def exist_question(scene: Scene, rng: np.random.Generator) -> Question | None:
         # swapped pairs, with both parts shown but not together, are the hard ones
         swapped = [(c, s) for c, s in pairs if c in colours and s in kinds]
         pairs, answer = (swapped if swapped and rng.random() < 0.5 else pairs), "no"
-    return _choose(rng, [Question(f"is there a {c} {s} ?", answer, "exist") for c, s in pairs])
+    return _choose(rng, [SceneQuestion(f"is there a {c} {s} ?", answer, "exist") for c, s in pairs])
 
 
-def digit_question(scene: Scene, rng: np.random.Generator) -> Question | None:
+def digit_question(scene: Scene, rng: np.random.Generator) -> SceneQuestion | None:
     """Ask `which digit is shown ?`, if one is."""
-    return Question("which digit is shown ?", scene.digit.kind, "digit") if scene.digit else None
+    return (
+        SceneQuestion("which digit is shown ?", scene.digit.kind, "digit") if scene.digit else None
+    )
 
 
 def related(scene: Scene, anchor: Item, direction: tuple[int, int]) -> Item | None:
@@ -120,10 +124,10 @@ def related(scene: Scene, anchor: Item, direction: tuple[int, int]) -> Item | No
     return found[0] if len(found) == 1 else None
 
 
-def relation_question(scene: Scene, rng: np.random.Generator) -> Question | None:
+def relation_question(scene: Scene, rng: np.random.Generator) -> SceneQuestion | None:
     """Ask like `what is left of the star ?`, if exactly one object is."""
     options = [
-        Question(f"what is {words} the {name} ?", other.kind, "relation")
+        SceneQuestion(f"what is {words} the {name} ?", other.kind, "relation")
         for name, item in unique_names(scene)
         if not item.is_digit
         for words, direction in RELATIONS.items()
@@ -140,17 +144,17 @@ def quadrant(item: Item) -> str | None:
     return QUADRANTS[(2 if dy > 0 else 0) + (1 if dx > 0 else 0)]
 
 
-def where_question(scene: Scene, rng: np.random.Generator) -> Question | None:
+def where_question(scene: Scene, rng: np.random.Generator) -> SceneQuestion | None:
     """Ask like `where is the star ?`."""
     options = [
-        Question(f"where is the {name} ?", spot, "where")
+        SceneQuestion(f"where is the {name} ?", spot, "where")
         for name, item in unique_names(scene)
         if (spot := quadrant(item)) is not None
     ]
     return _choose(rng, options)
 
 
-ASK: dict[str, Callable[[Scene, np.random.Generator], Question | None]] = {
+ASK: dict[str, Callable[[Scene, np.random.Generator], SceneQuestion | None]] = {
     "colour": colour_question,
     "shape": shape_question,
     "count": count_question,
@@ -162,7 +166,7 @@ ASK: dict[str, Callable[[Scene, np.random.Generator], Question | None]] = {
 TYPES = tuple(ASK)
 
 
-def ask_each(scene: Scene, rng: np.random.Generator) -> list[Question]:
+def ask_each(scene: Scene, rng: np.random.Generator) -> list[SceneQuestion]:
     """One question of every type that the scene allows."""
     asked = (ask(scene, rng) for ask in ASK.values())
     return [question for question in asked if question is not None]

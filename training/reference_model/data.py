@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenprune.reference.questions import ASK, TYPES, Question
+from tokenprune.reference.questions import ASK, TYPES, SceneQuestion
 from tokenprune.reference.render import Textures, render
 from tokenprune.reference.scene import CANVAS, COLOURS, GRID, KINDS, Scene, sample_scene
 from training.reference_model.helpers import HELPER, helper_question
@@ -80,10 +80,10 @@ class DataPlan:
     helper_share: float = 0.0
 
 
-def draw_questions(scene: Scene, rng: np.random.Generator, plan: DataPlan) -> list[Question]:
+def draw_questions(scene: Scene, rng: np.random.Generator, plan: DataPlan) -> list[SceneQuestion]:
     """Questions about one scene, types by weight; a scene always allows counting."""
     share = np.asarray(plan.weights) / sum(plan.weights)
-    drawn: list[Question] = []
+    drawn: list[SceneQuestion] = []
     while len(drawn) < plan.questions:
         for kind in rng.choice(len(TYPES), size=plan.questions, p=share):
             if plan.helper_share and rng.random() < plan.helper_share:
@@ -95,7 +95,7 @@ def draw_questions(scene: Scene, rng: np.random.Generator, plan: DataPlan) -> li
     return drawn[: plan.questions]
 
 
-def encode_question(question: Question) -> tuple[list[int], int]:
+def encode_question(question: SceneQuestion) -> tuple[list[int], int]:
     """Padded word ids of question and answer, and where the question mark stands."""
     ids = [WORD_ID[word] for word in question.text.split()]
     full = [*ids, WORD_ID[question.answer]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tokenprune.reference import Question, Scene
+from tokenprune.reference import Scene, SceneQuestion
 from tokenprune.reference.questions import quadrant
 from tokenprune.reference.scene import COLOURS, Item
 
@@ -27,7 +27,7 @@ def _about(item: Item) -> list[tuple[str, str]]:
     return asked
 
 
-def helper_question(scene: Scene, rng: np.random.Generator) -> Question:
+def helper_question(scene: Scene, rng: np.random.Generator) -> SceneQuestion:
     """A question about an object known by its colour alone, or about the presence of a colour."""
     colours = [item.colour for item in scene.objects]
     options = [
@@ -35,10 +35,10 @@ def helper_question(scene: Scene, rng: np.random.Generator) -> Question:
     ]
     if options and rng.random() < 0.75:
         text, answer = options[int(rng.integers(len(options)))]
-        return Question(text, answer, HELPER)
+        return SceneQuestion(text, answer, HELPER)
     taboo = {scene.digit.colour} if scene.digit else set()
     absent = sorted(set(COLOURS) - set(colours) - taboo)
     present = bool(rng.random() < 0.5)
     names = colours if present else absent
     name = names[int(rng.integers(len(names)))]
-    return Question(f"is there a {name} object ?", "yes" if present else "no", HELPER)
+    return SceneQuestion(f"is there a {name} object ?", "yes" if present else "no", HELPER)

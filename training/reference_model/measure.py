@@ -13,7 +13,7 @@ from transformers import LlavaForConditionalGeneration
 
 from tokenprune.reference import Sample, iter_heldout
 from tokenprune.reference.heldout import HELDOUT_SEED
-from tokenprune.reference.questions import TYPES, Question
+from tokenprune.reference.questions import TYPES, SceneQuestion
 from training.reference_model.choose import gather_tokens, top_sorted
 from training.reference_model.data import OWN_COVER, QUESTION_LENGTH, encode_question, normalise
 from training.reference_model.forward import (
@@ -72,7 +72,7 @@ def make_page(group: Sequence[Sequence[Sample]]) -> Page:
     answer = torch.full((rows, asked), -1)
     for row, samples in enumerate(group):
         for column, sample in enumerate(samples):
-            question = Question(sample.question, sample.answer, sample.type)
+            question = SceneQuestion(sample.question, sample.answer, sample.type)
             ids, at = encode_question(question)
             words[row, column], answer_at[row, column] = torch.tensor(ids), at
             answer[row, column] = WORD_ID[sample.answer]

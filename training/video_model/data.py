@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenprune.reference import CLIP_TYPES, FRAMES, Clip, Question, Textures
+from tokenprune.reference import CLIP_TYPES, FRAMES, Clip, SceneQuestion, Textures
 from tokenprune.reference.clip import sample_clip
 from tokenprune.reference.clip_questions import ASK_CLIP
 from tokenprune.reference.clip_render import render_clip
@@ -59,16 +59,16 @@ class ClipBatch:
     type: Tensor
 
 
-def encode(question: Question) -> tuple[list[int], int]:
+def encode(question: SceneQuestion) -> tuple[list[int], int]:
     """Padded word ids of question and answer, and where the question mark stands."""
     ids = [WORD_ID[word] for word in question.text.split()]
     full = [*ids, WORD_ID[question.answer]]
     return full + [EOS] * (LENGTH - len(full)), len(ids) - 1
 
 
-def draw_questions(clip: Clip, rng: np.random.Generator, count: int) -> list[Question]:
+def draw_questions(clip: Clip, rng: np.random.Generator, count: int) -> list[SceneQuestion]:
     """So many questions, the types in turn as far as the clip allows them."""
-    drawn: list[Question] = []
+    drawn: list[SceneQuestion] = []
     while len(drawn) < count:
         for kind in rng.permutation(len(CLIP_TYPES)):
             question = ASK_CLIP[CLIP_TYPES[int(kind)]](clip, rng)

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 from transformers import LlavaForConditionalGeneration
 
-from tokenprune.reference import CLIP_TYPES, FRAMES, ClipSample, Question, iter_heldout_clips
+from tokenprune.reference import CLIP_TYPES, FRAMES, ClipSample, SceneQuestion, iter_heldout_clips
 from tokenprune.reference.scene import CANVAS
 from training.reference_model.choose import gather_tokens, top_sorted
 from training.reference_model.data import normalise
@@ -65,7 +65,7 @@ def make_page(group: Sequence[Sequence[ClipSample]]) -> ClipPage:
     answer = torch.full((rows, asked), -1)
     for row, samples in enumerate(group):
         for column, sample in enumerate(samples):
-            ids, at = encode(Question(sample.question, sample.answer, sample.type))
+            ids, at = encode(SceneQuestion(sample.question, sample.answer, sample.type))
             words[row, column], answer_at[row, column] = torch.tensor(ids), at
             answer[row, column] = WORD_ID[sample.answer]
             kind[row, column] = CLIP_TYPES.index(sample.type)

@@ -15,7 +15,7 @@ from tokenprune.engine.checks import (
     refuse_signals,
 )
 from tokenprune.engine.encoder.runner import EncoderRunner
-from tokenprune.engine.stages import EncoderLayout
+from tokenprune.engine.stages import EncoderSchedule
 from tokenprune.errors import AlreadyAttachedError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.signals import View
@@ -48,7 +48,7 @@ def encoder_runner(
     claim(attachment, spec.entry)
     encoder_stages = attachment.stages_at("encoder")
     later = attachment.stages_at("pre_llm")
-    layout = EncoderLayout(encoder_stages, spec.used, spec.grid)
+    layout = EncoderSchedule(encoder_stages, spec.used, spec.grid)
     check_encoder_stages(layout, spec)
     attachment.notes |= layout.notes
     refuse_companions(later, spec)

@@ -16,7 +16,7 @@ from tokenprune.engine.encoder.attention import Attended, advance_companions, at
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.patching import Patches
-from tokenprune.engine.stages import EncoderLayout, EncoderSite, ResolvedStage
+from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
 from tokenprune.engine.videos import Videos
 from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
 from tokenprune.interface.signals import BlockBefore
@@ -42,7 +42,7 @@ class EncoderRunner:
         owner: Attachment,
         adapter: EncoderAdapter,
         spec: EncoderSpec,
-        layout: EncoderLayout,
+        layout: EncoderSchedule,
         later: Sequence[ResolvedStage],
     ) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, spec

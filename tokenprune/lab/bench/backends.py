@@ -6,7 +6,7 @@ import torch
 
 from tokenprune.interface.loading import LoadedClassifier, LoadedModel
 from tokenprune.lab.bench.rows import DENSE, Lane
-from tokenprune.lab.bench.runners import Runner
+from tokenprune.lab.bench.runners import Timed
 from tokenprune.lab.bench.timer import seconds
 
 AS_LOADED = "as loaded"
@@ -18,7 +18,7 @@ UNAVAILABLE = (ImportError, ValueError, RuntimeError, torch.OutOfMemoryError)
 TRIES = 3
 
 
-def fastest_backend(loaded: LoadedModel, runner: Runner) -> str:
+def fastest_backend(loaded: LoadedModel, runner: Timed) -> str:
     """Switch the model to the backend on which dense reaches the first token soonest.
 
     Which one that is depends on the length, so it is asked for every workload. A backend that

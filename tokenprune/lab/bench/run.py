@@ -21,7 +21,7 @@ from tokenprune.lab.bench.compiling import (
 )
 from tokenprune.lab.bench.inputs import check_length, check_lengths
 from tokenprune.lab.bench.rows import DENSE, BenchRow, Lane, rows_of
-from tokenprune.lab.bench.runners import Runner, runner_for
+from tokenprune.lab.bench.runners import Timed, runner_for
 from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.bench.workload import Workload, batches
 from tokenprune.lab.data.question import Question
@@ -96,7 +96,7 @@ def _lanes(loaded: LoadedModel, plans: Plans, settings: BenchSettings) -> list[L
     return lanes
 
 
-def _measure(runner: Runner, lanes: list[Lane], settings: BenchSettings, tell: Tell) -> None:
+def _measure(runner: Timed, lanes: list[Lane], settings: BenchSettings, tell: Tell) -> None:
     total = len(lanes) * (settings.rounds + 1)
     label = runner.size.label
     for number, lane in enumerate(lanes):
@@ -111,7 +111,7 @@ def _measure(runner: Runner, lanes: list[Lane], settings: BenchSettings, tell: T
             _time(runner, lane, turn)
 
 
-def _time(runner: Runner, lane: Lane, turn: int) -> None:
+def _time(runner: Timed, lane: Lane, turn: int) -> None:
     if lane.twin is None:
         runner.time(lane, turn)
         return
@@ -122,7 +122,7 @@ def _time(runner: Runner, lane: Lane, turn: int) -> None:
         raise DataError(f"'{lane.name}' was compiled while it was timed.", where="--compile")
 
 
-def _prepare(runner: Runner, lane: Lane, settings: BenchSettings) -> None:
+def _prepare(runner: Timed, lane: Lane, settings: BenchSettings) -> None:
     if lane.twin is None:
         runner.prepare(lane, settings)
         return

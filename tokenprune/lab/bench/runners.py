@@ -20,7 +20,7 @@ from tokenprune.lab.measure.memory import cache_bytes, peak_bytes
 from tokenprune.ops.flops import count_flops
 
 
-class Runner(ABC):
+class Timed(ABC):
     """Calls on the batches of one workload; round after round takes the next batch.
 
     Args:
@@ -81,7 +81,7 @@ class Runner(ABC):
         lane.first.append(seconds(lambda: self.first(lane, inputs), self.device))
 
 
-class Generation(Runner):
+class Generation(Timed):
     """Greedy generation."""
 
     def first(self, lane: Lane, inputs: Any) -> Any:
@@ -135,7 +135,7 @@ class Generation(Runner):
         )
 
 
-class Encoding(Runner):
+class Encoding(Timed):
     """One pass of an encoder with its head.
 
     Args:
@@ -186,7 +186,7 @@ class Encoding(Runner):
 
 def runner_for(
     loaded: LoadedModel, batches: Sequence[Prompts], size: Workload
-) -> tuple[Runner, float]:
+) -> tuple[Timed, float]:
     """The runner of a model on these batches, and the seconds to prepare the first of them."""
     device = next(loaded.model.parameters()).device
     inputs: list[Any] = []
