@@ -1,4 +1,4 @@
-"""Ask a strategy and hold it to its word: valid, exact in count, dense where ragged."""
+"""Call a strategy and check its answer: a valid reduction that meets the budget exactly."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class ResolvedStage:
         plan: what the plan says.
         strategy: the strategy, built with validated parameters.
         coupling: the decoder stages behind a pre-LLM stage that keeps an average over the layers.
-        ceiling: whether tokens in its budget are the most it keeps, because how many arrive
-            depends on the data.
+        ceiling: True if `keep` is an upper bound, because an earlier stage leaves a number of
+            tokens that depends on the data.
     """
 
     number: int

@@ -29,7 +29,7 @@ def encoder_runner(
     used: int | None = None,
     given: frozenset[type[View]] = frozenset(),
 ) -> EncoderRunner:
-    """A checked runner for an encoder, of which `used` blocks are read.
+    """Build the runner of an encoder and check the plan against it.
 
     Args:
         attachment: the attachment.

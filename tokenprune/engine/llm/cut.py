@@ -173,7 +173,7 @@ class Draft:
         repeated = placement(strategy, "decoder").every_layer
         for sample, row in enumerate(rows):
             assert part.dense is not None
-            # a gate that stays shut, layer after layer, is no step
+            # a layer at which nothing was removed is no step of the trace
             idle = repeated and part.dense.length == row.column.shape[0]
             if not idle and row.kind == "visual" and not row.copy:
                 trace_row(self.call.trace, self.stage.site, strategy.name, row, part, sample)

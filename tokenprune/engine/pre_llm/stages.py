@@ -75,7 +75,8 @@ def run_stages(
     """
     site = Site("pre_llm", used, used)
     for stage in stages:
-        if stage.strategy.companions() is None:  # companions have read frame by frame
+        # companion tokens were made frame by frame, so frames stay apart for their strategy
+        if stage.strategy.companions() is None:
             groups = whole_videos(groups)
         with call.meter.stage("select"):
             groups = [done for group in groups for done in _reduce(call, stage, group, site)]
