@@ -12,9 +12,10 @@ from tests.plugins.newcomers_model import MyVit
 from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
 from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.interface.metric import Answered
+from tokenprune.interface.placement import Encoder, PreLlm
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import ScoreStrategy, StrategyParams
-from tokenprune.interface.tokens import Stage, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune.lab.kinds import LOADERS
 from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
 from tokenprune.lab.studies.runners import LocalRunner
@@ -27,7 +28,7 @@ class Loudest(ScoreStrategy[StrategyParams]):
     """A method."""
 
     name = "loudest"
-    stages: ClassVar[tuple[Stage, ...]] = ("encoder", "pre_llm")
+    stages = (Encoder(), PreLlm())
 
     def score(self, tokens: Tokens) -> Tensor:
         return tokens.hidden.norm(dim=-1)
