@@ -13,9 +13,9 @@ from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
 from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.interface.metric import Answered
 from tokenprune.interface.placement import Encoder, PreLlm
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import BlockAttention, Signal
 from tokenprune.interface.strategy import ScoreStrategy, StrategyParams
-from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.lab.kinds import LOADERS
 from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
 from tokenprune.lab.studies.runners import LocalRunner
@@ -24,14 +24,29 @@ from tokenprune.plugins.host import host
 from tokenprune.plugins.kinds import Kind, wrong_name
 
 
+def loudness(view: BlockAttention) -> Tensor:
+    return view.key[:, :, view.prefix :].norm(dim=-1).mean(dim=1)
+
+
+LOUDNESS = Signal(
+    "loudness",
+    "[B, N] head mean of the norms of the block's keys",
+    needs=BlockAttention,
+    compute=loudness,
+)
+
+
 class Loudest(ScoreStrategy[StrategyParams]):
-    """A method."""
+    """A method, by a signal of its own."""
 
     name = "loudest"
     stages = (Encoder(), PreLlm())
 
+    def signals(self, site: Site) -> tuple[Signal, ...]:
+        return (LOUDNESS,)
+
     def score(self, tokens: Tokens) -> Tensor:
-        return tokens.hidden.norm(dim=-1)
+        return tokens.signal(LOUDNESS)
 
 
 class MyVitAdapter(EncoderAdapter):
@@ -39,7 +54,6 @@ class MyVitAdapter(EncoderAdapter):
 
     name = "my-vit"
     claims: ClassVar[tuple[str, ...]] = (f"{MyVit.__module__}.MyVit",)
-    offers: ClassVar[tuple[Signal, ...]] = (Signal.KEYS, Signal.ATTENTION_RECEIVED)
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -55,7 +69,6 @@ class MyVitAdapter(EncoderAdapter):
             class_token=True,
             grid=(1, side, side),
             width=self.vit.width,
-            signals=frozenset(self.offers),
         )
 
     def heads(self, block: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
