@@ -21,8 +21,8 @@ stages:
 RUN = CliRunner()
 
 
-def run(*args: object) -> tuple[int, str, str]:
-    result = RUN.invoke(app, [str(arg) for arg in args], env={"COLUMNS": "200"})
+def run(*args: object, columns: str = "200") -> tuple[int, str, str]:
+    result = RUN.invoke(app, [str(arg) for arg in args], env={"COLUMNS": columns})
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
@@ -116,6 +116,11 @@ def test_plugins_and_doctor_list_what_is_installed() -> None:
     assert code == 0
     assert "evoprune" in out
     assert "No plugin has a problem." in out
+    code, out, _ = run("plugins", "--json")
+    found = json.loads(out)
+    assert found["problems"] == []
+    brought = {plugin["name"]: plugin["brought"] for plugin in found["plugins"]}
+    assert brought["lab"]["metrics"] == ["accuracy"]
     _, out, _ = run("doctor")
     assert "torch" in out
     assert "bipartite_match" in out
@@ -131,6 +136,19 @@ def test_a_broken_plugin_is_named_and_ends_with_1(monkeypatch: pytest.MonkeyPatc
         code, out, _ = run(name)
         assert code == 1
         assert "plugin 'odd' of 'odd-package'" in out
+    code, out, _ = run("plugins", "--json")
+    assert code == 1
+    assert json.loads(out)["problems"][0]["message"] == problem.message
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("list", "--matrix"), ("plugins",)])
+def test_listings_fit_80_columns_without_cutting_names(
+    arguments: tuple[str, ...],
+) -> None:
+    _, out, _ = run(*arguments, columns="80")
+    assert max(map(len, out.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out
+    assert all(name in out for name in host().strategies)
 
 
 def test_a_plugin_that_raises_is_exit_code_2_and_the_model_still_works(

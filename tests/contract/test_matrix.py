@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,17 @@ from tokenprune.interface.signals import BlockOutput, Signal
 from tokenprune.interface.strategy import PruningStrategy, StrategyParams, places
 from tokenprune.interface.tokens import Site, Stage
 from tokenprune.plugins.host import host
-from tokenprune.plugins.matrix import DYNAMIC, NEEDS_LLM, Family, cell, families, footnotes, matrix
+from tokenprune.plugins.matrix import (
+    DYNAMIC,
+    NEEDS_LLM,
+    SHAPE,
+    Family,
+    cell,
+    families,
+    footnotes,
+    matrix,
+)
+from tokenprune.reference import reference_model_path
 
 BUILD: dict[str, Callable[..., Any]] = {
     "clip": models.clip_vision,
@@ -52,6 +63,12 @@ def test_a_cell_is_what_attach_does(name: str, at: Stage, family: str) -> None:
         tokenprune.attach(model, plan)
     reason = one.refused[at]
     assert isinstance(caught.value, SignalError) == reason.startswith("needs ")
+
+
+def test_strategies_are_asked_about_a_model_as_deep_as_the_bundled_one() -> None:
+    config = json.loads((reference_model_path() / "config.json").read_text())
+    assert SHAPE.llm_layers == config["text_config"]["num_hidden_layers"]
+    assert SHAPE.encoder_blocks == config["vision_config"]["num_hidden_layers"]
 
 
 def test_every_shipped_strategy_can_be_asked_and_runs_somewhere() -> None:

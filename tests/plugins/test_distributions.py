@@ -10,6 +10,8 @@ import pytest
 
 import tokenprune.plugins.host as plugins
 from tokenprune.errors import UnknownNameError
+from tokenprune.lab.kinds import METRICS
+from tokenprune.plugins.hookspecs import STRATEGIES
 from tokenprune.plugins.host import PluginHost
 from tokenprune.plugins.strategies import strategy_class
 
@@ -69,6 +71,7 @@ def loaded() -> PluginHost:
 
 def test_bad_plugins_are_reported_and_the_others_work() -> None:
     own = loaded()
+    infos = own.infos()
     problems = {p.plugin: p for p in own.problems}
     for module, message in {
         "misspelt": "there is no hook 'register_strategys'. Did you mean 'register_strategies'?",
@@ -85,19 +88,41 @@ def test_bad_plugins_are_reported_and_the_others_work() -> None:
     assert own.strategies["random"].__module__ == "tokenprune_strategies.baselines", "ours is first"
     assert not {"never", "also_never"} & set(own.strategies)
     assert {"evoprune", "tome"} <= set(own.strategies)
-    (info,) = [info for info in own.infos() if info.name == "ep_zz_good"]
+    (info,) = [info for info in infos if info.name == "ep_zz_good"]
     assert (info.distribution, info.version) == ("dist-zz_good", "1.2")
-    assert info.strategies == ("zz_strategy",)
+    assert info.brought == {"strategies": ("zz_strategy",)}
 
 
 def test_the_environment_restricts_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENPRUNE_PLUGINS", "ep_zz_good, dist-misspelt, ep_zz_goood")
     own = loaded()
     assert set(own.strategies) == {"zz_strategy"}
+    assert own.things(METRICS) == {}, "not even our own metric"
     assert [problem.plugin for problem in own.problems] == ["ep_zz_goood", "ep_misspelt"]
     assert "did you mean 'ep_zz_good'" in own.problems[0].message
     monkeypatch.setenv("TOKENPRUNE_PLUGINS", "")
-    assert [info.name for info in loaded().infos()] == ["lab"], "studies run without plugins, too"
+    assert loaded().infos() == []
+    monkeypatch.setenv("TOKENPRUNE_PLUGINS", "lab")
+    assert [info.name for info in loaded().infos()] == ["lab"], "a plugin as any other"
+
+
+def test_hooks_are_called_when_things_of_their_kind_are_asked_for() -> None:
+    own = loaded()
+    assert "ep_raising" not in {problem.plugin for problem in own.problems}
+    own.things(METRICS)
+    assert "ep_raising" not in {problem.plugin for problem in own.problems}
+    own.things(STRATEGIES)
+    assert "ep_raising" in {problem.plugin for problem in own.problems}
+
+
+def test_a_hook_whose_kind_was_left_out_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "scoring", GOOD.format(name="never", hook="register_metrics"))
+    monkeypatch.setenv("TOKENPRUNE_PLUGINS", "ep_scoring")
+    (problem,) = loaded().problems
+    assert "there is no hook 'register_metrics'." in problem.message
+    assert "TOKENPRUNE_PLUGINS='ep_scoring' leaves out the other plugins." in problem.message
 
 
 def test_an_unknown_strategy_points_at_plugins_with_problems(

@@ -1,4 +1,4 @@
-"""The code on the page "Writing a strategy" runs as it stands."""
+"""The code on the pages "Writing a strategy" and "Writing an adapter" runs as it stands."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import torch
 import tokenprune
 from tests import models
 from tests.plugin import registering
+from tests.plugins.newcomers_model import MyVit
 from tokenprune.plugins.host import register_plugin
 
-PAGE = Path(__file__).parents[2] / "docs" / "writing-a-strategy.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "writing-a-strategy.md"
 
 
 class Module:
@@ -24,9 +26,14 @@ class Module:
         self.__dict__.update(names)
 
 
+def code(page: Path) -> list[str]:
+    """The blocks of Python on a page."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
 @pytest.fixture(scope="module")
 def names() -> dict[str, Any]:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    blocks = code(PAGE)
     found: dict[str, Any] = {
         "__name__": "page",
         **{k: getattr(tokenprune, k) for k in tokenprune.__all__},
@@ -85,3 +92,20 @@ def test_registering_without_installing(names: dict[str, Any]) -> None:
     with register_plugin(Module({"register_strategies": names["register_strategies"]}), "mine"):
         stage = {"at": "pre_llm", "strategy": "feature_norm", "keep": 64}
         assert tokenprune.load_plan({"stages": [stage]}).stages[0].strategy == "feature_norm"
+
+
+def test_the_adapter_serves_a_model_of_its_class() -> None:
+    found: dict[str, Any] = {"__name__": "page"}
+    for block in code(DOCS / "writing-an-adapter.md"):
+        exec(block, found)
+    torch.manual_seed(0)
+    model = type("MyVit", (MyVit,), {"__module__": "my_package.modeling"})().eval()
+    pixels = torch.randn(2, 3, 24, 24)
+    plain = model(pixels)
+    stages = [{"at": "encoder", "strategy": "evoprune", "keep": 5}]
+    with register_plugin(Module({"register_adapters": found["register_adapters"]}), "my-models"):
+        with tokenprune.attach(model, {"stages": []}):
+            assert torch.equal(model(pixels), plain)
+        with tokenprune.attach(model, {"stages": stages}):
+            assert model(pixels).shape == (2, 1 + 5, 16)
+        assert torch.equal(model(pixels), plain)

@@ -14,6 +14,7 @@ from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
+from tokenprune.lab.kinds import LOADERS
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune.plugins.host import PluginHost, host, register_plugin
 from tokenprune.plugins.strategies import strategy_class
@@ -69,9 +70,9 @@ def test_a_plugin_by_hand_is_taken_whole_or_not_at_all() -> None:
 
 def test_loaders_and_infos() -> None:
     with register_plugin(registering(Loader(), hook="register_loaders"), "loads"):
-        assert isinstance(host().loaders["toy"], Loader)
+        assert isinstance(host().things(LOADERS)["toy"], Loader)
         (info,) = [info for info in host().infos() if info.name == "loads"]
-        assert info.loaders == ("toy",)
+        assert info.brought == {"loaders": ("toy",)}
         with pytest.raises(PluginError, match="'toy' is taken"):
             register_plugin(registering(Loader(), hook="register_loaders"), "too")
 

@@ -33,7 +33,7 @@ def test_a_plugins_metric_is_found_by_name_and_leaves_with_it() -> None:
     with register_plugin(registering(Length(), hook="register_metrics"), "lengths"):
         found = scores(chosen_metrics(["length", "accuracy"]), SAMPLES)
         assert found == [{"accuracy": 1.0, "length": 5.0}, {"accuracy": 0.0, "length": 5.0}]
-        assert host().infos()[-1].metrics == ("length",)
+        assert host().infos()[-1].brought == {"metrics": ("length",)}
         with pytest.raises(DataError, match="Did you mean 'length'"):
             chosen_metrics(["lenght"])
     with pytest.raises(DataError, match="no metric 'length'"):

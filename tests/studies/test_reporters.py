@@ -110,7 +110,7 @@ def test_a_plugins_reporter_is_found_by_name_and_leaves_with_it() -> None:
     with register_plugin(Plugin(Toy), "told"):
         assert make_reporter("toy", {"breaks": "ended"}) == Toy("ended")
         (info,) = [info for info in host().infos() if info.name == "told"]
-        assert info.reporters == ("toy",)
+        assert info.brought == {"reporters": ("toy",)}
     with pytest.raises(UnknownNameError, match="no reporter 'toy'"):
         make_reporter("toy")
     with pytest.raises(PluginError, match="it lacks started, finished, ended"):

@@ -16,6 +16,7 @@ from pydantic import Field
 from tests.studies.test_studies import change
 from tokenprune import hookimpl
 from tokenprune.errors import BackendUnavailableError, PlanError, PluginError, UnknownNameError
+from tokenprune.lab.kinds import RUNNERS
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.studies import Cell, LocalRunner, Study, cells, load_study
 from tokenprune.lab.studies.model import ModelEntry, TaskEntry
@@ -52,8 +53,8 @@ def test_a_plugins_runner_is_found_by_name_and_leaves_with_it() -> None:
     with register_plugin(Plugin(Backwards), "back"):
         assert make_runner("backwards", {"most": "3"}) == Backwards(3)
         (info,) = [info for info in host().infos() if info.name == "back"]
-        assert info.runners == ("backwards",)
-    assert set(host().runners) == {"local", "ray"}
+        assert info.brought == {"runners": ("backwards",)}
+    assert set(host().things(RUNNERS)) == {"local", "ray"}
 
 
 class Plain:

@@ -23,6 +23,8 @@ EXAMPLES = examples(
     "tokenprune list --signals",
 )
 
+LETTERS = "E inside the encoder, P before the LLM, D inside the LLM, - nowhere."
+
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
@@ -50,11 +52,14 @@ def command(
     if as_json:
         typer.echo(json.dumps([facts(kind) for kind in kinds], indent=2))
         return
-    table = Table("strategy", "acts at", "training-free", "what it does")
+    table = Table("strategy", "at", "trained", "what it does")
     for kind in kinds:
-        free = "no, needs a checkpoint" if issubclass(kind, TrainableStrategy) else "yes"
-        table.add_row(f"[bold]{kind.name}[/]", ", ".join(places(kind)), free, kind.about.summary)
-    Console().print(table)
+        trained = "yes" if issubclass(kind, TrainableStrategy) else ""
+        table.add_row(f"[bold]{kind.name}[/]", _letters(places(kind)), trained, kind.about.summary)
+    console = Console()
+    console.print(table)
+    console.print(LETTERS)
+    console.print("Trained ones need a checkpoint; `tokenprune describe NAME` says more.")
 
 
 def facts(kind: type[PruningStrategy[Any]]) -> dict[str, Any]:
@@ -90,7 +95,7 @@ def _matrix(as_json: bool) -> None:
         table.add_row(f"[bold]{row[0].strategy}[/]", *cells)
     console = Console()
     console.print(table)
-    console.print("E inside the encoder, P before the LLM, D inside the LLM, - nowhere.")
+    console.print(LETTERS)
     for number, note in enumerate(notes, start=1):
         console.print(f"[dim]{number}[/] {note}", highlight=False)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from typing import Annotated
+
 import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -9,29 +13,38 @@ from rich.text import Text
 
 from tokenprune.cli.examples import examples
 
-EXAMPLES = examples("tokenprune plugins")
+EXAMPLES = examples("tokenprune plugins", "tokenprune plugins --json")
 
 
-def command() -> None:
+def command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
     """List the plugins and their problems; with a problem the exit code is 1."""
     from tokenprune.plugins.host import host
 
-    console = Console()
-    console.print(plugin_table())
-    console.print(problem_lines())
+    if as_json:
+        plugins = [asdict(info) for info in host().infos()]
+        problems = [asdict(problem) for problem in host().problems]
+        typer.echo(json.dumps({"plugins": plugins, "problems": problems}, indent=2))
+    else:
+        console = Console()
+        console.print(plugin_table())
+        console.print(problem_lines())
     if host().problems:
         raise typer.Exit(1)
 
 
 def plugin_table() -> Table:
-    """Plugins that work, and what each registered."""
+    """Plugins that work, a row for each kind of things that one brought."""
     from tokenprune.plugins.host import host
 
-    kinds = ("strategies", "adapters", "loaders", "metrics", "runners", "reporters")
-    table = Table("plugin", "distribution", "version", *kinds)
+    table = Table("plugin", "of", "brings", "by name")
     for info in host().infos():
-        cells = [", ".join(getattr(info, kind)) or "-" for kind in kinds]
-        table.add_row(info.name, info.distribution, info.version, *cells)
+        source = f"{info.distribution} {info.version}"
+        rows = [(kind, ", ".join(names)) for kind, names in info.brought.items()] or [("-", "-")]
+        for number, row in enumerate(rows):
+            table.add_row(*(("", "") if number else (info.name, source)), *row)
+        table.add_section()
     return table
 
 

@@ -13,6 +13,7 @@ from tokenprune.interface.loading import (
     Loader,
     LoadOptions,
 )
+from tokenprune.lab.kinds import LOADERS
 from tokenprune.plugins.host import host
 from tokenprune.reference import reference_model_path, video_model_path
 
@@ -36,7 +37,7 @@ def load_model(
         UnsupportedModelError: it is no model of the kind that the loader serves.
     """
     if loaders is None:
-        loaders = host().loaders
+        loaders = host().things(LOADERS)
     scheme, colon, target = spec.partition(":")
     if not colon or Path(spec).exists():
         scheme, target = FOLDERS, spec

@@ -1,4 +1,7 @@
-"""The lab's own plugin: the built-in metric, runners and reporters, by the route of all others."""
+"""The lab's own plugin: its kinds, the built-in metric, runners and reporters.
+
+Modules of the lab are imported when the host asks for things of their kind, not before.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,40 @@ from collections.abc import Callable
 from typing import Any
 
 from tokenprune.interface.metric import Metric
-from tokenprune.lab.measure.metrics import Accuracy
-from tokenprune.lab.studies.ray_runner import RayRunner
-from tokenprune.lab.studies.runners import LocalRunner, Runner
-from tokenprune.lab.studies.trackers import MlflowReporter, TrackioReporter, WandbReporter
+from tokenprune.lab.kinds import LAB
 from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune.plugins.kinds import Kind
 
-RUNNERS: tuple[type[Runner], ...] = (LocalRunner, RayRunner)
-REPORTERS: tuple[type[Any], ...] = (TrackioReporter, MlflowReporter, WandbReporter)
+
+@hookimpl
+def register_kinds(register: Callable[[Kind[Any]], None]) -> None:
+    """Register the kinds of things that the lab takes from plugins."""
+    for kind in LAB:
+        register(kind)
 
 
 @hookimpl
 def register_metrics(register: Callable[[Metric], None]) -> None:
     """Register `accuracy`."""
+    from tokenprune.lab.measure.metrics import Accuracy
+
     register(Accuracy())
 
 
 @hookimpl
-def register_runners(register: Callable[[type[Runner]], None]) -> None:
+def register_runners(register: Callable[[type[Any]], None]) -> None:
     """Register the runners; ray isn't imported before its use."""
-    for runner in RUNNERS:
+    from tokenprune.lab.studies.ray_runner import RayRunner
+    from tokenprune.lab.studies.runners import LocalRunner
+
+    for runner in (LocalRunner, RayRunner):
         register(runner)
 
 
 @hookimpl
 def register_reporters(register: Callable[[type[Any]], None]) -> None:
     """Register the reporters; no tracker is imported before its use."""
-    for reporter in REPORTERS:
+    from tokenprune.lab.studies.trackers import MlflowReporter, TrackioReporter, WandbReporter
+
+    for reporter in (TrackioReporter, MlflowReporter, WandbReporter):
         register(reporter)

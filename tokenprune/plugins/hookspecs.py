@@ -1,17 +1,20 @@
-"""The hooks a plugin can implement, all of them."""
+"""Hooks that a plugin can implement: those of the house, each with the row of its kind.
+
+The lab adds its own, see `tokenprune.lab.kinds`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 import pluggy
 
-if TYPE_CHECKING:
-    from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
-    from tokenprune.interface.loading import Loader
-    from tokenprune.interface.metric import Metric
-    from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.about import About
+from tokenprune.interface.adapter import Adapter, EncoderAdapter, MllmAdapter
+from tokenprune.interface.placement import Placement
+from tokenprune.interface.strategy import Length, PruningStrategy, StrategyParams, places
+from tokenprune.plugins.kinds import Kind, wrong_class, wrong_kind
 
 PROJECT = "tokenprune"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -31,26 +34,46 @@ def register_adapters(
 
 
 @hookspec
-def register_loaders(register: Callable[[Loader], None]) -> None:
-    """Call `register(loader)` for every way to load a model that `compare --model` names."""
+def register_kinds(register: Callable[[Kind[Any]], None]) -> None:
+    """Call `register(kind)` for every kind of thing that others can bring to the plugin."""
 
 
-@hookspec
-def register_metrics(register: Callable[[Metric], None]) -> None:
-    """Call `register(metric)` for every metric that studies can name."""
+def _wrong_strategy(given: Any) -> str:
+    wrong = wrong_class(given, PruningStrategy)
+    if wrong:
+        return wrong
+    stages = getattr(given, "stages", ())
+    if not stages or not all(isinstance(place, Placement) for place in stages):
+        return f"its stages are {stages!r}; write placements, such as (PreLlm(), Decoder(layer=2))"
+    if len({place.at for place in stages}) < len(stages):
+        return f"its stages name a place twice: {', '.join(places(given))}"
+    if given.length not in get_args(Length):
+        return f"its length is {given.length!r}, known are {', '.join(get_args(Length))}"
+    if not isinstance(given.about, About):
+        return "its about is no About(summary, paper, licence, ours)"
+    params = given.Params
+    if not (isinstance(params, type) and issubclass(params, StrategyParams)):
+        return "its Params is no subclass of StrategyParams"
+    return ""
 
 
-@hookspec
-def register_runners(register: Callable[[type[Any]], None]) -> None:
-    """Call `register(RunnerClass)` for every way to run the cells of a study.
+def _wrong_adapter(given: Any) -> str:
+    wrong = wrong_class(given, Adapter)
+    if wrong:
+        return wrong
+    if not issubclass(given, EncoderAdapter | MllmAdapter):
+        return "subclass EncoderAdapter or MllmAdapter"
+    claims = getattr(given, "claims", None)
+    if not isinstance(claims, tuple) or not all(isinstance(claim, str) for claim in claims):
+        return "its claims have to be a tuple of full class names"
+    return ""
 
-    The class is a dataclass; its fields are the options that users may set.
-    """
 
-
-@hookspec
-def register_reporters(register: Callable[[type[Any]], None]) -> None:
-    """Call `register(ReporterClass)` for every place that a study's numbers can be sent to.
-
-    The class is a dataclass; its fields are the options that users may set.
-    """
+STRATEGIES: Kind[type[PruningStrategy[Any]]] = Kind(
+    "strategy", register_strategies, _wrong_strategy
+)
+ADAPTERS: Kind[type[EncoderAdapter] | type[MllmAdapter]] = Kind(
+    "adapter", register_adapters, _wrong_adapter
+)
+KINDS: Kind[Kind[Any]] = Kind("kind", register_kinds, wrong_kind)
+HOUSE: tuple[Kind[Any], ...] = (KINDS, STRATEGIES, ADAPTERS)

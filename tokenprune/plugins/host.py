@@ -1,163 +1,126 @@
-"""The plugins of this process and what they register; a broken one never harms the others."""
+"""The plugins of this process and what they bring; a broken one never harms the others."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import pluggy
 
 from tokenprune.errors import PluginError
-from tokenprune.errors.names import nearest
-from tokenprune.plugins import hookspecs
-from tokenprune.plugins.info import PluginInfo, PluginProblem
-from tokenprune.plugins.register import Registered, Registrar
-
-if TYPE_CHECKING:
-    from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
-    from tokenprune.interface.loading import Loader
-    from tokenprune.interface.metric import Metric
-    from tokenprune.interface.strategy import PruningStrategy
-
-Thing = TypeVar("Thing")
+from tokenprune.errors.names import nearest, suggestion
+from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
+from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.plugins.hookspecs import ADAPTERS, HOUSE, KINDS, PROJECT, STRATEGIES
+from tokenprune.plugins.info import Plugin, PluginInfo, PluginProblem
+from tokenprune.plugins.kinds import Kind, Thing
 
 GROUP = "tokenprune"
 RESTRICT = "TOKENPRUNE_PLUGINS"
-LAB = "lab"
-"""Our own entry point that waits until metrics, runners or reporters are asked for: it imports the
-lab, which takes a while and needs Pillow. `TOKENPRUNE_PLUGINS` doesn't take it away."""
 _OWN = "tokenprune"
-_HOOKS = (
-    "register_strategies",
-    "register_adapters",
-    "register_loaders",
-    "register_metrics",
-    "register_runners",
-    "register_reporters",
-)
 BY_HAND = "(registered by hand)"
 
 _lock = threading.RLock()
 _host: PluginHost | None = None
 
 
-@dataclass
-class _Plugin:
-    name: str
-    distribution: str
-    version: str
-    module: object
-    registered: Registered = field(default_factory=Registered)
-
-    @property
-    def key(self) -> str:
-        return f"{self.distribution}/{self.name}"
-
-
 class PluginHost:
-    """All plugins of this process and what they registered.
+    """All plugins of this process and the things that they bring, by kind and name.
+
+    A hook of an installed plugin is called when somebody first asks for things of its kind, so a
+    plugin can import what is heavy inside the hook.
 
     Attributes:
-        problems: what went wrong, in the order of loading.
+        problems: what went wrong so far; `infos` calls the hooks that weren't called yet.
     """
 
     def __init__(self) -> None:
         self.problems: list[PluginProblem] = []
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
-        self._plugins: dict[str, _Plugin] = {}
-        self._waiting: list[EntryPoint] = []
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._plugins: dict[str, Plugin] = {}
+        self._specify(HOUSE)
 
     @property
     def strategies(self) -> dict[str, type[PruningStrategy[Any]]]:
         """Strategies by name."""
-        return self._all(lambda registered: registered.strategies)
+        return self.things(STRATEGIES)
 
     @property
     def encoders(self) -> dict[str, type[EncoderAdapter]]:
         """Encoder adapters by name."""
-        return self._all(lambda registered: registered.encoders)
+        found = self.things(ADAPTERS)
+        return {name: kind for name, kind in found.items() if issubclass(kind, EncoderAdapter)}
 
     @property
     def mllms(self) -> dict[str, type[MllmAdapter]]:
         """Adapters of multimodal LLMs by name."""
-        return self._all(lambda registered: registered.mllms)
+        found = self.things(ADAPTERS)
+        return {name: kind for name, kind in found.items() if issubclass(kind, MllmAdapter)}
 
-    @property
-    def loaders(self) -> dict[str, Loader]:
-        """Model loaders by scheme."""
-        return self._all(lambda registered: registered.loaders)
-
-    @property
-    def metrics(self) -> dict[str, Metric]:
-        """Metrics by name, the built-in one included."""
-        self._load_lab()
-        return self._all(lambda registered: registered.metrics)
-
-    @property
-    def runners(self) -> dict[str, type[Any]]:
-        """Runners of studies by name, the built-in ones included; the lab says what they are."""
-        self._load_lab()
-        return self._all(lambda registered: registered.runners)
-
-    @property
-    def reporters(self) -> dict[str, type[Any]]:
-        """Reporters of studies by name, the built-in ones included; the lab says what they are."""
-        self._load_lab()
-        return self._all(lambda registered: registered.reporters)
-
-    def _all(self, kind: Callable[[Registered], Mapping[str, Thing]]) -> dict[str, Thing]:
+    def things(self, kind: Kind[Thing]) -> dict[str, Thing]:
         """Things of one kind, of all plugins, by name."""
-        parts = (kind(plugin.registered) for plugin in self._plugins.values())
-        return {name: thing for part in parts for name, thing in part.items()}
+        found: dict[str, Thing] = {}
+        with _lock:
+            for plugin in [*self._plugins.values()]:
+                if kind.name not in plugin.brought:
+                    self._collect(plugin, kind, found)
+                found |= plugin.brought.get(kind.name, {})
+        return found
+
+    def kinds(self) -> dict[str, Kind[Any]]:
+        """Kinds of things by name: those of the house, then those that plugins brought."""
+        return {**{kind.name: kind for kind in HOUSE}, **self.things(KINDS)}
 
     def infos(self) -> list[PluginInfo]:
-        """The plugins that work."""
-        self._load_lab()
-        return [
-            PluginInfo(
-                name=plugin.name,
-                version=plugin.version,
-                distribution=plugin.distribution,
-                strategies=tuple(plugin.registered.strategies),
-                adapters=(*plugin.registered.encoders, *plugin.registered.mllms),
-                loaders=tuple(plugin.registered.loaders),
-                metrics=tuple(plugin.registered.metrics),
-                runners=tuple(plugin.registered.runners),
-                reporters=tuple(plugin.registered.reporters),
-            )
-            for plugin in self._plugins.values()
-        ]
+        """The plugins that work, with all that they bring."""
+        for kind in self.kinds().values():
+            self.things(kind)
+        return [plugin.info() for plugin in self._plugins.values()]
+
+    def advice(self, kind: Kind[Any], name: str) -> str:
+        """What to do about a name that no thing of a kind has."""
+        remedy = suggestion(name, self.things(kind))
+        if self.problems:
+            broken = ", ".join(sorted({problem.plugin for problem in self.problems}))
+            remedy += f" Plugins with problems: {broken}; see `tokenprune plugins`."
+        return remedy + _restricted_hint()
 
     def load_entry_points(self) -> None:
-        """Load installed plugins: our own first, so that nobody takes their names by chance."""
-        found = list(entry_points(group=GROUP))
-        self._waiting = [point for point in found if _is_lab(point)]
-        chosen = [point for point in self._restricted(found) if not _is_lab(point)]
-        for point in sorted(chosen, key=lambda p: (_source(p)[0] != _OWN, _source(p), p.name)):
-            self._load(point)
+        """Load installed plugins: our own first, so that nobody takes their names by chance.
 
-    def _load(self, point: EntryPoint) -> None:
-        distribution, version = _source(point)
-        try:
-            module = point.load()
-        except (Exception, SystemExit) as error:
-            self._report(point.name, distribution, f"can't be imported: {_said(error)}.")
-            return
-        self.add(module, point.name, distribution, version)
+        Before these come the plugins that bring kinds, because others may bring things of them.
+        """
+        chosen = self._chosen([*entry_points(group=GROUP)])
+        ordered = sorted(chosen, key=lambda p: (_source(p)[0] != _OWN, _source(p), p.name))
+        found = [plugin for point in ordered for plugin in self._imported(point)]
+        for plugin in sorted(found, key=lambda plugin: not hasattr(plugin.module, KINDS.hook_name)):
+            self._take(plugin)
 
-    def _load_lab(self) -> None:
-        """Load what waits; nothing waits any more while it is loaded, for that asks again."""
+    def add(self, module: object, name: str, distribution: str, version: str) -> bool:
+        """Take one plugin and all things that it brings; False if it had to be left out.
+
+        A hook that raises leaves nothing of its plugin behind. A taken name is refused, the rest
+        of that plugin stays.
+        """
+        plugin = Plugin(name, distribution, version, module)
         with _lock:
-            waiting, self._waiting = self._waiting, []
-            for point in waiting:
-                self._load(point)
+            self._take(plugin)
+            for kind in self.kinds().values():
+                if kind.hook_name in plugin.hooks:
+                    self.things(kind)
+            return self._plugins.get(plugin.key) is plugin
 
-    def _restricted(self, found: list[EntryPoint]) -> Iterable[EntryPoint]:
+    def remove(self, name: str, distribution: str) -> None:
+        """Forget a plugin and everything it brought."""
+        with _lock:
+            plugin = self._plugins.pop(f"{distribution}/{name}", None)
+            if plugin is not None:
+                self._manager.unregister(plugin.module)
+
+    def _chosen(self, found: list[EntryPoint]) -> Iterable[EntryPoint]:
         wanted = os.environ.get(RESTRICT)
         if wanted is None:
             return found
@@ -169,79 +132,104 @@ class PluginHost:
             self._report(name, RESTRICT, f"is asked for but not installed{hint}")
         return [p for p in found if p.name in names or _source(p)[0] in names]
 
-    def add(self, module: object, name: str, distribution: str, version: str) -> bool:
-        """Register one plugin and collect from it; False if it had to be left out.
-
-        A hook that raises leaves nothing of its plugin behind. A taken name is refused, the rest
-        of that plugin stays.
-        """
-        plugin = _Plugin(name, distribution, version, module)
+    def _imported(self, point: EntryPoint) -> list[Plugin]:
+        """The plugin of an entry point; none if it can't be imported."""
+        distribution, version = _source(point)
         try:
-            if self._manager.register(module, plugin.key) is None:
+            return [Plugin(point.name, distribution, version, point.load())]
+        except (Exception, SystemExit) as error:
+            self._report(point.name, distribution, f"can't be imported: {_said(error)}.")
+            return []
+
+    def _take(self, plugin: Plugin) -> None:
+        """Register a plugin and its kinds; other things are asked for later."""
+        try:
+            if self._manager.register(plugin.module, plugin.key) is None:
                 raise PluginError("it is blocked.")
-            self._refuse_odd_hooks(module)
-            registrar = self._collect(plugin)
+            callers = self._manager.get_hookcallers(plugin.module) or ()
+            plugin.hooks = frozenset(caller.name for caller in callers)
+            self._plugins[plugin.key] = plugin
+            self._specify(self.things(KINDS).values())
+            if plugin.key in self._plugins:
+                self._refuse_odd_hooks(plugin.hooks)
         except Exception as error:
-            if self._manager.get_plugin(plugin.key) is module:
-                self._manager.unregister(name=plugin.key)
-            self._report(name, distribution, _said(error))
-            return False
-        plugin.registered = registrar.registered
-        self._plugins[plugin.key] = plugin
-        for message in registrar.refused:
-            self._report(name, distribution, message)
-        return True
+            self._leave_out(plugin, _said(error))
 
-    def remove(self, name: str, distribution: str) -> None:
-        """Forget a plugin and everything it registered."""
-        plugin = self._plugins.pop(f"{distribution}/{name}", None)
-        if plugin is not None:
-            self._manager.unregister(plugin.module)
-
-    def _refuse_odd_hooks(self, module: object) -> None:
-        hooks = self._manager.get_hookcallers(module) or []
-        for hook in hooks:
-            if not hook.has_spec():
-                near = nearest(hook.name, _HOOKS)
-                hint = f" Did you mean '{near}'?" if near else f" Hooks: {', '.join(_HOOKS)}."
-                raise PluginError(f"there is no hook '{hook.name}'.{hint}")
+    def _refuse_odd_hooks(self, hooks: frozenset[str]) -> None:
+        known = [kind.hook_name for kind in self.kinds().values()]
+        for name in sorted(hooks.difference(known)):
+            near = nearest(name, known)
+            hint = f" Did you mean '{near}'?" if near else f" Hooks: {', '.join(known)}."
+            raise PluginError(f"there is no hook '{name}'.{hint}{_restricted_hint()}")
         if not hooks:
             raise PluginError(
-                f"it implements no hook. Mark one of {', '.join(_HOOKS)} with @tokenprune.hookimpl."
+                f"it implements no hook. Mark one of {', '.join(known)} with @tokenprune.hookimpl."
             )
 
-    def _collect(self, plugin: _Plugin) -> Registrar:
-        adapters = {**self.encoders, **self.mllms}
-        registrar = Registrar(
-            self.strategies,
-            adapters,
-            self.loaders,
-            lambda: self.metrics,
-            lambda: self.runners,
-            lambda: self.reporters,
-        )
-        others = [p for p in self._manager.get_plugins() if p is not plugin.module]
-        registers: dict[str, Callable[[Any], None]] = {
-            "register_strategies": registrar.strategy,
-            "register_adapters": registrar.adapter,
-            "register_loaders": registrar.loader,
-            "register_metrics": registrar.metric,
-            "register_runners": registrar.runner,
-            "register_reporters": registrar.reporter,
-        }
-        for hook, register in registers.items():
-            try:
-                self._manager.subset_hook_caller(hook, others)(register=register)
-            except (Exception, SystemExit) as error:
-                raise PluginError(f"its hook '{hook}' raised {_said(error)}.") from error
-        return registrar
+    def _specify(self, kinds: Iterable[Kind[Any]]) -> None:
+        """Let the manager compare implementations with the hooks of kinds."""
+        for kind in kinds:
+            caller = getattr(self._manager.hook, kind.hook_name, None)
+            if caller is None or not caller.has_spec():
+                self._manager.add_hookspecs(type("Hook", (), {kind.hook_name: kind.hook}))
+
+    def _collect(self, plugin: Plugin, kind: Kind[Thing], taken: Mapping[str, Thing]) -> None:
+        """Call a plugin's hook of one kind; what can't be taken becomes a problem."""
+        brought = plugin.brought[kind.name] = {}
+        if kind.hook_name not in plugin.hooks:
+            return
+        refused: list[str] = []
+        others = [module for module in self._manager.get_plugins() if module is not plugin.module]
+        call = self._manager.subset_hook_caller(kind.hook_name, others)
+        try:
+            call(register=_register(kind, taken, brought, refused))
+        except (Exception, SystemExit) as error:
+            self._leave_out(plugin, f"its hook '{kind.hook_name}' raised {_said(error)}.")
+            return
+        for message in refused:
+            self._report(plugin.name, plugin.distribution, message)
+
+    def _leave_out(self, plugin: Plugin, message: str) -> None:
+        """Nothing of the plugin stays; one that holds the same name does."""
+        if self._manager.get_plugin(plugin.key) is plugin.module:
+            self._manager.unregister(name=plugin.key)
+        if self._plugins.get(plugin.key) is plugin:
+            del self._plugins[plugin.key]
+        plugin.brought.clear()
+        self._report(plugin.name, plugin.distribution, message)
 
     def _report(self, plugin: str, distribution: str, message: str) -> None:
         self.problems.append(PluginProblem(plugin, distribution, message))
 
 
-def _is_lab(point: EntryPoint) -> bool:
-    return point.name == LAB and _source(point)[0] == _OWN
+def _register(
+    kind: Kind[Thing], taken: Mapping[str, Thing], brought: dict[str, Thing], refused: list[str]
+) -> Callable[[Thing], None]:
+    """What a hook gets: takes sound things under free names, and writes down the others."""
+
+    def register(thing: Thing) -> None:
+        wrong = kind.check(thing)
+        if wrong:
+            refused.append(f"{_called(thing)} is no {kind.one}: {wrong}.")
+            return
+        name = kind.name_of(thing)
+        holder = taken.get(name, brought.get(name))
+        if holder is None:
+            brought[name] = thing
+        else:
+            refused.append(
+                f"the name '{name}' is taken by {_called(holder)}; {_called(thing)} is left out."
+            )
+
+    return register
+
+
+def _called(given: object) -> str:
+    """A class, or the class of an object of somebody's own, by its full name."""
+    if isinstance(given, type):
+        return f"{given.__module__}.{given.__qualname__}"
+    own = type(given).__module__ != "builtins"
+    return _called(type(given)) if own else repr(given)
 
 
 def _source(point: EntryPoint) -> tuple[str, str]:
@@ -254,6 +242,11 @@ def _said(error: BaseException) -> str:
     if isinstance(error, PluginError):
         return str(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _restricted_hint() -> str:
+    names = os.environ.get(RESTRICT)
+    return "" if names is None else f" {RESTRICT}={names!r} leaves out the other plugins."
 
 
 def host() -> PluginHost:
@@ -274,8 +267,7 @@ class Registration:
 
     def unregister(self) -> None:
         """Forget the plugin; a second call does nothing."""
-        with _lock:
-            host().remove(self.name, self.distribution)
+        host().remove(self.name, self.distribution)
 
     def __enter__(self) -> Registration:
         return self
@@ -300,10 +292,11 @@ def register_plugin(plugin: object, name: str) -> Registration:
     with _lock:
         current, before = host(), len(host().problems)
         added = current.add(plugin, name, BY_HAND, "-")
-        problems = current.problems[before:]
-        del current.problems[before:]
-        if problems:
+        wrong = [one for one in current.problems[before:] if one.distribution == BY_HAND]
+        if wrong:
+            for one in wrong:
+                current.problems.remove(one)
             if added:
                 current.remove(name, BY_HAND)
-            raise PluginError(" ".join(problem.message for problem in problems), where=name)
+            raise PluginError(" ".join(one.message for one in wrong), where=name)
     return Registration(name, BY_HAND)

@@ -1,8 +1,10 @@
-"""What can be said of plugins: what one brought, and what is wrong with one."""
+"""One plugin: where it comes from, what it brought, and what is wrong with one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,44 @@ class PluginProblem:
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """A plugin that works, for listings: where it comes from and what it registered."""
+    """A plugin that works, for listings.
+
+    Attributes:
+        name: of its entry point.
+        version: of the distribution.
+        distribution: that brought it.
+        brought: by kind, the names of the things that it registered; kinds without any aren't in.
+    """
 
     name: str
     version: str
     distribution: str
-    strategies: tuple[str, ...]
-    adapters: tuple[str, ...]
-    loaders: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    runners: tuple[str, ...] = ()
-    reporters: tuple[str, ...] = ()
+    brought: Mapping[str, tuple[str, ...]]
+
+
+@dataclass
+class Plugin:
+    """A plugin of the host.
+
+    Attributes:
+        module: what implements the hooks.
+        hooks: names of the hooks that it implements.
+        brought: by kind and name, what it registered; a kind whose hook wasn't called isn't in.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    module: object
+    hooks: frozenset[str] = frozenset()
+    brought: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Its name in the plugin manager."""
+        return f"{self.distribution}/{self.name}"
+
+    def info(self) -> PluginInfo:
+        """What listings say of it."""
+        brought = {kind: tuple(things) for kind, things in self.brought.items() if things}
+        return PluginInfo(self.name, self.version, self.distribution, brought)

@@ -15,9 +15,10 @@ from tokenprune.interface.tokens import STAGES, Site, Stage
 from tokenprune.interface.trainable import untrained_params
 from tokenprune.plugins.host import host
 
-#: The model that strategies are asked about: their signals don't depend on its numbers.
+#: The model that strategies are asked about, as deep as the bundled one. Signals don't depend on
+#: its numbers; a strategy whose own layer it doesn't have is refused there.
 SHAPE = ModelShape(
-    encoder_width=64, encoder_blocks=12, grid=(1, 14, 14), llm_width=64, llm_layers=12
+    encoder_width=64, encoder_blocks=12, grid=(1, 14, 14), llm_width=64, llm_layers=6
 )
 LAYER = 2
 
@@ -136,9 +137,17 @@ def refusal(kind: type[PruningStrategy[Any]], family: Family, at: Stage) -> str:
     if at == "encoder" and kind.length != "planned":
         return DYNAMIC
     try:
+        site = _site(kind, at)
+        if site.layer > site.layers - (at != "pre_llm"):
+            part = "the LLM" if at == "decoder" else "the encoder"
+            return (
+                f"its own layer is {site.layer}, and {part} of the bundled model has {site.layers}"
+            )
         wanted = signals(kind, at)
     except TokenpruneError as error:
         return f"not known: {error.message.rstrip('.')}"
+    except Exception as error:  # what a strategy declares is a plugin's code
+        return f"not known: '{kind.name}' raised {type(error).__name__}: {error}"
     missing = [signal.kind.name for signal in wanted if not family.offers(signal, at)]
     if not missing:
         return ""
@@ -151,16 +160,17 @@ def signals(kind: type[PruningStrategy[Any]], at: Stage) -> tuple[Signal, ...]:
     Raises:
         TokenpruneError: it can't be built from its defaults.
     """
+    return example(kind).signals(_site(kind, at))
+
+
+def _site(kind: type[PruningStrategy[Any]], at: Stage) -> Site:
+    """Where a strategy stands if a plan names no layer."""
     layers = SHAPE.llm_layers if at == "decoder" else SHAPE.encoder_blocks
-    return example(kind).signals(Site(at, _own_layer(kind, at, layers), layers))
-
-
-def _own_layer(kind: type[PruningStrategy[Any]], at: Stage, layers: int) -> int:
     own = placement(kind, at)
     if isinstance(own, PreLlm):
-        return layers
+        return Site(at, layers, layers)
     layer = own.layer_of(layers) if isinstance(own, Decoder) else own.layer
-    return LAYER if layer is None else layer
+    return Site(at, LAYER if layer is None else layer, layers)
 
 
 def example(

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from tokenprune.errors import UnknownNameError
-from tokenprune.errors.names import suggestion
 from tokenprune.errors.validation import plan_error
 from tokenprune.interface.strategy import PruningStrategy, StrategyParams
+from tokenprune.plugins.hookspecs import STRATEGIES
 from tokenprune.plugins.host import host
 
 
@@ -23,10 +23,7 @@ def strategy_class(name: str, *, where: str = "") -> type[PruningStrategy[Any]]:
     known = host().strategies
     if name in known:
         return known[name]
-    remedy = suggestion(name, known)
-    if host().problems:
-        broken = ", ".join(sorted({problem.plugin for problem in host().problems}))
-        remedy += f" Plugins with problems: {broken}; see `tokenprune plugins`."
+    remedy = host().advice(STRATEGIES, name)
     raise UnknownNameError(f"there is no strategy '{name}'.", where=where, remedy=remedy)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tokenprune.interface.loading import (
     LoadedModel,
     LoadOptions,
 )
+from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.lab.compare.defaults import (
     CLASSIFIER_KEEPS,
     CLASSIFIER_PATCHES,
@@ -36,7 +38,9 @@ from tokenprune.lab.data.pictures import (
     labelled_pictures,
 )
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.measure.entries import Entry, plan_entries
+from tokenprune.lab.judge.result import BASELINE
+from tokenprune.lab.measure.entries import Entry, Strategies, plan_entries
+from tokenprune.lab.measure.run import why
 from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
 from tokenprune.lab.measure.zero_shot import ZeroShotTask
 from tokenprune.lab.models import bundled_name, load_model
@@ -135,16 +139,21 @@ def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry],
     """The rows, and sentences about default ones that don't run on this model.
 
     Raises:
-        TokenpruneError: one of the user's plans, or a budget, doesn't fit the model.
+        TokenpruneError: one of the user's plans doesn't fit the model, or a budget doesn't:
+            the baseline can't keep so many tokens.
     """
     strategies = host().strategies
     if settings.plans:
         given = plan_entries(settings.plans, settings.keeps, strategies)
         return [as_task(entry, settings.video) for entry in given], []
     if isinstance(loaded, LoadedMllm):
-        return _fitting(loaded, default_entries(strategies, _wanted(loaded, settings)))
-    keeps = settings.keeps or _encoder_keeps(loaded)
-    return _fitting(loaded, encoder_entries(strategies, keeps, seed=settings.seed))
+        rows = partial(default_entries, wanted=_wanted(loaded, settings))
+    else:
+        keeps = settings.keeps or _encoder_keeps(loaded)
+        rows = partial(encoder_entries, keeps=keeps, seed=settings.seed)
+    sound, broken = _describable(strategies, rows)
+    found, left_out = _fitting(loaded, rows(sound))
+    return found, [*broken, *left_out]
 
 
 def _encoder_keeps(loaded: LoadedModel) -> Sequence[int]:
@@ -168,18 +177,44 @@ def _wanted(loaded: LoadedMllm, settings: Settings) -> Wanted:
     )
 
 
+def _describable(
+    strategies: Strategies, rows: Callable[[Strategies], list[Entry]]
+) -> tuple[Strategies, list[str]]:
+    """The strategies that rows can be made of, and sentences about the others.
+
+    What strategies declare is code of plugins too, such as a layer that depends on the depth.
+    """
+    sound: dict[str, type[PruningStrategy[Any]]] = {}
+    left_out = []
+    for name, kind in strategies.items():
+        try:
+            rows({name: kind})
+        except Exception as error:
+            left_out.append(f"{name} is left out: {why(error)}")
+        else:
+            sound[name] = kind
+    return sound, left_out
+
+
 def _fitting(loaded: LoadedModel, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-    """The default rows without those whose signals this model can't supply."""
+    """The default rows without those that can't stand on this model, and sentences about these.
+
+    What the baseline can't do is no strategy's fault, such as a budget above the patches: that
+    ends everything. Only places that a whole model refuses are left out for the baseline too.
+    """
     found: list[Entry] = []
-    left: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     for entry in entries:
         try:
             attach(loaded.model, entry.plan).detach()
-        except (SignalError, UnsupportedModelError) as error:
-            left.setdefault(entry.name, f"{entry.name} is left out: {error.message}")
+        except Exception as error:
+            refused = isinstance(error, SignalError | UnsupportedModelError)
+            if entry.strategy == BASELINE and not refused:
+                raise
+            left_out.setdefault(entry.name, f"{entry.name} is left out: {why(error)}")
         else:
-            found.append(entry)
-    return found, [*left.values()]
+            found.append(replace(entry, optional=entry.strategy != BASELINE))
+    return found, [*left_out.values()]
 
 
 def _questions(settings: Settings) -> list[Question]:

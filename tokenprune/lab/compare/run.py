@@ -17,7 +17,7 @@ from tokenprune.lab.compare.retention import Retention
 from tokenprune.lab.compare.settings import Settings
 from tokenprune.lab.judge.judge import Judge, baselines
 from tokenprune.lab.judge.measured import runs_of, samples_of
-from tokenprune.lab.judge.result import Run
+from tokenprune.lab.judge.result import BASELINE, Run
 from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
@@ -40,7 +40,8 @@ def compare(
         progress: told (runs done, runs in all, what runs).
 
     Raises:
-        TokenpruneError: bad input of any kind, or a plan that doesn't fit the model.
+        TokenpruneError: bad input of any kind, or a plan of the user's that doesn't fit the model.
+            Default plans that don't are left out, with the reason.
     """
     start = time.perf_counter()
     settings = source.settings
@@ -49,7 +50,8 @@ def compare(
     entries, left_out = build_entries(loaded, settings)
     told = _Passes(progress)
     retention = Retention.of(task, settings)
-    measured = _measure(source, task, entries, told)
+    whole = _measure(source, task, entries, told)
+    measured = whole.complete()
     dense, *results = Judge(samples_of(task), runs_of(task, measured), settings.seed).results()
     if retention is not None:
         told.next()
@@ -66,7 +68,7 @@ def compare(
         dense=dense,
         results=results,
         failures=failed_checks(measured, host().strategies),
-        left_out=left_out,
+        left_out=[*dict.fromkeys([*left_out, *whole.left_out()])],
         probe={} if retention is None else retention.ends,
     )
 
@@ -75,8 +77,8 @@ def _measure(source: Source, task: Task, entries: Sequence[Entry], told: _Passes
     """All rows, and in a second pass a baseline for those that have none among the first."""
     jobs = source.settings.jobs
     first = measure_in(jobs, source, task, entries, told)
-    ours = task.kind == "mllm" and not source.settings.plans
-    extra = _baselines(runs_of(task, first)) if ours else []
+    ours = task.kind == "mllm" and not source.settings.plans and BASELINE in host().strategies
+    extra = _baselines(runs_of(task, first.complete())) if ours else []
     if not extra:
         return first
     told.next()

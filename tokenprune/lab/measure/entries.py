@@ -31,6 +31,8 @@ class Entry:
         group: rows of one group are shown and compared with each other.
         meaning: what the budget's number counts.
         budget: what rows share that are compared with each other; default: the budget as shown.
+        optional: where the plan can't run, the row is left out with the reason; else that ends
+            everything.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Entry:
     group: str = MAIN
     meaning: str = ""
     budget: str = ""
+    optional: bool = False
 
     @property
     def peers(self) -> str:

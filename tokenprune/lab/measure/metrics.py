@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from tokenprune.errors import DataError, TokenpruneError
-from tokenprune.errors.names import suggestion
 from tokenprune.interface.metric import Answered, Metric
 from tokenprune.lab.data.question import plain
+from tokenprune.lab.kinds import METRICS
 from tokenprune.plugins.host import host
 
 ACCURACY = "accuracy"
@@ -30,13 +30,13 @@ def chosen_metrics(names: Sequence[str]) -> list[Metric]:
     Raises:
         DataError: there is none of a name; the nearest is suggested.
     """
-    known = host().metrics
-    for name in names:
+    known = host().things(METRICS)
+    chosen = dict.fromkeys((ACCURACY, *names))
+    for name in chosen:
         if name not in known:
-            raise DataError(
-                f"there is no metric '{name}'.", where="metrics", remedy=suggestion(name, known)
-            )
-    return [known[name] for name in dict.fromkeys((ACCURACY, *names))]
+            remedy = host().advice(METRICS, name)
+            raise DataError(f"there is no metric '{name}'.", where="metrics", remedy=remedy)
+    return [known[name] for name in chosen]
 
 
 def scores(metrics: Sequence[Metric], samples: Sequence[Answered]) -> list[dict[str, float]]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokenprune.engine.attach import attach
+from tokenprune.errors import TokenpruneError
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.lengths import own_length, tokens_in_llm
@@ -54,6 +56,7 @@ class Measured:
         flops: operations per sample, counted on the first batch.
         lengths: tokens of every image, mean over the LLM's layers, where the plan sets no number.
         beside: dense, as it ran beside this; set at the end.
+        failure: why the plan of an optional row can't run; empty if it can.
     """
 
     entry: Entry | None
@@ -64,6 +67,7 @@ class Measured:
     flops: float = 0.0
     lengths: list[float] = field(default_factory=list)
     beside: Beside | None = None
+    failure: str = ""
     _counted: int = 0
 
     def count(self, tokens: dict[str, float], images: int) -> None:
@@ -92,6 +96,22 @@ class Measurement:
     plans: list[Measured]
     again: list[Measured] = field(default_factory=list)
 
+    def complete(self) -> Measurement:
+        """The same without the rows that are left out."""
+        return replace(self, plans=[row for row in self.plans if not row.failure])
+
+    def left_out(self) -> list[str]:
+        """A sentence about every optional row that can't run."""
+        failed = [(row.entry, row.failure) for row in self.plans if row.entry and row.failure]
+        return [f"{entry.name} is left out: {failure}" for entry, failure in failed]
+
+
+def why(error: Exception) -> str:
+    """The reason why a row is left out, in words."""
+    if isinstance(error, TokenpruneError):
+        return error.message
+    return f"it raised {type(error).__name__}: {error}"
+
 
 def joined(parts: Sequence[Measurement], places: Sequence[Sequence[int]]) -> Measurement:
     """One measurement of several parts; every plan keeps the dense times of its own part.
@@ -116,7 +136,8 @@ def measure(
 ) -> Measurement:
     """Run every plan and the dense model on every batch, in an order drawn anew for each.
 
-    The first batch is run once before, untimed: it warms up and counts FLOPs.
+    The first batch is run once before, untimed: it warms up and counts FLOPs. An optional row whose
+    plan can't run isn't asked again, and says why.
 
     Args:
         task: samples and model.
@@ -125,12 +146,13 @@ def measure(
         progress: told (runs done, runs in all, what runs).
 
     Raises:
-        TokenpruneError: a plan doesn't fit the model, or its measured counts miss its budget.
+        TokenpruneError: a plan doesn't fit the model or fails, and its row isn't optional.
     """
-    for entry in entries:
-        # a plan that doesn't fit ends the run before anything long has begun
-        attach(task.model, entry.plan).detach()
     plans = [Measured(entry) for entry in entries]
+    for row in plans:
+        # a plan that doesn't fit ends the run before anything long has begun
+        with _excused(row):
+            attach(task.model, _plan(row)).detach()
     dense, idle = Measured(None), Measured(Entry("dense", Plan()))
     rows = [dense, idle, *plans]
     order = rows + [dense] * (len(plans) // PLANS_PER_DENSE)
@@ -159,28 +181,51 @@ class _Teller:
         self._done += 1
 
 
+@contextmanager
+def _excused(row: Measured) -> Iterator[None]:
+    """What an optional row raises is written down; what is short of memory isn't to blame."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if row.entry is None or not row.entry.optional:
+            raise
+        row.failure = why(error)
+
+
+def _plan(row: Measured) -> Plan:
+    assert row.entry is not None
+    return row.entry.plan
+
+
 def _count(task: Task, batch: list[Question], rows: Sequence[Measured], tell: _Teller) -> None:
     inputs = task.inputs(batch)
     for row in rows:
         tell(row)
-        if row.entry is None:
-            with count_flops() as counter:
-                task.call(inputs)
-        else:
-            with attach(task.model, row.entry.plan), count_flops() as counter:
-                task.call(inputs)
-        row.flops = counter.total / len(batch)
+        if row.failure:
+            continue
+        with _excused(row), _attached(task, row), count_flops() as counter:
+            task.call(inputs)
+            row.flops = counter.total / len(batch)
+
+
+def _attached(task: Task, row: Measured) -> AbstractContextManager[object]:
+    return nullcontext() if row.entry is None else attach(task.model, row.entry.plan)
 
 
 def _run_batch(task: Task, inputs: Any, order: Sequence[Measured], tell: _Teller) -> None:
     walls: dict[int, list[float]] = defaultdict(list)
     for row in order:
         tell(row)
-        output, seconds = _run(task, inputs, row)
-        if id(row) not in walls:
-            row.answers += task.read(inputs, output)
-        walls[id(row)].append(seconds)
-    for row in {id(row): row for row in order}.values():
+        if row.failure:
+            continue
+        with _excused(row):
+            output, seconds = _run(task, inputs, row)
+            if id(row) not in walls:
+                row.answers += task.read(inputs, output)
+            walls[id(row)].append(seconds)
+    for row in {id(row): row for row in order if not row.failure}.values():
         times = walls[id(row)]
         row.wall.append(sum(times) / len(times))
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from tokenprune.errors import PlanError, UnknownNameError
 from tokenprune.errors.names import suggestion
+from tokenprune.lab.kinds import REPORTERS, RUNNERS
 from tokenprune.plugins.host import host
+from tokenprune.plugins.kinds import Kind
 
 if TYPE_CHECKING:
     from tokenprune.lab.studies.reporters import Reporter
     from tokenprune.lab.studies.runners import Runner
-
-T = TypeVar("T")
 
 
 def make_runner(name: str, options: Mapping[str, Any] | None = None) -> Runner:
@@ -31,8 +31,8 @@ def make_runner(name: str, options: Mapping[str, Any] | None = None) -> Runner:
         PlanError: an option's value is wrong.
         BackendUnavailableError: it needs a library that isn't installed.
     """
-    known: dict[str, type[Runner]] = host().runners
-    return _made("runner", name, known, options or {})
+    made: Runner = _made(RUNNERS, name, options or {})
+    return made
 
 
 def make_reporter(name: str, options: Mapping[str, Any] | None = None) -> Reporter:
@@ -47,8 +47,8 @@ def make_reporter(name: str, options: Mapping[str, Any] | None = None) -> Report
         PlanError: an option's value is wrong.
         BackendUnavailableError: it needs a library that isn't installed.
     """
-    known: dict[str, type[Reporter]] = host().reporters
-    return _made("reporter", name, known, options or {})
+    made: Reporter = _made(REPORTERS, name, options or {})
+    return made
 
 
 def named(text: str) -> tuple[str, dict[str, str]]:
@@ -69,12 +69,12 @@ def named(text: str) -> tuple[str, dict[str, str]]:
     return name.strip(), options
 
 
-def _made(kind: str, name: str, known: Mapping[str, type[T]], options: Mapping[str, Any]) -> T:
-    where = f"{kind} '{name}'"
+def _made(kind: Kind[type[Any]], name: str, options: Mapping[str, Any]) -> Any:
+    known = host().things(kind)
+    where = f"{kind.one} '{name}'"
     if name not in known:
-        raise UnknownNameError(
-            f"there is no {kind} '{name}'.", where=f"--{kind}", remedy=suggestion(name, known)
-        )
+        remedy = host().advice(kind, name)
+        raise UnknownNameError(f"there is no {where}.", where=f"--{kind.one}", remedy=remedy)
     chosen: Any = known[name]
     able = [field.name for field in fields(chosen) if field.init]
     for option in options:
@@ -82,9 +82,8 @@ def _made(kind: str, name: str, known: Mapping[str, type[T]], options: Mapping[s
             raise UnknownNameError(
                 f"it has no option '{option}'.", where=where, remedy=suggestion(option, able)
             )
-    adapter: TypeAdapter[T] = TypeAdapter(chosen)
     try:
-        return adapter.validate_python(dict(options))
+        return TypeAdapter(chosen).validate_python(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
