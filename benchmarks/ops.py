@@ -48,7 +48,10 @@ BACKENDS: tuple[ops.Backend, ...] = ("reference", "triton")
 def cases(
     site: Site, batch: int, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Callable[[], object]]:
-    """One call of every operation; half of the tokens merge, a quarter is kept by score."""
+    """One call of every operation; half of the tokens merge, a quarter is kept by score.
+
+    The greedy selections pick an eighth.
+    """
     torch.manual_seed(0)
     tokens, half = site.tokens, site.tokens // 2
     query, key = torch.randn(2, batch, site.heads, tokens, site.head_width).to(device, dtype)
@@ -57,6 +60,7 @@ def cases(
     score = torch.rand(batch, tokens, device=device)
     slot = torch.randint(0, half, (batch, tokens), device=device)
     a, b = x[:, ::2], x[:, 1::2]
+    distance = torch.cdist(x.float(), x.float())
     gain_a, gain_b = score[:, ::2], score[:, 1::2]
     return {
         "attention_received": lambda: ops.attention_received(query, key),
@@ -65,6 +69,7 @@ def cases(
             a, b, gain_a=gain_a, gain_b=gain_b, block_a=gain_a > 0.75, squash=True
         ),
         "knn_density": lambda: ops.knn_density(x, neighbours=8, tau=1.0),
+        "max_min_select": lambda: ops.max_min_select(distance, tokens // 8),
         "merge_compact": lambda: ops.merge_compact(x, slot, ones, half),
         "sum_compact": lambda: ops.sum_compact(ones, slot, half),
         "topk_gather": lambda: ops.topk_gather(score, tokens // 4, x, ones, slot),

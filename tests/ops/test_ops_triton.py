@@ -32,13 +32,13 @@ def test_kernels_agree_with_the_reference() -> None:
 
 POINTERS = {
     "order_ptr": "*i64", "bound_ptr": "*i64", "index_ptr": "*i64", "slot_ptr": "*i64",
-    "chosen_ptr": "*i8", "block_a_ptr": "*u8", "block_b_ptr": "*u8",
+    "pick_ptr": "*i64", "chosen_ptr": "*i8", "block_a_ptr": "*u8", "block_b_ptr": "*u8",
 }  # fmt: skip
 CONSTANTS = {
     "BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_S": 32, "BLOCK": 64,
-    "SQUASH": True, "COUNT": 5, "SLOTS": 8,
+    "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38,
 }  # fmt: skip
-FEATURES = ("q_ptr", "k_ptr", "a_ptr", "b_ptr", "x_ptr")
+FEATURES = ("q_ptr", "k_ptr", "a_ptr", "b_ptr", "x_ptr", "matrix_ptr")
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted")
@@ -48,6 +48,7 @@ FEATURES = ("q_ptr", "k_ptr", "a_ptr", "b_ptr", "x_ptr")
     [
         ("attention_received", "_normaliser_kernel"), ("attention_received", "_column_kernel"),
         ("bipartite_match", "_match_kernel"), ("knn_density", "_nearest_kernel"),
+        ("max_min_select", "_step_kernel"),
         ("merge_compact", "_merge_kernel"), ("sum_compact", "_sum_kernel"),
         ("topk_gather", "_choose_kernel"), ("topk_gather", "_compact_kernel"),
         ("topk_gather", "_copy_kernel"),

@@ -159,12 +159,24 @@ def test_topk_gather(tokens: int, k: int) -> None:
     torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 11), (131, 131), (1030, 5)])
+@pytest.mark.parametrize("gained", [False, True])
+def test_max_min_select(tokens: int, k: int, gained: bool) -> None:
+    gain = torch.rand(2, tokens) if gained else None
+    distance = torch.rand(2, tokens, tokens)
+    for case in (distance, (distance * 4).round(), distance.mT, distance.bfloat16()):
+        close(*both(ops.max_min_select, case, k, gain=gain), 0)
+    distance[0, tokens // 2], distance[1, :, tokens // 3] = NAN, -INF
+    close(*both(ops.max_min_select, distance, k, gain=gain), 0)
+
+
 def test_empty_batches() -> None:
     x = torch.randn(0, 5, 4)
     for op in (
         lambda: ops.attention_received(x[:, None], x[:, None]),
         lambda: ops.bipartite_match(x, x),
         lambda: ops.knn_density(x, neighbours=2, tau=1.0),
+        lambda: ops.max_min_select(torch.ones(0, 5, 5), 2),
         lambda: ops.merge_compact(x, torch.zeros(0, 5).long(), torch.ones(0, 5), 3),
         lambda: ops.sum_compact(torch.ones(0, 5), torch.zeros(0, 5).long(), 3),
         lambda: ops.topk_gather(torch.ones(0, 5), 2, x),

@@ -11,6 +11,7 @@ from tokenprune.ops.bipartite_match import bipartite_match
 from tokenprune.ops.dispatch import Backend, OpChoice, choose, explain, use_backend
 from tokenprune.ops.flops import attention_flops, count_flops
 from tokenprune.ops.knn_density import knn_density
+from tokenprune.ops.max_min_select import max_min_select
 from tokenprune.ops.merge_compact import merge_compact
 from tokenprune.ops.sum_compact import sum_compact
 from tokenprune.ops.take import take
@@ -28,6 +29,7 @@ __all__ = [
     "count_flops",
     "explain",
     "knn_density",
+    "max_min_select",
     "merge_compact",
     "sum_compact",
     "take",

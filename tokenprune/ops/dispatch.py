@@ -21,6 +21,7 @@ KERNELS = (
     "attention_received",
     "bipartite_match",
     "knn_density",
+    "max_min_select",
     "merge_compact",
     "sum_compact",
     "topk_gather",

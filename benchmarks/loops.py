@@ -1,0 +1,23 @@
+"""The greedy selections as plain loops, written down as they are defined, one sample at a time.
+
+Tests hold `tokenprune.ops` to their picks, and `benchmarks.ops` measures how much faster it is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def max_min_select(distance: Tensor, k: int) -> list[int]:
+    """DivPrune: `distance` `[N, N]`; the minimum over the chosen rows is taken anew each time."""
+    chosen: list[int] = []
+    for _ in range(k):
+        if chosen:
+            score = distance[chosen].amin(0)
+        else:
+            others = distance.clone().fill_diagonal_(torch.inf)
+            score = others.amin(0)
+        score[chosen] = -torch.inf
+        chosen.append(int(score.argmax()))
+    return chosen

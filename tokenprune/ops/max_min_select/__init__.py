@@ -1,0 +1,60 @@
+"""Tokens far from each other: each pick is the one farthest from all picks before it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.utils.flop_counter import register_flop_formula
+
+from tokenprune.ops.checks import require_rows
+from tokenprune.ops.dispatch import run
+from tokenprune.ops.picks import require_count, require_square
+
+
+def max_min_select(distance: Tensor, k: int, *, gain: Tensor | None = None) -> Tensor:
+    """Greedy answer to the max-min diversity problem.
+
+    The first pick is the token whose nearest other token is farthest away. Every further pick is
+    the token `j` with the largest `gain[j] * min_i distance[i, j]` over the tokens `i` picked so
+    far. The minimum runs along from pick to pick, which gives the same bits as taking it anew.
+
+    Args:
+        distance: `[B, N, N]`, from a pick (row) to a candidate (column), compared in float32. The
+            diagonal is not read.
+        k: how many to pick, 0..N.
+        gain: `[B, N]` factors on the candidates' distances.
+
+    Returns:
+        int64 `[B, k]`, in the order of picking, without repetition: the first `m` columns are the
+        answer for `m`. Ties go to the lower index. NaN counts as less than everything. Carries no
+        gradient.
+
+    Raises:
+        ValueError: the shapes don't fit or `k` is out of range.
+
+    Source: DivPrune (arXiv 2503.02175, section 3.2) with the distance 1 - cosine. Factors: FlashVID
+    (arXiv 2602.08024). That a pick can't repeat is ours.
+    """
+    require_square("distance", distance)
+    require_count(k, distance.shape[1])
+    require_rows("gain", gain, *distance.shape[:2])
+    index: Tensor = max_min_select_op(distance, k, gain)
+    return index
+
+
+@custom_op("tokenprune::max_min_select", mutates_args=())
+def max_min_select_op(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
+    """The registered operation; `max_min_select` checks its arguments."""
+    out: Tensor = run("max_min_select", distance, k, gain)
+    return out
+
+
+@max_min_select_op.register_fake
+def _fake(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
+    return distance.new_empty((distance.shape[0], k), dtype=torch.int64)
+
+
+@register_flop_formula(torch.ops.tokenprune.max_min_select)
+def _flops(*_: Any, **__: Any) -> int:
+    return 0  # comparisons only
