@@ -21,3 +21,18 @@ def max_min_select(distance: Tensor, k: int) -> list[int]:
         score[chosen] = -torch.inf
         chosen.append(int(score.argmax()))
     return chosen
+
+
+def dpp_select(kernel: Tensor, k: int) -> list[int]:
+    """CDPruner: `kernel` `[N, N]`; incremental in its released form already."""
+    rest = kernel.diagonal().clone()
+    factor = kernel.new_zeros(k, len(kernel))
+    chosen: list[int] = []
+    for step in range(k):
+        pick = int(rest.argmax())
+        row = kernel[pick] - torch.einsum("t,tn->n", factor[:step, pick], factor[:step])
+        factor[step] = row / rest[pick].sqrt()
+        rest = rest - factor[step].square()
+        chosen.append(pick)
+        rest[chosen] = -torch.inf
+    return chosen

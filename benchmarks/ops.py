@@ -60,7 +60,9 @@ def cases(
     score = torch.rand(batch, tokens, device=device)
     slot = torch.randint(0, half, (batch, tokens), device=device)
     a, b = x[:, ::2], x[:, 1::2]
-    distance = torch.cdist(x.float(), x.float())
+    unit = torch.nn.functional.normalize(x.float(), dim=-1)
+    kernel = unit @ unit.mT
+    distance = 1 - kernel
     gain_a, gain_b = score[:, ::2], score[:, 1::2]
     return {
         "attention_received": lambda: ops.attention_received(query, key),
@@ -68,6 +70,7 @@ def cases(
         "bipartite_match": lambda: ops.bipartite_match(
             a, b, gain_a=gain_a, gain_b=gain_b, block_a=gain_a > 0.75, squash=True
         ),
+        "dpp_select": lambda: ops.dpp_select(kernel, tokens // 8),
         "knn_density": lambda: ops.knn_density(x, neighbours=8, tau=1.0),
         "max_min_select": lambda: ops.max_min_select(distance, tokens // 8),
         "merge_compact": lambda: ops.merge_compact(x, slot, ones, half),

@@ -135,8 +135,9 @@ def cases() -> dict[str, tuple[object, ...]]:
     return {
         "attention_received": (query, key, None, 0.5, 1),
         "bipartite_match": (x, x, ones, None, None, ones, None, ones > 2, True),
+        "dpp_select": (torch.eye(10).repeat(2, 1, 1), 4),
         "knn_distance": (x, 3),
-        "max_min_select": (torch.cdist(x, x), 4, ones),
+        "max_min_select": (1 - torch.eye(10).repeat(2, 1, 1), 4, ones),
         "merge_compact": (grad, slot, ones.clone().requires_grad_(), 3),
         "sum_compact": (ones.clone().requires_grad_(), slot, 3),
         # opcheck can't add up an integer output and a differentiable one, so no gradient here.
@@ -155,6 +156,7 @@ def test_registration_is_sound(name: str) -> None:
         ("attention_received", 2 * 2 * 2 * 11 * 11 * 4), ("bipartite_match", 2 * 2 * 10 * 10 * 6),
         ("knn_distance", 2 * 2 * 10 * 10 * 6), ("merge_compact", 2 * 2 * 10 * 6),
         ("sum_compact", 2 * 10), ("topk_gather", 0), ("max_min_select", 0),
+        ("dpp_select", 2 * 10 * (4 * 3 + 3 * 4)),
     ],
 )  # fmt: skip
 def test_flops_are_counted(name: str, count: int) -> None:

@@ -36,9 +36,10 @@ POINTERS = {
 }  # fmt: skip
 CONSTANTS = {
     "BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_S": 32, "BLOCK": 64,
-    "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38,
+    "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38, "SPANNED": 1e-6,
 }  # fmt: skip
 FEATURES = ("q_ptr", "k_ptr", "a_ptr", "b_ptr", "x_ptr", "matrix_ptr")
+DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted")
@@ -48,7 +49,7 @@ FEATURES = ("q_ptr", "k_ptr", "a_ptr", "b_ptr", "x_ptr", "matrix_ptr")
     [
         ("attention_received", "_normaliser_kernel"), ("attention_received", "_column_kernel"),
         ("bipartite_match", "_match_kernel"), ("knn_density", "_nearest_kernel"),
-        ("max_min_select", "_step_kernel"),
+        ("max_min_select", "_step_kernel"), ("dpp_select", "_step_kernel"),
         ("merge_compact", "_merge_kernel"), ("sum_compact", "_sum_kernel"),
         ("topk_gather", "_choose_kernel"), ("topk_gather", "_compact_kernel"),
         ("topk_gather", "_copy_kernel"),
@@ -65,7 +66,8 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(
         if name in CONSTANTS:
             signature[name], constants[(place,)] = "constexpr", CONSTANTS[name]
         elif name.endswith("_ptr"):
-            signature[name] = POINTERS.get(name, features if name in FEATURES else "*fp32")
+            sums = "*fp64" if name in DOUBLES else "*fp32"
+            signature[name] = POINTERS.get(name, features if name in FEATURES else sums)
         else:
             signature[name] = "fp32" if name == "scale" else "i32"
     source = triton.compiler.ASTSource(program, signature, constants)

@@ -170,12 +170,29 @@ def test_max_min_select(tokens: int, k: int, gained: bool) -> None:
     close(*both(ops.max_min_select, distance, k, gain=gain), 0)
 
 
+@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 11), (131, 37), (1030, 5)])
+def test_dpp_select(tokens: int, k: int) -> None:
+    x = torch.randn(2, tokens, 150)
+    kernel = x @ x.mT
+    for case in (kernel, kernel.mT, kernel[:, ::2, ::2], kernel.bfloat16()):
+        close(*both(ops.dpp_select, case, min(k, case.shape[1])), 0)
+    kernel[0, tokens // 2], kernel[0, :, tokens // 2] = NAN, NAN
+    close(*both(ops.dpp_select, kernel, k), 0)
+
+
+def test_dpp_select_of_duplicates_and_zeros() -> None:
+    x = torch.randint(-1, 2, (2, 60, 5)).float()
+    x[0, 5:20], x[1, ::3] = x[0, 5:6], 0.0
+    close(*both(ops.dpp_select, x @ x.mT, 60), 0)
+
+
 def test_empty_batches() -> None:
     x = torch.randn(0, 5, 4)
     for op in (
         lambda: ops.attention_received(x[:, None], x[:, None]),
         lambda: ops.bipartite_match(x, x),
         lambda: ops.knn_density(x, neighbours=2, tau=1.0),
+        lambda: ops.dpp_select(torch.ones(0, 5, 5), 2),
         lambda: ops.max_min_select(torch.ones(0, 5, 5), 2),
         lambda: ops.merge_compact(x, torch.zeros(0, 5).long(), torch.ones(0, 5), 3),
         lambda: ops.sum_compact(torch.ones(0, 5), torch.zeros(0, 5).long(), 3),

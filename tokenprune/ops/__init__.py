@@ -9,6 +9,7 @@ from tokenprune.ops.attention_received import attention_received
 from tokenprune.ops.attention_rows import attention_row, attention_rows
 from tokenprune.ops.bipartite_match import bipartite_match
 from tokenprune.ops.dispatch import Backend, OpChoice, choose, explain, use_backend
+from tokenprune.ops.dpp_select import dpp_select
 from tokenprune.ops.flops import attention_flops, count_flops
 from tokenprune.ops.knn_density import knn_density
 from tokenprune.ops.max_min_select import max_min_select
@@ -27,6 +28,7 @@ __all__ = [
     "bipartite_match",
     "choose",
     "count_flops",
+    "dpp_select",
     "explain",
     "knn_density",
     "max_min_select",

@@ -20,6 +20,7 @@ Backend = Literal["auto", "reference", "triton"]
 KERNELS = (
     "attention_received",
     "bipartite_match",
+    "dpp_select",
     "knn_density",
     "max_min_select",
     "merge_compact",
