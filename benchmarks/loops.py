@@ -36,3 +36,16 @@ def dpp_select(kernel: Tensor, k: int) -> list[int]:
         chosen.append(pick)
         rest[chosen] = -torch.inf
     return chosen
+
+
+def coverage_select(cover: Tensor, k: int) -> list[int]:
+    """SCOPE and MMTok: `cover` `[M, N]`; what every token would add is taken anew each time."""
+    covered = cover.new_zeros(len(cover))
+    chosen: list[int] = []
+    for _ in range(k):
+        score = (cover - covered[:, None]).clamp(min=0.0).sum(0)
+        score[chosen] = -torch.inf
+        pick = int(score.argmax())
+        covered = torch.maximum(covered, cover[:, pick])
+        chosen.append(pick)
+    return chosen

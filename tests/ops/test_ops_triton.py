@@ -50,6 +50,7 @@ DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
         ("attention_received", "_normaliser_kernel"), ("attention_received", "_column_kernel"),
         ("bipartite_match", "_match_kernel"), ("knn_density", "_nearest_kernel"),
         ("max_min_select", "_step_kernel"), ("dpp_select", "_step_kernel"),
+        ("coverage_select", "_step_kernel"),
         ("merge_compact", "_merge_kernel"), ("sum_compact", "_sum_kernel"),
         ("topk_gather", "_choose_kernel"), ("topk_gather", "_compact_kernel"),
         ("topk_gather", "_copy_kernel"),

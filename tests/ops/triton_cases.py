@@ -186,12 +186,27 @@ def test_dpp_select_of_duplicates_and_zeros() -> None:
     close(*both(ops.dpp_select, x @ x.mT, 60), 0)
 
 
+@pytest.mark.parametrize(
+    ("targets", "tokens", "k"), [(1, 1, 1), (0, 5, 3), (70, 37, 0), (130, 37, 9), (5, 131, 7)]
+)
+@pytest.mark.parametrize("gained", [False, True])
+def test_coverage_select(targets: int, tokens: int, k: int, gained: bool) -> None:
+    gain = torch.randn(2, tokens) if gained else None
+    cover = torch.rand(2, targets, tokens) - 0.2
+    for case in (cover, (cover * 4).round(), cover.mT.contiguous().mT, cover.bfloat16()):
+        close(*both(ops.coverage_select, case, k, gain=gain), 0)
+    if targets:
+        cover[0, :, tokens // 2], cover[1, 0, tokens // 3] = -INF, NAN
+        close(*both(ops.coverage_select, cover, k, gain=gain), 0)
+
+
 def test_empty_batches() -> None:
     x = torch.randn(0, 5, 4)
     for op in (
         lambda: ops.attention_received(x[:, None], x[:, None]),
         lambda: ops.bipartite_match(x, x),
         lambda: ops.knn_density(x, neighbours=2, tau=1.0),
+        lambda: ops.coverage_select(torch.ones(0, 5, 5), 2),
         lambda: ops.dpp_select(torch.ones(0, 5, 5), 2),
         lambda: ops.max_min_select(torch.ones(0, 5, 5), 2),
         lambda: ops.merge_compact(x, torch.zeros(0, 5).long(), torch.ones(0, 5), 3),

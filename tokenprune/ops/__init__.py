@@ -8,6 +8,7 @@ run, and takes its output shape from its arguments alone.
 from tokenprune.ops.attention_received import attention_received
 from tokenprune.ops.attention_rows import attention_row, attention_rows
 from tokenprune.ops.bipartite_match import bipartite_match
+from tokenprune.ops.coverage_select import coverage_select
 from tokenprune.ops.dispatch import Backend, OpChoice, choose, explain, use_backend
 from tokenprune.ops.dpp_select import dpp_select
 from tokenprune.ops.flops import attention_flops, count_flops
@@ -28,6 +29,7 @@ __all__ = [
     "bipartite_match",
     "choose",
     "count_flops",
+    "coverage_select",
     "dpp_select",
     "explain",
     "knn_density",

@@ -20,6 +20,7 @@ Backend = Literal["auto", "reference", "triton"]
 KERNELS = (
     "attention_received",
     "bipartite_match",
+    "coverage_select",
     "dpp_select",
     "knn_density",
     "max_min_select",
