@@ -49,3 +49,20 @@ def coverage_select(cover: Tensor, k: int) -> list[int]:
         covered = torch.maximum(covered, cover[:, pick])
         chosen.append(pick)
     return chosen
+
+
+def cluster_dpc(x: Tensor, count: int, neighbours: int) -> tuple[list[int], list[int]]:
+    """PruneVid, stage 1: `x` `[N, D]`; token by token. Centres ascending, and all labels."""
+    away = [(x - one).square().sum(1).sqrt() / x.shape[1] ** 0.5 for one in x]
+    spread = [float(row.square().sort().values[:neighbours].mean()) for row in away]
+    farthest = max(float(row.max()) for row in away)
+    score = []
+    for i, row in enumerate(away):
+        denser = [j for j, other in enumerate(spread) if (other, j) < (spread[i], i)]
+        distance = row[denser].min() if denser else torch.tensor(farthest)
+        score.append(float(distance.log() - spread[i]))
+    centre = sorted(sorted(range(len(x)), key=lambda i: (-score[i], i))[:count])
+    label = [int(row[centre].argmin()) for row in away]
+    for own, i in enumerate(centre):
+        label[i] = own
+    return centre, label

@@ -70,6 +70,7 @@ def cases(
         "bipartite_match": lambda: ops.bipartite_match(
             a, b, gain_a=gain_a, gain_b=gain_b, block_a=gain_a > 0.75, squash=True
         ),
+        "cluster_dpc": lambda: ops.cluster_dpc(x, tokens // 8, neighbours=7),
         "coverage_select": lambda: ops.coverage_select(kernel, tokens // 8),
         "dpp_select": lambda: ops.dpp_select(kernel, tokens // 8),
         "knn_density": lambda: ops.knn_density(x, neighbours=8, tau=1.0),

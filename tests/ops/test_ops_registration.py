@@ -135,6 +135,7 @@ def cases() -> dict[str, tuple[object, ...]]:
     return {
         "attention_received": (query, key, None, 0.5, 1),
         "bipartite_match": (x, x, ones, None, None, ones, None, ones > 2, True),
+        "cluster_dpc": (x, 4, 3),
         "coverage_select": (x, 4, ones[:, :6]),
         "dpp_select": (torch.eye(10).repeat(2, 1, 1), 4),
         "knn_distance": (x, 3),
@@ -157,7 +158,8 @@ def test_registration_is_sound(name: str) -> None:
         ("attention_received", 2 * 2 * 2 * 11 * 11 * 4), ("bipartite_match", 2 * 2 * 10 * 10 * 6),
         ("knn_distance", 2 * 2 * 10 * 10 * 6), ("merge_compact", 2 * 2 * 10 * 6),
         ("sum_compact", 2 * 10), ("topk_gather", 0), ("max_min_select", 0),
-        ("coverage_select", 2 * 2 * 10 * 6 * 4), ("dpp_select", 2 * 10 * (4 * 3 + 3 * 4)),
+        ("cluster_dpc", 3 * 2 * 10 * 10 * 6), ("coverage_select", 2 * 2 * 10 * 6 * 4),
+        ("dpp_select", 2 * 10 * (4 * 3 + 3 * 4)),
     ],
 )  # fmt: skip
 def test_flops_are_counted(name: str, count: int) -> None:

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenprune_strategies.prunevid import PruneVid
-from tokenprune_strategies.prunevid.density_peaks import cluster
 from tokenprune_strategies.prunevid.merging import fitted
 from tokenprune_strategies.prunevid.segments import contiguous
 from tokenprune_strategies.prunevid.strategy import SEGMENT
@@ -171,14 +170,6 @@ def test_ties_duplicates_and_zeros_repeat_and_conserve(seed: int) -> None:
     assert float(sizes.sum()) == float(tokens.size.sum())
     before = (tokens.hidden * tokens.size[..., None]).sum(1)
     torch.testing.assert_close((made * sizes[..., None]).sum(1), before, rtol=1e-4, atol=1e-4)
-
-
-def test_equal_points_are_told_apart_by_index() -> None:
-    clusters = cluster(torch.zeros(5, 2), 3, 7)
-    assert clusters.centre.tolist() == [0, 1, 2]
-    assert clusters.label.tolist() == [0, 1, 2, 0, 0]
-    far = cluster(torch.tensor([[1000.0], [1.0], [0.0], [1001.0]]), 2, 2)
-    assert far.label.tolist() == [0, 1, 1, 0], "densities underflow, their order doesn't"
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=14))

@@ -1,6 +1,7 @@
 """Selection operations: scores, matches and compaction of visual tokens.
 
-Every operation has a float32 reference in plain torch and a Triton kernel, is registered with
+Every operation has a float32 reference in plain torch and, where plain torch doesn't suffice, a
+Triton kernel, is registered with
 `torch.library` so that `torch.compile` and FLOP counters see it, gives the same answer on every
 run, and takes its output shape from its arguments alone.
 """
@@ -8,6 +9,7 @@ run, and takes its output shape from its arguments alone.
 from tokenprune.ops.attention_received import attention_received
 from tokenprune.ops.attention_rows import attention_row, attention_rows
 from tokenprune.ops.bipartite_match import bipartite_match
+from tokenprune.ops.cluster_dpc import cluster_dpc
 from tokenprune.ops.coverage_select import coverage_select
 from tokenprune.ops.dispatch import Backend, OpChoice, choose, explain, use_backend
 from tokenprune.ops.dpp_select import dpp_select
@@ -28,6 +30,7 @@ __all__ = [
     "attention_rows",
     "bipartite_match",
     "choose",
+    "cluster_dpc",
     "count_flops",
     "coverage_select",
     "dpp_select",

@@ -33,6 +33,7 @@ KERNELS = (
 PLAIN = {
     "attention_row": "no kernel: one query row is a matrix-vector product, plain torch suffices",
     "attention_rows": "no kernel yet: rows of some queries, a product and a softmax in plain torch",
+    "cluster_dpc": "no kernel: no step waits for another, plain torch suffices",
 }
 """Operations that are plain torch everywhere, with the reason."""
 
@@ -104,12 +105,12 @@ def explain(device: torch.device | str | None = None) -> list[OpChoice]:
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     choices = []
-    for op in KERNELS:
+    for op in (*KERNELS, *PLAIN):
         try:
             choices.append(_decide(op, place, torch.float32))
         except BackendUnavailableError as error:
             choices.append(OpChoice(op, "none", str(error)))
-    return choices + [OpChoice(op, "reference", reason) for op, reason in PLAIN.items()]
+    return choices
 
 
 def run(op: str, tensor: Tensor, *args: Any) -> Any:
@@ -130,6 +131,8 @@ def _full_precision(device: str) -> Iterator[None]:
 
 
 def _decide(op: str, device: torch.device, dtype: torch.dtype) -> OpChoice:
+    if op in PLAIN:
+        return OpChoice(op, "reference", PLAIN[op])
     asked = _asked.get()
     if asked == "reference":
         return OpChoice(op, "reference", "asked for by use_backend")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.interface.reduction import Reduction
-from tokenprune_strategies.prunevid.density_peaks import cluster
+from tokenprune.ops import cluster_dpc
 from tokenprune_strategies.prunevid.grouping import Group
 from tokenprune_strategies.prunevid.segments import ROUNDING
 
@@ -58,11 +58,12 @@ def merged(
     note = torch.zeros(len(size), 2, dtype=torch.int64, device=size.device)
     start = 0
     for group, count in zip(found, counts, strict=True):
-        clusters = cluster(group.feature, count, neighbours)
-        anchors.append(group.anchor[clusters.centre])
-        slot[group.member] = start + clusters.label[group.of]
+        points = group.feature[None]
+        centre, label = cluster_dpc(points, min(count, len(points[0])), neighbours=neighbours)
+        anchors.append(group.anchor[centre[0]])
+        slot[group.member] = start + label[0][group.of]
         note[group.member] = note.new_tensor([int(group.static), group.first])
-        start += len(clusters.centre)
+        start += centre.shape[1]
     anchor, order = torch.cat(anchors).sort()
     rank = torch.empty_like(order).scatter(0, order, torch.arange(start, device=order.device))
     return Reduction(anchor=anchor[None], slot=rank[slot][None], weight=size[None]), note

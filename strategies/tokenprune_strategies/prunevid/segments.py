@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tokenprune_strategies.prunevid.density_peaks import cluster
+from tokenprune.ops import cluster_dpc
 
 ROUNDING = 1e-9
 
@@ -34,8 +34,8 @@ def segments(frames: Tensor, gamma: float, neighbours: int) -> list[Run]:
         neighbours: k of the density.
     """
     wanted = max(1, int(gamma * len(frames) + ROUNDING))
-    labels = cluster(frames, wanted, neighbours).label
-    return runs(contiguous(labels.tolist()))
+    _, label = cluster_dpc(frames[None], min(wanted, len(frames)), neighbours=neighbours)
+    return runs(contiguous(label[0].tolist()))
 
 
 def runs(labels: Sequence[int | None]) -> list[Run]:

@@ -1,0 +1,64 @@
+"""DPC-KNN: clusters around tokens that are dense and far from anything denser."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.utils.flop_counter import register_flop_formula
+
+from tokenprune.ops.checks import require
+from tokenprune.ops.dispatch import run
+
+
+def cluster_dpc(x: Tensor, count: int, *, neighbours: int) -> tuple[Tensor, Tensor]:
+    """Clusters around `count` density peaks.
+
+    The density of a token is `exp(-mean_k ||v_i - v_k||^2 / D)` over its `neighbours` nearest, the
+    token itself included. Its peak score is the density times the distance from the nearest denser
+    token (from the farthest of all pairs, where none is denser). The tokens with the largest scores
+    are the centres; every other token joins the nearest of them.
+
+    Args:
+        x: `[B, N, D]`, any float type; distances are Euclidean and in float32.
+        count: number of clusters, 1..N.
+        neighbours: k of the density; all N if there are fewer.
+
+    Returns:
+        Centres, int64 `[B, count]`, ascending, and for every token, int64 `[B, N]`, which of them
+        it belongs to; a centre always belongs to itself. Of equals the lower index is the denser
+        one, the centre, and the nearer centre (ours; released code adds noise). Neither carries a
+        gradient. A NaN in `x` makes the clusters of its sample meaningless.
+
+    Raises:
+        ValueError: `count` is out of range or `neighbours` isn't positive.
+
+    Source: DPC (Rodriguez and Laio, Science 2014) with the kNN density of Du et al. (2016), as in
+    PruneVid (arXiv 2412.16117, stage 1), FastVID (arXiv 2503.11187) and HoliTom (arXiv 2505.21334).
+    """
+    require(x.dim() == 3, f"x must be [B, N, D], not {tuple(x.shape)}")
+    require(1 <= count <= x.shape[1], f"count must be in 1..{x.shape[1]}, not {count}")
+    require(neighbours > 0, f"neighbours must be positive, not {neighbours}")
+    centre, label = cluster_dpc_op(x, count, neighbours)
+    return centre, label
+
+
+@custom_op("tokenprune::cluster_dpc", mutates_args=())
+def cluster_dpc_op(x: Tensor, count: int, neighbours: int) -> tuple[Tensor, Tensor]:
+    """The registered operation; `cluster_dpc` checks its arguments."""
+    centre, label = run("cluster_dpc", x, count, neighbours)
+    return centre, label
+
+
+@cluster_dpc_op.register_fake
+def _fake(x: Tensor, count: int, neighbours: int) -> tuple[Tensor, Tensor]:
+    batch, tokens = x.shape[:2]
+    index = x.new_empty((batch, count), dtype=torch.int64)
+    return index, x.new_empty((batch, tokens), dtype=torch.int64)
+
+
+@register_flop_formula(torch.ops.tokenprune.cluster_dpc)
+def _flops(x: torch.Size, *_: Any, **__: Any) -> int:
+    # The distances: a difference, a square and a sum for each pair and dimension.
+    batch, tokens, width = x
+    return 3 * batch * tokens * tokens * width
