@@ -1,12 +1,26 @@
 """The greedy selections as plain loops, written down as they are defined, one sample at a time.
 
-Tests hold `tokenprune.ops` to their picks, and `benchmarks.ops` measures how much faster it is.
+Tests hold `tokenprune.ops` to their picks, and `benchmarks.ops --loops` measures how much faster it
+is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from statistics import median
+from time import perf_counter
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
+
+from tokenprune import ops
+
+SIZES = ((576, 64), (2880, 320))
+"""Tokens and picks: LLaVA at a ninth, LLaVA-NeXT with five tiles at a ninth."""
+
+Call = Callable[[], object]
 
 
 def max_min_select(distance: Tensor, k: int) -> list[int]:
@@ -14,10 +28,9 @@ def max_min_select(distance: Tensor, k: int) -> list[int]:
     chosen: list[int] = []
     for _ in range(k):
         if chosen:
-            score = distance[chosen].amin(0)
+            score = distance[chosen].min(0).values
         else:
-            others = distance.clone().fill_diagonal_(torch.inf)
-            score = others.amin(0)
+            score = distance.clone().fill_diagonal_(torch.inf).min(0).values
         score[chosen] = -torch.inf
         chosen.append(int(score.argmax()))
     return chosen
@@ -66,3 +79,64 @@ def cluster_dpc(x: Tensor, count: int, neighbours: int) -> tuple[list[int], list
     for own, i in enumerate(centre):
         label[i] = own
     return centre, label
+
+
+def cases(tokens: int, picks: int, width: int = 512) -> dict[str, tuple[Call, Call]]:
+    """For every operation the loop and the operation on the same features, one sample.
+
+    The features lie around `tokens // 16` points. Matrices of pairs are not part of the time;
+    `cluster_dpc` takes its distances itself.
+    """
+    torch.manual_seed(0)
+    middle = torch.randn(tokens // 16 + 1, width)
+    x = middle[torch.randint(len(middle), (tokens,))] + torch.randn(tokens, width)
+    cosine = normalize(x, dim=-1) @ normalize(x, dim=-1).T
+    quality = torch.rand(tokens)
+    distance, kernel = 1 - cosine, quality[:, None] * cosine * quality
+    return {
+        "max_min_select": (
+            lambda: max_min_select(distance, picks),
+            lambda: ops.max_min_select(distance[None], picks)[0].tolist(),
+        ),
+        "dpp_select": (
+            lambda: dpp_select(kernel, picks),
+            lambda: ops.dpp_select(kernel[None], picks)[0].tolist(),
+        ),
+        "coverage_select": (
+            lambda: coverage_select(cosine, picks),
+            lambda: ops.coverage_select(cosine[None], picks)[0].tolist(),
+        ),
+        "cluster_dpc": (
+            lambda: cluster_dpc(x, picks, 7),
+            lambda: tuple(t[0].tolist() for t in ops.cluster_dpc(x[None], picks, neighbours=7)),
+        ),
+    }
+
+
+def measure(sizes: Sequence[tuple[int, int]], rounds: int) -> list[dict[str, Any]]:
+    """One row for every size and operation: medians in seconds, and the ratios of the rounds.
+
+    The loop and the operation take turns, so that what else the machine does falls on both.
+    """
+    rows = []
+    for tokens, picks in sizes:
+        for name, (loop, call) in cases(tokens, picks).items():
+            call()
+            turns = [(_timed(loop), _timed(call)) for _ in range(rounds)]
+            ratios = sorted(slow[0] / fast[0] for slow, fast in turns)
+            row: dict[str, Any] = {"op": name, "tokens": tokens, "picks": picks}
+            row |= {
+                "loop": median(slow[0] for slow, _ in turns),
+                "fast": median(fast[0] for _, fast in turns),
+                "ratio": median(ratios),
+                "ratios": ratios,
+                "same": all(slow[1] == fast[1] for slow, fast in turns),
+            }
+            rows.append(row)
+    return rows
+
+
+def _timed(call: Call) -> tuple[float, object]:
+    start = perf_counter()
+    answer = call()
+    return perf_counter() - start, answer

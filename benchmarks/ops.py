@@ -1,15 +1,18 @@
 """Time of each selection operation: the reference against Triton, at the sizes of two encoders.
 
     python -m benchmarks.ops --out benchmarks/records/ops.json
+    python -m benchmarks.ops --loops --out benchmarks/records/ops-loops.json
 
 Runs on the CUDA device if there is one, else on the CPU, where Triton has nothing to run on and its
-column stays empty. Times are medians of `torch.utils.benchmark`.
+column stays empty. Times are medians of `torch.utils.benchmark`. With `--loops`, the selections
+that pick token by token are measured against plain loops (`benchmarks/loops.py`), on the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.benchmark import Timer
 
+from benchmarks import loops
 from tokenprune import ops
 from tokenprune.lab.measure.environment import describe_environment
 
@@ -140,6 +144,24 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
+def loops_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows of `--loops` for people, in milliseconds."""
+    shown = Table()
+    for title in ("operation", "tokens", "picks", "loop ms", "operation ms", "ratio", "same picks"):
+        shown.add_column(title, justify="right")
+    for row in rows:
+        shown.add_row(
+            row["op"],
+            str(row["tokens"]),
+            str(row["picks"]),
+            f"{row['loop'] * 1e3:.1f}",
+            f"{row['fast'] * 1e3:.1f}",
+            f"{row['ratio']:.1f}",
+            "yes" if row["same"] else "no",
+        )
+    return shown
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measures, prints the table, writes the record if asked to, and returns it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -147,14 +169,23 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--batch", type=int, action="append", help="batch size; repeatable")
     parser.add_argument("--site", action="append", choices=[site.name for site in SITES])
     parser.add_argument("--seconds", type=float, default=0.2, help="least time per measurement")
+    parser.add_argument("--loops", action="store_true", help="measure against plain loops instead")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of loop and operation")
     args = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     sites = [site for site in SITES if args.site is None or site.name in args.site]
     with torch.inference_mode():
-        rows = measure(sites, args.batch or [1, 8], device, dtype, args.seconds)
-    console.print(table(rows))
-    record = {"schema_version": 1, "environment": describe_environment(), "rows": rows}
+        if args.loops:
+            rows = loops.measure(loops.SIZES, args.rounds)
+        else:
+            rows = measure(sites, args.batch or [1, 8], device, dtype, args.seconds)
+    console.print(loops_table(rows) if args.loops else table(rows))
+    record: dict[str, Any] = {"schema_version": 1, "environment": describe_environment()}
+    if args.loops:
+        # Processes that wanted a core in the last quarter of an hour, on average.
+        record["load"] = os.getloadavg()[2]
+    record["rows"] = rows
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(record, indent=2) + "\n")

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from generators.markdown import MARK
-from generators.records import comparison, defaults, encoders, environment, ops, reference_model
+from generators.records import (
+    comparison,
+    defaults,
+    encoders,
+    environment,
+    loops,
+    ops,
+    reference_model,
+)
 from generators.speed import speed
 from generators.studies import study
 from generators.videos import temporal, video_model
@@ -135,6 +143,17 @@ SECTIONS = (
         "device.",
         "python -m benchmarks.ops --out benchmarks/records/ops.json",
         ops,
+    ),
+    Section(
+        "ops-loops.json",
+        "Greedy selections against plain loops",
+        "The selections that pick token by token, and clusters of density peaks, in plain torch on "
+        "the CPU, against loops that follow the definition (`benchmarks/loops.py`). One sample of "
+        "width 512. Loop and operation take turns; the ratio is the median of the "
+        "turns. The loop of `dpp_select` is the released code, which is incremental itself, so "
+        "nothing is to be gained there.",
+        "python -m benchmarks.ops --loops --out benchmarks/records/ops-loops.json",
+        loops,
     ),
     Section(
         "reference_model.json",

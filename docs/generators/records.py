@@ -148,6 +148,29 @@ def ops(record: Data) -> str:
     return table(heading, rows, numbers=3)
 
 
+def loops(record: Data) -> str:
+    """The table of `benchmarks/ops.py --loops`, in milliseconds."""
+    told = (
+        f"{record['load']:.1f} processes on average wanted one of the "
+        f"{record['environment']['cores']} cores while this was measured, so read the ratios, not "
+        "the times.\n"
+    )
+    rows = [
+        (
+            f"`{row['op']}`",
+            f"{row['picks']} of {row['tokens']}",
+            "yes" if row["same"] else "no",
+            f"{row['loop'] * 1e3:.1f}",
+            f"{row['fast'] * 1e3:.1f}",
+            f"{row['ratio']:.1f}",
+            f"{row['ratios'][0]:.1f} to {row['ratios'][-1]:.1f}",
+        )
+        for row in record["rows"]
+    ]
+    heading = ("operation", "picks", "same", "loop, ms", "operation, ms", "ratio", "range")
+    return f"{told}\n{table(heading, rows, numbers=4)}"
+
+
 def defaults(record: Data) -> str:
     """The table of `benchmarks/defaults.py`."""
     rows = record["rows"]

@@ -133,3 +133,16 @@ def test_all_writes_every_page(generate: ModuleType, tmp_path: Path) -> None:
     table = (tmp_path / "strategies" / "index.md").read_text()
     for name, kind in host().strategies.items():
         assert f"| [`{name}`]({name}.md) | {kind.about.summary} |" in table
+
+
+def test_loops_show_their_ratio_and_how_busy_the_machine_was(
+    benchmarks: ModuleType, tmp_path: Path
+) -> None:
+    row = {"op": "dpp_select", "tokens": 576, "picks": 64, "loop": 0.01, "fast": 0.02}
+    row |= {"ratio": 0.5, "ratios": [0.4, 0.5, 0.7], "same": True}
+    environment = {"processor": "p", "cores": 2, "threads": 1, "accelerator": None, "packages": {}}
+    record = {"environment": environment, "load": 7.31, "rows": [row]}
+    write(tmp_path, "ops-loops.json", record)
+    page = benchmarks.benchmarks(tmp_path)
+    assert "| `dpp_select` | 64 of 576 | yes | 10.0 | 20.0 | 0.5 | 0.4 to 0.7 |" in page
+    assert "7.3 processes on average wanted one of the 2 cores" in page

@@ -159,7 +159,7 @@ def test_topk_gather(tokens: int, k: int) -> None:
     torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 11), (131, 131), (1030, 5)])
+@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 37), (131, 9), (1030, 3)])
 @pytest.mark.parametrize("gained", [False, True])
 def test_max_min_select(tokens: int, k: int, gained: bool) -> None:
     gain = torch.rand(2, tokens) if gained else None
@@ -170,7 +170,7 @@ def test_max_min_select(tokens: int, k: int, gained: bool) -> None:
     close(*both(ops.max_min_select, distance, k, gain=gain), 0)
 
 
-@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 11), (131, 37), (1030, 5)])
+@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 37), (131, 9), (1030, 3)])
 def test_dpp_select(tokens: int, k: int) -> None:
     x = torch.randn(2, tokens, 150)
     kernel = x @ x.mT

@@ -24,23 +24,21 @@ def _one(kernel: Tensor, index: Tensor) -> None:
     # matrix product, and in float32 that would tell equal tokens apart.
     rest = diagonal.double()
     factor = rest.new_zeros(len(index), len(kernel))
-    taken = torch.zeros_like(diagonal, dtype=torch.bool)
+    floor, without = SPANNED * diagonal, spanned_score(diagonal)
     for step in range(len(index)):
-        score = remaining(rest.float(), diagonal).masked_fill_(taken, -torch.inf)
+        left = rest.float()
+        score = torch.where(left > floor, left, without)
         pick = score.argmax()
-        index[step], taken[pick] = pick, True
+        index[step] = pick
         done = factor[:step]
         row = torch.addmv(kernel[pick].double(), done.T, done[:, pick], alpha=-1)
         # A spanned pick has no direction of its own to take out of the others.
         row = torch.where(score[pick] > 0, row / rest[pick].sqrt(), 0.0)
         factor[step] = row
-        rest = rest - row.square()
+        rest = rest.addcmul_(row, row, value=-1)
+        floor[pick], without[pick] = torch.inf, -torch.inf  # taken
 
 
-def remaining(rest: Tensor, diagonal: Tensor) -> Tensor:
-    """Score of every token, as `comparable` leaves it.
-
-    The part that isn't spanned; for spanned tokens `-1 / diagonal`, which is below all others and
-    keeps the order of the diagonal.
-    """
-    return comparable(torch.where(rest > SPANNED * diagonal, rest, -1 / diagonal.clamp(min=0.0)))
+def spanned_score(diagonal: Tensor) -> Tensor:
+    """Score of a token of which nothing is left: below all others, in the diagonal's order."""
+    return comparable(-1 / diagonal.clamp(min=0.0))

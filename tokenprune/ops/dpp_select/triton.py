@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.dpp_select.reference import SPANNED as _SPANNED
-from tokenprune.ops.dpp_select.reference import remaining
+from tokenprune.ops.dpp_select.reference import spanned_score
 from tokenprune.ops.picks import LOWEST as _LOWEST
 from tokenprune.ops.picks_triton import best, ranked
 
@@ -42,8 +42,8 @@ def _step_kernel(
     rest = tl.load(old_rest_ptr + at, mask=inside, other=0.0) - row * row
     diagonal = tl.load(diagonal_ptr + at, mask=inside, other=0.0)
     left = rest.to(tl.float32)
-    spanned_score = -1.0 / tl.where(diagonal > 0, diagonal, 0.0)
-    score = tl.where(left > SPANNED * diagonal, left, spanned_score)
+    none_left = tl.where(diagonal > 0, -1.0 / tl.where(diagonal > 0, diagonal, 1.0), LOWEST)
+    score = tl.where(left > SPANNED * diagonal, left, none_left)
     old = tl.load(old_ptr + at, mask=inside, other=0.0)
     taken = (old == float("-inf")) | (cols == pick)
     tl.store(factor_ptr + step * tokens + cols, row, mask=inside)
@@ -58,7 +58,8 @@ def dpp_select(kernel: Tensor, k: int) -> Tensor:
     if index.numel() == 0:
         return index
     diagonal = kernel.diagonal(dim1=1, dim2=2).float().contiguous()
-    rest, old = diagonal.double(), remaining(diagonal, diagonal)
+    rest = diagonal.double()
+    old = torch.where(diagonal > 0, diagonal, spanned_score(diagonal))
     new_rest, new = torch.empty_like(rest), torch.empty_like(old)
     factor = rest.new_empty(batch, k, tokens)
     for step in range(k):

@@ -10,19 +10,19 @@ _BLOCK = 128
 
 def max_min_select(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
     """See `tokenprune.ops.max_min_select`."""
-    batch, tokens, _ = distance.shape
+    batch = distance.shape[0]
     sample = torch.arange(batch, device=distance.device)
     index = torch.empty((batch, k), dtype=torch.int64, device=distance.device)
-    taken = torch.zeros((batch, tokens), dtype=torch.bool, device=distance.device)
     score = first_score(distance, gain)
     nearest = torch.full_like(score, torch.inf)
     for step in range(k):
         pick = score.argmax(1)
         index[:, step] = pick
-        taken[sample, pick] = True
-        nearest = torch.minimum(nearest, comparable(distance[sample, pick].float()))
-        score = nearest if gain is None else comparable(nearest * gain.float())
-        score = score.masked_fill(taken, -torch.inf)
+        nearest[sample, pick] = -torch.inf  # stays so, and no other token gets there
+        score = torch.minimum(nearest, comparable(distance[sample, pick].float()), out=nearest)
+        if gain is not None:
+            taken = nearest == -torch.inf
+            score = comparable(nearest * gain.float()).masked_fill_(taken, -torch.inf)
     return index
 
 
