@@ -7,7 +7,7 @@ is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import median
+from statistics import median, quantiles
 from time import perf_counter
 from typing import Any
 
@@ -113,23 +113,32 @@ def cases(tokens: int, picks: int, width: int = 512) -> dict[str, tuple[Call, Ca
     }
 
 
-def measure(sizes: Sequence[tuple[int, int]], rounds: int) -> list[dict[str, Any]]:
-    """One row for every size and operation: medians in seconds, and the ratios of the rounds.
+def measure(
+    sizes: Sequence[tuple[int, int]], rounds: int, least: float = 5.0
+) -> list[dict[str, Any]]:
+    """One row for every size and operation: medians in seconds, and the ratios of the turns.
 
-    The loop and the operation take turns, so that what else the machine does falls on both.
+    The loop and the operation take turns, so that what else the machine does falls on both; there
+    are `rounds` turns or more, until `least` seconds are over, because on a busy machine a few
+    turns of a millisecond each say nothing.
     """
     rows = []
     for tokens, picks in sizes:
         for name, (loop, call) in cases(tokens, picks).items():
             call()
-            turns = [(_timed(loop), _timed(call)) for _ in range(rounds)]
-            ratios = sorted(slow[0] / fast[0] for slow, fast in turns)
+            turns: list[tuple[tuple[float, object], tuple[float, object]]] = []
+            start = perf_counter()
+            while len(turns) < rounds or perf_counter() - start < least:
+                turns.append((_timed(loop), _timed(call)))
+            ratios = [slow[0] / fast[0] for slow, fast in turns]
+            low, middle, high = quantiles(ratios, n=4, method="inclusive")
             row: dict[str, Any] = {"op": name, "tokens": tokens, "picks": picks}
             row |= {
                 "loop": median(slow[0] for slow, _ in turns),
                 "fast": median(fast[0] for _, fast in turns),
-                "ratio": median(ratios),
-                "ratios": ratios,
+                "turns": len(turns),
+                "ratio": middle,
+                "quartiles": [low, high],
                 "same": all(slow[1] == fast[1] for slow, fast in turns),
             }
             rows.append(row)

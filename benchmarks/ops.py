@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--site", action="append", choices=[site.name for site in SITES])
     parser.add_argument("--seconds", type=float, default=0.2, help="least time per measurement")
     parser.add_argument("--loops", action="store_true", help="measure against plain loops instead")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of loop and operation")
+    parser.add_argument("--rounds", type=int, default=3, help="least turns of loop and operation")
     args = parser.parse_args(arguments)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32

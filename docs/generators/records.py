@@ -163,11 +163,11 @@ def loops(record: Data) -> str:
             f"{row['loop'] * 1e3:.1f}",
             f"{row['fast'] * 1e3:.1f}",
             f"{row['ratio']:.1f}",
-            f"{row['ratios'][0]:.1f} to {row['ratios'][-1]:.1f}",
+            f"{row['quartiles'][0]:.1f} to {row['quartiles'][1]:.1f}",
         )
         for row in record["rows"]
     ]
-    heading = ("operation", "picks", "same", "loop, ms", "operation, ms", "ratio", "range")
+    heading = ("operation", "picks", "same", "loop, ms", "operation, ms", "ratio", "quartiles")
     return f"{told}\n{table(heading, rows, numbers=4)}"
 
 

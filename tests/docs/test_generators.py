@@ -139,7 +139,7 @@ def test_loops_show_their_ratio_and_how_busy_the_machine_was(
     benchmarks: ModuleType, tmp_path: Path
 ) -> None:
     row = {"op": "dpp_select", "tokens": 576, "picks": 64, "loop": 0.01, "fast": 0.02}
-    row |= {"ratio": 0.5, "ratios": [0.4, 0.5, 0.7], "same": True}
+    row |= {"ratio": 0.5, "quartiles": [0.4, 0.7], "same": True}
     environment = {"processor": "p", "cores": 2, "threads": 1, "accelerator": None, "packages": {}}
     record = {"environment": environment, "load": 7.31, "rows": [row]}
     write(tmp_path, "ops-loops.json", record)
