@@ -71,6 +71,7 @@ def cases(
     return {
         "attention_received": lambda: ops.attention_received(query, key),
         "attention_row": lambda: ops.attention_row(query, key),
+        "attention_rows": lambda: ops.attention_rows(query[:, :, :16], key),
         "bipartite_match": lambda: ops.bipartite_match(
             a, b, gain_a=gain_a, gain_b=gain_b, block_a=gain_a > 0.75, squash=True
         ),
