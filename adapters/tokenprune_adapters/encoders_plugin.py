@@ -8,9 +8,20 @@ from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_adapters.timm.vit import TimmVitAdapter
 from tokenprune_adapters.transformers.clip import ClipAdapter
+from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
+from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
+from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
 from tokenprune_adapters.transformers.siglip import SiglipAdapter
 
-ADAPTERS: tuple[type[EncoderAdapter], ...] = (ClipAdapter, SiglipAdapter, TimmVitAdapter)
+ADAPTERS: tuple[type[EncoderAdapter], ...] = (
+    ClipAdapter,
+    SiglipAdapter,
+    InternVLVisionAdapter,
+    Idefics3VisionAdapter,
+    Dinov2Adapter,
+    Dinov3Adapter,
+    TimmVitAdapter,
+)
 
 
 @hookimpl

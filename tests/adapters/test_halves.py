@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,39 +11,41 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from tests import models
+from tests import models, towers
 from tests.adapters.variants import VARIANTS, adapted
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
 
+PATCHES = 11
 
-def put_together(adapter: EncoderAdapter, block: Any, hidden: Tensor) -> Tensor:
+
+def put_together(adapter: EncoderAdapter, block: Any, hidden: Tensor, **given: Any) -> Tensor:
     query, key, value = adapter.heads(block, hidden)
+    query, key = adapter.rotate(query, key, (), given)
     attended = scaled_dot_product_attention(query, key, value)
     return adapter.feed_forward(block, adapter.join(block, hidden, attended))
 
 
 def states(adapter: EncoderAdapter, dtype: torch.dtype) -> torch.Tensor:
-    count = adapter.spec().prefix + 11
+    count = adapter.spec().prefix + PATCHES
     hidden = torch.randn(2, count, models.WIDTH, generator=torch.Generator().manual_seed(3))
     return hidden.to(dtype)
 
 
-def own(block: Any, hidden: Tensor) -> Tensor:
+def own(block: Any, hidden: Tensor, **given: Any) -> Tensor:
     takes_mask = "self_attn" in dict(block.named_children())
-    return block(hidden, None) if takes_mask else block(hidden)
+    return block(hidden, None, **given) if takes_mask else block(hidden, **given)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 @torch.no_grad()
 def test_halves_equal_the_block(name: str) -> None:
     adapter = adapted(VARIANTS[name].build())
-    hidden = states(adapter, torch.float32)
+    hidden, given = states(adapter, torch.float32), VARIANTS[name].given(adapter.model, PATCHES)
     for block in adapter.spec().blocks:
-        expected = own(block, hidden)
-        torch.testing.assert_close(
-            put_together(adapter, block, hidden), expected, atol=1e-5, rtol=1e-5
-        )
+        expected = own(block, hidden, **given)
+        got = put_together(adapter, block, hidden, **given)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
         assert (expected - hidden).abs().max() > 0.05  # the block does something
 
 
@@ -51,9 +54,11 @@ def test_halves_equal_the_block(name: str) -> None:
 def test_halves_equal_the_block_in_bfloat16(name: str) -> None:
     adapter = adapted(VARIANTS[name].build().to(torch.bfloat16))
     block, hidden = adapter.spec().blocks[0], states(adapter, torch.bfloat16)
-    got = put_together(adapter, block, hidden)
+    rows = VARIANTS[name].given(adapter.model, PATCHES)
+    given = {key: tuple(part.to(torch.bfloat16) for part in value) for key, value in rows.items()}
+    got = put_together(adapter, block, hidden, **given)
     assert got.dtype == torch.bfloat16
-    torch.testing.assert_close(got, own(block, hidden), atol=6e-2, rtol=3e-2)
+    torch.testing.assert_close(got, own(block, hidden, **given), atol=6e-2, rtol=3e-2)
 
 
 @pytest.mark.parametrize("name", ["clip-vision", "vit", "vit-qk-norm", "vit-parallel-things"])
@@ -121,6 +126,9 @@ def test_gradients_flow_through_both_halves() -> None:
     [
         lambda: models.clip_vision(attention_dropout=0.1),
         lambda: models.siglip_vision(attention_dropout=0.1),
+        lambda: towers.internvl(attention_dropout=0.1),
+        lambda: towers.dinov2(attention_probs_dropout_prob=0.1),
+        lambda: towers.dinov3(attention_dropout=0.1),
         lambda: models.timm_vit(attn_drop_rate=0.1),
     ],
 )
@@ -134,10 +142,13 @@ def test_attention_dropout_is_refused_in_training_only(build: Callable[[], Any])
         adapter.heads(block, hidden)
 
 
-def test_stochastic_depth_acts_on_each_half() -> None:
-    model = models.timm_vit(drop_path_rate=0.9).train()
-    adapter = adapted(model)
-    block = model.blocks[-1]
+@pytest.mark.parametrize(
+    "build",
+    [partial(models.timm_vit, drop_path_rate=0.9), partial(towers.dinov2, drop_path_rate=0.9)],
+)
+def test_stochastic_depth_acts_on_each_half(build: Callable[[], Any]) -> None:
+    adapter = adapted(build().train())
+    block = adapter.spec().blocks[-1]
     hidden = torch.ones(64, 3, models.WIDTH)
     query, key, value = adapter.heads(block, hidden)
     joined = adapter.join(block, hidden, scaled_dot_product_attention(query, key, value))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import models
+from tests import models, towers
 from tests.adapters.harness import overridden, reduced
 from tests.adapters.variants import VARIANTS, adapted
 
@@ -18,6 +18,8 @@ AVERAGING = {
     "clip-classifier": partial(models.clip, classifier=True),
     "siglip-classifier": partial(models.siglip, classifier=True),
     "siglip2-classifier": partial(models.siglip2_vision, classifier=True),
+    "dinov2-classifier": partial(towers.dinov2, classifier=True),
+    "dinov2-registers-classifier": partial(towers.dinov2, classifier=True, registers=3),
     "vit-avg": partial(models.timm_vit, global_pool="avg"),
     "vit-avg-fc-norm-off": partial(models.timm_vit, global_pool="avg", fc_norm=False),
     "vit-avg-with-prefix": partial(
@@ -57,7 +59,10 @@ def pair_sizes(prefix: int) -> Tensor:
     return torch.tensor([[1.0] * prefix + [2.0] * merged + [1.0] * 4] * 2)
 
 
-@pytest.mark.parametrize("name", ["clip-classifier", "siglip2-classifier", "vit-avg", "vit-avgmax"])
+@pytest.mark.parametrize(
+    "name",
+    ["clip-classifier", "siglip2-classifier", "dinov2-classifier", "vit-avg", "vit-avgmax"],
+)
 def test_merging_equal_patches_leaves_the_answer(name: str) -> None:
     """Each patch twice, merged into one of size two: the mean over patches is the same.
 
@@ -129,6 +134,27 @@ def test_transformers_classifier_average_is_weighted_by_size(name: str) -> None:
     hidden = kept[0] if prefix else model.vision_model.post_layernorm(kept[0])
     with torch.no_grad():
         expected = model.classifier(weighted_mean(hidden, sizes, prefix))
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("registers", [0, 3])
+def test_dinov2_classifiers_read_the_class_token_and_a_weighted_average(registers: int) -> None:
+    model = towers.dinov2(classifier=True, registers=registers)
+    adapter = adapted(model)
+    prefix = adapter.spec().prefix
+    kept = []
+
+    def reduce(hidden: Tensor) -> Tensor:
+        kept.append(merge_pairs(prefix, hidden))
+        return kept[-1]
+
+    sizes = pair_sizes(prefix)
+    with reduced(adapter, reduce, sizes):
+        got = run(model, models.pixels())
+    with torch.no_grad():
+        hidden = model.base_model.layernorm(kept[0])
+        both = (hidden[:, 0], weighted_mean(hidden, sizes, prefix))
+        expected = model.classifier(torch.cat(both, dim=1))
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -275,4 +301,7 @@ def test_models_that_average_nothing_ignore_sizes(name: str) -> None:
 def _tensor(entry: Any, inputs: Any) -> Tensor:
     with torch.no_grad():
         output = entry(**inputs) if isinstance(inputs, dict) else entry(inputs)
-    return output if isinstance(output, torch.Tensor) else output.pooler_output
+    if isinstance(output, torch.Tensor):
+        return output
+    pooled: Tensor | None = getattr(output, "pooler_output", None)
+    return output.last_hidden_state if pooled is None else pooled

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests import models
+from tests import models, towers
 from tests.adapters.variants import adapted
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 
@@ -145,3 +145,29 @@ def test_siglip2_refuses_padding_and_mixed_shapes() -> None:
     masked["pixel_attention_mask"][0, -1] = 0
     with pytest.raises(UnsupportedCallError, match="different shapes or padding"):
         adapter.call_grid((), masked)
+
+
+def test_patches_that_a_mask_hides_are_refused_in_idefics3() -> None:
+    adapter = adapted(towers.idefics3())
+    assert adapter.call_grid((), towers.idefics3_inputs()) == (1, 6, 6)
+    padded = towers.idefics3_inputs(hidden=1)
+    for args, kwargs in (((), padded), (tuple(padded.values()), {})):
+        with pytest.raises(UnsupportedCallError, match="'patch_attention_mask' hides patches"):
+            adapter.call_grid(args, kwargs)
+
+
+@pytest.mark.parametrize("build", [towers.internvl, towers.dinov2, towers.dinov3])
+def test_attention_masks_are_refused(build: Any) -> None:
+    call = {"pixel_values": models.pixels(), "attention_mask": torch.ones(2, 37)}
+    with pytest.raises(UnsupportedCallError, match="attention mask"):
+        adapted(build()).call_grid((), call)
+
+
+@pytest.mark.parametrize("build", [towers.internvl, towers.dinov2])
+def test_a_foreign_attention_is_refused_in_towers(build: Any) -> None:
+    model = build()
+    block = model.encoder.layer[1]
+    mine = type(f"My{type(block.attention).__name__}", (type(block.attention),), {})
+    block.attention.__class__ = mine
+    with pytest.raises(UnsupportedModelError, match=r"block 1, attention.*'My\w+Attention'"):
+        adapted(model)

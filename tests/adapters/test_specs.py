@@ -12,7 +12,7 @@ import torch
 from tokenprune_adapters.encoders_plugin import ADAPTERS, register_adapters
 from torch import nn
 
-from tests import models
+from tests import models, towers
 from tests.adapters.variants import VARIANTS, adapted
 from tokenprune.interface.signals import Signal
 
@@ -60,6 +60,11 @@ def test_class_attention_is_offered_only_with_a_class_token(name: str) -> None:
         (models.clip, lambda m: m.vision_model),
         (models.siglip, lambda m: m.vision_model),
         (models.timm_vit, lambda m: m),
+        (towers.internvl, lambda m: m),
+        (towers.idefics3, lambda m: m),
+        (lambda: towers.dinov2(classifier=True), lambda m: m.dinov2),
+        (lambda: towers.dinov2(classifier=True, registers=2), lambda m: m.dinov2_with_registers),
+        (towers.dinov3, lambda m: m),
     ],
 )
 def test_entry_is_the_module_that_all_callers_reach(
@@ -78,7 +83,17 @@ def test_entry_runs_for_image_features_alone() -> None:
     assert calls == [1]
 
 
-@pytest.mark.parametrize("build", [models.clip_vision, models.siglip_vision])
+@pytest.mark.parametrize(
+    "build",
+    [
+        models.clip_vision,
+        models.siglip_vision,
+        towers.internvl,
+        towers.idefics3,
+        towers.dinov2,
+        towers.dinov3,
+    ],
+)
 def test_grid_follows_the_pictures_when_positions_are_interpolated(
     build: Callable[[], Any],
 ) -> None:
@@ -110,13 +125,14 @@ def test_grid_of_siglip2_is_read_from_the_call() -> None:
 
 def other_models() -> list[nn.Module]:
     import timm
-    from transformers import ResNetConfig, ResNetModel
+    from transformers import Dinov2Backbone, Dinov2Config, ResNetConfig, ResNetModel
 
     tiny = ResNetConfig(embedding_size=4, hidden_sizes=[4, 4], depths=[1, 1])
     return [
         timm.create_model("resnet18"),
         timm.create_model("eva02_tiny_patch14_224", depth=1),
         ResNetModel(tiny),
+        Dinov2Backbone(Dinov2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)),
         nn.Linear(2, 2),
         models.clip().text_model,
         models.llava_clip(),
@@ -140,7 +156,9 @@ def test_subclasses_of_claimed_classes_are_claimed() -> None:
 def test_adapters_register_through_their_hook() -> None:
     found = []
     register_adapters(found.append)
-    assert [adapter.name for adapter in found] == ["clip", "siglip", "timm"]
+    assert [adapter.name for adapter in found] == [
+        *("clip", "siglip", "internvl-vision", "idefics3-vision", "dinov2", "dinov3", "timm")
+    ]
 
 
 def test_the_plugin_imports_no_model_library() -> None:

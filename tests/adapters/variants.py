@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 from tokenprune_adapters.encoders_plugin import ADAPTERS
+from tokenprune_adapters.transformers.vit_family_names import ROTARY
 from torch import nn
 
-from tests import models
+from tests import models, towers
 from tokenprune.interface.adapter import EncoderAdapter
 
 
@@ -21,6 +22,13 @@ class Variant:
     prefix: int
     class_token: bool
     inputs: Callable[[], Any] = field(default=models.pixels)
+    rotary: bool = False
+
+    def given(self, model: nn.Module, patches: int) -> dict[str, Any]:
+        """What a block is called with besides states of the first `patches` patches."""
+        if not self.rotary:
+            return {}
+        return {ROTARY: tuple(part[:patches] for part in towers.dinov3_rotary(model))}
 
 
 def _timm(prefix: int = 1, **arguments: Any) -> Variant:
@@ -58,6 +66,33 @@ VARIANTS: dict[str, Variant] = {
     "siglip2-vision": Variant(models.siglip2_vision, "siglip", 0, False, _SIGLIP2),
     "siglip2-classifier": Variant(
         partial(models.siglip2_vision, classifier=True), "siglip", 0, False, _SIGLIP2
+    ),
+    "internvl": Variant(towers.internvl, "internvl-vision", 1, True),
+    "internvl-plain": Variant(
+        partial(towers.internvl, use_qk_norm=False, attention_bias=False, use_mean_pooling=False),
+        "internvl-vision",
+        1,
+        True,
+    ),
+    "internvl-rms-norms": Variant(
+        partial(towers.internvl, norm_type="rms_norm"), "internvl-vision", 1, True
+    ),
+    "idefics3": Variant(towers.idefics3, "idefics3-vision", 0, False, towers.idefics3_inputs),
+    "smolvlm": Variant(partial(towers.idefics3, kind="SmolVLM"), "idefics3-vision", 0, False),
+    "dinov2": Variant(towers.dinov2, "dinov2", 1, True),
+    "dinov2-gated": Variant(partial(towers.dinov2, use_swiglu_ffn=True), "dinov2", 1, True),
+    "dinov2-registers": Variant(partial(towers.dinov2, registers=3), "dinov2", 4, True),
+    "dinov2-classifier": Variant(partial(towers.dinov2, classifier=True), "dinov2", 1, True),
+    "dinov2-registers-classifier": Variant(
+        partial(towers.dinov2, registers=3, classifier=True), "dinov2", 4, True
+    ),
+    "dinov3": Variant(towers.dinov3, "dinov3", 3, True, rotary=True),
+    "dinov3-gated": Variant(
+        partial(towers.dinov3, use_gated_mlp=True, num_register_tokens=0),
+        "dinov3",
+        1,
+        True,
+        rotary=True,
     ),
     "vit": _timm(),
     "vit-no-bias": _timm(qkv_bias=False, proj_bias=False),

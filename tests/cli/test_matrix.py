@@ -16,8 +16,9 @@ def test_the_matrix_names_every_strategy_and_fits_80_columns() -> None:
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     for row in matrix():
-        (line,) = [line for line in lines if f"│{row[0].strategy} " in line]
-        cells = [cell.strip() for cell in line.split("│")[2:-1]]
+        parts = [line for line in lines if f"│{row[0].strategy} " in line]
+        assert len(parts) > 1, "the families no longer fit one table"
+        cells = [cell.strip() for line in parts for cell in line.split("│")[2:-1]]
         assert [cell.startswith("-") for cell in cells] == [not one.runs for one in row]
         assert [set("EPD") & set(cell) for cell in cells] == [
             {at[0].upper() for at in one.runs} for one in row
@@ -25,6 +26,11 @@ def test_the_matrix_names_every_strategy_and_fits_80_columns() -> None:
     shown = " ".join(result.stdout.split())
     for number, note in enumerate(footnotes(matrix()), start=1):
         assert f"{number} {note}" in shown
+
+
+def test_a_wide_terminal_gets_one_table() -> None:
+    result = RUN.invoke(app, ["list", "--matrix"], env={"COLUMNS": "400"})
+    assert result.stdout.count("strategy") == 1
 
 
 def test_the_matrix_as_json() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import tokenprune
-from tests import models
+from tests import models, towers
 from tokenprune.interface import placement as placing
 from tokenprune.interface.strategy import ModelShape, PruningStrategy, placement, places
 from tokenprune.interface.tokens import Stage
@@ -77,6 +77,11 @@ ENCODERS: dict[str, Encoder] = {
     "siglip-vision": Encoder(models.siglip_vision, _pixels),
     "siglip": Encoder(models.siglip, _pixels),
     "siglip2-vision": Encoder(models.siglip2_vision, models.siglip2_inputs),
+    "internvl": Encoder(towers.internvl, _pixels),
+    "idefics3": Encoder(towers.idefics3, towers.idefics3_inputs),
+    "dinov2-registers": Encoder(partial(towers.dinov2, registers=3), _pixels),
+    "dinov2-classifier": Encoder(partial(towers.dinov2, classifier=True), _pixels),
+    "dinov3": Encoder(towers.dinov3, _pixels),
     "timm-vit": Encoder(models.timm_vit, _x, eager=False),
     "timm-average": Encoder(
         partial(models.timm_vit, global_pool="avg", class_token=False), _x, eager=False

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from tokenprune_adapters.encoders_plugin import ADAPTERS
 
 import tokenprune
-from tests import models
+from tests import models, towers
 from tests.contract.cases import shipped, stage_of
 from tokenprune.errors import PlanError, SignalError
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
@@ -33,6 +34,10 @@ from tokenprune.reference import reference_model_path
 BUILD: dict[str, Callable[..., Any]] = {
     "clip": models.clip_vision,
     "siglip": models.siglip_vision,
+    "internvl-vision": towers.internvl,
+    "idefics3-vision": towers.idefics3,
+    "dinov2": towers.dinov2,
+    "dinov3": towers.dinov3,
     "timm": models.timm_vit,
     "llava + clip": models.llava_clip,
     "llava + siglip": models.llava_siglip,
@@ -43,7 +48,8 @@ PLACES: list[tuple[str, Stage]] = [
 
 
 def test_there_is_a_tiny_model_of_every_family() -> None:
-    own = [f for f in families() if f.adapter in {"clip", "siglip", "timm", "llava"}]
+    shipped_ones = {kind.name for kind in ADAPTERS} | {"llava"}
+    own = [f for f in families() if f.adapter in shipped_ones]
     assert {family.name for family in own} == BUILD.keys()
 
 

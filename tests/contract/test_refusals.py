@@ -101,7 +101,7 @@ def test_an_infeasible_budget_names_one_that_works() -> None:
 @pytest.mark.parametrize("build", [models.siglip_vision, models.siglip2_vision])
 def test_a_signal_that_is_missing_names_who_has_it(build: Callable[[], nn.Module]) -> None:
     wanted = {"strategy": "evoprune", "params": {"importance": "cls"}}
-    with pytest.raises(SignalError, match=r"cls_attention.*siglip.*clip, timm"):
+    with pytest.raises(SignalError, match=r"cls_attention.*siglip.*clip, .*timm"):
         tokenprune.attach(build(), plan(wanted))
 
 

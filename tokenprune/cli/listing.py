@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from tokenprune.cli.examples import examples
 from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.interface.tokens import STAGES, Stage
 from tokenprune.interface.trainable import TrainableStrategy
+
+if TYPE_CHECKING:
+    from tokenprune.plugins.matrix import Cell
 
 EXAMPLES = examples(
     "tokenprune list",
@@ -84,17 +87,10 @@ def _matrix(as_json: bool) -> None:
         typer.echo(json.dumps([one.data() for row in rows for one in row], indent=2))
         return
     notes = footnotes(rows)
-    table = Table("strategy", padding=(0, 1, 0, 0))
-    for one in rows[0] if rows else ():
-        table.add_column(one.family.name.replace(" + ", " +\n"), no_wrap=True)
-    for row in rows:
-        marks = [" ".join(f"[dim]{notes.index(note) + 1}[/]" for note in one.notes) for one in row]
-        cells = [
-            f"{_letters(one.runs)} {mark}".strip() for one, mark in zip(row, marks, strict=True)
-        ]
-        table.add_row(f"[bold]{row[0].strategy}[/]", *cells)
     console = Console()
-    console.print(table)
+    columns = [_column(cells, notes) for cells in zip(*rows, strict=True)]
+    for table in _tables([row[0].strategy for row in rows], columns, console):
+        console.print(table)
     console.print(LETTERS)
     for number, note in enumerate(notes, start=1):
         console.print(f"[dim]{number}[/] {note}", highlight=False)
@@ -116,6 +112,44 @@ def _signals(as_json: bool) -> None:
         what = escape(f"{one.shape} {one.what}")
         table.add_row(f"[bold]{one.signal}[/]", stages, what, ", ".join(one.strategies) or "-")
     Console().print(table)
+
+
+def _column(cells: Sequence[Cell], notes: Sequence[str]) -> list[str]:
+    """A family's name, and for every strategy where it runs and the numbers of the notes."""
+    found = [cells[0].family.name.replace(" + ", " +\n")]
+    for one in cells:
+        marks = " ".join(f"[dim]{notes.index(note) + 1}[/]" for note in one.notes)
+        found.append(f"{_letters(one.runs)} {marks}".strip())
+    return found
+
+
+def _tables(
+    strategies: Sequence[str], columns: Sequence[Sequence[str]], console: Console
+) -> Iterator[Table]:
+    """The columns in as many tables as the console's width takes, each with all strategies."""
+    start = 0
+    while start < len(columns):
+        end = len(columns)
+        table = _table(strategies, columns[start:end])
+        while end > start + 1 and _width(table, console) > console.width:
+            end -= 1
+            table = _table(strategies, columns[start:end])
+        yield table
+        start = end
+
+
+def _width(table: Table, console: Console) -> int:
+    """Characters that a table takes where nothing bounds it."""
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
+
+
+def _table(strategies: Sequence[str], columns: Sequence[Sequence[str]]) -> Table:
+    table = Table("strategy", padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column[0], no_wrap=True)
+    for number, name in enumerate(strategies, start=1):
+        table.add_row(f"[bold]{name}[/]", *(column[number] for column in columns))
+    return table
 
 
 def _letters(runs: Sequence[Stage]) -> str:

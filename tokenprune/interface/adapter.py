@@ -110,6 +110,35 @@ class EncoderAdapter(Adapter):
         The attention is softmax(query key^T / sqrt(d)); other scales are folded into the query.
         """
 
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Query and key `[B, H, P + N, d]` with the places of their tokens in them.
+
+        For families whose blocks are handed a rotary embedding; the others have nothing to do.
+
+        Args:
+            query: as `heads` gives it, prefix first.
+            key: the same.
+            args: what the block was called with behind the hidden states, of these tokens.
+            kwargs: the same, by name.
+        """
+        return query, key
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """What a block is to be called with behind the hidden states when patches were removed.
+
+        For families whose blocks take something of every patch: rotary rows or a mask.
+
+        Args:
+            args: what the encoder calls the block with, made for all N patches.
+            kwargs: the same, by name.
+            index: `[B, K]` patch whose place each token that is left holds.
+        """
+        return args, kwargs
+
     @abstractmethod
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
         """Residual plus output projection: `[B, T, D]` and heads `[B, H, T, d]` -> `[B, T, D]`."""

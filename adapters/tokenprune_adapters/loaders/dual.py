@@ -17,7 +17,7 @@ from tokenprune.interface.loading import LoadedDual, LoadOptions
 from tokenprune_adapters.loaders.checkpoints import hash_files
 from tokenprune_adapters.loaders.dual_pictures import PatchPictures, Pictures
 from tokenprune_adapters.loaders.folders import backends, load_model, load_processor
-from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers import dual_names, vit_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,14 +66,14 @@ def load_dual(
     """
     folder = Path(target)
     model = load_model(folder, options, class_name)
-    if not compat.pools(model):
+    if not dual_names.pools(model):
         raise UnsupportedModelError(
             "the vision part has no pooling head, so pictures have no embedding.",
             where=str(folder),
             remedy="Pass a checkpoint with vision_use_head: true.",
         )
     processor = _whole(load_processor(folder), folder)
-    patches = compat.takes_patches(compat.vision_module(model))
+    patches = vit_names.takes_patches(vit_names.vision_module(model))
     pictures = (PatchPictures if patches else Pictures)(processor.image_processor)
 
     def prepare(shown: Sequence[Image]) -> dict[str, Any]:
@@ -117,18 +117,18 @@ def text_inputs(tokenizer: Any, class_name: str, length: int, texts: Sequence[st
 
 def _texts(model: nn.Module, tokenizer: Any, class_name: str, texts: Sequence[str]) -> Tensor:
     device = next(model.parameters()).device
-    length = compat.text_length(model)
+    length = dual_names.text_length(model)
     parts = []
     with torch.no_grad():
         for start in range(0, len(texts), TEXTS):
             inputs = text_inputs(tokenizer, class_name, length, texts[start : start + TEXTS])
             placed = {key: value.to(device) for key, value in inputs.items()}
-            parts.append(normalize(compat.text_features(model, placed).float(), dim=-1))
+            parts.append(normalize(dual_names.text_features(model, placed).float(), dim=-1))
     return torch.cat(parts)
 
 
 def _embedded(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    return normalize(compat.image_features(model, inputs).float(), dim=-1)
+    return normalize(dual_names.image_features(model, inputs).float(), dim=-1)
 
 
 def _whole(processor: Any, folder: Path) -> Any:

@@ -17,7 +17,7 @@ from tokenprune_adapters.timm import vit_names as compat
 
 _PARALLEL = "its MLP runs beside its attention, so there is no place between the two"
 _DIFFERENTIAL = "its attention is the difference of two softmaxes, so scores mean something else"
-_ROTARY = "its rotary embedding is handed from block to block and would have to shrink too"
+_ROTARY = "the adapter doesn't know timm's rotary embeddings"
 _REASONS = {
     "ParallelScalingBlock": _PARALLEL,
     "DiffParallelScalingBlock": _PARALLEL,

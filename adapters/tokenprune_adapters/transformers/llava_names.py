@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tokenprune.interface.calls import Rotary
+from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.shared.signatures import Relied
 from tokenprune_adapters.transformers import llm_names as names
 
@@ -164,13 +164,8 @@ def query_key(
         if embeddings is None:
             return split
         cos, sin = (part.unsqueeze(1) for part in embeddings)
-        return split * cos + _half_turned(split) * sin
+        return rotated(split, cos, sin)
 
     factor = attention.scaling * attention.head_dim**0.5
     query, key = heads("query"), heads("key")
     return (query if abs(factor - 1) < 1e-6 else query * factor), key
-
-
-def _half_turned(states: Tensor) -> Tensor:
-    first, second = states.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)

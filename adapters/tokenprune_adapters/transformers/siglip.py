@@ -9,8 +9,10 @@ from torch import nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.signals import BLOCK_VIEWS, View
+from tokenprune_adapters.shared.refusals import is_full
 from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.vit import HfVitAdapter
+from tokenprune_adapters.transformers.vit_family_names import PATCHES
 
 _ONE = "transformers.models.siglip.modeling_siglip"
 _TWO = "transformers.models.siglip2.modeling_siglip2"
@@ -64,12 +66,12 @@ class SiglipAdapter(HfVitAdapter):
         if not self.takes_patches:
             return super().call_grid(args, kwargs)
         patches, mask, shapes = (
-            compat.argument(name, args, kwargs) for name in compat.VISION_ARGUMENTS
+            compat.argument(self.vision, name, args, kwargs) for name in PATCHES
         )
         found = {tuple(shape) for shape in shapes.tolist()}
         height, width = next(iter(found))
         even = len(found) == 1 and height * width == patches.shape[1]
-        if not even or not _is_full(mask):
+        if not even or not is_full(mask):
             raise UnsupportedCallError(
                 "the pictures of this call have different shapes or padding.",
                 where=type(self.vision).__name__,
@@ -85,7 +87,7 @@ class SiglipAdapter(HfVitAdapter):
         return overrides
 
     def _scaled(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self.takes_patches and _is_full(compat.argument(compat.MASK, args, kwargs)):
+        if self.takes_patches and is_full(compat.argument(self.vision, compat.MASK, args, kwargs)):
             args, kwargs = compat.without_mask(args, kwargs)
         return super()._scaled(original, *args, **kwargs)
 
@@ -93,8 +95,4 @@ class SiglipAdapter(HfVitAdapter):
         if not self.takes_patches:
             return None
         # the classifier divides by the unpruned mask's sum
-        return int(compat.argument("pixel_values", args, kwargs).shape[1])
-
-
-def _is_full(mask: Any) -> bool:
-    return mask is None or bool((mask != 0).all())
+        return int(compat.argument(self.vision, "pixel_values", args, kwargs).shape[1])

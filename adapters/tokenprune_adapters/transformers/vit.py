@@ -1,4 +1,4 @@
-"""What CLIP and SigLIP have in common: pre-norm blocks with separate projections."""
+"""What transformers' vision encoders have in common: pre-norm blocks with separate projections."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
 from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers.vit_family_names import CLIP, VisionNames
 
 
 class HfVitAdapter(EncoderAdapter):
-    """Base of the transformers families; subclasses are data.
+    """Base of the transformers families; subclasses are data, and what differs.
 
     Class attributes:
+        names: where encoder, blocks and their parts stand.
         block_classes, attention_classes: exact classes whose forward is known.
         class_token: whether a class token stands in front of the patches.
         averaging: full names of claimed classes that average the patches after the encoder.
     """
 
+    names: ClassVar[VisionNames] = CLIP
     block_classes: ClassVar[tuple[str, ...]]
     attention_classes: ClassVar[tuple[str, ...]]
     class_token: ClassVar[bool]
@@ -33,26 +36,26 @@ class HfVitAdapter(EncoderAdapter):
         """Find the vision part and check its blocks.
 
         Raises:
-            UnsupportedModelError: a block or attention of another class.
+            UnsupportedModelError: a block or attention of another class, or without its parts.
         """
         super().__init__(model)
-        self.vision: nn.Module = compat.vision_module(model)
-        self._blocks = compat.blocks(self.vision)
-        for number, block in enumerate(self._blocks):
+        self.vision: nn.Module = compat.vision_module(model, self.names)
+        blocks = compat.blocks(self.vision, self.names)
+        for number, block in enumerate(blocks):
             where = f"{type(model).__name__}, block {number}"
             require_exact(block, where, self.block_classes, {})
-            attention = compat.attention_of(block)
-            require_exact(attention, f"{where}, attention", self.attention_classes, {})
-        check_library("transformers", compat.relied_on(self.vision))
+            for attention in compat.attentions(block, self.names):
+                require_exact(attention, f"{where}, attention", self.attention_classes, {})
+            self._block = compat.block_names(block, where, self.names)
+        check_library("transformers", compat.relied_on(self.vision, self.names))
         self._weights = PoolWeights()
-        side = compat.default_side(self.vision)
         self._spec = EncoderSpec(
             entry=self.vision,
-            blocks=self._blocks,
-            used=len(self._blocks),
-            prefix=int(self.class_token),
+            blocks=blocks,
+            used=len(blocks),
+            prefix=int(self.class_token) + compat.registers(self.vision),
             class_token=self.class_token,
-            grid=(1, side, side),
+            grid=(1, *compat.default_grid(self.vision)),
             width=compat.width(self.vision),
         )
 
@@ -66,18 +69,18 @@ class HfVitAdapter(EncoderAdapter):
         Raises:
             UnsupportedCallError: the call carries an attention mask.
         """
-        if kwargs.get("attention_mask") is not None:
+        if compat.argument(self.vision, "attention_mask", args, kwargs) is not None:
             raise UnsupportedCallError(
                 "an attention mask over the patches was passed, which a pruned encoder can't"
                 " follow.",
                 where=type(self.vision).__name__,
                 remedy="Call the model without attention_mask for its pictures.",
             )
-        pixels = compat.argument("pixel_values", args, kwargs)
+        pixels = compat.argument(self.vision, "pixel_values", args, kwargs)
         if pixels is None:
             return self._spec.grid
-        patch = compat.patch_size(self.vision)
-        return (1, pixels.shape[-2] // patch, pixels.shape[-1] // patch)
+        height, width = compat.patch_size(self.vision)
+        return (1, pixels.shape[-2] // height, pixels.shape[-1] // width)
 
     def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """First norm and projections, `[B, T, D]` -> three `[B, H, T, d]`.
@@ -85,16 +88,17 @@ class HfVitAdapter(EncoderAdapter):
         Raises:
             UnsupportedCallError: training with dropout on attention weights.
         """
-        refuse_dropout(compat.attention_dropout(block), self.vision, "Set attention_dropout to 0")
-        return compat.heads(block, hidden)
+        active = compat.attention_dropout(block, self._block)
+        refuse_dropout(active, self.vision, "Set the config's attention dropout to 0")
+        return compat.heads(block, self._block, hidden)
 
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
-        """Output projection and residual: `[B, T, D]`, `[B, H, T, d]` -> `[B, T, D]`."""
-        return compat.join(block, hidden, attended)
+        """Output projection, scale and residual: `[B, T, D]`, `[B, H, T, d]` -> `[B, T, D]`."""
+        return compat.join(block, self._block, hidden, attended)
 
     def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """Second norm, MLP and residual: `[B, T, D]` -> `[B, T, D]`."""
-        return compat.feed_forward(block, hidden)
+        """Second norm, MLP, scale and residual: `[B, T, D]` -> `[B, T, D]`."""
+        return compat.feed_forward(block, self._block, hidden)
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
         """For classifiers that average patches: the sizes' scope, and the scaling before it."""

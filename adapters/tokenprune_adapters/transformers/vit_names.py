@@ -1,4 +1,4 @@
-"""Every name inside transformers' vision encoders that the adapters rely on.
+"""How the adapters read transformers' vision encoders, by the names that a family's data gives.
 
 Nothing here imports transformers: models are read by attribute, classes by full name.
 `tests/adapters/test_compat_transformers.py` checks each name and signature.
@@ -6,80 +6,133 @@ Nothing here imports transformers: models are read by attribute, classes by full
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
 
+from tokenprune.errors import UnsupportedModelError
 from tokenprune_adapters.shared.signatures import Relied
+from tokenprune_adapters.transformers.vit_family_names import (
+    CLIP,
+    PATCHES,
+    BlockNames,
+    VisionNames,
+)
 
 
-def relied_on(vision: Any) -> list[Relied]:
-    """The methods of a vision module that the engine overrides, with their first arguments."""
-    given = VISION_ARGUMENTS if takes_patches(vision) else VISION_ARGUMENTS[:1]
-    called = ("hidden_states", "attention_mask")
+def relied_on(vision: Any, names: VisionNames) -> list[Relied]:
+    """The methods of a vision module that the engine overrides, with their arguments."""
+    given = PATCHES if takes_patches(vision) else names.takes
     return [
         Relied(vision, "forward", first=given),
-        *(Relied(block, "forward", first=called) for block in blocks(vision)),
+        *(
+            Relied(block, "forward", names.block_keywords, first=names.called)
+            for block in blocks(vision, names)
+        ),
     ]
 
 
-def vision_module(model: Any) -> Any:
-    """The module that holds embeddings and encoder, however many wrappers are around it.
+def vision_module(model: Any, names: VisionNames = CLIP) -> Any:
+    """The module that holds embeddings and blocks, however many wrappers are around it.
 
     `CLIPModel`, `SiglipModel` and the models with a head keep a vision model in `vision_model`;
     some releases wrap it once more.
+
+    Raises:
+        UnsupportedModelError: neither blocks nor a further wrapper are where they should be.
     """
-    while not hasattr(model, "encoder"):
-        model = model.vision_model
-    return model
+    inner = model
+    while not _has(inner, names.blocks):
+        further = [name for name in names.wrappers if hasattr(inner, name)]
+        if not further:
+            raise _lacks(inner, type(model).__name__, names.blocks)
+        inner = getattr(inner, further[0])
+    return inner
 
 
-def blocks(vision: Any) -> list[nn.Module]:
+def blocks(vision: Any, names: VisionNames) -> list[nn.Module]:
     """The transformer blocks, in order."""
-    return list(vision.encoder.layers)
+    return list(attrgetter(names.blocks)(vision))
 
 
-def attention_of(block: Any) -> nn.Module:
-    """The attention module of a block."""
-    attention: nn.Module = block.self_attn
-    return attention
+def block_names(block: nn.Module, where: str, names: VisionNames) -> BlockNames:
+    """The names that a block has all parts of: those of its release.
+
+    Raises:
+        UnsupportedModelError: it has the parts of no known release.
+    """
+    for variant in names.variants:
+        if all(_has(block, part) for part in variant.parts()):
+            return variant
+    newest = names.variants[0].parts()
+    raise _lacks(block, where, next(part for part in newest if not _has(block, part)))
 
 
-def heads(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def attentions(block: nn.Module, names: VisionNames) -> list[nn.Module]:
+    """The attention module of a block and what wraps it inside the block, outermost first."""
+    paths = [variant.attention.split(".") for variant in names.variants]
+    starts = {".".join(path[: end + 1]) for path in paths for end in range(len(path))}
+    return [block.get_submodule(start) for start in sorted(starts) if _has(block, start)]
+
+
+def heads(block: Any, names: BlockNames, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, scaled so that 1/sqrt(d) is implied."""
-    attention = block.self_attn
-    normed = block.layer_norm1(hidden)
-    shape = (*normed.shape[:-1], -1, attention.head_dim)
-    query, key, value = (
-        projection(normed).view(shape).transpose(1, 2)
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    factor = attention.scale * attention.head_dim**0.5
+    attention = attrgetter(names.attention)(block)
+    width = int(getattr(attention, names.head_width))
+    normed = getattr(block, names.norm)(hidden)
+    whole = [getattr(attention, name)(normed) for name in names.projections]
+    for place, name in enumerate(names.shared_norms):
+        whole[place] = getattr(attention, name)(whole[place])
+    query, key, value = (part.view(*part.shape[:-1], -1, width).transpose(1, 2) for part in whole)
+    factor = getattr(attention, names.scale) * width**0.5
     return (query if abs(factor - 1) < 1e-6 else query * factor), key, value
 
 
-def join(block: Any, hidden: Tensor, attended: Tensor) -> Tensor:
-    """Heads `[B, H, T, d]` through the output projection, added to `hidden` `[B, T, D]`."""
-    together = attended.transpose(1, 2).flatten(2)
-    out: Tensor = hidden + block.self_attn.out_proj(together)
-    return out
+def join(block: Any, names: BlockNames, hidden: Tensor, attended: Tensor) -> Tensor:
+    """Heads `[B, H, T, d]` through what follows them, added to `hidden` `[B, T, D]`."""
+    return hidden + _run(block, names.after, attended.transpose(1, 2).flatten(2))
 
 
-def feed_forward(block: Any, hidden: Tensor) -> Tensor:
+def feed_forward(block: Any, names: BlockNames, hidden: Tensor) -> Tensor:
     """Second norm, MLP and residual: `[B, T, D]` -> `[B, T, D]`."""
-    out: Tensor = hidden + block.mlp(block.layer_norm2(hidden))
-    return out
+    return hidden + _run(block, names.feed_forward, hidden)
 
 
-def attention_dropout(block: Any) -> float:
+def attention_dropout(block: Any, names: BlockNames) -> float:
     """Dropout on attention weights that is active now."""
-    return float(block.self_attn.dropout) if block.training else 0.0
+    attention = attrgetter(names.attention)(block)
+    return float(getattr(attention, names.dropout)) if block.training else 0.0
 
 
-def patch_size(vision: Any) -> int:
-    """Side of a square patch, in pixels."""
-    return int(vision.config.patch_size)
+def _run(block: Any, parts: Sequence[str], hidden: Tensor) -> Tensor:
+    for name in parts:
+        part = attrgetter(name)(block)
+        hidden = hidden * part if isinstance(part, Tensor) else part(hidden)
+    return hidden
+
+
+def _has(owner: Any, name: str) -> bool:
+    try:
+        attrgetter(name)(owner)
+    except AttributeError:
+        return False
+    return True
+
+
+def _lacks(owner: Any, where: str, name: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"'{type(owner).__name__}' has no '{name}'.",
+        where=where,
+        remedy="Its class has changed, or is not the one that the adapter was written for.",
+    )
+
+
+def patch_size(vision: Any) -> tuple[int, int]:
+    """Height and width of a patch, in pixels."""
+    return _sides(vision.config.patch_size)
 
 
 def width(vision: Any) -> int:
@@ -87,12 +140,25 @@ def width(vision: Any) -> int:
     return int(vision.config.hidden_size)
 
 
-def default_side(vision: Any) -> int:
-    """Patches along one side of the image size that the model was made for."""
-    config = vision.config
+def registers(vision: Any) -> int:
+    """Register tokens behind the class token."""
+    return int(getattr(vision.config, "num_register_tokens", 0))
+
+
+def default_grid(vision: Any) -> tuple[int, int]:
+    """Rows and columns of patches at the image size that the model was made for."""
     if takes_patches(vision):  # there is no image size
-        return int(int(config.num_patches) ** 0.5)
-    return int(config.image_size) // int(config.patch_size)
+        side = int(int(vision.config.num_patches) ** 0.5)
+        return side, side
+    height, width = _sides(vision.config.image_size)
+    return height // patch_size(vision)[0], width // patch_size(vision)[1]
+
+
+def _sides(value: Any) -> tuple[int, int]:
+    if isinstance(value, Sequence):
+        height, width = value
+        return int(height), int(width)
+    return int(value), int(value)
 
 
 def takes_patches(vision: Any) -> bool:
@@ -100,41 +166,20 @@ def takes_patches(vision: Any) -> bool:
     return hasattr(vision.config, "num_patches")
 
 
-VISION_ARGUMENTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
-MASK = VISION_ARGUMENTS[1]
+MASK = PATCHES[1]
 
 
-def argument(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def argument(vision: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """An argument of a vision model's forward, given by position or by name; None if absent."""
-    place = VISION_ARGUMENTS.index(name)
-    return args[place] if place < len(args) else kwargs.get(name)
+    if name in kwargs or not args:
+        return kwargs.get(name)
+    order = list(inspect.signature(type(vision).forward).parameters)[1:]
+    return dict(zip(order, args, strict=False)).get(name)
 
 
 def without_mask(
     args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The same call of SigLIP 2 with `pixel_attention_mask` None."""
-    named = {**dict(zip(VISION_ARGUMENTS, args, strict=False)), **kwargs}
+    named = {**dict(zip(PATCHES, args, strict=False)), **kwargs}
     return (), {**named, MASK: None}
-
-
-def image_features(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """Embeddings `[B, D]` of pictures, projected, of any length; of a dual encoder."""
-    features: Tensor = model.get_image_features(**inputs, return_dict=True).pooler_output
-    return features
-
-
-def text_features(model: Any, inputs: Mapping[str, Any]) -> Tensor:
-    """Embeddings `[T, D]` of texts, projected, of any length; of a dual encoder."""
-    features: Tensor = model.get_text_features(**inputs, return_dict=True).pooler_output
-    return features
-
-
-def text_length(model: Any) -> int:
-    """Tokens of a text that a dual encoder takes."""
-    return int(model.config.text_config.max_position_embeddings)
-
-
-def pools(model: Any) -> bool:
-    """Whether a dual encoder's vision part ends in an embedding; SigLIP's head can be left out."""
-    return bool(getattr(model.config.vision_config, "vision_use_head", True))

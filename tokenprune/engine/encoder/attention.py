@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,40 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.interface.adapter import EncoderAdapter
+
+
+@dataclass(frozen=True)
+class BlockCall:
+    """One call of a block by its encoder, which hands it arguments for all N patches.
+
+    Attributes:
+        adapter: the encoder's family.
+        block: the block.
+        args: what the block was called with behind the hidden states.
+        kwargs: the same, by name.
+    """
+
+    adapter: EncoderAdapter
+    block: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def arguments(self, index: Tensor) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """`args` and `kwargs` for tokens that hold the places `[B, K]`."""
+        return self.adapter.arguments(self.args, self.kwargs, index)
+
+    def heads(self, hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key, value `[B, H, P + K, d]` of `[B, P + K, D]`, which holds places `[B, K]`."""
+        query, key, value = self.adapter.heads(self.block, hidden)
+        return *self.adapter.rotate(query, key, *self.arguments(index)), value
+
+    def join(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Input `[B, T, D]` and attended heads `[B, H, T, d]` -> first half `[B, T, D]`."""
+        return self.adapter.join(self.block, hidden, attended)
+
+    def feed_forward(self, hidden: Tensor) -> Tensor:
+        """Second half: `[B, T, D]` -> `[B, T, D]`."""
+        return self.adapter.feed_forward(self.block, hidden)
 
 
 @dataclass(frozen=True)
@@ -31,23 +67,21 @@ class Attended:
     bias: Tensor | None
 
 
-def attend(
-    adapter: EncoderAdapter, block: nn.Module, state: EncoderState, hidden: Tensor, number: int
-) -> Attended:
+def attend(block: BlockCall, state: EncoderState, hidden: Tensor, number: int) -> Attended:
     """Attention half of block `number` on `hidden` `[B, P + N, D]`."""
     revival = state.revival
     if revival is None or number >= revival.until:
-        query, key, value = adapter.heads(block, hidden)
+        query, key, value = block.heads(hidden, state.index)
         bias = state.key_bias(state.size)
         attended = attention(query, key, value, bias)
-        return Attended(adapter.join(block, hidden, attended), query, key, value, bias)
+        return Attended(block.join(hidden, attended), query, key, value, bias)
     # the kept rows attend to everything; nobody reads the rows of dropped tokens
-    query, key, value = adapter.heads(block, revival.full(hidden, state.prefix))
+    query, key, value = block.heads(revival.full(hidden, state.prefix), revival.index)
     bias = state.key_bias(revival.size)
     rows = kept_rows(revival.rows, state.prefix)
     asking = query.gather(2, rows[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
     attended = attention(asking, key, value, bias)
-    return Attended(adapter.join(block, hidden, attended), query, key, value, bias)
+    return Attended(block.join(hidden, attended), query, key, value, bias)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
@@ -62,21 +96,20 @@ def kept_rows(rows: Tensor, prefix: int) -> Tensor:
     return torch.cat((front, rows + prefix), dim=1)
 
 
-def advance_companions(
-    adapter: EncoderAdapter, block: nn.Module, state: EncoderState, step: Attended
-) -> None:
+def advance_companions(block: BlockCall, state: EncoderState, step: Attended) -> None:
     """Run the companion tokens `[B, G, D]` through a block.
 
     They attend to the image's tokens and to one another; no image token attends to them, so the
-    image's states stay what they are without them (VisToG's isolated attention).
+    image's states stay what they are without them (VisToG's isolated attention). They hold no
+    place of a patch, so nothing rotates them.
     """
     for number, companion in state.companions.items():
-        query, key, value = adapter.heads(block, companion)
+        query, key, value = block.adapter.heads(block.block, companion)
         keys = torch.cat((step.key, key), dim=2)
         values = torch.cat((step.value, value), dim=2)
         bias = step.bias
         if bias is not None:
             bias = torch.cat((bias, bias.new_zeros(bias.shape[0], key.shape[2])), dim=1)
         attended = attention(query, keys, values, bias)
-        joined = adapter.join(block, companion, attended)
-        state.companions[number] = adapter.feed_forward(block, joined)
+        joined = block.join(companion, attended)
+        state.companions[number] = block.feed_forward(joined)

@@ -6,13 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState, calling, current
 from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.encoder.across_frames import reduce_across
-from tokenprune.engine.encoder.attention import Attended, advance_companions, attend
+from tokenprune.engine.encoder.attention import (
+    Attended,
+    BlockCall,
+    advance_companions,
+    attend,
+)
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.patching import Patches
@@ -77,10 +82,12 @@ class EncoderRunner:
             state = self._state(call, number, hidden)
             hidden = self._reduce_at(call, state, number, "before", hidden, None)
             state.entered = hidden if self._wants_previous(state, number + 1) else None
+            given = BlockCall(self.adapter, block, args, kwargs)
             if self._is_plain(state, number):
-                hidden = original(hidden, *args, **kwargs)
+                rest = (args, kwargs) if state.untouched else given.arguments(state.index)
+                hidden = original(hidden, *rest[0], **rest[1])
             else:
-                hidden = self._halves(call, state, number, block, hidden)
+                hidden = self._halves(call, state, number, given, hidden)
             self.captured.keep_output(state, number, hidden)
             state.previous, state.entered = state.entered, None
             return self._finish(call, state, hidden) if number == self.last else hidden
@@ -120,16 +127,16 @@ class EncoderRunner:
         return not self.captured.reads(number)
 
     def _halves(
-        self, call: CallState, state: EncoderState, number: int, block: nn.Module, hidden: Tensor
+        self, call: CallState, state: EncoderState, number: int, block: BlockCall, hidden: Tensor
     ) -> Tensor:
-        step = attend(self.adapter, block, state, hidden, number)
+        step = attend(block, state, hidden, number)
         if state.companions:
-            advance_companions(self.adapter, block, state, step)
+            advance_companions(block, state, step)
         if self.captured.reads(number):
             with call.meter.stage("select"):
-                self.captured.keep_attention(self.adapter, block, state, number, hidden, step)
+                self.captured.keep_attention(block, state, number, hidden, step)
         hidden = self._reduce_at(call, state, number, "inside", step.hidden, step)
-        return self.adapter.feed_forward(block, hidden)
+        return block.feed_forward(hidden)
 
     def _reduce_at(
         self,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokenprune.engine.encoder.attention import Attended
+from tokenprune.engine.encoder.attention import Attended, BlockCall
 from tokenprune.engine.encoder.state import EncoderState, Revival
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import SignalError
-from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
+from tokenprune.interface.adapter import EncoderSpec
 from tokenprune.interface.signals import (
     BlockAttention,
     BlockBefore,
@@ -83,8 +83,7 @@ class BlockSignals:
 
     def keep_attention(
         self,
-        adapter: EncoderAdapter,
-        block: nn.Module,
+        block: BlockCall,
         state: EncoderState,
         number: int,
         hidden: Tensor,
@@ -93,8 +92,7 @@ class BlockSignals:
         """Capture what comes from the attention of block `number`.
 
         Args:
-            adapter: the encoder's family.
-            block: the block.
+            block: the block and what it was called with.
             state: of the pass; it takes the signals.
             number: of the block.
             hidden: what entered the block, `[B, P + N, D]`.
@@ -104,7 +102,8 @@ class BlockSignals:
         revival = state.revival
         if revival is not None and revival.reconstruction.restore and number >= revival.until:
             # all tokens leave this encoder, so all of them need a score
-            query, key, value = adapter.heads(block, revival.full(hidden, state.prefix))
+            full = revival.full(hidden, state.prefix)
+            query, key, value = block.heads(full, revival.index)
             bias = state.key_bias(revival.size)
         view = self._view(query, key, value, bias, state.prefix)
         found, prefixed = _parted(self._attention[number], view)

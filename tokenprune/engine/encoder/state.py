@@ -67,6 +67,7 @@ class EncoderState:
         signals: what pre-LLM stages asked for, `[B, N, ...]`.
         prefixed: the same of class and register tokens, `[B, P, ...]`, which nobody removes.
         videos: which images are frames of one video, if any are.
+        first: `index` as it was at the first block.
     """
 
     sites: Mapping[int, EncoderSite]
@@ -85,6 +86,12 @@ class EncoderState:
     signals: Mapping[str, Tensor] = field(default_factory=dict)
     prefixed: dict[str, Tensor] = field(default_factory=dict)
     videos: Videos | None = None
+    first: Tensor | None = None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether every patch is still there, in its own place."""
+        return self.index is self.first
 
     @classmethod
     def begin(
@@ -102,7 +109,7 @@ class EncoderState:
         index = torch.arange(count, device=hidden.device).expand(batch, count)
         size = torch.ones(batch, count, device=hidden.device)
         images = trace.begin(batch, grid) if videos is None else videos.begin(trace, grid)
-        return cls(sites, grid, images, prefix, size, index, seed, videos=videos)
+        return cls(sites, grid, images, prefix, size, index, seed, videos=videos, first=index)
 
     def tokens(self, hidden: Tensor, site: Site, signals: Mapping[str, Tensor]) -> Tokens:
         """The patches of `hidden` `[B, P + N, D]` as a strategy sees them."""

@@ -65,8 +65,9 @@ class HalvesBesideBlocks:
     def _block(self, block: nn.Module) -> Callable[..., Any]:
         def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             whole = original(hidden, *args, **kwargs)
-            heads = self.adapter.heads(block, hidden)
-            attended = scaled_dot_product_attention(*heads)
+            query, key, value = self.adapter.heads(block, hidden)
+            query, key = self.adapter.rotate(query, key, args, kwargs)
+            attended = scaled_dot_product_attention(query, key, value)
             halves = self.adapter.feed_forward(block, self.adapter.join(block, hidden, attended))
             self.difference.add(halves, states_of(whole))
             return whole
@@ -116,7 +117,7 @@ class FullTower:
             hidden = self._reduce(number, hidden, inside=False)
             inside = any(step.block == number and step.inside for step in self.steps)
             if self._touched or inside:
-                hidden = self._halves(number, block, hidden)
+                hidden = self._halves(number, block, hidden, args, kwargs)
             else:
                 hidden = original(hidden, *args, **kwargs)
             if number == self.used - 1:
@@ -125,8 +126,16 @@ class FullTower:
 
         return forward
 
-    def _halves(self, number: int, block: nn.Module, hidden: Tensor) -> Tensor:
+    def _halves(
+        self,
+        number: int,
+        block: nn.Module,
+        hidden: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Tensor:
         query, key, value = self.adapter.heads(block, hidden)
+        query, key = self.adapter.rotate(query, key, args, kwargs)
         mask = self._mask(query)
         attended = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         hidden = self.adapter.join(block, hidden, attended)

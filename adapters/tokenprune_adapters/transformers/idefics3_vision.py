@@ -1,0 +1,61 @@
+"""The vision towers of Idefics3 and SmolVLM in transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.signals import BLOCK_VIEWS, View
+from tokenprune_adapters.shared.refusals import is_full
+from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers.vit import HfVitAdapter
+from tokenprune_adapters.transformers.vit_family_names import IDEFICS3, VisionNames
+
+_ONE = "transformers.models.idefics3.modeling_idefics3"
+_TWO = "transformers.models.smolvlm.modeling_smolvlm"
+
+
+class Idefics3VisionAdapter(HfVitAdapter):
+    """Idefics3VisionTransformer and SmolVLMVisionTransformer, on pictures without padding."""
+
+    name: ClassVar[str] = "idefics3-vision"
+    claims: ClassVar[tuple[str, ...]] = (
+        f"{_ONE}.Idefics3VisionTransformer",
+        f"{_TWO}.SmolVLMVisionTransformer",
+    )
+    supplies: ClassVar[frozenset[type[View]]] = BLOCK_VIEWS
+    names: ClassVar[VisionNames] = IDEFICS3
+    block_classes: ClassVar[tuple[str, ...]] = (
+        f"{_ONE}.Idefics3EncoderLayer",
+        f"{_TWO}.SmolVLMEncoderLayer",
+    )
+    attention_classes: ClassVar[tuple[str, ...]] = (
+        f"{_ONE}.Idefics3VisionAttention",
+        f"{_TWO}.SmolVLMVisionAttention",
+    )
+    class_token: ClassVar[bool] = False
+
+    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int, int]:
+        """The grid of the given pictures.
+
+        Raises:
+            UnsupportedCallError: a mask hides some of the patches.
+        """
+        mask = self.names.takes[1]
+        if not is_full(compat.argument(self.vision, mask, args, kwargs)):
+            raise UnsupportedCallError(
+                f"'{mask}' hides patches: the pictures of this call are padded.",
+                where=type(self.vision).__name__,
+                remedy="Give pictures of one size in a call, which need no padding.",
+            )
+        return super().call_grid(args, kwargs)
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Without the mask: it hides nothing, and is as long as all patches."""
+        (mask,) = self.names.called[1:]
+        return (None,), {name: value for name, value in kwargs.items() if name != mask}

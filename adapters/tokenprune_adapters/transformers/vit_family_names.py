@@ -1,0 +1,133 @@
+"""Where the parts of transformers' vision encoders stand, family by family, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BlockNames:
+    """A pre-norm block: dotted names of its parts, and of attributes of its attention.
+
+    What follows the attention, and the second half, are parts called one after the other; a
+    parameter among them is multiplied.
+
+    Attributes:
+        norm: the first norm.
+        attention: the module with the projections.
+        projections: query, key and value, below the attention.
+        shared_norms: norms of query and key, over all heads together, below the attention.
+        head_width: channels of a head.
+        scale: of the logits.
+        dropout: on attention weights, a float.
+        after: between the attended heads and the residual.
+        feed_forward: the second half, between its input and the residual.
+    """
+
+    norm: str = "layer_norm1"
+    attention: str = "self_attn"
+    projections: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj")
+    shared_norms: tuple[str, ...] = ()
+    head_width: str = "head_dim"
+    scale: str = "scale"
+    dropout: str = "dropout"
+    after: tuple[str, ...] = ("self_attn.out_proj",)
+    feed_forward: tuple[str, ...] = ("layer_norm2", "mlp")
+
+    def parts(self) -> tuple[str, ...]:
+        """Every dotted name that a block must have."""
+        below = (*self.projections, *self.shared_norms, self.head_width, self.scale, self.dropout)
+        inside = tuple(f"{self.attention}.{name}" for name in below)
+        return (self.norm, *inside, *self.after, *self.feed_forward)
+
+
+@dataclass(frozen=True)
+class VisionNames:
+    """An encoder: how it is found inside a model, and how its blocks look.
+
+    Attributes:
+        variants: names of a block, of the newest release first.
+        wrappers: attributes that lead inwards from models around the encoder.
+        blocks: dotted name of the list of blocks.
+        takes: first arguments of the encoder, in order.
+        called: first arguments of a block, in order.
+        block_keywords: further arguments that a block is given by name.
+    """
+
+    variants: tuple[BlockNames, ...]
+    wrappers: tuple[str, ...] = ("vision_model",)
+    blocks: str = "encoder.layers"
+    takes: tuple[str, ...] = ("pixel_values",)
+    called: tuple[str, ...] = ("hidden_states",)
+    block_keywords: tuple[str, ...] = ()
+
+
+CLIP = VisionNames((BlockNames(),), called=("hidden_states", "attention_mask"))
+"""CLIP and SigLIP."""
+
+PATCHES = "pixel_values", "pixel_attention_mask", "spatial_shapes"
+"""Arguments of an encoder that is given patches instead of pictures (SigLIP 2)."""
+
+IDEFICS3 = VisionNames(
+    CLIP.variants, takes=("pixel_values", "patch_attention_mask"), called=CLIP.called
+)
+"""Idefics3 and SmolVLM: SigLIP's blocks with a mask over the patches."""
+
+INTERNVL = VisionNames(
+    (
+        BlockNames(
+            norm="layernorm_before",
+            attention="attention",
+            shared_norms=("q_norm", "k_norm"),
+            dropout="attention_dropout",
+            after=("attention.projection_layer", "attention.projection_dropout", "lambda_1"),
+            feed_forward=("layernorm_after", "mlp", "dropout", "lambda_2"),
+        ),
+    ),
+    wrappers=(),
+    blocks="encoder.layer",
+)
+
+_DINO = BlockNames(
+    norm="norm1",
+    attention="attention",
+    scale="scaling",
+    dropout="attention_dropout",
+    after=("attention.o_proj", "layer_scale1", "drop_path"),
+    feed_forward=("norm2", "mlp", "layer_scale2", "drop_path"),
+)
+_OLDER_DINO = BlockNames(
+    norm="norm1",
+    attention="attention.attention",
+    projections=("query", "key", "value"),
+    head_width="attention_head_size",
+    scale="scaling",
+    dropout="dropout_prob",
+    after=("attention.output.dense", "attention.output.dropout", "layer_scale1", "drop_path"),
+    feed_forward=_DINO.feed_forward,
+)
+
+DINOV2 = VisionNames(
+    (_DINO, _OLDER_DINO),
+    wrappers=("dinov2", "dinov2_with_registers"),
+    blocks="encoder.layer",
+)
+"""DINOv2, with registers or without."""
+
+ROTARY = "position_embeddings"
+"""Argument of a block: cosines and sines `[N, d]` of the patches."""
+
+DINOV3 = VisionNames(
+    (
+        BlockNames(
+            norm=_DINO.norm,
+            attention=_DINO.attention,
+            scale=_DINO.scale,
+            after=_DINO.after,
+            feed_forward=_DINO.feed_forward,
+        ),
+    ),
+    wrappers=(),
+    blocks="model.layer",
+    block_keywords=(ROTARY,),
+)

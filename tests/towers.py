@@ -1,0 +1,69 @@
+"""Tiny random vision transformers of transformers beyond CLIP and SigLIP, as in `tests.models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests import models
+from tests.models import HEADS, IMAGE, PATCH, SIDE, pixels
+
+
+def internvl(attention: str = "sdpa", **changes: Any) -> Any:
+    """InternVLVisionModel with layer scale and normed queries and keys."""
+    from transformers import InternVLVisionConfig, InternVLVisionModel
+
+    sizes = {"image_size": [IMAGE, IMAGE], "patch_size": [PATCH, PATCH]}
+    more = {"use_qk_norm": True, "attention_bias": True, "layer_scale_init_value": 0.5}
+    config = InternVLVisionConfig(**models._vision(**{**sizes, **more, **changes}))
+    return models._built(InternVLVisionModel, config, attention)
+
+
+def idefics3(attention: str = "sdpa", *, kind: str = "Idefics3", **changes: Any) -> Any:
+    """The vision transformer of Idefics3 or SmolVLM."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}VisionConfig")(**models._vision(**changes))
+    vision = getattr(transformers, f"{kind}VisionTransformer")
+    return models._built(vision, config, attention)
+
+
+def idefics3_inputs(batch: int = 2, *, hidden: int = 0, seed: int = 0) -> dict[str, Tensor]:
+    """Pictures and a mask over their patches that hides the last `hidden` columns."""
+    mask = torch.ones(batch, SIDE, SIDE, dtype=torch.bool)
+    mask[:, :, SIDE - hidden :] = False
+    return {"pixel_values": pixels(batch, seed=seed), "patch_attention_mask": mask}
+
+
+def dinov2(
+    attention: str = "sdpa", *, registers: int = 0, classifier: bool = False, **changes: Any
+) -> Any:
+    """DINOv2, with registers if any are wanted, or its classifier with 7 classes."""
+    import transformers
+
+    kind = "Dinov2WithRegisters" if registers else "Dinov2"
+    more = {"num_register_tokens": registers} if registers else {}
+    config = getattr(transformers, f"{kind}Config")(
+        **models._vision(**{"mlp_ratio": 2, "layerscale_value": 0.5, **more, **changes}),
+        num_labels=7,
+    )
+    model = f"{kind}ForImageClassification" if classifier else f"{kind}Model"
+    return models._built(getattr(transformers, model), config, attention)
+
+
+def dinov3(attention: str = "sdpa", **changes: Any) -> Any:
+    """DINOv3ViTModel with two registers."""
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+    more = {"num_register_tokens": 2, "layerscale_value": 0.5, "key_bias": True}
+    config = DINOv3ViTConfig(**models._vision(**{**more, **changes}))
+    return models._built(DINOv3ViTModel, config, attention)
+
+
+def dinov3_rotary(model: Any) -> tuple[Tensor, Tensor]:
+    """Cosines and sines `[N, d]` of the patches of a default picture."""
+    cos, sin = model.rope_embeddings(pixels(1))
+    assert cos.shape == (SIDE * SIDE, model.config.hidden_size // HEADS)
+    return cos, sin
