@@ -44,12 +44,17 @@ def choose_adapter(
     )
 
 
-def choose_encoder(tower: nn.Module) -> EncoderAdapter:
+def choose_encoder(tower: nn.Module | None) -> EncoderAdapter:
     """The encoder adapter of an MLLM's vision tower.
 
     Raises:
-        UnsupportedModelError: none fits.
+        UnsupportedModelError: none fits, or the MLLM's adapter names no tower.
     """
+    if tower is None:
+        raise UnsupportedModelError(
+            "the adapter of this model doesn't follow tokens through its tower yet.",
+            remedy="attach() with decoder stages works; what looks into the tower doesn't.",
+        )
     for adapter in host().encoders.values():
         if adapter.fits(tower):
             return adapter(tower)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from tokenprune.engine.meter import Meter
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.places import Places, Span
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class ImageTokens:
         index: `[K]` patches whose places the survivors hold.
         size: `[K]` patches that each survivor stands for.
         riders: `[K, ...]` values left by earlier stages.
+        others: placeholders behind the class tokens that show no unit, see `Places.others`.
     """
 
     number: int
@@ -30,6 +33,14 @@ class ImageTokens:
     index: Tensor
     size: Tensor
     riders: Mapping[str, Tensor] = field(default_factory=dict)
+    others: Mapping[int, Span | None] = field(default_factory=dict)
+
+    @classmethod
+    def whole(cls, number: int, places: Places, device: torch.device) -> ImageTokens:
+        """A picture of which nothing is removed yet."""
+        index = torch.arange(places.units, device=device)
+        size = torch.ones(places.units, device=device)
+        return cls(number, places.grid, 0, index, size, others=places.others)
 
     @property
     def patches(self) -> int:
@@ -40,19 +51,34 @@ class ImageTokens:
     @property
     def count(self) -> int:
         """Placeholders in the prompt."""
-        return self.prefix + self.patches
+        return self.prefix + self.patches + len(self.others)
 
     @property
     def complete(self) -> bool:
         """Whether nothing was removed so far."""
         return self.index.shape[0] == self.patches
 
+    def shown(self) -> Tensor:
+        """`[K]` numbers of the placeholders that show the survivors."""
+        if not self.others:
+            return self.prefix + self.index
+        units = [at for at in range(self.count) if at not in self.others]
+        return torch.tensor(units, device=self.index.device)[self.index]
+
     def kept(self) -> Tensor:
         """`[count]` bool: placeholders whose token is still there."""
         mask = torch.zeros(self.count, dtype=torch.bool, device=self.index.device)
         mask[: self.prefix] = True
-        mask[self.prefix + self.index] = True
+        mask[self.shown()] = True
+        for at, span in self.others.items():
+            mask[at] = span is None or bool(mask[slice(*span)].any())
         return mask
+
+
+def count_pictures(meter: Meter, images: Sequence[ImageTokens]) -> None:
+    """Measure the visual tokens that go to the LLM; frames of a video count as images."""
+    frames = sum(image.grid[0] for image in images)
+    meter.count("llm", sum(image.index.shape[0] for image in images), frames)
 
 
 def by_row(

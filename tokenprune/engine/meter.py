@@ -78,7 +78,8 @@ class Meter:
     @property
     def images(self) -> int:
         """Images encoded so far."""
-        return int(self._tokens["patches"][1]) if "patches" in self._tokens else 0
+        found = (self._tokens[name] for name in ("patches", "units") if name in self._tokens)
+        return int(next(found, [0, 0])[1])
 
     def _turn(self) -> None:
         now = _now()

@@ -21,6 +21,7 @@ from tokenprune.interface.calls import (
     Rotary,
     Written,
 )
+from tokenprune.interface.places import Places
 from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, View
 
 _NOTE = "tokenprune_layout"
@@ -163,21 +164,37 @@ class EncoderAdapter(Adapter):
 
 
 @dataclass(frozen=True)
+class Modality:
+    """A kind of picture whose features one method of the core makes, at the LLM's width.
+
+    Attributes:
+        method: name of the method.
+        placeholder_id: token id that stands for one of its features in the prompt.
+    """
+
+    method: str
+    placeholder_id: int
+
+
+@dataclass(frozen=True)
 class MllmSpec:
     """A multimodal LLM as data.
 
     Attributes:
         core: the module that gets the prompt's token ids and calls tower, projector and LLM.
-        tower: the vision tower; its own adapter is found by class.
+        language_model: the LLM without head.
+        layers: its decoder layers.
+        placeholder_id: token id that stands for one visual token of an image in the prompt.
+        names: what the library calls the user's arguments.
+        supplies: what signals of this LLM can be computed from.
+        tower: the vision tower, whose own adapter is found by class; None if tokens can't be
+            followed through tower and projector, which leaves stages behind them.
+        projector: the module between tower and LLM, called with `[n, N, D]` once a forward.
         used: how many of the tower's blocks feed the projector; None if several depths do, which
             allows decoder stages only.
         cut: leading tokens that the model takes off the tower's output before the projector.
-        projector: the module between tower and LLM, called with `[n, N, D]` once a forward.
-        language_model: the LLM without head.
-        layers: its decoder layers.
-        placeholder_id: token id that stands for one visual token in the prompt.
-        names: what the library calls the user's arguments.
-        supplies: what signals of this LLM can be computed from.
+        modalities: for a model without `tower`, its kinds of pictures by name, in the order in
+            which the core asks for their features.
         settings: names of the settings that `used` and `cut` come from, by these two words.
         fixed: arguments of a call that choose other features; given ones must have these values.
         refused: arguments of the core that can't be served, by name.
@@ -185,27 +202,49 @@ class MllmSpec:
         per_token: on which axis the tokens stand in further arguments of the LLM and its layers
             that have an entry for each token, by name.
         window: sequence length up to which the layers' sliding window hides nothing.
+        windows: sliding window of every layer, None for none, of a core that makes masks; empty
+            if no layer has one.
+        masks: whether the core makes the layers' masks, so that it has to be told of a short
+            cache.
+        base: the first layer with keys and values, whose cache the LLM takes for its length.
+        injections: methods of the LLM that add per-token rows behind a layer.
+        renumbers: why survivors can't be renumbered, as a sentence; None if they can.
+        fixed_layers: why a stage can't stand in front of a layer, as a sentence, by layer.
         special_ids: token ids that are never pruned as text; None if the family doesn't tell, and
             plans with `keep_text` are refused then.
     """
 
     core: nn.Module
-    tower: nn.Module
-    used: int | None
-    cut: int
-    projector: nn.Module
     language_model: nn.Module
     layers: Sequence[nn.Module]
     placeholder_id: int
     names: ArgumentNames
     supplies: frozenset[type[View]] = LLM_VIEWS
+    tower: nn.Module | None = None
+    projector: nn.Module | None = None
+    used: int | None = None
+    cut: int = 0
+    modalities: Mapping[str, Modality] = field(default_factory=dict)
     settings: Mapping[Literal["used", "cut"], str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[str, Refused] = field(default_factory=dict)
     refused_generation: Mapping[str, Refused] = field(default_factory=dict)
     per_token: Mapping[str, int] = field(default_factory=dict)
     window: int | None = None
+    windows: Sequence[int | None] = ()
+    masks: bool = False
+    base: int = 0
+    injections: Sequence[str] = ()
+    renumbers: str | None = None
+    fixed_layers: Mapping[int, str] = field(default_factory=dict)
     special_ids: frozenset[int] | None = None
+
+    @property
+    def placeholders(self) -> Mapping[str, int]:
+        """Token ids that stand for visual tokens, by kind of picture."""
+        if not self.modalities:
+            return {"image": self.placeholder_id}
+        return {name: one.placeholder_id for name, one in self.modalities.items()}
 
 
 class MllmAdapter(Adapter):
@@ -229,6 +268,41 @@ class MllmAdapter(Adapter):
     @abstractmethod
     def read_prompt(self, entry: Entry, args: tuple[Any, ...], kwargs: Arguments) -> PromptCall:
         """What a call of the whole model through `entry` says; nothing is refused here."""
+
+    def write_prompt(
+        self, entry: Entry, call: PromptCall, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """The arguments of a call of the whole model with the mask of `call` in place of its own.
+
+        Needed where `MllmSpec.masks` is True.
+        """
+        raise NotImplementedError(f"{type(self).__name__} writes no calls of the whole model")
+
+    def places(
+        self, modality: str, args: tuple[Any, ...], kwargs: Arguments, made: Any
+    ) -> list[Places]:
+        """The places of every picture, in prompt order; needed where there are modalities.
+
+        Args:
+            modality: kind of the pictures.
+            args: positional arguments of the method that made their features.
+            kwargs: its keyword arguments.
+            made: what it returned.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no modalities")
+
+    def narrow_injection(
+        self, method: str, columns: Tensor, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """The arguments of one of `MllmSpec.injections` for fewer tokens.
+
+        Args:
+            method: its name.
+            columns: `[B, K]` tokens of the LLM's input that are left.
+            args: positional arguments; per-token ones are of the LLM's input.
+            kwargs: keyword arguments.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no injections")
 
     @abstractmethod
     def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
@@ -271,6 +345,10 @@ class MllmAdapter(Adapter):
     @abstractmethod
     def cached_length(self, cache: Any) -> int:
         """Tokens in the cache's first layer, which the LLM takes for its length; 0 for None."""
+
+    def cached_keys(self, cache: Any, layer: int) -> int:
+        """Keys that a layer's cache holds; needed where `MllmSpec.masks` is True."""
+        raise NotImplementedError(f"{type(self).__name__} reads no layer's cache")
 
     @abstractmethod
     def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:

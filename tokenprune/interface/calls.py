@@ -69,6 +69,7 @@ class PromptCall:
         mask: padding mask `[B, L]`, or whatever form of mask the caller made.
         labels: labels of the tokens `[B, L]`, -100 for none.
         pictured: whether pictures are given.
+        kinds: of which kinds, see `MllmSpec.modalities`.
         encoded: whether features are given that were encoded before.
         cache: the KV cache, or None.
         cache_name: what the caller called the cache; the library's name for it if there is none.
@@ -80,6 +81,7 @@ class PromptCall:
     mask: Any = None
     labels: Tensor | None = None
     pictured: bool = False
+    kinds: frozenset[str] = frozenset()
     encoded: bool = False
     cache: Any = None
     cache_name: str = "cache"

@@ -116,8 +116,13 @@ class Tokens:
         )
 
 
-def grid_positions(grid: tuple[int, int, int], index: Tensor) -> Tensor:
-    """(t, h, w) of raster indices: `[B, N]` int64 -> `[B, N, 3]` int64."""
+def grid_positions(grid: Sequence[int | Tensor], index: Tensor) -> Tensor:
+    """(t, h, w) of raster indices: `[B, N]` int64 -> `[B, N, 3]` int64.
+
+    Args:
+        grid: (t, h, w), or tensors of these for every index.
+        index: in raster order.
+    """
     _, height, width = grid
     frame = index // (height * width)
     row = (index // width) % height

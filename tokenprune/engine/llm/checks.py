@@ -8,21 +8,37 @@ from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.llm.stages import DecoderStage, decoder_layers
 from tokenprune.engine.stages import ResolvedStage
-from tokenprune.errors import PlanError, UnsupportedModelError
+from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
 from tokenprune.interface.adapter import EncoderSpec, MllmAdapter, MllmSpec
 from tokenprune.interface.strategy import Budget, placement
 from tokenprune.interface.tokens import Site
 from tokenprune.plan import Average, Plan
 
 
-def refuse_depths(stages: Sequence[ResolvedStage], spec: MllmSpec) -> None:
-    """Refuse to prune in front of a projector that reads several depths of the tower at once.
+def refuse_stages(plan: Plan, stages: Sequence[ResolvedStage], spec: MllmSpec) -> None:
+    """Refuse what a plan wants of a model whose tower or LLM can't give it.
 
     Raises:
-        UnsupportedModelError: naming the stage.
+        UnsupportedModelError: naming the stage, or the key of the plan.
     """
+    if plan.positions == "compact" and spec.renumbers is not None:
+        raise UnsupportedModelError(
+            spec.renumbers, where="positions: compact", remedy="Use positions: original."
+        )
+    if spec.modalities and plan.images == "frames":
+        raise UnsupportedModelError(
+            f"{type(spec.core).__name__} tells by itself which frames are one video.",
+            where="images: frames",
+            remedy="Use images: separate; clips are seen as videos.",
+        )
     for stage in stages:
-        if spec.used is None and stage.plan.at != "decoder":
+        if spec.modalities and stage.plan.at != "decoder":
+            raise UnsupportedModelError(
+                f"tokens aren't followed through the tower of {type(spec.core).__name__} yet.",
+                where=stage.where,
+                remedy="Use at: decoder with this model.",
+            )
+        if not spec.modalities and spec.used is None and stage.plan.at != "decoder":
             raise UnsupportedModelError(
                 f"the projector reads several feature layers{_said(spec)}, whose tokens would no "
                 "longer belong together.",
@@ -93,13 +109,18 @@ def refuse_frames(
 
 
 def decoder_stages(
-    stages: Sequence[ResolvedStage], spec: MllmSpec, adapter: MllmAdapter, encoder: EncoderRunner
+    stages: Sequence[ResolvedStage],
+    spec: MllmSpec,
+    adapter: MllmAdapter,
+    encoder: EncoderRunner | None,
 ) -> list[DecoderStage]:
     """The decoder stages, each at its layer, with budgets checked for one image.
 
+    Without an encoder, pictures may have any size, and budgets are checked for each as it comes.
+
     Raises:
-        LayerError: there is no such layer, the stages overlap, or a strategy reads the layer
-            before layer 0.
+        LayerError: there is no such layer, the stages overlap, a strategy reads the layer before
+            layer 0, or the model can't be pruned in front of the layer.
         PlanError: an average over the layers stands behind a stage of data-dependent length.
         BudgetError: a budget can't be reached.
         SignalError: a strategy needs what the adapter can't supply.
@@ -123,6 +144,12 @@ def decoder_stages(
                 remedy="Give tokens per image or a ratio.",
             )
         site = Site("decoder", layer, count)
+        if layer in spec.fixed_layers:
+            raise LayerError(
+                spec.fixed_layers[layer],
+                where=f"{stage.where}.layer",
+                remedy=_free_layers(spec),
+            )
         refuse_signals(stage, [site], spec.supplies, adapter)
         if stage.plan.keep_text is not None and spec.special_ids is None:
             raise UnsupportedModelError(
@@ -131,9 +158,15 @@ def decoder_stages(
                 where=f"{stage.where}.keep_text",
                 remedy="Remove 'keep_text', or set MllmSpec.special_ids in the adapter.",
             )
-        found.append(DecoderStage(stage, site, place, keeps, layers, fixed))
-    _check_budgets(found, _arrivals(early, encoder), encoder.spec.grid)
+        found.append(DecoderStage(stage, site, place, keeps, layers, fixed, encoder is None))
+    if encoder is not None:
+        _check_budgets(found, _arrivals(early, encoder), encoder.spec.grid)
     return found
+
+
+def _free_layers(spec: MllmSpec) -> str:
+    free = [str(layer) for layer in range(len(spec.layers)) if layer not in spec.fixed_layers]
+    return f"Layers that can be pruned in front of: {', '.join(free)}."
 
 
 def _check_budgets(

@@ -16,7 +16,7 @@ from tokenprune.engine.llm.rows import TokenRow, dense, trace_row
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.text import SiteSignals
 from tokenprune.interface.dense import Dense, Part
-from tokenprune.interface.strategy import placement
+from tokenprune.interface.strategy import Budget, placement
 from tokenprune.interface.tokens import Tokens
 
 Rows = list[TokenRow | None]
@@ -130,6 +130,7 @@ class Draft:
             else:
                 frames = picked[0].frames
                 keep = self.stage.budget(tokens.count, arrived[bucket[0]], frames)
+                self._check(tokens, keep)
             for part in ask(self.stage.stage, tokens, keep, self.call.conditions):
                 members = [bucket[row] for row in part.rows]
                 here = [picked[row] for row in part.rows]
@@ -166,7 +167,21 @@ class Draft:
                 self.writes.append(Write(places, column, part.dense))
             self._trace(rows, part)
             column = anchor
-        return [row.reduced(left, column, sample) for sample, row in enumerate(rows)]
+        reduced = [row.reduced(left, column, sample) for sample, row in enumerate(rows)]
+        return [self._ended(row, number) for row, number in zip(reduced, numbers, strict=True)]
+
+    def _ended(self, row: TokenRow, number: int) -> TokenRow:
+        """A row without the separators whose lines are empty."""
+        row, gone = row.ended()
+        self.survive[number, gone] = False
+        return row
+
+    def _check(self, tokens: Tokens, keep: int) -> None:
+        """Let the strategy refuse what it was not asked about at attach."""
+        if self.stage.unchecked:
+            given = self.stage.stage.plan.keep is not None
+            budget = Budget(tokens.count, keep, given)
+            self.stage.stage.strategy.check(self.stage.site, budget, tokens.grid)
 
     def _trace(self, rows: Sequence[TokenRow], part: Part) -> None:
         strategy = self.stage.stage.strategy

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
-from tokenprune.engine.images import by_row
+from tokenprune.engine.images import ImageTokens, by_row
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import shorten, whole
 from tokenprune.engine.llm.prompt import Prompt
-from tokenprune.engine.llm.rows import text_row, visual_row
+from tokenprune.engine.llm.rows import Shown, text_row, visual_row
 from tokenprune.engine.llm.state import Counted, Left, MllmState
 from tokenprune.interface.adapter import MllmSpec
 
@@ -25,29 +27,61 @@ def lay_out(
         device: where the LLM's input is.
         text: whether a stage may prune text tokens.
     """
-    assert state.images is not None
     state.prompt = prompt = Prompt.read(state.given, spec, device)
-    # placeholders stand in the order of the images, so their numbers say whose images are whose
-    counts = prompt.visual.sum(dim=1).tolist()
-    rows = by_row(counts, state.images, spec.names.ids)
+    rows = shown_in(prompt, state.pictures, spec)
     layout = Layout(owner, prompt.visual.shape[1], whole(prompt.valid), shortened=False)
-    if not all(image.complete for image in state.images):
+    if not all(one.image.complete for row in rows for one in row):
         # the encoder or a pre-LLM stage removed some: their placeholders leave the input
-        kept = torch.cat([image.kept() for row in rows for image in row])
         gone = torch.zeros_like(prompt.visual)
-        gone[prompt.visual] = ~kept.to(device)
+        for number, row in enumerate(rows):
+            for one in row:
+                gone[number, one.places[~one.image.kept().to(device)]] = True
         layout.entry = shorten(layout.entry, prompt.valid & ~gone).entered()
         layout.shortened = True
-    # for beams, `generate` repeats every prompt; the first of its copies counts and is traced
-    copies = sum(counts) // sum(image.count for image in state.images)
     state.left = left = Left()
     prunable = prompt.prunable(spec) if text else None
-    for row, images in enumerate(rows):
-        places, copy = prompt.visual[row].nonzero()[:, 0], row % copies > 0
-        left.rows.append(visual_row(images, places, layout.entry, row, copy))
+    seen: set[tuple[int, ...]] = set()
+    for number, row in enumerate(rows):
+        # for beams, `generate` repeats every prompt; the first of its copies counts and is traced
+        pictures = tuple(one.image.number for one in row)
+        copy = bool(pictures) and pictures in seen
+        seen.add(pictures)
+        left.rows.append(visual_row(row, layout.entry, number, copy))
         if prunable is not None:
-            words = text_row(prunable[row], prompt.valid[row], layout.entry, row, copy)
-            left.texts.append(words if images else None)
+            words = text_row(prunable[number], prompt.valid[number], layout.entry, number, copy)
+            left.texts.append(words if row else None)
     arrived = [0 if row is None else row.column.shape[0] for row in left.rows]
     state.counted = Counted(arrived, left.visual)
     return layout
+
+
+def shown_in(
+    prompt: Prompt, pictures: Mapping[str, Sequence[ImageTokens]], spec: MllmSpec
+) -> list[list[Shown]]:
+    """The pictures of every row, in the order in which they stand there.
+
+    Placeholders of one kind stand in the order of its pictures, so their numbers say whose pictures
+    are whose.
+
+    Args:
+        prompt: what the prompts say.
+        pictures: what is left of the pictures of all rows, by kind.
+        spec: the model.
+
+    Raises:
+        UnsupportedCallError: the placeholders of a row are not those of whole pictures.
+    """
+    found: list[list[Shown]] = [[] for _ in prompt.ids]
+    for kind, placeholder in spec.placeholders.items():
+        places = prompt.ids == placeholder
+        counts, images = places.sum(dim=1).tolist(), pictures.get(kind, ())
+        if not sum(counts) and not images:
+            continue
+        for number, mine in enumerate(by_row(counts, images, spec.names.ids)):
+            at, start = places[number].nonzero()[:, 0], 0
+            for image in mine:
+                found[number].append(Shown(image, at[start : start + image.count]))
+                start += image.count
+    for row in found:
+        row.sort(key=lambda one: int(one.places[0]))
+    return found

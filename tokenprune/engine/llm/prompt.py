@@ -45,7 +45,7 @@ class Prompt:
         """
         assert given.ids is not None
         ids = given.ids.to(device)
-        visual = ids == spec.placeholder_id
+        visual = visual_places(ids, spec)
         valid = torch.ones_like(visual) if given.mask is None else given.mask.bool().to(device)
         query = query_places(valid, visual, given.labels)
         words = prompt_words(valid & ~visual, query, given.labels)
@@ -53,7 +53,7 @@ class Prompt:
 
     def prunable(self, spec: MllmSpec) -> Tensor:
         """`[B, L]` True for text in front of the last prompt token that isn't special."""
-        special = {*(spec.special_ids or ()), spec.placeholder_id}
+        special = {*(spec.special_ids or ()), *spec.placeholders.values()}
         ids = torch.tensor(sorted(special), device=self.ids.device)
         places = torch.arange(self.ids.shape[1], device=self.ids.device)
         return self.words & ~torch.isin(self.ids, ids) & (places < self.query[:, None])
@@ -67,6 +67,12 @@ class Prompt:
         places = torch.arange(self.ids.shape[1], device=self.ids.device)
         behind = self.words & (places > self.image_end[:, None])
         return torch.where(behind.any(dim=1, keepdim=True), behind, self.words)
+
+
+def visual_places(ids: Tensor, spec: MllmSpec) -> Tensor:
+    """`[B, L]` True for placeholders of any kind of picture."""
+    wanted = torch.tensor(sorted(spec.placeholders.values()), device=ids.device)
+    return torch.isin(ids, wanted)
 
 
 def prompt_words(text: Tensor, query: Tensor, labels: Tensor | None) -> Tensor:

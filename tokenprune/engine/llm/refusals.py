@@ -126,11 +126,16 @@ def check_seen(spec: MllmSpec, call: PromptCall) -> None:
     """
     if call.pictured or call.encoded:
         raise UnsupportedCallError(
-            f"the prompt has pictures, and {type(spec.projector).__name__} wasn't called for them, "
-            "so their tokens can't be pruned.",
+            f"the prompt has pictures, and {_seam(spec)} wasn't called for them, so their tokens "
+            "can't be pruned.",
             where=type(spec.core).__name__,
             remedy="Use an adapter that knows this model.",
         )
+
+
+def _seam(spec: MllmSpec) -> str:
+    methods = dict.fromkeys(one.method for one in spec.modalities.values())
+    return " or ".join(methods) or type(spec.projector).__name__
 
 
 def _refuse(refused: Mapping[str, Refused], call: PromptCall, where: str) -> None:

@@ -12,8 +12,43 @@ from torch import Tensor
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.llm.level import Level
 from tokenprune.interface.dense import Part
-from tokenprune.interface.tokens import Kind, Site, Tokens
+from tokenprune.interface.tokens import Kind, Site, Tokens, grid_positions
 from tokenprune.interface.trace import Trace
+
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image in a prompt.
+
+    Attributes:
+        image: what is left of it.
+        places: `[C]` prompt places of its placeholders.
+    """
+
+    image: ImageTokens
+    places: Tensor
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Separators of a row, each at the end of a line of tokens.
+
+    Attributes:
+        column: `[S]` columns of the separators in the sequence at hand.
+        line: `[S]` numbers of their lines.
+        of: line of every patch of the row's images, one image behind the other; -1 for none.
+    """
+
+    column: Tensor
+    line: Tensor
+    of: Tensor
+
+    def left(self, patches: Tensor) -> tuple[Ends, Tensor]:
+        """Those whose line has one of `patches` `[N]`, and the columns `[S']` of the others."""
+        stays = torch.isin(self.line, self.of[patches])
+        return Ends(self.column[stays], self.line[stays], self.of), self.column[~stays]
 
 
 @dataclass(frozen=True)
@@ -25,35 +60,51 @@ class TokenRow:
     Attributes:
         kind: which of both.
         numbers: its images' numbers in the trace; text has none.
-        grid: patch grid of each image (t, h, w).
+        grids: patch grid (t, h, w) of each image.
         column: `[N]` columns of the tokens in the sequence at hand.
         image: `[N]` which of the row's images each token is of.
         index: `[N]` patch of that image, or place in the prompt.
         size: `[N]` patches that each token stands for.
         riders: `[N, ...]` values left by earlier stages.
         copy: whether another row of the batch has the same images (beams); not traced.
+        ends: separators that leave with the line of tokens that they end.
     """
 
     kind: Kind
     numbers: tuple[int, ...]
-    grid: tuple[int, int, int]
+    grids: tuple[Grid, ...]
     column: Tensor
     image: Tensor
     index: Tensor
     size: Tensor
     riders: Mapping[str, Tensor]
     copy: bool
+    ends: Ends | None = None
 
     @property
     def frames(self) -> int:
         """Images of the row; a video counts by its frames."""
-        return len(self.numbers) * self.grid[0]
+        return sum(grid[0] for grid in self.grids) if self.numbers else 0
 
     @property
     def shape(self) -> tuple[object, ...]:
         """Rows of equal shape can be put into one dense batch."""
         riders = tuple(sorted((name, value.shape[1:]) for name, value in self.riders.items()))
-        return self.column.shape[0], len(self.numbers), self.grid, riders
+        return self.column.shape[0], len(self.numbers), self.grids, riders
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of all images as frames of one picture, as large as the largest of them."""
+        _, heights, widths = zip(*self.grids, strict=True)
+        return sum(grid[0] for grid in self.grids), max(heights), max(widths)
+
+    def raster(self) -> Tensor:
+        """`[N]` places of the tokens on `grid`, in raster order."""
+        _, height, width = self.grid
+        grids, before = self._grids()
+        own = grids[self.image].unbind(-1)
+        frame, row, column = grid_positions(own, self.index).unbind(-1)
+        return ((before[self.image] + frame) * height + row) * width + column
 
     def reduced(self, tokens: Tokens, column: Tensor, sample: int) -> TokenRow:
         """What is left of it; columns stay those of before.
@@ -63,15 +114,32 @@ class TokenRow:
             column: `[B, K]` their columns.
             sample: the row's number in the batch.
         """
-        patches = math.prod(self.grid)
+        grids, before = self._grids()
+        frame, row, place = grid_positions(self.grid, tokens.index[sample]).unbind(-1)
+        image = torch.searchsorted(before, frame.contiguous(), right=True) - 1
+        _, height, width = grids[image].unbind(-1)
         return replace(
             self,
             column=column[sample],
-            image=tokens.index[sample] // patches,
-            index=tokens.index[sample] % patches,
+            image=image,
+            index=((frame - before[image]) * height + row) * width + place,
             size=tokens.size[sample],
             riders={name: value[sample] for name, value in tokens.riders.items()},
         )
+
+    def ended(self) -> tuple[TokenRow, Tensor]:
+        """Without the separators of empty lines, whose columns `[S]` come with it."""
+        if self.ends is None:
+            return self, self.column[:0]
+        counts = torch.tensor([math.prod(grid) for grid in self.grids], device=self.index.device)
+        before = torch.cumsum(counts, 0) - counts
+        ends, gone = self.ends.left(before[self.image] + self.index)
+        return replace(self, ends=ends), gone
+
+    def _grids(self) -> tuple[Tensor, Tensor]:
+        """Grids `[n, 3]` of the images, and the frames `[n]` in front of each."""
+        grids = torch.tensor(self.grids, device=self.index.device)
+        return grids, torch.cumsum(grids[:, 0], 0) - grids[:, 0]
 
     def moved(self, level: Level, row: int) -> TokenRow:
         """With columns of the sequence after a shortening."""
@@ -80,41 +148,61 @@ class TokenRow:
         place = slots.new_full((count + 1,), 0)
         source = level.source[row].masked_fill(~level.valid[row], count)
         place[source] = slots
-        return replace(self, column=place[self.column])
+        ends = self.ends and replace(self.ends, column=place[self.ends.column])
+        return replace(self, column=place[self.column], ends=ends)
 
 
-def visual_row(
-    images: Sequence[ImageTokens], places: Tensor, entry: Level, row: int, copy: bool
-) -> TokenRow | None:
+def visual_row(shown: Sequence[Shown], entry: Level, row: int, copy: bool) -> TokenRow | None:
     """The visual tokens of a row, or None without images.
 
     Args:
-        images: the row's images.
-        places: `[C]` places of its placeholders in the user's sequence.
+        shown: the row's images.
         entry: the LLM's input.
         row: number of the row.
         copy: see `TokenRow`.
     """
-    if not images:
+    if not shown:
         return None
-    wanted, of, start = [], [], 0
-    for number, image in enumerate(images):
-        wanted.append(places[start + image.prefix + image.index])
-        of.append(torch.full_like(image.index, number))
-        start += image.count
+    images = [one.image for one in shown]
+    wanted = [one.places[one.image.shown()] for one in shown]
+    of = [torch.full_like(image.index, number) for number, image in enumerate(images)]
     column = _columns(entry, row, torch.cat(wanted))
     names = set.intersection(*(set(image.riders) for image in images))
     return TokenRow(
         kind="visual",
         numbers=tuple(image.number for image in images),
-        grid=images[0].grid,
+        grids=tuple(image.grid for image in images),
         column=column,
         image=torch.cat(of),
         index=torch.cat([image.index for image in images]),
         size=torch.cat([image.size for image in images]),
         riders={name: torch.cat([image.riders[name] for image in images]) for name in names},
         copy=copy,
+        ends=ends_of(shown, entry, row),
     )
+
+
+def ends_of(shown: Sequence[Shown], entry: Level, row: int) -> Ends | None:
+    """The separators of a row that leave with their lines, or None without any.
+
+    Args:
+        shown: the row's images.
+        entry: the LLM's input.
+        row: number of the row.
+    """
+    lines, places, count = [], [], 0
+    for one in shown:
+        kept, line = one.image.kept(), one.places.new_full((one.image.count,), -1)
+        for at, span in one.image.others.items():
+            if span is not None and bool(kept[at]):
+                line[slice(*span)] = count
+                places.append(one.places[at])
+                count += 1
+        lines.append(line[[at for at in range(one.image.count) if at not in one.image.others]])
+    if not places:
+        return None
+    column = _columns(entry, row, torch.stack(places))
+    return Ends(column, torch.arange(count, device=column.device), torch.cat(lines))
 
 
 def text_row(prunable: Tensor, valid: Tensor, entry: Level, row: int, copy: bool) -> TokenRow:
@@ -132,7 +220,7 @@ def text_row(prunable: Tensor, valid: Tensor, entry: Level, row: int, copy: bool
     return TokenRow(
         kind="text",
         numbers=(),
-        grid=(1, 1, int(valid.sum())),
+        grids=((1, 1, int(valid.sum())),),
         column=_columns(entry, row, places),
         image=torch.zeros_like(index),
         index=index,
@@ -156,6 +244,9 @@ def dense(
 ) -> Tokens:
     """Rows of equal shape as a strategy sees them; images follow each other as frames.
 
+    Images of different sizes stand on a grid as large as the largest of them, parts of which no
+    token holds.
+
     Args:
         rows: B rows of N tokens.
         hidden: `[B, N, D]`.
@@ -163,10 +254,8 @@ def dense(
         site: where this is.
         seed: the plan's.
     """
-    frames, height, width = rows[0].grid
-    patches = math.prod(rows[0].grid)
-    index = torch.stack([row.image * patches + row.index for row in rows])
-    grid = (frames * max(len(rows[0].numbers), 1), height, width)
+    index = torch.stack([row.raster() for row in rows])
+    grid = rows[0].grid
     return Tokens(
         hidden=hidden,
         size=torch.stack([row.size for row in rows]),

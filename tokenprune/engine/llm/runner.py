@@ -124,7 +124,7 @@ class LanguageRunner:
             mode, layout = "again", state.layout.longer(embeds.shape[1] - state.layout.length)
         elif state.given.ids is None:
             return run(given)
-        elif state.images is None:
+        elif not state.pictures:
             check_seen(self.spec, state.given)
             return run(given)
         else:

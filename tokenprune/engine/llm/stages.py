@@ -25,6 +25,7 @@ class DecoderStage:
         keeps: budgets at all these sites.
         layers: layers of all these sites.
         fixed: whether all sites before it keep a number known in advance.
+        unchecked: whether pictures of any size come, so that budgets are checked as they do.
     """
 
     stage: ResolvedStage
@@ -33,6 +34,7 @@ class DecoderStage:
     keeps: tuple[int | float | Average | None, ...]
     layers: tuple[int, ...]
     fixed: bool
+    unchecked: bool = False
 
     @property
     def signals(self) -> frozenset[Signal]:

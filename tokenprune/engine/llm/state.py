@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from tokenprune.engine.call import CallState
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.llm.calls import Flow
 from tokenprune.engine.llm.cut import Rows
@@ -66,7 +67,7 @@ class MllmState:
     Attributes:
         given: what the call that is running says; its token ids are None if they have no
             placeholders, its labels those of the outermost forward.
-        images: what the projector handed on, in order; None before it ran.
+        pictures: what goes to the LLM of each kind of picture, in order; empty until it is known.
         questions: states of the rows' questions, for rows with images, if a stage asked for them.
         aside: True during the text-only pass for questions.
         prefilled: whether the LLM ran once in this call.
@@ -81,7 +82,7 @@ class MllmState:
     """
 
     given: PromptCall = field(default_factory=PromptCall)
-    images: list[ImageTokens] | None = None
+    pictures: dict[str, list[ImageTokens]] = field(default_factory=dict)
     questions: Tensor | None = None
     aside: bool = False
     prefilled: bool = False
@@ -96,3 +97,12 @@ class MllmState:
     def passed(self) -> None:
         """A forward of the LLM is over; what it held is let go."""
         self.flow, self.left, self.projected = None, Left(), {}
+
+
+def state_of(call: CallState) -> MllmState:
+    """The state of a call, a new one if it has none."""
+    state = call.state(MllmState)
+    if state is None:
+        state = MllmState()
+        call.put(state)
+    return state

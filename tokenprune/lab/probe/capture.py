@@ -173,7 +173,7 @@ def _around_projector(
 def _projected(output: Tensor, state: MllmState) -> Rows:
     """Samples from the projector's output, in which the places of removed tokens are empty."""
     rows, first = [], 0
-    for image in state.images or ():
+    for image in state.pictures.get("image", ()):
         frames, height, width = image.grid
         frame, patch = image.index // (height * width), image.index % (height * width)
         hidden = output[first + frame, image.prefix + patch]

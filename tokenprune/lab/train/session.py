@@ -151,8 +151,9 @@ class PlanSession:
             if watch is not None:
                 watch(attachment)
             # laid over what watches, so that this sees a picture for every question
-            if batch.shared > 1:
-                share_pictures(attachment, self._adapter.spec().projector, batch.shared)
+            projector = self._adapter.spec().projector
+            if batch.shared > 1 and projector is not None:
+                share_pictures(attachment, projector, batch.shared)
             yield attachment
 
     def _logits(self, batch: Batch) -> Tensor:
@@ -195,7 +196,7 @@ def model_shape(adapter: MllmAdapter) -> ModelShape:
         PlanError: the projector reads several depths of the encoder.
     """
     spec = adapter.spec()
-    if spec.used is None:
+    if spec.used is None or spec.projector is None:
         raise PlanError("training needs a projector that reads one feature layer.", where="train")
     tower = choose_encoder(spec.tower).spec()
     frames, height, width = tower.grid

@@ -67,6 +67,7 @@ class Probes:
                 stack.enter_context(_hooked(block, self._length("encoder", number)))
             stack.enter_context(_hooked(subject.blocks[-1], self.states.append))
             if spec is not None:
+                assert spec.projector is not None  # no subject has a tower without one
                 stack.enter_context(_hooked(spec.projector, self.features.append))
                 for number, layer in enumerate(spec.layers):
                     stack.enter_context(_hooked(layer, self._length("decoder", number)))

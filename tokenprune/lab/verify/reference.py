@@ -113,7 +113,7 @@ class FullRun:
             if spec is not None and isinstance(adapter, MllmAdapter):
                 hiding = HiddenKeys(spec.layers, self.fate(), flat=adapter.padding_masks())
                 hiding.install(patches)
-                if self.scope.given:
+                if self.scope.given and spec.projector is not None:
                     _give(patches, spec.projector, self.seen.features)
             yield
         finally:

@@ -1,0 +1,103 @@
+"""Where a vision tower's features go through the projector: stages in front of and behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tokenprune.engine.adapters import choose_encoder
+from tokenprune.engine.call import CallState, current
+from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.images import count_pictures
+from tokenprune.engine.llm.checks import feature_prefix, refuse_frames
+from tokenprune.engine.llm.question import Questions
+from tokenprune.engine.llm.state import MllmState
+from tokenprune.engine.patching import Patches
+from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
+from tokenprune.engine.pre_llm.stages import count_left, enter, run_stages, whole_videos
+from tokenprune.engine.videos import Videos, videos_of
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.signals import Question, read
+from tokenprune.interface.tokens import Site
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attachment import Attachment
+
+
+class TowerSeam:
+    """Encoder and pre-LLM stages of a model whose tokens can be followed through its projector.
+
+    Args:
+        owner: the attachment it belongs to.
+        adapter: the model's family.
+    """
+
+    def __init__(self, owner: Attachment, adapter: MllmAdapter) -> None:
+        self.owner, self.spec = owner, adapter.spec()
+        tower = choose_encoder(self.spec.tower)
+        self.encoder = encoder_runner(
+            owner, tower, tower.spec(), self.spec.used, self.spec.supplies
+        )
+        self.encoder.videos = self._videos
+        self.prefix = feature_prefix(self.spec, self.encoder.spec)
+        refuse_frames(owner.plan, owner.stages, self.encoder.spec, self.prefix)
+        self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
+        site = Site("pre_llm", self.encoder.spec.used, self.encoder.spec.used)
+        later = (*self.features, *self.projected)
+        wanted = {signal for stage in later for signal in stage.strategy.signals(site)}
+        self.asked = sorted((one for one in wanted if one.reads(Question)), key=str)
+        self.questions = Questions(adapter, self.spec)
+
+    def install(self, patches: Patches) -> None:
+        """Override methods of tower and projector."""
+        self.encoder.install(patches)
+        patches.override(self.spec.projector, "forward", self._project)
+
+    def _videos(self, call: CallState, images: int, patches: int) -> Videos | None:
+        if self.owner.plan.images != "frames" or not self.owner.stages:
+            return None
+        state = call.state(MllmState)
+        ids = None if state is None else state.given.ids
+        names = self.spec.names
+        return videos_of(ids, self.spec.placeholder_id, images, patches, names)
+
+    def _project(self, original: Callable[..., Any], features: Tensor) -> Any:
+        call, names = current(self.owner), self.spec.names
+        state = None if call is None else call.state(MllmState)
+        if call is not None and not self.owner.stages:
+            _count_dense(call, features.shape[0], features.shape[1] - self.prefix)
+            with call.meter.stage("project"):
+                return original(features)
+        if call is None or state is None:
+            if self.features or self.projected:
+                raise UnsupportedCallError(
+                    "image features alone can't be pruned here: their signals are gone.",
+                    where="projector",
+                    remedy=f"Call generate or forward of the model, with {names.pictures}.",
+                )
+            return original(features)
+        used = self.encoder.spec.used
+        entered = enter(call, features, self.prefix)
+        if self.asked:
+            with call.meter.stage("select"):
+                answers = self.questions.states(state, list(images_of(entered)))
+                entered.shared = read(self.asked, Question(answers.to(features.device)))
+        groups = run_stages(call, self.features, [entered], used)
+        with call.meter.stage("project"):
+            groups = project(groups, original)
+        groups = whole_videos(run_stages(call, self.projected, groups, used))
+        if self.features or self.projected:
+            count_left(call, groups)
+        with call.meter.stage("project"):
+            projected, images = place(groups)
+        state.pictures = {"image": images}
+        count_pictures(call.meter, images)
+        return projected
+
+
+def _count_dense(call: CallState, images: int, patches: int) -> None:
+    for name in ("llm", "llm_average"):
+        call.meter.count(name, images * patches, images)
