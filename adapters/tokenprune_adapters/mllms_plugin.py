@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune_adapters.transformers.family_table import ADAPTERS as FAMILIES
 from tokenprune_adapters.transformers.llava import LlavaAdapter
 
-ADAPTERS: tuple[type[MllmAdapter], ...] = (LlavaAdapter,)
+ADAPTERS: tuple[type[MllmAdapter], ...] = (LlavaAdapter, *FAMILIES)
 
 
 @hookimpl

@@ -208,6 +208,8 @@ class MllmSpec:
             cache.
         base: the first layer with keys and values, whose cache the LLM takes for its length.
         injections: methods of the LLM that add per-token rows behind a layer.
+        flat_layers: layers that take masks `[B, T]` only, and none behind a cache.
+        partial: whether the LLM may drop states that nobody asked it for; `write_llm` forbids it.
         renumbers: why survivors can't be renumbered, as a sentence; None if they can.
         fixed_layers: why a stage can't stand in front of a layer, as a sentence, by layer.
         special_ids: token ids that are never pruned as text; None if the family doesn't tell, and
@@ -235,6 +237,8 @@ class MllmSpec:
     masks: bool = False
     base: int = 0
     injections: Sequence[str] = ()
+    flat_layers: frozenset[int] = frozenset()
+    partial: bool = False
     renumbers: str | None = None
     fixed_layers: Mapping[int, str] = field(default_factory=dict)
     special_ids: frozenset[int] | None = None

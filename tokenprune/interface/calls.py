@@ -67,6 +67,7 @@ class PromptCall:
     Attributes:
         ids: token ids `[B, L]`; None if the call gives embeddings.
         mask: padding mask `[B, L]`, or whatever form of mask the caller made.
+        positions: position ids as in `LlmCall`, if the caller gives any.
         labels: labels of the tokens `[B, L]`, -100 for none.
         pictured: whether pictures are given.
         kinds: of which kinds, see `MllmSpec.modalities`.
@@ -79,6 +80,7 @@ class PromptCall:
 
     ids: Tensor | None = None
     mask: Any = None
+    positions: Tensor | None = None
     labels: Tensor | None = None
     pictured: bool = False
     kinds: frozenset[str] = frozenset()

@@ -44,6 +44,7 @@ class TransformersMllm(MllmAdapter):
         return PromptCall(
             ids=given.get(names.GENERATE_IDS) if ids is None and entry == "generate" else ids,
             mask=given.get(names.MASK),
+            positions=given.get(names.POSITIONS),
             labels=given.get(names.LABELS),
             pictured=any(given.get(name) is not None for name in self.pictures),
             encoded=any(features is not None for features in encoded.values()),
@@ -81,7 +82,7 @@ class TransformersMllm(MllmAdapter):
             names.POSITIONS: call.positions,
             **call.per_token,
         }
-        return _written(self.spec().language_model, args, kwargs, new)
+        return written(self.spec().language_model, args, kwargs, new)
 
     def read_outputs(self, outputs: Any) -> LlmOutputs:
         """What the LLM put out.
@@ -132,7 +133,7 @@ class TransformersMllm(MllmAdapter):
             names.ROTARY: call.rotary,
             **call.per_token,
         }
-        return _written(layer, args, kwargs, new)
+        return written(layer, args, kwargs, new)
 
     def run_text(self, ids: Tensor) -> Tensor:
         """The LLM's last states `[B, T, d_llm]` for token ids `[B, T]`, without cache."""
@@ -184,7 +185,7 @@ def _present(given: Arguments, wanted: Mapping[str, int]) -> dict[str, Tensor]:
     return {name: given[name] for name in wanted if given.get(name) is not None}
 
 
-def _written(
+def written(
     owner: nn.Module, args: tuple[Any, ...], kwargs: Arguments, new: Mapping[str, Any]
 ) -> Written:
     """What isn't there stays away, unless the caller had given it."""

@@ -5,7 +5,7 @@ Index words (prompt place, input column, slot) are those of `level`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, take
-from tokenprune.engine.llm.masks import enter, hide_behind, narrow
+from tokenprune.engine.llm.masks import behind, enter, hide_behind, narrow
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import LayerCall, LlmCall, Rotary
 
@@ -24,6 +24,21 @@ new tokens behind a cache."""
 
 Axes = Mapping[str, int]
 """On which axis the tokens stand in further arguments, see `MllmSpec.per_token`."""
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What is known of the layers' keys behind a cache whose masks the engine makes.
+
+    Attributes:
+        keys: how many every layer's cache holds.
+        windows: see `MllmSpec.windows`.
+        tail: `[B, t]` False for padding behind the prompt; None for none.
+    """
+
+    keys: Sequence[int]
+    windows: Sequence[int | None]
+    tail: Tensor | None
 
 
 @dataclass
@@ -39,6 +54,9 @@ class Flow:
         rotary: rotary rows of a layer, by its number, for a layer's input and position ids.
         axes: see `Axes`.
         past: length of the first layer's cache.
+        behind: set in `continue` if the core makes masks, which it can't for a short cache.
+        flat_layers: see `MllmSpec.flat_layers`.
+        layer: the layer that ran last.
     """
 
     layout: Layout
@@ -48,6 +66,9 @@ class Flow:
     rotary: Callable[[int, Tensor, Tensor], Rotary]
     axes: Axes
     past: int = 0
+    behind: Behind | None = None
+    flat_layers: frozenset[int] = frozenset()
+    layer: int = 0
 
     def layer_call(self, layer: int, call: LayerCall) -> LayerCall:
         """A layer's call for its shortened input, which `call.hidden` `[B, T, D]` is already.
@@ -56,6 +77,8 @@ class Flow:
         them, and mistake the gaps for sequence borders. The rotary rows carry the positions.
         """
         told = self._told(layer, call)
+        if self.behind is not None:
+            return replace(told, mask=self._own_mask(self.behind, layer, call))
         if self.mode == "again" and layer < self.layout.trim and self.layout.tail:
             # with a cache, it would have been trimmed before the tail was generated
             mask = hide_behind(
@@ -90,15 +113,32 @@ class Flow:
                 rotary = self.rotary(layer, call.hidden, places)
             elif rotary is not None:
                 rotary = tuple(take(part, columns) for part in rotary)
-        mask = narrow(
-            call.mask,
-            columns,
-            valid,
-            padded=level.padded,
-            square=self.mode != "continue",
-            flat=self.flat,
-        )
+        mask, flat = call.mask, layer in self.flat_layers
+        if self.behind is None and not (flat and self.mode == "continue"):
+            mask = narrow(
+                call.mask,
+                columns,
+                valid,
+                padded=level.padded,
+                square=self.mode != "continue",
+                flat=self.flat or flat,
+            )
         return LayerCall(call.hidden, mask, None, rotary, rest)
+
+    def _own_mask(self, known: Behind, layer: int, call: LayerCall) -> Tensor | None:
+        """The mask of new tokens over one layer's cache, which may hold the last keys only."""
+        if self.flat:
+            return call.mask
+        queries, level = call.hidden.shape[1], self.layout.level(layer)
+        columns, valid = self._with_tail(level, queries)
+        batch, tail = columns.shape[0], columns.shape[1] - level.length
+        more = torch.arange(self.layout.length, self.layout.length + tail, device=columns.device)
+        place = torch.cat((level.place, more.expand(batch, -1)), dim=1)
+        if known.tail is not None and tail:
+            valid = torch.cat((valid[:, :-tail], known.tail.to(valid)), dim=1)
+        count = known.keys[layer] + queries
+        window = known.windows[layer] if known.windows else None
+        return behind(place[:, -count:], valid[:, -count:], queries, window, call.mask)
 
     def _with_tail(self, level: Level, queries: int) -> tuple[Tensor, Tensor]:
         """Input columns of a layer's cache and the new tokens, `[B, K]`, and which are valid."""
@@ -171,7 +211,9 @@ def shortened(layout: Layout, call: LlmCall, *, compact: bool, flat: bool, axes:
     )
 
 
-def continuation(layout: Layout, past: int, call: LlmCall, *, compact: bool, where: str) -> LlmCall:
+def continuation(
+    layout: Layout, past: int, call: LlmCall, *, compact: bool, counted: bool, where: str
+) -> LlmCall:
     """The LLM's call for new tokens; positions go on after the unpruned length.
 
     Args:
@@ -179,6 +221,7 @@ def continuation(layout: Layout, past: int, call: LlmCall, *, compact: bool, whe
         past: tokens in the first layer's cache.
         call: as the LLM was called.
         compact: whether survivors are renumbered.
+        counted: whether position ids, if there are any, were counted on from the short cache.
         where: what the user calls the mask.
 
     Raises:
@@ -191,10 +234,12 @@ def continuation(layout: Layout, past: int, call: LlmCall, *, compact: bool, whe
     seen, positions = layout.length + past - entry.length, call.positions
     if positions is None:  # the LLM would count on from the length of its short cache
         positions = torch.arange(seen, seen + new, device=call.embeds.device)[None]
+    elif counted:
+        positions = positions + (layout.length - entry.length)
     if compact:
         positions = renumbered(positions, entry.removed[:, None])
     mask = call.mask
-    if layout.shortened:
+    if layout.shortened and (mask is None or getattr(mask, "ndim", 0) == 2):
         mask = _with_tail(entry, mask, layout.length, past + new, where)
     return replace(call, positions=positions, mask=mask)
 

@@ -38,11 +38,16 @@ class FeatureSeam:
     def _made(self, method: str) -> Callable[..., Any]:
         def make(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             call = current(self.owner)
-            if call is None:
+            state = None if call is None else state_of(call)
+            # a method for clips may call that for images
+            if call is None or state is None or state.encoding:
                 return original(*args, **kwargs)
-            with call.meter.stage("encode"):
-                made = original(*args, **kwargs)
-            state = state_of(call)
+            state.encoding = True
+            try:
+                with call.meter.stage("encode"):
+                    made = original(*args, **kwargs)
+            finally:
+                state.encoding = False
             kind = self._kind(method, state)
             self._enter(call, state, kind, self.adapter.places(kind, args, kwargs, made))
             return made

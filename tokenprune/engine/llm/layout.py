@@ -29,6 +29,7 @@ class Layout:
         trim: after prefill, layers below this one keep only the cache entries that this layer
             keeps.
         tail: tokens behind the prompt, without a cache.
+        base: the layer whose cache the LLM takes for its length, once caches are trimmed.
     """
 
     owner: str
@@ -38,6 +39,7 @@ class Layout:
     cuts: dict[int, Cut] = field(default_factory=dict)
     trim: int = 0
     tail: int = 0
+    base: int = 0
 
     @property
     def changes(self) -> bool:
@@ -76,6 +78,7 @@ class Layout:
             self.shortened,
             trim=self.trim,
             tail=self.tail + tail,
+            base=self.base,
         )
         before = self.entry.length
         for number, cut in sorted(self.cuts.items()):
@@ -102,14 +105,14 @@ def continued(layout: Layout) -> Layout:
     in which columns are counted: less than the LLM's input where a stage trimmed it, or pruned in
     front of layer 0. Survivors and new tokens keep the positions they have in each layer.
     """
-    if layout.cut_before(layout.trim) is None:
+    if layout.cut_before(layout.base) is None:
         return layout
-    # after trimming, layers 0 to `trim` hold the slots of layer `trim`; these are the new columns
-    deep = layout.standing(layout.trim).entered()
-    column_of = _slot_of(layout.standing(layout.trim), layout.entry.length)
+    # after trimming, layers up to `base` hold the slots of layer `base`; these are the new columns
+    deep = layout.standing(layout.base).entered()
+    column_of = _slot_of(layout.standing(layout.base), layout.entry.length)
     cuts = {}
     for number, cut in layout.cuts.items():
-        if number <= layout.trim:
+        if number <= layout.base:
             level = replace(deep, removed=cut.level.removed)
         else:
             level = replace(cut.level, column=column_of.gather(1, cut.level.column))

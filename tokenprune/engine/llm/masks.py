@@ -88,6 +88,30 @@ def narrow(
     return _hide(mask, valid, square) if padded else mask
 
 
+def behind(place: Tensor, valid: Tensor, queries: int, window: int | None, like: Any) -> Tensor:
+    """The mask of new tokens behind a cache, `[B, 1, Q, K]`; the last Q keys are the queries' own.
+
+    What stands behind the prompt is text, so nothing but causality, padding and the window counts.
+
+    Args:
+        place: `[B, K]` prompt places of the keys.
+        valid: `[B, K]` False for dummies and padding.
+        queries: Q, how many tokens are new.
+        window: a query sees keys nearer than this only; None for all.
+        like: a mask whose type is wanted; bool if it is none.
+    """
+    now = place[:, -queries:, None]
+    seen = (place[:, None, :] <= now) & valid[:, None, :]
+    if window is not None:
+        seen = seen & (place[:, None, :] > now - window)
+    seen = seen[:, None]
+    dtype = like.dtype if isinstance(like, Tensor) else torch.bool
+    if dtype == torch.bool:
+        return seen
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return mask.masked_fill(~seen, torch.finfo(dtype).min)
+
+
 def hide_behind(mask: Any, gone: Tensor, valid: Tensor, *, tail: int, flat: bool) -> Tensor:
     """A prefill's mask that hides some keys from its last queries, as a trimmed cache would.
 

@@ -101,6 +101,10 @@ class MllmRunner:
                 )
                 ids = ids if marked else None
                 state.given = replace(given, ids=ids, labels=state.given.labels)
+                if self.spec.masks and self.adapter.cache_mark(given.cache) is not None:
+                    # no mask fits all layers of a shortened cache: each gets its own
+                    bare = replace(given, mask=None)
+                    args, kwargs = self.adapter.write_prompt("core", bare, args, kwargs)
             if not state.prefilled:
                 return original(*args, **kwargs)
             with _untraced(call):  # without cache the model may encode its images at every step

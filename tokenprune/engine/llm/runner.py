@@ -11,7 +11,7 @@ from uuid import uuid4
 from torch import Tensor
 
 from tokenprune.engine.call import CallState, current
-from tokenprune.engine.llm.calls import Flow, Mode, continuation, shortened
+from tokenprune.engine.llm.calls import Behind, Flow, Mode, continuation, shortened
 from tokenprune.engine.llm.cut import cut, waiting
 from tokenprune.engine.llm.entry import lay_out
 from tokenprune.engine.llm.layout import Layout, continued, trim_caches
@@ -65,6 +65,8 @@ class LanguageRunner:
             return
         for number, layer in enumerate(self.spec.layers):
             patches.override(layer, "forward", self._layer(number))
+        for method in self.spec.injections:
+            patches.override(self.spec.language_model, method, self._inject(method))
         self.reader.install(patches, self.stages.values())
 
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -78,7 +80,7 @@ class LanguageRunner:
         state.prefilled = True
 
         def run(new: LlmCall) -> Any:
-            if new is given:
+            if new is given and not self.spec.partial:
                 return original(*args, **kwargs)
             put, named = self.adapter.write_llm(new, args, kwargs)
             return original(*put, **named)
@@ -104,10 +106,15 @@ class LanguageRunner:
             )
         assert given.embeds is not None
         whole = layout.length + past - layout.entry.length + given.embeds.shape[1]
-        check_language(self.spec, whole, given.mask)
-        names = self.spec.names
-        new = continuation(layout, past, given, compact=self.compact, where=names.mask)
+        mask = state.given.mask if self.spec.masks else given.mask
+        check_language(self.spec, whole, mask)
+        counted = state.given.positions is None
+        where = self.spec.names.mask
+        new = continuation(layout, past, given, compact=self.compact, counted=counted, where=where)
         state.flow = self._flow(layout, "continue", past)
+        if self.spec.masks:
+            tail = mask[:, layout.length :].bool() if isinstance(mask, Tensor) else None
+            state.flow.behind = Behind(self._keys(given.cache), self.spec.windows, tail)
         try:
             return run(new)
         finally:
@@ -131,6 +138,7 @@ class LanguageRunner:
             check_language(self.spec, embeds.shape[1], state.given.mask)
             layout = lay_out(state, self.spec, self.token, embeds.device, self.text)
             layout.trim, state.layout = self.trim, layout
+            layout.base = max(self.trim, self.spec.base)
         flow = state.flow = self._flow(layout, mode, 0)
         try:
             new = shortened(
@@ -152,7 +160,27 @@ class LanguageRunner:
 
     def _flow(self, layout: Layout, mode: Mode, past: int) -> Flow:
         flat, axes = self.adapter.padding_masks(), self.spec.per_token
-        return Flow(layout, mode, self.compact, flat, self._rotary, axes, past)
+        flow = Flow(layout, mode, self.compact, flat, self._rotary, axes, past)
+        flow.flat_layers = self.spec.flat_layers
+        return flow
+
+    def _keys(self, cache: Any) -> list[int]:
+        return [self.adapter.cached_keys(cache, n) for n in range(len(self.spec.layers))]
+
+    def _inject(self, method: str) -> Callable[..., Any]:
+        """A method that adds rows of the LLM's input behind a layer, which may see fewer."""
+
+        def inject(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            call = current(self.owner)
+            state = None if call is None else call.state(MllmState)
+            flow = None if state is None else state.flow
+            cut = None if flow is None else flow.layout.cut_before(flow.layer)
+            if flow is not None and flow.mode != "continue" and cut is not None:
+                columns = cut.level.column
+                args, kwargs = self.adapter.narrow_injection(method, columns, args, kwargs)
+            return original(*args, **kwargs)
+
+        return inject
 
     def _rotary(self, layer: int, hidden: Tensor, positions: Tensor) -> Rotary:
         return self.adapter.rotary(self.spec.layers[layer], hidden, positions)
@@ -180,6 +208,7 @@ class LanguageRunner:
             if call is None or state is None or state.flow is None:
                 return original(*args, **kwargs)
             flow, given = state.flow, adapter.read_layer(layer, args, kwargs)
+            flow.layer = number
             if number == 0:  # layer 0 sees the uncut input, so its rotary rows are the input's
                 state.rotary = given.rotary
             # decide, shorten the layer's input, then tell the layer what belongs to the rest of it

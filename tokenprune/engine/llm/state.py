@@ -69,6 +69,7 @@ class MllmState:
             placeholders, its labels those of the outermost forward.
         pictures: what goes to the LLM of each kind of picture, in order; empty until it is known.
         questions: states of the rows' questions, for rows with images, if a stage asked for them.
+        encoding: True while features are made.
         aside: True during the text-only pass for questions.
         prefilled: whether the LLM ran once in this call.
         prompt: what the prompts say; None before the LLM ran.
@@ -84,6 +85,7 @@ class MllmState:
     given: PromptCall = field(default_factory=PromptCall)
     pictures: dict[str, list[ImageTokens]] = field(default_factory=dict)
     questions: Tensor | None = None
+    encoding: bool = False
     aside: bool = False
     prefilled: bool = False
     prompt: Prompt | None = None

@@ -1,0 +1,251 @@
+"""Multimodal LLMs whose core asks one method for the features of each kind of picture.
+
+A family is data: a row of `family_table`. What is common to all is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tokenprune.interface.adapter import MllmSpec, Modality, class_names
+from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Rotary, Written
+from tokenprune.interface.places import Places
+from tokenprune.interface.signals import Signal
+from tokenprune_adapters.shared.arguments import named, parameters
+from tokenprune_adapters.shared.signatures import Relied, check_library
+from tokenprune_adapters.transformers import deepstack, llava_names, llm_layers
+from tokenprune_adapters.transformers import llm_names as names
+from tokenprune_adapters.transformers.mllm import TransformersMllm, written
+from tokenprune_adapters.transformers.picture_places import Read
+
+TEXT = (Signal.TEXT_STATES, Signal.TEXT_PLACE)
+"""Signals for which no layer has to be known."""
+ATTENTION = (
+    Signal.LAST_QUERY_ATTENTION,
+    Signal.QUESTION_ATTENTION_MAX,
+    Signal.QUESTION_ATTENTION_MEAN,
+    Signal.PROMPT_ATTENTION_MEAN,
+    Signal.AHEAD_ATTENTION,
+    Signal.AHEAD_ATTENTION_UNROTATED,
+)
+"""Signals for which query and key of a layer have to be known."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A kind of picture of a family.
+
+    Attributes:
+        method: method of the core that makes the features.
+        placeholder: names of the setting with the placeholder's id, the first that is there counts.
+        pixels: arguments that bring such pictures.
+        read: how the places are read from what the method made.
+    """
+
+    method: str
+    placeholder: tuple[str, ...]
+    pixels: tuple[str, ...]
+    read: Read
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between families.
+
+    Attributes:
+        pictures: kinds of pictures, in the order in which the core asks for them.
+        language: attribute of the core that holds the LLM.
+        apart: whether position ids count time, height and width apart.
+        masks: whether the core makes the layers' masks.
+        per_token: further arguments of the LLM or its layers with an entry for each token.
+        whole: values of arguments for which the LLM keeps the states of all its tokens.
+    """
+
+    pictures: Mapping[str, Pictures]
+    language: str = "language_model"
+    apart: bool = False
+    masks: bool = False
+    per_token: Mapping[str, int] = field(default_factory=dict)
+    whole: Mapping[str, Any] = field(default_factory=dict)
+
+
+class FamilyAdapter(TransformersMllm):
+    """A multimodal LLM of a family in the table; decoder stages only.
+
+    Class attributes:
+        family: what is its own.
+    """
+
+    family: ClassVar[Family]
+    offers: ClassVar[tuple[Signal, ...]] = (*ATTENTION, *TEXT)
+
+    def __init__(self, model: nn.Module) -> None:
+        """Read the model's parts, and check the signatures of what is called.
+
+        Raises:
+            UnsupportedModelError: a release of transformers with other arguments.
+        """
+        super().__init__(model)
+        self._spec = self._read()
+        check_library("transformers", self._relied_on())
+
+    def spec(self) -> MllmSpec:
+        """The model as data."""
+        return self._spec
+
+    def read_prompt(self, entry: Entry, args: tuple[Any, ...], kwargs: Arguments) -> PromptCall:
+        """What a call of the whole model says, and which kinds of pictures it has."""
+        call = super().read_prompt(entry, args, kwargs)
+        encoded = call.arguments.get(names.ENCODED) or {}
+        kinds = [
+            kind
+            for kind, one in self.family.pictures.items()
+            if encoded.get(kind) is not None
+            or any(call.arguments.get(name) is not None for name in one.pixels)
+        ]
+        return replace(call, kinds=frozenset(kinds), pictured=bool(kinds))
+
+    def write_prompt(
+        self, entry: Entry, call: PromptCall, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """The call's arguments with another mask."""
+        owner = self._spec.core if entry == "core" else self.model
+        return written(owner, args, kwargs, {names.MASK: call.mask})
+
+    def places(
+        self, modality: str, args: tuple[Any, ...], kwargs: Arguments, made: Any
+    ) -> list[Places]:
+        """The places of every picture, read from features and arguments."""
+        core, own = self._spec.core, self.family.pictures[modality]
+        given = named(getattr(type(core), own.method), args, kwargs)
+        features = getattr(made, names.POOLED)
+        rows = [one.reshape(-1, one.shape[-1]) for one in features]
+        return own.read(core, given, rows)
+
+    def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
+        """What a call of the LLM says, features of several depths included."""
+        given = named(type(self._spec.language_model).forward, args, kwargs)
+        return deepstack.read(super().read_llm(args, kwargs), given)
+
+    def write_llm(self, call: LlmCall, args: tuple[Any, ...], kwargs: Arguments) -> Written:
+        """The LLM's arguments as `call` says."""
+        call, packed = deepstack.written(call)
+        put, rest = super().write_llm(call, args, kwargs)
+        return put, {**rest, **packed, **self._whole()}
+
+    def narrow_injection(
+        self, method: str, columns: Tensor, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """The features of one depth for the tokens that are left."""
+        return deepstack.narrowed(columns, args), dict(kwargs)
+
+    def cached_keys(self, cache: Any, layer: int) -> int:
+        """Keys that a layer's cache holds; where layers share keys, those that it reads."""
+        part = cache.layers[llm_layers.source(self._config, layer)]
+        keys = getattr(part, "keys", None)
+        return 0 if keys is None else int(keys.shape[-2])
+
+    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
+        """The query and key projections of a layer that is known."""
+        return llava_names.projections(layer)
+
+    def query_key(
+        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Rotary
+    ) -> tuple[Tensor, Tensor]:
+        """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated unless `rotary` is None."""
+        return llava_names.query_key(layer, projections, rotary)
+
+    def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
+        """Outputs of the query and key projections for a layer's input `[B, T, D]`."""
+        return llava_names.project(layer, hidden)
+
+    def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
+        """Cosines and sines of position ids `[B, T]`, the same in every layer."""
+        language: Any = self._spec.language_model
+        cos, sin = language.rotary_emb(hidden, **{names.POSITIONS: positions})
+        return cos, sin
+
+    def padding_masks(self) -> bool:
+        """Whether the LLM runs FlashAttention."""
+        return "flash" in str(self._config._attn_implementation)
+
+    @property
+    def _config(self) -> Any:
+        language: Any = getattr(self.model.model, self.family.language)
+        return language.config
+
+    def _whole(self) -> dict[str, Any]:
+        """What of `Family.whole` this release's LLM takes."""
+        language: Any = getattr(self.model.model, self.family.language)
+        taken = parameters(type(language).forward)
+        return {name: value for name, value in self.family.whole.items() if name in taken}
+
+    def _read(self) -> MllmSpec:
+        model: Any = self.model
+        core, family = model.model, self.family
+        language = getattr(core, family.language)
+        layers = list(language.layers)
+        modalities = {
+            kind: Modality(one.method, self._placeholder(one))
+            for kind, one in family.pictures.items()
+        }
+        config = language.config
+        depths = llm_layers.depths(model.config)
+        windows = llm_layers.windows(config) if family.masks else ()
+        linear = llm_layers.linear(config)
+        full = [number for number in range(len(layers)) if number not in linear]
+        return MllmSpec(
+            core=core,
+            language_model=language,
+            layers=layers,
+            placeholder_id=next(iter(modalities.values())).placeholder_id,
+            names=names.NAMES,
+            signals=frozenset(self.offers if self._known(layers) else TEXT),
+            modalities=modalities,
+            refused=names.REFUSED,
+            refused_generation=names.REFUSED_GENERATION,
+            per_token={**family.per_token, **(deepstack.axes(depths) if depths else {})},
+            window=llm_layers.window(config, windows, flat=self.padding_masks()),
+            windows=windows,
+            masks=family.masks,
+            base=full[0],
+            partial=bool(self._whole()),
+            injections=(deepstack.METHOD,) if depths else (),
+            flat_layers=frozenset(linear),
+            renumbers=llm_layers.renumbers(config, apart=family.apart),
+            fixed_layers=llm_layers.fixed(config),
+            special_ids=self._special_ids({one.placeholder_id for one in modalities.values()}),
+        )
+
+    def _placeholder(self, pictures: Pictures) -> int:
+        config: Any = self.model.config
+        found = (getattr(config, name, None) for name in pictures.placeholder)
+        return next(int(value) for value in found if value is not None)
+
+    def _special_ids(self, placeholders: set[int]) -> frozenset[int]:
+        return frozenset({*llm_layers.special_ids(self.model), *placeholders})
+
+    def _known(self, layers: list[nn.Module]) -> bool:
+        known = llava_names.DECODER_LAYERS
+        return all(any(name in known for name in class_names(layer)) for layer in layers)
+
+    def _relied_on(self) -> list[Relied]:
+        """The methods that the engine overrides or calls, with the arguments it reads or sets."""
+        spec = self._spec
+        step = (names.MASK, names.POSITIONS, names.CACHE_NAMES)
+        asked = (names.IDS, names.EMBEDS, *step)
+        return [
+            Relied(self.model, "forward", asked, anything=True),
+            Relied(spec.core, "forward", asked),
+            Relied(spec.language_model, "forward", (names.EMBEDS, *step)),
+            *(Relied(spec.core, one.method) for one in spec.modalities.values()),
+            *(Relied(spec.language_model, method) for method in spec.injections),
+            *(
+                Relied(layer, "forward", (names.MASK, names.ROTARY), (names.HIDDEN,), anything=True)
+                for layer in spec.layers
+            ),
+        ]

@@ -1,0 +1,98 @@
+"""The families of multimodal LLMs, a row each; what a row means is said in `families`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tokenprune_adapters.transformers import picture_places as places
+from tokenprune_adapters.transformers.families import Family, FamilyAdapter, Pictures
+from tokenprune_adapters.transformers.picture_places import Read
+
+_IMAGE_ID = ("image_token_id", "image_token_index")
+_VIDEO_ID = ("video_token_id", "video_token_index")
+
+
+def _images(read: Read, *pixels: str) -> Mapping[str, Pictures]:
+    shown = ("pixel_values", *pixels)
+    return {"image": Pictures("get_image_features", _IMAGE_ID, shown, read)}
+
+
+def _videos(read: Read, method: str = "get_video_features") -> Mapping[str, Pictures]:
+    return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read)}
+
+
+def _packed() -> Family:
+    grids = {**_images(places.packed("image_grid_thw")), **_videos(places.packed("video_grid_thw"))}
+    return Family(grids, apart=True)
+
+
+TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
+    "llava_next": (("LlavaNext",), Family(_images(places.tiled))),
+    "llava_next_video": (
+        ("LlavaNextVideo",),
+        Family({**_images(places.tiled), **_videos(places.frames)}),
+    ),
+    "llava_onevision": (
+        ("LlavaOnevision",),
+        Family({**_images(places.tiled), **_videos(places.frames_with_newline)}),
+    ),
+    "video_llava": (
+        ("VideoLlava",),
+        Family(
+            {
+                **_images(places.square, "pixel_values_images"),
+                **_videos(places.frames_with_class),
+            }
+        ),
+    ),
+    "vipllava": (("VipLlava",), Family(_images(places.square))),
+    "qwen2_vl": (("Qwen2VL",), _packed()),
+    "qwen2_5_vl": (("Qwen2_5_VL",), _packed()),
+    "qwen3_vl": (("Qwen3VL",), _packed()),
+    "qwen3_vl_moe": (("Qwen3VLMoe",), _packed()),
+    "qwen3_5": (("Qwen3_5",), _packed()),
+    "qwen3_5_moe": (("Qwen3_5Moe",), _packed()),
+    "internvl": (("InternVL",), Family(_images(places.square))),
+    "idefics3": (("Idefics3",), Family(_images(places.rows_of_tiles), language="text_model")),
+    "smolvlm": (("SmolVLM",), Family(_images(places.rows_of_tiles), language="text_model")),
+    "mistral3": (("Mistral3",), Family(_images(places.sized))),
+    "gemma3": (("Gemma3",), Family(_images(places.square), masks=True)),
+    "gemma4": (
+        ("Gemma4",),
+        Family(
+            {**_images(places.placed), **_videos(places.placed)},
+            masks=True,
+            per_token={"per_layer_inputs": 1, "per_layer_input": 1},
+            # layers that share keys would compute the last tokens only
+            whole={"logits_to_keep": 0},
+        ),
+    ),
+    "paligemma": (("PaliGemma",), Family(_images(places.square), masks=True)),
+    "perception_lm": (
+        ("PerceptionLM",),
+        Family({**_images(places.square), **_videos(places.square, "get_image_features")}),
+    ),
+}
+"""Beginning of the class names, and what is the family's own, by the name of its folder."""
+
+
+def _adapter(name: str, beginnings: tuple[str, ...], family: Family) -> type[FamilyAdapter]:
+    module = f"transformers.models.{name}.modeling_{name}"
+    claims = tuple(f"{module}.{one}ForConditionalGeneration" for one in beginnings)
+    return type(
+        f"{beginnings[0]}Adapter",
+        (FamilyAdapter,),
+        {
+            "__doc__": f"{beginnings[0]} in transformers.",
+            "__module__": __name__,
+            "name": name,
+            "claims": claims,
+            "family": family,
+        },
+    )
+
+
+ADAPTERS: tuple[type[FamilyAdapter], ...] = tuple(
+    _adapter(name, beginnings, family) for name, (beginnings, family) in TABLE.items()
+)
+"""An adapter for every family of the table."""

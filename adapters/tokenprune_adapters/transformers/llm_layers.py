@@ -1,0 +1,110 @@
+"""What the configs of LLMs in transformers say about their layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LINEAR, SLIDING = "linear_attention", "sliding_attention"
+
+
+def types(config: Any) -> list[str]:
+    """Type of every layer; empty where all are alike."""
+    return list(getattr(config, "layer_types", None) or ())
+
+
+def windows(config: Any) -> tuple[int | None, ...]:
+    """Sliding window of every layer, None for none; empty if no layer has one."""
+    size = getattr(config, "sliding_window", None)
+    if size is None or SLIDING not in types(config):
+        return ()
+    return tuple(int(size) if kind == SLIDING else None for kind in types(config))
+
+
+def window(config: Any, known: tuple[int | None, ...], *, flat: bool) -> int | None:
+    """Length up to which windows hide nothing; None where they are counted in the prompt's places.
+
+    Args:
+        config: of the LLM.
+        known: windows of layers whose masks can be cut.
+        flat: whether the layers count the window themselves (FlashAttention).
+    """
+    if known and not flat:
+        return None
+    size = getattr(config, "sliding_window", None)
+    if types(config) and SLIDING not in types(config):
+        return None
+    return None if size is None else int(size)
+
+
+def linear(config: Any) -> set[int]:
+    """Layers with linear attention, which have no keys."""
+    return {number for number, kind in enumerate(types(config)) if kind == LINEAR}
+
+
+def source(config: Any, layer: int) -> int:
+    """The layer whose keys a layer reads: its own number, unless it shares those of another."""
+    first = _first_shared(config)
+    if first is None or layer < first:
+        return layer
+    kinds = types(config)
+    return max(number for number in range(first) if kinds[number] == kinds[layer])
+
+
+def fixed(config: Any) -> dict[int, str]:
+    """Why the LLM can't be pruned in front of some of its layers, by layer."""
+    found = {
+        number: f"layer {number} of this LLM has linear attention, and a sequence is shortened in "
+        "front of full attention only."
+        for number in linear(config)
+    }
+    first = _first_shared(config)
+    if first is not None:
+        read = min(source(config, layer) for layer in range(first, config.num_hidden_layers))
+        for number in range(read + 1, config.num_hidden_layers):
+            found[number] = (
+                f"layers {first} to {config.num_hidden_layers - 1} of this LLM read the keys of "
+                f"earlier ones, from layer {read} on, so all of those have to hold the same tokens."
+            )
+    return found
+
+
+def renumbers(config: Any, *, apart: bool) -> str | None:
+    """Why survivors can't be renumbered, or None.
+
+    Args:
+        config: of the LLM.
+        apart: whether position ids count time, height and width apart.
+    """
+    if apart:
+        return "position ids count time, height and width apart, so that no number is free."
+    if windows(config):
+        return "layers have rotary embeddings of several kinds, which can't be computed anew."
+    return None
+
+
+def depths(config: Any) -> int:
+    """How many depths of the tower are added inside the LLM."""
+    return len(getattr(config.vision_config, "deepstack_visual_indexes", None) or ())
+
+
+def special_ids(model: Any) -> frozenset[int]:
+    """What the configs name as first, last and padding tokens, and around pictures."""
+    configs = (
+        model.config,
+        model.config.get_text_config(),
+        getattr(model, "generation_config", None),
+    )
+    wanted = ("bos", "eos", "pad", "vision_start", "vision_end", "boi", "eoi")
+    named = [
+        getattr(config, f"{name}_token_{end}", None)
+        for config in configs
+        for name in wanted
+        for end in ("id", "index")
+    ]
+    ids = [value for one in named for value in (one if isinstance(one, list) else [one])]
+    return frozenset(int(value) for value in ids if value is not None)
+
+
+def _first_shared(config: Any) -> int | None:
+    shared = getattr(config, "num_kv_shared_layers", None)
+    return int(config.num_hidden_layers - shared) if shared else None

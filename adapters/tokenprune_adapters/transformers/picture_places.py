@@ -1,0 +1,128 @@
+"""How many units the pictures of each family have, read from the features that its core makes.
+
+Every function here gets the core, the arguments of the method that made the features by name, and
+the features of each picture or tile `[L, d]` in prompt order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from tokenprune.interface.places import Places, Span
+
+Arguments = Mapping[str, Any]
+Features = Sequence[Tensor]
+Read = Callable[[Any, Arguments, Features], list[Places]]
+
+
+def square(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """A square of units each; a line where it isn't one."""
+    return [Places(_square(len(rows))) for rows in features]
+
+
+def packed(name: str) -> Read:
+    """Grids (t, h, w) of patches in an argument, of which a square makes a unit."""
+
+    def read(core: Any, given: Arguments, features: Features) -> list[Places]:
+        side = core.config.vision_config.spatial_merge_size
+        return [Places((t, h // side, w // side)) for t, h, w in given[name].tolist()]
+
+    return read
+
+
+def sized(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """Sizes in pixels, of which a square makes a unit."""
+    unit = core.config.vision_config.patch_size * core.config.spatial_merge_size
+    return [Places((1, h // unit, w // unit)) for h, w in given["image_sizes"].tolist()]
+
+
+def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """A base tile and the rows of the stitched map, each with a newline at its end.
+
+    The newline is a parameter, so its rows among the features are known by their equality. Units
+    stand in a line, because base and map share no grid.
+    """
+    vision = core.config.vision_config
+    base = (vision.image_size // vision.patch_size) ** 2
+    found = []
+    for rows in features:
+        ends = (rows == core.image_newline.to(rows)).all(dim=-1).nonzero()[:, 0].tolist()
+        others: dict[int, Span | None] = {}
+        # the base tile has no newline, unless it is all there is
+        start = base if len(rows) > base + 1 else 0
+        for end in ends:
+            others[end] = (start, end)
+            start = end + 1
+        found.append(Places((1, 1, len(rows) - len(others)), others))
+    return found
+
+
+def frames(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """Clips `[V, F, 3, H, W]` with equally many units in a frame."""
+    count = _clips(given).shape[1]
+    return [Places(_clip(len(rows), count)) for rows in features]
+
+
+def frames_with_newline(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """Clips with one newline at the end, which some releases add later."""
+    vision = core.config.vision_config
+    side = math.ceil(vision.image_size // vision.patch_size / 2)
+    count = _clips(given).shape[1]
+    units = count * side**2
+    return [Places((count, side, side), {units: (0, units)}) for _ in features]
+
+
+def frames_with_class(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """Frames one by one, each with a class token in front; the clips `[V, F, 3, H, W]` of them."""
+    clips, count = _clips(given).shape[:2]
+    length = len(features[0])
+    others: dict[int, Span | None] = {frame * length: None for frame in range(count)}
+    return [Places((count, *_square(length - 1)[1:]), others) for _ in range(clips)]
+
+
+def rows_of_tiles(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """All tiles of a prompt in one tensor, equally many units each."""
+    units = int(core.image_seq_len)
+    tiles = sum(len(rows) // units for rows in features)
+    return [Places(_square(units)) for _ in range(tiles)]
+
+
+def placed(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """Places (x, y) of patches `[n, P, 2]`, -1 for padding, of which a square makes a unit."""
+    pool = core.config.vision_config.pooling_kernel_size
+    position = given.get("image_position_ids", given.get("video_position_ids"))
+    flat = position.reshape(-1, *position.shape[-2:])
+    sides = (flat.amax(dim=1) + 1) // pool
+    counts = given.get("num_frames_per_video")
+    if counts is None:  # before 5.19, clips [V, F, P, 2] are equally long
+        several = position.shape[1] if position.dim() == 4 else 1
+        each = [several] * len(features)
+    else:
+        each = counts.tolist()
+    found, first = [], 0
+    for count in each:
+        wide, high = sides[first].tolist()
+        found.append(Places((count, high, wide)))
+        first += count
+    return found
+
+
+def _clips(given: Arguments) -> Tensor:
+    """Pixels of clips, under the name that the release at hand gives them."""
+    clips: Tensor = given[
+        "pixel_values_videos" if "pixel_values_videos" in given else "pixel_values"
+    ]
+    return clips
+
+
+def _square(count: int) -> tuple[int, int, int]:
+    side = math.isqrt(count)
+    return (1, side, side) if side * side == count else (1, 1, count)
+
+
+def _clip(count: int, several: int) -> tuple[int, int, int]:
+    return (several, *_square(count // several)[1:])

@@ -1,0 +1,81 @@
+"""Which places of a prompt a trace has removed, told from the fixtures and not by the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from tests.families import scenes
+from tests.families.case import Case
+from tests.families.models.common import IMAGE, VIDEO
+from tests.families.models.tiled import LlavaNext, LlavaOnevision
+from tests.families.models.video_llava import PATCHES, VideoLlava
+from tests.families.scenes import Image, Prompt, Video
+from tokenprune.interface.trace import Trace
+
+Others = dict[int, tuple[int, int] | None]
+"""Places of a picture without a unit: the row that a separator ends, None for what stays."""
+
+
+def gone(case: Case, trace: Trace, ids: Tensor, prompts: list[Prompt]) -> Tensor:
+    """`[B, T]` True for the places that are removed at the end.
+
+    Args:
+        case: the family.
+        trace: of one call; pictures stand in front of clips.
+        ids: `[B, T]` of the call.
+        prompts: of the scene.
+    """
+    removed = torch.zeros(ids.shape, dtype=torch.bool)
+    images = iter(trace.images)
+    for placeholder in (IMAGE, VIDEO):
+        places = (ids == placeholder).nonzero().tolist()
+        others = dict(_others(case, placeholder, prompts))
+        units = [at for at in range(len(places)) if at not in others]
+        stays: set[int] = set()
+        while units:
+            image = next(images)
+            mine, units = units[: image.patches], units[image.patches :]
+            stays |= {mine[int(index)] for index in image.steps[-1].anchor}
+        for at, place in enumerate(places):
+            span = others.get(at)
+            row = range(*span) if span else ()
+            kept = at in stays or (at in others and (not span or any(x in stays for x in row)))
+            removed[place[0], place[1]] = not kept
+    assert next(images, None) is None
+    return removed
+
+
+def _others(
+    case: Case, placeholder: int, prompts: list[Prompt]
+) -> Iterator[tuple[int, tuple[int, int] | None]]:
+    """Places without a unit among all placeholders of one kind."""
+    first = 0
+    for prompt in prompts:
+        for part in prompt:
+            if isinstance(part, Image | Video) and isinstance(part, Image) == (
+                placeholder == IMAGE
+            ):
+                for at, span in _within(case, part, prompt).items():
+                    yield first + at, span and (first + span[0], first + span[1])
+                shown = case.image_ids(part, prompt) if isinstance(part, Image) else None
+                first += (case.video_ids(part) if shown is None else shown).count(placeholder)
+
+
+def _within(case: Case, part: Image | Video, prompt: Prompt) -> Others:
+    if isinstance(case, VideoLlava) and isinstance(part, Video):
+        return {frame * (PATCHES + 1): None for frame in range(part.frames)}
+    if isinstance(case, LlavaOnevision) and isinstance(part, Video):
+        count = part.frames * math.ceil(case.patches / 2) ** 2
+        return {count: (0, count)}
+    if isinstance(case, LlavaNext) and isinstance(part, Image):
+        base = case.patches**2
+        if isinstance(case, LlavaOnevision) and len(scenes.images([prompt])) > 1:
+            return {base: (0, base)}
+        high, wide = case.shown(part)
+        starts = [base + row * (wide + 1) for row in range(high)]
+        return {start + wide: (start, start + wide) for start in starts}
+    return {}

@@ -1,0 +1,74 @@
+"""The oracle of cuts: the plain model over the full prompt, removed tokens hidden in its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def hidden_from(layers: Sequence[nn.Module], first: int, gone: Tensor) -> Iterator[None]:
+    """Hide tokens of the prompts as keys in layer `first` and those behind it.
+
+    Good for one prefill and the steps behind it. Hidden tokens go on seeing themselves, since an
+    empty row of a softmax is NaN; nobody reads what becomes of them.
+
+    Args:
+        layers: the LLM's layers, which are called with their mask by keyword.
+        first: number of the first layer in which they are hidden.
+        gone: `[B, T]` True for tokens to hide, by prompt place.
+    """
+    hooks = [
+        layer.register_forward_pre_hook(_hide(gone), with_kwargs=True) for layer in layers[first:]
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _hide(gone: Tensor) -> Callable[..., Any]:
+    seen = 0
+
+    def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal seen
+        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        queries = hidden.shape[1]
+        # layers that share keys may compute the end of the prompt only
+        past = seen or gone.shape[1] - queries
+        mask = closed(kwargs.get("attention_mask"), gone, past, queries, hidden.dtype)
+        seen = past + queries
+        return args, {**kwargs, "attention_mask": mask}
+
+    return hook
+
+
+def closed(
+    mask: Tensor | None, gone: Tensor, past: int, queries: int, dtype: torch.dtype
+) -> Tensor:
+    """A layer's mask, made additive, with the columns of some keys closed.
+
+    Args:
+        mask: None (causal), or `[B or 1, 1, Q, K]`, whose keys are the last K of the sequence.
+        gone: `[B, T]` True for keys to close, by prompt place.
+        past: tokens of the sequence in front of the queries.
+        queries: Q.
+        dtype: of the result.
+    """
+    batch, total = len(gone), past + queries
+    places = torch.arange(total)
+    if mask is None:
+        seen = (places <= places[past:, None]).expand(batch, 1, -1, -1)
+    else:
+        seen = (mask if mask.dtype == torch.bool else mask == 0).expand(batch, -1, -1, -1)
+    keys = places[total - seen.shape[-1] :]
+    closing = torch.zeros(batch, total, dtype=torch.bool)
+    closing[:, : gone.shape[1]] = gone[:, :total]
+    own = keys == places[past:, None]
+    seen = seen & ~(closing[:, keys][:, None, None] & ~own)
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
