@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tokenprune.interface.adapter import MllmSpec, Modality, class_names
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Rotary, Written
 from tokenprune.interface.places import Places
-from tokenprune.interface.signals import Signal
+from tokenprune.interface.signals import LLM_VIEWS, PromptText, Question, View
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
 from tokenprune_adapters.transformers import deepstack, llava_names, llm_layers
@@ -22,17 +22,10 @@ from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.mllm import TransformersMllm, written
 from tokenprune_adapters.transformers.picture_places import Read
 
-TEXT = (Signal.TEXT_STATES, Signal.TEXT_PLACE)
-"""Signals for which no layer has to be known."""
-ATTENTION = (
-    Signal.LAST_QUERY_ATTENTION,
-    Signal.QUESTION_ATTENTION_MAX,
-    Signal.QUESTION_ATTENTION_MEAN,
-    Signal.PROMPT_ATTENTION_MEAN,
-    Signal.AHEAD_ATTENTION,
-    Signal.AHEAD_ATTENTION_UNROTATED,
-)
-"""Signals for which query and key of a layer have to be known."""
+UNKNOWN: frozenset[type[View]] = frozenset({PromptText})
+"""What can be had of an LLM whose layers aren't known."""
+KNOWN: frozenset[type[View]] = LLM_VIEWS - {Question}
+"""What can be had besides of one whose layers' query and key are known."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +54,7 @@ class Family:
         language: attribute of the core that holds the LLM.
         apart: whether position ids count time, height and width apart.
         masks: whether the core makes the layers' masks.
+        own_layers: whether the LLM's layers are always of a class whose query and key aren't known.
         per_token: further arguments of the LLM or its layers with an entry for each token.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
     """
@@ -69,6 +63,7 @@ class Family:
     language: str = "language_model"
     apart: bool = False
     masks: bool = False
+    own_layers: bool = False
     per_token: Mapping[str, int] = field(default_factory=dict)
     whole: Mapping[str, Any] = field(default_factory=dict)
 
@@ -81,7 +76,7 @@ class FamilyAdapter(TransformersMllm):
     """
 
     family: ClassVar[Family]
-    offers: ClassVar[tuple[Signal, ...]] = (*ATTENTION, *TEXT)
+    supplies: ClassVar[frozenset[type[View]]] = KNOWN
 
     def __init__(self, model: nn.Module) -> None:
         """Read the model's parts, and check the signatures of what is called.
@@ -204,7 +199,7 @@ class FamilyAdapter(TransformersMllm):
             layers=layers,
             placeholder_id=next(iter(modalities.values())).placeholder_id,
             names=names.NAMES,
-            signals=frozenset(self.offers if self._known(layers) else TEXT),
+            supplies=KNOWN if self._known(layers) else UNKNOWN,
             modalities=modalities,
             refused=names.REFUSED,
             refused_generation=names.REFUSED_GENERATION,
