@@ -20,14 +20,15 @@ Others = dict[int, tuple[int, int] | None]
 """Places of a picture without a unit: the row that a separator ends, None for what stays."""
 
 
-def gone(case: Case, trace: Trace, ids: Tensor, prompts: list[Prompt]) -> Tensor:
-    """`[B, T]` True for the places that are removed at the end.
+def gone(case: Case, trace: Trace, ids: Tensor, prompts: list[Prompt], step: int = -1) -> Tensor:
+    """`[B, T]` True for the places that are removed after one of the trace's steps.
 
     Args:
         case: the family.
         trace: of one call; pictures stand in front of clips.
         ids: `[B, T]` of the call.
         prompts: of the scene.
+        step: which; the last one if not said.
     """
     removed = torch.zeros(ids.shape, dtype=torch.bool)
     images = iter(trace.images)
@@ -39,7 +40,7 @@ def gone(case: Case, trace: Trace, ids: Tensor, prompts: list[Prompt]) -> Tensor
         while units:
             image = next(images)
             mine, units = units[: image.patches], units[image.patches :]
-            stays |= {mine[int(index)] for index in image.steps[-1].anchor}
+            stays |= {mine[int(index)] for index in image.steps[step].anchor}
         for at, place in enumerate(places):
             span = others.get(at)
             row = range(*span) if span else ()

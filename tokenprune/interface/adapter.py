@@ -295,6 +295,14 @@ class MllmAdapter(Adapter):
         """
         raise NotImplementedError(f"{type(self).__name__} has no modalities")
 
+    def features(self, made: Any) -> Tensor:
+        """All features that a method of a modality made, in prompt order, `[M, d_llm]`."""
+        raise NotImplementedError(f"{type(self).__name__} has no modalities")
+
+    def with_features(self, made: Any, features: Tensor) -> Any:
+        """What such a method made, with other features `[M, d_llm]` in the same form."""
+        raise NotImplementedError(f"{type(self).__name__} has no modalities")
+
     def narrow_injection(
         self, method: str, columns: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> Written:

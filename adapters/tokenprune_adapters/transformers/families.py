@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from tokenprune.interface.adapter import MllmSpec, Modality, class_names
@@ -120,6 +121,20 @@ class FamilyAdapter(TransformersMllm):
         features = getattr(made, names.POOLED)
         rows = [one.reshape(-1, one.shape[-1]) for one in features]
         return own.read(core, given, rows)
+
+    def features(self, made: Any) -> Tensor:
+        """All features, whatever the form in which the core has them."""
+        found = getattr(made, names.POOLED)
+        return torch.cat([one.reshape(-1, one.shape[-1]) for one in found])
+
+    def with_features(self, made: Any, features: Tensor) -> Any:
+        """The core's own form, with other features."""
+        before = getattr(made, names.POOLED)
+        parts = torch.split(features, [one.numel() // one.shape[-1] for one in before])
+        after = [part.view(one.shape) for part, one in zip(parts, before, strict=True)]
+        form = torch.stack(after) if isinstance(before, Tensor) else type(before)(after)
+        setattr(made, names.POOLED, form)
+        return made
 
     def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
         """What a call of the LLM says, features of several depths included."""

@@ -32,11 +32,11 @@ def refuse_stages(plan: Plan, stages: Sequence[ResolvedStage], spec: MllmSpec) -
             remedy="Use images: separate; clips are seen as videos.",
         )
     for stage in stages:
-        if spec.modalities and stage.plan.at != "decoder":
+        if spec.modalities and stage.plan.at == "encoder":
             raise UnsupportedModelError(
                 f"tokens aren't followed through the tower of {type(spec.core).__name__} yet.",
                 where=stage.where,
-                remedy="Use at: decoder with this model.",
+                remedy="Use at: pre_llm or at: decoder with this model.",
             )
         if not spec.modalities and spec.used is None and stage.plan.at != "decoder":
             raise UnsupportedModelError(
