@@ -15,6 +15,7 @@ from tests.families.calls import case_of, logits
 from tests.families.cases import CASES
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
+from tests.families.plans import LAYER, layers, staged
 
 EXACT, STEPS = 1e-9, 4
 OWN_TOWER = ("llava", "llava-siglip")
@@ -27,28 +28,6 @@ CELLS = [(*cell, stages) for cell in SCENES for stages in ("decoder", "pre_llm")
 CELLS += [(name, "several", padding, "decoder") for name in NAMES for padding in ("none", "right")]
 CELLS += [(name, "several", "left", "both") for name in NAMES]
 CELLS = [cell for cell in CELLS if cell[0] not in LINEAR or cell[3] == "decoder"]
-LAYER = {"qwen3_5": 3, "qwen3_5_moe": 3, "gemma4-shared": 0}
-"""In front of which layer is cut; 2 for most families."""
-
-
-def plan(*stages: dict[str, Any]) -> dict[str, Any]:
-    return {"schema_version": 1, "seed": 3, "stages": list(stages)}
-
-
-def decoder(name: str, keep: float) -> dict[str, Any]:
-    return {"strategy": "random", "at": "decoder", "layer": LAYER.get(name, 2), "keep": keep}
-
-
-def staged(name: str, stages: str, keep: float) -> dict[str, Any]:
-    early = {"strategy": "random", "at": "pre_llm", "keep": keep}
-    late = decoder(name, keep)
-    return plan(*{"pre_llm": [early], "decoder": [late], "both": [early, late]}[stages])
-
-
-def layers(model: Any) -> list[nn.Module]:
-    core = model.model
-    language = core.text_model if hasattr(core, "text_model") else core.language_model
-    return list(language.layers)
 
 
 def generated(model: Any, call: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,34 @@
+"""Plans that the tests of families share, and where the layers are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+LAYER = {"qwen3_5": 3, "qwen3_5_moe": 3, "gemma4-shared": 0}
+"""In front of which layer is cut; 2 for most families."""
+
+
+def plan(*stages: dict[str, Any], **rest: Any) -> dict[str, Any]:
+    """A plan with a seed."""
+    return {"schema_version": 1, "seed": 3, "stages": list(stages), **rest}
+
+
+def decoder(name: str, keep: Any) -> dict[str, Any]:
+    """A stage inside the LLM."""
+    return {"strategy": "random", "at": "decoder", "layer": LAYER.get(name, 2), "keep": keep}
+
+
+def staged(name: str, stages: str, keep: Any) -> dict[str, Any]:
+    """A plan with a stage in front of the LLM, inside of it, or both."""
+    early = {"strategy": "random", "at": "pre_llm", "keep": keep}
+    late = decoder(name, keep)
+    return plan(*{"pre_llm": [early], "decoder": [late], "both": [early, late]}[stages])
+
+
+def layers(model: Any) -> list[nn.Module]:
+    """The layers of the LLM."""
+    core = model.model
+    language = core.text_model if hasattr(core, "text_model") else core.language_model
+    return list(language.layers)

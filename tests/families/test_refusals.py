@@ -1,0 +1,76 @@
+"""What a family can't serve is refused by name, and nothing is left on the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import tokenprune
+from tests.families.calls import case_of, logits
+from tests.families.plans import decoder, plan, staged
+from tokenprune.errors import BudgetError, LayerError, SignalError, UnsupportedModelError
+
+
+def refused(name: str, wanted: dict[str, Any], error: type[Exception], match: str) -> None:
+    model = case_of(name).build()
+    with pytest.raises(error, match=match):
+        tokenprune.attach(model, wanted)
+    assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+@pytest.mark.parametrize("name", ["llava_next", "qwen3_vl", "gemma3", "smolvlm"])
+def test_encoder_stages(name: str) -> None:
+    stage = {"strategy": "tome", "at": "encoder", "keep": 0.5}
+    refused(name, plan(stage), UnsupportedModelError, "aren't followed through the tower")
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"])
+def test_compact_positions_where_three_axes_are_counted(name: str) -> None:
+    wanted = plan(decoder(name, 0.5), positions="compact")
+    refused(name, wanted, UnsupportedModelError, "time, height and width apart")
+
+
+@pytest.mark.parametrize("name", ["gemma3", "gemma4"])
+def test_compact_positions_where_layers_rotate_differently(name: str) -> None:
+    wanted = plan(decoder(name, 0.5), positions="compact")
+    refused(name, wanted, UnsupportedModelError, "rotary embeddings of several kinds")
+
+
+def test_frames_of_a_family_that_knows_clips() -> None:
+    wanted = plan(decoder("qwen2_vl", 0.5), images="frames")
+    refused("qwen2_vl", wanted, UnsupportedModelError, "which frames are one video")
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "qwen3_5_moe"])
+def test_layers_with_linear_attention(name: str) -> None:
+    wanted = plan({**decoder(name, 0.5), "layer": 2})
+    refused(name, wanted, LayerError, "layer 2 of this LLM has linear attention")
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_layers_that_share_keys(layer: int) -> None:
+    wanted = plan({**decoder("gemma4-shared", 0.5), "layer": layer})
+    refused("gemma4-shared", wanted, LayerError, "layers 2 to 3 of this LLM read the keys")
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_5", "gemma3", "gemma4", "paligemma"])
+def test_attention_of_layers_that_are_not_known(name: str) -> None:
+    wanted = plan({**decoder(name, 0.5), "strategy": "fastv"})
+    refused(name, wanted, SignalError, "fastv")
+
+
+@pytest.mark.parametrize("name", ["llava_next", "qwen3_vl"])
+def test_signals_of_a_tower_that_is_not_followed(name: str) -> None:
+    refused(name, plan({"strategy": "fopru", "at": "pre_llm", "keep": 0.5}), SignalError, "fopru")
+
+
+def test_a_budget_that_a_small_picture_has_not() -> None:
+    case = case_of("qwen2_5_vl")
+    model = case.build()
+    with (
+        tokenprune.attach(model, staged("qwen2_5_vl", "decoder", 12)) as handle,
+        pytest.raises(BudgetError, match="12"),
+    ):
+        logits(model, case.inputs("one"))  # its picture has 8 units
+    handle.detach()
