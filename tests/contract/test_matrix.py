@@ -117,9 +117,9 @@ def test_signals_of_one_block_count_as_their_kind_and_missing_ones_are_named() -
     mllm = Family("whole", "tower", offered, frozenset())
     found = cell(Greedy, mllm)
     assert found.runs == ("encoder", "pre_llm")
-    assert found.refused == {"decoder": "needs mood, which whole + tower doesn't supply"}
+    assert found.refused == {"decoder": "needs mood, which this family doesn't supply"}
     assert verdicts(Greedy, Family("whole", "tower", frozenset(), frozenset()))["pre_llm"] == (
-        "needs hidden, which whole + tower doesn't supply"
+        "needs hidden, which this family doesn't supply"
     )
 
 

@@ -53,8 +53,9 @@ def test_beams_are_those_of_the_reference(name: str) -> None:
     model, call = case.build(torch.float64), case.inputs("several", "left", torch.float64)
     beams = {**NEW, "num_beams": 2}
     with tokenprune.attach(model, staged(name, "decoder", 0.4)) as handle:
-        tokens = model.generate(**call, **beams)
+        logits(model, call)
         removed = cut(case, call, handle, "several", "left").repeat_interleave(2, dim=0)
+        tokens = model.generate(**call, **beams)
     with hidden_from(layers(model), 2, removed):
         assert torch.equal(tokens, model.generate(**call, **beams))
 

@@ -259,11 +259,11 @@ class MllmAdapter(Adapter):
 
     Class attributes:
         towers: names of the encoder adapters whose models are its towers, for listings; empty
-            means that any may be.
+            means that any may be, None that none is followed.
     """
 
     supplies: ClassVar[frozenset[type[View]]] = LLM_VIEWS
-    towers: ClassVar[tuple[str, ...]] = ()
+    towers: ClassVar[tuple[str, ...] | None] = ()
 
     @abstractmethod
     def spec(self) -> MllmSpec:

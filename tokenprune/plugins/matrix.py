@@ -22,6 +22,7 @@ SHAPE = ModelShape(
 )
 LAYER = 2
 
+NEEDS_TOWER = "tokens aren't followed through the towers of this family"
 NEEDS_LLM = "acts around the LLM, and this is an encoder alone"
 DYNAMIC = "its number of tokens depends on the picture; inside an encoder all share one length"
 
@@ -32,7 +33,8 @@ class Family:
 
     Attributes:
         adapter: name of the adapter.
-        tower: name of the tower's adapter; None for encoders alone.
+        tower: name of the tower's adapter; None for encoders alone and for towers that aren't
+            followed.
         encoder: what signals of the encoder can be computed from.
         llm: what signals of the LLM can be computed from; None for encoders alone.
     """
@@ -72,9 +74,10 @@ class Cell:
 
     @property
     def notes(self) -> list[str]:
-        """What has to be said: refusals, except that an encoder alone has no other stages."""
+        """What has to be said: refusals, except where a column lacks a stage as a whole."""
         reasons = dict.fromkeys(self.refused.values())
-        return [reason for reason in reasons if reason != NEEDS_LLM or not self.runs]
+        lacking = {NEEDS_LLM, NEEDS_TOWER}
+        return [reason for reason in reasons if reason not in lacking or not self.runs]
 
     def data(self) -> dict[str, Any]:
         """As plain data for scripts."""
@@ -116,6 +119,9 @@ def families(
     mllms = host().mllms if mllms is None else mllms
     found = [Family(name, None, kind.supplies) for name, kind in encoders.items()]
     for name, kind in mllms.items():
+        if kind.towers is None:
+            found.append(Family(name, None, frozenset(), kind.supplies))
+            continue
         for tower in kind.towers or tuple(encoders):
             if tower in encoders:
                 offers = encoders[tower].supplies
@@ -134,6 +140,8 @@ def refusal(kind: type[PruningStrategy[Any]], family: Family, at: Stage) -> str:
     """Why a strategy can't stand at a stage of a family's models; empty if it can."""
     if at != "encoder" and family.llm is None:
         return NEEDS_LLM
+    if at == "encoder" and family.llm is not None and family.tower is None:
+        return NEEDS_TOWER
     if at == "encoder" and kind.length != "planned":
         return DYNAMIC
     try:
@@ -151,7 +159,7 @@ def refusal(kind: type[PruningStrategy[Any]], family: Family, at: Stage) -> str:
     missing = [signal.kind.name for signal in wanted if not family.offers(signal, at)]
     if not missing:
         return ""
-    return f"needs {', '.join(sorted({*missing}))}, which {family.name} doesn't supply"
+    return f"needs {', '.join(sorted({*missing}))}, which this family doesn't supply"
 
 
 def signals(kind: type[PruningStrategy[Any]], at: Stage) -> tuple[Signal, ...]:

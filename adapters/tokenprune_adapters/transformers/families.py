@@ -78,6 +78,7 @@ class FamilyAdapter(TransformersMllm):
 
     family: ClassVar[Family]
     supplies: ClassVar[frozenset[type[View]]] = KNOWN
+    towers: ClassVar[None] = None
 
     def __init__(self, model: nn.Module) -> None:
         """Read the model's parts, and check the signatures of what is called.

@@ -1,0 +1,45 @@
+"""The columns of these families in the matrix of strategies say what attaching really does."""
+
+from __future__ import annotations
+
+import pytest
+
+import tokenprune
+from tests.contract.cases import shipped, stage_of
+from tests.families.calls import case_of
+from tests.families.cases import CASES
+from tests.families.plans import LAYER, plan
+from tokenprune.errors import SignalError, UnsupportedModelError
+from tokenprune.interface.strategy import places
+from tokenprune.interface.tokens import Stage
+from tokenprune.plugins.host import host
+from tokenprune.plugins.matrix import cell, families
+
+COLUMNS = [name for name in CASES if any(family.name == name for family in families())]
+PLACES: list[tuple[str, Stage]] = [
+    (name, at) for name, kind in shipped().items() for at in places(kind)
+]
+
+
+def test_every_family_has_a_column() -> None:
+    cases = {name.partition("-")[0] for name in CASES} - {"llava"}
+    assert cases == set(COLUMNS)
+
+
+@pytest.mark.parametrize("family", COLUMNS)
+def test_a_cell_is_what_attach_does(family: str) -> None:
+    column = next(found for found in families() if found.name == family)
+    model = case_of(family).build()
+    for name, at in PLACES:
+        kind = host().strategies[name]
+        one, stage = cell(kind, column), stage_of(kind, at)
+        if at == "decoder" and family in LAYER:
+            stage = {key: value for key, value in stage.items() if key != "layers"}
+            stage["layer"] = LAYER[family]
+        wanted = plan(stage)
+        if at in one.runs:
+            tokenprune.attach(model, wanted).detach()
+            continue
+        error = SignalError if one.refused[at].startswith("needs ") else UnsupportedModelError
+        with pytest.raises(error):
+            tokenprune.attach(model, wanted)
