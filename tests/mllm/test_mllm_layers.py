@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tokenprune_adapters.transformers.llava import LlavaAdapter
+from tokenprune_adapters.transformers.mllm import TransformersMllm
 from torch import Tensor
 
 import tokenprune
@@ -17,7 +18,7 @@ from tests.mllm.calls import SHORT, greedy, inputs, logits
 from tests.mllm.plans import KEPT, fastv, pick, plan
 from tests.mllm.strategies import Look
 from tests.models import IMAGE_TOKEN as IMG
-from tokenprune.errors import SignalError
+from tokenprune.errors import SignalError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmSpec
 
 START = SHORT.index(IMG)
@@ -39,8 +40,15 @@ LLMS: dict[str, dict[str, Any]] = {
 }
 
 
-class Windowed(LlavaAdapter):
-    """Prompts beyond the window are let through: a prefill's masks hide what is behind it."""
+class AnyLayers(LlavaAdapter):
+    """LLaVA with layers of several types and prompts beyond their window.
+
+    In a prefill, which is all that is run here, every layer has its own mask, and that is right.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        TransformersMllm.__init__(self, model)
+        self._spec = self._read()
 
     def spec(self) -> MllmSpec:
         return dataclasses.replace(super().spec(), window=None)
@@ -71,7 +79,7 @@ def weights(of: Any, layer: int, call: dict[str, Tensor], *stages: dict[str, Any
 
     hook = of.model.language_model.layers[layer].self_attn.register_forward_hook(note)
     try:
-        with tokenprune.attach(of, plan(*stages), adapter=Windowed):
+        with tokenprune.attach(of, plan(*stages), adapter=AnyLayers):
             logits(of, call)
     finally:
         hook.remove()
@@ -158,7 +166,12 @@ def test_layers_without_attention_are_refused_by_number(
 ) -> None:
     of = model("qwen3_5_text", layer_types=types)
     with pytest.raises(SignalError, match=words):
-        tokenprune.attach(of, plan(*stages))
+        tokenprune.attach(of, plan(*stages), adapter=AnyLayers)
+
+
+def test_layers_of_several_types_are_refused_by_type() -> None:
+    with pytest.raises(UnsupportedModelError, match="full_attention, sliding_attention"):
+        tokenprune.attach(model("gemma3_text"), plan())
 
 
 def test_keeping_all_changes_nothing_in_other_llms() -> None:

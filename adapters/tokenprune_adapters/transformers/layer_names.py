@@ -26,6 +26,8 @@ LAYER_TYPE = "layer_type"
 """Of the attention: which of several kinds of layer it belongs to."""
 SHARED = "is_kv_shared_layer"
 """Of the attention: whether it takes keys and values from an earlier layer."""
+LAYER_TYPES = "layer_types"
+"""Of the LLM's config: the kind of every layer; LLMs of one kind may not have it."""
 ROTARY_EMBEDDING = "rotary_emb"
 """Of the LLM: cosines and sines of position ids."""
 
@@ -41,22 +43,18 @@ class LayerKind:
         gated: whether the query projection puts out a gate behind the query of every head.
         capped: whether logits are capped; some classes have the setting and don't heed it.
         typed: whether rotary rows are made for a type of layer.
-        no_query_key: why query and key can't be had from any layer of the class, as the end of a
-            sentence; None if they can.
     """
 
     normed: bool = False
     gated: bool = False
     capped: bool = False
     typed: bool = False
-    no_query_key: str | None = None
 
 
 LLAMA = LayerKind()
 NORMED = LayerKind(normed=True)
 GATED = LayerKind(normed=True, gated=True)
 TYPED = LayerKind(normed=True, typed=True)
-POSITIONED = LayerKind(no_query_key="scales queries by their positions, which aren't at hand")
 
 _KINDS = {
     "gemma": {"GemmaDecoderLayer": LLAMA},
@@ -64,7 +62,6 @@ _KINDS = {
     "gemma3": {"Gemma3DecoderLayer": TYPED},
     "gemma4": {"Gemma4TextDecoderLayer": TYPED},
     "llama": {"LlamaDecoderLayer": LLAMA},
-    "ministral3": {"Ministral3DecoderLayer": POSITIONED},
     "mistral": {"MistralDecoderLayer": LLAMA},
     "qwen2": {"Qwen2DecoderLayer": LLAMA},
     "qwen2_5_vl": {"Qwen2_5_VLDecoderLayer": LLAMA},

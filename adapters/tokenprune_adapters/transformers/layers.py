@@ -49,7 +49,29 @@ def no_query_key(layer: nn.Module) -> str | None:
         return "has linear attention, without query and key"
     if getattr(attention, names.SHARED, False):
         return "shares the keys of an earlier layer, and has none of its own"
-    return kind.no_query_key
+    return None
+
+
+def check_alike(language: nn.Module, where: str) -> None:
+    """Refuse an LLM whose layers are of several types.
+
+    Its types have masks and caches of their own lengths, and linear attention has neither.
+
+    Args:
+        language: the LLM without head.
+        where: what it is called, for the message.
+
+    Raises:
+        UnsupportedModelError: naming the types.
+    """
+    types = set(getattr(language.config, names.LAYER_TYPES, None) or ())
+    if len(types) > 1:
+        raise UnsupportedModelError(
+            f"the layers of {type(language).__name__} are of several types "
+            f"({', '.join(sorted(types))}), which have masks and caches of their own.",
+            where=where,
+            remedy="LLMs with layers of one type are served.",
+        )
 
 
 def projections(layer: nn.Module) -> Mapping[str, nn.Module]:

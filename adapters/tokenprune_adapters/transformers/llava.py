@@ -11,12 +11,12 @@ from tokenprune.interface.adapter import MllmSpec
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import llava_names as compat
 from tokenprune_adapters.transformers import llm_names
-from tokenprune_adapters.transformers.layers import check_layers
+from tokenprune_adapters.transformers.layers import check_alike, check_layers
 from tokenprune_adapters.transformers.mllm import TransformersMllm
 
 
 class LlavaAdapter(TransformersMllm):
-    """LlavaForConditionalGeneration with any LLM whose layers are known.
+    """LlavaForConditionalGeneration with any LLM whose layers are known and alike.
 
     The vision tower is served by its own adapter, which is found by class.
     """
@@ -31,12 +31,13 @@ class LlavaAdapter(TransformersMllm):
         """Check the LLM's layers and the signatures of what is called.
 
         Raises:
-            UnsupportedModelError: a layer of a class that isn't known, or a release of
-                transformers with other arguments.
+            UnsupportedModelError: a layer of a class that isn't known, layers of several types, or
+                a release of transformers with other arguments.
         """
         super().__init__(model)
         check_library("transformers", compat.relied_on(model))
         check_layers(compat.decoder_layers(model), "language_model")
+        check_alike(compat.language_model(model), "language_model")
         self._spec = self._read()
 
     def spec(self) -> MllmSpec:
