@@ -15,7 +15,7 @@ from torch import Tensor
 import tokenprune
 from tests import models
 from tests.mllm.calls import SHORT, greedy, inputs, logits
-from tests.mllm.plans import KEPT, fastv, pick, plan
+from tests.mllm.plans import COMBINATIONS, KEPT, fastv, pick, plan
 from tests.mllm.strategies import Look
 from tests.models import IMAGE_TOKEN as IMG
 from tokenprune.errors import SignalError, UnsupportedModelError
@@ -34,6 +34,7 @@ HYBRID = {
 }
 LLMS: dict[str, dict[str, Any]] = {
     "qwen3": {"head_dim": 8},
+    "gemma": {"head_dim": 8},
     "gemma2": {**GEMMA, "attn_logit_softcapping": 1.5},
     "gemma3_text": GEMMA,
     "qwen3_5_text": {**HYBRID, "layer_types": [FULL, LINEAR, LINEAR, FULL]},
@@ -174,8 +175,11 @@ def test_layers_of_several_types_are_refused_by_type() -> None:
         tokenprune.attach(model("gemma3_text"), plan())
 
 
-def test_keeping_all_changes_nothing_in_other_llms() -> None:
-    of, call = model("qwen3"), inputs(SHORT)
+@pytest.mark.parametrize("kind", ["qwen3", "gemma"])
+def test_other_llms_generate_alike_with_and_without_cache(kind: str) -> None:
+    of, call = model(kind), inputs(SHORT)
     want = greedy(of, call)
     with tokenprune.attach(of, plan(fastv(2, 1.0))):
         assert torch.equal(greedy(of, call), want)
+    with tokenprune.attach(of, COMBINATIONS["all"]):
+        assert torch.equal(greedy(of, call), greedy(of, call, use_cache=False))
