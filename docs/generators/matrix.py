@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from generators.markdown import MARK, table
-from tokenprune.plugins.matrix import Cell, footnotes, matrix
+from tokenprune.plugins.matrix import Cell, alike, footnotes, matrix
 
 PAGE = """\
 # What runs where
@@ -27,9 +27,10 @@ reason, before anything on the model changes. The tests attach every cell of thi
 
 def strategy_matrix() -> str:
     """The page, in Markdown."""
-    rows = matrix()
+    columns = alike(matrix())
+    rows = list(zip(*columns, strict=True))
     notes = footnotes(rows)
-    heading = ("strategy", *(one.family.name for one in rows[0]))
+    heading = ("strategy", *(column[0].family.name for column in columns))
     lines = [
         (f"[`{row[0].strategy}`](strategies/{row[0].strategy}.md)", *(_cell(c, notes) for c in row))
         for row in rows

@@ -22,8 +22,10 @@ from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import (
     DYNAMIC,
     NEEDS_LLM,
+    NEEDS_TOWER,
     SHAPE,
     Family,
+    alike,
     cell,
     families,
     footnotes,
@@ -51,6 +53,14 @@ def test_there_is_a_tiny_model_of_every_family() -> None:
     shipped_ones = {kind.name for kind in ADAPTERS} | {"llava"}
     own = [f for f in families() if f.adapter in shipped_ones]
     assert {family.name for family in own} == BUILD.keys()
+
+
+def test_families_that_take_the_same_are_one_column() -> None:
+    kinds = [Family(name, None, frozenset(), frozenset()) for name in ("one", "two")]
+    other = Family("three", "tower", frozenset({BlockOutput}), frozenset())
+    columns = alike(matrix({"greedy": Greedy}, [kinds[0], other, kinds[1]]))
+    assert [column[0].family.name for column in columns] == ["one, two", "three + tower"]
+    assert columns[0][0].refused["encoder"] == NEEDS_TOWER
 
 
 @pytest.mark.parametrize("family", BUILD)

@@ -39,6 +39,12 @@ def case_of(name: str, scene: str = "one") -> Case:
     return case
 
 
+def language(model: Any) -> Any:
+    """The LLM without head."""
+    core = model.model
+    return core.text_model if hasattr(core, "text_model") else core.language_model
+
+
 def logits(model: Any, call: dict[str, Tensor], **more: Tensor) -> Tensor:
     """Logits of a plain forward."""
     with torch.no_grad():

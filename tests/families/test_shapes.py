@@ -8,15 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.families.calls import case_of, logits
+from tests.families.calls import case_of, language, logits
 from tests.families.cases import CASES
 from tests.families.models.common import LAYERS
-
-
-def language(model: Any) -> nn.Module:
-    core = model.model
-    found: nn.Module = core.text_model if hasattr(core, "text_model") else core.language_model
-    return found
 
 
 def arguments(layers: Any, name: str, model: Any, call: dict[str, Tensor]) -> list[Tensor]:

@@ -17,7 +17,6 @@ from tokenprune.engine.llm.level import Level, shorten, spread, take, whole
 from tokenprune.engine.llm.masks import enter, narrow
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import LayerCall, LlmCall
-from tokenprune.interface.signals.attention import last_row
 
 
 def bools(rows: list[str]) -> torch.Tensor:
@@ -108,21 +107,6 @@ def test_no_mask_stays_none_without_dummies() -> None:
 def test_block_masks_are_refused() -> None:
     with pytest.raises(UnsupportedCallError, match="dict"):
         narrow({}, STAY.long(), STAY, padded=True, square=True, flat=False)
-
-
-def test_last_query_attention_is_a_causal_row_of_grouped_heads() -> None:
-    generator = torch.Generator().manual_seed(0)
-    query = torch.randn(3, 4, 10, 8, generator=generator)
-    key = torch.randn(3, 2, 10, 8, generator=generator)
-    column = torch.tensor([9, 5, 6])
-    got = last_row(query, key, column, VALID)
-    for row in range(3):
-        total = torch.zeros(10)
-        for head in range(4):
-            scores = key[row, head // 2] @ query[row, head, column[row]] / 8**0.5
-            seen = VALID[row] & (torch.arange(10) <= column[row])
-            total += scores.masked_fill(~seen, float("-inf")).softmax(0)
-        torch.testing.assert_close(got[row], total / 4)
 
 
 def test_query_places() -> None:

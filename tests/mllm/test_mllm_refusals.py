@@ -175,11 +175,11 @@ def test_a_tower_without_class_token_must_hand_on_all_tokens() -> None:
 
 
 def test_other_llms_are_refused_by_name() -> None:
-    from transformers import CLIPVisionConfig, Qwen3Config
+    from transformers import CLIPVisionConfig, Phi3Config
 
-    language = Qwen3Config(**models._language(), head_dim=8)
+    language = Phi3Config(**models._language())
     of = models._llava(CLIPVisionConfig(**models._vision()), language, "sdpa")
-    with pytest.raises(UnsupportedModelError, match="Qwen3DecoderLayer"):
+    with pytest.raises(UnsupportedModelError, match="Phi3DecoderLayer"):
         tokenprune.attach(of, plan())
 
 

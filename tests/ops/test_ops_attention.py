@@ -101,15 +101,23 @@ def test_a_row_is_the_row_of_the_softmax(row: int) -> None:
     torch.testing.assert_close(attention_row(query, key, row=row), full.mean(1)[:, row])
 
 
-@given(st.integers(0, 99), st.sampled_from([1, 2, 4]), st.integers(1, 5), st.booleans())
+@given(
+    st.integers(0, 99),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 5),
+    st.booleans(),
+    st.sampled_from([None, 0.8]),
+)
 @settings(deadline=None, max_examples=15)
-def test_rows_against_loops(seed: int, shared: int, rows: int, biased: bool) -> None:
+def test_rows_against_loops(
+    seed: int, shared: int, rows: int, biased: bool, cap: float | None
+) -> None:
     torch.manual_seed(seed)
     query, key = torch.randn(2, 4, rows, 4), torch.randn(2, 4 // shared, 6, 4)
     bias = torch.randn(2, 6) if biased else None
     seen = torch.rand(2, rows, 6) < 0.6
     seen[..., 2] = True
-    got = attention_rows(query, key, seen=seen, bias=bias)
+    got = attention_rows(query, key, seen=seen, bias=bias, softcap=cap)
     assert got.shape == (2, 4, rows, 6)
     for b in range(2):
         for h in range(4):
@@ -118,6 +126,7 @@ def test_rows_against_loops(seed: int, shared: int, rows: int, biased: bool) -> 
                 for j in range(6):
                     if seen[b, r, j]:
                         logit = float(query[b, h, r] @ key[b, h // shared, j]) * 0.5
+                        logit = logit if cap is None else cap * math.tanh(logit / cap)
                         powers[j] = math.exp(logit + (float(bias[b, j]) if biased else 0.0))
                 want = [power / sum(powers) for power in powers]
                 assert got[b, h, r].tolist() == pytest.approx(want, rel=1e-4, abs=1e-6)

@@ -79,7 +79,7 @@ def facts(kind: type[PruningStrategy[Any]]) -> dict[str, Any]:
 
 
 def _matrix(as_json: bool) -> None:
-    from tokenprune.plugins.matrix import footnotes
+    from tokenprune.plugins.matrix import alike, footnotes
     from tokenprune.plugins.matrix import matrix as strategies_by_family
 
     rows = strategies_by_family()
@@ -88,7 +88,7 @@ def _matrix(as_json: bool) -> None:
         return
     notes = footnotes(rows)
     console = Console()
-    columns = [_column(cells, notes) for cells in zip(*rows, strict=True)]
+    columns = [_column(cells, notes) for cells in alike(rows)]
     for table in _tables([row[0].strategy for row in rows], columns, console):
         console.print(table)
     console.print(LETTERS)
@@ -116,7 +116,7 @@ def _signals(as_json: bool) -> None:
 
 def _column(cells: Sequence[Cell], notes: Sequence[str]) -> list[str]:
     """A family's name, and for every strategy where it runs and the numbers of the notes."""
-    found = [cells[0].family.name.replace(" + ", " +\n")]
+    found = [cells[0].family.name.replace(" + ", " +\n").replace(", ", ",\n")]
     for one in cells:
         marks = " ".join(f"[dim]{notes.index(note) + 1}[/]" for note in one.notes)
         found.append(f"{_letters(one.runs)} {marks}".strip())

@@ -383,6 +383,17 @@ class MllmAdapter(Adapter):
         """The engine's note on a KV cache; None without one."""
         return getattr(cache, _NOTE, None)
 
+    def no_query_key(self, layer: nn.Module) -> str | None:
+        """Why query and key of a layer can't be had, as the end of a sentence.
+
+        Of such a layer, neither `projections` nor what follows it is asked for; plans that read its
+        attention are refused at attach.
+
+        Returns:
+            For example "has linear attention, without query and key"; None if they can be had.
+        """
+        return None
+
     @abstractmethod
     def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
         """The submodules of a layer whose outputs `query_key` reads, by a name of its choice."""
@@ -393,7 +404,8 @@ class MllmAdapter(Adapter):
     ) -> tuple[Tensor, Tensor]:
         """Query `[B, H, T, d]` and key `[B, H_kv, T, d]` of a layer, rotated.
 
-        The attention is softmax(query key^T / sqrt(d)); other scales are folded into the query.
+        The attention is softmax(query key^T / sqrt(d)), with logits capped as `softcap` says; other
+        scales are folded into the query. What a query may see is said by the layer's mask.
 
         Args:
             layer: the decoder layer.
@@ -401,6 +413,10 @@ class MllmAdapter(Adapter):
             rotary: the rotary rows that the layer was called with; None for query and key without
                 rotation.
         """
+
+    def softcap(self, layer: nn.Module) -> float | None:
+        """The c of logits that a layer caps to c tanh(logit / c); None where it doesn't."""
+        return None
 
     @abstractmethod
     def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:

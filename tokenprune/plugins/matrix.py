@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenprune.errors import TokenpruneError
@@ -103,6 +103,30 @@ def matrix(
     kinds = host().strategies if strategies is None else strategies
     shown = families() if columns is None else columns
     return [[cell(kind, family) for family in shown] for _, kind in sorted(kinds.items())]
+
+
+def alike(rows: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
+    """Columns of the matrix, families that take the same strategies at the same stages as one.
+
+    Args:
+        rows: of `matrix`.
+
+    Returns:
+        The cells of each column, from top to bottom; a cell's family is named after all of its.
+    """
+    found: dict[tuple[Any, ...], list[tuple[Cell, ...]]] = {}
+    for column in zip(*rows, strict=True):
+        same = tuple((one.runs, tuple(one.notes)) for one in column)
+        key = (column[0].family.llm is None, same)
+        found.setdefault(key, []).append(column)
+    named = [(_joined([column[0].family for column in same]), same[0]) for same in found.values()]
+    return [[replace(one, family=name) for one in column] for name, column in named]
+
+
+def _joined(kinds: Sequence[Family]) -> Family:
+    if len(kinds) == 1:
+        return kinds[0]
+    return replace(kinds[0], adapter=", ".join(kind.name for kind in kinds), tower=None)
 
 
 def footnotes(rows: Sequence[Sequence[Cell]]) -> list[str]:

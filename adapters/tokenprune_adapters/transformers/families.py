@@ -12,21 +12,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokenprune.interface.adapter import MllmSpec, Modality, class_names
-from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Rotary, Written
+from tokenprune.interface.adapter import MllmSpec, Modality
+from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Written
 from tokenprune.interface.places import Places
-from tokenprune.interface.signals import LLM_VIEWS, PromptText, Question, View
+from tokenprune.interface.signals import LLM_VIEWS, Question, View
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
-from tokenprune_adapters.transformers import deepstack, llava_names, llm_layers
+from tokenprune_adapters.transformers import deepstack, llm_layers
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.mllm import TransformersMllm, written
 from tokenprune_adapters.transformers.picture_places import Read
 
-UNKNOWN: frozenset[type[View]] = frozenset({PromptText})
-"""What can be had of an LLM whose layers aren't known."""
-KNOWN: frozenset[type[View]] = LLM_VIEWS - {Question}
-"""What can be had besides of one whose layers' query and key are known."""
+SUPPLIED: frozenset[type[View]] = LLM_VIEWS - {Question}
+"""What can be had of an LLM; layers whose query and key can't are refused one by one."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,6 @@ class Family:
         language: attribute of the core that holds the LLM.
         apart: whether position ids count time, height and width apart.
         masks: whether the core makes the layers' masks.
-        own_layers: whether the LLM's layers are always of a class whose query and key aren't known.
         per_token: further arguments of the LLM or its layers with an entry for each token.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
     """
@@ -64,7 +61,6 @@ class Family:
     language: str = "language_model"
     apart: bool = False
     masks: bool = False
-    own_layers: bool = False
     per_token: Mapping[str, int] = field(default_factory=dict)
     whole: Mapping[str, Any] = field(default_factory=dict)
 
@@ -77,7 +73,7 @@ class FamilyAdapter(TransformersMllm):
     """
 
     family: ClassVar[Family]
-    supplies: ClassVar[frozenset[type[View]]] = KNOWN
+    supplies: ClassVar[frozenset[type[View]]] = SUPPLIED
     towers: ClassVar[None] = None
 
     def __init__(self, model: nn.Module) -> None:
@@ -160,26 +156,6 @@ class FamilyAdapter(TransformersMllm):
         keys = getattr(part, "keys", None)
         return 0 if keys is None else int(keys.shape[-2])
 
-    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
-        """The query and key projections of a layer that is known."""
-        return llava_names.projections(layer)
-
-    def query_key(
-        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Rotary
-    ) -> tuple[Tensor, Tensor]:
-        """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated unless `rotary` is None."""
-        return llava_names.query_key(layer, projections, rotary)
-
-    def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
-        """Outputs of the query and key projections for a layer's input `[B, T, D]`."""
-        return llava_names.project(layer, hidden)
-
-    def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
-        """Cosines and sines of position ids `[B, T]`, the same in every layer."""
-        language: Any = self._spec.language_model
-        cos, sin = language.rotary_emb(hidden, **{names.POSITIONS: positions})
-        return cos, sin
-
     def padding_masks(self) -> bool:
         """Whether the LLM runs FlashAttention."""
         return "flash" in str(self._config._attn_implementation)
@@ -215,7 +191,7 @@ class FamilyAdapter(TransformersMllm):
             layers=layers,
             placeholder_id=next(iter(modalities.values())).placeholder_id,
             names=names.NAMES,
-            supplies=KNOWN if self._known(layers) else UNKNOWN,
+            supplies=SUPPLIED,
             modalities=modalities,
             refused=names.REFUSED,
             refused_generation=names.REFUSED_GENERATION,
@@ -239,10 +215,6 @@ class FamilyAdapter(TransformersMllm):
 
     def _special_ids(self, placeholders: set[int]) -> frozenset[int]:
         return frozenset({*llm_layers.special_ids(self.model), *placeholders})
-
-    def _known(self, layers: list[nn.Module]) -> bool:
-        known = llava_names.DECODER_LAYERS
-        return all(any(name in known for name in class_names(layer)) for layer in layers)
 
     def _relied_on(self) -> list[Relied]:
         """The methods that the engine overrides or calls, with the arguments it reads or sets."""

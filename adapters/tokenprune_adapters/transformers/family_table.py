@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers.families import (
-    KNOWN,
-    UNKNOWN,
     Family,
     FamilyAdapter,
     Pictures,
@@ -29,7 +27,7 @@ def _videos(read: Read, method: str = "get_video_features") -> Mapping[str, Pict
 
 def _packed() -> Family:
     grids = {**_images(places.packed("image_grid_thw")), **_videos(places.packed("video_grid_thw"))}
-    return Family(grids, apart=True, own_layers=True)
+    return Family(grids, apart=True)
 
 
 TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
@@ -62,19 +60,18 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "idefics3": (("Idefics3",), Family(_images(places.rows_of_tiles), language="text_model")),
     "smolvlm": (("SmolVLM",), Family(_images(places.rows_of_tiles), language="text_model")),
     "mistral3": (("Mistral3",), Family(_images(places.sized))),
-    "gemma3": (("Gemma3",), Family(_images(places.square), masks=True, own_layers=True)),
+    "gemma3": (("Gemma3",), Family(_images(places.square), masks=True)),
     "gemma4": (
         ("Gemma4",),
         Family(
             {**_images(places.placed), **_videos(places.placed)},
             masks=True,
-            own_layers=True,
             per_token={"per_layer_inputs": 1, "per_layer_input": 1},
             # layers that share keys would compute the last tokens only
             whole={"logits_to_keep": 0},
         ),
     ),
-    "paligemma": (("PaliGemma",), Family(_images(places.square), masks=True, own_layers=True)),
+    "paligemma": (("PaliGemma",), Family(_images(places.square), masks=True)),
     "perception_lm": (
         ("PerceptionLM",),
         Family({**_images(places.square), **_videos(places.square, "get_image_features")}),
@@ -95,7 +92,6 @@ def _adapter(name: str, beginnings: tuple[str, ...], family: Family) -> type[Fam
             "name": name,
             "claims": claims,
             "family": family,
-            "supplies": UNKNOWN if family.own_layers else KNOWN,
         },
     )
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from tokenprune.errors import UnsupportedModelError
-from tokenprune.interface.adapter import MllmSpec, class_names
-from tokenprune.interface.calls import Rotary
+from tokenprune.interface.adapter import MllmSpec
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import llava_names as compat
 from tokenprune_adapters.transformers import llm_names
+from tokenprune_adapters.transformers.layers import check_alike, check_layers
 from tokenprune_adapters.transformers.mllm import TransformersMllm
 
 
 class LlavaAdapter(TransformersMllm):
-    """LlavaForConditionalGeneration with a Llama, Mistral or Qwen2 as its LLM.
+    """LlavaForConditionalGeneration with any LLM whose layers are known and alike.
 
     The vision tower is served by its own adapter, which is found by class.
     """
@@ -32,42 +31,18 @@ class LlavaAdapter(TransformersMllm):
         """Check the LLM's layers and the signatures of what is called.
 
         Raises:
-            UnsupportedModelError: a layer of a class that isn't known, or a release of
-                transformers with other arguments.
+            UnsupportedModelError: a layer of a class that isn't known, layers of several types, or
+                a release of transformers with other arguments.
         """
         super().__init__(model)
         check_library("transformers", compat.relied_on(model))
-        for layer in compat.decoder_layers(model):
-            if not any(name in compat.DECODER_LAYERS for name in class_names(layer)):
-                known = ", ".join(name.rpartition(".")[2] for name in compat.DECODER_LAYERS)
-                raise UnsupportedModelError(
-                    f"LLM layers of class {type(layer).__name__} aren't supported.",
-                    where="language_model",
-                    remedy=f"Supported: {known}.",
-                )
+        check_layers(compat.decoder_layers(model), "language_model")
+        check_alike(compat.language_model(model), "language_model")
         self._spec = self._read()
 
     def spec(self) -> MllmSpec:
         """The model as data."""
         return self._spec
-
-    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
-        """The query and key projections."""
-        return compat.projections(layer)
-
-    def query_key(
-        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Rotary
-    ) -> tuple[Tensor, Tensor]:
-        """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated unless `rotary` is None."""
-        return compat.query_key(layer, projections, rotary)
-
-    def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
-        """Outputs of the query and key projections for a layer's input `[B, T, D]`."""
-        return compat.project(layer, hidden)
-
-    def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
-        """Cosines and sines of position ids `[B, T]`, the same in every layer."""
-        return compat.rotary(self.model, hidden, positions)
 
     def padding_masks(self) -> bool:
         """Whether the LLM runs FlashAttention."""

@@ -1,4 +1,4 @@
-"""Every name inside transformers' LLaVA and its LLMs that the adapter relies on.
+"""Every name inside transformers' LLaVA that the adapter relies on.
 
 Nothing here imports transformers: models are read by attribute, classes by full name.
 `tests/mllm/test_mllm_compat.py` checks each name and signature.
@@ -6,24 +6,13 @@ Nothing here imports transformers: models are read by attribute, classes by full
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from tokenprune.interface.calls import Rotary
-from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.shared.signatures import Relied
 from tokenprune_adapters.transformers import llm_names as names
 
-_MODELS = "transformers.models"
-DECODER_LAYERS = (
-    f"{_MODELS}.llama.modeling_llama.LlamaDecoderLayer",
-    f"{_MODELS}.mistral.modeling_mistral.MistralDecoderLayer",
-    f"{_MODELS}.qwen2.modeling_qwen2.Qwen2DecoderLayer",
-)
-"""Layers called with hidden states and, by name, mask, positions, rotary rows and cache, whose
-attention has `q_proj` and `k_proj` and rotates by halves."""
 LAYER = "vision_feature_layer"
 """Which hidden states of the tower go to the projector: setting, and argument of a call."""
 STRATEGY = "vision_feature_select_strategy"
@@ -127,45 +116,3 @@ def window(model: Any) -> int | None:
 def takes_padding_masks(model: Any) -> bool:
     """Whether the LLM runs FlashAttention, which knows no masks but `[B, T]`."""
     return "flash" in str(language_model(model).config._attn_implementation)
-
-
-def rotary(model: Any, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of position ids `[B, T]`, `[B, T, d]` each."""
-    cos, sin = language_model(model).rotary_emb(hidden, **{names.POSITIONS: positions})
-    return cos, sin
-
-
-def projections(layer: Any) -> Mapping[str, nn.Module]:
-    """The query and key projections of a layer."""
-    return {"query": layer.self_attn.q_proj, "key": layer.self_attn.k_proj}
-
-
-def project(layer: Any, hidden: Tensor) -> Mapping[str, Tensor]:
-    """What the query and key projections put out for a layer's input `[B, T, D]`."""
-    normed = layer.input_layernorm(hidden)
-    return {name: module(normed) for name, module in projections(layer).items()}
-
-
-def query_key(
-    layer: Any, projected: Mapping[str, Tensor], embeddings: Rotary
-) -> tuple[Tensor, Tensor]:
-    """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, scaled so that 1/sqrt(d) is implied.
-
-    Args:
-        layer: the decoder layer.
-        projected: `[B, T, heads * d]` outputs of its projections, by name.
-        embeddings: cosines and sines `[B, T, d]` to rotate by; None for no rotation.
-    """
-    attention = layer.self_attn
-
-    def heads(name: str) -> Tensor:
-        states = projected[name]
-        split = states.view(*states.shape[:-1], -1, attention.head_dim).transpose(1, 2)
-        if embeddings is None:
-            return split
-        cos, sin = (part.unsqueeze(1) for part in embeddings)
-        return rotated(split, cos, sin)
-
-    factor = attention.scaling * attention.head_dim**0.5
-    query, key = heads("query"), heads("key")
-    return (query if abs(factor - 1) < 1e-6 else query * factor), key

@@ -16,9 +16,11 @@ from tokenprune.interface.calls import (
     LlmCall,
     LlmOutputs,
     PromptCall,
+    Rotary,
     Written,
 )
 from tokenprune_adapters.shared.arguments import named, replaced
+from tokenprune_adapters.transformers import layers
 from tokenprune_adapters.transformers import llm_names as names
 
 
@@ -144,6 +146,32 @@ class TransformersMllm(MllmAdapter):
             names.USE_CACHE: False,
         }
         return self.read_outputs(language(**given)).last
+
+    def no_query_key(self, layer: nn.Module) -> str | None:
+        """Why query and key of a layer can't be had; None if they can."""
+        return layers.no_query_key(layer)
+
+    def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
+        """The query and key projections."""
+        return layers.projections(layer)
+
+    def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
+        """Outputs of the query and key projections for a layer's input `[B, T, D]`."""
+        return layers.project(layer, hidden)
+
+    def query_key(
+        self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Rotary
+    ) -> tuple[Tensor, Tensor]:
+        """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated unless `rotary` is None."""
+        return layers.query_key(layer, projections, rotary)
+
+    def softcap(self, layer: nn.Module) -> float | None:
+        """What a layer caps its logits to; None where it doesn't."""
+        return layers.softcap(layer)
+
+    def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
+        """Cosines and sines of position ids `[B, T]`, those of the layer's own type."""
+        return layers.rotary(self.spec().language_model, layer, hidden, positions)
 
     def cached_length(self, cache: Any) -> int:
         """Tokens in the first layer of a KV cache."""

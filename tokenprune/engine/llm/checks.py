@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.runner import EncoderRunner
+from tokenprune.engine.llm.attending import refuse_unread
 from tokenprune.engine.llm.stages import DecoderStage, decoder_layers
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
@@ -123,7 +124,7 @@ def decoder_stages(
             layer 0, or the model can't be pruned in front of the layer.
         PlanError: an average over the layers stands behind a stage of data-dependent length.
         BudgetError: a budget can't be reached.
-        SignalError: a strategy needs what the adapter can't supply.
+        SignalError: a strategy needs what the adapter can't supply, of the model or of a layer.
         UnsupportedModelError: text is to be pruned, and the adapter doesn't name special tokens.
     """
     mine = [stage for stage in stages if stage.plan.at == "decoder"]
@@ -159,6 +160,7 @@ def decoder_stages(
                 remedy="Remove 'keep_text', or set MllmSpec.special_ids in the adapter.",
             )
         found.append(DecoderStage(stage, site, place, keeps, layers, fixed, encoder is None))
+    refuse_unread(found, adapter, spec)
     if encoder is not None:
         _check_budgets(found, _arrivals(early, encoder), encoder.spec.grid)
     return found

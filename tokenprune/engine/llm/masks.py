@@ -112,6 +112,30 @@ def behind(place: Tensor, valid: Tensor, queries: int, window: int | None, like:
     return mask.masked_fill(~seen, torch.finfo(dtype).min)
 
 
+def seen_by(mask: Any) -> Tensor | None:
+    """Which keys the queries of a layer see in a prefill.
+
+    Args:
+        mask: the layer's: None, `[B, T]`, or `[B or 1, 1, T, T]` bool or additive.
+
+    Returns:
+        `[B or 1, T, T]` bool; None for causal attention, whatever is padding.
+
+    Raises:
+        UnsupportedCallError: a mask of another kind, or one for each head.
+    """
+    if mask is None or (isinstance(mask, Tensor) and mask.dim() == 2):
+        return None
+    if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[1] != 1:
+        shape = f" {tuple(mask.shape)}" if isinstance(mask, Tensor) else ""
+        raise UnsupportedCallError(
+            f"what queries see can't be told from a {type(mask).__name__}{shape} as mask.",
+            remedy="Use the attention implementation sdpa, eager or flash_attention.",
+        )
+    seen: Tensor = mask[:, 0]
+    return seen if seen.dtype == torch.bool else seen > torch.finfo(seen.dtype).min / 2
+
+
 def hide_behind(mask: Any, gone: Tensor, valid: Tensor, *, tail: int, flat: bool) -> Tensor:
     """A prefill's mask that hides some keys from its last queries, as a trimmed cache would.
 

@@ -23,7 +23,7 @@ from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.patching import Patches
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter, MllmSpec
-from tokenprune.interface.calls import LlmCall, LlmOutputs, Rotary
+from tokenprune.interface.calls import LayerCall, LlmCall, LlmOutputs, Rotary
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -209,17 +209,15 @@ class LanguageRunner:
                 return original(*args, **kwargs)
             flow, given = state.flow, adapter.read_layer(layer, args, kwargs)
             flow.layer = number
-            if number == 0:  # layer 0 sees the uncut input, so its rotary rows are the input's
-                state.rotary = given.rotary
             # decide, shorten the layer's input, then tell the layer what belongs to the rest of it
             if flow.mode == "first" and number in self.stages:
                 with call.meter.stage("select"):
-                    self._decide(call, state, flow.layout, self.stages[number], given.hidden)
+                    self._decide(call, state, flow, self.stages[number], given)
             new = given
             if flow.mode != "continue" and number in flow.layout.cuts:
                 new = replace(given, hidden=flow.layout.cuts[number].apply(given.hidden))
             new = flow.layer_call(number, new)
-            state.rotary = new.rotary
+            self.reader.listen(state, number, new)
             if new is not given:
                 args, kwargs = adapter.write_layer(layer, new, args, kwargs)
             return original(*args, **kwargs)
@@ -230,14 +228,14 @@ class LanguageRunner:
         self,
         call: CallState,
         state: MllmState,
-        layout: Layout,
+        flow: Flow,
         stage: DecoderStage,
-        hidden: Tensor,
+        given: LayerCall,
     ) -> None:
-        number, left = stage.site.layer, state.left
+        number, left, layout, hidden = stage.site.layer, state.left, flow.layout, given.hidden
         if waiting(left.rows) or (stage.prunes_text and waiting(left.texts)):
             before = layout.standing(number)
-            signals = self.reader.read(state, stage, hidden, before)
+            signals = self.reader.read(state, flow, stage, given)
             decision, left.rows, left.texts = cut(
                 call, stage, hidden, before, left.rows, left.texts, state.counted.arrived, signals
             )

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from tokenprune.engine.call import current
-from tokenprune.engine.llm.level import Level
+from tokenprune.engine.llm.attending import attending
+from tokenprune.engine.llm.calls import Flow
+from tokenprune.engine.llm.masks import seen_by
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.text import SiteSignals, prompt_text
 from tokenprune.engine.patching import Patches
 from tokenprune.interface.adapter import MllmAdapter, MllmSpec
-from tokenprune.interface.signals import LayerAhead, LayerBefore, read
+from tokenprune.interface.calls import LayerCall
+from tokenprune.interface.signals import (
+    LayerAhead,
+    LayerAttention,
+    LayerBefore,
+    PromptText,
+    View,
+    read,
+)
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -32,49 +42,72 @@ class SignalReader:
 
     def __init__(self, owner: Attachment, adapter: MllmAdapter, spec: MllmSpec) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, spec
+        self.asked: dict[int, int] = {}
 
     def install(self, patches: Patches, stages: Iterable[DecoderStage]) -> None:
         """Put aside what the layers before the stages project, where it is asked for."""
         for stage in stages:
             number = stage.site.layer
-            if any(signal.reads(LayerBefore) for signal in stage.signals):
-                named = self.adapter.projections(self.spec.layers[number - 1])
-                for name, module in named.items():
-                    patches.hook(module, self._put_aside(number, name))
+            if not stage.reads(LayerBefore):
+                continue
+            before = attending(self.adapter, self.spec, number)
+            assert before is not None  # checked at attach
+            self.asked[before] = number
+            for name, module in self.adapter.projections(self.spec.layers[before]).items():
+                patches.hook(module, self._put_aside(number, name))
+
+    def listen(self, state: MllmState, number: int, call: LayerCall) -> None:
+        """Put aside what a layer is called with, where its attention is asked for."""
+        if number in self.asked and state.flow is not None and state.flow.mode == "first":
+            state.heard[self.asked[number]] = number, call
 
     def read(
-        self, state: MllmState, stage: DecoderStage, hidden: Tensor, level: Level
+        self, state: MllmState, flow: Flow, stage: DecoderStage, given: LayerCall
     ) -> SiteSignals:
         """All signals that a stage asks for.
 
         Args:
             state: the call's; what was put aside for the stage is taken out.
+            flow: the forward that is running.
             stage: the stage.
-            hidden: `[B, T, D]` input of its layer.
-            level: the sequence it stands for.
+            given: what the stage's layer is called with; its input is that of the tokens that are
+                left there, the rest stands for the LLM's input.
         """
-        projected = state.projected.pop(stage.site.layer, {})
+        number = stage.site.layer
+        projected, heard = state.projected.pop(number, {}), state.heard.pop(number, None)
         if not stage.signals:
             return SiteSignals()
         assert state.prompt is not None
-        text = prompt_text(level, hidden, state.prompt)
-        number, rotary = stage.site.layer, state.rotary
-
-        def before(rotated: bool) -> tuple[Tensor, Tensor]:
-            layer = self.spec.layers[number - 1]
-            return self.adapter.query_key(layer, projected, rotary if rotated else None)
-
-        @cache  # signals with and without rotation share it
-        def entering() -> Mapping[str, Tensor]:
-            return self.adapter.project(self.spec.layers[number], hidden)
-
-        def ahead(rotated: bool) -> tuple[Tensor, Tensor]:
-            layer = self.spec.layers[number]
-            return self.adapter.query_key(layer, entering(), rotary if rotated else None)
-
-        views = text, LayerBefore(before, text), LayerAhead(ahead, text)
+        text = prompt_text(flow.layout.standing(number), given.hidden, state.prompt)
+        views: list[View] = [text]
+        if heard is not None:
+            views.append(self._attention(LayerBefore, *heard, text, lambda: projected))
+        if stage.reads(LayerAhead):
+            # nothing is cut here yet, so this is what the layer would get without the stage
+            call, layer = flow.layer_call(number, given), self.spec.layers[number]
+            views.append(
+                self._attention(
+                    LayerAhead, number, call, text, lambda: self.adapter.project(layer, call.hidden)
+                )
+            )
         found = read(stage.signals, *views)
         return SiteSignals({s: found[s.name] for s in stage.signals if s.name in found}, text)
+
+    def _attention(
+        self,
+        kind: type[LayerAttention],
+        number: int,
+        call: LayerCall,
+        text: PromptText,
+        project: Callable[[], Mapping[str, Tensor]],
+    ) -> LayerAttention:
+        """The attention of a layer; it is projected once, with and without rotation."""
+        layer, projected = self.spec.layers[number], cache(project)
+
+        def heads(rotated: bool) -> tuple[Tensor, Tensor]:
+            return self.adapter.query_key(layer, projected(), call.rotary if rotated else None)
+
+        return kind(heads, text, seen_by(call.mask), self.adapter.softcap(layer))
 
     def _put_aside(self, number: int, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import LayerError, PlanError
-from tokenprune.interface.signals import LayerBefore, Signal
+from tokenprune.interface.signals import LayerBefore, Signal, View
 from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Site
 from tokenprune.plan import Average
@@ -40,6 +40,10 @@ class DecoderStage:
     def signals(self) -> frozenset[Signal]:
         """What the strategy asks for here."""
         return frozenset(self.stage.strategy.signals(self.site))
+
+    def reads(self, view: type[View]) -> bool:
+        """Whether it asks for a signal that is computed from the view."""
+        return any(signal.reads(view) for signal in self.signals)
 
     @property
     def prunes_text(self) -> bool:

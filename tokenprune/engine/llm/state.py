@@ -13,7 +13,7 @@ from tokenprune.engine.llm.calls import Flow
 from tokenprune.engine.llm.cut import Rows
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.prompt import Prompt
-from tokenprune.interface.calls import PromptCall, Rotary
+from tokenprune.interface.calls import LayerCall, PromptCall
 
 
 @dataclass
@@ -79,7 +79,7 @@ class MllmState:
         flow: the forward of the LLM that is running.
         projected: what the projections of the layers that were asked put out, by the layer that
             asks.
-        rotary: rotary rows of the layer that ran last.
+        heard: number and call of the layers that were asked, by the layer that asks.
     """
 
     given: PromptCall = field(default_factory=PromptCall)
@@ -94,11 +94,11 @@ class MllmState:
     counted: Counted = field(default_factory=Counted)
     flow: Flow | None = None
     projected: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    rotary: Rotary = None
+    heard: dict[int, tuple[int, LayerCall]] = field(default_factory=dict)
 
     def passed(self) -> None:
         """A forward of the LLM is over; what it held is let go."""
-        self.flow, self.left, self.projected = None, Left(), {}
+        self.flow, self.left, self.projected, self.heard = None, Left(), {}, {}
 
 
 def state_of(call: CallState) -> MllmState:

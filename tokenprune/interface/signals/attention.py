@@ -1,13 +1,12 @@
-"""Softmax rows of some queries of an LLM layer, which is causal and may have padding."""
+"""What the softmax rows of an LLM layer come to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from tokenprune.ops import attention_rows
 
 _QUERIES = 64
 """Queries at a time: never more than [B, H, 64, T] weights stand in memory."""
@@ -20,52 +19,51 @@ class Received:
     Attributes:
         most: `[B, T]` float32, largest softmax weight over heads and queries.
         total: `[B, T]` float32, sum over queries of the weights' mean over heads.
+        able: `[B, T]` how many of the queries may see the token.
     """
 
     most: Tensor
     total: Tensor
+    able: Tensor
 
 
-def last_row(query: Tensor, key: Tensor, slot: Tensor, valid: Tensor) -> Tensor:
-    """Head mean of one softmax row of every sample, `[B, T]` float32.
+def visible(slots: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
+    """Which keys some queries of an LLM layer see, `[B, R, T]`.
+
+    Padding may see nothing; it is told to see everything, or its softmax were NaN.
 
     Args:
-        query: `[B, H, T, d]`.
-        key: `[B, H_kv, T, d]`; H is a multiple of H_kv.
-        slot: `[B]` slot of the query in each sample.
+        slots: `[B, R]` slots of the queries.
         valid: `[B, T]` False for padding.
+        mask: `[B or 1, T, T]` True where a query sees a key; None for causal attention.
     """
-    slot, valid = slot.to(query.device), valid.to(query.device)
-    pick = slot.view(-1, 1, 1, 1).expand(-1, query.shape[1], 1, query.shape[3])
-    seen = valid & (torch.arange(query.shape[2], device=query.device) <= slot[:, None])
-    weights = attention_rows(query.gather(2, pick), key, seen=seen[:, None])
-    return weights.mean(dim=1)[:, 0]
+    count = valid.shape[1]
+    if mask is None:
+        seen = torch.arange(count, device=slots.device) <= slots[..., None]
+    else:
+        mask = mask.to(slots.device).expand(len(slots), -1, -1)
+        seen = mask.gather(1, slots[..., None].expand(-1, -1, count))
+    seen = seen & valid.to(slots.device)[:, None]
+    return seen | ~seen.any(dim=-1, keepdim=True)
 
 
-def received(query: Tensor, key: Tensor, asking: Tensor, valid: Tensor) -> Received:
+def received(asking: Tensor, rows: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Received:
     """What every token gets from the queries that ask; memory grows with T, not with T squared.
 
     Args:
-        query: `[B, H, T, d]`.
-        key: `[B, H_kv, T, d]`; H is a multiple of H_kv.
         asking: `[B, T]` True for the queries to read, at least one a row.
-        valid: `[B, T]` False for padding.
+        rows: of slots `[B, R]` the softmax rows `[B, H, R, T]`, and what they see `[B, R, T]`.
     """
-    batch, heads, count, width = query.shape
-    asking, valid = asking.to(query.device), valid.to(query.device)
-    places = torch.arange(count, device=query.device)
     # slots of the queries to read, those of a sample with fewer of them filled up by others
     first = torch.sort((~asking).to(torch.int8), dim=1, stable=True).indices
     first = first[:, : int(asking.sum(dim=1).max())]
-    most = torch.zeros(batch, count, device=query.device)
-    total = torch.zeros_like(most)
+    most = torch.zeros(asking.shape, device=asking.device)
+    total, able = torch.zeros_like(most), torch.zeros_like(asking, dtype=torch.long)
     for some in torch.split(first, _QUERIES, dim=1):
         real = asking.gather(1, some)
-        pick = some[:, None, :, None].expand(-1, heads, -1, width)
-        # a row that only fills up sees everything, or its softmax were NaN, and counts nothing
-        seen = (valid[:, None, :] & (places <= some[..., None])) | ~real[..., None]
-        weights = attention_rows(query.gather(2, pick), key, seen=seen)
+        weights, seen = rows(some)
         weights = weights.masked_fill(~real[:, None, :, None], 0)
         most = torch.maximum(most, weights.amax(dim=(1, 2)))
         total = total + weights.mean(dim=1).sum(dim=1)
-    return Received(most, total)
+        able = able + (seen & real[..., None]).sum(dim=1)
+    return Received(most, total, able)

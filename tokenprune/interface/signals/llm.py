@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tokenprune.interface.signals.attention import last_row, received
 from tokenprune.interface.signals.views import LayerAttention, PromptText
 
 
 def last_query(view: LayerAttention) -> Tensor:
     """Head mean of the last prompt token's softmax row, `[B, T]`."""
-    return last_row(view.query, view.key, view.text.last, view.text.valid)
+    weights, _ = view.rows(view.text.last[:, None])
+    return weights.mean(dim=1)[:, 0]
 
 
 def last_query_unrotated(view: LayerAttention) -> Tensor:
@@ -29,15 +29,14 @@ def question_mean(view: LayerAttention) -> Tensor:
     The mean is over heads and over those of the queries that may see the token, so that tokens
     late in the sequence aren't taken for unimportant.
     """
-    total = view.from_question.total
-    able = view.text.asking.to(total.device).long().flip(1).cumsum(dim=1).flip(1)
-    return total / able.clamp(min=1)
+    got = view.from_question
+    return got.total / got.able.clamp(min=1)
 
 
 def prompt_mean(view: LayerAttention) -> Tensor:
     """Mean weight from all tokens of the prompt, `[B, T]`, with a sum of 1 over T."""
     asking = view.text.prompt
-    total = received(view.query, view.key, asking, view.text.valid).total
+    total = view.received(asking).total
     return total / asking.to(total.device).sum(dim=1, keepdim=True).clamp(min=1)
 
 

@@ -14,8 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tokenprune.interface.signals.attention import Received, received
+from tokenprune.interface.signals.attention import Received, received, visible
 from tokenprune.interface.sites import Stage
+from tokenprune.ops import attention_rows
 
 
 class View:
@@ -228,11 +229,14 @@ class PromptText(View):
 
 @dataclass(frozen=True)
 class LayerAttention(View):
-    """The causal attention of an LLM layer.
+    """The attention of an LLM layer.
 
     Attributes:
         heads: gives query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated if it is told so.
         text: where the text of the prompts stands in the sequence.
+        mask: `[B or 1, T, T]` True where a query sees a key, so windows and images that see both
+            ways are in it; None for causal attention.
+        softcap: the c of logits that are capped to c tanh(logit / c); None where they aren't.
         rotated: whether `query` and `key` are.
     """
 
@@ -241,6 +245,8 @@ class LayerAttention(View):
 
     heads: Callable[[bool], tuple[Tensor, Tensor]]
     text: PromptText
+    mask: Tensor | None = None
+    softcap: float | None = None
     rotated: bool = True
 
     @property
@@ -254,7 +260,7 @@ class LayerAttention(View):
 
     @property
     def query(self) -> Tensor:
-        """`[B, H, T, d]`; attention is softmax(query key^T / sqrt(d))."""
+        """`[B, H, T, d]`; attention is softmax(query key^T / sqrt(d)), but see `rows`."""
         return self._projected[0]
 
     @property
@@ -270,11 +276,35 @@ class LayerAttention(View):
     @cached_property
     def from_question(self) -> Received:
         """What every token receives from the question, computed once for all signals."""
-        return received(self.query, self.key, self.text.asking, self.text.valid)
+        return self.received(self.text.asking)
+
+    def received(self, asking: Tensor) -> Received:
+        """What every token receives from some queries; `asking` `[B, T]` is True for them."""
+        return received(asking.to(self.query.device), self.rows)
+
+    def rows(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """Softmax rows of some queries, mask and capped logits heeded.
+
+        Args:
+            slots: `[B, R]` slots of the queries.
+
+        Returns:
+            float32 `[B, H, R, T]`, each row summing to 1, and `[B, R, T]` True for what each query
+            sees. Padding in front of everything sees everything.
+        """
+        slots = slots.to(self.query.device)
+        seen = visible(slots, self.text.valid, self.mask)
+        pick = slots[:, None, :, None].expand(-1, self.query.shape[1], -1, self.query.shape[3])
+        picked = self.query.gather(2, pick)
+        return attention_rows(picked, self.key, seen=seen, softcap=self.softcap), seen
 
 
 class LayerBefore(LayerAttention):
-    """The attention of the LLM layer before the site, over the sequence that is left there."""
+    """The attention of the LLM layer before the site, over the sequence that is left there.
+
+    Where that layer has no query and key, as in linear attention, it is that of the last one
+    before the site that has.
+    """
 
     title: ClassVar[str] = "attention of the LLM layer before"
 

@@ -16,6 +16,7 @@ def attention_rows(
     seen: Tensor | None = None,
     bias: Tensor | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """Attention weights of some queries over all keys, head by head.
 
@@ -26,6 +27,8 @@ def attention_rows(
             key.
         bias: `[B, T]`, added to the logits of each key; -inf hides a key.
         scale: factor on the logits; default `d ** -0.5`.
+        softcap: the c that scaled logits are capped to, c tanh(logit / c), in front of the bias
+            (Gemma 2, 2408.00118, section 2); default no cap.
 
     Returns:
         float32 `[B, H, R, T]`, each row summing to 1.
@@ -46,6 +49,8 @@ def attention_rows(
         # heads that share keys stand below each other as further rows, so keys aren't copied
         grouped = query.float().reshape(batch, key.shape[1], -1, width)
         logits = (grouped @ key.float().mT * factor).view(batch, heads, rows, length)
+    if softcap is not None:
+        logits = softcap * (logits / softcap).tanh()
     if bias is not None:
         logits = logits + bias.float().clamp(min=_LOWEST)[:, None, None]
     if seen is not None:

@@ -1,0 +1,82 @@
+"""How query and key come about in the decoder layers of transformers, by class.
+
+Nothing here imports transformers: layers are read by attribute, classes by full name.
+`tests/families/test_layers.py` checks each class against the attention of its own model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+NORM = "input_layernorm"
+"""The norm in front of the attention."""
+ATTENTION = "self_attn"
+"""The attention; layers of mixed models that have another mixer don't have it."""
+PROJECTIONS = {"query": "q_proj", "key": "k_proj"}
+"""Linear maps of the attention, whose outputs are split into heads of `head_dim` channels."""
+HEAD_NORMS = {"query": "q_norm", "key": "k_norm"}
+"""Norms of single heads, in front of the rotation."""
+HEAD_WIDTH = "head_dim"
+SCALING = "scaling"
+"""What the logits are multiplied by."""
+SOFTCAP = "attn_logit_softcapping"
+"""c of c tanh(logit / c); None for logits as they are."""
+LAYER_TYPE = "layer_type"
+"""Of the attention: which of several kinds of layer it belongs to."""
+SHARED = "is_kv_shared_layer"
+"""Of the attention: whether it takes keys and values from an earlier layer."""
+LAYER_TYPES = "layer_types"
+"""Of the LLM's config: the kind of every layer; LLMs of one kind may not have it."""
+ROTARY_EMBEDDING = "rotary_emb"
+"""Of the LLM: cosines and sines of position ids."""
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What sets the attention of a layer class apart; the defaults are Llama's.
+
+    In all of them every head is rotated by halves, as far as the rotary rows reach.
+
+    Attributes:
+        normed: whether every head is normed before it is rotated.
+        gated: whether the query projection puts out a gate behind the query of every head.
+        capped: whether logits are capped; some classes have the setting and don't heed it.
+        typed: whether rotary rows are made for a type of layer.
+    """
+
+    normed: bool = False
+    gated: bool = False
+    capped: bool = False
+    typed: bool = False
+
+
+LLAMA = LayerKind()
+NORMED = LayerKind(normed=True)
+GATED = LayerKind(normed=True, gated=True)
+TYPED = LayerKind(normed=True, typed=True)
+
+_KINDS = {
+    "gemma": {"GemmaDecoderLayer": LLAMA},
+    "gemma2": {"Gemma2DecoderLayer": LayerKind(capped=True)},
+    "gemma3": {"Gemma3DecoderLayer": TYPED},
+    "gemma4": {"Gemma4TextDecoderLayer": TYPED},
+    "llama": {"LlamaDecoderLayer": LLAMA},
+    "mistral": {"MistralDecoderLayer": LLAMA},
+    "qwen2": {"Qwen2DecoderLayer": LLAMA},
+    "qwen2_5_vl": {"Qwen2_5_VLDecoderLayer": LLAMA},
+    "qwen2_vl": {"Qwen2VLDecoderLayer": LLAMA},
+    "qwen3": {"Qwen3DecoderLayer": NORMED},
+    "qwen3_5": {"Qwen3_5DecoderLayer": GATED},
+    "qwen3_5_moe": {"Qwen3_5MoeDecoderLayer": GATED},
+    "qwen3_moe": {"Qwen3MoeDecoderLayer": NORMED},
+    "qwen3_vl": {"Qwen3VLTextDecoderLayer": NORMED},
+    "qwen3_vl_moe": {"Qwen3VLMoeTextDecoderLayer": NORMED},
+}
+
+KINDS: Mapping[str, LayerKind] = {
+    f"transformers.models.{folder}.modeling_{folder}.{name}": kind
+    for folder, classes in _KINDS.items()
+    for name, kind in classes.items()
+}
+"""Kinds by the full name of the layer class."""

@@ -1,0 +1,158 @@
+"""Query and key of the decoder layers of transformers, whatever family they belong to.
+
+What sets the classes apart is data in `layer_names`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.adapter import class_names
+from tokenprune.interface.calls import Rotary
+from tokenprune_adapters.shared.rotary import rotated
+from tokenprune_adapters.transformers import layer_names as names
+from tokenprune_adapters.transformers.llm_names import POSITIONS
+
+
+def check_layers(layers: Iterable[nn.Module], where: str) -> None:
+    """Refuse layers of a class that isn't known.
+
+    Args:
+        layers: the LLM's layers.
+        where: what the LLM is called, for the message.
+
+    Raises:
+        UnsupportedModelError: naming the class.
+    """
+    for layer in layers:
+        if _found(layer) is None:
+            known = ", ".join(name.rpartition(".")[2] for name in names.KINDS)
+            raise UnsupportedModelError(
+                f"LLM layers of class {type(layer).__name__} aren't supported.",
+                where=where,
+                remedy=f"Supported: {known}.",
+            )
+
+
+def no_query_key(layer: nn.Module) -> str | None:
+    """Why query and key of a layer can't be had, as the end of a sentence; None if they can."""
+    kind = _found(layer)
+    if kind is None:
+        return f"is a {type(layer).__name__}, whose attention isn't known"
+    attention = getattr(layer, names.ATTENTION, None)
+    if attention is None:
+        return "has linear attention, without query and key"
+    if getattr(attention, names.SHARED, False):
+        return "shares the keys of an earlier layer, and has none of its own"
+    return None
+
+
+def check_alike(language: nn.Module, where: str) -> None:
+    """Refuse an LLM whose layers are of several types.
+
+    Its types have masks and caches of their own lengths, and linear attention has neither.
+
+    Args:
+        language: the LLM without head.
+        where: what it is called, for the message.
+
+    Raises:
+        UnsupportedModelError: naming the types.
+    """
+    types = set(getattr(language.config, names.LAYER_TYPES, None) or ())
+    if len(types) > 1:
+        raise UnsupportedModelError(
+            f"the layers of {type(language).__name__} are of several types "
+            f"({', '.join(sorted(types))}), which have masks and caches of their own.",
+            where=where,
+            remedy="LLMs with layers of one type are served.",
+        )
+
+
+def projections(layer: nn.Module) -> Mapping[str, nn.Module]:
+    """The query and key projections of a layer."""
+    attention = getattr(layer, names.ATTENTION)
+    return {name: getattr(attention, module) for name, module in names.PROJECTIONS.items()}
+
+
+def project(layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
+    """What the query and key projections put out for a layer's input `[B, T, D]`."""
+    normed = getattr(layer, names.NORM)(hidden)
+    return {name: module(normed) for name, module in projections(layer).items()}
+
+
+def query_key(
+    layer: nn.Module, projected: Mapping[str, Tensor], rotary: Rotary
+) -> tuple[Tensor, Tensor]:
+    """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, scaled so that 1/sqrt(d) is implied.
+
+    Args:
+        layer: the decoder layer.
+        projected: `[B, T, ...]` outputs of its projections, by name.
+        rotary: cosines and sines `[B or 1, T, r]` with r <= d to rotate by; None for no rotation.
+    """
+    attention: Any = getattr(layer, names.ATTENTION)
+    width = int(getattr(attention, names.HEAD_WIDTH))
+    query, key = (_heads(layer, name, projected[name], width) for name in names.PROJECTIONS)
+    if rotary is not None:
+        cos, sin = (part.unsqueeze(1) for part in rotary)
+        query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
+    factor = float(getattr(attention, names.SCALING)) * width**0.5
+    return (query if abs(factor - 1) < 1e-6 else query * factor), key
+
+
+def softcap(layer: nn.Module) -> float | None:
+    """The c of logits that a layer caps to c tanh(logit / c); None where it doesn't."""
+    value = getattr(getattr(layer, names.ATTENTION), names.SOFTCAP) if _kind(layer).capped else None
+    return None if value is None else float(value)
+
+
+def rotary(language: nn.Module, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
+    """Cosines and sines `[B, T, r]` of a layer for position ids.
+
+    Args:
+        language: the LLM without head, which makes them for all layers.
+        layer: the decoder layer.
+        hidden: `[B, T, D]` its input, whose type and device the rows get.
+        positions: `[B, T]`.
+    """
+    made = {POSITIONS: positions}
+    if _kind(layer).typed:
+        made[names.LAYER_TYPE] = getattr(getattr(layer, names.ATTENTION), names.LAYER_TYPE)
+    cos, sin = getattr(language, names.ROTARY_EMBEDDING)(hidden, **made)
+    return cos, sin
+
+
+def _found(layer: nn.Module) -> names.LayerKind | None:
+    known = (names.KINDS[name] for name in class_names(layer) if name in names.KINDS)
+    return next(known, None)
+
+
+def _kind(layer: nn.Module) -> names.LayerKind:
+    kind = _found(layer)
+    assert kind is not None, f"{type(layer).__name__}: check_layers and no_query_key come first"
+    return kind
+
+
+def _heads(layer: nn.Module, name: str, states: Tensor, width: int) -> Tensor:
+    """Heads `[B, H, T, d]` of what a projection put out, normed, but not rotated."""
+    kind = _kind(layer)
+    gated = kind.gated and name == "query"
+    states = states.view(*states.shape[:-1], -1, 2 * width if gated else width)
+    if gated:  # of each head, the gate stands behind the query
+        states = states[..., :width]
+    if kind.normed:
+        states = getattr(getattr(layer, names.ATTENTION), names.HEAD_NORMS[name])(states)
+    return states.transpose(1, 2)
+
+
+def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Only as many channels as the rotary rows have; the others stay as they are."""
+    width = cos.shape[-1]
+    turned = rotated(states[..., :width], cos, sin)
+    return torch.cat((turned, states[..., width:]), dim=-1) if width < states.shape[-1] else turned

@@ -1,0 +1,139 @@
+"""Query and key of every LLM, against the weights of its own attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tokenprune_adapters.transformers import layer_names, layers, llm_names
+from torch import Tensor, nn
+
+from tests.families.calls import case_of, language
+from tests.families.cases import CASES
+from tests.families.layer_oracle import Ran, ran, rows, text_model
+from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.adapter import class_names
+
+LINEAR, SHARED = "has linear attention", "shares the keys of an earlier layer"
+REFUSED = {
+    "qwen3_5": {0: LINEAR, 1: LINEAR, 2: LINEAR},
+    "qwen3_5_moe": {0: LINEAR, 1: LINEAR, 2: LINEAR},
+    "gemma4-shared": {2: SHARED, 3: SHARED},
+}
+WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 6}
+TEXTS: dict[str, dict[str, Any]] = {
+    "gemma2": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
+    # the setting is there, and Gemma 3's attention doesn't heed it
+    "gemma3_text": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
+    "mistral": {"sliding_window": 6},
+    "qwen3": {},
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+}
+"""LLMs that no case has, or with other settings."""
+
+
+def sentences() -> dict[str, Tensor]:
+    ids = torch.tensor([[0, 0, *range(40, 60)], list(range(60, 82))])
+    return {"input_ids": ids, "attention_mask": (ids > 0).long()}
+
+
+def worst(one: Ran) -> float:
+    """Largest difference between the layer's own weights and those of its query and key."""
+    layer, given = one.layer, one.given
+    projected = layers.project(layer, given[llm_names.HIDDEN])
+    query, key = layers.query_key(layer, projected, given[llm_names.ROTARY])
+    assert one.weights is not None
+    found = rows(query, key, given[llm_names.MASK], layers.softcap(layer))
+    return max(float((one.weights[at] - row).abs().max()) for at, row in found)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CASES)
+def test_weights_of_families_are_those_of_the_model(name: str) -> None:
+    case = case_of(name)
+    model = case.build(torch.float64, "eager")
+    calls = ran(model, list(language(model).layers), case.inputs("one", dtype=torch.float64))
+    assert len(calls) == 4
+    for number, one in enumerate(calls):
+        reason = layers.no_query_key(one.layer)
+        if number in REFUSED.get(name, {}):
+            assert reason is not None
+            assert reason.startswith(REFUSED[name][number])
+        else:
+            assert reason is None
+            assert worst(one) < 1e-9
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", TEXTS)
+def test_weights_of_other_llms_are_those_of_the_model(kind: str) -> None:
+    model = text_model(kind, **TEXTS[kind])
+    calls = ran(model, list(model.model.layers), sentences())
+    assert len(calls) == 4
+    assert all(worst(one) < 1e-9 for one in calls)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gemma3_text", "qwen3", "mistral"])
+def test_rotary_rows_are_those_of_the_layers_own_type(kind: str) -> None:
+    model = text_model(kind, **TEXTS[kind])
+    calls = ran(model, list(model.model.layers), sentences())
+    for one in calls:
+        hidden, rotary = one.given[llm_names.HIDDEN], one.given[llm_names.ROTARY]
+        made = layers.rotary(model.model, one.layer, hidden, torch.arange(hidden.shape[1])[None])
+        assert made is not None
+        assert all(torch.equal(*pair) for pair in zip(made, rotary, strict=True))
+    first, second = (one.given[llm_names.ROTARY][0] for one in calls[:2])
+    assert torch.equal(first, second) == (kind != "gemma3_text")
+
+
+@torch.no_grad()
+def test_projections_are_those_that_the_layer_computes() -> None:
+    case = case_of("qwen3_5")
+    model = case.build(torch.float64, "eager")
+    layer, seen = language(model).layers[3], {}
+    hooks = [
+        module.register_forward_hook(lambda _m, _a, out, name=name: seen.update({name: out}))
+        for name, module in layers.projections(layer).items()
+    ]
+    calls = ran(model, [layer], case.inputs("one", dtype=torch.float64))
+    for hook in hooks:
+        hook.remove()
+    made = layers.project(layer, calls[0].given[llm_names.HIDDEN])
+    assert set(made) == set(seen) == {"query", "key"}
+    assert all(torch.equal(made[name], seen[name]) for name in made)
+
+
+def test_without_rows_nothing_is_rotated() -> None:
+    layer = text_model("qwen3").model.layers[0]
+    hidden = torch.randn(1, 5, 32, dtype=torch.float64)
+    still = torch.ones(1, 5, 8, dtype=torch.float64), torch.zeros(1, 5, 8, dtype=torch.float64)
+    projected = layers.project(layer, hidden)
+    pairs = zip(
+        layers.query_key(layer, projected, None),
+        layers.query_key(layer, projected, still),
+        strict=True,
+    )
+    assert all(torch.equal(*pair) for pair in pairs)
+
+
+def test_unknown_layers_are_refused_by_name() -> None:
+    unknown = nn.TransformerEncoderLayer(8, 2)
+    reason = layers.no_query_key(unknown)
+    assert reason is not None
+    assert "TransformerEncoderLayer" in reason
+    with pytest.raises(UnsupportedModelError, match=r"text_model.*TransformerEncoderLayer.*Llama"):
+        layers.check_layers([unknown], "text_model")
+
+
+def test_every_class_exists_and_is_run_here() -> None:
+    import importlib
+
+    for name in layer_names.KINDS:
+        module, _, found = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), found)
+    models = [CASES[name].build() for name in CASES if CASES[name].missing() is None]
+    run = {name for of in models for name in class_names(language(of).layers[0])}
+    run |= {name for kind in TEXTS for name in class_names(text_model(kind).model.layers[0])}
+    assert set(layer_names.KINDS) <= run

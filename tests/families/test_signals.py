@@ -1,0 +1,94 @@
+"""Attention that strategies read in every family, against what the layers themselves compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+import tokenprune
+from tests.families.calls import case_of, language, logits
+from tests.families.cases import CASES
+from tests.mllm.strategies import PLUGIN, Look
+from tokenprune import Signal
+from tokenprune.errors import SignalError
+from tokenprune.plugins.host import register_plugin
+
+BEFORE, AHEAD = Signal.LAST_QUERY_ATTENTION, Signal.AHEAD_ATTENTION
+SITE = 1
+"""Behind a layer with a window, where there are some."""
+LINEAR = {"qwen3_5", "qwen3_5_moe"}
+SHARED = {"gemma4-shared"}
+
+
+@pytest.fixture(autouse=True)
+def _known() -> Iterator[None]:
+    Look.seen.clear()
+    with register_plugin(PLUGIN, "family-signals"):
+        yield
+
+
+def looking(layer: int, *signals: Signal) -> dict[str, Any]:
+    params = {"signals": [signal.name for signal in signals]}
+    return {"at": "decoder", "strategy": "t-look", "layer": layer, "keep": 1.0, "params": params}
+
+
+def plan(*stages: dict[str, Any]) -> dict[str, Any]:
+    return {"schema_version": 1, "stages": list(stages)}
+
+
+def last_rows(
+    model: Any, layers: list[int], call: dict[str, Tensor], plan: dict[str, Any]
+) -> list[Tensor]:
+    """Head means of the last token's softmax row `[T]` in some layers, a plan attached."""
+    found: list[Tensor] = []
+
+    def note(module: Any, args: Any, output: Any) -> None:
+        found.append(output[1][0].mean(0)[-1])
+
+    of = language(model).layers
+    hooks = [of[number].self_attn.register_forward_hook(note) for number in layers]
+    try:
+        with tokenprune.attach(model, plan):
+            logits(model, call)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def within(values: Tensor, row: Tensor) -> bool:
+    """Whether the values stand in the row in this order; text and separators are between them."""
+    rest = iter(row.tolist())
+    return all(any(abs(value - one) < 1e-6 for one in rest) for value in values.tolist())
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in LINEAR | SHARED])
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut"])
+def test_attention_before_and_ahead_is_what_the_layers_compute(name: str, cut: bool) -> None:
+    case = case_of(name)
+    model, call = case.build(attention="eager"), case.inputs("one")
+    early = [{"at": "decoder", "strategy": "uniform", "layer": 0, "keep": 0.5}] if cut else []
+    stages = plan(*early, looking(SITE, BEFORE, AHEAD))
+    rows = last_rows(model, [SITE - 1, SITE], call, stages)
+    (tokens,) = Look.seen
+    found = [tokens.signal(signal)[0] for signal in (BEFORE, AHEAD)]
+    assert all(within(*pair) for pair in zip(found, rows, strict=True))
+    assert not any(within(*pair) for pair in zip(found, reversed(rows), strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(LINEAR | SHARED))
+def test_the_layer_ahead_is_read_where_a_stage_may_stand(name: str) -> None:
+    case, site = case_of(name), 3 if name in LINEAR else 0
+    model, call = case.build(attention="eager"), case.inputs("one")
+    (row,) = last_rows(model, [site], call, plan(looking(site, AHEAD)))
+    assert within(Look.seen[0].signal(AHEAD)[0], row)
+
+
+@pytest.mark.parametrize("name", sorted(LINEAR))
+def test_behind_linear_layers_alone_there_is_no_attention_before(name: str) -> None:
+    case = case_of(name)
+    with pytest.raises(SignalError, match="layer 2, which has linear attention"):
+        tokenprune.attach(case.build(), plan(looking(3, BEFORE)))
