@@ -12,7 +12,8 @@ PAGE = """\
 
 {mark}
 Strategies by model family, as `tokenprune list --matrix` prints it: the stages at which a strategy
-can be attached with its default parameters. A multimodal LLM has one column for each kind of
+can be attached with its default parameters. Families that take the same strategies at the same
+stages are one column, and LLaVA has one for each kind of
 vision tower. A number points to the reason why a strategy is refused.
 
 {table}

@@ -17,7 +17,7 @@ def test_the_matrix_names_every_strategy_and_fits_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     for row in zip(*alike(matrix()), strict=True):
         parts = [line for line in lines if f"│{row[0].strategy} " in line]
-        assert len(parts) > 1, "the families no longer fit one table"
+        assert parts
         cells = [cell.strip() for line in parts for cell in line.split("│")[2:-1]]
         assert [cell.startswith("-") for cell in cells] == [not one.runs for one in row]
         assert [set("EPD") & set(cell) for cell in cells] == [
