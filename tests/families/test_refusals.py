@@ -9,7 +9,13 @@ import pytest
 import tokenprune
 from tests.families.calls import case_of, logits
 from tests.families.plans import decoder, plan, staged
-from tokenprune.errors import BudgetError, LayerError, SignalError, UnsupportedModelError
+from tokenprune.errors import (
+    BudgetError,
+    LayerError,
+    SignalError,
+    UnsupportedCallError,
+    UnsupportedModelError,
+)
 
 
 def refused(name: str, wanted: dict[str, Any], error: type[Exception], match: str) -> None:
@@ -54,15 +60,25 @@ def test_layers_that_share_keys(layer: int) -> None:
     refused("gemma4-shared", wanted, LayerError, "layers 2 to 3 of this LLM read the keys")
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_5", "gemma3", "gemma4", "paligemma"])
-def test_attention_of_layers_that_are_not_known(name: str) -> None:
+@pytest.mark.parametrize("name", ["qwen3_5", "qwen3_5_moe"])
+def test_attention_of_a_layer_with_linear_attention(name: str) -> None:
     wanted = plan({**decoder(name, 0.5), "strategy": "fastv"})
-    refused(name, wanted, SignalError, "fastv")
+    refused(name, wanted, SignalError, "layer 2, which has linear attention")
 
 
 @pytest.mark.parametrize("name", ["llava_next", "qwen3_vl"])
 def test_signals_of_a_tower_that_is_not_followed(name: str) -> None:
     refused(name, plan({"strategy": "fopru", "at": "pre_llm", "keep": 0.5}), SignalError, "fopru")
+
+
+def test_router_logits() -> None:
+    case = case_of("qwen3_vl_moe")
+    model, call = case.build(), case.inputs("one")
+    with (
+        tokenprune.attach(model, staged("qwen3_vl_moe", "decoder", 0.5)),
+        pytest.raises(UnsupportedCallError, match="router logits"),
+    ):
+        model(**call, output_router_logits=True)
 
 
 def test_a_budget_that_a_small_picture_has_not() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.interface.adapter import MllmSpec, Modality
-from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Written
+from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import LLM_VIEWS, Question, View
 from tokenprune_adapters.shared.arguments import named, parameters
@@ -25,6 +25,13 @@ from tokenprune_adapters.transformers.picture_places import Read
 
 SUPPLIED: frozenset[type[View]] = LLM_VIEWS - {Question}
 """What can be had of an LLM; layers whose query and key can't are refused one by one."""
+REFUSED = {
+    "output_router_logits": Refused(
+        "router logits of a shortened sequence have fewer rows than the loss over them expects.",
+        "Call without it, or detach the plan.",
+    ),
+}
+"""Arguments of a core with experts that a shortened sequence can't serve."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +200,7 @@ class FamilyAdapter(TransformersMllm):
             names=names.NAMES,
             supplies=SUPPLIED,
             modalities=modalities,
-            refused=names.REFUSED,
+            refused={**names.REFUSED, **REFUSED},
             refused_generation=names.REFUSED_GENERATION,
             per_token={**family.per_token, **(deepstack.axes(depths) if depths else {})},
             window=llm_layers.window(config, windows, flat=self.padding_masks()),

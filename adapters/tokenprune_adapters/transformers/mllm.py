@@ -187,8 +187,8 @@ class TransformersMllm(MllmAdapter):
         kind = type(part).__name__
         if kind not in names.DYNAMIC_CACHES or part.keys.shape[-2] != part.get_seq_length():
             raise UnsupportedCallError(
-                f"a cache layer of class {kind} with {int(part.get_seq_length())} tokens can't be "
-                "cut to the tokens that a stage left.",
+                f"the cache of layer {layer}, of class {kind}, can't be cut to the tokens that a "
+                "stage left: it isn't a dynamic one, or a window slid over it.",
                 where="cache",
                 remedy="Use a DynamicCache, the default, or let the strategy leave caches as they "
                 "are.",

@@ -127,8 +127,6 @@ class Flow:
 
     def _own_mask(self, known: Behind, layer: int, call: LayerCall) -> Tensor | None:
         """The mask of new tokens over one layer's cache, which may hold the last keys only."""
-        if self.flat:
-            return call.mask
         queries, level = call.hidden.shape[1], self.layout.level(layer)
         columns, valid = self._with_tail(level, queries)
         batch, tail = columns.shape[0], columns.shape[1] - level.length
@@ -137,6 +135,8 @@ class Flow:
         if known.tail is not None and tail:
             valid = torch.cat((valid[:, :-tail], known.tail.to(valid)), dim=1)
         count = known.keys[layer] + queries
+        if self.flat:
+            return valid[:, -count:].long()
         window = known.windows[layer] if known.windows else None
         return behind(place[:, -count:], valid[:, -count:], queries, window, call.mask)
 
