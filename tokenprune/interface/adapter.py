@@ -110,6 +110,10 @@ class EncoderAdapter(Adapter):
         """The patch grid of one call of `entry`, from its arguments; the default grid if fixed."""
         return self.spec().grid
 
+    def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+        """The name by which a call of `entry` asks for attention maps; None if it doesn't."""
+        return None
+
     @abstractmethod
     def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """First norm and projections: `[B, T, D]` -> query, key, value `[B, H, T, d]`.

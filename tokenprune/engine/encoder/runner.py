@@ -23,6 +23,7 @@ from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.patching import Override, Patches
 from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
+from tokenprune.engine.tracers import refuse_symbols
 from tokenprune.engine.videos import Videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
@@ -62,6 +63,8 @@ class EncoderRunner:
         # only a prompt says which images are frames of one video, and the LLM's wing reads it
         self.videos: Callable[[CallState, int, int], Videos | None] = _no_videos
         self.captured = BlockSignals(later, spec)
+        learned = any(stage.strategy.companions() is not None for stage in later)
+        self.splits = bool(layout.stages) or self.captured.attention or learned
 
     def install(self, patches: Patches) -> None:
         """Override what runs this instance's entry, and the forward of its used blocks."""
@@ -80,6 +83,8 @@ class EncoderRunner:
         if running is not None and running.state(_Pass) is not None:
             return original(*args, **kwargs)  # one pass method calls another
         refuse_checkpointing(self.spec.entry, "blocks", "encoder")
+        refuse_symbols((*args, *kwargs.values()))
+        self._refuse_maps(args, kwargs)
         with calling(self.owner) as call, call.meter.stage("encode"):
             call.drop(EncoderState)
             call.grid = self.adapter.call_grid(args, kwargs)
@@ -97,6 +102,16 @@ class EncoderRunner:
             where=type(self.spec.entry).__name__,
             remedy=f"Call {instead}, or detach the plan for this call.",
         )
+
+    def _refuse_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        name = self.adapter.attention_maps(args, kwargs) if self.splits else None
+        if name is not None:
+            raise UnsupportedCallError(
+                f"{name}: blocks that a plan acts in give no attention maps, and those of the "
+                "others are of fewer tokens.",
+                where=type(self.spec.entry).__name__,
+                remedy=f"Call without {name}, or detach the plan for this call.",
+            )
 
     def _require(self, state: EncoderState | None, number: int) -> None:
         """Refuse a pass in which a used block in front of block `number` was left out."""
