@@ -152,8 +152,10 @@ class TransformersMllm(MllmAdapter):
         """The LLM's last states `[B, T, d_llm]` for token ids `[B, T]`, without cache."""
         language: Any = self.spec().language_model
         embedding = language.get_input_embeddings()
+        device = embedding.weight.device
         given = {
-            names.EMBEDS: embedding(ids.to(embedding.weight.device)),
+            # an offloaded embedding fetches weights and ids itself
+            names.EMBEDS: embedding(ids if device.type == "meta" else ids.to(device)),
             names.USE_CACHE: False,
         }
         return self.read_outputs(language(**given)).last
