@@ -57,6 +57,7 @@ def _ask(
     asked = Asked(stage, tokens)
     if values:
         conditions.require_finite(tokens.site, tokens.hidden)
+    _follow(stage, tokens.hidden.device)
     before = Untouched.of(tokens, values=values)
     answer = _answer(stage, tokens, keep, conditions)
     changed = before.changed(tokens)
@@ -71,6 +72,14 @@ def _ask(
     parts = normal(answer, tokens.hidden.shape[0])
     _refuse_length(asked, answer, parts, keep)
     return parts
+
+
+def _follow(stage: ResolvedStage, device: torch.device) -> None:
+    """Move a strategy's modules to its tokens: models are moved, and spread over devices."""
+    modules = stage.strategy.modules()
+    example = None if modules is None else next(modules.parameters(), None)
+    if modules is not None and example is not None and example.device != device:
+        modules.to(device=device)
 
 
 def _answer(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions) -> Reduction:

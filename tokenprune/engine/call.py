@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from tokenprune.engine.conditions import Checks, Conditions
 from tokenprune.engine.meter import Meter
+from tokenprune.engine.tracers import refuse_tracing
 from tokenprune.errors import TokenpruneError
 from tokenprune.interface.trace import Trace
 from tokenprune.plan import Plan
@@ -90,6 +91,7 @@ def calling(owner: Owner) -> Iterator[CallState]:
     if running is not None:
         yield running
         return
+    refuse_tracing()
     conditions = Conditions(owner.checks)
     state = CallState(owner, owner.plan, owner.meter, conditions, parent=_active.get())
     token = _active.set(state)

@@ -1,73 +1,174 @@
-"""Reversible changes to one model instance: attribute overrides and forward hooks."""
+"""Reversible changes to one model instance: attribute overrides and forward hooks.
+
+People copy, wrap and unwrap models while a plan is attached. A copy is plain: it gets nothing
+of a patch. What others put around a patch stays when the patch is taken back, and calls the
+original from then on.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, NoReturn
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from tokenprune.errors import AlreadyAttachedError
+from tokenprune.errors import AlreadyAttachedError, UnsupportedCallError
 
 Override = Callable[..., Any]
 _ABSENT = object()
+_MARK = "__tokenprune__"
 _REDUCE = "__reduce_ex__"  # what `pickle` and `copy.deepcopy` look up on the instance
+_REPLICATE = "_replicate_for_data_parallel"
+_INNERMOST = "_old_forward"  # where accelerate keeps the forward that its hooks stand around
+
+
+@dataclass(eq=False)
+class _Layer:
+    """One override of one method.
+
+    Attributes:
+        owner: whose method.
+        name: key in the owner's `__dict__`.
+        original: the method below, bound.
+        before: what stood under the key, or `_ABSENT`.
+        function: what stands there instead.
+        live: whether the override acts; others may still hold `function` afterwards.
+    """
+
+    owner: Any
+    name: str
+    original: Override
+    before: Any
+    function: Any = None
+    live: bool = True
+
+    def below(self) -> Any:
+        """What stood under the key, without overrides that were taken back since."""
+        layer = _layer_of(self.before)
+        return self.before if layer is None or layer.live else layer.below()
+
+    def remove(self) -> None:
+        """Take the override back, from wherever in the owner it was moved to."""
+        self.live = False
+        slots, below = self.owner.__dict__, self.below()
+        for key in [key for key, value in slots.items() if value is self.function]:
+            if below is not _ABSENT:
+                slots[key] = below
+            elif key == self.name:
+                del slots[key]
+            else:
+                slots[key] = self.original
 
 
 class Patches:
     """Everything that was changed on a model, so that `undo` leaves nothing behind."""
 
     def __init__(self) -> None:
-        self._saved: list[tuple[Any, str, Any]] = []
+        self._layers: list[_Layer] = []
         self._hooks: list[RemovableHandle] = []
+        self._guarded: set[int] = set()
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Modules with an override, in the order of their first ones."""
+        found = {id(one.owner): one.owner for one in self._layers}
+        return [owner for owner in found.values() if isinstance(owner, nn.Module)]
 
     def override(self, owner: Any, name: str, function: Override) -> None:
         """Replace method `name` of this instance by `function(original, *args, **kwargs)`.
 
         The class and other instances stay as they are. The signature seen by `inspect` stays the
-        original's, which `generate` relies on.
+        original's, which `generate` relies on. Hooks of accelerate stay around the override, so
+        that they act whatever the override does.
         """
-        if isinstance(owner, nn.Module) and _REDUCE not in owner.__dict__ and name != _REDUCE:
-            self._refuse_pickling(owner)
-        original = getattr(owner, name)
-        self._saved.append((owner, name, owner.__dict__.get(name, _ABSENT)))
+        if isinstance(owner, nn.Module):
+            self._guard(owner)
+        if name == "forward" and _INNERMOST in owner.__dict__:
+            name = _INNERMOST
+        self._put(owner, name, function)
 
-        @functools.wraps(original)
-        def replaced(*args: Any, **kwargs: Any) -> Any:
-            return function(original, *args, **kwargs)
-
-        owner.__dict__[name] = replaced
-
-    def hook(self, module: nn.Module, function: Callable[..., Any]) -> None:
+    def hook(self, module: nn.Module, function: Callable[..., Any]) -> RemovableHandle:
         """Register a forward hook `function(module, args, output)`."""
-        self._hooks.append(module.register_forward_hook(function))
+        self._guard(module)
+        handle = module.register_forward_hook(function)
+        self._hooks.append(handle)
+        return handle
 
     def undo(self) -> None:
         """Take everything back, in reverse order; calling it twice is harmless."""
         while self._hooks:
             self._hooks.pop().remove()
-        while self._saved:
-            owner, name, before = self._saved.pop()
-            if before is _ABSENT:
-                owner.__dict__.pop(name, None)
-            else:
-                owner.__dict__[name] = before
+        while self._layers:
+            self._layers.pop().remove()
+        self._guarded.clear()
 
-    def _refuse_pickling(self, module: nn.Module) -> None:
-        """Let `pickle` of this module say what to do, and so `torch.save`; copies stay possible.
+    def _put(self, owner: Any, name: str, function: Override) -> None:
+        original = getattr(owner, name)
+        layer = _Layer(owner, name, original, owner.__dict__.get(name, _ABSENT))
+
+        @functools.wraps(original)
+        def replaced(*args: Any, **kwargs: Any) -> Any:
+            if not layer.live:  # somebody who wrapped the model meanwhile still calls this
+                return original(*args, **kwargs)
+            return function(original, *args, **kwargs)
+
+        setattr(replaced, _MARK, layer)
+        layer.function = owner.__dict__[name] = replaced
+        self._layers.append(layer)
+
+    def _guard(self, module: nn.Module) -> None:
+        """Let copies of this module be plain, and refuse to pickle or replicate it.
 
         Pickled, it would fail at a patch somewhere inside, or come back without its plan.
         """
+        if id(module) in self._guarded:
+            return
+        self._guarded.add(id(module))
 
         def reduced(original: Override, protocol: Any) -> tuple[Any, ...]:
             build, arguments, *rest = original(protocol)
-            if rest and isinstance(rest[0], dict):  # the state, without this override
-                rest[0] = {key: value for key, value in rest[0].items() if key != _REDUCE}
+            if rest and isinstance(rest[0], dict):
+                rest[0] = self._plain(rest[0])
             return _Copied(module, build), arguments, *rest
 
-        self.override(module, _REDUCE, reduced)
+        self._put(module, _REDUCE, reduced)
+        self._put(module, _REPLICATE, _refuse_replicas)
+
+    def _plain(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """A module's `__dict__` without overrides and without the hooks of these patches."""
+        plain = {}
+        for key, value in state.items():
+            layer = _layer_of(value)
+            while layer is not None:
+                value = layer.original if key != layer.name else layer.below()
+                layer = _layer_of(value)
+            if value is not _ABSENT:
+                plain[key] = value
+        ours = {handle.id for handle in self._hooks}
+        hooks = plain.get("_forward_hooks")
+        if ours and hooks:
+            kept = {number: hook for number, hook in hooks.items() if number not in ours}
+            plain["_forward_hooks"] = type(hooks)(kept)
+        return plain
+
+
+def _layer_of(value: Any) -> _Layer | None:
+    """The override whose function this is; wrappers that copy its attributes aren't it."""
+    if not isinstance(value, FunctionType):
+        return None
+    layer: _Layer | None = value.__dict__.get(_MARK)
+    return layer if layer is not None and layer.function is value else None
+
+
+def _refuse_replicas(original: Override) -> NoReturn:
+    raise UnsupportedCallError(
+        "DataParallel copies a model to its devices without its plan.",
+        remedy="Use DistributedDataParallel, one process for each device.",
+    )
 
 
 class _Copied:

@@ -72,6 +72,10 @@ class EncoderSpec:
         class_token: whether the first prefix token is a class token.
         grid: the default patch grid (t, h, w).
         width: D, channels of a token.
+        passes: methods of `entry` that run all blocks and give what is left of the tokens, the
+            outermost first; each is a pass where it is called.
+        refused: methods of `entry` whose results have no place for removed tokens, and what is
+            to be called instead.
     """
 
     entry: nn.Module
@@ -81,6 +85,8 @@ class EncoderSpec:
     class_token: bool
     grid: tuple[int, int, int]
     width: int
+    passes: Sequence[str] = ("forward",)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def supplies(self) -> frozenset[type[View]]:
@@ -103,6 +109,10 @@ class EncoderAdapter(Adapter):
     def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int, int]:
         """The patch grid of one call of `entry`, from its arguments; the default grid if fixed."""
         return self.spec().grid
+
+    def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+        """The name by which a call of `entry` asks for attention maps; None if it doesn't."""
+        return None
 
     @abstractmethod
     def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 
 class _Scope:
@@ -30,8 +31,12 @@ class PoolWeights:
     """The sizes of one model's tokens, from its last block to its pooling.
 
     They live in the context of the call that `scoped` wraps: not longer, not in other threads,
-    and not after an exception.
+    and not after an exception. Where a model hands out its tokens to be pooled by another call,
+    the sizes stay with that very tensor.
     """
+
+    def __init__(self) -> None:
+        self._handed_out: Any = WeakIdKeyDictionary()
 
     def scoped(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Override for the forward that blocks and pooling both happen in."""
@@ -41,16 +46,52 @@ class PoolWeights:
         finally:
             _scope.reset(token)
 
+    def handing_out(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Override for a method whose tokens `[B, T, D]` may be pooled by another call."""
+        if _scoped(self) is not None:
+            return original(*args, **kwargs)
+        token = _scope.set(_Scope(self))
+        try:
+            output, weight = original(*args, **kwargs), self.get()
+        finally:
+            _scope.reset(token)
+        if weight is not None:
+            self._handed_out[output] = weight
+        return output
+
+    def taking_back(self, tokens: Tensor, original: Callable[..., Any], **kwargs: Any) -> Any:
+        """Pool tokens `[B, T, D]` that `handing_out` gave, with their sizes at hand."""
+        scope = _Scope(self)
+        scope.weight = self._handed_out.get(tokens)
+        token = _scope.set(scope)
+        try:
+            return original(tokens, **kwargs)
+        finally:
+            _scope.reset(token)
+
+    def handed_out(self, tokens: Tensor) -> bool:
+        """Whether `handing_out` gave this very tensor."""
+        return tokens in self._handed_out
+
+    def running(self) -> bool:
+        """Whether a call is running that blocks and pooling both happen in."""
+        return _scoped(self) is not None
+
     def set(self, weight: Tensor) -> None:
         """Remember sizes `[B, T]`, prefix included; without a running call nobody pools."""
-        scope = _scope.get()
-        if scope is not None and scope.owner is self:
+        scope = _scoped(self)
+        if scope is not None:
             scope.weight = weight
 
     def get(self) -> Tensor | None:
         """Sizes `[B, T]` of the running call, if its tokens were told to have any."""
-        scope = _scope.get()
-        return scope.weight if scope is not None and scope.owner is self else None
+        scope = _scoped(self)
+        return None if scope is None else scope.weight
+
+
+def _scoped(owner: PoolWeights) -> _Scope | None:
+    scope = _scope.get()
+    return scope if scope is not None and scope.owner is owner else None
 
 
 def scaled_for_mean(hidden: Tensor, weight: Tensor, skip: int, length: int | None = None) -> Tensor:

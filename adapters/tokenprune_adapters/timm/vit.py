@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -74,6 +75,8 @@ class TimmVitAdapter(EncoderAdapter):
             class_token=class_token,
             grid=(1, *(compat.default_grid(vit) or (1, 1))),
             width=int(vit.embed_dim),
+            passes=compat.PASSES,
+            refused=compat.WITHOUT_PLACE,
         )
 
     def spec(self) -> EncoderSpec:
@@ -137,6 +140,7 @@ class TimmVitAdapter(EncoderAdapter):
         """The sizes' scope, and the pooling where it averages."""
         overrides: dict[tuple[nn.Module, str], Callable[..., Any]] = {
             (self.model, "forward"): self._weights.scoped,
+            (self.model, "forward_features"): self._weights.handing_out,
             (self.model, "pool"): self._pool,
         }
         norm = compat.averaging_norm(self.model)
@@ -151,12 +155,33 @@ class TimmVitAdapter(EncoderAdapter):
     def _pool(
         self, original: Callable[..., Tensor], x: Tensor, pool_type: str | None = None
     ) -> Tensor:
+        if not self._weights.running():
+            self._refuse_unknown(x, pool_type)
+            pooled: Tensor = self._weights.taking_back(
+                x, partial(self._pool, original), pool_type=pool_type
+            )
+            return pooled
         weight, vit = self._weights.get(), self.model
         chosen = vit.global_pool if pool_type is None else pool_type
         if weight is None or vit.attn_pool is not None or chosen not in ("avg", "avgmax"):
             return original(x, pool_type=pool_type)
         mean = original(scaled_for_mean(x, weight, compat.mean_skip(vit)), pool_type="avg")
         return mean if chosen == "avg" else 0.5 * (original(x, pool_type="max") + mean)
+
+    def _refuse_unknown(self, x: Tensor, pool_type: str | None) -> None:
+        """Refuse a mean of tokens whose sizes nobody knows; unpruned ones have size 1."""
+        vit, spec = self.model, self._spec
+        whole = spec.prefix + spec.grid[1] * spec.grid[2]
+        chosen = vit.global_pool if pool_type is None else pool_type
+        plain = vit.attn_pool is None and chosen not in ("avg", "avgmax")
+        averages = compat.averaging_norm(vit) is not None or not (plain or vit.attn_pool)
+        if averages and x.shape[1] != whole and not self._weights.handed_out(x):
+            raise UnsupportedCallError(
+                f"the mean over these {x.shape[1]} tokens can't be weighted: they aren't what "
+                "'forward_features' gave.",
+                where=type(vit).__name__,
+                remedy="Hand on its very output, call the model, or detach the plan.",
+            )
 
     def _scaled_output(self, original: Callable[..., Tensor], x: Tensor) -> Tensor:
         output, weight = original(x), self._weights.get()

@@ -17,6 +17,10 @@ from tokenprune_adapters.shared.signatures import Relied
 
 VIT = "timm.models.vision_transformer"
 BLOCKS = (f"{VIT}.Block", f"{VIT}.ResPostBlock", f"{VIT}.ParallelThingsBlock")
+PASSES = ("forward", "forward_features")
+_INSTEAD = "forward_features"
+WITHOUT_PLACE = {"forward_intermediates": _INSTEAD, "get_intermediate_layers": _INSTEAD}
+"""Methods that give every depth's tokens in one array, and the one to call instead."""
 ATTENTIONS = ("timm.layers.attention.Attention",)
 
 

@@ -34,6 +34,7 @@ DYNAMIC_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
 
 NAMES = ArgumentNames(ids=IDS, pictures=PICTURES, mask=MASK, encoded=ENCODED)
 
+MODEL_CONFIG = "config"
 REFUSED = {
     EMBEDS: Refused(
         "embeddings don't say which tokens are visual.",

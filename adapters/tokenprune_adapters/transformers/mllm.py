@@ -40,6 +40,7 @@ class TransformersMllm(MllmAdapter):
         given = named(getattr(type(owner), method), args, kwargs)
         if entry == "generate":
             self._add_settings(given)
+        self._add_config(given)
         ids = given.get(names.IDS)
         encoded = given.get(names.ENCODED) or {}
         cache_name, cache = _given_cache(given)
@@ -61,6 +62,16 @@ class TransformersMllm(MllmAdapter):
         for name in names.REFUSED_GENERATION:
             values = (given.get(name), *(getattr(config, name, None) for config in configs))
             given[name] = next((value for value in values if value is not None), None)
+
+    def _add_config(self, given: dict[str, Any]) -> None:
+        """Add what the config says now where a call of the model is silent."""
+        spec = self.spec()
+        read: Any = (self.model, spec.core, spec.language_model)
+        configs = [getattr(module, names.MODEL_CONFIG, None) for module in read]
+        for name in (*spec.fixed, *spec.refused):
+            if given.get(name) is None:
+                values = (getattr(config, name, None) for config in configs)
+                given[name] = next((value for value in values if value), None)
 
     def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
         """What a call of the LLM says."""
@@ -141,8 +152,10 @@ class TransformersMllm(MllmAdapter):
         """The LLM's last states `[B, T, d_llm]` for token ids `[B, T]`, without cache."""
         language: Any = self.spec().language_model
         embedding = language.get_input_embeddings()
+        device = embedding.weight.device
         given = {
-            names.EMBEDS: embedding(ids.to(embedding.weight.device)),
+            # an offloaded embedding fetches weights and ids itself
+            names.EMBEDS: embedding(ids if device.type == "meta" else ids.to(device)),
             names.USE_CACHE: False,
         }
         return self.read_outputs(language(**given)).last

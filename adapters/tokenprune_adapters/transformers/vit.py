@@ -82,6 +82,14 @@ class HfVitAdapter(EncoderAdapter):
         height, width = compat.patch_size(self.vision)
         return (1, pixels.shape[-2] // height, pixels.shape[-1] // width)
 
+    def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+        """Asked for by argument, or by the config where the argument is absent."""
+        given = compat.argument(self.vision, compat.MAPS, args, kwargs)
+        configs = (getattr(self.vision, "config", None), getattr(self.model, "config", None))
+        if given is None and any(getattr(one, compat.MAPS, False) for one in configs):
+            return f"config.{compat.MAPS}"
+        return compat.MAPS if given else None
+
     def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """First norm and projections, `[B, T, D]` -> three `[B, H, T, d]`.
 

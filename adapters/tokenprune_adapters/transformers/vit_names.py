@@ -167,6 +167,7 @@ def takes_patches(vision: Any) -> bool:
 
 
 MASK = PATCHES[1]
+MAPS = "output_attentions"
 
 
 def argument(vision: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -20,15 +21,21 @@ from tokenprune.engine.encoder.attention import (
 )
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
-from tokenprune.engine.patching import Patches
+from tokenprune.engine.patching import Override, Patches
 from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
+from tokenprune.engine.tracers import refuse_symbols
 from tokenprune.engine.videos import Videos
+from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
 from tokenprune.interface.signals import BlockBefore
 from tokenprune.interface.strategy import placement
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
+
+
+class _Pass:
+    """Stands in a call's states while the encoder runs."""
 
 
 class EncoderRunner:
@@ -56,28 +63,73 @@ class EncoderRunner:
         # only a prompt says which images are frames of one video, and the LLM's wing reads it
         self.videos: Callable[[CallState, int, int], Videos | None] = _no_videos
         self.captured = BlockSignals(later, spec)
+        learned = any(stage.strategy.companions() is not None for stage in later)
+        self.splits = bool(layout.stages) or self.captured.attention or learned
 
     def install(self, patches: Patches) -> None:
-        """Override the forward of this instance's entry and used blocks."""
-        patches.override(self.spec.entry, "forward", self._enter)
+        """Override what runs this instance's entry, and the forward of its used blocks."""
+        for name in self.spec.passes:
+            patches.override(self.spec.entry, name, self._enter)
+        if self.layout.stages:
+            for name, instead in self.spec.refused.items():
+                patches.override(self.spec.entry, name, partial(self._refuse, name, instead))
         for number in range(self.spec.used):
             patches.override(self.spec.blocks[number], "forward", self._forward_of(number))
         for (module, name), function in self.adapter.overrides().items():
             patches.override(module, name, function)
 
     def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        running = current(self.owner)
+        if running is not None and running.state(_Pass) is not None:
+            return original(*args, **kwargs)  # one pass method calls another
         refuse_checkpointing(self.spec.entry, "blocks", "encoder")
+        refuse_symbols((*args, *kwargs.values()))
+        self._refuse_maps(args, kwargs)
         with calling(self.owner) as call, call.meter.stage("encode"):
             call.drop(EncoderState)
             call.grid = self.adapter.call_grid(args, kwargs)
-            return original(*args, **kwargs)
+            call.put(_Pass())
+            try:
+                output = original(*args, **kwargs)
+            finally:
+                call.drop(_Pass)
+            self._require(call.state(EncoderState), self.spec.used)
+            return output
+
+    def _refuse(self, name: str, instead: str, original: Override, *_: Any, **__: Any) -> NoReturn:
+        raise UnsupportedCallError(
+            f"'{name}' has no place for the tokens that the plan removes.",
+            where=type(self.spec.entry).__name__,
+            remedy=f"Call {instead}, or detach the plan for this call.",
+        )
+
+    def _refuse_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        name = self.adapter.attention_maps(args, kwargs) if self.splits else None
+        if name is not None:
+            raise UnsupportedCallError(
+                f"{name}: blocks that a plan acts in give no attention maps, and those of the "
+                "others are of fewer tokens.",
+                where=type(self.spec.entry).__name__,
+                remedy=f"Call without {name}, or detach the plan for this call.",
+            )
+
+    def _require(self, state: EncoderState | None, number: int) -> None:
+        """Refuse a pass in which a used block in front of block `number` was left out."""
+        passed = 0 if state is None else state.passed
+        if passed != number and (self.layout.stages or self.later):
+            raise UnsupportedCallError(
+                f"block {passed} was replaced or left out since the plan was attached.",
+                where=type(self.spec.entry).__name__,
+                remedy="Detach the plan and attach it again to the model as it is now.",
+            )
 
     def _forward_of(self, number: int) -> Callable[..., Any]:
         block = self.spec.blocks[number]
 
         def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             call = current(self.owner)
-            if call is None:  # the block was called on its own, outside of its encoder
+            if call is None:
+                self._refuse_alone(number)
                 return original(hidden, *args, **kwargs)
             state = self._state(call, number, hidden)
             hidden = self._reduce_at(call, state, number, "before", hidden, None)
@@ -94,10 +146,22 @@ class EncoderRunner:
 
         return forward
 
+    def _refuse_alone(self, number: int) -> None:
+        if self.layout.stages:
+            raise UnsupportedCallError(
+                f"block {number} was called outside of its encoder, where no plan can act.",
+                where=type(self.spec.entry).__name__,
+                remedy="Call the encoder, or detach the plan for this call.",
+            )
+
     def _state(self, call: CallState, number: int, hidden: Tensor) -> EncoderState:
         if number:
             begun = call.state(EncoderState)
+            self._require(begun, number)
             assert begun is not None
+            begun.passed = number + 1
+            if begun.size.device != hidden.device:
+                begun.move(hidden.device)
             return begun
         count = hidden.shape[1] - self.spec.prefix
         state = EncoderState.begin(
@@ -115,6 +179,7 @@ class EncoderRunner:
                 learned = learned.to(device=hidden.device, dtype=hidden.dtype)
                 state.companions[stage.number] = learned.expand(hidden.shape[0], -1, -1)
         call.meter.count("patches", count * hidden.shape[0], hidden.shape[0])
+        state.passed = 1
         call.put(state)
         return state
 

@@ -47,6 +47,11 @@ class BlockSignals:
             elif signal.reads(BlockOutput):
                 self._output[block].append(signal)
 
+    @property
+    def attention(self) -> bool:
+        """Whether the queries and keys of any block are asked for."""
+        return bool(self._attention)
+
     def reads(self, number: int) -> bool:
         """Whether the queries and keys of a block are asked for."""
         return number in self._attention

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenprune.engine.stages import EncoderSite
 from tokenprune.engine.videos import Bucket, Videos
+from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.dense import Dense, Part, Reconstruction
 from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.interface.trace import Trace
@@ -68,6 +69,7 @@ class EncoderState:
         prefixed: the same of class and register tokens, `[B, P, ...]`, which nobody removes.
         videos: which images are frames of one video, if any are.
         first: `index` as it was at the first block.
+        passed: how many blocks were entered.
     """
 
     sites: Mapping[int, EncoderSite]
@@ -87,6 +89,7 @@ class EncoderState:
     prefixed: dict[str, Tensor] = field(default_factory=dict)
     videos: Videos | None = None
     first: Tensor | None = None
+    passed: int = 0
 
     @property
     def untouched(self) -> bool:
@@ -110,6 +113,29 @@ class EncoderState:
         size = torch.ones(batch, count, device=hidden.device)
         images = trace.begin(batch, grid) if videos is None else videos.begin(trace, grid)
         return cls(sites, grid, images, prefix, size, index, seed, videos=videos, first=index)
+
+    def move(self, device: torch.device) -> None:
+        """Follow the hidden states to the device of the next block.
+
+        Raises:
+            UnsupportedCallError: dropped tokens are still to be reconstructed.
+        """
+        if self.revival is not None:
+            raise UnsupportedCallError(
+                f"'{self.revival.strategy}' reconstructs tokens, and the encoder goes on at "
+                f"another device ({device}).",
+                where=str(self.revival.site),
+                remedy="Keep the encoder on one device.",
+            )
+        untouched = self.untouched
+        self.size, self.index = self.size.to(device), self.index.to(device)
+        self.first = self.index if untouched else self.first
+        for kept in ("riders", "signals", "prefixed", "companions"):
+            values = getattr(self, kept)
+            setattr(self, kept, {name: value.to(device) for name, value in values.items()})
+        for kept in ("previous", "entered"):
+            value = getattr(self, kept)
+            setattr(self, kept, None if value is None else value.to(device))
 
     def tokens(self, hidden: Tensor, site: Site, signals: Mapping[str, Tensor]) -> Tokens:
         """The patches of `hidden` `[B, P + N, D]` as a strategy sees them."""

@@ -68,7 +68,7 @@ class Flow:
     past: int = 0
     behind: Behind | None = None
     flat_layers: frozenset[int] = frozenset()
-    layer: int = 0
+    layer: int = -1
 
     def layer_call(self, layer: int, call: LayerCall) -> LayerCall:
         """A layer's call for its shortened input, which `call.hidden` `[B, T, D]` is already.

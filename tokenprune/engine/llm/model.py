@@ -21,9 +21,10 @@ from tokenprune.engine.llm.features import FeatureSeam
 from tokenprune.engine.llm.prompt import visual_places
 from tokenprune.engine.llm.refusals import check_forward, check_generate
 from tokenprune.engine.llm.runner import LanguageRunner
-from tokenprune.engine.llm.state import state_of
+from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.tower import TowerSeam
 from tokenprune.engine.stages import behind_dynamic
+from tokenprune.engine.standing import Standing
 from tokenprune.interface.adapter import MllmAdapter
 
 if TYPE_CHECKING:
@@ -68,12 +69,14 @@ class MllmRunner:
         if hasattr(self.owner.model, "generate"):
             patches.override(self.owner.model, "generate", self._generate)
         self.language.install(patches)
+        self.standing = Standing(self.owner.model, patches.modules)
 
     def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = self.adapter.read_prompt("generate", args, kwargs)
         if self.owner.stages:
             marked = given.cache is not None and self.adapter.cache_mark(given.cache) is not None
             check_generate(self.spec, given, marked=marked)
+            self.standing.require()
         with calling(self.owner) as call:
             state_of(call).given = given  # images may be encoded before the first forward
             return original(*args, **kwargs)
@@ -82,7 +85,7 @@ class MllmRunner:
         with calling(self.owner) as call:
             state, given = state_of(call), self.adapter.read_prompt("model", args, kwargs)
             state.given = replace(state.given, labels=given.labels)
-            return original(*args, **kwargs)
+            return self._reaching(state, original, *args, **kwargs)
 
     def _core(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with calling(self.owner) as call:
@@ -106,9 +109,17 @@ class MllmRunner:
                     bare = replace(given, mask=None)
                     args, kwargs = self.adapter.write_prompt("core", bare, args, kwargs)
             if not state.prefilled:
-                return original(*args, **kwargs)
+                return self._reaching(state, original, *args, **kwargs)
             with _untraced(call):  # without cache the model may encode its images at every step
                 return original(*args, **kwargs)
+
+    def _reaching(
+        self, state: MllmState, original: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Call what runs the LLM, for the first time in this call, if all parts are in place."""
+        if self.owner.stages:
+            self.standing.require()
+        return original(*args, **kwargs)
 
 
 @contextmanager

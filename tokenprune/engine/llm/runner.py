@@ -67,7 +67,7 @@ class LanguageRunner:
             patches.override(layer, "forward", self._layer(number))
         for method in self.spec.injections:
             patches.override(self.spec.language_model, method, self._inject(method))
-        self.reader.install(patches, self.stages.values())
+        self.reader.install(self.stages.values())
 
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         call = current(self.owner)
@@ -116,7 +116,9 @@ class LanguageRunner:
             tail = mask[:, layout.length :].bool() if isinstance(mask, Tensor) else None
             state.flow.behind = Behind(self._keys(given.cache), self.spec.windows, tail)
         try:
-            return run(new)
+            outputs = run(new)
+            _require(state.flow, len(self.spec.layers))
+            return outputs
         finally:
             state.flow = None
 
@@ -137,6 +139,7 @@ class LanguageRunner:
         else:
             check_language(self.spec, embeds.shape[1], state.given.mask)
             layout = lay_out(state, self.spec, self.token, embeds.device, self.text)
+            self.reader.follow()
             layout.trim, state.layout = self.trim, layout
             layout.base = max(self.trim, self.spec.base)
         flow = state.flow = self._flow(layout, mode, 0)
@@ -145,6 +148,7 @@ class LanguageRunner:
                 layout, given, compact=self.compact, flat=flow.flat, axes=self.spec.per_token
             )
             outputs = run(new)
+            _require(flow, len(self.spec.layers))
             if mode == "first":
                 self._count(call, state)
         finally:
@@ -208,6 +212,7 @@ class LanguageRunner:
             if call is None or state is None or state.flow is None:
                 return original(*args, **kwargs)
             flow, given = state.flow, adapter.read_layer(layer, args, kwargs)
+            _require(flow, number)
             flow.layer = number
             # decide, shorten the layer's input, then tell the layer what belongs to the rest of it
             if flow.mode == "first" and number in self.stages:
@@ -255,3 +260,13 @@ class LanguageRunner:
         for start, end in pairwise(edges):
             total += behind[start] * (end - start)
         call.meter.count("llm_average", total / layers, state.left.pictures)
+
+
+def _require(flow: Flow, number: int) -> None:
+    """Refuse a forward of the LLM in which a layer in front of layer `number` was left out."""
+    if flow.layer + 1 != number:
+        raise UnsupportedCallError(
+            f"layer {flow.layer + 1} was replaced or left out since the plan was attached.",
+            where="language model",
+            remedy="Detach the plan and attach it again to the model as it is now.",
+        )

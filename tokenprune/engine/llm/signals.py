@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tokenprune.engine.call import current
 from tokenprune.engine.llm.attending import attending
@@ -15,7 +16,6 @@ from tokenprune.engine.llm.masks import seen_by
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.text import SiteSignals, prompt_text
-from tokenprune.engine.patching import Patches
 from tokenprune.interface.adapter import MllmAdapter, MllmSpec
 from tokenprune.interface.calls import LayerCall
 from tokenprune.interface.signals import (
@@ -43,18 +43,30 @@ class SignalReader:
     def __init__(self, owner: Attachment, adapter: MllmAdapter, spec: MllmSpec) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, spec
         self.asked: dict[int, int] = {}
+        self._hooked: dict[tuple[int, str], tuple[nn.Module, RemovableHandle]] = {}
 
-    def install(self, patches: Patches, stages: Iterable[DecoderStage]) -> None:
+    def install(self, stages: Iterable[DecoderStage]) -> None:
         """Put aside what the layers before the stages project, where it is asked for."""
         for stage in stages:
             number = stage.site.layer
-            if not stage.reads(LayerBefore):
-                continue
-            before = attending(self.adapter, self.spec, number)
-            assert before is not None  # checked at attach
-            self.asked[before] = number
-            for name, module in self.adapter.projections(self.spec.layers[before]).items():
-                patches.hook(module, self._put_aside(number, name))
+            if stage.reads(LayerBefore):
+                before = attending(self.adapter, self.spec, number)
+                assert before is not None  # checked at attach
+                self.asked[before] = number
+        self.follow()
+
+    def follow(self) -> None:
+        """Hook the projections that the layers have now; people put adapters around them."""
+        for before, number in self.asked.items():
+            named = self.adapter.projections(self.spec.layers[before])
+            for name, module in named.items():
+                known, handle = self._hooked.get((number, name), (None, None))
+                if known is module:
+                    continue
+                if handle is not None:
+                    handle.remove()
+                new = self.owner.patches.hook(module, self._put_aside(number, name))
+                self._hooked[number, name] = module, new
 
     def listen(self, state: MllmState, number: int, call: LayerCall) -> None:
         """Put aside what a layer is called with, where its attention is asked for."""
