@@ -1,17 +1,28 @@
-"""Remove visual tokens from multimodal LLMs: typed plans, pluggable methods, honest numbers."""
+"""Remove visual tokens from multimodal LLMs: typed plans, pluggable methods, honest numbers.
 
-from tokenprune.engine import Attachment, Report, attach
-from tokenprune.errors import TokenpruneError
-from tokenprune.interface.about import About
-from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec, MllmAdapter, MllmSpec
-from tokenprune.interface.placement import Decoder, Encoder, PreLlm
-from tokenprune.interface.reduction import Reconstruction, Reduction
-from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget, PruningStrategy, ScoreStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Tokens
-from tokenprune.interface.trace import ImageTrace, Trace, TraceStep
-from tokenprune.plan import Plan, dump_plan, load_plan
-from tokenprune.plugins.hookspecs import hookimpl
+Names are imported when they are first used, so that `tokenprune --help` waits for no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attach import attach
+    from tokenprune.engine.attachment import Attachment
+    from tokenprune.engine.report import Report
+    from tokenprune.errors import TokenpruneError
+    from tokenprune.interface.about import About
+    from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec, MllmAdapter, MllmSpec
+    from tokenprune.interface.placement import Decoder, Encoder, PreLlm
+    from tokenprune.interface.reduction import Reconstruction, Reduction
+    from tokenprune.interface.signals import Signal
+    from tokenprune.interface.strategy import Budget, PruningStrategy, ScoreStrategy, StrategyParams
+    from tokenprune.interface.tokens import Site, Tokens
+    from tokenprune.interface.trace import ImageTrace, Trace, TraceStep
+    from tokenprune.plan import Plan, dump_plan, load_plan
+    from tokenprune.plugins.hookspecs import hookimpl
 
 __all__ = [
     "About",
@@ -43,3 +54,42 @@ __all__ = [
     "hookimpl",
     "load_plan",
 ]
+
+_HOMES = {
+    "tokenprune.engine.attach": ("attach",),
+    "tokenprune.engine.attachment": ("Attachment",),
+    "tokenprune.engine.report": ("Report",),
+    "tokenprune.errors": ("TokenpruneError",),
+    "tokenprune.interface.about": ("About",),
+    "tokenprune.interface.adapter": ("EncoderAdapter", "EncoderSpec", "MllmAdapter", "MllmSpec"),
+    "tokenprune.interface.placement": ("Decoder", "Encoder", "PreLlm"),
+    "tokenprune.interface.reduction": ("Reconstruction", "Reduction"),
+    "tokenprune.interface.signals": ("Signal",),
+    "tokenprune.interface.strategy": (
+        "Budget",
+        "PruningStrategy",
+        "ScoreStrategy",
+        "StrategyParams",
+    ),
+    "tokenprune.interface.tokens": ("Site", "Tokens"),
+    "tokenprune.interface.trace": ("ImageTrace", "Trace", "TraceStep"),
+    "tokenprune.plan": ("Plan", "dump_plan", "load_plan"),
+    "tokenprune.plugins.hookspecs": ("hookimpl",),
+}
+_ROOMS = ("engine", "errors", "interface", "ops", "plan", "plugins", "versions")
+
+if not TYPE_CHECKING:  # type checkers read the imports above, and go on refusing other names
+
+    def __getattr__(name: str) -> Any:
+        """A public name from the module that defines it, or a room such as `tokenprune.ops`."""
+        if name in _ROOMS:
+            return import_module(f"{__name__}.{name}")
+        for home, names in _HOMES.items():
+            if name in names:
+                found = globals()[name] = getattr(import_module(home), name)
+                return found
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+    def __dir__() -> list[str]:
+        """With the names that weren't used yet."""
+        return sorted({*globals(), *__all__, *_ROOMS})

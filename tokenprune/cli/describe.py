@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,10 +11,10 @@ from rich.table import Table
 
 from tokenprune.cli.examples import examples
 from tokenprune.errors import TokenpruneError
-from tokenprune.interface.placement import default_schedules, own_layers
-from tokenprune.interface.strategy import PruningStrategy, placement, places
-from tokenprune.interface.tokens import Site
-from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.interface.sites import Site
+
+if TYPE_CHECKING:
+    from tokenprune.interface.strategy import PruningStrategy
 
 EXAMPLES = examples("tokenprune describe evoprune")
 NOT_STATED = "not stated"
@@ -34,6 +34,9 @@ def command(
 
 
 def _facts(kind: type[PruningStrategy[Any]]) -> Table:
+    from tokenprune.interface.strategy import placement, places
+    from tokenprune.interface.trainable import TrainableStrategy
+
     table = Table.grid(padding=(0, 2))
     learned, planned = issubclass(kind, TrainableStrategy), kind.length == "planned"
     text = "decoder" in places(kind) and placement(kind, "decoder").text
@@ -53,6 +56,8 @@ def _facts(kind: type[PruningStrategy[Any]]) -> Table:
 
 
 def _defaults(kind: type[PruningStrategy[Any]]) -> str:
+    from tokenprune.interface.placement import default_schedules, own_layers
+
     parts = [f"schedule {name}" for name in default_schedules(kind.stages)]
     parts += [f"layer {layer}" for layer in own_layers(kind.stages)]
     return ", ".join(parts) or "no schedule and no layer of its own"
@@ -60,6 +65,8 @@ def _defaults(kind: type[PruningStrategy[Any]]) -> str:
 
 def _signals(kind: type[PruningStrategy[Any]]) -> dict[str, str]:
     """What it asks for at each stage with default parameters."""
+    from tokenprune.interface.strategy import places
+
     try:
         strategy = kind(kind.Params())
     except (ValueError, TokenpruneError):

@@ -12,11 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from tokenprune.cli.examples import examples
-from tokenprune.interface.strategy import PruningStrategy, places
-from tokenprune.interface.tokens import STAGES, Stage
-from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.interface.sites import STAGES, Stage
 
 if TYPE_CHECKING:
+    from tokenprune.interface.strategy import PruningStrategy
     from tokenprune.plugins.matrix import Cell
 
 EXAMPLES = examples(
@@ -56,9 +55,9 @@ def command(
         typer.echo(json.dumps([facts(kind) for kind in kinds], indent=2))
         return
     table = Table("strategy", "at", "trained", "what it does")
-    for kind in kinds:
-        trained = "yes" if issubclass(kind, TrainableStrategy) else ""
-        table.add_row(f"[bold]{kind.name}[/]", _letters(places(kind)), trained, kind.about.summary)
+    for one in map(facts, kinds):
+        trained = "" if one["training_free"] else "yes"
+        table.add_row(f"[bold]{one['name']}[/]", _letters(one["stages"]), trained, one["summary"])
     console = Console()
     console.print(table)
     console.print(LETTERS)
@@ -67,6 +66,9 @@ def command(
 
 def facts(kind: type[PruningStrategy[Any]]) -> dict[str, Any]:
     """A strategy as plain data."""
+    from tokenprune.interface.strategy import places
+    from tokenprune.interface.trainable import TrainableStrategy
+
     return {
         "name": kind.name,
         "stages": list(places(kind)),

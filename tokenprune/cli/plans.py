@@ -49,7 +49,8 @@ def schema(
     study: Annotated[bool, typer.Option("--study", help="Of study files instead.")] = False,
 ) -> None:
     """Print the JSON Schema of plan files, with the parameters of every installed strategy."""
-    from tokenprune.lab.studies.schema import study_schema
-    from tokenprune.plan import plan_schema
-
-    typer.echo(json.dumps(study_schema() if study else plan_schema(), indent=2))
+    if study:
+        from tokenprune.lab.studies.schema import study_schema as data
+    else:
+        from tokenprune.plan import plan_schema as data
+    typer.echo(json.dumps(data(), indent=2))

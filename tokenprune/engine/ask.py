@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import sys
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from tokenprune.engine.answers import Asked, faults, harmless
+from tokenprune.engine.answered import answered
 from tokenprune.engine.conditions import Conditions
 from tokenprune.engine.stages import ResolvedStage
-from tokenprune.engine.untouched import Untouched
-from tokenprune.errors import StrategyFailedError, TokenpruneError
 from tokenprune.interface.dense import Part
-from tokenprune.interface.reduction import Reduction
-from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 
-_Function = TypeVar("_Function", bound=Callable[..., object])
-# a compiled model breaks its graph here: plugins may do anything
-_uncompiled: Callable[[_Function], _Function] = torch.compiler.disable
+_COMPILER = "torch._dynamo"
 
 
 def ask(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions) -> list[Part]:
@@ -47,130 +40,18 @@ def ask(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions)
     shape = (tuple(hidden.shape), hidden.dtype, hidden.device)
     values = conditions.wanted((stage.number, tokens.site, tokens.kind, *shape))
     conditions.watch(tokens.site, hidden)
-    return _ask(stage, tokens, keep, conditions, values)
+    return _answering()(stage, tokens, keep, conditions, values)
 
 
-@_uncompiled
-def _ask(
-    stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions, values: bool
-) -> list[Part]:
-    asked = Asked(stage, tokens)
-    if values:
-        conditions.require_finite(tokens.site, tokens.hidden)
-    _follow(stage, tokens.hidden.device)
-    before = Untouched.of(tokens, values=values)
-    answer = _answer(stage, tokens, keep, conditions)
-    changed = before.changed(tokens)
-    if changed:
-        raise asked.error(f"changed the {', '.join(changed)} that it got in place")
-    asked.form(answer)
-    if values:
-        for fulfilled, what in (*before.faults(tokens), *faults(answer, tokens.count)):
-            conditions.require(fulfilled, asked.error(what))
-        answer = harmless(answer, tokens.count)
-    _refuse_text(asked, answer)
-    parts = normal(answer, tokens.hidden.shape[0])
-    _refuse_length(asked, answer, parts, keep)
-    return parts
+def _answering() -> Callable[..., list[Part]]:
+    """`answered`, or where a compiler may be tracing the same closed to it.
 
-
-def _follow(stage: ResolvedStage, device: torch.device) -> None:
-    """Move a strategy's modules to its tokens: models are moved, and spread over devices."""
-    modules = stage.strategy.modules()
-    example = None if modules is None else next(modules.parameters(), None)
-    if modules is not None and example is not None and example.device != device:
-        modules.to(device=device)
-
-
-def _answer(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions) -> Reduction:
-    given = tokens.kind == "text" or stage.plan.keep is not None
-    try:
-        return stage.strategy.reduce(tokens, Budget(tokens.count, keep, given))
-    except (TokenpruneError, torch.OutOfMemoryError):
-        raise
-    except Exception as cause:
-        conditions.explain(cause)
-        raise StrategyFailedError(
-            f"the strategy '{stage.strategy.name}' raised {type(cause).__name__}: {cause}",
-            where=f"{stage.where}, {tokens.site}",
-            remedy="The model is usable as before; report this to the strategy's author.",
-        ) from cause
-
-
-def _refuse_text(asked: Asked, answer: Reduction) -> None:
-    if asked.tokens.kind != "text":
-        return
-    for one in answer.samples or (answer,):
-        if any(part is not None for part in (one.weight, one.created, one.reconstruction)):
-            raise asked.error("merged or replaced text tokens, which can only be kept or dropped")
-
-
-def _refuse_length(asked: Asked, answer: Reduction, parts: Sequence[Part], keep: int) -> None:
-    """Hold static strategies to the number that the plan says, and others to its ceiling."""
-    stage, tokens = asked.stage, asked.tokens
-    if stage.strategy.length == "planned" and (answer.mask is not None or answer.samples):
-        what = "a mask" if answer.mask is not None else "lengths of each sample's own"
-        raise asked.error(f"is static but answered with {what}")
-    given = stage.plan.keep if tokens.kind == "visual" else stage.plan.keep_text
-    left = max(tokens.count if part.dense is None else part.dense.length for part in parts)
-    if stage.strategy.length == "planned":
-        if left != keep:
-            raise asked.error(f"left {left} tokens where the plan says {keep}")
-    elif given is not None and left > keep:
-        raise asked.error(f"left {left} tokens where the plan allows {keep} at most")
-
-
-def normal(answer: Reduction, batch: int) -> list[Part]:
-    """An answer as dense parts, each for the samples that it leaves equally many tokens.
-
-    Args:
-        answer: of right form.
-        batch: number of samples B.
+    A function of its own, because a graph can be resumed behind its call, and not behind an import
+    inside `ask`.
     """
-    if answer.samples:
-        return _alike(answer.samples)
-    if answer.mask is not None:
-        return _masked(answer, answer.mask)
-    rows = range(batch)
-    return [Part(rows, answer.dense, answer.riders, answer.score, answer.reconstruction)]
+    if torch.compiler.is_compiling() or _COMPILER in sys.modules:
+        # imported here, because it takes the compiler along
+        from tokenprune.engine.uncompiled import answered_uncompiled
 
-
-def _masked(answer: Reduction, mask: Tensor) -> list[Part]:
-    counts, parts = mask.sum(dim=1).tolist(), []
-    for count in sorted(set(counts)):
-        rows = [row for row, value in enumerate(counts) if value == count]
-        index = mask[rows].nonzero()[:, 1].view(len(rows), count)
-        score = None if answer.score is None else answer.score[rows]
-        riders = {name: value[rows] for name, value in answer.riders.items()}
-        parts.append(Part(rows, Reduction.keep(index, mask.shape[1]).dense, riders, score))
-    return parts
-
-
-def _alike(samples: Sequence[Reduction]) -> list[Part]:
-    """Dense reductions of single samples, stacked where they carry the same things."""
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for number, one in enumerate(samples):
-        given = (one.weight is None, one.created is None, one.score is None, *sorted(one.riders))
-        alike.setdefault((one.length, *given), []).append(number)
-    parts = []
-    for rows in alike.values():
-        one = _stacked([samples[row] for row in rows])
-        parts.append(Part(rows, one.dense, one.riders, one.score))
-    return parts
-
-
-def _stacked(samples: Sequence[Reduction]) -> Reduction:
-    def joined(name: str) -> Tensor | None:
-        values = [getattr(one, name) for one in samples]
-        return None if values[0] is None else torch.cat(values)
-
-    return Reduction(
-        anchor=joined("anchor"),
-        slot=joined("slot"),
-        weight=joined("weight"),
-        created=joined("created"),
-        score=joined("score"),
-        riders={
-            name: torch.cat([one.riders[name] for one in samples]) for name in samples[0].riders
-        },
-    )
+        return answered_uncompiled
+    return answered
