@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "tokenprune check evoprune",
-    "tokenprune check my_strategy --param order=1",
+    "tokenprune check my_strategy --set order=1",
     "tokenprune check my_strategy --json > checked.json",
 )
 STYLES = {"pass": "green", "fail": "bold red", "does not apply": "dim"}
@@ -26,9 +26,9 @@ STYLES = {"pass": "green", "fail": "bold red", "does not apply": "dim"}
 
 def command(
     name: Annotated[str, typer.Argument(help="A strategy, see `tokenprune list`.")],
-    param: Annotated[
+    overrides: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A parameter, as a plan would give it."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Give a parameter, as under `params`."),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     seed: Seed = 0,
@@ -38,11 +38,11 @@ def command(
     It is asked about made-up tokens of many counts, grids and dtypes. The exit code is 1 if a row
     fails. `tokenprune verify` checks a plan on a model.
     """
-    from tokenprune.plan.overrides import read_value
+    from tokenprune.plan.overrides import overridden
     from tokenprune.plugins.strategies import strategy_class
     from tokenprune.testing import check_strategy
 
-    params = dict(read_value(text) for text in param or ())
+    params = overridden({}, overrides or ())
     found = check_strategy(strategy_class(name, where="check"), params, seed=seed)
     if json_:
         typer.echo(json.dumps(found.data(), indent=1))

@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.ops import topk_indices
@@ -90,14 +92,15 @@ def saved(subject: Subject) -> str:
     """Built anew from its saved parameters, and weights, it answers the same."""
     kind = subject.kind
     cases = [*subject.cases(SQUARE)]
-    if issubclass(kind, TrainableStrategy):
-        assert isinstance(subject.strategy, TrainableStrategy)
+    again: PruningStrategy[Any]
+    if isinstance(subject.strategy, TrainableStrategy):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "weights.safetensors"
             subject.strategy.save_checkpoint(path)
             kept = {k: v for k, v in subject.given.items() if k not in subject.made}
             again = kind.from_params(**kept, checkpoint=path)
-            again.train(False)
+            if isinstance(again, TrainableStrategy):
+                again.train(False)
     else:
         text = subject.strategy.params.model_dump_json(by_alias=True)
         again = kind(kind.Params.model_validate_json(text))

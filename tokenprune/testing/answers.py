@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tokenprune.engine.untouched import Untouched
+from tokenprune.errors import TokenpruneError
 from tokenprune.interface.tokens import Tokens
 from tokenprune.testing.subject import ODD, SQUARE, VIDEO, Case, DoesNotApplyError, Subject
 
@@ -19,7 +20,11 @@ HALF = (torch.bfloat16, torch.float16)
 def _answered(subject: Subject, cases: Iterable[Case]) -> str:
     """The first answer that the engine refuses, or that leads to values that aren't finite."""
     for case in cases:
-        for part in subject.ask(case):
+        try:
+            parts = subject.ask(case)
+        except TokenpruneError as error:
+            return f"{error.message.rstrip('.')} ({case})"
+        for part in parts:
             if part.dense is None:
                 continue
             tokens = case.tokens.of(part.rows)

@@ -69,6 +69,4 @@ class Report:
         """The verdict, and every fault in a line of its own."""
         held = sum(row.status == "pass" for row in self.rows)
         verdict = f"{self.strategy}: {held} rows hold, {len(self.failed)} fail"
-        return "\n".join(
-            [verdict, *(f"  {row.at}, {row.key}: {row.note}" for row in self.failed)]
-        )
+        return "\n".join([verdict, *(f"  {row.at}, {row.key}: {row.note}" for row in self.failed)])

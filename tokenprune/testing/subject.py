@@ -86,8 +86,8 @@ class Subject:
         companions = self.strategy.companions()
         groups = 4 if companions is None else companions.shape[0]
         wanted = self.strategy.signals(self.site)
-        base = {"site": self.site, "width": self.width, "groups": groups, "seed": self.seed}
-        return fake_tokens(grid=grid, signals=wanted, **(base | more))
+        base: dict[str, Any] = {"site": self.site, "width": self.width, "seed": self.seed}
+        return fake_tokens(grid=grid, signals=wanted, **(base | {"groups": groups} | more))
 
     def cases(self, *grids: Grid, all_too: bool = False, **more: Any) -> Iterator[Case]:
         """Tokens with each budget that the strategy doesn't refuse.
@@ -126,7 +126,7 @@ class Subject:
             except BudgetError as error:
                 why, near = error.message, error.nearest
                 if near is not None and near <= count and near not in tried:
-                    tried.append(near)  # and the loop goes on to it
+                    tried.append(int(near))  # and the loop goes on to it
             else:
                 allowed.append(keep)
         return sorted(allowed), why

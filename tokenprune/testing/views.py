@@ -73,9 +73,7 @@ class Maker:
     def view(self, kind: type[View]) -> View | None:
         """A made-up view; None for a kind that a plugin defines."""
         if issubclass(kind, BlockAttention):
-            query, key, value = (
-                self.tokens(self.prefix, 0, HEAD_WIDTH, HEADS) for _ in range(3)
-            )
+            query, key, value = (self.tokens(self.prefix, 0, HEAD_WIDTH, HEADS) for _ in range(3))
             return kind(query, key, value, None, self.prefix)
         if issubclass(kind, BlockOutput | BlockBefore):
             return kind(self.tokens(self.prefix, 0, self.width), self.prefix)
