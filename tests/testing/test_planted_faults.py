@@ -20,9 +20,19 @@ from tests.contract.wrong_strategies import (
     Wrong,
     WrongLength,
 )
-from tokenprune import Budget, PruningStrategy, Reduction, ScoreStrategy, StrategyParams, Tokens
+from tokenprune import (
+    Budget,
+    PruningStrategy,
+    Reduction,
+    ScoreStrategy,
+    Signal,
+    Site,
+    StrategyParams,
+    Tokens,
+)
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
-from tokenprune.testing import Report, check_strategy
+from tokenprune.testing import Report
+from tokenprune.testing import check_strategy as check
 
 EVERYWHERE = (Encoder(), PreLlm(), Decoder())
 OTHER_WORDS = {
@@ -33,6 +43,10 @@ OTHER_WORDS = {
     "int32 anchors": "anchors of shape",
 }
 """Words of messages that depend on the batch and the budget, which aren't those of one model."""
+
+
+def check_strategy(kind: type[PruningStrategy[Any]], params: Any = None) -> Report:
+    return check(kind, params, inside=False)
 
 
 def said(report: Report, key: str) -> Iterator[str]:
@@ -232,12 +246,38 @@ def test_a_fault_is_named(key: str) -> None:
         assert re.search(words, note), note
 
 
+class TwoAtMost(Scored):
+    """Can't take the larger batch that beams make of two prompts."""
+
+    def score(self, tokens: Tokens) -> Tensor:
+        assert tokens.hidden.shape[0] <= 2
+        return super().score(tokens)
+
+
+@pytest.mark.parametrize(("kind", "key"), [(OfTheBatch, "padding"), (TwoAtMost, "beams")])
+def test_a_fault_inside_a_model_is_named(kind: type[Scored], key: str) -> None:
+    stages = ["encoder", "pre_llm", "decoder"] if key == "padding" else ["decoder"]
+    for note in said(check(kind, stages=stages), key):
+        assert re.search(r"prompt \d differ|raised AssertionError", note), note
+
+
 def test_a_right_strategy_passes() -> None:
-    report = check_strategy(Scored)
+    report = check(Scored)
     report.require()
-    assert {row.status for row in report.rows if row.key != "video" and row.key != "trace"} == {
-        "pass"
-    }
-    assert (
-        str(report) == f"t-scored: {sum(r.status == 'pass' for r in report.rows)} rows hold, 0 fail"
-    )
+    others = {(row.key, row.at) for row in report.rows if row.status != "pass"}
+    assert others == {("video", "encoder")}
+    assert str(report) == f"t-scored: {len(report.rows) - 1} rows hold, 0 fail"
+
+
+def test_without_models_the_rows_inside_them_say_so() -> None:
+    assert check_strategy(Scored).row("beams", "decoder").note == "not tried without models"
+
+
+def test_a_refusal_by_the_model_is_told() -> None:
+    class Foreign(Scored):
+        def signals(self, site: Site) -> tuple[Signal, ...]:
+            return (Signal("mood", "[B, N] how a token feels"),)
+
+    row = check(Foreign, stages=["decoder"]).row("padding", "decoder")
+    assert row.status == "does not apply"
+    assert "mood" in row.note

@@ -33,10 +33,11 @@ def command(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     seed: Seed = 0,
 ) -> None:
-    """Hold a strategy to what every strategy must fulfil; no model is needed.
+    """Hold a strategy to what every strategy must fulfil.
 
-    It is asked about made-up tokens of many counts, grids and dtypes. The exit code is 1 if a row
-    fails. `tokenprune verify` checks a plan on a model.
+    It is asked about made-up tokens of many counts, grids and dtypes, and run inside tiny models
+    with random weights. The exit code is 1 if a row fails. `tokenprune verify` checks a plan on a
+    model of your own.
     """
     from tokenprune.plan.overrides import overridden
     from tokenprune.plugins.strategies import strategy_class

@@ -28,6 +28,7 @@ def strategy_contract(
     *,
     stages: Sequence[Stage] | None = None,
     seed: int = 0,
+    inside: bool = True,
 ) -> Callable[..., None]:
     """A test function that holds a strategy to the contract, with a case for each demand and stage.
 
@@ -40,7 +41,7 @@ def strategy_contract(
 
     @cache
     def report() -> Report:
-        return check(kind, params, stages=stages, seed=seed)
+        return check(kind, params, stages=stages, seed=seed, inside=inside)
 
     shown = places(kind) if stages is None else stages
     cases = [pytest.param(key, at, id=f"{at}-{key}") for at in shown for key in CHECKS]

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from tokenprune.errors import PlanError, TokenpruneError
 from tokenprune.interface.sites import Stage
-from tokenprune.interface.strategy import ModelShape, PruningStrategy, places
+from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.interface.trainable import TrainableStrategy, untrained_params
-from tokenprune.plugins.matrix import SHAPE, site_of
+from tokenprune.plugins.matrix import site_of
 from tokenprune.plugins.strategies import strategy_params
-from tokenprune.testing import agreement, answers
+from tokenprune.testing import agreement, answers, models
 from tokenprune.testing.record import Report, Row
-from tokenprune.testing.subject import SQUARE, DoesNotApplyError, Subject
-
-WIDTH, KEEP = 16, 4
-MODEL: ModelShape = replace(SHAPE, encoder_width=WIDTH, llm_width=WIDTH, grid=SQUARE)
-"""The model that learned strategies are made for, untrained."""
+from tokenprune.testing.subject import KEEP, MODEL, WIDTH, DoesNotApplyError, Subject
 
 Check = Callable[[Subject], str]
 CHECKS: Mapping[str, Check] = {
@@ -39,11 +34,15 @@ CHECKS: Mapping[str, Check] = {
     "order": agreement.order,
     "ties": agreement.ties,
     "saved": agreement.saved,
+    "padding": models.padding,
+    "beams": models.beams,
 }
 """Demands by key; the first line of each check's docstring is the demand in words."""
 
 FIRST = ("in place", "answers")
 """If one of these fails, what the others would say is no news."""
+INSIDE = ("padding", "beams")
+"""Demands that need a model."""
 
 
 def check_strategy(
@@ -52,17 +51,20 @@ def check_strategy(
     *,
     stages: Sequence[Stage] | None = None,
     seed: int = 0,
+    inside: bool = True,
 ) -> Report:
-    """Hold a strategy to what every strategy must fulfil; no model is needed.
+    """Hold a strategy to what every strategy must fulfil.
 
     It is asked about made-up tokens of many counts, grids and dtypes, with its budgets and signals,
-    and the engine's own checks read every answer.
+    and the engine's own checks read every answer. Where a model library is installed, it also runs
+    inside tiny models with random weights.
 
     Args:
         kind: the strategy's class; it need not be registered.
         params: its parameters, as a plan would give them. Learned strategies get random weights.
         stages: where; default: wherever it may stand.
         seed: of the tokens.
+        inside: try it inside tiny models, too.
 
     Returns:
         One row for each demand and stage. `require()` raises if a row fails.
@@ -80,7 +82,7 @@ def check_strategy(
     subjects = [
         Subject(kind, strategy, given, made, site_of(kind, at), WIDTH, seed) for at in wanted
     ]
-    return Report(kind.name, [row for subject in subjects for row in _rows(subject)])
+    return Report(kind.name, [row for subject in subjects for row in _rows(subject, inside)])
 
 
 def _refuse_foreign(kind: type[PruningStrategy[Any]], stages: Sequence[Stage]) -> None:
@@ -93,13 +95,15 @@ def _refuse_foreign(kind: type[PruningStrategy[Any]], stages: Sequence[Stage]) -
             )
 
 
-def _rows(subject: Subject) -> list[Row]:
+def _rows(subject: Subject, inside: bool) -> list[Row]:
     rows: list[Row] = []
     for key, check in CHECKS.items():
         demand = (check.__doc__ or "").partition("\n")[0]
         wrong = [row.key for row in rows if row.key in FIRST and row.status == "fail"]
-        if wrong and key not in FIRST:
-            note = f"not tried, since '{wrong[0]}' fails"
+        note = f"not tried, since '{wrong[0]}' fails" if wrong and key not in FIRST else ""
+        if key in INSIDE and not inside:
+            note = "not tried without models"
+        if note:
             rows.append(Row(key, subject.at, demand, "does not apply", note))
             continue
         rows.append(_row(key, demand, check, subject))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,15 +16,19 @@ from tokenprune.interface.dense import Part
 from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.sites import Site, Stage
-from tokenprune.interface.strategy import Budget, PruningStrategy, placement
+from tokenprune.interface.strategy import Budget, ModelShape, PruningStrategy, placement
 from tokenprune.interface.tokens import Tokens
 from tokenprune.plan import StagePlan
+from tokenprune.plugins.matrix import SHAPE
 from tokenprune.testing.fakes import fake_tokens
 
 Grid = tuple[int, int, int]
 SQUARE: Grid = (1, 4, 4)
 ODD: tuple[Grid, ...] = ((1, 3, 5), (1, 1, 7), (1, 3, 3), (1, 2, 1))
 VIDEO: Grid = (2, 2, 4)
+WIDTH, KEEP = 16, 4
+MODEL: ModelShape = replace(SHAPE, encoder_width=WIDTH, llm_width=WIDTH, grid=SQUARE)
+"""The model that learned strategies are made for, untrained; tiny models are of this shape."""
 
 
 class DoesNotApplyError(Exception):
