@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune.testing.kinds import TinyModel
 from tokenprune_adapters.transformers.family_table import ADAPTERS as FAMILIES
 from tokenprune_adapters.transformers.llava import LlavaAdapter
 
@@ -17,3 +18,11 @@ def register_adapters(register: Callable[[type[MllmAdapter]], None]) -> None:
     """Register the families; transformers isn't imported by this."""
     for adapter in ADAPTERS:
         register(adapter)
+
+
+@hookimpl
+def register_tiny_models(register: Callable[[TinyModel], None]) -> None:
+    """Offer a tiny LLaVA to the test kit."""
+    from tokenprune_adapters.transformers.tiny import TinyLlava
+
+    register(TinyLlava())

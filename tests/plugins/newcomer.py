@@ -14,7 +14,7 @@ from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.interface.metric import Answered
 from tokenprune.interface.placement import Encoder, PreLlm
 from tokenprune.interface.signals import BlockAttention, Signal
-from tokenprune.interface.strategy import ScoreStrategy, StrategyParams
+from tokenprune.interface.strategy import ModelShape, ScoreStrategy, StrategyParams
 from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.lab.kinds import LOADERS
 from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
@@ -138,6 +138,19 @@ def register_colours(register: Callable[[Any], None]) -> None:
 COLOURS: Kind[Any] = Kind("colour", register_colours, wrong_name)
 
 
+class Nowhere:
+    """A tiny model of a library that isn't installed, so no check runs in it."""
+
+    name = "nowhere"
+    library = "a_library_that_is_not_there"
+
+    def build(self, shape: ModelShape) -> nn.Module:
+        raise NotImplementedError
+
+    def inputs(self, shape: ModelShape, texts: Sequence[int]) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
 class Teal:
     name = "teal"
 
@@ -170,6 +183,11 @@ def register_runners(register: Callable[[Any], None]) -> None:
 @hookimpl
 def register_reporters(register: Callable[[Any], None]) -> None:
     register(Notes)
+
+
+@hookimpl
+def register_tiny_models(register: Callable[[Any], None]) -> None:
+    register(Nowhere())
 
 
 @hookimpl

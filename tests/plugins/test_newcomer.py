@@ -20,6 +20,7 @@ from tokenprune.lab.studies import Store, load_study, run_study
 from tokenprune.lab.studies.plugs import make_runner
 from tokenprune.plugins.host import host, register_plugin
 from tokenprune.plugins.matrix import families, matrix
+from tokenprune.testing.kinds import TINY_MODELS, tiny_models
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,3 +89,8 @@ def test_the_table_of_the_architecture_names_places_that_exist() -> None:
     for name in named:
         places = [*(package / name for package in packages), *ROOT.glob(f"*/*/{name}")]
         assert any(place.exists() for place in places), name
+
+
+def test_a_tiny_model_without_its_library_is_passed_over() -> None:
+    assert "nowhere" in host().things(TINY_MODELS)
+    assert "nowhere" not in [model.name for model in tiny_models()]

@@ -45,25 +45,6 @@ def make_tokens(
     )
 
 
-def all_signals(hidden: Tensor, groups: int = 4) -> dict[Signal, Tensor]:
-    """Made-up values of every signal a strategy asks for, drawn from the global generator."""
-    batch, count, dim = hidden.shape
-    rows = (
-        Signal.ATTENTION_RECEIVED, Signal.ATTENTION_GIVEN, Signal.LOGITS_RECEIVED,
-        Signal.LOGITS_GIVEN, Signal.CLS_ATTENTION, Signal.LAST_QUERY_ATTENTION,
-    )  # fmt: skip
-    return {
-        **{signal: torch.rand(batch, count) for signal in rows},
-        Signal.KEYS: torch.randn(batch, count, 6),
-        Signal.PREVIOUS_HIDDEN: torch.randn(batch, count, dim),
-        Signal.COMPANIONS: torch.randn(batch, groups, dim),
-        Signal.TEXT_STATES: torch.randn(batch, 5, dim),
-        Signal.TEXT_PLACE: torch.tensor([0, 0, 1, 1, -1]).expand(batch, -1).contiguous(),
-        Signal.AHEAD_ATTENTION: torch.rand(batch, count),
-        Signal.AHEAD_ATTENTION_UNROTATED: torch.rand(batch, count),
-    }
-
-
 def budget(tokens: Tokens, keep: int) -> Budget:
     return Budget(count=tokens.count, keep=keep)
 

@@ -7,18 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenprune_strategies import plugin
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tests.strategies.cases import SITES, all_signals, budget, make_tokens
-from tokenprune.interface.placement import Encoder
-from tokenprune.interface.reduction import Reduction
-from tokenprune.interface.strategy import PruningStrategy
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.strategy import Budget, PruningStrategy, places
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import untrained_params
+from tokenprune.plugins.matrix import site_of
+from tokenprune.testing import check_strategy, fake_tokens
+from tokenprune.testing.subject import KEEP, MODEL, WIDTH
 
-GROUPS = 4
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "evoprune": ("evoprune", {}),
     "evoprune-all": ("evoprune", {"partition": "all", "critical_token_ratio": 0.6}),
@@ -26,9 +23,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "tome": ("tome", {}),
     "fopru": ("fopru", {}),
     "fopru-row": ("fopru", {"strategy": "row", "scores": "logits"}),
-    "vistog": ("vistog", {"init_seed": 0, "groups": GROUPS, "dim": 8}),
-    "covipal": ("covipal_style", {"init_seed": 0, "dim": 8, "width": 8}),
-    "covipal-mlp": ("covipal_style", {"init_seed": 0, "dim": 8, "width": 8, "variant": "mlp"}),
+    "vistog": ("vistog", {}),
+    "covipal": ("covipal_style", {}),
+    "covipal-mlp": ("covipal_style", {"variant": "mlp"}),
     "ipcv": ("ipcv", {"neighbours": 3}),
     "fastv": ("fastv", {}),
     "vscan": ("vscan", {}),
@@ -47,126 +44,41 @@ def registered() -> dict[str, type[PruningStrategy[Any]]]:
 ALL = registered()
 
 
-def build(case: str) -> PruningStrategy[Any]:
+def known(case: str) -> tuple[type[PruningStrategy[Any]], dict[str, Any]]:
     name, params = CASES[case]
-    return ALL[name].from_params(**params)
+    return ALL[name], params
 
 
-def site_of(strategy: PruningStrategy[Any]) -> Site:
-    return SITES[strategy.stages[0].at]
+# strategies that come later need not be written down above
+for _name in ALL.keys() - {name for name, _ in CASES.values()}:
+    CASES[_name] = (_name, {})
 
 
-def picture(strategy: PruningStrategy[Any], count: int, batch: int, seed: int = 0) -> Tokens:
-    torch.manual_seed(seed)
-    hidden = torch.randn(batch, count, 8)
-    made = all_signals(hidden, GROUPS)
-    asked = {  # another block's signal is the other way round
-        signal: made[signal] if signal.block is None else made[signal.kind].flip(1)
-        for signal in strategy.signals(site_of(strategy))
-    }
-    size = torch.randint(1, 4, (batch, count)).float()
-    return make_tokens(
-        hidden, site=site_of(strategy), signals=asked, size=size, grid=(1, 3, (count + 2) // 3)
-    )
-
-
-def sample(tokens: Tokens, number: int) -> Tokens:
-    pick = slice(number, number + 1)
-    from dataclasses import replace
-
-    return replace(
-        tokens,
-        hidden=tokens.hidden[pick],
-        size=tokens.size[pick],
-        index=tokens.index[pick],
-        signals={name: value[pick] for name, value in tokens.signals.items()},
-    )
-
-
-def feasible(strategy: PruningStrategy[Any], count: int) -> st.SearchStrategy[int]:
-    if strategy.name == "vistog":
-        return st.just(GROUPS)
-    halves = any(isinstance(own, Encoder) and own.halves for own in strategy.stages)
-    return st.integers(count - count // 2 if halves else 1, count)
-
-
-def same(a: Reduction, b: Reduction) -> None:
-    assert a.changes == b.changes
-    for name in ("anchor", "slot"):
-        one, two = getattr(a, name), getattr(b, name)
-        assert (one is None and two is None) or torch.equal(one, two)
-
-
-@pytest.mark.parametrize("case", CASES)
-@given(
-    count=st.integers(GROUPS, 18), batch=st.integers(1, 3), seed=st.integers(0, 99), data=st.data()
-)
-@settings(deadline=None, max_examples=12)
-def test_exact_count_and_a_batch_is_its_samples(
-    case: str, count: int, batch: int, seed: int, data: st.DataObject
-) -> None:
-    strategy = build(case)
-    keep = data.draw(feasible(strategy, count))
-    tokens = picture(strategy, count, batch, seed)
-    answer = strategy.reduce(tokens, budget(tokens, keep))
-    merged = answer.apply(tokens.hidden, tokens.size)
-    assert merged.shape == (batch, keep, 8)
-    assert torch.isfinite(merged).all()
-    same(answer, strategy.reduce(tokens, budget(tokens, keep)))
-    if answer.anchor is not None:
-        assert (answer.anchor.diff(dim=1) > 0).all()
-    for number in range(batch):
-        alone = strategy.reduce(sample(tokens, number), budget(tokens, keep))
-        if answer.changes:
-            same(answer.row(number), alone)
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case != "vistog"])
-def test_keeping_all_is_bit_exact(case: str) -> None:
-    strategy = build(case)
-    tokens = picture(strategy, 12, 2)
-    answer = strategy.reduce(tokens, budget(tokens, 12))
-    assert torch.equal(answer.apply(tokens.hidden, tokens.size), tokens.hidden)
-    assert torch.equal(answer.sizes(tokens.size), tokens.size)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_shapes_come_from_the_budget_alone(case: str) -> None:
-    # fake tensors hold no values: `.item()`, a branch on a value or a data-dependent shape raises
-    strategy = build(case)
-    tokens = picture(strategy, 12, 2)
-    keep = GROUPS if case == "vistog" else 7
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        fake = make_tokens(
-            mode.from_tensor(tokens.hidden),
-            site=tokens.site,
-            size=mode.from_tensor(tokens.size),
-            index=mode.from_tensor(tokens.index.contiguous()),
-            grid=tokens.grid,
-        )
-        signals = {name: mode.from_tensor(value) for name, value in tokens.signals.items()}
-        object.__setattr__(fake, "signals", signals)
-        answer = strategy.reduce(fake, budget(fake, keep))
-        assert answer.apply(fake.hidden, fake.size).shape == (2, keep, 8)
-        if answer.reconstruction is not None:
-            full = answer.reconstruction.full(answer.gather(fake.hidden))
-            assert full.shape == fake.hidden.shape
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_the_contract(case: str, seed: int) -> None:
+    kind, params = known(case)
+    report = check_strategy(kind, params, seed=seed, inside=seed == 0)
+    report.require()
+    assert {row.at for row in report.rows if row.status == "pass"} == {*places(kind)}
 
 
 @pytest.mark.parametrize(
     "case", ["evoprune-all", "fopru-row", "covipal", "ipcv", "random", "vistog"]
 )
 def test_one_graph_without_breaks(case: str) -> None:
-    strategy = build(case)
-    tokens = picture(strategy, 12, 2)
-    keep = GROUPS if case == "vistog" else 7
+    kind, params = known(case)
+    strategy = kind.from_params(**untrained_params(kind, MODEL, KEEP) | params)
+    site = site_of(kind, places(kind)[0])
+    wanted = strategy.signals(site)
+    given = fake_tokens(grid=(1, 2, KEEP), site=site, signals=wanted, width=WIDTH)
 
     def step(tokens: Tokens) -> torch.Tensor:
-        answer = strategy.reduce(tokens, budget(tokens, keep))
+        answer = strategy.reduce(tokens, Budget(tokens.count, KEEP))
         return answer.apply(tokens.hidden, tokens.size)
 
     compiled = torch.compile(step, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(tokens), step(tokens))
+    torch.testing.assert_close(compiled(given), step(given))
 
 
 @pytest.mark.parametrize("name", ALL)

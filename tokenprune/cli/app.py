@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from tokenprune.cli import (
     bench,
+    check,
     compare,
     describe,
     doctor,
@@ -91,6 +92,7 @@ app.command("report", epilog=report.EXAMPLES)(report.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 app.command("train", epilog=train.EXAMPLES)(train.command)
 app.command("verify", epilog=verify.EXAMPLES)(verify.command)
+app.command("check", epilog=check.EXAMPLES)(check.command)
 app.command("show", epilog=show.EXAMPLES)(show.command)
 app.command("list", epilog=listing.EXAMPLES)(listing.command)
 app.command("describe", epilog=describe.EXAMPLES)(describe.command)

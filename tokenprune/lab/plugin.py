@@ -12,12 +12,13 @@ from tokenprune.interface.metric import Metric
 from tokenprune.lab.kinds import LAB
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune.plugins.kinds import Kind
+from tokenprune.testing.kinds import TINY_MODELS
 
 
 @hookimpl
 def register_kinds(register: Callable[[Kind[Any]], None]) -> None:
-    """Register the kinds of things that the lab takes from plugins."""
-    for kind in LAB:
+    """Register the kinds of things that the lab and the test kit take from plugins."""
+    for kind in (*LAB, TINY_MODELS):
         register(kind)
 
 

@@ -169,7 +169,7 @@ def refusal(kind: type[PruningStrategy[Any]], family: Family, at: Stage) -> str:
     if at == "encoder" and kind.length != "planned":
         return DYNAMIC
     try:
-        site = _site(kind, at)
+        site = site_of(kind, at)
         if site.layer > site.layers - (at != "pre_llm"):
             part = "the LLM" if at == "decoder" else "the encoder"
             return (
@@ -192,10 +192,10 @@ def signals(kind: type[PruningStrategy[Any]], at: Stage) -> tuple[Signal, ...]:
     Raises:
         TokenpruneError: it can't be built from its defaults.
     """
-    return example(kind).signals(_site(kind, at))
+    return example(kind).signals(site_of(kind, at))
 
 
-def _site(kind: type[PruningStrategy[Any]], at: Stage) -> Site:
+def site_of(kind: type[PruningStrategy[Any]], at: Stage) -> Site:
     """Where a strategy stands if a plan names no layer."""
     layers = SHAPE.llm_layers if at == "decoder" else SHAPE.encoder_blocks
     own = placement(kind, at)

@@ -1,0 +1,72 @@
+"""What the kit found: one row for each demand and stage, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from tokenprune.interface.sites import Stage
+
+Status = Literal["pass", "fail", "does not apply"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One demand on a strategy at one stage.
+
+    Attributes:
+        key: short name, the same in every version.
+        at: the stage.
+        demand: what must hold.
+        status: whether it does.
+        note: the fault, or why the demand doesn't apply.
+    """
+
+    key: str
+    at: Stage
+    demand: str
+    status: Status
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All rows of one strategy.
+
+    Attributes:
+        strategy: its name.
+        rows: one for each demand and stage.
+    """
+
+    strategy: str
+    rows: Sequence[Row]
+
+    @property
+    def failed(self) -> list[Row]:
+        """Rows that must hold and don't."""
+        return [row for row in self.rows if row.status == "fail"]
+
+    def row(self, key: str, at: Stage) -> Row:
+        """The row of a demand at a stage."""
+        return next(row for row in self.rows if (row.key, row.at) == (key, at))
+
+    def require(self) -> None:
+        """Raise if a row fails; for tests.
+
+        Raises:
+            AssertionError: every fault in a line of its own.
+        """
+        if self.failed:
+            raise AssertionError(str(self))
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        rows = [asdict(row) for row in self.rows]
+        return {"strategy": self.strategy, "passed": not self.failed, "rows": rows}
+
+    def __str__(self) -> str:
+        """The verdict, and every fault in a line of its own."""
+        held = sum(row.status == "pass" for row in self.rows)
+        verdict = f"{self.strategy}: {held} rows hold, {len(self.failed)} fail"
+        return "\n".join([verdict, *(f"  {row.at}, {row.key}: {row.note}" for row in self.failed)])
