@@ -85,9 +85,14 @@ def current(owner: object) -> CallState | None:
 
 
 @contextmanager
-def calling(owner: Owner) -> Iterator[CallState]:
-    """The running call of this attachment, or a new one that ends with the block."""
-    running = current(owner)
+def calling(owner: Owner, *, apart: bool = False) -> Iterator[CallState]:
+    """The running call of this attachment, or a new one that ends with the block.
+
+    Args:
+        owner: the attachment.
+        apart: whether it is a call of its own inside the running one.
+    """
+    running = None if apart else current(owner)
     if running is not None:
         yield running
         return

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 Arguments = Mapping[str, Any]
@@ -71,6 +72,7 @@ class PromptCall:
         labels: labels of the tokens `[B, L]`, -100 for none.
         pictured: whether pictures are given.
         kinds: of which kinds, see `MllmSpec.modalities`.
+        pixels: the pictures by the names of their arguments; None where there are none.
         encoded: whether features are given that were encoded before.
         cache: the KV cache, or None.
         cache_name: what the caller called the cache; the library's name for it if there is none.
@@ -84,10 +86,34 @@ class PromptCall:
     labels: Tensor | None = None
     pictured: bool = False
     kinds: frozenset[str] = frozenset()
+    pixels: Mapping[str, Any] = field(default_factory=dict)
     encoded: bool = False
     cache: Any = None
     cache_name: str = "cache"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def continues(self, first: PromptCall) -> bool:
+        """Whether this is the prompt of `first`, or begins with it, about the same pictures.
+
+        A step of `generate` may leave out pictures that were given before.
+        """
+        ids, before = self.ids, first.ids
+        if ids is None or before is None:
+            return True
+        begin = ids[:, : before.shape[1]]
+        if begin.shape != before.shape or not torch.equal(begin, before.to(begin.device)):
+            return False
+        given = ((name, value) for name, value in self.pixels.items() if value is not None)
+        return all(_same(value, first.pixels.get(name)) for name, value in given)
+
+
+def _same(value: Any, before: Any) -> bool:
+    """Whether two pictures' pixels are the same; usually they are one object."""
+    if value is before:
+        return True
+    if not isinstance(value, Tensor) or not isinstance(before, Tensor):
+        return False
+    return value.shape == before.shape and torch.equal(value, before.to(value))
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,9 @@ class FamilyAdapter(TransformersMllm):
             if encoded.get(kind) is not None
             or any(call.arguments.get(name) is not None for name in one.pixels)
         ]
-        return replace(call, kinds=frozenset(kinds), pictured=bool(kinds))
+        named_pixels = (name for one in self.family.pictures.values() for name in one.pixels)
+        pixels = {name: call.arguments.get(name) for name in named_pixels}
+        return replace(call, kinds=frozenset(kinds), pictured=bool(kinds), pixels=pixels)
 
     def write_prompt(
         self, entry: Entry, call: PromptCall, args: tuple[Any, ...], kwargs: Arguments

@@ -50,6 +50,7 @@ class TransformersMllm(MllmAdapter):
             positions=given.get(names.POSITIONS),
             labels=given.get(names.LABELS),
             pictured=any(given.get(name) is not None for name in self.pictures),
+            pixels={name: given.get(name) for name in self.pictures},
             encoded=any(features is not None for features in encoded.values()),
             cache=cache,
             cache_name=cache_name,

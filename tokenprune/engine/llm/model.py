@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.engine.call import CallState, calling
+from tokenprune.engine.call import CallState, calling, current
 from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.coupling import couple
 from tokenprune.engine.encoder.install import claim
@@ -26,6 +26,7 @@ from tokenprune.engine.llm.tower import TowerSeam
 from tokenprune.engine.stages import behind_dynamic
 from tokenprune.engine.standing import Standing
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.calls import PromptCall
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -77,22 +78,25 @@ class MllmRunner:
             marked = given.cache is not None and self.adapter.cache_mark(given.cache) is not None
             check_generate(self.spec, given, marked=marked)
             self.standing.require()
-        with calling(self.owner) as call:
+        with calling(self.owner, apart=self._begun()) as call:
             state_of(call).given = given  # images may be encoded before the first forward
             return original(*args, **kwargs)
 
     def _outer(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with calling(self.owner) as call:
-            state, given = state_of(call), self.adapter.read_prompt("model", args, kwargs)
+        given = self.adapter.read_prompt("model", args, kwargs)
+        with calling(self.owner, apart=self._begun(given)) as call:
+            state = state_of(call)
             state.given = replace(state.given, labels=given.labels)
             return self._reaching(state, original, *args, **kwargs)
 
     def _core(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with calling(self.owner) as call:
+        given = self.adapter.read_prompt("core", args, kwargs)
+        with calling(self.owner, apart=self._begun(given)) as call:
             state = state_of(call)
+            if not state.prefilled:
+                state.first = given
             if self.owner.stages:
                 refuse_checkpointing(self.owner.model, "layers", "model")
-                given = self.adapter.read_prompt("core", args, kwargs)
                 ids = given.ids
                 marked = ids is not None and bool(visual_places(ids, self.spec).any())
                 check_forward(
@@ -112,6 +116,24 @@ class MllmRunner:
                 return self._reaching(state, original, *args, **kwargs)
             with _untraced(call):  # without cache the model may encode its images at every step
                 return original(*args, **kwargs)
+
+    def _begun(self, given: PromptCall | None = None) -> bool:
+        """Whether a call is running whose LLM ran already, for another prompt than this one.
+
+        Contrastive decoding asks about another picture inside of `generate`, for example. Steps of
+        `generate` go on with a cache, or repeat the prompt with what was generated behind it.
+
+        Args:
+            given: a forward; None for another `generate`.
+        """
+        call = current(self.owner)
+        state = None if call is None else call.state(MllmState)
+        if state is None or not state.prefilled:
+            return False
+        if given is None:
+            return True
+        again = bool(self.adapter.cached_length(given.cache)) or given.continues(state.first)
+        return not again
 
     def _reaching(
         self, state: MllmState, original: Callable[..., Any], *args: Any, **kwargs: Any

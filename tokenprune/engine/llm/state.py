@@ -67,6 +67,7 @@ class MllmState:
     Attributes:
         given: what the call that is running says; its token ids are None if they have no
             placeholders, its labels those of the outermost forward.
+        first: the forward of the core that the LLM ran for first.
         pictures: what goes to the LLM of each kind of picture, in order; empty until it is known.
         questions: states of the rows' questions, for rows with images, if a stage asked for them.
         encoding: True while features are made.
@@ -83,6 +84,7 @@ class MllmState:
     """
 
     given: PromptCall = field(default_factory=PromptCall)
+    first: PromptCall = field(default_factory=PromptCall)
     pictures: dict[str, list[ImageTokens]] = field(default_factory=dict)
     questions: Tensor | None = None
     encoding: bool = False

@@ -1,0 +1,75 @@
+"""A call inside a running one is a call of its own if it is about something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tokenprune
+from tests import models
+from tests.mllm.calls import LONG, SHORT, TEXT, inputs
+from tests.mllm.plans import COMBINATIONS
+
+PROMPT = inputs(SHORT)
+NESTED: dict[str, dict[str, Any]] = {
+    "other pictures": {**PROMPT, "pixel_values": models.pixels(1, seed=9)},
+    "other words": {
+        **PROMPT,
+        "input_ids": PROMPT["input_ids"].where(PROMPT["input_ids"] != 13, 14),
+    },
+    "longer": inputs(LONG),
+    "text": inputs(TEXT),
+    "same": PROMPT,
+}
+
+
+def generated(model: Any, during: Callable[[], object] | None = None, **rest: Any) -> Tensor:
+    """What the prompt is answered, with something called before every choice of a token."""
+
+    def look(ids: Tensor, scores: Tensor) -> Tensor:
+        if during is not None:
+            during()
+        return scores
+
+    ids: Tensor = model.generate(
+        **PROMPT, max_new_tokens=4, min_new_tokens=4, logits_processor=[look], **rest
+    )
+    return ids
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("entry", ["model", "core", "generate"])
+@pytest.mark.parametrize("what", NESTED)
+@pytest.mark.parametrize("place", ["encoder", "pre_llm", "decoder"])
+@torch.no_grad()
+def test_a_call_inside_generate_answers_as_it_does_alone(
+    place: str, what: str, entry: str, use_cache: bool
+) -> None:
+    model: Any = models.llava_clip()
+    other, found = NESTED[what], []
+
+    def ask() -> Tensor:
+        if entry == "generate":
+            answer: Tensor = model.generate(**other, max_new_tokens=2, min_new_tokens=2)
+        elif entry == "core":
+            answer = model.model(**other).last_hidden_state
+        else:
+            answer = model(**other).logits
+        return answer
+
+    with tokenprune.attach(model, COMBINATIONS[place]) as handle:
+        alone = ask()
+        expected = generated(model, use_cache=use_cache)
+        anchors = [step.anchor for step in handle.trace.images[0].steps]
+        together = generated(model, lambda: found.append(ask()), use_cache=use_cache)
+        assert torch.equal(together, expected)
+        assert len(found) == 4
+        for answer in found:
+            torch.testing.assert_close(answer, alone)
+        assert len(handle.trace.images) == 1
+        again = [step.anchor for step in handle.trace.images[0].steps]
+        assert all(torch.equal(one, two) for one, two in zip(anchors, again, strict=True))
