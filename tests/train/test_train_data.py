@@ -77,7 +77,7 @@ def test_a_missing_an_empty_and_a_damaged_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no questions"):
         FileStream(write(tmp_path, ""), 0)
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="no readable picture"):
+    with pytest.raises(DataError, match="picture can't be read"):
         opened(Example(tmp_path / "bad.png", "", ""))
 
 

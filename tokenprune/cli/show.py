@@ -40,7 +40,7 @@ def command(
     dtype: Dtype = None,
 ) -> None:
     """Draw what a plan keeps, merges and drops of pictures, one panel a stage."""
-    from tokenprune.lab.data.pictures import open_picture
+    from tokenprune.lab.data.reading import open_picture
     from tokenprune.lab.drawing.show import show
     from tokenprune.lab.measure.files import check_writable
     from tokenprune.lab.models import load_model, load_options

@@ -5,15 +5,11 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Iterable, Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from tokenprune.errors import DataError
 from tokenprune.lab.data.question import Question
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 T = TypeVar("T")
 
@@ -131,25 +127,6 @@ def halve(items: Sequence[T], split: str) -> list[T]:
     half = (len(items) + 1) // 2
     chosen = order[:half] if split == "first" else order[half:]
     return [items[index] for index in sorted(chosen)]
-
-
-def open_picture(path: Path | BytesIO) -> Image:
-    """Read a picture as RGB.
-
-    Args:
-        path: its file, or what stands in one.
-
-    Raises:
-        DataError: it is missing or no picture.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        where = str(path) if isinstance(path, Path) else ""
-        raise DataError(f"the picture can't be read ({error}).", where=where) from error
 
 
 def _rows(labels: Path) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tokenprune.errors import DataError
 from tokenprune.lab.data.decoding import check_pyav, decoded
 from tokenprune.lab.data.folders import pictures_in
-from tokenprune.lab.data.pictures import open_picture
+from tokenprune.lab.data.reading import as_rgb, open_picture, pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -107,17 +107,12 @@ def _of_pictures(sources: Sequence[Encoded], frames: int) -> list[Image]:
 
 
 def _of_animation(source: Encoded, frames: int, where: str) -> list[Image]:
-    from PIL import Image
-
-    try:
-        with Image.open(_stream(source)) as file:
-            numbers = chosen(getattr(file, "n_frames", 1), frames)
-            pictures = {}
-            for number in sorted(set(numbers)):
-                file.seek(number)
-                pictures[number] = file.convert("RGB")
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"the video can't be decoded ({error}).", where=where) from error
+    with pillow(_stream(source), "video", where) as file:
+        numbers = chosen(getattr(file, "n_frames", 1), frames)
+        pictures = {}
+        for number in sorted(set(numbers)):
+            file.seek(number)
+            pictures[number] = as_rgb(file)
     return [pictures[number] for number in numbers]
 
 

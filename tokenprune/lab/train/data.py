@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.errors import DataError
+from tokenprune.lab.data.reading import open_picture
 from tokenprune.reference import Textures, ask_each, render, sample_scene
 from tokenprune.reference.heldout import HELDOUT_SEED
 
@@ -177,13 +178,7 @@ def opened(question: Example) -> Example:
     """
     if not isinstance(question.image, Path):
         return question
-    try:
-        with Image.open(question.image) as file:
-            return replace(question, image=file.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"it is no readable picture ({error}).", where=str(question.image)
-        ) from error
+    return replace(question, image=open_picture(question.image))
 
 
 def _form() -> str:
