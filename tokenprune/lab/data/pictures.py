@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tokenprune.errors import DataError
+from tokenprune.errors.files import TEXT_BYTES, check_file, is_file
 from tokenprune.lab.data.question import Question
 
 T = TypeVar("T")
@@ -131,7 +132,9 @@ def halve(items: Sequence[T], split: str) -> list[T]:
 
 def _rows(labels: Path) -> list[dict[str, str]]:
     try:
-        with labels.open(newline="", encoding="utf-8") as handle:
+        check_file(labels, TEXT_BYTES)
+        # spreadsheets put a byte-order mark in front, which would be part of the first name
+        with labels.open(newline="", encoding="utf-8-sig") as handle:
             rows = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"the labels can't be read ({error}).", where=str(labels)) from error
@@ -169,6 +172,8 @@ def _class(text: str | None, classes: int, where: str) -> int:
 
 def _file(folder: Path, name: str, where: str) -> Path:
     path = folder / (name or "")
-    if not path.is_file():
-        raise DataError(f"there is no picture '{path}'.", where=where, remedy="See --images.")
+    if not is_file(path):
+        raise DataError(
+            f"there is no picture '{str(path)[:400]}'.", where=where, remedy="See --images."
+        )
     return path

@@ -134,7 +134,9 @@ def _shown(task: Task, cell: Cell) -> dict[str, Any]:
 
 def _samples(task: Task, row: Measured, study: Study) -> list[dict[str, Any]]:
     pairs = list(zip(task.questions, row.answers, strict=True))
-    answered = [Answered(q.text, q.matched(answer), answer) for q, answer in pairs]
+    answered = [
+        Answered(q.text, q.matched(answer), answer, (q.answer, *q.others)) for q, answer in pairs
+    ]
     scored = scores(chosen_metrics(study.metrics), answered)
     return [
         {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from PIL import Image
 
 from tokenprune.errors import DataError
 from tokenprune.lab.data.reading import open_picture
+from tokenprune.lab.data.rows import Row, read_rows
 from tokenprune.reference import Textures, ask_each, render, sample_scene
 from tokenprune.reference.heldout import HELDOUT_SEED
 
@@ -20,6 +20,8 @@ STREAM = 7
 """Second number of the stream's seeds; the held-out set has 1, other training data 2."""
 
 KEYS = ("image", "question", "answer")
+
+FORM = 'A line is {"image": FILE, "question": TEXT, "answer": TEXT}.'
 
 
 @dataclass(frozen=True)
@@ -133,41 +135,18 @@ def read_questions(path: Path) -> list[Example]:
     Raises:
         DataError: the file can't be read or a line is wrong; names file and line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the file can't be read ({error}).",
-            where=str(path),
-            remedy="Give a JSON-lines file, or --data reference.",
-        ) from error
-    questions = [
-        _question(path, number, line) for number, line in enumerate(lines, 1) if line.strip()
-    ]
+    questions = [_question(path, row) for row in read_rows(path, "file", FORM)]
     if not questions:
-        raise DataError("the file holds no questions.", where=str(path), remedy=_form())
+        raise DataError("the file holds no questions.", where=str(path), remedy=FORM)
     return questions
 
 
-def _question(path: Path, number: int, line: str) -> Example:
-    where = f"{path}, line {number}"
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"malformed JSON: {error}.", where=where, remedy=_form()) from error
-    if not isinstance(data, dict):
-        raise DataError(f"this is a {type(data).__name__}.", where=where, remedy=_form())
+def _question(path: Path, row: Row) -> Example:
     for key in KEYS:
-        if not (isinstance(data.get(key), str) and data[key].strip()):
-            raise DataError(f"'{key}' has to be a text.", where=where, remedy=_form())
-    picture = path.parent / data["image"]
-    if not picture.is_file():
-        raise DataError(
-            f"there is no picture '{picture}'.",
-            where=where,
-            remedy="Names are relative to the folder of the file.",
-        )
-    return Example(image=picture, text=data["question"], answer=data["answer"])
+        if not row.text(key).strip():
+            raise DataError(f"'{key}' is empty.", where=row.where, remedy=FORM)
+    picture = row.file(path.parent, row.text("image"), "picture")
+    return Example(image=picture, text=row.text("question"), answer=row.text("answer"))
 
 
 def opened(question: Example) -> Example:
@@ -179,7 +158,3 @@ def opened(question: Example) -> Example:
     if not isinstance(question.image, Path):
         return question
     return replace(question, image=open_picture(question.image))
-
-
-def _form() -> str:
-    return 'A line is {"image": FILE, "question": TEXT, "answer": TEXT}.'
