@@ -10,6 +10,7 @@ import torch
 from tokenprune.engine.attach import attach
 from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
 from tokenprune.interface.trace import ImageTrace
+from tokenprune.lab.positions import check_questions
 from tokenprune.plan import Plan
 
 if TYPE_CHECKING:
@@ -78,5 +79,6 @@ def _embedded(loaded: LoadedDual, plan: Plan, picture: Image) -> tuple[ImageTrac
 def _ask(loaded: LoadedMllm, picture: Image, question: str) -> str:
     model: Any = loaded.model
     inputs = loaded.prepare([picture], [question])
+    check_questions(loaded.model, inputs, [question], NEW_TOKENS)
     ids = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     return loaded.decode(ids[:, inputs["input_ids"].shape[1] :])[0]
