@@ -121,7 +121,8 @@ def test_a_comparison_ends_with_exit_code_2(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     result = CliRunner().invoke(
         app,
-        f"compare --task video --model {reference_model_path()} --limit 1 --plans {plan} --out {out}",
+        f"compare --task video --model {reference_model_path()} --limit 1 --plans {plan} "
+        f"--out {out}",
     )
     assert result.exit_code == 2
     assert "512 positions" in " ".join(result.output.split())

@@ -10,6 +10,7 @@ import yaml
 
 from tokenprune.errors import PlanError
 from tokenprune.errors.names import nearest
+from tokenprune.plan.paths import anchored
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -159,6 +160,7 @@ def resolve_extends(
     if path in chain:
         circle = " -> ".join(p.name for p in (*chain[chain.index(path) :], path))
         raise PlanError(f"plans extend each other in a circle: {circle}.", where=where)
-    base, files = resolve_extends(read_mapping(path), path.parent, str(path), (*chain, path))
+    found = anchored(read_mapping(path), path.parent)
+    base, files = resolve_extends(found, path.parent, str(path), (*chain, path))
     result: dict[str, Any] = merged(base, data)
     return result, files

@@ -44,6 +44,7 @@ from tokenprune.lab.measure.run import why
 from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
 from tokenprune.lab.measure.zero_shot import ZeroShotTask
 from tokenprune.lab.models import bundled_name, load_model
+from tokenprune.lab.trained import check_trained_for
 from tokenprune.plugins.host import host
 
 
@@ -145,6 +146,8 @@ def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry],
     strategies = host().strategies
     if settings.plans:
         given = plan_entries(settings.plans, settings.keeps, strategies)
+        for entry in given:
+            check_trained_for(loaded, entry.plan)
         return [as_task(entry, settings.video) for entry in given], []
     if isinstance(loaded, LoadedMllm):
         rows = partial(default_entries, wanted=_wanted(loaded, settings))

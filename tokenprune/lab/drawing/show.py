@@ -11,6 +11,7 @@ from tokenprune.engine.attach import attach
 from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.positions import check_questions
+from tokenprune.lab.trained import check_trained_for
 from tokenprune.plan import Plan
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def show(
     """
     from tokenprune.lab.drawing import overlay, panels
 
+    check_trained_for(loaded, plan)
     sheets = []
     for name, picture in pictures:
         trace, answer = _run(loaded, plan, picture, question)
