@@ -47,6 +47,14 @@ def is_file(path: Path) -> bool:
     return True
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; False for names that none can have."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def read_text(path: Path, most: int = TEXT_BYTES) -> str:
     """The text of a regular file in UTF-8, a byte-order mark in front of it left out.
 

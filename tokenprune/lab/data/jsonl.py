@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenprune.errors import DataError
+from tokenprune.errors.files import is_folder
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.data.rows import Row, read_rows
 from tokenprune.lab.data.videos import Clip
@@ -63,7 +64,7 @@ def read_jsonl(path: Path, *, answers: bool = True, frames: int | None = None) -
 
 
 def _file(path: Path) -> Path:
-    if not path.is_dir():
+    if not is_folder(path):
         return path
     for name in FILES:
         if (path / name).is_file():
