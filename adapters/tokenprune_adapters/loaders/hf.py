@@ -33,10 +33,16 @@ class HfLoader:
         """Load model and processor from the folder, whose config says which kind it is.
 
         Raises:
-            DataError: there is no such folder.
+            DataError: there is no such folder, or other weights are named beside it.
             UnsupportedModelError: it holds another kind of model.
             CheckpointError: its weights or processor files are missing, damaged or misshapen.
         """
+        if options.weights is not None:
+            raise DataError(
+                "a folder brings its own weights.",
+                where="--weights",
+                remedy="Leave it out, or pass timm:NAME.",
+            )
         folder = Path(target)
         files = weight_files(folder)
         class_name = dual_class(folder)

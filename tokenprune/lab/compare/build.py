@@ -85,6 +85,7 @@ class Source:
                 remedy="Leave it away, or pass the folder of a dual encoder, such as CLIP.",
             )
         if isinstance(loaded, LoadedMllm):
+            self._check_own_pictures()
             questions = _questions(settings)
             return VqaTask(loaded, questions, settings.batch_size, settings.new_tokens)
         if isinstance(loaded, LoadedClassifier):
@@ -92,6 +93,23 @@ class Source:
         names = self._names(loaded)
         candidates = Candidates.of_classes(names, self.prompts)
         return ZeroShotTask(loaded, self._pictures(len(names)), settings.batch_size, candidates)
+
+    def _check_own_pictures(self) -> None:
+        """Refuse what would be ignored: multimodal LLMs are asked the built-in questions."""
+        given = {
+            "--images": self.images is not None,
+            "--labels": self.labels is not None,
+            "--split": self.settings.split != "all",
+        }
+        for option, there in given.items():
+            if there:
+                raise DataError(
+                    "labelled pictures are for encoders, and this model is a multimodal LLM, which "
+                    "is asked the built-in questions.",
+                    where=option,
+                    remedy="Pass --model timm:NAME or the folder of a dual encoder, or ask your "
+                    "own questions in a study: tokenprune study.",
+                )
 
     def about(self, loaded: LoadedModel) -> dict[str, Any]:
         """Where the samples come from, for the record."""

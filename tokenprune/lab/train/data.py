@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,9 +50,11 @@ class Stream(Protocol):
 
     Attributes:
         name: for the record.
+        digest: SHA-256 of what the questions are drawn from; empty where name and seed say it.
     """
 
     name: str
+    digest: str
 
     def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
         """`pictures * shared` questions, those about one picture one after the other."""
@@ -66,6 +72,7 @@ class ReferenceStream:
     """
 
     name = REFERENCE
+    digest = ""
 
     def __init__(self, seed: int) -> None:
         if seed == HELDOUT_SEED:
@@ -115,6 +122,7 @@ class FileStream:
     def __init__(self, path: Path, seed: int) -> None:
         self.name = path.name
         self.questions = read_questions(path)
+        self.digest = _digest(self.questions)
         self._path, self._seed = path, seed
 
     def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
@@ -147,6 +155,16 @@ def _question(path: Path, row: Row) -> Example:
             raise DataError(f"'{key}' is empty.", where=row.where, remedy=FORM)
     picture = row.file(path.parent, row.text("image"), "picture")
     return Example(image=picture, text=row.text("question"), answer=row.text("answer"))
+
+
+def _digest(questions: Sequence[Example]) -> str:
+    """SHA-256 of texts, answers and the bytes of all pictures, each file read once."""
+    files = cache(lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
+    total = hashlib.sha256()
+    for question in questions:
+        about = [question.text, question.answer, files(question.image)]
+        total.update(json.dumps(about).encode())
+    return total.hexdigest()
 
 
 def opened(question: Example) -> Example:

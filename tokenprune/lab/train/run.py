@@ -147,6 +147,8 @@ def _states(
         "plan": dump_plan(plan),
         "model": loaded.fingerprint(),
     }
+    if stream.digest:
+        identity["data_sha256"] = stream.digest
     return States(out, identity)
 
 
