@@ -143,6 +143,26 @@ def scaled(values: np.ndarray[Any, Any], *, sixteen: bool) -> np.ndarray[Any, An
     return whole
 
 
+def drawing_format(path: Path) -> str:
+    """The format that a picture is written in, by the ending of its file.
+
+    Raises:
+        DataError: no format that this Pillow writes has it.
+    """
+    from PIL import Image
+
+    Image.init()
+    ending = path.suffix.lower()
+    for name, endings in FORMATS.items():
+        if ending in endings and name in Image.SAVE:
+            return name
+    raise DataError(
+        f"'{ending}' is no ending of a format that can be written.",
+        where=str(path),
+        remedy="Name a file that ends in .png, .jpg, .webp or .tif.",
+    )
+
+
 def _formats() -> list[str]:
     """Those of `FORMATS` that this Pillow was built with."""
     from PIL import Image
