@@ -40,6 +40,9 @@ More of them lie in `examples/plans`.
 FILES = """\
 ## Extending and overriding
 
+A relative path in `params`, such as that of a checkpoint, means a file beside the plan, or else one
+in the working directory.
+
 `extends: other.yaml`, in a file, starts from another file, relative to this one. Mappings are
 merged key by key, lists (`stages` too) are replaced. Plans that extend each other in a circle are
 refused. Dotted overrides come last:

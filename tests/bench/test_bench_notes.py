@@ -20,10 +20,11 @@ from tokenprune.cli.app import app
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.bench import backends, bench_tables
-from tokenprune.lab.bench.inputs import check_lengths, position_limit, size_note
+from tokenprune.lab.bench.inputs import check_lengths, size_note
 from tokenprune.lab.bench.rows import Lane, rows_of
 from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.bench.workload import Workload
+from tokenprune.lab.positions import position_limit
 
 PLAN = "stages: [{at: pre_llm, strategy: uniform, keep: 0.5}]\n"
 

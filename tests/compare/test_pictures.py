@@ -8,9 +8,9 @@ from tokenprune.lab.data.pictures import (
     halve,
     heldout_questions,
     labelled_pictures,
-    open_picture,
     spread,
 )
+from tokenprune.lab.data.reading import open_picture
 from tokenprune.reference import TYPES
 
 

@@ -155,8 +155,8 @@ def test_captions_of_one_picture_come_together(colours: Path, tmp_path: Path) ->
         ('{"caption": "x"}', "no 'image'"),
         ('{"image": "7.png", "caption": "x"}', "there is no picture"),
         ('{"image": "0.png"}', "no 'caption'"),
-        ('{"image": "0.png", "caption": ["x", " "]}', "no 'caption'"),
-        ('{"image": "0.png", "caption": []}', "no 'caption'"),
+        ('{"image": "0.png", "caption": ["x", " "]}', "a 'caption' is empty"),
+        ('{"image": "0.png", "caption": []}', "'caption' names none"),
     ],
 )
 def test_bad_captions(tmp_path: Path, line: str, words: str) -> None:

@@ -194,7 +194,7 @@ def test_anchors_and_merge_keys_are_yaml_too(tmp_path: Path) -> None:
     )
     assert [stage.layer for stage in load_plan(path).stages] == [2, 4]
     path.write_text("stages: &again [*again]\n")
-    with pytest.raises(PlanError, match=r"stages\.0"):
+    with pytest.raises(PlanError, match="more than 50 levels"):
         load_plan(path)
 
 

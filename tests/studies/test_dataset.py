@@ -78,7 +78,7 @@ def test_a_folder_of_parquet_files_and_a_saved_one_hold_the_same(folder: Path) -
 
 
 def test_pictures_are_those_of_the_files(folder: Path) -> None:
-    from tokenprune.lab.data.pictures import open_picture
+    from tokenprune.lab.data.reading import open_picture
 
     asked = dataset_questions(entry(folder / "saved").hub)[1]
     assert opened(asked.image).tobytes() == open_picture(folder / "1.png").tobytes()

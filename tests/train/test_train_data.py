@@ -57,10 +57,10 @@ def write(folder: Path, *lines: str) -> Path:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "malformed JSON"),
-        ("[1]", "this is a list"),
-        ('{"image": "a.png", "question": "why"}', "'answer' has to be a text"),
-        ('{"image": "a.png", "question": "", "answer": "b"}', "'question' has to be a text"),
+        ("{", "no JSON"),
+        ("[1]", "but a list"),
+        ('{"image": "a.png", "question": "why"}', "there is no 'answer'"),
+        ('{"image": "a.png", "question": "", "answer": "b"}', "'question' is empty"),
         ('{"image": "b.png", "question": "why", "answer": "b"}', "there is no picture"),
     ],
 )
@@ -68,7 +68,7 @@ def test_a_wrong_line_is_named(line: str, said: str, tmp_path: Path) -> None:
     path = write(tmp_path, GOOD, "", line)
     with pytest.raises(DataError, match=said) as caught:
         FileStream(path, 0)
-    assert caught.value.where == f"{path}, line 3"
+    assert caught.value.where == f"{path}:3"
 
 
 def test_a_missing_an_empty_and_a_damaged_file(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_missing_an_empty_and_a_damaged_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no questions"):
         FileStream(write(tmp_path, ""), 0)
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="no readable picture"):
+    with pytest.raises(DataError, match="picture can't be read"):
         opened(Example(tmp_path / "bad.png", "", ""))
 
 

@@ -59,6 +59,7 @@ class ByHeart:
     """The same questions at every step, or others by step."""
 
     name = "by heart"
+    digest = ""
 
     def __init__(self, fresh: bool = False) -> None:
         self.fresh = fresh

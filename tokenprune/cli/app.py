@@ -28,6 +28,7 @@ from tokenprune.cli import (
     verify,
 )
 from tokenprune.errors import TokenpruneError
+from tokenprune.errors.visible import visible
 from tokenprune.versions import missing, refuse_older
 
 BAD_INPUT = 2
@@ -112,10 +113,10 @@ def explain(error: TokenpruneError) -> None:
     text = Text()
     text.append("error ", "bold red")
     if error.where:
-        text.append(f"{error.where}\n", "bold")
-    text.append(f"{error.message}")
+        text.append(f"{visible(error.where)}\n", "bold")
+    text.append(visible(error.message))
     if error.remedy:
-        text.append(f"\n{error.remedy}", "green")
+        text.append(f"\n{visible(error.remedy)}", "green")
     Console(stderr=True, soft_wrap=True).print(text)
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from tokenprune.errors.visible import visible
+
 
 def wide_console() -> Console:
     """Standard output; what is no terminal is as wide as the widest table needs."""
@@ -22,9 +24,10 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
-    columns = (BarColumn(), MofNCompleteColumn(), Remaining(), TextColumn("{task.description}"))
+    label = TextColumn("{task.description}", markup=False)  # names are no markup
+    columns = (BarColumn(), MofNCompleteColumn(), Remaining(), label)
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
-        yield lambda done, total, label: progress.update(
-            task, completed=done, total=total, description=label
+        yield lambda done, total, what: progress.update(
+            task, completed=done, total=total, description=visible(what)
         )

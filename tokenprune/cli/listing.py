@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tokenprune.cli.examples import examples
+from tokenprune.errors.visible import visible
 from tokenprune.interface.sites import STAGES, Stage
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ def command(
     table = Table("strategy", "at", "trained", "what it does")
     for one in map(facts, kinds):
         trained = "" if one["training_free"] else "yes"
-        table.add_row(f"[bold]{one['name']}[/]", _letters(one["stages"]), trained, one["summary"])
+        name, summary = Text(visible(one["name"]), "bold"), Text(visible(one["summary"]))
+        table.add_row(name, _letters(one["stages"]), trained, summary)
     console = Console()
     console.print(table)
     console.print(LETTERS)
@@ -112,7 +115,11 @@ def _signals(as_json: bool) -> None:
     for one in known:
         stages = ", ".join(one.signal.stages) or "nowhere"
         what = escape(f"{one.shape} {one.what}")
-        table.add_row(f"[bold]{one.signal}[/]", stages, what, ", ".join(one.strategies) or "-")
+        name, users = (
+            Text(visible(str(one.signal)), "bold"),
+            visible(", ".join(one.strategies) or "-"),
+        )
+        table.add_row(name, stages, what, Text(users))
     Console().print(table)
 
 
@@ -150,7 +157,7 @@ def _table(strategies: Sequence[str], columns: Sequence[Sequence[str]]) -> Table
     for column in columns:
         table.add_column(column[0], no_wrap=True)
     for number, name in enumerate(strategies, start=1):
-        table.add_row(f"[bold]{name}[/]", *(column[number] for column in columns))
+        table.add_row(Text(visible(name), "bold"), *(column[number] for column in columns))
     return table
 
 

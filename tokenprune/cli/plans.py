@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from tokenprune.cli.examples import examples
+from tokenprune.errors.visible import visible
 
 if TYPE_CHECKING:
     from tokenprune.plan import Plan
@@ -35,7 +37,9 @@ def validate(
 
     loaded = load_plan(plan, overrides=overrides or ())
     typer.echo(dump_plan(loaded), nl=False)
-    Console(stderr=True, soft_wrap=True).print(f"[green]valid[/]: {plan}", highlight=False)
+    Console(stderr=True, soft_wrap=True).print(
+        Text.assemble(("valid", "green"), f": {visible(str(plan))}")
+    )
 
 
 def read_plans(paths: Sequence[Path]) -> list[tuple[str, Plan]]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenprune.cli.examples import examples
+from tokenprune.errors.visible import visible
 
 EXAMPLES = examples("tokenprune plugins", "tokenprune plugins --json")
 
@@ -43,7 +44,8 @@ def plugin_table() -> Table:
         source = f"{info.distribution} {info.version}"
         rows = [(kind, ", ".join(names)) for kind, names in info.brought.items()] or [("-", "-")]
         for number, row in enumerate(rows):
-            table.add_row(*(("", "") if number else (info.name, source)), *row)
+            cells = (*(("", "") if number else (info.name, source)), *row)
+            table.add_row(*(Text(visible(cell)) for cell in cells))
         table.add_section()
     return table
 
@@ -55,4 +57,4 @@ def problem_lines() -> RenderableType:
     problems = host().problems
     if not problems:
         return Text("No plugin has a problem.", style="green")
-    return Text("\n".join(str(problem) for problem in problems), style="red")
+    return Text("\n".join(visible(str(problem)) for problem in problems), style="red")

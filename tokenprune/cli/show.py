@@ -21,7 +21,9 @@ EXAMPLES = examples(
 def command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
     plan: Annotated[Path, typer.Option(help="Plan file.")],
-    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("tokens.png"),
+    out: Annotated[
+        Path, typer.Option(help="Picture to write, in the format of its ending.")
+    ] = Path("tokens.png"),
     model: Annotated[
         str | None,
         typer.Option(help="Model folder or timm:NAME; default: the bundled reference model."),
@@ -40,7 +42,7 @@ def command(
     dtype: Dtype = None,
 ) -> None:
     """Draw what a plan keeps, merges and drops of pictures, one panel a stage."""
-    from tokenprune.lab.data.pictures import open_picture
+    from tokenprune.lab.data.reading import drawing_format, open_picture
     from tokenprune.lab.drawing.show import show
     from tokenprune.lab.measure.files import check_writable
     from tokenprune.lab.models import load_model, load_options
@@ -50,8 +52,9 @@ def command(
     loaded_plan = load_plan(plan, overrides=overrides or ())
     pictures = [(path.name, open_picture(path)) for path in images]
     check_writable(out)
+    kind = drawing_format(out)
     options = load_options(device, dtype, weights)
     loaded = load_model(model or str(reference_model_path()), options)
     sheet = show(loaded, loaded_plan, pictures, question=question, every_site=every_site)
-    sheet.save(out, format="PNG")
+    sheet.save(out, format=kind)
     Console(soft_wrap=True).print(f"wrote {out}: {sheet.width} x {sheet.height}", highlight=False)

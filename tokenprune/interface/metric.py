@@ -13,13 +13,16 @@ class Answered:
 
     Attributes:
         question: what was asked; empty for classifiers.
-        right: the right answer.
+        right: the right answer; of several, the one that equals the given one, or the first.
         answer: the given one.
+        answers: all right answers, such as those of ten people; the same one may stand several
+            times.
     """
 
     question: str
     right: str
     answer: str
+    answers: tuple[str, ...] = ()
 
 
 class Metric(Protocol):

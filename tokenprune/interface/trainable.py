@@ -209,6 +209,19 @@ class TrainableStrategy(PruningStrategy[ParamsT]):
         """Checkpoint files that ship with the strategy, by name."""
         return {}
 
+    @classmethod
+    def trained_for(cls, params: ParamsT) -> Mapping[str, str]:
+        """What the checkpoint that parameters name says of the model that it was trained for.
+
+        Args:
+            params: of a plan.
+
+        Returns:
+            `model` (its name) and `model_sha256` (of its weights) as far as they are known; nothing
+            where there is no checkpoint, or where the plan wants it on any model.
+        """
+        return {}
+
     def train(self, mode: bool = True) -> Any:
         """Switch between training and inference; the model is left as it is."""
         self.modules().train(mode)

@@ -1,4 +1,4 @@
-"""The lab's own plugin: its kinds, the built-in metric, runners and reporters.
+"""The lab's own plugin: its kinds, the built-in metrics, runners and reporters.
 
 Modules of the lab are imported when the host asks for things of their kind, not before.
 """
@@ -24,10 +24,12 @@ def register_kinds(register: Callable[[Kind[Any]], None]) -> None:
 
 @hookimpl
 def register_metrics(register: Callable[[Metric], None]) -> None:
-    """Register `accuracy`."""
+    """Register `accuracy` and `vqa_accuracy`."""
     from tokenprune.lab.measure.metrics import Accuracy
+    from tokenprune.lab.measure.vqa import VqaAccuracy
 
-    register(Accuracy())
+    for metric in (Accuracy(), VqaAccuracy()):
+        register(metric)
 
 
 @hookimpl

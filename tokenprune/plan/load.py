@@ -14,6 +14,7 @@ from tokenprune.plan.check import check_plan
 from tokenprune.plan.dump import plan_data
 from tokenprune.plan.model import Average, Plan, ScheduleSpec, StagePlan
 from tokenprune.plan.overrides import Overrides, overridden
+from tokenprune.plan.paths import anchored
 from tokenprune.plan.read import as_mapping, read_mapping, resolve_extends
 
 _KEYS = {
@@ -64,6 +65,6 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             remedy="Give a path, a dict or a tokenprune.Plan.",
         )
     path = Path(source)
-    start = read_mapping(path)
+    start = anchored(read_mapping(path), path.parent)
     data, files = resolve_extends(start, path.parent, str(path), (path.resolve(),))
     return data, ", extending ".join([str(path), *(str(file) for file in files[1:])])

@@ -9,7 +9,21 @@ from typing import Any
 import yaml
 
 from tokenprune.errors import PlanError
+from tokenprune.errors.files import read_text
 from tokenprune.errors.names import nearest
+from tokenprune.plan.paths import anchored
+
+#: Most bytes of a plan or study (ours).
+PLAN_BYTES = 2 * 2**20
+
+#: Most levels that mappings and lists of a plan may lie in one another (ours).
+LEVELS = 50
+
+#: Most keys and values of a plan or study (ours).
+VALUES = 200_000
+
+#: Integers have at most so many bits: those of seeds are the longest.
+BITS = 128
 
 _MERGE = "tag:yaml.org,2002:merge"
 
@@ -72,7 +86,7 @@ def parse(text: str, where: str) -> Any:
         PlanError: malformed, with line and column.
     """
     try:
-        return yaml.load(text, _Loader)
+        value = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
@@ -80,7 +94,30 @@ def parse(text: str, where: str) -> Any:
         raise PlanError(f"malformed YAML: {said}.", where=place) from error
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError) as error:
         # the latter from values that only look like dates or numbers
-        raise PlanError(f"malformed YAML: {error}.", where=where) from error
+        raise PlanError(f"malformed YAML: {str(error)[:400]}.", where=where) from error
+    _check(value, where)
+    return value
+
+
+def _check(value: Any, where: str) -> None:
+    """Refuse what no plan needs and what would break or block those that read it on.
+
+    Few aliases make a value that holds itself, or more values than any memory holds. Values are
+    counted as often as they are named.
+    """
+    left, count = [(value, 0)], 0
+    while left:
+        one, level = left.pop()
+        count += 1
+        if level > LEVELS or count > VALUES:
+            most = f"{LEVELS} levels" if level > LEVELS else f"{VALUES:,} values"
+            raise PlanError(f"there are more than {most}, aliases included.", where=where)
+        if isinstance(one, int) and one.bit_length() > BITS:
+            raise PlanError(f"a number has more than {BITS} bits.", where=where)
+        if isinstance(one, Mapping):
+            left += [(part, level + 1) for pair in one.items() for part in pair]
+        elif isinstance(one, list):
+            left += [(part, level + 1) for part in one]
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -90,7 +127,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         PlanError: it isn't there, can't be read or holds something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, PLAN_BYTES)
     except FileNotFoundError as error:
         raise PlanError("there is no such file.", where=str(path), remedy=_hint(path)) from error
     except (OSError, UnicodeDecodeError) as error:
@@ -124,6 +161,15 @@ def _hint(path: Path) -> str:
     return f"Did you mean '{folder / near}'?" if near else ""
 
 
+def _resolved(path: Path, name: str, where: str) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL, or links in a circle
+        raise PlanError(
+            f"no file can be called {name[:200]!r}.", where=f"{where}: extends"
+        ) from error
+
+
 def merged(base: Any, top: Any) -> Any:
     """`top` over `base`: mappings are merged key by key, anything else is replaced."""
     if not (isinstance(base, Mapping) and isinstance(top, Mapping)):
@@ -155,10 +201,11 @@ def resolve_extends(
     name = data.pop("extends")
     if not isinstance(name, str) or not name:
         raise PlanError(f"'extends' names one file, this is {name!r}.", where=f"{where}: extends")
-    path = (folder / name).resolve()
+    path = _resolved(folder / name, name, where)
     if path in chain:
         circle = " -> ".join(p.name for p in (*chain[chain.index(path) :], path))
         raise PlanError(f"plans extend each other in a circle: {circle}.", where=where)
-    base, files = resolve_extends(read_mapping(path), path.parent, str(path), (*chain, path))
+    found = anchored(read_mapping(path), path.parent)
+    base, files = resolve_extends(found, path.parent, str(path), (*chain, path))
     result: dict[str, Any] = merged(base, data)
     return result, files

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.lab.data.pictures import open_picture
+from tokenprune.lab.data.reading import open_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -60,6 +60,8 @@ def load_model(folder: Path, options: LoadOptions, class_name: str = MLLM_CLASS)
                 folder,
                 dtype=options.dtype,
                 local_files_only=True,
+                # without, transformers asks on the terminal whether code of the folder may run
+                trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
             )
@@ -86,7 +88,9 @@ def load_processor(folder: Path) -> Any:
         CheckpointError: it is missing or damaged.
     """
     try:
-        return _transformers().AutoProcessor.from_pretrained(folder, local_files_only=True)
+        return _transformers().AutoProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         raise CheckpointError(
             f"the processor can't be loaded ({_first_line(error)}).",

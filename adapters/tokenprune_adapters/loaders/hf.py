@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedDual, LoadedMllm, LoadOptions
 from tokenprune.lab.models import FOLDERS
 from tokenprune_adapters.loaders.checkpoints import hash_files, to_picture
@@ -16,6 +18,9 @@ from tokenprune_adapters.loaders.folders import backends, load_model, load_proce
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+#: How LLaVA's data files mark the place of a picture in a question.
+IMAGE = "<image>"
 
 
 class HfLoader:
@@ -28,10 +33,16 @@ class HfLoader:
         """Load model and processor from the folder, whose config says which kind it is.
 
         Raises:
-            DataError: there is no such folder.
+            DataError: there is no such folder, or other weights are named beside it.
             UnsupportedModelError: it holds another kind of model.
             CheckpointError: its weights or processor files are missing, damaged or misshapen.
         """
+        if options.weights is not None:
+            raise DataError(
+                "a folder brings its own weights.",
+                where="--weights",
+                remedy="Leave it out, or pass timm:NAME.",
+            )
         folder = Path(target)
         files = weight_files(folder)
         class_name = dual_class(folder)
@@ -68,12 +79,44 @@ class Prompts:
         processor.tokenizer.padding_side = "left"
 
     def text(self, question: str, images: int = 1) -> str:
-        """The prompt of one question about a picture, or about several in order."""
+        """The prompt of one question about a picture, or about several in order.
+
+        `<image>` in a question, or the processor's own word for it, is the place of the picture,
+        as in LLaVA's data files: once for all pictures, or once for each. Without it they stand in
+        front of the question.
+
+        Raises:
+            DataError: it stands there more often or less often than there are pictures.
+        """
+        pieces, counts = self._placed(question, images)
         if not getattr(self.processor, "chat_template", None):
-            return f"{self.processor.image_token * images}{question}"
-        parts = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": question}]
+            token = self.processor.image_token
+            return pieces[0] + "".join(
+                token * count + text for count, text in zip(counts, pieces[1:], strict=True)
+            )
+        parts = [{"type": "text", "text": pieces[0]}] if pieces[0] else []
+        for count, text in zip(counts, pieces[1:], strict=True):
+            parts += [{"type": "image"} for _ in range(count)]
+            parts += [{"type": "text", "text": text}] if text else []
         turns = [{"role": "user", "content": parts}]
         return str(self.processor.apply_chat_template(turns, add_generation_prompt=True))
+
+    def _placed(self, question: str, images: int) -> tuple[list[str], list[int]]:
+        """What stands around the pictures' places, and how many pictures stand at each."""
+        words = {IMAGE, str(getattr(self.processor, "image_token", IMAGE))}
+        pieces = re.split("|".join(map(re.escape, sorted(words))), question)
+        places = len(pieces) - 1
+        if not places:
+            return ["", question], [images]
+        if not pieces[0].strip():  # templates bring their own white space behind a picture
+            pieces = ["", pieces[1].lstrip(), *pieces[2:]]
+        if places not in (1, images):
+            raise DataError(
+                f"the question has {places} places for pictures, and there are {images}.",
+                where=f"question '{question[:60]}'",
+                remedy=f"Write {IMAGE} once, once for every picture, or leave it out.",
+            )
+        return pieces, [images] if places == 1 else [1] * places
 
     def batch(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
         """Inputs of `generate`, padded on the left."""

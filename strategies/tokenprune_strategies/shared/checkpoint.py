@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tokenprune.errors import CheckpointError
+from tokenprune.errors.files import check_file
 from tokenprune.errors.names import suggestion
 
 FORMAT = "tokenprune-strategy"
@@ -91,6 +92,7 @@ def read(path: Path, strategy: str) -> Checkpoint:
         CheckpointError: the file is missing, damaged, of another kind, strategy or version.
     """
     try:
+        check_file(path)  # opening a pipe would wait for ever
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

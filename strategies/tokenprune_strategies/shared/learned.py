@@ -40,6 +40,11 @@ class LearnedParams(StrategyParams):
         ge=0,
         description="Start from random weights of this seed, for training; not with a checkpoint.",
     )
+    other_model: bool = Field(
+        default=False,
+        description="Use the checkpoint on another model than the one that it was trained for; "
+        "without, commands refuse it there.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -103,6 +108,18 @@ class LearnedStrategy(TrainableStrategy[LearnedT], Generic[LearnedT, ModuleT]):
     def shipped(cls) -> Mapping[str, Path]:
         """Checkpoints that ship, by the NAME in `checkpoint: bundled:NAME`."""
         return checkpoint.shipped(cls.name)
+
+    @classmethod
+    def trained_for(cls, params: LearnedT) -> Mapping[str, str]:
+        """See `TrainableStrategy`.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or another strategy's.
+        """
+        if params.checkpoint is None or params.other_model:
+            return {}
+        facts = checkpoint.read(checkpoint.locate(params.checkpoint, cls.name), cls.name).facts
+        return {name: facts[name] for name in ("model", "model_sha256") if name in facts}
 
     def modules(self) -> ModuleT:
         """Everything that is learned."""

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.lab.bench.workload import Prompts, Workload, drawn
+from tokenprune.lab.positions import check_positions, position_limit
 
 #: Sizes that a model of any resolution tells apart, by height and by shape (ours).
 PROBES = ((336, 336), (672, 336))
@@ -52,15 +52,6 @@ def size_note(loaded: LoadedModel, sizes: Iterable[Workload]) -> str | None:
     )
 
 
-def position_limit(model: nn.Module) -> int | None:
-    """Positions that the LLM's configuration names; None where it names none."""
-    config = getattr(model, "config", None)
-    for name in ("text_config", "llm_config", "language_config"):
-        config = getattr(config, name, None) or config
-    limit = getattr(config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
-
-
 def check_lengths(loaded: LoadedModel, sizes: Sequence[Workload]) -> None:
     """Refuse synthetic workloads that are longer than the LLM has positions, before any is timed.
 
@@ -81,12 +72,10 @@ def check_length(loaded: LoadedModel, inputs: Any, size: Workload) -> None:
     """
     if not isinstance(loaded, LoadedMllm):
         return
-    limit, ids = position_limit(loaded.model), inputs.get("input_ids")
-    if limit is None or ids is None or ids.shape[-1] + size.new_tokens <= limit:
-        return
-    raise DataError(
-        f"a prompt of {ids.shape[-1]} tokens and {size.new_tokens} new ones don't fit into the "
-        f"{limit} positions of the model's LLM.",
+    check_positions(
+        loaded.model,
+        inputs,
+        size.new_tokens,
         where=f"workload '{size.label}'",
         remedy="Take fewer or smaller pictures, fewer frames, words or new tokens.",
     )

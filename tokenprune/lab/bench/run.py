@@ -25,6 +25,7 @@ from tokenprune.lab.bench.runners import Timed, runner_for
 from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.bench.workload import Workload, batches
 from tokenprune.lab.data.question import Question
+from tokenprune.lab.trained import check_trained_for
 from tokenprune.plan import Plan
 
 Tell = Callable[[int, int, str], None]
@@ -54,8 +55,11 @@ def bench(
 
     Raises:
         DataError: a workload has more tokens than the LLM has positions.
+        CheckpointError: a checkpoint was trained for another model.
         TokenpruneError: a plan doesn't fit the model, or can't be compiled.
     """
+    for _, plan in plans:
+        check_trained_for(loaded, plan)
     for size in {size.video: size for size in sizes}.values():
         for _, plan in plans_for(plans, size):
             attach(loaded.model, plan).detach()

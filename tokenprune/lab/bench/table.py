@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
+from tokenprune.errors.visible import visible
 from tokenprune.lab.bench.rows import BenchRow, attention_of
 
 #: Order of the stages in a call.
@@ -45,7 +47,7 @@ def _speed(rows: Sequence[BenchRow]) -> Table:
         table.add_row(
             row.workload.label,
             *((row.attention,) if backends else ()),
-            row.name,
+            Text(visible(row.name)),
             _ms(shown.p50),
             _ms(shown.p95),
             *(() if row.token is None else (_ms(row.token),)),
@@ -66,7 +68,7 @@ def _stages(rows: Sequence[BenchRow]) -> Table:
     for row in rows:
         tokens = row.tokens.get("llm", row.tokens.get("encoder", 0.0))
         cells = [_ms(row.stages[name]) if name in row.stages else "-" for name in STAGES]
-        table.add_row(row.workload.label, row.name, *cells, f"{tokens:.0f}")
+        table.add_row(row.workload.label, Text(visible(row.name)), *cells, f"{tokens:.0f}")
     return table
 
 

@@ -44,6 +44,7 @@ from tokenprune.lab.measure.run import why
 from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
 from tokenprune.lab.measure.zero_shot import ZeroShotTask
 from tokenprune.lab.models import bundled_name, load_model
+from tokenprune.lab.trained import check_trained_for
 from tokenprune.plugins.host import host
 
 
@@ -84,6 +85,7 @@ class Source:
                 remedy="Leave it away, or pass the folder of a dual encoder, such as CLIP.",
             )
         if isinstance(loaded, LoadedMllm):
+            self._check_own_pictures()
             questions = _questions(settings)
             return VqaTask(loaded, questions, settings.batch_size, settings.new_tokens)
         if isinstance(loaded, LoadedClassifier):
@@ -91,6 +93,23 @@ class Source:
         names = self._names(loaded)
         candidates = Candidates.of_classes(names, self.prompts)
         return ZeroShotTask(loaded, self._pictures(len(names)), settings.batch_size, candidates)
+
+    def _check_own_pictures(self) -> None:
+        """Refuse what would be ignored: multimodal LLMs are asked the built-in questions."""
+        given = {
+            "--images": self.images is not None,
+            "--labels": self.labels is not None,
+            "--split": self.settings.split != "all",
+        }
+        for option, there in given.items():
+            if there:
+                raise DataError(
+                    "labelled pictures are for encoders, and this model is a multimodal LLM, which "
+                    "is asked the built-in questions.",
+                    where=option,
+                    remedy="Pass --model timm:NAME or the folder of a dual encoder, or ask your "
+                    "own questions in a study: tokenprune study.",
+                )
 
     def about(self, loaded: LoadedModel) -> dict[str, Any]:
         """Where the samples come from, for the record."""
@@ -145,6 +164,8 @@ def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry],
     strategies = host().strategies
     if settings.plans:
         given = plan_entries(settings.plans, settings.keeps, strategies)
+        for entry in given:
+            check_trained_for(loaded, entry.plan)
         return [as_task(entry, settings.video) for entry in given], []
     if isinstance(loaded, LoadedMllm):
         rows = partial(default_entries, wanted=_wanted(loaded, settings))

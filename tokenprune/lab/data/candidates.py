@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedDual
+from tokenprune.lab.data.rows import read_lines
 
 #: CLIP's default template (arXiv 2103.00020, section 3.1.4).
 PROMPTS = ("a photo of a {}.",)
@@ -85,11 +86,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
         DataError: the file can't be read, is empty, or has an empty line, after which every number
             would be off by one.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the class names can't be read ({error}).", where=str(path)) from error
-    names = tuple(line.strip() for line in lines)
+    names = tuple(line.strip() for line in read_lines(path, "class names"))
     for number, name in enumerate(names, start=1):
         if not name:
             raise DataError(

@@ -8,9 +8,7 @@ from pathlib import Path
 from tokenprune.errors import DataError
 from tokenprune.lab.data.pictures import spread
 from tokenprune.lab.data.question import Question
-
-#: Endings of files that count as pictures; what else lies in a folder is passed over.
-PICTURES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+from tokenprune.lab.data.reading import PICTURES
 
 
 def class_folders(path: Path, limit: int | None = None) -> tuple[list[str], list[Question]]:

@@ -10,7 +10,13 @@ from typing import Any
 from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.errors.names import suggestion
 from tokenprune.lab.data.question import Columns, Question
+from tokenprune.lab.data.rows import Row
 from tokenprune.lab.data.videos import Clip
+
+USAGE = (
+    "Name columns of texts in 'columns'; that of answers may hold lists of texts, too, or without "
+    "a column of questions the numbers of classes."
+)
 
 
 @dataclass(frozen=True)
@@ -55,19 +61,30 @@ def dataset_questions(entry: HubDataset) -> list[Question]:
     _check_kind(data.features[columns.image], entry)
     groups: dict[str, int] = {}
     found = []
-    for row in data:
+    for number, row in enumerate(data):
+        place = Row(row, f"{entry.name}: row {number}", USAGE)
+        first, *rest = _answers(place, columns)
         image, together = _seen(row[columns.image], entry)
         group = groups.setdefault(together, len(groups))
         found.append(
             Question(
                 image=image,
-                answer=str(row[columns.answer]),
-                text=str(row[columns.question]) if columns.question else "",
-                kind=str(row[columns.type]) if columns.type else "",
+                answer=first,
+                text=place.text(columns.question) if columns.question else "",
+                kind=place.text(columns.type, "") if columns.type else "",
                 image_id=group,
+                others=tuple(rest),
             )
         )
     return found
+
+
+def _answers(row: Row, columns: Columns) -> tuple[str, ...]:
+    """The right answers to a question; of a picture without one, the number of its class."""
+    given = row.data[columns.answer]
+    if columns.question is None and type(given) is int:
+        return (str(given),)
+    return row.answers(columns.answer)
 
 
 def class_names(entry: HubDataset) -> tuple[str, ...] | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenprune.errors import DataError
+from tokenprune.errors.files import is_folder
 from tokenprune.lab.data.question import Question
+from tokenprune.lab.data.rows import Row, read_rows
 from tokenprune.lab.data.videos import Clip
 
 #: The file of a folder that holds its questions; the second is Hugging Face's name.
@@ -16,13 +15,22 @@ FILES = ("questions.jsonl", "metadata.jsonl")
 
 PICTURES = ("images", "image")
 
+#: Where right answers stand; both may hold one or several.
+ANSWERS = ("answer", "answers")
+
+USAGE = (
+    'Write {"image": "a.png", "question": "...", "answer": "..."}; several right answers are a '
+    "list of texts."
+)
+
 
 def read_jsonl(path: Path, *, answers: bool = True, frames: int | None = None) -> list[Question]:
     """Questions of a file with one object a line: what is seen, `question`, `answer`, `type`.
 
     What is seen is `image` (or a list, `images`), or with `frames` a `video`: a file, or a folder
     of frames. Either may be called `file_name`, as in Hugging Face's folders. Paths are relative
-    to the file. Lines with the same pictures or video count as one group in intervals.
+    to the file. Lines with the same pictures or video count as one group in intervals. Several
+    right answers are a list, in `answer` or `answers`.
 
     Args:
         path: the file, or a folder that holds one of `FILES`.
@@ -34,25 +42,20 @@ def read_jsonl(path: Path, *, answers: bool = True, frames: int | None = None) -
         BackendUnavailableError: a video needs PyAV, which isn't installed.
     """
     path = _file(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the questions can't be read ({error}).", where=str(path)) from error
     found: list[Question] = []
     groups: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        row = _row(line, where, ("question", "answer") if answers else ("question",))
-        image, name = _seen(row, path.parent, frames, where)
+    for row in read_rows(path, "questions", USAGE):
+        question = row.text("question")
+        first, *rest = _answers(row) if answers else ("",)
+        image, name = _seen(row, path.parent, frames)
         found.append(
             Question(
-                image,
-                str(row.get("answer", "")),
-                str(row["question"]),
-                str(row.get("type", "")),
-                groups.setdefault(name, len(groups)),
+                image=image,
+                answer=first,
+                text=question,
+                kind=row.text("type", ""),
+                image_id=groups.setdefault(name, len(groups)),
+                others=tuple(rest),
             )
         )
     if not found:
@@ -61,7 +64,7 @@ def read_jsonl(path: Path, *, answers: bool = True, frames: int | None = None) -
 
 
 def _file(path: Path) -> Path:
-    if not path.is_dir():
+    if not is_folder(path):
         return path
     for name in FILES:
         if (path / name).is_file():
@@ -74,69 +77,56 @@ def _file(path: Path) -> Path:
     )
 
 
-def _row(line: str, where: str, needed: Sequence[str]) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"the line is no JSON ({error}).", where=where) from error
-    missing = [key for key in needed if not isinstance(row, dict) or key not in row]
-    if missing:
+def _answers(row: Row) -> tuple[str, ...]:
+    if all(key in row.data for key in ANSWERS):
         raise DataError(
-            f"the line has no '{missing[0]}'.",
-            where=where,
-            remedy='Write {"image": "a.png", "question": "...", "answer": "..."}.',
+            "there are 'answer' and 'answers', and one of them would be ignored.",
+            where=row.where,
+            remedy="Leave one of them out.",
         )
-    return dict(row)
+    return row.answers(next((key for key in ANSWERS if key in row.data), ANSWERS[0]))
 
 
-def _seen(
-    row: dict[str, Any], folder: Path, frames: int | None, where: str
-) -> tuple[Path | list[Path] | Clip, str]:
+def _seen(row: Row, folder: Path, frames: int | None) -> tuple[Path | list[Path] | Clip, str]:
     """What a line asks about, and what is the same for lines about the same."""
     if frames is not None:
-        path = _video(row, folder, where)
-        return Clip.of(path, frames, where), str(path)
-    pictures = [_picture(folder, name, where) for name in _names(row, where)]
+        path = _video(row, folder)
+        return Clip.of(path, frames, row.where), str(path)
+    pictures = [row.file(folder, name, "picture") for name in _names(row)]
     return (pictures if len(pictures) > 1 else pictures[0]), "|".join(map(str, pictures))
 
 
-def _video(row: dict[str, Any], folder: Path, where: str) -> Path:
-    if any(key in row for key in PICTURES):
+def _video(row: Row, folder: Path) -> Path:
+    if any(key in row.data for key in PICTURES):
         raise DataError(
             "the line names a picture, and frames of videos are asked for.",
-            where=where,
+            where=row.where,
             remedy="Write 'video' instead, or put lines about pictures into another file, whose "
             "task has no 'frames'.",
         )
-    name = row.get("video", row.get("file_name"))
+    name = row.data.get("video", row.data.get("file_name"))
     if not isinstance(name, str) or not name:
         raise DataError(
             "the line names no video.",
-            where=where,
+            where=row.where,
             remedy='Write {"video": "a.mp4", "question": "...", "answer": "..."}.',
         )
     return folder / name
 
 
-def _names(row: dict[str, Any], where: str) -> list[str]:
-    if "video" in row:
+def _names(row: Row) -> list[str]:
+    if "video" in row.data:
         raise DataError(
             "the line names a video, and nothing says how many of its frames are taken.",
-            where=where,
+            where=row.where,
             remedy="Add frames: 8 to the task; to a benchmark, --frames 8.",
         )
-    names = row.get("images", row.get("image", row.get("file_name")))
-    if isinstance(names, str):
-        return [names]
-    if not isinstance(names, list) or not names:
+    given = row.data.get("images", row.data.get("image", row.data.get("file_name")))
+    names = given if isinstance(given, list) else [given]
+    if not names or not all(isinstance(name, str) for name in names):
         raise DataError(
-            "the line names no picture.", where=where, remedy="Write 'image', or 'images': [...]."
+            "the line names no picture.",
+            where=row.where,
+            remedy="Write 'image', or 'images': [...].",
         )
-    return [str(name) for name in names]
-
-
-def _picture(folder: Path, name: str, where: str) -> Path:
-    path = folder / name
-    if not path.is_file():
-        raise DataError(f"there is no picture '{path}'.", where=where)
-    return path
+    return names

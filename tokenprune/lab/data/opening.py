@@ -10,8 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from tokenprune.lab.data.pictures import open_picture
 from tokenprune.lab.data.question import Question
+from tokenprune.lab.data.reading import open_picture
 from tokenprune.lab.data.videos import Clip
 
 

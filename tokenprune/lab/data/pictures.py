@@ -5,15 +5,12 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Iterable, Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from tokenprune.errors import DataError
+from tokenprune.errors.files import TEXT_BYTES, check_file, is_file
 from tokenprune.lab.data.question import Question
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 T = TypeVar("T")
 
@@ -133,28 +130,11 @@ def halve(items: Sequence[T], split: str) -> list[T]:
     return [items[index] for index in sorted(chosen)]
 
 
-def open_picture(path: Path | BytesIO) -> Image:
-    """Read a picture as RGB.
-
-    Args:
-        path: its file, or what stands in one.
-
-    Raises:
-        DataError: it is missing or no picture.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        where = str(path) if isinstance(path, Path) else ""
-        raise DataError(f"the picture can't be read ({error}).", where=where) from error
-
-
 def _rows(labels: Path) -> list[dict[str, str]]:
     try:
-        with labels.open(newline="", encoding="utf-8") as handle:
+        check_file(labels, TEXT_BYTES)
+        # spreadsheets put a byte-order mark in front, which would be part of the first name
+        with labels.open(newline="", encoding="utf-8-sig") as handle:
             rows = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"the labels can't be read ({error}).", where=str(labels)) from error
@@ -192,6 +172,8 @@ def _class(text: str | None, classes: int, where: str) -> int:
 
 def _file(folder: Path, name: str, where: str) -> Path:
     path = folder / (name or "")
-    if not path.is_file():
-        raise DataError(f"there is no picture '{path}'.", where=where, remedy="See --images.")
+    if not is_file(path):
+        raise DataError(
+            f"there is no picture '{str(path)[:400]}'.", where=where, remedy="See --images."
+        )
     return path

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenprune.errors import DataError
+from tokenprune.errors.files import is_file, is_folder
 from tokenprune.lab.data.decoding import check_pyav, decoded
 from tokenprune.lab.data.folders import pictures_in
-from tokenprune.lab.data.pictures import open_picture
+from tokenprune.lab.data.reading import as_rgb, open_picture, pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,13 +44,13 @@ class Clip:
             DataError: there is nothing of that name, or no picture in the folder.
             BackendUnavailableError: it takes PyAV to decode the file, which isn't installed.
         """
-        if path.is_dir():
+        if is_folder(path):
             pictures = tuple(pictures_in(path))
             if not pictures:
                 raise DataError(f"there are no pictures in the folder '{path}'.", where=where)
             return cls(pictures, frames, where)
-        if not path.is_file():
-            raise DataError(f"there is no video '{path}'.", where=where)
+        if not is_file(path):
+            raise DataError(f"there is no video '{str(path)[:400]}'.", where=where)
         return cls(path, frames, where).checked()
 
     def checked(self) -> Clip:
@@ -107,17 +108,12 @@ def _of_pictures(sources: Sequence[Encoded], frames: int) -> list[Image]:
 
 
 def _of_animation(source: Encoded, frames: int, where: str) -> list[Image]:
-    from PIL import Image
-
-    try:
-        with Image.open(_stream(source)) as file:
-            numbers = chosen(getattr(file, "n_frames", 1), frames)
-            pictures = {}
-            for number in sorted(set(numbers)):
-                file.seek(number)
-                pictures[number] = file.convert("RGB")
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"the video can't be decoded ({error}).", where=where) from error
+    with pillow(_stream(source), "video", where) as file:
+        numbers = chosen(getattr(file, "n_frames", 1), frames)
+        pictures = {}
+        for number in sorted(set(numbers)):
+            file.seek(number)
+            pictures[number] = as_rgb(file)
     return [pictures[number] for number in numbers]
 
 

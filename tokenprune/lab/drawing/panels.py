@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,10 +67,15 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str, room: int, size: int) -> str:
-    """The text, cut with an ellipsis where it is wider than `room`."""
+    """The text on one line, cut with an ellipsis where it is wider than `room`."""
     font = _font(size)
-    if draw.textlength(text, font=font) <= room:
+    text = " ".join(text.split())
+    # a letter is wider than nothing, and only as much as may fit is measured
+    if len(text) <= room and draw.textlength(text, font=font) <= room:
         return text
-    while text and draw.textlength(f"{text}...", font=font) > room:
-        text = text[:-1]
-    return f"{text.rstrip()}..."
+    most = bisect_left(
+        range(1, min(len(text), room) + 1),
+        True,
+        key=lambda count: draw.textlength(f"{text[:count]}...", font=font) > room,
+    )
+    return f"{text[:most].rstrip()}..."

@@ -10,6 +10,8 @@ import torch
 from tokenprune.engine.attach import attach
 from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
 from tokenprune.interface.trace import ImageTrace
+from tokenprune.lab.positions import check_questions
+from tokenprune.lab.trained import check_trained_for
 from tokenprune.plan import Plan
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def show(
     """
     from tokenprune.lab.drawing import overlay, panels
 
+    check_trained_for(loaded, plan)
     sheets = []
     for name, picture in pictures:
         trace, answer = _run(loaded, plan, picture, question)
@@ -78,5 +81,6 @@ def _embedded(loaded: LoadedDual, plan: Plan, picture: Image) -> tuple[ImageTrac
 def _ask(loaded: LoadedMllm, picture: Image, question: str) -> str:
     model: Any = loaded.model
     inputs = loaded.prepare([picture], [question])
+    check_questions(loaded.model, inputs, [question], NEW_TOKENS)
     ids = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     return loaded.decode(ids[:, inputs["input_ids"].shape[1] :])[0]

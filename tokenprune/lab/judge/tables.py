@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from tokenprune.errors.visible import visible
 from tokenprune.lab.judge.columns import (
     MORE,
     RESULTS,
@@ -133,12 +134,14 @@ def _split(width: int) -> list[Parts]:
 
 def _name(row: Result) -> Text:
     """Name and position ids; names are data: as `Text`, no markup of theirs is read."""
-    return Text(row.name if row.positions == "original" else f"{row.name}, {row.positions}")
+    return Text(
+        visible(row.name if row.positions == "original" else f"{row.name}, {row.positions}")
+    )
 
 
 def _text(cell: str) -> str:
     """No tag, link, image or new cell comes out of data."""
-    plain = html.escape(" ".join(cell.split()), quote=False)
+    plain = html.escape(visible(" ".join(cell.split())), quote=False)
     for mark in "\\|[]`":
         plain = plain.replace(mark, f"\\{mark}")
     return plain

@@ -12,6 +12,7 @@ from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedClassifier, LoadedMllm
 from tokenprune.lab.data.opening import opened_all
 from tokenprune.lab.data.question import Question, plain
+from tokenprune.lab.positions import check_questions
 
 
 class Task(ABC):
@@ -77,8 +78,15 @@ class VqaTask(Task):
         self._loaded, self._new_tokens = loaded, new_tokens
 
     def inputs(self, batch: Sequence[Question]) -> dict[str, Any]:
-        """Left-padded inputs of `generate`."""
-        return self._loaded.prepare(opened_all(batch), [q.text for q in batch])
+        """Left-padded inputs of `generate`.
+
+        Raises:
+            DataError: a picture can't be read, or a prompt is longer than the LLM has positions.
+        """
+        texts = [question.text for question in batch]
+        inputs = self._loaded.prepare(opened_all(batch), texts)
+        check_questions(self.model, inputs, texts, self._new_tokens)
+        return inputs
 
     def call(self, inputs: dict[str, Any]) -> Tensor:
         """Generate greedily: `[B, prompt + new]`."""

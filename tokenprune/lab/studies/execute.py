@@ -31,6 +31,7 @@ from tokenprune.lab.studies.load import Cell
 from tokenprune.lab.studies.model import REFERENCE, ModelEntry, Study, TaskEntry
 from tokenprune.lab.studies.samples import shown_samples
 from tokenprune.lab.studies.store import Status
+from tokenprune.lab.trained import check_trained_for
 from tokenprune.plugins.host import host
 
 
@@ -86,6 +87,8 @@ def execute(cell: Cell, study: Study) -> tuple[Status, dict[str, Any]]:
 
 
 def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
+    loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+    check_trained_for(loaded, cell.plan)
     entries = [Entry(cell.name, cell.plan)] if cell.plan.stages else []
     found = measure(task, entries, seed=study.seed)
     row = found.plans[0] if entries else found.dense
@@ -134,7 +137,9 @@ def _shown(task: Task, cell: Cell) -> dict[str, Any]:
 
 def _samples(task: Task, row: Measured, study: Study) -> list[dict[str, Any]]:
     pairs = list(zip(task.questions, row.answers, strict=True))
-    answered = [Answered(q.text, q.matched(answer), answer) for q, answer in pairs]
+    answered = [
+        Answered(q.text, q.matched(answer), answer, (q.answer, *q.others)) for q, answer in pairs
+    ]
     scored = scores(chosen_metrics(study.metrics), answered)
     return [
         {

@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tokenprune.errors import PlanError
+from tokenprune.errors.files import read_text
 from tokenprune.errors.validation import plan_error
 from tokenprune.lab.data.question import Columns
 from tokenprune.lab.studies.model import REFERENCE, ModelEntry, PlanEntry, Study, TaskEntry
 from tokenprune.plan import Plan, load_plan
-from tokenprune.plan.read import parse
+from tokenprune.plan.read import PLAN_BYTES, parse
 
 DENSE = "dense"
 
@@ -54,7 +55,7 @@ def load_study(path: Path) -> Study:
         PlanError: naming file and key of what is wrong.
     """
     try:
-        data = parse(path.read_text(encoding="utf-8"), str(path))
+        data = parse(read_text(path, PLAN_BYTES), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"the study can't be read ({error}).", where=str(path)) from error
     if not isinstance(data, Mapping):

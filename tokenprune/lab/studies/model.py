@@ -21,6 +21,16 @@ REFERENCE = "reference"
 SHORT, LONG = 2, 32
 
 
+#: Keys of tasks that only one kind reads.
+_ONLY = {
+    "labels": "pictures",
+    "config": "dataset",
+    "split": "dataset",
+    "revision": "dataset",
+    "columns": "dataset",
+}
+
+
 class ModelEntry(Frozen):
     """One model of a study."""
 
@@ -111,6 +121,11 @@ class TaskEntry(Frozen):
             raise ValueError(f"a task of kind '{self.kind}' needs 'path'")
         if (self.kind == "dataset") != (self.dataset is not None):
             raise ValueError("'dataset' goes with the kind 'dataset', and that needs it")
+        for key, kind in _ONLY.items():
+            if key in self.model_fields_set and self.kind != kind:
+                raise ValueError(f"'{key}' goes with the kind '{kind}'")
+        if self.path is not None and self.kind == "dataset":
+            raise ValueError("'path' goes with other kinds than 'dataset', which has 'dataset'")
         if self.kind in ("image", "video") and (self.path or self.labels):
             raise ValueError(f"the built-in task '{self.kind}' has no 'path' and no 'labels'")
         if self.frames is not None and self.kind not in ("jsonl", "dataset"):

@@ -114,7 +114,7 @@ class Store:
         try:
             data = json.loads((self.folder / NOTE).read_text(encoding="utf-8"))
             return str(data["name"]), [str(key) for key in data["cells"]]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return "", []
 
     @contextmanager
@@ -159,10 +159,11 @@ def parse(text: str, key: str) -> Record:
         data = json.loads(text)
         checksum = data.pop("checksum")
         record = Record(data["identity"], data["status"], data["result"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found, own = digest(data), record.key
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged("it is no complete record") from error
-    if digest(data) != checksum:
+    if found != checksum:
         raise Damaged("its checksum doesn't fit: it was edited or cut off")
-    if record.key != key:
+    if own != key:
         raise Damaged("it is the record of another cell")
     return record

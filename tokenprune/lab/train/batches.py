@@ -11,6 +11,7 @@ from torch import Tensor
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import IGNORE, Batch
+from tokenprune.lab.positions import check_questions
 from tokenprune.lab.train.data import Example
 
 SHAREABLE = {"input_ids", "attention_mask", "pixel_values"}
@@ -27,6 +28,7 @@ def make_batch(loaded: LoadedMllm, questions: Sequence[Example], shared: int) ->
 
     Raises:
         UnsupportedModelError: the loader gives no token ids of answers.
+        DataError: a question with its answer is longer than the LLM has positions.
     """
     if loaded.answer_ids is None:
         raise UnsupportedModelError(
@@ -43,6 +45,7 @@ def make_batch(loaded: LoadedMllm, questions: Sequence[Example], shared: int) ->
     else:
         shared = 1
     inputs, labels = _appended(inputs, answers)
+    check_questions(loaded.model, inputs, [question.text for question in questions], 0)
     return Batch(inputs, labels, shared, tuple(question.kind for question in questions))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +14,8 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.errors import DataError
+from tokenprune.lab.data.reading import open_picture
+from tokenprune.lab.data.rows import Row, read_rows
 from tokenprune.reference import Textures, ask_each, render, sample_scene
 from tokenprune.reference.heldout import HELDOUT_SEED
 
@@ -19,6 +24,8 @@ STREAM = 7
 """Second number of the stream's seeds; the held-out set has 1, other training data 2."""
 
 KEYS = ("image", "question", "answer")
+
+FORM = 'A line is {"image": FILE, "question": TEXT, "answer": TEXT}.'
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,11 @@ class Stream(Protocol):
 
     Attributes:
         name: for the record.
+        digest: SHA-256 of what the questions are drawn from; empty where name and seed say it.
     """
 
     name: str
+    digest: str
 
     def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
         """`pictures * shared` questions, those about one picture one after the other."""
@@ -63,6 +72,7 @@ class ReferenceStream:
     """
 
     name = REFERENCE
+    digest = ""
 
     def __init__(self, seed: int) -> None:
         if seed == HELDOUT_SEED:
@@ -112,6 +122,7 @@ class FileStream:
     def __init__(self, path: Path, seed: int) -> None:
         self.name = path.name
         self.questions = read_questions(path)
+        self.digest = _digest(self.questions)
         self._path, self._seed = path, seed
 
     def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
@@ -132,41 +143,28 @@ def read_questions(path: Path) -> list[Example]:
     Raises:
         DataError: the file can't be read or a line is wrong; names file and line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the file can't be read ({error}).",
-            where=str(path),
-            remedy="Give a JSON-lines file, or --data reference.",
-        ) from error
-    questions = [
-        _question(path, number, line) for number, line in enumerate(lines, 1) if line.strip()
-    ]
+    questions = [_question(path, row) for row in read_rows(path, "file", FORM)]
     if not questions:
-        raise DataError("the file holds no questions.", where=str(path), remedy=_form())
+        raise DataError("the file holds no questions.", where=str(path), remedy=FORM)
     return questions
 
 
-def _question(path: Path, number: int, line: str) -> Example:
-    where = f"{path}, line {number}"
-    try:
-        data = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"malformed JSON: {error}.", where=where, remedy=_form()) from error
-    if not isinstance(data, dict):
-        raise DataError(f"this is a {type(data).__name__}.", where=where, remedy=_form())
+def _question(path: Path, row: Row) -> Example:
     for key in KEYS:
-        if not (isinstance(data.get(key), str) and data[key].strip()):
-            raise DataError(f"'{key}' has to be a text.", where=where, remedy=_form())
-    picture = path.parent / data["image"]
-    if not picture.is_file():
-        raise DataError(
-            f"there is no picture '{picture}'.",
-            where=where,
-            remedy="Names are relative to the folder of the file.",
-        )
-    return Example(image=picture, text=data["question"], answer=data["answer"])
+        if not row.text(key).strip():
+            raise DataError(f"'{key}' is empty.", where=row.where, remedy=FORM)
+    picture = row.file(path.parent, row.text("image"), "picture")
+    return Example(image=picture, text=row.text("question"), answer=row.text("answer"))
+
+
+def _digest(questions: Sequence[Example]) -> str:
+    """SHA-256 of texts, answers and the bytes of all pictures, each file read once."""
+    files = cache(lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
+    total = hashlib.sha256()
+    for question in questions:
+        about = [question.text, question.answer, files(question.image)]
+        total.update(json.dumps(about).encode())
+    return total.hexdigest()
 
 
 def opened(question: Example) -> Example:
@@ -177,14 +175,4 @@ def opened(question: Example) -> Example:
     """
     if not isinstance(question.image, Path):
         return question
-    try:
-        with Image.open(question.image) as file:
-            return replace(question, image=file.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"it is no readable picture ({error}).", where=str(question.image)
-        ) from error
-
-
-def _form() -> str:
-    return 'A line is {"image": FILE, "question": TEXT, "answer": TEXT}.'
+    return replace(question, image=open_picture(question.image))

@@ -12,6 +12,7 @@ import torch
 
 from tokenprune.engine.attach import attach
 from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.positions import check_questions
 from tokenprune.lab.train.data import REFERENCE, Example, opened, read_questions
 from tokenprune.plan import Plan
 from tokenprune.reference.heldout import HELDOUT_IMAGES, iter_heldout
@@ -89,8 +90,10 @@ def accuracy(
 
 def _answers(loaded: LoadedMllm, part: Sequence[Example]) -> list[str]:
     model: Any = loaded.model
-    inputs = loaded.prepare([q.image for q in part], [q.text for q in part])
+    texts = [question.text for question in part]
+    inputs = loaded.prepare([question.image for question in part], texts)
     longest = max(len(_ids(loaded, question.answer)) for question in part)
+    check_questions(loaded.model, inputs, texts, longest)
     ids = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
     return loaded.decode(ids[:, inputs["input_ids"].shape[1] :])
 

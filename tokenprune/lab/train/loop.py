@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from tokenprune.errors import NonFiniteError
+from tokenprune.errors import CheckpointError, NonFiniteError
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import Step, StepLoss, TrainableStrategy, TrainingSession
 from tokenprune.lab.train.accelerated import accelerator
@@ -20,7 +22,7 @@ from tokenprune.lab.train.batches import make_batch
 from tokenprune.lab.train.curve import Curve
 from tokenprune.lab.train.data import Stream
 from tokenprune.lab.train.settings import Span, TrainSettings, rate, spans
-from tokenprune.lab.train.state import States
+from tokenprune.lab.train.state import BEGIN_AGAIN, States
 
 Tell = Callable[[int, int, str], None]
 
@@ -138,14 +140,36 @@ class Loop:
         return found
 
     def _resumed(self) -> tuple[Run, int]:
-        curve = Curve.of(self._settings.steps)
-        newest = self._states.newest()
-        if newest is None:
-            return Run(curve), 0
-        data = self._states.read(newest)
-        self._accelerator.load_state(str(newest))
-        curve = Curve(**data["curve"])
-        return Run(curve, data["seconds"], data["starts"] + 1), int(data["step"])
+        """The run as its newest state left it that can be read, and the step to go on with."""
+        damaged: CheckpointError | None = None
+        for state in self._states.complete():
+            try:
+                found = self._loaded_state(state)
+            except CheckpointError as error:
+                damaged = error
+                continue
+            if damaged is not None:
+                warnings.warn(f"{damaged.message} The run goes on from {state}.", stacklevel=2)
+            return found
+        if damaged is not None:
+            raise damaged
+        return Run(Curve.of(self._settings.steps)), 0
+
+    def _loaded_state(self, state: Path) -> tuple[Run, int]:
+        data = self._states.read(state)
+        try:
+            run = Run(Curve(**data["curve"]), data["seconds"], data["starts"] + 1)
+            step = int(data["step"])
+            self._accelerator.load_state(str(state))
+        except Exception as error:
+            # weights, optimiser and generators are read by three libraries with errors of their own
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise CheckpointError(
+                f"the state of the run can't be read ({type(error).__name__}: {reason}).",
+                where=str(state),
+                remedy=BEGIN_AGAIN,
+            ) from error
+        return run, step
 
     def _save(self, step: int, run: Run) -> None:
         partial = self._states.begin(step)

@@ -66,6 +66,7 @@ def training_record(
             "sha256": loaded.fingerprint(),
         },
         "data": stream.name,
+        **({"data_sha256": stream.digest} if stream.digest else {}),
         "settings": settings.data(),
         "phases": {phase.name: phase.share for phase in learner.phases},
         "seconds": round(run.seconds, 1),

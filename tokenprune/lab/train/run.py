@@ -25,8 +25,15 @@ from tokenprune.lab.train.loop import Loop, Tell
 from tokenprune.lab.train.record import facts, training_record
 from tokenprune.lab.train.session import PlanSession, frozen, model_shape
 from tokenprune.lab.train.settings import TrainSettings
-from tokenprune.lab.train.stage import finished, initial, trainable, trained_stage
+from tokenprune.lab.train.stage import (
+    finished,
+    initial,
+    trainable,
+    trained_stage,
+    with_absolute_files,
+)
 from tokenprune.lab.train.state import States
+from tokenprune.lab.trained import check_trained_for
 from tokenprune.plan import Plan, dump_plan, load_plan
 
 RECORD = "training.json"
@@ -89,6 +96,7 @@ def train(
     trainable(strategy)
     adapter = _adapter(loaded)
     number, shape = trained_stage(plan, strategy), model_shape(adapter)
+    check_trained_for(loaded, plan, but=number)
     start = load_plan(initial(plan, number, shape, settings.seed))
     stages = built(start)
     learner = stages[number].strategy
@@ -107,7 +115,8 @@ def train(
     done = finished(plan, number, shape, file)
     _write(learner, file, facts(loaded, plan, number, settings.steps), settings.precision)
     found = accuracy(loaded, load_plan(done), heldout, tell) if heldout else None
-    write_text(out / PLAN, dump_plan(done))
+    named = finished(with_absolute_files(plan), number, shape, Path(file.name))
+    write_text(out / PLAN, dump_plan(named))
     record = training_record(loaded, strategy, plan, learner, file, stream, settings, run, found)
     write_text(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return Trained(file, out / PLAN, out / RECORD, record)
@@ -138,6 +147,8 @@ def _states(
         "plan": dump_plan(plan),
         "model": loaded.fingerprint(),
     }
+    if stream.digest:
+        identity["data_sha256"] = stream.digest
     return States(out, identity)
 
 

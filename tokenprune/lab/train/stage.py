@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import PlanError
+from tokenprune.errors.files import is_file
 from tokenprune.errors.names import suggestion
 from tokenprune.interface.strategy import ModelShape
 from tokenprune.interface.trainable import TrainableStrategy, untrained_params
 from tokenprune.plan import Average, Plan, StagePlan
 from tokenprune.plan.budget import kept
 from tokenprune.plugins.host import host
-from tokenprune.plugins.strategies import strategy_class
+from tokenprune.plugins.strategies import strategy_class, strategy_params
 
 CHECKPOINT = "checkpoint"
 
@@ -95,6 +96,19 @@ def with_params(plan: Plan, number: int, params: Mapping[str, Any]) -> Plan:
     stages = list(plan.stages)
     stages[number] = stages[number].model_copy(update={"params": dict(params)})
     return plan.model_copy(update={"stages": tuple(stages)})
+
+
+def with_absolute_files(plan: Plan) -> Plan:
+    """The plan with whole paths of all files that its parameters name, to be written anywhere."""
+    for number, stage in enumerate(plan.stages):
+        given = strategy_params(strategy_class(stage.strategy), stage.params)
+        files = {
+            name: str(value.resolve())
+            for name, value in given
+            if name in stage.params and isinstance(value, Path) and is_file(value)
+        }
+        plan = with_params(plan, number, {**stage.params, **files})
+    return plan
 
 
 def _set(stage: StagePlan) -> dict[str, Any]:

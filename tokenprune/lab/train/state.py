@@ -15,6 +15,8 @@ PROGRESS = "progress.json"
 PREFIX = "step-"
 PARTIAL = "partial-"
 
+BEGIN_AGAIN = "Use --restart to begin again, or another --out."
+
 
 class States:
     """The states of a run; the newest complete one counts, whenever the run was killed.
@@ -28,10 +30,10 @@ class States:
         self.folder = out / FOLDER
         self.identity: dict[str, Any] = json.loads(json.dumps(identity))
 
-    def newest(self) -> Path | None:
-        """The newest complete state, if any."""
-        found = sorted(path for path in self.folder.glob(f"{PREFIX}*") if path.is_dir())
-        return found[-1] if found else None
+    def complete(self) -> list[Path]:
+        """The complete states, the newest first: that one and the one before it."""
+        found = (path for path in self.folder.glob(f"{PREFIX}*") if path.is_dir())
+        return sorted(found, reverse=True)
 
     def read(self, state: Path) -> dict[str, Any]:
         """What was noted with a state.
@@ -47,7 +49,7 @@ class States:
             raise CheckpointError(
                 f"the state of the run can't be read ({error}).",
                 where=str(state),
-                remedy="Remove the folder to go on from the state before it, or use --restart.",
+                remedy=BEGIN_AGAIN,
             ) from error
         keys = {**self.identity, **before}
         changed = [key for key in keys if self.identity.get(key) != before.get(key)]
@@ -70,18 +72,18 @@ class States:
         return partial
 
     def publish(self, partial: Path, data: dict[str, Any]) -> None:
-        """Make a written state the newest one, and remove those before it."""
+        """Make a written state the newest one; of those before it, the last is kept."""
         text = json.dumps({"identity": self.identity, **data})
         (partial / PROGRESS).write_text(text, encoding="utf-8")
         for path in partial.rglob("*"):
             _sync(path)
         final = partial.with_name(partial.name.replace(PARTIAL, PREFIX, 1))
-        older = [path for path in self.folder.glob(f"{PREFIX}*") if path != final]
+        older = [path for path in self.complete() if path != final]
         if final.exists():
             shutil.rmtree(final)
         os.rename(partial, final)
         _sync(self.folder)
-        for path in older:
+        for path in older[1:]:
             shutil.rmtree(path, ignore_errors=True)
 
     def clear(self) -> None:

@@ -14,6 +14,7 @@ from tokenprune.interface.loading import LoadedModel
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.models import bundled_name
+from tokenprune.lab.trained import check_trained_for
 from tokenprune.lab.verify.batching import batch, padding
 from tokenprune.lab.verify.checks import Bench
 from tokenprune.lab.verify.counting import counts
@@ -70,8 +71,10 @@ def verify(
 
     Raises:
         UnsupportedModelError: no adapter serves the model.
+        CheckpointError: a checkpoint of the plan was trained for another model.
         TokenpruneError: the plan can't be attached to it.
     """
+    check_trained_for(loaded, plan)
     subject = Subject.of(loaded, samples, new_tokens)
     checks, rows = [*RESTORING.items(), *OTHERS.items()], []
     loaded_dtype = subject.dtype

@@ -12,8 +12,8 @@ import numpy as np
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.lab.data.folders import pictures_in
-from tokenprune.lab.data.pictures import open_picture
 from tokenprune.lab.data.question import Question
+from tokenprune.lab.data.reading import open_picture
 from tokenprune.lab.models import bundled_name
 
 if TYPE_CHECKING:

@@ -1,0 +1,69 @@
+"""Names are data: no markup of theirs is read, and nothing in them acts on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from tests.plugin import registering
+from tests.plugins.test_host import Toy
+from tokenprune.cli.app import app, explain
+from tokenprune.cli.consoles import progress_bar
+from tokenprune.errors import TokenpruneError
+from tokenprune.errors.visible import visible
+from tokenprune.interface.about import About
+from tokenprune.plugins.host import register_plugin
+
+EVIL = "[/] [/bold] [red]x\x1b[31m\x1b]0;title\x07\u202etxt"
+
+
+def test_control_and_direction_characters_are_written_out() -> None:
+    assert visible("a\x1b[31m\u202eb\x00\ud800\U000e0001") == (
+        "a\\x1b[31m\\u202eb\\x00\\ud800\\U000e0001"
+    )
+    assert visible("plain, größer 猫\n\ttabs") == "plain, größer 猫\n\ttabs"
+
+
+@given(st.text())
+def test_what_is_visible_can_be_written_and_stays(text: str) -> None:
+    found = visible(text)
+    found.encode()
+    assert visible(found) == found
+    assert all(letter in "\n\t" or ord(letter) >= 32 for letter in found)
+
+
+def test_errors_print_no_escape_sequences(capsys: pytest.CaptureFixture[str]) -> None:
+    explain(TokenpruneError(EVIL, where=EVIL, remedy=EVIL))
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "\\x1b[31m" in said
+    assert "[/bold]" in said
+
+
+def test_a_plugins_names_end_no_listing() -> None:
+    evil = type("Evil", (Toy,), {"name": "evil", "about": About(summary=EVIL)})
+    with register_plugin(registering(evil), name="[/]\x1b"):
+        for command in ("list", "plugins"):
+            result = CliRunner().invoke(app, [command])
+            assert result.exit_code == 0, result.output
+            assert "\x1b" not in result.output
+            assert "evil" in result.output
+
+
+def test_progress_takes_any_name() -> None:
+    with progress_bar() as tell:
+        tell(1, 2, EVIL)
+        tell(2, 2, "[/]")
+
+
+@pytest.mark.parametrize("name", ["[red]x.yaml", "[b].yaml", "a\x1b[31m.yaml"])
+def test_a_plans_file_is_named_as_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("stages: [{at: pre_llm, strategy: random, keep: 4}]")
+    result = CliRunner().invoke(app, ["validate", str(tmp_path / name)])
+    assert result.exit_code == 0
+    assert visible(name) in "".join(result.output.split("\n"))
+    assert "\x1b" not in result.output

@@ -1,0 +1,58 @@
+"""`tokenprune show`: questions of any form, and files in the format that they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner
+
+from tokenprune.cli.app import app
+from tokenprune.lab.drawing.panels import Panel, _fit, _font, strip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "a.png")
+    (tmp_path / "p.yaml").write_text("stages: [{at: pre_llm, strategy: random, keep: 4}]")
+    return tmp_path
+
+
+def shown(folder: Path, out: str, question: str = "what ?") -> tuple[int, str]:
+    command = ["show", str(folder / "a.png"), "--plan", str(folder / "p.yaml")]
+    command += ["--out", str(folder / out), "--question", question]
+    result = CliRunner().invoke(app, command)
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("x.jpg", "JPEG"), ("x.PNG", "PNG"), ("x.webp", "WEBP")]
+)
+def test_the_ending_says_the_format(folder: Path, name: str, kind: str) -> None:
+    question = "what is this ?\nAnswer in one word."
+    assert shown(folder, name, question)[0] == 0
+    with Image.open(folder / name) as found:
+        assert found.format == kind
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x"])
+def test_other_endings_are_refused_before_anything_runs(folder: Path, name: str) -> None:
+    code, said = shown(folder, name)
+    assert code == 2
+    assert "no ending of a format that can be written" in said
+    assert not (folder / name).exists()
+
+
+@pytest.mark.parametrize("size", [14, 20])
+@pytest.mark.parametrize("text", ["", "short", "a line\nand another", "w" * 5000, "i " * 90_000])
+def test_titles_of_any_length_fit_on_their_line(text: str, size: int) -> None:
+    draw = ImageDraw.Draw(Image.new("RGB", (10, 10)))
+    found = _fit(draw, text, 300, size)
+    assert draw.textlength(found, font=_font(size)) <= 300
+    whole = " ".join(text.split())
+    assert found == whole or whole.startswith(found.removesuffix("..."))
+    if found != whole:
+        longer = whole[: len(found.removesuffix("...")) + 2].rstrip() + "..."
+        assert draw.textlength(longer, font=_font(size)) > 300
+    assert strip([Panel(Image.new("RGB", (90, 90)), text, text)], text).width > 0

@@ -1,0 +1,129 @@
+"""Rows as people have them: several answers, odd files, and what is no text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.compare.tiny import save_pictures
+from tokenprune.errors import DataError
+from tokenprune.lab.data.candidates import read_classes
+from tokenprune.lab.data.captions import captioned_pictures
+from tokenprune.lab.data.jsonl import read_jsonl
+from tokenprune.lab.data.pictures import labelled_pictures
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.train.data import read_questions
+
+GOOD = {"image": "0.png", "question": "what ?", "answer": "red"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two pictures."""
+    save_pictures(tmp_path, 2)
+    return tmp_path
+
+
+def write(folder: Path, *rows: Any, name: str = "q.jsonl", start: bytes = b"") -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    (folder / name).write_bytes(start + "\n".join(lines).encode("utf-8", "surrogatepass"))
+    return folder / name
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "answers"),
+    [
+        ({"answer": ["red", "Red", "red"]}, ("red", "Red", "red")),
+        ({"answer": None, "answers": ["red", "blue"]}, ("red", "blue")),
+        ({"answer": None, "answers": [{"answer": "red", "answer_id": 1}]}, ("red",)),
+        ({"answer": None, "answers": {"answer": ["red", "blue"]}}, ("red", "blue")),
+        ({"answer": None, "answers": "red"}, ("red",)),
+        ({"answer": ["red"]}, ("red",)),
+    ],
+)
+def test_several_answers_are_right(folder: Path, changes: Any, answers: tuple[str, ...]) -> None:
+    (found,) = read_jsonl(write(folder, row(**changes)))
+    assert (found.answer, *found.others) == answers
+    assert found.matched("RED.") == "red"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"answer": 3}, "'answer' has to be a text, and this is a int"),
+        ({"answer": True}, "'answer' has to be a text"),
+        ({"answer": ["red", None]}, "'answer' has to be a text, and this is nothing"),
+        ({"answer": [["red"]]}, "'answer' has to be a text"),
+        ({"answer": {"text": "red"}}, "'answer' has to be a text"),
+        ({"answer": []}, "'answer' names none"),
+        ({"answer": None}, "there is no 'answer'"),
+        ({"answers": ["red"]}, "one of them would be ignored"),
+        ({"question": 3}, "'question' has to be a text"),
+        ({"question": ["a", "b"]}, "'question' has to be a text"),
+        ({"question": None}, "there is no 'question'"),
+        ({"type": 3}, "'type' has to be a text"),
+        ({"image": ["0.png", 1]}, "names no picture"),
+        ({"image": "0.png" * 200}, "there is no picture"),
+        ({"image": "a\0b.png"}, "there is no picture"),
+        ({"image": "."}, "there is no picture"),
+        ({"question": "\ud800"}, "half of a surrogate pair"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_its_line(folder: Path, changes: Any, says: str) -> None:
+    line = json.dumps(row(**changes))
+    path = write(folder, GOOD, line)
+    with pytest.raises(DataError, match=says) as caught:
+        read_jsonl(path)
+    assert caught.value.where == f"{path}:2"
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 100_000, '{"question": ' + "1" * 5000 + "}", "[1]", "{", "\0"]
+)
+def test_lines_that_are_no_objects_are_named(folder: Path, line: str) -> None:
+    for read in (read_jsonl, captioned_pictures, read_questions):
+        path = write(folder, line)
+        with pytest.raises(DataError, match="the line is") as caught:
+            read(path)
+        assert caught.value.where == f"{path}:1"
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085"])
+def test_line_ends_of_unicode_are_part_of_a_text(folder: Path, mark: str) -> None:
+    text = f"a{mark}b"
+    path = write(folder, row(question=text, caption="c"), row(answer="x", caption=text))
+    assert [one.text for one in read_jsonl(path)] == [text, "what ?"]
+    assert [one.text for one in read_questions(path)] == [text, "what ?"]
+    assert captioned_pictures(path)[0].others == (text,)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(folder: Path) -> None:
+    start = b"\xef\xbb\xbf"
+    assert len(read_jsonl(write(folder, GOOD, start=start))) == 1
+    assert len(read_questions(write(folder, GOOD, start=start))) == 1
+    labels = write(folder, "file,class_index", "0.png,1", name="l.csv", start=start)
+    assert [one.answer for one in labelled_pictures(folder, labels, classes=2)] == ["1"]
+    names = write(folder, "cat", "dog\u0085s", "", name="c.txt", start=start)
+    assert read_classes(names) == ("cat", "dog\u0085s")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_all_ends_of_lines_are_taken(folder: Path, end: str) -> None:
+    (folder / "q.jsonl").write_bytes(
+        f"{json.dumps(GOOD)}{end}{end}{json.dumps(GOOD)}{end}".encode()
+    )
+    assert len(read_jsonl(folder / "q.jsonl")) == 2
+
+
+def test_several_answers_count_in_a_sample() -> None:
+    one = Question(None, "red", others=("blue", "Blue"))
+    assert one.matched("blue.") == "blue"
+    assert one.matched("green") == "red"

@@ -1,0 +1,147 @@
+"""The one reader of rows: lines of files, objects on lines, and what may stand in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenprune.errors import DataError
+from tokenprune.errors.files import is_file, read_text
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row with its place.
+
+    Attributes:
+        data: its values by name.
+        where: file and line, for errors.
+        usage: the form that a row has, for errors.
+    """
+
+    data: Mapping[str, Any]
+    where: str
+    usage: str = ""
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A text; nothing else is turned into one.
+
+        Args:
+            key: its name.
+            default: what a row without it has; None: it is needed.
+
+        Raises:
+            DataError: it is missing, no text, or none that can be written as UTF-8.
+        """
+        if self.data.get(key) is None and default is not None:
+            return default
+        if key not in self.data:
+            raise DataError(f"there is no '{key}'.", where=self.where, remedy=self.usage)
+        return _text(self.data[key], f"'{key}'", self)
+
+    def answers(self, key: str = "answer") -> tuple[str, ...]:
+        """The right answers, one or more, in order; the same one may stand several times.
+
+        They are a text or a list of texts, or, as data sets with answers of several people have
+        them, a list of objects with an `answer` each.
+
+        Args:
+            key: where they stand.
+
+        Raises:
+            DataError: there are none, or something is no text.
+        """
+        if key not in self.data:
+            raise DataError(f"there is no '{key}'.", where=self.where, remedy=self.usage)
+        given = self.data[key]
+        if isinstance(given, Mapping):  # one object of lists, as `datasets` gives lists of objects
+            given = given.get("answer", given)
+        several = list(given) if isinstance(given, list | tuple) else [given]
+        if not several:
+            raise DataError(f"'{key}' names none.", where=self.where, remedy=self.usage)
+        values = [one.get("answer") if isinstance(one, Mapping) else one for one in several]
+        return tuple(_text(value, f"'{key}'", self) for value in values)
+
+    def file(self, folder: Path, name: str, what: str) -> Path:
+        """A file that the row names.
+
+        Raises:
+            DataError: there is none of that name.
+        """
+        path = folder / name
+        if not is_file(path):
+            shown = name if len(name) <= 200 else f"{name[:200]}..."
+            raise DataError(
+                f"there is no {what} '{shown}'.",
+                where=self.where,
+                remedy=f"Names are relative to '{folder}'.",
+            )
+        return path
+
+
+def read_rows(path: Path, what: str, usage: str) -> Iterator[Row]:
+    """The rows of a file with one JSON object a line; empty lines are passed over.
+
+    Args:
+        path: the file, in UTF-8, with or without a byte-order mark. Lines end with LF, CRLF or
+            CR; the other line ends of Unicode are part of a text, as in JSON.
+        what: what errors call its rows.
+        usage: the form of a row, for errors.
+
+    Raises:
+        DataError: the file can't be read, or a line is no JSON object; names file and line.
+    """
+    for number, line in enumerate(read_lines(path, what), start=1):
+        if line.strip():
+            where = f"{path}:{number}"
+            yield Row(_object(line, where, usage), where, usage)
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """The lines of a file of text, without their ends.
+
+    Args:
+        path: see `read_rows`.
+        what: what errors call its lines.
+
+    Raises:
+        DataError: it can't be read.
+    """
+    try:
+        text = read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the {what} can't be read ({error}).", where=str(path)[:400]) from error
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _object(line: str, where: str, usage: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except RecursionError as error:
+        raise DataError("the line is nested too deeply.", where=where, remedy=usage) from error
+    except ValueError as error:
+        raise DataError(f"the line is no JSON ({error}).", where=where, remedy=usage) from error
+    if not isinstance(row, dict):
+        found = f"the line is no object, but a {type(row).__name__}."
+        raise DataError(found, where=where, remedy=usage)
+    return row
+
+
+def _text(value: Any, name: str, row: Row) -> str:
+    if not isinstance(value, str):
+        found = "nothing" if value is None else f"a {type(value).__name__}"
+        raise DataError(
+            f"{name} has to be a text, and this is {found}.",
+            where=row.where,
+            remedy='Write texts in quotes, numbers too: "3".' if not row.usage else row.usage,
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{name} holds half of a surrogate pair, which is no character.", where=row.where
+        ) from error
+    return value
