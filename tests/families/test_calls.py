@@ -13,6 +13,7 @@ from tests.families.calls import case_of, logits
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.plans import decoder, layers, plan, staged
+from tokenprune.errors import UnsupportedCallError
 
 EXACT, NEW = 1e-9, {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
 SOME = ("llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm", "gemma3", "paligemma")
@@ -178,5 +179,29 @@ def test_other_methods_run_on_tiles_and_clips(strategy: str) -> None:
     with tokenprune.attach(model, plan(stage)) as handle:
         cached = model.generate(**call, **NEW)
         assert all(image.kept < image.patches for image in handle.trace.images)
-        if strategy != "prunevid":  # which trims caches
-            assert torch.equal(model.generate(**call, **NEW, use_cache=False), cached)
+        assert torch.equal(model.generate(**call, **NEW, use_cache=False), cached)
+
+
+TRIMMING = {"strategy": "prunevid", "at": "decoder", "layer": 2, "keep": 0.4}
+
+
+@pytest.mark.parametrize("name", [name for name in (*SOME, "qwen3_vl_moe") if name != "gemma3"])
+def test_trimmed_caches_give_the_tokens_of_no_cache(name: str) -> None:
+    case = case_of(name)
+    model, call = case.build(torch.float64), case.inputs("several", "left", torch.float64)
+    with tokenprune.attach(model, plan(TRIMMING)):
+        cached = model.generate(**call, **NEW)
+        assert torch.equal(model.generate(**call, **NEW, use_cache=False), cached)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "gemma4"])
+def test_caches_that_a_window_slid_over_are_not_trimmed(name: str) -> None:
+    case = case_of(name)
+    model, call = case.build(), case.inputs("several")
+    dense = logits(model, call)
+    with (
+        tokenprune.attach(model, plan(TRIMMING)),
+        pytest.raises(UnsupportedCallError, match="a window slid over it"),
+    ):
+        model.generate(**call, **NEW)
+    assert torch.equal(logits(model, call), dense)
