@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from tokenprune.engine.report import Report
     from tokenprune.errors import TokenpruneError
     from tokenprune.interface.about import About
-    from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec, MllmAdapter, MllmSpec
+    from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
     from tokenprune.interface.placement import Decoder, Encoder, PreLlm
     from tokenprune.interface.reduction import Reconstruction, Reduction
     from tokenprune.interface.signals import Signal
+    from tokenprune.interface.specs import EncoderSpec, MllmSpec
     from tokenprune.interface.strategy import Budget, PruningStrategy, ScoreStrategy, StrategyParams
     from tokenprune.interface.tokens import Site, Tokens
     from tokenprune.interface.trace import ImageTrace, Trace, TraceStep
@@ -61,10 +62,11 @@ _HOMES = {
     "tokenprune.engine.report": ("Report",),
     "tokenprune.errors": ("TokenpruneError",),
     "tokenprune.interface.about": ("About",),
-    "tokenprune.interface.adapter": ("EncoderAdapter", "EncoderSpec", "MllmAdapter", "MllmSpec"),
+    "tokenprune.interface.adapter": ("EncoderAdapter", "MllmAdapter"),
     "tokenprune.interface.placement": ("Decoder", "Encoder", "PreLlm"),
     "tokenprune.interface.reduction": ("Reconstruction", "Reduction"),
     "tokenprune.interface.signals": ("Signal",),
+    "tokenprune.interface.specs": ("EncoderSpec", "MllmSpec"),
     "tokenprune.interface.strategy": (
         "Budget",
         "PruningStrategy",

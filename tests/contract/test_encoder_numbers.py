@@ -16,8 +16,9 @@ from tests import models
 from tests.contract.encoder_oracle import How, Image
 from tests.mllm.calls import SHORT, inputs
 from tokenprune.engine.adapters import choose_adapter
-from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
+from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 from tokenprune.lab.verify.taps import Taps

@@ -19,7 +19,7 @@ from tests.mllm.plans import COMBINATIONS, KEPT, fastv, pick, plan
 from tests.mllm.strategies import Look
 from tests.models import IMAGE_TOKEN as IMG
 from tokenprune.errors import SignalError, UnsupportedModelError
-from tokenprune.interface.adapter import MllmSpec
+from tokenprune.interface.specs import MllmSpec
 
 START = SHORT.index(IMG)
 TYPES = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 6}

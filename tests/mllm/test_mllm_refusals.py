@@ -28,8 +28,8 @@ from tokenprune.errors import (
     UnsupportedCallError,
     UnsupportedModelError,
 )
-from tokenprune.interface.adapter import MllmSpec
 from tokenprune.interface.calls import LlmCall
+from tokenprune.interface.specs import MllmSpec
 
 
 def embedded(of: Any, call: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from tests.mllm.plans import fastv, pick, plan
 from tests.mllm.strategies import Spy
 from tests.models import EOS_TOKEN, PAD_TOKEN, PATCHES
 from tokenprune.errors import PlanError, ReductionError, TokenpruneError, UnsupportedModelError
-from tokenprune.interface.adapter import MllmSpec
+from tokenprune.interface.specs import MllmSpec
 
 TALK = [1, 10, 14, IMG, 11, EOS_TOKEN, 12, PAD_TOKEN, 15, 16, 13]
 PRUNABLE = [1, 2, *(place + PATCHES for place in (3, 5, 7, 8))]

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tests.plugins.newcomers_model import MyVit
-from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
+from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.interface.metric import Answered
 from tokenprune.interface.placement import Encoder, PreLlm
 from tokenprune.interface.signals import BlockAttention, Signal
+from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import ModelShape, ScoreStrategy, StrategyParams
 from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.lab.kinds import LOADERS

@@ -8,8 +8,9 @@ from torch import nn
 
 from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
 from tokenprune.errors import CheckpointError, PlanError, SignalError, UnsupportedCallError
-from tokenprune.interface.adapter import Adapter, EncoderSpec
+from tokenprune.interface.adapter import Adapter
 from tokenprune.interface.signals import BlockAttention, BlockBefore, Companions, Signal, View
+from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Site
 from tokenprune.plugins.host import host

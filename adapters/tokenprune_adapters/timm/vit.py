@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
-from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
+from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
 from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
 from tokenprune_adapters.shared.signatures import check_library

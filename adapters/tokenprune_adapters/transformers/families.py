@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokenprune.interface.adapter import MllmSpec, Modality
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import LLM_VIEWS, Question, View
+from tokenprune.interface.specs import MllmSpec, Modality
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
 from tokenprune_adapters.transformers import deepstack, llm_layers

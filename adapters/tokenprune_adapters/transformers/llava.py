@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import nn
 
 from tokenprune.errors import UnsupportedModelError
-from tokenprune.interface.adapter import MllmSpec
+from tokenprune.interface.specs import MllmSpec
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import llava_names as compat
 from tokenprune_adapters.transformers import llm_names

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec, class_names
+from tokenprune.interface.adapter import EncoderAdapter, class_names
+from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
 from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
 from tokenprune_adapters.shared.signatures import check_library

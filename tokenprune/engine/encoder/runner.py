@@ -26,8 +26,9 @@ from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
 from tokenprune.engine.tracers import refuse_symbols
 from tokenprune.engine.videos import Videos
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.adapter import EncoderAdapter, EncoderSpec
+from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.signals import BlockBefore
+from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import placement
 
 if TYPE_CHECKING:

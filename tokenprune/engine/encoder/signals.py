@@ -11,7 +11,6 @@ from tokenprune.engine.encoder.attention import Attended, BlockCall
 from tokenprune.engine.encoder.state import EncoderState, Revival
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import SignalError
-from tokenprune.interface.adapter import EncoderSpec
 from tokenprune.interface.signals import (
     BlockAttention,
     BlockBefore,
@@ -22,6 +21,7 @@ from tokenprune.interface.signals import (
     View,
     read,
 )
+from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.tokens import Site
 from tokenprune.ops import take
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.errors import SignalError
-from tokenprune.interface.adapter import MllmAdapter, MllmSpec
+from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import LayerAhead, LayerBefore
+from tokenprune.interface.specs import MllmSpec
 
 
 def attending(adapter: MllmAdapter, spec: MllmSpec, layer: int) -> int | None:

@@ -12,7 +12,7 @@ from tokenprune.engine.llm.level import shorten, whole
 from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.engine.llm.rows import Shown, text_row, visual_row
 from tokenprune.engine.llm.state import Counted, Left, MllmState
-from tokenprune.interface.adapter import MllmSpec
+from tokenprune.interface.specs import MllmSpec
 
 
 def lay_out(

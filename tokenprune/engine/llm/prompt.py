@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.llm.attention import last_place, query_places
-from tokenprune.interface.adapter import MllmSpec
 from tokenprune.interface.calls import PromptCall
+from tokenprune.interface.specs import MllmSpec
 
 
 @dataclass(frozen=True)

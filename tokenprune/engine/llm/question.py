@@ -13,7 +13,8 @@ from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.engine.llm.refusals import check_language
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.adapter import MllmAdapter, MllmSpec
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.specs import MllmSpec
 
 
 class Questions:

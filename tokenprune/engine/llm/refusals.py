@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.adapter import MllmSpec
 from tokenprune.interface.calls import LlmCall, PromptCall, Refused
+from tokenprune.interface.specs import MllmSpec
 
 
 def check_generate(spec: MllmSpec, call: PromptCall, *, marked: bool) -> None:

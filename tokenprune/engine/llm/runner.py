@@ -22,8 +22,9 @@ from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.patching import Patches
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.adapter import MllmAdapter, MllmSpec
+from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import LayerCall, LlmCall, LlmOutputs, Rotary
+from tokenprune.interface.specs import MllmSpec
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment

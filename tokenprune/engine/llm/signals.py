@@ -16,7 +16,7 @@ from tokenprune.engine.llm.masks import seen_by
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.text import SiteSignals, prompt_text
-from tokenprune.interface.adapter import MllmAdapter, MllmSpec
+from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import LayerCall
 from tokenprune.interface.signals import (
     LayerAhead,
@@ -26,6 +26,7 @@ from tokenprune.interface.signals import (
     View,
     read,
 )
+from tokenprune.interface.specs import MllmSpec
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from tokenprune.errors import DataError
-from tokenprune.interface.adapter import EncoderSpec, MllmAdapter
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.trace import ImageTrace, Trace
 from tokenprune.lab.bench.lengths import encoder_lengths, llm_lengths
 

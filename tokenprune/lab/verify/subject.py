@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.engine.llm.checks import feature_prefix
-from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter, MllmSpec
+from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
 from tokenprune.interface.loading import LoadedClassifier, LoadedMllm, LoadedModel
+from tokenprune.interface.specs import MllmSpec
 from tokenprune.lab.data.opening import opened
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.verify import names

@@ -1,0 +1,134 @@
+"""A model as data: what an adapter says of an encoder or of a multimodal LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from tokenprune.interface.calls import ArgumentNames, Refused
+from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, View
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """A vision encoder as data.
+
+    Attributes:
+        entry: the module whose forward is one pass over images; per-call state starts there.
+        blocks: the transformer blocks, in order.
+        used: how many of the blocks feed the output that is read (LLaVA's feature layer).
+        prefix: number of class and register tokens in front of the patches.
+        class_token: whether the first prefix token is a class token.
+        grid: the default patch grid (t, h, w).
+        width: D, channels of a token.
+        passes: methods of `entry` that run all blocks and give what is left of the tokens, the
+            outermost first; each is a pass where it is called.
+        refused: methods of `entry` whose results have no place for removed tokens, and what is
+            to be called instead.
+    """
+
+    entry: nn.Module
+    blocks: Sequence[nn.Module]
+    used: int
+    prefix: int
+    class_token: bool
+    grid: tuple[int, int, int]
+    width: int
+    passes: Sequence[str] = ("forward",)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def supplies(self) -> frozenset[type[View]]:
+        """What signals of this encoder can be computed from."""
+        return BLOCK_VIEWS | CLASS_VIEWS if self.class_token else BLOCK_VIEWS
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A kind of picture whose features one method of the core makes, at the LLM's width.
+
+    Attributes:
+        method: name of the method.
+        placeholder_id: token id that stands for one of its features in the prompt.
+    """
+
+    method: str
+    placeholder_id: int
+
+
+@dataclass(frozen=True)
+class MllmSpec:
+    """A multimodal LLM as data.
+
+    Attributes:
+        core: the module that gets the prompt's token ids and calls tower, projector and LLM.
+        language_model: the LLM without head.
+        layers: its decoder layers.
+        placeholder_id: token id that stands for one visual token of an image in the prompt.
+        names: what the library calls the user's arguments.
+        supplies: what signals of this LLM can be computed from.
+        tower: the vision tower, whose own adapter is found by class; None if tokens can't be
+            followed through tower and projector, which leaves stages behind them.
+        projector: the module between tower and LLM, called with `[n, N, D]` once a forward.
+        used: how many of the tower's blocks feed the projector; None if several depths do, which
+            allows decoder stages only.
+        cut: leading tokens that the model takes off the tower's output before the projector.
+        modalities: for a model without `tower`, its kinds of pictures by name, in the order in
+            which the core asks for their features.
+        settings: names of the settings that `used` and `cut` come from, by these two words.
+        fixed: arguments of a call that choose other features; given ones must have these values.
+        refused: arguments of the core that can't be served, by name.
+        refused_generation: arguments and settings of `generate` that can't be served, by name.
+        per_token: on which axis the tokens stand in further arguments of the LLM and its layers
+            that have an entry for each token, by name.
+        window: sequence length up to which the layers' sliding window hides nothing.
+        windows: sliding window of every layer, None for none, of a core that makes masks; empty
+            if no layer has one.
+        masks: whether the core makes the layers' masks, so that it has to be told of a short
+            cache.
+        base: the first layer with keys and values, whose cache the LLM takes for its length.
+        injections: methods of the LLM that add per-token rows behind a layer.
+        flat_layers: layers that take masks `[B, T]` only, and none behind a cache.
+        partial: whether the LLM may drop states that nobody asked it for; `write_llm` forbids it.
+        renumbers: why survivors can't be renumbered, as a sentence; None if they can.
+        fixed_layers: why a stage can't stand in front of a layer, as a sentence, by layer.
+        special_ids: token ids that are never pruned as text; None if the family doesn't tell, and
+            plans with `keep_text` are refused then.
+    """
+
+    core: nn.Module
+    language_model: nn.Module
+    layers: Sequence[nn.Module]
+    placeholder_id: int
+    names: ArgumentNames
+    supplies: frozenset[type[View]] = LLM_VIEWS
+    tower: nn.Module | None = None
+    projector: nn.Module | None = None
+    used: int | None = None
+    cut: int = 0
+    modalities: Mapping[str, Modality] = field(default_factory=dict)
+    settings: Mapping[Literal["used", "cut"], str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    refused: Mapping[str, Refused] = field(default_factory=dict)
+    refused_generation: Mapping[str, Refused] = field(default_factory=dict)
+    per_token: Mapping[str, int] = field(default_factory=dict)
+    window: int | None = None
+    windows: Sequence[int | None] = ()
+    masks: bool = False
+    base: int = 0
+    injections: Sequence[str] = ()
+    flat_layers: frozenset[int] = frozenset()
+    partial: bool = False
+    renumbers: str | None = None
+    fixed_layers: Mapping[int, str] = field(default_factory=dict)
+    special_ids: frozenset[int] | None = None
+
+    @property
+    def placeholders(self) -> Mapping[str, int]:
+        """Token ids that stand for visual tokens, by kind of picture."""
+        if not self.modalities:
+            return {"image": self.placeholder_id}
+        return {name: one.placeholder_id for name, one in self.modalities.items()}
