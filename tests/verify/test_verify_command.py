@@ -34,8 +34,8 @@ def test_json_and_exit_code_1(
     undo = Patches.undo
 
     def leaky(self: Patches) -> None:
-        if len(self._saved) > 9:
-            self._saved.pop(0)
+        if len(self._layers) > 9:
+            self._layers.pop(0)
         undo(self)
 
     monkeypatch.setattr(Patches, "undo", leaky)

@@ -15,8 +15,7 @@ from tests.verify.setting import FASTV, FOPRU, TOME, verified
 from tokenprune.engine import attachment, call, images, stages
 from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.engine.encoder import state as encoder_state
-from tokenprune.engine.llm import calls
-from tokenprune.engine.llm import model as mllm
+from tokenprune.engine.llm import calls, tower
 from tokenprune.engine.llm import runner as language
 from tokenprune.engine.patching import Patches
 from tokenprune.interface.loading import LoadedModel
@@ -70,8 +69,8 @@ def leaked_override(patch: pytest.MonkeyPatch) -> None:
     original = Patches.undo
 
     def undo(self: Any) -> None:
-        if len(self._saved) > 9:  # those of an attachment
-            self._saved.pop(0)
+        if len(self._layers) > 9:  # those of an attachment
+            self._layers.pop(0)
         original(self)
 
     patch.setattr(Patches, "undo", undo)
@@ -90,13 +89,13 @@ def wrong_decoding_position(patch: pytest.MonkeyPatch) -> None:
 
 def cross_talk(patch: pytest.MonkeyPatch) -> None:
     """Every image gets a little of the next one in its batch."""
-    original = mllm.enter
+    original = tower.enter
 
     def enter(*args: Any) -> Any:
         group = original(*args)
         return replace(group, hidden=0.9 * group.hidden + 0.1 * group.hidden.roll(1, 0))
 
-    patch.setattr(mllm, "enter", enter)
+    patch.setattr(tower, "enter", enter)
 
 
 def lost_sizes(patch: pytest.MonkeyPatch) -> None:
@@ -106,8 +105,8 @@ def lost_sizes(patch: pytest.MonkeyPatch) -> None:
 
 def scaled_features(patch: pytest.MonkeyPatch) -> None:
     """The projector's output isn't the plain model's, even if all tokens are kept."""
-    original = mllm.MllmRunner._project
-    patch.setattr(mllm.MllmRunner, "_project", lambda *args: original(*args) * 1.001)
+    original = tower.TowerSeam._project
+    patch.setattr(tower.TowerSeam, "_project", lambda *args: original(*args) * 1.001)
 
 
 def greedy_stage(patch: pytest.MonkeyPatch) -> None:
