@@ -12,6 +12,7 @@ from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.covipal import CoViPALStyle
 from tokenprune_strategies.dyvte import DyVTE
 from tokenprune_strategies.evoprune import EvoPrune
+from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.ipcv import IPCV
@@ -38,6 +39,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         PruneVid,
         ClsInflection,
         VScan,
+        FasterVLM,
         Random,
         Uniform,
     ):

@@ -14,7 +14,8 @@ from tokenprune.plugins.matrix import cell, families
 
 IMG = models.IMAGE_TOKEN
 PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, IMG, 11, IMG, 12], [1, 13, IMG, 14, 15], [1, IMG, 16]]
-VSCAN = {"score": "received", "window": 2}  # SigLIP has no class token
+RECEIVED = {"score": "received"}  # SigLIP has no class token
+VSCAN = {**RECEIVED, "window": 2}
 MAKING = ("vistog", "quecc")
 VISTOG = {"init_seed": 0, "dim": models.WIDTH, "groups": 9}
 
@@ -33,6 +34,9 @@ STAGES: dict[str, list[dict[str, Any]]] = {
         f"{name}-decoder": [{"at": "decoder", "strategy": name, "layer": 2, "keep": 9}]
         for name in ("fastv", "random", "uniform")
     },
+    "fastervlm-received": [
+        {"at": "pre_llm", "strategy": "fastervlm", "keep": 9, "params": RECEIVED}
+    ],
     "vscan-pre_llm": [{"at": "pre_llm", "strategy": "vscan", "keep": 9, "params": VSCAN}],
     "vscan-decoder": [{"at": "decoder", "strategy": "vscan", "keep": 9}],
     "vscan-both": [
@@ -77,7 +81,7 @@ LEFT: dict[str, tuple[int, int]] = {  # tokens per image: into the LLM, and afte
     "uniform-decoder": (36, 9), "evoprune+fastv": (14, 7), "evoprune+fopru+fastv": (10, 4),
     "ipcv+fopru+fastv": (20, 5), "evoprune+vistog": (9, 9), "vscan-pre_llm": (9, 9),
     "vscan-decoder": (36, 9), "vscan-both": (14, 6), "evoprune+vscan": (9, 4),
-    "evoprune+vscan+dyvte": (20, 9),
+    "evoprune+vscan+dyvte": (20, 9), "fastervlm-received": (9, 9),
 }  # fmt: skip
 TOWERS: dict[str, Callable[..., Any]] = {
     "clip": models.llava_clip,

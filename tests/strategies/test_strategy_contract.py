@@ -30,6 +30,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fastv": ("fastv", {}),
     "vscan": ("vscan", {}),
     "vscan-floor": ("vscan", {"score": "received", "window": 2, "quota": "floor"}),
+    "fastervlm": ("fastervlm", {}),
     "random": ("random", {"seed": 3}),
     "uniform": ("uniform", {}),
 }
