@@ -19,6 +19,7 @@ from tokenprune_strategies.ipcv import IPCV
 from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.tome import ToMe
+from tokenprune_strategies.vispruner import VisPruner
 from tokenprune_strategies.vistog import VisToG
 from tokenprune_strategies.vscan import VScan
 
@@ -40,6 +41,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         ClsInflection,
         VScan,
         FasterVLM,
+        VisPruner,
         Random,
         Uniform,
     ):

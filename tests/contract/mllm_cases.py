@@ -34,9 +34,10 @@ STAGES: dict[str, list[dict[str, Any]]] = {
         f"{name}-decoder": [{"at": "decoder", "strategy": name, "layer": 2, "keep": 9}]
         for name in ("fastv", "random", "uniform")
     },
-    "fastervlm-received": [
-        {"at": "pre_llm", "strategy": "fastervlm", "keep": 9, "params": RECEIVED}
-    ],
+    **{
+        f"{name}-received": [{"at": "pre_llm", "strategy": name, "keep": 9, "params": RECEIVED}]
+        for name in ("fastervlm", "vispruner")
+    },
     "vscan-pre_llm": [{"at": "pre_llm", "strategy": "vscan", "keep": 9, "params": VSCAN}],
     "vscan-decoder": [{"at": "decoder", "strategy": "vscan", "keep": 9}],
     "vscan-both": [
@@ -82,6 +83,7 @@ LEFT: dict[str, tuple[int, int]] = {  # tokens per image: into the LLM, and afte
     "ipcv+fopru+fastv": (20, 5), "evoprune+vistog": (9, 9), "vscan-pre_llm": (9, 9),
     "vscan-decoder": (36, 9), "vscan-both": (14, 6), "evoprune+vscan": (9, 4),
     "evoprune+vscan+dyvte": (20, 9), "fastervlm-received": (9, 9),
+    "vispruner-received": (9, 9),
 }  # fmt: skip
 TOWERS: dict[str, Callable[..., Any]] = {
     "clip": models.llava_clip,

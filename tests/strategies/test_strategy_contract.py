@@ -31,6 +31,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vscan": ("vscan", {}),
     "vscan-floor": ("vscan", {"score": "received", "window": 2, "quota": "floor"}),
     "fastervlm": ("fastervlm", {}),
+    "vispruner": ("vispruner", {}),
     "random": ("random", {"seed": 3}),
     "uniform": ("uniform", {}),
 }
