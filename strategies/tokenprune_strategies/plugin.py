@@ -17,6 +17,7 @@ from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.ipcv import IPCV
 from tokenprune_strategies.prunevid import PruneVid
+from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.tome import ToMe
 from tokenprune_strategies.vispruner import VisPruner
@@ -42,6 +43,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         VScan,
         FasterVLM,
         VisPruner,
+        PyramidDrop,
         Random,
         Uniform,
     ):

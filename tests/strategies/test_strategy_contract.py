@@ -32,6 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vscan-floor": ("vscan", {"score": "received", "window": 2, "quota": "floor"}),
     "fastervlm": ("fastervlm", {}),
     "vispruner": ("vispruner", {}),
+    "pyramiddrop": ("pyramiddrop", {}),
     "random": ("random", {"seed": 3}),
     "uniform": ("uniform", {}),
 }
