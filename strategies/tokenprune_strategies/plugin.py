@@ -10,6 +10,7 @@ from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_strategies.baselines import Random, Uniform
 from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.covipal import CoViPALStyle
+from tokenprune_strategies.divprune import DivPrune
 from tokenprune_strategies.dyvte import DyVTE
 from tokenprune_strategies.evoprune import EvoPrune
 from tokenprune_strategies.fastervlm import FasterVLM
@@ -44,6 +45,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         FasterVLM,
         VisPruner,
         PyramidDrop,
+        DivPrune,
         Random,
         Uniform,
     ):

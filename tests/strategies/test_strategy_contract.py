@@ -33,6 +33,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fastervlm": ("fastervlm", {}),
     "vispruner": ("vispruner", {}),
     "pyramiddrop": ("pyramiddrop", {}),
+    "divprune": ("divprune", {}),
     "random": ("random", {"seed": 3}),
     "uniform": ("uniform", {}),
 }
