@@ -21,6 +21,7 @@ from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.tome import ToMe
+from tokenprune_strategies.visionzip import VisionZip
 from tokenprune_strategies.vispruner import VisPruner
 from tokenprune_strategies.vistog import VisToG
 from tokenprune_strategies.vscan import VScan
@@ -46,6 +47,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         VisPruner,
         PyramidDrop,
         DivPrune,
+        VisionZip,
         Random,
         Uniform,
     ):

@@ -36,8 +36,16 @@ STAGES: dict[str, list[dict[str, Any]]] = {
     },
     **{
         f"{name}-received": [{"at": "pre_llm", "strategy": name, "keep": 9, "params": RECEIVED}]
-        for name in ("fastervlm", "vispruner")
+        for name in ("fastervlm", "vispruner", "visionzip")
     },
+    "visionzip-paper": [
+        {
+            "at": "pre_llm",
+            "strategy": "visionzip",
+            "keep": 9,
+            "params": {**RECEIVED, "order": "paper"},
+        }
+    ],
     "vscan-pre_llm": [{"at": "pre_llm", "strategy": "vscan", "keep": 9, "params": VSCAN}],
     "vscan-decoder": [{"at": "decoder", "strategy": "vscan", "keep": 9}],
     "pyramiddrop-steps": [{"at": "decoder", "strategy": "pyramiddrop", "keep": 3}],
@@ -84,7 +92,8 @@ LEFT: dict[str, tuple[int, int]] = {  # tokens per image: into the LLM, and afte
     "ipcv+fopru+fastv": (20, 5), "evoprune+vistog": (9, 9), "vscan-pre_llm": (9, 9),
     "vscan-decoder": (36, 9), "vscan-both": (14, 6), "evoprune+vscan": (9, 4),
     "evoprune+vscan+dyvte": (20, 9), "fastervlm-received": (9, 9),
-    "vispruner-received": (9, 9), "pyramiddrop-steps": (36, 3),
+    "vispruner-received": (9, 9), "visionzip-received": (9, 9), "visionzip-paper": (9, 9),
+    "pyramiddrop-steps": (36, 3),
 }  # fmt: skip
 TOWERS: dict[str, Callable[..., Any]] = {
     "clip": models.llava_clip,

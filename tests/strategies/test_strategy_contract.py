@@ -34,6 +34,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vispruner": ("vispruner", {}),
     "pyramiddrop": ("pyramiddrop", {}),
     "divprune": ("divprune", {}),
+    "visionzip": ("visionzip", {}),
     "random": ("random", {"seed": 3}),
     "uniform": ("uniform", {}),
 }
