@@ -10,6 +10,7 @@ from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_strategies.baselines import Random, Uniform
 from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.covipal import CoViPALStyle
+from tokenprune_strategies.dart import DART
 from tokenprune_strategies.divprune import DivPrune
 from tokenprune_strategies.dyvte import DyVTE
 from tokenprune_strategies.evoprune import EvoPrune
@@ -48,6 +49,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         PyramidDrop,
         DivPrune,
         VisionZip,
+        DART,
         Random,
         Uniform,
     ):

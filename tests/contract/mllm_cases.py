@@ -48,6 +48,15 @@ STAGES: dict[str, list[dict[str, Any]]] = {
     ],
     "vscan-pre_llm": [{"at": "pre_llm", "strategy": "vscan", "keep": 9, "params": VSCAN}],
     "vscan-decoder": [{"at": "decoder", "strategy": "vscan", "keep": 9}],
+    "dart-states": [
+        {
+            "at": "decoder",
+            "strategy": "dart",
+            "layer": 0,
+            "keep": 9,
+            "params": {"measure": "states", "text_pivots": 2},
+        }
+    ],
     "pyramiddrop-steps": [{"at": "decoder", "strategy": "pyramiddrop", "keep": 3}],
     "vscan-both": [
         {"at": "pre_llm", "strategy": "vscan", "keep": {"average": 10}, "params": VSCAN},
@@ -93,7 +102,7 @@ LEFT: dict[str, tuple[int, int]] = {  # tokens per image: into the LLM, and afte
     "vscan-decoder": (36, 9), "vscan-both": (14, 6), "evoprune+vscan": (9, 4),
     "evoprune+vscan+dyvte": (20, 9), "fastervlm-received": (9, 9),
     "vispruner-received": (9, 9), "visionzip-received": (9, 9), "visionzip-paper": (9, 9),
-    "pyramiddrop-steps": (36, 3),
+    "pyramiddrop-steps": (36, 3), "dart-states": (36, 9),
 }  # fmt: skip
 TOWERS: dict[str, Callable[..., Any]] = {
     "clip": models.llava_clip,

@@ -35,6 +35,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pyramiddrop": ("pyramiddrop", {}),
     "divprune": ("divprune", {}),
     "visionzip": ("visionzip", {}),
+    "dart": ("dart", {"pivots": 2}),
+    "dart-states": ("dart", {"measure": "states"}),
     "random": ("random", {"seed": 3}),
     "uniform": ("uniform", {}),
 }

@@ -21,6 +21,7 @@ from tokenprune.interface.signals.views import (
     Companions,
     LayerAhead,
     LayerBefore,
+    OutputNorm,
     PromptText,
     Question,
     View,
@@ -156,6 +157,27 @@ class Signal:
         "[B, N] as `ahead_attention`, without rotary embeddings",
         LayerAhead,
         llm.last_query_unrotated,
+    )
+    KEY_LENGTH = _row(
+        "[B, N] sum of the absolute values of a token's rotated keys of all heads in the LLM layer "
+        "before the site (L1 norm)",
+        LayerBefore,
+        llm.key_length,
+    )
+    TEXT_KEY_LENGTH = _row(
+        "[B, S] `key_length` of the prompt's text tokens, in order, right-padded",
+        LayerBefore,
+        llm.text_key_length,
+    )
+    OUTPUT_STATES = _row(
+        "[B, N, D] states in front of the layer, put through the norm behind the LLM's last layer",
+        OutputNorm,
+        lambda view: view.states,
+    )
+    TEXT_OUTPUT_STATES = _row(
+        "[B, S, D] `output_states` of the prompt's text tokens, in order, right-padded",
+        OutputNorm,
+        lambda view: view.text.pick(view.states),
     )
     TEXT_STATES = _row(
         "[B, S, D] states of all text tokens of the prompt at a decoder site, in order, "
