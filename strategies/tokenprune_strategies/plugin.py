@@ -8,6 +8,7 @@ from typing import Any
 from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_strategies.baselines import Random, Uniform
+from tokenprune_strategies.cdpruner import CDPruner
 from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.covipal import CoViPALStyle
 from tokenprune_strategies.dart import DART
@@ -50,6 +51,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         DivPrune,
         VisionZip,
         DART,
+        CDPruner,
         Random,
         Uniform,
     ):

@@ -37,6 +37,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "visionzip": ("visionzip", {}),
     "dart": ("dart", {"pivots": 2}),
     "dart-states": ("dart", {"measure": "states"}),
+    "cdpruner": ("cdpruner", {}),
     "random": ("random", {"seed": 3}),
     "uniform": ("uniform", {}),
 }
