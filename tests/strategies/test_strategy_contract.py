@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "pyramiddrop": ("pyramiddrop", {}),
     "divprune": ("divprune", {}),
     "visionzip": ("visionzip", {}),
+    "visionzip-paper": ("visionzip", {"order": "paper", "class_token": True}),
     "dart": ("dart", {"pivots": 2}),
     "dart-states": ("dart", {"measure": "states"}),
     "cdpruner": ("cdpruner", {}),

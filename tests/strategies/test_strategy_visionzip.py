@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tokenprune_strategies.visionzip import VisionZip
 from torch import Tensor
 
@@ -23,7 +24,8 @@ from tokenprune.interface.tokens import Tokens
 
 
 def picture(hidden: Tensor, score: Tensor, keys: Tensor) -> Tokens:
-    signals = {Signal.CLS_ATTENTION: score, Signal.KEYS: keys}
+    prefix = 100 + torch.arange(2.0)[None, :, None].expand(len(hidden), -1, hidden.shape[2])
+    signals = {Signal.CLS_ATTENTION: score, Signal.KEYS: keys, Signal.PREFIX_STATES: prefix}
     return make_tokens(hidden, site=SITES["pre_llm"], signals=signals)
 
 
@@ -78,13 +80,39 @@ def test_against_loops(order: str, seed: int, share: float, data: st.DataObject)
         if order == "raster":
             groups = sorted(groups)
         places = [token for token, _ in groups]
-        if order == "paper" and int(keep * share):
+        if order == "paper":
             places = list(range(keep))
         assert found.anchor[sample].tolist() == places
         want = torch.tensor([state(hidden[sample].tolist(), group) for group in groups])
         torch.testing.assert_close(states[sample], want)
         slots = {t: n for n, (token, more) in enumerate(groups) for t in (token, *more)}
         assert found.slot[sample].tolist() == [slots.get(t, -1) for t in range(count)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15625, 1.0])
+@pytest.mark.parametrize("keep", [1, 2, 7, 13, 19])
+def test_the_class_token_is_the_first_of_the_dominant_ones(keep: int, share: float) -> None:
+    torch.manual_seed(keep)
+    hidden, score, keys = torch.randn(2, 20, 5), torch.rand(2, 20), torch.randn(2, 20, 3)
+    tokens = picture(hidden, score, keys)
+    found = answer(tokens, keep, order="paper", class_token=True, contextual=share)
+    states = found.apply(hidden, tokens.size)
+    assert states.shape[1] == keep
+    assert (states[:, 0] == 100).all()
+    assert found.slot is not None
+    assert (found.slot != 0).all()  # no patch is part of it
+    made = min(int(keep * share), keep - 1)
+    for sample in range(2):
+        rows = score[sample].tolist(), keys[sample].tolist()
+        groups = by_loops(*rows, keep - 1, made / (keep - 1) + 1e-9 if keep > 1 else 0.0)
+        for number, group in enumerate(groups if keep > 1 else [], start=1):
+            want = torch.tensor(state(hidden[sample].tolist(), group))
+            torch.testing.assert_close(states[sample, number], want)
+
+
+def test_the_class_token_needs_the_papers_order() -> None:
+    with pytest.raises(ValidationError, match="order: paper"):
+        VisionZip.from_params(class_token=True)
 
 
 @pytest.mark.parametrize(("keep", "dominant"), [(192, 162), (128, 108), (64, 54), (32, 27)])

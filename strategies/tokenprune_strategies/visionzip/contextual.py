@@ -30,8 +30,10 @@ def contexts(keys: Tensor, rest: Tensor, count: int) -> Contexts:
     Args:
         keys: `[B, N, d]`, compared by cosine; ties go to the earlier target.
         rest: `[B, R]` tokens in question, ascending.
-        count: targets M, from 1 to R.
+        count: targets M, from 0 to R; without any, no token joins one.
     """
+    if not count:
+        return Contexts(rest[:, :0], rest[:, :0], rest[:, :0])
     length = rest.shape[1]
     step = length // count
     place = torch.arange(length, device=rest.device)

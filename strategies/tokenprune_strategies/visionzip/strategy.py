@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from tokenprune.interface.about import About
@@ -34,6 +34,17 @@ class VisionZipParams(SaliencyParams):
         description="Order of the tokens in the prompt: each at its own place, a contextual one at "
         "its target's; or dominant ones first, then contextual ones, on the first places.",
     )
+    class_token: bool = Field(
+        default=False,
+        description="Hand the class token on as the first of the dominant ones, which count it; "
+        "only in the paper's order.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.class_token and self.order != "paper":
+            raise ValueError("'class_token' has no place of its own: it needs order: paper")
+        return self
 
 
 class VisionZip(PruningStrategy[VisionZipParams]):
@@ -50,36 +61,57 @@ class VisionZip(PruningStrategy[VisionZipParams]):
         paper="VisionZip, arXiv 2412.04467",
         licence="Written from method notes; the reference code is under Apache-2.0, none was "
         "copied.",
-        ours={"order": "tokens stay at their places, so that position ids and pictures are true"},
+        ours={
+            "order": "tokens stay at their places, so that position ids and pictures are true",
+            "class_token": "follows from the order; the paper hands it on",
+        },
     )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         """The class token's row, or the attention that a patch receives; the keys."""
-        return (self.params.saliency, Signal.KEYS)
+        extra = (Signal.PREFIX_STATES,) if self.params.class_token else ()
+        return (self.params.saliency, Signal.KEYS, *extra)
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         """Leave exactly `budget.keep` tokens, dominant and contextual ones."""
         if not budget.remove:
             return Reduction.none()
         score = tokens.signal(self.params.saliency)
-        made = int(budget.keep * self.params.contextual + 1e-9)
-        dominant = topk_indices(score, budget.keep - made)
-        if not made:
-            return Reduction.keep(dominant, tokens.count, score=score)
-        found = contexts(tokens.signal(Signal.KEYS), complement(dominant, tokens.count), made)
-        return self._answer(tokens, dominant, found, score)
-
-    def _answer(
-        self, tokens: Tokens, dominant: Tensor, found: Contexts, score: Tensor
-    ) -> Reduction:
-        hidden, place = tokens.hidden, torch.cat((dominant, found.target), dim=1)
-        states = torch.cat((take(hidden.float(), dominant), contextual(hidden, found)), dim=1)
-        order = torch.arange(place.shape[1], device=place.device).expand_as(place)
+        first = int(self.params.class_token)
+        made = min(int(budget.keep * self.params.contextual + 1e-9), budget.keep - first)
+        dominant = topk_indices(score, budget.keep - made - first)
+        rest = complement(dominant, tokens.count)
+        found = contexts(tokens.signal(Signal.KEYS), rest, made)
         if self.params.order == "raster":
-            place, ranked = place.sort(dim=1)
-            states, order = take(states, ranked), ranked.argsort(dim=1)
-        slot = place.new_empty(score.shape)
-        slot = slot.scatter(1, torch.cat((dominant, found.target), dim=1), order)
-        slot = slot.scatter(1, found.member, slot.gather(1, found.target).gather(1, found.joins))
-        anchor = place if self.params.order == "raster" else order.contiguous()
-        return Reduction(anchor=anchor, slot=slot, created=states.to(hidden.dtype), score=score)
+            return _at_their_places(tokens, dominant, found, score)
+        ahead = tokens.signal(Signal.PREFIX_STATES)[:, :1] if first else tokens.hidden[:, :0]
+        return _on_the_first_places(tokens, ahead, dominant, found, score)
+
+
+def _at_their_places(tokens: Tokens, dominant: Tensor, found: Contexts, score: Tensor) -> Reduction:
+    hidden = tokens.hidden
+    states = torch.cat((take(hidden.float(), dominant), contextual(hidden, found)), dim=1)
+    place, order = torch.cat((dominant, found.target), dim=1).sort(dim=1)
+    number = torch.arange(place.shape[1], device=place.device).expand_as(place)
+    created = take(states, order).to(hidden.dtype)
+    slot = _slots(place, number, found, tokens.count)
+    return Reduction(anchor=place, slot=slot, created=created, score=score)
+
+
+def _on_the_first_places(
+    tokens: Tokens, ahead: Tensor, dominant: Tensor, found: Contexts, score: Tensor
+) -> Reduction:
+    """Tokens `ahead` `[B, 0 or 1, D]` that no patch is part of, dominant, then contextual ones."""
+    hidden = tokens.hidden
+    parts = ahead.float(), take(hidden.float(), dominant), contextual(hidden, found)
+    created = torch.cat(parts, dim=1).to(hidden.dtype)
+    place = torch.cat((dominant, found.target), dim=1)
+    order = torch.arange(created.shape[1], device=place.device).expand(place.shape[0], -1)
+    slot = _slots(place, order[:, ahead.shape[1] :], found, tokens.count)
+    return Reduction(anchor=order, slot=slot, created=created, score=score)
+
+
+def _slots(place: Tensor, number: Tensor, found: Contexts, count: int) -> Tensor:
+    """Slots `[B, N]`: `number` for the tokens at `place`, those of their targets for members."""
+    slot = place.new_full((place.shape[0], count), -1).scatter(1, place, number)
+    return slot.scatter(1, found.member, slot.gather(1, found.target).gather(1, found.joins))

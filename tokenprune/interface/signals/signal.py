@@ -107,6 +107,12 @@ class Signal:
         "[B, N, d] attention keys of the block, averaged over heads", BlockAttention, encoder.keys
     )
     HIDDEN = _row("[B, N, D] output of an encoder block", BlockOutput, lambda view: view.patches)
+    PREFIX_STATES = _row(
+        "[B, P, D] class and register tokens in the output of an encoder block, the class token "
+        "first",
+        ClassOutput,
+        lambda view: view.hidden[:, : view.prefix],
+    )
     PREVIOUS_HIDDEN = _row(
         "[B, N, D] hidden states that entered the block before this one",
         BlockBefore,
