@@ -57,6 +57,7 @@ STAGES: dict[str, list[dict[str, Any]]] = {
             "params": {"measure": "states", "text_pivots": 2},
         }
     ],
+    "sparsevlm-steps": [{"at": "decoder", "strategy": "sparsevlm", "keep": 6}],
     "pyramiddrop-steps": [{"at": "decoder", "strategy": "pyramiddrop", "keep": 3}],
     "vscan-both": [
         {"at": "pre_llm", "strategy": "vscan", "keep": {"average": 10}, "params": VSCAN},
@@ -103,6 +104,7 @@ LEFT: dict[str, tuple[int, int]] = {  # tokens per image: into the LLM, and afte
     "evoprune+vscan+dyvte": (20, 9), "fastervlm-received": (9, 9),
     "vispruner-received": (9, 9), "visionzip-received": (9, 9), "visionzip-paper": (9, 9),
     "pyramiddrop-steps": (36, 3), "dart-states": (36, 9),
+    "sparsevlm-steps": (36, 6),
 }  # fmt: skip
 TOWERS: dict[str, Callable[..., Any]] = {
     "clip": models.llava_clip,

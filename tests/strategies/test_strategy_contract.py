@@ -39,6 +39,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dart": ("dart", {"pivots": 2}),
     "dart-states": ("dart", {"measure": "states"}),
     "cdpruner": ("cdpruner", {}),
+    "sparsevlm": ("sparsevlm", {}),
+    "sparsevlm-paper": ("sparsevlm", {"order": "paper"}),
+    "sparsevlm-bare": ("sparsevlm", {"recycle": False}),
     "random": ("random", {"seed": 3}),
     "uniform": ("uniform", {}),
 }

@@ -58,7 +58,7 @@ def _steps(stage: ResolvedStage, layers: int) -> list[ResolvedStage]:
 def _step(stage: ResolvedStage, steps: Sequence[Step], number: int) -> ResolvedStage:
     keep, way = stage.plan.keep, [-log(step.keep) for step in steps]
     part = 1.0
-    if keep is None:
+    if keep is None or steps[number].keep == 1:  # a step that only looks goes on doing so
         keep = steps[number].keep
     elif isinstance(keep, float):
         keep = keep ** (way[number] / sum(way))

@@ -54,7 +54,8 @@ class Step:
 
     Attributes:
         layer: the layer, from 0.
-        keep: share of the tokens arriving there that stays if the plan has no budget.
+        keep: share of the tokens arriving there that stays if the plan has no budget; with 1 the
+            strategy only looks, whatever the plan says.
     """
 
     layer: int

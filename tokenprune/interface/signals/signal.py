@@ -164,6 +164,13 @@ class Signal:
         LayerAhead,
         llm.last_query_unrotated,
     )
+    TEXT_ATTENTION = _row(
+        "[B, S, N] head mean of the softmax weight that every text token of the prompt gives to "
+        "each token in the LLM layer before the site, in order, right-padded; 0 to tokens behind "
+        "it",
+        LayerBefore,
+        llm.text_rows,
+    )
     KEY_LENGTH = _row(
         "[B, N] sum of the absolute values of a token's rotated keys of all heads in the LLM layer "
         "before the site (L1 norm)",
