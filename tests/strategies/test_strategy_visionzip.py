@@ -18,8 +18,10 @@ from tests.strategies.cases import (
     cosine,
     make_tokens,
 )
+from tokenprune.errors import BudgetError
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 
 
@@ -90,7 +92,7 @@ def test_against_loops(order: str, seed: int, share: float, data: st.DataObject)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.15625, 1.0])
-@pytest.mark.parametrize("keep", [1, 2, 7, 13, 19])
+@pytest.mark.parametrize("keep", [2, 7, 13, 19])
 def test_the_class_token_is_the_first_of_the_dominant_ones(keep: int, share: float) -> None:
     torch.manual_seed(keep)
     hidden, score, keys = torch.randn(2, 20, 5), torch.rand(2, 20), torch.randn(2, 20, 3)
@@ -104,13 +106,17 @@ def test_the_class_token_is_the_first_of_the_dominant_ones(keep: int, share: flo
     made = min(int(keep * share), keep - 1)
     for sample in range(2):
         rows = score[sample].tolist(), keys[sample].tolist()
-        groups = by_loops(*rows, keep - 1, made / (keep - 1) + 1e-9 if keep > 1 else 0.0)
-        for number, group in enumerate(groups if keep > 1 else [], start=1):
+        groups = by_loops(*rows, keep - 1, made / (keep - 1) + 1e-9)
+        for number, group in enumerate(groups, start=1):
             want = torch.tensor(state(hidden[sample].tolist(), group))
             torch.testing.assert_close(states[sample, number], want)
 
 
-def test_the_class_token_needs_the_papers_order() -> None:
+def test_the_class_token_needs_company_and_the_papers_order() -> None:
+    strategy = VisionZip.from_params(class_token=True, order="paper")
+    with pytest.raises(BudgetError) as caught:
+        strategy.check(SITES["pre_llm"], Budget(576, 1), (1, 24, 24))
+    assert caught.value.nearest == 2
     with pytest.raises(ValidationError, match="order: paper"):
         VisionZip.from_params(class_token=True)
 

@@ -70,8 +70,10 @@ class Maker:
         if view is None:
             return self._by_axes(signal)
         value = signal.of(view)
-        if signal.per_token and isinstance(view, PromptText | LayerAttention | OutputNorm):
-            return value[:, BEFORE : BEFORE + self.count]  # views of an LLM cover its sequence
+        if isinstance(view, PromptText | LayerAttention | OutputNorm):
+            for axis, name in enumerate(signal.axes):
+                if name == "N":  # views of an LLM cover its sequence
+                    value = value.narrow(axis, BEFORE, self.count)
         return value
 
     def view(self, kind: type[View]) -> View | None:

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tokenprune.errors import BudgetError
 from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
@@ -70,6 +71,20 @@ class VisionZip(PruningStrategy[VisionZipParams]):
         """The class token's row, or the attention that a patch receives; the keys."""
         extra = (Signal.PREFIX_STATES,) if self.params.class_token else ()
         return (self.params.saliency, Signal.KEYS, *extra)
+
+    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+        """Refuse a budget that the class token fills alone.
+
+        Raises:
+            BudgetError: it carries the least number.
+        """
+        if self.params.class_token and budget.remove and budget.keep < 2:
+            raise BudgetError(
+                "the class token would be the only one left, and it stands for no patch.",
+                where=str(site),
+                remedy="Keep at least 2, or leave class_token out.",
+                nearest=2,
+            )
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         """Leave exactly `budget.keep` tokens, dominant and contextual ones."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from tokenprune.interface.signals.views import LayerAttention, PromptText
-from tokenprune.ops import attention_rows
 
 
 def last_query(view: LayerAttention) -> Tensor:
@@ -44,13 +42,9 @@ def prompt_mean(view: LayerAttention) -> Tensor:
 
 def text_rows(view: LayerAttention) -> Tensor:
     """Head mean of the text tokens' softmax rows, `[B, S, T]`, 0 for padding."""
-    order, real = (part.to(view.key.device) for part in view.text.slots)
-    pick = order[:, None, :, None].expand(-1, view.query.shape[1], -1, view.query.shape[3])
-    slots = torch.arange(view.key.shape[2], device=order.device)
-    seen = view.text.valid.to(order.device)[:, None] & (slots <= order[..., None])
-    # padding sees everything, so that its row is a softmax as well, and is hidden afterwards
-    weights = attention_rows(view.query.gather(2, pick), view.key, seen=seen | ~real[..., None])
-    return weights.mean(dim=1).masked_fill(~real[..., None], 0)
+    order, real = view.text.slots
+    weights, _ = view.rows(order)
+    return weights.mean(dim=1).masked_fill(~real.to(weights.device)[..., None], 0)
 
 
 def key_length(view: LayerAttention) -> Tensor:
