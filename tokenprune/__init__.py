@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenprune.errors import TokenpruneError
     from tokenprune.interface.about import About
     from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
-    from tokenprune.interface.placement import Decoder, Encoder, PreLlm
+    from tokenprune.interface.placement import Decoder, Encoder, PreLlm, Step
     from tokenprune.interface.reduction import Reconstruction, Reduction
     from tokenprune.interface.signals import Signal
     from tokenprune.interface.specs import EncoderSpec, MllmSpec
@@ -45,6 +45,7 @@ __all__ = [
     "ScoreStrategy",
     "Signal",
     "Site",
+    "Step",
     "StrategyParams",
     "TokenpruneError",
     "Tokens",
@@ -63,7 +64,7 @@ _HOMES = {
     "tokenprune.errors": ("TokenpruneError",),
     "tokenprune.interface.about": ("About",),
     "tokenprune.interface.adapter": ("EncoderAdapter", "MllmAdapter"),
-    "tokenprune.interface.placement": ("Decoder", "Encoder", "PreLlm"),
+    "tokenprune.interface.placement": ("Decoder", "Encoder", "PreLlm", "Step"),
     "tokenprune.interface.reduction": ("Reconstruction", "Reduction"),
     "tokenprune.interface.signals": ("Signal",),
     "tokenprune.interface.specs": ("EncoderSpec", "MllmSpec"),

@@ -73,6 +73,11 @@ Several stages with an average share one budget, and each keeps the same ratio o
 choice); stages with a fixed budget come before them. An average that no k reaches is refused with
 the nearest one.
 
+**Several layers.** A strategy may act in front of several layers by itself, as `pyramiddrop` does;
+then one stage stands for all of them. Without `keep`, its own shares hold. An average is shared as
+above. A number of tokens or a ratio is what the last of the layers sees, and those before it go a
+part of the way (on a logarithmic scale, in the proportions of the strategy's own shares: ours).
+
 The last `pre_llm` stage may keep an average too. Then the decoder stages say tokens or ratios, and
 the solver takes the most tokens that may enter the LLM: with a third (0.334) kept from layer 16 of
 32 on, an average of 64 is 96 tokens, then 32 (VScan's table). Decoder stages that set their own

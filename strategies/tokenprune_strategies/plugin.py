@@ -8,16 +8,24 @@ from typing import Any
 from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_strategies.baselines import Random, Uniform
+from tokenprune_strategies.cdpruner import CDPruner
 from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.covipal import CoViPALStyle
+from tokenprune_strategies.dart import DART
+from tokenprune_strategies.divprune import DivPrune
 from tokenprune_strategies.dyvte import DyVTE
 from tokenprune_strategies.evoprune import EvoPrune
+from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.ipcv import IPCV
 from tokenprune_strategies.prunevid import PruneVid
+from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
+from tokenprune_strategies.sparsevlm import SparseVLM
 from tokenprune_strategies.tome import ToMe
+from tokenprune_strategies.visionzip import VisionZip
+from tokenprune_strategies.vispruner import VisPruner
 from tokenprune_strategies.vistog import VisToG
 from tokenprune_strategies.vscan import VScan
 
@@ -38,6 +46,14 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         PruneVid,
         ClsInflection,
         VScan,
+        FasterVLM,
+        VisPruner,
+        PyramidDrop,
+        DivPrune,
+        VisionZip,
+        DART,
+        CDPruner,
+        SparseVLM,
         Random,
         Uniform,
     ):

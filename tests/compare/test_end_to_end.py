@@ -66,7 +66,7 @@ def test_own_budgets_stand_beside_random_with_as_many_tokens(found: Comparison) 
 
 def test_position_ids_stand_side_by_side_once(found: Comparison) -> None:
     again = [row for row in found.results if row.run.entry.group != "plans"]
-    assert {row.name for row in again} == {"evoprune", "fopru", "random"}
+    assert {row.name for row in again} == {"evoprune", "divprune", "random"}
     assert {row.positions for row in again} == {"compact"}
     assert {row.keep for row in again} == {"9"}
 
@@ -84,6 +84,10 @@ def test_measured_counts_are_the_plans(found: Comparison) -> None:
             assert row.tokens["llm_average"] == pytest.approx((2 * 36 + 2 * keep) / 4)
         elif row.name == "ipcv":
             assert row.tokens["encoder_inside"] == keep
+            assert row.tokens["llm"] == 36
+        elif row.run.entry.plan.stages[0].at == "decoder":
+            counted = [n for key, n in row.tokens.items() if key.startswith("decoder[")]
+            assert min(counted) == keep
             assert row.tokens["llm"] == 36
         else:
             assert row.tokens["llm"] == keep
@@ -147,7 +151,7 @@ def test_tables_name_every_plan_and_fit(found: Comparison, width: int) -> None:
     for part in tables(found, width, types=True):
         console.print(part)
     text = console.export_text()
-    for name in ("dense", "evoprune", "fopru, compact", "fastv", "ipcv", "prefill", "FLOPs"):
+    for name in ("dense", "evoprune", "divprune, compact", "fastv", "ipcv", "prefill", "FLOPs"):
         assert name in text
     assert "all are restored after it" in " ".join(text.split())
 

@@ -14,7 +14,8 @@ from tokenprune.plugins.matrix import cell, families
 
 IMG = models.IMAGE_TOKEN
 PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, IMG, 11, IMG, 12], [1, 13, IMG, 14, 15], [1, IMG, 16]]
-VSCAN = {"score": "received", "window": 2}  # SigLIP has no class token
+RECEIVED = {"score": "received"}  # SigLIP has no class token
+VSCAN = {**RECEIVED, "window": 2}
 MAKING = ("vistog", "quecc")
 VISTOG = {"init_seed": 0, "dim": models.WIDTH, "groups": 9}
 
@@ -33,8 +34,31 @@ STAGES: dict[str, list[dict[str, Any]]] = {
         f"{name}-decoder": [{"at": "decoder", "strategy": name, "layer": 2, "keep": 9}]
         for name in ("fastv", "random", "uniform")
     },
+    **{
+        f"{name}-received": [{"at": "pre_llm", "strategy": name, "keep": 9, "params": RECEIVED}]
+        for name in ("fastervlm", "vispruner", "visionzip")
+    },
+    "visionzip-paper": [
+        {
+            "at": "pre_llm",
+            "strategy": "visionzip",
+            "keep": 9,
+            "params": {**RECEIVED, "order": "paper"},
+        }
+    ],
     "vscan-pre_llm": [{"at": "pre_llm", "strategy": "vscan", "keep": 9, "params": VSCAN}],
     "vscan-decoder": [{"at": "decoder", "strategy": "vscan", "keep": 9}],
+    "dart-states": [
+        {
+            "at": "decoder",
+            "strategy": "dart",
+            "layer": 0,
+            "keep": 9,
+            "params": {"measure": "states", "text_pivots": 2},
+        }
+    ],
+    "sparsevlm-steps": [{"at": "decoder", "strategy": "sparsevlm", "keep": 6}],
+    "pyramiddrop-steps": [{"at": "decoder", "strategy": "pyramiddrop", "keep": 3}],
     "vscan-both": [
         {"at": "pre_llm", "strategy": "vscan", "keep": {"average": 10}, "params": VSCAN},
         {"at": "decoder", "strategy": "vscan", "keep": 6, "params": {"rope_in_scoring": False}},
@@ -77,7 +101,10 @@ LEFT: dict[str, tuple[int, int]] = {  # tokens per image: into the LLM, and afte
     "uniform-decoder": (36, 9), "evoprune+fastv": (14, 7), "evoprune+fopru+fastv": (10, 4),
     "ipcv+fopru+fastv": (20, 5), "evoprune+vistog": (9, 9), "vscan-pre_llm": (9, 9),
     "vscan-decoder": (36, 9), "vscan-both": (14, 6), "evoprune+vscan": (9, 4),
-    "evoprune+vscan+dyvte": (20, 9),
+    "evoprune+vscan+dyvte": (20, 9), "fastervlm-received": (9, 9),
+    "vispruner-received": (9, 9), "visionzip-received": (9, 9), "visionzip-paper": (9, 9),
+    "pyramiddrop-steps": (36, 3), "dart-states": (36, 9),
+    "sparsevlm-steps": (36, 6),
 }  # fmt: skip
 TOWERS: dict[str, Callable[..., Any]] = {
     "clip": models.llava_clip,

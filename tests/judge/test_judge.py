@@ -212,6 +212,17 @@ def test_a_layer_that_the_plan_leaves_open_is_the_one_measured() -> None:
     assert none["decoder[None]"] == 9  # measured nowhere, which is a failure
 
 
+def test_of_a_strategy_of_several_layers_the_last_one_counts() -> None:
+    measured = {"decoder[1]": 17.0, "decoder[2]": 8.0, "decoder[3]": 4.0, "llm": 36.0}
+    for keep, expected in ((4, {"decoder[3]": 4}), (0.125, {}), (None, {})):
+        stage = {"at": "decoder", "strategy": "pyramiddrop", "keep": keep}
+        plan = load_plan({"schema_version": 1, "stages": [stage]})
+        assert expected_tokens(Entry("x", plan), 36, host().strategies, measured) == expected
+    entry = strategy_entry(host().strategies["pyramiddrop"], 4, "decoder", layers=32)
+    assert entry.plan.stages[0].layer is None
+    assert entry.meaning == "tokens from the last of its LLM layers on; more before it"
+
+
 def test_ratios_of_a_video_are_rounded_over_all_of_its_frames() -> None:
     stages = [
         {"at": "encoder", "strategy": "tome", "keep": 0.7},

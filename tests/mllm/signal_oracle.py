@@ -55,8 +55,10 @@ def inputs(
 
 
 @torch.no_grad()
-def attention(model: Any, number: int, hidden: Tensor, place: Tensor | None) -> Tensor:
-    """Softmax weights `[H, T, T]` of a layer on its input, without rotation if `place` is None."""
+def query_key(
+    model: Any, number: int, hidden: Tensor, place: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Query and key `[T, H, d]` of a layer on its input, without rotation if `place` is None."""
     layer = model.model.language_model.layers[number]
     part, normed = layer.self_attn, layer.input_layernorm(hidden[None])
     width = part.head_dim
@@ -76,7 +78,13 @@ def attention(model: Any, number: int, hidden: Tensor, place: Tensor | None) -> 
                 )
         return turned
 
-    query, key = heads(part.q_proj(normed)), heads(part.k_proj(normed))
+    return heads(part.q_proj(normed)), heads(part.k_proj(normed))
+
+
+def attention(model: Any, number: int, hidden: Tensor, place: Tensor | None) -> Tensor:
+    """Softmax weights `[H, T, T]` of a layer on its input, without rotation if `place` is None."""
+    query, key = query_key(model, number, hidden, place)
+    width = query.shape[2]
     count, group = hidden.shape[0], query.shape[1] // key.shape[1]
     weights = torch.zeros(query.shape[1], count, count)
     for head in range(query.shape[1]):

@@ -207,3 +207,25 @@ def test_arguments_by_name() -> None:
     )
     assert replaced(method, (), {"one": 1}, {"one": 5}) == ((), {"one": 5})
     assert replaced(method, (1, 2, 9), {}, {"two": 5}) == ((1, 5, 9), {})
+
+
+def test_final_norm_has_this_name(adapter: LlavaAdapter) -> None:
+    states = torch.randn(1, 3, 32)
+    language: Any = adapter.spec().language_model
+    assert torch.equal(adapter.final_norm(states), language.norm(states))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_positions_are_counted_from_a_slot(adapter: LlavaAdapter, scale: float) -> None:
+    layer, hidden = adapter.spec().layers[0], torch.randn(2, 6, 32)
+    first = torch.tensor([0, 4])
+    places = torch.tensor([[0, 1, 2, 5, 9, 10], [3, 4, 5, 6, 8, 20]])
+    rows = adapter.rotary(layer, hidden, places)
+    want = adapter.rotary(layer, hidden, places - places.gather(1, first[:, None]))
+    assert rows is not None
+    assert want is not None
+    found = adapter.counted(tuple(part * scale for part in rows), first)
+    assert found is not None
+    for part, wanted in zip(found, want, strict=True):
+        torch.testing.assert_close(part, wanted * scale, atol=1e-5, rtol=1e-4)
+    assert adapter.counted(None, first) is None

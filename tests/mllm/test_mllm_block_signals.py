@@ -26,6 +26,7 @@ KINDS = {
     "keys": Signal.KEYS,
     "cls_similarity": Signal.CLS_SIMILARITY,
     "hidden": Signal.HIDDEN,
+    "prefix_states": Signal.PREFIX_STATES,
     "previous_hidden": Signal.PREVIOUS_HIDDEN,
     "question_state": Signal.QUESTION_STATE,
 }
@@ -90,7 +91,7 @@ def plain(kind: str) -> Any:
 def test_they_are_those_of_the_plain_block(kind: str, block: int) -> None:
     prefix = int(kind == "clip")
     names = [f"attention_received@{block}", f"hidden@{block}"]
-    names += [f"cls_attention@{block}"] if prefix else []
+    names += [f"cls_attention@{block}", f"prefix_states@{block}"] if prefix else []
     tokens, want = seen(kind, read(*names)), plain(kind)
     assert set(tokens.signals) == set(names)
     attention = want.attentions[block].mean(dim=1)
@@ -102,6 +103,8 @@ def test_they_are_those_of_the_plain_block(kind: str, block: int) -> None:
         torch.testing.assert_close(
             tokens.signals[names[2]], attention[:, 0, 1:], atol=1e-6, rtol=1e-4
         )
+        first = want.hidden_states[block + 1][:, :1]
+        torch.testing.assert_close(tokens.signals[names[3]], first, atol=1e-5, rtol=1e-4)
 
 
 def test_several_blocks_and_the_last_one_without_a_number() -> None:

@@ -56,7 +56,7 @@ class Reader(PruningStrategy[StrategyParams]):
     seen: ClassVar[list[Tokens]] = []
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
-        return (TEXT_ATTENTION, LONGEST_KEY, Signal.TEXT_PLACE)
+        return (TEXT_ATTENTION, Signal.TEXT_ATTENTION, LONGEST_KEY, Signal.TEXT_PLACE)
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         self.seen.append(tokens)
@@ -91,6 +91,7 @@ def test_rows_of_text_over_visual_tokens_and_keys_ahead(kind: str) -> None:
         weights = signal_oracle.attention(of, LAYER - 1, *behind).mean(0)
         got = tokens.signal(TEXT_ATTENTION)[0]
         torch.testing.assert_close(got, weights[words][:, one.visual], atol=2e-6, rtol=1e-4)
+        assert torch.equal(tokens.signal(Signal.TEXT_ATTENTION)[0], got)
         assert tokens.signal(Signal.TEXT_PLACE).shape == (1, len(words))
         layer = of.model.language_model.layers[LAYER]
         with torch.no_grad():

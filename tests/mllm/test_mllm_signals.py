@@ -29,6 +29,10 @@ ATTENTION = {
 }
 AHEAD = {Signal.AHEAD_ATTENTION, Signal.AHEAD_ATTENTION_UNROTATED}
 TEXTS = {Signal.TEXT_STATES, Signal.TEXT_PLACE}
+OF_TOKENS = {
+    Signal.KEY_LENGTH: Signal.TEXT_KEY_LENGTH,
+    Signal.OUTPUT_STATES: Signal.TEXT_OUTPUT_STATES,
+}
 
 
 def looking(layer: int, signals: set[Signal], **rest: Any) -> dict[str, Any]:
@@ -136,6 +140,51 @@ def test_every_signal_of_a_batch(kind: str, layer: int, early: str, side: str) -
 def same(tokens: Tokens, row: int, signal: Signal, want: list[float], columns: list[int]) -> None:
     wanted = torch.tensor([want[c] for c in columns])
     torch.testing.assert_close(tokens.signal(signal)[row], wanted, atol=2e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("kind", ["clip", "mistral"])
+def test_keys_and_final_norm_of_visual_and_text_tokens(kind: str, side: str) -> None:
+    of, call = model(kind), inputs(SHORT, LONG, side=side)
+    wanted = {*OF_TOKENS, *OF_TOKENS.values()}
+    with tokenprune.attach(of, plan(looking(2, wanted))):
+        logits(of, call)
+    start = 0
+    for prompt in (SHORT, LONG):
+        pictures = call["pixel_values"][start : start + prompt.count(IMG)]
+        start += len(pictures)
+        entered, visual, question, before = expected(of, prompt, pictures, 2, late=False)
+        tokens, row = matching(entered.hidden[2][visual])
+        with torch.no_grad():
+            states = of.model.language_model.norm(entered.hidden[2])
+        _, key = signal_oracle.query_key(of, 1, entered.hidden[1], entered.place[1])
+        length = torch.tensor([sum(abs(v) for v in one.flatten().tolist()) for one in key])
+        for signal, values in ((Signal.KEY_LENGTH, length), (Signal.OUTPUT_STATES, states)):
+            text = [*before, *question]
+            of_text = tokens.signal(OF_TOKENS[signal])[row]
+            torch.testing.assert_close(
+                tokens.signal(signal)[row], values[visual], atol=2e-5, rtol=1e-4
+            )
+            torch.testing.assert_close(of_text[: len(text)], values[text], atol=2e-5, rtol=1e-4)
+            assert not of_text[len(text) :].any()
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_keys_rotate_by_what_is_left(compact: bool) -> None:
+    of, call = model(), inputs(SHORT, ASKING)
+    positions = "compact" if compact else "original"
+    with tokenprune.attach(
+        of, plan(pick(*KEPT), looking(2, {Signal.KEY_LENGTH}), positions=positions)
+    ):
+        logits(of, call)
+    one = oracle.sample(of, spelt(SHORT), call["pixel_values"][:1], [KEPT])
+    if compact:
+        one = oracle.Sample(one.embeds, torch.arange(len(one.embeds)), one.visual, one.length)
+    entered = signal_oracle.inputs(of, one, {}, {})
+    tokens, row = matching(entered.hidden[2][one.visual])
+    _, key = signal_oracle.query_key(of, 1, entered.hidden[1], one.place)
+    lengths = [sum(abs(v) for v in token.flatten().tolist()) for token in key]
+    same(tokens, row, Signal.KEY_LENGTH, lengths, one.visual)
 
 
 def test_the_mean_of_text_counts_the_queries_that_may_see_it() -> None:

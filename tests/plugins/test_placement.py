@@ -13,7 +13,7 @@ from tests.plugin import registering
 from tokenprune import About, Decoder, Encoder, PreLlm, PruningStrategy, ScoreStrategy, Tokens
 from tokenprune.cli.app import app
 from tokenprune.errors import PlanError
-from tokenprune.interface.placement import default_schedules, own_layers
+from tokenprune.interface.placement import Step, default_schedules, own_layers
 from tokenprune.interface.strategy import StrategyParams, placement, places
 from tokenprune.plugins.host import register_plugin
 
@@ -79,6 +79,8 @@ def test_defaults_in_words() -> None:
     assert own_layers((Encoder(layer=3), PreLlm(), deep)) == ["3", "16 of 32, by depth"]
     assert own_layers((Encoder(), Decoder(layer=0))) == ["0"]
     assert own_layers((Encoder(), Decoder())) == []
+    steps = Decoder(steps=lambda layers: (Step(1, 0.5), Step(layers // 2, 0.5)))
+    assert own_layers((steps,)) == ["1 and 16 of 32, by depth"]
     assert default_schedules((Encoder(schedule="mean"), PreLlm())) == ["mean"]
     assert default_schedules((Encoder(layer=3),)) == []
     assert default_schedules((Encoder(schedule=None),)) == []

@@ -49,6 +49,11 @@ def budget(tokens: Tokens, keep: int) -> Budget:
     return Budget(count=tokens.count, keep=keep)
 
 
+def best_by_loops(score: list[float], count: int) -> list[int]:
+    """Numbers of the `count` largest, best first; ties: the lower number."""
+    return sorted(range(len(score)), key=lambda number: (-score[number], number))[:count]
+
+
 def cosine(x: list[float], y: list[float]) -> float:
     """Cosine of two vectors; 0 where one is zero."""
     norms = math.hypot(*x) * math.hypot(*y)

@@ -42,6 +42,13 @@ def _coupling(keep: Average, later: Sequence[ResolvedStage], layers: int) -> Cou
         layer = placement(stage.strategy, "decoder").layer_of(layers) if layer is None else layer
         if stage.strategy.length == "own" or layer is None or not layer < layers:
             continue  # a layer that is missing is refused where the decoder stages are placed
+        if stage.part != 1:
+            raise PlanError(
+                f"an average in front of the LLM can't be solved with '{stage.plan.strategy}', "
+                "whose tokens between its layers depend on how many arrive.",
+                where=f"{stage.where}.keep",
+                remedy="Leave 'keep' out there, or write a ratio.",
+            )
         if isinstance(stage.plan.keep, int | float):
             known.append((layer, stage.plan.keep))
     known.sort(key=lambda pair: pair[0])

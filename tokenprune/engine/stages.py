@@ -24,6 +24,8 @@ class ResolvedStage:
         plan: what the plan says.
         strategy: the strategy, built with validated parameters.
         coupling: the decoder stages behind a pre-LLM stage that keeps an average over the layers.
+        part: how far this one of a strategy's several steps goes from what arrives to the budget in
+            tokens, as an exponent: 1 for all the way.
         ceiling: True if `keep` is an upper bound, because an earlier stage leaves a number of
             tokens that depends on the data.
     """
@@ -32,6 +34,7 @@ class ResolvedStage:
     plan: StagePlan
     strategy: PruningStrategy[Any]
     coupling: Coupling | None = None
+    part: float = 1.0
     ceiling: bool = False
 
     @property

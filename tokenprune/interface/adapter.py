@@ -314,6 +314,19 @@ class MllmAdapter(Adapter):
         """
 
     @abstractmethod
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """The norm behind the LLM's last layer: `[..., D]` -> `[..., D]`."""
+
+    @abstractmethod
+    def counted(self, rotary: Rotary, first: Tensor) -> Rotary:
+        """The rotary rows with positions counted from one slot of each row of the batch.
+
+        Args:
+            rotary: the rows that a layer was called with; may be shared by the batch.
+            first: `[B]` slots whose position is 0 then.
+        """
+
+    @abstractmethod
     def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
         """The rotary rows of a layer for position ids `[B, T]`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -49,12 +49,28 @@ class PreLlm:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One of several layers of the LLM in front of which a strategy acts.
+
+    Attributes:
+        layer: the layer, from 0.
+        keep: share of the tokens arriving there that stays if the plan has no budget; with 1 the
+            strategy only looks, whatever the plan says.
+    """
+
+    layer: int
+    keep: float
+
+
+@dataclass(frozen=True)
 class Decoder:
     """Inside the LLM, in front of a layer.
 
     Attributes:
         layer: the layer (0-based) in front of which the strategy acts if the plan names none, or
             a function that tells it from the number of layers; None if every plan has to say.
+        steps: the layers in front of which the strategy acts if the plan names none, ascending, and
+            what it keeps there, told from the number of layers; not with `layer`.
         every_layer: the strategy is asked in front of every layer of the plan's `layers` (default:
             all that no other stage bounds), until no token is left.
         text: a plan may say `keep_text`; the strategy then also gets text tokens
@@ -64,6 +80,7 @@ class Decoder:
     at: ClassVar[Literal["decoder"]] = "decoder"
 
     layer: int | Callable[[int], int] | None = None
+    steps: Callable[[int], Sequence[Step]] | None = None
     every_layer: bool = False
     text: bool = False
 
@@ -90,4 +107,7 @@ def own_layers(stages: tuple[Placement, ...]) -> list[str]:
         elif isinstance(place, Decoder) and place.layer is not None:
             deep, flat = place.layer_of(32), place.layer_of(8)
             found.append(f"{deep}" if deep == flat else f"{deep} of 32, by depth")
+        elif isinstance(place, Decoder) and place.steps is not None:
+            *first, last = (str(step.layer) for step in place.steps(32))
+            found.append(f"{', '.join(first)} and {last} of 32, by depth")
     return found

@@ -47,7 +47,8 @@ def _checked(stage: StagePlan, where: str, at: str) -> StagePlan:
                 )
     if isinstance(own, Decoder) and not own.every_layer:
         _one_layer(stage, own, place)
-    if stage.keep is None and strategy.length != "own":
+    stepping = isinstance(own, Decoder) and own.steps is not None and stage.layer is None
+    if stage.keep is None and strategy.length != "own" and not stepping:
         raise PlanError(
             f"'{stage.strategy}' needs a budget: write tokens (128) or a ratio (0.25).",
             where=f"{place}.keep",
@@ -76,7 +77,7 @@ def _one_layer(stage: StagePlan, own: Decoder, place: str) -> None:
             where=f"{place}.layers",
             remedy=f"Write layer: {stage.layers[0]}.",
         )
-    if stage.layer is None and own.layer is None:
+    if stage.layer is None and own.layer is None and own.steps is None:
         raise PlanError(
             f"'{stage.strategy}' has no layer of its own.",
             where=f"{place}.layer",

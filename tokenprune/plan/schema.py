@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tokenprune.interface.placement import Decoder
 from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.plan.model import Plan
 from tokenprune.plugins.host import host
@@ -39,7 +40,9 @@ def _rule(name: str, strategy: type[PruningStrategy[Any]]) -> dict[str, Any]:
     told = {"params": {"$ref": f"#/$defs/{name}"}, "at": {"enum": list(places(strategy))}}
     asked = {"properties": {"strategy": {"const": name}}, "required": ["strategy"]}
     then: dict[str, Any] = {"properties": told}
-    if strategy.length != "own":
+    # strategies of several steps need a budget only with `layer`; `check_plan` tells them apart
+    stepping = any(isinstance(own, Decoder) and own.steps is not None for own in strategy.stages)
+    if strategy.length != "own" and not stepping:
         then["required"] = ["keep"]
         then["properties"] = {**told, "keep": {"not": {"type": "null"}}}
     return {"if": asked, "then": then}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from tokenprune.interface.signals import (
     BlockAttention,
@@ -13,8 +15,10 @@ from tokenprune.interface.signals import (
     BlockOutput,
     Companions,
     LayerAttention,
+    OutputNorm,
     PromptText,
     Question,
+    Rotation,
     Signal,
     View,
 )
@@ -66,8 +70,10 @@ class Maker:
         if view is None:
             return self._by_axes(signal)
         value = signal.of(view)
-        if signal.per_token and isinstance(view, PromptText | LayerAttention):
-            return value[:, BEFORE : BEFORE + self.count]  # views of an LLM cover its sequence
+        if isinstance(view, PromptText | LayerAttention | OutputNorm):
+            for axis, name in enumerate(signal.axes):
+                if name == "N":  # views of an LLM cover its sequence
+                    value = value.narrow(axis, BEFORE, self.count)
         return value
 
     def view(self, kind: type[View]) -> View | None:
@@ -85,6 +91,8 @@ class Maker:
             return self._prompt()
         if issubclass(kind, LayerAttention):
             return self._layer(kind)
+        if issubclass(kind, OutputNorm):
+            return kind(lambda states: normalize(states, dim=-1), self._prompt())
         return None
 
     def _prompt(self) -> PromptText:
@@ -103,9 +111,13 @@ class Maker:
         )
 
     def _layer(self, kind: type[LayerAttention]) -> LayerAttention:
-        queries = [self.tokens(BEFORE, BEHIND, HEAD_WIDTH, HEADS) for _ in range(2)]
-        keys = [self.tokens(BEFORE, BEHIND, HEAD_WIDTH, KEY_HEADS) for _ in range(2)]
-        return kind(lambda rotated: (queries[rotated], keys[rotated]), self._prompt())
+        made = {
+            rotation: tuple(
+                self.tokens(BEFORE, BEHIND, HEAD_WIDTH, heads) for heads in (HEADS, KEY_HEADS)
+            )
+            for rotation in get_args(Rotation)
+        }
+        return kind(lambda rotation: (made[rotation][0], made[rotation][1]), self._prompt())
 
     def _by_axes(self, signal: Signal) -> Tensor:
         """Numbers from 0 to 1 of the shape that the meaning gives; unknown axes have length 4."""

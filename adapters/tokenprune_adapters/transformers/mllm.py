@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
@@ -186,6 +187,26 @@ class TransformersMllm(MllmAdapter):
     def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
         """Cosines and sines of position ids `[B, T]`, those of the layer's own type."""
         return layers.rotary(self.spec().language_model, layer, hidden, positions)
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """The norm behind the LLM's last layer."""
+        normed: Tensor = getattr(self.spec().language_model, names.FINAL_NORM)(hidden)
+        return normed
+
+    def counted(self, rotary: Rotary, first: Tensor) -> Rotary:
+        """Cosines and sines of the differences of angles: those of a - b from those of a and b.
+
+        Some families scale both, so the length of the pair is divided out once.
+        """
+        if rotary is None:
+            return None
+        shape = (first.shape[0], *rotary[0].shape[-2:])
+        cos, sin = (part.float().expand(*part.shape[:-3], *shape) for part in rotary)
+        rows, start = torch.arange(first.shape[0], device=cos.device), first.to(cos.device)
+        cos_0, sin_0 = (part[..., rows, start, :].unsqueeze(-2) for part in (cos, sin))
+        scale = (cos_0.square() + sin_0.square()).sqrt()
+        turned = (cos * cos_0 + sin * sin_0) / scale, (sin * cos_0 - cos * sin_0) / scale
+        return tuple(part.to(rotary[0].dtype) for part in turned)
 
     def cached_length(self, cache: Any) -> int:
         """Tokens in the first layer of a KV cache."""

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from tokenprune.interface.strategy import StrategyParams
+from tokenprune_strategies.shared.saliency import Attention
 
 OURS = {
     "shallow": "a quarter of the used blocks: the paper's 6 of 24 (LLaVA) and 8 of 32 (Qwen2.5-VL)",
@@ -18,7 +19,7 @@ OURS = {
 class VScanParams(StrategyParams):
     """Parameters of `vscan`: of its stage before the LLM, except for the last one."""
 
-    score: Literal["cls", "received"] = Field(
+    score: Attention = Field(
         default="cls",
         description="What a token is scored by in both scans: the class token's attention, or "
         "the attention it receives from all patches (encoders without class token).",

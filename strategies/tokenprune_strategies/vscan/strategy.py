@@ -13,10 +13,9 @@ from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget, PruningStrategy
 from tokenprune.interface.tokens import Site, Tokens
 from tokenprune.ops import topk_indices
+from tokenprune_strategies.shared.saliency import SALIENCY
 from tokenprune_strategies.vscan.params import OURS, VScanParams
 from tokenprune_strategies.vscan.scan import local_scan, most_similar, select, windows_of
-
-_SCORES = {"cls": Signal.CLS_ATTENTION, "received": Signal.ATTENTION_RECEIVED}
 
 
 class VScan(PruningStrategy[VScanParams]):
@@ -48,7 +47,7 @@ class VScan(PruningStrategy[VScanParams]):
         if site.stage == "decoder":
             plain = Signal.AHEAD_ATTENTION_UNROTATED
             return (Signal.AHEAD_ATTENTION if self.params.rope_in_scoring else plain,)
-        score = _SCORES[self.params.score]
+        score = SALIENCY[self.params.score]
         return score.at(self._shallow(site.layers)), score
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:

@@ -25,6 +25,7 @@ from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.tower import TowerSeam
 from tokenprune.engine.stages import behind_dynamic
 from tokenprune.engine.standing import Standing
+from tokenprune.engine.steps import in_steps
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import PromptCall
 
@@ -52,6 +53,7 @@ class MllmRunner:
     def __init__(self, owner: Attachment, adapter: MllmAdapter) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, adapter.spec()
         refuse_stages(owner.plan, owner.stages, self.spec)
+        owner.stages = in_steps(owner.stages, len(self.spec.layers))
         owner.stages = couple(behind_dynamic(owner.stages), len(self.spec.layers))
         claim(owner, owner.model, self.spec.core)
         self.seam = (

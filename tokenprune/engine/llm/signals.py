@@ -17,12 +17,14 @@ from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.text import SiteSignals, prompt_text
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.calls import LayerCall
+from tokenprune.interface.calls import LayerCall, Rotary
 from tokenprune.interface.signals import (
     LayerAhead,
     LayerAttention,
     LayerBefore,
+    OutputNorm,
     PromptText,
+    Rotation,
     View,
     read,
 )
@@ -92,7 +94,7 @@ class SignalReader:
             return SiteSignals()
         assert state.prompt is not None
         text = prompt_text(flow.layout.standing(number), given.hidden, state.prompt)
-        views: list[View] = [text]
+        views: list[View] = [text, OutputNorm(self.adapter.final_norm, text)]
         if heard is not None:
             views.append(self._attention(LayerBefore, *heard, text, lambda: projected))
         if stage.reads(LayerAhead):
@@ -117,8 +119,13 @@ class SignalReader:
         """The attention of a layer; it is projected once, with and without rotation."""
         layer, projected = self.spec.layers[number], cache(project)
 
-        def heads(rotated: bool) -> tuple[Tensor, Tensor]:
-            return self.adapter.query_key(layer, projected(), call.rotary if rotated else None)
+        def rows(rotation: Rotation) -> Rotary:
+            if rotation == "counted":
+                return self.adapter.counted(call.rotary, text.valid.long().argmax(dim=1))
+            return call.rotary if rotation == "layer" else None
+
+        def heads(rotation: Rotation) -> tuple[Tensor, Tensor]:
+            return self.adapter.query_key(layer, projected(), rows(rotation))
 
         return kind(heads, text, seen_by(call.mask), self.adapter.softcap(layer))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.engine.steps import on_the_way
 from tokenprune.errors import LayerError, PlanError
 from tokenprune.interface.signals import LayerBefore, Signal, View
 from tokenprune.interface.strategy import placement
@@ -66,7 +67,7 @@ class DecoderStage:
         if isinstance(keep, int) and (self.stage.strategy.length == "own" or not self.fixed):
             keep = min(keep, count)
         if not isinstance(keep, Average):
-            return kept(keep, count, where)
+            return on_the_way(count, kept(keep, count, where), self.stage.part)
         # stages that set their own budget can only come later
         given = [(_scaled(k, images), at) for k, at in zip(self.keeps, self.layers, strict=True)]
         scaled = [value for value, _ in given if value is not None]

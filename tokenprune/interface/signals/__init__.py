@@ -14,8 +14,10 @@ from tokenprune.interface.signals.views import (
     LayerAhead,
     LayerAttention,
     LayerBefore,
+    OutputNorm,
     PromptText,
     Question,
+    Rotation,
     View,
 )
 
@@ -33,8 +35,10 @@ __all__ = [
     "LayerAhead",
     "LayerAttention",
     "LayerBefore",
+    "OutputNorm",
     "PromptText",
     "Question",
+    "Rotation",
     "Signal",
     "View",
     "read",

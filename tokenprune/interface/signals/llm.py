@@ -40,6 +40,26 @@ def prompt_mean(view: LayerAttention) -> Tensor:
     return total / asking.to(total.device).sum(dim=1, keepdim=True).clamp(min=1)
 
 
+def text_rows(view: LayerAttention) -> Tensor:
+    """Head mean of the text tokens' softmax rows, `[B, S, T]`, 0 for padding."""
+    order, real = view.text.slots
+    weights, _ = view.rows(order)
+    return weights.mean(dim=1).masked_fill(~real.to(weights.device)[..., None], 0)
+
+
+def key_length(view: LayerAttention) -> Tensor:
+    """L1 norm of every token's keys, all heads together, `[B, T]`.
+
+    It changes with the angle of rotation, so positions are counted from the prompt's first token.
+    """
+    return view.counted.key.float().abs().sum(dim=(1, 3))
+
+
+def text_key_length(view: LayerAttention) -> Tensor:
+    """The same of the text, `[B, S]`."""
+    return view.text.pick(key_length(view))
+
+
 def text_states(view: PromptText) -> Tensor:
     """States of the text, `[B, S, D]`."""
     return view.pick(view.hidden)

@@ -21,6 +21,7 @@ from tokenprune.interface.signals.views import (
     Companions,
     LayerAhead,
     LayerBefore,
+    OutputNorm,
     PromptText,
     Question,
     View,
@@ -106,6 +107,12 @@ class Signal:
         "[B, N, d] attention keys of the block, averaged over heads", BlockAttention, encoder.keys
     )
     HIDDEN = _row("[B, N, D] output of an encoder block", BlockOutput, lambda view: view.patches)
+    PREFIX_STATES = _row(
+        "[B, P, D] class and register tokens in the output of an encoder block, the class token "
+        "first",
+        ClassOutput,
+        lambda view: view.hidden[:, : view.prefix],
+    )
     PREVIOUS_HIDDEN = _row(
         "[B, N, D] hidden states that entered the block before this one",
         BlockBefore,
@@ -156,6 +163,34 @@ class Signal:
         "[B, N] as `ahead_attention`, without rotary embeddings",
         LayerAhead,
         llm.last_query_unrotated,
+    )
+    TEXT_ATTENTION = _row(
+        "[B, S, N] head mean of the softmax weight that every text token of the prompt gives to "
+        "each token in the LLM layer before the site, in order, right-padded; 0 to tokens behind "
+        "it",
+        LayerBefore,
+        llm.text_rows,
+    )
+    KEY_LENGTH = _row(
+        "[B, N] sum of the absolute values of a token's rotated keys of all heads in the LLM layer "
+        "before the site (L1 norm)",
+        LayerBefore,
+        llm.key_length,
+    )
+    TEXT_KEY_LENGTH = _row(
+        "[B, S] `key_length` of the prompt's text tokens, in order, right-padded",
+        LayerBefore,
+        llm.text_key_length,
+    )
+    OUTPUT_STATES = _row(
+        "[B, N, D] states in front of the layer, put through the norm behind the LLM's last layer",
+        OutputNorm,
+        lambda view: view.states,
+    )
+    TEXT_OUTPUT_STATES = _row(
+        "[B, S, D] `output_states` of the prompt's text tokens, in order, right-padded",
+        OutputNorm,
+        lambda view: view.text.pick(view.states),
     )
     TEXT_STATES = _row(
         "[B, S, D] states of all text tokens of the prompt at a decoder site, in order, "

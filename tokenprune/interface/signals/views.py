@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -227,27 +227,32 @@ class PromptText(View):
         return values[rows[:, None], order].masked_fill(lost, padding)
 
 
+Rotation = Literal["layer", "counted", "none"]
+"""How queries and keys of an LLM layer are rotated; see `LayerAttention`."""
+
+
 @dataclass(frozen=True)
 class LayerAttention(View):
     """The attention of an LLM layer.
 
     Attributes:
-        heads: gives query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated if it is told so.
+        heads: gives query `[B, H, T, d]` and key `[B, H_kv, T, d]` of a rotation.
         text: where the text of the prompts stands in the sequence.
         mask: `[B or 1, T, T]` True where a query sees a key, so windows and images that see both
             ways are in it; None for causal attention.
         softcap: the c of logits that are capped to c tanh(logit / c); None where they aren't.
-        rotated: whether `query` and `key` are.
+        rotation: of `query` and `key`: by the `layer`'s own position ids; `counted` from the first
+            token of each prompt, so that padding in front changes no value; or `none`.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
     leads: ClassVar[tuple[str, ...]] = ("N", "S")
 
-    heads: Callable[[bool], tuple[Tensor, Tensor]]
+    heads: Callable[[Rotation], tuple[Tensor, Tensor]]
     text: PromptText
     mask: Tensor | None = None
     softcap: float | None = None
-    rotated: bool = True
+    rotation: Rotation = "layer"
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -256,7 +261,7 @@ class LayerAttention(View):
 
     @cached_property
     def _projected(self) -> tuple[Tensor, Tensor]:
-        return self.heads(self.rotated)
+        return self.heads(self.rotation)
 
     @property
     def query(self) -> Tensor:
@@ -271,7 +276,12 @@ class LayerAttention(View):
     @cached_property
     def unrotated(self) -> LayerAttention:
         """The same layer's attention without rotary embeddings."""
-        return replace(self, rotated=False)
+        return replace(self, rotation="none")
+
+    @cached_property
+    def counted(self) -> LayerAttention:
+        """The same with positions counted from the first token of each prompt."""
+        return replace(self, rotation="counted")
 
     @cached_property
     def from_question(self) -> Received:
@@ -315,11 +325,40 @@ class LayerAhead(LayerAttention):
     title: ClassVar[str] = "attention of the LLM layer ahead"
 
 
+@dataclass(frozen=True)
+class OutputNorm(View):
+    """What the LLM would put out in front of a layer: the states through its final norm.
+
+    Attributes:
+        norm: the norm behind the last layer, `[..., D]` -> `[..., D]`.
+        text: where the text of the prompts stands in the sequence, and the states.
+    """
+
+    title: ClassVar[str] = "final norm of the LLM"
+    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
+    leads: ClassVar[tuple[str, ...]] = ("N", "S")
+
+    norm: Callable[[Tensor], Tensor]
+    text: PromptText
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """B prompts of T tokens; a value per token is given for every slot of the sequence."""
+        return self.text.sizes
+
+    @cached_property
+    def states(self) -> Tensor:
+        """`[B, T, D]`, by slot of the sequence."""
+        return self.norm(self.text.hidden)
+
+
 BLOCK_VIEWS: frozenset[type[View]] = frozenset(
     {BlockAttention, BlockOutput, BlockBefore, Companions}
 )
 """What an encoder with attention and feed-forward halves supplies."""
 CLASS_VIEWS: frozenset[type[View]] = frozenset({ClassAttention, ClassOutput})
 """What it supplies besides if its first token is a class token."""
-LLM_VIEWS: frozenset[type[View]] = frozenset({LayerBefore, LayerAhead, PromptText, Question})
+LLM_VIEWS: frozenset[type[View]] = frozenset(
+    {LayerBefore, LayerAhead, OutputNorm, PromptText, Question}
+)
 """What an LLM supplies."""

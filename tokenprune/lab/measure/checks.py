@@ -38,7 +38,8 @@ def expected_tokens(
 
     Strategies with a data-dependent length and average budgets are left out. A ratio of a video's
     tokens is rounded down over all of its frames, so the mean per frame may lie less than a token
-    below the fraction given here; what was `measured` says what arrives at the stage behind.
+    below the fraction given here; what was `measured` says what arrives at the stage behind. Of a
+    strategy that acts at several layers the last one counts, and only a budget in tokens.
     """
     counts: dict[str, float] = {}
     arriving: float = patches
@@ -46,6 +47,10 @@ def expected_tokens(
     for stage in entry.plan.stages:
         kind = strategies[stage.strategy]
         left = _left(stage, arriving, whole=entry.plan.images == "frames")
+        if stage.at == "decoder" and stage.layer is None and placement(kind, "decoder").steps:
+            if isinstance(stage.keep, int) and stage is entry.plan.stages[-1]:
+                counts[stage_key(stage, max(_layers(measured or {}), default=None))] = stage.keep
+            break
         if left is None or kind.length != "planned":
             break
         if stage.at == "encoder" and placement(kind, "encoder").restores:

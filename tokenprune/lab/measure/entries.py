@@ -91,7 +91,7 @@ def strategy_entry(
     own, layer = placement(kind, at), None
     if isinstance(own, Decoder) and not own.every_layer:
         known = own.layer_of(layers) if layers else None
-        layer = DECODER_LAYER if own.layer is None else known
+        layer = DECODER_LAYER if own.layer is None and own.steps is None else known
     stage = StagePlan(at=at, strategy=kind.name, keep=keep, layer=layer, params=dict(params or {}))
     shown = name or kind.name
     plan = Plan(
@@ -136,11 +136,18 @@ def meaning(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
     if stage.at == "pre_llm":
         return "tokens handed to the LLM"
     if stage.at == "decoder":
-        layer = "its own LLM layer" if stage.layer is None else f"LLM layer {stage.layer}"
-        return f"tokens from {layer} on; all before it"
+        return _from_layer_on(stage, kind)
     if kind is not None and placement(kind, "encoder").restores:
         return "tokens inside the encoder; all are restored after it"
     return "tokens that leave the encoder"
+
+
+def _from_layer_on(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
+    if stage.layer is not None:
+        return f"tokens from LLM layer {stage.layer} on; all before it"
+    if kind is not None and placement(kind, "decoder").steps is not None:
+        return "tokens from the last of its LLM layers on; more before it"
+    return "tokens from its own LLM layer on; all before it"
 
 
 def _variants(name: str, plan: Plan, keeps: Sequence[int]) -> list[Plan]:

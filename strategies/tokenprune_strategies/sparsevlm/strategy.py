@@ -1,0 +1,116 @@
+"""The strategy `sparsevlm`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pydantic import Field
+from torch import Tensor
+
+from tokenprune.errors import LayerError
+from tokenprune.interface.about import About
+from tokenprune.interface.placement import Decoder, Step
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
+from tokenprune.interface.tokens import Site, Tokens
+from tokenprune_strategies.shared.assembly import Order, assembled
+from tokenprune_strategies.sparsevlm.raters import rated, raters
+from tokenprune_strategies.sparsevlm.recycling import kept_of, recycle
+
+RATERS = "sparsevlm.raters"
+"""Rider `[B, N, S]`: which of the prompt's text tokens rate; the same for every visual token."""
+
+
+class SparseVLMParams(StrategyParams):
+    """Parameters of `sparsevlm`."""
+
+    recycle: bool = Field(
+        default=True, description="Leave means of clusters of dropped tokens; they count as kept."
+    )
+    order: Order = Field(
+        default="raster",
+        description="Order of the tokens in the prompt: each at its own place, a cluster at its "
+        "centre's; or kept ones first, then clusters, on the first places.",
+    )
+
+
+def steps(layers: int) -> tuple[Step, ...]:
+    """Raters in front of layer 0; cuts behind the paper's layers 2, 6 and 15 of 32.
+
+    Shares are those of its budget of 192. Other depths have them at the same shares of the depth
+    (ours); where two fall together, both shares hold.
+    """
+    shares: dict[int, float] = {0: 1.0}
+    for place, share in ((3, 309 / 576), (7, 204 / 309), (16, 113 / 204)):
+        layer = max(1, layers * place // 32)
+        shares[layer] = shares.get(layer, 1.0) * share
+    return tuple(Step(layer, share) for layer, share in sorted(shares.items()) if layer < layers)
+
+
+class SparseVLM(PruningStrategy[SparseVLMParams]):
+    """Inside the LLM, in three steps: keep what the question's visual words look at.
+
+    Source: SparseVLM (arXiv 2410.04417, section 3), and notes on its code of version 1.0.
+    """
+
+    name = "sparsevlm"
+    Params = SparseVLMParams
+    stages = (Decoder(steps=steps),)
+    about = About(
+        summary="Text tokens that fit the image rate visual tokens; dropped ones are recycled.",
+        paper="SparseVLM, arXiv 2410.04417",
+        licence="Written from method notes; the reference code is under Apache-2.0, none was "
+        "copied.",
+        ours={"order": "tokens stay at their places, so that position ids and pictures are true"},
+    )
+
+    def signals(self, site: Site) -> tuple[Signal, ...]:
+        """The prompt's text and, behind a layer, what its tokens look at there."""
+        rows = (Signal.TEXT_ATTENTION,) if site.layer else ()
+        return (Signal.TEXT_STATES, Signal.TEXT_PLACE, *rows)
+
+    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+        """Refuse to drop in front of layer 0, and less than what is recycled.
+
+        Raises:
+            LayerError: no layer has looked yet.
+            BudgetError: clusters alone are more; carries the least number.
+        """
+        if not budget.remove:
+            return
+        if not site.layer:
+            raise LayerError(
+                "'sparsevlm' drops by the attention of the layer before.",
+                where=str(site),
+                remedy="Name layer 1 or a later one, or none.",
+            )
+        if self.params.recycle:
+            kept_of(budget.count, budget.keep, str(site))
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        """Leave exactly `budget.keep` tokens, kept and recycled ones."""
+        chosen = self._raters(tokens)
+        note = chosen[:, None].expand(-1, tokens.count, -1)
+        if not budget.remove:
+            return replace(Reduction.none(), riders={RATERS: note})
+        score = rated(tokens.signal(Signal.TEXT_ATTENTION), chosen)
+        order = score.argsort(dim=1, descending=True, stable=True)
+        kept = budget.keep
+        if self.params.recycle:
+            kept = kept_of(tokens.count, budget.keep, str(tokens.site))
+        first = order[:, :kept].sort(dim=1).values
+        if not self.params.recycle:
+            answer = Reduction.keep(first, tokens.count, score=score)
+        else:
+            made = recycle(tokens.hidden, order[:, kept:])
+            answer = assembled(tokens, first, made, self.params.order, score=score)
+        return replace(answer, riders={RATERS: note})
+
+    def _raters(self, tokens: Tokens) -> Tensor:
+        """Those chosen in front of layer 0; in a plan that doesn't stand there, by what is here."""
+        place = tokens.signal(Signal.TEXT_PLACE)
+        noted = tokens.riders.get(RATERS)
+        if noted is None:
+            return raters(tokens.hidden, tokens.signal(Signal.TEXT_STATES), place)
+        return noted[:, 0, : place.shape[1]]
