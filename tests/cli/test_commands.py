@@ -95,7 +95,7 @@ def test_plugins_and_doctor_list_what_is_installed() -> None:
     found = json.loads(out)
     assert found["problems"] == []
     brought = {plugin["name"]: plugin["brought"] for plugin in found["plugins"]}
-    assert brought["lab"]["metrics"] == ["accuracy"]
+    assert brought["lab"]["metrics"] == ["accuracy", "vqa_accuracy"]
     _, out, _ = run("doctor")
     assert "torch" in out
     assert "bipartite_match" in out

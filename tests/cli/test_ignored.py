@@ -45,7 +45,7 @@ def test_weights_beside_a_folder_are_refused(tmp_path: Path) -> None:
     [
         ({"kind": "jsonl", "path": "a", "labels": "b"}, "'labels' goes with the kind 'pictures'"),
         ({"kind": "jsonl", "path": "a", "split": "b"}, "'split' goes with the kind 'dataset'"),
-        ({"kind": "image", "columns": {}}, "'columns' goes with the kind 'dataset'"),
+        ({"kind": "image", "columns": {"answer": "b"}}, "'columns' goes with the kind 'dataset'"),
         ({"kind": "pictures", "path": "a", "revision": "b"}, "'revision' goes with"),
         ({"kind": "dataset", "dataset": "a", "path": "b"}, "'path' goes with"),
     ],

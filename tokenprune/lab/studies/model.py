@@ -122,7 +122,9 @@ class TaskEntry(Frozen):
         if (self.kind == "dataset") != (self.dataset is not None):
             raise ValueError("'dataset' goes with the kind 'dataset', and that needs it")
         for key, kind in _ONLY.items():
-            if key in self.model_fields_set and self.kind != kind:
+            # by value: a task that was packed for a worker comes back with every key set
+            default = type(self).model_fields[key].default
+            if self.kind != kind and getattr(self, key) != default:
                 raise ValueError(f"'{key}' goes with the kind '{kind}'")
         if self.path is not None and self.kind == "dataset":
             raise ValueError("'path' goes with other kinds than 'dataset', which has 'dataset'")
