@@ -112,9 +112,9 @@ def train(
         run = Loop(loaded, learner, session, stream, settings, states, tell, auxiliary).run()
     learner.train(False)
     file = out / f"{strategy}.safetensors"
-    done = finished(plan, number, shape, file)
     _write(learner, file, facts(loaded, plan, number, settings.steps), settings.precision)
-    found = accuracy(loaded, load_plan(done), heldout, tell) if heldout else None
+    done = load_plan(finished(plan, number, shape, file))
+    found = accuracy(loaded, done, heldout, tell) if heldout else None
     named = finished(with_absolute_files(plan), number, shape, Path(file.name))
     write_text(out / PLAN, dump_plan(named))
     record = training_record(loaded, strategy, plan, learner, file, stream, settings, run, found)

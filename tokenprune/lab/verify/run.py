@@ -88,26 +88,21 @@ def verify(
             if widen and key == next(iter(OTHERS)):
                 stack.enter_context(widened(loaded.model, torch.float64))
             rows.append(bench.guarded(key, check))
-        widened_dtype = subject.dtype
+        dtypes = {"keep_all and detach": _name(loaded_dtype), "other rows": _name(subject.dtype)}
     return Verification(
         model=_model(loaded),
         plan=_plan(plan),
-        inputs={
-            "pictures": source,
-            "samples": len(samples),
-            "questions": [sample.text for sample in samples],
-        },
-        settings={
-            "new_tokens": new_tokens,
-            "dtypes": {
-                "keep_all and detach": _name(loaded_dtype),
-                "other rows": _name(widened_dtype),
-            },
-        },
+        inputs=_inputs(samples, source),
+        settings={"new_tokens": new_tokens, "dtypes": dtypes},
         environment=describe_environment(),
         rows=rows,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _inputs(samples: Sequence[Question], source: str) -> dict[str, Any]:
+    questions = [sample.text for sample in samples]
+    return {"pictures": source, "samples": len(samples), "questions": questions}
 
 
 def _bench(subject: Subject, plan: Plan) -> Bench:
