@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests import models
 from tests.contract.cases import footprint
 from tests.mllm.calls import SHORT, inputs, logits
 from tests.mllm.plans import fastv, plan, tome
+from tokenprune.engine.attachment import ATTACHED
 from tokenprune.errors import UnsupportedCallError
 
 PLANS = {"llava_clip": plan(tome(), fastv()), "clip_vision": plan(tome()), "timm_vit": plan(tome())}
@@ -88,3 +90,13 @@ def test_replicas_on_devices_are_refused_by_name() -> None:
     ):
         model._replicate_for_data_parallel()
     model._replicate_for_data_parallel()
+
+
+def test_a_model_that_is_dropped_with_its_plan_is_forgotten() -> None:
+    """Its id may become that of another model, which carries no plan."""
+    gc.collect()  # what other tests dropped
+    before = len(ATTACHED)
+    tokenprune.attach(models.llava_clip(), plan(fastv(2, 5)))
+    assert len(ATTACHED) > before
+    gc.collect()
+    assert len(ATTACHED) == before

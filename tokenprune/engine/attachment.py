@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from torch import nn
 
@@ -22,8 +23,9 @@ from tokenprune.ops.flops import count_flops
 if TYPE_CHECKING:
     from tokenprune.plan import Plan
 
-ATTACHED: set[int] = set()
-"""Ids of modules that carry a plan; an attachment keeps its modules alive until it is detached."""
+ATTACHED: WeakSet[nn.Module] = WeakSet()
+"""Modules that carry a plan. A model that is dropped with its plan leaves by itself; its id, which
+another model may get, would stay."""
 
 
 class Attachment:
@@ -52,7 +54,7 @@ class Attachment:
     def claim(self, *modules: nn.Module) -> None:
         """Mark modules as carrying this plan, until `detach`."""
         for module in modules:
-            ATTACHED.add(id(module))
+            ATTACHED.add(module)
             self._claimed.append(module)
 
     def stages_at(self, place: str) -> list[ResolvedStage]:
@@ -87,7 +89,7 @@ class Attachment:
     def detach(self) -> None:
         """Give the model back as it was; calling it twice is harmless."""
         self.patches.undo()
-        ATTACHED.difference_update(id(module) for module in self._claimed)
+        ATTACHED.difference_update(self._claimed)
         self._claimed.clear()
 
     def __enter__(self) -> Attachment:

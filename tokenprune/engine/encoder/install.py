@@ -68,7 +68,7 @@ def claim(attachment: Attachment, *modules: nn.Module) -> None:
         AlreadyAttachedError: one of them carries a plan.
     """
     for module in modules:
-        if id(module) in ATTACHED:
+        if module in ATTACHED:
             raise AlreadyAttachedError(
                 f"this {type(module).__name__} carries a plan already.",
                 remedy="Call detach() on its handle first.",
