@@ -19,7 +19,7 @@ from tokenprune.engine.stages import EncoderSchedule
 from tokenprune.errors import AlreadyAttachedError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.signals import View
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 
 
 def encoder_runner(
