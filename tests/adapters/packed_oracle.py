@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -138,7 +139,7 @@ class Loop:
                 parts[1].append(turned(key, cos[row], sin[row]))
                 parts[2].append(value)
             keys[unit.number] = parts
-        for start, end in zip(borders[:-1], borders[1:], strict=True):
+        for start, end in pairwise(borders):
             inside = [unit for unit in seen if start <= places[unit.number] < end]
             if not inside:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ def test_halves_equal_the_block(family: str) -> None:
         edges = adapter.borders((), arguments).tolist()
         parts = [
             scaled_dot_product_attention(*(part[:, :, start:end] for part in (query, key, value)))
-            for start, end in zip(edges[:-1], edges[1:], strict=True)
+            for start, end in pairwise(edges)
         ]
         joined = adapter.join(block, hidden[None], torch.cat(parts, dim=2))
         torch.testing.assert_close(adapter.feed_forward(block, joined)[0], expected)

@@ -160,8 +160,8 @@ def refuse_fronts(stage: ResolvedStage, sites: Iterable[Site], adapter: Adapter)
     for signal in (signal for site in sites for signal in stage.strategy.signals(site)):
         if "P" in signal.axes:
             raise SignalError(
-                f"'{stage.strategy.name}' needs {signal}, a value of class and register tokens, and "
-                f"{adapter.name} has none.",
+                f"'{stage.strategy.name}' needs {signal}, a value of class and register tokens, "
+                f"and {adapter.name} has none.",
                 where=stage.where,
                 remedy="Use a strategy that reads signals of the patches, [B, N, ...].",
             )
