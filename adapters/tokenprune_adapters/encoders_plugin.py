@@ -11,6 +11,7 @@ from tokenprune_adapters.transformers.clip import ClipAdapter
 from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
+from tokenprune_adapters.transformers.packed import PackedVisionAdapter
 from tokenprune_adapters.transformers.siglip import SiglipAdapter
 
 ADAPTERS: tuple[type[EncoderAdapter], ...] = (
@@ -20,6 +21,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     Idefics3VisionAdapter,
     Dinov2Adapter,
     Dinov3Adapter,
+    PackedVisionAdapter,
     TimmVitAdapter,
 )
 

@@ -10,7 +10,7 @@ import pytest
 from tokenprune_adapters.encoders_plugin import ADAPTERS
 
 import tokenprune
-from tests import models, towers
+from tests import models, packed, towers
 from tests.contract.cases import shipped, stage_of
 from tokenprune.errors import PlanError, SignalError
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
@@ -40,6 +40,7 @@ BUILD: dict[str, Callable[..., Any]] = {
     "idefics3-vision": towers.idefics3,
     "dinov2": towers.dinov2,
     "dinov3": towers.dinov3,
+    "qwen-vision": packed.tower,
     "timm": models.timm_vit,
     "llava + clip": models.llava_clip,
     "llava + siglip": models.llava_siglip,

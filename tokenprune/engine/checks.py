@@ -39,7 +39,7 @@ def check_encoder_stages(layout: EncoderSchedule, spec: EncoderSpec) -> None:
                 where=stage.where,
                 remedy="Put it last among the encoder stages.",
             )
-    frames, height, width = spec.grid
+    frames, height, width = layout.grid
     layout.sites(frames * height * width)
 
 
@@ -149,6 +149,22 @@ def _refuse_place(stage: ResolvedStage, signal: Signal, site: Site) -> None:
             where=stage.where,
             remedy="Return companion tokens from the strategy's companions().",
         )
+
+
+def refuse_fronts(stage: ResolvedStage, sites: Iterable[Site], adapter: Adapter) -> None:
+    """Refuse signals of tokens in front of the patches, of an encoder that has none.
+
+    Raises:
+        SignalError: naming the signal.
+    """
+    for signal in (signal for site in sites for signal in stage.strategy.signals(site)):
+        if "P" in signal.axes:
+            raise SignalError(
+                f"'{stage.strategy.name}' needs {signal}, a value of class and register tokens, "
+                f"and {adapter.name} has none.",
+                where=stage.where,
+                remedy="Use a strategy that reads signals of the patches, [B, N, ...].",
+            )
 
 
 def refuse_doubles(stages: Iterable[ResolvedStage], used: int) -> None:

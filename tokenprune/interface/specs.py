@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from tokenprune.interface.calls import ArgumentNames, Refused
-from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, View
+from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, Companions, View
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,11 @@ class EncoderSpec:
             outermost first; each is a pass where it is called.
         refused: methods of `entry` whose results have no place for removed tokens, and what is
             to be called instead.
+        packed: whether all pictures of a call are one sequence of rows, see `interface.packed`;
+            tokens are units then: `grid` is a nominal one, since pictures have any size, and
+            `width` that of the members of a unit side by side.
+        exits: of a packed encoder, the modules that make one row of every unit `[R, D]` ->
+            `[U, d]`, behind the last block or between blocks. Rows of removed units are zeros.
     """
 
     entry: nn.Module
@@ -39,10 +44,14 @@ class EncoderSpec:
     width: int
     passes: Sequence[str] = ("forward",)
     refused: Mapping[str, str] = field(default_factory=dict)
+    packed: bool = False
+    exits: Sequence[nn.Module] = ()
 
     @property
     def supplies(self) -> frozenset[type[View]]:
         """What signals of this encoder can be computed from."""
+        if self.packed:
+            return BLOCK_VIEWS - {Companions}
         return BLOCK_VIEWS | CLASS_VIEWS if self.class_token else BLOCK_VIEWS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -12,14 +13,18 @@ from tokenprune.engine.checks import (
     check_encoder_stages,
     refuse_companions,
     refuse_doubles,
+    refuse_fronts,
     refuse_signals,
 )
+from tokenprune.engine.encoder.packed_runner import PackedRunner
 from tokenprune.engine.encoder.runner import EncoderRunner
-from tokenprune.engine.stages import EncoderSchedule
+from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
 from tokenprune.errors import AlreadyAttachedError
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.signals import View
 from tokenprune.interface.sites import Site
+from tokenprune.interface.specs import EncoderSpec
 
 
 def encoder_runner(
@@ -48,7 +53,7 @@ def encoder_runner(
     claim(attachment, spec.entry)
     encoder_stages = attachment.stages_at("encoder")
     later = attachment.stages_at("pre_llm")
-    layout = EncoderSchedule(encoder_stages, spec.used, spec.grid)
+    layout = EncoderSchedule(encoder_stages, spec.used, _checked_grid(encoder_stages, spec))
     check_encoder_stages(layout, spec)
     attachment.notes |= layout.notes
     refuse_companions(later, spec)
@@ -58,7 +63,25 @@ def encoder_runner(
     for stage in later:
         site = Site("pre_llm", spec.used, spec.used)
         refuse_signals(stage, [site], spec.supplies | given, adapter)
+    if isinstance(adapter, PackedEncoderAdapter):
+        for stage in encoder_stages:
+            refuse_fronts(stage, layout.sites_of(stage), adapter)
+        for stage in later:
+            refuse_fronts(stage, [Site("pre_llm", spec.used, spec.used)], adapter)
+        return PackedRunner(attachment, adapter, spec, layout, later)
     return EncoderRunner(attachment, adapter, spec, layout, later)
+
+
+def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec) -> tuple[int, int, int]:
+    """The grid (t, h, w) for which budgets are solved at attach.
+
+    Where pictures have any size, one that the plan's budgets in tokens fit into: twice as many
+    units as the largest of them (ours). Every picture's own budgets are solved as it comes.
+    """
+    budgets = [stage.plan.keep for stage in stages if isinstance(stage.plan.keep, int)]
+    if not spec.packed or not budgets:
+        return spec.grid
+    return (1, 1, 2 * max(budgets))
 
 
 def claim(attachment: Attachment, *modules: nn.Module) -> None:

@@ -81,21 +81,30 @@ class EncoderRunner:
 
     def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         running = current(self.owner)
-        if running is not None and running.state(_Pass) is not None:
+        if running is not None and in_pass(running):
             return original(*args, **kwargs)  # one pass method calls another
         refuse_checkpointing(self.spec.entry, "blocks", "encoder")
         refuse_symbols((*args, *kwargs.values()))
         self._refuse_maps(args, kwargs)
         with calling(self.owner) as call, call.meter.stage("encode"):
-            call.drop(EncoderState)
-            call.grid = self.adapter.call_grid(args, kwargs)
+            self._open(call, args, kwargs)
             call.put(_Pass())
             try:
                 output = original(*args, **kwargs)
             finally:
                 call.drop(_Pass)
-            self._require(call.state(EncoderState), self.spec.used)
+            self._require(self._passed(call), self.spec.used)
             return output
+
+    def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Begin a pass: forget the former one, and read what the pictures are."""
+        call.drop(EncoderState)
+        call.grid = self.adapter.call_grid(args, kwargs)
+
+    def _passed(self, call: CallState) -> int:
+        """How many blocks of the running pass were entered."""
+        state = call.state(EncoderState)
+        return 0 if state is None else state.passed
 
     def _refuse(self, name: str, instead: str, original: Override, *_: Any, **__: Any) -> NoReturn:
         raise UnsupportedCallError(
@@ -114,9 +123,8 @@ class EncoderRunner:
                 remedy=f"Call without {name}, or detach the plan for this call.",
             )
 
-    def _require(self, state: EncoderState | None, number: int) -> None:
+    def _require(self, passed: int, number: int) -> None:
         """Refuse a pass in which a used block in front of block `number` was left out."""
-        passed = 0 if state is None else state.passed
         if passed != number and (self.layout.stages or self.later):
             raise UnsupportedCallError(
                 f"block {passed} was replaced or left out since the plan was attached.",
@@ -157,8 +165,8 @@ class EncoderRunner:
 
     def _state(self, call: CallState, number: int, hidden: Tensor) -> EncoderState:
         if number:
+            self._require(self._passed(call), number)
             begun = call.state(EncoderState)
-            self._require(begun, number)
             assert begun is not None
             begun.passed = number + 1
             if begun.size.device != hidden.device:
@@ -188,7 +196,7 @@ class EncoderRunner:
         site = state.sites.get(number)
         if site is not None and placement(site.stage.strategy, "encoder").where == "inside":
             return False
-        if state.proportional or state.companions or _revived(state, number):
+        if state.proportional or state.companions or revived(state, number):
             return False
         return not self.captured.reads(number)
 
@@ -272,5 +280,11 @@ def _no_videos(call: CallState, images: int, patches: int) -> Videos | None:
     return None
 
 
-def _revived(state: EncoderState, number: int) -> bool:
+def in_pass(call: CallState) -> bool:
+    """Whether the encoder is running in a call."""
+    return call.state(_Pass) is not None
+
+
+def revived(state: EncoderState, number: int) -> bool:
+    """Whether the attention of a block sees dropped tokens, reconstructed."""
     return state.revival is not None and number < state.revival.until

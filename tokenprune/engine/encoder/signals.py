@@ -56,6 +56,10 @@ class BlockSignals:
         """Whether the queries and keys of a block are asked for."""
         return number in self._attention
 
+    def reads_output(self, number: int) -> bool:
+        """Whether the output of a block is asked for."""
+        return number in self._output
+
     def at_site(
         self, stage: ResolvedStage, site: Site, state: EncoderState, step: Attended | None
     ) -> dict[str, Tensor]:
@@ -76,14 +80,7 @@ class BlockSignals:
         if state.previous is not None:
             views.append(BlockBefore(state.previous, state.prefix))
         found = read(wanted, *views)
-        missing = [signal for signal in wanted if signal.name not in found]
-        if missing:
-            raise SignalError(
-                f"'{stage.strategy.name}' needs {', '.join(map(str, missing))}, which doesn't "
-                f"exist at {site}.",
-                where=stage.where,
-                remedy="Let it act at a later block.",
-            )
+        require_all(stage, site, wanted, found)
         return found
 
     def keep_attention(
@@ -113,21 +110,21 @@ class BlockSignals:
         view = self._view(query, key, value, bias, state.prefix)
         found, prefixed = _parted(self._attention[number], view)
         if revival is not None and not revival.reconstruction.restore and number < revival.until:
-            found = _of_kept(found, revival)
-        _take_over(state, found, prefixed)
+            found = of_kept(found, revival)
+        take_over(state, found, prefixed)
 
     def keep_output(self, state: EncoderState, number: int, hidden: Tensor) -> None:
         """Capture what block `number` put out, `[B, P + K, D]`; a view where nothing was dropped.
 
         Tokens that will be restored are reconstructed.
         """
-        if number not in self._output:
+        if not self.reads_output(number):
             return
         revival = state.revival
         if revival is not None and revival.reconstruction.restore:
             hidden = revival.full(hidden, state.prefix)
         kind = ClassOutput if self._class_token else BlockOutput
-        _take_over(state, *_parted(self._output[number], kind(hidden, state.prefix)))
+        take_over(state, *_parted(self._output[number], kind(hidden, state.prefix)))
 
     def _view(
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, prefix: int
@@ -136,13 +133,31 @@ class BlockSignals:
         return kind(query, key, value, bias, prefix)
 
 
+def require_all(
+    stage: ResolvedStage, site: Site, wanted: Sequence[Signal], found: Mapping[str, Tensor]
+) -> None:
+    """Refuse a site at which a signal that its strategy asks for doesn't exist.
+
+    Raises:
+        SignalError: naming it.
+    """
+    missing = [signal for signal in wanted if signal.name not in found]
+    if missing:
+        raise SignalError(
+            f"'{stage.strategy.name}' needs {', '.join(map(str, missing))}, which doesn't "
+            f"exist at {site}.",
+            where=stage.where,
+            remedy="Let it act at a later block.",
+        )
+
+
 def _parted(wanted: Sequence[Signal], view: View) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Signals of the patches, and those of the prefix tokens."""
     own = [signal for signal in wanted if signal.per_token]
     return read(own, view), read([signal for signal in wanted if not signal.per_token], view)
 
 
-def _take_over(
+def take_over(
     state: EncoderState, found: Mapping[str, Tensor], prefixed: Mapping[str, Tensor]
 ) -> None:
     """Put signals beside the tokens that they belong to: those that leave the encoder."""
@@ -154,6 +169,6 @@ def _take_over(
         state.signals = {**state.signals, **found}
 
 
-def _of_kept(found: Mapping[str, Tensor], revival: Revival) -> dict[str, Tensor]:
+def of_kept(found: Mapping[str, Tensor], revival: Revival) -> dict[str, Tensor]:
     """Signals of the kept ones of reconstructed tokens."""
     return {name: take(value, revival.rows) for name, value in found.items()}

@@ -118,6 +118,26 @@ def check_embedded(spec: MllmSpec, call: LlmCall) -> None:
         )
 
 
+def check_counted(spec: MllmSpec, call: LlmCall) -> None:
+    """Refuse position ids behind a cache that aren't those of the new tokens.
+
+    Some cores count them from the whole padding mask, and fail inside of attention then.
+
+    Raises:
+        UnsupportedCallError: naming both lengths.
+    """
+    assert call.embeds is not None
+    given, new = call.positions, call.embeds.shape[1]
+    if given is not None and given.shape[-1] != new:
+        raise UnsupportedCallError(
+            f"the LLM got {given.shape[-1]} position ids for {new} new tokens behind the "
+            f"{call.cache_name}.",
+            where=type(spec.language_model).__name__,
+            remedy=f"Give the position ids of the new tokens, or leave out the {spec.names.mask}, "
+            "from which they were counted.",
+        )
+
+
 def check_seen(spec: MllmSpec, call: PromptCall) -> None:
     """Refuse a prompt whose pictures never came to the projector that the adapter names.
 

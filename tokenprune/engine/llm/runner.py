@@ -16,7 +16,12 @@ from tokenprune.engine.llm.cut import cut, waiting
 from tokenprune.engine.llm.entry import lay_out
 from tokenprune.engine.llm.layout import Layout, continued, trim_caches
 from tokenprune.engine.llm.level import spread
-from tokenprune.engine.llm.refusals import check_embedded, check_language, check_seen
+from tokenprune.engine.llm.refusals import (
+    check_counted,
+    check_embedded,
+    check_language,
+    check_seen,
+)
 from tokenprune.engine.llm.signals import SignalReader
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
@@ -109,6 +114,7 @@ class LanguageRunner:
         whole = layout.length + past - layout.entry.length + given.embeds.shape[1]
         mask = state.given.mask if self.spec.masks else given.mask
         check_language(self.spec, whole, mask)
+        check_counted(self.spec, given)
         counted = state.given.positions is None
         where = self.spec.names.mask
         new = continuation(layout, past, given, compact=self.compact, counted=counted, where=where)

@@ -12,7 +12,8 @@ from tokenprune.ops import attention_received, attention_row, attention_rows
 
 def received(view: BlockAttention) -> Tensor:
     """Column mean of softmax(q k^T) over patch queries, `[B, N]`."""
-    return attention_received(view.query, view.key, bias=view.bias, skip=view.prefix)
+    mean = attention_received(view.query, view.key, bias=view.bias, skip=view.prefix)
+    return _of_picture(view, mean)
 
 
 def given(view: BlockAttention) -> Tensor:
@@ -23,10 +24,16 @@ def given(view: BlockAttention) -> Tensor:
     query, prefix = view.query, view.prefix
     count = query.shape[2] - prefix
     if prefix == 0:
-        return query.new_full((query.shape[0], count), 1.0 / count).float()
+        even = query.new_full((query.shape[0], count), 1.0 / count).float()
+        return _of_picture(view, even)
     heads = range(query.shape[1])  # a head at a time, so that no [B, H, T, T] exists
     shares = torch.stack([_prefix_share(view, head) for head in heads])
-    return (1.0 - shares.mean(dim=0)) / count
+    return _of_picture(view, (1.0 - shares.mean(dim=0)) / count)
+
+
+def _of_picture(view: BlockAttention, mean: Tensor) -> Tensor:
+    """A mean over a window `[B, N]` as the mean over its picture: other windows give zeros."""
+    return mean if view.share is None else mean * view.share[:, None]
 
 
 def _prefix_share(view: BlockAttention, head: int) -> Tensor:

@@ -53,6 +53,9 @@ class BlockAttention(View):
         value: `[B, H, P + N, d]`.
         bias: `[B, P + N]` added to the logits of each key (log of token sizes), or None.
         prefix: P, class and register tokens in front of the patches.
+        share: `[B]` where attention is parted into windows and this batch holds windows: the part
+            of a picture's patches that a window has, whose queries alone can see its keys; None
+            where it has all.
     """
 
     title: ClassVar[str] = "attention of an encoder block"
@@ -65,6 +68,7 @@ class BlockAttention(View):
     value: Tensor
     bias: Tensor | None
     prefix: int
+    share: Tensor | None = None
 
     @property
     def sizes(self) -> Mapping[str, int]:

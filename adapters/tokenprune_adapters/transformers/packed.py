@@ -1,0 +1,108 @@
+"""Vision towers in transformers that read all pictures as one sequence: Qwen2-VL to Qwen3.5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tokenprune.interface.packed import PackedEncoderAdapter, Packing
+from tokenprune.interface.specs import EncoderSpec
+from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
+from tokenprune_adapters.shared.rotary import rotated
+from tokenprune_adapters.shared.signatures import check_library
+from tokenprune_adapters.transformers import packed_names as names
+from tokenprune_adapters.transformers import vit_names
+
+NOMINAL = (1, 16, 16)
+"""Units (t, h, w) of the picture that plans are checked for (ours): pictures have any size."""
+
+
+class PackedVisionAdapter(PackedEncoderAdapter):
+    """The towers of Qwen2-VL, Qwen2.5-VL (with windows), Qwen3-VL (with DeepStack) and Qwen3.5."""
+
+    name: ClassVar[str] = "qwen-vision"
+    claims: ClassVar[tuple[str, ...]] = names.TOWERS
+
+    def __init__(self, model: nn.Module) -> None:
+        """Read the tower's parts and check its blocks.
+
+        Raises:
+            UnsupportedModelError: a block or attention of another class.
+        """
+        super().__init__(model)
+        blocks = names.blocks(model)
+        for number, block in enumerate(blocks):
+            where = f"{type(model).__name__}, block {number}"
+            require_exact(block, where, names.BLOCKS, {})
+            attention = block.get_submodule("attn")
+            require_exact(attention, f"{where}, attention", names.ATTENTIONS, {})
+        check_library("transformers", names.relied_on(model))
+        self._spec = EncoderSpec(
+            entry=model,
+            blocks=blocks,
+            used=len(blocks),
+            prefix=0,
+            class_token=False,
+            grid=NOMINAL,
+            width=names.width(model) * names.side(model) ** 2,
+            packed=True,
+            exits=names.exits(model),
+        )
+
+    def spec(self) -> EncoderSpec:
+        """The encoder as data."""
+        return self._spec
+
+    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+        """Grids from the call; where windows stand together, the places of their units."""
+        side = names.side(self.model)
+        grids = vit_names.argument(self.model, names.GRIDS, args, kwargs)
+        units = [(t, h // side, w // side) for t, h, w in grids.tolist()]
+        order = names.window_order(self.model, grids, kwargs)
+        return Packing(units, side**2, None if order is None else order.argsort())
+
+    def borders(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        """Those of frames or windows, as the tower gives them to this block."""
+        found: Tensor = kwargs[names.BORDERS]
+        return found
+
+    def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+        """Asked for by argument, or by the config where the argument is absent."""
+        given = kwargs.get(vit_names.MAPS)
+        config: Any = self.model.config
+        if given is None and getattr(config, vit_names.MAPS, False):
+            return f"config.{vit_names.MAPS}"
+        return vit_names.MAPS if given else None
+
+    def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """First norm and projections, `[1, R, D]` -> three `[1, H, R, d]`.
+
+        Raises:
+            UnsupportedCallError: training with dropout on attention weights.
+        """
+        refuse_dropout(names.dropout(block), self.model, "Set the attention's dropout to 0")
+        return names.heads(block, hidden)
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
+        cos, sin = (part.float() for part in kwargs[names.ROTARY])
+        turned = [rotated(part.float(), cos, sin).to(part.dtype) for part in (query, key)]
+        return turned[0], turned[1]
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Borders and rotary rows of the rows `[R']` of the sequence that are left."""
+        return args, names.cut(kwargs, index)
+
+    def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Output projection and residual: `[1, R, D]`, `[1, H, R, d]` -> `[1, R, D]`."""
+        return names.join(block, hidden, attended)
+
+    def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
+        """Second norm, MLP and residual: `[1, R, D]` -> `[1, R, D]`."""
+        return names.feed_forward(block, hidden)

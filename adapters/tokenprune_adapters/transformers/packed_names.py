@@ -1,0 +1,140 @@
+"""How the adapter of packed vision towers reads transformers: classes, parts and arguments.
+
+Nothing here imports transformers: models are read by attribute, classes by full name.
+`tests/adapters/test_compat_packed.py` checks each name and signature.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune_adapters.shared.signatures import Relied
+
+_CLASSES = {
+    "qwen2_vl": ("Qwen2VisionTransformerPretrainedModel", "Qwen2VLVisionBlock", "VisionAttention"),
+    "qwen2_5_vl": (
+        "Qwen2_5_VisionTransformerPretrainedModel",
+        "Qwen2_5_VLVisionBlock",
+        "Qwen2_5_VLVisionAttention",
+    ),
+    "qwen3_vl": ("Qwen3VLVisionModel", "Qwen3VLVisionBlock", "Qwen3VLVisionAttention"),
+    "qwen3_vl_moe": (
+        "Qwen3VLMoeVisionModel",
+        "Qwen3VLMoeVisionBlock",
+        "Qwen3VLMoeVisionAttention",
+    ),
+    "qwen3_5": ("Qwen3_5VisionModel", "Qwen3_5VisionBlock", "Qwen3_5VisionAttention"),
+    "qwen3_5_moe": ("Qwen3_5MoeVisionModel", "Qwen3_5MoeVisionBlock", "Qwen3_5MoeVisionAttention"),
+}
+
+
+def _named(part: int) -> tuple[str, ...]:
+    """Full names of the classes of one part, of every family."""
+    module = "transformers.models.{0}.modeling_{0}".format
+    return tuple(f"{module(folder)}.{names[part]}" for folder, names in _CLASSES.items())
+
+
+TOWERS, BLOCKS, ATTENTIONS = (_named(part) for part in range(3))
+"""Classes of towers, of their blocks and of the attention in these."""
+
+ROWS, GRIDS = TAKES = "hidden_states", "grid_thw"
+"""What a tower is called with: rows of patches `[R, ...]`, and (t, h, w) in patches `[n, 3]`."""
+BORDERS, ROTARY = "cu_seqlens", "position_embeddings"
+"""What a block is given by name: borders of its segments, cosines and sines `[R, d]`."""
+ORDER, ORDER_BORDERS = "window_index", "cu_window_seqlens"
+"""Where a caller made them: units in the order in which they stand, and borders of windows."""
+WINDOWS = "get_vision_window_index"
+"""What makes them in a tower's module."""
+
+
+def blocks(tower: Any) -> list[nn.Module]:
+    """The transformer blocks, in order."""
+    return list(tower.blocks)
+
+
+def exits(tower: Any) -> list[nn.Module]:
+    """What makes one row of every unit: behind the last block, and between blocks (DeepStack)."""
+    return [tower.merger, *getattr(tower, "deepstack_merger_list", ())]
+
+
+def side(tower: Any) -> int:
+    """Rows and columns of patches of a unit."""
+    return int(tower.spatial_merge_size)
+
+
+def width(tower: Any) -> int:
+    """Channels of a row."""
+    return int(tower.blocks[0].attn.proj.out_features)
+
+
+def window_order(tower: Any, grids: Any, given: Mapping[str, Any]) -> Tensor | None:
+    """Units in the order in which the tower puts them; None if it leaves them as they are.
+
+    Args:
+        tower: the tower.
+        grids: (t, h, w) in patches.
+        given: further arguments of the call, which may hold the order.
+    """
+    if not hasattr(tower, "window_size"):
+        return None
+    order: Tensor | None = given.get(ORDER)
+    if order is None or given.get(ORDER_BORDERS) is None:
+        make = getattr(sys.modules[type(tower).__module__], WINDOWS)
+        order, _ = make(
+            grids,
+            spatial_merge_size=tower.spatial_merge_size,
+            window_size=tower.window_size,
+            patch_size=tower.patch_size,
+        )
+    return order
+
+
+def heads(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`[B, T, D]` -> query, key, value `[B, H, T, d]`, which one projection makes."""
+    attention = block.attn
+    whole = attention.qkv(block.norm1(hidden)).unflatten(-1, (3, attention.num_heads, -1))
+    query, key, value = whole.permute(2, 0, 3, 1, 4)
+    return query, key, value
+
+
+def join(block: Any, hidden: Tensor, attended: Tensor) -> Tensor:
+    """Heads `[B, H, T, d]` through the output projection, added to `hidden` `[B, T, D]`."""
+    added: Tensor = block.attn.proj(attended.transpose(1, 2).flatten(2))
+    return hidden + added
+
+
+def feed_forward(block: Any, hidden: Tensor) -> Tensor:
+    """Second norm, MLP and residual: `[B, T, D]` -> `[B, T, D]`."""
+    added: Tensor = block.mlp(block.norm2(hidden))
+    return hidden + added
+
+
+def dropout(block: Any) -> float:
+    """Dropout on attention weights that is active now."""
+    return float(block.attn.attention_dropout) if block.training else 0.0
+
+
+def cut(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
+    """What a block is given, for some rows `[R']`, ascending, of the whole sequence.
+
+    Segments that no row is left of go away, because not every attention takes empty ones.
+    """
+    borders = kwargs[BORDERS]
+    before = torch.searchsorted(rows.to(borders.device), borders.to(rows.dtype))
+    rotary = tuple(part[rows.to(part.device)] for part in kwargs[ROTARY])
+    left = torch.unique_consecutive(before).to(borders.dtype)
+    return {**kwargs, BORDERS: left, ROTARY: rotary}
+
+
+def relied_on(tower: Any) -> list[Relied]:
+    """The methods that the engine overrides, with their arguments."""
+    return [
+        Relied(tower, "forward", first=TAKES),
+        *(Relied(block, "forward", (BORDERS, ROTARY), first=(ROWS,)) for block in blocks(tower)),
+        *(Relied(module, "forward", first=("x",)) for module in exits(tower)),
+    ]

@@ -1,0 +1,286 @@
+"""Packed towers in loops over units, and as full-length runs in which removed units are hidden."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.packed import MEMBERS
+from tokenprune.interface.trace import BatchStep, Trace
+
+Inputs = list[tuple[Tensor, dict[str, Any]]]
+
+
+@dataclass
+class Unit:
+    """A unit on its way: where it stands, the states of its members, and how many it is made of."""
+
+    number: int
+    states: list[Tensor]
+    size: float = 1.0
+
+
+@dataclass(frozen=True)
+class How:
+    """What a method does besides choosing units.
+
+    Attributes:
+        biased: whether log sizes join the logits behind the first merge.
+        stabilise: blocks whose attention sees dropped units, which return at the end; None if not.
+        neighbours: kept units that a dropped one follows.
+    """
+
+    biased: bool = False
+    stabilise: int | None = None
+    neighbours: int = 10
+
+
+def inputs(tower: Any, call: dict[str, Tensor]) -> Inputs:
+    """What every block gets in a plain run: states and arguments."""
+    found: Inputs = []
+    hooks = [
+        block.register_forward_pre_hook(
+            lambda module, args, kwargs: found.append((args[0].detach(), kwargs)), with_kwargs=True
+        )
+        for block in tower.blocks
+    ]
+    with torch.no_grad():
+        tower(**call)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def order(tower: Any, grids: Tensor) -> list[int]:
+    """Numbers of the units as they stand in the sequence."""
+    if not hasattr(tower, "window_size"):
+        return list(range(int(grids.prod(-1).sum()) // MEMBERS))
+    from transformers.vision_utils import get_vision_window_index
+
+    sizes = (tower.spatial_merge_size, tower.window_size, tower.patch_size)
+    return list(get_vision_window_index(grids, *sizes)[0].tolist())
+
+
+class Loop:
+    """One run of a tower over the units of a call, in loops.
+
+    Args:
+        tower: the tower.
+        call: its arguments.
+        trace: of the pruned run, which says what was decided.
+        how: see `How`.
+    """
+
+    def __init__(self, tower: Any, call: dict[str, Tensor], trace: Trace, how: How) -> None:
+        self.tower, self.how, self.trace = tower, how, trace
+        self.given = inputs(tower, call)
+        self.order = order(tower, call["grid_thw"])
+        self.counts = (call["grid_thw"].prod(-1) // MEMBERS).tolist()
+        rows = self.given[0][0]
+        self.units = [
+            Unit(number, list(rows[at * MEMBERS : (at + 1) * MEMBERS]))
+            for at, number in enumerate(self.order)
+        ]
+        self.merged = False
+        self.lost: dict[int, tuple[Unit, list[int]]] = {}
+        self.anchors: dict[int, Unit] = {}
+        self.dropped_at = 0
+
+    def run(self) -> list[Tensor]:
+        """`[U, d]` of the last exit and of those between blocks; zeros for what is gone."""
+        levels = []
+        exits = list(getattr(self.tower, "deepstack_visual_indexes", ()))
+        with torch.no_grad():
+            for number, block in enumerate(self.tower.blocks):
+                self.block(block, number)
+                if number in exits:
+                    level = self.tower.deepstack_merger_list[exits.index(number)]
+                    levels.append(self.exit(level, self.whole()))
+            return [self.exit(self.tower.merger, self.whole()), *levels]
+
+    def block(self, block: Any, number: int) -> None:
+        """Drop in front of the block, or attend, reduce, and go through the MLP."""
+        steps = [s for s in self.trace.records if s.site.layer == number and s.slot is not None]
+        if self.how.stabilise is not None:
+            for step in steps:
+                self.drop(step)
+        attending = self.units
+        if self.lost and number < self.dropped_at + int(self.how.stabilise or 0):
+            attending = self.whole()
+        self.attention(block, number, attending)
+        if self.how.stabilise is None:
+            for step in steps:
+                self.merge(step)
+        for unit in self.units:
+            unit.states = [s + block.mlp(block.norm2(s[None]))[0] for s in unit.states]
+
+    def attention(self, block: Any, number: int, seen: list[Unit]) -> None:
+        """The attention half; units attend within the segment in which they stand."""
+        arguments = self.given[number][1]
+        cos, sin = arguments["position_embeddings"]
+        places = {unit.number: self.order.index(unit.number) for unit in seen}
+        borders = (arguments["cu_seqlens"] // MEMBERS).tolist()
+        heads = block.attn.num_heads
+        made: dict[int, list[Tensor]] = {}
+        keys: dict[int, tuple[list[Tensor], list[Tensor], list[Tensor]]] = {}
+        for unit in seen:
+            parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+            for member, state in enumerate(unit.states):
+                row = places[unit.number] * MEMBERS + member
+                query, key, value = block.attn.qkv(block.norm1(state[None]))[0].view(3, heads, -1)
+                parts[0].append(turned(query, cos[row], sin[row]))
+                parts[1].append(turned(key, cos[row], sin[row]))
+                parts[2].append(value)
+            keys[unit.number] = parts
+        for start, end in pairwise(borders):
+            inside = [unit for unit in seen if start <= places[unit.number] < end]
+            if not inside:
+                continue
+            key = torch.stack([row for unit in inside for row in keys[unit.number][1]])
+            value = torch.stack([row for unit in inside for row in keys[unit.number][2]])
+            sizes = [unit.size if self.merged and self.how.biased else 1.0 for unit in inside]
+            # sizes are float32, and so are their logs
+            bias = torch.tensor(sizes).log().repeat_interleave(MEMBERS)
+            for unit in inside:
+                made[unit.number] = []
+                for query in keys[unit.number][0]:
+                    logits = (key * query).sum(-1) / query.shape[-1] ** 0.5 + bias[:, None]
+                    attended = (logits.softmax(0)[..., None] * value).sum(0)
+                    made[unit.number].append(block.attn.proj(attended.flatten()[None])[0])
+        for unit in self.units:
+            added = made[unit.number]
+            unit.states = [s + more for s, more in zip(unit.states, added, strict=True)]
+
+    def picture(self, number: int) -> list[Unit]:
+        """What is left of a picture, in raster order."""
+        first = sum(self.counts[:number])
+        span = range(first, first + self.counts[number])
+        return sorted((u for u in self.units if u.number in span), key=lambda u: u.number)
+
+    def merge(self, step: BatchStep) -> None:
+        """Carry out a reduction member by member."""
+        assert step.slot is not None
+        gone, left = set(), []
+        for row, number in enumerate(step.images):
+            tokens, slots = self.picture(number), step.slot[row].tolist()
+            first = sum(self.counts[:number])
+            gone |= {id(unit) for unit in tokens}
+            for slot, anchor in enumerate(step.anchor[row].tolist()):
+                group = [unit for unit, at in zip(tokens, slots, strict=True) if at == slot]
+                size = sum(unit.size for unit in group)
+                states = [
+                    sum(unit.size * unit.states[member] for unit in group) / size
+                    for member in range(MEMBERS)
+                ]
+                left.append(Unit(first + anchor, states, size))
+        rest = [unit for unit in self.units if id(unit) not in gone]
+        self.units = sorted([*rest, *left], key=lambda unit: self.order.index(unit.number))
+        self.merged = True
+
+    def drop(self, step: BatchStep) -> None:
+        """Drop, and remember which kept units each dropped one follows, frame by frame."""
+        assert step.slot is not None
+        self.dropped_at = step.site.layer
+        for row, number in enumerate(step.images):
+            tokens, slots = self.picture(number), step.slot[row].tolist()
+            frame = len(tokens) // self.trace.grids[number][0]
+            for at, (unit, slot) in enumerate(zip(tokens, slots, strict=True)):
+                if slot >= 0:
+                    self.anchors[unit.number] = Unit(unit.number, list(unit.states))
+                    continue
+                peers = [
+                    peer
+                    for other, (peer, kept) in enumerate(zip(tokens, slots, strict=True))
+                    if kept >= 0 and other // frame == at // frame
+                ]
+                mine = torch.cat(unit.states)
+                far = [float((torch.cat(peer.states) - mine).norm()) for peer in peers]
+                near = sorted(range(len(peers)), key=lambda at: (far[at], at))
+                self.lost[unit.number] = (
+                    unit,
+                    [peers[one].number for one in near[: self.how.neighbours]],
+                )
+        self.units = [unit for unit in self.units if unit.number not in self.lost]
+
+    def whole(self) -> list[Unit]:
+        """All units, dropped ones moved like the mean of those they follow."""
+        now = {unit.number: unit for unit in self.units}
+        made = []
+        for number, (unit, near) in self.lost.items():
+            states = []
+            for member, state in enumerate(unit.states):
+                moves = [now[one].states[member] - self.anchors[one].states[member] for one in near]
+                states.append(state + sum(moves) / len(near))
+            made.append(Unit(number, states))
+        return sorted([*self.units, *made], key=lambda unit: self.order.index(unit.number))
+
+    def exit(self, module: Any, units: list[Unit]) -> Tensor:
+        """A row for every unit of the call."""
+        made = {unit.number: module(torch.stack(unit.states))[0] for unit in units}
+        nothing = torch.zeros_like(next(iter(made.values())))
+        return torch.stack([made.get(number, nothing) for number in range(sum(self.counts))])
+
+
+def turned(state: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Heads `[H, d]` of one row, rotated in float32 as the towers do."""
+    first, second = state.float().chunk(2, dim=-1)
+    made = state.float() * cos.float() + torch.cat((-second, first), dim=-1) * sin.float()
+    return made.to(state.dtype)
+
+
+@contextmanager
+def hidden_units(tower: Any, gone: Mapping[int, Tensor], grids: Tensor) -> Iterator[None]:
+    """Hide units as keys, in a run over all units.
+
+    Args:
+        tower: the tower.
+        gone: by block, `[U]` bool: units that its attention doesn't see.
+        grids: (t, h, w) in patches.
+    """
+    standing = torch.tensor(order(tower, grids))
+
+    def masked(number: int, attention: Any) -> Any:
+        def forward(states: Tensor, cu_seqlens: Tensor, **kwargs: Any) -> Tensor:
+            count = states.shape[0]
+            heads = attention.qkv(states).view(count, 3, attention.num_heads, -1)
+            query, key, value = heads.permute(1, 2, 0, 3)
+            query, key = (turned(part, *kwargs["position_embeddings"]) for part in (query, key))
+            own = torch.eye(count, dtype=torch.bool)
+            segment = torch.bucketize(torch.arange(count), cu_seqlens[1:].long(), right=True)
+            lost = gone[number][standing].repeat_interleave(MEMBERS)
+            seen = (segment[:, None] == segment) & (~lost | own)
+            logits = query @ key.transpose(1, 2) / query.shape[-1] ** 0.5
+            weights = logits.masked_fill(~seen, -math.inf).softmax(-1)
+            return attention.proj((weights @ value).transpose(0, 1).flatten(1))
+
+        return forward
+
+    parts = [block.attn for block in tower.blocks]
+    for number, attention in enumerate(parts):
+        attention.__dict__["forward"] = masked(number, attention)
+    try:
+        yield
+    finally:
+        for attention in parts:
+            del attention.__dict__["forward"]
+
+
+def removed(trace: Trace, blocks: int) -> dict[int, Tensor]:
+    """By block, `[U]` bool: units that had left before it, where strategies only drop."""
+    found = {}
+    for block in range(blocks):
+        parts = []
+        for image in trace.images:
+            steps = [step for step in image.steps if step.site.layer < block]
+            lost = torch.ones(image.patches, dtype=torch.bool)
+            lost[steps[-1].anchor if steps else slice(None)] = False
+            parts.append(lost)
+        found[block] = torch.cat(parts)
+    return found

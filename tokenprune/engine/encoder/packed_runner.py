@@ -1,0 +1,195 @@
+"""Run the blocks of a packed encoder: whole units leave, and what its blocks are handed is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tokenprune.engine.call import CallState, current
+from tokenprune.engine.encoder.attention import BlockCall
+from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep, restored
+from tokenprune.engine.encoder.packed_state import PackedState
+from tokenprune.engine.encoder.runner import EncoderRunner, in_pass, revived
+from tokenprune.engine.patching import Patches
+from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
+from tokenprune.interface.packed import PackedEncoderAdapter, Packing
+from tokenprune.interface.specs import EncoderSpec
+from tokenprune.interface.strategy import placement
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attachment import Attachment
+
+
+class PackedRunner(EncoderRunner):
+    """Everything the engine does inside one packed vision encoder.
+
+    Args:
+        owner: the attachment it belongs to.
+        adapter: the encoder's family.
+        spec: the encoder as data, `used` set to what is read.
+        layout: where the plan's encoder stages act.
+        later: pre-LLM stages, which may read signals of any used block.
+    """
+
+    def __init__(
+        self,
+        owner: Attachment,
+        adapter: PackedEncoderAdapter,
+        spec: EncoderSpec,
+        layout: EncoderSchedule,
+        later: Sequence[ResolvedStage],
+    ) -> None:
+        super().__init__(owner, adapter, spec, layout, later)
+        self.packed = adapter
+        self.seen = PackedSignals(later, spec)
+
+    def install(self, patches: Patches) -> None:
+        """Override what runs this instance's entry, its used blocks and its exits."""
+        super().install(patches)
+        for module in self.spec.exits:
+            patches.override(module, "forward", self._exit)
+
+    def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        call.drop(PackedState)
+        call.put(self.packed.packing(args, kwargs))
+
+    def _passed(self, call: CallState) -> int:
+        state = call.state(PackedState)
+        return 0 if state is None else state.passed
+
+    def _forward_of(self, number: int) -> Callable[..., Any]:
+        block = self.spec.blocks[number]
+
+        def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            call = current(self.owner)
+            if call is None:
+                self._refuse_alone(number)
+                return original(hidden, *args, **kwargs)
+            state = self._packed_state(call, number, hidden)
+            hidden = self._reduce_stacks(call, state, number, "before", hidden, None)
+            self._note_entered(state, number, hidden)
+            given = BlockCall(self.adapter, block, args, kwargs)
+            if all(self._is_plain(stack.state, number) for stack in state.stacks):
+                rest = (args, kwargs) if state.untouched else given.arguments(state.order.rows)
+                hidden = original(hidden, *rest[0], **rest[1])
+            else:
+                hidden = self._packed_halves(call, state, number, given, hidden)
+            self._note_output(state, number, hidden)
+            return self._leave(call, state, hidden) if number == self.last else hidden
+
+        return forward
+
+    def _packed_state(self, call: CallState, number: int, hidden: Tensor) -> PackedState:
+        if number:
+            self._require(self._passed(call), number)
+            begun = call.state(PackedState)
+            assert begun is not None
+            begun.passed = number + 1
+            if begun.stacks[0].state.size.device != hidden.device:
+                begun.move(hidden.device)
+            return begun
+        packing = call.state(Packing)
+        assert packing is not None
+        seed, device = self.owner.plan.seed, hidden.device
+        state = PackedState.begin(packing, self.layout, call.trace, seed, device)
+        for stack in state.stacks:
+            call.meter.count("patches", stack.state.index.numel(), len(stack.first))
+        call.put(state)
+        return state
+
+    def _packed_halves(
+        self, call: CallState, state: PackedState, number: int, block: BlockCall, hidden: Tensor
+    ) -> Tensor:
+        attending = [revived(stack.state, number) for stack in state.stacks]
+        step = PackedStep.of(self.packed, block, state, hidden, attending)
+        joined = block.join(hidden[None], step.attended(state.order))[0]
+        if self.seen.reads(number):
+            with call.meter.stage("select"):
+                wanted = [
+                    restored(stack.state) or revived(stack.state, number) for stack in state.stacks
+                ]
+                whole = step
+                if wanted != attending:
+                    whole = PackedStep.of(self.packed, block, state, hidden, wanted)
+                self.seen.keep_packed(state, number, whole)
+        hidden = self._reduce_stacks(call, state, number, "inside", joined, step)
+        return block.feed_forward(hidden[None])[0]
+
+    def _reduce_stacks(
+        self,
+        call: CallState,
+        state: PackedState,
+        number: int,
+        where: str,
+        hidden: Tensor,
+        step: PackedStep | None,
+    ) -> Tensor:
+        """Let the strategies at this block act on their stacks."""
+        sites = [_acting(stack.state.sites.get(number), where) for stack in state.stacks]
+        if not any(sites):
+            return hidden
+        with call.meter.stage("select"):
+            parts = state.order.unpack(hidden)
+            read: dict[int, list[dict[str, Tensor]]] = {}
+            for place, site in enumerate(sites):
+                if site is None:
+                    continue
+                mine, stage = state.stacks[place].state, site.stage
+                if step is not None and stage.number not in read:
+                    read[stage.number] = step.read(stage.strategy.signals(site.site))
+                found = read[stage.number][place] if step is not None else {}
+                signals = self.seen.at_stack(site, mine, found, number)
+                parts[place] = self._reduce(call, mine, site, parts[place], signals)
+            state.reorder()
+            return state.order.pack(parts)
+
+    def _note_entered(self, state: PackedState, number: int, hidden: Tensor) -> None:
+        """Keep what enters this block where the next one's strategy reads it."""
+        wanted = [self._wants_previous(stack.state, number + 1) for stack in state.stacks]
+        parts = state.order.unpack(hidden) if any(wanted) else [None] * len(wanted)
+        for stack, part, want in zip(state.stacks, parts, wanted, strict=True):
+            stack.state.entered = part if want else None
+
+    def _note_output(self, state: PackedState, number: int, hidden: Tensor) -> None:
+        """Capture what this block put out, and turn to the next one."""
+        if self.seen.reads_output(number):
+            parts = state.order.unpack(hidden)
+            for stack, part in zip(state.stacks, parts, strict=True):
+                self.seen.keep_output(stack.state, number, part)
+        for stack in state.stacks:
+            stack.state.previous, stack.state.entered = stack.state.entered, None
+
+    def _leave(self, call: CallState, state: PackedState, hidden: Tensor) -> Tensor:
+        """Behind the last used block: count, and restore what is to be restored."""
+        parts = state.order.unpack(hidden)
+        again = any(restored(stack.state) for stack in state.stacks)
+        parts = [
+            self._finish(call, stack.state, part)
+            for stack, part in zip(state.stacks, parts, strict=True)
+        ]
+        if not again:
+            return hidden
+        state.reorder()
+        return state.order.pack(parts)
+
+    def _exit(self, original: Callable[..., Any], hidden: Tensor) -> Any:
+        """A row for every unit of the call: of those that are left, and zeros."""
+        call = current(self.owner)
+        state = call.state(PackedState) if call is not None and in_pass(call) else None
+        if call is None or state is None or state.untouched:
+            return original(hidden)
+        order, wanted = state.order, [restored(stack.state) for stack in state.stacks]
+        if any(wanted):
+            with call.meter.stage("select"):
+                hidden, order = state.full(hidden, wanted)
+        made = original(hidden)
+        whole = made.new_zeros(state.packing.units, *made.shape[1:])
+        return whole.index_copy(0, order.place, made)
+
+
+def _acting(site: EncoderSite | None, where: str) -> EncoderSite | None:
+    """The site, if its strategy acts at this place of the block."""
+    acts = site is not None and placement(site.stage.strategy, "encoder").where == where
+    return site if acts else None

@@ -1,0 +1,168 @@
+"""Signals of a packed encoder: of its rows, segment by segment, as means over members of units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.encoder.attention import BlockCall
+from tokenprune.engine.encoder.packed_state import Order, PackedState
+from tokenprune.engine.encoder.segments import Segments
+from tokenprune.engine.encoder.signals import BlockSignals, of_kept, require_all, take_over
+from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.stages import EncoderSite
+from tokenprune.interface.packed import PackedEncoderAdapter
+from tokenprune.interface.signals import BlockAttention, BlockBefore, Signal, read
+
+
+@dataclass(frozen=True)
+class PackedStep:
+    """One attention over the sequence.
+
+    Attributes:
+        query: `[1, H, R, d]`.
+        key: the same.
+        value: the same.
+        bias: `[R]` added to key logits, or None.
+        segments: within which attention stays.
+        order: of the units of these rows.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    bias: Tensor | None
+    segments: Segments
+    order: Order
+
+    @classmethod
+    def of(
+        cls,
+        adapter: PackedEncoderAdapter,
+        block: BlockCall,
+        state: PackedState,
+        hidden: Tensor,
+        revived: Sequence[bool],
+    ) -> PackedStep:
+        """Queries and keys of a block for what enters it.
+
+        Args:
+            adapter: the encoder's family.
+            block: the block and what it was called with.
+            state: of the pass.
+            hidden: `[R, D]`.
+            revived: of which stacks the dropped units are reconstructed.
+        """
+        order = state.order
+        if any(revived):
+            hidden, order = state.full(hidden, revived)
+        args, kwargs = block.arguments(order.rows)
+        query, key, value = adapter.heads(block.block, hidden[None])
+        query, key = adapter.rotate(query, key, args, kwargs)
+        bias = _bias([stack.state for stack in state.stacks], order, revived)
+        segments = Segments.of(adapter.borders(args, kwargs))
+        return cls(query, key, value, bias, segments, order)
+
+    def attended(self, left: Order) -> Tensor:
+        """Attended heads `[1, H, R', d]` of the rows of an order of fewer units, or of this one."""
+        made = self.segments.attend(self.query, self.key, self.value, self.bias)
+        if left is self.order:
+            return made
+        return made[:, :, torch.searchsorted(self.order.rows, left.rows)]
+
+    def read(self, wanted: Sequence[Signal]) -> list[dict[str, Tensor]]:
+        """Signals of the units of every stack, by name, `[B, K, ...]` each."""
+        asked = [signal for signal in wanted if signal.reads(BlockAttention)]
+        if not asked:
+            return [{} for _ in self.order.shapes]
+        parts = [read(asked, view) for view in self._views()]
+        rows = {one.name: self.segments.join([part[one.name] for part in parts]) for one in asked}
+        means = {name: self.order.means(values) for name, values in rows.items()}
+        stacks = range(len(self.order.shapes))
+        return [{name: values[one] for name, values in means.items()} for one in stacks]
+
+    def _views(self) -> list[BlockAttention]:
+        segments = self.segments
+        query, key, value = (segments.heads(part) for part in (self.query, self.key, self.value))
+        biases = [None] * len(query) if self.bias is None else segments.split(self.bias)
+        views = [
+            BlockAttention(q, k, v, bias, 0)
+            for q, k, v, bias in zip(query, key, value, biases, strict=True)
+        ]
+        if segments.count == sum(batch for batch, _ in self.order.shapes):
+            return views
+        shares = segments.split(self._frames())
+        return [
+            replace(view, share=view.key.shape[2] / share[:, 0])
+            for view, share in zip(views, shares, strict=True)
+        ]
+
+    def _frames(self) -> Tensor:
+        """`[R]` how many rows the picture or frame of a row has."""
+        members, device = self.order.members, self.query.device
+        return self.order.spread(
+            [
+                torch.full((batch, count), float(count * members), device=device)
+                for batch, count in self.order.shapes
+            ]
+        )
+
+
+class PackedSignals(BlockSignals):
+    """What has to be captured at which block of a packed encoder."""
+
+    def at_stack(
+        self, site: EncoderSite, state: EncoderState, found: dict[str, Tensor], number: int
+    ) -> dict[str, Tensor]:
+        """What the strategy at a site asks for, of one stack.
+
+        Args:
+            site: the site.
+            state: of the stack.
+            found: what `PackedStep.read` found of it; empty in front of the block.
+            number: of the block.
+
+        Raises:
+            SignalError: a signal doesn't exist at this block.
+        """
+        wanted = site.stage.strategy.signals(site.site)
+        found = _left(found, state, number)
+        if state.previous is not None:
+            found |= read(wanted, BlockBefore(state.previous, 0))
+        require_all(site.stage, site.site, wanted, found)
+        return found
+
+    def keep_packed(self, state: PackedState, number: int, step: PackedStep) -> None:
+        """Capture what comes from the attention of block `number`; see `restored`."""
+        found = step.read(self._attention[number])
+        for stack, mine in zip(state.stacks, found, strict=True):
+            revival = stack.state.revival
+            if revival is None or not revival.reconstruction.restore:
+                mine = _left(mine, stack.state, number)
+            take_over(stack.state, mine, {})
+
+
+def _left(found: dict[str, Tensor], state: EncoderState, number: int) -> dict[str, Tensor]:
+    """Signals of the units that are left, where the block's attention sees dropped ones too."""
+    revival = state.revival
+    return of_kept(found, revival) if revival is not None and number < revival.until else found
+
+
+def restored(state: EncoderState) -> bool:
+    """Whether dropped units are handed on again, so that all of them need signals and features."""
+    return state.revival is not None and state.revival.reconstruction.restore
+
+
+def _bias(states: Sequence[EncoderState], order: Order, revived: Sequence[bool]) -> Tensor | None:
+    """Logs of sizes `[R]` to add to key logits, if any stack was merged by such a strategy."""
+    if not any(state.proportional for state in states):
+        return None
+    logs = []
+    for state, full in zip(states, revived, strict=True):
+        size = state.revival.size if full and state.revival is not None else state.size
+        bias = state.key_bias(size)
+        logs.append(torch.zeros_like(size) if bias is None else bias)
+    return order.spread(logs)

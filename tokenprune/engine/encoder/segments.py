@@ -1,0 +1,79 @@
+"""The segments of a packed sequence, in each of which attention stays: frames or windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.encoder.attention import attention
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Segments of equal length together, as dense batches.
+
+    Attributes:
+        rows: for every length L the rows of its S segments, `[S, L]`.
+        back: `[R]` where every row of the sequence stands in `rows`, one after the other; None if
+            it stands in its place.
+    """
+
+    rows: Sequence[Tensor]
+    back: Tensor | None
+
+    @classmethod
+    def of(cls, borders: Tensor) -> Segments:
+        """The segments between borders `[S + 1]`."""
+        edges = borders.tolist()  # the models read them too, to split what they attend to
+        starts: dict[int, list[int]] = {}
+        for start, end in pairwise(edges):
+            starts.setdefault(end - start, []).append(start)
+        device = borders.device
+        rows = [
+            torch.tensor(first, device=device)[:, None] + torch.arange(length, device=device)
+            for length, first in sorted(starts.items())
+        ]
+        if len(rows) == 1:
+            return cls(rows, None)
+        return cls(rows, torch.cat([part.flatten() for part in rows]).argsort())
+
+    @property
+    def count(self) -> int:
+        """Number of segments."""
+        return sum(len(rows) for rows in self.rows)
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """Values of rows `[R, ...]` by segment, `[S, L, ...]` for every length."""
+        if self.back is None:
+            return [torch.unflatten(values, 0, tuple(self.rows[0].shape))]
+        return [values[rows] for rows in self.rows]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """What `split` took apart: `[R, ...]`."""
+        flat = torch.cat([part.flatten(0, 1) for part in parts])
+        return flat if self.back is None else flat[self.back]
+
+    def heads(self, states: Tensor) -> list[Tensor]:
+        """Heads of the sequence `[1, H, R, d]` by segment, `[S, H, L, d]` for every length."""
+        return [part.transpose(1, 2) for part in self.split(states[0].transpose(0, 1))]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+        """Attention within every segment.
+
+        Args:
+            query: `[1, H, R, d]`.
+            key: the same.
+            value: the same.
+            bias: `[R]` added to the logits of each key, or None.
+
+        Returns:
+            `[1, H, R, d]`.
+        """
+        parts = zip(self.heads(query), self.heads(key), self.heads(value), strict=True)
+        biases = [None] * len(self.rows) if bias is None else self.split(bias)
+        made = [attention(*part, one) for part, one in zip(parts, biases, strict=True)]
+        return self.join([part.transpose(1, 2) for part in made]).transpose(0, 1)[None]
