@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from tokenprune.cli import (
     bench,
+    calibrate,
     check,
     compare,
     describe,
@@ -90,6 +91,7 @@ def check_versions(ctx: typer.Context) -> None:
 app.command("compare", epilog=compare.EXAMPLES)(compare.command)
 app.command("study", epilog=study.EXAMPLES)(study.command)
 app.command("report", epilog=report.EXAMPLES)(report.command)
+app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 app.command("train", epilog=train.EXAMPLES)(train.command)
 app.command("verify", epilog=verify.EXAMPLES)(verify.command)

@@ -17,7 +17,7 @@ from tokenprune.errors import DataError
 
 if TYPE_CHECKING:
     from tokenprune.lab.studies import Finished, Runner, Study
-    from tokenprune.lab.studies.calibrate import Estimate
+    from tokenprune.lab.studies.estimates import Estimate
     from tokenprune.lab.studies.reporters import Reporter
 
 EXAMPLES = examples(
@@ -114,7 +114,7 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
 
 def _print_estimates(console: Console, study: Study, processes: int | None) -> None:
     """Cells and their times; how many a cluster runs at once isn't known here."""
-    from tokenprune.lab.studies.calibrate import estimate
+    from tokenprune.lab.studies.estimates import estimate
     from tokenprune.lab.studies.lines import duration
 
     with progress_bar() as tell:
