@@ -41,7 +41,10 @@ SPREAD = (
 )
 
 #: Options of `compare` and `study` that take no value.
-FLAGS = ("--dry-run", "--no-dry-run", "--answers", "--no-answers", "--by-type", "--no-by-type")
+FLAGS = (
+    *("--dry-run", "--no-dry-run", "--answers", "--no-answers", "--by-type", "--no-by-type"),
+    "--all",
+)
 
 
 class Group(TyperGroup):

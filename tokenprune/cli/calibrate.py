@@ -100,20 +100,25 @@ def command(
 def _goal(within: float | None, flops: float | None, time: float | None, sure: bool) -> Goal:
     from tokenprune.lab.calibrate import Flops, Time, Within
 
-    kinds = {"--within": (Within, within), "--flops": (Flops, flops), "--time": (Time, time)}
-    given = {option: (kind, value) for option, (kind, value) in kinds.items() if value is not None}
+    given: dict[str, Goal] = {}
+    if within is not None:
+        given["--within"] = Within(within, sure)
+    if flops is not None:
+        given["--flops"] = Flops(flops)
+    if time is not None:
+        given["--time"] = Time(time, sure)
     if len(given) != 1:
         raise DataError(
             "a budget is looked for within one limit.",
             where=" and ".join(given) or "calibrate",
             remedy="Pass one of --within POINTS, --flops SHARE and --time SHARE.",
         )
-    ((option, (kind, value)),) = given.items()
-    if sure and option == "--flops":
+    if sure and flops is not None:
         raise DataError(
             "operations are counted and have no interval.", where="--sure", remedy="Leave it away."
         )
-    return kind(value, sure)
+    (goal,) = given.values()
+    return goal
 
 
 def _task(

@@ -60,13 +60,11 @@ class Flops:
 
     Attributes:
         share: between 0 and 1.
-        sure: makes no difference, operations are counted.
     """
 
     smallest: ClassVar[bool] = False
 
     share: float
-    sure: bool = False
 
     @property
     def words(self) -> str:

@@ -11,8 +11,8 @@ from tokenprune.engine.attach import attach
 from tokenprune.errors import BudgetError, DataError
 from tokenprune.lab.calibrate.budgets import Budgets
 from tokenprune.lab.calibrate.goals import Goal
-from tokenprune.lab.calibrate.search import border, widest
 from tokenprune.lab.judge.result import Result
+from tokenprune.lab.measure.search import border, widest
 from tokenprune.lab.studies.execute import loaded_model, model_place
 from tokenprune.lab.studies.load import DENSE
 from tokenprune.lab.studies.model import ModelEntry, PlanEntry, Study, TaskEntry

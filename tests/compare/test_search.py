@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenprune.lab.calibrate.search import border, widest
+from tokenprune.lab.measure.search import border, widest
 
 
 @given(st.integers(1, 300), st.integers(0, 301), st.booleans())
