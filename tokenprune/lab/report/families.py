@@ -1,12 +1,7 @@
-"""What plans are called, how they are marked and where they stand, the same in all plots.
-
-Each combination of strategies has a sign of its own. Points of equal cost stand side by side, since
-methods are compared at the same budgets.
-"""
+"""What plans are called and marked as in all plots: one sign for each combination of strategies."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from tokenprune.lab.judge import Result
@@ -43,25 +38,3 @@ def sign(number: int) -> tuple[int, int]:
 def cost_of(row: Result, cost: str) -> float:
     """A row's place on the axis of one of `COSTS`."""
     return {"tokens": row.run.mean_tokens, "flops": row.flops_ratio, "time": row.total.value}[cost]
-
-
-def dodged(places: Sequence[float], *, step: float, most: float) -> list[float]:
-    """Places where points can be drawn that would lie on each other.
-
-    Args:
-        places: on the axis, in the unit of the drawing.
-        step: distance of neighbours; points nearer than half of it are moved apart.
-        most: no group gets wider than this.
-
-    Returns:
-        A place for each point: groups keep their order and their centre.
-    """
-    groups: dict[int, list[int]] = defaultdict(list)
-    for number, place in enumerate(places):
-        groups[round(2 * place / step)].append(number)
-    found = list(places)
-    for group in groups.values():
-        apart = min(step, most / max(len(group) - 1, 1))
-        for rank, number in enumerate(group):
-            found[number] += apart * (rank - (len(group) - 1) / 2)
-    return found

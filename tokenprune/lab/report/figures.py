@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
-from tokenprune.lab.report.families import COSTS, cost_of, dodged, families, family, sign
+from tokenprune.lab.report.dodge import dodged
+from tokenprune.lab.report.families import COSTS, cost_of, families, family, sign
 from tokenprune.lab.report.plots import front, point
 from tokenprune.lab.studies.summary import Group
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from html import escape
 
 from tokenprune.lab.judge import Result
-from tokenprune.lab.report.families import cost_of, dodged, family, sign
+from tokenprune.lab.report.dodge import dodged
+from tokenprune.lab.report.families import cost_of, family, sign
 
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 18, 46
