@@ -23,7 +23,7 @@ from tokenprune.lab.compare import Comparison, Settings, Source, compare, tables
 from tokenprune.lab.models import load_model
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host, register_plugin
-from tokenprune.plugins.matrix import Cell, matrix
+from tokenprune.plugins.matrix import Fit, matrix
 
 OPTIONS = LoadOptions()
 
@@ -186,7 +186,7 @@ def test_an_encoders_comparison_goes_on(timm_weights: Path, pictures: Path) -> N
 def test_the_matrix_shows_no_such_strategy_as_running() -> None:
     with register_plugin(registering(Sound, *BROKEN), "foreign"):
         rows = matrix({name: kind for name, kind in host().strategies.items() if "tp-" in name})
-    cells: dict[str, list[Cell]] = {row[0].strategy: row for row in rows}
+    cells: dict[str, list[Fit]] = {row[0].strategy: row for row in rows}
     for kind in (Deep, DeepInside, Odd, Needy, Clueless):
         assert not any(cell.runs for cell in cells[kind.name]), kind
         assert any(cell.notes for cell in cells[kind.name])
