@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli.consoles import progress_bar, wide_console
-from tokenprune.cli.examples import examples
-from tokenprune.cli.options import Device, Dtype, Seed
+from tokenprune.cli.options import Device, Dtype, Seed, examples
 from tokenprune.cli.plans import read_plans
 
 if TYPE_CHECKING:

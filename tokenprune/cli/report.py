@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tokenprune.cli.examples import examples
+from tokenprune.cli.options import examples
 
 EXAMPLES = examples(
     "tokenprune report records",

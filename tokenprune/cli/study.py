@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenprune.cli.consoles import progress_bar, wide_console
-from tokenprune.cli.examples import examples
+from tokenprune.cli.options import examples
 from tokenprune.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tokenprune.interface.sites import Grid
+
 Span = tuple[int, int]
 """Placeholders of a picture from the first up to the second, counted from its own first one."""
 
@@ -24,7 +26,7 @@ class Places:
             never leaves, such as a class token.
     """
 
-    grid: tuple[int, int, int]
+    grid: Grid
     others: Mapping[int, Span | None] = field(default_factory=dict)
 
     @property

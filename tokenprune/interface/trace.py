@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ImageTrace:
         steps: one a reduction, in the order they happened.
     """
 
-    grid: tuple[int, int, int]
+    grid: Grid
     steps: tuple[TraceStep, ...]
 
     @property
@@ -85,10 +85,10 @@ class ImageTrace:
 class Trace:
     """All reductions of one call."""
 
-    grids: list[tuple[int, int, int]] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
     records: list[BatchStep] = field(default_factory=list)
 
-    def begin(self, images: int, grid: tuple[int, int, int]) -> list[int]:
+    def begin(self, images: int, grid: Grid) -> list[int]:
         """Add images of one grid; their numbers."""
         first = len(self.grids)
         self.grids += [grid] * images

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -23,14 +22,14 @@ from tokenprune.errors import AlreadyAttachedError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.signals import View
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.specs import EncoderSpec
 
 
 def encoder_runner(
     attachment: Attachment,
     adapter: EncoderAdapter,
-    spec: Any,
+    spec: EncoderSpec,
     used: int | None = None,
     given: frozenset[type[View]] = frozenset(),
 ) -> EncoderRunner:
@@ -72,7 +71,7 @@ def encoder_runner(
     return EncoderRunner(attachment, adapter, spec, layout, later)
 
 
-def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec) -> tuple[int, int, int]:
+def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec) -> Grid:
     """The grid (t, h, w) for which budgets are solved at attach.
 
     Where pictures have any size, one that the plan's budgets in tokens fit into: twice as many

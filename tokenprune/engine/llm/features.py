@@ -20,7 +20,7 @@ from tokenprune.engine.pre_llm.projector import images_of
 from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, run_stages
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.places import Places
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def entered(
         features: `[M, d_llm]`.
         seed: the plan's.
     """
-    alike: dict[tuple[int, int, int], list[int]] = {}
+    alike: dict[Grid, list[int]] = {}
     for number, image in enumerate(images):
         alike.setdefault(image.grid, []).append(number)
     batches = []

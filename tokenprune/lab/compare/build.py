@@ -45,8 +45,8 @@ from tokenprune.lab.data.question import Question
 from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import Entry, Strategies, plan_entries
 from tokenprune.lab.measure.run import why
-from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
-from tokenprune.lab.measure.zero_shot import ZeroShotTask
+from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.zero_shot import task_of
 from tokenprune.lab.models import bundled_name, load_model
 from tokenprune.lab.trained import check_trained_for
 from tokenprune.plugins.host import host
@@ -88,15 +88,17 @@ class Source:
                 where="--classes" if self.classes else "--prompt",
                 remedy="Leave it away, or pass the folder of a dual encoder, such as CLIP.",
             )
+        candidates = None
         if isinstance(loaded, LoadedMllm):
             self._check_own_pictures()
-            questions = _questions(settings)
-            return VqaTask(loaded, questions, settings.batch_size, settings.new_tokens)
-        if isinstance(loaded, LoadedClassifier):
-            return ClassifyTask(loaded, self._pictures(loaded.classes), settings.batch_size)
-        names = self._names(loaded)
-        candidates = Candidates.of_classes(names, self.prompts)
-        return ZeroShotTask(loaded, self._pictures(len(names)), settings.batch_size, candidates)
+            samples = _questions(settings)
+        elif isinstance(loaded, LoadedClassifier):
+            samples = self._pictures(loaded.classes)
+        else:
+            names = self._names(loaded)
+            candidates = Candidates.of_classes(names, self.prompts)
+            samples = self._pictures(len(names))
+        return task_of(loaded, samples, settings.batch_size, settings.new_tokens, candidates)
 
     def _check_own_pictures(self) -> None:
         """Refuse what would be ignored: multimodal LLMs are asked the built-in questions."""
