@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 
 from tokenprune.cli.consoles import wide_console
-from tokenprune.cli.examples import examples
-from tokenprune.cli.options import Device, Dtype, Seed
+from tokenprune.cli.options import Device, Dtype, Seed, examples
 from tokenprune.errors import DataError
 
 if TYPE_CHECKING:
