@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from tokenprune.interface.placement import Decoder, Encoder, PreLlm, Step
     from tokenprune.interface.reduction import Reconstruction, Reduction
     from tokenprune.interface.signals import Signal
+    from tokenprune.interface.sites import Site
     from tokenprune.interface.specs import EncoderSpec, MllmSpec
     from tokenprune.interface.strategy import Budget, PruningStrategy, ScoreStrategy, StrategyParams
-    from tokenprune.interface.tokens import Site, Tokens
+    from tokenprune.interface.tokens import Tokens
     from tokenprune.interface.trace import ImageTrace, Trace, TraceStep
     from tokenprune.plan import Plan, dump_plan, load_plan
     from tokenprune.plugins.hookspecs import hookimpl
@@ -67,6 +68,7 @@ _HOMES = {
     "tokenprune.interface.placement": ("Decoder", "Encoder", "PreLlm", "Step"),
     "tokenprune.interface.reduction": ("Reconstruction", "Reduction"),
     "tokenprune.interface.signals": ("Signal",),
+    "tokenprune.interface.sites": ("Site",),
     "tokenprune.interface.specs": ("EncoderSpec", "MllmSpec"),
     "tokenprune.interface.strategy": (
         "Budget",
@@ -74,12 +76,12 @@ _HOMES = {
         "ScoreStrategy",
         "StrategyParams",
     ),
-    "tokenprune.interface.tokens": ("Site", "Tokens"),
+    "tokenprune.interface.tokens": ("Tokens",),
     "tokenprune.interface.trace": ("ImageTrace", "Trace", "TraceStep"),
     "tokenprune.plan": ("Plan", "dump_plan", "load_plan"),
     "tokenprune.plugins.hookspecs": ("hookimpl",),
 }
-_ROOMS = ("engine", "errors", "interface", "ops", "plan", "plugins", "versions")
+_ROOMS = ("engine", "errors", "interface", "ops", "plan", "plugins")
 
 if not TYPE_CHECKING:  # type checkers read the imports above, and go on refusing other names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from generators.markdown import MARK, table
-from tokenprune.plugins.matrix import Cell, alike, footnotes, matrix
+from tokenprune.plugins.matrix import Fit, alike, footnotes, matrix
 
 PAGE = """\
 # What runs where
@@ -43,7 +43,7 @@ def strategy_matrix() -> str:
     )
 
 
-def _cell(one: Cell, notes: Sequence[str]) -> str:
+def _cell(one: Fit, notes: Sequence[str]) -> str:
     marks = ", ".join(str(notes.index(note) + 1) for note in one.notes)
     runs = ", ".join(f"`{stage}`" for stage in one.runs) or "-"
     return f"{runs} ({marks})" if marks else runs

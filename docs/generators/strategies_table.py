@@ -6,8 +6,8 @@ from typing import Any
 
 from generators.markdown import MARK, table
 from tokenprune.errors import TokenpruneError
+from tokenprune.interface.sites import STAGES, Site
 from tokenprune.interface.strategy import PruningStrategy, places
-from tokenprune.interface.tokens import STAGES, Site
 from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.plugins.host import host
 

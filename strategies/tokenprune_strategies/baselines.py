@@ -9,8 +9,9 @@ from torch import Tensor
 from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.sites import STAGES
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import STAGES, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.shared.draws import draw
 
 

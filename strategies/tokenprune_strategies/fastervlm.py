@@ -7,8 +7,9 @@ from torch import Tensor
 from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import ScoreStrategy
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.shared.saliency import SaliencyParams
 
 

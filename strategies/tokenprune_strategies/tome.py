@@ -11,8 +11,9 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.shared.bipartite import alternate, best_pairs, require_half
 from tokenprune_strategies.shared.indexing import every
 

@@ -19,8 +19,9 @@ from tokenprune.errors import SignalError
 from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import BlockAttention
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune.plugins.host import register_plugin
 
 BLOCK = 2

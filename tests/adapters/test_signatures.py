@@ -16,8 +16,8 @@ import tokenprune
 from tests import models
 from tests.mllm.calls import SHORT, inputs, logits
 from tests.mllm.plans import plan
-from tokenprune import versions
 from tokenprune.errors import DependencyError, UnsupportedModelError
+from tokenprune.interface import versions
 
 FAST = {"at": "decoder", "strategy": "fastv", "layer": 2, "keep": 0.5}
 

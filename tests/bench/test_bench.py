@@ -13,7 +13,7 @@ from tests.compare.tiny import save_llava
 from tests.models import PATCHES
 from tokenprune.cli.app import app
 from tokenprune.errors import DataError
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 from tokenprune.interface.trace import ImageTrace, TraceStep
 from tokenprune.lab.bench.formula import block_flops
 from tokenprune.lab.bench.lengths import encoder_lengths, llm_lengths

@@ -2,7 +2,7 @@
 
 import torch
 
-from tokenprune.interface.tokens import Site, Stage
+from tokenprune.interface.sites import Site, Stage
 from tokenprune.interface.trace import ImageTrace, TraceStep
 from tokenprune.lab.measure.lengths import tokens_in_llm
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tokenprune.errors import DataError
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 from tokenprune.interface.trace import ImageTrace, TraceStep
 from tokenprune.lab.drawing import overlay, panels
 

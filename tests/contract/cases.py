@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import tokenprune
 from tests import models, towers
 from tokenprune.interface import placement as placing
-from tokenprune.interface.strategy import ModelShape, PruningStrategy, placement, places
-from tokenprune.interface.tokens import Stage
-from tokenprune.interface.trainable import untrained_params
+from tokenprune.interface.sites import Stage
+from tokenprune.interface.strategy import PruningStrategy, placement, places
+from tokenprune.interface.trainable import ModelShape, untrained_params
 from tokenprune.plugins.host import host
 
 KEEP = 14

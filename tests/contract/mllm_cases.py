@@ -7,10 +7,10 @@ from typing import Any
 
 from tests import models
 from tests.contract.cases import KEEP, LATER_KEEP, shipped, stage_of
+from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import PruningStrategy, placement, places
-from tokenprune.interface.tokens import Stage
 from tokenprune.plugins.host import host
-from tokenprune.plugins.matrix import cell, families
+from tokenprune.plugins.matrix import families, fit
 
 IMG = models.IMAGE_TOKEN
 PROMPTS = [[1, IMG, 7, 8, 9, 10], [1, IMG, 11, IMG, 12], [1, 13, IMG, 14, 15], [1, IMG, 16]]
@@ -149,7 +149,7 @@ def _runs(tower: str, name: str) -> bool:
     if more or stage.get("params"):
         return True
     family = next(f for f in families() if f.name == f"llava + {tower}")
-    return stage["at"] in cell(host().strategies[stage["strategy"]], family).runs
+    return stage["at"] in fit(host().strategies[stage["strategy"]], family).runs
 
 
 for _name, (_stages, _counts) in _missing().items():

@@ -13,7 +13,7 @@ from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 from tokenprune.ops import topk_indices
 
 MARK = "s-mark"

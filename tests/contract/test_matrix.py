@@ -16,8 +16,8 @@ from tokenprune.errors import PlanError, SignalError
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import BlockOutput, Signal
+from tokenprune.interface.sites import Site, Stage
 from tokenprune.interface.strategy import PruningStrategy, StrategyParams, places
-from tokenprune.interface.tokens import Site, Stage
 from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import (
     DYNAMIC,
@@ -26,8 +26,8 @@ from tokenprune.plugins.matrix import (
     SHAPE,
     Family,
     alike,
-    cell,
     families,
+    fit,
     footnotes,
     matrix,
 )
@@ -70,7 +70,7 @@ def test_a_cell_is_what_attach_does(name: str, at: Stage, family: str) -> None:
     column = next(found for found in families() if found.name == family)
     kind = host().strategies[name]
     stage = stage_of(kind, at)
-    one = cell(kind, column)
+    one = fit(kind, column)
     model = BUILD[family]()
     plan = {"schema_version": 1, "stages": [stage]}
     if at in one.runs:
@@ -120,13 +120,13 @@ class Needy(Greedy):
 
 
 def verdicts(kind: type[PruningStrategy[Any]], family: Family) -> Mapping[Stage, str]:
-    return cell(kind, family).refused
+    return fit(kind, family).refused
 
 
 def test_signals_of_one_block_count_as_their_kind_and_missing_ones_are_named() -> None:
     offered = frozenset({BlockOutput})
     mllm = Family("whole", "tower", offered, frozenset())
-    found = cell(Greedy, mllm)
+    found = fit(Greedy, mllm)
     assert found.runs == ("encoder", "pre_llm")
     assert found.refused == {"decoder": "needs mood, which this family doesn't supply"}
     assert verdicts(Greedy, Family("whole", "tower", frozenset(), frozenset()))["pre_llm"] == (
@@ -137,14 +137,14 @@ def test_signals_of_one_block_count_as_their_kind_and_missing_ones_are_named() -
 def test_an_encoder_alone_has_one_stage_and_one_length() -> None:
     alone = Family("tower", None, frozenset({BlockOutput}))
     assert verdicts(Greedy, alone) == {"pre_llm": NEEDS_LLM, "decoder": NEEDS_LLM}
-    assert cell(Greedy, alone).notes == [], "that an encoder has no LLM goes without saying"
+    assert fit(Greedy, alone).notes == [], "that an encoder has no LLM goes without saying"
     assert verdicts(Needy, alone)["encoder"] == DYNAMIC
-    assert cell(Needy, alone).notes == [DYNAMIC, NEEDS_LLM]
+    assert fit(Needy, alone).notes == [DYNAMIC, NEEDS_LLM]
 
 
 def test_a_strategy_that_cannot_be_built_is_listed_with_the_reason() -> None:
     mllm = Family("whole", "tower", frozenset(), frozenset())
-    found = cell(Needy, mllm)
+    found = fit(Needy, mllm)
     assert found.runs == ()
     assert "can't be built" in found.refused["decoder"]
     assert footnotes([[found], [found]]) == [DYNAMIC, found.refused["decoder"]]

@@ -25,8 +25,9 @@ from tokenprune.interface.signals import (
     Question,
     Signal,
 )
+from tokenprune.interface.sites import Site, Stage
 from tokenprune.interface.strategy import PruningStrategy, ScoreStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import attention_rows
 from tokenprune.plugins.host import register_plugin
 from tokenprune.plugins.signals import known_signals

@@ -11,8 +11,8 @@ from tests.families.cases import CASES
 from tests.families.plans import LAYER, plan
 from tokenprune.errors import SignalError, UnsupportedModelError
 from tokenprune.interface.signals import LayerBefore
+from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import places
-from tokenprune.interface.tokens import Stage
 from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import cell, families, signals
 

@@ -10,7 +10,7 @@ from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.interface.placement import Decoder, PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 
 
 class PickParams(StrategyParams):

@@ -17,7 +17,7 @@ from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Token
 from tokenprune.errors import SignalError
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 from tokenprune.plugins.host import register_plugin
 
 KINDS = {

@@ -20,8 +20,8 @@ from tokenprune import Signal, Tokens
 from tokenprune.interface.placement import Decoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import LayerAhead, LayerBefore, PromptText
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Site
 from tokenprune.ops import attention_rows
 from tokenprune.plugins.host import register_plugin
 

@@ -17,7 +17,7 @@ from tokenprune import Tokens
 from tokenprune.errors import PlanError
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 from tokenprune.plugins.host import register_plugin
 
 

@@ -20,7 +20,7 @@ from tokenprune.errors import SignalError, StrategyFailedError, UnsupportedCallE
 from tokenprune.interface.calls import PromptCall
 from tokenprune.interface.placement import Encoder, PreLlm
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 from tokenprune.plugins.host import register_plugin
 
 LAST = [1, 40, 41, IMG]

@@ -91,7 +91,7 @@ def test_an_encoder_site_that_spans_frames_sees_all_of_them() -> None:
     assert [tokens.grid[0] for tokens in Across.seen] == [1, 2, 3]
     for image in handle.trace.images:
         frames, step = image.grid[0], image.steps[0]
-        assert step.site == tokenprune.interface.tokens.Site("encoder", 1, 3)
+        assert step.site == tokenprune.interface.sites.Site("encoder", 1, 3)
         gone = [t * 36 + n for t in range(frames) for n in range(30, 36)]
         stays = [n for n in range(36 * frames) if n not in gone]
         assert step.anchor.tolist() == stays

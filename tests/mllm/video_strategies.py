@@ -11,7 +11,7 @@ from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.interface.placement import Encoder
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 
 
 class Across(PruningStrategy[StrategyParams]):

@@ -14,9 +14,11 @@ from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.interface.metric import Answered
 from tokenprune.interface.placement import Encoder, PreLlm
 from tokenprune.interface.signals import BlockAttention, Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import EncoderSpec
-from tokenprune.interface.strategy import ModelShape, ScoreStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.strategy import ScoreStrategy, StrategyParams
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import ModelShape
 from tokenprune.lab.kinds import LOADERS
 from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
 from tokenprune.lab.studies.runners import LocalRunner

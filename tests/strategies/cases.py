@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site, Stage
 from tokenprune.interface.strategy import Budget
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.tokens import Tokens
 
 ENCODER = Site("encoder", 3, 12)
 SITES: dict[Stage, Site] = {

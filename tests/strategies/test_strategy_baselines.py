@@ -15,8 +15,8 @@ from tests.models import llava_clip
 from tests.strategies.cases import SITES, budget, make_tokens
 from tokenprune.errors import LayerError
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site, Stage
 from tokenprune.interface.strategy import places
-from tokenprune.interface.tokens import Site, Stage
 
 CPU = torch.device("cpu")
 

@@ -20,8 +20,9 @@ from tests.strategies.cases import budget, make_tokens
 from tests.strategies.loops import Vector, add, attend, chain, linear, mean, norm, stir
 from tokenprune.errors import CheckpointError
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import ModelShape
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.sites import Site
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import ModelShape
 
 D, W, HEADS = 6, 8, 2
 SITE = Site("decoder", 0, 6)

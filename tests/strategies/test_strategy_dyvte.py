@@ -12,8 +12,10 @@ from tests.strategies.cases import make_tokens
 from tests.strategies.loops import Vector, chain, mean
 from tokenprune.errors import BudgetError, CheckpointError, LayerError
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget, ModelShape
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.sites import Site
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import ModelShape
 
 D, L, N = 6, 5, 4
 ALL = Budget(N, N)

@@ -12,8 +12,8 @@ from tests.strategies.cases import axis_vectors, budget, make_tokens
 from tokenprune.errors import LayerError
 from tokenprune.interface.reduction import Reconstruction, Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget
-from tokenprune.interface.tokens import Site
 
 Vectors = list[list[float]]
 

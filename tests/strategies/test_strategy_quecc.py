@@ -12,8 +12,10 @@ from tests.strategies.cases import budget, make_tokens
 from tests.strategies.loops import Vector, add, attend, chain, linear, stir
 from tokenprune.errors import BudgetError, CheckpointError
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget, ModelShape
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.sites import Site
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import ModelShape
 
 C, T = 4, 3
 SITE = Site("pre_llm", 6, 6)

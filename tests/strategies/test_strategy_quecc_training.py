@@ -6,7 +6,7 @@ from tokenprune_strategies.quecc import QueCC, training
 
 from tests.strategies.test_strategy_quecc import created, fresh, picture
 from tokenprune.interface.tokens import Tokens
-from tokenprune.interface.trainable import Batch, Step
+from tokenprune.interface.trainable import Batch, TrainingStep
 
 
 class Buckets:
@@ -22,7 +22,7 @@ class Buckets:
             raise RuntimeError("out of something")
 
 
-STEP = Step(0, training.ALIGNMENT.name, 0.0, torch.Generator())
+STEP = TrainingStep(0, training.ALIGNMENT.name, 0.0, torch.Generator())
 BATCH = Batch({}, torch.zeros(1, 2, dtype=torch.long))
 
 

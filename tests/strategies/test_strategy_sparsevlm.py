@@ -18,8 +18,9 @@ from tests.strategies.cases import best_by_loops, budget, make_tokens
 from tests.strategies.loops import dot, mean
 from tokenprune.errors import BudgetError, LayerError
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune.plan.budget import decoder_keeps
 
 FRONT, SITE = Site("decoder", 0, 32), Site("decoder", 3, 32)

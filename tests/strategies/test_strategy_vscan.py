@@ -15,8 +15,9 @@ from torch import Tensor
 from tests.strategies.cases import SITES, axis_vectors, budget, cosine, make_tokens
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import placement
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 
 PRE_LLM = SITES["pre_llm"]
 SHALLOW = Signal.CLS_ATTENTION.at(2)  # a quarter of 12 blocks, counted from 0

@@ -17,7 +17,7 @@ from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
-from tokenprune.interface.trainable import Step
+from tokenprune.interface.trainable import TrainingStep
 from tokenprune.lab.train import TrainSettings, train
 from tokenprune.plan import Plan, load_plan
 
@@ -30,8 +30,8 @@ def stages(*given: dict[str, Any]) -> Plan:
     return load_plan({"stages": list(given)})
 
 
-def step(number: int = 0) -> Step:
-    return Step(number, "answers", 0.0, torch.Generator().manual_seed(number))
+def step(number: int = 0) -> TrainingStep:
+    return TrainingStep(number, "answers", 0.0, torch.Generator().manual_seed(number))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_the_guide_of_covipal_is_the_attention_of_either_reading(queries: str) -
     loaded = tiny()
     made, questions = session(loaded, plan("covipal_style", queries=queries)), batch(loaded)
     learner: Any = made._stages[0].strategy
-    guided = Step(0, covipal.GUIDANCE.name, 0.0, torch.Generator())
+    guided = TrainingStep(0, covipal.GUIDANCE.name, 0.0, torch.Generator())
     found = learner.loss(made, questions, guided)
     read = {"text": Signal.QUESTION_ATTENTION_MEAN, "all": Signal.PROMPT_ATTENTION_MEAN}
     site = covipal.guidance_site(4)
@@ -138,7 +138,7 @@ def test_a_guide_that_sees_fewer_tokens_than_are_scored_is_refused() -> None:
     learning = {"at": "decoder", "strategy": "covipal_style", "layer": 0, "keep": 9}
     made = session(loaded, stages(learning, FASTV))
     learner: Any = made._stages[0].strategy
-    guided = Step(0, covipal.GUIDANCE.name, 0.0, torch.Generator())
+    guided = TrainingStep(0, covipal.GUIDANCE.name, 0.0, torch.Generator())
     with pytest.raises(PlanError, match=r"36 tokens are scored, .* layer 3, 6 are left"):
         learner.loss(made, batch(loaded), guided)
     # where the other stage stands at the guide's layer, it acts behind the guide

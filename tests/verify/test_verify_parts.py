@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 from tokenprune.interface.trace import Trace
 from tokenprune.lab.verify.comparing import Difference, share
 from tokenprune.lab.verify.fate import NEVER, Fate, fate_of

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenprune import versions
 from tokenprune.errors import DependencyError
-from tokenprune.versions import LIBRARIES, Span, outside, refuse_older
+from tokenprune.interface import versions
+from tokenprune.interface.versions import LIBRARIES, Span, outside, refuse_older
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

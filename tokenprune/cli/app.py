@@ -29,7 +29,7 @@ from tokenprune.cli import (
 )
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.visible import visible
-from tokenprune.versions import missing, refuse_older
+from tokenprune.interface.versions import missing, refuse_older
 
 BAD_INPUT = 2
 

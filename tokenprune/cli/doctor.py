@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tokenprune.cli.examples import examples
 from tokenprune.errors import DependencyError
-from tokenprune.versions import LIBRARIES, outside, refuse_older, tested
+from tokenprune.interface.versions import LIBRARIES, outside, refuse_older, tested
 
 EXAMPLES = examples("tokenprune doctor")
 

@@ -18,7 +18,7 @@ from tokenprune.interface.sites import STAGES, Stage
 
 if TYPE_CHECKING:
     from tokenprune.interface.strategy import PruningStrategy
-    from tokenprune.plugins.matrix import Cell
+    from tokenprune.plugins.matrix import Fit
 
 EXAMPLES = examples(
     "tokenprune list",
@@ -123,7 +123,7 @@ def _signals(as_json: bool) -> None:
     Console().print(table)
 
 
-def _column(cells: Sequence[Cell], notes: Sequence[str]) -> list[str]:
+def _column(cells: Sequence[Fit], notes: Sequence[str]) -> list[str]:
     """A family's name, and for every strategy where it runs and the numbers of the notes."""
     found = [cells[0].family.name.replace(" + ", " +\n").replace(", ", ",\n")]
     for one in cells:

@@ -10,9 +10,9 @@ from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
 from tokenprune.errors import CheckpointError, PlanError, SignalError, UnsupportedCallError
 from tokenprune.interface.adapter import Adapter
 from tokenprune.interface.signals import BlockAttention, BlockBefore, Companions, Signal, View
+from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import placement
-from tokenprune.interface.tokens import Site
 from tokenprune.plugins.host import host
 
 

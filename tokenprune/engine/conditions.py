@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import NonFiniteError, PlanError, TokenpruneError
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 
 When = Literal["first", "always"]
 

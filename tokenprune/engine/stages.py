@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenprune.errors import BudgetError, PlanError
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, placement
-from tokenprune.interface.tokens import Site
 from tokenprune.plan import Average, Plan, StagePlan
 from tokenprune.plan.budget import front_loaded, kept, removals
 from tokenprune.plan.coupling import Coupling

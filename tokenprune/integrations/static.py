@@ -28,8 +28,9 @@ from tokenprune.integrations.given import (
     of_name,
 )
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune.plan import Plan, load_plan
 
 __all__ = ["Selected", "count", "select"]

@@ -14,7 +14,8 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder, Encoder, Placement, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.tokens import Site, Stage, Tokens
+from tokenprune.interface.sites import Site, Stage
+from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import topk_indices
 
 
@@ -46,25 +47,6 @@ class Budget:
     def remove(self) -> int:
         """Tokens to remove, r = N - K."""
         return self.count - self.keep
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What a learned strategy has to know of a model to be trained for it.
-
-    Attributes:
-        encoder_width: D, channels of the encoder's tokens.
-        encoder_blocks: blocks that feed the projector.
-        grid: the default patch grid (t, h, w).
-        llm_width: channels of the LLM.
-        llm_layers: layers of the LLM.
-    """
-
-    encoder_width: int
-    encoder_blocks: int
-    grid: tuple[int, int, int]
-    llm_width: int
-    llm_layers: int
 
 
 Length = Literal["planned", "data", "own"]

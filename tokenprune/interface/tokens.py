@@ -11,9 +11,7 @@ from torch import Tensor
 
 from tokenprune.interface.dense import Part
 from tokenprune.interface.signals import WHOLE, Signal
-from tokenprune.interface.sites import STAGES, Site, Stage
-
-__all__ = ["STAGES", "Kind", "Site", "Stage", "Tokens", "grid_positions"]
+from tokenprune.interface.sites import Site
 
 Kind = Literal["visual", "text"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import ModelShape, ParamsT, PruningStrategy
+from tokenprune.interface.strategy import ParamsT, PruningStrategy
 from tokenprune.interface.tokens import Tokens
 
 IGNORE = -100
 """Label of a token that nobody has to predict."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a learned strategy has to know of a model to be trained for it.
+
+    Attributes:
+        encoder_width: D, channels of the encoder's tokens.
+        encoder_blocks: blocks that feed the projector.
+        grid: the default patch grid (t, h, w).
+        llm_width: channels of the LLM.
+        llm_layers: layers of the LLM.
+    """
+
+    encoder_width: int
+    encoder_blocks: int
+    grid: tuple[int, int, int]
+    llm_width: int
+    llm_layers: int
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """Where in a run a loss is asked for.
 
     Attributes:
@@ -178,7 +197,7 @@ class TrainableStrategy(PruningStrategy[ParamsT]):
     def modules(self) -> nn.Module:
         """Everything that is learned."""
 
-    def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
+    def loss(self, session: TrainingSession, batch: Batch, step: TrainingStep) -> StepLoss:
         """The loss of one batch; by default that of the answers through the pruned model."""
         return answer_loss(session.pruned(batch), batch)
 

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from tokenprune.interface.tokens import STAGES, Stage
+from tokenprune.interface.sites import STAGES, Stage
 
 ScheduleName = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]
 

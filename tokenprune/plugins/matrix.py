@@ -10,9 +10,9 @@ from tokenprune.errors import TokenpruneError
 from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
 from tokenprune.interface.placement import Decoder, PreLlm
 from tokenprune.interface.signals import Signal, View
-from tokenprune.interface.strategy import ModelShape, PruningStrategy, placement, places
-from tokenprune.interface.tokens import STAGES, Site, Stage
-from tokenprune.interface.trainable import untrained_params
+from tokenprune.interface.sites import STAGES, Site, Stage
+from tokenprune.interface.strategy import PruningStrategy, placement, places
+from tokenprune.interface.trainable import ModelShape, untrained_params
 from tokenprune.plugins.host import host
 
 #: The model that strategies are asked about, as deep as the bundled one. Signals don't depend on
@@ -57,7 +57,7 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Fit:
     """One strategy on one family, under its default parameters.
 
     Attributes:
@@ -93,7 +93,7 @@ class Cell:
 def matrix(
     strategies: Mapping[str, type[PruningStrategy[Any]]] | None = None,
     columns: Sequence[Family] | None = None,
-) -> list[list[Cell]]:
+) -> list[list[Fit]]:
     """Every strategy on every family: a row a strategy, in the order of their names.
 
     Args:
@@ -102,19 +102,19 @@ def matrix(
     """
     kinds = host().strategies if strategies is None else strategies
     shown = families() if columns is None else columns
-    return [[cell(kind, family) for family in shown] for _, kind in sorted(kinds.items())]
+    return [[fit(kind, family) for family in shown] for _, kind in sorted(kinds.items())]
 
 
-def alike(rows: Sequence[Sequence[Cell]]) -> list[list[Cell]]:
+def alike(rows: Sequence[Sequence[Fit]]) -> list[list[Fit]]:
     """Columns of the matrix, families that take the same strategies at the same stages as one.
 
     Args:
         rows: of `matrix`.
 
     Returns:
-        The cells of each column, from top to bottom; a cell's family is named after all of its.
+        The fits of each column, from top to bottom; a fit's family is named after all of its.
     """
-    found: dict[tuple[Any, ...], list[tuple[Cell, ...]]] = {}
+    found: dict[tuple[Any, ...], list[tuple[Fit, ...]]] = {}
     for column in zip(*rows, strict=True):
         same = tuple((one.runs, tuple(one.notes)) for one in column)
         key = (column[0].family.llm is None, same)
@@ -129,8 +129,8 @@ def _joined(kinds: Sequence[Family]) -> Family:
     return replace(kinds[0], adapter=", ".join(kind.name for kind in kinds), tower=None)
 
 
-def footnotes(rows: Sequence[Sequence[Cell]]) -> list[str]:
-    """What the cells have to say, each once, in the order in which it is met."""
+def footnotes(rows: Sequence[Sequence[Fit]]) -> list[str]:
+    """What the fits have to say, each once, in the order in which it is met."""
     return [*dict.fromkeys(note for row in rows for one in row for note in one.notes)]
 
 
@@ -153,11 +153,11 @@ def families(
     return found
 
 
-def cell(kind: type[PruningStrategy[Any]], family: Family) -> Cell:
+def fit(kind: type[PruningStrategy[Any]], family: Family) -> Fit:
     """One strategy on one family."""
     answers = {at: refusal(kind, family, at) for at in STAGES if at in places(kind)}
     runs = tuple(at for at, reason in answers.items() if not reason)
-    return Cell(kind.name, family, runs, {at: reason for at, reason in answers.items() if reason})
+    return Fit(kind.name, family, runs, {at: reason for at, reason in answers.items() if reason})
 
 
 def refusal(kind: type[PruningStrategy[Any]], family: Family, at: Stage) -> str:

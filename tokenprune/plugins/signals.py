@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenprune.errors import TokenpruneError
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import STAGES
 from tokenprune.interface.strategy import PruningStrategy, places
-from tokenprune.interface.tokens import STAGES
 from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import families, signals
 

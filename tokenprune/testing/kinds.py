@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from tokenprune.interface.strategy import ModelShape
+from tokenprune.interface.trainable import ModelShape
 from tokenprune.plugins.hookspecs import hookspec
 from tokenprune.plugins.host import host
 from tokenprune.plugins.kinds import Kind, lacking, wrong_name

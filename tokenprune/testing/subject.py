@@ -16,8 +16,9 @@ from tokenprune.interface.dense import Part
 from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.sites import Site, Stage
-from tokenprune.interface.strategy import Budget, ModelShape, PruningStrategy, placement
+from tokenprune.interface.strategy import Budget, PruningStrategy, placement
 from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import ModelShape
 from tokenprune.plan import StagePlan
 from tokenprune.plugins.matrix import SHAPE
 from tokenprune.testing.fakes import fake_tokens

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenprune.errors import UnsupportedModelError
-from tokenprune.versions import installed, refuse_older, tested, warn_newer
+from tokenprune.interface.versions import installed, refuse_older, tested, warn_newer
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tokenprune.interface.strategy import ModelShape
+from tokenprune.interface.trainable import ModelShape
 
 PATCH, HEADS, VOCABULARY = 4, 4, 64
 PADDING, END, IMAGE = 0, 2, 5

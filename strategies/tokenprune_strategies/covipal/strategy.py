@@ -11,9 +11,16 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget, ModelShape, ScoreStrategy
-from tokenprune.interface.tokens import Site, Tokens
-from tokenprune.interface.trainable import Batch, Step, StepLoss, TrainingSession
+from tokenprune.interface.sites import Site
+from tokenprune.interface.strategy import Budget, ScoreStrategy
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import (
+    Batch,
+    ModelShape,
+    StepLoss,
+    TrainingSession,
+    TrainingStep,
+)
 from tokenprune_strategies.covipal import training
 from tokenprune_strategies.covipal.choice import best_of_each
 from tokenprune_strategies.covipal.module import ContextScorer, MeanScorer, PruningModule
@@ -86,7 +93,7 @@ class CoViPALStyle(LearnedStrategy[CoViPALParams, PruningModule], ScoreStrategy[
         kept = best_of_each(score, image, tokens.grid[0], budget.keep)
         return Reduction.keep(kept, tokens.count, score=score)
 
-    def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
+    def loss(self, session: TrainingSession, batch: Batch, step: TrainingStep) -> StepLoss:
         """First the attention of a deep layer, then the answers."""
         wanted = (Signal.TEXT_STATES, Signal.TEXT_PLACE)
         return training.loss(session, batch, step, wanted, self.score, self.params.queries)

@@ -21,9 +21,9 @@ from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trainable import (
     Batch,
     Phase,
-    Step,
     StepLoss,
     TrainingSession,
+    TrainingStep,
     answer_loss,
 )
 from tokenprune_strategies.covipal.params import Queries
@@ -101,7 +101,7 @@ def key_bias(score: Tensor, keep: int, progress: float) -> Tensor:
 
 
 def answers_loss(
-    session: TrainingSession, batch: Batch, step: Step, score: Tensor, dense: Tensor
+    session: TrainingSession, batch: Batch, step: TrainingStep, score: Tensor, dense: Tensor
 ) -> StepLoss:
     """Cross-entropy of the answers under the soft choice, and its distance from the dense model.
 
@@ -128,7 +128,7 @@ def answers_loss(
 def loss(
     session: TrainingSession,
     batch: Batch,
-    step: Step,
+    step: TrainingStep,
     wanted: tuple[Signal, ...],
     scorer: Scorer,
     queries: Queries = "text",

@@ -12,8 +12,9 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.dart.least_alike import least_alike, pivots
 
 _OF_KEYS = (Signal.KEY_LENGTH, Signal.OUTPUT_STATES)

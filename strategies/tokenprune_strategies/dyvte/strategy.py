@@ -13,9 +13,16 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget, ModelShape
-from tokenprune.interface.tokens import Site, Tokens
-from tokenprune.interface.trainable import Batch, Step, StepLoss, TrainingSession
+from tokenprune.interface.sites import Site
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import (
+    Batch,
+    ModelShape,
+    StepLoss,
+    TrainingSession,
+    TrainingStep,
+)
 from tokenprune_strategies.dyvte import training
 from tokenprune_strategies.dyvte.gates import ExitGates, text_state
 from tokenprune_strategies.dyvte.params import OURS, DyVTEParams
@@ -134,7 +141,7 @@ class DyVTE(LearnedStrategy[DyVTEParams, ExitGates]):
         exits = logits[:, 1] - logits[:, 0] > log_odds(self.params.threshold)
         return exits & state.present
 
-    def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
+    def loss(self, session: TrainingSession, batch: Batch, step: TrainingStep) -> StepLoss:
         """One gate a step, against whether its exit would have done harm."""
         return training.loss(session, batch, step, self.module, self.params.slack)
 

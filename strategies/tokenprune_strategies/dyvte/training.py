@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenprune.errors import PlanError
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.trainable import Batch, Step, StepLoss, TrainingSession, row_means
+from tokenprune.interface.trainable import Batch, StepLoss, TrainingSession, TrainingStep, row_means
 from tokenprune_strategies.dyvte.gates import ExitGates, text_state
 
 AGREEMENT = 0.99
@@ -19,7 +19,7 @@ LOSS_RATIO = 1.03
 
 
 def loss(
-    session: TrainingSession, batch: Batch, step: Step, gates: ExitGates, slack: float = 0.0
+    session: TrainingSession, batch: Batch, step: TrainingStep, gates: ExitGates, slack: float = 0.0
 ) -> StepLoss:
     """Cross-entropy of one gate, drawn anew for every step, against whether it may fire.
 
@@ -54,7 +54,7 @@ def loss(
     )
 
 
-def drawn(layers: range, gates: int, step: Step) -> int:
+def drawn(layers: range, gates: int, step: TrainingStep) -> int:
     """One of the layers in front of which a gate is asked, from the step's generator.
 
     Gates of layers that the plan gives to other stages are never asked, and never drawn.

@@ -9,8 +9,9 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.evoprune.params import OURS, EvoPruneParams
 from tokenprune_strategies.evoprune.scoring import diversity_gain, split
 from tokenprune_strategies.evoprune.temporal import neighbouring_pairs

@@ -11,8 +11,9 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.prunevid.grouping import Group, Video, coarse_groups, groups, sizes
 from tokenprune_strategies.prunevid.merging import fitted, merged, natural
 from tokenprune_strategies.prunevid.params import OURS, PruneVidParams

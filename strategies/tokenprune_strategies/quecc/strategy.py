@@ -14,9 +14,16 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget, ModelShape
-from tokenprune.interface.tokens import Site, Tokens
-from tokenprune.interface.trainable import Batch, Step, StepLoss, TrainingSession
+from tokenprune.interface.sites import Site
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import (
+    Batch,
+    ModelShape,
+    StepLoss,
+    TrainingSession,
+    TrainingStep,
+)
 from tokenprune_strategies.quecc import training
 from tokenprune_strategies.quecc.compressor import (
     QueryCompressor,
@@ -148,7 +155,7 @@ class QueCC(LearnedStrategy[QueCCParams, QueryCompressor]):
             self._seen.append(training.Seen(far, batch * created.shape[1]))
         return Reduction.replace(created, slot.expand(batch, -1), anchor=anchor.expand(batch, -1))
 
-    def loss(self, session: TrainingSession, batch: Batch, step: Step) -> StepLoss:
+    def loss(self, session: TrainingSession, batch: Batch, step: TrainingStep) -> StepLoss:
         """The distance to the windows' means, in the second phase beside the answers' loss."""
         # one entry for every shape in the batch; gone afterwards, also when the model raises
         seen: list[training.Seen] = []

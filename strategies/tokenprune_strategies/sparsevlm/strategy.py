@@ -12,8 +12,9 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder, Step
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.shared.assembly import Order, assembled
 from tokenprune_strategies.sparsevlm.raters import rated, raters
 from tokenprune_strategies.sparsevlm.recycling import kept_of, recycle

@@ -13,8 +13,10 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import Budget, ModelShape
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.sites import Site
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trainable import ModelShape
 from tokenprune_strategies.shared.learned import LearnedStrategy
 from tokenprune_strategies.vistog.grouping import SemanticGrouping, gumbel
 from tokenprune_strategies.vistog.params import OURS, VisToGParams

@@ -10,8 +10,9 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import topk_indices
 from tokenprune_strategies.shared.saliency import SALIENCY
 from tokenprune_strategies.vscan.params import OURS, VScanParams

@@ -23,8 +23,8 @@ from tokenprune.errors import AlreadyAttachedError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.signals import View
+from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import EncoderSpec
-from tokenprune.interface.tokens import Site
 
 
 def encoder_runner(

@@ -21,8 +21,8 @@ from tokenprune.interface.signals import (
     View,
     read,
 )
+from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import EncoderSpec
-from tokenprune.interface.tokens import Site
 from tokenprune.ops import take
 
 

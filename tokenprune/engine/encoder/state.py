@@ -12,7 +12,8 @@ from tokenprune.engine.stages import EncoderSite
 from tokenprune.engine.videos import Bucket, Videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.dense import Dense, Part, Reconstruction
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.sites import Site
+from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trace import Trace
 
 

@@ -11,9 +11,9 @@ from tokenprune.engine.llm.stages import DecoderStage, decoder_layers
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import EncoderSpec, MllmSpec
 from tokenprune.interface.strategy import Budget, placement
-from tokenprune.interface.tokens import Site
 from tokenprune.plan import Average, Plan
 
 

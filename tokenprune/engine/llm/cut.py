@@ -1,4 +1,7 @@
-"""Remove visual tokens, and text tokens if asked to, in front of a layer of the LLM."""
+"""Remove visual tokens, and text tokens if asked to, in front of a layer of the LLM.
+
+Index words (prompt place, input column, slot) are those of `level`.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,19 @@ class Write:
 
     Attributes:
         rows: `[b]` rows of the batch.
-        column: `[b, N]` columns of their tokens before the shortening.
+        slot: `[b, N]` slots of their tokens before the shortening.
         dense: where the tokens go.
     """
 
     rows: Tensor
-    column: Tensor
+    slot: Tensor
     dense: Dense
 
     def apply(self, hidden: Tensor) -> Tensor:
-        """`[B, T, D]` with the new states in their anchors' columns."""
-        rows, column = self.rows.to(hidden.device), self.column.to(hidden.device)
-        states = self.dense.states(hidden[rows[:, None], column])
-        anchor = self.dense.take(column)
+        """`[B, T, D]` with the new states in their anchors' slots."""
+        rows, slot = self.rows.to(hidden.device), self.slot.to(hidden.device)
+        states = self.dense.states(hidden[rows[:, None], slot])
+        anchor = self.dense.take(slot)
         return hidden.index_put((rows[:, None], anchor), states.to(hidden.dtype))
 
 
@@ -96,7 +99,7 @@ def cut(
 
 def waiting(rows: Rows) -> bool:
     """Whether any row has tokens that could be cut."""
-    return any(row is not None and row.column.shape[0] for row in rows)
+    return any(row is not None and row.slot.shape[0] for row in rows)
 
 
 @dataclass
@@ -108,7 +111,7 @@ class Draft:
         stage: the stage.
         hidden: input of the layer, `[B, T, D]`.
         signals: what the strategy asked for.
-        survive: `[B, T]` columns that go on.
+        survive: `[B, T]` True for slots that go on.
         writes: new states of survivors.
     """
 
@@ -120,11 +123,11 @@ class Draft:
     writes: list[Write] = field(default_factory=list)
 
     def decide(self, rows: Rows, arrived: Sequence[int]) -> Rows:
-        """Ask about the tokens of every row; they keep their columns for now."""
+        """Ask about the tokens of every row; they keep their slots for now."""
         after: Rows = list(rows)
         for bucket in _buckets(rows, arrived):
             picked = [row for row in (rows[number] for number in bucket) if row is not None]
-            tokens, column = self._tokens(bucket, picked)
+            tokens, slots = self._tokens(bucket, picked)
             if tokens.kind == "text":
                 keep = self.stage.text_budget(tokens.count)
             else:
@@ -134,8 +137,8 @@ class Draft:
             for part in ask(self.stage.stage, tokens, keep, self.call.conditions):
                 members = [bucket[row] for row in part.rows]
                 here = [picked[row] for row in part.rows]
-                columns = column if len(here) == len(picked) else column[list(part.rows)]
-                left = self._carry_out(tokens.of(part.rows), part, here, members, columns)
+                own = slots if len(here) == len(picked) else slots[list(part.rows)]
+                left = self._carry_out(tokens.of(part.rows), part, here, members, own)
                 for number, row in zip(members, left, strict=True):
                     after[number] = row
         return after
@@ -146,7 +149,7 @@ class Draft:
         part: Part,
         rows: Sequence[TokenRow],
         numbers: Sequence[int],
-        column: Tensor,
+        slot: Tensor,
     ) -> list[TokenRow]:
         """Note what goes on of rows left equally many tokens, and what is written into it.
 
@@ -155,19 +158,19 @@ class Draft:
             part: what becomes of them.
             rows: the rows.
             numbers: their numbers in the LLM's batch.
-            column: `[b, N]` columns of their tokens.
+            slot: `[b, N]` slots of their tokens.
         """
         left = replace(tokens, signals={}).after(part, states=False)
         if part.dense is not None:
-            places = torch.tensor(numbers, device=column.device)
-            anchor = part.dense.take(column)
-            self.survive[places[:, None], column] = False
-            self.survive[places[:, None], anchor] = True
+            batch = torch.tensor(numbers, device=slot.device)
+            anchor = part.dense.take(slot)
+            self.survive[batch[:, None], slot] = False
+            self.survive[batch[:, None], anchor] = True
             if not part.dense.copies:
-                self.writes.append(Write(places, column, part.dense))
+                self.writes.append(Write(batch, slot, part.dense))
             self._trace(rows, part)
-            column = anchor
-        reduced = [row.reduced(left, column, sample) for sample, row in enumerate(rows)]
+            slot = anchor
+        reduced = [row.reduced(left, slot, sample) for sample, row in enumerate(rows)]
         return [self._ended(row, number) for row, number in zip(reduced, numbers, strict=True)]
 
     def _ended(self, row: TokenRow, number: int) -> TokenRow:
@@ -189,18 +192,18 @@ class Draft:
         for sample, row in enumerate(rows):
             assert part.dense is not None
             # a layer at which nothing was removed is no step of the trace
-            idle = repeated and part.dense.length == row.column.shape[0]
+            idle = repeated and part.dense.length == row.slot.shape[0]
             if not idle and row.kind == "visual" and not row.copy:
                 trace_row(self.call.trace, self.stage.site, strategy.name, row, part, sample)
 
     def _tokens(self, bucket: Sequence[int], picked: Sequence[TokenRow]) -> tuple[Tokens, Tensor]:
-        column = torch.stack([row.column for row in picked])
-        places = torch.tensor(bucket, device=column.device)
+        slot = torch.stack([row.slot for row in picked])
+        rows = torch.tensor(bucket, device=slot.device)
         device = self.hidden.device
-        states = self.hidden[places.to(device)[:, None], column.to(device)]
+        states = self.hidden[rows.to(device)[:, None], slot.to(device)]
         site = self.stage.site
-        signals = self.signals.of(places, column)
-        return dense(picked, states, signals, site, self.call.plan.seed), column
+        signals = self.signals.of(rows, slot)
+        return dense(picked, states, signals, site, self.call.plan.seed), slot
 
 
 def _moved(rows: Rows, level: Level) -> Rows:
@@ -212,7 +215,7 @@ def _buckets(rows: Rows, arrived: Sequence[int]) -> list[list[int]]:
     kinds = {
         number: (row.shape, arrived[number])
         for number, row in enumerate(rows)
-        if row is not None and row.column.shape[0]
+        if row is not None and row.slot.shape[0]
     }
     ordered = sorted(kinds, key=lambda number: (repr(kinds[number]), number))
     return [list(group) for _, group in groupby(ordered, key=lambda number: kinds[number])]

@@ -50,7 +50,7 @@ def lay_out(
         if prunable is not None:
             words = text_row(prunable[number], prompt.valid[number], layout.entry, number, copy)
             left.texts.append(words if row else None)
-    arrived = [0 if row is None else row.column.shape[0] for row in left.rows]
+    arrived = [0 if row is None else row.slot.shape[0] for row in left.rows]
     state.counted = Counted(arrived, left.visual)
     return layout
 

@@ -17,11 +17,11 @@ from tokenprune.engine.images import ImageTokens, count_pictures
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of
-from tokenprune.engine.pre_llm.stages import Group, count_left, run_stages
+from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, run_stages
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.places import Places
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget
-from tokenprune.interface.tokens import Site
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -92,25 +92,25 @@ class FeatureSeam:
         if self.stages:
             bare = sum(image.count for image in images) != len(features)
             rows = located(images, bare=bare)
-            groups = self._run(call, entered(images, rows, features, call.plan.seed))
-            count_left(call, groups)
-            images = left(images, groups)
+            batches = self._run(call, entered(images, rows, features, call.plan.seed))
+            count_left(call, batches)
+            images = left(images, batches)
             if not all(image.complete for image in images):
-                made = self.adapter.with_features(made, replaced(features, rows, groups))
+                made = self.adapter.with_features(made, replaced(features, rows, batches))
         state.pictures[kind] = images
         count_pictures(call.meter, images)
         if not self.owner.stages:
             call.meter.count("llm_average", units, frames)
         return made
 
-    def _run(self, call: CallState, groups: list[Group]) -> list[Group]:
+    def _run(self, call: CallState, batches: list[ImageBatch]) -> list[ImageBatch]:
         for stage in self.stages:
-            for group in groups:
-                count, grid = group.state.index.shape[1], group.state.grid
+            for batch in batches:
+                count, grid = batch.state.index.shape[1], batch.state.grid
                 keep, given = stage.keep(count, frames=grid[0]), stage.plan.keep is not None
                 stage.strategy.check(SITE, Budget(count, keep, given), grid)
-            groups = run_stages(call, [stage], groups, SITE.layer)
-        return groups
+            batches = run_stages(call, [stage], batches, SITE.layer)
+        return batches
 
 
 def located(images: Sequence[ImageTokens], *, bare: bool) -> list[Tensor]:
@@ -129,7 +129,7 @@ def located(images: Sequence[ImageTokens], *, bare: bool) -> list[Tensor]:
 
 def entered(
     images: Sequence[ImageTokens], rows: Sequence[Tensor], features: Tensor, seed: int
-) -> list[Group]:
+) -> list[ImageBatch]:
     """The pictures of equal grids together, numbered by their place among all.
 
     Args:
@@ -141,36 +141,36 @@ def entered(
     alike: dict[tuple[int, int, int], list[int]] = {}
     for number, image in enumerate(images):
         alike.setdefault(image.grid, []).append(number)
-    groups = []
+    batches = []
     for grid, numbers in alike.items():
         index = torch.stack([images[number].index for number in numbers])
         size = torch.stack([images[number].size for number in numbers])
         state = EncoderState({}, grid, [images[n].number for n in numbers], 0, size, index, seed)
         hidden = torch.stack([features[rows[number]] for number in numbers])
-        groups.append(Group(numbers, state, hidden))
-    return groups
+        batches.append(ImageBatch(numbers, state, hidden))
+    return batches
 
 
-def left(images: Sequence[ImageTokens], groups: Sequence[Group]) -> list[ImageTokens]:
-    """What the groups say is left of the pictures, in order."""
+def left(images: Sequence[ImageTokens], batches: Sequence[ImageBatch]) -> list[ImageTokens]:
+    """What the batches say is left of the pictures, in order."""
     found = {
         number: replace(image, others=images[number].others)
-        for group in groups
-        for number, image in zip(group.rows, images_of(group), strict=True)
+        for batch in batches
+        for number, image in zip(batch.rows, images_of(batch), strict=True)
     }
     return [found[number] for number in sorted(found)]
 
 
-def replaced(features: Tensor, rows: Sequence[Tensor], groups: Sequence[Group]) -> Tensor:
+def replaced(features: Tensor, rows: Sequence[Tensor], batches: Sequence[ImageBatch]) -> Tensor:
     """The features with zeros for removed units and the survivors' states in their places.
 
     Args:
         features: `[M, d_llm]` as they were.
         rows: see `located`.
-        groups: what is left.
+        batches: what is left.
     """
     new = features.index_fill(0, torch.cat(list(rows)), 0)
-    for group in groups:
-        for number, index, hidden in zip(group.rows, group.state.index, group.hidden, strict=True):
+    for batch in batches:
+        for number, index, hidden in zip(batch.rows, batch.state.index, batch.hidden, strict=True):
             new = new.index_put((rows[number][index],), hidden.to(new.dtype))
     return new

@@ -1,4 +1,7 @@
-"""Tokens of a row of the LLM's batch that a stage may cut: of its images, or of its text."""
+"""Tokens of a row of the LLM's batch that a stage may cut: of its images, or of its text.
+
+Index words (prompt place, input column, slot) are those of `level`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from torch import Tensor
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.llm.level import Level
 from tokenprune.interface.dense import Part
-from tokenprune.interface.tokens import Kind, Site, Tokens, grid_positions
+from tokenprune.interface.sites import Site
+from tokenprune.interface.tokens import Kind, Tokens, grid_positions
 from tokenprune.interface.trace import Trace
 
 Grid = tuple[int, int, int]
@@ -32,23 +36,23 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Ends:
+class LineEnds:
     """Separators of a row, each at the end of a line of tokens.
 
     Attributes:
-        column: `[S]` columns of the separators in the sequence at hand.
+        slot: `[S]` slots of the separators.
         line: `[S]` numbers of their lines.
         of: line of every patch of the row's images, one image behind the other; -1 for none.
     """
 
-    column: Tensor
+    slot: Tensor
     line: Tensor
     of: Tensor
 
-    def left(self, patches: Tensor) -> tuple[Ends, Tensor]:
-        """Those whose line has one of `patches` `[N]`, and the columns `[S']` of the others."""
+    def left(self, patches: Tensor) -> tuple[LineEnds, Tensor]:
+        """Those whose line has one of `patches` `[N]`, and the slots `[S']` of the others."""
         stays = torch.isin(self.line, self.of[patches])
-        return Ends(self.column[stays], self.line[stays], self.of), self.column[~stays]
+        return LineEnds(self.slot[stays], self.line[stays], self.of), self.slot[~stays]
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,12 @@ class TokenRow:
     Text counts as one image, whose grid (1, 1, T) are the tokens of the prompt.
 
     Attributes:
-        kind: which of both.
+        kind: whether the tokens are visual or text.
         numbers: its images' numbers in the trace; text has none.
         grids: patch grid (t, h, w) of each image.
-        column: `[N]` columns of the tokens in the sequence at hand.
+        slot: `[N]` slots of the tokens.
         image: `[N]` which of the row's images each token is of.
-        index: `[N]` patch of that image, or place in the prompt.
+        index: `[N]` patch of that image; of text, its number in the prompt without padding.
         size: `[N]` patches that each token stands for.
         riders: `[N, ...]` values left by earlier stages.
         copy: whether another row of the batch has the same images (beams); not traced.
@@ -73,13 +77,13 @@ class TokenRow:
     kind: Kind
     numbers: tuple[int, ...]
     grids: tuple[Grid, ...]
-    column: Tensor
+    slot: Tensor
     image: Tensor
     index: Tensor
     size: Tensor
     riders: Mapping[str, Tensor]
     copy: bool
-    ends: Ends | None = None
+    ends: LineEnds | None = None
 
     @property
     def frames(self) -> int:
@@ -90,7 +94,7 @@ class TokenRow:
     def shape(self) -> tuple[object, ...]:
         """Rows of equal shape can be put into one dense batch."""
         riders = tuple(sorted((name, value.shape[1:]) for name, value in self.riders.items()))
-        return self.column.shape[0], len(self.numbers), self.grids, riders
+        return self.slot.shape[0], len(self.numbers), self.grids, riders
 
     @property
     def grid(self) -> Grid:
@@ -103,34 +107,34 @@ class TokenRow:
         _, height, width = self.grid
         grids, before = self._grids()
         own = grids[self.image].unbind(-1)
-        frame, row, column = grid_positions(own, self.index).unbind(-1)
-        return ((before[self.image] + frame) * height + row) * width + column
+        frame, line, along = grid_positions(own, self.index).unbind(-1)
+        return ((before[self.image] + frame) * height + line) * width + along
 
-    def reduced(self, tokens: Tokens, column: Tensor, sample: int) -> TokenRow:
-        """What is left of it; columns stay those of before.
+    def reduced(self, tokens: Tokens, slot: Tensor, sample: int) -> TokenRow:
+        """What is left of the row; slots stay those of the sequence before the shortening.
 
         Args:
             tokens: what is left of a dense batch of rows.
-            column: `[B, K]` their columns.
+            slot: `[B, K]` their slots.
             sample: the row's number in the batch.
         """
         grids, before = self._grids()
-        frame, row, place = grid_positions(self.grid, tokens.index[sample]).unbind(-1)
+        frame, line, along = grid_positions(self.grid, tokens.index[sample]).unbind(-1)
         image = torch.searchsorted(before, frame.contiguous(), right=True) - 1
         _, height, width = grids[image].unbind(-1)
         return replace(
             self,
-            column=column[sample],
+            slot=slot[sample],
             image=image,
-            index=((frame - before[image]) * height + row) * width + place,
+            index=((frame - before[image]) * height + line) * width + along,
             size=tokens.size[sample],
             riders={name: value[sample] for name, value in tokens.riders.items()},
         )
 
     def ended(self) -> tuple[TokenRow, Tensor]:
-        """Without the separators of empty lines, whose columns `[S]` come with it."""
+        """The row without the separators of empty lines, and the slots `[S]` of these."""
         if self.ends is None:
-            return self, self.column[:0]
+            return self, self.slot[:0]
         counts = torch.tensor([math.prod(grid) for grid in self.grids], device=self.index.device)
         before = torch.cumsum(counts, 0) - counts
         ends, gone = self.ends.left(before[self.image] + self.index)
@@ -142,14 +146,19 @@ class TokenRow:
         return grids, torch.cumsum(grids[:, 0], 0) - grids[:, 0]
 
     def moved(self, level: Level, row: int) -> TokenRow:
-        """With columns of the sequence after a shortening."""
+        """The row with the slots of the sequence after a shortening.
+
+        Args:
+            level: that sequence.
+            row: number of the row.
+        """
+        # one entry more than there were slots before: dummies write there, not over a survivor
         count = int(level.source[row].max()) + 1
         slots = torch.arange(level.length, device=level.source.device)
-        place = slots.new_full((count + 1,), 0)
-        source = level.source[row].masked_fill(~level.valid[row], count)
-        place[source] = slots
-        ends = self.ends and replace(self.ends, column=place[self.ends.column])
-        return replace(self, column=place[self.column], ends=ends)
+        slot_of = slots.new_zeros(count + 1)
+        slot_of[level.source[row].masked_fill(~level.valid[row], count)] = slots
+        ends = self.ends and replace(self.ends, slot=slot_of[self.ends.slot])
+        return replace(self, slot=slot_of[self.slot], ends=ends)
 
 
 def visual_row(shown: Sequence[Shown], entry: Level, row: int, copy: bool) -> TokenRow | None:
@@ -166,13 +175,13 @@ def visual_row(shown: Sequence[Shown], entry: Level, row: int, copy: bool) -> To
     images = [one.image for one in shown]
     wanted = [one.places[one.image.shown()] for one in shown]
     of = [torch.full_like(image.index, number) for number, image in enumerate(images)]
-    column = _columns(entry, row, torch.cat(wanted))
+    slot = _slots(entry, row, torch.cat(wanted))
     names = set.intersection(*(set(image.riders) for image in images))
     return TokenRow(
         kind="visual",
         numbers=tuple(image.number for image in images),
         grids=tuple(image.grid for image in images),
-        column=column,
+        slot=slot,
         image=torch.cat(of),
         index=torch.cat([image.index for image in images]),
         size=torch.cat([image.size for image in images]),
@@ -182,7 +191,7 @@ def visual_row(shown: Sequence[Shown], entry: Level, row: int, copy: bool) -> To
     )
 
 
-def ends_of(shown: Sequence[Shown], entry: Level, row: int) -> Ends | None:
+def ends_of(shown: Sequence[Shown], entry: Level, row: int) -> LineEnds | None:
     """The separators of a row that leave with their lines, or None without any.
 
     Args:
@@ -201,8 +210,8 @@ def ends_of(shown: Sequence[Shown], entry: Level, row: int) -> Ends | None:
         lines.append(line[[at for at in range(one.image.count) if at not in one.image.others]])
     if not places:
         return None
-    column = _columns(entry, row, torch.stack(places))
-    return Ends(column, torch.arange(count, device=column.device), torch.cat(lines))
+    slot = _slots(entry, row, torch.stack(places))
+    return LineEnds(slot, torch.arange(count, device=slot.device), torch.cat(lines))
 
 
 def text_row(prunable: Tensor, valid: Tensor, entry: Level, row: int, copy: bool) -> TokenRow:
@@ -221,7 +230,7 @@ def text_row(prunable: Tensor, valid: Tensor, entry: Level, row: int, copy: bool
         kind="text",
         numbers=(),
         grids=((1, 1, int(valid.sum())),),
-        column=_columns(entry, row, places),
+        slot=_slots(entry, row, places),
         image=torch.zeros_like(index),
         index=index,
         size=torch.ones(index.shape, device=index.device),
@@ -230,13 +239,13 @@ def text_row(prunable: Tensor, valid: Tensor, entry: Level, row: int, copy: bool
     )
 
 
-def _columns(entry: Level, row: int, places: Tensor) -> Tensor:
-    """Columns of the LLM's input that hold `places` of the user's sequence."""
+def _slots(entry: Level, row: int, places: Tensor) -> Tensor:
+    """Slots of the LLM's input that hold some prompt places of a row."""
     valid = entry.valid[row]
     slots = torch.arange(entry.length, device=valid.device)
-    column_of = slots.new_zeros(int(entry.place[row].max()) + 1)
-    column_of[entry.place[row][valid]] = slots[valid]
-    return column_of[places]
+    slot_of = slots.new_zeros(int(entry.place[row].max()) + 1)
+    slot_of[entry.place[row][valid]] = slots[valid]
+    return slot_of[places]
 
 
 def dense(
@@ -283,6 +292,7 @@ def trace_row(
         sample: the row's number in it.
     """
     assert part.dense is not None
+    # here a slot is a survivor's number among those that the strategy left, as in `Reduction`
     anchor, slot = part.dense.anchor[sample], part.dense.slot[sample]
     for number, image in enumerate(row.numbers):
         mine, survivors = row.image == number, row.image[anchor] == number

@@ -9,8 +9,8 @@ from tokenprune.engine.stages import ResolvedStage
 from tokenprune.engine.steps import on_the_way
 from tokenprune.errors import LayerError, PlanError
 from tokenprune.interface.signals import LayerBefore, Signal, View
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import placement
-from tokenprune.interface.tokens import Site
 from tokenprune.plan import Average
 from tokenprune.plan.budget import decoder_keeps, kept
 

@@ -31,12 +31,12 @@ class Left:
     @property
     def visual(self) -> int:
         """Visual tokens of the batch, copies for beams left out."""
-        return sum(row.column.shape[0] for row in self.rows if row is not None and not row.copy)
+        return sum(row.slot.shape[0] for row in self.rows if row is not None and not row.copy)
 
     @property
     def text(self) -> tuple[int, int]:
         """Prunable text tokens and their prompts, copies for beams left out."""
-        mine = [row.column.shape[0] for row in self.texts if row is not None and not row.copy]
+        mine = [row.slot.shape[0] for row in self.texts if row is not None and not row.copy]
         return sum(mine), len(mine)
 
     @property

@@ -21,7 +21,7 @@ from tokenprune.engine.videos import Videos, videos_of
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import Question, read
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -85,14 +85,14 @@ class TowerSeam:
             with call.meter.stage("select"):
                 answers = self.questions.states(state, list(images_of(entered)))
                 entered.shared = read(self.asked, Question(answers.to(features.device)))
-        groups = run_stages(call, self.features, [entered], used)
+        batches = run_stages(call, self.features, [entered], used)
         with call.meter.stage("project"):
-            groups = project(groups, original)
-        groups = whole_videos(run_stages(call, self.projected, groups, used))
+            batches = project(batches, original)
+        batches = whole_videos(run_stages(call, self.projected, batches, used))
         if self.features or self.projected:
-            count_left(call, groups)
+            count_left(call, batches)
         with call.meter.stage("project"):
-            projected, images = place(groups)
+            projected, images = place(batches)
         state.pictures = {"image": images}
         count_pictures(call.meter, images)
         return projected

@@ -13,11 +13,11 @@ from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import ReductionError, UnsupportedCallError
 from tokenprune.interface.signals import Companions, read
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 
 
 @dataclass
-class Group:
+class ImageBatch:
     """Images with equally many tokens, or videos.
 
     Attributes:
@@ -38,7 +38,7 @@ class Group:
         return len(self.rows) * self.state.grid[0]
 
 
-def enter(call: CallState, features: Tensor, prefix: int) -> Group:
+def enter(call: CallState, features: Tensor, prefix: int) -> ImageBatch:
     """All images as they leave the encoder.
 
     Args:
@@ -56,18 +56,18 @@ def enter(call: CallState, features: Tensor, prefix: int) -> Group:
             where="projector",
             remedy="Call the model itself, with its pictures.",
         )
-    return Group(list(range(features.shape[0])), replace(state, prefix=prefix), features)
+    return ImageBatch(list(range(features.shape[0])), replace(state, prefix=prefix), features)
 
 
 def run_stages(
-    call: CallState, stages: Sequence[ResolvedStage], groups: list[Group], used: int
-) -> list[Group]:
+    call: CallState, stages: Sequence[ResolvedStage], batches: list[ImageBatch], used: int
+) -> list[ImageBatch]:
     """What pre-LLM stages leave, by images with equally many tokens.
 
     Args:
         call: the running call.
         stages: those that act on these features, before or after the projector.
-        groups: images with equally many tokens.
+        batches: images with equally many tokens.
         used: encoder blocks that ran.
 
     Raises:
@@ -77,42 +77,46 @@ def run_stages(
     for stage in stages:
         # companion tokens were made frame by frame, so frames stay apart for their strategy
         if stage.strategy.companions() is None:
-            groups = whole_videos(groups)
+            batches = whole_videos(batches)
         with call.meter.stage("select"):
-            groups = [done for group in groups for done in _reduce(call, stage, group, site)]
-    return groups
+            batches = [done for batch in batches for done in _reduce(call, stage, batch, site)]
+    return batches
 
 
-def count_left(call: CallState, groups: Sequence[Group]) -> None:
+def count_left(call: CallState, batches: Sequence[ImageBatch]) -> None:
     """Note how many tokens the images have behind all pre-LLM stages."""
-    total = sum(group.state.index.numel() for group in groups)
-    call.meter.count("pre_llm", total, sum(group.frames for group in groups))
+    total = sum(batch.state.index.numel() for batch in batches)
+    call.meter.count("pre_llm", total, sum(batch.frames for batch in batches))
 
 
-def whole_videos(groups: Sequence[Group]) -> list[Group]:
-    """Groups of frames as groups of videos of equally many frames; others as they are."""
+def whole_videos(batches: Sequence[ImageBatch]) -> list[ImageBatch]:
+    """Batches of frames as batches of videos of equally many frames; others as they are."""
     found = []
-    for group in groups:
-        videos = group.state.videos
+    for batch in batches:
+        videos = batch.state.videos
         for bucket in videos.buckets() if videos is not None else ():
-            shared = {name: bucket.first(value) for name, value in group.shared.items()}
-            joined = bucket.join(group.hidden)
-            found.append(Group(list(bucket.videos), group.state.of_videos(bucket), joined, shared))
-        found += [group] if videos is None else []
+            shared = {name: bucket.first(value) for name, value in batch.shared.items()}
+            joined = bucket.join(batch.hidden)
+            found.append(
+                ImageBatch(list(bucket.videos), batch.state.of_videos(bucket), joined, shared)
+            )
+        found += [batch] if videos is None else []
     return found
 
 
-def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> Iterator[Group]:
-    state, strategy = group.state, stage.strategy
-    known = {**state.signals, **state.prefixed, **group.shared}
+def _reduce(
+    call: CallState, stage: ResolvedStage, batch: ImageBatch, site: Site
+) -> Iterator[ImageBatch]:
+    state, strategy = batch.state, stage.strategy
+    known = {**state.signals, **state.prefixed, **batch.shared}
     wanted = strategy.signals(site)
     signals = {signal.name: known[signal.name] for signal in wanted if signal.name in known}
     if stage.number in state.companions:
         signals |= read(wanted, Companions(state.companions[stage.number]))
-    tokens = state.tokens(group.hidden, site, signals)
+    tokens = state.tokens(batch.hidden, site, signals)
     keep = stage.keep(tokens.count, frames=state.grid[0])
     for part in ask(stage, tokens, keep, call.conditions):
-        left = _pick(group, part.rows)
+        left = _pick(batch, part.rows)
         if part.dense is not None and part.dense.length == 0:
             raise ReductionError(
                 f"the strategy '{strategy.name}' left no token of image {left.state.images[0]}.",
@@ -125,10 +129,10 @@ def _reduce(call: CallState, stage: ResolvedStage, group: Group, site: Site) -> 
         yield replace(left, hidden=hidden)
 
 
-def _pick(group: Group, rows: Sequence[int]) -> Group:
-    state = group.state
-    if len(rows) == len(group.rows):
-        return replace(group, state=replace(state))
+def _pick(batch: ImageBatch, rows: Sequence[int]) -> ImageBatch:
+    state = batch.state
+    if len(rows) == len(batch.rows):
+        return replace(batch, state=replace(state))
     rows = list(rows)
     picked = replace(
         state,
@@ -140,5 +144,5 @@ def _pick(group: Group, rows: Sequence[int]) -> Group:
         prefixed={name: value[rows] for name, value in state.prefixed.items()},
         companions={number: value[rows] for number, value in state.companions.items()},
     )
-    shared = {name: value[rows] for name, value in group.shared.items()}
-    return Group([group.rows[row] for row in rows], picked, group.hidden[rows], shared)
+    shared = {name: value[rows] for name, value in batch.shared.items()}
+    return ImageBatch([batch.rows[row] for row in rows], picked, batch.hidden[rows], shared)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import PruningStrategy, placement, places
-from tokenprune.interface.tokens import Stage
 from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import MAIN, Entry, Strategies, home, strategy_entry

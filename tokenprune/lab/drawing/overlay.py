@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tokenprune.interface.tokens import Stage
+from tokenprune.interface.sites import Stage
 from tokenprune.interface.trace import ImageTrace, TraceStep
 from tokenprune.lab.drawing.panels import PAPER, Panel, strip
 from tokenprune.lab.drawing.tiling import separate, tile_labels, tile_pictures

@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenprune.errors import PlanError
 from tokenprune.interface.placement import Decoder
+from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import PruningStrategy, placement, places
-from tokenprune.interface.tokens import Stage
 from tokenprune.plan import Average, Plan, StagePlan
 
 Strategies = Mapping[str, type[PruningStrategy[Any]]]

@@ -191,7 +191,7 @@ def _behind_layer(owner: Attachment, found: Rows) -> Callable[..., Any]:
             states = output[0] if isinstance(output, tuple) else output
             for number, row in enumerate(state.left.rows):
                 if row is not None:
-                    found.append((states[number, row.column], grid_positions(row.grid, row.index)))
+                    found.append((states[number, row.slot], grid_positions(row.grid, row.index)))
         return output
 
     return forward

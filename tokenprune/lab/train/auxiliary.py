@@ -9,8 +9,7 @@ from torch import nn
 
 from tokenprune.engine.attachment import Attachment
 from tokenprune.errors import DataError, PlanError, UnsupportedCallError
-from tokenprune.interface.strategy import ModelShape
-from tokenprune.interface.trainable import Batch, StepLoss
+from tokenprune.interface.trainable import Batch, ModelShape, StepLoss
 from tokenprune.lab.probe.capture import Reader, Rows
 from tokenprune.lab.probe.distill import Distillation
 from tokenprune.lab.probe.fit import RATE

@@ -87,9 +87,9 @@ class KeyBias:
         return keys.index_put(places, bias.to(hidden).clamp(min=least))
 
     def _visual(self, state: MllmState) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Rows and columns of all visual tokens, `[n]` each, with their bias `[n]`."""
-        columns = [None if row is None else row.column for row in state.left.rows]
-        counts = [0 if column is None else len(column) for column in columns]
+        """Rows and slots of all visual tokens, `[n]` each, with their bias `[n]`."""
+        slots = [None if row is None else row.slot for row in state.left.rows]
+        counts = [0 if slot is None else len(slot) for slot in slots]
         width = self._bias.shape[1]
         if len(counts) != self._bias.shape[0] or (width != 1 and {*counts} != {width}):
             raise UnsupportedCallError(
@@ -100,9 +100,9 @@ class KeyBias:
                 "others inside the LLM.",
             )
         rows = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        column = torch.cat([column for column in columns if column is not None])
+        slot = torch.cat([slot for slot in slots if slot is not None])
         parts = [row.expand(count) for row, count in zip(self._bias, counts, strict=True)]
-        return (rows, column), torch.cat(parts)
+        return (rows, slot), torch.cat(parts)
 
 
 def biased_mask(keys: Tensor, valid: Tensor, given: Any) -> Tensor:

@@ -15,7 +15,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from tokenprune.errors import CheckpointError, NonFiniteError
 from tokenprune.interface.loading import LoadedMllm
-from tokenprune.interface.trainable import Step, StepLoss, TrainableStrategy, TrainingSession
+from tokenprune.interface.trainable import (
+    StepLoss,
+    TrainableStrategy,
+    TrainingSession,
+    TrainingStep,
+)
 from tokenprune.lab.train.accelerated import accelerator
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.batches import make_batch
@@ -121,7 +126,7 @@ class Loop:
         self._strategy.train()
         done = (number - span.start) / (span.end - span.start)
         generator = torch.Generator().manual_seed(seed)
-        step = Step(number, span.phase.name, done, generator)
+        step = TrainingStep(number, span.phase.name, done, generator)
         found = self._strategy.loss(self._session, batch, step)
         if self._auxiliary is not None:
             found = self._auxiliary.added(found, batch)

@@ -19,9 +19,9 @@ from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import PlanError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.strategy import ModelShape, placement
+from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Tokens
-from tokenprune.interface.trainable import Batch
+from tokenprune.interface.trainable import Batch, ModelShape
 from tokenprune.lab.train.biasing import KeyBias
 from tokenprune.lab.train.sharing import share_pictures
 from tokenprune.lab.train.taps import Tap, tap_plan, tapped

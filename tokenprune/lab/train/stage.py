@@ -9,8 +9,7 @@ from typing import Any
 from tokenprune.errors import PlanError
 from tokenprune.errors.files import is_file
 from tokenprune.errors.names import suggestion
-from tokenprune.interface.strategy import ModelShape
-from tokenprune.interface.trainable import TrainableStrategy, untrained_params
+from tokenprune.interface.trainable import ModelShape, TrainableStrategy, untrained_params
 from tokenprune.plan import Average, Plan, StagePlan
 from tokenprune.plan.budget import kept
 from tokenprune.plugins.host import host

@@ -11,8 +11,9 @@ from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.placement import Decoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune.plan import StagePlan
 
 

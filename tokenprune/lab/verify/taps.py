@@ -13,7 +13,8 @@ from torch import Tensor
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.reduction import Reduction
-from tokenprune.interface.tokens import Kind, Site
+from tokenprune.interface.sites import Site
+from tokenprune.interface.tokens import Kind
 
 
 @dataclass(frozen=True)
