@@ -21,10 +21,11 @@ from tokenprune.reference import (
     video_model_path,
 )
 from training.reference_model.model import PATCHES
+from training.shared.asking import load_weights
 from training.video_model.card import write_card
 from training.video_model.evaluate import RECORD
 from training.video_model.forward import QUESTION_START
-from training.video_model.measure import all_patches, load_weights, make_page, say, see
+from training.video_model.measure import all_patches, make_page, say, see
 from training.video_model.vocab import WORDS
 
 FOLDER = video_model_path()

@@ -14,7 +14,6 @@ from tokenprune.reference import (
     CLIP_TYPES,
     FRAMES,
     Clip,
-    SceneQuestion,
     Textures,
     ask_clip,
     heldout_clips,
@@ -29,7 +28,7 @@ from tokenprune.reference.scene import CANVAS
 from training.reference_model.forward import logits, patchify, tower_forward
 from training.reference_model.model import PATCHES
 from training.reference_model.vocab import BOS, IMAGE
-from training.video_model.data import DataPlan, draw_clip, encode, make_batch, visits, whole_index
+from training.video_model.data import ASKING, DataPlan, draw_clip, make_batch, visits, whole_index
 from training.video_model.export import build_processor
 from training.video_model.forward import QUESTION_START, answer_clips
 from training.video_model.model import build_model
@@ -194,6 +193,6 @@ def test_the_template_numbers_frames() -> None:
 
 def test_every_word_is_known() -> None:
     for sample in iter_heldout_clips(40):
-        ids, at = encode(SceneQuestion(sample.question, sample.answer, sample.type))
+        ids, at = ASKING.encode(sample.question, sample.answer)
         assert ids[at] == WORD_ID["?"]
         assert ids[at + 1] == WORD_ID[sample.answer]

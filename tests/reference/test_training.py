@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from tokenprune.reference import TYPES, SceneQuestion, Textures
+from tokenprune.reference import TYPES, Textures
 from training.reference_model import choose
 from training.reference_model.data import (
+    ASKING,
     IGNORE,
     Batch,
     DataPlan,
-    encode_question,
     make_arrays,
     normalise,
 )
@@ -112,6 +112,6 @@ def test_schedule_warms_up_and_cools_down() -> None:
 
 
 def test_question_encoding_ends_with_the_answer() -> None:
-    ids, at = encode_question(SceneQuestion("which digit is shown ?", "7", "digit"))
+    ids, at = ASKING.encode("which digit is shown ?", "7")
     assert WORDS[ids[at]] == "?"
     assert WORDS[ids[at + 1]] == "7"

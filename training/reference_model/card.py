@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-from typing import Any
-
 from tokenprune.reference import reference_model_path
 from tokenprune.reference.questions import TYPES
 from training.reference_model.evaluate import RECORD
 from training.reference_model.model import FEATURE_LAYER, LM_BLOCKS, PATCHES, TOWER_BLOCKS, WIDTH
 from training.reference_model.vocab import SPECIAL, WORDS
-
-Record = dict[str, Any]
+from training.shared.writing import Record, card_command, head, row
 
 _HEAD = """# tokenprune reference model
 
@@ -72,22 +66,18 @@ into the background, and the language model to read them there. No pruning metho
 """
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def _stage_rows(record: Record) -> str:
     keys = ("stage", "steps", "images", "questions_per_image", "images_per_second", "minutes")
     return "\n".join(
-        _row([str(stage.get(key, "-")) for key in keys]) for stage in record["training"]
+        row([str(stage.get(key, "-")) for key in keys]) for stage in record["training"]
     )
 
 
 def accuracy_table(record: Record) -> str:
     """Accuracy by type: dense, blanked, and guessed from the question."""
-    rows = [_row(["", "all", *TYPES]), _row(["---"] * (2 + len(TYPES)))]
+    rows = head("", "all", *TYPES)
     rows.append(
-        _row(
+        row(
             [
                 "questions",
                 str(sum(record["questions"].values())),
@@ -100,18 +90,18 @@ def accuracy_table(record: Record) -> str:
         ("blank_image", "picture blanked"),
         ("text_only_guess", "most frequent answer"),
     ):
-        rows.append(_row([label, *(f"{record[key][name]:.1f}" for name in ("all", *TYPES))]))
+        rows.append(row([label, *(f"{record[key][name]:.1f}" for name in ("all", *TYPES))]))
     return "\n".join(rows)
 
 
 def selection_table(record: Record) -> str:
     """Accuracy over all questions by chooser, positions and kept tokens."""
     counts = list(next(iter(record["selection"]["original"].values())))
-    rows = [_row(["kept by", "positions", *counts]), _row(["---"] * (2 + len(counts)))]
+    rows = head("kept by", "positions", *counts)
     for name in record["selection"]["original"]:
         for positions, table in record["selection"].items():
             cells = [f"{table[name][count]['all']:.1f}" for count in counts]
-            rows.append(_row([name, positions, *cells]))
+            rows.append(row([name, positions, *cells]))
     return "\n".join(rows)
 
 
@@ -119,16 +109,16 @@ def inside_table(record: Record) -> str:
     """Accuracy when tokens go inside the tower."""
     table = record["inside_tower"]
     columns = list(next(iter(table.values())))
-    rows = [_row(["kept by, the others", *columns]), _row(["---"] * (1 + len(columns)))]
-    rows += [_row([name, *(f"{cells[c]:.1f}" for c in columns)]) for name, cells in table.items()]
+    rows = head("kept by, the others", *columns)
+    rows += [row([name, *(f"{cells[c]:.1f}" for c in columns)]) for name, cells in table.items()]
     return "\n".join(rows)
 
 
 def type_table(record: Record, count: str) -> str:
     """Accuracy by type at one number of kept tokens, original positions."""
-    rows = [_row(["kept by", "all", *TYPES]), _row(["---"] * (2 + len(TYPES)))]
+    rows = head("kept by", "all", *TYPES)
     for name, table in record["selection"]["original"].items():
-        rows.append(_row([name, *(f"{table[count][key]:.1f}" for key in ("all", *TYPES))]))
+        rows.append(row([name, *(f"{table[count][key]:.1f}" for key in ("all", *TYPES))]))
     return "\n".join(rows)
 
 
@@ -209,11 +199,7 @@ into the most similar kept one:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", type=Path, default=RECORD)
-    parser.add_argument("--card", type=Path, default=reference_model_path() / "README.md")
-    options = parser.parse_args()
-    options.card.write_text(write_card(json.loads(options.record.read_text())))
+    card_command(__doc__, write_card, RECORD, reference_model_path())
 
 
 if __name__ == "__main__":

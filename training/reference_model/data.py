@@ -18,6 +18,7 @@ from tokenprune.reference.render import Textures, render
 from tokenprune.reference.scene import CANVAS, COLOURS, GRID, KINDS, Scene, sample_scene
 from training.reference_model.helpers import HELPER, helper_question
 from training.reference_model.vocab import EOS, WORD_ID
+from training.shared.asking import Asking
 
 COLOUR_NAMES = tuple(COLOURS)
 BACKGROUND_KIND = len(KINDS)
@@ -25,6 +26,7 @@ NO_COLOUR = len(COLOUR_NAMES)
 IGNORE = -100
 ALL_TYPES = (*TYPES, HELPER)
 QUESTION_LENGTH = 8
+ASKING = Asking(TYPES, WORD_ID, QUESTION_LENGTH, EOS)
 OWN_COVER = 0.15
 TOUCH_COVER = 0.02
 
@@ -95,13 +97,6 @@ def draw_questions(scene: Scene, rng: np.random.Generator, plan: DataPlan) -> li
     return drawn[: plan.questions]
 
 
-def encode_question(question: SceneQuestion) -> tuple[list[int], int]:
-    """Padded word ids of question and answer, and where the question mark stands."""
-    ids = [WORD_ID[word] for word in question.text.split()]
-    full = [*ids, WORD_ID[question.answer]]
-    return full + [EOS] * (QUESTION_LENGTH - len(full)), len(ids) - 1
-
-
 def _label_scene(out: Arrays, row: int, scene: Scene, cover: NDArray[np.float32]) -> None:
     """Fill the dense and the image-level targets of one row."""
     owner = np.where(cover.max(0) >= OWN_COVER, cover.argmax(0), -1)
@@ -155,7 +150,9 @@ def make_arrays(plan: DataPlan, rng: np.random.Generator, textures: Textures) ->
         out["images"][row] = drawn.image
         _label_scene(out, row, scene, drawn.cover)
         for column, question in enumerate(draw_questions(scene, rng, plan)):
-            out["words"][row, column], out["answer_at"][row, column] = encode_question(question)
+            out["words"][row, column], out["answer_at"][row, column] = ASKING.encode(
+                question.text, question.answer
+            )
             out["answer"][row, column] = WORD_ID[question.answer]
             out["type"][row, column] = ALL_TYPES.index(question.kind)
     return out

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import platform
 import re
 from collections import Counter
@@ -26,9 +24,11 @@ from tokenprune.reference.heldout import HELDOUT_IMAGES, HELDOUT_SEED
 from tokenprune.reference.questions import TYPES, ask_each
 from tokenprune.reference.scene import sample_scene
 from training.reference_model.choose import Thin
-from training.reference_model.measure import CHOOSERS, Tally, ask, load_weights, pages, see
+from training.reference_model.measure import CHOOSERS, ask, pages, see
 from training.reference_model.model import PATCHES
 from training.reference_model.stages import STAGES
+from training.shared.asking import Tally, load_weights, percents, standard_error
+from training.shared.writing import write_record
 
 KEPT = (98, 64, 32, 16, 8)
 RANDOM_DRAWS = 3
@@ -44,7 +44,7 @@ Scores = dict[str, float]
 def measure_selection(folder: str, images: int) -> dict[str, Any]:
     """Dense, blanked and selected accuracy, all from one pass over the images."""
     w = load_weights(folder)
-    dense, blank = Tally(), Tally()
+    dense, blank = Tally(TYPES), Tally(TYPES)
     selected: dict[tuple[str, str, int], Tally] = {}
     generator = Generator().manual_seed(0)
     for page in pages(images):
@@ -57,24 +57,18 @@ def measure_selection(folder: str, images: int) -> dict[str, Any]:
                 for _ in range(RANDOM_DRAWS if name == "random" else 1):
                     keep = chooser(page, seen, count, generator)
                     for positions in ("original", "compact"):
-                        tally = selected.setdefault((name, positions, count), Tally())
+                        tally = selected.setdefault((name, positions, count), Tally(TYPES))
                         right = ask(w, page, seen, keep, compact=positions == "compact")
                         tally.add(right, page)
     table: dict[str, dict[str, dict[str, Scores]]] = {}
     for (name, positions, count), tally in selected.items():
         table.setdefault(positions, {}).setdefault(name, {})[str(count)] = tally.summary()
     return {
-        "questions": {t: int(n) for t, n in zip(TYPES, dense.asked.tolist(), strict=True)},
+        "questions": dense.questions(),
         "dense": dense.summary(),
         "blank_image": blank.summary(),
         "selection": table,
     }
-
-
-def standard_error(measured: dict[str, Any]) -> float:
-    """Naive standard error of the dense accuracy over all questions, in points."""
-    share = measured["dense"]["all"] / 100.0
-    return round(100.0 * math.sqrt(share * (1.0 - share) / sum(measured["questions"].values())), 2)
 
 
 def measure_inside(folder: str, images: int) -> dict[str, dict[str, float]]:
@@ -91,7 +85,7 @@ def measure_inside(folder: str, images: int) -> dict[str, dict[str, float]]:
                     seen = see(w, page, maps={block: Thin(keep, merge)})
                     everything = torch.arange(count).expand(len(keep), -1)
                     label = f"{name}, {'averaged' if merge else 'dropped'}"
-                    tally = tallies.setdefault((label, block, count), Tally())
+                    tally = tallies.setdefault((label, block, count), Tally(TYPES))
                     tally.add(ask(w, page, seen, everything, compact=False), page)
     table: dict[str, dict[str, float]] = {}
     for (label, block, count), tally in tallies.items():
@@ -101,7 +95,7 @@ def measure_inside(folder: str, images: int) -> dict[str, dict[str, float]]:
 
 def measure_dense(folder: str, images: int, seed: int) -> Scores:
     """Accuracy with all tokens on the scenes of another seed."""
-    w, tally = load_weights(folder), Tally()
+    w, tally = load_weights(folder), Tally(TYPES)
     for page in pages(images, seed):
         everything = torch.arange(PATCHES).expand(len(page.images), -1)
         tally.add(ask(w, page, see(w, page), everything, compact=False), page)
@@ -120,8 +114,7 @@ def text_only_guess(images: int, scenes: int = 30_000) -> Scores:
         guess = seen.get(sample.question, Counter({"": 1})).most_common(1)[0][0]
         hits[sample.type].append(guess == sample.answer)
     every = [hit for group in hits.values() for hit in group]
-    means = {"all": every, **hits}
-    return {name: round(100.0 * sum(h) / max(1, len(h)), 2) for name, h in means.items()}
+    return percents({"all": every, **hits})
 
 
 def generate_accuracy(folder: str, limit: int, rows: int = 20) -> float:
@@ -196,7 +189,9 @@ def main() -> None:
         "megabytes": round(weights.stat().st_size / 1e6, 2),
         "training": training_summary(options.log),
         **measured,
-        "standard_error": standard_error(measured),
+        "standard_error": standard_error(
+            measured["dense"]["all"], sum(measured["questions"].values())
+        ),
         "inside_tower": measure_inside(folder, options.images),
         "fresh": {
             "seed": FRESH_SEED,
@@ -211,8 +206,7 @@ def main() -> None:
         "random_draws": RANDOM_DRAWS,
         "environment": environment(),
     }
-    options.record.parent.mkdir(parents=True, exist_ok=True)
-    options.record.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(options.record, record)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -20,6 +19,7 @@ from tokenprune.reference import reference_model_path
 from tokenprune.reference.scene import CANVAS, PATCH
 from training.reference_model.model import build_model
 from training.reference_model.vocab import BOS, EOS, PAD, build_tokenizer
+from training.shared.writing import export_command
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}"
@@ -73,11 +73,7 @@ def export(checkpoint: Path, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("folder", type=Path, nargs="?", default=reference_model_path())
-    options = parser.parse_args()
-    export(options.checkpoint, options.folder)
+    export_command(__doc__, export, reference_model_path())
 
 
 if __name__ == "__main__":

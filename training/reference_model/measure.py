@@ -9,13 +9,11 @@ from itertools import groupby
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from transformers import LlavaForConditionalGeneration
 
 from tokenprune.reference import Sample, iter_heldout
 from tokenprune.reference.heldout import HELDOUT_SEED
-from tokenprune.reference.questions import TYPES, SceneQuestion
 from training.reference_model.choose import gather_tokens, top_sorted
-from training.reference_model.data import OWN_COVER, QUESTION_LENGTH, encode_question, normalise
+from training.reference_model.data import ASKING, OWN_COVER, normalise
 from training.reference_model.forward import (
     TokenMap,
     TowerOutput,
@@ -27,28 +25,20 @@ from training.reference_model.forward import (
     tower_forward,
 )
 from training.reference_model.model import PATCHES
-from training.reference_model.vocab import EOS, WORD_ID
+from training.shared.asking import Asked
 
 
-@dataclass(frozen=True)
-class Page:
+@dataclass(frozen=True, kw_only=True)
+class Page(Asked):
     """Some held-out images with all their questions.
 
     Attributes:
         images: `[B, 112, 112, 3]` uint8.
-        words: `[B, Q, L]` question words, padded.
-        answer_at: `[B, Q]` place of the question mark.
-        answer: `[B, Q]` word id, -1 where an image has fewer questions.
-        type: `[B, Q]` index of the type.
         oracle: `[B, 196]` priority of a chooser that sees the truth: the patch that an item
             covers most comes first, items in turn, background last.
     """
 
     images: Tensor
-    words: Tensor
-    answer_at: Tensor
-    answer: Tensor
-    type: Tensor
     oracle: Tensor
 
 
@@ -66,24 +56,10 @@ def oracle_priority(sample: Sample) -> Tensor:
 
 def make_page(group: Sequence[Sequence[Sample]]) -> Page:
     """Put the samples of several images together."""
-    rows, asked = len(group), len(TYPES)
-    words = torch.full((rows, asked, QUESTION_LENGTH), EOS)
-    answer_at, kind = torch.zeros(rows, asked).long(), torch.zeros(rows, asked).long()
-    answer = torch.full((rows, asked), -1)
-    for row, samples in enumerate(group):
-        for column, sample in enumerate(samples):
-            question = SceneQuestion(sample.question, sample.answer, sample.type)
-            ids, at = encode_question(question)
-            words[row, column], answer_at[row, column] = torch.tensor(ids), at
-            answer[row, column] = WORD_ID[sample.answer]
-            kind[row, column] = TYPES.index(sample.type)
     return Page(
         images=torch.from_numpy(np.stack([np.asarray(samples[0].image) for samples in group])),
-        words=words,
-        answer_at=answer_at,
-        answer=answer,
-        type=kind,
         oracle=torch.stack([oracle_priority(samples[0]) for samples in group]),
+        **ASKING.fields(group),
     )
 
 
@@ -97,12 +73,6 @@ def pages(images: int, seed: int = HELDOUT_SEED, size: int = 50) -> Iterator[Pag
             group = []
     if group:
         yield make_page(group)
-
-
-def load_weights(folder: str) -> Weights:
-    """Weights of an exported model, computed with in fp32."""
-    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 @torch.no_grad()
@@ -158,25 +128,3 @@ CHOOSERS: dict[str, Chooser] = {
     "column-mean": choose_column,
     "object-oracle": choose_oracle,
 }
-
-
-class Tally:
-    """Right answers and questions by type."""
-
-    def __init__(self) -> None:
-        self.right = torch.zeros(len(TYPES))
-        self.asked = torch.zeros(len(TYPES))
-
-    def add(self, right: Tensor, page: Page) -> None:
-        """Count one page."""
-        for number in range(len(TYPES)):
-            there = (page.type == number) & (page.answer >= 0)
-            self.right[number] += float(right[there].sum())
-            self.asked[number] += float(there.sum())
-
-    def summary(self) -> dict[str, float]:
-        """Accuracy in percent, over all questions and by type."""
-        by_type = 100.0 * self.right / self.asked.clamp(min=1)
-        values = {name: float(by_type[number]) for number, name in enumerate(TYPES)}
-        overall = 100.0 * float(self.right.sum() / self.asked.sum())
-        return {name: round(value, 2) for name, value in {"all": overall, **values}.items()}

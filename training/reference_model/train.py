@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
-import time
 from pathlib import Path
 
 import torch
@@ -28,12 +25,9 @@ from training.reference_model.model import PATCHES, TOWER_BLOCKS, build_model
 from training.reference_model.optimiser import Optimisers
 from training.reference_model.stages import STAGES, Stage, scaled
 from training.reference_model.vocab import EOS
-
-log = logging.getLogger("reference_model")
+from training.shared.running import SAVE_EVERY, Meter, arguments, begin, waiting
 
 EOS_WEIGHT = 0.2
-LOG_EVERY = 25
-SAVE_EVERY = 100
 
 
 class Trainer:
@@ -123,7 +117,7 @@ class Trainer:
         """Train one stage; `partial` holds a look at it while it runs."""
         self.random.manual_seed(1000 * self.seed + number)
         optimisers = self.optimisers(stage)
-        meter = Meter(stage)
+        meter = Meter(stage.name, stage.steps, stage.data.batch, "img/s", digits=0)
         with batches(stage.data, self.seed, number, range(stage.steps), workers) as stream:
             for step, batch in enumerate(stream):
                 w = self.weights()
@@ -136,7 +130,7 @@ class Trainer:
                     scores |= by_type(right, batch)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimisers.step(step)
-                meter.add(step, float(loss.detach()), scores)
+                meter.add(step, {"loss": float(loss.detach()), **scores})
                 if (step + 1) % SAVE_EVERY == 0:
                     save(self, partial)
 
@@ -149,27 +143,6 @@ def by_type(right: Tensor, batch: Batch) -> dict[str, float]:
         if asked.any():
             scores[name] = float(right[asked].float().mean())
     return scores
-
-
-class Meter:
-    """Running averages, written to the log now and then."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.begin = time.perf_counter()
-        self.sums: dict[str, list[float]] = {}
-
-    def add(self, step: int, loss: float, scores: dict[str, float]) -> None:
-        """Take in one step."""
-        for name, value in {"loss": loss, **scores}.items():
-            self.sums.setdefault(name, []).append(value)
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.stage.steps:
-            means = " ".join(f"{n} {sum(v) / len(v):.3f}" for n, v in self.sums.items())
-            rate = (step + 1) * self.stage.data.batch / (time.perf_counter() - self.begin)
-            log.info(
-                "%s %d/%d %.0f img/s %s", self.stage.name, step + 1, self.stage.steps, rate, means
-            )
-            self.sums.clear()
 
 
 def save(trainer: Trainer, path: Path) -> None:
@@ -186,21 +159,11 @@ def load(trainer: Trainer, path: Path) -> None:
 
 def main() -> None:
     """Run all stages, resuming after the last one that left a checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = arguments(__doc__)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the steps")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
+    options = begin(parser)
     trainer = Trainer(options.seed)
-    for number, stage in enumerate(STAGES):
-        path = options.out / f"{stage.name}.pt"
-        if path.exists():
-            load(trainer, path)
-            continue
+    for number, stage, path in waiting(STAGES, options.out, lambda path: load(trainer, path)):
         trainer.run(
             scaled(stage, options.scale), number, options.workers, options.out / "partial.pt"
         )

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
-from typing import Any
-
 from tokenprune.reference import CLIP_TYPES, FRAMES, video_model_path
+from training.shared.writing import Record, card_command, head, row
 from training.video_model.evaluate import RECORD
 from training.video_model.forward import QUESTION_START
 from training.video_model.train import FEWEST, MOST
 from training.video_model.vocab import WORDS
-
-Record = dict[str, Any]
 
 _HEAD = """# tokenprune video model
 
@@ -85,10 +79,6 @@ Accuracy while training, on the thinned tokens of each step, as shares of one.
 """
 
 
-def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def _percents(scores: dict[str, float]) -> list[str]:
     return [f"{scores[name]:.1f}" for name in ("all", *CLIP_TYPES)]
 
@@ -96,7 +86,7 @@ def _percents(scores: dict[str, float]) -> list[str]:
 def _stages(record: Record) -> str:
     stages = record["recipe"]["stages"].items()
     keys = ("steps", "clips", "questions")
-    return "\n".join(_row([name, *(str(stage[key]) for key in keys)]) for name, stage in stages)
+    return "\n".join(row([name, *(str(stage[key]) for key in keys)]) for name, stage in stages)
 
 
 def _curve(record: Record, points: int = 12) -> str:
@@ -106,29 +96,28 @@ def _curve(record: Record, points: int = 12) -> str:
     picked = [log[round((i + 1) * len(log) / points) - 1] for i in range(points)]
     names = ("loss", "all", *CLIP_TYPES)
     return "\n".join(
-        _row([entry["stage"], str(entry["step"]), *(f"{entry[name]:.3f}" for name in names)])
+        row([entry["stage"], str(entry["step"]), *(f"{entry[name]:.3f}" for name in names)])
         for entry in picked
     )
 
 
 def accuracy_table(record: Record) -> str:
     """Accuracy by type: dense, and with frames that can't tell the answer."""
-    rows = [_row(["", "all", *CLIP_TYPES]), _row(["---"] * (2 + len(CLIP_TYPES)))]
+    rows = head("", "all", *CLIP_TYPES)
     asked = record["questions"]
-    rows.append(_row(["questions", *(str(asked[name]) for name in ("all", *CLIP_TYPES))]))
-    rows.append(_row(["all tokens", *_percents(record["dense"])]))
-    rows += [_row([name, *_percents(scores)]) for name, scores in record["changed"].items()]
-    rows.append(_row(["most frequent answer", *_percents(record["text_only_guess"])]))
+    rows.append(row(["questions", *(str(asked[name]) for name in ("all", *CLIP_TYPES))]))
+    rows.append(row(["all tokens", *_percents(record["dense"])]))
+    rows += [row([name, *_percents(scores)]) for name, scores in record["changed"].items()]
+    rows.append(row(["most frequent answer", *_percents(record["text_only_guess"])]))
     return "\n".join(rows)
 
 
 def selection_table(record: Record) -> str:
     """Accuracy by chooser, positions and tokens kept of every frame."""
-    rows = [_row(["kept by", "a frame", "positions", "all", *CLIP_TYPES])]
-    rows.append(_row(["---"] * (4 + len(CLIP_TYPES))))
+    rows = head("kept by", "a frame", "positions", "all", *CLIP_TYPES)
     for positions, table in record["selection"].items():
         for name, counts in table.items():
-            rows += [_row([name, n, positions, *_percents(s)]) for n, s in counts.items()]
+            rows += [row([name, n, positions, *_percents(s)]) for n, s in counts.items()]
     return "\n".join(rows)
 
 
@@ -200,11 +189,7 @@ token; compact ones count anew.
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", type=Path, default=RECORD)
-    parser.add_argument("--card", type=Path, default=video_model_path() / "README.md")
-    options = parser.parse_args()
-    options.card.write_text(write_card(json.loads(options.record.read_text())))
+    card_command(__doc__, write_card, RECORD, video_model_path())
 
 
 if __name__ == "__main__":

@@ -22,10 +22,12 @@ from training.reference_model.data import OWN_COVER, TOUCH_COVER, normalise
 from training.reference_model.forward import Weights, patchify, tower_forward
 from training.reference_model.model import PATCHES
 from training.reference_model.vocab import EOS
+from training.shared.asking import Asking
 from training.video_model.vocab import WORD_ID
 
 #: Word ids of a question with its answer, right-padded.
 LENGTH = 9
+ASKING = Asking(CLIP_TYPES, WORD_ID, LENGTH, EOS)
 #: Patches of every frame that the tower sees in training.
 TOWER_TOKENS = 48
 
@@ -57,13 +59,6 @@ class ClipBatch:
     answer_at: Tensor
     answer: Tensor
     type: Tensor
-
-
-def encode(question: SceneQuestion) -> tuple[list[int], int]:
-    """Padded word ids of question and answer, and where the question mark stands."""
-    ids = [WORD_ID[word] for word in question.text.split()]
-    full = [*ids, WORD_ID[question.answer]]
-    return full + [EOS] * (LENGTH - len(full)), len(ids) - 1
 
 
 def draw_questions(clip: Clip, rng: np.random.Generator, count: int) -> list[SceneQuestion]:
@@ -131,7 +126,7 @@ def make_batch(
         for out, field in zip((visit, entry), visits(clip, owner[-1]), strict=True):
             out.append(field)
         for question in draw_questions(clip, rng, questions):
-            ids, place = encode(question)
+            ids, place = ASKING.encode(question.text, question.answer)
             words.append(ids)
             at.append(place)
             answer.append(WORD_ID[question.answer])

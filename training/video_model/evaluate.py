@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import re
 from collections import Counter, defaultdict
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,14 @@ from tokenprune.reference import (
     video_model_path,
 )
 from tokenprune.reference.clip_heldout import CLIP_HELDOUT_SEED, HELDOUT_CLIPS, heldout_questions
+from training.shared.asking import Tally, load_weights, percents, standard_error
+from training.shared.writing import write_record
 from training.video_model.measure import (
     CHANGES,
     CHOOSERS,
-    Tally,
     all_patches,
     blank,
     clip_pages,
-    load_weights,
     say,
     see,
 )
@@ -54,35 +53,36 @@ def measure(folder: str, clips: int) -> tuple[dict[str, Any], list[str]]:
     """Dense, changed and thinned accuracy from one pass over the clips, and the dense answers."""
     w, generator = load_weights(folder), Generator().manual_seed(0)
     grey = blank(w)
-    dense = Tally()
-    changed: dict[str, Tally] = defaultdict(Tally)
-    thinned: dict[tuple[str, str, int], Tally] = defaultdict(Tally)
+    tally = partial(Tally, CLIP_TYPES)
+    dense = tally()
+    changed: dict[str, Tally] = defaultdict(tally)
+    thinned: dict[tuple[str, str, int], Tally] = defaultdict(tally)
     answers: list[str] = []
     for page in clip_pages(clips):
         seen, everything = see(w, page.frames), all_patches(page)
         said = say(w, page, seen.patches, everything, compact=False)
-        dense.add(said, page)
+        dense.add(said == page.answer, page)
         answers += [WORDS[word] for word in said[page.answer >= 0].tolist()]
-        changed["frames blanked"].add(
-            say(w, page, grey.expand_as(seen.patches), everything, compact=False), page
-        )
+        blanked = say(w, page, grey.expand_as(seen.patches), everything, compact=False)
+        changed["frames blanked"].add(blanked == page.answer, page)
         by_clip = seen.patches.view(-1, FRAMES, *seen.patches.shape[1:])
         for name, change in CHANGES.items():
             other = change(by_clip).flatten(0, 1)
-            changed[name].add(say(w, page, other, everything, compact=False), page)
+            said = say(w, page, other, everything, compact=False)
+            changed[name].add(said == page.answer, page)
         for (name, choose), count in product(CHOOSERS.items(), KEPT):
             keep = choose(seen, count, generator)
             for compact in (False, True):
                 positions = "compact" if compact else "original"
                 said = say(w, page, seen.patches, keep, compact)
-                thinned[name, positions, count].add(said, page)
+                thinned[name, positions, count].add(said == page.answer, page)
     table: dict[str, dict[str, dict[str, Scores]]] = {}
-    for (name, positions, count), tally in thinned.items():
-        table.setdefault(positions, {}).setdefault(name, {})[str(count)] = tally.summary()
+    for (name, positions, count), found in thinned.items():
+        table.setdefault(positions, {}).setdefault(name, {})[str(count)] = found.summary()
     scores = {
-        "questions": dense.questions(),
+        "questions": {"all": int(dense.asked.sum()), **dense.questions()},
         "dense": dense.summary(),
-        "changed": {name: tally.summary() for name, tally in changed.items()},
+        "changed": {name: found.summary() for name, found in changed.items()},
         "selection": table,
     }
     return scores, answers
@@ -117,12 +117,6 @@ def agreement(said: list[str], wanted: list[str]) -> float:
     return round(100.0 * sum(map(str.__eq__, said, wanted)) / len(wanted), 2)
 
 
-def standard_error(scores: dict[str, Any]) -> float:
-    """Naive standard error of the dense accuracy over all questions, in points."""
-    share = scores["dense"]["all"] / 100.0
-    return round(100.0 * math.sqrt(share * (1.0 - share) / scores["questions"]["all"]), 2)
-
-
 def text_only_guess(clips: int, drawn: int = 30_000) -> Scores:
     """Accuracy of the answer most frequent for the same question in clips of another seed."""
     rng = np.random.default_rng([0, 3])
@@ -136,7 +130,7 @@ def text_only_guess(clips: int, drawn: int = 30_000) -> Scores:
             hit = seen[question.text].most_common(1)[0][0] == question.answer
             hits["all"].append(hit)
             hits[question.kind].append(hit)
-    return {name: round(100.0 * sum(h) / len(h), 2) for name, h in hits.items()}
+    return percents(hits)
 
 
 def curve(log: Path) -> list[dict[str, float | str]]:
@@ -180,7 +174,7 @@ def main() -> None:
             },
         },
         **scores,
-        "standard_error": standard_error(scores),
+        "standard_error": standard_error(scores["dense"]["all"], scores["questions"]["all"]),
         "text_only_guess": text_only_guess(options.clips),
         "generate": {
             "questions": len(said),
@@ -190,8 +184,7 @@ def main() -> None:
         "training": curve(options.log) if options.log else [],
         "environment": describe_environment(),
     }
-    options.record.parent.mkdir(parents=True, exist_ok=True)
-    options.record.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(options.record, record)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from transformers import LlavaProcessor
 from tokenprune.reference import video_model_path
 from training.reference_model import export as image_export
 from training.reference_model.vocab import build_tokenizer
+from training.shared.writing import export_command
 from training.video_model.model import MAX_POSITIONS, build_model
 from training.video_model.vocab import WORD_ID
 
@@ -48,11 +48,7 @@ def export(checkpoint: Path, folder: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("folder", type=Path, nargs="?", default=video_model_path())
-    options = parser.parse_args()
-    export(options.checkpoint, options.folder)
+    export_command(__doc__, export, video_model_path())
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from itertools import groupby, islice
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from transformers import LlavaForConditionalGeneration
 
-from tokenprune.reference import CLIP_TYPES, FRAMES, ClipSample, SceneQuestion, iter_heldout_clips
+from tokenprune.reference import FRAMES, ClipSample, iter_heldout_clips
 from tokenprune.reference.scene import CANVAS
 from training.reference_model.choose import gather_tokens, top_sorted
 from training.reference_model.data import normalise
@@ -22,32 +21,23 @@ from training.reference_model.forward import (
     patchify,
     tower_forward,
 )
-from training.reference_model.vocab import EOS
-from training.video_model.data import LENGTH, encode, whole_index
+from training.shared.asking import Asked
+from training.video_model.data import ASKING, whole_index
 from training.video_model.forward import answer_clips
-from training.video_model.vocab import WORD_ID
 
 #: How the features `[B, 8, 196, D]` of clips are changed: what other frames would have given.
 Change = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class ClipPage:
+@dataclass(frozen=True, kw_only=True)
+class ClipPage(Asked):
     """Some clips with all their questions.
 
     Attributes:
         frames: `[B, 8, 112, 112, 3]` uint8.
-        words: `[B, Q, L]`, padded.
-        answer_at: `[B, Q]` place of the question mark.
-        answer: `[B, Q]` word id, -1 where a clip has fewer questions.
-        type: `[B, Q]` index of the type.
     """
 
     frames: Tensor
-    words: Tensor
-    answer_at: Tensor
-    answer: Tensor
-    type: Tensor
 
 
 def clip_pages(clips: int, size: int = 8) -> Iterator[ClipPage]:
@@ -59,24 +49,8 @@ def clip_pages(clips: int, size: int = 8) -> Iterator[ClipPage]:
 
 def make_page(group: Sequence[Sequence[ClipSample]]) -> ClipPage:
     """Put the samples of several clips together."""
-    rows, asked = len(group), len(CLIP_TYPES)
-    words = torch.full((rows, asked, LENGTH), EOS)
-    answer_at, kind = torch.zeros(rows, asked).long(), torch.zeros(rows, asked).long()
-    answer = torch.full((rows, asked), -1)
-    for row, samples in enumerate(group):
-        for column, sample in enumerate(samples):
-            ids, at = encode(SceneQuestion(sample.question, sample.answer, sample.type))
-            words[row, column], answer_at[row, column] = torch.tensor(ids), at
-            answer[row, column] = WORD_ID[sample.answer]
-            kind[row, column] = CLIP_TYPES.index(sample.type)
     frames = [np.stack([np.asarray(frame) for frame in samples[0].frames]) for samples in group]
-    return ClipPage(torch.from_numpy(np.stack(frames)), words, answer_at, answer, kind)
-
-
-def load_weights(folder: str) -> Weights:
-    """Weights of an exported model, computed with in fp32."""
-    model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return ClipPage(frames=torch.from_numpy(np.stack(frames)), **ASKING.fields(group))
 
 
 @torch.no_grad()
@@ -126,34 +100,6 @@ def blank(w: Weights) -> Tensor:
     """Features `[196, D]` of a mid-grey frame."""
     grey = torch.full((1, 1, CANVAS, CANVAS, 3), 128, dtype=torch.uint8)
     return see(w, grey).patches[0]
-
-
-class Tally:
-    """Right answers and questions by type."""
-
-    def __init__(self) -> None:
-        self.right = torch.zeros(len(CLIP_TYPES))
-        self.asked = torch.zeros(len(CLIP_TYPES))
-
-    def add(self, said: Tensor, page: ClipPage) -> None:
-        """Count one page by its answers `[B, Q]`."""
-        right = said == page.answer
-        for number in range(len(CLIP_TYPES)):
-            there = (page.type == number) & (page.answer >= 0)
-            self.right[number] += float(right[there].sum())
-            self.asked[number] += float(there.sum())
-
-    def questions(self) -> dict[str, int]:
-        """How many questions, over all and by type."""
-        by_type = {name: int(n) for name, n in zip(CLIP_TYPES, self.asked.tolist(), strict=True)}
-        return {"all": sum(by_type.values()), **by_type}
-
-    def summary(self) -> dict[str, float]:
-        """Accuracy in percent, over all questions and by type."""
-        by_type = 100.0 * self.right / self.asked.clamp(min=1)
-        values = {name: float(by_type[number]) for number, name in enumerate(CLIP_TYPES)}
-        overall = 100.0 * float(self.right.sum() / self.asked.sum())
-        return {name: round(value, 2) for name, value in {"all": overall, **values}.items()}
 
 
 def all_patches(page: ClipPage) -> Tensor:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +15,10 @@ from training.reference_model.forward import logits
 from training.reference_model.model import WIDTH
 from training.reference_model.optimiser import Optimisers, Rates
 from training.reference_model.vocab import EOS
+from training.shared.running import SAVE_EVERY, Meter, arguments, begin, waiting
 from training.video_model.data import ClipBatch, DataPlan, clip_batches
 from training.video_model.forward import answer_clips
 from training.video_model.model import build_model
-
-log = logging.getLogger("video_model")
 
 Scores = dict[str, float]
 
@@ -34,7 +30,6 @@ EOS_WEIGHT = 0.2
 #: Tokens kept of every frame, log-uniform between these.
 FEWEST, MOST = 6, 40
 BLIND_SHARE, SWAP_SHARE, MERGE_SHARE, COMPACT_SHARE = 0.1, 0.8, 0.25, 0.2
-LOG_EVERY, SAVE_EVERY = 25, 100
 #: Blocks of the language model that must tell by then, at the tokens of an object, whether it
 #: has just come, and how often it has come so far.
 ENTRY_BLOCK, VISIT_BLOCK, VISITS = 2, 3, 3
@@ -158,11 +153,16 @@ class Trainer:
             [([(n, p) for n, p in named if p.requires_grad], stage.rates)], stage.steps
         )
 
+    def load(self, path: Path) -> None:
+        """Take in the checkpoint of a finished stage."""
+        self.model.load_state_dict(torch.load(path, weights_only=True))
+
     def run(self, stage: Stage, place: int, out: Path) -> None:
         """Train one stage; `out/partial.pt` holds a look at the model while it runs."""
         self.random.manual_seed(1000 * self.seed + place)
         memory: list[ClipBatch] = []
-        meter, optimisers = Meter(stage), self.optimisers(stage)
+        meter = Meter(stage.name, stage.taken, stage.data.clips, "clips/s", digits=1)
+        optimisers = self.optimisers(stage)
         fresh = -(-stage.taken // REPLAYS)
         frozen = {name: p.detach() for name, p in self.weights().items()}
         with clip_batches(frozen, self.seed, stage.data, fresh, place) as stream:
@@ -190,41 +190,11 @@ def _unit(hidden: Tensor) -> Tensor:
     return F.rms_norm(hidden.float(), (WIDTH,))
 
 
-class Meter:
-    """Running means, written to the log now and then."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage, self.begin = stage, time.perf_counter()
-        self.sums: dict[str, list[float]] = {}
-
-    def add(self, step: int, scores: Scores) -> None:
-        """Take in one step."""
-        for name, value in scores.items():
-            self.sums.setdefault(name, []).append(value)
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.stage.taken:
-            means = " ".join(f"{n} {sum(v) / len(v):.3f}" for n, v in self.sums.items())
-            rate = (step + 1) * self.stage.data.clips / (time.perf_counter() - self.begin)
-            name, steps = self.stage.name, self.stage.taken
-            log.info("%s %d/%d %.1f clips/s %s", name, step + 1, steps, rate, means)
-            self.sums.clear()
-
-
 def main() -> None:
     """Run all stages, resuming after the last one that left a checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the steps")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
+    options = begin(arguments(__doc__))
     trainer = Trainer(options.seed)
-    for place, stage in enumerate(STAGES):
-        path = options.out / f"{stage.name}.pt"
-        if path.exists():
-            trainer.model.load_state_dict(torch.load(path, weights_only=True))
-            continue
+    for place, stage, _ in waiting(STAGES, options.out, trainer.load):
         trainer.run(scaled(stage, options.scale), place, options.out)
 
 

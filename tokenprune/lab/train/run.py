@@ -16,13 +16,13 @@ from tokenprune.engine.stages import built
 from tokenprune.errors import DataError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm, LoadedModel
-from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.interface.trainable import ModelShape, TrainableStrategy
 from tokenprune.lab.measure.files import write_text
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.data import Example, Stream
 from tokenprune.lab.train.heldout import accuracy
-from tokenprune.lab.train.loop import Loop, Tell
-from tokenprune.lab.train.record import facts, training_record
+from tokenprune.lab.train.loop import Loop, Run, Tell
+from tokenprune.lab.train.record import Job, facts
 from tokenprune.lab.train.session import PlanSession, frozen, model_shape
 from tokenprune.lab.train.settings import TrainSettings
 from tokenprune.lab.train.stage import (
@@ -97,29 +97,55 @@ def train(
     adapter = _adapter(loaded)
     number, shape = trained_stage(plan, strategy), model_shape(adapter)
     check_trained_for(loaded, plan, but=number)
+    job = Job(loaded, strategy, plan, number, stream, settings)
     start = load_plan(initial(plan, number, shape, settings.seed))
-    stages = built(start)
-    learner = stages[number].strategy
-    assert isinstance(learner, TrainableStrategy)
-    states = _states(out, loaded, start, stream, settings)
+    states = _states(out, job, start)
     auxiliary = Auxiliary(loaded.model, shape, settings) if settings.aux_weight else None
     if restart:
         states.clear()
-    watch = None if auxiliary is None else auxiliary.watch
-    session = PlanSession(loaded.model, adapter, start, stages, number, shape, watch)
-    learner.modules().to(device=next(loaded.model.parameters()).device)
-    with frozen(loaded.model), torch.random.fork_rng():
-        run = Loop(loaded, learner, session, stream, settings, states, tell, auxiliary).run()
-    learner.train(False)
+    learner, run = _learn(job, adapter, start, shape, states, auxiliary, tell)
     file = out / f"{strategy}.safetensors"
     _write(learner, file, facts(loaded, plan, number, settings.steps), settings.precision)
     done = load_plan(finished(plan, number, shape, file))
     found = accuracy(loaded, done, heldout, tell) if heldout else None
     named = finished(with_absolute_files(plan), number, shape, Path(file.name))
     write_text(out / PLAN, dump_plan(named))
-    record = training_record(loaded, strategy, plan, learner, file, stream, settings, run, found)
+    record = job.record(learner, file, run, found)
     write_text(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return Trained(file, out / PLAN, out / RECORD, record)
+
+
+def _learn(
+    job: Job,
+    adapter: MllmAdapter,
+    start: Plan,
+    shape: ModelShape,
+    states: States,
+    auxiliary: Auxiliary | None,
+    tell: Tell | None,
+) -> tuple[TrainableStrategy[Any], Run]:
+    """Train to the last step; the strategy comes back in eval mode.
+
+    Args:
+        job: what is trained, on which model, from what.
+        adapter: the model's family.
+        start: the plan with the weights that the run starts from.
+        shape: the model's.
+        states: where the run is saved, and goes on from.
+        auxiliary: a loss beside the strategy's own.
+        tell: told (done, in all, what runs).
+    """
+    model, stages = job.loaded.model, built(start)
+    learner = stages[job.number].strategy
+    assert isinstance(learner, TrainableStrategy)
+    watch = None if auxiliary is None else auxiliary.watch
+    session = PlanSession(model, adapter, start, stages, job.number, shape, watch)
+    learner.modules().to(device=next(model.parameters()).device)
+    with frozen(model), torch.random.fork_rng():
+        loop = Loop(job.loaded, learner, session, job.stream, job.settings, states, tell, auxiliary)
+        run = loop.run()
+    learner.train(False)
+    return learner, run
 
 
 def _adapter(loaded: LoadedMllm) -> MllmAdapter:
@@ -133,22 +159,21 @@ def _no_mllm(loaded: LoadedModel) -> UnsupportedModelError:
     return UnsupportedModelError("training needs a multimodal LLM.", where=loaded.name)
 
 
-def _states(
-    out: Path, loaded: LoadedMllm, plan: Plan, stream: Stream, settings: TrainSettings
-) -> States:
+def _states(out: Path, job: Job, plan: Plan) -> States:
+    """The folder of a run's states, for a run of just these settings, data, plan and model."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"the folder can't be made ({error}).", where=str(out)) from error
-    told = {key: value for key, value in settings.data().items() if key != "save_every"}
+    told = {key: value for key, value in job.settings.data().items() if key != "save_every"}
     identity = {
         **told,
-        "data": stream.name,
+        "data": job.stream.name,
         "plan": dump_plan(plan),
-        "model": loaded.fingerprint(),
+        "model": job.loaded.fingerprint(),
     }
-    if stream.digest:
-        identity["data_sha256"] = stream.digest
+    if job.stream.digest:
+        identity["data_sha256"] = job.stream.digest
     return States(out, identity)
 
 

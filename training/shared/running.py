@@ -1,0 +1,95 @@
+"""A training run: its command line, its stages, its log."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+
+log = logging.getLogger("training")
+
+LOG_EVERY, SAVE_EVERY = 25, 100
+
+
+class Named(Protocol):
+    """A stage of a run."""
+
+    @property
+    def name(self) -> str:
+        """Also the name of its checkpoint."""
+
+
+StageT = TypeVar("StageT", bound=Named)
+
+
+def arguments(text: str | None) -> argparse.ArgumentParser:
+    """What every run is asked for.
+
+    Args:
+        text: what the command says of itself.
+    """
+    parser = argparse.ArgumentParser(description=text)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the steps")
+    return parser
+
+
+def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line, open the log and make the folder; one thread trains."""
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def waiting(
+    stages: Sequence[StageT], out: Path, load: Callable[[Path], None]
+) -> Iterator[tuple[int, StageT, Path]]:
+    """The stages that left no checkpoint, with their number and the place for theirs.
+
+    Args:
+        stages: all, in order.
+        out: folder of the checkpoints.
+        load: takes in the checkpoint of a finished stage.
+    """
+    for number, stage in enumerate(stages):
+        path = out / f"{stage.name}.pt"
+        if path.exists():
+            load(path)
+        else:
+            yield number, stage, path
+
+
+class Meter:
+    """Running means, written to the log now and then.
+
+    Args:
+        name: of the stage.
+        steps: that it takes.
+        batch: images or clips a step.
+        unit: how their rate is called; records are made from the log.
+        digits: of the rate.
+    """
+
+    def __init__(self, name: str, steps: int, batch: int, unit: str, digits: int) -> None:
+        self.name, self.steps, self.batch, self.unit, self.digits = name, steps, batch, unit, digits
+        self.begin = time.perf_counter()
+        self.sums: dict[str, list[float]] = {}
+
+    def add(self, step: int, scores: Mapping[str, float]) -> None:
+        """Take in one step."""
+        for name, value in scores.items():
+            self.sums.setdefault(name, []).append(value)
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.steps:
+            means = " ".join(f"{n} {sum(v) / len(v):.3f}" for n, v in self.sums.items())
+            rate = (step + 1) * self.batch / (time.perf_counter() - self.begin)
+            shown = f"{rate:.{self.digits}f} {self.unit}"
+            log.info("%s %d/%d %s %s", self.name, step + 1, self.steps, shown, means)
+            self.sums.clear()
