@@ -72,8 +72,8 @@ class PackedRunner(EncoderRunner):
             self._note_entered(state, number, hidden)
             given = BlockCall(self.adapter, block, args, kwargs)
             if all(self._is_plain(stack.state, number) for stack in state.stacks):
-                rest = (args, kwargs) if state.untouched else given.arguments(state.order.rows)
-                hidden = original(hidden, *rest[0], **rest[1])
+                cut = state.cut(given)
+                hidden = original(hidden, *cut.args, **cut.kwargs)
             else:
                 hidden = self._packed_halves(call, state, number, given, hidden)
             self._note_output(state, number, hidden)

@@ -56,14 +56,15 @@ class PackedStep:
             hidden: `[R, D]`.
             revived: of which stacks the dropped units are reconstructed.
         """
-        order = state.order
+        order, cut = state.order, state.cut(block)
         if any(revived):
             hidden, order = state.full(hidden, revived)
-        args, kwargs = block.arguments(order.rows)
+            args, kwargs = block.arguments(order.rows)
+            cut = replace(block, args=args, kwargs=kwargs)
         query, key, value = adapter.heads(block.block, hidden[None])
-        query, key = adapter.rotate(query, key, args, kwargs)
+        query, key = adapter.rotate(query, key, cut.args, cut.kwargs)
         bias = _bias([stack.state for stack in state.stacks], order, revived)
-        segments = Segments.of(adapter.borders(args, kwargs))
+        segments = Segments.of(adapter.borders(cut.args, cut.kwargs))
         return cls(query, key, value, bias, segments, order)
 
     def attended(self, left: Order) -> Tensor:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import EncoderSchedule
 from tokenprune.engine.videos import Videos
@@ -63,7 +65,7 @@ class Order:
         )
         return cls([(len(p), p.shape[1]) for p in places], members, place, units, back)
 
-    @property
+    @cached_property
     def rows(self) -> Tensor:
         """`[R]` rows of the whole sequence that are left, ascending."""
         inside = torch.arange(self.members, device=self.place.device)
@@ -102,12 +104,15 @@ class PackedState:
         packing: how they were laid out.
         order: of the units that are left.
         passed: how many blocks were entered.
+        handed: what blocks are handed, cut to the rows that are left: many blocks are handed the
+            same. By the identities of what it is made of, which is kept with it.
     """
 
     stacks: Sequence[Stack]
     packing: Packing
     order: Order
     passed: int = 1
+    handed: dict[tuple[int, ...], tuple[BlockCall, BlockCall]] = field(default_factory=dict)
 
     @classmethod
     def begin(
@@ -162,6 +167,17 @@ class PackedState:
         """Find the places of what is left after a reduction."""
         index = [stack.state.index for stack in self.stacks]
         self.order = ordered(self.stacks, self.packing, index)
+        self.handed = {}
+
+    def cut(self, block: BlockCall) -> BlockCall:
+        """A block's call with arguments for the rows that are left."""
+        if self.untouched:
+            return block
+        key = tuple(map(id, (*block.args, *block.kwargs, *block.kwargs.values())))
+        if key not in self.handed:
+            args, kwargs = block.arguments(self.order.rows)
+            self.handed[key] = block, replace(block, args=args, kwargs=kwargs)
+        return replace(self.handed[key][1], block=block.block)
 
     def move(self, device: torch.device) -> None:
         """Follow the hidden states to the device of the next block."""
