@@ -129,7 +129,7 @@ def test_all_files_of_a_report(folder: Path, tmp_path: Path) -> None:
     assert (rows[0]["accuracy"], rows[1]["accuracy"]) == ("0.6667", "0.5000")
     assert [row["status"] for row in rows] == ["done"] * 3 + ["failed"]
     assert rows[3]["beware"] == HOSTILE
-    assert rows[1]["tokens: llm"] == "8"
+    assert rows[1]["tokens: LLM in"] == "8"
     assert rows[1]["samples"] == "6"
     assert rows[1]["metric: length"] == "2.5"
     assert float(rows[1]["accuracy: a"]) == 0.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tokenprune.lab.measure.metrics import ACCURACY
+from tokenprune.lab.studies.baselines import WHY
 from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
 
 
@@ -31,6 +33,9 @@ class LineReporter:
     def started(self, opening: Opening) -> None:
         """See `Reporter`."""
         self._cells, self._start = len(opening.cells), time.monotonic()
+        self._done = 0
+        if opening.added:
+            self.console.print(Text(added(opening.added)))
 
     def finished(self, cell: CellReport) -> None:
         """See `Reporter`."""
@@ -38,12 +43,20 @@ class LineReporter:
         waiting = self._cells - self._done
         left = (time.monotonic() - self._start) / self._done * waiting
         estimate = f"; about {duration(left)} left" if waiting else ""
-        self.console.print(
-            Text(f"{self._done} of {self._cells}: {cell.label}: {_result(cell)}{estimate}")
-        )
+        self.console.print(Text(f"{self._done} of {self._cells}: {outcome(cell)}{estimate}"))
 
     def ended(self, closing: Closing) -> None:
         """See `Reporter`; the command says how it ended."""
+
+
+def added(labels: Sequence[str]) -> str:
+    """Which cells the study added, and why."""
+    return f"added by the study, since {WHY}: {'; '.join(labels)}"
+
+
+def outcome(cell: CellReport) -> str:
+    """A finished cell with its result, on a line."""
+    return f"{cell.label}: {_result(cell)}"
 
 
 def duration(seconds: float) -> str:
