@@ -106,7 +106,7 @@ class Column:
         """The cells for programs, one a heading."""
         return [self._written(one, self.form.programs) for one in self.values(result)]
 
-    def values(self, result: Result) -> list[float | str | None]:
+    def values(self, result: Result) -> Sequence[float | str | None]:
         """The same as they were computed."""
         value = self.value(result)
         if isinstance(value, Interval):

@@ -99,8 +99,8 @@ def draw(points: Sequence[Point], known: Sequence[str], cost: str) -> Any:
                 label=name,
             )
     for name, places in lines(points):
-        colour = COLOURS[sign(known.index(name))[1]]
-        axes.plot([x for x, _ in places], [100 * y for _, y in places], color=colour, linewidth=0.8)
+        shade = COLOURS[sign(known.index(name))[1]]
+        axes.plot([x for x, _ in places], [100 * y for _, y in places], color=shade, linewidth=0.8)
     best = front(points)
     axes.plot([p.x for p in best], [100 * p.y for p in best], "--", color="0.5", linewidth=0.7)
     axes.set_xlim(0, 1.06 * max(one.x for one in points) or 1.0)
