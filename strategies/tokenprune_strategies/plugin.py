@@ -22,6 +22,7 @@ from tokenprune_strategies.ipcv import IPCV
 from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
+from tokenprune_strategies.scope import Scope
 from tokenprune_strategies.sparsevlm import SparseVLM
 from tokenprune_strategies.tome import ToMe
 from tokenprune_strategies.visionzip import VisionZip
@@ -54,6 +55,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         DART,
         CDPruner,
         SparseVLM,
+        Scope,
         Random,
         Uniform,
     ):
