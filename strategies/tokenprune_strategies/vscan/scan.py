@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenprune.ops import bipartite_match, take, topk_indices
 from tokenprune_strategies.shared.indexing import complement
+from tokenprune_strategies.shared.ranking import place_in_group
 
 
 def windows_of(position: Tensor, grid: tuple[int, int, int], side: int) -> tuple[Tensor, int]:
@@ -29,18 +30,6 @@ def windows_of(position: Tensor, grid: tuple[int, int, int], side: int) -> tuple
     return (frame * rows + row // side) * columns + column // side, frames * rows * columns
 
 
-def place_in_window(score: Tensor, window: Tensor) -> Tensor:
-    """Place of every token by its score within its window, from 0, `[B, N]`; ties: lower index."""
-    best = torch.sort(score, dim=1, descending=True, stable=True).indices
-    by_window = torch.sort(window.gather(1, best), dim=1, stable=True)
-    order = best.gather(1, by_window.indices)
-    number = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    begins = torch.ones_like(order, dtype=torch.bool)
-    begins[:, 1:] = by_window.values[:, 1:] != by_window.values[:, :-1]
-    first = torch.where(begins, number, 0).cummax(dim=1).values
-    return torch.empty_like(order).scatter(1, order, number - first)
-
-
 def local_scan(
     score: Tensor, window: Tensor, windows: int, budget: int, quota: Literal["ceil", "floor"]
 ) -> Tensor:
@@ -54,7 +43,7 @@ def local_scan(
         quota: tokens of a window are `budget / windows`, rounded like this.
     """
     most = ceil(budget / windows) if quota == "ceil" else floor(budget / windows)
-    eligible = place_in_window(score, window) < most
+    eligible = place_in_group(score, window) < most
     chosen = topk_indices(score.float().masked_fill(~eligible, -torch.inf), budget)
     return torch.zeros_like(eligible).scatter(1, chosen, True) & eligible
 
