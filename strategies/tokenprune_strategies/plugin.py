@@ -18,6 +18,7 @@ from tokenprune_strategies.evoprune import EvoPrune
 from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fopru import FoPru
+from tokenprune_strategies.hiprune import HiPrune
 from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
 from tokenprune_strategies.prunevid import PruneVid
@@ -58,6 +59,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         SparseVLM,
         Scope,
         HoloV,
+        HiPrune,
         Random,
         Uniform,
     ):

@@ -16,6 +16,14 @@ def received(view: BlockAttention) -> Tensor:
     return _of_picture(view, mean)
 
 
+def received_from_all(view: BlockAttention) -> Tensor:
+    """Column mean of softmax(q k^T) over all queries, prefix tokens' too, `[B, N]`."""
+    ahead = view.query[:, :, : view.prefix]
+    rows = attention_rows(ahead, view.key, bias=view.bias)[..., view.prefix :].mean(dim=1)
+    mean = received(view)
+    return (mean * mean.shape[1] + rows.sum(dim=1)) / view.query.shape[2]
+
+
 def given(view: BlockAttention) -> Tensor:
     """Row mean of softmax(q k^T) over patch keys, `[B, N]`: (1 - weight on the prefix) / N.
 

@@ -78,6 +78,11 @@ class Signal:
         BlockAttention,
         encoder.received,
     )
+    ATTENTION_RECEIVED_FROM_ALL = _row(
+        "[B, N] as `attention_received`, with class and register tokens among the queries",
+        BlockAttention,
+        encoder.received_from_all,
+    )
     ATTENTION_GIVEN = _row(
         "[B, N] mean over heads and patch keys of the softmax weight each token gives to patches",
         BlockAttention,
