@@ -94,7 +94,7 @@ def holistic(states: Tensor, attention: Tensor) -> Tensor:
     others = attention.shape[1] - 1
     if not others:
         return attention.mean(dim=1)
-    unit = states / (torch.linalg.vector_norm(states, dim=-1, keepdim=True) + _EPSILON)
+    unit: Tensor = states / (states.norm(dim=-1, keepdim=True) + _EPSILON)
     alike = unit @ unit.transpose(1, 2)
     # The zero in a token's own place takes part in its variance, as in the code.
     alike = alike.masked_fill(torch.eye(others + 1, device=alike.device, dtype=torch.bool), 0)
