@@ -15,6 +15,7 @@ from tokenprune_strategies.dart import DART
 from tokenprune_strategies.divprune import DivPrune
 from tokenprune_strategies.dyvte import DyVTE
 from tokenprune_strategies.evoprune import EvoPrune
+from tokenprune_strategies.evs import EVS
 from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fopru import FoPru
@@ -60,6 +61,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         Scope,
         HoloV,
         HiPrune,
+        EVS,
         Random,
         Uniform,
     ):
