@@ -28,6 +28,7 @@ from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.scope import Scope
 from tokenprune_strategies.sparsevlm import SparseVLM
 from tokenprune_strategies.tome import ToMe
+from tokenprune_strategies.vidcom2 import VidCom2
 from tokenprune_strategies.visionzip import VisionZip
 from tokenprune_strategies.vispruner import VisPruner
 from tokenprune_strategies.vistog import VisToG
@@ -62,6 +63,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         HoloV,
         HiPrune,
         EVS,
+        VidCom2,
         Random,
         Uniform,
     ):
