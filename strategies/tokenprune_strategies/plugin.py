@@ -13,6 +13,7 @@ from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.covipal import CoViPALStyle
 from tokenprune_strategies.dart import DART
 from tokenprune_strategies.divprune import DivPrune
+from tokenprune_strategies.dycoke import DyCoke
 from tokenprune_strategies.dyvte import DyVTE
 from tokenprune_strategies.evoprune import EvoPrune
 from tokenprune_strategies.evs import EVS
@@ -64,6 +65,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         HiPrune,
         EVS,
         VidCom2,
+        DyCoke,
         Random,
         Uniform,
     ):
