@@ -20,6 +20,7 @@ from tokenprune_strategies.evs import EVS
 from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fopru import FoPru
+from tokenprune_strategies.gprune import GPrune
 from tokenprune_strategies.hiprune import HiPrune
 from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
@@ -66,6 +67,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         EVS,
         VidCom2,
         DyCoke,
+        GPrune,
         Random,
         Uniform,
     ):
