@@ -24,6 +24,7 @@ from tokenprune_strategies.gprune import GPrune
 from tokenprune_strategies.hiprune import HiPrune
 from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
+from tokenprune_strategies.otprune import OTPrune
 from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
@@ -68,6 +69,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         VidCom2,
         DyCoke,
         GPrune,
+        OTPrune,
         Random,
         Uniform,
     ):
