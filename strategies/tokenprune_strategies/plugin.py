@@ -36,6 +36,7 @@ from tokenprune_strategies.visionzip import VisionZip
 from tokenprune_strategies.vispruner import VisPruner
 from tokenprune_strategies.vistog import VisToG
 from tokenprune_strategies.vscan import VScan
+from tokenprune_strategies.vtw import VTW
 
 
 @hookimpl
@@ -70,6 +71,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         DyCoke,
         GPrune,
         OTPrune,
+        VTW,
         Random,
         Uniform,
     ):
