@@ -25,6 +25,7 @@ from tokenprune_strategies.hiprune import HiPrune
 from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
 from tokenprune_strategies.otprune import OTPrune
+from tokenprune_strategies.pool import Pool
 from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
@@ -72,6 +73,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         GPrune,
         OTPrune,
         VTW,
+        Pool,
         Random,
         Uniform,
     ):
