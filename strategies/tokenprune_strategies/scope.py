@@ -8,8 +8,9 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy
-from tokenprune.interface.tokens import Site, Tokens
+from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import coverage_select
 from tokenprune_strategies.shared.cosine import cosines
 from tokenprune_strategies.shared.saliency import SaliencyParams
