@@ -26,6 +26,7 @@ from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
 from tokenprune_strategies.otprune import OTPrune
 from tokenprune_strategies.pool import Pool
+from tokenprune_strategies.prumerge import PruMerge
 from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
@@ -74,6 +75,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         OTPrune,
         VTW,
         Pool,
+        PruMerge,
         Random,
         Uniform,
     ):
