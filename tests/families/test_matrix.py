@@ -14,7 +14,7 @@ from tokenprune.interface.signals import LayerBefore
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import places
 from tokenprune.plugins.host import host
-from tokenprune.plugins.matrix import cell, families, signals
+from tokenprune.plugins.matrix import families, fit, signals
 
 COLUMNS = [name for name in CASES if any(family.name == name for family in families())]
 PLACES: list[tuple[str, Stage]] = [
@@ -33,7 +33,7 @@ def test_a_cell_is_what_attach_does(family: str) -> None:
     model = case_of(family).build()
     for name, at in PLACES:
         kind = host().strategies[name]
-        one, stage = cell(kind, column), stage_of(kind, at)
+        one, stage = fit(kind, column), stage_of(kind, at)
         if at == "decoder" and family in LAYER:
             stage = {key: value for key, value in stage.items() if key != "layers"}
             stage["layer"] = LAYER[family]
