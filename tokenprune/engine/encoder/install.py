@@ -61,7 +61,8 @@ def encoder_runner(
     refuse_doubles(later, spec.used)
     for stage in later:
         site = Site("pre_llm", spec.used, spec.used)
-        refuse_signals(stage, [site], spec.supplies | given, adapter)
+        behind = len(spec.blocks) > spec.used and not isinstance(adapter, PackedEncoderAdapter)
+        refuse_signals(stage, [site], spec.supplies | given, adapter, behind=behind)
     if isinstance(adapter, PackedEncoderAdapter):
         for stage in encoder_stages:
             refuse_fronts(stage, layout.sites_of(stage), adapter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -158,6 +159,10 @@ class EncoderRunner:
             else:
                 hidden = self._halves(call, state, number, given, hidden)
             self.captured.keep_output(state, number, hidden)
+            if number == self.last and self.captured.reads(number + 1):
+                behind = replace(given, block=self.spec.blocks[number + 1])
+                with call.meter.stage("select"):
+                    self.captured.keep_attention_ahead(behind, state, number + 1, hidden)
             state.previous, state.entered = state.entered, None
             hidden = self._finish(call, state, hidden) if number == self.last else hidden
             if number + 1 in self.levels:
