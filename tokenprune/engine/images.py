@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.engine.meter import Meter
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.places import Places, Span
+from tokenprune.interface.places import Span
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,6 @@ class ImageTokens:
     size: Tensor
     riders: Mapping[str, Tensor] = field(default_factory=dict)
     others: Mapping[int, Span | None] = field(default_factory=dict)
-
-    @classmethod
-    def whole(cls, number: int, places: Places, device: torch.device) -> ImageTokens:
-        """A picture of which nothing is removed yet."""
-        index = torch.arange(places.units, device=device)
-        size = torch.ones(places.units, device=device)
-        return cls(number, places.grid, 0, index, size, others=places.others)
 
     @property
     def patches(self) -> int:

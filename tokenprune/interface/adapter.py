@@ -20,7 +20,7 @@ from tokenprune.interface.calls import (
 )
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, View
-from tokenprune.interface.specs import EncoderSpec, MllmSpec
+from tokenprune.interface.specs import EncoderSpec, MllmSpec, Tower
 
 _NOTE = "tokenprune_layout"
 
@@ -146,10 +146,12 @@ class MllmAdapter(Adapter):
     Class attributes:
         towers: names of the encoder adapters whose models are its towers, for listings; empty
             means that any may be, None that none is followed.
+        withholds: what of its towers doesn't reach stages between tower and LLM.
     """
 
     supplies: ClassVar[frozenset[type[View]]] = LLM_VIEWS
     towers: ClassVar[tuple[str, ...] | None] = ()
+    withholds: ClassVar[frozenset[type[View]]] = frozenset()
 
     @abstractmethod
     def spec(self) -> MllmSpec:
@@ -188,6 +190,18 @@ class MllmAdapter(Adapter):
     def with_features(self, made: Any, features: Tensor) -> Any:
         """What such a method made, with other features `[M, d_llm]` in the same form."""
         raise NotImplementedError(f"{type(self).__name__} has no modalities")
+
+    def spread(self, tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:
+        """What a followed tower put out, with rows for all patches in the states that are read.
+
+        Needed where `Modality.tower` is given.
+
+        Args:
+            tower: the tower.
+            output: what its module returned.
+            whole: gives states `[n, P + N, D]` for those of the tokens left behind so many blocks.
+        """
+        raise NotImplementedError(f"{type(self).__name__} follows no tower")
 
     def narrow_injection(
         self, method: str, columns: Tensor, args: tuple[Any, ...], kwargs: Arguments

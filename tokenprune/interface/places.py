@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 Span = tuple[int, int]
 """Placeholders of a picture from the first up to the second, counted from its own first one."""
 
@@ -22,10 +24,17 @@ class Places:
         others: placeholders that show no unit, by their number within the picture: a separator
             with the places of the row that it ends, which it leaves with; None for a token that
             never leaves, such as a class token.
+        sources: `[units]` int64, for every unit its number among the units of all pieces (images,
+            tiles, crops, frames) that the tower saw for the call; None if the call's pictures show
+            the units of whole pieces, one after the other.
+        blended: whether a unit shows a mean of the tower's units that others show too, so that it
+            can't be told which of them are left.
     """
 
     grid: tuple[int, int, int]
     others: Mapping[int, Span | None] = field(default_factory=dict)
+    sources: Tensor | None = field(default=None, compare=False)
+    blended: bool = False
 
     @property
     def units(self) -> int:

@@ -56,16 +56,47 @@ class EncoderSpec:
 
 
 @dataclass(frozen=True)
+class Tower:
+    """A vision tower whose tokens are followed into the prompt; its adapter is found by class.
+
+    The tower sees *pieces*: images, tiles, crops or frames, a row of its batch each. What it hands
+    on has a row for every patch, zeros for those that were removed, so that the model's own code
+    arranges the pieces as ever.
+
+    Attributes:
+        module: the module whose outputs the core reads.
+        levels: how many blocks are in front of each of the states that are read, ascending.
+        cut: leading rows of a piece that are no units: class tokens.
+        side: rows and columns of patches that become one unit.
+        blended: why units can't be told apart behind the tower, as a sentence; None if they can.
+    """
+
+    module: nn.Module
+    levels: tuple[int, ...]
+    cut: int = 0
+    side: int = 1
+    blended: str | None = None
+
+    @property
+    def used(self) -> int:
+        """Blocks that feed what is read."""
+        return self.levels[-1]
+
+
+@dataclass(frozen=True)
 class Modality:
     """A kind of picture whose features one method of the core makes, at the LLM's width.
 
     Attributes:
         method: name of the method.
         placeholder_id: token id that stands for one of its features in the prompt.
+        tower: where its features come from; None if tokens can't be followed through it, which
+            leaves stages behind it.
     """
 
     method: str
     placeholder_id: int
+    tower: Tower | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -81,18 +82,88 @@ class ImageTrace:
         return self.steps[-1].kept if self.steps else self.patches
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where the patches of an image stand in the pieces that a tower saw.
+
+    Attributes:
+        pieces: what the tower's pass did, piece by piece (image, tile, crop or frame).
+        sources: `[N0]` for every patch its number among the patches of all pieces.
+    """
+
+    pieces: Trace
+    sources: Tensor
+
+    def steps(self) -> list[TraceStep]:
+        """The pass's steps, told of the image instead of its pieces."""
+        count = math.prod(self.pieces.grids[0])
+        sources = self.sources.cpu()
+        numbers, piece = torch.unique(sources // count, return_inverse=True)
+        traced = [self.pieces.image(int(number)) for number in numbers]
+        return _stitched(traced, piece, sources % count)
+
+
+def _stitched(pieces: Sequence[ImageTrace], piece: Tensor, patch: Tensor) -> list[TraceStep]:
+    """The steps of equally long pieces as those of one image, whose patches stand in them.
+
+    Args:
+        pieces: with the same steps.
+        piece: `[N0]` for every patch of the image its piece.
+        patch: `[N0]` and its patch there.
+    """
+    found = []
+    present = torch.ones(len(patch), dtype=torch.bool)
+    arrived = torch.arange(pieces[0].patches).expand(len(pieces), -1)
+    for number, first in enumerate(pieces[0].steps):
+        steps = [one.steps[number] for one in pieces]
+        anchor = torch.stack([step.anchor for step in steps])
+        slot = torch.stack([step.assignment for step in steps])[piece, patch]
+        # which survivor of its piece stands in the place of each patch of the image
+        holder = torch.full((len(pieces), pieces[0].patches), -1)
+        holder = holder.scatter(1, anchor, torch.arange(first.kept).expand_as(anchor))[piece, patch]
+        place = (holder >= 0).nonzero()[:, 0]
+        # survivors that stand in places of the image, by piece and slot; the last entry is for -1
+        numbers = torch.full((len(pieces) * first.kept + 1,), -1)
+        numbers[piece[place] * first.kept + holder[place]] = torch.arange(len(place))
+        assignment = numbers[torch.where(slot < 0, -1, piece * first.kept + slot)]
+        scores = [step.score for step in steps if step.score is not None]
+        score = None
+        if scores:
+            told = torch.zeros(arrived.shape[0], pieces[0].patches)
+            score = told.scatter(1, arrived, torch.stack(scores))[piece, patch][present]
+        found.append(TraceStep(first.site, first.strategy, assignment, place, score))
+        present, arrived = holder >= 0, anchor
+    return found
+
+
 @dataclass
 class Trace:
-    """All reductions of one call."""
+    """All reductions of one call.
+
+    Attributes:
+        grids: patch grid (t, h, w) of every image.
+        records: reductions, in the order they happened.
+        origins: of images that a tower saw in pieces, by number.
+    """
 
     grids: list[tuple[int, int, int]] = field(default_factory=list)
     records: list[BatchStep] = field(default_factory=list)
+    origins: dict[int, Origin] = field(default_factory=dict)
 
-    def begin(self, images: int, grid: tuple[int, int, int]) -> list[int]:
+    def begin(
+        self, images: int, grid: tuple[int, int, int], origin: Origin | None = None
+    ) -> list[int]:
         """Add images of one grid; their numbers."""
         first = len(self.grids)
         self.grids += [grid] * images
-        return list(range(first, first + images))
+        numbers = list(range(first, first + images))
+        self.origins |= {} if origin is None else dict.fromkeys(numbers, origin)
+        return numbers
+
+    def forget(self, images: int, records: int) -> None:
+        """Go back to so many images and reductions."""
+        del self.grids[images:], self.records[records:]
+        self.origins = {number: one for number, one in self.origins.items() if number < images}
 
     def record(
         self,
@@ -117,7 +188,8 @@ class Trace:
         grid = self.grids[number]
         assignment = torch.arange(grid[0] * grid[1] * grid[2])
         before: dict[str, Tensor] = {}
-        steps = []
+        steps = self.origins[number].steps() if number in self.origins else []
+        assignment = steps[-1].assignment if steps else assignment
         for entry in self.records:
             if number not in entry.images:
                 continue

@@ -148,7 +148,7 @@ def families(
             continue
         for tower in kind.towers or tuple(encoders):
             if tower in encoders:
-                offers = encoders[tower].supplies
+                offers = encoders[tower].supplies - kind.withholds
                 found.append(Family(name, tower, offers, kind.supplies))
     return found
 

@@ -5,7 +5,7 @@ A family is data: a row of `family_table`. What is common to all is here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
 from tokenprune.interface.places import Places
-from tokenprune.interface.signals import LLM_VIEWS, Question, View
-from tokenprune.interface.specs import MllmSpec, Modality
+from tokenprune.interface.signals import LLM_VIEWS, Companions, Question, View
+from tokenprune.interface.specs import MllmSpec, Modality, Tower
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
-from tokenprune_adapters.transformers import deepstack, llm_layers
+from tokenprune_adapters.transformers import deepstack, family_towers, llm_layers
 from tokenprune_adapters.transformers import llm_names as names
+from tokenprune_adapters.transformers.family_towers import Followed
 from tokenprune_adapters.transformers.mllm import TransformersMllm, written
 from tokenprune_adapters.transformers.picture_places import Read
 
@@ -43,12 +44,14 @@ class Pictures:
         placeholder: names of the setting with the placeholder's id, the first that is there counts.
         pixels: arguments that bring such pictures.
         read: how the places are read from what the method made.
+        tower: the tower that they come through; None if it isn't followed.
     """
 
     method: str
     placeholder: tuple[str, ...]
     pixels: tuple[str, ...]
     read: Read
+    tower: Followed | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Family:
         apart: whether position ids count time, height and width apart.
         masks: whether the core makes the layers' masks.
         per_token: further arguments of the LLM or its layers with an entry for each token.
+        towers: names of the encoder adapters of its towers; None if none is followed.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
     """
 
@@ -69,11 +73,12 @@ class Family:
     apart: bool = False
     masks: bool = False
     per_token: Mapping[str, int] = field(default_factory=dict)
+    towers: tuple[str, ...] | None = None
     whole: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FamilyAdapter(TransformersMllm):
-    """A multimodal LLM of a family in the table; decoder stages only.
+    """A multimodal LLM of a family in the table.
 
     Class attributes:
         family: what is its own.
@@ -81,7 +86,9 @@ class FamilyAdapter(TransformersMllm):
 
     family: ClassVar[Family]
     supplies: ClassVar[frozenset[type[View]]] = SUPPLIED
-    towers: ClassVar[None] = None
+    towers: ClassVar[tuple[str, ...] | None] = None
+    # stages in front of the LLM act behind the projector, at its width, and companions are narrower
+    withholds: ClassVar[frozenset[type[View]]] = frozenset({Companions})
 
     def __init__(self, model: nn.Module) -> None:
         """Read the model's parts, and check the signatures of what is called.
@@ -142,6 +149,10 @@ class FamilyAdapter(TransformersMllm):
         setattr(made, names.POOLED, form)
         return made
 
+    def spread(self, tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:
+        """A tower's outputs with rows for all patches in the states that are read."""
+        return family_towers.spread(tower, output, whole)
+
     def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
         """What a call of the LLM says, features of several depths included."""
         given = named(type(self._spec.language_model).forward, args, kwargs)
@@ -186,9 +197,14 @@ class FamilyAdapter(TransformersMllm):
         language = getattr(core, family.language)
         layers = list(language.layers)
         modalities = {
-            kind: Modality(one.method, self._placeholder(one))
+            kind: Modality(
+                one.method,
+                self._placeholder(one),
+                None if one.tower is None else one.tower.read(core),
+            )
             for kind, one in family.pictures.items()
         }
+        followed = [one.tower for one in family.pictures.values() if one.tower is not None]
         config = language.config
         depths = llm_layers.depths(model.config)
         windows = llm_layers.windows(config) if family.masks else ()
@@ -202,6 +218,9 @@ class FamilyAdapter(TransformersMllm):
             names=names.NAMES,
             supplies=SUPPLIED,
             modalities=modalities,
+            fixed={
+                name: value for one in followed for name, value in one.fixed(core.config).items()
+            },
             refused={**names.REFUSED, **REFUSED},
             refused_generation=names.REFUSED_GENERATION,
             per_token={**family.per_token, **(deepstack.axes(depths) if depths else {})},

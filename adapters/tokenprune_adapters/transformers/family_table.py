@@ -10,19 +10,26 @@ from tokenprune_adapters.transformers.families import (
     FamilyAdapter,
     Pictures,
 )
+from tokenprune_adapters.transformers.family_towers import Followed
 from tokenprune_adapters.transformers.picture_places import Read
 
 _IMAGE_ID = ("image_token_id", "image_token_index")
 _VIDEO_ID = ("video_token_id", "video_token_index")
+_EITHER = ("clip", "siglip")
+_RESIZED = "its frames are resized, so that every token shows several patches."
+_LAST = Followed(layers=(), cut=0)
+"""The tower's last states, without a class token."""
 
 
-def _images(read: Read, *pixels: str) -> Mapping[str, Pictures]:
+def _images(read: Read, *pixels: str, tower: Followed | None = None) -> Mapping[str, Pictures]:
     shown = ("pixel_values", *pixels)
-    return {"image": Pictures("get_image_features", _IMAGE_ID, shown, read)}
+    return {"image": Pictures("get_image_features", _IMAGE_ID, shown, read, tower)}
 
 
-def _videos(read: Read, method: str = "get_video_features") -> Mapping[str, Pictures]:
-    return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read)}
+def _videos(
+    read: Read, method: str = "get_video_features", tower: Followed | None = None
+) -> Mapping[str, Pictures]:
+    return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read, tower)}
 
 
 def _packed() -> Family:
@@ -31,25 +38,37 @@ def _packed() -> Family:
 
 
 TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
-    "llava_next": (("LlavaNext",), Family(_images(places.tiled))),
+    "llava_next": (("LlavaNext",), Family(_images(places.tiled, tower=Followed()), towers=_EITHER)),
     "llava_next_video": (
         ("LlavaNextVideo",),
-        Family({**_images(places.tiled), **_videos(places.frames)}),
+        Family(
+            {**_images(places.tiled, tower=Followed()), **_videos(places.frames)}, towers=_EITHER
+        ),
     ),
     "llava_onevision": (
         ("LlavaOnevision",),
-        Family({**_images(places.tiled), **_videos(places.frames_with_newline)}),
+        Family(
+            {
+                **_images(places.tiled, tower=Followed()),
+                **_videos(places.frames_with_newline, tower=Followed(blended=_RESIZED)),
+            },
+            towers=_EITHER,
+        ),
     ),
     "video_llava": (
         ("VideoLlava",),
         Family(
             {
-                **_images(places.square, "pixel_values_images"),
-                **_videos(places.frames_with_class),
-            }
+                **_images(places.square, "pixel_values_images", tower=Followed("image_tower")),
+                **_videos(places.frames_with_class, tower=Followed("video_tower", cut=1)),
+            },
+            towers=("clip",),
         ),
     ),
-    "vipllava": (("VipLlava",), Family(_images(places.square))),
+    "vipllava": (
+        ("VipLlava",),
+        Family(_images(places.square, tower=Followed(cut=1)), towers=("clip",)),
+    ),
     "qwen2_vl": (("Qwen2VL",), _packed()),
     "qwen2_5_vl": (("Qwen2_5_VL",), _packed()),
     "qwen3_vl": (("Qwen3VL",), _packed()),
@@ -71,7 +90,10 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             whole={"logits_to_keep": 0},
         ),
     ),
-    "paligemma": (("PaliGemma",), Family(_images(places.square), masks=True)),
+    "paligemma": (
+        ("PaliGemma",),
+        Family(_images(places.square, tower=_LAST), masks=True, towers=("siglip",)),
+    ),
     "perception_lm": (
         ("PerceptionLM",),
         Family({**_images(places.square), **_videos(places.square, "get_image_features")}),
@@ -92,6 +114,7 @@ def _adapter(name: str, beginnings: tuple[str, ...], family: Family) -> type[Fam
             "name": name,
             "claims": claims,
             "family": family,
+            "towers": family.towers,
         },
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from tokenprune.interface.places import Places, Span
+from tokenprune_adapters.transformers import packing
 
 Arguments = Mapping[str, Any]
 Features = Sequence[Tensor]
@@ -43,21 +44,22 @@ def sized(core: Any, given: Arguments, features: Features) -> list[Places]:
 def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
     """A base tile and the rows of the stitched map, each with a newline at its end.
 
-    The newline is a parameter, so its rows among the features are known by their equality. Units
-    stand in a line, because base and map share no grid.
+    Units stand in a line, because base and map share no grid.
     """
     vision = core.config.vision_config
     base = (vision.image_size // vision.patch_size) ** 2
     found = []
-    for rows in features:
-        ends = (rows == core.image_newline.to(rows)).all(dim=-1).nonzero()[:, 0].tolist()
+    for tiles, sources in packing.sources(core, given, base):
         others: dict[int, Span | None] = {}
         # the base tile has no newline, unless it is all there is
-        start = base if len(rows) > base + 1 else 0
-        for end in ends:
+        start = base if tiles > 1 else 0
+        for end in (sources == packing.NEWLINE).nonzero()[:, 0].tolist():
             others[end] = (start, end)
             start = end + 1
-        found.append(Places((1, 1, len(rows) - len(others)), others))
+        units = sources[sources != packing.NEWLINE]
+        blended = bool((units == packing.BLENDED).any())
+        grid = (1, 1, len(units))
+        found.append(Places(grid, others, None if blended else units, blended))
     return found
 
 

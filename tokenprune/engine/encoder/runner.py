@@ -30,6 +30,7 @@ from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.signals import BlockBefore
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import placement
+from tokenprune.interface.trace import Trace
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -63,6 +64,9 @@ class EncoderRunner:
         self.last = spec.used - 1
         # only a prompt says which images are frames of one video, and the LLM's wing reads it
         self.videos: Callable[[CallState, int, int], Videos | None] = _no_videos
+        # a multimodal LLM may see pictures in pieces, which are traced as whole pictures, and read
+        # the states of further depths
+        self.pieces, self.levels = False, frozenset[int]()
         self.captured = BlockSignals(later, spec)
         learned = any(stage.strategy.companions() is not None for stage in later)
         self.splits = bool(layout.stages) or self.captured.attention or learned
@@ -151,7 +155,10 @@ class EncoderRunner:
                 hidden = self._halves(call, state, number, given, hidden)
             self.captured.keep_output(state, number, hidden)
             state.previous, state.entered = state.entered, None
-            return self._finish(call, state, hidden) if number == self.last else hidden
+            hidden = self._finish(call, state, hidden) if number == self.last else hidden
+            if number + 1 in self.levels:
+                state.leave(number + 1)
+            return hidden
 
         return forward
 
@@ -178,7 +185,7 @@ class EncoderRunner:
             call.grid,
             hidden,
             self.spec.prefix,
-            call.trace,
+            Trace() if self.pieces else call.trace,
             self.owner.plan.seed,
             self.videos(call, hidden.shape[0], count),
         )
@@ -249,7 +256,7 @@ class EncoderRunner:
                 state.revival = state.revivable(site, part.dense, part.reconstruction, part.riders)
         hidden = state.apply(tokens, part, hidden)
         if part.dense is not None:
-            state.record(call.trace, site.site, strategy.name, part.dense.slot, part.score)
+            state.record(site.site, strategy.name, part.dense.slot, part.score)
         return hidden
 
     def _wants_previous(self, state: EncoderState, number: int) -> bool:
@@ -268,7 +275,7 @@ class EncoderRunner:
                 hidden = revival.full(hidden, state.prefix)
             state.size, state.index, state.revival = revival.size, revival.index, None
             state.riders, state.signals = revival.riders, revival.signals
-            state.record(call.trace, revival.site, revival.strategy, None)
+            state.record(revival.site, revival.strategy, None)
         call.meter.count("encoder", (hidden.shape[1] - state.prefix) * batch, batch)
         if state.sites:
             ones = state.size.new_ones(batch, state.prefix)

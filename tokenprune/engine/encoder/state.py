@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from tokenprune.engine.spreading import spread
 from tokenprune.engine.stages import EncoderSite
 from tokenprune.engine.videos import Bucket, Videos
 from tokenprune.errors import UnsupportedCallError
@@ -48,6 +49,32 @@ class Revival:
         return torch.cat((hidden[:, :prefix], patches), dim=1)
 
 
+@dataclass(frozen=True)
+class Exit:
+    """Whose states stood in the rows of a depth that is read behind the encoder.
+
+    Attributes:
+        index: `[B, K]` patches.
+        revival: dropped tokens that are restored there.
+    """
+
+    index: Tensor
+    revival: Revival | None
+
+    def whole(self, hidden: Tensor, prefix: int, count: int) -> Tensor:
+        """States of all patches, zeros for those that are gone: `[B, P + K, D]` -> `[B, P + N, D]`.
+
+        Args:
+            hidden: the states at this depth.
+            prefix: P.
+            count: N.
+        """
+        index = self.index
+        if self.revival is not None:
+            hidden, index = self.revival.full(hidden, prefix), self.revival.index
+        return hidden if index.shape[1] == count else spread(hidden, index, prefix, count)
+
+
 @dataclass
 class EncoderState:
     """State of one encoder pass over `B` images of equal grid.
@@ -71,6 +98,8 @@ class EncoderState:
         videos: which images are frames of one video, if any are.
         first: `index` as it was at the first block.
         passed: how many blocks were entered.
+        trace: where its reductions are noted.
+        exits: by depth, see `EncoderRunner.levels`.
     """
 
     sites: Mapping[int, EncoderSite]
@@ -91,6 +120,8 @@ class EncoderState:
     videos: Videos | None = None
     first: Tensor | None = None
     passed: int = 0
+    trace: Trace = field(default_factory=Trace)
+    exits: dict[int, Exit] = field(default_factory=dict)
 
     @property
     def untouched(self) -> bool:
@@ -113,7 +144,18 @@ class EncoderState:
         index = torch.arange(count, device=hidden.device).expand(batch, count)
         size = torch.ones(batch, count, device=hidden.device)
         images = trace.begin(batch, grid) if videos is None else videos.begin(trace, grid)
-        return cls(sites, grid, images, prefix, size, index, seed, videos=videos, first=index)
+        return cls(
+            sites,
+            grid,
+            images,
+            prefix,
+            size,
+            index,
+            seed,
+            videos=videos,
+            first=index,
+            trace=trace,
+        )
 
     def move(self, device: torch.device) -> None:
         """Follow the hidden states to the device of the next block.
@@ -198,9 +240,14 @@ class EncoderState:
             return left.hidden
         return torch.cat((hidden[:, : self.prefix], left.hidden), dim=1)
 
+    def leave(self, depth: int) -> None:
+        """Note whose states stand at a depth that is read."""
+        revival = self.revival
+        restored = revival is not None and revival.reconstruction.restore
+        self.exits[depth] = Exit(self.index, revival if restored else None)
+
     def record(
         self,
-        trace: Trace,
         site: Site,
         strategy: str,
         slot: Tensor | None,
@@ -209,18 +256,17 @@ class EncoderState:
         """Note in the trace a reduction that was carried out; frames as one video.
 
         Args:
-            trace: where to.
             site: where it happened.
             strategy: who decided.
             slot: `[B, N]` slot of every token, -1 where dropped; None if tokens were restored.
             score: `[B, N]` what the choice was made by, if the strategy tells.
         """
         if self.videos is None:
-            trace.record(site, strategy, self.images, slot, self.index, score)
+            self.trace.record(site, strategy, self.images, slot, self.index, score)
             return
         _, height, width = self.grid
         for bucket in self.videos.buckets():
-            trace.record(
+            self.trace.record(
                 site,
                 strategy,
                 bucket.images(self.images),

@@ -34,7 +34,8 @@ def refuse_stages(plan: Plan, stages: Sequence[ResolvedStage], spec: MllmSpec) -
             remedy="Use images: separate; clips are seen as videos.",
         )
     for stage in stages:
-        if spec.modalities and stage.plan.at == "encoder":
+        towers = [one.tower for one in spec.modalities.values() if one.tower is not None]
+        if spec.modalities and not towers and stage.plan.at == "encoder":
             raise UnsupportedModelError(
                 f"tokens aren't followed through the tower of {type(spec.core).__name__} yet.",
                 where=stage.where,

@@ -149,7 +149,6 @@ class MllmRunner:
 @contextmanager
 def _untraced(call: CallState) -> Iterator[None]:
     """Forget what is traced inside."""
-    grids, records = call.trace.grids, call.trace.records
-    images, reductions = len(grids), len(records)
+    images, reductions = len(call.trace.grids), len(call.trace.records)
     yield
-    del grids[images:], records[reductions:]
+    call.trace.forget(images, reductions)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.pre_llm.stages import ImageBatch
+from tokenprune.engine.spreading import spread
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import PlanError, UnsupportedModelError
 from tokenprune.interface.strategy import placement
@@ -72,14 +73,10 @@ def place(batches: Sequence[ImageBatch]) -> tuple[Tensor, list[ImageTokens]]:
     images = [found[order.index(row)] for row in sorted(order)]
     if all(image.complete for image in images):
         return _stacked(batches, [batch.hidden for batch in batches]), images
-    placed = []
-    for batch in batches:
-        index, prefix = batch.state.index, batch.state.prefix
-        ahead = torch.arange(prefix, device=index.device).expand(len(batch.rows), -1)
-        column = torch.cat((ahead, prefix + index), dim=1)[..., None].expand_as(batch.hidden)
-        count = prefix + math.prod(batch.state.grid)
-        room = batch.hidden.new_zeros(len(batch.rows), count, batch.hidden.shape[2])
-        placed.append(room.scatter(1, column, batch.hidden))
+    placed = [
+        spread(one.hidden, one.state.index, one.state.prefix, math.prod(one.state.grid))
+        for one in batches
+    ]
     return _stacked(batches, placed), images
 
 

@@ -1,0 +1,93 @@
+"""How the pictures of a family come through a vision tower, as data of a row of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.specs import Tower
+from tokenprune_adapters.transformers import llm_names as names
+
+LAYERS = ("vision_feature_layer", "vision_feature_layers")
+"""Which hidden states of the tower are read: names of the setting, and arguments of a call."""
+STRATEGY = "vision_feature_select_strategy"
+"""`default` cuts the class token off the features: a setting, and an argument of a call."""
+
+
+def patch(core: Any) -> int:
+    """Every patch is a unit."""
+    return 1
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A tower, and what of it a kind of picture reads.
+
+    Attributes:
+        module: attribute of the core that holds the tower.
+        layers: names of the setting that says which hidden states are read, the first that is
+            there counts; none of them for the last states.
+        cut: class tokens that are no units, or the name of the setting that says so.
+        side: rows and columns of patches that become one unit, read from the core.
+        blended: see `Tower.blended`.
+    """
+
+    module: str = "vision_tower"
+    layers: tuple[str, ...] = LAYERS
+    cut: int | str = STRATEGY
+    side: Callable[[Any], int] = patch
+    blended: str | None = None
+
+    def read(self, core: Any) -> Tower:
+        """The tower of a model.
+
+        Raises:
+            UnsupportedModelError: the config reads states that no block puts out.
+        """
+        module: nn.Module = getattr(core, self.module)
+        depth = int(core.config.vision_config.num_hidden_layers)
+        name, value = self._setting(core.config)
+        chosen = [-1] if value is None else value if isinstance(value, list | tuple) else [value]
+        levels = {depth + 1 + layer if layer < 0 else layer for layer in chosen}
+        if not all(1 <= level <= depth for level in levels):
+            raise UnsupportedModelError(
+                f"{name} {value} isn't the output of blocks of {depth}.",
+                where=f"config.{name}",
+                remedy=f"Choose -1 to -{depth}, or 1 to {depth}.",
+            )
+        cut = self.cut
+        if isinstance(cut, str):
+            cut = int(getattr(core.config, cut) == "default")
+        return Tower(module, tuple(sorted(levels)), cut, self.side(core), self.blended)
+
+    def fixed(self, config: Any) -> dict[str, Any]:
+        """Arguments of a call that choose other features, with the values of the config."""
+        _, value = self._setting(config)
+        found = {} if value is None else dict.fromkeys(self.layers, value)
+        if isinstance(self.cut, str):
+            found[self.cut] = getattr(config, self.cut)
+        return found
+
+    def _setting(self, config: Any) -> tuple[str, Any]:
+        found = ((name, getattr(config, name, None)) for name in self.layers)
+        return next((pair for pair in found if pair[1] is not None), ("", None))
+
+
+def spread(tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:
+    """What a tower put out, with rows for all patches in the states that are read.
+
+    Args:
+        tower: the tower.
+        output: a `ModelOutput`, changed in place.
+        whole: gives states of all patches for those that stand behind so many blocks.
+    """
+    states = getattr(output, names.HIDDEN, None)
+    if states is not None:
+        read = {level: whole(states[level], level) for level in tower.levels}
+        setattr(output, names.HIDDEN, tuple(read.get(n, one) for n, one in enumerate(states)))
+    setattr(output, names.LAST, whole(getattr(output, names.LAST), tower.used))
+    return output

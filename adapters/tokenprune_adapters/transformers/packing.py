@@ -1,0 +1,70 @@
+"""Which patch of which tile every feature of a picture shows, where the core stitches tiles.
+
+The core's own code arranges the numbers of the patches as it arranges their features, so nothing
+of it is written again here: padding that is cut away, newlines, and maps that are resized.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenprune_adapters.shared.arguments import parameters
+
+NEWLINE, BLENDED = -1, -2
+"""In place of a patch's number: a newline; a mean of several patches."""
+METHOD = "pack_image_features"
+"""Method of the core that arranges features."""
+TILES = "image_size_to_num_patches"
+"""Function beside the core: how many tiles a picture of a size has, the base tile included."""
+
+
+def sources(core: Any, given: Mapping[str, Any], count: int) -> Iterator[tuple[int, Tensor]]:
+    """Tiles of every picture, and the number of every feature's patch among those of all tiles.
+
+    A feature that is the mean of several patches is known by its square: the mean of squares is
+    greater than the square of the mean.
+
+    Args:
+        core: the model without head.
+        given: arguments of the method that makes the features.
+        count: patches of a tile.
+    """
+    arrange, first = getattr(core, METHOD), 0
+    newline = torch.tensor([NEWLINE, NEWLINE**2], dtype=torch.float64)
+    known = parameters(getattr(type(core), METHOD))
+    for size, tiles in zip(given["image_sizes"], _tiles(core, given), strict=True):
+        number = torch.arange(first, first + tiles * count, dtype=torch.float64)
+        marked = torch.stack((number, number.square()), dim=-1).view(tiles, count, 2)
+        wanted = {
+            "vision_feature_select_strategy": core.config.vision_feature_select_strategy,
+            "vision_aspect_ratio": given.get("vision_aspect_ratio")
+            or getattr(core.config, "vision_aspect_ratio", None),
+            "image_newline": newline,
+        }
+        rest = {name: value for name, value in wanted.items() if name in known}
+        ((arranged, *_), *_) = arrange([marked], [size], **rest)
+        mean, squares = arranged.unbind(dim=-1)
+        yield tiles, torch.where(mean.square() == squares, mean, BLENDED).long()
+        first += tiles * count
+
+
+def _tiles(core: Any, given: Mapping[str, Any]) -> list[int]:
+    """Tiles of every picture; several pictures of one prompt may not be cut into tiles."""
+    sizes, config = given["image_sizes"], core.config
+    number = getattr(sys.modules[type(core).__module__], TILES)
+    several = given.get("batch_num_images")
+    cut = [True] * len(sizes)
+    if several is not None:
+        cut = [bool(n == 1) for n in several.tolist() for _ in range(n)]
+    tile = config.vision_config.image_size
+    return [
+        int(number(image_size=size, grid_pinpoints=config.image_grid_pinpoints, patch_size=tile))
+        if apart
+        else 1
+        for size, apart in zip(sizes, cut, strict=True)
+    ]

@@ -1,0 +1,155 @@
+"""Towers whose tokens are followed into the prompt, although the core arranges their features.
+
+A tower sees pieces of pictures (images, tiles, crops or frames), equally many units of each. What
+it hands on has rows for all patches again, so the core projects and arranges it as ever; which
+units are left of which picture is told here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tokenprune.engine.adapters import choose_encoder
+from tokenprune.engine.call import current
+from tokenprune.engine.checks import refuse_signals
+from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.patching import Patches
+from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.places import Places
+from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS
+from tokenprune.interface.sites import Site
+from tokenprune.interface.specs import Tower
+from tokenprune.interface.strategy import placement
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attachment import Attachment
+
+
+class FollowedTower:
+    """One tower of a multimodal LLM, for one or several kinds of picture.
+
+    Args:
+        owner: the attachment it belongs to.
+        adapter: the model's family.
+        kinds: the kinds of picture that come through it, and how.
+
+    Raises:
+        TokenpruneError: the plan doesn't fit the tower; see `encoder_runner`.
+        UnsupportedModelError: class tokens would be taken for units.
+    """
+
+    def __init__(self, owner: Attachment, adapter: MllmAdapter, kinds: dict[str, Tower]) -> None:
+        self.owner, self.adapter, self.kinds = owner, adapter, kinds
+        self.tower = next(iter(kinds.values()))
+        encoder = choose_encoder(self.tower.module)
+        self.supplies = encoder.spec().supplies - adapter.withholds
+        for stage in owner.stages_at("pre_llm"):
+            refuse_signals(stage, [self.site], self.supplies, adapter)
+        self.runner = encoder_runner(owner, encoder, encoder.spec(), self.tower.used)
+        self.runner.pieces, self.runner.levels = True, frozenset(self.tower.levels)
+        self.spec = self.runner.spec
+        for kind, tower in kinds.items():
+            if tower.cut != self.spec.prefix:
+                raise UnsupportedModelError(
+                    f"the model takes {tower.cut} leading token(s) of a {kind} off, and its tower "
+                    f"puts {self.spec.prefix} in front of the patches.",
+                    where=type(adapter.spec().core).__name__,
+                    remedy="Let the model's config cut off exactly the class token of its tower.",
+                )
+
+    @property
+    def site(self) -> Site:
+        """Between this tower and the LLM."""
+        return site_of(self.tower)
+
+    @property
+    def removes(self) -> bool:
+        """Whether tokens are missing behind it."""
+        stages = self.runner.layout.stages
+        return bool(stages) and not placement(stages[-1].strategy, "encoder").restores
+
+    def separate(self, kind: str, shown: Sequence[Places], state: EncoderState) -> bool:
+        """Whether the units of pictures can be told apart behind the tower.
+
+        Args:
+            kind: of the pictures.
+            shown: the pictures.
+            state: of their pass through the tower.
+
+        Raises:
+            UnsupportedCallError: they can't, and the plan removed some or reads their signals.
+        """
+        why = self.kinds[kind].blended
+        if why is None and any(places.blended for places in shown):
+            why = "its features are resized, so that every token shows several patches."
+        if why is not None and (len(state.index[0]) < math.prod(state.grid) or state.signals):
+            raise blended(kind, why)
+        return why is None
+
+    def install(self, patches: Patches) -> None:
+        """Override methods of the tower."""
+        self.runner.install(patches)
+        if self.removes or len(self.tower.levels) > 1:
+            patches.override(self.tower.module, "forward", self._hand_on)
+
+    def _hand_on(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        output, call = original(*args, **kwargs), current(self.owner)
+        state = None if call is None else call.state(EncoderState)
+        if state is None:
+            return output
+
+        def whole(hidden: Tensor, depth: int) -> Tensor:
+            assert state is not None
+            assert state.first is not None
+            exit_ = state.exits[min(depth, self.spec.used)]
+            return exit_.whole(hidden, state.prefix, state.first.shape[1])
+
+        return self.adapter.spread(self.tower, output, whole)
+
+
+def follow(owner: Attachment, adapter: MllmAdapter) -> dict[str, FollowedTower]:
+    """The towers through which the plan needs tokens to be followed, by kind of picture.
+
+    Args:
+        owner: the attachment.
+        adapter: the model's family.
+
+    Raises:
+        TokenpruneError: the plan doesn't fit a tower.
+    """
+    named = {
+        kind: one.tower for kind, one in adapter.spec().modalities.items() if one.tower is not None
+    }
+    if not named or not any(_needs(owner, tower) for tower in named.values()):
+        return {}
+    built: dict[int, FollowedTower] = {}
+    for module in dict.fromkeys(tower.module for tower in named.values()):
+        kinds = {kind: tower for kind, tower in named.items() if tower.module is module}
+        built[id(module)] = FollowedTower(owner, adapter, kinds)
+    return {kind: built[id(tower.module)] for kind, tower in named.items()}
+
+
+def site_of(tower: Tower) -> Site:
+    """Between a tower and the LLM."""
+    return Site("pre_llm", tower.used, tower.used)
+
+
+def _needs(owner: Attachment, tower: Tower) -> bool:
+    stages = owner.stages_at("pre_llm")
+    wanted = {signal.needs for one in stages for signal in one.strategy.signals(site_of(tower))}
+    return bool(owner.stages_at("encoder") or wanted & (BLOCK_VIEWS | CLASS_VIEWS))
+
+
+def blended(kind: str, why: str) -> UnsupportedCallError:
+    """The error for pictures whose units can't be told apart behind the tower."""
+    return UnsupportedCallError(
+        f"tokens of this {kind} can't be followed through its tower: {why}",
+        where=kind,
+        remedy="Use a strategy that restores its tokens, or stages that read nothing of the tower.",
+    )
