@@ -152,6 +152,7 @@ class PackedState:
                 seed,
                 videos=Videos((frames,) * len(pictures)) if frames > 1 else None,
                 first=index,
+                trace=trace,
             )
             stacks.append(Stack(state, torch.tensor(first, device=device)))
         return cls(stacks, packing, ordered(stacks, packing, [s.state.index for s in stacks]))
