@@ -32,6 +32,9 @@ ROWS = {
     "image": ("pixel_values", "image_grid_thw"),
     "video": ("pixel_values_videos", "video_grid_thw"),
 }
+"""What brings pictures and clips, in the order in which the core asks for them."""
+Pass = tuple[dict[int, Tensor], Tensor]
+"""By block the units that are hidden in a pass through the tower, and its grids."""
 FAMILIES = (*PACKED, *LINEAR)
 SCENES = [(name, scene) for name in FAMILIES for scene in CASES[name].scenes]
 RESTORING = {"strategy": "ipcv", "layer": 2, "params": {"stabilise": 1, "neighbours": 2}}
@@ -52,9 +55,7 @@ def mixed(name: str, stages: str, keep: float) -> dict[str, Any]:
     )
 
 
-def passes(
-    model: Any, call: dict[str, Tensor], trace: Trace
-) -> list[tuple[dict[int, Tensor], Tensor]]:
+def passes(model: Any, call: dict[str, Tensor], trace: Trace) -> list[Pass]:
     """What to hide in every pass through the tower; pictures come in front of clips."""
     found, start = [], 0
     for _, grids in ROWS.values():
