@@ -55,12 +55,23 @@ class Section:
 
 SECTIONS = (
     Section(
+        "dozen.json",
+        "A dozen strategies at equal mean tokens",
+        "What `tokenprune compare` shows by default: a dozen strategies on the bundled model, at "
+        "budgets that count visual tokens in the mean over the LLM's layers, for methods before "
+        "the LLM and inside it alike, against the dense model on the same held-out questions.",
+        "tokenprune compare --jobs 2 --out benchmarks/records/dozen.json",
+        comparison,
+    ),
+    Section(
         "comparison.json",
         "Strategies on the reference model",
-        "Every strategy on the bundled model, with its defaults at three budgets, with a budget of "
-        "its own or with the checkpoint that ships, against the dense model on the same held-out "
+        "The strategies on the bundled model, with their defaults at three budgets as their stages "
+        "count them, with a budget of "
+        "their own or with the checkpoint that ships, against the dense model on the same held-out "
         "questions.",
-        "tokenprune compare --jobs 2 --out benchmarks/records/comparison.json",
+        "tokenprune compare --all --match stage --keep 32 16 8 --jobs 2 "
+        "--out benchmarks/records/comparison.json",
         comparison,
     ),
     Section(
@@ -68,7 +79,7 @@ SECTIONS = (
         "Strategies on videos",
         "Every strategy on the bundled video model, held-out clips of eight frames. Budgets and "
         "tokens count per frame.",
-        "tokenprune compare --task video --keep 16 8 --jobs 2 "
+        "tokenprune compare --all --match stage --task video --keep 16 8 --jobs 2 "
         "--out benchmarks/records/comparison-video.json",
         comparison,
     ),

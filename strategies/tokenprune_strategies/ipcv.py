@@ -13,7 +13,7 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import take, topk_indices
@@ -57,7 +57,7 @@ class IPCV(PruningStrategy[IPCVParams]):
         },
     )
 
-    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+    def check(self, site: Site, budget: Budget, grid: Grid) -> None:
         """The score compares the inputs of two blocks, and the first block's is never taken.
 
         Raises:

@@ -13,21 +13,32 @@ from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.covipal import CoViPALStyle
 from tokenprune_strategies.dart import DART
 from tokenprune_strategies.divprune import DivPrune
+from tokenprune_strategies.dycoke import DyCoke
 from tokenprune_strategies.dyvte import DyVTE
 from tokenprune_strategies.evoprune import EvoPrune
+from tokenprune_strategies.evs import EVS
 from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fopru import FoPru
+from tokenprune_strategies.gprune import GPrune
+from tokenprune_strategies.hiprune import HiPrune
+from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
+from tokenprune_strategies.otprune import OTPrune
+from tokenprune_strategies.pool import Pool
+from tokenprune_strategies.prumerge import PruMerge
 from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
+from tokenprune_strategies.scope import Scope
 from tokenprune_strategies.sparsevlm import SparseVLM
 from tokenprune_strategies.tome import ToMe
+from tokenprune_strategies.vidcom2 import VidCom2
 from tokenprune_strategies.visionzip import VisionZip
 from tokenprune_strategies.vispruner import VisPruner
 from tokenprune_strategies.vistog import VisToG
 from tokenprune_strategies.vscan import VScan
+from tokenprune_strategies.vtw import VTW
 
 
 @hookimpl
@@ -54,6 +65,17 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         DART,
         CDPruner,
         SparseVLM,
+        Scope,
+        HoloV,
+        HiPrune,
+        EVS,
+        VidCom2,
+        DyCoke,
+        GPrune,
+        OTPrune,
+        VTW,
+        Pool,
+        PruMerge,
         Random,
         Uniform,
     ):

@@ -15,8 +15,7 @@ from tokenprune.cli.app import app
 from tokenprune.errors import DataError
 from tokenprune.interface.sites import Site
 from tokenprune.interface.trace import ImageTrace, TraceStep
-from tokenprune.lab.bench.formula import block_flops
-from tokenprune.lab.bench.lengths import encoder_lengths, llm_lengths
+from tokenprune.lab.bench.formula import block_flops, encoder_lengths, llm_lengths
 from tokenprune.lab.bench.timer import Speedup
 from tokenprune.lab.bench.workload import parse_size, workloads
 from tokenprune.lab.measure.memory import peak_bytes

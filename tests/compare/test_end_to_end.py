@@ -33,7 +33,7 @@ def source(loaded: LoadedModel, settings: Settings, *pictures: Path) -> Source:
 @pytest.fixture(scope="module")
 def found(llava: LoadedModel) -> Comparison:
     told: list[tuple[int, int, str]] = []
-    settings = Settings(keeps=(16, 9), limit=4, batch_size=2)
+    settings = Settings(keeps=(16, 9), limit=4, batch_size=2, every=True, match="stage")
     result = compare(source(llava, settings), llava, progress=lambda *news: told.append(news))
     assert [done for done, _, _ in told] == list(range(told[-1][1]))
     return result

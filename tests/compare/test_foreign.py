@@ -23,7 +23,7 @@ from tokenprune.lab.compare import Comparison, Settings, Source, compare, tables
 from tokenprune.lab.models import load_model
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host, register_plugin
-from tokenprune.plugins.matrix import Cell, matrix
+from tokenprune.plugins.matrix import Fit, matrix
 
 OPTIONS = LoadOptions()
 
@@ -118,7 +118,7 @@ BROKEN = {
 @pytest.fixture(scope="module")
 def found(llava: LoadedModel) -> Comparison:
     with register_plugin(registering(Sound, *BROKEN), "foreign"):
-        settings = Settings(keeps=(9,), limit=6, batch_size=2, positions="original")
+        settings = Settings(keeps=(9,), limit=6, batch_size=2, positions="original", match="stage")
         return compared(llava, settings)
 
 
@@ -156,7 +156,7 @@ def test_a_strategy_that_the_user_names_fails_loudly(
 def test_processes_leave_the_row_out_too(llava: LoadedModel) -> None:
     """Processes don't know a plugin that was registered by hand, so nothing of it can run."""
     with register_plugin(registering(Sound), "foreign"):
-        settings = Settings(keeps=(9,), limit=2, positions="original", jobs=2)
+        settings = Settings(keeps=(9,), limit=2, positions="original", jobs=2, match="stage")
         result = compared(llava, settings)
     assert any("there is no strategy 'tp-sound'" in line for line in result.left_out)
     assert {"random", "fastv"} <= {row.name for row in result.results}
@@ -186,7 +186,7 @@ def test_an_encoders_comparison_goes_on(timm_weights: Path, pictures: Path) -> N
 def test_the_matrix_shows_no_such_strategy_as_running() -> None:
     with register_plugin(registering(Sound, *BROKEN), "foreign"):
         rows = matrix({name: kind for name, kind in host().strategies.items() if "tp-" in name})
-    cells: dict[str, list[Cell]] = {row[0].strategy: row for row in rows}
+    cells: dict[str, list[Fit]] = {row[0].strategy: row for row in rows}
     for kind in (Deep, DeepInside, Odd, Needy, Clueless):
         assert not any(cell.runs for cell in cells[kind.name]), kind
         assert any(cell.notes for cell in cells[kind.name])

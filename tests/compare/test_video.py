@@ -61,7 +61,9 @@ def test_what_cannot_be_asked_about_videos(llava: LoadedModel, timm_weights: Pat
 
 
 def test_every_default_plan_runs_on_videos(llava: LoadedModel) -> None:
-    settings = Settings(task="video", keeps=(9,), limit=1, batch_size=1, positions="original")
+    settings = Settings(
+        task="video", keeps=(9,), limit=1, batch_size=1, positions="original", match="stage"
+    )
     found = compare(source(llava, settings), llava)
     assert found.failures == []
     assert found.left_out == []

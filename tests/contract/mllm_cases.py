@@ -36,7 +36,7 @@ STAGES: dict[str, list[dict[str, Any]]] = {
     },
     **{
         f"{name}-received": [{"at": "pre_llm", "strategy": name, "keep": 9, "params": RECEIVED}]
-        for name in ("fastervlm", "vispruner", "visionzip")
+        for name in ("fastervlm", "vispruner", "visionzip", "scope", "holov")
     },
     "visionzip-paper": [
         {
@@ -103,6 +103,7 @@ LEFT: dict[str, tuple[int, int]] = {  # tokens per image: into the LLM, and afte
     "vscan-decoder": (36, 9), "vscan-both": (14, 6), "evoprune+vscan": (9, 4),
     "evoprune+vscan+dyvte": (20, 9), "fastervlm-received": (9, 9),
     "vispruner-received": (9, 9), "visionzip-received": (9, 9), "visionzip-paper": (9, 9),
+    "scope-received": (9, 9), "holov-received": (9, 9),
     "pyramiddrop-steps": (36, 3), "dart-states": (36, 9),
     "sparsevlm-steps": (36, 6),
 }  # fmt: skip

@@ -117,7 +117,7 @@ def test_a_tower_without_class_token_says_what_is_missing() -> None:
 
 def test_a_shallow_block_that_is_not_used_is_refused() -> None:
     with pytest.raises(SignalError, match="Blocks 0 to 2"):
-        attached(models.llava_clip(), stage("pre_llm", "vscan", 9, params={"shallow": 3}))
+        attached(models.llava_clip(), stage("pre_llm", "vscan", 9, params={"shallow": 4}))
 
 
 def test_the_middle_of_this_llm_and_layers_that_it_has_not() -> None:

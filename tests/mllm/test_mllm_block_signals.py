@@ -23,7 +23,11 @@ from tokenprune.plugins.host import register_plugin
 KINDS = {
     "attention_received": Signal.ATTENTION_RECEIVED,
     "cls_attention": Signal.CLS_ATTENTION,
+    "received_from_all": Signal.ATTENTION_RECEIVED_FROM_ALL,
+    "cls_joined": Signal.CLS_ATTENTION_JOINED,
+    "received_joined": Signal.ATTENTION_RECEIVED_JOINED,
     "keys": Signal.KEYS,
+    "keys_joined": Signal.KEYS_JOINED,
     "cls_similarity": Signal.CLS_SIMILARITY,
     "hidden": Signal.HIDDEN,
     "prefix_states": Signal.PREFIX_STATES,
@@ -207,7 +211,7 @@ def test_behind_merges_they_belong_to_the_anchors() -> None:
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
-        (read("keys@3"), "Blocks 0 to 2"),
+        (read("keys@4"), "Blocks 0 to 2"),
         (read("hidden@-1"), "Blocks 0 to 2"),
         (read("keys@1", at="encoder", layer=2), "pre_llm only"),
         (read("hidden", at="encoder", layer=2), "pre_llm only"),

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tokenprune.engine.images import ImageTokens, by_row
-from tokenprune.engine.llm.attention import query_places
 from tokenprune.engine.llm.calls import Flow, shortened
 from tokenprune.engine.llm.cut import Cut
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, shorten, spread, take, whole
 from tokenprune.engine.llm.masks import enter, narrow
+from tokenprune.engine.llm.prompt import query_places
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import LayerCall, LlmCall
 

@@ -49,16 +49,8 @@ def test_many_equal_bounds_do_not_hide_the_first() -> None:
     assert coverage_select(cover, 200).tolist() == [list(range(200))]
 
 
-def test_fewer_picks_are_the_first_of_more_and_all_are_all() -> None:
-    cover = torch.rand(3, 11, 70)
-    every = coverage_select(cover, 70)
-    assert torch.equal(coverage_select(cover, 7), every[:, :7])
-    assert torch.equal(every.sort(1).values, torch.arange(70).expand(3, 70))
-
-
-def test_equal_and_zero_tokens_are_picked_by_index() -> None:
-    for cover in (torch.ones(1, 6, 6), torch.zeros(1, 6, 6), torch.ones(1, 0, 6)):
-        assert coverage_select(cover, 4).tolist() == [[0, 1, 2, 3]]
+def test_without_targets_tokens_are_picked_by_index() -> None:
+    assert coverage_select(torch.ones(1, 0, 6), 4).tolist() == [[0, 1, 2, 3]]
 
 
 def test_tokens_without_a_number_come_last_and_once() -> None:
@@ -68,20 +60,6 @@ def test_tokens_without_a_number_come_last_and_once() -> None:
         picks = coverage_select(cover, 6, gain=gain)[0].tolist()
         assert picks[5] == 2
         assert sorted(picks) == list(range(6))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_types_are_summed_in_float32(dtype: torch.dtype) -> None:
-    cover = torch.rand(2, 30, 40).to(dtype)
-    assert torch.equal(coverage_select(cover, 12), coverage_select(cover.float(), 12))
-
-
-def test_a_batch_gives_what_its_samples_give_and_no_gradient() -> None:
-    cover = torch.rand(4, 33, 20, requires_grad=True)
-    together = coverage_select(cover, 9)
-    assert not together.requires_grad
-    for b in range(4):
-        assert torch.equal(coverage_select(cover[b : b + 1], 9), together[b : b + 1])
 
 
 def test_what_does_not_fit_is_refused() -> None:

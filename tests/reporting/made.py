@@ -31,8 +31,9 @@ def record(
     stages = [{"at": "pre_llm", "strategy": strategy, "keep": keep}] if strategy else []
     tokens = float(keep) if strategy else 16.0
     picture = thumbnail(Image.new("RGB", (32, 32), "teal"))
-    kept = list(range(keep if strategy else 16))
-    shown = [{"picture": picture, "grid": [4, 4], "kept": kept}] * frames
+    kept = keep if strategy else 16
+    owner = [place if place < kept else -1 for place in range(16)]
+    shown = [{"picture": picture, "grid": [4, 4], "owner": owner}] * frames
     kinds = ("a", "b", text) * 2
     identity = {
         "name": name,

@@ -16,11 +16,12 @@ from tokenprune.errors import DataError
 from tokenprune.lab.judge.tables import csv_table, markdown_table
 from tokenprune.lab.judge.warnings import gathered, notes
 from tokenprune.lab.report import html, read_results, write_figures, write_report
-from tokenprune.lab.report.dodge import dodged
+from tokenprune.lab.report.beside import beside
 from tokenprune.lab.report.families import families, sign
 from tokenprune.lab.report.headline import headline
 from tokenprune.lab.report.overlays import Pictures
-from tokenprune.lab.report.plots import Point, front, ticks
+from tokenprune.lab.report.plots import ticks
+from tokenprune.lab.report.points import Point, front
 from tokenprune.lab.report.views import group_view
 from tokenprune.lab.studies.store import Record
 from tokenprune.lab.studies.summary import lines, summarise
@@ -129,7 +130,7 @@ def test_all_files_of_a_report(folder: Path, tmp_path: Path) -> None:
     assert (rows[0]["accuracy"], rows[1]["accuracy"]) == ("0.6667", "0.5000")
     assert [row["status"] for row in rows] == ["done"] * 3 + ["failed"]
     assert rows[3]["beware"] == HOSTILE
-    assert rows[1]["tokens: llm"] == "8"
+    assert rows[1]["tokens: LLM in"] == "8"
     assert rows[1]["samples"] == "6"
     assert rows[1]["metric: length"] == "2.5"
     assert float(rows[1]["accuracy: a"]) == 0.5
@@ -224,10 +225,10 @@ def test_signs_differ_beyond_the_number_of_shapes() -> None:
     assert all(shape < 8 and colour < 8 for shape, colour in map(sign, range(100)))
 
 
-def test_points_of_equal_cost_are_moved_apart_around_their_place() -> None:
-    assert dodged([10, 50, 10, 10], step=4, most=100) == [6, 50, 10, 14]
-    assert dodged([10] * 5, step=4, most=8) == [6, 8, 10, 12, 14]
-    assert dodged([3, 9], step=4, most=8) == [3, 9]
+def test_only_intervals_of_points_of_equal_cost_are_moved_apart() -> None:
+    assert beside([10, 50, 10, 10], step=4, most=100) == [-4, 0, 0, 4]
+    assert beside([10] * 5, step=4, most=8) == [-4, -2, 0, 2, 4]
+    assert beside([3, 9], step=4, most=8) == [0, 0]
 
 
 def test_rows_carry_the_numbers_of_their_warnings(folder: Path) -> None:

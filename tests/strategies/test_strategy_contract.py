@@ -42,6 +42,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sparsevlm": ("sparsevlm", {}),
     "sparsevlm-paper": ("sparsevlm", {"order": "paper"}),
     "sparsevlm-bare": ("sparsevlm", {"recycle": False}),
+    "holov": ("holov", {"chunks": 4}),
+    "holov-paper": ("holov", {"chunks": 4, "order": "paper"}),
+    "prumerge": ("prumerge", {"neighbours": 3}),
+    "prumerge-paper": ("prumerge", {"block": "last", "order": "paper", "plus": False}),
     "random": ("random", {"seed": 3}),
     "uniform": ("uniform", {}),
 }

@@ -93,8 +93,10 @@ def test_records_show_what_was_kept(finished: Path) -> None:
         assert [len(sample["frames"]) for sample in shown] == [1, 1, 1]
         frame = shown[0]["frames"][0]
         assert frame["grid"] == [SIDE, SIDE]
-        assert len(set(frame["kept"])) == kept
-        assert set(frame["kept"]) <= set(range(PATCHES))
+        assert len(frame["owner"]) == PATCHES
+        left = {owner for owner in frame["owner"] if owner >= 0}
+        assert len(left) == kept
+        assert all(frame["owner"][place] == place for place in left)
         header, _, data = frame["picture"].partition(",")
         assert header == "data:image/jpeg;base64"
         assert Image.open(BytesIO(base64.b64decode(data))).size == (IMAGE, IMAGE)

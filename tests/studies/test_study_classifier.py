@@ -39,7 +39,8 @@ def test_pictures_of_a_folder_from_study_to_report(tmp_path: Path) -> None:
     assert (group.model, group.task) == (TIMM, "gradients")
     assert [row.run.mean_tokens for row in group.rows[1:]] == [40, 40]
     assert group.rows[1].versus_random is not None
-    kept = [len(row.run.shown[0]["frames"][0]["kept"]) for row in group.rows]
+    owners = [row.run.shown[0]["frames"][0]["owner"] for row in group.rows]
+    kept = [len({owner for owner in mine if owner >= 0}) for mine in owners]
     assert kept[0] == group.rows[0].run.mean_tokens > 40
     assert kept[1:] == [40, 40]
     assert html(results, [group]).count('class="overlay"') == 3 * 3

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from tokenprune.cli import (
     bench,
+    calibrate,
     check,
     compare,
     describe,
@@ -40,7 +41,10 @@ SPREAD = (
 )
 
 #: Options of `compare` and `study` that take no value.
-FLAGS = ("--dry-run", "--no-dry-run", "--answers", "--no-answers", "--by-type", "--no-by-type")
+FLAGS = (
+    *("--dry-run", "--no-dry-run", "--answers", "--no-answers", "--by-type", "--no-by-type"),
+    "--all",
+)
 
 
 class Group(TyperGroup):
@@ -90,6 +94,7 @@ def check_versions(ctx: typer.Context) -> None:
 app.command("compare", epilog=compare.EXAMPLES)(compare.command)
 app.command("study", epilog=study.EXAMPLES)(study.command)
 app.command("report", epilog=report.EXAMPLES)(report.command)
+app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.command)
 app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 app.command("train", epilog=train.EXAMPLES)(train.command)
 app.command("verify", epilog=verify.EXAMPLES)(verify.command)

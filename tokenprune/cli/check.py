@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tokenprune.cli.examples import examples
-from tokenprune.cli.options import Seed
+from tokenprune.cli.options import Seed, examples
 
 if TYPE_CHECKING:
     from tokenprune.testing import Report

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli.consoles import progress_bar, wide_console
-from tokenprune.cli.examples import examples
-from tokenprune.cli.options import Device, Dtype, Seed
+from tokenprune.cli.options import Device, Dtype, Seed, examples
 from tokenprune.cli.plans import read_plans
 
 if TYPE_CHECKING:
@@ -17,7 +16,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "tokenprune compare",
-    "tokenprune compare --keep 64 16 --limit 600 --by-type --jobs 2",
+    "tokenprune compare --all --keep 64 16 --limit 600 --by-type --jobs 2",
+    "tokenprune compare --family decoder --keep 96 80",
+    "tokenprune compare --match flops --keep 64",
     "tokenprune compare --task video --limit 40",
     "tokenprune compare --keep 16 --probe all",
     "tokenprune compare --plans a.yaml b.yaml --model path/to/llava",
@@ -27,17 +28,27 @@ EXAMPLES = examples(
 
 Plans = Annotated[
     list[Path] | None,
-    typer.Option(help="Plan files; default: every strategy that is training-free or trained."),
+    typer.Option(help="Plan files; default: a dozen strategies, and those of other plugins."),
 ]
 Keep = Annotated[
     list[int] | None,
-    typer.Option(
-        min=1, help="Tokens per image (frame); default: three budgets, for encoders: four."
-    ),
+    typer.Option(min=1, help="Tokens per image (frame); default: four budgets."),
 ]
 TaskName = Annotated[
     str,
     typer.Option(help="image or video: then every plan runs with images: frames."),
+]
+Every = Annotated[bool, typer.Option("--all", help="Every strategy, not only a chosen dozen.")]
+Family = Annotated[
+    str | None,
+    typer.Option(help="Strategies of one kind: encoder, pre_llm, decoder or learned."),
+]
+Match = Annotated[
+    str,
+    typer.Option(
+        help="What budgets are equal in: tokens (mean over the LLM's layers), flops or time "
+        "(solved); stage: each as its stage counts."
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -76,6 +87,9 @@ ByType = Annotated[bool, typer.Option(help="Also accuracies by question type.")]
 def command(
     plans: Plans = None,
     keep: Keep = None,
+    every: Every = False,
+    family: Family = None,
+    match: Match = "tokens",
     task: TaskName = "image",
     model: Model = None,
     weights: Weights = None,
@@ -99,9 +113,10 @@ def command(
 ) -> None:
     """Compare plans with each other and with dense: accuracy, tokens, FLOPs and time by stage.
 
-    Without any option: every strategy that can run at three budgets on the reference model.
-    Plans without a random plan at their places and budgets, or at as many tokens, get one beside
-    them that keeps as many tokens as they left. Study files run with `tokenprune study`.
+    Without any option: a dozen strategies at four budgets on the reference model, with equal
+    tokens in the mean over the LLM's layers. Plans without a random plan at their places and
+    budgets, or at as many tokens, get one beside them that keeps as many tokens as they left.
+    Study files run with `tokenprune study`.
     """
     from tokenprune.lab.compare import Settings, Source
     from tokenprune.lab.data.candidates import PROMPTS
@@ -112,7 +127,7 @@ def command(
     settings = Settings(
         plans=read_plans(plans or ()), keeps=keep or (), limit=limit, batch_size=batch_size,
         seed=seed, positions=positions, new_tokens=new_tokens, split=split, task=task,
-        jobs=jobs, probe=probe or (),
+        jobs=jobs, probe=probe or (), every=every, family=family, match=match,
     )  # fmt: skip
     source = Source(
         model or str(bundled_model(task)), load_options(device, dtype, weights), settings,

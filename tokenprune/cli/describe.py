@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tokenprune.cli.examples import examples
+from tokenprune.cli.options import examples
 from tokenprune.errors import TokenpruneError
 from tokenprune.interface.sites import Site
 

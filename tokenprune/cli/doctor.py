@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tokenprune.cli.examples import examples
+from tokenprune.cli.options import examples
 from tokenprune.errors import DependencyError
 from tokenprune.interface.versions import LIBRARIES, outside, refuse_older, tested
 

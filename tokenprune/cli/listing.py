@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tokenprune.cli.examples import examples
+from tokenprune.cli.options import examples
 from tokenprune.errors.visible import visible
 from tokenprune.interface.sites import STAGES, Stage
 

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands have, and the examples at the end of their help."""
 
 from __future__ import annotations
 
@@ -9,3 +9,8 @@ import typer
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 Seed = Annotated[int, typer.Option(min=0)]
+
+
+def examples(*lines: str) -> str:
+    """An epilog with one command a line; typer keeps line breaks only between paragraphs."""
+    return "\n\n".join(("Examples:", *(f"  [bold]{line}[/]" for line in lines)))

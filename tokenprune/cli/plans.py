@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tokenprune.cli.examples import examples
+from tokenprune.cli.options import examples
 from tokenprune.errors.visible import visible
 
 if TYPE_CHECKING:

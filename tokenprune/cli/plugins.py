@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tokenprune.cli.examples import examples
+from tokenprune.cli.options import examples
 from tokenprune.errors.visible import visible
 
 EXAMPLES = examples("tokenprune plugins", "tokenprune plugins --json")

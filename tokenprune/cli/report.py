@@ -9,10 +9,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tokenprune.cli.examples import examples
+from tokenprune.cli.options import examples
 
 EXAMPLES = examples(
     "tokenprune report records",
+    "tokenprune report records --tidy --no-figures",
     "tokenprune report records --out shared/report.html --no-figures",
 )
 
@@ -23,6 +24,10 @@ def command(
         Path | None, typer.Option(help="The page; default: report.html in the folder.")
     ] = None,
     figures: Annotated[bool, typer.Option(help="Also figures as PNG, SVG and PDF.")] = True,
+    tidy: Annotated[
+        bool,
+        typer.Option("--tidy", help="Also tidy.csv and tidy.parquet, for pandas and its like."),
+    ] = False,
     everything: Annotated[
         bool,
         typer.Option("--all", help="Also records of older settings, versions and machines."),
@@ -30,13 +35,14 @@ def command(
 ) -> None:
     """Write what a study's records hold: a page that needs nothing else, tables, and figures.
 
-    Beside the page stand results.md, results.csv and the folder figures. Damaged records are left
-    out and named, and so are failed cells; the exit code is 1 then.
+    Beside the page stand results.md, results.csv and the folder figures. With --tidy, a table with
+    a row a cell and a column a variable stands there, too; Parquet needs pyarrow. Damaged records
+    are left out and named, and so are failed cells; the exit code is 1 then.
     """
     from tokenprune.lab.report import read_results, write_report
 
     results = read_results(folder, everything=everything)
-    written = write_report(results, out or folder / "report.html", figures=figures)
+    written = write_report(results, out or folder / "report.html", figures=figures, tidy=tidy)
     console = Console(soft_wrap=True)
     for file, what in results.damaged.items():
         console.print(Text(f"damaged, so left out: {file}: {what}", style="bold red"))
@@ -48,5 +54,7 @@ def command(
         console.print(Text(f"cells without a record yet: {results.waiting}", style="yellow"))
     for path in written.files:
         console.print(f"written: {path}", highlight=False)
+    if written.missing:
+        console.print(Text(f"not written: {written.missing}", style="yellow"))
     if results.damaged or any(group.failed for group in written.groups):
         raise typer.Exit(1)

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tokenprune.cli.examples import examples
-from tokenprune.cli.options import Device, Dtype
+from tokenprune.cli.options import Device, Dtype, examples
 
 EXAMPLES = examples(
     "tokenprune show photo.jpg --plan plan.yaml --out kept.png",

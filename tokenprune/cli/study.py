@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tokenprune.cli.consoles import progress_bar, wide_console
-from tokenprune.cli.examples import examples
+from tokenprune.cli.consoles import Recent, progress_bar, wide_console
+from tokenprune.cli.options import examples
 from tokenprune.errors import DataError
+from tokenprune.errors.visible import visible
 
 if TYPE_CHECKING:
     from tokenprune.lab.studies import Finished, Runner, Study
-    from tokenprune.lab.studies.calibrate import Estimate
-    from tokenprune.lab.studies.reporters import Reporter
+    from tokenprune.lab.studies.estimates import Estimate
 
 EXAMPLES = examples(
     "tokenprune study study.yaml --dry-run",
@@ -52,6 +52,7 @@ def command(
     failed, or was left to another run.
     """
     from tokenprune.lab.studies import load_study, run_study
+    from tokenprune.lab.studies.lines import LineReporter
     from tokenprune.lab.studies.plugs import make_reporter, named
 
     loaded = load_study(study)
@@ -61,8 +62,10 @@ def command(
     if dry_run:
         _print_estimates(console, loaded, getattr(chosen, "processes", None))
         return
-    with progress_bar() as tell:
-        done = run_study(loaded, chosen, tell, [*_lines(), *told])
+    recent, errors = Recent(), Console(stderr=True, soft_wrap=True)
+    lines = LineReporter(recent.lines.append if errors.is_terminal else _printing(errors))
+    with progress_bar(recent) as tell:
+        done = run_study(loaded, chosen, tell, [lines, *told])
     _print_results(console, loaded, done)
     wrong = any(record.result.get("failures") for record in done.records)
     if done.failed or done.elsewhere or wrong:
@@ -81,16 +84,14 @@ def _runner(text: str, jobs: int | None) -> Runner:
     return make_runner(place, options if jobs is None else {"jobs": str(jobs), **options})
 
 
-def _lines() -> list[Reporter]:
-    """Outside a terminal, where no bar is seen: a line for every finished cell."""
-    from tokenprune.lab.studies.lines import LineReporter
-
-    console = Console(stderr=True, soft_wrap=True)
-    return [] if console.is_terminal else [LineReporter(console)]
+def _printing(console: Console) -> Callable[[str], None]:
+    """Prints lines as they come; names in them are no markup."""
+    return lambda line: console.print(Text(visible(line)))
 
 
 def _print_results(console: Console, study: Study, done: Finished) -> None:
     from tokenprune.lab.judge.tables import terminal_tables, warning_lines
+    from tokenprune.lab.studies.lines import added
     from tokenprune.lab.studies.summary import summarise
 
     for group in summarise(done.records, study.seed):
@@ -99,6 +100,8 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
             *warning_lines(group.rows),
         ):
             console.print(part)
+    if done.added:
+        console.print(Text(visible(added(done.added))))
     for key, what in done.damaged.items():
         console.print(Text(f"damaged, so run again: {key}.json: {what}", style="yellow"))
     for label in done.elsewhere:
@@ -114,12 +117,15 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
 
 def _print_estimates(console: Console, study: Study, processes: int | None) -> None:
     """Cells and their times; how many a cluster runs at once isn't known here."""
-    from tokenprune.lab.studies.calibrate import estimate
-    from tokenprune.lab.studies.lines import duration
+    from tokenprune.lab.studies.estimates import estimate
+    from tokenprune.lab.studies.lines import added, duration
 
     with progress_bar() as tell:
         found = estimate(study, tell)
     console.print(_estimates(found))
+    extra = [one.cell.label for one in found if one.cell.added]
+    if extra:
+        console.print(Text(visible(added(extra))))
     waiting = sum(one.seconds for one in found if not one.recorded)
     recorded = sum(one.recorded for one in found)
     shared = f"with {processes} at once" if processes else "if run one after another"
@@ -137,6 +143,6 @@ def _estimates(found: Sequence[Estimate]) -> Table:
     for one in found:
         cell = one.cell
         names: list[Any] = [Text(cell.name), Text(cell.task.title), Text(cell.model.shown)]
-        state = "recorded" if one.recorded else "to run"
+        state = ("recorded" if one.recorded else "to run") + (", added" if cell.added else "")
         table.add_row(*names, str(one.samples), duration(one.seconds), state)
     return table

@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 
 from tokenprune.cli.consoles import progress_bar
-from tokenprune.cli.examples import examples
-from tokenprune.cli.options import Device, Dtype, Seed
+from tokenprune.cli.options import Device, Dtype, Seed, examples
 
 if TYPE_CHECKING:
     from tokenprune.lab.train.run import Trained

@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 
 from tokenprune.cli.consoles import progress_bar
-from tokenprune.cli.examples import examples
-from tokenprune.cli.options import Device, Dtype
+from tokenprune.cli.options import Device, Dtype, examples
 
 if TYPE_CHECKING:
     from tokenprune.lab.verify import Verification

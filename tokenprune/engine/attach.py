@@ -99,6 +99,7 @@ def _install_encoder(attachment: Attachment, adapter: EncoderAdapter) -> None:
                 remedy="Use at: encoder here.",
             )
     runner = encoder_runner(attachment, adapter, adapter.spec())
+    runner.alone = True
     runner.install(attachment.patches)
 
 

@@ -12,6 +12,7 @@ from tokenprune.engine.conditions import Checks, Conditions
 from tokenprune.engine.meter import Meter
 from tokenprune.engine.tracers import refuse_tracing
 from tokenprune.errors import TokenpruneError
+from tokenprune.interface.sites import Grid
 from tokenprune.interface.trace import Trace
 from tokenprune.plan import Plan
 
@@ -60,7 +61,7 @@ class CallState:
     conditions: Conditions
     parent: CallState | None
     trace: Trace = field(default_factory=Trace)
-    grid: tuple[int, int, int] = (1, 0, 0)
+    grid: Grid = (1, 0, 0)
     _states: dict[type[Any], object] = field(default_factory=dict)
 
     def state(self, kind: type[State]) -> State | None:

@@ -61,7 +61,12 @@ def refuse_companions(stages: Iterable[ResolvedStage], spec: EncoderSpec) -> Non
 
 
 def refuse_signals(
-    stage: ResolvedStage, sites: Iterable[Site], supplied: Set[type[View]], adapter: Adapter
+    stage: ResolvedStage,
+    sites: Iterable[Site],
+    supplied: Set[type[View]],
+    adapter: Adapter,
+    *,
+    behind: bool = False,
 ) -> None:
     """Refuse a strategy whose signals can't be computed where it stands.
 
@@ -70,6 +75,7 @@ def refuse_signals(
         sites: where it acts.
         supplied: what signals can be computed from in this model.
         adapter: of the encoder or, for a decoder stage, of the MLLM.
+        behind: whether the encoder has a block behind those that are used.
 
     Raises:
         SignalError: naming the adapters that supply what is needed, or the stage or blocks where
@@ -81,6 +87,7 @@ def refuse_signals(
             if not supplied >= {signal.needs}:
                 raise _unsupplied(stage, signal, adapter)
             _refuse_place(stage, signal, site)
+            _refuse_block(stage, signal, site, behind=behind)
 
 
 def _refuse_unknown(stage: ResolvedStage, signal: Signal) -> None:
@@ -121,12 +128,6 @@ def _refuse_place(stage: ResolvedStage, signal: Signal, site: Site) -> None:
             where=stage.where,
             remedy=f"Use it at: {' or '.join(signal.stages)}.",
         )
-    if signal.block is not None and not 0 <= signal.block < site.layers:
-        raise SignalError(
-            f"'{name}' needs {signal.kind} of encoder block {signal.block}, which isn't used.",
-            where=stage.where,
-            remedy=f"Blocks 0 to {site.layers - 1} are used by this model.",
-        )
     if site.stage == "encoder" and site.layer == 0 and signal.reads(BlockBefore):
         raise SignalError(
             f"'{name}' needs {signal}, and there is no block before block 0.",
@@ -165,6 +166,21 @@ def refuse_fronts(stage: ResolvedStage, sites: Iterable[Site], adapter: Adapter)
                 where=stage.where,
                 remedy="Use a strategy that reads signals of the patches, [B, N, ...].",
             )
+
+
+def _refuse_block(stage: ResolvedStage, signal: Signal, site: Site, *, behind: bool) -> None:
+    """Refuse a block that isn't used; of the one behind the used ones, attention can be had."""
+    if signal.block is None or 0 <= signal.block < site.layers:
+        return
+    if signal.block == site.layers and behind and signal.reads(BlockAttention):
+        return
+    more = f", and attention of block {site.layers} can be had" if behind else ""
+    raise SignalError(
+        f"'{stage.strategy.name}' needs {signal.kind} of encoder block {signal.block}, which isn't "
+        "used.",
+        where=stage.where,
+        remedy=f"Blocks 0 to {site.layers - 1} are used by this model{more}.",
+    )
 
 
 def refuse_doubles(stages: Iterable[ResolvedStage], used: int) -> None:

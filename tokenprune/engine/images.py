@@ -11,6 +11,7 @@ from torch import Tensor
 from tokenprune.engine.meter import Meter
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.places import Span
+from tokenprune.interface.sites import Grid
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ImageTokens:
     """
 
     number: int
-    grid: tuple[int, int, int]
+    grid: Grid
     prefix: int
     index: Tensor
     size: Tensor

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenprune.errors import BudgetError, PlanError
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, placement
 from tokenprune.plan import Average, Plan, StagePlan
 from tokenprune.plan.budget import front_loaded, kept, removals
@@ -115,7 +115,7 @@ class EncoderSchedule:
 
     stages: Sequence[ResolvedStage]
     used: int
-    grid: tuple[int, int, int]
+    grid: Grid
     notes: set[str] = field(default_factory=set)
     _cache: dict[int, dict[int, EncoderSite]] = field(default_factory=dict)
 

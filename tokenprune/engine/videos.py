@@ -16,6 +16,7 @@ from torch import Tensor
 from tokenprune.engine.images import mismatch
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import ArgumentNames
+from tokenprune.interface.sites import Grid
 from tokenprune.interface.trace import Trace
 
 
@@ -94,7 +95,7 @@ class Videos:
         back = sorted(range(len(order)), key=order.__getitem__)
         return torch.cat(list(parts))[back]
 
-    def begin(self, trace: Trace, grid: tuple[int, int, int]) -> list[int]:
+    def begin(self, trace: Trace, grid: Grid) -> list[int]:
         """Add the videos to a trace: for every frame the number of its video."""
         _, height, width = grid
         numbers: list[int] = []

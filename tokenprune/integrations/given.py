@@ -11,8 +11,7 @@ from torch import Tensor
 from tokenprune.errors import DataError, SignalError
 from tokenprune.errors.names import nearest, suggestion
 from tokenprune.interface.signals import Signal
-
-Grid = tuple[int, int, int]
+from tokenprune.interface.sites import Grid
 
 
 def checked_grid(grid: Sequence[Any]) -> Grid:

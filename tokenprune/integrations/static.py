@@ -20,7 +20,6 @@ from tokenprune.engine.conditions import Checks, Conditions
 from tokenprune.engine.stages import ResolvedStage, build_strategy
 from tokenprune.errors import PlanError, SignalError
 from tokenprune.integrations.given import (
-    Grid,
     check_signals,
     checked_grid,
     defined,
@@ -28,7 +27,7 @@ from tokenprune.integrations.given import (
     of_name,
 )
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 from tokenprune.plan import Plan, load_plan

@@ -20,6 +20,7 @@ from tokenprune.interface.calls import (
 )
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, View
+from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import EncoderSpec, MllmSpec, Tower
 
 _NOTE = "tokenprune_layout"
@@ -70,7 +71,7 @@ class EncoderAdapter(Adapter):
     def spec(self) -> EncoderSpec:
         """The encoder as data."""
 
-    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int, int]:
+    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
         """The patch grid of one call of `entry`, from its arguments; the default grid if fixed."""
         return self.spec().grid
 

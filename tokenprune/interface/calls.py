@@ -76,6 +76,8 @@ class PromptCall:
         encoded: whether features are given that were encoded before.
         cache: the KV cache, or None.
         cache_name: what the caller called the cache; the library's name for it if there is none.
+        preallocated: whether that cache has its full length from the start.
+        packed: whether a row holds several samples, whose tokens are not to see one another.
         arguments: every argument by name. Of `generate`, also what a configuration says where the
             call is silent.
     """
@@ -90,6 +92,8 @@ class PromptCall:
     encoded: bool = False
     cache: Any = None
     cache_name: str = "cache"
+    preallocated: bool = False
+    packed: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def continues(self, first: PromptCall) -> bool:

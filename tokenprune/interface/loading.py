@@ -58,6 +58,14 @@ class LoadedMllm:
     backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     answer_ids: Callable[[str], list[int]] | None = None
 
+    def inputs(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
+        """What `call` takes for a batch of questions about pictures."""
+        return self.prepare(pictures, questions)
+
+    def call(self, model: nn.Module, inputs: Any) -> Any:
+        """One forward of the model, or of a copy of it."""
+        return model(**inputs)
+
 
 @dataclass(frozen=True)
 class LoadedClassifier:
@@ -71,6 +79,7 @@ class LoadedClassifier:
         classes: number of classes.
         fingerprint: SHA-256 of the weights.
         weights: where they came from.
+        backends: attention implementations, as of `LoadedMllm`.
     """
 
     name: str
@@ -80,6 +89,15 @@ class LoadedClassifier:
     classes: int
     fingerprint: Callable[[], str]
     weights: str
+    backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+
+    def inputs(self, pictures: Sequence[Image], questions: Sequence[str] = ()) -> Any:
+        """What `call` takes for a batch of pictures; a classifier gets no questions."""
+        return self.prepare(pictures)
+
+    def call(self, model: nn.Module, inputs: Any) -> Any:
+        """Logits `[B, classes]` of the model, or of a copy of it."""
+        return model(inputs)
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,14 @@ class LoadedDual:
     fingerprint: Callable[[], str]
     weights: str
     backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+
+    def inputs(self, pictures: Sequence[Image], questions: Sequence[str] = ()) -> Any:
+        """What `call` takes for a batch of pictures; a dual encoder gets no questions."""
+        return self.prepare(pictures)
+
+    def call(self, model: nn.Module, inputs: Any) -> Any:
+        """Embeddings `[B, D]` of the model, or of a copy of it."""
+        return self.embed(model, inputs)
 
 
 LoadedEncoder = LoadedClassifier | LoadedDual

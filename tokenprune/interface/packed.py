@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.signals import BLOCK_VIEWS, Companions, View
+from tokenprune.interface.sites import Grid
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Packing:
             units are counted.
     """
 
-    grids: Sequence[tuple[int, int, int]]
+    grids: Sequence[Grid]
     members: int
     place: Tensor | None = None
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from tokenprune.interface.sites import Grid
+
 Span = tuple[int, int]
 """Placeholders of a picture from the first up to the second, counted from its own first one."""
 
@@ -31,7 +33,7 @@ class Places:
             can't be told which of them are left.
     """
 
-    grid: tuple[int, int, int]
+    grid: Grid
     others: Mapping[int, Span | None] = field(default_factory=dict)
     sources: Tensor | None = field(default=None, compare=False)
     blended: bool = False

@@ -1,4 +1,4 @@
-"""Where a strategy stands in a model."""
+"""Where a strategy stands in a model, and the grid that its tokens are of."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Literal
 
 Stage = Literal["encoder", "pre_llm", "decoder"]
 STAGES: tuple[Stage, ...] = ("encoder", "pre_llm", "decoder")
+
+Grid = tuple[int, int, int]
+"""A patch grid (t, h, w): frames, rows and columns; t is 1 for a picture."""
 
 
 @dataclass(frozen=True)

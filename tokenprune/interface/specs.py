@@ -10,6 +10,7 @@ from torch import nn
 
 from tokenprune.interface.calls import ArgumentNames, Refused
 from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, Companions, View
+from tokenprune.interface.sites import Grid
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class EncoderSpec:
     used: int
     prefix: int
     class_token: bool
-    grid: tuple[int, int, int]
+    grid: Grid
     width: int
     passes: Sequence[str] = ("forward",)
     refused: Mapping[str, str] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder, Encoder, Placement, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site, Stage
+from tokenprune.interface.sites import Grid, Site, Stage
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import topk_indices
 
@@ -98,7 +98,7 @@ class PruningStrategy(ABC, Generic[ParamsT]):
             The linear map that the engine applies to everything that rides along.
         """
 
-    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+    def check(self, site: Site, budget: Budget, grid: Grid) -> None:
         """Refuse a site or a budget that the method can't serve; called for each at attach.
 
         Args:

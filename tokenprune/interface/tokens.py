@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenprune.interface.dense import Part
 from tokenprune.interface.signals import WHOLE, Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 
 Kind = Literal["visual", "text"]
 
@@ -40,7 +40,7 @@ class Tokens:
     hidden: Tensor
     size: Tensor
     index: Tensor
-    grid: tuple[int, int, int]
+    grid: Grid
     site: Site
     prefix: Tensor | None = None
     signals: Mapping[str, Tensor] = field(default_factory=dict)

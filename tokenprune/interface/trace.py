@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class ImageTrace:
         steps: one a reduction, in the order they happened.
     """
 
-    grid: tuple[int, int, int]
+    grid: Grid
     steps: tuple[TraceStep, ...]
 
     @property
@@ -146,13 +146,11 @@ class Trace:
         origins: of images that a tower saw in pieces, by number.
     """
 
-    grids: list[tuple[int, int, int]] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
     records: list[BatchStep] = field(default_factory=list)
     origins: dict[int, Origin] = field(default_factory=dict)
 
-    def begin(
-        self, images: int, grid: tuple[int, int, int], origin: Origin | None = None
-    ) -> list[int]:
+    def begin(self, images: int, grid: Grid, origin: Origin | None = None) -> list[int]:
         """Add images of one grid; their numbers."""
         first = len(self.grids)
         self.grids += [grid] * images

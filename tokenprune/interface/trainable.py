@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Grid
 from tokenprune.interface.strategy import ParamsT, PruningStrategy
 from tokenprune.interface.tokens import Tokens
 
@@ -34,7 +35,7 @@ class ModelShape:
 
     encoder_width: int
     encoder_blocks: int
-    grid: tuple[int, int, int]
+    grid: Grid
     llm_width: int
     llm_layers: int
 

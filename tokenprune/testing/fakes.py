@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Tokens
 from tokenprune.testing.views import Maker
 
@@ -18,7 +18,7 @@ PRE_LLM = Site("pre_llm", 12, 12)
 def fake_tokens(
     *,
     batch: int = 2,
-    grid: tuple[int, int, int] = (1, 4, 4),
+    grid: Grid = (1, 4, 4),
     count: int | None = None,
     width: int = 16,
     site: Site = PRE_LLM,

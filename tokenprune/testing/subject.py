@@ -15,7 +15,7 @@ from tokenprune.errors import BudgetError
 from tokenprune.interface.dense import Part
 from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
-from tokenprune.interface.sites import Site, Stage
+from tokenprune.interface.sites import Grid, Site, Stage
 from tokenprune.interface.strategy import Budget, PruningStrategy, placement
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trainable import ModelShape
@@ -23,7 +23,6 @@ from tokenprune.plan import StagePlan
 from tokenprune.plugins.matrix import SHAPE
 from tokenprune.testing.fakes import fake_tokens
 
-Grid = tuple[int, int, int]
 SQUARE: Grid = (1, 4, 4)
 ODD: tuple[Grid, ...] = ((1, 3, 5), (1, 1, 7), (1, 3, 3), (1, 2, 1))
 VIDEO: Grid = (2, 2, 4)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
 from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
@@ -84,7 +85,7 @@ class TimmVitAdapter(EncoderAdapter):
         """The encoder as data; entry is the whole model, whose pooling belongs to the call."""
         return self._spec
 
-    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int, int]:
+    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
         """The grid of the given pictures.
 
         Raises:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.shared.signatures import Relied
 
 VIT = "timm.models.vision_transformer"
@@ -83,8 +84,7 @@ def qkv(branch: Branch, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     split = attention.qkv(normed).reshape(batch, count, 3, attention.num_heads, -1)
     query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
     query, key = attention.q_norm(query), attention.k_norm(key)
-    factor = attention.scale * query.shape[-1] ** 0.5
-    return (query if abs(factor - 1) < 1e-6 else query * factor), key, value
+    return scaled(query, float(attention.scale)), key, value
 
 
 def project(branch: Branch, hidden: Tensor, attended: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.adapter import class_names
 from tokenprune.interface.calls import Rotary
 from tokenprune_adapters.shared.rotary import rotated
+from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.transformers import layer_names as names
 from tokenprune_adapters.transformers.llm_names import POSITIONS
 
@@ -102,8 +103,7 @@ def query_key(
     if rotary is not None:
         cos, sin = (part.unsqueeze(1) for part in rotary)
         query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
-    factor = float(getattr(attention, names.SCALING)) * width**0.5
-    return (query if abs(factor - 1) < 1e-6 else query * factor), key
+    return scaled(query, float(getattr(attention, names.SCALING))), key
 
 
 def softcap(layer: nn.Module) -> float | None:

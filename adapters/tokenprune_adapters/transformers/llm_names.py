@@ -34,6 +34,11 @@ Until 5.40 the newer releases take the second, too, and warn."""
 DYNAMIC_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
 """Cache layers that hold `keys` and `values` `[B, H, T, d]` and grow by concatenation."""
 
+PREALLOCATED = "is_compileable"
+"""Attribute of a cache: whether its layers have their full length from the start."""
+PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")
+"""Arguments that say where samples begin that share a row."""
+
 NAMES = ArgumentNames(ids=IDS, pictures=PICTURES, mask=MASK, encoded=ENCODED)
 
 MODEL_CONFIG = "config"

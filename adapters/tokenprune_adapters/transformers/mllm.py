@@ -55,6 +55,8 @@ class TransformersMllm(MllmAdapter):
             encoded=any(features is not None for features in encoded.values()),
             cache=cache,
             cache_name=cache_name,
+            preallocated=bool(getattr(cache, names.PREALLOCATED, False)),
+            packed=_packed(given),
             arguments=given,
         )
 
@@ -235,6 +237,22 @@ class TransformersMllm(MllmAdapter):
             setattr(part, name, states.gather(2, index.expand(*shape)))
         if hasattr(part, "cumulative_length"):
             part.cumulative_length = slots.shape[1]
+
+
+def _packed(given: Arguments) -> bool:
+    """Whether a row holds several samples: transformers tells them by their position ids.
+
+    It takes every step other than one for a border where there is no mask. Of three rows, for time,
+    height and width, the first stays equal within a picture and jumps behind it.
+    """
+    if any(given.get(name) is not None for name in names.PACKED):
+        return True
+    positions = given.get(names.POSITIONS)
+    if positions is None or given.get(names.MASK) is not None:
+        return False
+    text = positions if positions.dim() == 2 else positions[0]
+    steps = text.diff(dim=-1)
+    return bool(((steps < 0) if positions.shape[:-2] == (3,) else (steps != 1)).any())
 
 
 def _given_cache(given: Arguments) -> tuple[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from tokenprune.interface.places import Places, Span
+from tokenprune.interface.sites import Grid
 from tokenprune_adapters.transformers import packing
 
 Arguments = Mapping[str, Any]
@@ -121,10 +122,10 @@ def _clips(given: Arguments) -> Tensor:
     return clips
 
 
-def _square(count: int) -> tuple[int, int, int]:
+def _square(count: int) -> Grid:
     side = math.isqrt(count)
     return (1, side, side) if side * side == count else (1, 1, count)
 
 
-def _clip(count: int, several: int) -> tuple[int, int, int]:
+def _clip(count: int, several: int) -> Grid:
     return (several, *_square(count // several)[1:])

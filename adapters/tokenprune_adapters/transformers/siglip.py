@@ -9,6 +9,7 @@ from torch import nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.signals import BLOCK_VIEWS, View
+from tokenprune.interface.sites import Grid
 from tokenprune_adapters.shared.refusals import is_full
 from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.vit import HfVitAdapter
@@ -57,7 +58,7 @@ class SiglipAdapter(HfVitAdapter):
         """Whether this is SigLIP 2, which is given patches instead of pictures."""
         return compat.takes_patches(self.vision)
 
-    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int, int]:
+    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
         """The grid of the given pictures.
 
         Raises:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter, class_names
+from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
 from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
@@ -64,7 +65,7 @@ class HfVitAdapter(EncoderAdapter):
         """The encoder as data; entry is the innermost vision module, which all wrappers call."""
         return self._spec
 
-    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, int, int]:
+    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
         """The grid of the given pictures (they may be larger than the default).
 
         Raises:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
+from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.shared.signatures import Relied
 from tokenprune_adapters.transformers.vit_family_names import (
     CLIP,
@@ -87,8 +88,7 @@ def heads(block: Any, names: BlockNames, hidden: Tensor) -> tuple[Tensor, Tensor
     for place, name in enumerate(names.shared_norms):
         whole[place] = getattr(attention, name)(whole[place])
     query, key, value = (part.view(*part.shape[:-1], -1, width).transpose(1, 2) for part in whole)
-    factor = getattr(attention, names.scale) * width**0.5
-    return (query if abs(factor - 1) < 1e-6 else query * factor), key, value
+    return scaled(query, float(getattr(attention, names.scale))), key, value
 
 
 def join(block: Any, names: BlockNames, hidden: Tensor, attended: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trainable import (
@@ -84,7 +84,7 @@ class DyVTE(LearnedStrategy[DyVTEParams, ExitGates]):
             return ()
         return (Signal.TEXT_STATES, Signal.TEXT_PLACE)
 
-    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+    def check(self, site: Site, budget: Budget, grid: Grid) -> None:
         """The gates must be this LLM's, and there is no budget to keep to.
 
         Raises:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenprune.interface.sites import Grid
+
 NORM_EPS = 1e-6
 
 
@@ -33,9 +35,7 @@ class QueryCompressor(nn.Module):
         self.query_in, self.key_in = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.value_in, self.out = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def forward(
-        self, image: Tensor, multi: Tensor, question: Tensor, grid: tuple[int, int, int]
-    ) -> Tensor:
+    def forward(self, image: Tensor, multi: Tensor, question: Tensor, grid: Grid) -> Tensor:
         """Compress.
 
         Args:
@@ -54,13 +54,13 @@ class QueryCompressor(nn.Module):
         made: Tensor = self.out(attended.transpose(1, 2).flatten(1))
         return made.view(image.shape[0], -1, self.dim)
 
-    def _centres(self, query: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    def _centres(self, query: Tensor, grid: Grid) -> Tensor:
         """Depthwise convolution: `[B, N, C]` -> one query for every window, `[B * M, 1, C]`."""
         planes = query.reshape(-1, grid[1], grid[2], self.dim).permute(0, 3, 1, 2)
         made: Tensor = self.down(planes)
         return made.permute(0, 2, 3, 1).reshape(-1, 1, self.dim)
 
-    def _windows(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    def _windows(self, tokens: Tensor, grid: Grid) -> Tensor:
         """The patches of every window: `[B, N, C]` -> `[B * M, heads, s * s, C / heads]`."""
         side = self.stride
         rows, columns = grid[1] // side, grid[2] // side
@@ -77,9 +77,7 @@ def _mapped(wide: int, dim: int) -> nn.Sequential:
     )
 
 
-def window_of_patches(
-    grid: tuple[int, int, int], stride: int, device: torch.device | None = None
-) -> Tensor:
+def window_of_patches(grid: Grid, stride: int, device: torch.device | None = None) -> Tensor:
     """Number of the window that every patch lies in, raster order: `[N]` int64."""
     frames, height, width = grid
     rows, columns = height // stride, width // stride
@@ -88,9 +86,7 @@ def window_of_patches(
     return (frame + row + torch.arange(width, device=device) // stride).flatten()
 
 
-def central_patches(
-    grid: tuple[int, int, int], stride: int, device: torch.device | None = None
-) -> Tensor:
+def central_patches(grid: Grid, stride: int, device: torch.device | None = None) -> Tensor:
     """The patch in every window's middle (below and right of it for even sides): `[M]` int64."""
     frames, height, width = grid
     row = torch.arange(stride // 2, height, stride, device=device)[:, None]

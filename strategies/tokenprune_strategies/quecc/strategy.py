@@ -14,7 +14,7 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trainable import (
@@ -32,8 +32,6 @@ from tokenprune_strategies.quecc.compressor import (
 )
 from tokenprune_strategies.quecc.params import OURS, QueCCParams
 from tokenprune_strategies.shared.learned import LearnedStrategy, refuse_width
-
-Grid = tuple[int, int, int]
 
 
 class QueCC(LearnedStrategy[QueCCParams, QueryCompressor]):

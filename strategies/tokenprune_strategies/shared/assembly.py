@@ -64,3 +64,17 @@ def assembled(
     slot = place.new_full((place.shape[0], tokens.count), -1).scatter(1, place, own)
     slot = slot.scatter(1, made.member, own[:, kept.shape[1] :].gather(1, made.joins))
     return Reduction(anchor=anchor, slot=slot, created=states.to(hidden.dtype), score=score)
+
+
+def listed(tokens: Tokens, index: Tensor, *, score: Tensor | None = None) -> Reduction:
+    """Kept tokens in an order of their own, on the first places.
+
+    Args:
+        tokens: what arrived.
+        index: `[B, K]` those that stay, in any order.
+        score: for traces.
+    """
+    number = torch.arange(index.shape[1], device=index.device).expand_as(index)
+    slot = index.new_full((index.shape[0], tokens.count), -1).scatter(1, index, number)
+    states = take(tokens.hidden, index)
+    return Reduction(anchor=number, slot=slot, created=states, score=score)

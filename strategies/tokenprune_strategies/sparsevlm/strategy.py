@@ -12,7 +12,7 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder, Step
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.shared.assembly import Order, assembled
@@ -71,7 +71,7 @@ class SparseVLM(PruningStrategy[SparseVLMParams]):
         rows = (Signal.TEXT_ATTENTION,) if site.layer else ()
         return (Signal.TEXT_STATES, Signal.TEXT_PLACE, *rows)
 
-    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+    def check(self, site: Site, budget: Budget, grid: Grid) -> None:
         """Refuse to drop in front of layer 0, and less than what is recycled.
 
         Raises:

@@ -11,7 +11,7 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import topk_indices
@@ -73,7 +73,7 @@ class VisionZip(PruningStrategy[VisionZipParams]):
         extra = (Signal.PREFIX_STATES,) if self.params.class_token else ()
         return (self.params.saliency, Signal.KEYS, *extra)
 
-    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+    def check(self, site: Site, budget: Budget, grid: Grid) -> None:
         """Refuse a budget that the class token fills alone.
 
         Raises:

@@ -13,7 +13,7 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trainable import ModelShape
@@ -64,7 +64,7 @@ class VisToG(LearnedStrategy[VisToGParams, SemanticGrouping]):
         """Number of semantic tokens G."""
         return self.module.semantic.shape[0]
 
-    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+    def check(self, site: Site, budget: Budget, grid: Grid) -> None:
         """Every group becomes one token, so exactly G are kept.
 
         Raises:

@@ -10,35 +10,7 @@ from torch import Tensor
 
 from tokenprune.ops import bipartite_match, take, topk_indices
 from tokenprune_strategies.shared.indexing import complement
-
-
-def windows_of(position: Tensor, grid: tuple[int, int, int], side: int) -> tuple[Tensor, int]:
-    """Number of the window that every token stands in, `[B, N]`, and how many windows there are.
-
-    Windows are `side` x `side` patches of one frame; those at the right and lower border are what
-    is left over (ours: LLaVA's code knows 24 x 24 patches only).
-
-    Args:
-        position: (t, h, w) of every token, `[B, N, 3]`.
-        grid: patch grid (t, h, w).
-        side: of a window.
-    """
-    frames, height, width = grid
-    rows, columns = ceil(height / side), ceil(width / side)
-    frame, row, column = position.unbind(dim=-1)
-    return (frame * rows + row // side) * columns + column // side, frames * rows * columns
-
-
-def place_in_window(score: Tensor, window: Tensor) -> Tensor:
-    """Place of every token by its score within its window, from 0, `[B, N]`; ties: lower index."""
-    best = torch.sort(score, dim=1, descending=True, stable=True).indices
-    by_window = torch.sort(window.gather(1, best), dim=1, stable=True)
-    order = best.gather(1, by_window.indices)
-    number = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    begins = torch.ones_like(order, dtype=torch.bool)
-    begins[:, 1:] = by_window.values[:, 1:] != by_window.values[:, :-1]
-    first = torch.where(begins, number, 0).cummax(dim=1).values
-    return torch.empty_like(order).scatter(1, order, number - first)
+from tokenprune_strategies.shared.ranking import place_in_group
 
 
 def local_scan(
@@ -54,7 +26,7 @@ def local_scan(
         quota: tokens of a window are `budget / windows`, rounded like this.
     """
     most = ceil(budget / windows) if quota == "ceil" else floor(budget / windows)
-    eligible = place_in_window(score, window) < most
+    eligible = place_in_group(score, window) < most
     chosen = topk_indices(score.float().masked_fill(~eligible, -torch.inf), budget)
     return torch.zeros_like(eligible).scatter(1, chosen, True) & eligible
 

@@ -15,8 +15,9 @@ from tokenprune.interface.strategy import Budget, PruningStrategy
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import topk_indices
 from tokenprune_strategies.shared.saliency import SALIENCY
+from tokenprune_strategies.shared.windows import windows_of
 from tokenprune_strategies.vscan.params import OURS, VScanParams
-from tokenprune_strategies.vscan.scan import local_scan, most_similar, select, windows_of
+from tokenprune_strategies.vscan.scan import local_scan, most_similar, select
 
 
 class VScan(PruningStrategy[VScanParams]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -23,14 +22,14 @@ from tokenprune.errors import AlreadyAttachedError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.signals import View
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.specs import EncoderSpec
 
 
 def encoder_runner(
     attachment: Attachment,
     adapter: EncoderAdapter,
-    spec: Any,
+    spec: EncoderSpec,
     used: int | None = None,
     given: frozenset[type[View]] = frozenset(),
 ) -> EncoderRunner:
@@ -62,7 +61,8 @@ def encoder_runner(
     refuse_doubles(later, spec.used)
     for stage in later:
         site = Site("pre_llm", spec.used, spec.used)
-        refuse_signals(stage, [site], spec.supplies | given, adapter)
+        behind = len(spec.blocks) > spec.used and not isinstance(adapter, PackedEncoderAdapter)
+        refuse_signals(stage, [site], spec.supplies | given, adapter, behind=behind)
     if isinstance(adapter, PackedEncoderAdapter):
         for stage in encoder_stages:
             refuse_fronts(stage, layout.sites_of(stage), adapter)
@@ -72,7 +72,7 @@ def encoder_runner(
     return EncoderRunner(attachment, adapter, spec, layout, later)
 
 
-def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec) -> tuple[int, int, int]:
+def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec) -> Grid:
     """The grid (t, h, w) for which budgets are solved at attach.
 
     Where pictures have any size, one that the plan's budgets in tokens fit into: twice as many

@@ -21,6 +21,7 @@ from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import EncoderSchedule
 from tokenprune.engine.videos import Videos
 from tokenprune.interface.packed import Packing
+from tokenprune.interface.sites import Grid
 from tokenprune.interface.trace import Trace
 
 
@@ -134,7 +135,7 @@ class PackedState:
         numbers = [trace.begin(1, grid)[0] for grid in packing.grids]
         sizes = (math.prod(grid) for grid in packing.grids)
         starts = list(accumulate(sizes, initial=0))
-        alike: dict[tuple[int, int, int], list[int]] = {}
+        alike: dict[Grid, list[int]] = {}
         for picture, grid in enumerate(packing.grids):
             alike.setdefault(grid, []).append(picture)
         stacks = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,6 +14,7 @@ from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState, calling, current
 from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.encoder.across_frames import reduce_across
+from tokenprune.engine.encoder.around import refuse_inside
 from tokenprune.engine.encoder.attention import (
     Attended,
     BlockCall,
@@ -62,6 +64,7 @@ class EncoderRunner:
         self.owner, self.adapter, self.spec = owner, adapter, spec
         self.layout, self.later = layout, later
         self.last = spec.used - 1
+        self.alone = False  # whether the plan was attached to the encoder itself
         # only a prompt says which images are frames of one video, and the LLM's wing reads it
         self.videos: Callable[[CallState, int, int], Videos | None] = _no_videos
         # a multimodal LLM may see pictures in pieces, which are traced as whole pictures, and read
@@ -89,6 +92,8 @@ class EncoderRunner:
             return original(*args, **kwargs)  # one pass method calls another
         refuse_checkpointing(self.spec.entry, "blocks", "encoder")
         refuse_symbols((*args, *kwargs.values()))
+        if self.alone and self.layout.stages:
+            refuse_inside(self.spec.entry)
         self._refuse_maps(args, kwargs)
         with calling(self.owner) as call, call.meter.stage("encode"):
             self._open(call, args, kwargs)
@@ -154,6 +159,10 @@ class EncoderRunner:
             else:
                 hidden = self._halves(call, state, number, given, hidden)
             self.captured.keep_output(state, number, hidden)
+            if number == self.last and self.captured.reads(number + 1):
+                behind = replace(given, block=self.spec.blocks[number + 1])
+                with call.meter.stage("select"):
+                    self.captured.keep_attention_ahead(behind, state, number + 1, hidden)
             state.previous, state.entered = state.entered, None
             hidden = self._finish(call, state, hidden) if number == self.last else hidden
             if number + 1 in self.levels:

@@ -113,6 +113,24 @@ class BlockSignals:
             found = of_kept(found, revival)
         take_over(state, found, prefixed)
 
+    def keep_attention_ahead(
+        self, block: BlockCall, state: EncoderState, number: int, hidden: Tensor
+    ) -> None:
+        """Capture what block `number`, behind the used ones, would compute of their output.
+
+        Args:
+            block: the block, with what the last used one was called with.
+            state: of the pass; it takes the signals.
+            number: of the block.
+            hidden: what enters it, `[B, P + K, D]`.
+        """
+        revival, index, size = state.revival, state.index, state.size
+        if revival is not None and revival.reconstruction.restore:
+            hidden, index, size = revival.full(hidden, state.prefix), revival.index, revival.size
+        query, key, value = block.heads(hidden, index)
+        view = self._view(query, key, value, state.key_bias(size), state.prefix)
+        take_over(state, *_parted(self._attention[number], view))
+
     def keep_output(self, state: EncoderState, number: int, hidden: Tensor) -> None:
         """Capture what block `number` put out, `[B, P + K, D]`; a view where nothing was dropped.
 

@@ -13,7 +13,7 @@ from tokenprune.engine.stages import EncoderSite
 from tokenprune.engine.videos import Bucket, Videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.dense import Dense, Part, Reconstruction
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trace import Trace
 
@@ -28,8 +28,8 @@ class Revival:
         site: where they were dropped.
         rows: `[B, K]` rows of the kept tokens among the tokens before the drop.
         until: first block whose attention no longer sees the full set.
-        size, index, riders: `EncoderState`'s before the drop, handed on again when restored; riders
-            left by later sites belong to the kept tokens only and end with them.
+        size, index, riders: `EncoderState`'s before the drop, handed on again when the tokens are
+            restored. Riders set after the drop exist for kept tokens only, and are lost then.
         signals: the same; if tokens are restored, later blocks' signals of all tokens go here.
     """
 
@@ -103,7 +103,7 @@ class EncoderState:
     """
 
     sites: Mapping[int, EncoderSite]
-    grid: tuple[int, int, int]
+    grid: Grid
     images: list[int]
     prefix: int
     size: Tensor
@@ -132,7 +132,7 @@ class EncoderState:
     def begin(
         cls,
         sites: Mapping[int, EncoderSite],
-        grid: tuple[int, int, int],
+        grid: Grid,
         hidden: Tensor,
         prefix: int,
         trace: Trace,

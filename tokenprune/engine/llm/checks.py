@@ -11,7 +11,7 @@ from tokenprune.engine.llm.stages import DecoderStage, decoder_layers
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.specs import EncoderSpec, MllmSpec
 from tokenprune.interface.strategy import Budget, placement
 from tokenprune.plan import Average, Plan
@@ -173,9 +173,7 @@ def _free_layers(spec: MllmSpec) -> str:
     return f"Layers that can be pruned in front of: {', '.join(free)}."
 
 
-def _check_budgets(
-    stages: Sequence[DecoderStage], arrivals: int, grid: tuple[int, int, int]
-) -> None:
+def _check_budgets(stages: Sequence[DecoderStage], arrivals: int, grid: Grid) -> None:
     present = arrivals
     for stage in stages:
         keep = stage.budget(present, arrivals, images=1)

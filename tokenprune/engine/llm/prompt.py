@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokenprune.engine.llm.attention import last_place, query_places
 from tokenprune.interface.calls import PromptCall
 from tokenprune.interface.specs import MllmSpec
 
@@ -86,3 +85,30 @@ def prompt_words(text: Tensor, query: Tensor, labels: Tensor | None) -> Tensor:
     places = torch.arange(text.shape[1], device=text.device)
     words = text & (places <= query.to(text.device)[:, None])
     return words if labels is None else words & (labels.to(text.device) == -100)
+
+
+def query_places(valid: Tensor, visual: Tensor, labels: Tensor | None) -> Tensor:
+    """Prompt place of the last prompt token of every row, `[B]`.
+
+    Without labels the last token of the row. With labels (training) the token before the first
+    labelled one behind the images, so that no answer token takes part in the choice (ours).
+
+    Args:
+        valid: `[B, L]` False for padding.
+        visual: `[B, L]` True for placeholders.
+        labels: `[B, L]` with -100 for tokens without label, or None.
+    """
+    places = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
+    last = last_place(valid)
+    if labels is None:
+        return last
+    behind = places > last_place(visual)[:, None]
+    answer = valid & behind & (labels.to(valid.device) != -100)
+    first = places.masked_fill(~answer, valid.shape[1]).amin(dim=1)
+    return torch.where(answer.any(dim=1), (first - 1).clamp(min=0), last)
+
+
+def last_place(marked: Tensor) -> Tensor:
+    """Prompt place of the last True of every row of `[B, L]`, `[B]`; -1 for none."""
+    places = torch.arange(marked.shape[1], device=marked.device).expand(marked.shape)
+    return places.masked_fill(~marked, -1).amax(dim=1)

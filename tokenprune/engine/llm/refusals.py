@@ -55,11 +55,29 @@ def check_forward(
             remedy=f"Pass {spec.names.pictures}.",
         )
     check_features(spec, call)
+    if has_placeholders:
+        _refuse_prompt(call)
     if has_placeholders and (call.encoded or call.pictured) and cached:
         raise UnsupportedCallError(
             "images behind an existing KV cache can't be pruned.",
             where=call.cache_name,
             remedy=f"Pass the whole conversation without {call.cache_name}.",
+        )
+
+
+def _refuse_prompt(call: PromptCall) -> None:
+    if call.packed:
+        raise UnsupportedCallError(
+            "several samples are packed into one row, and a shortened row loses their borders: "
+            "they would see one another, and choices by the question would read another sample's.",
+            remedy="Give every sample a row of its own with padding, or detach the plan.",
+        )
+    if call.preallocated:
+        raise UnsupportedCallError(
+            f"a {type(call.cache).__name__} has its full length from the start, and layers that "
+            "prune leave different lengths.",
+            where=call.cache_name,
+            remedy="Use a dynamic cache, or detach the plan.",
         )
 
 

@@ -15,11 +15,9 @@ from torch import Tensor
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.llm.level import Level
 from tokenprune.interface.dense import Part
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Kind, Tokens, grid_positions
 from tokenprune.interface.trace import Trace
-
-Grid = tuple[int, int, int]
 
 
 @dataclass(frozen=True)

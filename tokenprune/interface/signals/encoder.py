@@ -16,6 +16,14 @@ def received(view: BlockAttention) -> Tensor:
     return _of_picture(view, mean)
 
 
+def received_from_all(view: BlockAttention) -> Tensor:
+    """Column mean of softmax(q k^T) over all queries, prefix tokens' too, `[B, N]`."""
+    ahead = view.query[:, :, : view.prefix]
+    rows = attention_rows(ahead, view.key, bias=view.bias)[..., view.prefix :].mean(dim=1)
+    mean = received(view)
+    return (mean * mean.shape[1] + rows.sum(dim=1)) / view.query.shape[2]
+
+
 def given(view: BlockAttention) -> Tensor:
     """Row mean of softmax(q k^T) over patch keys, `[B, N]`: (1 - weight on the prefix) / N.
 
@@ -59,6 +67,11 @@ def _patches(view: BlockAttention) -> tuple[Tensor, Tensor, float]:
     return query, key, float(query.shape[-1] ** -0.5)
 
 
+def keys_joined(view: BlockAttention) -> Tensor:
+    """The patches' keys of all heads side by side, `[B, N, C]`."""
+    return joined(view.key[:, :, view.prefix :])[:, 0]
+
+
 def keys(view: BlockAttention) -> Tensor:
     """Head mean of the patches' keys, `[B, N, d]`."""
     return view.key[:, :, view.prefix :].mean(dim=1)
@@ -67,6 +80,23 @@ def keys(view: BlockAttention) -> Tensor:
 def of_class_token(view: BlockAttention) -> Tensor:
     """Head mean of the class token's softmax row over the patches, `[B, N]`."""
     return attention_row(view.query, view.key, bias=view.bias, row=0)[:, view.prefix :]
+
+
+def of_class_token_joined(view: BlockAttention) -> Tensor:
+    """The class token's softmax row with all heads as one, over the patches, `[B, N]`."""
+    query, key = joined(view.query), joined(view.key)
+    return attention_row(query, key, bias=view.bias, row=0)[:, view.prefix :]
+
+
+def received_joined(view: BlockAttention) -> Tensor:
+    """Column mean over patch queries of the softmax with all heads as one, `[B, N]`."""
+    query, key = joined(view.query), joined(view.key)
+    return attention_received(query, key, bias=view.bias, skip=view.prefix)
+
+
+def joined(heads: Tensor) -> Tensor:
+    """All heads as one: `[B, H, T, d]` -> `[B, 1, T, H * d]`."""
+    return heads.transpose(1, 2).flatten(2)[:, None]
 
 
 def like_class_token(view: BlockOutput) -> Tensor:

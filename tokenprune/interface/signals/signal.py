@@ -78,6 +78,11 @@ class Signal:
         BlockAttention,
         encoder.received,
     )
+    ATTENTION_RECEIVED_FROM_ALL = _row(
+        "[B, N] as `attention_received`, with class and register tokens among the queries",
+        BlockAttention,
+        encoder.received_from_all,
+    )
     ATTENTION_GIVEN = _row(
         "[B, N] mean over heads and patch keys of the softmax weight each token gives to patches",
         BlockAttention,
@@ -98,6 +103,16 @@ class Signal:
         ClassAttention,
         encoder.of_class_token,
     )
+    CLS_ATTENTION_JOINED = _row(
+        "[B, N] the class token's softmax row over the patches, with all heads as one wide head",
+        ClassAttention,
+        encoder.of_class_token_joined,
+    )
+    ATTENTION_RECEIVED_JOINED = _row(
+        "[B, N] `attention_received` with all heads as one wide head",
+        BlockAttention,
+        encoder.received_joined,
+    )
     CLS_SIMILARITY = _row(
         "[B, N] cosine of the class token with each patch in the output of an encoder block",
         ClassOutput,
@@ -105,6 +120,11 @@ class Signal:
     )
     KEYS = _row(
         "[B, N, d] attention keys of the block, averaged over heads", BlockAttention, encoder.keys
+    )
+    KEYS_JOINED = _row(
+        "[B, N, C] attention keys of the block, those of all heads side by side",
+        BlockAttention,
+        encoder.keys_joined,
     )
     HIDDEN = _row("[B, N, D] output of an encoder block", BlockOutput, lambda view: view.patches)
     PREFIX_STATES = _row(
@@ -246,6 +266,9 @@ class Signal:
 
     def at(self, block: int) -> Signal:
         """This signal of encoder block `block` instead of the last used one; `pre_llm` only.
+
+        Of the block right behind the used ones there is the attention that it would compute of the
+        features, where an encoder has such a block.
 
         Raises:
             SignalError: it isn't computed from one encoder block.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tokenprune.interface.loading import LoadedClassifier, LoadedModel
+from tokenprune.interface.loading import LoadedModel
 from tokenprune.lab.bench.rows import DENSE, Lane
 from tokenprune.lab.bench.runners import Timed
 from tokenprune.lab.bench.timer import seconds
@@ -31,8 +31,6 @@ def fastest_backend(loaded: LoadedModel, runner: Timed) -> str:
     Returns:
         Its name; `as loaded` where the loader offers no choice.
     """
-    if isinstance(loaded, LoadedClassifier):
-        return AS_LOADED
     dense, inputs = Lane(DENSE, None, loaded.model), runner.batches[0]
     found: dict[str, float] = {}
     for name, switch in loaded.backends.items():

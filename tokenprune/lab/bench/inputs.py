@@ -9,19 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from tokenprune.interface.loading import LoadedMllm, LoadedModel
-from tokenprune.lab.bench.workload import Prompts, Workload, drawn
+from tokenprune.lab.bench.workload import Workload, drawn
 from tokenprune.lab.positions import check_positions, position_limit
 
 #: Sizes that a model of any resolution tells apart, by height and by shape (ours).
 PROBES = ((336, 336), (672, 336))
-
-
-def prepared(loaded: LoadedModel, prompts: Prompts) -> Any:
-    """The model's inputs for a batch; an encoder gets the pictures alone."""
-    pictures, questions = prompts
-    if isinstance(loaded, LoadedMllm):
-        return loaded.prepare(pictures, questions)
-    return loaded.prepare(pictures)
 
 
 def size_note(loaded: LoadedModel, sizes: Iterable[Workload]) -> str | None:
@@ -38,7 +30,7 @@ def size_note(loaded: LoadedModel, sizes: Iterable[Workload]) -> str | None:
     if not asked:
         return None
     probes = [Workload(1, 1, height, width, 1) for height, width in (*asked, *PROBES)]
-    seen = [_seen(prepared(loaded, drawn(probe, 0))) for probe in probes]
+    seen = [_seen(loaded.inputs(*drawn(probe, 0))) for probe in probes]
     if any(one != seen[0] for one in seen):
         return None
     shapes = [shape for shape, values in seen[0].values() if values is None]
@@ -61,7 +53,7 @@ def check_lengths(loaded: LoadedModel, sizes: Sequence[Workload]) -> None:
     if not isinstance(loaded, LoadedMllm) or position_limit(loaded.model) is None:
         return
     for size in {replace(one, batch=1): one for one in sizes if not one.own}.values():
-        check_length(loaded, prepared(loaded, drawn(replace(size, batch=1), 0)), size)
+        check_length(loaded, loaded.inputs(*drawn(replace(size, batch=1), 0)), size)
 
 
 def check_length(loaded: LoadedModel, inputs: Any, size: Workload) -> None:

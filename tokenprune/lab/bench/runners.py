@@ -10,8 +10,7 @@ import torch
 
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.loading import LoadedDual, LoadedEncoder, LoadedMllm, LoadedModel
-from tokenprune.lab.bench.inputs import prepared
+from tokenprune.interface.loading import LoadedEncoder, LoadedMllm, LoadedModel
 from tokenprune.lab.bench.rows import Lane
 from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.bench.timer import seconds
@@ -153,11 +152,11 @@ class Encoding(Timed):
         loaded: LoadedEncoder,
     ) -> None:
         super().__init__(device, batches, size)
-        self._embed = loaded.embed if isinstance(loaded, LoadedDual) else None
+        self._call = loaded.call
 
     def first(self, lane: Lane, inputs: Any) -> Any:
         """Logits `[B, classes]`, or embeddings `[B, D]` of a dual encoder."""
-        return lane.model(inputs) if self._embed is None else self._embed(lane.model, inputs)
+        return self._call(lane.model, inputs)
 
     def whole(self, lane: Lane, inputs: Any) -> Any:
         """The same: nothing follows."""
@@ -192,7 +191,7 @@ def runner_for(
     inputs: list[Any] = []
 
     def prepare(prompts: Prompts) -> None:
-        inputs.append(prepared(loaded, prompts))
+        inputs.append(loaded.inputs(*prompts))
 
     prepare(batches[0])  # what is set up at the first use is no preprocessing
     inputs.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,15 +22,18 @@ from tokenprune.interface.loading import (
     LoadOptions,
 )
 from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.lab.compare.chosen import chosen
 from tokenprune.lab.compare.defaults import (
     CLASSIFIER_KEEPS,
     CLASSIFIER_PATCHES,
     MLLM_KEEPS,
+    MLLM_PATCHES,
     Wanted,
     as_task,
     default_entries,
     encoder_entries,
 )
+from tokenprune.lab.compare.matching import equal_tokens
 from tokenprune.lab.compare.settings import CLIP_QUESTIONS, QUESTIONS, Settings
 from tokenprune.lab.data.candidates import PROMPTS, Candidates, check_prompts, read_classes
 from tokenprune.lab.data.pictures import (
@@ -41,8 +45,8 @@ from tokenprune.lab.data.question import Question
 from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import Entry, Strategies, plan_entries
 from tokenprune.lab.measure.run import why
-from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
-from tokenprune.lab.measure.zero_shot import ZeroShotTask
+from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.zero_shot import task_of
 from tokenprune.lab.models import bundled_name, load_model
 from tokenprune.lab.trained import check_trained_for
 from tokenprune.plugins.host import host
@@ -84,15 +88,17 @@ class Source:
                 where="--classes" if self.classes else "--prompt",
                 remedy="Leave it away, or pass the folder of a dual encoder, such as CLIP.",
             )
+        candidates = None
         if isinstance(loaded, LoadedMllm):
             self._check_own_pictures()
-            questions = _questions(settings)
-            return VqaTask(loaded, questions, settings.batch_size, settings.new_tokens)
-        if isinstance(loaded, LoadedClassifier):
-            return ClassifyTask(loaded, self._pictures(loaded.classes), settings.batch_size)
-        names = self._names(loaded)
-        candidates = Candidates.of_classes(names, self.prompts)
-        return ZeroShotTask(loaded, self._pictures(len(names)), settings.batch_size, candidates)
+            samples = _questions(settings)
+        elif isinstance(loaded, LoadedClassifier):
+            samples = self._pictures(loaded.classes)
+        else:
+            names = self._names(loaded)
+            candidates = Candidates.of_classes(names, self.prompts)
+            samples = self._pictures(len(names))
+        return task_of(loaded, samples, settings.batch_size, settings.new_tokens, candidates)
 
     def _check_own_pictures(self) -> None:
         """Refuse what would be ignored: multimodal LLMs are asked the built-in questions."""
@@ -161,20 +167,36 @@ def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry],
         TokenpruneError: one of the user's plans doesn't fit the model, or a budget doesn't:
             the baseline can't keep so many tokens.
     """
-    strategies = host().strategies
     if settings.plans:
-        given = plan_entries(settings.plans, settings.keeps, strategies)
+        given = plan_entries(settings.plans, settings.keeps, host().strategies)
         for entry in given:
             check_trained_for(loaded, entry.plan)
         return [as_task(entry, settings.video) for entry in given], []
+    strategies, notes = _strategies(loaded, settings)
     if isinstance(loaded, LoadedMllm):
         rows = partial(default_entries, wanted=_wanted(loaded, settings))
     else:
         keeps = settings.keeps or _encoder_keeps(loaded)
         rows = partial(encoder_entries, keeps=keeps, seed=settings.seed)
     sound, broken = _describable(strategies, rows)
-    found, left_out = _fitting(loaded, rows(sound))
-    return found, [*broken, *left_out]
+    entries = rows(sound)
+    if settings.match == "tokens":
+        entries = [equal_tokens(entry) for entry in entries]
+    found, left_out = _fitting(loaded, entries)
+    return found, [*notes, *broken, *left_out]
+
+
+def _strategies(loaded: LoadedModel, settings: Settings) -> tuple[Strategies, list[str]]:
+    """Those to compare, and a sentence about the others; few enough can stand in an encoder."""
+    if isinstance(loaded, LoadedMllm):
+        return chosen(host().strategies, every=settings.every, family=settings.family)
+    if settings.family is not None:
+        raise DataError(
+            "in an encoder every strategy that can stand there is compared.",
+            where="--family",
+            remedy="Leave it away, or pass a multimodal LLM.",
+        )
+    return host().strategies, []
 
 
 def _encoder_keeps(loaded: LoadedModel) -> Sequence[int]:
@@ -185,11 +207,20 @@ def _encoder_keeps(loaded: LoadedModel) -> Sequence[int]:
     return [max(1, keep * patches // CLASSIFIER_PATCHES) for keep in CLASSIFIER_KEEPS]
 
 
+def _mllm_keeps(adapter: MllmAdapter) -> Sequence[int]:
+    """The shares of `MLLM_KEEPS` on the model's own grid, if its tower is known."""
+    tower = adapter.spec().tower
+    if tower is None:
+        return MLLM_KEEPS
+    patches = math.prod(choose_encoder(tower).spec().grid)
+    return [max(1, keep * patches // MLLM_PATCHES) for keep in MLLM_KEEPS]
+
+
 def _wanted(loaded: LoadedMllm, settings: Settings) -> Wanted:
     adapter = choose_adapter(loaded.model)
     assert isinstance(adapter, MllmAdapter)
     return Wanted(
-        keeps=settings.keeps or MLLM_KEEPS,
+        keeps=settings.keeps or _mllm_keeps(adapter),
         positions=settings.positions,
         seed=settings.seed,
         video=settings.video,
@@ -224,7 +255,7 @@ def _fitting(loaded: LoadedModel, entries: Sequence[Entry]) -> tuple[list[Entry]
     ends everything. Only places that a whole model refuses are left out for the baseline too.
     """
     found: list[Entry] = []
-    left_out: dict[str, str] = {}
+    reasons: dict[str, list[tuple[Entry, str]]] = defaultdict(list)
     for entry in entries:
         try:
             attach(loaded.model, entry.plan).detach()
@@ -232,10 +263,23 @@ def _fitting(loaded: LoadedModel, entries: Sequence[Entry]) -> tuple[list[Entry]
             refused = isinstance(error, SignalError | UnsupportedModelError)
             if entry.strategy == BASELINE and not refused:
                 raise
-            left_out.setdefault(entry.name, f"{entry.name} is left out: {why(error)}")
+            reasons[entry.name].append((entry, why(error)))
         else:
             found.append(replace(entry, optional=entry.strategy != BASELINE))
-    return found, [*left_out.values()]
+    stand = {entry.name for entry in found}
+    return found, [_left_out(mine, name in stand) for name, mine in reasons.items()]
+
+
+def _left_out(refused: Sequence[tuple[Entry, str]], partly: bool) -> str:
+    """A sentence about the rows of one strategy, with the reason of the first.
+
+    Args:
+        refused: the rows that can't stand, with their reasons.
+        partly: whether the strategy stands at other budgets.
+    """
+    entry, reason = refused[0]
+    budgets = f" at {', '.join(one.peers for one, _ in refused)}" if partly else ""
+    return f"{entry.name}{budgets} is left out: {reason}"
 
 
 def _questions(settings: Settings) -> list[Question]:

@@ -14,13 +14,14 @@ from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import MAIN, Entry, Strategies, home, strategy_entry
 from tokenprune.plan import Average, Plan, StagePlan
 
-#: Budgets of the built-in comparisons (ours): a sixth to a 24th of the reference model's 196
-#: patches, and three quarters to a quarter for classifiers, whose class token reads what is left.
-MLLM_KEEPS = (32, 16, 8)
+#: Budgets of the built-in comparisons (ours). Of the reference model's 196 patches, 80 are what
+#: methods inside its six layers can have in the mean, and a sixth to a 24th is where the others
+#: differ; three quarters to a quarter for classifiers, whose class token reads what is left.
+MLLM_KEEPS = (80, 32, 16, 8)
 CLASSIFIER_KEEPS = (147, 98, 64, 49)
 
-#: Of a ViT with patches of 16 on pictures of 224, which those are shares of.
-CLASSIFIER_PATCHES = 196
+#: What those are shares of: the reference model's, and a ViT's with patches of 16 on 224 pixels.
+MLLM_PATCHES = CLASSIFIER_PATCHES = 196
 
 #: Methods of two coupled stages, and the share of the first stage's tokens that the second one,
 #: inside the LLM, keeps in comparisons; the paper's number.

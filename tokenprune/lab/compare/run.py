@@ -12,6 +12,7 @@ from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.lab.compare.build import Source, build_entries
 from tokenprune.lab.compare.defaults import grouped, random_beside
 from tokenprune.lab.compare.jobs import measure_in
+from tokenprune.lab.compare.matching import equal_cost
 from tokenprune.lab.compare.record import Comparison
 from tokenprune.lab.compare.retention import Retention
 from tokenprune.lab.compare.settings import Settings
@@ -48,6 +49,9 @@ def compare(
     loaded = load_model(source.model, source.options) if loaded is None else loaded
     task = source.task(loaded)
     entries, left_out = build_entries(loaded, settings)
+    if settings.match in ("flops", "time"):
+        entries, unequal = equal_cost(task, entries, settings.match, host().strategies)
+        left_out = [*left_out, *unequal]
     told = _Passes(progress)
     retention = Retention.of(task, settings)
     whole = _measure(source, task, entries, told)
@@ -139,6 +143,7 @@ def _images(task: Task) -> int:
 def _settings(settings: Settings) -> dict[str, Any]:
     return {
         "task": settings.task,
+        "match": settings.match,
         "jobs": settings.jobs,
         "batch_size": settings.batch_size,
         "seed": settings.seed,

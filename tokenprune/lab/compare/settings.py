@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenprune.errors import DataError
+from tokenprune.lab.compare.chosen import FAMILIES
+from tokenprune.lab.compare.matching import MATCHES
 from tokenprune.plan import Plan
 
 #: Questions of the built-in comparison: what two cores answer with all plans in a few minutes.
@@ -36,9 +38,13 @@ class Settings:
         jobs: processes among which the plans are divided, each with its share of the threads.
         probe: places at which to measure how much of the encoder's information can still be read,
             see `tokenprune.lab.probe.places.parse_places`; none by default.
+        every: whether all strategies are compared, not only a chosen dozen.
+        family: the one of `chosen.FAMILIES` that is compared instead of the dozen.
+        match: what budgets are made equal in, see `matching.MATCHES`; `stage` leaves to every
+            strategy's stage what its budget counts.
 
     Raises:
-        DataError: there is no such task or choice of positions.
+        DataError: there is no such choice, or one that would be ignored.
     """
 
     plans: Sequence[tuple[str, Plan]] = ()
@@ -52,18 +58,40 @@ class Settings:
     task: str = "image"
     jobs: int = 1
     probe: Sequence[str] = ()
+    every: bool = False
+    family: str | None = None
+    match: str = "tokens"
 
     def __post_init__(self) -> None:
         for option, value, known in (
             ("--positions", self.positions, POSITIONS),
             ("--task", self.task, TASKS),
+            ("--match", self.match, tuple(MATCHES)),
+            ("--family", self.family, (None, *FAMILIES)),
         ):
             if value not in known:
                 raise DataError(
                     f"there is no choice '{value}'.",
                     where=option,
-                    remedy=f"Use {', '.join(known)}.",
+                    remedy=f"Use {', '.join(filter(None, known))}.",
                 )
+        self._check_selection()
+
+    def _check_selection(self) -> None:
+        given = {"--all": self.every, "--family": self.family is not None}
+        chosen = [option for option, there in given.items() if there]
+        if len(chosen) > 1:
+            raise DataError(
+                "all strategies are more than a family.",
+                where=" and ".join(chosen),
+                remedy="Leave one of them away.",
+            )
+        if chosen and self.plans:
+            raise DataError(
+                "plans of your own say what is compared.",
+                where=f"--plans and {chosen[0]}",
+                remedy="Leave one of them away.",
+            )
 
     @property
     def video(self) -> bool:

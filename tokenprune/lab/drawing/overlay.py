@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.trace import ImageTrace, TraceStep
+from tokenprune.lab.drawing.colours import TINT, colour
 from tokenprune.lab.drawing.panels import PAPER, Panel, strip
 from tokenprune.lab.drawing.tiling import separate, tile_labels, tile_pictures
 
@@ -128,21 +128,10 @@ def paint(picture: Image.Image, labels: NDArray[np.int64], merged: dict[int, int
     pixels = np.where(gone, 0.22 * (0.3 * pixels + 0.7 * grey), pixels)
     for slot, place in merged.items():
         where = owner == slot
-        pixels[where] = 0.62 * pixels[where] + 0.38 * np.asarray(colour(place))
+        pixels[where] = (1 - TINT) * pixels[where] + TINT * np.asarray(colour(place))
     drawn = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
     _outline(ImageDraw.Draw(drawn), labels, merged, cell)
     return drawn
-
-
-def colour(place: int) -> tuple[int, int, int]:
-    """A colour for the survivor that holds a patch's place: the same in every panel.
-
-    Neighbours in number get hues far apart.
-    """
-    hue = (place * 0.618034 + 0.13) % 1.0
-    value = (1.0, 0.86, 0.94)[place % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, (0.62, 0.85, 0.5)[place % 3], value)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _outline(

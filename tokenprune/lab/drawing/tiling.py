@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tokenprune.errors import DataError
+from tokenprune.interface.sites import Grid
 
-Grid = tuple[int, int, int]
 Colour = tuple[int, int, int]
 
 

@@ -13,6 +13,26 @@ Value = Interval | float | str | None
 #: Stages of a call in order.
 STAGES = ("encode", "select", "project", "prefill", "decode")
 
+#: What the engine counts tokens at, in words.
+COUNTED = {
+    "patches": "patches",
+    "units": "units",
+    "encoder_inside": "last block",
+    "encoder": "encoder out",
+    "pre_llm": "kept before the LLM",
+    "llm": "LLM in",
+    "llm_average": "LLM mean",
+}
+
+
+def counted(key: str) -> str:
+    """Where tokens were counted, in words: `decoder[2]` as `LLM layer 2`."""
+    stage, _, number = key.rstrip("]").partition("[")
+    words = {"decoder": "LLM layer", "text": "text, LLM layer"}
+    if number and stage in words:
+        return f"{words[stage]} {number}"
+    return COUNTED.get(key, key)
+
 
 @dataclass(frozen=True)
 class Form:
@@ -84,12 +104,14 @@ class Column:
 
     def cells(self, result: Result) -> list[str]:
         """The cells for programs, one a heading."""
+        return [self._written(one, self.form.programs) for one in self.values(result)]
+
+    def values(self, result: Result) -> Sequence[float | str | None]:
+        """The same as they were computed."""
         value = self.value(result)
         if isinstance(value, Interval):
-            numbers: Sequence[Value] = (value.value, value.low, value.high)
-        else:
-            numbers = (value, None, None)
-        return [self._written(n, self.form.programs) for n in numbers[: len(self.headings)]]
+            return [value.value, value.low, value.high][: len(self.headings)]
+        return [value, None, None][: len(self.headings)]
 
     def _written(self, value: Value, form: str, factor: float = 1.0) -> str:
         if value is None or isinstance(value, str):
@@ -128,7 +150,7 @@ MORE = (
 def found_columns(results: Sequence[Result]) -> list[Column]:
     """Columns that depend on the results: stages, types of questions, metrics."""
     return [
-        *_columns("tokens", results, lambda row: row.tokens),
+        *_columns("tokens", results, _counts),
         *_columns("seconds", results, lambda row: row.run.seconds),
         *_columns("accuracy", results, lambda row: row.by_type, order=sorted),
         *_columns("metric", results, lambda row: row.metrics),
@@ -138,7 +160,7 @@ def found_columns(results: Sequence[Result]) -> list[Column]:
 def token_columns(results: Sequence[Result]) -> list[Column]:
     """Tokens per image by stage, for terminals."""
     if any("llm" in row.tokens for row in results):
-        counts = {"encoder out": "encoder", "LLM in": "llm", "LLM mean": "llm_average"}
+        counts = {counted(key): key for key in ("encoder", "llm", "llm_average")}
     else:
         counts = {"patches left": "encoder"}
     found = [Column(name, _tokens(key), TOKENS, part="size") for name, key in counts.items()]
@@ -151,6 +173,10 @@ def stage_columns(results: Sequence[Result]) -> list[Column]:
     """Times by stage as shares of dense, where they were measured, for terminals."""
     timed = [stage for stage in STAGES if any(row.time.get(stage) is not None for row in results)]
     return [Column(stage, _time(stage), RATIO, part="time") for stage in timed]
+
+
+def _counts(row: Result) -> dict[str, float]:
+    return {counted(key): number for key, number in row.tokens.items()}
 
 
 def _lengths(row: Result) -> str:

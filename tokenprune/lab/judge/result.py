@@ -52,6 +52,7 @@ class Run:
         peak_bytes: most memory of a batch; None where it wasn't measured.
         shown: pictures for a report.
         title: what warnings call the row; default: its name.
+        varied: what a grid put into the plan, by dotted place.
     """
 
     entry: Entry
@@ -71,6 +72,7 @@ class Run:
     peak_bytes: int | None = None
     shown: Sequence[Mapping[str, Any]] = ()
     title: str = ""
+    varied: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:

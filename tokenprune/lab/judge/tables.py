@@ -20,6 +20,7 @@ from tokenprune.lab.judge.columns import (
     stage_columns,
     token_columns,
 )
+from tokenprune.lab.judge.planned import PLANNED, Planned, places_of
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.judge.warnings import gathered
 
@@ -40,11 +41,13 @@ class Line:
 
     Attributes:
         about: model, task and name of the plan.
+        planned: the plan.
         result: None for cells that failed.
         reason: why it failed.
     """
 
     about: tuple[str, str, str]
+    planned: Planned
     result: Result | None = None
     reason: str = ""
 
@@ -97,16 +100,20 @@ def csv_table(lines: Sequence[Line]) -> str:
     """One line a result or failure, with a header; all that is known."""
     columns = [*RESULTS, *MORE, *found_columns([one.result for one in lines if one.result])]
     headings = [heading for column in columns for heading in column.headings]
+    places = places_of([line.planned for line in lines])
+    about = ["model", "task", "plan", "status", *PLANNED, *map(_harmless, places)]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["model", "task", "plan", "status", *map(_harmless, headings), "beware"])
+    writer.writerow([*about, *map(_harmless, headings), "beware"])
     for line in lines:
+        planned = ["" if cell is None else str(cell) for cell in line.planned.cells(places)]
         if line.result is None:
             status, cells, beware = "failed", [""] * len(headings), line.reason
         else:
             status, beware = "done", "; ".join(line.result.warnings)
             cells = [cell for column in columns for cell in column.cells(line.result)]
-        writer.writerow([*map(_harmless, line.about), status, *cells, _harmless(beware)])
+        before = [*map(_harmless, line.about), status, *map(_harmless, planned)]
+        writer.writerow([*before, *cells, _harmless(beware)])
     return buffer.getvalue()
 
 

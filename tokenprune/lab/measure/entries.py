@@ -21,6 +21,11 @@ MAIN = "plans"
 COMPACT = "compacted position ids"
 
 
+def budgets(plan: Plan) -> list[str]:
+    """The budget of every stage as it is shown."""
+    return [_shown(stage.keep) for stage in plan.stages]
+
+
 @dataclass(frozen=True)
 class Entry:
     """One row of a comparison.
@@ -50,7 +55,7 @@ class Entry:
     @property
     def keep(self) -> str:
         """The budget as it is shown: one number a stage."""
-        return " + ".join(_shown(stage.keep) for stage in self.plan.stages) or "all"
+        return " + ".join(budgets(self.plan)) or "all"
 
     @property
     def label(self) -> str:

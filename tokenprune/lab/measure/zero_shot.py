@@ -1,4 +1,7 @@
-"""Zero-shot answers of a dual encoder: the candidate whose text is nearest to the picture."""
+"""Zero-shot answers of a dual encoder, and which task the samples are for each kind of model.
+
+A dual encoder names the candidate whose text is nearest to the picture.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenprune.interface.loading import LoadedDual
+from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedModel
 from tokenprune.lab.data.candidates import Candidates, embedded
 from tokenprune.lab.data.opening import opened_all
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
 
 
 class ZeroShotTask(Task):
@@ -57,3 +60,27 @@ class ZeroShotTask(Task):
         """The candidate with the largest cosine similarity, the lower number on ties."""
         similarity = output @ self._vectors.T
         return [self._candidates.answers[int(row)] for row in similarity.argmax(dim=1).cpu()]
+
+
+def task_of(
+    loaded: LoadedModel,
+    questions: Sequence[Question],
+    batch_size: int,
+    new_tokens: int,
+    candidates: Candidates | None = None,
+) -> Task:
+    """Samples as the task that they are for a model.
+
+    Args:
+        loaded: the model.
+        questions: the samples, which fit it.
+        batch_size: samples a batch.
+        new_tokens: of an answer, for a multimodal LLM.
+        candidates: answers to choose from, for a dual encoder.
+    """
+    if isinstance(loaded, LoadedDual):
+        assert candidates is not None
+        return ZeroShotTask(loaded, questions, batch_size, candidates)
+    if isinstance(loaded, LoadedClassifier):
+        return ClassifyTask(loaded, questions, batch_size)
+    return VqaTask(loaded, questions, batch_size, new_tokens)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenprune.interface.sites import Grid
 from tokenprune.lab.probe.resampler import Resampler, scale
 from tokenprune.lab.probe.states import States
 
@@ -43,7 +44,7 @@ class Distillation(nn.Module):
         self,
         width: int,
         target: int,
-        grid: tuple[int, int, int],
+        grid: Grid,
         *,
         weight: float = WEIGHT,
         seed: int = 0,

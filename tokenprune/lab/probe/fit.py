@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokenprune.interface.sites import Grid
 from tokenprune.lab.probe.resampler import Resampler, cosine, scale
 from tokenprune.lab.probe.states import States
 
@@ -56,7 +57,7 @@ class Probe:
 def fit_probe(
     states: States,
     target: Tensor,
-    grid: tuple[int, int, int],
+    grid: Grid,
     *,
     seed: int = 0,
     epochs: int = EPOCHS,

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenprune.interface.sites import Grid
 from tokenprune.interface.tokens import grid_positions
 from tokenprune.lab.probe.states import States
 
@@ -44,7 +45,7 @@ class Resampler(nn.Module):
         seed: of the weights.
     """
 
-    def __init__(self, width: int, target: int, grid: tuple[int, int, int], seed: int = 0) -> None:
+    def __init__(self, width: int, target: int, grid: Grid, seed: int = 0) -> None:
         super().__init__()
         self.grid, self._target = grid, target
         inner = HEADS * HEAD_WIDTH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -27,7 +28,7 @@ def html(results: Results, groups: Sequence[Group]) -> str:
     """
     try:
         from jinja2 import Environment, StrictUndefined
-        from markupsafe import Markup
+        from markupsafe import Markup, escape
 
         from tokenprune.lab.report.views import group_view
     except ImportError as error:
@@ -36,6 +37,9 @@ def html(results: Results, groups: Sequence[Group]) -> str:
         ) from error
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["breakable"] = lambda name: Markup("<wbr>").join(
+        map(escape, parts_of(name))
     )
     source = resources.files("tokenprune.lab.report") / "templates" / "report.html"
     template = environment.from_string(source.read_text(encoding="utf-8"))
@@ -48,6 +52,11 @@ def html(results: Results, groups: Sequence[Group]) -> str:
         pictures=Markup(pictures.definitions()),
         stages=STAGES,
     )
+
+
+def parts_of(name: str) -> list[str]:
+    """The pieces of a name between which a line may break: behind separators, never in words."""
+    return re.findall(r"[^-_=,;:/+. ]*[-_=,;:/+. ]*", name)[:-1] or [name]
 
 
 def environments(records: Sequence[Record]) -> list[dict[str, Any]]:

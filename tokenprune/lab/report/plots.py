@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
-from tokenprune.lab.judge import Result
-from tokenprune.lab.report.dodge import dodged
-from tokenprune.lab.report.families import cost_of, family, sign
+from tokenprune.lab.report.beside import beside
+from tokenprune.lab.report.families import COSTS, sign
+from tokenprune.lab.report.labels import placed
+from tokenprune.lab.report.points import Point, front, in_words, lines
 
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 18, 46
 TICKS = 6
 
-#: Distance of points that are drawn side by side, and how wide a group of them may get.
-STEP, SPREAD = 6.0, 36.0
+#: Distance of intervals of points of equal cost, and how wide a group of them may get.
+STEP, SPREAD = 3.0, 24.0
+
+#: Height of the labels' letters.
+LABEL = 9.0
 
 #: Marker outlines in a square of side 2 around the origin; told apart without colour.
 MARKERS = (
@@ -31,55 +34,35 @@ MARKERS = (
 )
 
 
-@dataclass(frozen=True)
-class Point:
-    """One plan in a plot.
+def scatter(points: Sequence[Point], families: Sequence[str], cost: str) -> str:
+    """An SVG of accuracy over a cost: points, intervals, a line a method, and the Pareto front.
 
-    Attributes:
-        x: cost.
-        y: accuracy.
-        low: lower end of its interval.
-        high: upper end.
-        family: points of one family share marker and colour.
-        label: what is shown beside the marker when pointed at.
-    """
-
-    x: float
-    y: float
-    low: float
-    high: float
-    family: str
-    label: str
-
-
-def point(row: Result, cost: str) -> Point:
-    """A row in the plot over one of `COSTS`."""
-    x = cost_of(row, cost)
-    label = f"{row.name}: {row.accuracy.value:.1%} at {x:.3g}"
-    return Point(x, row.accuracy.value, row.accuracy.low, row.accuracy.high, family(row), label)
-
-
-def scatter(points: Sequence[Point], families: Sequence[str], x: str, y: str) -> str:
-    """An SVG of points with error bars and the Pareto front (less x, more y) as a line.
-
-    Points of equal cost stand side by side.
+    Points stand at their values. Intervals of points of equal cost are a little apart.
 
     Args:
         points: at least one.
         families: all families of the page in order, so that plots agree.
-        x: what the horizontal axis is.
-        y: what the vertical axis is.
+        cost: one of `COSTS`.
     """
     scale = _Scale(points)
-    body = [_grid(scale, x, y), _front(points, scale)]
-    places = dodged([scale.x(point.x) for point in points], step=STEP, most=SPREAD)
+    body = [_grid(scale, COSTS[cost], "accuracy"), _front(points, scale)]
+    body += [_line(places, families.index(name), scale) for name, places in lines(points)]
+    at = [(scale.x(point.x), scale.y(point.y)) for point in points]
+    apart = beside([x for x, _ in at], step=STEP, most=SPREAD)
     body += [
-        _marker(point, place, families.index(point.family), scale)
-        for point, place in zip(points, places, strict=True)
+        _marker(point, x + aside, families.index(point.family), scale)
+        for point, (x, _), aside in zip(points, at, apart, strict=True)
     ]
-    title = f"{y} over {x}"
+    texts = [point.budget for point in points]
+    for text, middle in zip(texts, placed(at, texts, LABEL), strict=True):
+        if middle is not None:
+            x, y = middle
+            body.append(
+                f'<text x="{x:.1f}" y="{y + 3:.1f}" class="budget mid">{escape(text)}</text>'
+            )
+    told = escape(in_words(points, cost))
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{told}" '
         f'class="plot">{"".join(body)}</svg>'
     )
 
@@ -91,15 +74,6 @@ def legend_marker(number: int) -> str:
         f'<svg viewBox="-1.4 -1.4 2.8 2.8" class="key" aria-hidden="true">'
         f'<path d="{MARKERS[shape]}" class="c{colour} mark"/></svg>'
     )
-
-
-def front(points: Sequence[Point]) -> list[Point]:
-    """Points that no other one beats in both cost and accuracy, by ascending cost."""
-    best: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.x, -p.y)):
-        if not best or point.y > best[-1].y:
-            best.append(point)
-    return best
 
 
 class _Scale:
@@ -158,13 +132,19 @@ def _front(points: Sequence[Point], scale: _Scale) -> str:
     return f'<polyline points="{places}" class="front"/>'
 
 
-def _marker(point: Point, x: float, number: int, scale: _Scale) -> str:
-    y = scale.y(point.y)
+def _line(places: Sequence[tuple[float, float]], number: int, scale: _Scale) -> str:
+    joined = " ".join(f"{scale.x(x):.1f},{scale.y(y):.1f}" for x, y in places)
+    return f'<polyline points="{joined}" class="c{sign(number)[1]} joined"/>'
+
+
+def _marker(point: Point, bar: float, number: int, scale: _Scale) -> str:
+    """A marker at its values, and its interval at the place `bar` on the axis."""
+    x, y = scale.x(point.x), scale.y(point.y)
     shape, colour = sign(number)
     low, high = scale.y(max(point.low, scale.bottom)), scale.y(min(point.high, scale.top))
     return (
         f'<g class="c{colour}"><title>{escape(point.label)}</title>'
-        f'<path d="M{x:.1f},{low:.1f}V{high:.1f}" class="bar"/>'
+        f'<path d="M{bar:.1f},{low:.1f}V{high:.1f}" class="bar"/>'
         f'<path transform="translate({x:.1f} {y:.1f}) scale(5)" '
         f'd="{MARKERS[shape]}" class="mark"/></g>'
     )

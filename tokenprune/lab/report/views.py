@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
 
 from tokenprune.lab.judge import Result
-from tokenprune.lab.judge.columns import STAGES
+from tokenprune.lab.judge.columns import STAGES, counted
 from tokenprune.lab.judge.warnings import gathered, notes
 from tokenprune.lab.report.families import COSTS, family
 from tokenprune.lab.report.headline import headline
-from tokenprune.lab.report.overlays import Pictures, overlay
-from tokenprune.lab.report.plots import Point, front, legend_marker, point, scatter
+from tokenprune.lab.report.overlays import Pictures, in_words, overlay
+from tokenprune.lab.report.plots import legend_marker, scatter
+from tokenprune.lab.report.points import Point, front, point
+from tokenprune.lab.studies.baselines import WHY
 from tokenprune.lab.studies.summary import Group
 from tokenprune.plan import dump_plan
 
@@ -60,7 +64,7 @@ def group_view(group: Group, known: Sequence[str], pictures: Pictures) -> dict[s
         "warnings": gathered(group.rows),
         "notes": notes(group.rows),
         "metrics": list(group.rows[0].metrics) if group.rows else [],
-        "kinds": sorted({kind for row in group.rows for kind in row.by_type}),
+        "kinds": _kinds(group.rows),
         "bars": _bars(group),
         "gallery": _gallery(group, pictures),
         "plans": [(row.name, dump_plan(row.run.plan)) for row in group.rows if not row.run.dense],
@@ -69,17 +73,28 @@ def group_view(group: Group, known: Sequence[str], pictures: Pictures) -> dict[s
         "headline": headline(group),
         "dashed": any(len(front(_points(group, cost))) > 1 for cost in COSTS),
         "repeated": group.repeated,
-        "places": list(dict.fromkeys(place for row in group.rows for place in row.tokens)),
+        "places": [
+            (counted(key), key)
+            for key in dict.fromkeys(k for row in group.rows for k in row.tokens)
+        ],
+        "added": group.added,
+        "why": WHY,
     }
+
+
+def _kinds(rows: Sequence[Result]) -> list[str]:
+    """Types of questions by their mean accuracy over the plans, the hardest first."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        for kind, accuracy in row.by_type.items():
+            found[kind].append(accuracy)
+    return sorted(found, key=lambda kind: (fmean(found[kind]), kind))
 
 
 def _plots(group: Group, known: Sequence[str]) -> list[Markup]:
     if not group.rows:
         return []
-    return [
-        Markup(scatter(_points(group, cost), known, label, "accuracy"))
-        for cost, label in COSTS.items()
-    ]
+    return [Markup(scatter(_points(group, cost), known, cost)) for cost in COSTS]
 
 
 def _points(group: Group, cost: str) -> list[Point]:
@@ -123,8 +138,7 @@ def _gallery(group: Group, pictures: Pictures) -> list[dict[str, Any]]:
                 many = len(sample["frames"])
                 found.append({"question": sample["question"], "frames": many, "plans": []})
             frames = sample["frames"]
-            kept = sum(len(frame["kept"]) for frame in frames)
-            label = f"{row.name} keeps {kept} patches"
-            drawn = Markup(overlay(frames, label, pictures))
-            found[number]["plans"].append((row.name, kept, drawn))
+            told = in_words(frames)
+            drawn = Markup(overlay(frames, f"{row.name}: {told}", pictures))
+            found[number]["plans"].append((row.name, told, drawn))
     return found

@@ -10,6 +10,7 @@ from tokenprune.lab.measure.files import check_writable, write_text
 from tokenprune.lab.report.figures import write_figures
 from tokenprune.lab.report.folder import Results
 from tokenprune.lab.report.page import html
+from tokenprune.lab.report.tidy import write_tidy
 from tokenprune.lab.studies.summary import Group, lines, summarise
 
 
@@ -20,19 +21,24 @@ class Written:
     Attributes:
         files: page, tables and figures.
         groups: what they show.
+        missing: why a file isn't there that was asked for; empty if all are.
     """
 
     files: tuple[Path, ...]
     groups: tuple[Group, ...]
+    missing: str = ""
 
 
-def write_report(results: Results, page: Path, *, figures: bool = True) -> Written:
+def write_report(
+    results: Results, page: Path, *, figures: bool = True, tidy: bool = False
+) -> Written:
     """Write the page, `results.md` and `results.csv` beside it, and `figures/`.
 
     Args:
         results: of a folder.
         page: the HTML file.
         figures: whether figures are drawn, too.
+        tidy: also `tidy.csv` and, where pyarrow is installed, `tidy.parquet`.
 
     Raises:
         DataError: a file can't be written.
@@ -48,4 +54,5 @@ def write_report(results: Results, page: Path, *, figures: bool = True) -> Writt
     for path, text in tables.items():
         write_text(path, text)
     drawn = write_figures(groups, page.parent / "figures") if figures else []
-    return Written((*tables, *drawn), tuple(groups))
+    more, missing = write_tidy(lines(groups), page.parent) if tidy else ([], "")
+    return Written((*tables, *more, *drawn), tuple(groups), missing)

@@ -1,23 +1,30 @@
-"""Which task an entry of a study is on a model, and which pairs make none."""
+"""Which task an entry of a study is on a model, which pairs make none, and the samples of each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
+from tokenprune.lab.compare.settings import CLIP_QUESTIONS, QUESTIONS
 from tokenprune.lab.data.candidates import Candidates, read_classes
 from tokenprune.lab.data.captions import captioned_pictures
 from tokenprune.lab.data.folders import class_folders, numbered_folders
-from tokenprune.lab.data.hub import class_names
-from tokenprune.lab.data.pictures import labelled_pictures
+from tokenprune.lab.data.hub import class_names, dataset_questions
+from tokenprune.lab.data.jsonl import read_jsonl
+from tokenprune.lab.data.pictures import (
+    heldout_clip_questions,
+    heldout_questions,
+    labelled_pictures,
+)
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
-from tokenprune.lab.measure.zero_shot import ZeroShotTask
+from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.zero_shot import task_of
 from tokenprune.lab.studies.model import Study, TaskEntry
-from tokenprune.lab.studies.tasks import questions
 
 MLLM = "a multimodal LLM"
+VIDEOS = f"{MLLM}, since its samples are videos"
 CLASSIFIER = "a classifier, such as timm:NAME, or a dual encoder, such as a folder of CLIP"
 DUAL = "a dual encoder, such as a folder of CLIP"
 
@@ -28,22 +35,32 @@ def build_task(entry: TaskEntry, loaded: LoadedModel, study: Study) -> Task:
     Raises:
         DataError: the samples can't be read, or don't fit the kind of model.
     """
-    if entry.frames is not None and not isinstance(loaded, LoadedMllm):
-        raise _unfit(entry, loaded, f"{MLLM}, since its samples are videos")
+    candidates = None
     if isinstance(loaded, LoadedDual):
         samples, candidates = zero_shot(entry, loaded)
-        return ZeroShotTask(loaded, samples, study.batch_size, candidates)
+    else:
+        samples = _samples(entry, loaded)
+    return task_of(loaded, samples, study.batch_size, study.generated(entry), candidates)
+
+
+def _samples(entry: TaskEntry, loaded: LoadedMllm | LoadedClassifier) -> list[Question]:
+    """The samples of a task for a multimodal LLM or a classifier.
+
+    Raises:
+        DataError: the task is none for this kind of model.
+    """
+    classifier = isinstance(loaded, LoadedClassifier)
+    if entry.frames is not None and classifier:
+        raise _unfit(entry, loaded, VIDEOS)
     if entry.kind == "captions":
         raise _unfit(entry, loaded, DUAL)
     if entry.kind == "pictures":
         if not isinstance(loaded, LoadedClassifier):
             raise _unfit(entry, loaded, CLASSIFIER)
-        return ClassifyTask(loaded, _labelled(entry, loaded.classes), study.batch_size)
-    if entry.kind == "dataset" and isinstance(loaded, LoadedClassifier):
-        return ClassifyTask(loaded, questions(entry), study.batch_size)
-    if not isinstance(loaded, LoadedMllm):
+        return _labelled(entry, loaded.classes)
+    if classifier and entry.kind != "dataset":
         raise _unfit(entry, loaded, MLLM)
-    return VqaTask(loaded, questions(entry), study.batch_size, study.generated(entry))
+    return questions(entry)
 
 
 def zero_shot(entry: TaskEntry, loaded: LoadedDual) -> tuple[list[Question], Candidates]:
@@ -53,6 +70,8 @@ def zero_shot(entry: TaskEntry, loaded: LoadedDual) -> tuple[list[Question], Can
         DataError: the task is none for dual encoders, its classes have no names, or a sample has
             no such class.
     """
+    if entry.frames is not None:
+        raise _unfit(entry, loaded, VIDEOS)
     if entry.kind == "captions":
         assert entry.path is not None
         samples = captioned_pictures(entry.path)
@@ -118,3 +137,25 @@ def _unfit(entry: TaskEntry, loaded: LoadedModel, wanted: str) -> DataError:
         where=f"models: {loaded.name}",
         remedy="Pair others.",
     )
+
+
+def questions(entry: TaskEntry) -> list[Question]:
+    """The questions of a task for multimodal LLMs.
+
+    Raises:
+        DataError: a file is missing or a line of it is wrong.
+    """
+    if entry.kind == "jsonl":
+        assert entry.path is not None
+        return read_jsonl(entry.path, frames=entry.frames)[: entry.limit]
+    if entry.kind == "dataset":
+        return dataset_questions(entry.hub)
+    return list(_builtin(entry.kind, entry.limit))
+
+
+@lru_cache(maxsize=2)
+def _builtin(kind: str, limit: int | None) -> tuple[Question, ...]:
+    """Drawn once a process: rendering them takes longer than a small cell."""
+    if kind == "video":
+        return tuple(heldout_clip_questions(limit or CLIP_QUESTIONS))
+    return tuple(heldout_questions(limit or QUESTIONS))

@@ -1,29 +1,28 @@
-"""How a study goes, as lines of text: for logs, where no progress bar is seen."""
+"""How a study goes, as lines of text: for logs, and under the bar of a terminal."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from rich.console import Console
-from rich.text import Text
-
 from tokenprune.lab.measure.metrics import ACCURACY
+from tokenprune.lab.studies.baselines import WHY
 from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
 
 
 @dataclass
 class LineReporter:
-    """Prints a line for every finished cell: its result, and how long the others may take.
+    """Tells a line for every finished cell: its result, and how long the others may take.
 
     Attributes:
-        console: where to.
+        tell: is given every line.
     """
 
     name: ClassVar[str] = "lines"
 
-    console: Console
+    tell: Callable[[str], None]
     _cells: int = 0
     _done: int = 0
     _start: float = field(default_factory=time.monotonic)
@@ -31,6 +30,9 @@ class LineReporter:
     def started(self, opening: Opening) -> None:
         """See `Reporter`."""
         self._cells, self._start = len(opening.cells), time.monotonic()
+        self._done = 0
+        if opening.added:
+            self.tell(added(opening.added))
 
     def finished(self, cell: CellReport) -> None:
         """See `Reporter`."""
@@ -38,12 +40,15 @@ class LineReporter:
         waiting = self._cells - self._done
         left = (time.monotonic() - self._start) / self._done * waiting
         estimate = f"; about {duration(left)} left" if waiting else ""
-        self.console.print(
-            Text(f"{self._done} of {self._cells}: {cell.label}: {_result(cell)}{estimate}")
-        )
+        self.tell(f"{self._done} of {self._cells}: {cell.label}: {_result(cell)}{estimate}")
 
     def ended(self, closing: Closing) -> None:
         """See `Reporter`; the command says how it ended."""
+
+
+def added(labels: Sequence[str]) -> str:
+    """Which cells the study added, and why."""
+    return f"added by the study, since {WHY}: {'; '.join(labels)}"
 
 
 def duration(seconds: float) -> str:

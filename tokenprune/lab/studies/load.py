@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tokenprune.errors import PlanError
 from tokenprune.errors.files import read_text
 from tokenprune.errors.validation import plan_error
 from tokenprune.lab.data.question import Columns
 from tokenprune.lab.studies.model import REFERENCE, ModelEntry, PlanEntry, Study, TaskEntry
+from tokenprune.lab.studies.naming import plan_name
 from tokenprune.plan import Plan, load_plan
 from tokenprune.plan.read import PLAN_BYTES, parse
 
 DENSE = "dense"
+
+Varied = Mapping[str, Any]
 
 #: Where data lie doesn't make a cell another one; what they hold is in its identity.
 _PLACES = {"path", "labels", "classes", "dataset"}
@@ -34,6 +37,8 @@ class Cell:
         task: which task.
         name: how the report calls the plan.
         plan: resolved and validated; without stages it is the dense model.
+        varied: what a grid put into the plan, by dotted place.
+        added: whether the study added it as a baseline.
     """
 
     number: int
@@ -41,6 +46,8 @@ class Cell:
     task: TaskEntry
     name: str
     plan: Plan
+    varied: Mapping[str, Any] = field(default_factory=dict)
+    added: bool = False
 
     @property
     def label(self) -> str:
@@ -75,7 +82,7 @@ def cells(study: Study) -> list[Cell]:
     Raises:
         PlanError: a plan is wrong, or two plans have one name.
     """
-    plans = [(DENSE, Plan(seed=study.seed))]
+    plans: list[tuple[str, Plan, Varied]] = [(DENSE, Plan(seed=study.seed), {})]
     for number, entry in enumerate(study.plans):
         try:
             plans += _expanded(entry, study.seed)
@@ -83,39 +90,30 @@ def cells(study: Study) -> list[Cell]:
             place = f"plans.{number}" + (f" ({entry.name})" if entry.name else "")
             error.where = ": ".join(filter(None, (place, error.where)))
             raise
-    names = [name for name, _ in plans]
+    names = [name for name, _, _ in plans]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise PlanError(
             f"two plans are called '{twice[0]}'.",
             where="plans",
-            remedy="Give each entry a 'name' of its own.",
+            remedy="Give each entry a 'name' of its own, and in a template name every key of its "
+            "grid: '{strategy}-{keep}'.",
         )
     crossed = product(study.models, study.tasks, plans)
     return [
-        Cell(number, model, task, name, _for(task, plan))
-        for number, (model, task, (name, plan)) in enumerate(crossed)
+        Cell(number, model, task, name, _for(task, plan), varied)
+        for number, (model, task, (name, plan, varied)) in enumerate(crossed)
     ]
 
 
-def _expanded(entry: PlanEntry, seed: int) -> Iterator[tuple[str, Plan]]:
-    fallback = entry.plan.stem if isinstance(entry.plan, Path) else "plan"
+def _expanded(entry: PlanEntry, seed: int) -> Iterator[tuple[str, Plan, Varied]]:
     places = list(entry.grid)
     for values in product(*entry.grid.values()):
         overrides = dict(zip(places, values, strict=True))
         plan = load_plan(entry.plan, overrides=overrides)
         if "seed" not in plan.model_fields_set:
             plan = plan.model_copy(update={"seed": seed})
-        name = entry.name or plan.name or fallback
-        suffix = " ".join(f"{_short(place)}={value}" for place, value in overrides.items())
-        yield f"{name} {suffix}".strip(), plan
-
-
-def _short(place: str) -> str:
-    """`stages.0.params.tau` as `tau`; the number stays for later stages."""
-    parts = place.split(".")
-    number = f"{parts[1]}." if parts[0] == "stages" and parts[1] != "0" else ""
-    return number + parts[-1]
+        yield plan_name(entry, plan, overrides), plan, overrides
 
 
 def _for(task: TaskEntry, plan: Plan) -> Plan:
@@ -203,5 +201,12 @@ def identity(cell: Cell, facts: Mapping[str, Any]) -> dict[str, Any]:
             **cell.model.model_dump(mode="json", exclude={"weights", "title"}),
             "name": cell.model.shown,
         },
+        **({"grid": _data(cell.varied)} if cell.varied else {}),
+        **({"added": True} if cell.added else {}),
         **facts,
     }
+
+
+def _data(varied: Varied) -> dict[str, Any]:
+    """Values of a grid as plain data."""
+    return dict(TypeAdapter(dict[str, Any]).dump_python(dict(varied), mode="json"))

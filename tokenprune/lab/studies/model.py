@@ -154,7 +154,9 @@ class PlanEntry(Frozen):
     plan: Path | dict[str, Any]
     """A plan file, relative to the study, or a plan written out."""
     name: str | None = None
-    """How the report calls it; default: the plan's own name, or the file's."""
+    """How the report calls it; default: the plan's own name, or the file's, and what its grid
+    varies. `{strategy}-{keep}` is a template: `strategy`, `at`, `keep`, `seed` and `plan` of every
+    plan, and the keys of its grid, in short (`tau`, `1.keep`) or in full."""
     grid: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(default_factory=dict)
     """Values by dotted place, such as `stages.0.keep: [32, 16]`; every combination is run."""
 
@@ -181,6 +183,9 @@ class Study(Frozen):
     new_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens generated per question. Default: 2 for the built-in tasks, whose answers are one word,
     and 32 for the user's own (ours)."""
+    add_random: bool = True
+    """Whether plans that prune inside the LLM get a random plan at their layers and budgets beside
+    them, where the study has none."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the plans that name none, of the order of runs and of resampling."""
 

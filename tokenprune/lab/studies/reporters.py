@@ -21,11 +21,13 @@ class Opening:
         study: its name.
         folder: where its records are.
         cells: labels of the cells that run now; recorded ones aren't among them.
+        added: labels of the cells that the study added as baselines.
     """
 
     study: str
     folder: str
     cells: tuple[str, ...]
+    added: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from tokenprune.engine.adapters import choose_adapter
@@ -13,6 +14,7 @@ from tokenprune.errors import TokenpruneError
 from tokenprune.lab.data.opening import revision
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.metrics import chosen_metrics
+from tokenprune.lab.studies.baselines import missing_baselines
 from tokenprune.lab.studies.code import code_of, method_facts
 from tokenprune.lab.studies.execute import cell_task, loaded_model, model_place
 from tokenprune.lab.studies.load import Cell, cells, identity
@@ -41,6 +43,7 @@ class Finished:
         failed: labels of failed cells, with the reason.
         damaged: keys of records that were damaged and run again, with what was wrong.
         elsewhere: labels of cells that another run is working on.
+        added: labels of the cells that the study added as baselines.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -48,6 +51,7 @@ class Finished:
     failed: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     elsewhere: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
 
 
 def identified(study: Study) -> list[Known]:
@@ -59,7 +63,7 @@ def identified(study: Study) -> list[Known]:
     metrics = chosen_metrics(study.metrics)
     found, facts = [], dict[str, dict[str, Any]]()
     environment = {name: describe_environment()[name] for name in FACTS}
-    for cell in cells(study):
+    for cell in with_baselines(study):
         pair = digest([cell.model.model_dump(mode="json"), cell.task.model_dump(mode="json")])
         task = cell_task(cell, study)
         if pair not in facts:
@@ -84,6 +88,28 @@ def identified(study: Study) -> list[Known]:
     return found
 
 
+def with_baselines(study: Study) -> list[Cell]:
+    """The study's cells, and behind them the random plans that it lacks; see `Study.add_random`.
+
+    Raises:
+        TokenpruneError: a model, a task or a plan that doesn't fit.
+    """
+    found = cells(study)
+    if not study.add_random:
+        return found
+    added: list[Cell] = []
+    for _, several in groupby(found, key=lambda cell: (cell.model, cell.task)):
+        mine = list(several)
+        first, plans = mine[0], [(cell.name, cell.plan) for cell in mine]
+        if not any(stage.at == "decoder" for _, plan in plans for stage in plan.stages):
+            continue
+        model = loaded_model(model_place(first.model, first.task), first.model).model
+        for name, plan in missing_baselines(model, plans):
+            number = len(found) + len(added)
+            added.append(Cell(number, first.model, first.task, name, plan, added=True))
+    return found + added
+
+
 def run_study(
     study: Study,
     runner: Runner | None = None,
@@ -103,12 +129,14 @@ def run_study(
     """
     store, done = Store(study.out), Finished()
     known = identified(study)
+    done.added = [cell.label for cell, _ in known if cell.added]
     store.note(study.name, [digest(about) for _, about in known])
     announcer = Announcer(reporters)
     with ExitStack() as claims:
         waiting = _waiting(known, store, done, claims)
         labels = tuple(cell.label for cell in waiting)
-        claims.enter_context(announcer.study(Opening(study.name, str(study.out), labels)))
+        opening = Opening(study.name, str(study.out), labels, tuple(done.added))
+        claims.enter_context(announcer.study(opening))
         results = (runner or LocalRunner()).run(waiting, study)
         for count, (cell, status, result) in enumerate(results, start=1):
             written = Record(known[cell.number][1], status, result)

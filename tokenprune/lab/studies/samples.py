@@ -33,8 +33,9 @@ def shown_samples(task: Task, plan: Plan, seen: Callable[[Image], Image]) -> lis
 
     Returns:
         A sample each: `question` and `frames`, which hold a `picture` (data URI), its patch `grid`
-        (h, w) and the patch numbers `kept`; a merged token stands where its anchor was. Samples
-        whose pictures the model cuts into tiles are left out: a tile is no picture.
+        (h, w) and of every patch its `owner`: the patch whose place the token holds that it ended
+        in, numbered through all frames, or -1 if it was dropped. Samples whose pictures the model
+        cuts into tiles are left out: a tile is no picture.
     """
     first: dict[int, Question] = {}
     for question in task.questions:
@@ -67,13 +68,21 @@ def _joined(pictures: Sequence[str], frames: Sequence[dict[str, Any]]) -> list[d
 
 
 def _frames(images: Sequence[ImageTrace]) -> list[dict[str, Any]]:
-    """Grid and kept patches of every frame of every image."""
-    found = []
+    """Grid and owners of every frame of every image; numbers go on from image to image."""
+    found, first = [], 0
     for image in images:
         times, height, width = image.grid
-        kept = image.steps[-1].anchor.tolist() if image.steps else range(image.patches)
+        owners = [owner if owner < 0 else first + owner for owner in _owners(image)]
         for time in range(times):
             start = time * height * width
-            mine = sorted(int(p) - start for p in kept if 0 <= p - start < height * width)
-            found.append({"grid": [height, width], "kept": mine})
+            mine = owners[start : start + height * width]
+            found.append({"grid": [height, width], "owner": mine})
+        first += image.patches
     return found
+
+
+def _owners(image: ImageTrace) -> list[int]:
+    if not image.steps:
+        return list(range(image.patches))
+    last = image.steps[-1]
+    return [int(last.anchor[slot]) if slot >= 0 else -1 for slot in last.assignment.tolist()]

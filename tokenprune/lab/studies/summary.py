@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tokenprune.lab.judge import Judge, Result, Run, Samples
+from tokenprune.lab.judge.planned import Planned
 from tokenprune.lab.judge.seeds import Repeated, repeated
 from tokenprune.lab.judge.tables import Line
 from tokenprune.lab.measure.entries import Entry
@@ -19,7 +20,7 @@ from tokenprune.lab.studies.store import Record, digest
 from tokenprune.plan import Plan
 
 #: What differs between the cells of a group.
-PLANS = ("name", "plan", "methods")
+PLANS = ("name", "plan", "methods", "grid", "added")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Group:
         rows: dense first.
         repeated: plans that the rows hold under several seeds.
         failed: names of failed cells with their reasons.
+        plans: of all cells, by name.
+        added: names of the plans that the study added as baselines.
     """
 
     model: str
@@ -41,6 +44,8 @@ class Group:
     rows: tuple[Result, ...]
     repeated: tuple[Repeated, ...]
     failed: dict[str, str]
+    plans: dict[str, Planned]
+    added: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -66,8 +71,11 @@ def lines(groups: Sequence[Group]) -> list[Line]:
     found = []
     for group in groups:
         about = (group.model, group.task)
-        found += [Line((*about, row.name), row) for row in group.rows]
-        found += [Line((*about, name), reason=reason) for name, reason in group.failed.items()]
+        found += [Line((*about, row.name), group.plans[row.name], row) for row in group.rows]
+        found += [
+            Line((*about, name), group.plans[name], reason=reason)
+            for name, reason in group.failed.items()
+        ]
     return found
 
 
@@ -91,7 +99,13 @@ def run_of(record: Record) -> Run:
         failures=result["failures"],
         peak_bytes=result["peak_bytes"],
         shown=result.get("shown", ()),
+        varied=record.identity.get("grid", {}),
     )
+
+
+def _planned(record: Record) -> Planned:
+    plan = Plan.model_validate(record.identity["plan"])
+    return Planned(plan, record.identity.get("grid", {}))
 
 
 def _shared(record: Record) -> dict[str, Any]:
@@ -112,4 +126,8 @@ def _group(records: Sequence[Record], seed: int) -> Group:
         rows = Judge(asked, [run_of(record) for record in done], seed).results()
     about = _shared(records[0])
     model, task = about["model"]["name"], about["task"].get("name") or about["task"]["kind"]
-    return Group(model, task, about, tuple(rows), tuple(repeated(rows)), failed)
+    plans = {str(record.identity["name"]): _planned(record) for record in records}
+    added = tuple(
+        str(record.identity["name"]) for record in records if record.identity.get("added")
+    )
+    return Group(model, task, about, tuple(rows), tuple(repeated(rows)), failed, plans, added)

@@ -13,7 +13,12 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from tokenprune.errors import CheckpointError, NonFiniteError
+from tokenprune.errors import (
+    BackendUnavailableError,
+    CheckpointError,
+    NonFiniteError,
+    UnsupportedCallError,
+)
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import (
     StepLoss,
@@ -21,7 +26,6 @@ from tokenprune.interface.trainable import (
     TrainingSession,
     TrainingStep,
 )
-from tokenprune.lab.train.accelerated import accelerator
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.batches import make_batch
 from tokenprune.lab.train.curve import Curve
@@ -32,6 +36,7 @@ from tokenprune.lab.train.state import BEGIN_AGAIN, States
 Tell = Callable[[int, int, str], None]
 
 _PRIME = 1_000_003
+INSTALL = "pip install 'tokenprune[train]'"
 
 
 @dataclass
@@ -191,3 +196,28 @@ class Loop:
 def _shown(span: Span, values: dict[str, float]) -> str:
     parts = [f"{name} {values[name]:.3f}" for name in ("loss", "aux", "accuracy") if name in values]
     return " ".join((span.phase.name, *parts))
+
+
+def accelerator(device: Any) -> Any:
+    """An `accelerate.Accelerator` of one process on the model's device.
+
+    Raises:
+        BackendUnavailableError: accelerate isn't installed.
+        UnsupportedCallError: the run was started in several processes.
+    """
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"training needs accelerate, which can't be imported ({error}).",
+            where="tokenprune train",
+            remedy=f"Install it: {INSTALL}",
+        ) from error
+    found = Accelerator(device_placement=False, cpu=device.type == "cpu", mixed_precision="no")
+    if found.num_processes > 1:
+        raise UnsupportedCallError(
+            f"{found.num_processes} processes were started, and training runs in one.",
+            where="accelerate launch",
+            remedy="Start it with `tokenprune train` itself.",
+        )
+    return found

@@ -14,7 +14,7 @@ LAYER_MASK = "attention_mask"
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """Logits of a forward, `[B, T, V]` or `[B, C]`; classifiers of timm put out nothing else."""
+    """Logits of a forward, `[B, T, V]` or `[B, C]`; a tensor is what was wanted by itself."""
     logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs.logits
     return logits
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.engine.llm.checks import feature_prefix
 from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
-from tokenprune.interface.loading import LoadedClassifier, LoadedMllm, LoadedModel
+from tokenprune.interface.loading import LoadedModel
 from tokenprune.interface.specs import MllmSpec
 from tokenprune.lab.data.opening import opened
 from tokenprune.lab.data.question import Question
@@ -90,17 +90,11 @@ class Subject:
     def inputs(self, samples: Sequence[Question]) -> Any:
         """What the model is called with for a batch, in its dtype."""
         pictures = [opened(one.image) for one in samples]
-        if isinstance(self.loaded, LoadedMllm):
-            return self._cast(self.loaded.prepare(pictures, [one.text for one in samples]))
-        return self._cast(self.loaded.prepare(pictures))
+        return self._cast(self.loaded.inputs(pictures, [one.text for one in samples]))
 
     def call(self, inputs: Any) -> Tensor:
         """Logits `[B, T, V]` of an LLM, `[B, C]` of a classifier, embeddings of a dual encoder."""
-        if isinstance(self.loaded, LoadedMllm):
-            return names.logits_of(self.model(**inputs))
-        if isinstance(self.loaded, LoadedClassifier):
-            return names.logits_of(self.model(inputs))
-        return self.loaded.embed(self.model, inputs)
+        return names.logits_of(self.loaded.call(self.model, inputs))
 
     def generate(self, inputs: Any) -> tuple[Tensor, list[Tensor]]:
         """Prompt and new tokens, and the logits of every step."""

@@ -1,0 +1,114 @@
+"""Calibrating a tiny model: the border, its records, and the plan that is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tests.compare.tiny import save_llava, save_pictures
+from tests.models import PATCHES
+from tokenprune.cli import app
+from tokenprune.errors import PlanError
+from tokenprune.lab.calibrate import Asked, Flops, Within, calibrate
+from tokenprune.lab.calibrate.budgets import budgets_of
+from tokenprune.lab.studies.model import ModelEntry, TaskEntry
+from tokenprune.plan import Average, load_plan
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """A random LLaVA and four questions about two pictures."""
+    model = save_llava(tmp_path_factory.mktemp("llava"))
+    folder = save_pictures(tmp_path_factory.mktemp("data"), 2)
+    rows = [
+        {"image": f"{number % 2}.png", "question": "what is the shape ?", "answer": "yes"}
+        for number in range(4)
+    ]
+    (folder / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = TaskEntry(kind="jsonl", path=folder / "asked.jsonl")
+    return Asked(ModelEntry(name=str(model)), task, folder / "records", batch_size=4)
+
+
+def staged(keep: object, at: str = "pre_llm", **more: object) -> dict[str, object]:
+    return {"stages": [{"at": at, "strategy": "uniform", "keep": keep, **more}]}
+
+
+def test_the_largest_keep_within_flops_is_the_border(asked: Asked) -> None:
+    budgets = budgets_of(load_plan(staged(8)), None)
+    found = calibrate(asked, budgets, Flops(0.9))
+    assert found.chosen is not None
+    assert found.plan is not None
+    assert found.plan.stages[0].keep == found.chosen
+    assert found.tried[found.chosen].flops_ratio <= 0.9 < found.tried[found.chosen + 1].flops_ratio
+    # everything that was tried is recorded, dense beside it: none of it runs again
+    cells = {path: path.stat().st_mtime_ns for path in asked.records.glob("cells/*.json")}
+    assert len(cells) == len(found.tried) + 1
+    again = calibrate(asked, budgets, Flops(0.9))
+    assert again.chosen == found.chosen
+    assert cells == {path: path.stat().st_mtime_ns for path in asked.records.glob("cells/*.json")}
+
+
+def test_the_smallest_keep_within_any_loss_is_one(asked: Asked) -> None:
+    found = calibrate(asked, budgets_of(load_plan(staged(8)), None), Within(100))
+    assert found.chosen == 1
+
+
+def test_no_keep_holds(asked: Asked) -> None:
+    found = calibrate(asked, budgets_of(load_plan(staged(8)), None), Flops(0.001))
+    assert found.chosen is None
+    assert found.plan is None
+
+
+def test_only_budgets_that_the_model_can_serve_are_tried(asked: Asked) -> None:
+    """A mean over the layers is at least what the layers before the stage see."""
+    budgets = budgets_of(load_plan(staged({"average": 12}, "decoder", layer=1)), None)
+    found = calibrate(asked, budgets, Within(100))
+    assert found.chosen is not None
+    assert found.chosen > 1
+    assert min(found.tried) == found.chosen
+    assert max(found.tried) <= PATCHES
+
+
+@pytest.mark.parametrize(
+    ("keep", "number", "changed"),
+    [(8, 8, 3), (0.25, 25, 0.03), ({"average": 12}, 12, Average(average=3))],
+)
+def test_a_budget_stays_of_its_kind(keep: object, number: int, changed: object) -> None:
+    budgets = budgets_of(load_plan(staged(keep)), None)
+    assert budgets.own == number
+    assert budgets.at(3).stages[0].keep == changed
+
+
+def test_the_stage_has_to_be_clear() -> None:
+    first = {"at": "encoder", "strategy": "tome", "keep": 12}
+    two = load_plan({"stages": [first, *staged(8)["stages"]]})  # type: ignore[misc]
+    with pytest.raises(PlanError, match="2 stages") as error:
+        budgets_of(two, None)
+    assert "--stage: 0, 1" in str(error.value)
+    assert budgets_of(two, 1).at(4).stages[1].keep == 4
+    with pytest.raises(PlanError, match="no stage 2"):
+        budgets_of(two, 2)
+
+
+def test_the_command_writes_the_plan(asked: Asked, tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.yaml", tmp_path / "found.yaml"
+    plan.write_text(yaml.safe_dump({"schema_version": 1, **staged(8)}))
+    given = ["calibrate", asked.model.name, str(plan), "--data", str(asked.task.path)]
+    given += ["--records", str(asked.records), "--out", str(out), "--batch-size", "4"]
+    done = CliRunner().invoke(app, [*given, "--flops", "0.9"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert "The largest keep that holds is" in done.output
+    kept = load_plan(out).stages[0].keep
+    assert f"holds is {kept}: accuracy" in done.output
+    # nothing holds: nothing is written
+    out.unlink()
+    done = CliRunner().invoke(app, [*given, "--flops", "0.001"])
+    assert done.exit_code == 1
+    assert "No keep from 1" in done.output
+    assert not out.exists()
+    for wrong in ([], ["--flops", "0.5", "--within", "1"], ["--flops", "0.5", "--sure"]):
+        assert CliRunner().invoke(app, [*given, *wrong]).exit_code == 2

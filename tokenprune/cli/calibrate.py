@@ -1,0 +1,150 @@
+"""`tokenprune calibrate`: the smallest budget within an accuracy, or the largest within a cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from tokenprune.cli.consoles import wide_console
+from tokenprune.cli.options import Device, Dtype, Seed, examples
+from tokenprune.errors import DataError
+
+if TYPE_CHECKING:
+    from tokenprune.lab.calibrate import Calibration, Goal
+    from tokenprune.lab.studies.model import TaskEntry
+
+EXAMPLES = examples(
+    "tokenprune calibrate reference plan.yaml --within 1",
+    "tokenprune calibrate path/to/llava plan.yaml --data asked.jsonl --within 1 --sure",
+    "tokenprune calibrate reference plan.yaml --flops 0.4 --limit 64",
+    "tokenprune calibrate reference plan.yaml --time 0.5 --stage 1 --out faster.yaml",
+)
+
+FlopsShare = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Share of dense FLOPs to stay within.")
+]
+TimeShare = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Share of dense time to stay within.")
+]
+
+
+def command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="reference, a model folder, or timm:NAME.")
+    ],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file with a budget.")],
+    within: Annotated[
+        float | None, typer.Option(min=0.0, help="Points of accuracy that may be lost.")
+    ] = None,
+    flops: FlopsShare = None,
+    time: TimeShare = None,
+    sure: Annotated[
+        bool, typer.Option("--sure", help="The far end of the 95 % interval has to hold too.")
+    ] = False,
+    stage: Annotated[
+        int | None, typer.Option(min=0, help="Whose keep is looked for, from 0; default: the one.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Your questions (JSONL or CSV); default: built-in ones.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="For encoders: pictures, one subfolder a class.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="For --images: file,class index.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    seed: Seed = 0,
+    weights: Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    records: Annotated[
+        Path, typer.Option(help="Folder of the records; what is recorded doesn't run again.")
+    ] = Path("calibration"),
+    out: Annotated[Path, typer.Option(help="Plan file to write.")] = Path("calibrated.yaml"),
+) -> None:
+    """Find the smallest keep within an accuracy, or the largest within a cost, and write the plan.
+
+    The budget stays of the kind that the plan has: tokens, a ratio, or a mean over LLM layers. By
+    bisection, with dense beside every budget. The exit code is 1 if no budget holds.
+    """
+    from tokenprune.lab.calibrate import Asked, calibrate
+    from tokenprune.lab.calibrate.budgets import budgets_of
+    from tokenprune.lab.measure.files import check_writable, write_text
+    from tokenprune.lab.studies.model import ModelEntry
+    from tokenprune.plan import load_plan
+    from tokenprune.plan.dump import dump_plan
+
+    goal = _goal(within, flops, time, sure)
+    check_writable(out)
+    budgets = budgets_of(load_plan(plan), stage)
+    asked = Asked(
+        ModelEntry(name=model, weights=weights, device=device, dtype=dtype),
+        _task(data, images, labels, limit),
+        records, batch_size, seed,
+    )  # fmt: skip
+    console = Console(stderr=True)
+    found = calibrate(
+        asked, budgets, goal, lambda keep: console.print(f"keep {keep} ...", highlight=False)
+    )
+    _print(found)
+    if found.plan is None:
+        raise typer.Exit(1)
+    write_text(out, dump_plan(found.plan))
+    wide_console().print(f"plan: {out}; records: {records}", highlight=False)
+
+
+def _goal(within: float | None, flops: float | None, time: float | None, sure: bool) -> Goal:
+    from tokenprune.lab.calibrate import Flops, Time, Within
+
+    given: dict[str, Goal] = {}
+    if within is not None:
+        given["--within"] = Within(within, sure)
+    if flops is not None:
+        given["--flops"] = Flops(flops)
+    if time is not None:
+        given["--time"] = Time(time, sure)
+    if len(given) != 1:
+        raise DataError(
+            "a budget is looked for within one limit.",
+            where=" and ".join(given) or "calibrate",
+            remedy="Pass one of --within POINTS, --flops SHARE and --time SHARE.",
+        )
+    if sure and flops is not None:
+        raise DataError(
+            "operations are counted and have no interval.", where="--sure", remedy="Leave it away."
+        )
+    (goal,) = given.values()
+    return goal
+
+
+def _task(
+    data: Path | None, images: Path | None, labels: Path | None, limit: int | None
+) -> TaskEntry:
+    from tokenprune.lab.studies.model import TaskEntry
+
+    if data is not None and images is not None:
+        raise DataError(
+            "samples are questions or labelled pictures.",
+            where="--data and --images",
+            remedy="Leave one of them away.",
+        )
+    if labels is not None and images is None:
+        raise DataError(
+            "classes are of pictures.", where="--labels", remedy="Pass --images FOLDER too."
+        )
+    if data is not None:
+        return TaskEntry(kind="jsonl", path=data, limit=limit)
+    if images is not None:
+        return TaskEntry(kind="pictures", path=images, labels=labels, limit=limit)
+    return TaskEntry(limit=limit)
+
+
+def _print(found: Calibration) -> None:
+    from tokenprune.lab.calibrate.table import calibration_table, conclusion
+
+    console = wide_console()
+    console.print(calibration_table(found))
+    console.print(conclusion(found), highlight=False)

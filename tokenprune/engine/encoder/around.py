@@ -1,0 +1,52 @@
+"""A pruned encoder that turns out to be the tower of a multimodal LLM: refused with the way out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.plugins.host import host
+
+
+def refuse_inside(encoder: nn.Module) -> None:
+    """Refuse a pass of an encoder whose caller is a multimodal LLM without a plan of its own.
+
+    Its prompt has a place for every feature of the layer that it reads, which may be an earlier one
+    than that behind which a plan restores its tokens. So it would fail over their number, or fill
+    the places wrongly. Only the callers know that they hold the encoder. A compiled model isn't
+    looked into.
+
+    Raises:
+        UnsupportedCallError: naming the model to attach to.
+    """
+    if torch.compiler.is_compiling():
+        return
+    outermost = None
+    for module in _callers():
+        if module is not encoder and any(one.fits(module) for one in host().mllms.values()):
+            outermost = module
+    if outermost is not None:
+        name = type(outermost).__name__
+        raise UnsupportedCallError(
+            f"this encoder runs inside of a {name}, whose prompt has a place for every feature of "
+            "the layer that it reads, and the plan leaves fewer.",
+            where=type(encoder).__name__,
+            remedy=f"Detach, and attach the plan to the {name}.",
+        )
+
+
+def _callers() -> Iterator[nn.Module]:
+    """The modules whose methods are running, from the inside to the outside, some more than once.
+
+    Code of this kind is bound to its module by the name `self`.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        module = frame.f_locals.get("self")
+        if isinstance(module, nn.Module):
+            yield module

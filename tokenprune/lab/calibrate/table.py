@@ -1,0 +1,49 @@
+"""A calibration as a table and a sentence for people."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from tokenprune.lab.calibrate.run import Calibration
+from tokenprune.lab.judge.columns import RESULTS, Column
+
+#: What is shown of every budget, by heading.
+SHOWN = ("accuracy", "vs dense", "tokens", "FLOPs / dense", "time / dense")
+
+
+def calibration_table(found: Calibration) -> Table:
+    """Every budget that was tried, and whether it holds."""
+    columns = [column for column in RESULTS if column.heading in SHOWN]
+    table = Table(title=f"to hold: {found.goal.words}", title_justify="left")
+    table.add_column("keep", justify="right")
+    for column in columns:
+        table.add_column(column.title.replace(" ", "\n"), justify="right", no_wrap=True)
+    table.add_column("holds")
+    for number, row in found.tried.items():
+        cells = [_cell(column, found, number) for column in columns]
+        style = "bold" if number == found.chosen else ""
+        holds = "yes" if found.goal.holds(row) else "no"
+        table.add_row(found.budgets.shown(number), *cells, holds, style=style)
+    return table
+
+
+def conclusion(found: Calibration) -> str:
+    """What was found, in one or two sentences."""
+    which = "smallest" if found.goal.smallest else "largest"
+    if found.chosen is None:
+        ends = [found.budgets.shown(number) for number in (min(found.tried), max(found.tried))]
+        return f"No keep from {ends[0]} to {ends[1]} holds: {found.goal.words}."
+    row = found.tried[found.chosen]
+    difference = row.difference
+    assert difference is not None
+    ends = [f"{100 * end:+.1f}" for end in (difference.value, difference.low, difference.high)]
+    return (
+        f"The {which} keep that holds is {found.budgets.shown(found.chosen)}: accuracy "
+        f"{ends[0]} points against dense (95 % interval {ends[1]} to {ends[2]}), FLOPs "
+        f"{row.flops_ratio:.2f} and time {row.total.value:.2f} of dense, on "
+        f"{len(row.run.right)} samples."
+    )
+
+
+def _cell(column: Column, found: Calibration, number: int) -> str:
+    return column.shown(found.tried[number])

@@ -1,0 +1,106 @@
+"""The results as a table for pandas and its like: a row a cell, a column a variable."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from tokenprune.errors import DataError
+from tokenprune.lab.judge.columns import MORE, RESULTS, Column, found_columns
+from tokenprune.lab.judge.planned import PLANNED, places_of
+from tokenprune.lab.judge.tables import Line
+from tokenprune.lab.measure.files import write_text
+
+#: What stands in front of the plan's columns.
+ABOUT = ("model", "task", "plan", "status")
+
+#: How to get the library that Parquet needs.
+REMEDY = "pip install 'tokenprune[parquet]'"
+
+
+def tidy(lines: Sequence[Line]) -> dict[str, list[Any]]:
+    """Columns by name; None where a row has nothing.
+
+    Names are of small letters, digits and underscores; only places of a grid stand as the study
+    file has them, such as `stages.0.keep`. Shares are between 0 and 1.
+    """
+    columns = [*RESULTS, *MORE, *found_columns([one.result for one in lines if one.result])]
+    places = places_of([line.planned for line in lines])
+    measured = [plain(heading) for column in columns for heading in _headings(column)]
+    names = [*ABOUT, *map(plain, PLANNED), *places, *measured, "beware"]
+    rows = [_row(line, columns, places) for line in lines]
+    return {name: [row[at] for row in rows] for at, name in enumerate(names)}
+
+
+def write_tidy(lines: Sequence[Line], folder: Path) -> tuple[list[Path], str]:
+    """Write `tidy.csv`, and `tidy.parquet` where pyarrow is installed.
+
+    Args:
+        lines: of the report.
+        folder: where to.
+
+    Returns:
+        What was written, and why something wasn't, or nothing.
+
+    Raises:
+        DataError: a file can't be written.
+    """
+    table = tidy(lines)
+    text, rows = io.StringIO(), zip(*table.values(), strict=True)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table)
+    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    write_text(folder / "tidy.csv", text.getvalue())
+    if util.find_spec("pyarrow") is None:
+        return [folder / "tidy.csv"], f"tidy.parquet needs pyarrow: {REMEDY}"
+    return [folder / "tidy.csv", _parquet(table, folder / "tidy.parquet")], ""
+
+
+def plain(heading: str) -> str:
+    """A heading as a name: `FLOPs / dense` as `flops_dense`."""
+    return re.sub(r"[^0-9a-z]+", "_", heading.lower()).strip("_")
+
+
+def _headings(column: Column) -> list[str]:
+    """As in results.csv, but that the ends of an interval always say of what they are."""
+    return [
+        f"{column.heading} {heading}" if heading in ("low", "high") else heading
+        for heading in column.headings
+    ]
+
+
+def _row(line: Line, columns: Sequence[Column], places: Sequence[str]) -> list[Any]:
+    if line.result is None:
+        status, beware = "failed", line.reason
+        values: list[Any] = [None for column in columns for _ in column.headings]
+    else:
+        status, beware = "done", "; ".join(line.result.warnings)
+        values = [value for column in columns for value in column.values(line.result)]
+    return [*line.about, status, *line.planned.cells(places), *values, beware]
+
+
+def _parquet(table: dict[str, list[Any]], path: Path) -> Path:
+    import pyarrow
+    from pyarrow import parquet
+
+    arrays = {name: pyarrow.array(_alike(values)) for name, values in table.items()}
+    try:
+        parquet.write_table(pyarrow.table(arrays), path)
+    except OSError as error:
+        raise DataError(f"the table can't be written ({error}).", where=str(path)) from error
+    return path
+
+
+def _alike(values: list[Any]) -> list[Any]:
+    """A column has one type: numbers, or else texts."""
+    given = [value for value in values if value is not None]
+    if any(isinstance(value, str) for value in given):
+        return [None if value is None else str(value) for value in values]
+    if any(isinstance(value, float) for value in given):
+        return [None if value is None else float(value) for value in values]
+    return values

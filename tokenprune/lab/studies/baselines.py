@@ -1,0 +1,113 @@
+"""The random plans that a study adds: what prunes inside the LLM needs one at the same layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tokenprune.engine.adapters import choose_adapter
+from tokenprune.engine.attach import attach
+from tokenprune.engine.stages import ResolvedStage, built
+from tokenprune.engine.steps import in_steps
+from tokenprune.errors import TokenpruneError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.strategy import placement
+from tokenprune.lab.judge.result import BASELINE
+from tokenprune.lab.measure.entries import budgets
+from tokenprune.plan import Average, Plan, StagePlan
+
+#: Why they are there, for people.
+WHY = "plans inside the LLM are compared with random at the same layers"
+
+#: What a stage of the baseline shares with that of the method.
+SHARED = ("at", "keep", "keep_text", "schedule", "layer", "layers")
+
+
+def missing_baselines(model: Any, plans: Iterable[tuple[str, Plan]]) -> list[tuple[str, Plan]]:
+    """Random plans for those that prune inside the LLM and have none at their places and budgets.
+
+    Args:
+        model: that the plans run on.
+        plans: of a study, by name.
+
+    Returns:
+        New plans with their names, each once.
+    """
+    adapter = choose_adapter(model)
+    if not isinstance(adapter, MllmAdapter):
+        return []
+    layers, given = len(adapter.spec().layers), list(plans)
+    names = {name for name, _ in given}
+    known = {_key(one) for _, plan in given if (one := counterpart(plan, layers)) and _plain(plan)}
+    found: list[tuple[str, Plan]] = []
+    for _, plan in given:
+        inside = any(stage.at == "decoder" for stage in plan.stages)
+        random = counterpart(plan, layers) if inside and not _plain(plan) else None
+        if random is None or _key(random) in known or not _fits(model, random):
+            continue
+        known.add(_key(random))
+        name = _name(random)
+        found.append((f"{name} (added)" if name in names else name, random))
+    return found
+
+
+def counterpart(plan: Plan, layers: int) -> Plan | None:
+    """The plan that keeps random tokens at the places and budgets of another one.
+
+    Args:
+        plan: the other one.
+        layers: of the LLM.
+
+    Returns:
+        None where a plan can't say it: the strategy sets its own budget, is asked at every layer,
+        or goes to a number of tokens in several steps.
+    """
+    stages = in_steps(built(plan), layers)
+    if not stages or any(_unsaid(stage) for stage in stages):
+        return None
+    drawn = tuple(_random(stage, layers) for stage in stages)
+    return plan.model_copy(update={"stages": drawn, "name": None})
+
+
+def _unsaid(stage: ResolvedStage) -> bool:
+    place = placement(stage.strategy, stage.plan.at)
+    split = stage.part != 1 or (
+        isinstance(stage.plan.keep, Average) and getattr(place, "steps", None) is not None
+    )
+    return stage.plan.keep is None or split or bool(getattr(place, "every_layer", False))
+
+
+def _random(stage: ResolvedStage, layers: int) -> StagePlan:
+    shared = {key: getattr(stage.plan, key) for key in SHARED}
+    place = placement(stage.strategy, stage.plan.at)
+    if stage.plan.at == "decoder" and shared["layer"] is None:
+        shared["layer"] = place.layer_of(layers) if hasattr(place, "layer_of") else None
+    if stage.plan.at == "encoder" and shared["layer"] is None:
+        shared["layer"] = getattr(place, "layer", None)
+    return StagePlan(strategy=BASELINE, **shared)
+
+
+def _plain(plan: Plan) -> bool:
+    return {stage.strategy for stage in plan.stages} == {BASELINE}
+
+
+def _key(plan: Plan) -> tuple[object, ...]:
+    stages = ((s.at, s.layer, str(s.keep), str(s.keep_text)) for s in plan.stages)
+    return (*stages, plan.positions, plan.images)
+
+
+def _fits(model: Any, plan: Plan) -> bool:
+    """Whether it runs; the method may leave what random can't, such as a layer that it restores."""
+    try:
+        attach(model, plan).detach()
+    except TokenpruneError:
+        return False
+    return True
+
+
+def _name(plan: Plan) -> str:
+    shown: Sequence[str] = [
+        f"{stage.at}{'' if stage.layer is None else f' {stage.layer}'} keep {keep}"
+        for stage, keep in zip(plan.stages, budgets(plan), strict=True)
+    ]
+    return f"{BASELINE} {', '.join(shown)}"
