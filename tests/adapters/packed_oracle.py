@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tests.packed import MEMBERS
-from tokenprune.interface.trace import BatchStep, Trace
+from tokenprune.interface.trace import BatchStep, ImageTrace, Trace
 
 Inputs = list[tuple[Tensor, dict[str, Any]]]
 
@@ -107,7 +107,8 @@ class Loop:
 
     def block(self, block: Any, number: int) -> None:
         """Drop in front of the block, or attend, reduce, and go through the MLP."""
-        steps = [s for s in self.trace.records if s.site.layer == number and s.slot is not None]
+        sites = [step for step in self.trace.records if step.site.stage == "encoder"]
+        steps = [step for step in sites if step.site.layer == number and step.slot is not None]
         if self.how.stabilise is not None:
             for step in steps:
                 self.drop(step)
@@ -236,18 +237,20 @@ def turned(state: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 @contextmanager
-def hidden_units(tower: Any, gone: Mapping[int, Tensor], grids: Tensor) -> Iterator[None]:
-    """Hide units as keys, in a run over all units.
+def hidden_units(tower: Any, *passes: tuple[Mapping[int, Tensor], Tensor]) -> Iterator[None]:
+    """Hide units as keys, in runs over all units.
 
     Args:
         tower: the tower.
-        gone: by block, `[U]` bool: units that its attention doesn't see.
-        grids: (t, h, w) in patches.
+        passes: for every pass through it by turns, by block `[U]` bool, the units that its
+            attention doesn't see, and (t, h, w) in patches.
     """
-    standing = torch.tensor(order(tower, grids))
+    now: list[tuple[Mapping[int, Tensor], Tensor]] = []
+    waiting = cycle([(gone, torch.tensor(order(tower, grids))) for gone, grids in passes])
 
     def masked(number: int, attention: Any) -> Any:
         def forward(states: Tensor, cu_seqlens: Tensor, **kwargs: Any) -> Tensor:
+            gone, standing = now[-1]
             count = states.shape[0]
             heads = attention.qkv(states).view(count, 3, attention.num_heads, -1)
             query, key, value = heads.permute(1, 2, 0, 3)
@@ -262,23 +265,30 @@ def hidden_units(tower: Any, gone: Mapping[int, Tensor], grids: Tensor) -> Itera
 
         return forward
 
+    hook = tower.register_forward_pre_hook(lambda *_: now.append(next(waiting)))
     parts = [block.attn for block in tower.blocks]
     for number, attention in enumerate(parts):
         attention.__dict__["forward"] = masked(number, attention)
     try:
         yield
     finally:
+        hook.remove()
         for attention in parts:
             del attention.__dict__["forward"]
 
 
-def removed(trace: Trace, blocks: int) -> dict[int, Tensor]:
-    """By block, `[U]` bool: units that had left before it, where strategies only drop."""
+def removed(images: Sequence[ImageTrace], blocks: int) -> dict[int, Tensor]:
+    """By block, `[U]` bool: units that had left before it, where strategies only drop.
+
+    Args:
+        images: of one pass.
+        blocks: how many, the place behind the last one counted in.
+    """
     found = {}
     for block in range(blocks):
         parts = []
-        for image in trace.images:
-            steps = [step for step in image.steps if step.site.layer < block]
+        for image in images:
+            steps = [s for s in image.steps if s.site.stage == "encoder" and s.site.layer < block]
             lost = torch.ones(image.patches, dtype=torch.bool)
             lost[steps[-1].anchor if steps else slice(None)] = False
             parts.append(lost)

@@ -69,8 +69,8 @@ def test_dropping_units_equals_hiding_them(family: str, stage: dict[str, Any]) -
     dense = run(model, given)
     with tokenprune.attach(model, plan({**stage, "keep": 0.4})) as handle:
         short = run(model, given)
-    gone = removed(handle.trace, len(model.blocks) + 1)
-    with hidden_units(model, gone, given["grid_thw"]):
+    gone = removed(handle.trace.images, len(model.blocks) + 1)
+    with hidden_units(model, (gone, given["grid_thw"])):
         full = run(model, given)
     exits = [len(model.blocks), *(at + 1 for at in getattr(model, "deepstack_visual_indexes", ()))]
     for rows, expected, plain, block in zip(short, full, dense, exits, strict=True):

@@ -17,7 +17,10 @@ from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import families, fit, signals
 
 COLUMNS = [name for name in CASES if any(family.adapter == name for family in families())]
-TOWERS = {"llava_onevision": "siglip", "paligemma": "siglip", "llava": "clip"}
+TOWERS = {
+    **{"llava_onevision": "siglip", "paligemma": "siglip", "llava": "clip"},
+    **{name: "qwen-vision" for name in CASES if name.startswith("qwen")},
+}
 """Towers of the tiny models, where the family is followed through its tower; CLIP for most."""
 PLACES: list[tuple[str, Stage]] = [
     (name, at) for name, kind in shipped().items() for at in places(kind)

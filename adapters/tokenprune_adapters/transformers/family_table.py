@@ -33,8 +33,12 @@ def _videos(
 
 
 def _packed() -> Family:
-    grids = {**_images(places.packed("image_grid_thw")), **_videos(places.packed("video_grid_thw"))}
-    return Family(grids, apart=True)
+    tower = Followed("visual", layers=(), cut=0)
+    grids = {
+        **_images(places.packed("image_grid_thw"), tower=tower),
+        **_videos(places.packed("video_grid_thw"), tower=tower),
+    }
+    return Family(grids, apart=True, towers=("qwen-vision",))
 
 
 TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {

@@ -14,6 +14,8 @@ from tokenprune_adapters.transformers import llm_names as names
 
 LAYERS = ("vision_feature_layer", "vision_feature_layers")
 """Which hidden states of the tower are read: names of the setting, and arguments of a call."""
+DEPTHS = ("num_hidden_layers", "depth")
+"""Names of the setting that says how many blocks a tower has."""
 STRATEGY = "vision_feature_select_strategy"
 """`default` cuts the class token off the features: a setting, and an argument of a call."""
 
@@ -49,7 +51,8 @@ class Followed:
             UnsupportedModelError: the config reads states that no block puts out.
         """
         module: nn.Module = getattr(core, self.module)
-        depth = int(core.config.vision_config.num_hidden_layers)
+        vision = core.config.vision_config
+        depth = int(next(getattr(vision, name) for name in DEPTHS if hasattr(vision, name)))
         name, value = self._setting(core.config)
         chosen = [-1] if value is None else value if isinstance(value, list | tuple) else [value]
         levels = {depth + 1 + layer if layer < 0 else layer for layer in chosen}

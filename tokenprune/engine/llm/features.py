@@ -10,9 +10,8 @@ import torch
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.runner import EncoderRunner
-from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.images import count_pictures
-from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
+from tokenprune.engine.llm.arrivals import Arrival, unseen
 from tokenprune.engine.llm.followed import blended, follow
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.units import entered, image_of, left, located, replaced
@@ -73,7 +72,8 @@ class FeatureSeam:
             state.encoding = True
             try:
                 with call.meter.stage("encode"):
-                    call.drop(EncoderState)
+                    for tower in self.towers.values():
+                        tower.forget(call)
                     made = original(*args, **kwargs)
             finally:
                 state.encoding = False
@@ -106,11 +106,10 @@ class FeatureSeam:
     def _arrived(
         self, call: CallState, kind: str, shown: list[Places], device: torch.device
     ) -> list[Arrival]:
-        state = call.state(EncoderState)
         tower = self.towers.get(kind)
-        if tower is None or state is None or not tower.separate(kind, shown, state):
+        if tower is None:
             return unseen(shown, call.trace, device)
-        return arrived(shown, state, call.trace, device)
+        return tower.arrived(call, kind, shown, device)
 
     def _enter(
         self, call: CallState, state: MllmState, kind: str, made: Any, shown: list[Places]

@@ -11,13 +11,17 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from tokenprune.engine.adapters import choose_encoder
-from tokenprune.engine.call import current
+from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
+from tokenprune.engine.llm.packed_arrivals import arrived_whole
 from tokenprune.engine.patching import Patches
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
@@ -92,10 +96,36 @@ class FollowedTower:
             raise blended(kind, why)
         return why is None
 
+    def forget(self, call: CallState) -> None:
+        """Forget a former pass through a tower."""
+        call.drop(EncoderState)
+        call.drop(PackedState)
+
+    def arrived(
+        self, call: CallState, kind: str, shown: Sequence[Places], device: torch.device
+    ) -> list[Arrival]:
+        """What the tower's pass left of every picture.
+
+        Args:
+            call: the running call.
+            kind: of the pictures.
+            shown: the pictures.
+            device: where their features are.
+
+        Raises:
+            UnsupportedCallError: it can't be told, see `separate`, or the tower saw other pictures.
+        """
+        packed, state = call.state(PackedState), call.state(EncoderState)
+        if packed is not None:
+            return arrived_whole(shown, packed, device)
+        if state is None or not self.separate(kind, shown, state):
+            return unseen(shown, call.trace, device)
+        return arrived(shown, state, call.trace, device)
+
     def install(self, patches: Patches) -> None:
-        """Override methods of the tower."""
+        """Override methods of the tower; what leaves a packed one has rows of all units already."""
         self.runner.install(patches)
-        if self.removes or len(self.tower.levels) > 1:
+        if not self.spec.packed and (self.removes or len(self.tower.levels) > 1):
             patches.override(self.tower.module, "forward", self._hand_on)
 
     def _hand_on(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,297 @@
+"""Stages inside the packed towers of multimodal LLMs, behind them and in the LLM at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tokenprune
+from tests.adapters.packed_full import Watch, full, near
+from tests.adapters.packed_oracle import How, Loop, hidden_units, removed
+from tests.contract.cases import footprint
+from tests.families.calls import case_of, logits
+from tests.families.cases import CASES
+from tests.families.fate import gone
+from tests.families.masked import hidden_from
+from tests.families.plans import LAYER, decoder, layers, plan
+from tests.families.test_decoder import EXACT, generated
+from tests.families.test_steps import LINEAR, PACKED, reference
+from tests.packed import MEMBERS
+from tests.plugin import registering
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.trace import Trace
+from tokenprune.plugins.host import register_plugin
+
+ROWS = {
+    "image": ("pixel_values", "image_grid_thw"),
+    "video": ("pixel_values_videos", "video_grid_thw"),
+}
+"""What brings pictures and clips, in the order in which the core asks for them."""
+Pass = tuple[dict[int, Tensor], Tensor]
+"""By block the units that are hidden in a pass through the tower, and its grids."""
+FAMILIES = (*PACKED, *LINEAR)
+SCENES = [(name, scene) for name in FAMILIES for scene in CASES[name].scenes]
+RESTORING = {"strategy": "ipcv", "layer": 2, "params": {"stabilise": 1, "neighbours": 2}}
+
+
+def inside(strategy: str = "random", keep: float = 0.5, **more: Any) -> dict[str, Any]:
+    """A stage inside the tower."""
+    return {"strategy": strategy, "at": "encoder", "keep": keep, **more}
+
+
+def mixed(name: str, stages: str, keep: float) -> dict[str, Any]:
+    """A plan with a stage inside the tower and further ones."""
+    early = {"strategy": "random", "at": "pre_llm", "keep": keep}
+    late = decoder(name, keep)
+    return plan(
+        inside(keep=keep),
+        *{"encoder": [], "pre_llm": [early], "decoder": [late], "all": [early, late]}[stages],
+    )
+
+
+def passes(model: Any, call: dict[str, Tensor], trace: Trace) -> list[Pass]:
+    """What to hide in every pass through the tower; pictures come in front of clips."""
+    found, start = [], 0
+    for _, grids in ROWS.values():
+        if grids in call:
+            images = trace.images[start : start + len(call[grids])]
+            found.append((removed(images, len(model.model.visual.blocks) + 1), call[grids]))
+            start += len(images)
+    return found
+
+
+def repeated(one: Pass, copies: int) -> Pass:
+    """The same with every picture several times, as releases show them to beams."""
+    gone_, grids = one
+    counts = (grids.prod(-1) // MEMBERS).tolist()
+    several = {
+        block: torch.cat([part for p in lost.split(counts) for part in [p] * copies])
+        for block, lost in gone_.items()
+    }
+    return several, grids.repeat_interleave(copies, dim=0)
+
+
+@contextmanager
+def hidden(
+    name: str, stages: str, case: Any, call: dict[str, Tensor], scene: str, trace: Trace
+) -> Iterator[Tensor]:
+    """The plain model over everything, with what a plan of drops removed hidden; what is gone."""
+    model, ids = case.build(torch.float64), call["input_ids"]
+    late = stages in ("decoder", "all")
+    last = gone(case, trace, ids, case.prompts(scene))
+    first = gone(case, trace, ids, case.prompts(scene), -2) if late else last
+    with (
+        hidden_units(model.model.visual, *passes(model, call, trace)),
+        hidden_from(layers(model), 0, first),
+        hidden_from(layers(model), LAYER.get(name, 2), last),
+    ):
+        yield last
+
+
+CELLS = [(name, scene, "encoder") for name, scene in SCENES if name not in LINEAR]
+CELLS += [(name, "several", stages) for name in PACKED for stages in ("pre_llm", "decoder", "all")]
+
+
+@pytest.mark.parametrize(("name", "scene", "stages"), CELLS)
+def test_a_drop_equals_the_full_run_with_removed_units_hidden(
+    name: str, scene: str, stages: str
+) -> None:
+    case = case_of(name, scene)
+    model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
+    dense, before = logits(model, call), footprint(model)
+    with tokenprune.attach(model, mixed(name, stages, 0.6)) as handle:
+        short = logits(model, call)
+        trace = handle.trace
+        tokens, scores = generated(model, call)
+    assert footprint(model) == before
+    assert torch.equal(logits(model, call), dense)
+    with hidden(name, stages, case, call, scene, trace) as lost:
+        full = logits(model, call)
+    seen = call["attention_mask"].bool() & ~lost
+    assert bool(lost.any())
+    assert float((short - full)[seen].abs().max()) < EXACT
+    assert float((short - dense)[seen].abs().max()) > 1e-4
+    with hidden(name, stages, case, call, scene, trace):
+        full_tokens, full_scores = generated(model, call)
+    assert torch.equal(tokens, full_tokens)
+    assert float((scores - full_scores).abs().max()) < EXACT
+
+
+@pytest.mark.parametrize("stages", ["encoder", "pre_llm"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_attention_goes_on_from_the_short_prompt(name: str, stages: str) -> None:
+    case = case_of(name)
+    model, call = case.build(torch.float64), case.inputs("one", "none", torch.float64)
+    with tokenprune.attach(model, mixed(name, stages, 0.6)) as handle:
+        short = logits(model, call)
+        trace = handle.trace
+        tokens, scores = generated(model, call)
+    kept = (~gone(case, trace, call["input_ids"], case.prompts("one", "none"))[0]).nonzero()[:, 0]
+    assert len(kept) < call["input_ids"].shape[1]
+    with hidden_units(model.model.visual, *passes(model, call, trace)):
+        expected = reference(model, call, kept, tokens[0])
+    assert float((short[:, -1] - expected[0]).abs().max()) < case.rounding
+    assert all(
+        float((mine - one).abs().max()) < case.rounding
+        for mine, one in zip(scores, expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("name", "scene"), SCENES)
+def test_keeping_all_changes_no_bit(name: str, scene: str) -> None:
+    case = case_of(name, scene)
+    model, call = case.build(), case.inputs(scene)
+    dense, before = logits(model, call), footprint(model)
+    for stages in ("encoder", "all"):
+        with tokenprune.attach(model, mixed(name, stages, 1.0)):
+            assert torch.equal(logits(model, call), dense)
+    # signals of the tower split its blocks
+    with tokenprune.attach(model, plan({"strategy": "fopru", "at": "pre_llm", "keep": 1.0})):
+        assert torch.equal(logits(model, call), dense)
+    assert footprint(model) == before
+
+
+@pytest.mark.parametrize("stage", [inside("tome", 0.4), inside(keep=0.4, **RESTORING)], ids=str)
+@pytest.mark.parametrize("scene", ["several", "video"])
+@pytest.mark.parametrize("name", PACKED)
+def test_merged_and_restored_units_are_those_of_loops(
+    name: str, scene: str, stage: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_of(name, scene)
+    model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
+    with tokenprune.attach(model, plan(stage)) as handle:
+        short, trace = logits(model, call), handle.trace
+        tokens, scores = generated(model, call)
+    tower = model.model.visual
+    pixels, grids = ROWS["video" if scene == "video" else "image"]
+    rows = {"hidden_states": call[pixels], "grid_thw": call[grids]}
+    merges = stage["strategy"] == "tome"
+    how = How(biased=True) if merges else How(stabilise=1, neighbours=2)
+    loop = Loop(tower, rows, trace, how).run()
+    with torch.no_grad():
+        made = tower(**rows)
+    made.pooler_output = loop[0]
+    if len(loop) > 1:
+        made.deepstack_features = loop[1:]
+    lost = gone(case, trace, call["input_ids"], case.prompts(scene))
+    assert bool(lost.any()) == merges
+    with monkeypatch.context() as patch:
+        patch.setattr(tower, "forward", lambda *args, **kwargs: replace(made))
+        with hidden_from(layers(model), 0, lost):
+            full = logits(model, call)
+        with hidden_from(layers(model), 0, lost):
+            full_tokens, full_scores = generated(model, call)
+    seen = call["attention_mask"].bool() & ~lost
+    assert float((short - full)[seen].abs().max()) < EXACT
+    assert torch.equal(tokens, full_tokens)
+    assert float((scores - full_scores).abs().max()) < EXACT
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_batch_gives_what_its_prompts_give_alone(name: str) -> None:
+    case = case_of(name, "several")
+    model, call = case.build(torch.float64), case.inputs("several", "none", torch.float64)
+    stages = plan(inside("evoprune", 0.6), {"strategy": "uniform", "at": "pre_llm", "keep": 0.5})
+    with tokenprune.attach(model, stages):
+        together = logits(model, call)
+        for row, alone in enumerate(case.alone("several", "none", torch.float64)):
+            single = logits(model, alone)[0]
+            assert float((single - together[row, -len(single) :]).abs().max()) < case.rounding
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_beams_and_runs_without_a_cache(name: str) -> None:
+    case = case_of(name)
+    model, call = case.build(torch.float64), case.inputs("two_sizes", "left", torch.float64)
+    new = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+    with tokenprune.attach(model, mixed(name, "decoder", 0.6)) as handle:
+        logits(model, call)
+        trace = handle.trace
+        cached = model.generate(**call, **new)
+        assert torch.equal(model.generate(**call, **new, use_cache=False), cached)
+        tokens = model.generate(**call, **new, num_beams=2)
+    ids, prompts = call["input_ids"], case.prompts("two_sizes")
+    first, last = (gone(case, trace, ids, prompts, at).repeat_interleave(2, 0) for at in (-2, -1))
+    hide = passes(model, call, trace)
+    if not hasattr(model, "_expand_multimodal_outputs"):  # encodes in the first forward
+        hide = [repeated(one, 2) for one in hide]
+    with (
+        hidden_units(model.model.visual, *hide),
+        hidden_from(layers(model), 0, first),
+        hidden_from(layers(model), 2, last),
+    ):
+        assert torch.equal(model.generate(**call, **new, num_beams=2), tokens)
+
+
+def test_training_reaches_the_tower_through_what_is_left() -> None:
+    case = case_of("qwen3_vl")
+    model, call = case.create(), case.inputs("two_sizes")
+    labels = call["input_ids"].masked_fill(case.placeholders(call), -100)
+    with tokenprune.attach(model, plan(inside("tome", 0.5))):
+        out = model(**call, labels=labels, output_hidden_states=True)
+        out.loss.backward()
+    assert {tuple(states.shape[:2]) for states in out.hidden_states} == {tuple(labels.shape)}
+    weights = [block.attn.qkv.weight for block in model.model.visual.blocks]
+    weights += [level.linear_fc1.weight for level in model.model.visual.deepstack_merger_list]
+    assert all(float(weight.grad.abs().sum()) > 0 for weight in weights)
+
+
+def test_a_report_counts_units() -> None:
+    case = case_of("qwen2_5_vl", "mixed")
+    model, call = case.build(), case.inputs("mixed")
+    with tokenprune.attach(model, mixed("qwen2_5_vl", "pre_llm", 0.5)) as handle:
+        logits(model, call)
+    images, report = handle.trace.images, handle.report()
+    frames = sum(image.grid[0] for image in images)
+    assert report.images == frames
+    assert report.tokens["patches"] == report.tokens["units"]
+    assert report.tokens["units"] == sum(image.patches for image in images) / frames
+    assert report.tokens["llm"] == sum(image.kept for image in images) / frames
+    assert report.tokens["llm"] < report.tokens["encoder"] < report.tokens["units"]
+
+
+def test_features_without_a_prompt_are_refused() -> None:
+    case = case_of("qwen3_vl")
+    model, call = case.build(), case.inputs("one")
+    with (
+        tokenprune.attach(model, plan(inside("tome", 0.5))),
+        pytest.raises(UnsupportedCallError, match="features alone"),
+    ):
+        model.model.get_image_features(call["pixel_values"], call["image_grid_thw"])
+
+
+@pytest.mark.parametrize("scene", ["several", "video"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "qwen3_5"])
+def test_signals_of_the_tower_stand_behind_it(name: str, scene: str) -> None:
+    case = case_of(name, scene)
+    model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
+    tower = model.model.visual
+    pixels, grids = ROWS["video" if scene == "video" else "image"]
+    watch = {"strategy": "t-watch", "at": "pre_llm", "keep": 0.5}
+    Watch.seen.clear()
+    with (
+        register_plugin(registering(Watch), "packed"),
+        tokenprune.attach(model, plan(inside(layer=0), watch)) as handle,
+    ):
+        logits(model, call)
+    images = handle.trace.images
+    rows = {"hidden_states": call[pixels], "grid_thw": call[grids]}
+    whole = full(tower, rows, removed(images, len(tower.blocks)))
+    starts = [0, *(call[grids].prod(-1) // MEMBERS).cumsum(0).tolist()]
+    assert sum(len(tokens.index) for tokens in Watch.seen) == len(images)
+    for tokens in Watch.seen:
+        mine = [number for number, image in enumerate(images) if image.grid == tokens.grid]
+        for row, number in enumerate(mine):
+            units = starts[number] + tokens.index[row]
+            shown = {name.partition("@")[0]: one[row] for name, one in tokens.signals.items()}
+            near(shown["hidden"], whole.entered[whole.row[units]].flatten(1))
+            count = len(units) // tokens.grid[0]  # shares of attention are of a frame
+            for frame in range(tokens.grid[0]):
+                part = slice(frame * count, (frame + 1) * count)
+                whole.check({name: one[part] for name, one in shown.items()}, units[part])
