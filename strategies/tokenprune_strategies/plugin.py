@@ -19,6 +19,7 @@ from tokenprune_strategies.evoprune import EvoPrune
 from tokenprune_strategies.evs import EVS
 from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
+from tokenprune_strategies.fastvid import FastVID
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.gprune import GPrune
 from tokenprune_strategies.hiprune import HiPrune
@@ -76,6 +77,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         VTW,
         Pool,
         PruMerge,
+        FastVID,
         Random,
         Uniform,
     ):
