@@ -23,6 +23,7 @@ from tokenprune_strategies.fastvid import FastVID
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.gprune import GPrune
 from tokenprune_strategies.hiprune import HiPrune
+from tokenprune_strategies.holitom import HoliTom
 from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
 from tokenprune_strategies.otprune import OTPrune
@@ -78,6 +79,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         Pool,
         PruMerge,
         FastVID,
+        HoliTom,
         Random,
         Uniform,
     ):
