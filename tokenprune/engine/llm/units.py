@@ -15,6 +15,7 @@ from tokenprune.engine.llm.arrivals import Arrival
 from tokenprune.engine.pre_llm.projector import images_of
 from tokenprune.engine.pre_llm.stages import ImageBatch
 from tokenprune.interface.places import Places
+from tokenprune.interface.sites import Grid
 
 
 def image_of(arrival: Arrival) -> ImageTokens:
@@ -59,7 +60,7 @@ def entered(
         features: `[M, d_llm]`.
         call: the running call.
     """
-    alike: dict[tuple[tuple[int, int, int], int], list[int]] = {}
+    alike: dict[tuple[Grid, int], list[int]] = {}
     for number, one in enumerate(arrivals):
         alike.setdefault((one.places.grid, len(one.index)), []).append(number)
     batches = []
