@@ -1,4 +1,4 @@
-"""What is wrong with an answer of a strategy: its form, which costs nothing to see, its values."""
+"""What is wrong with a strategy's answer: in its form, seen without computing, or in its values."""
 
 from __future__ import annotations
 

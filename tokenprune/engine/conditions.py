@@ -69,8 +69,9 @@ class Conditions:
     def watch(self, site: Site, hidden: Tensor) -> None:
         """Note the hidden states that enter a selection; `settle` looks at the latest ones.
 
-        NaN and infinity spread to every token in the next attention, so those of earlier sites are
-        found there; all but what arises in a token that is dropped at the very next site.
+        NaN and infinity spread to every token in the next attention, so the latest states show what
+        arose at earlier sites too. Only what arises in a token that the very next site drops is
+        missed.
 
         Args:
             site: where the selection is made.

@@ -24,15 +24,15 @@ def couple(stages: Sequence[ResolvedStage], layers: int) -> list[ResolvedStage]:
     Raises:
         PlanError: a number of tokens that the average depends on isn't known in advance.
     """
-    found = list(stages)
+    coupled = list(stages)
     for place, stage in enumerate(stages):
         if stage.plan.at == "pre_llm" and isinstance(stage.plan.keep, Average):
             early = [before for before in stages[:place] if before.plan.at == "pre_llm"]
             later = [behind for behind in stages if behind.plan.at == "decoder"]
             fixed = [one for one in (stage, *later) if one.strategy.length != "own"]
             _refuse_unknown(stage, [*early, *fixed])
-            found[place] = replace(stage, coupling=_coupling(stage.plan.keep, later, layers))
-    return found
+            coupled[place] = replace(stage, coupling=_coupling(stage.plan.keep, later, layers))
+    return coupled
 
 
 def _coupling(keep: Average, later: Sequence[ResolvedStage], layers: int) -> Coupling:

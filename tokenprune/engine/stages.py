@@ -43,9 +43,9 @@ class ResolvedStage:
         return f"stages.{self.number} ({self.plan.strategy} at {self.plan.at})"
 
     def keep(self, count: int, frames: int = 1) -> int:
-        """Tokens that must leave this stage when `count` arrive; at most, if it is adaptive.
+        """Tokens that this stage keeps of `count`; at most so many if its length isn't `planned`.
 
-        A budget in tokens is a ceiling behind a stage whose number of tokens depends on the data.
+        Behind a stage whose number of tokens depends on the data, a budget in tokens is a ceiling.
 
         Args:
             count: tokens that arrive.
@@ -84,13 +84,13 @@ def built(plan: Plan) -> list[ResolvedStage]:
 
 
 def behind_dynamic(stages: Sequence[ResolvedStage]) -> list[ResolvedStage]:
-    """The same stages; pre-LLM ones behind a data-dependent one take their budget as a ceiling."""
-    found, dynamic = [], False
+    """The stages, of which pre-LLM ones behind a data-dependent one have a ceiling for a budget."""
+    bounded, dynamic = [], False
     for stage in stages:
         early = stage.plan.at == "pre_llm"
-        found.append(replace(stage, ceiling=True) if early and dynamic else stage)
+        bounded.append(replace(stage, ceiling=True) if early and dynamic else stage)
         dynamic = dynamic or (early and stage.strategy.length != "planned")
-    return found
+    return bounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class EncoderSchedule:
         stages: the plan's encoder stages, in order.
         used: encoder blocks that feed what is read.
         grid: the encoder's default patch grid (t, h, w).
-        notes: what a user should know about the layouts solved so far, in plain words.
+        notes: what a user should know about the schedules solved so far, in plain words.
     """
 
     stages: Sequence[ResolvedStage]
@@ -134,8 +134,8 @@ class EncoderSchedule:
         """Where a stage acts on images of the default grid; if nowhere, a block it might act at."""
         frames, height, width = self.grid
         sites = self.sites(frames * height * width).values()
-        found = [site.site for site in sites if site.stage is stage]
-        return found or [Site("encoder", self.used - 1, self.used)]
+        own = [site.site for site in sites if site.stage is stage]
+        return own or [Site("encoder", self.used - 1, self.used)]
 
     def kept(self, count: int) -> int:
         """Tokens inside the encoder after all its stages."""

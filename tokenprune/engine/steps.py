@@ -14,10 +14,12 @@ from tokenprune.plan import Average
 
 
 def in_steps(stages: Sequence[ResolvedStage], layers: int) -> list[ResolvedStage]:
-    """The same stages, those of several steps as one stage a step, with their place in the plan.
+    """The stages, with one stage for each step in place of a stage of several steps.
 
-    Without a budget, every step keeps the strategy's own share of what arrives there. An average
-    is shared by the steps. A ratio, or a number of tokens, is what the last step leaves of what
+    Each keeps the number of its stage in the plan, which errors and records name.
+
+    Without a budget, every step keeps the strategy's own share of what arrives there. An average is
+    shared by the steps. A ratio, or a number of tokens, is what the last step leaves of what
     arrives at the first; the steps take their parts of the way to it, on a logarithmic scale, in
     the proportions of the strategy's own shares (ours).
 

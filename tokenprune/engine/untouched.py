@@ -1,4 +1,4 @@
-"""Tokens are a strategy's to read: whether it changed one of their tensors in place."""
+"""Whether a strategy changed a tensor of its tokens in place; it may only read them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Untouched:
         return [name for name, value in _tensors(tokens) if _version(value) != self.versions[name]]
 
     def faults(self, tokens: Tokens) -> Iterator[tuple[Tensor, str]]:
-        """As `faults`, for changes that torch doesn't count (inference mode)."""
+        """As `engine.answers.faults`: changes that torch doesn't count (inference mode)."""
         for name, value in _tensors(tokens):
             if name in self.copies:
                 same = (_bytes(value) == self.copies[name]).all()

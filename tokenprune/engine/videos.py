@@ -53,9 +53,13 @@ class Bucket:
         return torch.unflatten(value, 1, (self.frames, -1)).flatten(0, 1)
 
     def number(self, value: Tensor, step: int) -> Tensor:
-        """Numbers within a frame as numbers within its video, of which every frame has `step`.
+        """Numbers that begin anew in every frame, counted on through the video.
 
         `[B, N]` -> `[V, T * N]` int64; negative ones stay.
+
+        Args:
+            value: the numbers, each less than `step`.
+            step: how far the next frame's numbers are moved.
         """
         first = torch.arange(self.frames, device=value.device) * step
         joined = self.join(value)
@@ -80,12 +84,12 @@ class Videos:
     def buckets(self) -> list[Bucket]:
         """Videos of equal length together."""
         starts = list(accumulate(self.lengths, initial=0))
-        found = []
+        buckets = []
         for frames in sorted(set(self.lengths)):
             videos = tuple(v for v, length in enumerate(self.lengths) if length == frames)
             rows = tuple(starts[video] + frame for video in videos for frame in range(frames))
-            found.append(Bucket(videos, frames, rows, len(rows) == starts[-1]))
-        return found
+            buckets.append(Bucket(videos, frames, rows, len(rows) == starts[-1]))
+        return buckets
 
     def stack(self, parts: Sequence[Tensor]) -> Tensor:
         """Frames of every bucket, `[V * T, ...]` each, in the order of the batch `[B, ...]`."""

@@ -34,7 +34,7 @@ class Budget:
 
     Attributes:
         count: tokens that arrive, N.
-        keep: tokens that must leave, K; the most that may, unless `length` is `planned`.
+        keep: tokens K to keep: exactly so many if `length` is `planned`, else at most so many.
         given: whether the plan says so; if not, `keep` is `count`, and the strategy sets its own
             length.
     """
@@ -92,7 +92,7 @@ class PruningStrategy(ABC, Generic[ParamsT]):
 
         Args:
             tokens: a dense batch, see `Tokens`.
-            budget: how many must leave.
+            budget: how many tokens to keep.
 
         Returns:
             The linear map that the engine applies to everything that rides along.
@@ -103,7 +103,7 @@ class PruningStrategy(ABC, Generic[ParamsT]):
 
         Args:
             site: where it would act.
-            budget: tokens that would arrive and leave, for an image of the default grid.
+            budget: tokens that would arrive and be kept, for an image of the default grid.
             grid: that patch grid (t, h, w).
 
         Raises:

@@ -220,7 +220,7 @@ class TrainableStrategy(PruningStrategy[ParamsT]):
 
         Args:
             shape: the model.
-            keep: tokens per image that it must leave; None where the plan doesn't say.
+            keep: tokens per image that it is to keep; None where the plan doesn't say.
         """
         return {}
 

@@ -15,7 +15,7 @@ _STEPS = 10**6
 
 
 def kept(keep: int | float, count: int, where: str = "") -> int:
-    """Tokens that leave a stage at which `count` arrive.
+    """Tokens that a stage keeps of the `count` that arrive.
 
     Args:
         keep: an int means tokens; a float in (0, 1] a ratio, rounded down, at least one token.

@@ -41,7 +41,7 @@ class Case:
 
     Attributes:
         tokens: what arrives.
-        keep: tokens that must leave, or may at most.
+        keep: tokens to keep, exactly or at most.
     """
 
     tokens: Tokens

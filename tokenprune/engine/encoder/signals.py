@@ -178,7 +178,7 @@ def _parted(wanted: Sequence[Signal], view: View) -> tuple[dict[str, Tensor], di
 def take_over(
     state: EncoderState, found: Mapping[str, Tensor], prefixed: Mapping[str, Tensor]
 ) -> None:
-    """Put signals beside the tokens that they belong to: those that leave the encoder."""
+    """Put signals beside the tokens that they belong to: those that the encoder hands on."""
     state.prefixed = {**state.prefixed, **prefixed}
     revival = state.revival
     if revival is not None and revival.reconstruction.restore:

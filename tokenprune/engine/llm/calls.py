@@ -71,7 +71,7 @@ class Flow:
     layer: int = -1
 
     def layer_call(self, layer: int, call: LayerCall) -> LayerCall:
-        """A layer's call for its shortened input, which `call.hidden` `[B, T, D]` is already.
+        """What a layer is called with, from a call whose `hidden` `[B, T, D]` alone is shortened.
 
         Position ids are withheld: only FlashAttention's detection of packed sequences would read
         them, and mistake the gaps for sequence borders. The rotary rows carry the positions.

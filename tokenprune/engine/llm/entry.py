@@ -71,7 +71,7 @@ def shown_in(
     Raises:
         UnsupportedCallError: the placeholders of a row are not those of whole pictures.
     """
-    found: list[list[Shown]] = [[] for _ in prompt.ids]
+    shown: list[list[Shown]] = [[] for _ in prompt.ids]
     for kind, placeholder in spec.placeholders.items():
         places = prompt.ids == placeholder
         counts, images = places.sum(dim=1).tolist(), pictures.get(kind, ())
@@ -80,8 +80,8 @@ def shown_in(
         for number, mine in enumerate(by_row(counts, images, spec.names.ids)):
             at, start = places[number].nonzero()[:, 0], 0
             for image in mine:
-                found[number].append(Shown(image, at[start : start + image.count]))
+                shown[number].append(Shown(image, at[start : start + image.count]))
                 start += image.count
-    for row in found:
+    for row in shown:
         row.sort(key=lambda one: int(one.places[0]))
-    return found
+    return shown

@@ -155,8 +155,8 @@ def spread(states: Tensor, level: Level, length: int) -> Tensor:
     marks = place.new_zeros(place.shape[0], length)
     marks = marks.scatter_reduce(1, place, slots.masked_fill(~valid, 0), "amax")
     nearest = marks.cummax(dim=1).values
-    found = take(states, (nearest - 1).clamp(min=0))
-    return found.masked_fill((nearest == 0)[..., None], 0)
+    filled = take(states, (nearest - 1).clamp(min=0))
+    return filled.masked_fill((nearest == 0)[..., None], 0)
 
 
 def _append(places: Tensor, tail: int, start: int) -> Tensor:

@@ -22,7 +22,7 @@ class DecoderStage:
     Attributes:
         stage: the plan's stage.
         site: layer K and the number of layers.
-        place: its position among the sites of all decoder stages.
+        place: its index among the sites of all decoder stages.
         keeps: budgets at all these sites.
         layers: layers of all these sites.
         fixed: whether all sites before it keep a number known in advance.
@@ -104,9 +104,9 @@ def decoder_layers(stages: Sequence[ResolvedStage], count: int) -> list[range]:
         PlanError: no layer is named.
     """
     bounds = [_bounds(stage, count) for stage in stages]
-    found: list[range] = []
+    spans: list[range] = []
     for place, (stage, given) in enumerate(zip(stages, bounds, strict=True)):
-        free = found[-1].stop if found else 0
+        free = spans[-1].stop if spans else 0
         if given is None:
             later = [bound[0] for bound in bounds[place + 1 :] if bound is not None]
             given = (max(free, 1), later[0] if later else count)
@@ -117,9 +117,9 @@ def decoder_layers(stages: Sequence[ResolvedStage], count: int) -> list[range]:
                 where=stage.where,
                 remedy=_remedy(free, count),
             )
-        found.append(range(*given))
-        _refuse_nothing_before(stage, found[-1], count)
-    return found
+        spans.append(range(*given))
+        _refuse_nothing_before(stage, spans[-1], count)
+    return spans
 
 
 def _bounds(stage: ResolvedStage, count: int) -> tuple[int, int] | None:

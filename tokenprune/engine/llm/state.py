@@ -67,7 +67,7 @@ class MllmState:
     Attributes:
         given: what the call that is running says; its token ids are None if they have no
             placeholders, its labels those of the outermost forward.
-        first: the forward of the core that the LLM ran for first.
+        first: what the core was called with when the LLM ran for the first time.
         pictures: what goes to the LLM of each kind of picture, in order; empty until it is known.
         questions: states of the rows' questions, for rows with images, if a stage asked for them.
         encoding: True while features are made.

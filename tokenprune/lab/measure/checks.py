@@ -34,7 +34,7 @@ def expected_tokens(
     strategies: Strategies,
     measured: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Tokens per image that a plan must leave, by the meter's stage names.
+    """Tokens per image that a plan must keep, by the meter's stage names.
 
     Strategies with a data-dependent length and average budgets are left out. A ratio of a video's
     tokens is rounded down over all of its frames, so the mean per frame may lie less than a token
