@@ -79,13 +79,13 @@ def repeated(one: Pass, copies: int) -> Pass:
 
 @contextmanager
 def hidden(
-    name: str, stages: str, case: Any, call: dict[str, Tensor], scene: str, trace: Trace
+    name: str, stages: str, case: Any, call: dict[str, Tensor], prompts: Any, trace: Trace
 ) -> Iterator[Tensor]:
     """The plain model over everything, with what a plan of drops removed hidden; what is gone."""
     model, ids = case.build(torch.float64), call["input_ids"]
     late = stages in ("decoder", "all")
-    last = gone(case, trace, ids, case.prompts(scene))
-    first = gone(case, trace, ids, case.prompts(scene), -2) if late else last
+    last = gone(case, trace, ids, prompts)
+    first = gone(case, trace, ids, prompts, -2) if late else last
     with (
         hidden_units(model.model.visual, *passes(model, call, trace)),
         hidden_from(layers(model), 0, first),
@@ -94,16 +94,23 @@ def hidden(
         yield last
 
 
-CELLS = [(name, scene, "encoder") for name, scene in SCENES if name not in LINEAR]
-CELLS += [(name, "several", stages) for name in PACKED for stages in ("pre_llm", "decoder", "all")]
+CELLS = [(name, scene, "left", "encoder") for name, scene in SCENES if name not in LINEAR]
+CELLS += [(name, "several", "none", stages) for name in PACKED for stages in ("encoder", "all")]
+CELLS += [(name, "several", "left", stages) for name in PACKED for stages in ("pre_llm", "decoder")]
+CELLS += [
+    (name, scene, "left", "all")
+    for name in ("qwen2_5_vl", "qwen3_vl")
+    for scene in CASES[name].scenes
+]
 
 
-@pytest.mark.parametrize(("name", "scene", "stages"), CELLS)
+@pytest.mark.parametrize(("name", "scene", "padding", "stages"), CELLS)
 def test_a_drop_equals_the_full_run_with_removed_units_hidden(
-    name: str, scene: str, stages: str
+    name: str, scene: str, padding: str, stages: str
 ) -> None:
     case = case_of(name, scene)
-    model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
+    model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
+    prompts = case.prompts(scene, padding)
     dense, before = logits(model, call), footprint(model)
     with tokenprune.attach(model, mixed(name, stages, 0.6)) as handle:
         short = logits(model, call)
@@ -111,13 +118,13 @@ def test_a_drop_equals_the_full_run_with_removed_units_hidden(
         tokens, scores = generated(model, call)
     assert footprint(model) == before
     assert torch.equal(logits(model, call), dense)
-    with hidden(name, stages, case, call, scene, trace) as lost:
+    with hidden(name, stages, case, call, prompts, trace) as lost:
         full = logits(model, call)
     seen = call["attention_mask"].bool() & ~lost
     assert bool(lost.any())
     assert float((short - full)[seen].abs().max()) < EXACT
     assert float((short - dense)[seen].abs().max()) > 1e-4
-    with hidden(name, stages, case, call, scene, trace):
+    with hidden(name, stages, case, call, prompts, trace):
         full_tokens, full_scores = generated(model, call)
     assert torch.equal(tokens, full_tokens)
     assert float((scores - full_scores).abs().max()) < EXACT
