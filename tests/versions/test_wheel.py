@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tokenprune.lab.compare.chosen import DOZEN
+from tokenprune.plugins.host import host
 
 pytestmark = pytest.mark.versions
 
