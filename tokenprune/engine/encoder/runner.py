@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
 from torch import Tensor
 
 from tokenprune.engine.ask import ask
@@ -67,9 +66,10 @@ class EncoderRunner:
         self.alone = False  # whether the plan was attached to the encoder itself
         # only a prompt says which images are frames of one video, and the LLM's wing reads it
         self.videos: Callable[[CallState, int, int], Videos | None] = _no_videos
-        # a multimodal LLM may see pictures in pieces, which are traced as whole pictures, and read
-        # the states of further depths
+        # a multimodal LLM may see pictures in pieces, which are traced as whole pictures, read the
+        # states of further depths, and make one token of a square of patches
         self.pieces, self.levels = False, frozenset[int]()
+        self.side: Callable[[CallState], int] = _one
         self.captured = BlockSignals(later, spec)
         learned = any(stage.strategy.companions() is not None for stage in later)
         self.splits = bool(layout.stages) or self.captured.attention or learned
@@ -154,8 +154,9 @@ class EncoderRunner:
             state.entered = hidden if self._wants_previous(state, number + 1) else None
             given = BlockCall(self.adapter, block, args, kwargs)
             if self._is_plain(state, number):
-                rest = (args, kwargs) if state.untouched else given.arguments(state.index)
-                hidden = original(hidden, *rest[0], **rest[1])
+                if not state.untouched:
+                    args, kwargs = given.arguments(state.rows(state.index))
+                hidden = original(hidden, *args, **kwargs)
             else:
                 hidden = self._halves(call, state, number, given, hidden)
             self.captured.keep_output(state, number, hidden)
@@ -188,7 +189,8 @@ class EncoderRunner:
             if begun.size.device != hidden.device:
                 begun.move(hidden.device)
             return begun
-        count = hidden.shape[1] - self.spec.prefix
+        side = self.side(call)
+        count = (hidden.shape[1] - self.spec.prefix) // side**2
         state = EncoderState.begin(
             self.layout.sites(count),
             call.grid,
@@ -197,6 +199,7 @@ class EncoderRunner:
             Trace() if self.pieces else call.trace,
             self.owner.plan.seed,
             self.videos(call, hidden.shape[0], count),
+            side,
         )
         for stage in self.later:
             learned = stage.strategy.companions()
@@ -277,19 +280,18 @@ class EncoderRunner:
     def _finish(self, call: CallState, state: EncoderState, hidden: Tensor) -> Tensor:
         batch, revival = hidden.shape[0], state.revival
         if state.sites:
-            inside = hidden.shape[1] - state.prefix
-            call.meter.count("encoder_inside", inside * batch, batch)
+            call.meter.count("encoder_inside", state.index.numel(), batch)
         if revival is not None and revival.reconstruction.restore:
             with call.meter.stage("select"):
-                hidden = revival.full(hidden, state.prefix)
-            state.size, state.index, state.revival = revival.size, revival.index, None
-            state.riders, state.signals = revival.riders, revival.signals
-            state.record(revival.site, revival.strategy, None)
-        call.meter.count("encoder", (hidden.shape[1] - state.prefix) * batch, batch)
+                hidden = state.restore(hidden)
+        call.meter.count("encoder", state.index.numel(), batch)
         if state.sites:
-            ones = state.size.new_ones(batch, state.prefix)
-            self.adapter.weighted_pool(torch.cat((ones, state.size), dim=1))
+            self.adapter.weighted_pool(state.row_sizes)
         return hidden
+
+
+def _one(call: CallState) -> int:
+    return 1
 
 
 def _no_videos(call: CallState, images: int, patches: int) -> Videos | None:
