@@ -73,7 +73,7 @@ def watched(name: str, model: Any, call: dict[str, Tensor]) -> dict[str, Tensor]
     states.
     """
     prefix, found = PREFIX.get(name, 1), dict[str, list[Tensor]]()
-    used = -1 if prefix == 0 or name == "vipllava" else -2
+    used = -1 if prefix == 0 else -2
 
     def note(**values: Tensor) -> None:
         for key, value in values.items():

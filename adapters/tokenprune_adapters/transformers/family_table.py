@@ -37,7 +37,7 @@ def _videos(
 def _shuffled() -> Family:
     tower = Followed("vision_model", layers=(), cut=0, side=sides.scaled)
     read = _images(places.rows_of_tiles, tower=tower)
-    return Family(read, language="text_model", towers=("idefics3-vision",))
+    return Family(read, language="text_model", towers=("idefics3-vision",), behind=False)
 
 
 def _packed() -> Family:
@@ -94,7 +94,9 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "internvl": (
         ("InternVL",),
         Family(
-            _images(places.square, tower=Followed(side=sides.shuffled)), towers=("internvl-vision",)
+            _images(places.square, tower=Followed(side=sides.shuffled)),
+            towers=("internvl-vision",),
+            behind=False,
         ),
     ),
     "idefics3": (("Idefics3",), _shuffled()),
@@ -106,6 +108,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             _images(places.square, tower=replace(_LAST, side=sides.averaged)),
             masks=True,
             towers=("siglip",),
+            behind=False,
         ),
     ),
     "gemma4": (
@@ -120,7 +123,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "paligemma": (
         ("PaliGemma",),
-        Family(_images(places.square, tower=_LAST), masks=True, towers=("siglip",)),
+        Family(_images(places.square, tower=_LAST), masks=True, towers=("siglip",), behind=False),
     ),
     "perception_lm": (
         ("PerceptionLM",),
@@ -143,6 +146,7 @@ def _adapter(name: str, beginnings: tuple[str, ...], family: Family) -> type[Fam
             "claims": claims,
             "family": family,
             "towers": family.towers,
+            "behind": family.behind,
         },
     )
 

@@ -154,9 +154,8 @@ class EncoderRunner:
             state.entered = hidden if self._wants_previous(state, number + 1) else None
             given = BlockCall(self.adapter, block, args, kwargs)
             if self._is_plain(state, number):
-                if not state.untouched:
-                    args, kwargs = given.arguments(state.rows(state.index))
-                hidden = original(hidden, *args, **kwargs)
+                rest, named = self._cut(given, state)
+                hidden = original(hidden, *rest, **named)
             else:
                 hidden = self._halves(call, state, number, given, hidden)
             self.captured.keep_output(state, number, hidden)
@@ -171,6 +170,14 @@ class EncoderRunner:
             return hidden
 
         return forward
+
+    def _cut(
+        self, block: BlockCall, state: EncoderState
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """What a block is handed besides states, of the rows that are left."""
+        if state.untouched:
+            return block.args, block.kwargs
+        return block.arguments(state.rows(state.index))
 
     def _refuse_alone(self, number: int) -> None:
         if self.layout.stages:

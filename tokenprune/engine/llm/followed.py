@@ -53,12 +53,11 @@ class FollowedTower:
         self.owner, self.adapter, self.kinds = owner, adapter, kinds
         self.tower = next(iter(kinds.values()))
         encoder = choose_encoder(self.tower.module)
-        self.supplies = encoder.spec().supplies - adapter.withholds
+        spec = encoder.spec()
+        self.supplies = spec.supplies - adapter.withholds
         for stage in owner.stages_at("pre_llm"):
             refuse_signals(stage, [self.site], self.supplies, adapter)
-        self.runner = encoder_runner(
-            owner, encoder, encoder.spec(), self.tower.used, side=self.tower.side
-        )
+        self.runner = encoder_runner(owner, encoder, spec, self.tower.used, side=self.tower.side)
         self.runner.pieces, self.runner.levels = True, frozenset(self.tower.levels)
         self.runner.side = self._side
         self.spec = self.runner.spec
