@@ -15,11 +15,11 @@ from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.plans import layers, plan
 from tests.families.test_decoder import EXACT, generated
-from tests.families.towers import PLUGIN, Drop, hidden_in, paired_in
+from tests.families.towers import PLUGIN, Drop, hidden_in, paired_in, revived_in
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.plugins.host import register_plugin
 
-PREFIX = {"paligemma": 0, "llava_onevision": 0}
+PREFIX = dict.fromkeys(("paligemma", "llava_onevision", "gemma3", "idefics3", "smolvlm"), 0)
 """Class tokens of a family's tower; one in most."""
 FAMILIES = (
     "llava_next",
@@ -28,14 +28,17 @@ FAMILIES = (
     "video_llava",
     "vipllava",
     "paligemma",
+    "gemma3",
+    "internvl",
+    "idefics3",
+    "smolvlm",
 )
 SCENES = [(name, scene) for name in FAMILIES for scene in CASES[name].scenes]
 BLENDED = [
     *(("llava_onevision", scene) for scene in ("video", "mixed")),
     *(("llava_onevision-resized", scene) for scene in ("one", "video")),
 ]
-UNFOLLOWED = [("llava_next_video", scene) for scene in ("video", "mixed")]
-CELLS = [cell for cell in SCENES if cell not in BLENDED + UNFOLLOWED]
+CELLS = [cell for cell in SCENES if cell not in BLENDED]
 RESTORING = {"strategy": "ipcv", "at": "encoder", "layer": 2, "keep": 0.5}
 
 
@@ -84,21 +87,37 @@ def test_a_merge_equals_one_by_loops(name: str) -> None:
         short = logits(model, call)
         removed = gone(case, handle.trace, call["input_ids"], case.prompts(scene, "left"))
         left = round(handle.report().tokens["encoder"])
-        patches = round(handle.report().tokens["patches"])
-    count = patches - left
-    with paired_in(model, count, PREFIX.get(name, 1)), hidden_from(layers(model), 0, removed):
+        units = round(handle.report().tokens["patches"])
+    count = units - left
+    with (
+        paired_in(model, count, units, PREFIX.get(name, 1)),
+        hidden_from(layers(model), 0, removed),
+    ):
         full = logits(model, call)
     seen = call["attention_mask"].bool() & ~removed
     assert count
     assert float((short - full)[seen].abs().max()) < EXACT
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_restored_patches_are_read_at_every_depth(name: str) -> None:
+    case, prefix = case_of(name, "several"), PREFIX.get(name, 1)
+    model, call = case.build(torch.float64), case.inputs("several", "left", torch.float64)
+    dense = logits(model, call)
+    with tokenprune.attach(model, staged("t-tower-revive", 0.6)) as handle:
+        short = logits(model, call)
+        assert all(image.kept == image.patches for image in handle.trace.images)
+    with revived_in(model, Drop.gone, prefix):
+        full = logits(model, call)
+    seen = call["attention_mask"].bool()
+    assert float((short - full)[seen].abs().max()) < EXACT
+    assert float((short - dense)[seen].abs().max()) > 1e-4
+
+
 @pytest.mark.parametrize(("name", "scene"), SCENES)
 def test_keeping_all_changes_no_bit(name: str, scene: str) -> None:
     case = case_of(name, scene)
     model, call = case.build(), case.inputs(scene)
-    if (name, scene) in UNFOLLOWED:
-        return
     dense = logits(model, call)
     with tokenprune.attach(model, staged("tome", 1.0)):
         assert torch.equal(logits(model, call), dense)

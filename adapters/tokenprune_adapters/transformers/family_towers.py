@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.specs import Tower
 from tokenprune_adapters.transformers import llm_names as names
+from tokenprune_adapters.transformers import unit_sides
 
 LAYERS = ("vision_feature_layer", "vision_feature_layers")
 """Which hidden states of the tower are read: names of the setting, and arguments of a call."""
@@ -18,11 +19,6 @@ DEPTHS = ("num_hidden_layers", "depth")
 """Names of the setting that says how many blocks a tower has."""
 STRATEGY = "vision_feature_select_strategy"
 """`default` cuts the class token off the features: a setting, and an argument of a call."""
-
-
-def patch(core: Any) -> int:
-    """Every patch is a unit."""
-    return 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Followed:
     module: str = "vision_tower"
     layers: tuple[str, ...] = LAYERS
     cut: int | str = STRATEGY
-    side: Callable[[Any], int] = patch
+    side: Callable[[Any], int] = unit_sides.patch
     blended: str | None = None
 
     def read(self, core: Any) -> Tower:

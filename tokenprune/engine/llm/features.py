@@ -65,18 +65,18 @@ class FeatureSeam:
                 self._refuse_alone(method)
                 return original(*args, **kwargs)
             # a method for clips may call that for images
-            if state.encoding:
+            if state.encoding is not None:
                 return original(*args, **kwargs)
             kind = self._kind(method, state)
             self._require(kind)
-            state.encoding = True
+            state.encoding = kind
             try:
                 with call.meter.stage("encode"):
                     for tower in self.towers.values():
                         tower.forget(call)
                     made = original(*args, **kwargs)
             finally:
-                state.encoding = False
+                state.encoding = None
             shown = self.adapter.places(kind, args, kwargs, made)
             return self._enter(call, state, kind, made, shown)
 
