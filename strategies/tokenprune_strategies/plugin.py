@@ -35,6 +35,7 @@ from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.scope import Scope
 from tokenprune_strategies.sparsevlm import SparseVLM
 from tokenprune_strategies.tome import ToMe
+from tokenprune_strategies.v2drop import V2Drop
 from tokenprune_strategies.vidcom2 import VidCom2
 from tokenprune_strategies.visionzip import VisionZip
 from tokenprune_strategies.vispruner import VisPruner
@@ -80,6 +81,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         PruMerge,
         FastVID,
         HoliTom,
+        V2Drop,
         Random,
         Uniform,
     ):
