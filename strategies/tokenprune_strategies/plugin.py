@@ -20,6 +20,7 @@ from tokenprune_strategies.evs import EVS
 from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fastvid import FastVID
+from tokenprune_strategies.feather import Feather
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.gprune import GPrune
 from tokenprune_strategies.hiprune import HiPrune
@@ -82,6 +83,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         FastVID,
         HoliTom,
         V2Drop,
+        Feather,
         Random,
         Uniform,
     ):
