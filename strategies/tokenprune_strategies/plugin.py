@@ -20,6 +20,7 @@ from tokenprune_strategies.evs import EVS
 from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fastvid import FastVID
+from tokenprune_strategies.feather import Feather
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.gprune import GPrune
 from tokenprune_strategies.hiprune import HiPrune
@@ -35,6 +36,7 @@ from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.scope import Scope
 from tokenprune_strategies.sparsevlm import SparseVLM
 from tokenprune_strategies.tome import ToMe
+from tokenprune_strategies.v2drop import V2Drop
 from tokenprune_strategies.vidcom2 import VidCom2
 from tokenprune_strategies.visionzip import VisionZip
 from tokenprune_strategies.vispruner import VisPruner
@@ -80,6 +82,8 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         PruMerge,
         FastVID,
         HoliTom,
+        V2Drop,
+        Feather,
         Random,
         Uniform,
     ):

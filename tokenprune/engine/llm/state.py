@@ -81,6 +81,7 @@ class MllmState:
         projected: what the projections of the layers that were asked put out, by the layer that
             asks.
         heard: number and call of the layers that were asked, by the layer that asks.
+        entered: what entered the layer before one that asks, by the layer that asks.
     """
 
     given: PromptCall = field(default_factory=PromptCall)
@@ -97,10 +98,12 @@ class MllmState:
     flow: Flow | None = None
     projected: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     heard: dict[int, tuple[int, LayerCall]] = field(default_factory=dict)
+    entered: dict[int, Tensor] = field(default_factory=dict)
 
     def passed(self) -> None:
         """A forward of the LLM is over; what it held is let go."""
         self.flow, self.left, self.projected, self.heard = None, Left(), {}, {}
+        self.entered = {}
 
 
 def state_of(call: CallState) -> MllmState:
