@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import tokenprune
 from tests.families.calls import case_of, logits
@@ -122,6 +122,23 @@ def test_later_stages_go_on_from_what_the_tower_left(
     assert float((short - full)[seen].abs().max()) < EXACT
     with without(model, passes, prefix, monkeypatch, *removed):
         assert torch.equal(tokens, generated(model, call)[0])
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "gemma3"])
+def test_the_projector_runs_on_the_units_that_are_left(name: str) -> None:
+    case = case_of(name)
+    model, call = case.build(), case.inputs("one")
+    core, seen = model.model, list[int]()
+    projector = getattr(core, "multi_modal_projector", None) or core.connector.modality_projection
+    linear = next(part for part in projector.modules() if isinstance(part, nn.Linear))
+    hook = linear.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    logits(model, call)
+    with tokenprune.attach(model, staged("t-tower-drop", 0.5)) as handle:
+        logits(model, call)
+        assert "project" in handle.meter.seconds
+    hook.remove()
+    ((dropped, count),) = Drop.gone
+    assert seen == [count, count - dropped.shape[1]]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
