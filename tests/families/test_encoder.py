@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import tokenprune
 from tests.families.calls import case_of, logits
@@ -53,6 +55,22 @@ def staged(strategy: str, keep: Any) -> dict[str, Any]:
     return plan({"strategy": strategy, "at": "encoder", "keep": keep})
 
 
+@contextmanager
+def without(
+    model: Any,
+    passes: list[tuple[Tensor, int]],
+    prefix: int,
+    patch: pytest.MonkeyPatch,
+    *removed: tuple[int, Tensor],
+) -> Iterator[None]:
+    """The plain model, units hidden in its tower, and prompt places from layers of its LLM on."""
+    with ExitStack() as stack:
+        stack.enter_context(hidden_in(model, passes, prefix, patch))
+        for first, places in removed:
+            stack.enter_context(hidden_from(layers(model), first, places))
+        yield
+
+
 @pytest.mark.parametrize(("name", "scene"), CELLS)
 def test_a_drop_equals_the_full_run_with_removed_patches_hidden(
     name: str, scene: str, monkeypatch: pytest.MonkeyPatch
@@ -67,16 +85,60 @@ def test_a_drop_equals_the_full_run_with_removed_patches_hidden(
         removed = gone(case, handle.trace, call["input_ids"], prompts)
         tokens, scores = generated(model, call)
     assert torch.equal(logits(model, call, **where), dense)
-    with hidden_in(model, passes, prefix, monkeypatch), hidden_from(layers(model), 0, removed):
+    with without(model, passes, prefix, monkeypatch, (0, removed)):
         full = logits(model, call, **where)
     seen = call["attention_mask"].bool() & ~removed
     assert bool(removed.any())
     assert float((short - full)[seen].abs().max()) < EXACT
     assert float((short - dense)[seen].abs().max()) > 1e-4
-    with hidden_in(model, passes, prefix, monkeypatch), hidden_from(layers(model), 0, removed):
+    with without(model, passes, prefix, monkeypatch, (0, removed)):
         full_tokens, full_scores = generated(model, call)
     assert torch.equal(tokens, full_tokens)
     assert float((scores - full_scores).abs().max()) < EXACT
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("later", "padding"), [("decoder", "left"), ("pre_llm", "none")])
+def test_later_stages_go_on_from_what_the_tower_left(
+    name: str, later: str, padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, prefix = case_of(name, "several"), PREFIX.get(name, 1)
+    model, call = case.build(torch.float64), case.inputs("several", padding, torch.float64)
+    prompts, first = case.prompts("several", padding), 2 if later == "decoder" else 0
+    second = {"strategy": "random", "at": later, "keep": 0.6}
+    stages = [{"strategy": "t-tower-drop", "at": "encoder", "keep": 0.6}, second]
+    if later == "decoder":
+        second["layer"] = first
+    with tokenprune.attach(model, plan(*stages)) as handle:
+        short = logits(model, call)
+        passes = list(Drop.gone)
+        behind = [gone(case, handle.trace, call["input_ids"], prompts, step) for step in (0, 1)]
+        tokens, _ = generated(model, call)
+    assert bool((behind[1] & ~behind[0]).any())
+    removed = ((0, behind[0]), (first, behind[1]))
+    with without(model, passes, prefix, monkeypatch, *removed):
+        full = logits(model, call)
+    seen = call["attention_mask"].bool() & ~behind[1]
+    assert float((short - full)[seen].abs().max()) < EXACT
+    with without(model, passes, prefix, monkeypatch, *removed):
+        assert torch.equal(tokens, generated(model, call)[0])
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "gemma3"])
+def test_the_projector_runs_on_the_units_that_are_left(name: str) -> None:
+    case = case_of(name)
+    model, call = case.build(), case.inputs("one")
+    core, seen = model.model, list[int]()
+    projector = getattr(core, "multi_modal_projector", None) or core.connector.modality_projection
+    linear = next(part for part in projector.modules() if isinstance(part, nn.Linear))
+    hook = linear.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    logits(model, call)
+    with tokenprune.attach(model, staged("t-tower-drop", 0.5)) as handle:
+        logits(model, call)
+        assert "project" in handle.meter.seconds
+    hook.remove()
+    ((dropped, count),) = Drop.gone
+    assert seen == [count, count - dropped.shape[1]]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

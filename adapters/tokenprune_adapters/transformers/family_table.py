@@ -35,13 +35,19 @@ def _videos(
 
 
 def _shuffled() -> Family:
-    tower = Followed("vision_model", layers=(), cut=0, side=sides.scaled)
+    tower = Followed(
+        "vision_model",
+        layers=(),
+        cut=0,
+        side=sides.scaled,
+        projector="connector.modality_projection",
+    )
     read = _images(places.rows_of_tiles, tower=tower)
     return Family(read, language="text_model", towers=("idefics3-vision",), behind=False)
 
 
 def _packed() -> Family:
-    tower = Followed("visual", layers=(), cut=0)
+    tower = Followed("visual", layers=(), cut=0, projector=None)
     grids = {
         **_images(places.packed("image_grid_thw"), tower=tower),
         **_videos(places.packed("video_grid_thw"), tower=tower),
@@ -105,7 +111,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "gemma3": (
         ("Gemma3",),
         Family(
-            _images(places.square, tower=replace(_LAST, side=sides.averaged)),
+            _images(places.square, tower=replace(_LAST, side=sides.averaged, projector=None)),
             masks=True,
             towers=("siglip",),
             behind=False,

@@ -32,6 +32,7 @@ class Followed:
         cut: class tokens that are no units, or the name of the setting that says so.
         side: rows and columns of patches that become one unit, read from the core.
         blended: see `Tower.blended`.
+        projector: dotted name below the core, see `Tower.projector`; None for none.
     """
 
     module: str = "vision_tower"
@@ -39,6 +40,7 @@ class Followed:
     cut: int | str = STRATEGY
     side: Callable[[Any], int] = unit_sides.patch
     blended: str | None = None
+    projector: str | None = "multi_modal_projector"
 
     def read(self, core: Any) -> Tower:
         """The tower of a model.
@@ -61,7 +63,9 @@ class Followed:
         cut = self.cut
         if isinstance(cut, str):
             cut = int(getattr(core.config, cut) == "default")
-        return Tower(module, tuple(sorted(levels)), cut, self.side(core), self.blended)
+        projector = None if self.projector is None else core.get_submodule(self.projector)
+        levels_read = tuple(sorted(levels))
+        return Tower(module, levels_read, cut, self.side(core), self.blended, projector)
 
     def fixed(self, config: Any) -> dict[str, Any]:
         """Arguments of a call that choose other features, with the values of the config."""

@@ -13,6 +13,7 @@ from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.arrivals import Arrival, unseen
 from tokenprune.engine.llm.followed import blended, follow
+from tokenprune.engine.llm.projecting import of_kept
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.units import entered, image_of, left, located, replaced
 from tokenprune.engine.patching import Patches
@@ -54,6 +55,10 @@ class FeatureSeam:
         """Override the methods of the core that make features, and those of the towers."""
         for tower in dict.fromkeys(self.towers.values()):
             tower.install(patches)
+        projectors = (kind.projector for one in self.towers.values() for kind in one.kinds.values())
+        for projector in dict.fromkeys(projectors):
+            if projector is not None:
+                patches.override(projector, "forward", of_kept(self.owner))
         for method in dict.fromkeys(one.method for one in self.spec.modalities.values()):
             patches.override(self.spec.core, method, self._made(method))
 
