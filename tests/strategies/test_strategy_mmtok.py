@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenprune_strategies.mmtok import MMTok
 from torch import Tensor
@@ -47,7 +47,10 @@ def by_loops(hidden: Rows, words: Rows, keep: int, alpha: float) -> list[int]:
             for j in range(count)
             if j not in picks
         }
-        picks.append(max(gains, key=lambda j: (gains[j], -j)))
+        ranked = sorted(gains, key=lambda j: (-gains[j], j))
+        if len(ranked) > 1:  # what rounding decides is for the tests of the operation
+            assume(gains[ranked[0]] - gains[ranked[1]] > 1e-5 * gains[ranked[0]])
+        picks.append(ranked[0])
         covered = [max(have, row[picks[-1]]) for row, have in zip(rows, covered, strict=True)]
     return sorted(picks)
 
@@ -58,7 +61,7 @@ def by_loops(hidden: Rows, words: Rows, keep: int, alpha: float) -> list[int]:
 def test_against_loops(text: str, seed: int, alpha: float, data: st.DataObject) -> None:
     torch.manual_seed(seed)
     count = data.draw(st.integers(2, 16))
-    keep = data.draw(st.integers(1, max(1, count // 2)))  # later gains are rounding alone
+    keep = data.draw(st.integers(1, max(1, count // 2)))
     hidden, words = torch.randn(2, count, 6), torch.randn(2, 5, 6)
     place = torch.tensor([[0, 0, 1, 1, -1], [0, 0, -1, -1, -1]])  # the second has none behind
     found = kept(hidden, words, place, keep, text=text, alpha=alpha)
@@ -75,6 +78,7 @@ def test_what_the_words_name_is_kept_first() -> None:
 
 
 def test_a_prompt_without_text_covers_the_image() -> None:
+    torch.manual_seed(0)
     hidden, place = torch.randn(1, 6, 4), torch.full((1, 2), -1)
     found = kept(hidden, torch.zeros(1, 2, 4), place, 3)
     assert found[0] == by_loops(hidden[0].double().tolist(), [], 3, 0.5)
