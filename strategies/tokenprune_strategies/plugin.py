@@ -27,6 +27,7 @@ from tokenprune_strategies.hiprune import HiPrune
 from tokenprune_strategies.holitom import HoliTom
 from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
+from tokenprune_strategies.mmtok import MMTok
 from tokenprune_strategies.otprune import OTPrune
 from tokenprune_strategies.pool import Pool
 from tokenprune_strategies.prumerge import PruMerge
@@ -84,6 +85,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         HoliTom,
         V2Drop,
         Feather,
+        MMTok,
         Random,
         Uniform,
     ):
