@@ -17,16 +17,15 @@ from tokenprune.engine.call import calling
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.pre_llm.projector import project, split_at_projector
 from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, enter, run_stages
-from tokenprune.engine.stages import ResolvedStage, built
+from tokenprune.engine.stages import built
 from tokenprune.errors import PlanError, UnsupportedModelError
 from tokenprune.integrations.given import checked_grid
-from tokenprune.integrations.static import AnyPlan, Selected
+from tokenprune.integrations.static import AnyPlan, Selected, check_static, left_of
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.packed import PackedEncoderAdapter
-from tokenprune.interface.sites import Grid, Site
-from tokenprune.interface.strategy import Budget, placement
+from tokenprune.interface.sites import Grid
 from tokenprune.interface.trace import Trace
-from tokenprune.plan import Plan, load_plan
+from tokenprune.plan import load_plan
 
 #: The modules of a tower to the tokens that the LLM gets.
 Projector = Callable[[Tensor], Tensor]
@@ -70,20 +69,7 @@ class PrunedEncoder:
             BudgetError: a budget can't be reached on it.
         """
         grid = self._grid if grid is None else checked_grid(grid)
-        patches = grid[0] * grid[1] * grid[2]
-        layout = self._runner.layout
-        inside = layout.kept(patches)
-        restored = any(
-            site.remove and placement(site.stage.strategy, "encoder").restores
-            for site in layout.sites(patches).values()
-        )
-        left = patches if restored else inside
-        site = Site("pre_llm", self._used, self._used)
-        for stage in self._later:
-            budget = Budget(left, stage.keep(left, frames=grid[0]))
-            stage.strategy.check(site, budget, grid)
-            left = budget.keep
-        return left
+        return left_of(self._runner.layout, self._later, grid)
 
     def run(
         self,
@@ -170,7 +156,13 @@ def encoder(
     """
     plan = load_plan(plan)
     stages = built(plan)
-    _check(plan, stages)
+    check_static(stages)
+    if plan.images == "frames":
+        raise PlanError(
+            "no prompt says which images are the frames of one video.",
+            where="images",
+            remedy="Use images: separate.",
+        )
     chosen = choose_adapter(tower, adapter)
     if not isinstance(chosen, EncoderAdapter):
         raise UnsupportedModelError(
@@ -192,29 +184,6 @@ def encoder(
     except BaseException:
         attachment.detach()
         raise
-
-
-def _check(plan: Plan, stages: list[ResolvedStage]) -> None:
-    if plan.images == "frames":
-        raise PlanError(
-            "no prompt says which images are the frames of one video.",
-            where="images",
-            remedy="Use images: separate.",
-        )
-    for stage in stages:
-        if stage.plan.at == "decoder":
-            raise PlanError(
-                "a stage at 'decoder' runs inside the LLM, which is the engine's.",
-                where=stage.where,
-                remedy="Use encoder and pre_llm stages.",
-            )
-        if stage.strategy.length != "planned":
-            raise PlanError(
-                f"'{stage.plan.strategy}' keeps a number of tokens that depends on the data.",
-                where=stage.where,
-                remedy="Use a strategy of static length; places are reserved before features "
-                "exist.",
-            )
 
 
 def _selected(batches: list[ImageBatch]) -> Selected:
