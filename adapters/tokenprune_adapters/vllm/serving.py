@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.stages import built
-from tokenprune.errors import PlanError, UnsupportedModelError
+from tokenprune.errors import PlanError, SignalError, UnsupportedModelError
 from tokenprune.integrations import count
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.plan import Plan, load_plan
@@ -126,10 +125,14 @@ def _check(plan: Plan, adapter: type[VllmVitAdapter], used: int) -> None:
             remedy="Use images: separate.",
         )
     for stage in built(plan):
-        if stage.plan.at == "pre_llm":
+        for signal in stage.strategy.signals(Site("pre_llm", used, used)):
             # what reads the prompt can't be cached by image, and the tower runs without it
-            here = Site("pre_llm", used, used)
-            refuse_signals(stage, [here], adapter.supplies, adapter)  # type: ignore[arg-type]
+            if stage.plan.at == "pre_llm" and signal.needs not in adapter.supplies:
+                raise SignalError(
+                    f"'{stage.plan.strategy}' needs {signal}, which the tower alone doesn't have.",
+                    where=stage.where,
+                    remedy="Choose a strategy that reads features, or signals of this tower.",
+                )
 
 
 def _cached(config: Any) -> int:
