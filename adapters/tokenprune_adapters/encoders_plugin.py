@@ -13,7 +13,6 @@ from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapt
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
 from tokenprune_adapters.transformers.siglip import SiglipAdapter
-from tokenprune_adapters.vllm.towers import VllmClipAdapter, VllmSiglipAdapter
 
 ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     ClipAdapter,
@@ -24,13 +23,11 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     Dinov3Adapter,
     PackedVisionAdapter,
     TimmVitAdapter,
-    VllmClipAdapter,
-    VllmSiglipAdapter,
 )
 
 
 @hookimpl
 def register_adapters(register: Callable[[type[EncoderAdapter]], None]) -> None:
-    """Register the encoder families; no model library is imported by this."""
+    """Register the encoder families; neither transformers nor timm is imported by this."""
     for adapter in ADAPTERS:
         register(adapter)

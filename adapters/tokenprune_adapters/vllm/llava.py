@@ -52,9 +52,9 @@ class TokenpruneLlavaForConditionalGeneration(LlavaForConditionalGeneration):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         served = served_plan(self.config)
         vision = self.vision_tower.vision_model
-        if VllmSiglipAdapter.fits(vision):
+        if served.tower is VllmSiglipAdapter:
             returning_tensors(vision)
-        self._pruned = encoder(vision, served.plan, used=served.used)
+        self._pruned = encoder(vision, served.plan, served.tower, used=served.used)
 
     def _process_image_input(self, image_input: Any) -> Tensor:
         """Projected features `[images, places, d]`.

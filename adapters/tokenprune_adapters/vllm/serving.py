@@ -27,6 +27,7 @@ class ServedPlan:
 
     Attributes:
         plan: the plan.
+        tower: the adapter of vLLM's tower.
         grid: patch grid (t, h, w) of every picture.
         used: blocks of the tower that feed the features.
         pixels: side of the pictures that the tower sees.
@@ -35,6 +36,7 @@ class ServedPlan:
     """
 
     plan: Plan
+    tower: type[VllmVitAdapter]
     grid: Grid
     used: int
     pixels: int
@@ -76,7 +78,7 @@ def served_plan(config: Any, plan: Any = None) -> ServedPlan:
     vision, used = config.vision_config, _used(config)
     side = vision.image_size // vision.patch_size
     _check(loaded, adapter, used)
-    found = ServedPlan(loaded, (1, side, side), used, vision.image_size, _cached(config))
+    found = ServedPlan(loaded, adapter, (1, side, side), used, vision.image_size, _cached(config))
     assert found.places <= found.dense
     return found
 
