@@ -53,6 +53,12 @@ ENVIRONMENT = {
     "TRANSFORMERS_OFFLINE": "1",
 }
 
+#: A prompt without roles, as the reference model's tokenizer knows no words for them.
+TEMPLATE = (
+    "{% for m in messages %}{% for c in m['content'] %}"
+    "{{ '<image> ' if c['type'] == 'image' else c['text'] }}{% endfor %}{% endfor %}"
+)
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -91,14 +97,13 @@ def save_model(folder: Path) -> None:
     size = {"height": 336, "width": 336}
     processor.image_processor.size, processor.image_processor.crop_size = size, size
     processor.save_pretrained(folder)
-    (folder / "chat.jinja").write_text(
-        "{% for m in messages %}{% for c in m['content'] %}"
-        "{{ '<image> ' if c['type'] == 'image' else c['text'] }}{% endfor %}{% endfor %}"
-    )
+    (folder / "chat.jinja").write_text(TEMPLATE)
 
 
 @contextmanager
-def server(model: Path, stages: list[dict[str, Any]], log: Path) -> Iterator[str]:
+def server(
+    model: Path, stages: list[dict[str, Any]], log: Path, *, longest: int = 1024
+) -> Iterator[str]:
     """A server with a plan, from its start to its end; gives its address."""
     with socket.socket() as free:
         free.bind((HERE, 0))
@@ -110,7 +115,7 @@ def server(model: Path, stages: list[dict[str, Any]], log: Path) -> Iterator[str
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
         "--served-model-name", "served", "--host", HERE, "--port", str(port), "--enforce-eager",
-        "--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs", "8",
+        "--dtype", "float32", "--max-model-len", str(longest), "--max-num-seqs", "8",
         "--gpu-memory-utilization", "0.15", "--limit-mm-per-prompt", '{"image": 1}',
         "--chat-template", str(model / "chat.jinja"), "--hf-overrides", json.dumps(overrides),
     ]  # fmt: skip
