@@ -10,7 +10,7 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import topk_indices
@@ -73,7 +73,7 @@ class HiPrune(PruningStrategy[HiPruneParams]):
         return used * 3 // 8
 
 
-def surroundings(index: Tensor, anchors: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def surroundings(index: Tensor, anchors: Tensor, grid: Grid) -> Tensor:
     """Anchors and the tokens to their left and right, above and below, `[B, N]` bool.
 
     In raster order, so at the end of a row the next one follows, and what lies outside the frame is

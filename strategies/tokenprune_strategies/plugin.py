@@ -19,9 +19,11 @@ from tokenprune_strategies.evoprune import EvoPrune
 from tokenprune_strategies.evs import EVS
 from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
+from tokenprune_strategies.fastvid import FastVID
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.gprune import GPrune
 from tokenprune_strategies.hiprune import HiPrune
+from tokenprune_strategies.holitom import HoliTom
 from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
 from tokenprune_strategies.otprune import OTPrune
@@ -76,6 +78,8 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         VTW,
         Pool,
         PruMerge,
+        FastVID,
+        HoliTom,
         Random,
         Uniform,
     ):

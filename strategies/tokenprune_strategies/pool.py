@@ -12,7 +12,7 @@ from tokenprune.errors import BudgetError
 from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.shared.windows import windows_of
@@ -45,7 +45,7 @@ class Pool(PruningStrategy[PoolParams]):
         ours={"window": "the 2 x 2 that UniPruneBench reports"},
     )
 
-    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+    def check(self, site: Site, budget: Budget, grid: Grid) -> None:
         """Refuse a budget that one window a frame exceeds.
 
         Raises:
@@ -69,7 +69,7 @@ class Pool(PruningStrategy[PoolParams]):
         return Reduction.ragged([averaged(*part) for part in parts])
 
 
-def fitting(grid: tuple[int, int, int], side: int, most: int) -> int:
+def fitting(grid: Grid, side: int, most: int) -> int:
     """The least side, from `side` on, with at most so many windows; that of a frame at the most."""
     frames, height, width = grid
     while side < max(height, width) and frames * ceil(height / side) * ceil(width / side) > most:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tests import models, towers
 from tests.adapters.variants import adapted
+from tests.contract.cases import ENCODER_STAGES, attached
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 
 vit = pytest.importorskip("timm.models.vision_transformer")
@@ -150,10 +151,16 @@ def test_siglip2_refuses_padding_and_mixed_shapes() -> None:
 def test_patches_that_a_mask_hides_are_refused_in_idefics3() -> None:
     adapter = adapted(towers.idefics3())
     assert adapter.call_grid((), towers.idefics3_inputs()) == (1, 6, 6)
+    (met,) = adapter.demands((), towers.idefics3_inputs())
+    assert bool(met.fulfilled)
     padded = towers.idefics3_inputs(hidden=1)
     for args, kwargs in (((), padded), (tuple(padded.values()), {})):
-        with pytest.raises(UnsupportedCallError, match="'patch_attention_mask' hides patches"):
-            adapter.call_grid(args, kwargs)
+        (broken,) = adapter.demands(args, kwargs)
+        assert not bool(broken.fulfilled)
+    model = towers.idefics3()
+    refused = pytest.raises(UnsupportedCallError, match="'patch_attention_mask' hides patches")
+    with attached(model, ENCODER_STAGES["tome"]), refused:
+        model(**padded)
 
 
 @pytest.mark.parametrize("build", [towers.internvl, towers.dinov2, towers.dinov3])

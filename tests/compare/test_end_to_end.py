@@ -46,15 +46,20 @@ def test_every_training_free_strategy_stands_at_every_budget(found: Comparison) 
     main = [row for row in found.results if row.run.entry.group == "plans"]
     at = {(row.name, row.keep) for row in main}
     assert {(name, keep) for name in fixed for keep in ("16", "9")} <= at
-    assert {(name, "own") for name in free.keys() - fixed} <= at
+    assert {(name, "own") for name in free.keys() - fixed - {"prumerge"}} <= at
     assert {("vscan 2-stage", f"avg {keep} + 0.333") for keep in (16, 9)} <= at
-    assert not found.left_out
+    # the tiny model's LLM sees the tower's last block, and prumerge reads the one behind that
+    (reason,) = found.left_out
+    assert reason.startswith("prumerge is left out: 'prumerge' needs cls_attention_joined")
 
 
 def test_own_budgets_stand_beside_random_with_as_many_tokens(found: Comparison) -> None:
     own = [row for row in found.results if row.keep.startswith("own")]
-    assert own
-    for row in own:
+    # where all tokens stay, random would drop nothing: videos' methods leave a picture as it is
+    fewer = [row for row in own if round(row.tokens["llm_average"]) < 36]
+    assert {row.name for row in own} - {row.name for row in fewer} <= {"dycoke"}
+    assert fewer
+    for row in fewer:
         keep = str(max(1, round(row.tokens["llm_average"])))
         (beside, *_) = [r for r in found.results if (r.name, r.keep) == ("random", keep)]
         assert row.versus_random is not None

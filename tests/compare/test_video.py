@@ -62,11 +62,13 @@ def test_what_cannot_be_asked_about_videos(llava: LoadedModel, timm_weights: Pat
 
 def test_every_default_plan_runs_on_videos(llava: LoadedModel) -> None:
     settings = Settings(
-        task="video", keeps=(9,), limit=1, batch_size=1, positions="original", match="stage"
-    )
+        task="video", keeps=(9,), limit=1, batch_size=1, positions="original", match="stage",
+        every=True,
+    )  # fmt: skip
     found = compare(source(llava, settings), llava)
     assert found.failures == []
-    assert found.left_out == []
+    # it reads a block behind the last one that this tiny model uses
+    assert [line.split()[0] for line in found.left_out] == ["prumerge"]
     rows = {row.name: row for row in found.results}
     for name in ("evoprune", "evoprune temporal"):
         assert rows[name].tokens["llm"] == 9, "equal budgets"

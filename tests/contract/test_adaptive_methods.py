@@ -27,6 +27,12 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "prunevid behind tome": [{"at": "encoder", "strategy": "tome", "keep": 20}, A, B],
     "prunevid, pre_llm": [{**A, "params": {"untouched": 4}}],
     "prunevid, decoder": [B],
+    "dycoke": [{"at": "pre_llm", "strategy": "dycoke"}],
+    "fastvid": [{"at": "pre_llm", "strategy": "fastvid", "keep": 9}],
+    "holitom": [
+        {"at": "pre_llm", "strategy": "holitom", "keep": 9},
+        {"at": "decoder", "strategy": "holitom", "keep": 0.5, "layer": 2},
+    ],
     "cls_inflection": [{"at": "pre_llm", "strategy": "cls_inflection", "params": {"k_min": 3}}],
     "cls_inflection, twice": [
         {"at": "pre_llm", "strategy": "cls_inflection", "params": {"similarity": "cosine"}},

@@ -47,7 +47,7 @@ GENERATE = {
     "assistant_model": lambda of, call: {**call, "assistant_model": of},
     "prompt_lookup_num_tokens": lambda of, call: {**call, "prompt_lookup_num_tokens": 2},
     "prefill_chunk_size": lambda of, call: {**call, "prefill_chunk_size": 4},
-    "attention_mask": lambda of, call: {**call, "cache_implementation": "static"},
+    "cache": lambda of, call: {**call, "cache_implementation": "static"},
     "output_attentions": lambda of, call: {
         **call,
         "output_attentions": True,

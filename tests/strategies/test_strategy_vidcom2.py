@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenprune_strategies.vidcom2 import VidCom2
 
@@ -66,6 +66,7 @@ def ordered(rows: Rows, grid: Grid) -> list[list[int]]:
 @settings(deadline=None, max_examples=50)
 def test_the_codes_choice_but_for_rounding(grid: Grid, seed: int, data: st.DataObject) -> None:
     count = math.prod(grid)
+    assume(count > 2)  # two tokens are equally like their mean, but for rounding
     keep = data.draw(st.integers(1, count))
     hidden = clip(grid, seed)
     found = kept(hidden, grid, keep)

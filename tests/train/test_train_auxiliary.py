@@ -28,7 +28,7 @@ from tokenprune.lab.train import TrainSettings
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.session import PlanSession, frozen, model_shape
 from tokenprune.lab.train.stage import initial
-from tokenprune.lab.train.state import States
+from tokenprune.lab.train.state import StateFolder
 
 WEIGHT = 0.5
 
@@ -165,14 +165,14 @@ def test_a_stopped_run_ends_like_one_that_was_not(strategy: str, tmp_path: Path)
 
 
 def reader(folder: Path) -> Path:
-    state = States(folder, {}).complete()[0]
+    state = StateFolder(folder, {}).complete()[0]
     assert state is not None
     return state / "model_1.safetensors"
 
 
 def test_without_it_states_are_what_they_were(tmp_path: Path) -> None:
     done = run("vistog", tmp_path, steps=2)
-    state = States(tmp_path, {}).complete()[0]
+    state = StateFolder(tmp_path, {}).complete()[0]
     assert state is not None
     identity = json.loads((state / "progress.json").read_text())["identity"]
     assert not any("aux" in name for name in (*identity, *done.data["settings"]))
@@ -219,7 +219,7 @@ def test_a_wrong_place_is_named_and_a_run_is_kept(place: str, said: str, tmp_pat
     with pytest.raises(DataError, match=said) as caught:
         run("vistog", tmp_path, steps=2, aux_weight=WEIGHT, aux_place=place, restart=True)
     assert caught.value.where == "--aux-place"
-    assert States(tmp_path, {}).complete() != []
+    assert StateFolder(tmp_path, {}).complete() != []
 
 
 @pytest.mark.parametrize("weight", [-0.5, math.nan, math.inf])

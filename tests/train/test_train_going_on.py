@@ -11,7 +11,7 @@ from tests.train.test_train_run import same
 from tests.train.tiny import picture, plan, run, tiny
 from tokenprune.errors import CheckpointError, DataError
 from tokenprune.lab.train import FileStream, TrainSettings, train
-from tokenprune.lab.train.state import States
+from tokenprune.lab.train.state import StateFolder
 
 SETTINGS = TrainSettings(steps=2, batch_size=2, shared=1, save_every=1, warmup=0.0)
 
@@ -46,7 +46,7 @@ def test_other_data_of_the_same_name_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, name: str, how: str) -> None:
     run("vistog", tmp_path / "whole")
     run("vistog", tmp_path / "parts")
-    newest, before = States(tmp_path / "parts", {}).complete()
+    newest, before = StateFolder(tmp_path / "parts", {}).complete()
     file = newest / name
     if how == "cut":
         file.write_bytes(file.read_bytes()[:50])
@@ -55,12 +55,12 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, name: str,
     with pytest.warns(UserWarning, match=f"goes on from .*{before.name}"):
         run("vistog", tmp_path / "parts")
     assert same(tmp_path / "whole", tmp_path / "parts")
-    assert len(States(tmp_path / "parts", {}).complete()) == 2
+    assert len(StateFolder(tmp_path / "parts", {}).complete()) == 2
 
 
 def test_where_no_state_is_sound_the_error_says_so(tmp_path: Path) -> None:
     run("vistog", tmp_path)
-    for state in States(tmp_path, {}).complete():
+    for state in StateFolder(tmp_path, {}).complete():
         (state / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="can't be read") as caught:
         run("vistog", tmp_path)

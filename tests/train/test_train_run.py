@@ -19,7 +19,7 @@ from tokenprune import attach
 from tokenprune.errors import BackendUnavailableError, CheckpointError, DataError, PlanError
 from tokenprune.lab.train import TrainSettings, train
 from tokenprune.lab.train.loop import Tell
-from tokenprune.lab.train.state import States
+from tokenprune.lab.train.state import StateFolder
 from tokenprune.plan import load_plan
 
 STRATEGIES = sorted(KEEPS)
@@ -151,7 +151,7 @@ def test_other_settings_are_refused_unless_it_starts_again(tmp_path: Path) -> No
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     run("vistog", tmp_path, steps=2)
-    state = States(tmp_path, {}).complete()[0]
+    state = StateFolder(tmp_path, {}).complete()[0]
     assert state is not None
     (state / "progress.json").write_text("{")
     with pytest.raises(CheckpointError, match="state of the run can't be read"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tokenprune.errors import DependencyError
 from tokenprune.interface import versions
-from tokenprune.interface.versions import LIBRARIES, Span, outside, refuse_older
+from tokenprune.interface.versions import LIBRARIES, VersionRange, outside, refuse_older
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -51,7 +51,7 @@ def test_the_installed_metadata_is_that_of_pyproject() -> None:
     for line in REQUIREMENTS:
         match = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+),<([\d.]+)", line)
         if match:
-            assert versions.tested(match[1]) == Span(match[2], match[3]), (
+            assert versions.tested(match[1]) == VersionRange(match[2], match[3]), (
                 "install again: pip install -e ."
             )
 
@@ -86,7 +86,7 @@ def test_the_readme_names_the_same_versions() -> None:
 def test_sides(
     install: Install, monkeypatch: pytest.MonkeyPatch, version: str, side: str | None
 ) -> None:
-    monkeypatch.setattr(versions, "tested", lambda name: Span("5.17", "5.25"))
+    monkeypatch.setattr(versions, "tested", lambda name: VersionRange("5.17", "5.25"))
     install("transformers", version)
     assert outside("transformers") == side
 

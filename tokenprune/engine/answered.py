@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tokenprune.engine.answers import Asked, faults, harmless
 from tokenprune.engine.conditions import Conditions
+from tokenprune.engine.inert import UNCHECKED
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.engine.untouched import Untouched
 from tokenprune.errors import StrategyFailedError, TokenpruneError
@@ -34,18 +35,18 @@ def answered(
     if values:
         conditions.require_finite(tokens.site, tokens.hidden)
     _follow(stage, tokens.hidden.device)
-    before = Untouched.of(tokens, values=values)
+    before = None if conditions is UNCHECKED else Untouched.of(tokens, values=values)
     answer = _answer(stage, tokens, keep, conditions)
-    changed = before.changed(tokens)
+    changed = [] if before is None else before.changed(tokens)
     if changed:
         raise asked.error(f"changed the {', '.join(changed)} that it got in place")
     asked.form(answer)
-    if values:
+    if values and before is not None:
         for fulfilled, what in (*before.faults(tokens), *faults(answer, tokens.count)):
             conditions.require(fulfilled, asked.error(what))
         answer = harmless(answer, tokens.count)
     _refuse_text(asked, answer)
-    parts = normal(answer, tokens.hidden.shape[0])
+    parts = normal(answer)
     _refuse_length(asked, answer, parts, keep)
     return parts
 
@@ -96,19 +97,17 @@ def _refuse_length(asked: Asked, answer: Reduction, parts: Sequence[Part], keep:
         raise asked.error(f"left {left} tokens where the plan allows {keep} at most")
 
 
-def normal(answer: Reduction, batch: int) -> list[Part]:
+def normal(answer: Reduction) -> list[Part]:
     """An answer as dense parts, each for the samples that it leaves equally many tokens.
 
     Args:
         answer: of right form.
-        batch: number of samples B.
     """
     if answer.samples:
         return _alike(answer.samples)
     if answer.mask is not None:
         return _masked(answer, answer.mask)
-    rows = range(batch)
-    return [Part(rows, answer.dense, answer.riders, answer.score, answer.reconstruction)]
+    return [Part(None, answer.dense, answer.riders, answer.score, answer.reconstruction)]
 
 
 def _masked(answer: Reduction, mask: Tensor) -> list[Part]:

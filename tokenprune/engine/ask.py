@@ -9,6 +9,7 @@ import torch
 
 from tokenprune.engine.answered import answered
 from tokenprune.engine.conditions import Conditions
+from tokenprune.engine.inert import UNCHECKED
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.dense import Part
 from tokenprune.interface.tokens import Tokens
@@ -36,6 +37,8 @@ def ask(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions)
         NonFiniteError: the hidden states hold NaN or infinity.
         StrategyFailedError: the strategy raised something of its own.
     """
+    if conditions is UNCHECKED and stage.strategy.length == "planned":
+        return answered(stage, tokens, keep, conditions, values=False)  # part of the graph
     hidden = tokens.hidden
     shape = (tuple(hidden.shape), hidden.dtype, hidden.device)
     values = conditions.wanted((stage.number, tokens.site, tokens.kind, *shape))

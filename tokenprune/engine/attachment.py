@@ -17,6 +17,7 @@ from tokenprune.engine.meter import Meter
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.report import Report
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import NotMeasuredError
 from tokenprune.interface.trace import Trace
 from tokenprune.ops.flops import count_flops
 
@@ -38,6 +39,7 @@ class Attachment:
         meter: seconds and tokens since attaching or `meter.reset()`.
         checks: when the values of answers are checked.
         notes: what to know about the plan on this model, in plain words.
+        compiling: the call that is being traced into one graph, only while it is.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Attachment:
         self.meter = Meter()
         self.patches = Patches()
         self.notes: set[str] = set()
+        self.compiling: CallState | None = None
         self._claimed: list[nn.Module] = []
         self._latest = threading.local()
 
@@ -63,14 +66,28 @@ class Attachment:
 
     @property
     def trace(self) -> Trace:
-        """What was kept in this thread's latest finished call; empty before the first."""
-        trace: Trace = getattr(self._latest, "trace", None) or Trace()
+        """What was kept in this thread's latest finished call; empty before the first.
+
+        Raises:
+            NotMeasuredError: that call ran as one compiled graph, which records nothing.
+        """
+        trace: Trace | None = getattr(self._latest, "trace", Trace())
+        if trace is None:
+            raise NotMeasuredError(
+                "the latest call ran as one compiled graph, which records no trace.",
+                remedy="Call the model as it was before torch.compile, with the same input.",
+            )
         return trace
 
     def finished(self, call: CallState) -> None:
         """Take over what a call measured; called by the engine."""
         self._latest.trace = call.trace
         self.meter.calls += 1
+
+    def ran_compiled(self) -> None:
+        """Note that a call ran as one compiled graph; called by the engine."""
+        self._latest.trace = None
+        self.meter.compiled = True
 
     @contextmanager
     def count_flops(self) -> Iterator[None]:
@@ -83,7 +100,10 @@ class Attachment:
         self.meter.flops += int(counter.total)
 
     def report(self) -> Report:
-        """Tokens, FLOPs and seconds by stage, as measured since `meter.reset()`."""
+        """Tokens, FLOPs and seconds by stage, as measured since `meter.reset()`.
+
+        Calls that ran as one compiled graph aren't in it, and it says so.
+        """
         return Report.of(self.stages, self.meter, self.notes)
 
     def detach(self) -> None:

@@ -8,7 +8,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
+import torch
+
 from tokenprune.engine.conditions import Checks, Conditions
+from tokenprune.engine.inert import UNCHECKED, UNMEASURED, UNRECORDED
 from tokenprune.engine.meter import Meter
 from tokenprune.engine.tracers import refuse_tracing
 from tokenprune.errors import TokenpruneError
@@ -28,14 +31,20 @@ class Owner(Protocol):
         plan: the plan in force.
         meter: what counts seconds and tokens.
         checks: when values are checked.
+        compiling: the call that is being traced into one graph, only while it is.
     """
 
     plan: Plan
     meter: Meter
     checks: Checks
+    compiling: CallState | None
 
     def finished(self, call: CallState) -> None:
         """Take over what a call measured."""
+        ...
+
+    def ran_compiled(self) -> None:
+        """Note that a call ran as one compiled graph, which nothing measures."""
         ...
 
 
@@ -64,6 +73,11 @@ class CallState:
     grid: Grid = (1, 0, 0)
     _states: dict[type[Any], object] = field(default_factory=dict)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the whole call is being traced into one graph."""
+        return self.conditions is UNCHECKED
+
     def state(self, kind: type[State]) -> State | None:
         """The state of this class, or None if there is none yet."""
         return cast("State | None", self._states.get(kind))
@@ -77,8 +91,10 @@ class CallState:
         self._states.pop(kind, None)
 
 
-def current(owner: object) -> CallState | None:
+def current(owner: Owner) -> CallState | None:
     """The running call of this attachment in this thread and context, if any."""
+    if torch.compiler.is_dynamo_compiling() and owner.compiling is not None:
+        return owner.compiling
     state = _active.get()
     while state is not None and state.owner is not owner:
         state = state.parent
@@ -97,6 +113,10 @@ def calling(owner: Owner, *, apart: bool = False) -> Iterator[CallState]:
     if running is not None:
         yield running
         return
+    if torch.compiler.is_dynamo_compiling():
+        with _compiled(owner) as state:
+            yield state
+        return
     refuse_tracing()
     conditions = Conditions(owner.checks)
     state = CallState(owner, owner.plan, owner.meter, conditions, parent=_active.get())
@@ -112,3 +132,15 @@ def calling(owner: Owner, *, apart: bool = False) -> Iterator[CallState]:
         raise
     finally:
         _active.reset(token)
+
+
+@contextmanager
+def _compiled(owner: Owner) -> Iterator[CallState]:
+    """A call inside one graph: an attribute that is put back needs no code in the graph."""
+    state = CallState(owner, owner.plan, UNMEASURED, UNCHECKED, None, UNRECORDED)
+    before, owner.compiling = owner.compiling, state
+    try:
+        yield state
+        owner.ran_compiled()
+    finally:
+        owner.compiling = before

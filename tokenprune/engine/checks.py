@@ -65,8 +65,6 @@ def refuse_signals(
     sites: Iterable[Site],
     supplied: Set[type[View]],
     adapter: Adapter,
-    *,
-    behind: bool = False,
 ) -> None:
     """Refuse a strategy whose signals can't be computed where it stands.
 
@@ -75,7 +73,6 @@ def refuse_signals(
         sites: where it acts.
         supplied: what signals can be computed from in this model.
         adapter: of the encoder or, for a decoder stage, of the MLLM.
-        behind: whether the encoder has a block behind those that are used.
 
     Raises:
         SignalError: naming the adapters that supply what is needed, or the stage or blocks where
@@ -87,7 +84,6 @@ def refuse_signals(
             if not supplied >= {signal.needs}:
                 raise _unsupplied(stage, signal, adapter)
             _refuse_place(stage, signal, site)
-            _refuse_block(stage, signal, site, behind=behind)
 
 
 def _refuse_unknown(stage: ResolvedStage, signal: Signal) -> None:
@@ -168,19 +164,29 @@ def refuse_fronts(stage: ResolvedStage, sites: Iterable[Site], adapter: Adapter)
             )
 
 
-def _refuse_block(stage: ResolvedStage, signal: Signal, site: Site, *, behind: bool) -> None:
-    """Refuse a block that isn't used; of the one behind the used ones, attention can be had."""
-    if signal.block is None or 0 <= signal.block < site.layers:
-        return
-    if signal.block == site.layers and behind and signal.reads(BlockAttention):
-        return
+def refuse_blocks(stage: ResolvedStage, site: Site, *, behind: bool) -> None:
+    """Refuse signals of blocks that aren't used; of the one right behind, attention can be had.
+
+    Args:
+        stage: a pre-LLM stage.
+        site: where it acts; its layers are the used blocks.
+        behind: whether the encoder has a block behind these.
+
+    Raises:
+        SignalError: naming the blocks that can be read.
+    """
     more = f", and attention of block {site.layers} can be had" if behind else ""
-    raise SignalError(
-        f"'{stage.strategy.name}' needs {signal.kind} of encoder block {signal.block}, which isn't "
-        "used.",
-        where=stage.where,
-        remedy=f"Blocks 0 to {site.layers - 1} are used by this model{more}.",
-    )
+    for signal in stage.strategy.signals(site):
+        if signal.block is None or 0 <= signal.block < site.layers:
+            continue
+        if signal.block == site.layers and behind and signal.reads(BlockAttention):
+            continue
+        raise SignalError(
+            f"'{stage.strategy.name}' needs {signal.kind} of encoder block {signal.block}, which "
+            "isn't used.",
+            where=stage.where,
+            remedy=f"Blocks 0 to {site.layers - 1} are used by this model{more}.",
+        )
 
 
 def refuse_doubles(stages: Iterable[ResolvedStage], used: int) -> None:

@@ -27,6 +27,11 @@ class Meter:
 
     Stages nest and times are exclusive: what `select` takes inside `encode` is not in `encode`.
     On CUDA the marks are events, read when the seconds are asked for.
+
+    Attributes:
+        calls: finished outermost calls that were measured.
+        flops: FLOPs counted under `count_flops`.
+        compiled: whether calls ran as one compiled graph since, which nothing measures.
     """
 
     def __init__(self) -> None:
@@ -42,6 +47,7 @@ class Meter:
             self._tokens: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
             self.calls = 0
             self.flops = 0
+            self.compiled = False
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -10,6 +10,8 @@ from rich.table import Table
 from tokenprune.engine.meter import Meter
 from tokenprune.engine.stages import ResolvedStage
 
+_UNMEASURED = "not measured (calls ran as one compiled graph)"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -17,12 +19,13 @@ class Report:
 
     Attributes:
         plan: one line a stage.
-        calls: finished outermost calls.
-        images: images encoded.
+        calls: finished outermost calls that were measured.
+        images: images encoded in these calls.
         tokens: mean tokens per image by stage; `text[K]` is per prompt.
-        seconds: exclusive seconds by stage.
+        seconds: exclusive seconds by stage; empty if no call was measured and others ran.
         flops: FLOPs counted under `count_flops`, 0 if nothing was counted.
         notes: what to know about the plan on this model, in plain words.
+        compiled: whether calls ran as one compiled graph besides, which nothing measures.
     """
 
     plan: tuple[str, ...]
@@ -32,6 +35,7 @@ class Report:
     seconds: dict[str, float]
     flops: int
     notes: tuple[str, ...] = ()
+    compiled: bool = False
 
     @classmethod
     def of(cls, stages: Iterable[ResolvedStage], meter: Meter, notes: Iterable[str]) -> Report:
@@ -39,14 +43,16 @@ class Report:
         lines = tuple(
             f"{stage.plan.at}: {stage.plan.strategy}, keep {stage.plan.keep}" for stage in stages
         )
+        unmeasured = meter.compiled and not meter.calls
         return cls(
             lines,
             meter.calls,
             meter.images,
             meter.tokens,
-            meter.seconds,
+            {} if unmeasured else meter.seconds,
             meter.flops,
             tuple(sorted(notes)),
+            meter.compiled,
         )
 
     def __str__(self) -> str:
@@ -55,13 +61,17 @@ class Report:
         tokens = ", ".join(text for name, text in counts.items() if not name.startswith("text["))
         words = ", ".join(text for name, text in counts.items() if name.startswith("text["))
         seconds = ", ".join(f"{name} {value:.4f}" for name, value in self.seconds.items())
+        calls = f"{self.calls} with {self.images} images"
+        if self.compiled:
+            calls = f"{calls}, and compiled ones: not measured" if self.calls else _UNMEASURED
+        nothing = _UNMEASURED if self.compiled else "nothing ran yet"
         return "\n".join(
             (
                 f"plan     {'; '.join(self.plan) or 'dense'}",
-                f"calls    {self.calls} with {self.images} images",
-                f"tokens   per image: {tokens or 'nothing ran yet'}"
+                f"calls    {calls}",
+                f"tokens   per image: {tokens or nothing}"
                 + (f"; per prompt: {words}" if words else ""),
-                f"seconds  {seconds}",
+                f"seconds  {seconds or _UNMEASURED}",
                 f"FLOPs    {self.flops:,}"
                 if self.flops
                 else "FLOPs    not counted (run the call inside `with handle.count_flops():`)",

@@ -62,6 +62,10 @@ class NonFiniteError(TokenpruneError):
     """Hidden states or scores hold NaN or infinity where a selection had to be made."""
 
 
+class NotMeasuredError(TokenpruneError):
+    """Something was asked for that the latest call didn't measure or record."""
+
+
 class CheckpointError(TokenpruneError):
     """A damaged, foreign or misshapen checkpoint."""
 

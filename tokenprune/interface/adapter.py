@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from tokenprune.interface.calls import (
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, View
 from tokenprune.interface.sites import Grid
-from tokenprune.interface.specs import EncoderSpec, MllmSpec, Tower
+from tokenprune.interface.specs import Demand, EncoderSpec, MllmSpec, Tower
 
 _NOTE = "tokenprune_layout"
 
@@ -74,6 +74,14 @@ class EncoderAdapter(Adapter):
     def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
         """The patch grid of one call of `entry`, from its arguments; the default grid if fixed."""
         return self.spec().grid
+
+    def demands(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Demand]:
+        """What the values of a call of `entry` have to fulfil.
+
+        The engine looks at them so that no device waits: at once on the CPU, else at the call's
+        end. In a compiled graph nobody can be told, so what it gives is NaN instead.
+        """
+        return ()
 
     def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
         """The name by which a call of `entry` asks for attention maps; None if it doesn't."""

@@ -83,14 +83,14 @@ class Part:
     """What becomes of those samples of a batch that are left equally many tokens.
 
     Attributes:
-        rows: their rows in the batch, b of them, ascending.
+        rows: their rows in the batch, b of them, ascending; None for all samples.
         dense: where their tokens go; None if all stay as they are.
         riders: values left for later stages, `[b, N, ...]`.
         score: what the choice was made by, `[b, N]`, if the strategy tells.
         reconstruction: how later blocks may see the dropped tokens.
     """
 
-    rows: Sequence[int]
+    rows: Sequence[int] | None = None
     dense: Dense | None = None
     riders: Mapping[str, Tensor] = field(default_factory=dict)
     score: Tensor | None = None

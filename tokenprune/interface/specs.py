@@ -6,11 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from tokenprune.interface.calls import ArgumentNames, Refused
 from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, Companions, View
 from tokenprune.interface.sites import Grid
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the values of a call's arguments have to fulfil, without looking at them yet.
+
+    Attributes:
+        fulfilled: bool scalar `[]`.
+        problem: what is wrong if it is False.
+        remedy: what would be right.
+    """
+
+    fulfilled: Tensor
+    problem: str
+    remedy: str
 
 
 @dataclass(frozen=True)

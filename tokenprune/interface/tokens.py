@@ -75,9 +75,9 @@ class Tokens:
             )
         return self.signals[signal.name]
 
-    def of(self, rows: Sequence[int]) -> Tokens:
-        """The tokens of some samples only, `rows` of the batch in ascending order."""
-        if len(rows) == self.hidden.shape[0]:
+    def of(self, rows: Sequence[int] | None) -> Tokens:
+        """The tokens of some samples only, `rows` of the batch in ascending order; None for all."""
+        if rows is None or len(rows) == self.hidden.shape[0]:
             return self
         pick = list(rows)
         return replace(

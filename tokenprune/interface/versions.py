@@ -22,7 +22,7 @@ _EXTRA = re.compile(r"extra == ['\"](?P<extra>\w+)['\"]")
 _DISTRIBUTIONS = {"PIL": "pillow"}  # by module, where the names differ
 
 
-class Span(NamedTuple):
+class VersionRange(NamedTuple):
     """A range of tested versions.
 
     Attributes:
@@ -38,7 +38,7 @@ class Span(NamedTuple):
         return f">={self.low},<{self.below}"
 
 
-def tested(name: str) -> Span:
+def tested(name: str) -> VersionRange:
     """The tested versions of a library that tokenprune requires, always or for an extra.
 
     Raises:
@@ -127,13 +127,13 @@ def missing(error: ModuleNotFoundError) -> DependencyError | None:
 
 
 @cache
-def _ranges() -> dict[str, Span]:
-    found: dict[str, Span] = {}
+def _ranges() -> dict[str, VersionRange]:
+    ranges: dict[str, VersionRange] = {}
     for requirement in _requirements():
         bounds = dict(_BOUND.findall(requirement.partition(";")[0]))
         if bounds.keys() >= {">=", "<"}:
-            found[_named(requirement)] = Span(bounds[">="], bounds["<"])
-    return found
+            ranges[_named(requirement)] = VersionRange(bounds[">="], bounds["<"])
+    return ranges
 
 
 def _requirements() -> list[str]:

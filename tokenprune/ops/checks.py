@@ -3,19 +3,24 @@
 from torch import Tensor
 
 
-def require(condition: bool, message: str) -> None:
-    """Raises `ValueError(message)` unless `condition` holds."""
+def require(condition: bool, message: str, *values: object) -> None:
+    """Raises `ValueError` unless `condition` holds.
+
+    Args:
+        condition: what must hold.
+        message: with `{}` for every value; written out only where the condition fails, because
+            under `torch.compile` a text holds the sizes in it fast.
+        *values: what stands in the message.
+    """
     if not condition:
-        raise ValueError(message)
+        raise ValueError(message.format(*values))
 
 
 def require_rows(name: str, tensor: Tensor | None, batch: int, length: int) -> None:
     """Checks that an optional per-token tensor is `[batch, length]`."""
     if tensor is not None:
-        require(
-            tuple(tensor.shape) == (batch, length),
-            f"{name} must be [{batch}, {length}], not {tuple(tensor.shape)}",
-        )
+        shape = tuple(tensor.shape)
+        require(shape == (batch, length), "{} must be [{}, {}], not {}", name, batch, length, shape)
 
 
 def require_heads(query: Tensor, key: Tensor) -> None:
@@ -24,5 +29,7 @@ def require_heads(query: Tensor, key: Tensor) -> None:
         key.shape[0] == query.shape[0]
         and key.shape[3] == query.shape[3]
         and query.shape[1] % key.shape[1] == 0,
-        f"query {tuple(query.shape)} and key {tuple(key.shape)} don't fit together",
+        "query {} and key {} don't fit together",
+        tuple(query.shape),
+        tuple(key.shape),
     )

@@ -16,12 +16,14 @@ def comparable(score: Tensor) -> Tensor:
 
 def require_count(k: int, tokens: int) -> None:
     """Checks that `k` of `tokens` can be picked."""
-    require(0 <= k <= tokens, f"k must be in 0..{tokens}, not {k}")
+    require(0 <= k <= tokens, "k must be in 0..{}, not {}", tokens, k)
 
 
 def require_square(name: str, matrix: Tensor) -> None:
     """Checks that a matrix of pairs is `[B, N, N]`."""
     require(
         matrix.dim() == 3 and matrix.shape[1] == matrix.shape[2],
-        f"{name} must be [B, N, N], not {tuple(matrix.shape)}",
+        "{} must be [B, N, N], not {}",
+        name,
+        tuple(matrix.shape),
     )

@@ -7,7 +7,8 @@ comes out weighted. With all sizes 1 the scale is exactly 1 and nothing changes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -32,30 +33,25 @@ class PoolWeights:
 
     They live in the context of the call that `scoped` wraps: not longer, not in other threads,
     and not after an exception. Where a model hands out its tokens to be pooled by another call,
-    the sizes stay with that very tensor.
+    the sizes stay with that very tensor; one that a compiled graph gave has none.
     """
 
     def __init__(self) -> None:
         self._handed_out: Any = WeakIdKeyDictionary()
+        self._compiling: _Scope | None = None
 
     def scoped(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Override for the forward that blocks and pooling both happen in."""
-        token = _scope.set(_Scope(self))
-        try:
+        with self._within(_Scope(self)):
             return original(*args, **kwargs)
-        finally:
-            _scope.reset(token)
 
     def handing_out(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Override for a method whose tokens `[B, T, D]` may be pooled by another call."""
-        if _scoped(self) is not None:
+        if self._running is not None:
             return original(*args, **kwargs)
-        token = _scope.set(_Scope(self))
-        try:
+        with self._within(_Scope(self)):
             output, weight = original(*args, **kwargs), self.get()
-        finally:
-            _scope.reset(token)
-        if weight is not None:
+        if weight is not None and not torch.compiler.is_dynamo_compiling():
             self._handed_out[output] = weight
         return output
 
@@ -63,11 +59,8 @@ class PoolWeights:
         """Pool tokens `[B, T, D]` that `handing_out` gave, with their sizes at hand."""
         scope = _Scope(self)
         scope.weight = self._handed_out.get(tokens)
-        token = _scope.set(scope)
-        try:
+        with self._within(scope):
             return original(tokens, **kwargs)
-        finally:
-            _scope.reset(token)
 
     def handed_out(self, tokens: Tensor) -> bool:
         """Whether `handing_out` gave this very tensor."""
@@ -75,23 +68,41 @@ class PoolWeights:
 
     def running(self) -> bool:
         """Whether a call is running that blocks and pooling both happen in."""
-        return _scoped(self) is not None
+        return self._running is not None
 
     def set(self, weight: Tensor) -> None:
         """Remember sizes `[B, T]`, prefix included; without a running call nobody pools."""
-        scope = _scoped(self)
+        scope = self._running
         if scope is not None:
             scope.weight = weight
 
     def get(self) -> Tensor | None:
         """Sizes `[B, T]` of the running call, if its tokens were told to have any."""
-        scope = _scoped(self)
+        scope = self._running
         return None if scope is None else scope.weight
 
+    @contextmanager
+    def _within(self, scope: _Scope) -> Iterator[None]:
+        """Let `scope` be the running one; a graph can set no context variable, but attributes."""
+        if torch.compiler.is_dynamo_compiling():
+            before, self._compiling = self._compiling, scope
+            try:
+                yield
+            finally:
+                self._compiling = before
+            return
+        token = _scope.set(scope)
+        try:
+            yield
+        finally:
+            _scope.reset(token)
 
-def _scoped(owner: PoolWeights) -> _Scope | None:
-    scope = _scope.get()
-    return scope if scope is not None and scope.owner is owner else None
+    @property
+    def _running(self) -> _Scope | None:
+        if torch.compiler.is_dynamo_compiling() and self._compiling is not None:
+            return self._compiling
+        scope = _scope.get()
+        return scope if scope is not None and scope.owner is self else None
 
 
 def scaled_for_mean(hidden: Tensor, weight: Tensor, skip: int, length: int | None = None) -> Tensor:

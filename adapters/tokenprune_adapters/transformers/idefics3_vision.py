@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.signals import BLOCK_VIEWS, View
-from tokenprune.interface.sites import Grid
-from tokenprune_adapters.shared.refusals import is_full
+from tokenprune.interface.specs import Demand
 from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.vit import HfVitAdapter
 from tokenprune_adapters.transformers.vit_family_names import IDEFICS3, VisionNames
@@ -39,20 +37,15 @@ class Idefics3VisionAdapter(HfVitAdapter):
     )
     class_token: ClassVar[bool] = False
 
-    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
-        """The grid of the given pictures.
-
-        Raises:
-            UnsupportedCallError: a mask hides some of the patches.
-        """
-        mask = self.names.takes[1]
-        if not is_full(compat.argument(self.vision, mask, args, kwargs)):
-            raise UnsupportedCallError(
-                f"'{mask}' hides patches: the pictures of this call are padded.",
-                where=type(self.vision).__name__,
-                remedy="Give pictures of one size in a call, which need no padding.",
-            )
-        return super().call_grid(args, kwargs)
+    def demands(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Demand]:
+        """The mask over patches hides none of them."""
+        name = self.names.takes[1]
+        mask = compat.argument(self.vision, name, args, kwargs)
+        if mask is None:
+            return ()
+        problem = f"'{name}' hides patches: the pictures of this call are padded."
+        remedy = "Give pictures of one size in a call, which need no padding."
+        return (Demand((mask != 0).all(), problem, remedy),)
 
     def arguments(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tokenprune.ops import merge_compact, sum_compact
-from tokenprune_strategies.prunevid.segments import Run, segments
+from tokenprune_strategies.prunevid.segments import segments
+from tokenprune_strategies.shared.runs import Run
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import NamedTuple
 
 from torch import Tensor
 
 from tokenprune.ops import cluster_dpc
+from tokenprune_strategies.shared.runs import Run, runs
 
 ROUNDING = 1e-9
-
-
-class Run(NamedTuple):
-    """Frames `start` to `stop`, without `stop`."""
-
-    start: int
-    stop: int
-
-    @property
-    def length(self) -> int:
-        """Number of frames."""
-        return self.stop - self.start
 
 
 def segments(frames: Tensor, gamma: float, neighbours: int) -> list[Run]:
@@ -36,16 +23,6 @@ def segments(frames: Tensor, gamma: float, neighbours: int) -> list[Run]:
     wanted = max(1, int(gamma * len(frames) + ROUNDING))
     _, label = cluster_dpc(frames[None], min(wanted, len(frames)), neighbours=neighbours)
     return runs(contiguous(label[0].tolist()))
-
-
-def runs(labels: Sequence[int | None]) -> list[Run]:
-    """Maximal runs of equal label."""
-    found, start = [], 0
-    for _, members in groupby(labels):
-        stop = start + sum(1 for _ in members)
-        found.append(Run(start, stop))
-        start = stop
-    return found
 
 
 def contiguous(labels: Sequence[int]) -> list[int]:

@@ -6,8 +6,10 @@ from math import ceil
 
 from torch import Tensor
 
+from tokenprune.interface.sites import Grid
 
-def windows_of(position: Tensor, grid: tuple[int, int, int], side: int) -> tuple[Tensor, int]:
+
+def windows_of(position: Tensor, grid: Grid, side: int) -> tuple[Tensor, int]:
     """Number of the window that every token stands in, `[B, N]`, and how many windows there are.
 
     Windows are `side` x `side` patches of one frame; those at the right and lower border are what

@@ -8,8 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tokenprune.ops import bipartite_match, take, topk_indices
-from tokenprune_strategies.shared.indexing import complement
+from tokenprune.ops import topk_indices
 from tokenprune_strategies.shared.ranking import place_in_group
 
 
@@ -42,20 +41,3 @@ def select(local: Tensor, score: Tensor, keep: int) -> Tensor:
         keep: tokens in all.
     """
     return topk_indices(score.float().masked_fill(local, torch.inf), keep)
-
-
-def most_similar(hidden: Tensor, kept: Tensor) -> Tensor:
-    """For every token the place among `kept` of the one that it goes to, `[B, N]`.
-
-    Kept tokens stay where they are, the others go to the one with the largest cosine; ties go to
-    the lower index.
-
-    Args:
-        hidden: `[B, N, D]`.
-        kept: `[B, K]` ascending.
-    """
-    batch, count = hidden.shape[:2]
-    rest = complement(kept, count)
-    _, target = bipartite_match(take(hidden, rest), take(hidden, kept))
-    own = torch.arange(kept.shape[1], device=kept.device).expand(batch, -1)
-    return kept.new_empty(batch, count).scatter(1, kept, own).scatter(1, rest, target)

@@ -14,10 +14,11 @@ from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import topk_indices
+from tokenprune_strategies.shared.joining import most_similar
 from tokenprune_strategies.shared.saliency import SALIENCY
 from tokenprune_strategies.shared.windows import windows_of
 from tokenprune_strategies.vscan.params import OURS, VScanParams
-from tokenprune_strategies.vscan.scan import local_scan, most_similar, select
+from tokenprune_strategies.vscan.scan import local_scan, select
 
 
 class VScan(PruningStrategy[VScanParams]):

@@ -10,6 +10,7 @@ from torch import nn
 from tokenprune.engine.attachment import ATTACHED, Attachment
 from tokenprune.engine.checks import (
     check_encoder_stages,
+    refuse_blocks,
     refuse_companions,
     refuse_doubles,
     refuse_fronts,
@@ -62,7 +63,8 @@ def encoder_runner(
     for stage in later:
         site = Site("pre_llm", spec.used, spec.used)
         behind = len(spec.blocks) > spec.used and not isinstance(adapter, PackedEncoderAdapter)
-        refuse_signals(stage, [site], spec.supplies | given, adapter, behind=behind)
+        refuse_signals(stage, [site], spec.supplies | given, adapter)
+        refuse_blocks(stage, site, behind=behind)
     if isinstance(adapter, PackedEncoderAdapter):
         for stage in encoder_stages:
             refuse_fronts(stage, layout.sites_of(stage), adapter)

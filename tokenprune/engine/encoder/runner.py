@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,8 +38,15 @@ if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
 
 
+@dataclass
 class _Pass:
-    """Stands in a call's states while the encoder runs."""
+    """Stands in a call's states while the encoder runs.
+
+    Attributes:
+        sound: in a compiled graph, whether the call's values are as they have to be, `[]`.
+    """
+
+    sound: Tensor | None = None
 
 
 class EncoderRunner:
@@ -97,7 +104,7 @@ class EncoderRunner:
         self._refuse_maps(args, kwargs)
         with calling(self.owner) as call, call.meter.stage("encode"):
             self._open(call, args, kwargs)
-            call.put(_Pass())
+            call.put(self._demand(call, args, kwargs))
             try:
                 output = original(*args, **kwargs)
             finally:
@@ -114,6 +121,19 @@ class EncoderRunner:
         """How many blocks of the running pass were entered."""
         state = call.state(EncoderState)
         return 0 if state is None else state.passed
+
+    def _demand(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Pass:
+        """Hold a call's values to what they have to fulfil; a graph only notes whether they do."""
+        found = _Pass()
+        for one in self.adapter.demands(args, kwargs):
+            if call.compiled:
+                held = one.fulfilled
+                found.sound = held if found.sound is None else found.sound & held
+                continue
+            where = type(self.spec.entry).__name__
+            error = UnsupportedCallError(one.problem, where=where, remedy=one.remedy)
+            call.conditions.require(one.fulfilled, error)
+        return found
 
     def _refuse(self, name: str, instead: str, original: Override, *_: Any, **__: Any) -> NoReturn:
         raise UnsupportedCallError(
@@ -289,6 +309,9 @@ class EncoderRunner:
         if state.sites:
             ones = state.size.new_ones(batch, state.prefix)
             self.adapter.weighted_pool(torch.cat((ones, state.size), dim=1))
+        entered = call.state(_Pass)
+        if entered is not None and entered.sound is not None:
+            hidden = torch.where(entered.sound, hidden, torch.nan)
         return hidden
 
 

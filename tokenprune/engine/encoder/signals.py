@@ -74,7 +74,8 @@ class BlockSignals:
         Raises:
             SignalError: a signal doesn't exist at this block.
         """
-        wanted, views = stage.strategy.signals(site), list[View]()
+        wanted = stage.strategy.signals(site)
+        views: list[View] = []
         if step is not None:
             views.append(self._view(step.query, step.key, step.value, step.bias, state.prefix))
         if state.previous is not None:

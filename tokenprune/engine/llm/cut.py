@@ -135,9 +135,9 @@ class Draft:
                 keep = self.stage.budget(tokens.count, arrived[bucket[0]], frames)
                 self._check(tokens, keep)
             for part in ask(self.stage.stage, tokens, keep, self.call.conditions):
-                members = [bucket[row] for row in part.rows]
-                here = [picked[row] for row in part.rows]
-                own = slots if len(here) == len(picked) else slots[list(part.rows)]
+                some = range(len(picked)) if part.rows is None else part.rows
+                members, here = [bucket[row] for row in some], [picked[row] for row in some]
+                own = slots if len(here) == len(picked) else slots[list(some)]
                 left = self._carry_out(tokens.of(part.rows), part, here, members, own)
                 for number, row in zip(members, left, strict=True):
                     after[number] = row

@@ -129,9 +129,9 @@ def _reduce(
         yield replace(left, hidden=hidden)
 
 
-def _pick(batch: ImageBatch, rows: Sequence[int]) -> ImageBatch:
+def _pick(batch: ImageBatch, rows: Sequence[int] | None) -> ImageBatch:
     state = batch.state
-    if len(rows) == len(batch.rows):
+    if rows is None or len(rows) == len(batch.rows):
         return replace(batch, state=replace(state))
     rows = list(rows)
     picked = replace(

@@ -119,7 +119,7 @@ class _Trial:
         asked, shown = self.asked, self.budgets.shown(number)
         if self.tell is not None:
             self.tell(shown)
-        name = f"keep {shown}"
+        name = f"keep {shown.strip('{}')}"  # braces would be a template
         plan = plan_data(self.budgets.at(number))
         study = Study(
             name="calibration",
@@ -129,6 +129,7 @@ class _Trial:
             plans=(PlanEntry(plan=plan, name=name),),
             batch_size=asked.batch_size,
             seed=asked.seed,
+            add_random=False,
         )
         done = run_study(study)
         for label, reason in done.failed.items():

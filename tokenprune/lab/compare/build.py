@@ -172,7 +172,7 @@ def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry],
         for entry in given:
             check_trained_for(loaded, entry.plan)
         return [as_task(entry, settings.video) for entry in given], []
-    strategies, notes = _strategies(loaded, settings)
+    strategies = compared_strategies(loaded, settings)
     if isinstance(loaded, LoadedMllm):
         rows = partial(default_entries, wanted=_wanted(loaded, settings))
     else:
@@ -183,11 +183,15 @@ def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry],
     if settings.match == "tokens":
         entries = [equal_tokens(entry) for entry in entries]
     found, left_out = _fitting(loaded, entries)
-    return found, [*notes, *broken, *left_out]
+    return found, [*broken, *left_out]
 
 
-def _strategies(loaded: LoadedModel, settings: Settings) -> tuple[Strategies, list[str]]:
-    """Those to compare, and a sentence about the others; few enough can stand in an encoder."""
+def compared_strategies(loaded: LoadedModel, settings: Settings) -> Strategies:
+    """Those that are compared without plans; of an encoder all, few enough can stand in one.
+
+    Raises:
+        DataError: a family was asked for that an encoder doesn't have.
+    """
     if isinstance(loaded, LoadedMllm):
         return chosen(host().strategies, every=settings.every, family=settings.family)
     if settings.family is not None:
@@ -196,7 +200,7 @@ def _strategies(loaded: LoadedModel, settings: Settings) -> tuple[Strategies, li
             where="--family",
             remedy="Leave it away, or pass a multimodal LLM.",
         )
-    return host().strategies, []
+    return host().strategies
 
 
 def _encoder_keeps(loaded: LoadedModel) -> Sequence[int]:

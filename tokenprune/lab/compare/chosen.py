@@ -35,30 +35,22 @@ FAMILIES: Mapping[str, Callable[[type[PruningStrategy[Any]]], bool]] = {
 }
 
 
-def chosen(
-    strategies: Strategies, *, every: bool = False, family: str | None = None
-) -> tuple[Strategies, list[str]]:
+def chosen(strategies: Strategies, *, every: bool = False, family: str | None = None) -> Strategies:
     """The strategies to compare; the baseline is always among them.
 
     Args:
         strategies: all that there are, by name.
         every: all of them.
         family: those of one of `FAMILIES` instead.
-
-    Returns:
-        The strategies, and a sentence about what isn't shown.
     """
     if every:
-        return strategies, []
+        return strategies
     if family is not None:
         fits = FAMILIES[family]
         mine = {name for name, kind in strategies.items() if fits(kind)}
     else:
         mine = {*DOZEN, *_brought_by_others()}
-    found = {name: kind for name, kind in strategies.items() if name in mine or name == BASELINE}
-    rest = len(strategies) - len(found)
-    other = f"{rest} other strategies are compared with --all, or by --family."
-    return found, [other] if rest else []
+    return {name: kind for name, kind in strategies.items() if name in mine or name == BASELINE}
 
 
 def _brought_by_others() -> set[str]:

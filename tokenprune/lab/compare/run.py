@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tokenprune.interface.loading import LoadedModel, LoadOptions
-from tokenprune.lab.compare.build import Source, build_entries
+from tokenprune.lab.compare.build import Source, build_entries, compared_strategies
 from tokenprune.lab.compare.defaults import grouped, random_beside
 from tokenprune.lab.compare.jobs import measure_in
 from tokenprune.lab.compare.matching import equal_cost
@@ -67,7 +67,7 @@ def compare(
         elapsed=round(time.perf_counter() - start, 1),
         model=_model(loaded, source.options),
         task=source.about(loaded) | {"samples": len(task.questions), "images": _images(task)},
-        settings=_settings(settings),
+        settings=_settings(settings) | {"others": _others(loaded, settings)},
         environment=describe_environment(),
         dense=dense,
         results=results,
@@ -138,6 +138,13 @@ def _model(loaded: LoadedModel, options: LoadOptions) -> dict[str, Any]:
 
 def _images(task: Task) -> int:
     return len({question.image_id for question in task.questions})
+
+
+def _others(loaded: LoadedModel, settings: Settings) -> int:
+    """How many strategies there are that a comparison without plans leaves out unasked."""
+    if settings.plans:
+        return 0
+    return len(host().strategies) - len(compared_strategies(loaded, settings))
 
 
 def _settings(settings: Settings) -> dict[str, Any]:

@@ -105,6 +105,8 @@ def legend(comparison: Comparison) -> list[str]:
     )
     video = ["All plans run with images: frames; token counts are per frame."]
     video = video if comparison.settings.get("task") == "video" else []
+    others = comparison.settings.get("others", 0)
+    more = [f"{others} other strategies: --all, or --family for one place."] if others else []
     return [
         f"{count['samples']} samples of {count['images']} images; dense accuracy "
         f"{100 * comparison.dense.accuracy.value:.1f} %. [low high]: 95 % paired bootstrap over "
@@ -113,6 +115,7 @@ def legend(comparison: Comparison) -> list[str]:
         *video,
         *probe,
         *comparison.left_out,
+        *more,
         "Vs random: accuracy minus that of random at the same places and budgets, or else at as "
         "many tokens, with the same position ids; empty without such a row.",
         "FLOPs and times are shares of dense, measured in turns with it; select is a share of the "

@@ -31,7 +31,7 @@ from tokenprune.lab.train.batches import make_batch
 from tokenprune.lab.train.curve import Curve
 from tokenprune.lab.train.data import Stream
 from tokenprune.lab.train.settings import Span, TrainSettings, rate, spans
-from tokenprune.lab.train.state import BEGIN_AGAIN, States
+from tokenprune.lab.train.state import BEGIN_AGAIN, StateFolder
 
 Tell = Callable[[int, int, str], None]
 
@@ -78,7 +78,7 @@ class Loop:
         session: TrainingSession,
         stream: Stream,
         settings: TrainSettings,
-        states: States,
+        states: StateFolder,
         tell: Tell | None = None,
         auxiliary: Auxiliary | None = None,
     ) -> None:

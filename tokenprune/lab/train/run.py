@@ -32,7 +32,7 @@ from tokenprune.lab.train.stage import (
     trained_stage,
     with_absolute_files,
 )
-from tokenprune.lab.train.state import States
+from tokenprune.lab.train.state import StateFolder
 from tokenprune.lab.trained import check_trained_for
 from tokenprune.plan import Plan, dump_plan, load_plan
 
@@ -120,7 +120,7 @@ def _learn(
     adapter: MllmAdapter,
     start: Plan,
     shape: ModelShape,
-    states: States,
+    states: StateFolder,
     auxiliary: Auxiliary | None,
     tell: Tell | None,
 ) -> tuple[TrainableStrategy[Any], Run]:
@@ -159,7 +159,7 @@ def _no_mllm(loaded: LoadedModel) -> UnsupportedModelError:
     return UnsupportedModelError("training needs a multimodal LLM.", where=loaded.name)
 
 
-def _states(out: Path, job: Job, plan: Plan) -> States:
+def _states(out: Path, job: Job, plan: Plan) -> StateFolder:
     """The folder of a run's states, for a run of just these settings, data, plan and model."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def _states(out: Path, job: Job, plan: Plan) -> States:
     }
     if job.stream.digest:
         identity["data_sha256"] = job.stream.digest
-    return States(out, identity)
+    return StateFolder(out, identity)
 
 
 def _write(

@@ -18,7 +18,7 @@ PARTIAL = "partial-"
 BEGIN_AGAIN = "Use --restart to begin again, or another --out."
 
 
-class States:
+class StateFolder:
     """The states of a run; the newest complete one counts, whenever the run was killed.
 
     Args:

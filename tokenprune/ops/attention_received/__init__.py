@@ -43,7 +43,7 @@ def attention_received(
     batch, _, length, width = query.shape
     require_heads(query, key)
     require(key.shape[2] == length, "query and key must have the same number of tokens")
-    require(0 <= skip < length, f"skip must be in 0..{length - 1}, not {skip}")
+    require(0 <= skip < length, "skip must be in 0..{}, not {}", length - 1, skip)
     require_rows("bias", bias, batch, length)
     factor = width**-0.5 if scale is None else scale
     received: Tensor = attention_received_op(query, key, bias, factor, skip)

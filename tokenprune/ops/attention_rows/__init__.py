@@ -42,7 +42,10 @@ def attention_rows(
     require_rows("bias", bias, batch, length)
     require(
         seen is None or tuple(seen.shape) == (batch, rows, length),
-        f"seen must be [{batch}, {rows}, {length}]",
+        "seen must be [{}, {}, {}]",
+        batch,
+        rows,
+        length,
     )
     factor = width**-0.5 if scale is None else scale
     with torch.autocast(query.device.type, enabled=False):
@@ -82,7 +85,7 @@ def attention_row(
         ValueError: the shapes don't fit.
     """
     rows = query.shape[2]
-    require(-rows <= row < rows, f"row must be in {-rows}..{rows - 1}, not {row}")
+    require(-rows <= row < rows, "row must be in {}..{}, not {}", -rows, rows - 1, row)
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     with torch.autocast(query.device.type, enabled=False):
         one = query[:, :, row, None].float() * factor

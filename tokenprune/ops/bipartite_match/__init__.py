@@ -53,7 +53,9 @@ def bipartite_match(
     cols = b.shape[1]
     require(
         b.shape[0] == batch and b.shape[2] == width,
-        f"a {tuple(a.shape)} and b {tuple(b.shape)} don't fit together",
+        "a {} and b {} don't fit together",
+        tuple(a.shape),
+        tuple(b.shape),
     )
     require(cols > 0, "b must hold at least one token")
     for name, tensor, length in (

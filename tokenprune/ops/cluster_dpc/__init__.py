@@ -36,9 +36,9 @@ def cluster_dpc(x: Tensor, count: int, *, neighbours: int) -> tuple[Tensor, Tens
     Source: DPC (Rodriguez and Laio, Science 2014) with the kNN density of Du et al. (2016), as in
     PruneVid (arXiv 2412.16117, stage 1), FastVID (arXiv 2503.11187) and HoliTom (arXiv 2505.21334).
     """
-    require(x.dim() == 3, f"x must be [B, N, D], not {tuple(x.shape)}")
-    require(1 <= count <= x.shape[1], f"count must be in 1..{x.shape[1]}, not {count}")
-    require(neighbours > 0, f"neighbours must be positive, not {neighbours}")
+    require(x.dim() == 3, "x must be [B, N, D], not {}", tuple(x.shape))
+    require(1 <= count <= x.shape[1], "count must be in 1..{}, not {}", x.shape[1], count)
+    require(neighbours > 0, "neighbours must be positive, not {}", neighbours)
     centre, label = cluster_dpc_op(x, count, neighbours)
     return centre, label
 

@@ -37,7 +37,7 @@ def coverage_select(cover: Tensor, k: int, *, gain: Tensor | None = None) -> Ten
     Source: lazy greedy of Minoux (1978). SCOPE (arXiv 2510.24214) covers tokens by cosine with a
     gain, MMTok (arXiv 2508.18264) text and tokens by softmax rows.
     """
-    require(cover.dim() == 3, f"cover must be [B, M, N], not {tuple(cover.shape)}")
+    require(cover.dim() == 3, "cover must be [B, M, N], not {}", tuple(cover.shape))
     require_count(k, cover.shape[2])
     require_rows("gain", gain, cover.shape[0], cover.shape[2])
     index: Tensor = coverage_select_op(cover, k, gain)

@@ -32,8 +32,8 @@ def knn_density(x: Tensor, *, neighbours: int, tau: float | None) -> Tensor:
     Source: local density of EvoPrune (arXiv 2603.03681, section 3.4). Normalising first and the
     option None are this project's choice, not the paper's.
     """
-    require(neighbours > 0, f"neighbours must be positive, not {neighbours}")
-    require(tau is None or tau > 0, f"tau must be positive, not {tau}")
+    require(neighbours > 0, "neighbours must be positive, not {}", neighbours)
+    require(tau is None or tau > 0, "tau must be positive, not {}", tau)
     batch, length, _ = x.shape
     count = min(neighbours, length - 1)
     if count < 1:

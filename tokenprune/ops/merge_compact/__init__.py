@@ -34,7 +34,7 @@ def merge_compact(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tenso
     batch, tokens, _ = x.shape
     require_rows("slot", slot, batch, tokens)
     require_rows("weight", weight, batch, tokens)
-    require(length >= 0, f"length must not be negative, not {length}")
+    require(length >= 0, "length must not be negative, not {}", length)
     merged: Tensor = merge_compact_op(x, slot, weight, length)
     return merged
 

@@ -27,7 +27,7 @@ def sum_compact(values: Tensor, slot: Tensor, length: int) -> Tensor:
         ValueError: the shapes don't fit.
     """
     require_rows("slot", slot, *values.shape)
-    require(length >= 0, f"length must not be negative, not {length}")
+    require(length >= 0, "length must not be negative, not {}", length)
     summed: Tensor = sum_compact_op(values, slot, length)
     return summed
 

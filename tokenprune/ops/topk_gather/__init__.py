@@ -29,11 +29,15 @@ def topk_gather(score: Tensor, k: int, *riders: Tensor) -> tuple[Tensor, tuple[T
         ValueError: the shapes don't fit or `k` is out of range.
     """
     batch, tokens = score.shape
-    require(0 <= k <= tokens, f"k must be in 0..{tokens}, not {k}")
+    require(0 <= k <= tokens, "k must be in 0..{}, not {}", tokens, k)
     for i, rider in enumerate(riders):
         require(
             tuple(rider.shape[:2]) == (batch, tokens),
-            f"rider {i} must begin with [{batch}, {tokens}], not {tuple(rider.shape)}",
+            "rider {} must begin with [{}, {}], not {}",
+            i,
+            batch,
+            tokens,
+            tuple(rider.shape),
         )
     index, *gathered = topk_gather_op(score, k, list(riders))
     return index, tuple(gathered)
