@@ -17,6 +17,7 @@ from generators.records import (
     loops,
     ops,
     reference_model,
+    serving,
 )
 from generators.speed import speed
 from generators.studies import study
@@ -146,6 +147,16 @@ SECTIONS = (
         "the measured speed-up over it.",
         "python -m benchmarks.encoders --out benchmarks/records/encoders.json",
         encoders,
+    ),
+    Section(
+        "serving.json",
+        "Serving with vLLM",
+        "vLLM's OpenAI server on a CPU, dense and with plans, all servers up at once and asked in "
+        "turns. A LLaVA of 162 M random weights, 576 patches a picture; its tower is a larger "
+        "share of the work than a 7B model's. TTFT is the time to first token, all figures are "
+        "medians.",
+        "python -m benchmarks.serving --out benchmarks/records/serving.json",
+        serving,
     ),
     Section(
         "ops.json",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,23 @@ KINDS = {str: "text", int: "integer", float: "number", Path: "path", bool: "flag
 def command_line() -> str:
     """The page, in Markdown."""
     group: Any = typer.main.get_command(app)
-    callbacks = {info.name: info.callback for info in app.registered_commands}
     mark = MARK.format(source="tokenprune/cli")
-    parts = [
-        part
-        for name, command in group.commands.items()
-        for part in _command(name, command, callbacks[name])
-    ]
+    parts = [part for name, command in _commands(group) for part in _command(name, command)]
     return "\n".join([INTRO.format(mark=mark), *parts])
 
 
-def _command(name: str, command: Any, callback: Callable[..., Any]) -> Iterator[str]:
+def _commands(group: Any) -> Iterator[tuple[str, Any]]:
+    """Every command with its name; those of a group behind the group's name."""
+    for name, command in group.commands.items():
+        inside = getattr(command, "commands", None)
+        if inside is None:
+            yield name, command
+        else:
+            yield from ((f"{name} {one}", own) for one, own in inside.items())
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    callback = inspect.unwrap(command.callback)
     kinds = typing.get_type_hints(callback)
     known = [param for param in command.params if param.name in kinds]
     places = [param for param in known if param.param_type_name == "argument"]

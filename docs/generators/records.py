@@ -100,6 +100,19 @@ def _probe(record: Data) -> list[str]:
     return ["### Readable of the encoder's features, % of dense\n", table(heading, rows)]
 
 
+def serving(record: Data) -> str:
+    """The table of `benchmarks/serving.py`."""
+    heading = ("plan", "traffic", "prompt tokens", "TTFT, s", "whole, s", "requests/s")
+    rows = []
+    for row in record["rows"]:
+        for kind, found in row["kinds"].items():
+            times = (found["ttft"], found["end_to_end"], found["requests_per_second"])
+            cells = (f"{found['prompt_tokens']:.0f}", *(f"{one:.2f}" for one in times))
+            rows.append((row["plan"], kind, *cells))
+    load = f"Load of the machine before: {record['load']['before'][0]:.1f}."
+    return f"{table(heading, rows)}\n{load}\n"
+
+
 def encoders(record: Data) -> str:
     """The table of `benchmarks/encoders.py`."""
     heading = (

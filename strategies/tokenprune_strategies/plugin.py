@@ -20,12 +20,14 @@ from tokenprune_strategies.evs import EVS
 from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fastvid import FastVID
+from tokenprune_strategies.feather import Feather
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.gprune import GPrune
 from tokenprune_strategies.hiprune import HiPrune
 from tokenprune_strategies.holitom import HoliTom
 from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
+from tokenprune_strategies.mmtok import MMTok
 from tokenprune_strategies.otprune import OTPrune
 from tokenprune_strategies.pool import Pool
 from tokenprune_strategies.prumerge import PruMerge
@@ -35,6 +37,7 @@ from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.scope import Scope
 from tokenprune_strategies.sparsevlm import SparseVLM
 from tokenprune_strategies.tome import ToMe
+from tokenprune_strategies.v2drop import V2Drop
 from tokenprune_strategies.vidcom2 import VidCom2
 from tokenprune_strategies.visionzip import VisionZip
 from tokenprune_strategies.vispruner import VisPruner
@@ -80,6 +83,9 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         PruMerge,
         FastVID,
         HoliTom,
+        V2Drop,
+        Feather,
+        MMTok,
         Random,
         Uniform,
     ):

@@ -119,7 +119,10 @@ def test_every_command_and_option_is_on_the_page(generate: ModuleType, tmp_path:
     page = (tmp_path / "command-line.md").read_text()
     group: Any = typer.main.get_command(app)
     assert {"compare", "show", "list", "describe", "doctor"} <= set(group.commands)
-    for name, command in group.commands.items():
+    commands = dict(group.commands)
+    vllm = commands.pop("vllm")
+    commands |= {f"vllm {name}": command for name, command in vllm.commands.items()}
+    for name, command in commands.items():
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
         for param in command.params:
             assert param.param_type_name == "argument" or f"`{param.opts[0]}`" in section

@@ -17,13 +17,8 @@ from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import families, fit, signals
 
 COLUMNS = [name for name in CASES if any(family.adapter == name for family in families())]
-TOWERS = {
-    **{"llava_onevision": "siglip", "paligemma": "siglip", "llava": "clip"},
-    **{name: "qwen-vision" for name in CASES if name.startswith("qwen")},
-}
-"""Towers of the tiny models, where the family is followed through its tower; CLIP for most."""
-ALL_BLOCKS = {"vipllava"}
-"""Families whose tiny models use all blocks of their towers, so that none is behind these."""
+TOWERS = {"llava_onevision": "siglip"}
+"""Towers of the tiny models of families that may have several; CLIP for most."""
 PLACES: list[tuple[str, Stage]] = [
     (name, at) for name, kind in shipped().items() for at in places(kind)
 ]
@@ -37,11 +32,13 @@ def test_every_family_has_a_column() -> None:
 def test_a_cell_is_what_attach_does(family: str) -> None:
     columns = [found for found in families() if found.adapter == family]
     tower = TOWERS.get(family, "clip")
-    column = next(found for found in columns if found.tower in (None, tower))
+    column = next(found for found in columns if len(columns) == 1 or found.tower == tower)
     model = case_of(family).build()
     for name, at in PLACES:
         kind = host().strategies[name]
         one, stage = fit(kind, column), stage_of(kind, at)
+        if at == "encoder":
+            stage["keep"] = 0.6  # some pieces have few units
         if at == "decoder" and family in LAYER:
             stage = {key: value for key, value in stage.items() if key != "layers"}
             stage["layer"] = LAYER[family]
@@ -50,10 +47,6 @@ def test_a_cell_is_what_attach_does(family: str) -> None:
         if at == "decoder" and family in LAYER and LayerBefore in needs:
             # the one layer with full attention has none in front of it in these tiny models
             with pytest.raises(SignalError, match="linear attention"):
-                tokenprune.attach(model, wanted)
-            continue
-        if family in ALL_BLOCKS and name == "prumerge":
-            with pytest.raises(SignalError, match="isn't used"):
                 tokenprune.attach(model, wanted)
             continue
         if at in one.runs:

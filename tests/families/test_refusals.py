@@ -25,7 +25,7 @@ def refused(name: str, wanted: dict[str, Any], error: type[Exception], match: st
     assert not any("forward" in module.__dict__ for module in model.modules())
 
 
-@pytest.mark.parametrize("name", ["gemma3", "smolvlm"])
+@pytest.mark.parametrize("name", ["gemma4", "mistral3"])
 def test_encoder_stages(name: str) -> None:
     stage = {"strategy": "tome", "at": "encoder", "keep": 0.5}
     refused(name, plan(stage), UnsupportedModelError, "aren't followed through the tower")
@@ -66,7 +66,7 @@ def test_attention_of_a_layer_with_linear_attention(name: str) -> None:
     refused(name, wanted, SignalError, "layer 2, which has linear attention")
 
 
-@pytest.mark.parametrize("name", ["smolvlm"])
+@pytest.mark.parametrize("name", ["mistral3"])
 def test_signals_of_a_tower_that_is_not_followed(name: str) -> None:
     refused(name, plan({"strategy": "fopru", "at": "pre_llm", "keep": 0.5}), SignalError, "fopru")
 

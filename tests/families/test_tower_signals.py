@@ -73,7 +73,7 @@ def watched(name: str, model: Any, call: dict[str, Tensor]) -> dict[str, Tensor]
     states.
     """
     prefix, found = PREFIX.get(name, 1), dict[str, list[Tensor]]()
-    used = -1 if prefix == 0 or name == "vipllava" else -2
+    used = -1 if prefix == 0 else -2
 
     def note(**values: Tensor) -> None:
         for key, value in values.items():
@@ -150,7 +150,8 @@ def test_values_shrink_with_the_tokens_that_a_tower_drops(name: str) -> None:
         model, plan(early, {"strategy": "t-tower-look", "at": "pre_llm", "keep": 1.0})
     ):
         logits(model, call)
-    kept = len(Drop.gone[0]) * (_patches(model) - Drop.gone[0].shape[1])
+    ((dropped, count),) = Drop.gone
+    kept = len(dropped) * (count - dropped.shape[1])
     shown = [row for tokens in Look.seen for row in tokens.signal(Signal.HIDDEN)]
     assert all(row.shape[0] == len(row) for row in shown)
     assert sum(len(row) for row in shown) <= kept

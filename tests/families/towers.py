@@ -5,8 +5,10 @@ Which patches of which piece leave is noted by the strategies themselves; no sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
@@ -29,11 +31,11 @@ class Drop(PruningStrategy[StrategyParams]):
 
     name = "t-tower-drop"
     stages = (Encoder(layer=LAYER),)
-    gone: ClassVar[list[Tensor]] = []
+    gone: ClassVar[list[tuple[Tensor, int]]] = []
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         order = tokens.hidden[..., 0].argsort(dim=1)
-        self.gone.append(order[:, : budget.remove])
+        self.gone.append((order[:, : budget.remove], tokens.count))
         return Reduction.keep(order[:, budget.remove :].sort(dim=1).values, tokens.count)
 
 
@@ -48,7 +50,40 @@ class Pair(PruningStrategy[StrategyParams]):
         return Reduction.merge(source, source + 1, tokens.size)
 
 
-PLUGIN = registering(Drop, Pair)
+@dataclass(frozen=True)
+class Old:
+    """The dropped tokens as they were.
+
+    Attributes:
+        before: `[B, N, D]` all tokens.
+        kept: `[B, K]` those that went on.
+        blocks: see `Reconstruction`.
+        restore: the same.
+    """
+
+    before: Tensor
+    kept: Tensor
+    blocks: int = 1
+    restore: bool = True
+
+    def full(self, hidden: Tensor) -> Tensor:
+        return self.before.scatter(1, self.kept[..., None].expand_as(hidden), hidden)
+
+
+class Revive(PruningStrategy[StrategyParams]):
+    """Drop as `Drop`, in front of a block that still sees all, and restore the old states."""
+
+    name = "t-tower-revive"
+    stages = (Encoder(layer=LAYER, where="before", restores=True),)
+
+    def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
+        order = tokens.hidden[..., 0].argsort(dim=1)
+        Drop.gone.append((order[:, : budget.remove], tokens.count))
+        kept = order[:, budget.remove :].sort(dim=1).values
+        return Reduction.keep(kept, tokens.count, reconstruction=Old(tokens.hidden, kept))
+
+
+PLUGIN = registering(Drop, Pair, Revive)
 
 
 def towers(model: Any) -> list[list[nn.Module]]:
@@ -60,25 +95,44 @@ def towers(model: Any) -> list[list[nn.Module]]:
     ]
 
 
+def members(units: Tensor, count: int, patches: int) -> Tensor:
+    """Patches of units of a square grid: `[..., R]` -> `[..., R, m]`, by arithmetic.
+
+    Args:
+        units: numbers of units.
+        count: units of the grid.
+        patches: patches of the grid.
+    """
+    wide, side = math.isqrt(count), math.isqrt(patches // count)
+    inside = [(row, column) for row in range(side) for column in range(side)]
+    found = [
+        (units // wide * side + row) * wide * side + units % wide * side + column
+        for row, column in inside
+    ]
+    return torch.stack(found, dim=-1)
+
+
 @contextmanager
 def hidden_in(
-    model: Any, passes: Sequence[Tensor], prefix: int, patch: pytest.MonkeyPatch
+    model: Any, passes: Sequence[tuple[Tensor, int]], prefix: int, patch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Hide patches as keys in all blocks behind the one in which `Drop` acted.
+    """Hide units as keys in all blocks behind the one in which `Drop` acted.
 
     Args:
         model: the plain model.
-        passes: `[n, R]` patches to hide, for every pass through a tower.
+        passes: `[n, R]` units to hide and how many there are, for every pass through a tower.
         prefix: class tokens in front of the patches.
         patch: for the attention that all blocks call.
     """
-    waiting, now, plain = list(passes), list[Tensor](), nn.functional.scaled_dot_product_attention
+    waiting, plain = list(passes), nn.functional.scaled_dot_product_attention
+    now: list[tuple[Tensor, int]] = []
 
     def attend(query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if now:
+            units, count = now[-1]
             mask = torch.zeros(len(key), 1, 1, key.shape[2], dtype=query.dtype)
-            hide = now[-1][:, None, None] + prefix
-            kwargs["attn_mask"] = mask.scatter(3, hide, float("-inf"))
+            hide = members(units, count, key.shape[2] - prefix).flatten(1)
+            kwargs["attn_mask"] = mask.scatter(3, hide[:, None, None] + prefix, float("-inf"))
         return plain(query, key, *args, **kwargs)
 
     hooks = []
@@ -96,7 +150,7 @@ def hidden_in(
 
 
 @contextmanager
-def paired_in(model: Any, remove: int, prefix: int) -> Iterator[None]:
+def paired_in(model: Any, remove: int, count: int, prefix: int) -> Iterator[None]:
     """Let all blocks from `LAYER` on run on what `Pair` leaves, merged by loops.
 
     Rows in between are zeros, so every block gets and gives as many as ever.
@@ -104,7 +158,7 @@ def paired_in(model: Any, remove: int, prefix: int) -> Iterator[None]:
     overridden = []
     for blocks in towers(model):
         for block in blocks[LAYER:]:
-            block.forward = _short(block, block is blocks[LAYER], remove, prefix)
+            block.forward = _short(block, block is blocks[LAYER], remove, count, prefix)
             overridden.append(block)
     try:
         yield
@@ -113,19 +167,61 @@ def paired_in(model: Any, remove: int, prefix: int) -> Iterator[None]:
             del block.forward
 
 
-def _short(block: Any, first: bool, remove: int, prefix: int) -> Callable[..., Tensor]:
+@contextmanager
+def revived_in(model: Any, passes: Sequence[tuple[Tensor, int]], prefix: int) -> Iterator[None]:
+    """Let blocks from `LAYER` on run on what `Revive` leaves, piece by piece.
+
+    The rows of dropped units hold what they held in front of block `LAYER`.
+    """
+    waiting, now, overridden = list(passes), list[tuple[Tensor, int]](), []
+
+    def short(block: Any, first: bool) -> Callable[..., Tensor]:
+        plain = block.forward
+
+        def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if first:
+                now.append(waiting.pop(0))
+            (units, count), full = now[-1], hidden.clone()
+            gone = members(units, count, hidden.shape[1] - prefix).flatten(1) + prefix
+            bare = {name: None if "mask" in name else value for name, value in kwargs.items()}
+            for row, lost in enumerate(gone.tolist()):
+                stay = [place for place in range(hidden.shape[1]) if place not in lost]
+                seen = hidden[row : row + 1] if first else hidden[row : row + 1, stay]
+                made = plain(seen, *(None for _ in args), **bare)[0]
+                full[row, stay] = made[stay] if first else made
+            return full
+
+        return forward
+
+    for blocks in towers(model):
+        for block in blocks[LAYER:]:
+            block.forward = short(block, block is blocks[LAYER])
+            overridden.append(block)
+    try:
+        yield
+    finally:
+        for block in overridden:
+            del block.forward
+
+
+def _short(block: Any, first: bool, remove: int, count: int, prefix: int) -> Callable[..., Tensor]:
     plain = block.forward
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        gone = [prefix + 4 * number for number in range(remove)]
+        patches, gone = hidden.shape[1] - prefix, []
         if first:
             hidden = hidden.clone()
-            for row in range(len(hidden)):
-                for place in gone:
-                    hidden[row, place + 1] = (hidden[row, place] + hidden[row, place + 1]) / 2
+        for number in range(remove):
+            pair = members(torch.tensor([4 * number, 4 * number + 1]), count, patches) + prefix
+            gone += pair[0].tolist()
+            for row in range(len(hidden) if first else 0):
+                for left, into in zip(*pair.tolist(), strict=True):
+                    hidden[row, into] = (hidden[row, left] + hidden[row, into]) / 2
         stay = [place for place in range(hidden.shape[1]) if place not in gone]
         full = torch.zeros_like(hidden)
-        full[:, stay] = plain(hidden[:, stay], *args, **kwargs)
+        # masks of full towers hide nothing, and have all places
+        unmasked = {name: None if "mask" in name else value for name, value in kwargs.items()}
+        full[:, stay] = plain(hidden[:, stay], *(None for _ in args), **unmasked)
         return full
 
     return forward

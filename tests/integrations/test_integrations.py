@@ -59,7 +59,7 @@ def test_signals_choose_and_ride_along() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(SignalError, match="attention"):
         select(FEATURES, GRID, plan({"strategy": "fopru", "keep": 6}))
-    with pytest.raises(PlanError, match="inside the model"):
+    with pytest.raises(PlanError, match="inside the vision tower"):
         count(GRID, {"stages": [{"at": "encoder", "strategy": "tome", "keep": 12}]})
     with pytest.raises(BudgetError):
         count(GRID, plan({"strategy": "uniform", "keep": 25}))

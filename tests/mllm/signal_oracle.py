@@ -124,3 +124,13 @@ def spread(weights: Tensor) -> list[float]:
 def last(weights: Tensor) -> list[float]:
     """Head mean of the last token's row."""
     return weights[:, -1].mean(0).tolist()
+
+
+def last_among(weights: Tensor, columns: list[int]) -> list[float]:
+    """Head mean of the last token's row, of each head over some columns alone."""
+    found = [0.0] * weights.shape[1]
+    for head in weights[:, -1]:
+        total = sum(float(head[j]) for j in columns)
+        for j in columns:
+            found[j] += float(head[j]) / total / len(weights)
+    return found

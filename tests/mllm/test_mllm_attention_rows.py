@@ -42,7 +42,9 @@ def view_of(seed: int, mask: Tensor | None, cap: float | None) -> LayerBefore:
     there = torch.zeros_like(valid)
     there[0, 6:], there[1, 7:] = True, True
     behind = torch.ones_like(valid)
-    text = PromptText(torch.zeros(BATCH, COUNT, 1), valid, there, behind, torch.tensor([8, 7]))
+    text = PromptText(
+        torch.zeros(BATCH, COUNT, 1), valid, there, behind, torch.tensor([8, 7]), ~valid
+    )
     return LayerBefore(lambda rotated: (query, key), text, mask, cap)
 
 

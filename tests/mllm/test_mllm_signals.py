@@ -29,6 +29,7 @@ ATTENTION = {
 }
 AHEAD = {Signal.AHEAD_ATTENTION, Signal.AHEAD_ATTENTION_UNROTATED}
 TEXTS = {Signal.TEXT_STATES, Signal.TEXT_PLACE}
+EARLIER = {Signal.EARLIER_STATES, Signal.LAST_QUERY_ATTENTION_AMONG_VISUAL}
 OF_TOKENS = {
     Signal.KEY_LENGTH: Signal.TEXT_KEY_LENGTH,
     Signal.OUTPUT_STATES: Signal.TEXT_OUTPUT_STATES,
@@ -99,7 +100,7 @@ def matching(states: Tensor) -> tuple[Tokens, int]:
 @pytest.mark.parametrize(("kind", "layer"), [("clip", 3), ("mistral", 2)])
 def test_every_signal_of_a_batch(kind: str, layer: int, early: str, side: str) -> None:
     of, call, late = model(kind), inputs(*PROMPTS, side=side), early == "late"
-    stage = looking(layer, ATTENTION | AHEAD | TEXTS)
+    stage = looking(layer, ATTENTION | AHEAD | TEXTS | EARLIER)
     with tokenprune.attach(of, plan(*EARLY[early], stage)):
         logits(of, call)
     start = 0
@@ -121,6 +122,11 @@ def test_every_signal_of_a_batch(kind: str, layer: int, early: str, side: str) -
             tokens, row, Signal.QUESTION_ATTENTION_MEAN, signal_oracle.mean(weights, question),
             visual,
         )  # fmt: skip
+        plain = signal_oracle.attention(of, layer - 1, behind[0], None)
+        among = signal_oracle.last_among(plain, visual)
+        same(tokens, row, Signal.LAST_QUERY_ATTENTION_AMONG_VISUAL, among, visual)
+        earlier = tokens.signal(Signal.EARLIER_STATES)[row]
+        torch.testing.assert_close(earlier, behind[0][visual], atol=2e-5, rtol=1e-4)
         everyone = signal_oracle.spread(weights)
         same(tokens, row, Signal.PROMPT_ATTENTION_MEAN, everyone, visual)
         for signal, place in (
@@ -265,7 +271,9 @@ def test_many_queries_are_read_in_turns() -> None:
     seen = torch.ones(150, 150, dtype=torch.bool).tril() & valid[:, None, None, :]
     weights = logits_.masked_fill(~seen, float("-inf")).softmax(-1)
     states = torch.zeros(2, 150, 1)
-    text = PromptText(states, valid, asking, torch.ones_like(valid), torch.tensor([149, 149]))
+    text = PromptText(
+        states, valid, asking, torch.ones_like(valid), torch.tensor([149, 149]), ~valid
+    )
     view = LayerBefore(lambda rotated: (query, key), text)
     most = Signal.QUESTION_ATTENTION_MAX.of(view)
     mean = Signal.QUESTION_ATTENTION_MEAN.of(view)

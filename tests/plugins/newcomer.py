@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.loading import LoadedModel, LoadOptions
 from tokenprune.interface.metric import Answered
 from tokenprune.interface.placement import Encoder, PreLlm
+from tokenprune.interface.serving import ServedPicture
 from tokenprune.interface.signals import BlockAttention, Signal
 from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import EncoderSpec
@@ -141,6 +143,18 @@ def register_colours(register: Callable[[Any], None]) -> None:
 COLOURS: Kind[Any] = Kind("colour", register_colours, wrong_name)
 
 
+class Echo:
+    """A serving engine."""
+
+    name = "echo"
+
+    def arguments(self, plan: Path, model: str) -> list[str]:
+        return ["--plan", str(plan), model]
+
+    def check(self, plan: Path, model: str) -> list[ServedPicture]:
+        return [ServedPicture("8 x 8", 4, 2)]
+
+
 class Nowhere:
     """A tiny model of a library that isn't installed, so no check runs in it."""
 
@@ -186,6 +200,11 @@ def register_runners(register: Callable[[Any], None]) -> None:
 @hookimpl
 def register_reporters(register: Callable[[Any], None]) -> None:
     register(Notes)
+
+
+@hookimpl
+def register_servers(register: Callable[[Any], None]) -> None:
+    register(Echo())
 
 
 @hookimpl

@@ -16,6 +16,7 @@ from tests.plugin import registering
 from tests.plugins import newcomer
 from tests.plugins.newcomers_model import MyVit
 from tests.studies.conftest import save_study
+from tokenprune.lab.kinds import SERVERS
 from tokenprune.lab.studies import Store, load_study, run_study
 from tokenprune.lab.studies.plugs import make_runner
 from tokenprune.plugins.host import host, register_plugin
@@ -37,6 +38,11 @@ def test_every_kind_is_listed_under_the_plugins_name() -> None:
     assert info.brought.keys() == host().kinds().keys() - {"colours"}
     assert info.brought["strategies"] == ("loudest",)
     assert info.brought["kinds"] == ("colours",)
+
+
+def test_the_serving_engine_is_found_by_its_name() -> None:
+    server = host().things(SERVERS)["echo"]
+    assert server.check(Path("plan.yaml"), "model")[0].left == 2
 
 
 def test_the_method_runs_on_the_family_that_the_engine_never_heard_of() -> None:

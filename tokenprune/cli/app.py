@@ -27,6 +27,7 @@ from tokenprune.cli import (
     study,
     train,
     verify,
+    vllm,
 )
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.visible import visible
@@ -99,6 +100,7 @@ app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 app.command("train", epilog=train.EXAMPLES)(train.command)
 app.command("verify", epilog=verify.EXAMPLES)(verify.command)
 app.command("check", epilog=check.EXAMPLES)(check.command)
+app.add_typer(vllm.app, name="vllm")
 app.command("show", epilog=show.EXAMPLES)(show.command)
 app.command("list", epilog=listing.EXAMPLES)(listing.command)
 app.command("describe", epilog=describe.EXAMPLES)(describe.command)

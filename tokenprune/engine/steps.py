@@ -18,8 +18,9 @@ def in_steps(stages: Sequence[ResolvedStage], layers: int) -> list[ResolvedStage
 
     Each keeps the number of its stage in the plan, which errors and records name.
 
-    Without a budget, every step keeps the strategy's own share of what arrives there. An average is
-    shared by the steps. A ratio, or a number of tokens, is what the last step leaves of what
+    Without a budget, every step keeps the strategy's own share of what arrives there, or what a
+    strategy with a length of its own wants. An average is shared by the steps. A ratio, or a number
+    of tokens, is what the last step leaves of what
     arrives at the first; the steps take their parts of the way to it, on a logarithmic scale, in
     the proportions of the strategy's own shares (ours).
 
@@ -60,7 +61,9 @@ def _steps(stage: ResolvedStage, layers: int) -> list[ResolvedStage]:
 def _step(stage: ResolvedStage, steps: Sequence[Step], number: int) -> ResolvedStage:
     keep, way = stage.plan.keep, [-log(step.keep) for step in steps]
     part = 1.0
-    if keep is None or steps[number].keep == 1:  # a step that only looks goes on doing so
+    if keep is None and stage.strategy.length == "own":
+        pass  # it sets its own budget
+    elif keep is None or steps[number].keep == 1:  # a step that only looks goes on doing so
         keep = steps[number].keep
     elif isinstance(keep, float):
         keep = keep ** (way[number] / sum(way))

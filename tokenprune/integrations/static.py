@@ -1,13 +1,13 @@
-"""Plans of static length on features alone: their number before, and the choice after encoding.
+"""Plans of static length: the number of tokens before, and the choice after encoding.
 
 An engine has to reserve places in the prompt before any feature exists, and fills them when the
 vision tower has run. `count` gives the number of places from the grid alone, `select` the tokens
-that take them. Plans may hold static `pre_llm` stages only: their length is known in advance.
+that take them, from features alone. Stages inside a tower are run by `encoder`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tokenprune.engine.ask import ask
 from tokenprune.engine.conditions import Checks, Conditions
-from tokenprune.engine.stages import ResolvedStage, build_strategy
+from tokenprune.engine.stages import EncoderSchedule, ResolvedStage, built
 from tokenprune.errors import PlanError, SignalError
 from tokenprune.integrations.given import (
     check_signals,
@@ -28,7 +28,7 @@ from tokenprune.integrations.given import (
 )
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.sites import Grid, Site
-from tokenprune.interface.strategy import Budget
+from tokenprune.interface.strategy import Budget, placement
 from tokenprune.interface.tokens import Tokens
 from tokenprune.plan import Plan, load_plan
 
@@ -54,23 +54,47 @@ class Selected:
     size: Tensor
 
 
-def count(grid: Grid, plan: AnyPlan) -> int:
-    """Tokens that `select` will leave of an image, or of a video, of this grid.
+def count(grid: Grid, plan: AnyPlan, *, used: int | None = None) -> int:
+    """Tokens that `select`, or an `encoder` with the plan, will leave of an image of this grid.
 
     Args:
         grid: patch grid (t, h, w); budgets in tokens count per frame.
         plan: a plan, a plan file, or a mapping.
+        used: how many blocks of the vision tower feed the features, for plans with encoder stages.
 
     Raises:
         DataError: the grid is none.
-        PlanError: a stage isn't at `pre_llm`, or its length depends on the data.
+        PlanError: a stage isn't at `pre_llm` (or `encoder`, with `used`), or its length depends on
+            the data.
         BudgetError: a budget can't be reached.
+        LayerError: a stage names a block that isn't used.
     """
     grid = checked_grid(grid)
-    left = grid[0] * grid[1] * grid[2]
-    for stage in _stages(load_plan(plan)):
+    stages = _stages(load_plan(plan), inside=used is not None)
+    layout = EncoderSchedule([one for one in stages if one.plan.at == "encoder"], used or 1, grid)
+    return left_of(layout, [one for one in stages if one.plan.at == "pre_llm"], grid)
+
+
+def left_of(layout: EncoderSchedule, later: Sequence[ResolvedStage], grid: Grid) -> int:
+    """Tokens that stages of static length leave of an image.
+
+    Args:
+        layout: the encoder stages.
+        later: the pre-LLM stages.
+        grid: patch grid (t, h, w).
+
+    Raises:
+        BudgetError: a budget can't be reached.
+        LayerError: a stage names a block that isn't used.
+    """
+    patches = grid[0] * grid[1] * grid[2]
+    left, site = layout.kept(patches), Site("pre_llm", layout.used, layout.used)
+    acting = layout.sites(patches).values()
+    if any(placement(one.stage.strategy, "encoder").restores for one in acting):
+        left = patches
+    for stage in later:
         budget = Budget(left, stage.keep(left, grid[0]))
-        stage.strategy.check(SITE, budget, grid)
+        stage.strategy.check(site, budget, grid)
         left = budget.keep
     return left
 
@@ -157,22 +181,37 @@ def _after(
     return replace(left, signals={**left.signals, **whole})
 
 
-def _stages(plan: Plan) -> list[ResolvedStage]:
-    stages = []
-    for number, stage in enumerate(plan.stages):
-        resolved = ResolvedStage(number, stage, build_strategy(stage))
-        if stage.at != "pre_llm":
+def _stages(plan: Plan, *, inside: bool = False) -> list[ResolvedStage]:
+    stages = built(plan)
+    check_static(stages)
+    for stage in stages:
+        if stage.plan.at != "pre_llm" and not inside:
             raise PlanError(
-                f"a stage at '{stage.at}' runs inside the model.",
-                where=resolved.where,
-                remedy="Engines that keep their own model code can run 'pre_llm' stages only.",
+                "a stage at 'encoder' runs inside the vision tower.",
+                where=stage.where,
+                remedy="Give the tower to tokenprune.integrations.encoder, and count() the blocks "
+                "that are used.",
             )
-        if resolved.strategy.length != "planned":
+    return stages
+
+
+def check_static(stages: Sequence[ResolvedStage]) -> None:
+    """Refuse what no engine of its own code can run.
+
+    Raises:
+        PlanError: a stage is inside the LLM, or its length depends on the data.
+    """
+    for stage in stages:
+        if stage.plan.at == "decoder":
             raise PlanError(
-                f"'{stage.strategy}' keeps a number of tokens that depends on the data.",
-                where=resolved.where,
+                "a stage at 'decoder' runs inside the LLM, which is the engine's.",
+                where=stage.where,
+                remedy="Use encoder and pre_llm stages.",
+            )
+        if stage.strategy.length != "planned":
+            raise PlanError(
+                f"'{stage.plan.strategy}' keeps a number of tokens that depends on the data.",
+                where=stage.where,
                 remedy="Use a strategy of static length; places are reserved before features "
                 "exist.",
             )
-        stages.append(resolved)
-    return stages

@@ -156,11 +156,13 @@ class MllmAdapter(Adapter):
         towers: names of the encoder adapters whose models are its towers, for listings; empty
             means that any may be, None that none is followed.
         withholds: what of its towers doesn't reach stages between tower and LLM.
+        behind: whether its towers have blocks behind the last one that is read, for listings.
     """
 
     supplies: ClassVar[frozenset[type[View]]] = LLM_VIEWS
     towers: ClassVar[tuple[str, ...] | None] = ()
     withholds: ClassVar[frozenset[type[View]]] = frozenset()
+    behind: ClassVar[bool] = True
 
     @abstractmethod
     def spec(self) -> MllmSpec:

@@ -85,6 +85,9 @@ class Tower:
         cut: leading rows of a piece that are no units: class tokens.
         side: rows and columns of patches that become one unit.
         blended: why units can't be told apart behind the tower, as a sentence; None if they can.
+        projector: the module that makes a row `[n, U, d_llm]` of every unit's row of every piece,
+            class tokens in front if the model has them there; it is run on the units that are left.
+            None where it arranges rows itself.
     """
 
     module: nn.Module
@@ -92,6 +95,7 @@ class Tower:
     cut: int = 0
     side: int = 1
     blended: str | None = None
+    projector: nn.Module | None = None
 
     @property
     def used(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenprune.interface.loading import Loader
 from tokenprune.interface.metric import Metric
+from tokenprune.interface.serving import Server
 from tokenprune.plugins.hookspecs import hookspec
 from tokenprune.plugins.kinds import Kind, lacking, wrong_dataclass, wrong_name
 
@@ -37,6 +38,11 @@ def register_reporters(register: Callable[[type[Any]], None]) -> None:
     """
 
 
+@hookspec
+def register_servers(register: Callable[[Server], None]) -> None:
+    """Call `register(server)` for every serving engine that can run plans."""
+
+
 def _wrong_loader(given: object) -> str:
     return lacking(given, "scheme", "usage", "load")
 
@@ -49,6 +55,10 @@ def _wrong_runner(given: object) -> str:
     return wrong_dataclass(given, "name", "run")
 
 
+def _wrong_server(given: object) -> str:
+    return lacking(given, "name", "arguments", "check") or wrong_name(given)
+
+
 def _wrong_reporter(given: object) -> str:
     return wrong_dataclass(given, "name", "started", "finished", "ended")
 
@@ -57,4 +67,5 @@ LOADERS: Kind[Loader] = Kind("loader", register_loaders, _wrong_loader, lambda i
 METRICS: Kind[Metric] = Kind("metric", register_metrics, _wrong_metric)
 RUNNERS: Kind[type[Any]] = Kind("runner", register_runners, _wrong_runner)
 REPORTERS: Kind[type[Any]] = Kind("reporter", register_reporters, _wrong_reporter)
-LAB: tuple[Kind[Any], ...] = (LOADERS, METRICS, RUNNERS, REPORTERS)
+SERVERS: Kind[Server] = Kind("server", register_servers, _wrong_server)
+LAB: tuple[Kind[Any], ...] = (LOADERS, METRICS, RUNNERS, REPORTERS, SERVERS)

@@ -24,6 +24,7 @@ LAYER = 2
 
 NEEDS_TOWER = "tokens aren't followed through the towers of this family"
 NEEDS_LLM = "acts around the LLM, and this is an encoder alone"
+NO_BLOCK = "needs the block behind the last one that is read, and all are read"
 DYNAMIC = "its number of tokens depends on the picture; inside an encoder all share one length"
 
 
@@ -37,12 +38,14 @@ class Family:
             followed.
         encoder: what signals of the encoder can be computed from.
         llm: what signals of the LLM can be computed from; None for encoders alone.
+        behind: whether there are blocks behind the last one that feeds the LLM.
     """
 
     adapter: str
     tower: str | None
     encoder: frozenset[type[View]]
     llm: frozenset[type[View]] | None = None
+    behind: bool = True
 
     @property
     def name(self) -> str:
@@ -149,7 +152,7 @@ def families(
         for tower in kind.towers or tuple(encoders):
             if tower in encoders:
                 offers = encoders[tower].supplies - kind.withholds
-                found.append(Family(name, tower, offers, kind.supplies))
+                found.append(Family(name, tower, offers, kind.supplies, kind.behind))
     return found
 
 
@@ -181,6 +184,8 @@ def refusal(kind: type[PruningStrategy[Any]], family: Family, at: Stage) -> str:
     except Exception as error:  # what a strategy declares is a plugin's code
         return f"not known: '{kind.name}' raised {type(error).__name__}: {error}"
     missing = [signal.kind.name for signal in wanted if not family.offers(signal, at)]
+    if not missing and not family.behind and any(one.block == site.layers for one in wanted):
+        return NO_BLOCK
     if not missing:
         return ""
     return f"needs {', '.join(sorted({*missing}))}, which this family doesn't supply"

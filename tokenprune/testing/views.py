@@ -15,6 +15,7 @@ from tokenprune.interface.signals import (
     BlockOutput,
     Companions,
     LayerAttention,
+    LayerInput,
     OutputNorm,
     PromptText,
     Question,
@@ -70,7 +71,7 @@ class Maker:
         if view is None:
             return self._by_axes(signal)
         value = signal.of(view)
-        if isinstance(view, PromptText | LayerAttention | OutputNorm):
+        if isinstance(view, PromptText | LayerAttention | LayerInput | OutputNorm):
             for axis, name in enumerate(signal.axes):
                 if name == "N":  # views of an LLM cover its sequence
                     value = value.narrow(axis, BEFORE, self.count)
@@ -91,6 +92,8 @@ class Maker:
             return self._prompt()
         if issubclass(kind, LayerAttention):
             return self._layer(kind)
+        if issubclass(kind, LayerInput):
+            return kind(self.tokens(BEFORE, BEHIND, self.width), self._prompt())
         if issubclass(kind, OutputNorm):
             return kind(lambda states: normalize(states, dim=-1), self._prompt())
         return None
@@ -108,6 +111,7 @@ class Maker:
             there=there,
             behind=behind.expand(self.batch, -1),
             last=torch.full((self.batch,), length - 1),
+            visual=valid & (slots >= BEFORE) & ~behind,
         )
 
     def _layer(self, kind: type[LayerAttention]) -> LayerAttention:

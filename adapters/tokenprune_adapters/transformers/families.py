@@ -65,6 +65,7 @@ class Family:
         masks: whether the core makes the layers' masks.
         per_token: further arguments of the LLM or its layers with an entry for each token.
         towers: names of the encoder adapters of its towers; None if none is followed.
+        behind: whether released models have blocks behind the last one that is read.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
     """
 
@@ -74,6 +75,7 @@ class Family:
     masks: bool = False
     per_token: Mapping[str, int] = field(default_factory=dict)
     towers: tuple[str, ...] | None = None
+    behind: bool = True
     whole: Mapping[str, Any] = field(default_factory=dict)
 
 

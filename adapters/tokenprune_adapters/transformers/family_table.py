@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tokenprune_adapters.transformers import picture_places as places
+from tokenprune_adapters.transformers import unit_sides as sides
 from tokenprune_adapters.transformers.families import (
     Family,
     FamilyAdapter,
@@ -32,8 +34,20 @@ def _videos(
     return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read, tower)}
 
 
+def _shuffled() -> Family:
+    tower = Followed(
+        "vision_model",
+        layers=(),
+        cut=0,
+        side=sides.scaled,
+        projector="connector.modality_projection",
+    )
+    read = _images(places.rows_of_tiles, tower=tower)
+    return Family(read, language="text_model", towers=("idefics3-vision",), behind=False)
+
+
 def _packed() -> Family:
-    tower = Followed("visual", layers=(), cut=0)
+    tower = Followed("visual", layers=(), cut=0, projector=None)
     grids = {
         **_images(places.packed("image_grid_thw"), tower=tower),
         **_videos(places.packed("video_grid_thw"), tower=tower),
@@ -46,7 +60,11 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "llava_next_video": (
         ("LlavaNextVideo",),
         Family(
-            {**_images(places.tiled, tower=Followed()), **_videos(places.frames)}, towers=_EITHER
+            {
+                **_images(places.tiled, tower=Followed()),
+                **_videos(places.frames, tower=Followed(side=sides.strided)),
+            },
+            towers=_EITHER,
         ),
     ),
     "llava_onevision": (
@@ -79,11 +97,26 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "qwen3_vl_moe": (("Qwen3VLMoe",), _packed()),
     "qwen3_5": (("Qwen3_5",), _packed()),
     "qwen3_5_moe": (("Qwen3_5Moe",), _packed()),
-    "internvl": (("InternVL",), Family(_images(places.square))),
-    "idefics3": (("Idefics3",), Family(_images(places.rows_of_tiles), language="text_model")),
-    "smolvlm": (("SmolVLM",), Family(_images(places.rows_of_tiles), language="text_model")),
+    "internvl": (
+        ("InternVL",),
+        Family(
+            _images(places.square, tower=Followed(side=sides.shuffled)),
+            towers=("internvl-vision",),
+            behind=False,
+        ),
+    ),
+    "idefics3": (("Idefics3",), _shuffled()),
+    "smolvlm": (("SmolVLM",), _shuffled()),
     "mistral3": (("Mistral3",), Family(_images(places.sized))),
-    "gemma3": (("Gemma3",), Family(_images(places.square), masks=True)),
+    "gemma3": (
+        ("Gemma3",),
+        Family(
+            _images(places.square, tower=replace(_LAST, side=sides.averaged, projector=None)),
+            masks=True,
+            towers=("siglip",),
+            behind=False,
+        ),
+    ),
     "gemma4": (
         ("Gemma4",),
         Family(
@@ -96,7 +129,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "paligemma": (
         ("PaliGemma",),
-        Family(_images(places.square, tower=_LAST), masks=True, towers=("siglip",)),
+        Family(_images(places.square, tower=_LAST), masks=True, towers=("siglip",), behind=False),
     ),
     "perception_lm": (
         ("PerceptionLM",),
@@ -119,6 +152,7 @@ def _adapter(name: str, beginnings: tuple[str, ...], family: Family) -> type[Fam
             "claims": claims,
             "family": family,
             "towers": family.towers,
+            "behind": family.behind,
         },
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.specs import Tower
 from tokenprune_adapters.transformers import llm_names as names
+from tokenprune_adapters.transformers import unit_sides
 
 LAYERS = ("vision_feature_layer", "vision_feature_layers")
 """Which hidden states of the tower are read: names of the setting, and arguments of a call."""
@@ -18,11 +19,6 @@ DEPTHS = ("num_hidden_layers", "depth")
 """Names of the setting that says how many blocks a tower has."""
 STRATEGY = "vision_feature_select_strategy"
 """`default` cuts the class token off the features: a setting, and an argument of a call."""
-
-
-def patch(core: Any) -> int:
-    """Every patch is a unit."""
-    return 1
 
 
 @dataclass(frozen=True)
@@ -36,13 +32,15 @@ class Followed:
         cut: class tokens that are no units, or the name of the setting that says so.
         side: rows and columns of patches that become one unit, read from the core.
         blended: see `Tower.blended`.
+        projector: dotted name below the core, see `Tower.projector`; None for none.
     """
 
     module: str = "vision_tower"
     layers: tuple[str, ...] = LAYERS
     cut: int | str = STRATEGY
-    side: Callable[[Any], int] = patch
+    side: Callable[[Any], int] = unit_sides.patch
     blended: str | None = None
+    projector: str | None = "multi_modal_projector"
 
     def read(self, core: Any) -> Tower:
         """The tower of a model.
@@ -65,7 +63,9 @@ class Followed:
         cut = self.cut
         if isinstance(cut, str):
             cut = int(getattr(core.config, cut) == "default")
-        return Tower(module, tuple(sorted(levels)), cut, self.side(core), self.blended)
+        projector = None if self.projector is None else core.get_submodule(self.projector)
+        levels_read = tuple(sorted(levels))
+        return Tower(module, levels_read, cut, self.side(core), self.blended, projector)
 
     def fixed(self, config: Any) -> dict[str, Any]:
         """Arguments of a call that choose other features, with the values of the config."""

@@ -7,11 +7,12 @@ of it is written again here: padding that is cut away, newlines, and maps that a
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenprune_adapters.shared.arguments import parameters
 
@@ -21,6 +22,12 @@ METHOD = "pack_image_features"
 """Method of the core that arranges features."""
 TILES = "image_size_to_num_patches"
 """Function beside the core: how many tiles a picture of a size has, the base tile included."""
+
+
+Size = tuple[int, ...]
+KEPT = 256
+"""Sizes of pictures of a model that are remembered."""
+_KNOWN: WeakKeyDictionary[nn.Module, dict[Any, Tensor]] = WeakKeyDictionary()
 
 
 def sources(core: Any, given: Mapping[str, Any], count: int) -> Iterator[tuple[int, Tensor]]:
@@ -34,29 +41,46 @@ def sources(core: Any, given: Mapping[str, Any], count: int) -> Iterator[tuple[i
         given: arguments of the method that makes the features.
         count: patches of a tile.
     """
-    arrange, first = getattr(core, METHOD), 0
-    newline = torch.tensor([NEWLINE, NEWLINE**2], dtype=torch.float64)
-    known = parameters(getattr(type(core), METHOD))
-    for size, tiles in zip(given["image_sizes"], _tiles(core, given), strict=True):
-        number = torch.arange(first, first + tiles * count, dtype=torch.float64)
-        marked = torch.stack((number, number.square()), dim=-1).view(tiles, count, 2)
-        wanted = {
-            "vision_feature_select_strategy": core.config.vision_feature_select_strategy,
-            "vision_aspect_ratio": given.get("vision_aspect_ratio")
-            or getattr(core.config, "vision_aspect_ratio", None),
-            "image_newline": newline,
-        }
-        rest = {name: value for name, value in wanted.items() if name in known}
-        ((arranged, *_), *_) = arrange([marked], [size], **rest)
-        mean, squares = arranged.unbind(dim=-1)
-        yield tiles, torch.where(mean.square() == squares, mean, BLENDED).long()
+    first, aspect = 0, given.get("vision_aspect_ratio")
+    sizes = [tuple(size) for size in given["image_sizes"].tolist()]
+    for size, tiles in zip(sizes, _tiles(core, sizes, given), strict=True):
+        own = _arranged(core, size, tiles, count, aspect)
+        yield tiles, torch.where(own < 0, own, own + first)
         first += tiles * count
 
 
-def _tiles(core: Any, given: Mapping[str, Any]) -> list[int]:
+def _arranged(core: Any, size: Size, tiles: int, count: int, aspect: str | None) -> Tensor:
+    """What the core makes of the numbers of one picture's patches; known pictures are looked up."""
+    config = core.config
+    aspect = aspect or getattr(config, "vision_aspect_ratio", None)
+    canvases = tuple(map(tuple, config.image_grid_pinpoints))
+    known = _KNOWN.setdefault(core, {})
+    key = (size, tiles, count, aspect, canvases)
+    if key not in known:
+        if len(known) >= KEPT:
+            known.clear()
+        known[key] = _arrange(core, size, tiles, count, aspect)
+    return known[key]
+
+
+def _arrange(core: Any, size: Size, tiles: int, count: int, aspect: str | None) -> Tensor:
+    number = torch.arange(tiles * count, dtype=torch.float64)
+    marked = torch.stack((number, number.square()), dim=-1).view(tiles, count, 2)
+    wanted = {
+        "vision_feature_select_strategy": core.config.vision_feature_select_strategy,
+        "vision_aspect_ratio": aspect,
+        "image_newline": torch.tensor([NEWLINE, NEWLINE**2], dtype=torch.float64),
+    }
+    taken = parameters(getattr(type(core), METHOD))
+    rest = {name: value for name, value in wanted.items() if name in taken}
+    ((arranged, *_), *_) = getattr(core, METHOD)([marked], [size], **rest)
+    mean, squares = arranged.unbind(dim=-1)
+    return torch.where(mean.square() == squares, mean, BLENDED).long()
+
+
+def _tiles(core: Any, sizes: Sequence[Size], given: Mapping[str, Any]) -> list[int]:
     """Tiles of every picture; several pictures of one prompt may not be cut into tiles."""
-    sizes, config = given["image_sizes"], core.config
-    number = getattr(sys.modules[type(core).__module__], TILES)
+    config, number = core.config, getattr(sys.modules[type(core).__module__], TILES)
     several = given.get("batch_num_images")
     cut = [True] * len(sizes)
     if several is not None:

@@ -45,7 +45,7 @@ def sized(core: Any, given: Arguments, features: Features) -> list[Places]:
 def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
     """A base tile and the rows of the stitched map, each with a newline at its end.
 
-    Units stand in a line, because base and map share no grid.
+    Units of several tiles stand in a line, because base and map share no grid.
     """
     vision = core.config.vision_config
     base = (vision.image_size // vision.patch_size) ** 2
@@ -59,7 +59,7 @@ def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
             start = end + 1
         units = sources[sources != packing.NEWLINE]
         blended = bool((units == packing.BLENDED).any())
-        grid = (1, 1, len(units))
+        grid = _square(len(units)) if tiles == 1 else (1, 1, len(units))
         found.append(Places(grid, others, None if blended else units, blended))
     return found
 

@@ -13,7 +13,7 @@ from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
-from tokenprune.interface.sites import Site
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import bipartite_match, cluster_dpc, merge_compact, sum_compact
@@ -70,7 +70,7 @@ class FastVID(PruningStrategy[FastVIDParams]):
         """The attention that salient tokens are ranked by."""
         return () if self.params.context == 1 else (SALIENCY[self.params.score],)
 
-    def check(self, site: Site, budget: Budget, grid: tuple[int, int, int]) -> None:
+    def check(self, site: Site, budget: Budget, grid: Grid) -> None:
         """Refuse a budget without a token for every frame.
 
         Raises:

@@ -54,7 +54,7 @@ class VipLlava(Llava):
             text_config=text("llama"),
             image_token_index=IMAGE,
             image_seq_length=PATCHES,
-            vision_feature_layers=[-1, -2, 2],
+            vision_feature_layers=[-2, -3, 2],
         )
 
 

@@ -71,14 +71,16 @@ def attend(block: BlockCall, state: EncoderState, hidden: Tensor, number: int) -
     """Attention half of block `number` on `hidden` `[B, P + N, D]`."""
     revival = state.revival
     if revival is None or number >= revival.until:
-        query, key, value = block.heads(hidden, state.index)
+        query, key, value = block.heads(hidden, state.rows(state.index))
         bias = state.key_bias(state.size)
         attended = attention(query, key, value, bias)
         return Attended(block.join(hidden, attended), query, key, value, bias)
     # the kept rows attend to everything; nobody reads the rows of dropped tokens
-    query, key, value = block.heads(revival.full(hidden, state.prefix), revival.index)
+    query, key, value = block.heads(state.full(hidden), state.revived_rows(revival))
     bias = state.key_bias(revival.size)
-    rows = kept_rows(revival.rows, state.prefix)
+    rows = kept_rows(
+        revival.rows if state.members is None else state.members.slots(revival.rows), state.prefix
+    )
     asking = query.gather(2, rows[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
     attended = attention(asking, key, value, bias)
     return Attended(block.join(hidden, attended), query, key, value, bias)

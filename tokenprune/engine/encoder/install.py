@@ -33,6 +33,7 @@ def encoder_runner(
     spec: EncoderSpec,
     used: int | None = None,
     given: frozenset[type[View]] = frozenset(),
+    side: int = 1,
 ) -> EncoderRunner:
     """Build the runner of an encoder and check the plan against it.
 
@@ -42,6 +43,7 @@ def encoder_runner(
         spec: the encoder as data.
         used: how many of its blocks are read; None for what the spec says.
         given: what a multimodal LLM supplies to pre-LLM stages besides.
+        side: rows and columns of patches that make a unit behind it.
 
     Raises:
         AlreadyAttachedError: the encoder carries a plan already.
@@ -53,7 +55,9 @@ def encoder_runner(
     claim(attachment, spec.entry)
     encoder_stages = attachment.stages_at("encoder")
     later = attachment.stages_at("pre_llm")
-    layout = EncoderSchedule(encoder_stages, spec.used, _checked_grid(encoder_stages, spec))
+    frames, height, width = _checked_grid(encoder_stages, spec)
+    grid = frames, height // side, width // side
+    layout = EncoderSchedule(encoder_stages, spec.used, grid)
     check_encoder_stages(layout, spec)
     attachment.notes |= layout.notes
     refuse_companions(later, spec)

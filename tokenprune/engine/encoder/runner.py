@@ -74,9 +74,10 @@ class EncoderRunner:
         self.alone = False  # whether the plan was attached to the encoder itself
         # only a prompt says which images are frames of one video, and the LLM's wing reads it
         self.videos: Callable[[CallState, int, int], Videos | None] = _no_videos
-        # a multimodal LLM may see pictures in pieces, which are traced as whole pictures, and read
-        # the states of further depths
+        # a multimodal LLM may see pictures in pieces, which are traced as whole pictures, read the
+        # states of further depths, and make one token of a square of patches
         self.pieces, self.levels = False, frozenset[int]()
+        self.side: Callable[[CallState], int] = _one
         self.captured = BlockSignals(later, spec)
         learned = any(stage.strategy.companions() is not None for stage in later)
         self.splits = bool(layout.stages) or self.captured.attention or learned
@@ -174,8 +175,8 @@ class EncoderRunner:
             state.entered = hidden if self._wants_previous(state, number + 1) else None
             given = BlockCall(self.adapter, block, args, kwargs)
             if self._is_plain(state, number):
-                rest = (args, kwargs) if state.untouched else given.arguments(state.index)
-                hidden = original(hidden, *rest[0], **rest[1])
+                rest, named = self._cut(given, state)
+                hidden = original(hidden, *rest, **named)
             else:
                 hidden = self._halves(call, state, number, given, hidden)
             self.captured.keep_output(state, number, hidden)
@@ -190,6 +191,14 @@ class EncoderRunner:
             return hidden
 
         return forward
+
+    def _cut(
+        self, block: BlockCall, state: EncoderState
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """What a block is handed besides states, of the rows that are left."""
+        if state.untouched:
+            return block.args, block.kwargs
+        return block.arguments(state.rows(state.index))
 
     def _refuse_alone(self, number: int) -> None:
         if self.layout.stages:
@@ -208,7 +217,8 @@ class EncoderRunner:
             if begun.size.device != hidden.device:
                 begun.move(hidden.device)
             return begun
-        count = hidden.shape[1] - self.spec.prefix
+        side = self.side(call)
+        count = (hidden.shape[1] - self.spec.prefix) // side**2
         state = EncoderState.begin(
             self.layout.sites(count),
             call.grid,
@@ -217,6 +227,7 @@ class EncoderRunner:
             Trace() if self.pieces else call.trace,
             self.owner.plan.seed,
             self.videos(call, hidden.shape[0], count),
+            side,
         )
         for stage in self.later:
             learned = stage.strategy.companions()
@@ -297,22 +308,21 @@ class EncoderRunner:
     def _finish(self, call: CallState, state: EncoderState, hidden: Tensor) -> Tensor:
         batch, revival = hidden.shape[0], state.revival
         if state.sites:
-            inside = hidden.shape[1] - state.prefix
-            call.meter.count("encoder_inside", inside * batch, batch)
+            call.meter.count("encoder_inside", state.index.numel(), batch)
         if revival is not None and revival.reconstruction.restore:
             with call.meter.stage("select"):
-                hidden = revival.full(hidden, state.prefix)
-            state.size, state.index, state.revival = revival.size, revival.index, None
-            state.riders, state.signals = revival.riders, revival.signals
-            state.record(revival.site, revival.strategy, None)
-        call.meter.count("encoder", (hidden.shape[1] - state.prefix) * batch, batch)
+                hidden = state.restore(hidden)
+        call.meter.count("encoder", state.index.numel(), batch)
         if state.sites:
-            ones = state.size.new_ones(batch, state.prefix)
-            self.adapter.weighted_pool(torch.cat((ones, state.size), dim=1))
+            self.adapter.weighted_pool(state.row_sizes)
         entered = call.state(_Pass)
         if entered is not None and entered.sound is not None:
             hidden = torch.where(entered.sound, hidden, torch.nan)
         return hidden
+
+
+def _one(call: CallState) -> int:
+    return 1
 
 
 def _no_videos(call: CallState, images: int, patches: int) -> Videos | None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from tokenprune.engine.encoder.attention import Attended, BlockCall
-from tokenprune.engine.encoder.state import EncoderState, Revival
+from tokenprune.engine.encoder.revival import Revival
+from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import SignalError
 from tokenprune.interface.signals import (
@@ -75,12 +76,16 @@ class BlockSignals:
             SignalError: a signal doesn't exist at this block.
         """
         wanted = stage.strategy.signals(site)
-        views: list[View] = []
+        found: dict[str, Tensor] = {}
         if step is not None:
-            views.append(self._view(step.query, step.key, step.value, step.bias, state.prefix))
+            view = self._view(step.query, step.key, step.value, step.bias, state.prefix)
+            own, prefixed = _parted(state, wanted, view)
+            found |= own | prefixed
         if state.previous is not None:
-            views.append(BlockBefore(state.previous, state.prefix))
-        found = read(wanted, *views)
+            before = BlockBefore(state.previous, state.prefix)
+            if state.members is not None:
+                before = BlockBefore(state.units(state.previous), 0)
+            found |= read(wanted, before)
         require_all(stage, site, wanted, found)
         return found
 
@@ -105,11 +110,10 @@ class BlockSignals:
         revival = state.revival
         if revival is not None and revival.reconstruction.restore and number >= revival.until:
             # all tokens leave this encoder, so all of them need a score
-            full = revival.full(hidden, state.prefix)
-            query, key, value = block.heads(full, revival.index)
+            query, key, value = block.heads(state.full(hidden), state.revived_rows(revival))
             bias = state.key_bias(revival.size)
         view = self._view(query, key, value, bias, state.prefix)
-        found, prefixed = _parted(self._attention[number], view)
+        found, prefixed = _parted(state, self._attention[number], view)
         if revival is not None and not revival.reconstruction.restore and number < revival.until:
             found = of_kept(found, revival)
         take_over(state, found, prefixed)
@@ -125,12 +129,12 @@ class BlockSignals:
             number: of the block.
             hidden: what enters it, `[B, P + K, D]`.
         """
-        revival, index, size = state.revival, state.index, state.size
+        revival, rows, size = state.revival, state.rows(state.index), state.size
         if revival is not None and revival.reconstruction.restore:
-            hidden, index, size = revival.full(hidden, state.prefix), revival.index, revival.size
-        query, key, value = block.heads(hidden, index)
+            hidden, rows, size = state.full(hidden), state.revived_rows(revival), revival.size
+        query, key, value = block.heads(hidden, rows)
         view = self._view(query, key, value, state.key_bias(size), state.prefix)
-        take_over(state, *_parted(self._attention[number], view))
+        take_over(state, *_parted(state, self._attention[number], view))
 
     def keep_output(self, state: EncoderState, number: int, hidden: Tensor) -> None:
         """Capture what block `number` put out, `[B, P + K, D]`; a view where nothing was dropped.
@@ -141,9 +145,14 @@ class BlockSignals:
             return
         revival = state.revival
         if revival is not None and revival.reconstruction.restore:
-            hidden = revival.full(hidden, state.prefix)
+            hidden = state.full(hidden)
         kind = ClassOutput if self._class_token else BlockOutput
-        take_over(state, *_parted(self._output[number], kind(hidden, state.prefix)))
+        wanted = self._output[number]
+        found, prefixed = _parted(state, wanted, kind(hidden, state.prefix))
+        if state.members is not None:
+            wide = [one for one in wanted if one.per_token and one.needs is BlockOutput]
+            found |= read(wide, BlockOutput(state.units(hidden), 0))
+        take_over(state, found, prefixed)
 
     def _view(
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, prefix: int
@@ -170,10 +179,13 @@ def require_all(
         )
 
 
-def _parted(wanted: Sequence[Signal], view: View) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Signals of the patches, and those of the prefix tokens."""
-    own = [signal for signal in wanted if signal.per_token]
-    return read(own, view), read([signal for signal in wanted if not signal.per_token], view)
+def _parted(
+    state: EncoderState, wanted: Sequence[Signal], view: View
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Signals of the tokens, means over the members of units, and those of the prefix tokens."""
+    own = read([signal for signal in wanted if signal.per_token], view)
+    found = {name: state.means(value) for name, value in own.items()}
+    return found, read([signal for signal in wanted if not signal.per_token], view)
 
 
 def take_over(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from tokenprune.engine.encoder.members import Members
+from tokenprune.engine.encoder.revival import Exit, Revival
 from tokenprune.engine.spreading import spread
 from tokenprune.engine.stages import EncoderSite
 from tokenprune.engine.videos import Bucket, Videos
@@ -16,63 +18,6 @@ from tokenprune.interface.dense import Dense, Part, Reconstruction
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trace import Trace
-
-
-@dataclass
-class Revival:
-    """Dropped tokens that can still be reconstructed (IPCV's shape).
-
-    Attributes:
-        reconstruction: how.
-        strategy: whose drop it was.
-        site: where they were dropped.
-        rows: `[B, K]` rows of the kept tokens among the tokens before the drop.
-        until: first block whose attention no longer sees the full set.
-        size, index, riders: `EncoderState`'s before the drop, handed on again when the tokens are
-            restored. Riders set after the drop exist for kept tokens only, and are lost then.
-        signals: the same; if tokens are restored, later blocks' signals of all tokens go here.
-    """
-
-    reconstruction: Reconstruction
-    strategy: str
-    site: Site
-    rows: Tensor
-    until: int
-    size: Tensor
-    index: Tensor
-    riders: Mapping[str, Tensor]
-    signals: Mapping[str, Tensor]
-
-    def full(self, hidden: Tensor, prefix: int) -> Tensor:
-        """All tokens, the dropped ones approximated: `[B, P + K, D]` -> `[B, P + N, D]`."""
-        patches = self.reconstruction.full(hidden[:, prefix:])
-        return torch.cat((hidden[:, :prefix], patches), dim=1)
-
-
-@dataclass(frozen=True)
-class Exit:
-    """Whose states stood in the rows of a depth that is read behind the encoder.
-
-    Attributes:
-        index: `[B, K]` patches.
-        revival: dropped tokens that are restored there.
-    """
-
-    index: Tensor
-    revival: Revival | None
-
-    def whole(self, hidden: Tensor, prefix: int, count: int) -> Tensor:
-        """States of all patches, zeros for those that are gone: `[B, P + K, D]` -> `[B, P + N, D]`.
-
-        Args:
-            hidden: the states at this depth.
-            prefix: P.
-            count: N.
-        """
-        index = self.index
-        if self.revival is not None:
-            hidden, index = self.revival.full(hidden, prefix), self.revival.index
-        return hidden if index.shape[1] == count else spread(hidden, index, prefix, count)
 
 
 @dataclass
@@ -85,7 +30,7 @@ class EncoderState:
         images: the images' numbers in the trace; of frames, those of their videos.
         prefix: class and register tokens in front.
         size: `[B, N]` patches that each token stands for.
-        index: `[B, N]` original patch index whose place each token holds.
+        index: `[B, N]` original patch index, or unit, whose place each token holds.
         seed: the plan's.
         riders: values left by earlier stages.
         previous: hidden states that entered the block before, if this block's site reads them.
@@ -100,6 +45,8 @@ class EncoderState:
         passed: how many blocks were entered.
         trace: where its reductions are noted.
         exits: by depth, see `EncoderRunner.levels`.
+        members: rows of the units, if these have several; then the grid, sizes, places and signals
+            are of units. Once some are gone, the rows that are left stand unit by unit.
     """
 
     sites: Mapping[int, EncoderSite]
@@ -122,11 +69,18 @@ class EncoderState:
     passed: int = 0
     trace: Trace = field(default_factory=Trace)
     exits: dict[int, Exit] = field(default_factory=dict)
+    members: Members | None = None
 
     @property
     def untouched(self) -> bool:
         """Whether every patch is still there, in its own place."""
         return self.index is self.first
+
+    @property
+    def complete(self) -> int:
+        """Rows of all patches N, without prefix."""
+        assert self.first is not None
+        return self.first.shape[1] * (1 if self.members is None else self.members.count)
 
     @classmethod
     def begin(
@@ -138,9 +92,24 @@ class EncoderState:
         trace: Trace,
         seed: int,
         videos: Videos | None = None,
+        side: int = 1,
     ) -> EncoderState:
-        """State at the first block, whose input is `hidden` `[B, P + N, D]`."""
-        batch, count = hidden.shape[0], hidden.shape[1] - prefix
+        """State at the first block, whose input is `hidden` `[B, P + N, D]`.
+
+        Args:
+            sites: what happens at which block.
+            grid: of the patches, (t, h, w).
+            hidden: the input.
+            prefix: P.
+            trace: takes the images.
+            seed: the plan's.
+            videos: which images are frames of one video, if any are.
+            side: rows and columns of patches that make a unit.
+        """
+        members, batch, count = None, hidden.shape[0], hidden.shape[1] - prefix
+        if side > 1:
+            members, grid = Members.of(grid, side, hidden.device)
+            count = len(members.rows)
         index = torch.arange(count, device=hidden.device).expand(batch, count)
         size = torch.ones(batch, count, device=hidden.device)
         images = trace.begin(batch, grid) if videos is None else videos.begin(trace, grid)
@@ -155,7 +124,29 @@ class EncoderState:
             videos=videos,
             first=index,
             trace=trace,
+            members=members,
         )
+
+    def units(self, hidden: Tensor) -> Tensor:
+        """The tokens of `hidden` `[B, P + R, D]`, members side by side: `[B, K, m * D]`."""
+        patches = hidden[:, self.prefix :]
+        if self.members is None:
+            return patches
+        return self.members.beside(self.members.ordered(patches) if self.untouched else patches)
+
+    def means(self, values: Tensor) -> Tensor:
+        """Values of rows `[B, R, ...]` as those of tokens, means over members: `[B, K, ...]`."""
+        if self.members is None:
+            return values
+        return self.members.mean(self.members.ordered(values) if self.untouched else values)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """The encoder's rows of patches or units `[B, K]`, as they are stored: `[B, R]`."""
+        if self.members is None:
+            return index
+        if index is self.first:
+            return torch.arange(self.complete, device=index.device).expand(len(index), -1)
+        return self.members.of_units(index)
 
     def move(self, device: torch.device) -> None:
         """Follow the hidden states to the device of the next block.
@@ -183,7 +174,7 @@ class EncoderState:
     def tokens(self, hidden: Tensor, site: Site, signals: Mapping[str, Tensor]) -> Tokens:
         """The patches of `hidden` `[B, P + N, D]` as a strategy sees them."""
         return Tokens(
-            hidden=hidden[:, self.prefix :],
+            hidden=self.units(hidden),
             size=self.size,
             index=self.index,
             grid=self.grid,
@@ -232,19 +223,49 @@ class EncoderState:
         self.riders = left.riders
         if part.dense is None:
             return hidden
-        self.size, self.index, self.signals = left.size, left.index, left.signals
         if self.entered is not None:
-            earlier = part.dense.take(self.entered[:, self.prefix :])
-            self.entered = torch.cat((self.entered[:, : self.prefix], earlier), dim=1)
-        if not self.prefix:
-            return left.hidden
-        return torch.cat((hidden[:, : self.prefix], left.hidden), dim=1)
+            earlier = part.dense.take(self.units(self.entered))
+            self.entered = self._behind_prefix(self.entered, earlier)
+        self.size, self.index, self.signals = left.size, left.index, left.signals
+        return self._behind_prefix(hidden, left.hidden)
+
+    def _behind_prefix(self, hidden: Tensor, units: Tensor) -> Tensor:
+        """The prefix of `hidden` and units `[B, K, m * D]`, `[B, P + K * m, D]`."""
+        rows = units if self.members is None else self.members.apart(units)
+        return torch.cat((hidden[:, : self.prefix], rows), dim=1) if self.prefix else rows
+
+    def full(self, hidden: Tensor) -> Tensor:
+        """All tokens, dropped ones reconstructed: `[B, P + R, D]` -> `[B, P + R', D]`."""
+        assert self.revival is not None
+        return self.revival.full(hidden, self.prefix, self.members)
+
+    def restore(self, hidden: Tensor) -> Tensor:
+        """Hand on all tokens again, `[B, P + R, D]` -> `[B, P + R', D]`, and end the revival."""
+        revival = self.revival
+        assert revival is not None
+        hidden = self.full(hidden)
+        self.size, self.index, self.revival = revival.size, revival.index, None
+        self.riders, self.signals = revival.riders, revival.signals
+        self.record(revival.site, revival.strategy, None)
+        if self.members is None or not self.untouched:
+            return hidden
+        return spread(hidden, self.members.of_units(self.index), self.prefix, self.complete)
+
+    def revived_rows(self, revival: Revival) -> Tensor:
+        """The encoder's rows of all reconstructed tokens, unit by unit: `[B, R']`."""
+        return revival.index if self.members is None else self.members.of_units(revival.index)
 
     def leave(self, depth: int) -> None:
         """Note whose states stand at a depth that is read."""
-        revival = self.revival
-        restored = revival is not None and revival.reconstruction.restore
-        self.exits[depth] = Exit(self.index, revival if restored else None)
+        revival, index = self.revival, self.index
+        if revival is None or not revival.reconstruction.restore:
+            rows = None if self.untouched else self.rows(index)
+            self.exits[depth] = Exit(rows, None, self.members)
+            return
+        # reconstructed units stand unit by unit, also where none is missing
+        whole = revival.index is self.first and self.members is None
+        rows = self.revived_rows(revival)
+        self.exits[depth] = Exit(None if whole else rows, revival, self.members)
 
     def record(
         self,
@@ -298,4 +319,15 @@ class EncoderState:
         """Log of sizes `[B, N]` to add to key logits, `[B, P + N]` (prefix 0), if it applies."""
         if not self.proportional:
             return None
-        return torch.cat((size.new_zeros(size.shape[0], self.prefix), size.log()), dim=1)
+        ahead = size.new_zeros(size.shape[0], self.prefix)
+        return torch.cat((ahead, self._each(size.log())), dim=1)
+
+    @property
+    def row_sizes(self) -> Tensor:
+        """`[B, P + R]` patches that each row stands for, 1 for the prefix."""
+        ones = self.size.new_ones(self.size.shape[0], self.prefix)
+        return torch.cat((ones, self._each(self.size)), dim=1)
+
+    def _each(self, values: Tensor) -> Tensor:
+        """Values of tokens `[B, K]` for each of their rows, stored unit by unit."""
+        return values if self.members is None else values.repeat_interleave(self.members.count, 1)

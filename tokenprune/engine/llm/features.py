@@ -13,6 +13,7 @@ from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.arrivals import Arrival, unseen
 from tokenprune.engine.llm.followed import blended, follow
+from tokenprune.engine.llm.projecting import of_kept
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.units import entered, image_of, left, located, replaced
 from tokenprune.engine.patching import Patches
@@ -54,6 +55,10 @@ class FeatureSeam:
         """Override the methods of the core that make features, and those of the towers."""
         for tower in dict.fromkeys(self.towers.values()):
             tower.install(patches)
+        projectors = (kind.projector for one in self.towers.values() for kind in one.kinds.values())
+        for projector in dict.fromkeys(projectors):
+            if projector is not None:
+                patches.override(projector, "forward", of_kept(self.owner))
         for method in dict.fromkeys(one.method for one in self.spec.modalities.values()):
             patches.override(self.spec.core, method, self._made(method))
 
@@ -65,18 +70,18 @@ class FeatureSeam:
                 self._refuse_alone(method)
                 return original(*args, **kwargs)
             # a method for clips may call that for images
-            if state.encoding:
+            if state.encoding is not None:
                 return original(*args, **kwargs)
             kind = self._kind(method, state)
             self._require(kind)
-            state.encoding = True
+            state.encoding = kind
             try:
                 with call.meter.stage("encode"):
                     for tower in self.towers.values():
                         tower.forget(call)
                     made = original(*args, **kwargs)
             finally:
-                state.encoding = False
+                state.encoding = None
             shown = self.adapter.places(kind, args, kwargs, made)
             return self._enter(call, state, kind, made, shown)
 

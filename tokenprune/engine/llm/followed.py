@@ -22,6 +22,7 @@ from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
 from tokenprune.engine.llm.packed_arrivals import arrived_whole
+from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.patching import Patches
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
@@ -52,11 +53,13 @@ class FollowedTower:
         self.owner, self.adapter, self.kinds = owner, adapter, kinds
         self.tower = next(iter(kinds.values()))
         encoder = choose_encoder(self.tower.module)
-        self.supplies = encoder.spec().supplies - adapter.withholds
+        spec = encoder.spec()
+        self.supplies = spec.supplies - adapter.withholds
         for stage in owner.stages_at("pre_llm"):
             refuse_signals(stage, [self.site], self.supplies, adapter)
-        self.runner = encoder_runner(owner, encoder, encoder.spec(), self.tower.used)
+        self.runner = encoder_runner(owner, encoder, spec, self.tower.used, side=self.tower.side)
         self.runner.pieces, self.runner.levels = True, frozenset(self.tower.levels)
+        self.runner.side = self._side
         self.spec = self.runner.spec
         for kind, tower in kinds.items():
             if tower.cut != self.spec.prefix:
@@ -66,6 +69,11 @@ class FollowedTower:
                     where=type(adapter.spec().core).__name__,
                     remedy="Let the model's config cut off exactly the class token of its tower.",
                 )
+
+    def _side(self, call: CallState) -> int:
+        state = call.state(MllmState)
+        kind = None if state is None else state.encoding
+        return self.tower.side if kind is None else self.kinds[kind].side
 
     @property
     def site(self) -> Site:
@@ -136,9 +144,8 @@ class FollowedTower:
 
         def whole(hidden: Tensor, depth: int) -> Tensor:
             assert state is not None
-            assert state.first is not None
             exit_ = state.exits[min(depth, self.spec.used)]
-            return exit_.whole(hidden, state.prefix, state.first.shape[1])
+            return exit_.whole(hidden, state.prefix, state.complete)
 
         return self.adapter.spread(self.tower, output, whole)
 

@@ -22,6 +22,7 @@ from tokenprune.interface.signals import (
     LayerAhead,
     LayerAttention,
     LayerBefore,
+    LayerInput,
     OutputNorm,
     PromptText,
     Rotation,
@@ -46,12 +47,15 @@ class SignalReader:
     def __init__(self, owner: Attachment, adapter: MllmAdapter, spec: MllmSpec) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, spec
         self.asked: dict[int, int] = {}
+        self.entered: set[int] = set()
         self._hooked: dict[tuple[int, str], tuple[nn.Module, RemovableHandle]] = {}
 
     def install(self, stages: Iterable[DecoderStage]) -> None:
         """Put aside what the layers before the stages project, where it is asked for."""
         for stage in stages:
             number = stage.site.layer
+            if stage.reads(LayerInput):
+                self.entered.add(number)
             if stage.reads(LayerBefore):
                 before = attending(self.adapter, self.spec, number)
                 assert before is not None  # checked at attach
@@ -72,7 +76,9 @@ class SignalReader:
                 self._hooked[number, name] = module, new
 
     def listen(self, state: MllmState, number: int, call: LayerCall) -> None:
-        """Put aside what a layer is called with, where its attention is asked for."""
+        """Put aside what a layer is called with, where its attention or its input is asked for."""
+        if number + 1 in self.entered and state.flow is not None and state.flow.mode == "first":
+            state.entered[number + 1] = call.hidden
         if number in self.asked and state.flow is not None and state.flow.mode == "first":
             state.heard[self.asked[number]] = number, call
 
@@ -90,11 +96,14 @@ class SignalReader:
         """
         number = stage.site.layer
         projected, heard = state.projected.pop(number, {}), state.heard.pop(number, None)
+        entered = state.entered.pop(number, None)
         if not stage.signals:
             return SiteSignals()
         assert state.prompt is not None
         text = prompt_text(flow.layout.standing(number), given.hidden, state.prompt)
         views: list[View] = [text, OutputNorm(self.adapter.final_norm, text)]
+        if entered is not None:
+            views.append(LayerInput(entered, text))
         if heard is not None:
             views.append(self._attention(LayerBefore, *heard, text, lambda: projected))
         if stage.reads(LayerAhead):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.engine.steps import on_the_way
 from tokenprune.errors import LayerError, PlanError
-from tokenprune.interface.signals import LayerBefore, Signal, View
+from tokenprune.interface.signals import LayerBefore, LayerInput, Signal, View
 from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import placement
 from tokenprune.plan import Average
@@ -160,7 +160,7 @@ def _remedy(free: int, count: int) -> str:
 
 def _refuse_nothing_before(stage: ResolvedStage, layers: range, count: int) -> None:
     asked = stage.strategy.signals(Site("decoder", 0, count)) if layers[0] == 0 else ()
-    reading = sorted(str(signal) for signal in asked if signal.reads(LayerBefore))
+    reading = sorted(str(signal) for signal in asked if signal.reads(LayerBefore, LayerInput))
     if reading:
         raise LayerError(
             f"in front of layer 0 no layer of the LLM has seen the tokens, and "

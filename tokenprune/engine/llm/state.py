@@ -70,7 +70,7 @@ class MllmState:
         first: what the core was called with when the LLM ran for the first time.
         pictures: what goes to the LLM of each kind of picture, in order; empty until it is known.
         questions: states of the rows' questions, for rows with images, if a stage asked for them.
-        encoding: True while features are made.
+        encoding: kind of the pictures whose features are being made; None while none are.
         aside: True during the text-only pass for questions.
         prefilled: whether the LLM ran once in this call.
         prompt: what the prompts say; None before the LLM ran.
@@ -81,13 +81,14 @@ class MllmState:
         projected: what the projections of the layers that were asked put out, by the layer that
             asks.
         heard: number and call of the layers that were asked, by the layer that asks.
+        entered: what entered the layer before one that asks, by the layer that asks.
     """
 
     given: PromptCall = field(default_factory=PromptCall)
     first: PromptCall = field(default_factory=PromptCall)
     pictures: dict[str, list[ImageTokens]] = field(default_factory=dict)
     questions: Tensor | None = None
-    encoding: bool = False
+    encoding: str | None = None
     aside: bool = False
     prefilled: bool = False
     prompt: Prompt | None = None
@@ -97,10 +98,12 @@ class MllmState:
     flow: Flow | None = None
     projected: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     heard: dict[int, tuple[int, LayerCall]] = field(default_factory=dict)
+    entered: dict[int, Tensor] = field(default_factory=dict)
 
     def passed(self) -> None:
         """A forward of the LLM is over; what it held is let go."""
         self.flow, self.left, self.projected, self.heard = None, Left(), {}, {}
+        self.entered = {}
 
 
 def state_of(call: CallState) -> MllmState:

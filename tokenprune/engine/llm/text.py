@@ -27,7 +27,8 @@ def prompt_text(level: Level, hidden: Tensor, prompt: Prompt) -> PromptText:
     said = level.valid & (level.place <= prompt.query.to(device)[:, None])
     last = slots.expand_as(said).masked_fill(~said, 0).amax(dim=1)
     behind = level.place > prompt.image_end.to(device)[:, None]
-    return PromptText(hidden, level.valid, there, behind, last)
+    visual = take(prompt.visual.to(device), level.place) & level.valid
+    return PromptText(hidden, level.valid, there, behind, last, visual)
 
 
 @dataclass(frozen=True)

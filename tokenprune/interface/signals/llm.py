@@ -18,6 +18,13 @@ def last_query_unrotated(view: LayerAttention) -> Tensor:
     return last_query(view.unrotated)
 
 
+def last_query_among_visual(view: LayerAttention) -> Tensor:
+    """The same with a softmax over visual tokens alone, `[B, T]`; 0 for others."""
+    plain = view.unrotated
+    weights, _ = plain.rows(plain.text.last[:, None], among=plain.text.visual)
+    return weights.mean(dim=1)[:, 0]
+
+
 def question_max(view: LayerAttention) -> Tensor:
     """Largest weight from the question, over heads and queries, `[B, T]`."""
     return view.from_question.most

@@ -21,6 +21,7 @@ from tokenprune.interface.signals.views import (
     Companions,
     LayerAhead,
     LayerBefore,
+    LayerInput,
     OutputNorm,
     PromptText,
     Question,
@@ -154,6 +155,12 @@ class Signal:
         LayerBefore,
         llm.last_query,
     )
+    LAST_QUERY_ATTENTION_AMONG_VISUAL = _row(
+        "[B, N] as `last_query_attention`, without rotary embeddings and with each head's softmax "
+        "over the visual tokens alone",
+        LayerBefore,
+        llm.last_query_among_visual,
+    )
     QUESTION_ATTENTION_MAX = _row(
         "[B, N] maximum over heads and over the text queries behind the last visual token of the "
         "softmax weight each token receives in the LLM layer before the site",
@@ -201,6 +208,11 @@ class Signal:
         "[B, S] `key_length` of the prompt's text tokens, in order, right-padded",
         LayerBefore,
         llm.text_key_length,
+    )
+    EARLIER_STATES = _row(
+        "[B, N, D] states that entered the LLM layer before the site",
+        LayerInput,
+        lambda view: view.hidden,
     )
     OUTPUT_STATES = _row(
         "[B, N, D] states in front of the layer, put through the norm behind the LLM's last layer",

@@ -182,6 +182,7 @@ class PromptText(View):
         there: `[B, T]` True for text of the prompt that is still there.
         behind: `[B, T]` True behind the place of the prompt's last visual token.
         last: `[B]` slot of the last prompt token.
+        visual: `[B, T]` True for visual tokens that are still there, separators included.
     """
 
     title: ClassVar[str] = "text of the prompt"
@@ -193,6 +194,7 @@ class PromptText(View):
     there: Tensor
     behind: Tensor
     last: Tensor
+    visual: Tensor
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -296,11 +298,13 @@ class LayerAttention(View):
         """What every token receives from some queries; `asking` `[B, T]` is True for them."""
         return received(asking.to(self.query.device), self.rows)
 
-    def rows(self, slots: Tensor) -> tuple[Tensor, Tensor]:
+    def rows(self, slots: Tensor, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Softmax rows of some queries, mask and capped logits heeded.
 
         Args:
             slots: `[B, R]` slots of the queries.
+            among: `[B, T]` True for the keys that the softmax is taken over; default all. A query
+                that sees none of them sees all that it sees else.
 
         Returns:
             float32 `[B, H, R, T]`, each row summing to 1, and `[B, R, T]` True for what each query
@@ -308,6 +312,9 @@ class LayerAttention(View):
         """
         slots = slots.to(self.query.device)
         seen = visible(slots, self.text.valid, self.mask)
+        if among is not None:
+            some = seen & among.to(seen.device)[:, None]
+            seen = torch.where(some.any(dim=-1, keepdim=True), some, seen)
         pick = slots[:, None, :, None].expand(-1, self.query.shape[1], -1, self.query.shape[3])
         picked = self.query.gather(2, pick)
         return attention_rows(picked, self.key, seen=seen, softcap=self.softcap), seen
@@ -327,6 +334,28 @@ class LayerAhead(LayerAttention):
     """The attention that the LLM layer at the site would compute."""
 
     title: ClassVar[str] = "attention of the LLM layer ahead"
+
+
+@dataclass(frozen=True)
+class LayerInput(View):
+    """What entered the LLM layer before the site, of the tokens that are left there.
+
+    Attributes:
+        hidden: `[B, T, D]`, by slot of the sequence.
+        text: where the text of the prompts stands in the sequence, and the states at the site.
+    """
+
+    title: ClassVar[str] = "input of the LLM layer before"
+    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
+    leads: ClassVar[tuple[str, ...]] = ("N", "S")
+
+    hidden: Tensor
+    text: PromptText
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """B prompts of T tokens; a value per token is given for every slot of the sequence."""
+        return self.text.sizes
 
 
 @dataclass(frozen=True)
@@ -363,6 +392,6 @@ BLOCK_VIEWS: frozenset[type[View]] = frozenset(
 CLASS_VIEWS: frozenset[type[View]] = frozenset({ClassAttention, ClassOutput})
 """What it supplies besides if its first token is a class token."""
 LLM_VIEWS: frozenset[type[View]] = frozenset(
-    {LayerBefore, LayerAhead, OutputNorm, PromptText, Question}
+    {LayerBefore, LayerAhead, LayerInput, OutputNorm, PromptText, Question}
 )
 """What an LLM supplies."""

@@ -1,0 +1,31 @@
+"""How many rows and columns of patches each family makes one token of, read from its core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def patch(core: Any) -> int:
+    """Every patch is a unit."""
+    return 1
+
+
+def shuffled(core: Any) -> int:
+    """The patches of a square side by side (InternVL)."""
+    ratio: float = core.config.downsample_ratio
+    return round(1 / ratio)
+
+
+def scaled(core: Any) -> int:
+    """The same (Idefics3, SmolVLM)."""
+    return int(core.config.scale_factor)
+
+
+def averaged(core: Any) -> int:
+    """The mean of a square (Gemma 3)."""
+    return int(core.multi_modal_projector.kernel_size)
+
+
+def strided(core: Any) -> int:
+    """The mean of a square of a frame (LLaVA-NeXT-Video)."""
+    return int(core.config.spatial_pool_stride)

@@ -1,0 +1,84 @@
+"""What vLLM calls when an engine is configured, in the process that its user sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenprune.errors import UnsupportedModelError
+from tokenprune_adapters.vllm.serving import ServedPlan, served_plan
+
+
+class PlanHook:
+    """Refuses plans and options that can't be served, and logs the counts."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """Nothing of the model's config changes."""
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: Any) -> None:
+        """Check plan and options before an engine starts.
+
+        Raises:
+            TokenpruneError: what can't be served, and what would be right.
+        """
+        from vllm.logger import init_logger
+
+        model = vllm_config.model_config
+        served = served_plan(model.hf_config)
+        refuse_options(vllm_config)
+        init_logger("vllm.tokenprune").info(started(served, model.dtype.itemsize))
+
+
+def refuse_options(vllm_config: Any) -> None:
+    """Refuse options of the engine under which selection would be wrong or isn't tested.
+
+    Raises:
+        UnsupportedModelError: naming the option.
+    """
+    multimodal, compilation = (
+        vllm_config.model_config.multimodal_config,
+        vllm_config.compilation_config,
+    )
+    parallel = vllm_config.parallel_config
+    wrong = {
+        "--tensor-parallel-size": (
+            parallel.tensor_parallel_size > 1 and multimodal.mm_encoder_tp_mode != "data",
+            "each rank would see its own heads of the tower and keep tokens of its own",
+            "Add --mm-encoder-tp-mode data.",
+        ),
+        "--compilation-config compile_mm_encoder": (
+            compilation.compile_mm_encoder,
+            "a compiled tower isn't tested with plans",
+            "Leave it away.",
+        ),
+        "--compilation-config cudagraph_mm_encoder": (
+            compilation.cudagraph_mm_encoder,
+            "a captured tower isn't tested with plans",
+            "Leave it away.",
+        ),
+        "--enable-mm-embeds": (
+            bool(multimodal.enable_mm_embeds),
+            "embeddings that were computed before bypass the tower and the plan",
+            "Leave it away.",
+        ),
+    }
+    for option, (given, why, remedy) in wrong.items():
+        if given:
+            raise UnsupportedModelError(f"{why}.", where=option, remedy=remedy)
+
+
+def started(served: ServedPlan, itemsize: int) -> str:
+    """The line that an engine logs at its start.
+
+    Args:
+        served: the plan on the model.
+        itemsize: bytes of a number of the model, of which the KV cache's are taken to be.
+    """
+    less = served.dense - served.places
+    size = f"{served.pixels} x {served.pixels}"
+    saved = less * served.saved * itemsize / 2**20
+    return (
+        f"tokenprune: {served.dense} -> {served.places} visual tokens per image of {size}, about "
+        f"{saved:.1f} MiB of KV cache less for each"
+    )

@@ -1,0 +1,69 @@
+"""What vLLM's engines answer, and what `attach` answers to the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.vllm.engine import ENVIRONMENT, NEW_TOKENS, prompt_of
+from tokenprune import attach
+from tokenprune.reference import reference_model_path
+
+REFERENCE = str(reference_model_path())
+
+Engines = Callable[..., list[dict[str, Any]]]
+
+
+def request(
+    plan: dict[str, Any] | None, prompts: list[list[int]], model: str = REFERENCE, **more: Any
+) -> dict[str, Any]:
+    """One engine's plan and prompts, see `tests.vllm.engine`."""
+    return {"model": model, "plan": plan, "prompts": prompts, "options": {}, **more}
+
+
+@pytest.fixture
+def engines(tmp_path: Path) -> Engines:
+    """Runs requests in a process of their own and gives the answers."""
+
+    def run(*requests: dict[str, Any]) -> list[dict[str, Any]]:
+        asked, answered = tmp_path / "requests.json", tmp_path / "answers.json"
+        asked.write_text(json.dumps(requests))
+        command = [sys.executable, "-m", "tests.vllm.engine", str(asked), str(answered)]
+        done = subprocess.run(
+            command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found: list[dict[str, Any]] = json.loads(answered.read_text())
+        return found
+
+    return run
+
+
+def attached(
+    plan: dict[str, Any], prompts: list[list[int]], model: str = REFERENCE
+) -> list[list[int]]:
+    """What transformers generates with the plan attached, prompt by prompt."""
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    processor = AutoProcessor.from_pretrained(model)
+    loaded = LlavaForConditionalGeneration.from_pretrained(model, dtype="float32").eval()
+    found = []
+    with torch.no_grad(), attach(loaded, plan):
+        for numbers in prompts:
+            prompt = prompt_of(numbers)
+            inputs = processor(
+                images=prompt["multi_modal_data"]["image"],
+                text=prompt["prompt"],
+                return_tensors="pt",
+            )
+            ids = loaded.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+            found.append(ids[0, inputs["input_ids"].shape[1] :].tolist())
+    return found

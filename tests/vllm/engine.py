@@ -1,0 +1,98 @@
+"""Engines of vLLM in a process of their own: `python -m tests.vllm.engine REQUESTS ANSWERS`.
+
+A request is a plan (or none), options of the engine, and the numbers of held-out samples for each
+prompt; the answer holds what was generated, or the error that ended the engine's start.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "INFO",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+OPTIONS = {
+    "enforce_eager": True,
+    "max_model_len": 512,
+    "dtype": "float32",
+    "gpu_memory_utilization": 0.15,
+    "max_num_seqs": 8,
+    "limit_mm_per_prompt": {"image": 2},
+}
+SERVED = "TokenpruneLlavaForConditionalGeneration"
+NEW_TOKENS = 3
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """One engine from start to end."""
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    overrides = {}
+    if request["plan"] is not None:
+        overrides = {"architectures": [SERVED], "tokenprune_plan": request["plan"]}
+    try:
+        llm = LLM(request["model"], hf_overrides=overrides, **{**OPTIONS, **request["options"]})
+    except Exception as error:
+        return {"refused": f"{type(error).__name__}: {error}"}
+    try:
+        return _generated(llm, request)
+    finally:
+        del llm
+        cleanup_dist_env_and_memory()
+        gc.collect()
+
+
+def _generated(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
+    from vllm import SamplingParams
+
+    greedy = SamplingParams(temperature=0, max_tokens=NEW_TOKENS)
+    passes: list[int] = []
+    if request.get("count"):
+        llm.apply_model(lambda model: _counted(model, passes))
+    prompts = [prompt_of(numbers) for numbers in request["prompts"]]
+    found = llm.generate(prompts, greedy, use_tqdm=False)
+    return {
+        "ids": [list(one.outputs[0].token_ids) for one in found],
+        "lengths": [len(one.prompt_token_ids) for one in found],
+        "passes": passes,
+    }
+
+
+def _counted(model: Any, passes: list[int]) -> None:
+    """Note how many pictures each pass of the tower sees."""
+    tower = model.vision_tower
+    tower.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+
+
+def prompt_of(numbers: list[int]) -> dict[str, Any]:
+    """The question of the first sample about the pictures of all."""
+    from tokenprune.reference import heldout_samples
+
+    samples = heldout_samples(max(numbers) + 1)
+    pictures = [samples[number].image for number in numbers]
+    text = "<image> " * len(numbers) + samples[numbers[0]].question
+    return {"prompt": text, "multi_modal_data": {"image": pictures}}
+
+
+def main(requests: str, answers: str) -> None:
+    """Answer the requests of a file, one engine after the other, into another file."""
+    os.environ.update(ENVIRONMENT)
+    found = [answer(one) for one in json.loads(Path(requests).read_text())]
+    Path(answers).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

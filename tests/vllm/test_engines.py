@@ -1,0 +1,136 @@
+"""Real engines: the ids of `attach`, whatever the engine caches, batches and cuts."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models import llava_siglip
+from tests.vllm.conftest import REFERENCE, Engines, attached, request
+from tokenprune.interface.strategy import placement, places
+from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.plugins.host import host
+
+pytest.importorskip("vllm", reason="engines run in vLLM's own environment, see .ci/vllm")
+
+INSIDE = {"at": "encoder", "strategy": "evoprune", "keep": 96}
+BEHIND = {"at": "pre_llm", "strategy": "fopru", "keep": 0.25}
+PLANS = {
+    "dense": ([], 196),
+    "fopru": ([BEHIND], 49),
+    "evoprune": ([{**INSIDE, "keep": 64}], 64),
+    "evoprune, then fopru": ([INSIDE, {**BEHIND, "keep": 0.5}], 48),
+}
+QUESTIONS = [[number] for number in range(40)]
+
+
+def plan(stages: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"positions": "compact", "stages": stages}
+
+
+def test_the_names_relied_on_are_there() -> None:
+    from tokenprune_adapters.vllm.names import RELIED_ON
+
+    for name in RELIED_ON:
+        module, path = name.split(":")
+        found: Any = import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+
+
+def test_ids_are_those_of_attach(engines: Engines) -> None:
+    plans = [plan(stages) for stages, _ in PLANS.values()]
+    found = engines(*(request(one, QUESTIONS) for one in plans))
+    for (_, places_), one, answers in zip(PLANS.values(), plans, found, strict=True):
+        assert answers["ids"] == attached(one, QUESTIONS)
+        shorter = {a - b for a, b in zip(found[0]["lengths"], answers["lengths"], strict=True)}
+        assert shorter == {196 - places_}
+
+
+def static_methods() -> list[dict[str, Any]]:
+    """One stage of every method of static length that needs neither training nor parameters."""
+    found = []
+    for name, kind in sorted(host().strategies.items()):
+        at = {*places(kind)} & {"encoder", "pre_llm"}
+        own = kind.length != "planned" or issubclass(kind, TrainableStrategy)
+        required = any(field.is_required() for field in kind.Params.model_fields.values())
+        if not at or own or required:
+            continue
+        inside = at == {"encoder"} and placement(kind, "encoder")
+        stage = {"at": "encoder" if inside else "pre_llm", "strategy": name, "keep": 64}
+        if inside and inside.default_schedule is None and inside.layer is None:
+            stage["layer"] = 4
+        found.append(stage)
+    return found
+
+
+def test_every_static_method_runs_as_attached(engines: Engines) -> None:
+    stages = static_methods()
+    assert {"tome", "uniform", "random", "divprune"} <= {one["strategy"] for one in stages}
+    prompts = QUESTIONS[:4]
+    found = engines(*(request(plan([stage]), prompts) for stage in stages))
+    for stage, answers in zip(stages, found, strict=True):
+        if "refused" in answers:
+            # what a tower cut at the feature layer lacks, attach may have
+            assert "SignalError" in answers["refused"], (stage, answers)
+            continue
+        assert answers["ids"] == attached(plan([stage]), prompts), stage
+
+
+def test_caches_chunks_and_several_pictures(engines: Engines) -> None:
+    mixed = plan(PLANS["evoprune, then fopru"][0])
+    prompts = [[0], [1, 2], [0], [3, 4], [0]]
+    whole, unshared, chunked = engines(
+        request(mixed, prompts, count=True),
+        request(mixed, prompts, options={"enable_prefix_caching": False}),
+        request(
+            mixed,
+            prompts,
+            options={"max_num_batched_tokens": 40, "enable_chunked_prefill": True},
+        ),
+    )
+    assert whole["ids"] == unshared["ids"] == attached(mixed, prompts)
+    if "refused" not in chunked:
+        assert chunked["ids"] == whole["ids"]
+    assert sum(whole["passes"]) == 5, "the tower sees each picture once"
+
+
+def test_a_siglip_tower(engines: Engines, tmp_path: Path) -> None:
+    from transformers import AutoProcessor
+
+    model = llava_siglip(vision_feature_layer=-2)
+    folder = tmp_path / "siglip"
+    model.save_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(REFERENCE)
+    size = model.config.vision_config.image_size
+    processor.image_processor.size = {"height": size, "width": size}
+    processor.image_processor.crop_size = {"height": size, "width": size}
+    processor.patch_size = model.config.vision_config.patch_size
+    processor.vision_feature_select_strategy = "full"
+    processor.num_additional_image_tokens = 0
+    processor.save_pretrained(folder)
+    one = plan([{**INSIDE, "keep": 18}, {"at": "pre_llm", "strategy": "divprune", "keep": 9}])
+    prompts = QUESTIONS[:4]
+    (answers,) = engines(request(one, prompts, str(folder)))
+    assert answers["ids"] == attached(one, prompts, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "words"),
+    [
+        (plan([{"at": "decoder", "strategy": "fastv", "layer": 2, "keep": 9}]), {}, "'decoder'"),
+        (plan([{"at": "pre_llm", "strategy": "cls_inflection"}]), {}, "depends on the data"),
+        ({"stages": [BEHIND]}, {}, "positions: compact"),
+        (plan([{**BEHIND, "keep": 999}]), {}, "999"),
+        (plan([BEHIND]), {"enable_mm_embeds": True}, "bypass the tower"),
+        (plan([BEHIND]), {"compilation_config": {"compile_mm_encoder": True}}, "compiled tower"),
+    ],
+)
+def test_refused_at_the_engines_start(
+    given: dict[str, Any], options: dict[str, Any], words: str, engines: Engines
+) -> None:
+    (answers,) = engines(request(given, QUESTIONS[:1], options=options))
+    assert words in answers["refused"]

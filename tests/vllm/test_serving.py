@@ -1,0 +1,153 @@
+"""Counts and refusals from a config alone, and the command line; no vLLM needed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from tokenprune_adapters.vllm.hook import refuse_options, started
+from tokenprune_adapters.vllm.serving import served_plan
+from transformers import LlavaConfig
+from typer.testing import CliRunner
+
+from tests.vllm.conftest import REFERENCE
+from tokenprune.cli import app
+from tokenprune.errors import BudgetError, PlanError, SignalError, UnsupportedModelError
+from tokenprune.plan import load_plan
+
+INSIDE = {"at": "encoder", "strategy": "evoprune", "keep": 96}
+BEHIND = {"at": "pre_llm", "strategy": "fopru", "keep": 0.5}
+
+
+def config(**changes: Any) -> Any:
+    """LLaVA 1.5's: 24 x 24 patches, features of the last block but one."""
+    vision = {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
+    vision |= {"num_hidden_layers": 24, **changes.pop("vision", {})}
+    language = {"model_type": "llama", "num_hidden_layers": 32, "num_attention_heads": 32}
+    return LlavaConfig(vision_config=vision, text_config=language, **changes)
+
+
+def compact(*stages: dict[str, Any]) -> dict[str, Any]:
+    return {"positions": "compact", "stages": list(stages)}
+
+
+def test_the_counts() -> None:
+    served = served_plan(config(), compact(INSIDE, BEHIND))
+    assert (served.dense, served.places, served.used) == (576, 48, 23)
+    restored = {"at": "encoder", "strategy": "ipcv", "keep": 96}
+    assert served_plan(config(), compact(restored)).places == 576
+    assert served_plan(config(), compact(restored, BEHIND)).places == 288
+    # 528 tokens of 32 layers, keys and values of 4,096 numbers, two bytes each
+    assert "576 -> 48 visual tokens per image of 336 x 336, about 264.0 MiB" in started(served, 2)
+
+
+def test_the_plan_of_the_config() -> None:
+    assert served_plan(config(tokenprune_plan=compact(INSIDE))).places == 96
+    with pytest.raises(PlanError, match="there is no plan"):
+        served_plan(config())
+
+
+@pytest.mark.parametrize(
+    ("plan", "error", "words"),
+    [
+        ({"stages": [INSIDE]}, PlanError, "positions: compact"),
+        ({**compact(INSIDE), "images": "frames"}, PlanError, "images: separate"),
+        (
+            compact({"at": "decoder", "strategy": "fastv", "layer": 2, "keep": 9}),
+            PlanError,
+            "inside the LLM",
+        ),
+        (compact({"at": "pre_llm", "strategy": "cls_inflection"}), PlanError, "on the data"),
+        (compact({**BEHIND, "keep": 600}), BudgetError, "600"),
+        (compact({**BEHIND, "keep": {"average": 60}}), BudgetError, "LLM"),
+    ],
+)
+def test_plans_that_cannot_be_served(
+    plan: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        served_plan(config(), plan)
+
+
+def test_towers_that_are_not_served() -> None:
+    with pytest.raises(UnsupportedModelError, match="several layers"):
+        served_plan(config(vision_feature_layer=[-2, -5]), compact(INSIDE))
+    with pytest.raises(UnsupportedModelError, match="aren't its patches"):
+        served_plan(config(vision_feature_select_strategy="full"), compact(INSIDE))
+    with pytest.raises(UnsupportedModelError, match="pixtral"):
+        served_plan(config(vision={"model_type": "pixtral"}), compact(INSIDE))
+    # a SigLIP tower has no class token, whose attention a method may read
+    siglip = config(
+        vision={"model_type": "siglip_vision_model"}, vision_feature_select_strategy="full"
+    )
+    with pytest.raises(SignalError):
+        served_plan(siglip, compact({"at": "pre_llm", "strategy": "visionzip", "keep": 64}))
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [
+        ("parallel_config", "tensor_parallel_size", 2),
+        ("compilation_config", "compile_mm_encoder", True),
+        ("compilation_config", "cudagraph_mm_encoder", True),
+        ("model_config.multimodal_config", "enable_mm_embeds", True),
+    ],
+)
+def test_options_under_which_a_plan_would_be_wrong(place: str, name: str, value: Any) -> None:
+    options = SimpleNamespace(
+        parallel_config=SimpleNamespace(tensor_parallel_size=1),
+        compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
+        model_config=SimpleNamespace(
+            multimodal_config=SimpleNamespace(mm_encoder_tp_mode="weights", enable_mm_embeds=False)
+        ),
+    )
+    refuse_options(options)
+    holder: Any = options
+    for part in place.split("."):
+        holder = getattr(holder, part)
+    setattr(holder, name, value)
+    with pytest.raises(UnsupportedModelError) as error:
+        refuse_options(options)
+    assert name.replace("_", "-") in error.value.where.replace("_", "-")
+    if name == "tensor_parallel_size":
+        options.model_config.multimodal_config.mm_encoder_tp_mode = "data"
+        refuse_options(options)
+
+
+def run(*args: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "120"})
+    return done.exit_code, done.output
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump(compact(INSIDE, BEHIND)))
+    code, out = run("vllm", "check", plan, REFERENCE)
+    assert code == 0
+    assert all(word in out for word in ("112 x 112", "196", "48", "24%"))
+    code, out = run("vllm", "args", plan, REFERENCE)
+    assert code == 0
+    options = shlex.split(out)
+    assert options[:3] == ["--model", REFERENCE, "--hf-overrides"]
+    overrides = json.loads(options[3])
+    assert overrides["architectures"] == ["TokenpruneLlavaForConditionalGeneration"]
+    assert load_plan(overrides["tokenprune_plan"]) == load_plan(plan)
+
+
+def test_the_command_line_refuses_in_one_sentence(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump({"stages": [INSIDE]}))
+    code, out = run("vllm", "check", plan, REFERENCE)
+    assert code == 2
+    assert "positions: compact" in out
+    code, out = run("vllm", "check", plan, tmp_path / "nothing")
+    assert code == 2
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    code, out = run("vllm", "check", plan, tmp_path)
+    assert code == 2
+    assert "BertModel" in out

@@ -1,0 +1,192 @@
+"""A plan inside an engine's own vision tower: how many tokens it leaves, and which.
+
+An engine reserves places in the prompt before it has run anything, so all stages are of static
+length. Encoder stages run inside the tower's own blocks, stages behind it on its features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+from torch import Tensor, nn
+
+from tokenprune.engine.adapters import choose_adapter
+from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.call import calling
+from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.pre_llm.projector import project, split_at_projector
+from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, enter, run_stages
+from tokenprune.engine.stages import built
+from tokenprune.errors import PlanError, UnsupportedModelError
+from tokenprune.integrations.given import checked_grid
+from tokenprune.integrations.static import AnyPlan, Selected, check_static, left_of
+from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.packed import PackedEncoderAdapter
+from tokenprune.interface.sites import Grid
+from tokenprune.interface.trace import Trace
+from tokenprune.plan import load_plan
+
+#: The modules of a tower to the tokens that the LLM gets.
+Projector = Callable[[Tensor], Tensor]
+
+
+class PrunedEncoder:
+    """A vision tower that carries a plan, until `detach`; made by `encoder`.
+
+    Attributes:
+        plan: the plan.
+    """
+
+    def __init__(self, attachment: Attachment, adapter: EncoderAdapter, used: int | None) -> None:
+        spec = adapter.spec()
+        self.plan = attachment.plan
+        self._attachment, self._grid = attachment, spec.grid
+        self._used = spec.used if used is None else used
+        self._runner = encoder_runner(attachment, adapter, spec, used)
+        self._later = attachment.stages_at("pre_llm")
+        self._before, self._after = split_at_projector(self._later)
+        self._runner.install(attachment.patches)
+
+    @property
+    def trace(self) -> Trace:
+        """What was kept in this thread's latest finished `run`."""
+        return self._attachment.trace
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know about the plan on this tower, in plain words."""
+        return sorted(self._attachment.notes)
+
+    def count(self, grid: Grid | None = None) -> int:
+        """Tokens that `run` leaves of an image of a patch grid.
+
+        Args:
+            grid: patch grid (t, h, w); by default the tower's own.
+
+        Raises:
+            DataError: the grid is none.
+            BudgetError: a budget can't be reached on it.
+        """
+        grid = self._grid if grid is None else checked_grid(grid)
+        return left_of(self._runner.layout, self._later, grid)
+
+    def run(
+        self,
+        features: Callable[[], Tensor],
+        *,
+        prefix: int | None = None,
+        projector: Projector | None = None,
+    ) -> Selected:
+        """What the plan leaves of the images that the tower sees in `features`.
+
+        Args:
+            features: calls the tower once and gives the features `[B, P + N, D]` of its last used
+                block (the feature layer), with the P class tokens in front.
+            prefix: P, if `features` took class tokens off; by default as many as the tower has.
+            projector: `[B, n, D] -> [B, n, d]`, run on what is left; needed by stages that act on
+                projected tokens.
+
+        Returns:
+            Features `[B, K, d]` without class tokens, with K = `count(grid)`.
+
+        Raises:
+            PlanError: a stage acts on projected tokens, and there is no projector.
+            UnsupportedCallError: `features` didn't call the tower, or gives something else.
+            NonFiniteError: the features hold NaN or infinity.
+        """
+        self._require(projector)
+        with calling(self._attachment) as call:
+            made = features()
+            cut = self._runner.spec.prefix if prefix is None else prefix
+            batches = [enter(call, made, cut)]
+            batches = run_stages(call, self._before, batches, self._used)
+            if projector is not None:
+                batches = project(batches, projector)
+            batches = run_stages(call, self._after, batches, self._used)
+            count_left(call, batches)
+            return _selected(batches)
+
+    def detach(self) -> None:
+        """Give the tower back as it was; calling it twice is harmless."""
+        self._attachment.detach()
+
+    def __enter__(self) -> PrunedEncoder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+    def _require(self, projector: Projector | None) -> None:
+        for stage in self._after if projector is None else ():
+            raise PlanError(
+                f"'{stage.plan.strategy}' acts on projected tokens.",
+                where=stage.where,
+                remedy="Pass the projector to run(), which then returns projected tokens.",
+            )
+
+
+def encoder(
+    tower: nn.Module,
+    plan: AnyPlan,
+    adapter: str | type[EncoderAdapter] | EncoderAdapter | None = None,
+    *,
+    used: int | None = None,
+) -> PrunedEncoder:
+    """Put a plan of static length in force on a vision tower of an engine's own.
+
+    Args:
+        tower: the module; its images have one size each call.
+        plan: encoder stages and pre-LLM stages; a plan, a plan file, or a mapping.
+        adapter: what knows the tower: an adapter's name, class or instance; by default found by
+            the tower's class.
+        used: how many blocks feed the features, where the last ones aren't read.
+
+    Raises:
+        PlanError: a stage is inside the LLM, or its length depends on the data.
+        BudgetError: a budget can't be reached on the tower's own grid.
+        SignalError: a strategy needs what a tower alone doesn't have, such as the question.
+        UnsupportedModelError: no adapter knows the tower, or it packs images into one row.
+        AlreadyAttachedError: the tower carries a plan already.
+    """
+    plan = load_plan(plan)
+    stages = built(plan)
+    check_static(stages)
+    if plan.images == "frames":
+        raise PlanError(
+            "no prompt says which images are the frames of one video.",
+            where="images",
+            remedy="Use images: separate.",
+        )
+    chosen = choose_adapter(tower, adapter)
+    if not isinstance(chosen, EncoderAdapter):
+        raise UnsupportedModelError(
+            "this is a multimodal LLM, not its vision tower.",
+            where=type(tower).__name__,
+            remedy="Pass the tower, or use tokenprune.attach.",
+        )
+    if isinstance(chosen, PackedEncoderAdapter):
+        raise UnsupportedModelError(
+            "this tower packs its images into one row.",
+            where=type(tower).__name__,
+            remedy="Use count and select on the features behind it.",
+        )
+    attachment = Attachment(tower, plan, stages)
+    try:
+        pruned = PrunedEncoder(attachment, chosen, used)
+        pruned.count()  # budgets that the tower's own grid can't serve
+        return pruned
+    except BaseException:
+        attachment.detach()
+        raise
+
+
+def _selected(batches: list[ImageBatch]) -> Selected:
+    """The one batch that static stages leave, without class tokens."""
+    (batch,) = batches
+    return Selected(batch.hidden[:, batch.state.prefix :], batch.state.index, batch.state.size)
