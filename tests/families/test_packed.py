@@ -263,6 +263,17 @@ def test_a_report_counts_units() -> None:
     assert report.tokens["llm"] < report.tokens["encoder"] < report.tokens["units"]
 
 
+def test_a_tower_alone_is_refused_inside_of_its_model() -> None:
+    """Zeros in place of removed units would go to the LLM."""
+    case = case_of("qwen3_vl")
+    model, call = case.build(), case.inputs("one")
+    with (
+        tokenprune.attach(model.model.visual, plan(inside("tome", 0.5))),
+        pytest.raises(UnsupportedCallError, match="attach the plan to the Qwen3VL"),
+    ):
+        logits(model, call)
+
+
 def test_features_without_a_prompt_are_refused() -> None:
     case = case_of("qwen3_vl")
     model, call = case.build(), case.inputs("one")

@@ -25,7 +25,8 @@ class Tokens:
     out), `grid` is (1, 1, tokens of the prompt) and sizes are one.
 
     Attributes:
-        hidden: hidden states, `[B, N, D]`.
+        hidden: hidden states, `[B, N, D]`. Where several patches become one token of the LLM, and
+            the encoder keeps them together, these are a token, and their states stand side by side.
         size: patches that each token stands for, `[B, N]` float32.
         index: original patch index (raster order) whose place the token holds, `[B, N]` int64.
         grid: the unpruned patch grid (t, h, w).

@@ -132,6 +132,8 @@ class PackedState:
             seed: the plan's.
             device: of the sequence.
         """
+        if packing.place is not None:  # moved once, and not whenever units are put in order
+            packing = replace(packing, place=packing.place.to(device))
         numbers = [trace.begin(1, grid)[0] for grid in packing.grids]
         sizes = (math.prod(grid) for grid in packing.grids)
         starts = list(accumulate(sizes, initial=0))
