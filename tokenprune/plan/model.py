@@ -120,9 +120,10 @@ class StagePlan(_Frozen):
     strategy: str
     """Name of a registered strategy; `tokenprune list` shows them."""
     keep: Keep | None = None
-    """What leaves the stage, per image (per frame of a video): tokens (`128`), a ratio of the
-    tokens that arrive (`0.25`, rounded down, at least one token) or, for `pre_llm` and `decoder`,
-    `{average: 192}` over the LLM's layers. Strategies that set their own budget may go without;
+    """What leaves the stage, per image (per frame of a video; at `encoder`, per tile or crop of an
+    image that the tower sees in several): tokens (`128`), a ratio of the tokens that arrive
+    (`0.25`, rounded down, at least one token) or, for `pre_llm` and `decoder`, `{average: 192}`
+    over the LLM's layers. Strategies that set their own budget may go without;
     for them, and for tokens in stages behind them, it is a ceiling."""
     keep_text: KeepText | None = None
     """`decoder` only, for strategies that can prune text: what leaves the stage of every prompt's
