@@ -16,10 +16,11 @@ samples, N tokens of the site, D channels of a token, d channels of a head, G co
 text tokens of the prompt. `tokenprune list --signals` prints the same with the strategies that are
 installed.
 
-Where a model cuts an image into tiles, a tower sees each tile by itself: attention is that within the
-tile, scores of different tiles come from softmaxes of their own, and `PREFIX_STATES` are those of the
-first tile, which shows the whole image. Where a square of patches becomes one token, a token's
-attention and keys are means over its patches, and states have them side by side, `m * D` wide.
+Where a model cuts an image into tiles, a tower sees each tile by itself: attention is that within
+the tile, scores of different tiles come from softmaxes of their own, and `PREFIX_STATES` are those
+of the first tile, which shows the whole image. Where a square of patches becomes one token, a
+token's attention and keys are means over its patches, and states have them side by side, `m * D`
+wide.
 
 {table}
 ## What they are computed from
