@@ -93,3 +93,13 @@ def test_a_task_of_some_types_holds_these_questions_only(study: Path) -> None:
         questions(own)
     with pytest.raises(ValueError, match="'types' goes with the kinds"):
         TaskEntry(kind="captions", path=Path("a.jsonl"), types=("count",))
+
+
+def test_a_list_isnt_called_too_short_where_its_entry_is_wrong(study: Path) -> None:
+    change(study, plans=[{**GOOD, "grid": {"stages.0.keep": 64}}])
+    with pytest.raises(PlanError, match=r"plans\.0\.grid\.stages\.0\.keep: .*list") as caught:
+        load_study(study)
+    assert "at least 1" not in str(caught.value)
+    change(study, plans=[])
+    with pytest.raises(PlanError, match=r"plans: .*at least 1"):
+        load_study(study)
