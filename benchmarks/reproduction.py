@@ -28,7 +28,7 @@ from tokenprune_strategies.evoprune.params import EvoPruneParams
 from tokenprune_strategies.evoprune.scoring import protected_count
 
 from benchmarks import silent_cap
-from benchmarks.answering import Answered, Journal, Steps, answer, digits
+from benchmarks.answering import Answered, Journal, Steps, digits
 from benchmarks.paper_evoprune import ORDERINGS, TOME, Ordering
 from benchmarks.variants import ABLATIONS, Stage
 from tokenprune.errors import BudgetError
@@ -77,7 +77,7 @@ def measure(
 ) -> tuple[Array, dict[str, dict[int, Answered]], dict[str, str]]:
     """Dense, every variant at every budget, and why some can't run."""
     inputs = [task.inputs(batch) for batch in task.batches]
-    dense = answer(task, inputs, None).right
+    dense = journal.answered(task, inputs, None).right
     found: dict[str, dict[int, Answered]] = {}
     refused: dict[str, str] = {}
     todo = [(name, keep) for keep in keeps for name in variants]
