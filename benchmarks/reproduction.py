@@ -206,6 +206,7 @@ def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, default=IMAGES, help="pictures, a question about each")
+    parser.add_argument("--keep", type=int, nargs="+", default=KEEPS, help="budgets, in tokens")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/reproduction.json"))
     args = parser.parse_args()
     reference = load_model(str(reference_model_path()), load_options(None, None, None))
@@ -215,7 +216,7 @@ def main() -> None:
     journal = Journal(args.out.with_suffix(".journal"), json.dumps(about))
     with torch.inference_mode():
         task = VqaTask(reference, questions(args.limit), 32)
-        measured = reproduce(task, cap=REFERENCE, journal=journal)
+        measured = reproduce(task, keeps=args.keep, cap=REFERENCE, journal=journal)
     record = {
         "schema_version": 1,
         "seed": SEED,

@@ -153,3 +153,10 @@ def test_the_papers_orderings_are_those_of_its_table() -> None:
     for row in TABLE_3.values():
         mean = (row.mvbench + row.longvideobench + row.videomme) / 3
         assert row.average == pytest.approx(mean, abs=0.11)
+
+
+def test_budgets_that_the_record_lacks_are_named(page: ModuleType, tmp_path: Path) -> None:
+    told = text(page, tmp_path, record())
+    assert "Not measured yet, for want of time: 64, 48, 40 and 16 tokens." in told
+    whole = text(page, tmp_path, record(keeps=[64, 48, 40, 32, 16, 8]))
+    assert "Not measured" not in whole
