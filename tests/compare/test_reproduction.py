@@ -130,9 +130,14 @@ def test_the_capped_schedules_run_and_are_paired(task: VqaTask) -> None:
     variants = {"evoprune": reproduction.VARIANTS["evoprune"]}
     model: Any = task.model
     cap = silent_cap.Encoder(36, model.model.vision_tower.config.num_hidden_layers)
-    found = reproduction.reproduce(task, variants, (16,), cap=cap)["silent_cap"]
-    cell = found["rows"]["evoprune"]["16"]
-    assert cell["left"] >= 16
+    found = reproduction.reproduce(task, variants, (9,), cap=cap)["silent_cap"]
+    assert {key for row in found["rows"].values() for key in row} == {"8"}
+    assert "exact" not in found["rows"]["evoprune"]["8"], "8 wasn't among the budgets"
+    found = reproduction.capped(
+        task, {"evoprune": {8: np.ones(6)}}, cap, Bootstrap(range(6)), Journal(None)
+    )
+    cell = found["rows"]["evoprune"]["8"]
+    assert cell["left"] >= 8
     assert cell["above_exact"]["value"] == pytest.approx(
         cell["accuracy"]["value"] - cell["exact"]["value"]
     )
