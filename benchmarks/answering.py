@@ -56,8 +56,8 @@ class Journal:
             right = np.array([*map(int, row["right"])], dtype=np.float64)
             self._known[row["stage"]] = Answered(right, [(a, b) for a, b in row["steps"]])
 
-    def answered(self, task: Task, inputs: Sequence[Any], stage: Stage) -> Answered:
-        """What is known of a stage, or measured now."""
+    def answered(self, task: Task, inputs: Sequence[Any], stage: Stage | None) -> Answered:
+        """What is known of a stage, or of the dense model (None), or measured now."""
         key = json.dumps(stage, sort_keys=True)
         if key not in self._known:
             found = self._known[key] = answer(task, inputs, stage)

@@ -28,7 +28,7 @@ from tokenprune_strategies.evoprune.params import EvoPruneParams
 from tokenprune_strategies.evoprune.scoring import protected_count
 
 from benchmarks import silent_cap
-from benchmarks.answering import Answered, Journal, Steps, answer, digits
+from benchmarks.answering import Answered, Journal, Steps, digits
 from benchmarks.paper_evoprune import ORDERINGS, TOME, Ordering
 from benchmarks.variants import ABLATIONS, Stage
 from tokenprune.errors import BudgetError
@@ -77,7 +77,7 @@ def measure(
 ) -> tuple[Array, dict[str, dict[int, Answered]], dict[str, str]]:
     """Dense, every variant at every budget, and why some can't run."""
     inputs = [task.inputs(batch) for batch in task.batches]
-    dense = answer(task, inputs, None).right
+    dense = journal.answered(task, inputs, None).right
     found: dict[str, dict[int, Answered]] = {}
     refused: dict[str, str] = {}
     todo = [(name, keep) for keep in keeps for name in variants]
@@ -206,6 +206,7 @@ def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, default=IMAGES, help="pictures, a question about each")
+    parser.add_argument("--keep", type=int, nargs="+", default=KEEPS, help="budgets, in tokens")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/reproduction.json"))
     args = parser.parse_args()
     reference = load_model(str(reference_model_path()), load_options(None, None, None))
@@ -215,7 +216,7 @@ def main() -> None:
     journal = Journal(args.out.with_suffix(".journal"), json.dumps(about))
     with torch.inference_mode():
         task = VqaTask(reference, questions(args.limit), 32)
-        measured = reproduce(task, cap=REFERENCE, journal=journal)
+        measured = reproduce(task, keeps=args.keep, cap=REFERENCE, journal=journal)
     record = {
         "schema_version": 1,
         "seed": SEED,

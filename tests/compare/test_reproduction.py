@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import reproduction
+from benchmarks import reproduction, silent_cap
+from benchmarks.answering import Journal
 from benchmarks.paper_evoprune import ORDERINGS, TOME, Ordering
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.measure.statistics import Bootstrap
@@ -78,6 +79,76 @@ def test_differences_are_paired() -> None:
     found = reproduction.orderings(asked, rights, Bootstrap([0, 1, 2, 3]))
     assert [row["worse"] for row in found] == ["b", "c"]
     apart = {key: value["value"] for key, value in found[0]["difference"].items()}
-    assert apart == {"8": 0.25, "4": 0.0, "mean": 0.125}
+    assert apart == {"8": 0.25, "4": 0.0}, "budgets aren't pooled"
     assert found[0]["difference"]["8"]["low"] == 0
-    assert list(found[1]["difference"]) == ["8", "mean"]
+    assert list(found[1]["difference"]) == ["8"]
+
+
+def test_steps_are_those_that_ran(measured: dict[str, Any]) -> None:
+    """By hand: `skip` takes two of four blocks: 9 of 36 and 9 of 27, which leave room."""
+    (steps,) = {
+        tuple(budgets["18"]["steps"].items())
+        for name, budgets in measured["rows"].items()
+        if name in ("evoprune", "without diversity")
+    }
+    assert dict(steps) == {"steps": 2, "protecting": 2, "full": 2}
+    assert measured["rows"]["without attention"]["18"]["steps"]["protecting"] == 0
+    assert "steps" not in measured["rows"]["tome"]["18"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "params", "protecting", "full"),
+    [
+        ([(100, 10), (90, 40), (50, 25)], {}, 2, 1),
+        ([(100, 10), (90, 40), (50, 25)], {"attention": False}, 0, 0),
+        ([(100, 10)], {"critical_token_ratio": 0.0}, 0, 0),
+    ],
+)
+def test_a_step_protects_what_it_has_room_for(
+    steps: Any, params: dict[str, Any], protecting: int, full: int
+) -> None:
+    """min(CTR T, T - 2 r): 25 of 100; 10 of 90, where CTR says 22; none where a step halves."""
+    found = reproduction.regime(steps, params)
+    assert found == {"steps": len(steps), "protecting": protecting, "full": full}
+
+
+def test_the_silent_cap_halves_at_most_and_says_what_is_left() -> None:
+    for schedule in silent_cap.SCHEDULES.values():
+        for target in (64, 16, 8):
+            present = 196
+            for amount in silent_cap.silently_capped(silent_cap.Encoder(196, 11), target, schedule):
+                assert 0 <= amount <= present // 2
+                present -= amount
+            assert present >= target
+    assert silent_cap.in_the_paper()["evoprune"] == {"64": 64, "32": 41, "16": 35}
+    stage = silent_cap.capped_stages(silent_cap.Encoder(8, 3), 1)["mean"]
+    # 3 of 8, 3 rather than 2 of 5, 1 of 3: the last step may take no more than half
+    assert stage == {"strategy": "evoprune", "schedule": [3, 2, 1], "keep": 2}
+
+
+def test_the_capped_schedules_run_and_are_paired(task: VqaTask) -> None:
+    variants = {"evoprune": reproduction.VARIANTS["evoprune"]}
+    model: Any = task.model
+    cap = silent_cap.Encoder(36, model.model.vision_tower.config.num_hidden_layers)
+    found = reproduction.reproduce(task, variants, (9,), cap=cap)["silent_cap"]
+    assert {key for row in found["rows"].values() for key in row} == {"8"}
+    assert "exact" not in found["rows"]["evoprune"]["8"], "8 wasn't among the budgets"
+    found = reproduction.capped(
+        task, {"evoprune": {8: np.ones(6)}}, cap, Bootstrap(range(6)), Journal(None)
+    )
+    cell = found["rows"]["evoprune"]["8"]
+    assert cell["left"] >= 8
+    assert cell["above_exact"]["value"] == pytest.approx(
+        cell["accuracy"]["value"] - cell["exact"]["value"]
+    )
+    assert set(found["rows"]) == set(silent_cap.SCHEDULES)
+
+
+def test_a_run_that_was_stopped_goes_on(task: VqaTask, tmp_path: Path) -> None:
+    inputs = [task.inputs(batch) for batch in task.batches]
+    stage = {"strategy": "tome", "schedule": "mean", "keep": 18}
+    first = Journal(tmp_path / "j", "one").answered(task, inputs, stage)
+    again = Journal(tmp_path / "j", "one").answered(task, [], stage)
+    assert (again.right.tolist(), again.steps) == (first.right.tolist(), first.steps)
+    with pytest.raises(KeyError, match="llm"):  # nothing is known, so it runs, without inputs
+        Journal(tmp_path / "j", "another").answered(task, [], stage)

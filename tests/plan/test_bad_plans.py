@@ -154,7 +154,7 @@ def test_several_problems_are_all_told_misspelt_keys_first() -> None:
         load_plan({"seed": -1, "stages": [{"at": "encoder", "stratgy": "toy_merge", "keep": 3}]})
     assert caught.value.where == "stages.0.stratgy"
     assert "Also seed:" in str(caught.value)
-    assert "Also stages.0.strategy: 'strategy' is missing" in str(caught.value)
+    assert "is missing" not in str(caught.value), "the misspelt key is that one"
 
 
 @pytest.mark.parametrize(
@@ -289,3 +289,22 @@ def test_build_strategy() -> None:
     assert built.params.weight == 2.0
     with pytest.raises(UnknownNameError, match=r"strategy 'toy_merge': params\.wight"):
         build_strategy(stage.model_copy(update={"params": {"wight": 2}}))
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "unsaid"),
+    [
+        ({"keep": {"avrage": 3}}, "unknown key 'avrage'. Did you mean 'average'?", "is missing"),
+        ({"stratgy": "fopru"}, "unknown key 'stratgy'. Did you mean 'strategy'?", "is missing"),
+    ],
+)
+def test_what_only_repeats_the_first_problem_is_left_out(
+    data: dict[str, Any], said: str, unsaid: str
+) -> None:
+    stage = {"at": "pre_llm", "strategy": "fopru", "keep": 8, **data}
+    if "stratgy" in data:
+        del stage["strategy"]
+    with pytest.raises(PlanError) as caught:
+        load_plan({"stages": [stage]})
+    assert said in str(caught.value)
+    assert unsaid not in str(caught.value)

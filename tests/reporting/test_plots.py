@@ -14,7 +14,7 @@ from tokenprune.lab.report.families import COSTS, cost_of, families
 from tokenprune.lab.report.figures import draw, write_figures
 from tokenprune.lab.report.labels import LETTER, placed
 from tokenprune.lab.report.plots import LEFT, RIGHT, WIDTH, scatter
-from tokenprune.lab.report.points import in_words, lines, point
+from tokenprune.lab.report.points import Point, doublings, in_words, lines, point
 from tokenprune.lab.studies.summary import summarise
 
 FEW, SOME = (True, False) * 3, (True, True, False) * 2
@@ -121,3 +121,16 @@ def test_a_plot_can_be_read_without_being_seen(tmp_path: Path) -> None:
     for form in ("svg", "png"):
         (tokens,) = tmp_path.glob(f"*-tokens.{form}")
         assert b"random: keep 4: 50.0 %" in tokens.read_bytes()
+
+
+def test_budgets_far_apart_have_a_logarithmic_axis() -> None:
+    points = [Point(x, 0.5, 0.4, 0.6, "dense", "") for x in (4.0, 8.0, 16.0, 196.0)]
+    assert doublings(points, "tokens") == [4, 8, 16, 32, 64, 128, 256]
+    drawn = scatter(points, ["dense"], "tokens")
+    found = [float(x) for x in re.findall(r"translate\(([\d.]+) [\d.]+\) scale", drawn)]
+    assert found[1] - found[0] == pytest.approx(found[2] - found[1], abs=0.11)
+    axes = draw(points, ["dense"], "tokens").axes[0]
+    assert axes.get_xscale() == "log"
+    assert [*axes.get_lines()[0].get_xdata()] == [4.0, 8.0, 16.0, 196.0]
+    assert doublings(points, "flops") == []
+    assert doublings(points[1:3], "tokens") == []

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from tests.reporting.made import failed, record, save
 from tokenprune.cli import app
+from tokenprune.lab.judge.tables import csv_table
 from tokenprune.lab.report.tidy import plain, tidy, write_tidy
 from tokenprune.lab.studies.store import Record
 from tokenprune.lab.studies.summary import lines, summarise
@@ -111,3 +112,16 @@ def test_without_pyarrow_the_command_says_what_is_missing(
     assert "tidy.parquet needs pyarrow: pip install 'tokenprune[parquet]'" in result.output
     assert (folder / "tidy.csv").exists()
     assert not (folder / "tidy.parquet").exists()
+
+
+def test_a_grid_over_seeds_has_one_column_of_them() -> None:
+    plans = [{**record("a", "random").identity["plan"], "seed": seed} for seed in (3, 4)]
+    made = [
+        record(str(n), "random", plan=plan, grid={"seed": plan["seed"]})
+        for n, plan in enumerate(plans)
+    ]
+    written = lines(summarise(made))
+    assert tidy(written)["seed"] == [3, 4]
+    heading = csv_table(written).splitlines()[0].split(",")
+    assert heading.count("seed") == 1
+    assert len(heading) == len(set(heading))

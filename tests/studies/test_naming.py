@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tokenprune.errors import PlanError
-from tokenprune.lab.report.page import parts_of
+from tokenprune.lab.judge.breaking import LONG, broken, parts_of
 from tokenprune.lab.studies import Study, cells
 
 STAGE = {"at": "pre_llm", "strategy": "fopru", "keep": 8}
@@ -77,3 +77,15 @@ def test_a_template_that_tells_too_little_says_so() -> None:
 )
 def test_lines_break_behind_separators_only(name: str, parts: list[str]) -> None:
     assert parts_of(name) == parts
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two keep=64 1.keep=0.25 strategy=cls_inflection", "short", "w" * 40, "a b " * 20, ""],
+)
+def test_long_names_are_broken_between_their_parts(name: str) -> None:
+    lines = broken(name).split("\n")
+    assert "".join(lines).replace(" ", "") == name.replace(" ", "")
+    assert all(len(line) <= LONG or len(parts_of(line)) == 1 for line in lines)
+    if len(name) <= LONG:
+        assert lines == [name]

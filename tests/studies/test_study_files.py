@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.studies.test_studies import change
-from tokenprune.errors import PlanError, UnknownNameError
+from tokenprune.errors import DataError, PlanError, UnknownNameError
 from tokenprune.lab.studies import cells, load_study, run_study
 from tokenprune.lab.studies.model import LONG, REFERENCE, SHORT, ModelEntry, TaskEntry
+from tokenprune.lab.studies.tasks import questions
 from tokenprune.plan.read import parse
 
 GOOD = {"plan": {"stages": [{"at": "pre_llm", "strategy": "random", "keep": 4}]}}
@@ -78,3 +79,27 @@ def test_a_key_may_stand_once_however_mappings_are_merged(study: Path) -> None:
         load_study(study)
     merged = "base: &b {x: 0}\ntop: {inner: &a {<<: *b, x: 1}}\nlast: {<<: *a}\n"
     assert parse(merged, "here")["last"] == {"x": 1}
+
+
+def test_a_task_of_some_types_holds_these_questions_only(study: Path) -> None:
+    builtin = TaskEntry(kind="image", types=("shape", "count"), limit=30)
+    found = questions(builtin)
+    assert len(found) == 30
+    assert {one.kind for one in found} == {"shape", "count"}
+    with pytest.raises(DataError, match=r"of the task 'image' is of type 'shap'.*'shape'"):
+        questions(TaskEntry(kind="image", types=("shap",)))
+    own = TaskEntry(kind="jsonl", path=study.parent / "asked.jsonl", types=("count",))
+    with pytest.raises(DataError, match="is of type 'count'"):
+        questions(own)
+    with pytest.raises(ValueError, match="'types' goes with the kinds"):
+        TaskEntry(kind="captions", path=Path("a.jsonl"), types=("count",))
+
+
+def test_a_list_isnt_called_too_short_where_its_entry_is_wrong(study: Path) -> None:
+    change(study, plans=[{**GOOD, "grid": {"stages.0.keep": 64}}])
+    with pytest.raises(PlanError, match=r"plans\.0\.grid\.stages\.0\.keep: .*list") as caught:
+        load_study(study)
+    assert "at least 1" not in str(caught.value)
+    change(study, plans=[])
+    with pytest.raises(PlanError, match=r"plans: .*at least 1"):
+        load_study(study)

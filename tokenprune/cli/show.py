@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from tokenprune.cli.options import Device, Dtype, examples
+from tokenprune.errors.visible import visible
 
 EXAMPLES = examples(
     "tokenprune show photo.jpg --plan plan.yaml --out kept.png",
@@ -41,8 +43,10 @@ def command(
     dtype: Dtype = None,
 ) -> None:
     """Draw what a plan keeps, merges and drops of pictures, one panel a stage."""
+    from tokenprune.interface.loading import LoadedMllm
     from tokenprune.lab.data.reading import drawing_format, open_picture
     from tokenprune.lab.drawing.show import show
+    from tokenprune.lab.judge.warnings import unknown_words
     from tokenprune.lab.measure.files import check_writable
     from tokenprune.lab.models import load_model, load_options
     from tokenprune.plan import load_plan
@@ -54,6 +58,10 @@ def command(
     kind = drawing_format(out)
     options = load_options(device, dtype, weights)
     loaded = load_model(model or str(reference_model_path()), options)
+    console = Console(soft_wrap=True)
+    missing = loaded.unknown(question) if isinstance(loaded, LoadedMllm) else []
+    if missing:
+        console.print(Text(visible(f"beware: {unknown_words(missing)}"), style="yellow"))
     sheet = show(loaded, loaded_plan, pictures, question=question, every_site=every_site)
     sheet.save(out, format=kind)
-    Console(soft_wrap=True).print(f"wrote {out}: {sheet.width} x {sheet.height}", highlight=False)
+    console.print(f"wrote {out}: {sheet.width} x {sheet.height}", highlight=False)

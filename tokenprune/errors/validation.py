@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tokenprune.errors import PlanError, UnknownNameError
-from tokenprune.errors.names import suggestion
+from tokenprune.errors.names import nearest, suggestion
 
 Path = tuple[int | str, ...]
 Keys = Mapping[str, Iterable[str]]
@@ -22,6 +22,14 @@ class _Problem:
     message: str
     remedy: str = ""
     kind: type[PlanError] = PlanError
+    nearest: str = ""  # the right key, of one that is misspelt
+    missing: bool = False
+    short: bool = False  # fewer entries than there have to be
+
+    @property
+    def holder(self) -> str:
+        """The place that the key stands in, with its dot."""
+        return self.place[: self.place.rfind(".") + 1]
 
 
 def plan_error(
@@ -52,10 +60,30 @@ def plan_error(
                 UnknownNameError if UnknownNameError in (seen.kind, problem.kind) else seen.kind
             )
     # a misspelt key comes before the key that is missing because of it
-    first, *others = sorted(problems.values(), key=lambda p: p.kind is not UnknownNameError)
+    first, *others = sorted(
+        _causes(problems.values()), key=lambda p: p.kind is not UnknownNameError
+    )
     rest = "".join(f" Also {other.place}: {other.message}" for other in others)
     place = ": ".join(part for part in (where, first.place) if part)
-    return first.kind(first.message + rest, where=place, remedy=first.remedy)
+    if not first.remedy:
+        return first.kind(first.message + rest, where=place)
+    return first.kind(first.message, where=place, remedy=first.remedy + rest)
+
+
+def _causes(problems: Iterable[_Problem]) -> list[_Problem]:
+    """The problems without those that only repeat another one.
+
+    A list whose entry is wrong counts as too short, and a key that was misspelt as missing.
+    """
+    found = list(problems)
+    inside = [one.place for one in found]
+    guessed = {f"{one.holder}{one.nearest}" for one in found if one.nearest}
+    return [
+        one
+        for one in found
+        if not (one.short and any(place.startswith(f"{one.place}.") for place in inside))
+        and not (one.missing and one.place in guessed)
+    ]
 
 
 def _path(detail: Mapping[str, Any], data: Any) -> Path:
@@ -83,18 +111,21 @@ def _problem(detail: Mapping[str, Any], path: Path, keys: Keys, at: str) -> _Pro
         holders = [part for part in path[:-1] if isinstance(part, str)]
         known = keys.get(holders[-1] if holders else "", ())
         message = f"unknown key '{path[-1]}'."
-        return _Problem(place, message, suggestion(str(path[-1]), known), UnknownNameError)
+        key = str(path[-1])
+        right = nearest(key, known) or ""
+        return _Problem(place, message, suggestion(key, known), UnknownNameError, right)
     if kind == "literal_error" and isinstance(detail["input"], str):
         known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
         message = f"'{name}' is not known here."
         return _Problem(place, message, suggestion(name, known), UnknownNameError)
     if kind == "missing":
-        return _Problem(place, f"'{path[-1]}' is missing.", "Add it.")
+        return _Problem(place, f"'{path[-1]}' is missing.", "Add it.", missing=True)
     text = detail["msg"].removeprefix("Value error, ").rstrip(".").replace("tuple", "list")
     if kind == "value_error":
         return _Problem(place, f"{text}.")
     remedy = "Tokens are written without a decimal point." if _ratio_of_tokens(detail, path) else ""
-    return _Problem(place, f"{text[:1].lower()}{text[1:]}, got {_short(detail['input'])}.", remedy)
+    message = f"{text[:1].lower()}{text[1:]}, got {_short(detail['input'])}."
+    return _Problem(place, message, remedy, short=kind == "too_short")
 
 
 def _ratio_of_tokens(detail: Mapping[str, Any], path: Path) -> bool:

@@ -46,6 +46,8 @@ class LoadedMllm:
             raises where the implementation isn't installed.
         answer_ids: an answer -> its token ids as the model would generate them, the end of the
             sequence included; None if it can't be trained on.
+        unknown: a text -> its words that the tokenizer has no tokens for, which the model can't
+            read; a tokenizer that spells words out of pieces has none.
     """
 
     name: str
@@ -57,6 +59,7 @@ class LoadedMllm:
     weights: str
     backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     answer_ids: Callable[[str], list[int]] | None = None
+    unknown: Callable[[str], list[str]] = lambda text: []
 
     def inputs(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
         """What `call` takes for a batch of questions about pictures."""

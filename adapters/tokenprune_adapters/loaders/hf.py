@@ -68,6 +68,7 @@ class HfLoader:
             weights=", ".join(file.name for file in files),
             backends=backends(model),
             answer_ids=prompts.answer_ids,
+            unknown=prompts.unknown,
         )
 
 
@@ -137,6 +138,17 @@ class Prompts:
         ids = [int(token) for token in tokenizer(answer, add_special_tokens=False).input_ids]
         end = tokenizer.eos_token_id
         return ids if end is None else [*ids, int(end)]
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that the tokenizer reads as its unknown token, each once."""
+        tokenizer = self.processor.tokenizer
+        missing = tokenizer.unk_token_id
+        if missing is None:
+            return []
+        words = (word for word in dict.fromkeys(text.split()) if word != IMAGE)
+        return [
+            word for word in words if missing in tokenizer(word, add_special_tokens=False).input_ids
+        ]
 
     def picture(self, picture: Image) -> Image:
         """The picture as it reaches the encoder."""

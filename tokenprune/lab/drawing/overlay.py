@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.trace import ImageTrace, TraceStep
 from tokenprune.lab.drawing.colours import TINT, colour
+from tokenprune.lab.drawing.crops import Box, whole
 from tokenprune.lab.drawing.panels import PAPER, Panel, strip
 from tokenprune.lab.drawing.tiling import separate, tile_labels, tile_pictures
 
@@ -31,6 +32,7 @@ def draw(
     title: str = "",
     every_site: bool = False,
     panel: int = PANEL,
+    cropped: tuple[Image.Image, Box] | None = None,
 ) -> Image.Image:
     """The picture as the model saw it, then one panel a stage of the plan.
 
@@ -44,6 +46,8 @@ def draw(
         title: line above the panels.
         every_site: one panel a site instead of the last one of every stage.
         panel: width of a panel in pixels.
+        cropped: the picture as it was read and the part that the model sees, see `crops`; a panel
+            in front shows both.
 
     Raises:
         DataError: there are more or fewer pictures than frames.
@@ -56,7 +60,8 @@ def draw(
     )
     steps = trace.steps if every_site else stage_ends(trace.steps)
     shown = [panel_of(large, trace, step) for step in steps]
-    return strip([original, *shown], title)
+    first = [] if cropped is None else [whole(*cropped, original.picture.size)]
+    return strip([*first, original, *shown], title)
 
 
 def stage_ends(steps: Sequence[TraceStep]) -> list[TraceStep]:

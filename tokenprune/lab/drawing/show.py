@@ -30,6 +30,8 @@ def show(
 ) -> Image:
     """One row a picture: as the model saw it, then a panel a stage.
 
+    Where the model sees a part of the picture only, the whole of it stands in front.
+
     Args:
         loaded: the model.
         plan: what is attached.
@@ -40,7 +42,7 @@ def show(
     Raises:
         TokenpruneError: the plan doesn't fit the model.
     """
-    from tokenprune.lab.drawing import overlay, panels
+    from tokenprune.lab.drawing import crops, overlay, panels
 
     check_trained_for(loaded, plan)
     sheets = []
@@ -48,7 +50,11 @@ def show(
         trace, answer = _run(loaded, plan, picture, question)
         seen = loaded.picture(picture)
         title = f"{name}    {answer}" if answer else name
-        sheets.append(overlay.draw(seen, trace, title=title, every_site=every_site))
+        box = crops.seen_part(picture.size, loaded.picture)
+        cropped = None if box is None else (picture, box)
+        sheets.append(
+            overlay.draw(seen, trace, title=title, every_site=every_site, cropped=cropped)
+        )
     return panels.stack(sheets)
 
 

@@ -47,6 +47,7 @@ def _run(task: Task, measured: Measurement, row: Measured, timed: Measured) -> R
         dense_flops=dense.flops,
         dense_seconds={**timed.beside.idle, "select": sum(timed.beside.idle_wall)},
         lengths=row.lengths,
+        unknown=task.unknown(),
         title=entry.name if row is dense else f"{entry.label}{own}",
     )
 

@@ -57,8 +57,12 @@ class Planned:
 
 
 def places_of(rows: Sequence[Planned]) -> list[str]:
-    """Every dotted place that a grid of these rows varied, in the order of the rows."""
-    return list(dict.fromkeys(place for row in rows for place in row.varied))
+    """Every dotted place that a grid of these rows varied, in the order of the rows.
+
+    The seed has a column anyway.
+    """
+    found = dict.fromkeys(place for row in rows for place in row.varied)
+    return [place for place in found if place not in PLANNED]
 
 
 def plan_digest(plan: Plan) -> str:

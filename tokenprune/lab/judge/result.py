@@ -53,6 +53,7 @@ class Run:
         shown: pictures for a report.
         title: what warnings call the row; default: its name.
         varied: what a grid put into the plan, by dotted place.
+        unknown: words of the questions that the model's tokenizer doesn't know.
     """
 
     entry: Entry
@@ -73,6 +74,7 @@ class Run:
     shown: Sequence[Mapping[str, Any]] = ()
     title: str = ""
     varied: Mapping[str, Any] = field(default_factory=dict)
+    unknown: Sequence[str] = ()
 
     @property
     def plan(self) -> Plan:

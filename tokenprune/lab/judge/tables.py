@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenprune.errors.visible import visible
+from tokenprune.lab.judge.breaking import broken
 from tokenprune.lab.judge.columns import (
     MORE,
     RESULTS,
@@ -141,9 +142,8 @@ def _split(width: int) -> list[Parts]:
 
 def _name(row: Result) -> Text:
     """Name and position ids; names are data: as `Text`, no markup of theirs is read."""
-    return Text(
-        visible(row.name if row.positions == "original" else f"{row.name}, {row.positions}")
-    )
+    name = row.name if row.positions == "original" else f"{row.name}, {row.positions}"
+    return Text(broken(visible(name)))
 
 
 def _text(cell: str) -> str:

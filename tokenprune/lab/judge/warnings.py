@@ -28,6 +28,8 @@ def warnings_of(
         images: number of different images.
     """
     found = [str(failure) for failure in run.failures]
+    if run.unknown:
+        found.append(unknown_words(run.unknown))
     if versus is not None and versus.value < 0:
         sure = "" if versus.excludes(0.0) else ", though the interval includes 0"
         found.append(f"worse than keeping random tokens{sure}")
@@ -43,6 +45,13 @@ def warnings_of(
             f"with these {images} pictures up to {hidden:.0%} the other way can't be excluded"
         )
     return tuple(found)
+
+
+def unknown_words(words: Sequence[str]) -> str:
+    """What to beware of with words that a tokenizer doesn't know."""
+    shown = ", ".join(f"'{word}'" for word in words[:MANY])
+    rest = f" and {len(words) - MANY} more" if len(words) > MANY else ""
+    return f"the model's tokenizer doesn't know {shown}{rest}, so answers to these mean little"
 
 
 def gathered(results: Sequence[Result]) -> list[tuple[str, str]]:

@@ -57,6 +57,10 @@ class Task(ABC):
     def read(self, inputs: Any, output: Tensor) -> list[str]:
         """The answers in what `call` returned."""
 
+    def unknown(self) -> list[str]:
+        """Words of the questions that the model's tokenizer doesn't know, each once."""
+        return []
+
     def right(self, answer: str, question: Question) -> bool:
         """Whether an answer is right."""
         return plain(answer) == plain(question.matched(answer))
@@ -87,6 +91,11 @@ class VqaTask(Task):
         inputs = self._loaded.prepare(opened_all(batch), texts)
         check_questions(self.model, inputs, texts, self._new_tokens)
         return inputs
+
+    def unknown(self) -> list[str]:
+        """Words of the questions that the model's tokenizer doesn't know, each once."""
+        words = dict.fromkeys(word for q in self.questions for word in q.text.split())
+        return self._loaded.unknown(" ".join(words))
 
     def call(self, inputs: dict[str, Any]) -> Tensor:
         """Generate greedily: `[B, prompt + new]`."""

@@ -11,7 +11,7 @@ from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.lab.report.beside import beside
 from tokenprune.lab.report.families import COSTS, families, sign
 from tokenprune.lab.report.labels import placed
-from tokenprune.lab.report.points import Point, front, in_words, lines, point
+from tokenprune.lab.report.points import Point, doublings, front, in_words, lines, point
 from tokenprune.lab.studies.summary import Group
 
 FORMATS = ("png", "svg", "pdf")
@@ -103,7 +103,13 @@ def draw(points: Sequence[Point], known: Sequence[str], cost: str) -> Any:
         axes.plot([x for x, _ in places], [100 * y for _, y in places], color=shade, linewidth=0.8)
     best = front(points)
     axes.plot([p.x for p in best], [100 * p.y for p in best], "--", color="0.5", linewidth=0.7)
-    axes.set_xlim(0, 1.06 * max(one.x for one in points) or 1.0)
+    powers = doublings(points, cost)
+    if powers:
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(powers[0] / 1.25, powers[-1] * 1.25)
+        axes.set_xticks(powers, [f"{power:g}" for power in powers])
+    else:
+        axes.set_xlim(0, 1.06 * max(one.x for one in points) or 1.0)
     axes.set_ylim(*_room(points))
     axes.set_xlabel(COSTS[cost])
     axes.set_ylabel("accuracy, %")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 from tokenprune.errors import BackendUnavailableError
+from tokenprune.lab.judge.breaking import parts_of
 from tokenprune.lab.judge.columns import STAGES
 from tokenprune.lab.report.families import families
 from tokenprune.lab.report.folder import Results
@@ -52,11 +52,6 @@ def html(results: Results, groups: Sequence[Group]) -> str:
         pictures=Markup(pictures.definitions()),
         stages=STAGES,
     )
-
-
-def parts_of(name: str) -> list[str]:
-    """The pieces of a name between which a line may break: behind separators, never in words."""
-    return re.findall(r"[^-_=,;:/+. ]*[-_=,;:/+. ]*", name)[:-1] or [name]
 
 
 def environments(records: Sequence[Record]) -> list[dict[str, Any]]:

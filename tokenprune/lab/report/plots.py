@@ -9,7 +9,7 @@ from html import escape
 from tokenprune.lab.report.beside import beside
 from tokenprune.lab.report.families import COSTS, sign
 from tokenprune.lab.report.labels import placed
-from tokenprune.lab.report.points import Point, front, in_words, lines
+from tokenprune.lab.report.points import Point, doublings, front, in_words, lines
 
 WIDTH, HEIGHT = 400, 270
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 18, 46
@@ -44,7 +44,7 @@ def scatter(points: Sequence[Point], families: Sequence[str], cost: str) -> str:
         families: all families of the page in order, so that plots agree.
         cost: one of `COSTS`.
     """
-    scale = _Scale(points)
+    scale = _Scale(points, doublings(points, cost))
     body = [_grid(scale, COSTS[cost], "accuracy"), _front(points, scale)]
     body += [_line(places, families.index(name), scale) for name, places in lines(points)]
     at = [(scale.x(point.x), scale.y(point.y)) for point in points]
@@ -79,15 +79,25 @@ def legend_marker(number: int) -> str:
 class _Scale:
     """From values to places in the picture."""
 
-    def __init__(self, points: Sequence[Point]) -> None:
+    def __init__(self, points: Sequence[Point], powers: Sequence[float]) -> None:
         self.right = max(point.x for point in points) * 1.06 or 1.0
+        self.powers = powers
         low = min(point.low for point in points)
         high = max(point.high for point in points)
         room = max((high - low) * 0.06, 0.005)
         self.bottom, self.top = max(low - room, 0.0), min(high + room, 1.0)
 
+    @property
+    def ticks(self) -> Sequence[float]:
+        """Of the horizontal axis."""
+        return self.powers or ticks(0.0, self.right)
+
     def x(self, value: float) -> float:
-        return LEFT + value / self.right * (WIDTH - LEFT - RIGHT)
+        share = value / self.right
+        if self.powers:
+            low, high = math.log2(self.powers[0]) - 0.3, math.log2(self.powers[-1]) + 0.3
+            share = (math.log2(value) - low) / (high - low)
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         share = (value - self.bottom) / ((self.top - self.bottom) or 1.0)
@@ -112,7 +122,7 @@ def _grid(scale: _Scale, x: str, y: str) -> str:
         parts.append(
             f'<text x="{LEFT - 6}" y="{at + 4:.1f}" class="tick end">{100 * value:g}%</text>'
         )
-    for cost in ticks(0.0, scale.right):
+    for cost in scale.ticks:
         at = scale.x(cost)
         parts.append(f'<path d="M{at:.1f},{HEIGHT - BOTTOM}v4" class="grid"/>')
         parts.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from statistics import fmean
 from tokenprune.lab.judge import Result
 from tokenprune.lab.report.families import COSTS, cost_of, family
 from tokenprune.lab.studies.load import DENSE
+
+#: From this ratio of the most tokens to the least on, their axis is logarithmic (ours).
+APART = 6
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,19 @@ def lines(points: Sequence[Point]) -> list[tuple[str, list[tuple[float, float]]]
         for (name, _), budgets in found.items()
         if len(mine := list(budgets.values())) > 1
     ]
+
+
+def doublings(points: Sequence[Point], cost: str) -> list[float]:
+    """Powers of two from the least to the most tokens, as ticks of a logarithmic axis.
+
+    Empty where a plain axis, from 0 on, shows the points well: of other costs, and of budgets that
+    lie close together.
+    """
+    least, most = min(p.x for p in points), max(p.x for p in points)
+    if cost != "tokens" or least < 1 or most < APART * least:
+        return []
+    first, last = math.floor(math.log2(least)), math.ceil(math.log2(most))
+    return [2.0**power for power in range(first, last + 1)]
 
 
 def in_words(points: Sequence[Point], cost: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from tokenprune.engine.adapters import choose_adapter
@@ -11,6 +11,7 @@ from tokenprune.engine.stages import ResolvedStage, built
 from tokenprune.engine.steps import in_steps
 from tokenprune.errors import TokenpruneError
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.placement import Decoder, Encoder
 from tokenprune.interface.strategy import placement
 from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import budgets
@@ -70,20 +71,21 @@ def counterpart(plan: Plan, layers: int) -> Plan | None:
 
 
 def _unsaid(stage: ResolvedStage) -> bool:
-    place = placement(stage.strategy, stage.plan.at)
-    split = stage.part != 1 or (
-        isinstance(stage.plan.keep, Average) and getattr(place, "steps", None) is not None
-    )
-    return stage.plan.keep is None or split or bool(getattr(place, "every_layer", False))
+    place, keep = placement(stage.strategy, stage.plan.at), stage.plan.keep
+    if keep is None or stage.part != 1:
+        return True
+    if not isinstance(place, Decoder):
+        return False
+    return place.every_layer or (place.steps is not None and isinstance(keep, Average))
 
 
 def _random(stage: ResolvedStage, layers: int) -> StagePlan:
     shared = {key: getattr(stage.plan, key) for key in SHARED}
     place = placement(stage.strategy, stage.plan.at)
-    if stage.plan.at == "decoder" and shared["layer"] is None:
-        shared["layer"] = place.layer_of(layers) if hasattr(place, "layer_of") else None
-    if stage.plan.at == "encoder" and shared["layer"] is None:
-        shared["layer"] = getattr(place, "layer", None)
+    if stage.plan.layer is None and isinstance(place, Decoder):
+        shared["layer"] = place.layer_of(layers)
+    if stage.plan.layer is None and isinstance(place, Encoder):
+        shared["layer"] = place.layer
     return StagePlan(strategy=BASELINE, **shared)
 
 
@@ -106,7 +108,7 @@ def _fits(model: Any, plan: Plan) -> bool:
 
 
 def _name(plan: Plan) -> str:
-    shown: Sequence[str] = [
+    shown = [
         f"{stage.at}{'' if stage.layer is None else f' {stage.layer}'} keep {keep}"
         for stage, keep in zip(plan.stages, budgets(plan), strict=True)
     ]

@@ -1,27 +1,21 @@
-"""Which task an entry of a study is on a model, which pairs make none, and the samples of each."""
+"""Which task an entry of a study is on a model, and which pairs make none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
-from tokenprune.lab.compare.settings import CLIP_QUESTIONS, QUESTIONS
 from tokenprune.lab.data.candidates import Candidates, read_classes
 from tokenprune.lab.data.captions import captioned_pictures
 from tokenprune.lab.data.folders import class_folders, numbered_folders
-from tokenprune.lab.data.hub import class_names, dataset_questions
-from tokenprune.lab.data.jsonl import read_jsonl
-from tokenprune.lab.data.pictures import (
-    heldout_clip_questions,
-    heldout_questions,
-    labelled_pictures,
-)
+from tokenprune.lab.data.hub import class_names
+from tokenprune.lab.data.pictures import labelled_pictures
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.measure.zero_shot import task_of
 from tokenprune.lab.studies.model import Study, TaskEntry
+from tokenprune.lab.studies.tasks import questions
 
 MLLM = "a multimodal LLM"
 VIDEOS = f"{MLLM}, since its samples are videos"
@@ -137,25 +131,3 @@ def _unfit(entry: TaskEntry, loaded: LoadedModel, wanted: str) -> DataError:
         where=f"models: {loaded.name}",
         remedy="Pair others.",
     )
-
-
-def questions(entry: TaskEntry) -> list[Question]:
-    """The questions of a task for multimodal LLMs.
-
-    Raises:
-        DataError: a file is missing or a line of it is wrong.
-    """
-    if entry.kind == "jsonl":
-        assert entry.path is not None
-        return read_jsonl(entry.path, frames=entry.frames)[: entry.limit]
-    if entry.kind == "dataset":
-        return dataset_questions(entry.hub)
-    return list(_builtin(entry.kind, entry.limit))
-
-
-@lru_cache(maxsize=2)
-def _builtin(kind: str, limit: int | None) -> tuple[Question, ...]:
-    """Drawn once a process: rendering them takes longer than a small cell."""
-    if kind == "video":
-        return tuple(heldout_clip_questions(limit or CLIP_QUESTIONS))
-    return tuple(heldout_questions(limit or QUESTIONS))

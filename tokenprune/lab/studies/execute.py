@@ -105,6 +105,7 @@ def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
         "dense_flops": found.dense.flops,
         "peak_bytes": _peak(task, cell),
         "failures": problems,
+        "unknown": task.unknown(),
         "environment": describe_environment(),
         **_shown(task, cell),
     }

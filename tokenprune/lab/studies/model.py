@@ -88,6 +88,8 @@ class TaskEntry(Frozen):
     """Of `dataset`: how its columns are called."""
     name: str | None = None
     """How the report calls it; default: its kind."""
+    types: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Of `image`, `video` and `jsonl`: only questions of these types."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """At most so many samples."""
 
@@ -130,6 +132,8 @@ class TaskEntry(Frozen):
             raise ValueError("'path' goes with other kinds than 'dataset', which has 'dataset'")
         if self.kind in ("image", "video") and (self.path or self.labels):
             raise ValueError(f"the built-in task '{self.kind}' has no 'path' and no 'labels'")
+        if self.types is not None and self.kind not in ("image", "video", "jsonl"):
+            raise ValueError("'types' goes with the kinds 'image', 'video' and 'jsonl'")
         if self.frames is not None and self.kind not in ("jsonl", "dataset"):
             raise ValueError("'frames' goes with the kinds 'jsonl' and 'dataset'")
         return self

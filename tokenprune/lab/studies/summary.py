@@ -100,6 +100,7 @@ def run_of(record: Record) -> Run:
         peak_bytes=result["peak_bytes"],
         shown=result.get("shown", ()),
         varied=record.identity.get("grid", {}),
+        unknown=result.get("unknown", ()),
     )
 
 

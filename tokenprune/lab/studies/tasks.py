@@ -1,0 +1,62 @@
+"""The questions of a study's tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+
+from tokenprune.errors import DataError
+from tokenprune.errors.names import suggestion
+from tokenprune.lab.compare.settings import CLIP_QUESTIONS, QUESTIONS
+from tokenprune.lab.data.hub import dataset_questions
+from tokenprune.lab.data.jsonl import read_jsonl
+from tokenprune.lab.data.pictures import heldout_clip_questions, heldout_questions
+from tokenprune.lab.data.question import Question
+from tokenprune.lab.studies.model import TaskEntry
+
+
+def questions(entry: TaskEntry) -> list[Question]:
+    """The questions of a task for multimodal LLMs.
+
+    Raises:
+        DataError: a file is missing or a line of it is wrong.
+    """
+    if entry.kind == "jsonl":
+        assert entry.path is not None
+        found = read_jsonl(entry.path, frames=entry.frames)
+        return _of_types(found, entry, {one.kind for one in found if one.kind})[: entry.limit]
+    if entry.kind == "dataset":
+        return dataset_questions(entry.hub)
+    most = entry.limit or (CLIP_QUESTIONS if entry.kind == "video" else QUESTIONS)
+    if entry.types is None:
+        return list(_builtin(entry.kind, most))
+    every = _builtin(entry.kind, None)
+    return _of_types(every, entry, {one.kind for one in every})[:most]
+
+
+def _of_types(
+    found: Sequence[Question], entry: TaskEntry, known: Collection[str]
+) -> list[Question]:
+    """The questions of the types that the task names, in their order.
+
+    Raises:
+        DataError: there is none of a type.
+    """
+    if entry.types is None:
+        return list(found)
+    for kind in entry.types:
+        if kind not in known:
+            raise DataError(
+                f"no question of the task '{entry.title}' is of type '{kind}'.",
+                where="tasks: types",
+                remedy=suggestion(kind, sorted(known)),
+            )
+    return [one for one in found if one.kind in entry.types]
+
+
+@lru_cache(maxsize=2)
+def _builtin(kind: str, limit: int | None) -> tuple[Question, ...]:
+    """Drawn once a process: rendering them takes longer than a small cell."""
+    if kind == "video":
+        return tuple(heldout_clip_questions(limit))
+    return tuple(heldout_questions(limit))
