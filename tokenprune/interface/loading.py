@@ -57,6 +57,8 @@ class LoadedMllm:
         answer_ids: an answer -> its token ids as the model would generate them, the end of the
             sequence included; None if it can't be trained on.
         tiles: a picture -> the parts of it that the encoder sees one by one, in order.
+        answer_values: what inputs with an entry for each token say of a token of an answer, by
+            name, where that isn't 0.
     """
 
     name: str
@@ -69,6 +71,7 @@ class LoadedMllm:
     backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     answer_ids: Callable[[str], list[int]] | None = None
     tiles: Callable[[Image], Sequence[Box]] = _whole
+    answer_values: Mapping[str, int] = field(default_factory=dict)
 
     def inputs(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
         """What `call` takes for a batch of questions about pictures."""

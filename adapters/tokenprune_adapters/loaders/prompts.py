@@ -22,6 +22,10 @@ IMAGE = "<image>"
 #: What some processors give besides inputs of `generate`.
 SURPLUS = ("labels",)
 
+#: What inputs with an entry for each token say of answers, where that isn't 0, by processor.
+#: PaliGemma's prompt sees itself both ways, and 1 is what follows in causal order.
+ANSWER_VALUES = {"PaliGemmaProcessor": {"token_type_ids": 1}}
+
 #: What the names of pixels begin with, in every family.
 PIXELS = "pixel_values"
 
@@ -96,6 +100,11 @@ class Prompts:
         ids = [int(token) for token in tokenizer(answer, add_special_tokens=False).input_ids]
         end = tokenizer.eos_token_id
         return ids if end is None else [*ids, int(end)]
+
+    @property
+    def answer_values(self) -> dict[str, int]:
+        """See `LoadedMllm.answer_values`."""
+        return ANSWER_VALUES.get(type(self.processor).__name__, {})
 
     def picture(self, picture: Image) -> Image:
         """The picture as it reaches the encoder.
