@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted, same_images
-from tokenprune.lab.verify.comparing import PRECISE, Difference
 from tokenprune.lab.verify.observing import unpadded
 from tokenprune.lab.verify.record import Row
+from tokenprune.testing.plain.comparing import PRECISE, Difference
 
 
 def batch(bench: Bench) -> Row:
@@ -39,8 +39,9 @@ def padding(bench: Bench) -> Row:
     if bench.subject.mllm is None:
         return bench.skipped("padding", "an encoder has no prompt")
     total, tipped, columns = Difference(), 0, 5
+    alone = bench.forwards
     with bench.observer.attached() as handle:
-        for one in bench.forwards:
+        for one in alone:
             seen = bench.observer.forward(handle, names.padded(one.inputs, columns))
             if same_images(seen.images, one.images):
                 total.add(seen.output[:, columns:], one.output)

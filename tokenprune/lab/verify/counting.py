@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.strategy import placement
 from tokenprune.interface.trace import ImageTrace
+from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted
-from tokenprune.lab.verify.comparing import Difference
-from tokenprune.lab.verify.fate import fate_of
 from tokenprune.lab.verify.observing import Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.plan import Average
+from tokenprune.testing.plain.comparing import Difference
+from tokenprune.testing.plain.fate import fate_of
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,13 @@ def counts(bench: Bench) -> Row:
         if one.missed
     ]
     ceilings = sum(one.ceiling for one in found)
-    note = f"{ceilings} budgets are ceilings" if ceilings else ""
+    notes = [f"{ceilings} budgets are ceilings"] if ceilings else []
+    if bench.subject.tower is None and any(stage.plan.at == "encoder" for stage in bench.stages):
+        notes.append("what is left inside the encoder, a share of pieces, isn't counted")
     compared = f"{counted(len(found), 'count')} of {counted(len(bench.forwards), 'sample')}"
-    return bench.judged("counts", total, compared, tolerance=0.0, faults=faults, note=note)
+    return bench.judged(
+        "counts", total, compared, tolerance=0.0, faults=faults, note="; ".join(notes)
+    )
 
 
 def _budgets(bench: Bench, seen: Seen) -> Iterator[_Count]:
@@ -57,7 +62,8 @@ def _budgets(bench: Bench, seen: Seen) -> Iterator[_Count]:
     present, dynamic = [image.patches for image in images], False
     for stage in bench.stages:
         left = [_left_by(stage, image, count) for image, count in zip(images, present, strict=True)]
-        for label, found, wanted in _wanted(stage, seen, images, present, left):
+        pieces = stage.plan.at == "encoder" and bench.subject.tower is None
+        for label, found, wanted in [] if pieces else _wanted(stage, seen, images, present, left):
             ceiling = dynamic or stage.strategy.length != "planned"
             ceiling = ceiling or isinstance(stage.plan.keep, Average)
             yield _Count(f"{stage.where}{label}", found, wanted, ceiling)
@@ -115,7 +121,8 @@ def _encoder_lengths(bench: Bench, seen: Seen) -> Iterator[_Count]:
     restores = any(answer.restores for answer in seen.answers)
     if bench.plan.images == "frames" or restores or not seen.images:
         return
-    prefix = bench.subject.tower.spec().prefix
+    tower = bench.subject.tower
+    prefix = tower.spec().prefix if tower is not None else 0
     for (part, number), found in seen.lengths.items():
         if part == "encoder":
             image = seen.images[0]
@@ -129,9 +136,10 @@ def _layer_lengths(bench: Bench, seen: Seen) -> Iterator[_Count]:
     """What the LLM's layers put out, against the prompt without the tokens that left."""
     if bench.subject.mllm is None:
         return
-    visual = bench.subject.visual(seen.inputs)[0]
-    fate = fate_of(visual, seen.images, seen.answers, bench.subject.prefix, -1)
+    stands = bench.subject.stands(seen.inputs, seen.shown)
+    length = seen.inputs[names.PROMPT].shape[1]
+    fate = fate_of(length, stands, seen.images, seen.answers, -1)
     for (part, number), found in seen.lengths.items():
         if part == "decoder":
-            wanted = len(visual) - int(fate.hidden(number).sum())
+            wanted = length - int(fate.hidden(number).sum())
             yield _Count(f"output of LLM layer {number}", found, wanted)
