@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import Field
 from torch import Tensor
 
 from tokenprune.interface.about import About
@@ -11,13 +14,21 @@ from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import ScoreStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
 
+_ROWS = {"last": Signal.LAST_QUERY_ATTENTION, "all": Signal.PROMPT_ATTENTION_MEAN}
+
 
 class FastVParams(StrategyParams):
-    """`fastv` has no parameters: layer K and the kept share stand in the plan."""
+    """Parameters of `fastv`; layer K and the kept share stand in the plan."""
+
+    query: Literal["last", "all"] = Field(
+        default="last",
+        description="Whose attention ranks a token: the last prompt token's, as in the code, "
+        "or the mean over all tokens of the prompt, as the paper's text says.",
+    )
 
 
 class FastV(ScoreStrategy[FastVParams]):
-    """Inside the LLM, before layer K: keep what the last prompt token looks at in layer K - 1.
+    """Inside the LLM, before layer K: keep what is looked at most in layer K - 1.
 
     Layers below K keep all keys and values, the others hold the survivors only. Source: Chen et
     al., "An Image is Worth 1/2 Tokens After Layer 2" (arXiv 2403.06764); K = 2 is the paper's.
@@ -36,9 +47,9 @@ class FastV(ScoreStrategy[FastVParams]):
     )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
-        """The last prompt token's attention row."""
-        return (Signal.LAST_QUERY_ATTENTION,)
+        """The last prompt token's attention row, or the mean of all rows."""
+        return (_ROWS[self.params.query],)
 
     def score(self, tokens: Tokens) -> Tensor:
         """The row itself, `[B, N]`."""
-        return tokens.signal(Signal.LAST_QUERY_ATTENTION)
+        return tokens.signal(_ROWS[self.params.query])

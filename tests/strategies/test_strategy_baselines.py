@@ -118,9 +118,10 @@ def test_draw_takes_the_largest_numbers(key: list[int], count: int) -> None:
     assert draw(count, keep, tuple(key), CPU).tolist() == sorted(ranked[:keep])
 
 
+@pytest.mark.parametrize("query", ["last", "all"])
 @given(st.integers(0, 10**6), st.data())
-@settings(deadline=None, max_examples=30)
-def test_fastv_keeps_what_the_last_query_attends_to(seed: int, data: st.DataObject) -> None:
+@settings(deadline=None, max_examples=20)
+def test_fastv_keeps_what_is_attended_to(query: str, seed: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 20))
     keep = data.draw(st.integers(1, count))
     torch.manual_seed(seed)
@@ -128,9 +129,12 @@ def test_fastv_keeps_what_the_last_query_attends_to(seed: int, data: st.DataObje
     tokens = make_tokens(
         torch.randn(2, count, 3),
         site=SITES["decoder"],
-        signals={Signal.LAST_QUERY_ATTENTION: row},
+        signals={
+            Signal.LAST_QUERY_ATTENTION: row if query == "last" else -row,
+            Signal.PROMPT_ATTENTION_MEAN: row if query == "all" else -row,
+        },
     )
-    answer = FastV.from_params().reduce(tokens, budget(tokens, keep))
+    answer = FastV.from_params(query=query).reduce(tokens, budget(tokens, keep))
     assert answer.anchor is not None
     for sample in range(2):
         score = row[sample].tolist()
