@@ -26,6 +26,11 @@ class ToMeParams(StrategyParams):
         description="What similarity is measured on: attention keys averaged over heads, or the "
         "hidden states after attention.",
     )
+    parity: Literal["patches", "paper"] = Field(
+        default="patches",
+        description="Which tokens propose: the even ones among the patches, or among all tokens, "
+        "class and register tokens counted, so that with one of them the odd patches propose.",
+    )
     proportional_attention: bool = Field(
         default=True,
         description="Add the logarithm of a token's size to its logits as a key in later blocks.",
@@ -36,8 +41,8 @@ class ToMe(PruningStrategy[ToMeParams]):
     """Bipartite soft matching on attention keys, size-weighted means.
 
     Source: Bolya et al., "Token Merging: Your ViT But Faster" (arXiv 2210.09461, section 3).
-    Default that is ours: parity is counted over patch tokens only, class and register tokens stand
-    outside; the merged token takes its target's place in raster order.
+    Ours: parity is counted over patch tokens only unless the plan says otherwise; the merged token
+    takes its target's place in raster order.
     """
 
     name = "tome"
@@ -48,7 +53,7 @@ class ToMe(PruningStrategy[ToMeParams]):
         paper="Token Merging: Your ViT But Faster, arXiv 2210.09461",
         licence="Written from notes on the paper; the reference code is NonCommercial and was not "
         "used.",
-        ours={},
+        ours={"parity": "class and register tokens stand outside of matching"},
     )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
@@ -69,6 +74,9 @@ class ToMe(PruningStrategy[ToMeParams]):
             return Reduction.none()
         require_half(tokens.count, budget.remove, str(tokens.site))
         halves = alternate(every(tokens.hidden))
+        in_front = 0 if tokens.prefix is None else tokens.prefix.shape[1]
+        if self.params.parity == "paper" and in_front % 2:
+            halves = halves[1], halves[0]
         pairs = best_pairs(self._metric(tokens), halves, budget.remove)
         return Reduction.merge(pairs.source, pairs.target, tokens.size)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tokenprune_strategies.tome import ToMe
@@ -51,6 +53,19 @@ def test_parameters_decide_signals_and_proportional_attention() -> None:
     assert ToMe.from_params(metric="hidden").signals(tokens.site) == ()
     assert ToMe.from_params().proportional()
     assert not ToMe.from_params(proportional_attention=False).proportional()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "sources"), [(0, {0, 2}), (1, {1, 3}), (2, {0, 2}), (5, {1, 3})]
+)
+def test_the_papers_parity_counts_what_stands_in_front(prefix: int, sources: set[int]) -> None:
+    keys = torch.eye(3)[[0, 0, 1, 1, 2]][None]
+    tokens = make_tokens(torch.randn(1, 5, 2), signals={Signal.KEYS: keys})
+    tokens = replace(tokens, prefix=torch.zeros(1, prefix, 2))
+    answer = ToMe.from_params(parity="paper").reduce(tokens, budget(tokens, 3))
+    assert {source for source, _ in pairs_of(answer)} == sources
+    ours = ToMe.from_params().reduce(tokens, budget(tokens, 3))
+    assert {source for source, _ in pairs_of(ours)} == {0, 2}
 
 
 def test_more_than_half_is_refused() -> None:
