@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenprune_strategies.shared.windows import windows_of
 from tokenprune_strategies.vscan import VScan
 from torch import Tensor
 
@@ -205,6 +206,21 @@ def test_windows_at_the_border_are_smaller() -> None:
     assert 34 in best_first[0]
     homes = [(p[1] // 4, p[2] // 4) for p in tokens.position[0, best_first[0]].tolist()]
     assert [homes.count((row, column)) for row in (0, 1) for column in (0, 1)] == [2, 2, 2, 2]
+
+
+def test_what_is_left_over_at_the_border_can_join_the_last_whole_windows() -> None:
+    position = torch.tensor([[[0, row, column] for row in range(5) for column in range(7)]])
+    window, count = windows_of(position, (1, 5, 7), 2, joined=True)
+    assert count == 6
+    rows, columns = (0, 0, 1, 1, 1), (0, 0, 1, 1, 2, 2, 2)
+    assert window[0].tolist() == [3 * row + column for row in rows for column in columns]
+    assert windows_of(position, (1, 5, 7), 9, joined=True)[1] == 1
+    shallow = torch.zeros(1, 35)
+    shallow[0, [30, 32, 34]] = torch.tensor([1.0, 2.0, 3.0])
+    tokens = picture(shallow, torch.rand(1, 35), (1, 5, 7))
+    # 5 x 7 patches hold one whole window of 4 x 4, so the local scan takes the best of all
+    (chosen,) = kept(tokens, 3, window=4, local=1.0, border="joined")
+    assert chosen == [30, 32, 34]
 
 
 def test_every_frame_has_windows_of_its_own() -> None:

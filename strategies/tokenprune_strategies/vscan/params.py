@@ -11,6 +11,7 @@ from tokenprune_strategies.shared.saliency import Attention
 
 OURS = {
     "shallow": "a quarter of the used blocks: the paper's 6 of 24 (LLaVA) and 8 of 32 (Qwen2.5-VL)",
+    "border": "LLaVA's code knows a grid that its windows divide",
     "quota": "LLaVA's code rounds down, Qwen2.5-VL's up; at the paper's budgets both are the same, "
     "and with small budgets rounding down would leave no local token",
 }
@@ -36,7 +37,12 @@ class VScanParams(StrategyParams):
     window: int = Field(
         default=6,
         ge=1,
-        description="Side of the local scan's windows, in patches; smaller at the far borders.",
+        description="Side of the local scan's windows, in patches.",
+    )
+    border: Literal["own", "joined"] = Field(
+        default="own",
+        description="What windows leave over at the right and lower border: smaller windows of "
+        "their own, or a part of the last whole ones, as the code for Qwen2.5-VL has it.",
     )
     quota: Literal["ceil", "floor"] = Field(
         default="ceil",

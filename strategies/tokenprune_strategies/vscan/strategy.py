@@ -66,7 +66,8 @@ class VScan(PruningStrategy[VScanParams]):
     def _scan_and_merge(self, tokens: Tokens, keep: int) -> Reduction:
         params = self.params
         shallow, deep = (tokens.signal(signal) for signal in self.signals(tokens.site))
-        window, windows = windows_of(tokens.position, tokens.grid, params.window)
+        joined = params.border == "joined"
+        window, windows = windows_of(tokens.position, tokens.grid, params.window, joined=joined)
         share = floor(keep * params.local + 1e-9)
         local = local_scan(shallow, window, windows, share, params.quota)
         kept = select(local, deep, keep)
