@@ -28,6 +28,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "covipal-mlp": ("covipal_style", {"variant": "mlp"}),
     "ipcv": ("ipcv", {"neighbours": 3}),
     "fastv": ("fastv", {}),
+    "fastv-all": ("fastv", {"query": "all"}),
     "vscan": ("vscan", {}),
     "vscan-floor": ("vscan", {"score": "received", "window": 2, "quota": "floor"}),
     "fastervlm": ("fastervlm", {}),

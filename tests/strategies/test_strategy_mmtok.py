@@ -48,8 +48,8 @@ def by_loops(hidden: Rows, words: Rows, keep: int, alpha: float) -> list[int]:
             if j not in picks
         }
         ranked = sorted(gains, key=lambda j: (-gains[j], j))
-        if len(ranked) > 1:  # what rounding decides is for the tests of the operation
-            assume(gains[ranked[0]] - gains[ranked[1]] > 1e-5 * gains[ranked[0]])
+        if len(ranked) > 1 and gains[ranked[0]] - gains[ranked[1]] < 1e-5 * gains[ranked[0]]:
+            return []  # what rounding decides is for the tests of the operation
         picks.append(ranked[0])
         covered = [max(have, row[picks[-1]]) for row, have in zip(rows, covered, strict=True)]
     return sorted(picks)
@@ -67,7 +67,9 @@ def test_against_loops(text: str, seed: int, alpha: float, data: st.DataObject) 
     found = kept(hidden, words, place, keep, text=text, alpha=alpha)
     for sample, mine in enumerate(([2, 3] if text == "behind" else [0, 1, 2, 3], [0, 1])):
         rows = hidden[sample].double().tolist(), words[sample, mine].double().tolist()
-        assert found[sample] == by_loops(*rows, keep, alpha)
+        want = by_loops(*rows, keep, alpha)
+        assume(want)
+        assert found[sample] == want
 
 
 def test_what_the_words_name_is_kept_first() -> None:
