@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune_strategies.apet import ApET
 from tokenprune_strategies.baselines import Random, Uniform
 from tokenprune_strategies.cdpruner import CDPruner
 from tokenprune_strategies.cls_inflection import ClsInflection
@@ -86,6 +87,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         V2Drop,
         Feather,
         MMTok,
+        ApET,
         Random,
         Uniform,
     ):
