@@ -18,6 +18,7 @@ from tokenprune.testing.subject import KEEP, MODEL, WIDTH
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "evoprune": ("evoprune", {}),
+    "evoprune-forever": ("evoprune", {"importance_per": "patch", "protect": "forever"}),
     "evoprune-all": ("evoprune", {"partition": "all", "critical_token_ratio": 0.6}),
     "evoprune-keys": ("evoprune", {"metric": "keys", "tau": "auto", "importance": "cls"}),
     "tome": ("tome", {}),

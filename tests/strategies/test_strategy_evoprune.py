@@ -1,12 +1,15 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tokenprune_strategies.evoprune import EvoPrune
 from tokenprune_strategies.evoprune.scoring import protected_count
+from tokenprune_strategies.evoprune.strategy import PROTECTED
 from tokenprune_strategies.tome import ToMe
 from torch import Tensor
 
@@ -216,3 +219,37 @@ def test_density_is_the_formula() -> None:
     # one token apart from three duplicates: exp(-2) to each of them, 1 among them
     x = [[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]
     assert oracle.density(x, 2, 1.0) == pytest.approx([1 - math.exp(-2), 0, 0, 0])
+
+
+def test_importance_per_patch_is_divided_by_size() -> None:
+    tokens, importance = picture(5, 12)
+    answer = EvoPrune.from_params(importance_per="patch").reduce(tokens, budget(tokens, 8))
+    wanted = expected_pairs(tokens.hidden[0], importance[0] / tokens.size[0], 4)
+    assert pairs_of(answer) == set(wanted)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_protection_for_good_puts_earlier_tokens_first(seed: int) -> None:
+    strategy = EvoPrune.from_params(protect="forever", critical_token_ratio=0.5)
+    tokens, importance = picture(seed, 14, batch=2)
+    first = strategy.reduce(tokens, budget(tokens, 11))
+    noted = first.riders[PROTECTED]
+    for sample in range(2):
+        kept = oracle.protected(importance[sample].tolist(), 3, 0.5)
+        assert set(noted[sample].nonzero()[:, 0].tolist()) == kept
+    assert first.anchor is not None
+    later, fresh = picture(seed + 100, 11, batch=2)
+    later = replace(later, riders={PROTECTED: noted.gather(1, first.anchor)})
+    second = strategy.reduce(later, budget(later, 9))
+    for sample in range(2):
+        earlier = later.riders[PROTECTED][sample].tolist()
+        rank = [score + 2 * was for score, was in zip(fresh[sample].tolist(), earlier, strict=True)]
+        wanted = oracle.protected(rank, 2, 0.5)
+        assert set(second.riders[PROTECTED][sample].nonzero()[:, 0].tolist()) == wanted
+        merged = {token for pair in pairs_of(second, sample) for token in pair}
+        assert not merged & wanted
+
+
+def test_protection_for_good_is_within_frames() -> None:
+    with pytest.raises(ValidationError, match="temporal"):
+        EvoPrune.from_params(protect="forever", temporal=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
 from tokenprune.interface.strategy import StrategyParams
 
@@ -22,6 +22,16 @@ class EvoPruneParams(StrategyParams):
         default="received",
         description="What makes a token important: the attention it receives from all patches, or "
         "from the class token.",
+    )
+    importance_per: Literal["token", "patch"] = Field(
+        default="token",
+        description="Importance of a merged token as a whole, or divided by the patches that it "
+        "stands for. With proportional attention a token gets attention for its size.",
+    )
+    protect: Literal["step", "forever"] = Field(
+        default="step",
+        description="Whether a step protects the most important tokens anew, or first those that "
+        "earlier steps protected.",
     )
     diversity_weight: float = Field(
         default=1.0,
@@ -67,9 +77,19 @@ class EvoPruneParams(StrategyParams):
         "into those of the frame before or after. Every frame still gives up equally many.",
     )
 
+    @model_validator(mode="after")
+    def _within_frames(self) -> Self:
+        if self.temporal and self.protect == "forever":
+            raise ValueError(
+                "'protect: forever' is for merging within frames: leave 'temporal' off"
+            )
+        return self
+
 
 OURS: dict[str, str] = {
     "importance": "the paper says 'attention received'; its formula, read literally, is a constant",
+    "importance_per": "the paper has no attention that grows with size",
+    "protect": "the paper preserves protected tokens in later stages, which can be read either way",
     "diversity_weight": "the paper names lambda but gives no value",
     "neighbours": "the paper names K but gives no value",
     "tau": "the paper gives no value; ours is for L2-normalised features",

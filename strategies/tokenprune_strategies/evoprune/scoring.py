@@ -23,6 +23,23 @@ def protected_count(count: int, remove: int, ratio: float) -> int:
     return max(0, min(int(ratio * count + 1e-9), count - 2 * remove))
 
 
+def kept_on(importance: Tensor, before: Tensor | None, number: int) -> tuple[Tensor, Tensor]:
+    """Protected tokens of a step that goes on protecting those of the steps before it.
+
+    Args:
+        importance: `[B, N]` from 0 to 1.
+        before: `[B, N]` True for tokens that were protected; None at the first step.
+        number: tokens to protect; earlier ones come first, of these the most important.
+
+    Returns:
+        An importance by which exactly these tokens come first, and which they are, `[B, N]` both.
+    """
+    ranked = importance if before is None else importance + 2.0 * before
+    chosen = topk_indices(ranked, number)
+    now = torch.zeros_like(importance, dtype=torch.bool)
+    return ranked, now.scatter(1, chosen, torch.ones_like(chosen, dtype=torch.bool))
+
+
 def diversity_gain(metric: Tensor, weight: float, neighbours: int, tau: float | None) -> Tensor:
     """`exp(-lambda d_i)`, `[B, N]`; the factor of a pair is the product of its two tokens'.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,11 +15,14 @@ from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy
 from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.evoprune.params import OURS, EvoPruneParams
-from tokenprune_strategies.evoprune.scoring import diversity_gain, split
+from tokenprune_strategies.evoprune.scoring import diversity_gain, kept_on, protected_count, split
 from tokenprune_strategies.evoprune.temporal import neighbouring_pairs
 from tokenprune_strategies.shared.bipartite import Pairs, best_pairs, require_half
 
 _IMPORTANCE = {"received": Signal.ATTENTION_RECEIVED, "cls": Signal.CLS_ATTENTION}
+
+PROTECTED = "evoprune.protected"
+"""Rider `[B, N]`: tokens that a step protected, with `protect: forever`."""
 
 
 class EvoPrune(PruningStrategy[EvoPruneParams]):
@@ -64,10 +69,23 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
             return Reduction.none()
         frames = tokens.grid[0] if self.params.temporal else 1
         require_half(tokens.count // frames, budget.remove // frames, str(tokens.site))
-        importance = tokens.signal(_IMPORTANCE[self.params.importance]) if self._protects else None
-        pairs = self._pairs(tokens, importance, budget.remove)
+        importance = self._importance(tokens)
+        ranked, riders = importance, {}
+        if importance is not None and self.params.protect == "forever":
+            number = protected_count(tokens.count, budget.remove, self.params.critical_token_ratio)
+            ranked, now = kept_on(importance, tokens.riders.get(PROTECTED), number)
+            riders = {PROTECTED: now}
+        pairs = self._pairs(tokens, ranked, budget.remove)
         weight = tokens.size if self.params.size_weighted else torch.ones_like(tokens.size)
-        return Reduction.merge(pairs.source, pairs.target, weight, score=importance)
+        answer = Reduction.merge(pairs.source, pairs.target, weight, score=importance)
+        return replace(answer, riders=riders)
+
+    def _importance(self, tokens: Tokens) -> Tensor | None:
+        """What protected tokens are chosen by, `[B, N]`; None if none is protected."""
+        if not self._protects:
+            return None
+        importance = tokens.signal(_IMPORTANCE[self.params.importance])
+        return importance / tokens.size if self.params.importance_per == "patch" else importance
 
     def _pairs(self, tokens: Tokens, importance: Tensor | None, remove: int) -> Pairs:
         params = self.params
