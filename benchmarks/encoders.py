@@ -1,6 +1,7 @@
 """Encoder time, dense against pruned at equal kept counts, beside the FLOPs ratio.
 
     python -m benchmarks.encoders --out benchmarks/records/encoders.json
+    python -m benchmarks.encoders --compile --tower vit-b16-224 --batch 1
 
 Random weights are fine: time doesn't depend on them. Dense and pruned runs alternate in one
 process and every figure is a ratio within that run, because machines are noisy. `achieved` is
@@ -12,132 +13,84 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 import tokenprune
+from benchmarks.timing import seconds
+from benchmarks.towers import Inputs, Tower, towers
+from tokenprune.lab.bench.compiling import shared_copy
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.ops.flops import count_flops
 
 console = Console()
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """An encoder shape: how to build it, its input size, and the kept count compared at."""
-
-    name: str
-    build: Callable[[], nn.Module]
-    pixels: int
-    patches: int
-    keep: int
-
-
-def vit_b16() -> nn.Module:
-    """ViT-B/16 of timm at 224 px, random weights."""
-    import timm
-
-    model: nn.Module = timm.create_model("vit_base_patch16_224")
-    return model
-
-
-def clip_l14_336() -> nn.Module:
-    """The vision tower of LLaVA-1.5: CLIP ViT-L/14 at 336 px, random weights."""
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    model: nn.Module = CLIPVisionModel(
-        CLIPVisionConfig(
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            image_size=336,
-            patch_size=14,
-        )
-    )
-    return model
-
-
-def siglip_so400m() -> nn.Module:
-    """SigLIP so400m/14 at 384 px, random weights."""
-    from transformers import SiglipVisionConfig, SiglipVisionModel
-
-    model: nn.Module = SiglipVisionModel(
-        SiglipVisionConfig(
-            hidden_size=1152,
-            intermediate_size=4304,
-            num_hidden_layers=27,
-            num_attention_heads=16,
-            image_size=384,
-            patch_size=14,
-        )
-    )
-    return model
-
-
-ENCODERS = (
-    Encoder("vit-b16-224", vit_b16, 224, 196, 64),
-    Encoder("clip-l14-336", clip_l14_336, 336, 576, 128),
-    Encoder("siglip-so400m-384", siglip_so400m, 384, 729, 64),
-)
 STRATEGIES = ("evoprune", "tome")
+BACKEND = "inductor"
 
 
-def plan_of(strategy: str, keep: int) -> tokenprune.Plan:
-    """The strategy with its defaults, on the Skip schedule: all merge at the same places."""
-    stage = {"at": "encoder", "strategy": strategy, "keep": keep, "schedule": "skip"}
-    return tokenprune.load_plan({"schema_version": 1, "stages": [stage]})
-
-
-def run_once(model: nn.Module, images: Tensor) -> float:
-    """Seconds of one forward pass over images `[B, 3, h, w]`."""
-    _sync(images)
-    start = time.perf_counter()
-    model(images)
-    _sync(images)
-    return time.perf_counter() - start
-
-
-def flops_of(model: nn.Module, images: Tensor) -> int:
-    """FLOPs of one forward pass over images `[B, 3, h, w]`, selection included."""
+def flops_of(model: nn.Module, inputs: Inputs) -> int:
+    """FLOPs of one forward pass, selection included."""
     with count_flops() as counter:
-        model(images)
+        model(**inputs)
     return int(counter.total)
 
 
-def compare(model: nn.Module, images: Tensor, plan: tokenprune.Plan, rounds: int) -> dict[str, Any]:
-    """Dense and pruned in turn on images `[B, 3, h, w]`.
+def compare(
+    model: nn.Module,
+    tower: Tower,
+    inputs: Inputs,
+    one: Inputs,
+    strategy: str,
+    rounds: int,
+    compiled: bool,
+) -> dict[str, Any]:
+    """Dense and pruned in turn.
+
+    Args:
+        model: the dense tower; the pruned one is a copy that shares its weights.
+        tower: what it is.
+        inputs: of the timed calls.
+        one: a call with one picture, for the FLOPs.
+        strategy: whose plan is measured.
+        rounds: timed calls of each.
+        compiled: whether both run through `torch.compile`.
 
     Returns:
-        Medians, the ratio pair by pair, and the ratio of FLOPs.
+        Medians, the ratio pair by pair, the ratio of FLOPs; None for what no compiled call tells.
     """
-    dense_flops = flops_of(model, images[:1])
-    with tokenprune.attach(model, plan):
-        pruned_flops = flops_of(model, images[:1])
-    dense, pruned = [], []
-    run_once(model, images)
-    for _ in range(rounds):
-        dense.append(run_once(model, images))
-        with tokenprune.attach(model, plan) as handle:
-            pruned.append(run_once(model, images))
-            kept = handle.meter.tokens["encoder"]
-            select = handle.meter.seconds["select"]
-    ratios = [a / b for a, b in zip(dense, pruned, strict=True)]
-    promised = dense_flops / pruned_flops
+    device = next(model.parameters()).device
+    pruned = shared_copy(model)
+    with tokenprune.attach(pruned, tower.plan(strategy)) as handle:
+        promised = flops_of(model, one) / flops_of(pruned, one)
+        handle.meter.reset()
+        pruned(**inputs)
+        kept = handle.meter.tokens["encoder"]
+        turns, shares = [], []
+        calls = [
+            torch.compile(each, backend=BACKEND) if compiled else each for each in (model, pruned)
+        ]
+        for call in calls:
+            call(**inputs)
+        for _ in range(rounds):
+            handle.meter.reset()
+            turns.append([seconds(partial(call, **inputs), device) for call in calls])
+            shares.append(handle.meter.seconds["select"] / turns[-1][1])
+    torch.compiler.reset()
+    ratios = [dense / short for dense, short in turns]
     speedup = statistics.median(ratios)
     return {
         "kept": kept,
-        "dense_seconds": statistics.median(dense),
-        "pruned_seconds": statistics.median(pruned),
-        "select_share": select / pruned[-1],
+        "compiled": compiled,
+        "dense_seconds": statistics.median(turn[0] for turn in turns),
+        "pruned_seconds": statistics.median(turn[1] for turn in turns),
+        "select_share": None if compiled else statistics.median(shares),
         "speedup": speedup,
         "speedup_range": [min(ratios), max(ratios)],
         "flops_ratio": promised,
@@ -147,29 +100,38 @@ def compare(model: nn.Module, images: Tensor, plan: tokenprune.Plan, rounds: int
 
 
 def measure(
-    encoders: Sequence[Encoder], batches: Sequence[int], args: argparse.Namespace
+    chosen: Sequence[Tower], batches: Sequence[int], rounds: int, compiled: bool
 ) -> list[dict[str, Any]]:
     """All rows."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     rows = []
-    for encoder in encoders:
-        model = encoder.build().eval().to(device=device, dtype=dtype)
+    for tower in chosen:
+        model = tower.build().to(device=device, dtype=dtype)
+        one = placed(tower.inputs(1), device, dtype)
         for batch in batches:
-            images = torch.randn(batch, 3, encoder.pixels, encoder.pixels)
-            images = images.to(device=device, dtype=dtype)
+            inputs = placed(tower.inputs(batch), device, dtype)
             for strategy in STRATEGIES:
-                result = compare(model, images, plan_of(strategy, encoder.keep), args.rounds)
-                head = {"encoder": encoder.name, "patches": encoder.patches, "batch": batch}
-                rows.append({**head, "strategy": strategy, **result})
+                head = {"encoder": tower.name, "patches": tower.patches, "batch": batch}
+                found = compare(model, tower, inputs, one, strategy, rounds, compiled)
+                rows.append({**head, "strategy": strategy, **found})
                 console.print(_line(rows[-1]))
         del model
     return rows
 
 
+def placed(inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
+    """Inputs on the device, pictures in the model's dtype."""
+    return {
+        name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+    }
+
+
 def _line(row: dict[str, Any]) -> str:
     return (
-        f"{row['encoder']} batch {row['batch']} {row['strategy']} {row['patches']} -> "
+        f"{row['encoder']} batch {row['batch']} {row['strategy']}"
+        f"{' compiled' if row['compiled'] else ''} {row['patches']} -> "
         f"{row['kept']:.0f}: {row['speedup']:.2f}x faster, FLOPs promise "
         f"{row['flops_ratio']:.2f}x, achieved {row['achieved']:.2f}"
     )
@@ -188,35 +150,39 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
         "selection share",
     )
     for row in rows:
+        share = row["select_share"]
         shown.add_row(
             row["encoder"],
             str(row["batch"]),
-            row["strategy"],
+            row["strategy"] + (", compiled" if row["compiled"] else ""),
             f"{row['kept']:.0f} of {row['patches']}",
             f"{row['speedup']:.2f}",
             f"{row['flops_ratio']:.2f}",
             f"{row['achieved']:.2f}",
-            f"{row['select_share']:.1%}",
+            "not measured" if share is None else f"{share:.1%}",
         )
     return shown
 
 
-def _sync(images: Tensor) -> None:
-    if images.is_cuda:
-        torch.cuda.synchronize()
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/encoders.json"))
-    parser.add_argument("--batch", type=int, action="append")
-    parser.add_argument("--encoder", action="append", choices=[e.name for e in ENCODERS])
+    parser.add_argument("--batch", type=int, action="append", help="repeatable; default 1, 8, 32")
+    parser.add_argument("--tower", action="append", help="by name, repeatable; default all")
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
-    chosen = [e for e in ENCODERS if args.encoder is None or e.name in args.encoder]
+    parser.add_argument("--compile", action="store_true", help="further rows by torch.compile")
+    parser.add_argument("--tiny", action="store_true", help="tiny towers, to try this out")
+    args = parser.parse_args(arguments)
+    known = towers(tiny=args.tiny)
+    unknown = set(args.tower or ()) - {tower.name for tower in known}
+    if unknown:
+        parser.error(f"no tower {unknown}; there are {', '.join(t.name for t in known)}")
+    chosen = [tower for tower in known if args.tower is None or tower.name in args.tower]
+    rows: list[dict[str, Any]] = []
     with torch.inference_mode():
-        rows = measure(chosen, args.batch or [1, 8], args)
+        for compiled in (False, True) if args.compile else (False,):
+            rows += measure(chosen, args.batch or [1, 8, 32], args.rounds, compiled)
     console.print(table(rows))
     record = {"schema_version": 1, "environment": describe_environment(), "rows": rows}
     args.out.parent.mkdir(parents=True, exist_ok=True)

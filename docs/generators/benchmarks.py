@@ -14,6 +14,7 @@ from generators.records import (
     defaults,
     encoders,
     environment,
+    gpu,
     loops,
     ops,
     reference_model,
@@ -157,6 +158,16 @@ SECTIONS = (
         "medians.",
         "python -m benchmarks.serving --out benchmarks/records/serving.json",
         serving,
+    ),
+    Section(
+        "gpu.json",
+        "On a GPU",
+        "One encoder pass in milliseconds, eager, compiled and as CUDA graphs, with the kernels "
+        "that an eager pass launches; then the time to the first token of random models in the "
+        "shape of 7B ones, with half of the visual tokens left. The kernels are compared with the "
+        "reference at odd sizes first.",
+        "benchmarks/gpu.sh",
+        gpu,
     ),
     Section(
         "ops.json",

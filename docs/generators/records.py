@@ -130,17 +130,46 @@ def encoders(record: Data) -> str:
         (
             row["encoder"],
             str(row["batch"]),
-            row["strategy"],
+            row["strategy"] + (", compiled" if row.get("compiled") else ""),
             f"{row['kept']:.0f} of {row['patches']}",
             f"{row['speedup']:.2f}",
             "{:.2f} to {:.2f}".format(*row["speedup_range"]),
             f"{row['flops_ratio']:.2f}",
             f"{row['achieved']:.2f}",
-            f"{row['select_share']:.1%}",
+            "-" if row["select_share"] is None else f"{row['select_share']:.1%}",
         )
         for row in record["rows"]
     ]
     return table(heading, rows, numbers=5)
+
+
+def gpu(record: Data) -> str:
+    """The tables of `benchmarks/gpu.sh`, in milliseconds, and what there was no time for."""
+    towers = [
+        (
+            row["tower"],
+            str(row["batch"]),
+            row["mode"],
+            row["strategy"],
+            f"{row['seconds'] * 1e3:.2f}",
+            str(row.get("launches") or "-"),
+        )
+        for row in record["towers"]
+    ]
+    first = [
+        (row["model"], str(row["images"]), row["strategy"], f"{row['seconds'] * 1e3:.1f}")
+        for row in record["first_token"]
+        if "refused" not in row
+    ]
+    parts = [
+        table(("tower", "batch", "mode", "strategy", "ms", "launches"), towers, numbers=2),
+        table(("model", "images", "strategy", "first token, ms"), first, numbers=1),
+    ]
+    refused = [row["refused"] for row in record["first_token"] if "refused" in row]
+    parts += [f"Refused: {refusal}\n" for refusal in refused]
+    if record["left_out"]:
+        parts.append(f"No time was left for: {'; '.join(record['left_out'])}.\n")
+    return "\n".join(parts)
 
 
 def ops(record: Data) -> str:

@@ -73,10 +73,11 @@ class ToMe(PruningStrategy[ToMeParams]):
         if budget.remove == 0:
             return Reduction.none()
         require_half(tokens.count, budget.remove, str(tokens.site))
-        halves = alternate(every(tokens.hidden))
         in_front = 0 if tokens.prefix is None else tokens.prefix.shape[1]
+        halves = None  # even patches propose
         if self.params.parity == "paper" and in_front % 2:
-            halves = halves[1], halves[0]
+            even, odd = alternate(every(tokens.hidden))
+            halves = odd, even
         pairs = best_pairs(self._metric(tokens), halves, budget.remove)
         return Reduction.merge(pairs.source, pairs.target, tokens.size)
 

@@ -149,3 +149,22 @@ def test_loops_show_their_ratio_and_how_busy_the_machine_was(
     page = benchmarks.benchmarks(tmp_path)
     assert "| `dpp_select` | 64 of 576 | yes | 10.0 | 20.0 | 0.5 | 0.4 to 0.7 |" in page
     assert "7.3 processes on average wanted one of the 2 cores" in page
+
+
+def test_a_gpu_record_says_what_was_refused_and_left_out(
+    benchmarks: ModuleType, tmp_path: Path
+) -> None:
+    row = {"tower": "t", "batch": 8, "mode": "eager", "strategy": "tome", "seconds": 0.0125}
+    answer = {"model": "m", "images": 1, "strategy": "dense", "seconds": 0.5}
+    record = {
+        "towers": [row | {"launches": 321}, row | {"mode": "compiled"}],
+        "first_token": [answer, {"model": "m", "strategy": "fopru", "refused": "no such place."}],
+        "left_out": ["t, batch 32, eager"],
+    }
+    write(tmp_path, "gpu.json", record)
+    page = benchmarks.benchmarks(tmp_path)
+    assert "| t | 8 | eager | tome | 12.50 | 321 |" in page
+    assert "| t | 8 | compiled | tome | 12.50 | - |" in page
+    assert "| m | 1 | dense | 500.0 |" in page
+    assert "Refused: no such place." in page
+    assert "No time was left for: t, batch 32, eager." in page

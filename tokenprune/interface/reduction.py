@@ -81,12 +81,12 @@ class Reduction:
         be a target.
         """
         batch, count = size.shape
-        gone = torch.zeros(batch, count, dtype=torch.bool, device=size.device)
-        gone = gone.scatter(1, source, torch.ones_like(source, dtype=torch.bool))
-        rank = torch.cumsum(~gone, dim=1) - 1
+        stays = torch.ones(batch, count, dtype=torch.int8, device=size.device)
+        stays = stays.scatter(1, source, 0)
+        rank = torch.cumsum(stays, dim=1) - 1
         slot = rank.scatter(1, source, rank.gather(1, target))
         kept = count - source.shape[1]
-        anchor = torch.sort(gone.to(torch.int8), dim=1, stable=True).indices[:, :kept]
+        anchor = torch.sort(stays, dim=1, descending=True, stable=True).indices[:, :kept]
         return cls(anchor=anchor, slot=slot, weight=size, score=score, pairs=(source, target))
 
     @classmethod

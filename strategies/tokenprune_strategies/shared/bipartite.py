@@ -24,13 +24,13 @@ class Pairs(NamedTuple):
 
 
 def alternate(order: Tensor) -> tuple[Tensor, Tensor]:
-    """Even and odd places of a list of tokens: `[B, M]` -> `[B, ceil(M/2)]`, `[B, M // 2]`."""
+    """What stands in even and in odd places of `[B, M, ...]`."""
     return order[:, 0::2], order[:, 1::2]
 
 
 def best_pairs(
     metric: Tensor,
-    halves: tuple[Tensor, Tensor],
+    halves: tuple[Tensor, Tensor] | None,
     remove: int,
     *,
     gain: Tensor | None = None,
@@ -45,7 +45,8 @@ def best_pairs(
 
     Args:
         metric: `[B, N, D]`, what similarity is measured on (cosine).
-        halves: indices of the proposing and of the chosen tokens, `[B, Na]` and `[B, Nb]`.
+        halves: indices of the proposing and of the chosen tokens, `[B, Na]` and `[B, Nb]`; None
+            for all tokens in even and in odd places, which need no index.
         remove: number of pairs r, at most Na.
         gain: `[B, N]` positive factors.
         blocked: `[B, N]` bool, tokens that should not take part.
@@ -54,21 +55,25 @@ def best_pairs(
     Returns:
         The pairs, sources ascending.
     """
-    a, b = halves
-    gain_a, gain_b = (None, None) if gain is None else (take(gain, a), take(gain, b))
-    match = partial(
-        bipartite_match,
-        take(metric, a),
-        take(metric, b),
-        gain_a=gain_a,
-        gain_b=gain_b,
-        squash=squash,
-    )
+    a, b = _both(metric, halves)
+    gain_a, gain_b = (None, None) if gain is None else _both(gain, halves)
+    match = partial(bipartite_match, a, b, gain_a=gain_a, gain_b=gain_b, squash=squash)
     unblocked = None
     if blocked is not None:
-        unblocked = match(block_a=take(blocked, a), block_b=take(blocked, b))
+        block_a, block_b = _both(blocked, halves)
+        unblocked = match(block_a=block_a, block_b=block_b)
     chosen, mate = best_proposals(match(), unblocked, remove)
-    return Pairs(a.gather(1, chosen), b.gather(1, mate.gather(1, chosen)))
+    partner = mate.gather(1, chosen)
+    if halves is None:
+        return Pairs(2 * chosen, 2 * partner + 1)
+    return Pairs(halves[0].gather(1, chosen), halves[1].gather(1, partner))
+
+
+def _both(values: Tensor, halves: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Values `[B, N, ...]` of the proposing and of the chosen tokens."""
+    if halves is None:
+        return alternate(values)
+    return take(values, halves[0]), take(values, halves[1])
 
 
 def best_proposals(

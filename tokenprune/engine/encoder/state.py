@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from tokenprune.engine.encoder.members import Members
 from tokenprune.engine.encoder.revival import Exit, Revival
@@ -43,6 +44,7 @@ class EncoderState:
         videos: which images are frames of one video, if any are.
         first: `index` as it was at the first block.
         passed: how many blocks were entered.
+        biased: the latest sizes and prefix that a key bias was made of, and that bias.
         trace: where its reductions are noted.
         exits: by depth, see `EncoderRunner.levels`.
         members: rows of the units, if these have several; then the grid, sizes, places and signals
@@ -67,6 +69,7 @@ class EncoderState:
     videos: Videos | None = None
     first: Tensor | None = None
     passed: int = 0
+    biased: tuple[Tensor, int, Tensor] | None = None
     trace: Trace = field(default_factory=Trace)
     exits: dict[int, Exit] = field(default_factory=dict)
     members: Members | None = None
@@ -316,11 +319,16 @@ class EncoderState:
         )
 
     def key_bias(self, size: Tensor) -> Tensor | None:
-        """Log of sizes `[B, N]` to add to key logits, `[B, P + N]` (prefix 0), if it applies."""
+        """Log of sizes `[B, N]` to add to key logits, `[B, P + N]` (prefix 0), if it applies.
+
+        Made once for equal sizes, since blocks without a site ask for the same again.
+        """
         if not self.proportional:
             return None
-        ahead = size.new_zeros(size.shape[0], self.prefix)
-        return torch.cat((ahead, self._each(size.log())), dim=1)
+        known = self.biased
+        if known is None or known[0] is not size or known[1] != self.prefix:
+            self.biased = known = size, self.prefix, pad(self._each(size.log()), (self.prefix, 0))
+        return known[2]
 
     @property
     def row_sizes(self) -> Tensor:

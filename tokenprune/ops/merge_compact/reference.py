@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 
 def merge_compact(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tensor:
@@ -14,9 +15,29 @@ def merge_compact(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tenso
     total = totals[rows]
     # The share, not the weight, scales the token: w / w is exactly 1, (w * x) / w isn't x.
     share = torch.where(total != 0, weights / total, 0.0)
-    parts = x.to(kind).reshape(-1, width) * share[:, None]
-    out = add_rows(parts.new_zeros(batch * (length + 1), width), rows, parts)
+    states = x.to(kind).reshape(-1, width)
+    if x.device.type == "cpu" and states.numel():
+        out = weighted_sums(states, rows, share, batch * (length + 1))
+    else:
+        out = add_rows(states.new_zeros(batch * (length + 1), width), rows, states * share[:, None])
     return out.view(batch, length + 1, width)[:, :length].to(x.dtype).contiguous()
+
+
+def weighted_sums(states: Tensor, rows: Tensor, share: Tensor, count: int) -> Tensor:
+    """`out[rows] += share * states`, in the order of the states, by one pass over whole rows.
+
+    On a CPU several times faster than adding row by row.
+
+    Args:
+        states: `[n, D]`, n > 0.
+        rows: `[n]` row of each among `count`.
+        share: `[n]` factors.
+        count: number of rows; those that nothing is added to are zeros.
+    """
+    grouped, order = rows.sort(stable=True)
+    first = torch.searchsorted(grouped, torch.arange(count, device=rows.device))
+    weights = share[order].to(states.dtype)
+    return embedding_bag(order, states, first, mode="sum", per_sample_weights=weights)
 
 
 def slot_rows(slot: Tensor, length: int) -> Tensor:
