@@ -47,7 +47,7 @@ def test_the_signals_and_who_asks_for_them() -> None:
     found = json.loads(RUN.invoke(app, ["list", "--signals", "--json"]).stdout)
     assert [one["name"] for one in found] == [*Signal.shipped()]
     asking = {one["name"]: one["strategies"] for one in found}
-    assert asking["last_query_attention"] == ["fastv"]
+    assert asking["last_query_attention"] == ["fastv", "holitom"]
     shown = RUN.invoke(app, ["list", "--signals"], env={"COLUMNS": "100"})
     assert shown.exit_code == 0
     assert all(f"│ {name} " in shown.stdout for name in Signal.shipped())
