@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from tokenprune.errors import ReductionError
+from tokenprune.interface.places import Places
 from tokenprune.interface.sites import Site
 from tokenprune.interface.trace import Trace
 from tokenprune.lab.verify.comparing import Difference, share
 from tokenprune.lab.verify.fate import NEVER, Fate, fate_of
 from tokenprune.lab.verify.hiding import closed
 from tokenprune.lab.verify.names import padded
+from tokenprune.lab.verify.standing import stands_of
 
 LENGTH, GONE = 6, torch.tensor([True, False, True, False, False])
 
@@ -60,14 +63,39 @@ def test_when_tokens_leave_is_read_from_the_trace() -> None:
                  torch.tensor([[0, 1, 3]]))  # fmt: skip
     trace.record(Site("decoder", 2, 4), "b", [image], torch.tensor([[-1, 0, -1]]),
                  torch.tensor([[1]]))  # fmt: skip
-    visual = torch.tensor([False, True, True, True, True, True, False])
-    fate = fate_of(visual, trace.images, [], prefix=1, trimmed=-1)
+    ids = torch.tensor([1, 9, 9, 9, 9, 9, 2])
+    stands = stands_of(ids, {"image": 9}, [("image", Places((1, 2, 2), {0: None}))])
+    fate = fate_of(len(ids), stands, trace.images, [], trimmed=-1)
     assert fate.leaves.tolist() == [NEVER, NEVER, 2, NEVER, 0, 2, NEVER]
     assert fate.hidden(1).nonzero()[:, 0].tolist() == [4]
     assert fate.hidden(2).nonzero()[:, 0].tolist() == [2, 4, 5]
     trimmed = Fate(fate.leaves, trimmed=2)
     assert trimmed.hidden(0).nonzero()[:, 0].tolist() == [4]
     assert trimmed.hidden(0, decoding=True).nonzero()[:, 0].tolist() == [2, 4, 5]
+
+
+def test_separators_leave_with_the_last_unit_of_their_line() -> None:
+    trace = Trace()
+    first, second = trace.begin(1, (1, 2, 2)) + trace.begin(1, (1, 1, 1))
+    trace.record(Site("pre_llm", 0, 0), "a", [first], torch.tensor([[-1, -1, 0, 1]]),
+                 torch.tensor([[2, 3]]))  # fmt: skip
+    trace.record(Site("decoder", 3, 4), "b", [first], torch.tensor([[0, -1]]),
+                 torch.tensor([[2]]))  # fmt: skip
+    lines = Places((1, 2, 2), {2: (0, 2), 5: (3, 5)})
+    ids = torch.tensor([1, 9, 9, 9, 9, 9, 9, 8, 2])
+    shown = [("image", lines), ("video", Places((1, 1, 1)))]
+    stands = stands_of(ids, {"image": 9, "video": 8}, shown)
+    assert stands[0].units.tolist() == [1, 2, 4, 5]
+    fate = fate_of(len(ids), stands, trace.images, [], trimmed=-1)
+    assert fate.leaves.tolist() == [NEVER, 0, 0, 0, NEVER, 3, NEVER, NEVER, NEVER]
+    assert second == 1
+
+
+def test_pictures_that_are_not_those_of_the_prompt_are_an_error() -> None:
+    ids = torch.tensor([1, 9, 9, 2])
+    for side, told in ((1, "1 placeholders too many"), (3, "1 placeholders too few")):
+        with pytest.raises(ReductionError, match=told):
+            stands_of(ids, {"image": 9}, [("image", Places((1, 1, side)))])
 
 
 def test_differences_are_shares_and_never_hidden() -> None:

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+Box = tuple[float, float, float, float]
+"""Part of a picture: left, upper, right and lower edge, as shares of its width and height."""
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+"""All of a picture."""
+
+
+def _whole(picture: Image) -> list[Box]:
+    return [WHOLE]
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """What the user asked for besides the model's name.
@@ -48,6 +58,7 @@ class LoadedMllm:
             sequence included; None if it can't be trained on.
         unknown: a text -> its words that the tokenizer has no tokens for, which the model can't
             read; a tokenizer that spells words out of pieces has none.
+        tiles: a picture -> the parts of it that the encoder sees one by one, in order.
     """
 
     name: str
@@ -60,6 +71,7 @@ class LoadedMllm:
     backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     answer_ids: Callable[[str], list[int]] | None = None
     unknown: Callable[[str], list[str]] = lambda text: []
+    tiles: Callable[[Image], Sequence[Box]] = _whole
 
     def inputs(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
         """What `call` takes for a batch of questions about pictures."""

@@ -50,12 +50,13 @@ def dual_class(folder: Path) -> str | None:
 
 
 def load_dual(
-    target: str, files: Sequence[Path], class_name: str, options: LoadOptions
+    name: str, folder: Path, files: Sequence[Path], class_name: str, options: LoadOptions
 ) -> LoadedDual:
     """Load both towers and the processor.
 
     Args:
-        target: the folder, as the user named it.
+        name: what the user called it.
+        folder: where it lies.
         files: its weights.
         class_name: of transformers.
         options: device and dtype.
@@ -64,7 +65,6 @@ def load_dual(
         UnsupportedModelError: the vision part has no pooled embedding.
         CheckpointError: weights or processor files are missing, damaged or misshapen.
     """
-    folder = Path(target)
     model = load_model(folder, options, class_name)
     if not dual_names.pools(model):
         raise UnsupportedModelError(
@@ -81,7 +81,7 @@ def load_dual(
         return {**inputs, "pixel_values": inputs["pixel_values"].to(options.dtype)}
 
     return LoadedDual(
-        name=target,
+        name=name,
         model=model,
         prepare=prepare,
         embed=_embedded,

@@ -39,8 +39,9 @@ def padding(bench: Bench) -> Row:
     if bench.subject.mllm is None:
         return bench.skipped("padding", "an encoder has no prompt")
     total, tipped, columns = Difference(), 0, 5
+    alone = bench.forwards
     with bench.observer.attached() as handle:
-        for one in bench.forwards:
+        for one in alone:
             seen = bench.observer.forward(handle, names.padded(one.inputs, columns))
             if same_images(seen.images, one.images):
                 total.add(seen.output[:, columns:], one.output)

@@ -74,7 +74,8 @@ class Bench:
     def scope(self) -> Scope:
         """What of the plan a full-length run reproduces."""
         answers = [answer for seen in self.forwards for answer in seen.answers]
-        return scope_of(self.plan, self.stages, answers)
+        spec = self.subject.mllm
+        return scope_of(self.plan, answers, linear=spec is not None and bool(spec.flat_layers))
 
     @property
     def tolerance(self) -> float:

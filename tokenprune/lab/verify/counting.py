@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.strategy import placement
 from tokenprune.interface.trace import ImageTrace
+from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted
 from tokenprune.lab.verify.comparing import Difference
 from tokenprune.lab.verify.fate import fate_of
@@ -115,7 +116,8 @@ def _encoder_lengths(bench: Bench, seen: Seen) -> Iterator[_Count]:
     restores = any(answer.restores for answer in seen.answers)
     if bench.plan.images == "frames" or restores or not seen.images:
         return
-    prefix = bench.subject.tower.spec().prefix
+    tower = bench.subject.tower
+    prefix = tower.spec().prefix if tower is not None else 0
     for (part, number), found in seen.lengths.items():
         if part == "encoder":
             image = seen.images[0]
@@ -129,9 +131,10 @@ def _layer_lengths(bench: Bench, seen: Seen) -> Iterator[_Count]:
     """What the LLM's layers put out, against the prompt without the tokens that left."""
     if bench.subject.mllm is None:
         return
-    visual = bench.subject.visual(seen.inputs)[0]
-    fate = fate_of(visual, seen.images, seen.answers, bench.subject.prefix, -1)
+    stands = bench.subject.stands(seen.inputs, seen.shown)
+    length = seen.inputs[names.PROMPT].shape[1]
+    fate = fate_of(length, stands, seen.images, seen.answers, -1)
     for (part, number), found in seen.lengths.items():
         if part == "decoder":
-            wanted = len(visual) - int(fate.hidden(number).sum())
+            wanted = length - int(fate.hidden(number).sum())
             yield _Count(f"output of LLM layer {number}", found, wanted)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokenprune.errors import ReductionError
 from tokenprune.interface.trace import ImageTrace
+from tokenprune.lab.verify.standing import Stand
 from tokenprune.lab.verify.taps import Answer
 
 NEVER = 1 << 30
@@ -39,39 +39,26 @@ class Fate:
 
 
 def fate_of(
-    visual: Tensor,
+    length: int,
+    stands: Sequence[Stand],
     images: Sequence[ImageTrace],
     answers: Sequence[Answer],
-    prefix: int,
     trimmed: int,
 ) -> Fate:
     """Read when each token leaves.
 
     Args:
-        visual: `[T]` True for placeholders of one prompt without padding.
-        images: what became of its images.
+        length: tokens T of one prompt without padding.
+        stands: where its images stand in it.
+        images: what became of them.
         answers: what the strategies answered, for text tokens, which the trace doesn't hold.
-        prefix: tokens in front of the patches of every image that the LLM sees too.
         trimmed: see `Fate`.
-
-    Raises:
-        ReductionError: the trace is of images other than those of the prompt.
     """
-    places = visual.nonzero()[:, 0]
-    wanted = sum(prefix + image.patches for image in images)
-    if wanted != len(places):
-        raise ReductionError(
-            f"the trace holds {wanted} visual tokens and the prompt {len(places)} placeholders.",
-            where="trace",
-            remedy="Every placeholder must stand for one token of an image.",
-        )
-    leaves = torch.full(visual.shape, NEVER)
-    start = 0
-    for image in images:
-        start += prefix
-        mine = places[start : start + image.patches]
-        start += image.patches
-        _mark(leaves, mine.cpu(), image)
+    leaves = torch.full((length,), NEVER)
+    for stand, image in zip(stands, images, strict=True):
+        _mark(leaves, stand.units, image)
+        for separator, line in stand.separators.items():
+            leaves[separator] = leaves[line].max()
     for answer in answers:
         if answer.kind == "text":
             gone = answer.gone().cpu()

@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from tokenprune.engine.attach import attach_stages
 from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.stages import built
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.places import Places
 from tokenprune.interface.trace import ImageTrace, Trace
 from tokenprune.lab.verify import names
+from tokenprune.lab.verify.features import Features
+from tokenprune.lab.verify.standing import Shown
 from tokenprune.lab.verify.subject import Subject
 from tokenprune.lab.verify.taps import Answer, Taps
 from tokenprune.plan import Plan
@@ -31,7 +35,8 @@ class Seen:
         trace: what was kept.
         images: the same, image by image.
         answers: what the strategies answered.
-        features: what the projector put out, call by call.
+        features: what the projector, or the core's own method, put out, call by call.
+        shown: the pictures, and where their tokens stand in the prompt.
         states: what the encoder's last used block put out.
         lengths: tokens that every block and every layer put out in its last call; a strategy
             that chooses by the question has the LLM run on it before.
@@ -44,7 +49,8 @@ class Seen:
     trace: Trace
     images: Sequence[ImageTrace]
     answers: Sequence[Answer]
-    features: Sequence[Tensor]
+    features: Sequence[Any]
+    shown: Sequence[Shown]
     states: Tensor | None
     lengths: dict[tuple[str, int], int]
     average: float | None
@@ -54,22 +60,22 @@ class Seen:
 class Probes:
     """Forward hooks that note what passes; they are put on a model and taken off again."""
 
-    features: list[Tensor] = field(default_factory=list)
+    features: Features = field(default_factory=Features)
     states: list[Tensor] = field(default_factory=list)
     lengths: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @contextmanager
     def on(self, subject: Subject) -> Iterator[None]:
-        """Note what projector, blocks and layers put out."""
-        spec = subject.mllm
+        """Note what makes features, and what blocks and layers put out."""
+        adapter = subject.adapter
         with ExitStack() as stack:
             for number, block in enumerate(subject.blocks):
                 stack.enter_context(_hooked(block, self._length("encoder", number)))
-            stack.enter_context(_hooked(subject.blocks[-1], self.states.append))
-            if spec is not None:
-                assert spec.projector is not None  # no subject has a tower without one
-                stack.enter_context(_hooked(spec.projector, self.features.append))
-                for number, layer in enumerate(spec.layers):
+            for block in subject.blocks[-1:]:
+                stack.enter_context(_hooked(block, self.states.append))
+            if isinstance(adapter, MllmAdapter):
+                stack.enter_context(self.features.noted(adapter))
+                for number, layer in enumerate(adapter.spec().layers):
                     stack.enter_context(_hooked(layer, self._length("decoder", number)))
             yield
 
@@ -122,14 +128,17 @@ class Observer:
         with probes.on(subject):
             output, steps = subject.generate(inputs) if generates else (subject.call(inputs), [])
         trace = handle.trace
+        images, class_tokens = trace.images, dict.fromkeys(range(subject.prefix))
+        whole = [("image", Places(image.grid, class_tokens)) for image in images]
         return Seen(
             inputs,
             output,
             steps,
             trace,
-            trace.images,
+            images,
             tuple(self.taps.answers),
-            probes.features,
+            probes.features.made,
+            probes.features.shown or whole,
             probes.states[0] if probes.states else None,
             probes.lengths,
             handle.meter.tokens.get("llm_average"),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor, nn
 
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.strategy import placement
+from tokenprune.lab.verify import names
 from tokenprune.lab.verify.fate import Fate, fate_of
+from tokenprune.lab.verify.features import give
 from tokenprune.lab.verify.hiding import HiddenKeys
 from tokenprune.lab.verify.observing import Seen
 from tokenprune.lab.verify.subject import Subject
@@ -42,13 +42,13 @@ class Scope:
         return self.tower or self.features
 
 
-def scope_of(plan: Plan, stages: Sequence[ResolvedStage], answers: Sequence[Answer]) -> Scope:
+def scope_of(plan: Plan, answers: Sequence[Answer], *, linear: bool) -> Scope:
     """What can be reproduced, from what the strategies answered.
 
     Args:
         plan: the plan.
-        stages: its stages.
         answers: of one call.
+        linear: whether the LLM has layers with linear attention.
     """
     encoder = [answer for answer in answers if answer.site.stage == "encoder"]
     between = [answer for answer in answers if answer.site.stage == "pre_llm"]
@@ -71,6 +71,10 @@ def scope_of(plan: Plan, stages: Sequence[ResolvedStage], answers: Sequence[Answ
             llm = f"{answer.strategy} merges or makes tokens inside the LLM"
     if plan.positions == "compact":
         llm = "positions are renumbered (positions: compact), which no full-length run has"
+    if linear:
+        llm = (
+            "layers with linear attention can't hide a token: the shortened prompt is what is meant"
+        )
     return Scope(tower, features, llm)
 
 
@@ -88,7 +92,9 @@ class FullRun:
         self, subject: Subject, stages: Sequence[ResolvedStage], seen: Seen, scope: Scope
     ) -> None:
         self.subject, self.seen, self.scope = subject, seen, scope
-        self.tower = FullTower(subject.tower, subject.used, _tower_steps(stages, seen))
+        self.tower: FullTower | None = None
+        if subject.tower is not None:
+            self.tower = FullTower(subject.tower, subject.used, _tower_steps(stages, seen))
         trimming = [
             answer.site.layer
             for answer in seen.answers
@@ -98,35 +104,39 @@ class FullRun:
 
     def fate(self) -> Fate:
         """When the prompt's tokens leave the LLM."""
-        visual = self.subject.visual(self.seen.inputs)[0]
-        images, answers = self.seen.images, self.seen.answers
-        return fate_of(visual, images, answers, self.subject.prefix, self.trimmed)
+        seen = self.seen
+        stands = self.subject.stands(seen.inputs, seen.shown)
+        length = seen.inputs[names.PROMPT].shape[1]
+        return fate_of(length, stands, seen.images, seen.answers, self.trimmed)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Make the model's next call, or generation, the reference."""
         patches = Patches()
         try:
-            if not self.scope.tower:
+            if self.tower is not None and not self.scope.tower:
                 self.tower.install(patches)
             spec, adapter = self.subject.mllm, self.subject.adapter
             if spec is not None and isinstance(adapter, MllmAdapter):
                 hiding = HiddenKeys(spec.layers, self.fate(), flat=adapter.padding_masks())
                 hiding.install(patches)
-                if self.scope.given and spec.projector is not None:
-                    _give(patches, spec.projector, self.seen.features)
+                if spec.partial:
+                    patches.override(spec.language_model, "forward", _whole(adapter))
+                if self.scope.given:
+                    give(patches, spec, self.seen.features)
             yield
         finally:
             patches.undo()
 
 
-def _give(patches: Patches, projector: nn.Module, features: Sequence[Tensor]) -> None:
-    waiting = list(features)
+def _whole(adapter: MllmAdapter) -> Callable[..., Any]:
+    """A call of the LLM with the states of all its tokens, as a pruned run has them."""
 
-    def given(original: Any, *args: Any, **kwargs: Any) -> Tensor:
-        return waiting.pop(0)
+    def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = adapter.write_llm(adapter.read_llm(args, kwargs), args, kwargs)
+        return original(*args, **kwargs)
 
-    patches.override(projector, "forward", given)
+    return forward
 
 
 def _tower_steps(stages: Sequence[ResolvedStage], seen: Seen) -> list[TowerStep]:

@@ -63,7 +63,8 @@ def verify(
         samples: at least two, of several lengths.
         source: where their pictures come from.
         new_tokens: tokens that are generated.
-        widen: run all rows but the first two in float64, in which only real differences remain.
+        widen: run all rows but the first two in float64, in which only real differences remain,
+            where the model can; the record says why it can't.
         tell: told (rows done, rows in all, what runs).
 
     Returns:
@@ -77,7 +78,7 @@ def verify(
     check_trained_for(loaded, plan)
     subject = Subject.of(loaded, samples, new_tokens)
     checks, rows = [*RESTORING.items(), *OTHERS.items()], []
-    loaded_dtype = subject.dtype
+    loaded_dtype, narrow = subject.dtype, ""
     with torch.no_grad(), ExitStack() as stack:
         bench = _bench(subject, plan)
         with bench.observer.attached():  # a plan that is refused is refused before the first row
@@ -86,18 +87,30 @@ def verify(
             if tell is not None:
                 tell(number, len(checks), key)
             if widen and key == next(iter(OTHERS)):
-                stack.enter_context(widened(loaded.model, torch.float64))
+                narrow = _narrow(subject)
+                if not narrow:
+                    stack.enter_context(widened(loaded.model, torch.float64))
             rows.append(bench.guarded(key, check))
         dtypes = {"keep_all and detach": _name(loaded_dtype), "other rows": _name(subject.dtype)}
     return Verification(
         model=_model(loaded),
         plan=_plan(plan),
         inputs=_inputs(samples, source),
-        settings={"new_tokens": new_tokens, "dtypes": dtypes},
+        settings={"new_tokens": new_tokens, "dtypes": dtypes, "not_widened": narrow},
         environment=describe_environment(),
         rows=rows,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _narrow(subject: Subject) -> str:
+    """Why the model can't run in float64, such as for a kernel without it; empty if it can."""
+    with widened(subject.model, torch.float64):
+        try:
+            subject.call(subject.inputs(subject.samples[:1]))
+        except (RuntimeError, NotImplementedError) as error:
+            return str(error).strip().splitlines()[0]
+    return ""
 
 
 def _inputs(samples: Sequence[Question], source: str) -> dict[str, Any]:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.patching import Patches
+from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted
 from tokenprune.lab.verify.comparing import Difference, share
 from tokenprune.lab.verify.observing import Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.lab.verify.reference import FullRun
+from tokenprune.lab.verify.subject import Subject
 from tokenprune.lab.verify.tower import HalvesBesideBlocks
 
 
@@ -23,22 +25,23 @@ def encoder(bench: Bench) -> Row:
         return bench.skipped("encoder", "the plan has no encoder stage")
     if bench.scope.tower:
         return bench.skipped("encoder", bench.scope.tower)
-    total = _halves(bench)
+    assert bench.subject.tower is not None  # else attaching refuses encoder stages
+    total = _halves(bench.subject, bench.subject.tower)
     for seen in bench.forwards:
         run = FullRun(bench.subject, bench.stages, seen, bench.scope)
         with run.installed():
             bench.subject.call(seen.inputs)
-        if seen.states is not None:
+        if seen.states is not None and run.tower is not None:
             total.add(seen.states, run.tower.survivors())
     compared = f"blocks and their halves; states of {counted(_images(bench), 'image')}"
     compared += f" behind block {bench.subject.used - 1}"
     return bench.judged("encoder", total, compared)
 
 
-def _halves(bench: Bench) -> Difference:
+def _halves(subject: Subject, tower: EncoderAdapter) -> Difference:
     """Every block against its halves as the adapter names them, on all patches."""
-    subject, patches = bench.subject, Patches()
-    beside = HalvesBesideBlocks(subject.tower, subject.used)
+    patches = Patches()
+    beside = HalvesBesideBlocks(tower, subject.used)
     beside.install(patches)
     try:
         subject.call(subject.inputs(subject.samples[:1]))

@@ -18,6 +18,7 @@ from tokenprune.interface.specs import MllmSpec
 from tokenprune.lab.data.opening import opened
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.verify import names
+from tokenprune.lab.verify.standing import Shown, Stand, stands_of
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,15 @@ class Subject:
         loaded: the model with its loader's functions.
         samples: pictures with questions; encoders look at the pictures only.
         adapter: the model's family.
-        tower: the family of its vision encoder.
-        used: blocks of the encoder that are read.
+        tower: the family of its vision encoder; None where that isn't followed.
+        used: blocks of the encoder that are read; 0 where it isn't followed.
         new_tokens: tokens that are generated.
     """
 
     loaded: LoadedModel
     samples: Sequence[Question]
     adapter: EncoderAdapter | MllmAdapter
-    tower: EncoderAdapter
+    tower: EncoderAdapter | None
     used: int
     new_tokens: int
 
@@ -52,6 +53,8 @@ class Subject:
             used = adapter.spec().used
             return cls(loaded, samples, adapter, adapter, used, new_tokens)
         spec = adapter.spec()
+        if spec.tower is None:
+            return cls(loaded, samples, adapter, None, 0, new_tokens)
         tower = choose_encoder(spec.tower)
         used = tower.spec().used if spec.used is None else spec.used
         return cls(loaded, samples, adapter, tower, used, new_tokens)
@@ -74,13 +77,18 @@ class Subject:
     @property
     def prefix(self) -> int:
         """Tokens in front of the patches of an image that an LLM sees too."""
-        spec = self.mllm
-        return 0 if spec is None else feature_prefix(spec, self.tower.spec())
+        spec, tower = self.mllm, self.tower
+        return 0 if spec is None or tower is None else feature_prefix(spec, tower.spec())
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The encoder's used blocks."""
-        return self.tower.spec().blocks[: self.used]
+        return () if self.tower is None else self.tower.spec().blocks[: self.used]
+
+    @property
+    def first_part(self) -> nn.Module:
+        """The first block of the encoder, or the LLM's first layer where none is followed."""
+        return self.blocks[0] if self.mllm is None or self.blocks else self.mllm.layers[0]
 
     @property
     def last_part(self) -> nn.Module:
@@ -100,11 +108,10 @@ class Subject:
         """Prompt and new tokens, and the logits of every step."""
         return names.greedy(self.model, inputs, self.new_tokens)
 
-    def visual(self, inputs: Any) -> Tensor:
-        """`[B, T]` True for the placeholders of visual tokens."""
+    def stands(self, inputs: Any, shown: Sequence[Shown]) -> list[Stand]:
+        """Where the pictures of one prompt stand in it."""
         assert self.mllm is not None
-        found: Tensor = inputs[names.PROMPT] == self.mllm.placeholder_id
-        return found
+        return stands_of(inputs[names.PROMPT][0], self.mllm.placeholders, shown)
 
     def _cast(self, inputs: Any) -> Any:
         if isinstance(inputs, Mapping):

@@ -1,0 +1,47 @@
+"""Checkpoints by their names on the Hugging Face hub, as folders of its cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tokenprune.errors import CheckpointError
+
+NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+"""`owner/name`, or `owner/name@revision`."""
+FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+"""Config, weights, processor and tokenizer; neither code nor pickled weights."""
+
+
+def is_hub_name(target: str) -> bool:
+    """Whether something can only be a name on the hub: no folder, and none around it."""
+    folder = Path(target)
+    return NAME.fullmatch(target) is not None and not folder.exists() and not folder.parent.exists()
+
+
+def hub_folder(name: str) -> Path:
+    """The checkpoint's folder in the hub's cache, fetched if it isn't there.
+
+    Args:
+        name: `owner/name`, with `@revision` for one commit, branch or tag.
+
+    Raises:
+        CheckpointError: it can't be had.
+    """
+    import huggingface_hub
+
+    owned, _, revision = name.partition("@")
+    try:
+        found = huggingface_hub.snapshot_download(
+            owned, revision=revision or None, allow_patterns=list(FILES)
+        )
+    except Exception as error:
+        # absent names, closed ones, no network and a full disk raise a class of their own each
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise CheckpointError(
+            f"there is no such folder, and the hub's checkpoint can't be had "
+            f"({type(error).__name__}: {first}).",
+            where=name,
+            remedy="Pass a local folder, or a name on the hub that this machine can reach.",
+        ) from error
+    return Path(found)

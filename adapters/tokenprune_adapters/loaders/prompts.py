@@ -1,0 +1,141 @@
+"""Questions and pictures to inputs of a multimodal LLM of transformers, and answers back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from tokenprune.errors import DataError
+from tokenprune.interface.loading import WHOLE, Box
+from tokenprune_adapters.loaders.checkpoints import to_picture
+from tokenprune_adapters.loaders.tiles import coordinates, seen_box
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: How LLaVA's data files mark the place of a picture in a question.
+IMAGE = "<image>"
+
+#: What some processors give besides inputs of `generate`.
+SURPLUS = ("labels",)
+
+#: What the names of pixels begin with, in every family.
+PIXELS = "pixel_values"
+
+
+class Prompts:
+    """Questions and pictures to inputs, with the processor's chat template if it has one."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        processor.tokenizer.padding_side = "left"
+
+    def text(self, question: str, images: int = 1) -> str:
+        """The prompt of one question about a picture, or about several in order.
+
+        `<image>` in a question, or the processor's own word for it, is the place of the picture,
+        as in LLaVA's data files: once for all pictures, or once for each. Without it they stand in
+        front of the question.
+
+        Raises:
+            DataError: it stands there more often or less often than there are pictures.
+        """
+        pieces, counts = self._placed(question, images)
+        if not getattr(self.processor, "chat_template", None):
+            token = self.processor.image_token
+            return pieces[0] + "".join(
+                token * count + text for count, text in zip(counts, pieces[1:], strict=True)
+            )
+        parts = [{"type": "text", "text": pieces[0]}] if pieces[0] else []
+        for count, text in zip(counts, pieces[1:], strict=True):
+            parts += [{"type": "image"} for _ in range(count)]
+            parts += [{"type": "text", "text": text}] if text else []
+        turns = [{"role": "user", "content": parts}]
+        return str(self.processor.apply_chat_template(turns, add_generation_prompt=True))
+
+    def _placed(self, question: str, images: int) -> tuple[list[str], list[int]]:
+        """What stands around the pictures' places, and how many pictures stand at each."""
+        words = {IMAGE, str(getattr(self.processor, "image_token", IMAGE))}
+        pieces = re.split("|".join(map(re.escape, sorted(words))), question)
+        places = len(pieces) - 1
+        if not places:
+            return ["", question], [images]
+        if not pieces[0].strip():  # templates bring their own white space behind a picture
+            pieces = ["", pieces[1].lstrip(), *pieces[2:]]
+        if places not in (1, images):
+            raise DataError(
+                f"the question has {places} places for pictures, and there are {images}.",
+                where=f"question '{question[:60]}'",
+                remedy=f"Write {IMAGE} once, once for every picture, or leave it out.",
+            )
+        return pieces, [images] if places == 1 else [1] * places
+
+    def batch(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
+        """Inputs of `generate`, padded on the left."""
+        shown = [list(one) if isinstance(one, Sequence) else [one] for one in pictures]
+        pairs = zip(questions, shown, strict=True)
+        texts = [self.text(question, len(images)) for question, images in pairs]
+        # a list for each prompt: some processors don't count places to find out whose picture is it
+        images = [[picture.convert("RGB") for picture in several] for several in shown]
+        batch = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
+        for name in SURPLUS:
+            batch.pop(name, None)
+        return batch
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """New token ids `[B, T]` -> answers."""
+        answers = self.processor.batch_decode(ids, skip_special_tokens=True)
+        return [str(answer).strip() for answer in answers]
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """The tokens of an answer and the end of the sequence."""
+        tokenizer = self.processor.tokenizer
+        ids = [int(token) for token in tokenizer(answer, add_special_tokens=False).input_ids]
+        end = tokenizer.eos_token_id
+        return ids if end is None else [*ids, int(end)]
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that the tokenizer reads as its unknown token, each once."""
+        tokenizer = self.processor.tokenizer
+        missing = tokenizer.unk_token_id
+        if missing is None:
+            return []
+        words = (word for word in dict.fromkeys(text.split()) if word != IMAGE)
+        return [
+            word for word in words if missing in tokenizer(word, add_special_tokens=False).input_ids
+        ]
+
+    def picture(self, picture: Image) -> Image:
+        """The picture as it reaches the encoder.
+
+        One that reaches it in tiles, or as a list of patches, reaches it whole.
+        """
+        whole = picture.convert("RGB")
+        tiles = self._pixels(whole)
+        if tiles is None or len(tiles) != 1:
+            return whole
+        images = self.processor.image_processor
+        return to_picture(tiles[0], images.image_mean, images.image_std)
+
+    def tiles(self, picture: Image) -> list[Box]:
+        """Which parts of the picture the encoder sees one by one, in order; the whole among them.
+
+        They are read from what the processor makes of a picture that shows its own coordinates, so
+        no family's way of cutting has to be known.
+        """
+        tiles = self._pixels(coordinates(*picture.size))
+        if tiles is None or len(tiles) == 1:
+            return [WHOLE]
+        images = self.processor.image_processor
+        return [seen_box(to_picture(tile, images.image_mean, images.image_std)) for tile in tiles]
+
+    def _pixels(self, picture: Image) -> Tensor | None:
+        """Tiles `[n, 3, H, W]` of a picture; None where the encoder gets a list of patches."""
+        made = self.processor.image_processor(images=[picture], return_tensors="pt")
+        pixels: Tensor = next(value for name, value in made.items() if name.startswith(PIXELS))
+        if pixels.dim() < 4:
+            return None
+        return pixels.reshape(-1, *pixels.shape[-3:])

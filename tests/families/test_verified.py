@@ -1,0 +1,78 @@
+"""`tokenprune verify` passes on every family, saved and loaded with its own processor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.families.cases import CASES
+from tests.families.plans import plan, staged
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.verify import Verification, samples_for, verify
+from tokenprune.plan import load_plan
+
+Load = Callable[[str], LoadedMllm]
+LINEAR = ("qwen3_5", "qwen3_5_moe")
+
+
+def verified(loaded: LoadedMllm, content: dict[str, Any]) -> Verification:
+    samples, source = samples_for(loaded, None, ())
+    one, several = samples[0], samples[2]
+    found = load_plan(content)
+    return verify(loaded, found, [one, several], source=source, new_tokens=2, widen=True)
+
+
+def passed(found: Verification) -> set[str]:
+    assert found.failed == [], [(row.key, row.note) for row in found.rows if row.status == "fail"]
+    return {row.key for row in found.rows if row.status == "pass"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_family_passes(name: str, load: Load) -> None:
+    rows = passed(verified(load(name), staged(name, "both", 0.5)))
+    wanted = {"keep_all", "detach", "counts", "batch", "padding", "generation"}
+    assert rows >= {*wanted, "leftovers", "threads"}
+    assert ({"prefill", "decoding"} <= rows) is (name not in LINEAR)
+
+
+def test_linear_attention_is_why_there_is_no_reference(load: Load) -> None:
+    found = verified(load("qwen3_5"), staged("qwen3_5", "pre_llm", 0.5))
+    passed(found)
+    assert "linear attention" in found.row("prefill").note
+    assert "linear attention" in found.row("generation").note
+
+
+def test_experts_without_float64_run_as_they_were_loaded(load: Load) -> None:
+    found = verified(load("qwen3_vl_moe"), staged("qwen3_vl_moe", "pre_llm", 0.5))
+    passed(found)
+    settings = found.data()["settings"]
+    assert settings["dtypes"]["other rows"] == found.row("prefill").dtype
+    assert bool(settings["not_widened"]) is (found.row("prefill").dtype == "float32")
+
+
+def test_features_that_merge_are_given_to_the_reference(load: Load) -> None:
+    merging = {"strategy": "prunevid", "at": "pre_llm"}
+    found = verified(load("qwen2_5_vl"), plan(merging))
+    passed(found)
+    assert "prunevid" in found.row("prefill").note
+
+
+def test_sizes_that_a_processor_refuses_are_not_made(load: Load) -> None:
+    loaded = load("qwen2_vl")
+
+    def prepare(pictures: Any, questions: Any) -> dict[str, Any]:
+        if len({one.size for row in pictures for one in row}) > 1:
+            raise ValueError("expects each tensor to be equal size")
+        return loaded.prepare(pictures, questions)
+
+    found, source = samples_for(loaded, None, ())
+    assert found[0].image.size != found[1].image.size
+    assert "of one size" not in source
+    found, source = samples_for(replace(loaded, prepare=prepare), None, ())
+    assert {one.size for one in (*found[2].image, *(row.image for row in found[:2]))} == {
+        (224, 224)
+    }
+    assert "of one size" in source
