@@ -41,6 +41,7 @@ def centre(pixels: np.ndarray, cell: int, patch: int) -> list[int]:
 def test_every_patch_covers_whole_pixels() -> None:
     large = overlay.enlarge(GREY, trace(), 150)
     assert (large.width % 4, large.height % 2) == (0, 0)
+    assert large.views[0].picture.size == (large.width, large.height)
     assert large.width // 4 == large.height // 2
 
 
@@ -132,7 +133,6 @@ def test_frames_of_a_video_lie_side_by_side() -> None:
     slots[1, 1, 3] = -1
     one = TraceStep(Site("encoder", 0, 2), "evoprune", slots.flatten(), torch.arange(24))
     video = ImageTrace((3, 2, 4), (one,))
-    assert overlay.patch_labels(video, one).tolist() == torch.cat(list(slots), dim=1).tolist()
     frames = [Image.new("RGB", (32, 16), colour) for colour in ("red", "lime", "blue")]
     large = overlay.enlarge(frames, video, 240)
     cell = large.width // 12
@@ -151,13 +151,14 @@ def test_frames_of_a_video_lie_side_by_side() -> None:
 
 @pytest.mark.parametrize(("frames", "tiles"), [(1, (1, 1)), (3, (1, 3)), (5, (2, 3)), (8, (2, 4))])
 def test_many_frames_go_into_rows(frames: int, tiles: tuple[int, int]) -> None:
-    slots = torch.arange(frames * 8)
-    one = TraceStep(Site("encoder", 0, 2), "tome", slots, slots)
-    labels = overlay.patch_labels(ImageTrace((frames, 2, 4), (one,)), one)
-    assert labels.shape == (2 * tiles[0], 4 * tiles[1])
-    assert sorted(labels[labels >= 0].tolist()) == slots.tolist()
-    last = labels[-2:, 4 * ((frames - 1) % tiles[1]) :][:, :4]
-    assert last.flatten().tolist() == slots[-8:].tolist()
+    large = overlay.enlarge([GREY] * frames, ImageTrace((frames, 2, 4), ()), 160)
+    wide, high = large.views[0].picture.size
+    assert (large.width, large.height) == (tiles[1] * wide, tiles[0] * high)
+    places = [(view.left // wide, view.top // high) for view in large.views]
+    assert places == [(frame % tiles[1], frame // tiles[1]) for frame in range(frames)]
+    assert [view.units.flatten().tolist() for view in large.views] == [
+        list(range(8 * frame, 8 * frame + 8)) for frame in range(frames)
+    ]
 
 
 def test_a_video_is_drawn_over_all_of_its_frames() -> None:

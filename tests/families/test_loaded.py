@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenprune_adapters.loaders.prompts import Prompts
+from tokenprune_adapters.loaders.tiles import coordinates, seen_box
 
 from tests.families.cases import CASES
 from tokenprune.errors import CheckpointError, DataError
 from tokenprune.interface.loading import WHOLE, LoadedMllm, LoadOptions
 from tokenprune.lab.models import load_model
-from tokenprune_adapters.loaders.prompts import Prompts
-from tokenprune_adapters.loaders.tiles import coordinates, seen_box
 
 Load = Callable[[str], LoadedMllm]
 Folder = Callable[[str], Path]

@@ -31,12 +31,15 @@ class Places:
             the units of whole pieces, one after the other.
         blended: whether a unit shows a mean of the tower's units that others show too, so that it
             can't be told which of them are left.
+        parts: rows and columns of the maps in which the units stand one after the other, where
+            these share no grid and units stand in a line, for drawings.
     """
 
     grid: Grid
     others: Mapping[int, Span | None] = field(default_factory=dict)
     sources: Tensor | None = field(default=None, compare=False)
     blended: bool = False
+    parts: tuple[tuple[int, int], ...] = ()
 
     @property
     def units(self) -> int:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from tokenprune.interface.sites import Grid, Site
 
+Shapes = tuple[tuple[int, int], ...]
+"""Rows and columns of several maps."""
+
 
 @dataclass(frozen=True)
 class BatchStep:
@@ -65,10 +68,18 @@ class ImageTrace:
     Attributes:
         grid: patch grid (t, h, w).
         steps: one a reduction, in the order they happened.
+        parts: rows and columns of the maps that its patches stand in one after the other, where
+            these share no grid; empty where the grid says it all.
     """
 
     grid: Grid
     steps: tuple[TraceStep, ...]
+    parts: Shapes = ()
+
+    @property
+    def shapes(self) -> Shapes:
+        """Rows and columns of each of its parts, or of each frame."""
+        return self.parts or (self.grid[1:],) * self.grid[0]
 
     @property
     def patches(self) -> int:
@@ -144,24 +155,30 @@ class Trace:
         grids: patch grid (t, h, w) of every image.
         records: reductions, in the order they happened.
         origins: of images that a tower saw in pieces, by number.
+        parts: of images whose patches share no grid, by number; see `ImageTrace.parts`.
     """
 
     grids: list[Grid] = field(default_factory=list)
     records: list[BatchStep] = field(default_factory=list)
     origins: dict[int, Origin] = field(default_factory=dict)
+    parts: dict[int, Shapes] = field(default_factory=dict)
 
-    def begin(self, images: int, grid: Grid, origin: Origin | None = None) -> list[int]:
+    def begin(
+        self, images: int, grid: Grid, origin: Origin | None = None, parts: Shapes = ()
+    ) -> list[int]:
         """Add images of one grid; their numbers."""
         first = len(self.grids)
         self.grids += [grid] * images
         numbers = list(range(first, first + images))
         self.origins |= {} if origin is None else dict.fromkeys(numbers, origin)
+        self.parts |= dict.fromkeys(numbers, parts) if parts else {}
         return numbers
 
     def forget(self, images: int, records: int) -> None:
         """Go back to so many images and reductions."""
         del self.grids[images:], self.records[records:]
         self.origins = {number: one for number, one in self.origins.items() if number < images}
+        self.parts = {number: one for number, one in self.parts.items() if number < images}
 
     def record(
         self,
@@ -203,4 +220,4 @@ class Trace:
             steps.append(
                 TraceStep(entry.site, entry.strategy, assignment, entry.anchor[row].cpu(), score)
             )
-        return ImageTrace(grid, tuple(steps))
+        return ImageTrace(grid, tuple(steps), self.parts.get(number, ()))

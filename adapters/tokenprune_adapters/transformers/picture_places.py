@@ -48,7 +48,8 @@ def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
     Units of several tiles stand in a line, because base and map share no grid.
     """
     vision = core.config.vision_config
-    base = (vision.image_size // vision.patch_size) ** 2
+    side = vision.image_size // vision.patch_size
+    base = side**2
     found = []
     for tiles, sources in packing.sources(core, given, base):
         others: dict[int, Span | None] = {}
@@ -59,8 +60,11 @@ def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
             start = end + 1
         units = sources[sources != packing.NEWLINE]
         blended = bool((units == packing.BLENDED).any())
+        parts: list[tuple[int, int]] = []
+        if tiles > 1:
+            parts = [(side, side), (len(others), (len(sources) - base) // len(others) - 1)]
         grid = _square(len(units)) if tiles == 1 else (1, 1, len(units))
-        found.append(Places(grid, others, None if blended else units, blended))
+        found.append(Places(grid, others, None if blended else units, blended, tuple(parts)))
     return found
 
 

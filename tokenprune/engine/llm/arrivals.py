@@ -49,7 +49,7 @@ def unseen(shown: Sequence[Places], trace: Trace, device: torch.device) -> list[
     """
     found = []
     for places in shown:
-        (number,) = trace.begin(1, places.grid)
+        (number,) = trace.begin(1, places.grid, parts=places.parts)
         index = torch.arange(places.units, device=device)
         found.append(Arrival(number, places, index, torch.ones(places.units, device=device)))
     return found
@@ -80,7 +80,7 @@ def arrived(
     for places, own in zip(shown, sources, strict=True):
         piece = int(own[0]) // count
         origin = Origin(state.trace, own) if state.trace.records else None
-        (number,) = trace.begin(1, places.grid, origin)
+        (number,) = trace.begin(1, places.grid, origin, places.parts)
         if holder is None:
             # pieces that no other picture shares: their tokens are a slice, and none is looked up
             token: slice | Tensor = slice(behind, behind + places.units // count * kept)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +11,15 @@ from PIL import Image, ImageDraw
 
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.trace import ImageTrace, TraceStep
+from tokenprune.lab.drawing.canvas import Canvas, canvas
 from tokenprune.lab.drawing.colours import TINT, colour
 from tokenprune.lab.drawing.crops import Box, whole
 from tokenprune.lab.drawing.panels import PAPER, Panel, strip
-from tokenprune.lab.drawing.tiling import separate, tile_labels, tile_pictures
+from tokenprune.lab.drawing.views import View, frames_of
 
 PANEL = 448
 KEPT_EDGE = (255, 255, 255)
+NONE: Mapping[int, int] = MappingProxyType({})
 
 STAGE_NAMES: dict[Stage, str] = {
     "encoder": "inside the encoder",
@@ -26,7 +29,7 @@ STAGE_NAMES: dict[Stage, str] = {
 
 
 def draw(
-    picture: Image.Image | Sequence[Image.Image],
+    seen: Image.Image | Sequence[Image.Image] | Sequence[View],
     trace: ImageTrace,
     *,
     title: str = "",
@@ -36,13 +39,14 @@ def draw(
 ) -> Image.Image:
     """The picture as the model saw it, then one panel a stage of the plan.
 
-    Dropped patches are darkened, survivors that stand for themselves are outlined in white,
+    Dropped tokens are darkened, survivors that stand for themselves are outlined in white,
     merged groups are tinted and outlined in one colour each.
 
     Args:
-        picture: cropped and resized as for the model; of a video all frames, which are drawn
-            side by side in reading order. A token merged across frames has one colour in all.
-        trace: what became of its patches.
+        seen: the picture, cropped and resized as for the model; of a video all frames, which are
+            drawn side by side in reading order; or the views of a picture that the model sees in
+            several pieces. A token merged across frames has one colour in all.
+        trace: what became of its tokens.
         title: line above the panels.
         every_site: one panel a site instead of the last one of every stage.
         panel: width of a panel in pixels.
@@ -52,11 +56,9 @@ def draw(
     Raises:
         DataError: there are more or fewer pictures than frames.
     """
-    large = enlarge(picture, trace, panel)
+    large = enlarge(seen, trace, panel)
     original = Panel(
-        separate(large.copy(), trace.grid, PAPER),
-        "original",
-        f"{trace.patches} patches, {_grid(trace)}",
+        large.painted(None, paint), "original", f"{trace.patches} tokens, {_grids(large, trace)}"
     )
     steps = trace.steps if every_site else stage_ends(trace.steps)
     shown = [panel_of(large, trace, step) for step in steps]
@@ -75,24 +77,25 @@ def stage_ends(steps: Sequence[TraceStep]) -> list[TraceStep]:
 
 
 def enlarge(
-    picture: Image.Image | Sequence[Image.Image], trace: ImageTrace, panel: int
-) -> Image.Image:
-    """Resize so that every patch covers whole pixels and the picture is about `panel` wide.
-
-    Frames of a video are put side by side.
+    seen: Image.Image | Sequence[Image.Image] | Sequence[View], trace: ImageTrace, panel: int
+) -> Canvas:
+    """Resize so that every token covers whole pixels and the picture is about `panel` wide.
 
     Raises:
         DataError: there are more or fewer pictures than frames.
     """
-    pictures = [picture] if isinstance(picture, Image.Image) else picture
-    return tile_pictures(pictures, trace.grid, panel, PAPER)
+    several = [seen] if isinstance(seen, Image.Image) else seen
+    views = [one for one in several if isinstance(one, View)]
+    pictures = [one for one in several if isinstance(one, Image.Image)]
+    return canvas(views or frames_of(pictures, trace.grid), panel, PAPER)
 
 
-def panel_of(picture: Image.Image, trace: ImageTrace, step: TraceStep) -> Panel:
-    """Draw one step over an enlarged picture."""
-    labels = patch_labels(trace, step)
+def panel_of(large: Canvas, trace: ImageTrace, step: TraceStep) -> Panel:
+    """Draw one step over enlarged pictures."""
     merged = merged_slots(step)
-    drawn = separate(paint(picture, labels, merged), trace.grid, PAPER)
+    drawn = large.painted(
+        step.assignment.numpy(), lambda picture, labels: paint(picture, labels, merged)
+    )
     dropped = int((step.assignment < 0).sum())
     parts = [f"{step.kept} of {trace.patches} left"]
     if merged:
@@ -111,11 +114,6 @@ def _restored(trace: ImageTrace, step: TraceStep) -> bool:
     return any(s.site.stage == step.site.stage and s.kept > step.kept for s in later)
 
 
-def patch_labels(trace: ImageTrace, step: TraceStep) -> NDArray[np.int64]:
-    """Survivor of every patch, `[rows, columns]`, -1 where dropped; frames lie side by side."""
-    return tile_labels(step.assignment.numpy(), trace.grid)
-
-
 def merged_slots(step: TraceStep) -> dict[int, int]:
     """Survivors that stand for more than one patch, and the patch whose place each holds."""
     slots, counts = np.unique(step.assignment.numpy(), return_counts=True)
@@ -123,7 +121,9 @@ def merged_slots(step: TraceStep) -> dict[int, int]:
     return {slot: int(step.anchor[slot]) for slot in merged}
 
 
-def paint(picture: Image.Image, labels: NDArray[np.int64], merged: dict[int, int]) -> Image.Image:
+def paint(
+    picture: Image.Image, labels: NDArray[np.int64], merged: Mapping[int, int] = NONE
+) -> Image.Image:
     """Darken, tint and outline the patches of a picture whose size is a multiple of the grid."""
     cell = picture.width // labels.shape[1]
     pixels = np.asarray(picture, dtype=np.float32).copy()
@@ -140,7 +140,7 @@ def paint(picture: Image.Image, labels: NDArray[np.int64], merged: dict[int, int
 
 
 def _outline(
-    draw: ImageDraw.ImageDraw, labels: NDArray[np.int64], merged: dict[int, int], cell: int
+    draw: ImageDraw.ImageDraw, labels: NDArray[np.int64], merged: Mapping[int, int], cell: int
 ) -> None:
     """Lines along the borders of every survivor, on its own side of the border."""
     width = max(1, cell // 20)
@@ -179,6 +179,8 @@ def _sides(
             draw.rectangle(bar, fill=edge)
 
 
-def _grid(trace: ImageTrace) -> str:
-    frames, rows, columns = trace.grid
-    return f"{rows} x {columns}" if frames == 1 else f"{frames} frames of {rows} x {columns}"
+def _grids(large: Canvas, trace: ImageTrace) -> str:
+    """Rows and columns of all views; those of frames once."""
+    grids = [f"{rows} x {columns}" for rows, columns in (one.units.shape for one in large.views)]
+    frames = trace.grid[0]
+    return f"{frames} frames of {grids[0]}" if frames > 1 else " and ".join(grids)

@@ -28,7 +28,7 @@ def show(
     question: str = "",
     every_site: bool = False,
 ) -> Image:
-    """One row a picture: as the model saw it, then a panel a stage.
+    """One row a picture: as the model saw it, in tiles stitched together, then a panel a stage.
 
     Where the model sees a part of the picture only, the whole of it stands in front.
 
@@ -42,23 +42,28 @@ def show(
     Raises:
         TokenpruneError: the plan doesn't fit the model.
     """
-    from tokenprune.lab.drawing import crops, overlay, panels
+    from tokenprune.lab.drawing import crops, overlay, panels, views
 
     check_trained_for(loaded, plan)
     sheets = []
     for name, picture in pictures:
-        trace, answer = _run(loaded, plan, picture, question)
-        seen = loaded.picture(picture)
+        traces, answer = _run(loaded, plan, picture, question)
+        (one,) = views.drawn(loaded, [picture], traces)
         title = f"{name}    {answer}" if answer else name
         box = crops.seen_part(picture.size, loaded.picture)
         cropped = None if box is None else (picture, box)
         sheets.append(
-            overlay.draw(seen, trace, title=title, every_site=every_site, cropped=cropped)
+            overlay.draw(
+                one.views, one.trace, title=title, every_site=every_site, cropped=cropped
+            )
         )
     return panels.stack(sheets)
 
 
-def _run(loaded: LoadedModel, plan: Plan, picture: Image, question: str) -> tuple[ImageTrace, str]:
+Traces = Sequence[ImageTrace]
+
+
+def _run(loaded: LoadedModel, plan: Plan, picture: Image, question: str) -> tuple[Traces, str]:
     if isinstance(loaded, LoadedDual):
         return _embedded(loaded, plan, picture)
     with torch.no_grad(), attach(loaded.model, plan) as handle:
@@ -67,19 +72,19 @@ def _run(loaded: LoadedModel, plan: Plan, picture: Image, question: str) -> tupl
             answer = f"class {int(logits.argmax())}"
         else:
             answer = f"{question}  {_ask(loaded, picture, question)}"
-        return handle.trace.images[0], answer
+        return handle.trace.images, answer
 
 
-def _embedded(loaded: LoadedDual, plan: Plan, picture: Image) -> tuple[ImageTrace, str]:
+def _embedded(loaded: LoadedDual, plan: Plan, picture: Image) -> tuple[Traces, str]:
     """Of an embedding nothing can be read; how near it stayed to the unpruned one can."""
     inputs = loaded.prepare([picture])
     with torch.no_grad():
         dense = loaded.embed(loaded.model, inputs)
         with attach(loaded.model, plan) as handle:
             pruned = loaded.embed(loaded.model, inputs)
-            trace = handle.trace.images[0]
+            traces = handle.trace.images
     return (
-        trace,
+        traces,
         f"cosine similarity with the unpruned embedding {float((dense * pruned).sum()):.3f}",
     )
 

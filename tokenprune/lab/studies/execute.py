@@ -131,7 +131,7 @@ def _shown(task: Task, cell: Cell) -> dict[str, Any]:
     """Pictures for the report; a cell that can't be drawn is measured all the same."""
     loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
     try:
-        return {"shown": shown_samples(task, cell.plan, loaded.picture)}
+        return {"shown": shown_samples(task, cell.plan, loaded)}
     except Exception as error:
         return {"shown": [], "not_shown": f"{type(error).__name__}: {error}"}
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tokenprune.engine.attach import attach
+from tokenprune.errors import DataError
+from tokenprune.interface.loading import LoadedModel
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.data.opening import opened
 from tokenprune.lab.data.question import Question
+from tokenprune.lab.drawing.views import Drawn, drawn
 from tokenprune.lab.measure.task import Task
 from tokenprune.plan import Plan
 
@@ -23,19 +28,20 @@ if TYPE_CHECKING:
 SHOWN, PIXELS = 3, 112
 
 
-def shown_samples(task: Task, plan: Plan, seen: Callable[[Image], Image]) -> list[dict[str, Any]]:
+def shown_samples(task: Task, plan: Plan, loaded: LoadedModel) -> list[dict[str, Any]]:
     """The first samples with different pictures, each with what the plan keeps of it.
 
     Args:
         task: samples and model.
         plan: without stages, everything is kept.
-        seen: a picture -> what the model sees of it.
+        loaded: the model with its loader's functions.
 
     Returns:
-        A sample each: `question` and `frames`, which hold a `picture` (data URI), its patch `grid`
-        (h, w) and of every patch its `owner`: the patch whose place the token holds that it ended
-        in, numbered through all frames, or -1 if it was dropped. Samples whose pictures the model
-        cuts into tiles are left out: a tile is no picture.
+        A sample each: `question` and `frames`, a frame for each view of each picture. They hold a
+        `picture` (data URI), its `grid` of tokens (h, w) and of every token of the grid its
+        `owner`: the token whose place the one holds that it ended in, numbered through all
+        pictures, or -1 if it was dropped. Samples whose pictures can't be told from the pieces
+        that the model sees are left out.
     """
     first: dict[int, Question] = {}
     for question in task.questions:
@@ -45,12 +51,12 @@ def shown_samples(task: Task, plan: Plan, seen: Callable[[Image], Image]) -> lis
         for question in list(first.values())[:SHOWN]:
             with attach(task.model, plan) as handle:
                 task.call(task.inputs([question]))
-                frames = _frames(handle.trace.images)
+                images = handle.trace.images
             shown = opened(question.image)
             pictures = shown if isinstance(shown, list) else [shown]
-            if len(frames) == len(pictures):
-                drawn = [thumbnail(seen(picture)) for picture in pictures]
-                found.append({"question": question.text, "frames": _joined(drawn, frames)})
+            with suppress(DataError):
+                frames = _frames(drawn(loaded, pictures, images))
+                found.append({"question": question.text, "frames": frames})
     return found
 
 
@@ -63,26 +69,24 @@ def thumbnail(picture: Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _joined(pictures: Sequence[str], frames: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"picture": one, **frame} for one, frame in zip(pictures, frames, strict=True)]
-
-
-def _frames(images: Sequence[ImageTrace]) -> list[dict[str, Any]]:
-    """Grid and owners of every frame of every image; numbers go on from image to image."""
+def _frames(pictures: Sequence[Drawn]) -> list[dict[str, Any]]:
+    """Grid and owners of every view, or of every frame; numbers go on from picture to picture."""
     found, first = [], 0
-    for image in images:
-        times, height, width = image.grid
-        owners = [owner if owner < 0 else first + owner for owner in _owners(image)]
-        for time in range(times):
-            start = time * height * width
-            mine = owners[start : start + height * width]
-            found.append({"grid": [height, width], "owner": mine})
-        first += image.patches
+    for one in pictures:
+        owners = np.append(_owners(one.trace), -1)  # the last entry is for empty places
+        for view in one.views:
+            mine = owners[view.units].flatten()
+            owner = np.where(mine < 0, -1, first + mine).tolist()
+            picture, grid = thumbnail(view.picture), list(view.units.shape)
+            found.append({"picture": picture, "grid": grid, "owner": owner})
+        first += one.trace.patches
     return found
 
 
-def _owners(image: ImageTrace) -> list[int]:
+def _owners(image: ImageTrace) -> NDArray[np.int64]:
+    """`[N]` token whose place each holds that a token ended in, -1 for dropped ones."""
     if not image.steps:
-        return list(range(image.patches))
+        return np.arange(image.patches)
     last = image.steps[-1]
-    return [int(last.anchor[slot]) if slot >= 0 else -1 for slot in last.assignment.tolist()]
+    anchors = np.append(last.anchor.numpy(), -1)
+    return anchors[last.assignment.numpy()]
