@@ -19,7 +19,7 @@ from tokenprune.lab.compare.settings import Settings
 from tokenprune.lab.judge.judge import Judge, baselines
 from tokenprune.lab.judge.measured import runs_of, samples_of
 from tokenprune.lab.judge.result import BASELINE, Run
-from tokenprune.lab.measure.checks import failed_checks
+from tokenprune.lab.measure.checks import failed_checks, unpruned_tokens
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.run import Measurement, Progress, joined
@@ -101,7 +101,7 @@ def _baselines(runs: Sequence[Run]) -> list[Entry]:
     """
     found: dict[tuple[str, str], Entry] = {}
     for run in runs:
-        most = round(run.tokens["patches"])
+        most = round(unpruned_tokens(run.tokens))
         if run.dense or run.baseline or round(run.mean_tokens) >= most or baselines(run, runs):
             continue
         beside = random_beside(host().strategies, run.entry, run.mean_tokens, most)

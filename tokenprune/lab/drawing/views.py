@@ -63,7 +63,7 @@ def drawn(
         DataError: the traces are not those of the pictures.
     """
     seen = [loaded.picture(picture) for picture in pictures]
-    if len(images) == 1 and images[0].grid[0] == len(pictures):
+    if len(pictures) > 1 and len(images) == 1 and images[0].grid[0] == len(pictures):
         return [Drawn(images[0], frames_of(seen, images[0].grid))]
     tiles = [_tiles(loaded, picture) for picture in pictures]
     if len(images) == sum(map(len, tiles)):
