@@ -16,7 +16,7 @@ from tests.families.plans import plan, staged
 from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import WHOLE, LoadedMllm
-from tokenprune.interface.tokens import Site
+from tokenprune.interface.sites import Site
 from tokenprune.interface.trace import ImageTrace, TraceStep
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.drawing.show import show

@@ -111,12 +111,12 @@ def unpruned_tokens(tokens: Mapping[str, float]) -> float:
 def _close(measured: float | None, expected: float, *, ragged: bool) -> bool:
     """Whether a mean is the plan's.
 
-    Of images of different sizes each one's share is rounded down, at least one token is left, and
-    a budget in tokens may be more than a small one has: so the mean may lie below, by no more than
-    a token where the budget is a share.
+    Of images of different sizes each one's share is rounded down by itself, at least one token is
+    left, and a budget in tokens may be more than a small one has: so what the mean image would be
+    left is only a bound, and one that was rounded down too.
     """
     if measured is None:
         return False
     if ragged:
-        return measured <= max(expected, 1.0) + 1e-6
+        return measured < expected + 1
     return abs(measured - expected) <= (1e-6 if expected == int(expected) else 1.0)
