@@ -59,6 +59,8 @@ class LoadedMllm:
         unknown: a text -> its words that the tokenizer has no tokens for, which the model can't
             read; a tokenizer that spells words out of pieces has none.
         tiles: a picture -> the parts of it that the encoder sees one by one, in order.
+        answer_values: what inputs with an entry for each token say of a token of an answer, by
+            name, where that isn't 0.
     """
 
     name: str
@@ -72,6 +74,7 @@ class LoadedMllm:
     answer_ids: Callable[[str], list[int]] | None = None
     unknown: Callable[[str], list[str]] = lambda text: []
     tiles: Callable[[Image], Sequence[Box]] = _whole
+    answer_values: Mapping[str, int] = field(default_factory=dict)
 
     def inputs(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
         """What `call` takes for a batch of questions about pictures."""

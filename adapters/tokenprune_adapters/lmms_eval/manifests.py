@@ -13,8 +13,16 @@ logger = logging.getLogger(__name__)
 
 CLASSES = "tokenprune_adapters.lmms_eval.models"
 
-#: Model names and their classes: one a family that has an adapter, and one for all of them.
-MODELS = {"tokenprune_llava_hf": "LlavaHf", "tokenprune_hf": "HfChat"}
+#: Model names and their classes: those of families that lmms-eval has a model of its own for, under
+#: its name for them, and one for every family that has an adapter.
+MODELS = {
+    "tokenprune_llava_hf": "LlavaHf",
+    "tokenprune_llava_onevision": "LlavaOnevision",
+    "tokenprune_qwen2_5_vl": "Qwen2_5_Vl",
+    "tokenprune_qwen3_vl": "Qwen3Vl",
+    "tokenprune_internvl_hf": "InternVlHf",
+    "tokenprune_hf": "HfChat",
+}
 
 
 def manifests() -> list[Any]:

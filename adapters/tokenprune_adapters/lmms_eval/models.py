@@ -133,6 +133,30 @@ class LlavaHf(HfChat):
     families = ("llava",)
 
 
+class LlavaOnevision(HfChat):
+    """LLaVA-OneVision checkpoints in the transformers format."""
+
+    families = ("llava_onevision",)
+
+
+class Qwen2_5_Vl(HfChat):
+    """Qwen2.5-VL checkpoints."""
+
+    families = ("qwen2_5_vl",)
+
+
+class Qwen3Vl(HfChat):
+    """Qwen3-VL checkpoints, with experts or without."""
+
+    families = ("qwen3_vl", "qwen3_vl_moe")
+
+
+class InternVlHf(HfChat):
+    """InternVL checkpoints in the transformers format."""
+
+    families = ("internvl",)
+
+
 def _unsupported(kind: str) -> UnsupportedCallError:
     return UnsupportedCallError(
         f"tokenprune's models don't answer '{kind}' requests.",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.lab.data.reading import open_picture
+from tokenprune_adapters.loaders.prompts import SURPLUS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,9 +86,14 @@ class Chat:
 
     def inputs(self, asked: Sequence[Conversation]) -> Any:
         """Inputs of `generate`, padded on the left."""
-        images = [image for one in asked for image in one.images]
+        images: Any = [one.images for one in asked]
+        if not all(images):  # not every processor takes an empty list for a text alone
+            images = [image for one in asked for image in one.images] or None
         texts = [self.text(one) for one in asked]
-        return self.processor(images=images or None, text=texts, padding=True, return_tensors="pt")
+        batch = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
+        for name in SURPLUS:
+            batch.pop(name, None)
+        return batch
 
     def decode(self, ids: Tensor) -> list[str]:
         """New token ids `[B, T]` -> answers."""

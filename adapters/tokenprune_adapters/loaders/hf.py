@@ -61,6 +61,7 @@ class HfLoader:
             decode=prompts.decode,
             picture=prompts.picture,
             tiles=prompts.tiles,
+            answer_values=prompts.answer_values,
             fingerprint=lambda: hash_files(files),
             weights=", ".join(file.name for file in files),
             backends=backends(model),

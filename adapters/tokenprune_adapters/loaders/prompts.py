@@ -22,6 +22,10 @@ IMAGE = "<image>"
 #: What some processors give besides inputs of `generate`.
 SURPLUS = ("labels",)
 
+#: What inputs with an entry for each token say of answers, where that isn't 0, by processor.
+#: PaliGemma's prompt sees itself both ways, and 1 is what follows in causal order.
+ANSWER_VALUES = {"PaliGemmaProcessor": {"token_type_ids": 1}}
+
 #: What the names of pixels begin with, in every family.
 PIXELS = "pixel_values"
 
@@ -107,6 +111,11 @@ class Prompts:
         return [
             word for word in words if missing in tokenizer(word, add_special_tokens=False).input_ids
         ]
+
+    @property
+    def answer_values(self) -> dict[str, int]:
+        """See `LoadedMllm.answer_values`."""
+        return ANSWER_VALUES.get(type(self.processor).__name__, {})
 
     def picture(self, picture: Image) -> Image:
         """The picture as it reaches the encoder.

@@ -54,7 +54,8 @@ def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> fl
         inputs: of the call, with `input_ids` `[B, T]` and perhaps `attention_mask`.
 
     Raises:
-        DataError: the prompts differ in how many visual tokens they hold.
+        DataError: the prompts differ in how many visual tokens they hold, or the model's tower
+            isn't followed.
     """
     from tokenprune.engine.adapters import choose_adapter, choose_encoder
 
@@ -62,6 +63,12 @@ def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> fl
     if not isinstance(adapter, MllmAdapter):
         return 0.0
     spec = adapter.spec()
+    if spec.tower is None:
+        raise DataError(
+            f"the tower of {type(model).__name__} isn't followed, so its part has no formula.",
+            where="--flops formula",
+            remedy="Use --flops measured.",
+        )
     tower = choose_encoder(spec.tower).spec()
     used = spec.used if spec.used is not None else len(tower.blocks)
     images, ids = trace.images, inputs["input_ids"]

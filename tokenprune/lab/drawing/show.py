@@ -53,9 +53,7 @@ def show(
         box = crops.seen_part(picture.size, loaded.picture)
         cropped = None if box is None else (picture, box)
         sheets.append(
-            overlay.draw(
-                one.views, one.trace, title=title, every_site=every_site, cropped=cropped
-            )
+            overlay.draw(one.views, one.trace, title=title, every_site=every_site, cropped=cropped)
         )
     return panels.stack(sheets)
 

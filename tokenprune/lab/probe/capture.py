@@ -54,7 +54,7 @@ class Reader:
         frames: pictures of every prompt, T.
 
     Raises:
-        DataError: it is no multimodal LLM.
+        DataError: it is no multimodal LLM, or its tower isn't followed.
     """
 
     def __init__(self, model: nn.Module, places: Sequence[str], frames: int = 1) -> None:
@@ -67,6 +67,13 @@ class Reader:
             )
         self._model, self._adapter, self._spec = model, adapter, adapter.spec()
         self._places, self._frames = tuple(places), frames
+        if self._spec.tower is None:
+            raise DataError(
+                f"the tower of {type(model).__name__} isn't followed, so there are no features of "
+                "its own to read back.",
+                where="--probe",
+                remedy="Leave --probe away, or pass a model with a followed tower.",
+            )
         tower = choose_encoder(self._spec.tower).spec()
         self._prefix, self._blocks = tower.prefix, tower.blocks
         height, width = tower.grid[1:]

@@ -29,8 +29,8 @@ class KeyBias:
         first: the first layer that it acts in.
 
     Raises:
-        UnsupportedCallError: the model runs FlashAttention, which knows no additive masks; in the
-            forward, a layer has a mask of an unknown kind.
+        UnsupportedCallError: the model runs FlashAttention, which knows no additive masks, or has
+            layers with linear attention; in the forward, a layer has a mask of an unknown kind.
     """
 
     def __init__(
@@ -41,6 +41,12 @@ class KeyBias:
                 "FlashAttention takes no additive mask, and this loss needs one.",
                 where="train",
                 remedy="Load the model with attn_implementation='sdpa'.",
+            )
+        if any(number >= first for number in adapter.spec().flat_layers):
+            raise UnsupportedCallError(
+                "layers with linear attention have no keys that a bias could act on.",
+                where="train",
+                remedy="Train another method, or on a model whose layers all have attention.",
             )
         self._attachment, self._adapter = attachment, adapter
         self._bias, self._first = bias, first

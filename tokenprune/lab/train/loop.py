@@ -23,13 +23,13 @@ from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import (
     StepLoss,
     TrainableStrategy,
-    TrainingSession,
     TrainingStep,
 )
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.batches import make_batch
 from tokenprune.lab.train.curve import Curve
 from tokenprune.lab.train.data import Stream
+from tokenprune.lab.train.session import PlanSession
 from tokenprune.lab.train.settings import Span, TrainSettings, rate, spans
 from tokenprune.lab.train.state import BEGIN_AGAIN, StateFolder
 
@@ -75,7 +75,7 @@ class Loop:
         self,
         loaded: LoadedMllm,
         strategy: TrainableStrategy[Any],
-        session: TrainingSession,
+        session: PlanSession,
         stream: Stream,
         settings: TrainSettings,
         states: StateFolder,
@@ -124,7 +124,8 @@ class Loop:
     def _step(self, number: int, span: Span) -> StepLoss:
         settings = self._settings
         questions = self._stream.draw(number, settings.pictures, settings.shared)
-        batch = make_batch(self._loaded, questions, settings.shared)
+        shared = settings.shared if self._session.shares else 1
+        batch = make_batch(self._loaded, questions, shared)
         seed = settings.seed * _PRIME + number
         torch.manual_seed(seed)
         self._strategy.reseed(seed)

@@ -95,7 +95,7 @@ def train(
         raise _no_mllm(loaded)
     trainable(strategy)
     adapter = _adapter(loaded)
-    number, shape = trained_stage(plan, strategy), model_shape(adapter)
+    number, shape = trained_stage(plan, strategy), _shape(adapter, loaded, stream)
     check_trained_for(loaded, plan, but=number)
     job = Job(loaded, strategy, plan, number, stream, settings)
     start = load_plan(initial(plan, number, shape, settings.seed))
@@ -146,6 +146,13 @@ def _learn(
         run = loop.run()
     learner.train(False)
     return learner, run
+
+
+def _shape(adapter: MllmAdapter, loaded: LoadedMllm, stream: Stream) -> ModelShape:
+    """The model's shape, and the grid of the stream's first picture where it has no own."""
+    (first,) = stream.draw(0, 1, 1)
+    pictured = bool(adapter.spec().modalities)
+    return model_shape(adapter, loaded.prepare([first.image], [first.text]) if pictured else None)
 
 
 def _adapter(loaded: LoadedMllm) -> MllmAdapter:

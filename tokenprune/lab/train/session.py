@@ -31,7 +31,7 @@ Watch = Callable[[Attachment], None]
 
 
 class _Reached(Exception):
-    """The projector was reached."""
+    """What lies behind the encoder was reached."""
 
 
 def _stop(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -100,10 +100,15 @@ class PlanSession:
         with self._attached(self._stages, batch, self._watch):
             return self._logits(batch)
 
+    @property
+    def shares(self) -> bool:
+        """Whether several questions can use one pass of a picture through the encoder."""
+        return self._adapter.spec().projector is not None
+
     def encode(self, batch: Batch) -> None:
-        """Everything in front of the projector."""
-        patches = Patches()
-        patches.override(self._adapter.spec().projector, "forward", _stop)
+        """Everything in front of the projector, or of the LLM where no projector is followed."""
+        patches, spec = Patches(), self._adapter.spec()
+        patches.override(spec.projector or spec.language_model, "forward", _stop)
         try:
             with suppress(_Reached), self._attached(self._stages, batch, self._watch):
                 self._logits(batch)
@@ -188,14 +193,20 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def model_shape(adapter: MllmAdapter) -> ModelShape:
+def model_shape(adapter: MllmAdapter, inputs: Mapping[str, Any] | None = None) -> ModelShape:
     """What a learned strategy has to know of a model.
+
+    Args:
+        adapter: its family.
+        inputs: of one prompt with a picture of the usual size, for families with any size.
 
     Raises:
         UnsupportedModelError: no adapter serves its vision tower.
         PlanError: the projector reads several depths of the encoder.
     """
     spec = adapter.spec()
+    if spec.modalities and inputs is not None:
+        return _shape_of_call(adapter, inputs)
     if spec.used is None or spec.projector is None:
         raise PlanError("training needs a projector that reads one feature layer.", where="train")
     tower = choose_encoder(spec.tower).spec()
@@ -205,3 +216,23 @@ def model_shape(adapter: MllmAdapter) -> ModelShape:
     with torch.no_grad():
         llm_width = spec.projector(features).shape[-1]
     return ModelShape(tower.width, spec.used, tower.grid, llm_width, len(spec.layers))
+
+
+def _shape_of_call(adapter: MllmAdapter, inputs: Mapping[str, Any]) -> ModelShape:
+    """The shape of a model whose tower isn't followed: of what stands in front of its LLM."""
+    layers = adapter.spec().layers
+    widths: list[int] = []
+
+    def note(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        widths.append(adapter.read_layer(layers[0], args, kwargs).hidden.shape[-1])
+        return original(*args, **kwargs)
+
+    patches, model = Patches(), adapter.model
+    patches.override(layers[0], "forward", note)
+    try:
+        with torch.no_grad(), attach_stages(model, Plan(), [], adapter) as attachment:
+            model(**inputs)
+    finally:
+        patches.undo()
+    grid = attachment.trace.images[0].grid
+    return ModelShape(widths[0], 0, grid, widths[0], len(layers))

@@ -1,0 +1,113 @@
+"""`train`: learned methods on the inputs of every family."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.families.cases import CASES
+from tokenprune.engine.adapters import choose_adapter
+from tokenprune.errors import TokenpruneError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.interface.trainable import IGNORE
+from tokenprune.lab.train import TrainSettings, train
+from tokenprune.lab.train.batches import make_batch
+from tokenprune.lab.train.data import Example
+from tokenprune.lab.train.session import model_shape
+from tokenprune.plan import load_plan
+
+Load = Callable[[str], LoadedMllm]
+LINEAR = ("qwen3_5", "qwen3_5_moe")
+LEARNED = [name for name in CASES if name not in (*LINEAR, "gemma4-shared")]
+SETTINGS = TrainSettings(steps=2, batch_size=2, shared=2, warmup=0.0, save_every=1)
+
+
+def picture(seed: int) -> Image.Image:
+    raw = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return Image.fromarray(raw)
+
+
+class Made:
+    """Questions about made pictures of one size."""
+
+    name = "made"
+    digest = ""
+
+    def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
+        pairs = itertools.product(range(pictures), range(shared))
+        return [Example(picture(n), f"what{'s' * m} ?", f"a{'b' * m}", "what") for n, m in pairs]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_answers_stand_behind_prompts_in_every_input(name: str, load: Load) -> None:
+    loaded = load(name)
+    asked = Made().draw(0, 1, 2)
+    batch = make_batch(loaded, asked, 1)
+    ids = batch.inputs["input_ids"]
+    for row, one in enumerate(asked):
+        assert loaded.answer_ids is not None
+        alone, answer = loaded.prepare([one.image], [one.text]), loaded.answer_ids(one.answer)
+        seen = batch.inputs["attention_mask"][row].bool()
+        assert ids[row][seen].tolist() == alone["input_ids"][0].tolist() + answer
+        assert batch.labels[row][-len(answer) :].tolist() == answer
+        assert set(batch.labels[row][: -len(answer)].tolist()) == {IGNORE}
+        for other, value in alone.items():
+            if value.shape == alone["input_ids"].shape and other != "input_ids":
+                grown = batch.inputs[other][row][seen].tolist()
+                assert grown[: -len(answer)] == value[0].tolist()
+                later = 1 if other == "attention_mask" or name == "paligemma" else 0
+                assert grown[-len(answer) :] == [later] * len(answer)
+    with torch.no_grad():
+        loss = loaded.model(**batch.inputs, labels=batch.labels).loss
+    assert bool(loss.isfinite())
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_learned_method_learns_on_a_family(name: str, load: Load, tmp_path: Path) -> None:
+    stage = {"strategy": "covipal_style", "at": "decoder", "layer": 1, "keep": 0.5}
+    plan = load_plan({"schema_version": 1, "stages": [stage]})
+    before = {key: value.clone() for key, value in load(name).model.state_dict().items()}
+    found = train(load(name), "covipal_style", plan, tmp_path, Made(), SETTINGS)
+    assert found.checkpoint.is_file()
+    assert load_plan(found.plan).stages[0].params["checkpoint"]
+    after = load(name).model.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_gates_of_an_exit_learn_on_a_family(load: Load, tmp_path: Path) -> None:
+    plan = load_plan({"schema_version": 1, "stages": [{"strategy": "dyvte", "at": "decoder"}]})
+    found = train(load("qwen2_5_vl"), "dyvte", plan, tmp_path, Made(), SETTINGS)
+    assert found.checkpoint.is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "told"),
+    [(LINEAR[0], 3, "linear attention"), ("gemma4-shared", 0, "read the keys of earlier ones")],
+)
+def test_what_a_loss_cannot_do_is_refused(
+    name: str, layer: int, told: str, load: Load, tmp_path: Path
+) -> None:
+    stage = {"strategy": "covipal_style", "at": "decoder", "layer": layer, "keep": 0.5}
+    plan = load_plan({"schema_version": 1, "stages": [stage]})
+    with pytest.raises(TokenpruneError, match=told):
+        train(load(name), "covipal_style", plan, tmp_path, Made(), SETTINGS)
+
+
+def test_the_shape_is_that_of_a_call(load: Load) -> None:
+    loaded = load("qwen2_vl")
+    adapter = choose_adapter(loaded.model)
+    assert isinstance(adapter, MllmAdapter)
+    inputs = loaded.prepare([picture(0)], ["what?"])
+    shape = model_shape(adapter, inputs)
+    config = loaded.model.config.get_text_config()
+    assert (shape.llm_width, shape.llm_layers) == (config.hidden_size, config.num_hidden_layers)
+    assert (shape.encoder_width, shape.encoder_blocks) == (config.hidden_size, 0)
+    frames, high, wide = inputs["image_grid_thw"][0].tolist()
+    assert shape.grid == (frames, high // 2, wide // 2)
