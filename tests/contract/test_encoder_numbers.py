@@ -21,7 +21,7 @@ from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
-from tokenprune.lab.verify.taps import Taps
+from tokenprune.testing.plain.taps import Taps
 
 KEEP = 12
 

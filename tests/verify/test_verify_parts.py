@@ -11,11 +11,11 @@ from tokenprune.errors import ReductionError
 from tokenprune.interface.places import Places
 from tokenprune.interface.sites import Site
 from tokenprune.interface.trace import Trace
-from tokenprune.lab.verify.comparing import Difference, share
-from tokenprune.lab.verify.fate import NEVER, Fate, fate_of
-from tokenprune.lab.verify.hiding import closed
 from tokenprune.lab.verify.names import padded
-from tokenprune.lab.verify.standing import stands_of
+from tokenprune.testing.plain.comparing import Difference, share
+from tokenprune.testing.plain.fate import NEVER, Fate, fate_of
+from tokenprune.testing.plain.hiding import closed
+from tokenprune.testing.plain.standing import stands_of
 
 LENGTH, GONE = 6, torch.tensor([True, False, True, False, False])
 

@@ -10,7 +10,7 @@ import torch
 from tests.verify.setting import FASTV, FOPRU, PLANS, TOME, status, verified
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.lab.verify import Verification
-from tokenprune.lab.verify.footprint import changes, footprint
+from tokenprune.testing.plain.footprint import changes, footprint
 
 ON_WEIGHTS = ("dropped in the encoder", "merged, then dropped twice", "restored, then dropped")
 """Plans that meet every kind of stage; on trained weights a run takes seconds."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted, same_images
-from tokenprune.lab.verify.comparing import PRECISE, Difference
 from tokenprune.lab.verify.observing import unpadded
 from tokenprune.lab.verify.record import Row
+from tokenprune.testing.plain.comparing import PRECISE, Difference
 
 
 def batch(bench: Bench) -> Row:

@@ -11,13 +11,13 @@ import torch
 
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.trace import ImageTrace
-from tokenprune.lab.verify.comparing import TOLERANCES, Difference
-from tokenprune.lab.verify.footprint import Footprint
 from tokenprune.lab.verify.observing import Observer, Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.lab.verify.reference import Scope, scope_of
 from tokenprune.lab.verify.subject import Subject
 from tokenprune.plan import Plan
+from tokenprune.testing.plain.comparing import TOLERANCES, Difference
+from tokenprune.testing.plain.footprint import Footprint
 
 INVARIANTS = {
     "keep_all": "a plan that keeps all tokens equals the model without a plan",

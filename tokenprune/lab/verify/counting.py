@@ -11,11 +11,11 @@ from tokenprune.interface.strategy import placement
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted
-from tokenprune.lab.verify.comparing import Difference
-from tokenprune.lab.verify.fate import fate_of
 from tokenprune.lab.verify.observing import Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.plan import Average
+from tokenprune.testing.plain.comparing import Difference
+from tokenprune.testing.plain.fate import fate_of
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,12 @@ from torch import Tensor
 
 PROMPT = "input_ids"
 PADDING = "attention_mask"
-LAYER_MASK = "attention_mask"
-"""Keyword with which a layer of an LLM is told which keys its queries see."""
 
 
 def logits_of(outputs: Any) -> Tensor:
     """Logits of a forward, `[B, T, V]` or `[B, C]`; a tensor is what was wanted by itself."""
     logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs.logits
     return logits
-
-
-def states_of(output: Any) -> Tensor:
-    """Hidden states `[B, T, D]` that a block or a layer puts out."""
-    states: Tensor = output if isinstance(output, Tensor) else output[0]
-    return states
 
 
 def greedy(model: Any, inputs: dict[str, Tensor], new_tokens: int) -> tuple[Tensor, list[Tensor]]:

@@ -17,11 +17,12 @@ from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.places import Places
 from tokenprune.interface.trace import ImageTrace, Trace
 from tokenprune.lab.verify import names
-from tokenprune.lab.verify.features import Features
-from tokenprune.lab.verify.standing import Shown
 from tokenprune.lab.verify.subject import Subject
-from tokenprune.lab.verify.taps import Answer, Taps
 from tokenprune.plan import Plan
+from tokenprune.testing.plain.features import Features
+from tokenprune.testing.plain.names import states_of
+from tokenprune.testing.plain.standing import Shown
+from tokenprune.testing.plain.taps import Answer, Taps
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Observer:
 @contextmanager
 def _hooked(module: nn.Module, note: Any) -> Iterator[None]:
     def hook(_: nn.Module, args: Any, output: Any) -> None:
-        note(names.states_of(output).detach())
+        note(states_of(output).detach())
 
     handle = module.register_forward_hook(hook)
     try:

@@ -12,14 +12,14 @@ from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.strategy import placement
 from tokenprune.lab.verify import names
-from tokenprune.lab.verify.fate import Fate, fate_of
-from tokenprune.lab.verify.features import give
-from tokenprune.lab.verify.hiding import HiddenKeys
 from tokenprune.lab.verify.observing import Seen
 from tokenprune.lab.verify.subject import Subject
-from tokenprune.lab.verify.taps import Answer
 from tokenprune.lab.verify.tower import FullTower, TowerStep
 from tokenprune.plan import Plan
+from tokenprune.testing.plain.fate import Fate, fate_of
+from tokenprune.testing.plain.features import give
+from tokenprune.testing.plain.hiding import HiddenKeys
+from tokenprune.testing.plain.taps import Answer
 
 
 @dataclass(frozen=True)

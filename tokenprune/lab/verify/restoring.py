@@ -13,11 +13,11 @@ from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import current
 from tokenprune.errors import TokenpruneError
 from tokenprune.lab.verify.checks import Bench, counted
-from tokenprune.lab.verify.comparing import TOLERANCES, Difference, largest
-from tokenprune.lab.verify.footprint import changes, footprint
 from tokenprune.lab.verify.observing import Observer
 from tokenprune.lab.verify.record import Row
 from tokenprune.plan import Plan, StagePlan
+from tokenprune.testing.plain.comparing import TOLERANCES, Difference, largest
+from tokenprune.testing.plain.footprint import changes, footprint
 
 #: Seconds for which a thread waits for the other one.
 PATIENCE = 60.0

@@ -18,13 +18,13 @@ from tokenprune.lab.trained import check_trained_for
 from tokenprune.lab.verify.batching import batch, padding
 from tokenprune.lab.verify.checks import Bench
 from tokenprune.lab.verify.counting import counts
-from tokenprune.lab.verify.footprint import footprint
 from tokenprune.lab.verify.observing import Observer
 from tokenprune.lab.verify.record import Row, Verification
 from tokenprune.lab.verify.restoring import detach, keep_all, leftovers, threads
 from tokenprune.lab.verify.shortening import decoding, encoder, generation, prefill
 from tokenprune.lab.verify.subject import Subject, widened
 from tokenprune.plan import Plan, dump_plan
+from tokenprune.testing.plain.footprint import footprint
 
 Tell = Callable[[int, int, str], None]
 Check = Callable[[Bench], Row]

@@ -11,12 +11,12 @@ from tokenprune.engine.patching import Patches
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted
-from tokenprune.lab.verify.comparing import Difference, share
 from tokenprune.lab.verify.observing import Seen
 from tokenprune.lab.verify.record import Row
 from tokenprune.lab.verify.reference import FullRun
 from tokenprune.lab.verify.subject import Subject
-from tokenprune.lab.verify.tower import HalvesBesideBlocks
+from tokenprune.testing.plain.comparing import Difference, share
+from tokenprune.testing.plain.halves import HalvesBesideBlocks
 
 
 def encoder(bench: Bench) -> Row:

@@ -18,7 +18,7 @@ from tokenprune.interface.specs import MllmSpec
 from tokenprune.lab.data.opening import opened
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.verify import names
-from tokenprune.lab.verify.standing import Shown, Stand, stands_of
+from tokenprune.testing.plain.standing import Shown, Stand, stands_of
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tokenprune.interface.trace import ImageTrace
-from tokenprune.lab.verify.standing import Stand
-from tokenprune.lab.verify.taps import Answer
+from tokenprune.testing.plain.standing import Stand
+from tokenprune.testing.plain.taps import Answer
 
 NEVER = 1 << 30
 

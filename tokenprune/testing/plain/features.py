@@ -12,7 +12,7 @@ from torch import nn
 from tokenprune.engine.patching import Patches
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.specs import MllmSpec
-from tokenprune.lab.verify.standing import Shown
+from tokenprune.testing.plain.standing import Shown
 
 
 def makers(spec: MllmSpec) -> list[tuple[nn.Module, str]]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.engine.patching import Patches
-from tokenprune.lab.verify.fate import Fate
-from tokenprune.lab.verify.names import LAYER_MASK
+from tokenprune.testing.plain.fate import Fate
+from tokenprune.testing.plain.names import LAYER_MASK
 
 
 class HiddenKeys:
