@@ -89,8 +89,12 @@ def test_records_hold_every_view_of_a_picture(load: Load) -> None:
     content = load_plan(plan({"strategy": "random", "at": "pre_llm", "keep": 3}))
     (sample,) = shown_samples(task, content, loaded)
     assert sorted(frame["grid"] for frame in sample["frames"]) == [[3, 3], [6, 6]]
-    counts = {tuple(frame["grid"]): len(frame["kept"]) for frame in sample["frames"]}
-    assert counts == {(3, 3): 3, (6, 6): 12}
+    owners = {tuple(frame["grid"]): frame["owner"] for frame in sample["frames"]}
+    assert {grid: sum(one >= 0 for one in mine) for grid, mine in owners.items()} == {
+        (3, 3): 3,
+        (6, 6): 12,
+    }
+    assert all(one in (-1, place) for place, one in enumerate(owners[3, 3], start=36))
     assert all(frame["picture"].startswith("data:image/jpeg") for frame in sample["frames"])
 
 

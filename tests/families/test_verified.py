@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.families.cases import CASES
-from tests.families.plans import plan, staged
+from tests.families.plans import decoder, plan, staged
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.verify import Verification, samples_for, verify
 from tokenprune.plan import load_plan
@@ -36,6 +36,16 @@ def test_a_family_passes(name: str, load: Load) -> None:
     wanted = {"keep_all", "detach", "counts", "batch", "padding", "generation"}
     assert rows >= {*wanted, "leftovers", "threads"}
     assert ({"prefill", "decoding"} <= rows) is (name not in LINEAR)
+
+
+@pytest.mark.parametrize("name", ["llava_next", "qwen3_vl"])
+def test_stages_inside_towers_give_their_features_to_the_reference(name: str, load: Load) -> None:
+    inside = {"strategy": "random", "at": "encoder", "keep": 0.5}
+    found = verified(load(name), plan(inside, decoder(name, 0.5)))
+    assert {"prefill", "decoding"} <= passed(found)
+    assert "pieces" in found.row("encoder").note
+    assert "pieces" in found.row("prefill").note
+    assert "isn't counted" in found.row("counts").note
 
 
 def test_linear_attention_is_why_there_is_no_reference(load: Load) -> None:

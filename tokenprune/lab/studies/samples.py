@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -88,5 +89,5 @@ def _owners(image: ImageTrace) -> NDArray[np.int64]:
     if not image.steps:
         return np.arange(image.patches)
     last = image.steps[-1]
-    anchors = np.append(last.anchor.numpy(), -1)
-    return anchors[last.assignment.numpy()]
+    owners: NDArray[np.int64] = np.append(last.anchor.numpy(), -1)[last.assignment.numpy()]
+    return owners

@@ -74,8 +74,10 @@ class Bench:
     def scope(self) -> Scope:
         """What of the plan a full-length run reproduces."""
         answers = [answer for seen in self.forwards for answer in seen.answers]
-        spec = self.subject.mllm
-        return scope_of(self.plan, answers, linear=spec is not None and bool(spec.flat_layers))
+        spec, tower = self.subject.mllm, self.subject.tower
+        followed = tower is not None and not tower.spec().packed
+        linear = spec is not None and bool(spec.flat_layers)
+        return scope_of(self.plan, answers, followed=followed, linear=linear)
 
     @property
     def tolerance(self) -> float:

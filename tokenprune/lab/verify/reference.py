@@ -42,12 +42,13 @@ class Scope:
         return self.tower or self.features
 
 
-def scope_of(plan: Plan, answers: Sequence[Answer], *, linear: bool) -> Scope:
+def scope_of(plan: Plan, answers: Sequence[Answer], *, followed: bool, linear: bool) -> Scope:
     """What can be reproduced, from what the strategies answered.
 
     Args:
         plan: the plan.
         answers: of one call.
+        followed: whether the encoder can be run block by block on whole pictures.
         linear: whether the LLM has layers with linear attention.
     """
     encoder = [answer for answer in answers if answer.site.stage == "encoder"]
@@ -61,6 +62,8 @@ def scope_of(plan: Plan, answers: Sequence[Answer], *, linear: bool) -> Scope:
             tower = f"{answer.strategy} makes states of its own"
         elif not answer.by_size:
             tower = f"{answer.strategy} weighs what it merges by something else than sizes"
+    if encoder and not followed:
+        tower = "the encoder sees pictures in pieces, or packs them, and isn't run a second time"
     if encoder and plan.images == "frames":
         tower = "the encoder's tokens are followed image by image, not as frames of a video"
     for answer in between:
