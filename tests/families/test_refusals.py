@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 import tokenprune
 from tests.families.calls import case_of, logits
+from tests.families.models.common import HEADS, WIDTH, built, text
 from tests.families.plans import decoder, plan, staged
 from tokenprune.errors import (
     BudgetError,
@@ -90,3 +92,19 @@ def test_a_budget_that_a_small_picture_has_not() -> None:
     ):
         logits(model, case.inputs("one"))  # its picture has 8 units
     handle.detach()
+
+
+def test_layers_that_compute_with_position_ids() -> None:
+    transformers = pytest.importorskip("transformers")
+    if not hasattr(transformers, "Ministral3Config"):
+        pytest.skip(f"transformers {transformers.__version__} has no Ministral 3")
+    case = case_of("mistral3")
+    config = case.config()
+    scaled = {"rope_type": "default", "rope_theta": 1e4, "llama_4_scaling_beta": 0.1}
+    config.text_config = transformers.Ministral3Config(
+        **text("mistral", head_dim=WIDTH // HEADS, sliding_window=None),
+        rope_parameters={**scaled, "original_max_position_embeddings": 64},
+    )
+    model = built(transformers.Mistral3ForConditionalGeneration, config, torch.float32, "sdpa")
+    with pytest.raises(UnsupportedModelError, match="Ministral3DecoderLayer compute with position"):
+        tokenprune.attach(model, staged("mistral3", "pre_llm", 0.5))

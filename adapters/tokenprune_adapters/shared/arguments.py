@@ -16,6 +16,12 @@ def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(one.name for one in named if one.kind in kinds)[1:]
 
 
+def required(function: Callable[..., Any], name: str) -> bool:
+    """Whether a method has an argument of that name that has to be given."""
+    found = inspect.signature(function).parameters.get(name)
+    return found is not None and found.default is inspect.Parameter.empty
+
+
 def named(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:

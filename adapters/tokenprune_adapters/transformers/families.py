@@ -21,6 +21,7 @@ from tokenprune_adapters.shared.signatures import Relied, check_library
 from tokenprune_adapters.transformers import deepstack, family_towers, llm_layers
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_towers import Followed
+from tokenprune_adapters.transformers.layers import check_positions
 from tokenprune_adapters.transformers.mllm import TransformersMllm, written
 from tokenprune_adapters.transformers.picture_places import Read
 
@@ -96,11 +97,13 @@ class FamilyAdapter(TransformersMllm):
         """Read the model's parts, and check the signatures of what is called.
 
         Raises:
-            UnsupportedModelError: a release of transformers with other arguments.
+            UnsupportedModelError: a release of transformers with other arguments, or layers that
+                compute with position ids.
         """
         super().__init__(model)
         self._spec = self._read()
         check_library("transformers", self._relied_on())
+        check_positions(self._spec.layers, f"{type(self._spec.language_model).__name__}")
 
     def spec(self) -> MllmSpec:
         """The model as data."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.adapter import class_names
 from tokenprune.interface.calls import Rotary
+from tokenprune_adapters.shared.arguments import required
 from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.transformers import layer_names as names
@@ -37,6 +38,31 @@ def check_layers(layers: Iterable[nn.Module], where: str) -> None:
                 f"LLM layers of class {type(layer).__name__} aren't supported.",
                 where=where,
                 remedy=f"Supported: {known}.",
+            )
+
+
+def check_positions(layers: Iterable[nn.Module], where: str) -> None:
+    """Refuse layers whose attention computes with position ids, beside the rotary rows.
+
+    Ids of a shortened sequence have gaps, which kernels for packed sequences take for borders. So
+    the engine leaves them away, and layers that need them, such as Ministral 3's, which scale
+    queries by their position, can't run.
+
+    Args:
+        layers: the LLM's layers.
+        where: what the LLM is called, for the message.
+
+    Raises:
+        UnsupportedModelError: naming the class.
+    """
+    for layer in layers:
+        attention = getattr(layer, names.ATTENTION, None)
+        if attention is not None and required(type(attention).forward, POSITIONS):
+            raise UnsupportedModelError(
+                f"LLM layers of class {type(layer).__name__} compute with position ids beside "
+                "their rotary rows.",
+                where=where,
+                remedy="Use a model whose layers take rotary rows alone.",
             )
 
 
