@@ -15,7 +15,7 @@ from tokenprune.engine.conditions import Checks, Conditions
 from tokenprune.engine.meter import Meter
 from tokenprune.errors import TokenpruneError
 from tokenprune.interface.sites import Grid, Site
-from tokenprune.interface.trace import Origin, Trace
+from tokenprune.interface.trace import Origin, Shapes, Trace
 
 
 class _NoMeter(Meter):
@@ -33,7 +33,9 @@ class _NoMeter(Meter):
 class _NoTrace(Trace):
     """Records nothing: a list of images would make their number a constant of the graph."""
 
-    def begin(self, images: int, grid: Grid, origin: Origin | None = None) -> list[int]:
+    def begin(
+        self, images: int, grid: Grid, origin: Origin | None = None, parts: Shapes = ()
+    ) -> list[int]:
         """No image gets a number."""
         return []
 
