@@ -55,7 +55,7 @@ def command(
 def _show(found: Report) -> None:
     """A row for each demand, a column for each stage, and the faults below."""
     stages = dict.fromkeys(row.at for row in found.rows)
-    table = Table("row", "what must hold", *stages, title=found.strategy, title_justify="left")
+    table = Table("row", "what must hold", *stages, title=found.name, title_justify="left")
     for key in dict.fromkeys(row.key for row in found.rows):
         rows = [found.row(key, at) for at in stages]
         results = (

@@ -6,25 +6,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tokenprune.interface.sites import Stage
-
 Status = Literal["pass", "fail", "does not apply"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One demand on a strategy at one stage.
+    """One demand on a strategy at one stage, or on an adapter.
 
     Attributes:
         key: short name, the same in every version.
-        at: the stage.
+        at: the stage, or `model`.
         demand: what must hold.
         status: whether it does.
         note: the fault, or why the demand doesn't apply.
     """
 
     key: str
-    at: Stage
+    at: str
     demand: str
     status: Status
     note: str = ""
@@ -32,14 +30,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of one strategy.
+    """All rows of one strategy or adapter.
 
     Attributes:
-        strategy: its name.
-        rows: one for each demand and stage.
+        name: its name.
+        rows: one for each demand, of a strategy at each stage.
     """
 
-    strategy: str
+    name: str
     rows: Sequence[Row]
 
     @property
@@ -47,8 +45,8 @@ class Report:
         """Rows that must hold and don't."""
         return [row for row in self.rows if row.status == "fail"]
 
-    def row(self, key: str, at: Stage) -> Row:
-        """The row of a demand at a stage."""
+    def row(self, key: str, at: str = "model") -> Row:
+        """The row of a demand on a strategy at a stage, or on an adapter."""
         return next(row for row in self.rows if (row.key, row.at) == (key, at))
 
     def require(self) -> None:
@@ -63,10 +61,10 @@ class Report:
     def data(self) -> dict[str, Any]:
         """Plain data for JSON."""
         rows = [asdict(row) for row in self.rows]
-        return {"strategy": self.strategy, "passed": not self.failed, "rows": rows}
+        return {"name": self.name, "passed": not self.failed, "rows": rows}
 
     def __str__(self) -> str:
         """The verdict, and every fault in a line of its own."""
         held = sum(row.status == "pass" for row in self.rows)
-        verdict = f"{self.strategy}: {held} rows hold, {len(self.failed)} fail"
+        verdict = f"{self.name}: {held} rows hold, {len(self.failed)} fail"
         return "\n".join([verdict, *(f"  {row.at}, {row.key}: {row.note}" for row in self.failed)])

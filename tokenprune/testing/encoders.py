@@ -1,0 +1,126 @@
+"""Demands on the adapter of a vision encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.engine.attach import attach_stages
+from tokenprune.engine.patching import Patches
+from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.testing.keeping import kept_at
+from tokenprune.testing.plain.footprint import changes, footprint
+from tokenprune.testing.plain.halves import HalvesBesideBlocks
+from tokenprune.testing.plain.names import states_of
+from tokenprune.testing.subject import DoesNotApplyError
+
+TOLERANCE = 1e-4
+"""Largest difference, as a share of the largest value, of the same in another order (ours)."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model of the family with its adapter.
+
+    Attributes:
+        adapter: the adapter.
+        model: the model.
+        call: runs it.
+    """
+
+    adapter: EncoderAdapter
+    model: nn.Module
+    call: Callable[[nn.Module], Tensor]
+
+    def lengths(self) -> list[int]:
+        """Tokens that each used block puts out in a call."""
+        spec, found = self.adapter.spec(), []
+        hooks = [
+            block.register_forward_hook(lambda _, __, out: found.append(states_of(out).shape[1]))
+            for block in spec.blocks[: spec.used]
+        ]
+        try:
+            self.call(self.model)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+
+def parts(subject: Subject) -> str:
+    """The parts that the spec names are the model's own, and blocks see prefix and grid."""
+    spec, own = subject.adapter.spec(), {id(module) for module in subject.model.modules()}
+    if id(spec.entry) not in own or not all(id(block) in own for block in spec.blocks):
+        return "entry or a block is no part of the model"
+    if not 1 <= spec.used <= len(spec.blocks):
+        return f"{spec.used} used blocks of {len(spec.blocks)}"
+    if spec.packed:
+        return ""
+    count = spec.prefix + spec.grid[0] * spec.grid[1] * spec.grid[2]
+    for number, length in enumerate(subject.lengths()):
+        if length != count:
+            return f"block {number} puts out {length} tokens; prefix and grid are {count}"
+    return ""
+
+
+def halves(subject: Subject) -> str:
+    """Heads, attention, join and feed-forward one after the other are the block."""
+    if subject.adapter.spec().packed:
+        raise DoesNotApplyError("blocks of a packed encoder heed borders")
+    patches = Patches()
+    beside = HalvesBesideBlocks(subject.adapter, subject.adapter.spec().used)
+    beside.install(patches)
+    try:
+        subject.call(subject.model)
+    finally:
+        patches.undo()
+    if not beside.difference.values:
+        return "no block was called"
+    if beside.difference.value > TOLERANCE:
+        return f"they differ from the block by {beside.difference.value:.1e} of its largest value"
+    return ""
+
+
+def keep_all(subject: Subject) -> str:
+    """A plan that keeps all tokens changes no bit, and neither does detaching."""
+    plain = subject.call(subject.model)
+    before = footprint(subject.model)
+    for places in ((), (("encoder", None),)):
+        plan, stages = kept_at(*places, keep=1.0)
+        with attach_stages(subject.model, plan, stages, subject.adapter, checks="always"):
+            if not torch.equal(subject.call(subject.model), plain):
+                return f"outputs change under a plan with {len(stages)} stages that keeps all"
+    left = changes(before, footprint(subject.model))
+    if left:
+        return f"detaching leaves something: {left[0]}"
+    return "" if torch.equal(subject.call(subject.model), plain) else "outputs changed for good"
+
+
+def shorter(subject: Subject) -> str:
+    """Behind the block where half of the tokens are dropped, blocks see what is left."""
+    spec = subject.adapter.spec()
+    if spec.packed:
+        raise DoesNotApplyError("a packed encoder reads rows of all pictures together")
+    count, block = spec.grid[0] * spec.grid[1] * spec.grid[2], spec.used // 2
+    plan, stages = kept_at(("encoder", block), keep=0.5)
+    with attach_stages(subject.model, plan, stages, subject.adapter, checks="always"):
+        found = subject.lengths()
+        output = subject.call(subject.model)
+    wanted = [
+        spec.prefix + (count // 2 if number >= block else count) for number in range(spec.used)
+    ]
+    if found != wanted:
+        return f"blocks put out {found} tokens, where {wanted} would be right"
+    return "" if bool(output.isfinite().all()) else "outputs hold NaN or infinity"
+
+
+CHECKS: Mapping[str, Callable[[Subject], str]] = {
+    "parts": parts,
+    "halves": halves,
+    "keep all": keep_all,
+    "shorter": shorter,
+}
+"""Demands by key; the first line of each check's docstring is the demand in words."""

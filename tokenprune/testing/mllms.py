@@ -1,0 +1,176 @@
+"""Demands on the adapter of a multimodal LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.engine.adapters import choose_encoder
+from tokenprune.engine.attach import attach_stages
+from tokenprune.engine.llm.checks import feature_prefix
+from tokenprune.engine.patching import Patches
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.places import Places
+from tokenprune.interface.sites import Stage
+from tokenprune.interface.trace import ImageTrace
+from tokenprune.testing.keeping import kept_at
+from tokenprune.testing.plain.comparing import share
+from tokenprune.testing.plain.fate import Fate, fate_of
+from tokenprune.testing.plain.features import Features
+from tokenprune.testing.plain.footprint import changes, footprint
+from tokenprune.testing.plain.hiding import HiddenKeys
+from tokenprune.testing.plain.standing import Shown, stands_of
+from tokenprune.testing.subject import DoesNotApplyError
+
+TOLERANCE = 1e-4
+"""Largest difference of logits, as a share of the largest one (ours)."""
+NEW_TOKENS = 3
+
+Place = tuple[Stage, int | None]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model of the family with its adapter.
+
+    Attributes:
+        adapter: the adapter.
+        model: the model.
+        prompts: its keyword arguments, prompt by prompt.
+    """
+
+    adapter: MllmAdapter
+    model: nn.Module
+    prompts: Sequence[Mapping[str, Any]]
+
+    @property
+    def places(self) -> list[Place]:
+        """In front of the LLM, and in front of the last layer that a stage may stand at."""
+        spec = self.adapter.spec()
+        free = [number for number in range(len(spec.layers)) if number not in spec.fixed_layers]
+        return [("pre_llm", None), ("decoder", free[-1])]
+
+    def logits(self, prompt: Mapping[str, Any]) -> Tensor:
+        """Of all tokens of a prompt, `[1, T, V]`."""
+        found: Tensor = self.model(**prompt).logits
+        return found
+
+    def ids(self, prompt: Mapping[str, Any]) -> Tensor:
+        """Token ids `[1, T]` of a prompt."""
+        found = self.adapter.read_prompt("model", (), dict(prompt)).ids
+        assert found is not None, "the adapter reads no token ids from the prompt"
+        return found
+
+    def shown(self, images: Sequence[ImageTrace], noted: Features) -> Sequence[Shown]:
+        """The pictures of a call: as the adapter placed them, or one placeholder a feature."""
+        spec = self.adapter.spec()
+        if noted.shown or spec.tower is None:
+            return noted.shown
+        class_tokens = range(feature_prefix(spec, choose_encoder(spec.tower).spec()))
+        return [("image", Places(image.grid, dict.fromkeys(class_tokens))) for image in images]
+
+
+def parts(subject: Subject) -> str:
+    """The parts that the spec names are the model's own."""
+    spec, own = subject.adapter.spec(), {id(module) for module in subject.model.modules()}
+    named = (spec.core, spec.language_model, *spec.layers)
+    strange = [type(module).__name__ for module in named if id(module) not in own]
+    if strange:
+        return f"{strange[0]} is no part of the model"
+    return "" if spec.layers else "the LLM has no layers"
+
+
+def keep_all(subject: Subject) -> str:
+    """A plan that keeps all tokens changes no bit, and neither does detaching."""
+    plain = [subject.logits(prompt) for prompt in subject.prompts]
+    before = footprint(subject.model)
+    for places in ([], subject.places):
+        plan, stages = kept_at(*places, keep=1.0)
+        with attach_stages(subject.model, plan, stages, subject.adapter, checks="always"):
+            for number, prompt in enumerate(subject.prompts):
+                if not torch.equal(subject.logits(prompt), plain[number]):
+                    return f"logits of prompt {number} change under a plan that keeps all"
+    left = changes(before, footprint(subject.model))
+    if left:
+        return f"detaching leaves something: {left[0]}"
+    for number, prompt in enumerate(subject.prompts):
+        if not torch.equal(subject.logits(prompt), plain[number]):
+            return f"logits of prompt {number} changed for good"
+    return ""
+
+
+def placed(subject: Subject) -> str:
+    """Every placeholder of a prompt shows a unit of a picture, or is a separator."""
+    for prompt in subject.prompts:
+        _shortened(subject, prompt)
+    return ""
+
+
+def shortened(subject: Subject) -> str:
+    """A shortened prompt equals the whole one in which the removed tokens are hidden as keys."""
+    if subject.adapter.spec().flat_layers:
+        raise DoesNotApplyError("layers with linear attention can't hide a token")
+    for number, prompt in enumerate(subject.prompts):
+        found, fate = _shortened(subject, prompt)
+        if bool(fate.stays.all()):
+            return f"nothing was removed from prompt {number}, which should have pictures"
+        patches, spec = Patches(), subject.adapter.spec()
+        HiddenKeys(spec.layers, fate, flat=subject.adapter.padding_masks()).install(patches)
+        try:
+            wanted = subject.logits(prompt)
+        finally:
+            patches.undo()
+        stays = fate.stays.to(found.device)
+        far = share(found[:, stays], wanted[:, stays])
+        if not far <= TOLERANCE:
+            return f"logits of prompt {number} differ by {far:.1e} of the largest one"
+    return ""
+
+
+def _shortened(subject: Subject, prompt: Mapping[str, Any]) -> tuple[Tensor, Fate]:
+    """Logits of a prompt under a plan that drops half at each place, and what it dropped."""
+    plan, stages = kept_at(*subject.places, keep=0.5)
+    noted, model = Features(), subject.model
+    with (
+        attach_stages(model, plan, stages, subject.adapter, checks="always") as handle,
+        noted.noted(subject.adapter),
+    ):
+        found = subject.logits(prompt)
+    ids, images = subject.ids(prompt)[0], handle.trace.images
+    placeholders = subject.adapter.spec().placeholders
+    stands = stands_of(ids, placeholders, subject.shown(images, noted))
+    return found, fate_of(len(ids), stands, images, [], -1)
+
+
+def decoded(subject: Subject) -> str:
+    """`generate` gives the prompt first, then the same tokens with a cache and without."""
+    model: Any = subject.model
+    if not hasattr(model, "generate"):
+        raise DoesNotApplyError("the model doesn't generate")
+    plan, stages = kept_at(*subject.places, keep=0.5)
+    options = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False}
+    with attach_stages(model, plan, stages, subject.adapter, checks="always"):
+        for number, prompt in enumerate(subject.prompts):
+            ids = subject.ids(prompt)
+            found, other = (
+                model.generate(**prompt, **options, use_cache=cached) for cached in (True, False)
+            )
+            if not torch.equal(found[:, : ids.shape[1]], ids):
+                return f"what is generated doesn't begin with prompt {number}"
+            if not torch.equal(found, other):
+                return f"the answer to prompt {number} depends on the KV cache"
+    return ""
+
+
+CHECKS: Mapping[str, Callable[[Subject], str]] = {
+    "parts": parts,
+    "keep all": keep_all,
+    "places": placed,
+    "shortened": shortened,
+    "decoded": decoded,
+}
+"""Demands by key; the first line of each check's docstring is the demand in words."""
