@@ -98,6 +98,7 @@ def test_the_adapter_serves_a_model_of_its_class() -> None:
     found: dict[str, Any] = {"__name__": "page"}
     for block in code(DOCS / "writing-an-adapter.md"):
         exec(block, found)
+    assert found["DeepseekVlAdapter"].family.pictures["image"].method == "get_image_features"
     torch.manual_seed(0)
     model = type("MyVit", (MyVit,), {"__module__": "my_package.modeling"})().eval()
     pixels = torch.randn(2, 3, 24, 24)
