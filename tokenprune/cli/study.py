@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenprune.cli.consoles import Recent, progress_bar, wide_console
-from tokenprune.cli.options import examples
+from tokenprune.cli.options import CheckData, examples
 from tokenprune.errors import DataError
 from tokenprune.errors.visible import visible
 
@@ -45,6 +45,7 @@ def command(
         list[str] | None,
         typer.Option(help="Told how it goes: trackio, mlflow or wandb; also trackio:project=NAME."),
     ] = None,
+    check_data: CheckData = None,
 ) -> None:
     """Run the cells of a study file, each recorded once: models, tasks and plans crossed.
 
@@ -60,12 +61,12 @@ def command(
     told = [make_reporter(*named(name)) for name in reporter or ()]
     console = wide_console()
     if dry_run:
-        _print_estimates(console, loaded, getattr(chosen, "processes", None))
+        _print_estimates(console, loaded, getattr(chosen, "processes", None), check_data)
         return
     recent, errors = Recent(), Console(stderr=True, soft_wrap=True)
     lines = LineReporter(recent.lines.append if errors.is_terminal else _printing(errors))
     with progress_bar(recent) as tell:
-        done = run_study(loaded, chosen, tell, [lines, *told])
+        done = run_study(loaded, chosen, tell, [lines, *told], check=check_data)
     _print_results(console, loaded, done)
     wrong = any(record.result.get("failures") for record in done.records)
     if done.failed or done.elsewhere or wrong:
@@ -115,13 +116,15 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
     console.print(f"report: tokenprune report {study.out}", highlight=False)
 
 
-def _print_estimates(console: Console, study: Study, processes: int | None) -> None:
+def _print_estimates(
+    console: Console, study: Study, processes: int | None, check: int | None
+) -> None:
     """Cells and their times; how many a cluster runs at once isn't known here."""
     from tokenprune.lab.studies.estimates import estimate
     from tokenprune.lab.studies.lines import added, duration
 
     with progress_bar() as tell:
-        found = estimate(study, tell)
+        found = estimate(study, tell, check=check)
     console.print(_estimates(found))
     extra = [one.cell.label for one in found if one.cell.added]
     if extra:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from tokenprune.cli.consoles import progress_bar
-from tokenprune.cli.options import Device, Dtype, Seed, examples
+from tokenprune.cli.options import CheckData, Device, Dtype, Seed, examples
 
 if TYPE_CHECKING:
     from tokenprune.lab.train.run import Trained
@@ -79,6 +79,7 @@ def command(
     aux_place: AuxPlace = "projector",
     threads: Threads = None,
     restart: Restart = False,
+    check_data: CheckData = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
@@ -106,8 +107,9 @@ def command(
         aux_place=aux_place,
     )
     start = load_plan(plan)
-    stream = ReferenceStream(seed) if data == "reference" else FileStream(Path(data), seed)
-    asked = questions_for(data, heldout, limit)
+    own = data != "reference"
+    stream = FileStream(Path(data), seed, check_data) if own else ReferenceStream(seed)
+    asked = questions_for(data, heldout, limit, check_data)
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_model(model or str(reference_model_path()), load_options(device, dtype))

@@ -74,6 +74,7 @@ def dataset_questions(entry: HubDataset) -> list[Question]:
                 kind=place.text(columns.type, "") if columns.type else "",
                 image_id=group,
                 others=tuple(rest),
+                where=place.where,
             )
         )
     return found

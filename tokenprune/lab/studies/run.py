@@ -11,6 +11,7 @@ from typing import Any
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attach import attach
 from tokenprune.errors import TokenpruneError
+from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.opening import revision
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.metrics import chosen_metrics
@@ -54,8 +55,12 @@ class Finished:
     added: list[str] = field(default_factory=list)
 
 
-def identified(study: Study) -> list[Known]:
+def identified(study: Study, check: int | None = None) -> list[Known]:
     """Every cell with its identity; each plan is attached once, so bad ones end it here.
+
+    Args:
+        study: all cells of it.
+        check: pictures that are opened, see `check_samples`.
 
     Raises:
         TokenpruneError: a model, a task or a plan that doesn't fit.
@@ -67,6 +72,7 @@ def identified(study: Study) -> list[Known]:
         pair = digest([cell.model.model_dump(mode="json"), cell.task.model_dump(mode="json")])
         task = cell_task(cell, study)
         if pair not in facts:
+            check_samples(task.questions, check)
             loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
             facts[pair] = {
                 "weights": loaded.fingerprint(),
@@ -115,6 +121,8 @@ def run_study(
     runner: Runner | None = None,
     tell: Tell | None = None,
     reporters: Sequence[Reporter] = (),
+    *,
+    check: int | None = None,
 ) -> Finished:
     """Run what has no record yet.
 
@@ -123,12 +131,13 @@ def run_study(
         runner: where; default: in this process.
         tell: told (cells done, cells in all, what was last).
         reporters: told how it goes; what goes wrong with one is a warning.
+        check: pictures that are opened before anything runs, see `check_samples`.
 
     Raises:
         TokenpruneError: bad input of any kind; nothing has run then.
     """
     store, done = Store(study.out), Finished()
-    known = identified(study)
+    known = identified(study, check)
     done.added = [cell.label for cell, _ in known if cell.added]
     store.note(study.name, [digest(about) for _, about in known])
     announcer = Announcer(reporters)
