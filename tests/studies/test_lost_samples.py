@@ -14,7 +14,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from tests.compare.clips import save_animation
-from tests.reporting.made import record
+from tests.reporting import made
 from tests.studies.test_studies import change
 from tokenprune.cli.app import app
 from tokenprune.errors import DataError, DependencyError
@@ -36,7 +36,7 @@ run = CliRunner().invoke
 
 
 def bad_row(study: Path, number: int = 1) -> None:
-    """Cut the picture of the rows `number` and `number + 3` of six, which the file counts from 1."""
+    """Cut the picture of two of the six rows."""
     picture = study.parent / f"{number}.png"
     picture.write_bytes(picture.read_bytes()[:60])
 
@@ -63,7 +63,8 @@ def test_unchecked_they_cost_their_own_samples(study: Path) -> None:
         assert [one["number"] for one in record.result["samples"]] == [*range(12)]
         (lost,) = record.result["lost"]
         assert lost["number"] == 12
-        assert "asked.jsonl:13: the picture can't be read" in lost["reason"]
+        assert "asked.jsonl:13: " in lost["reason"]
+        assert "broken.png: the picture can't be read" in lost["reason"]
     (group,) = summarise(done.records)
     for row in group.rows:
         assert len(row.run.right) == 12
@@ -222,7 +223,7 @@ def test_parts_that_lost_other_samples_are_joined_over_the_rest() -> None:
 
 
 def test_cells_that_lost_other_samples_are_judged_on_the_common_ones() -> None:
-    first, second = record("dense", None), record("fopru-8", "fopru")
+    first, second = made.record("dense", None), made.record("fopru-8", "fopru")
     samples = [{**one, "number": n} for n, one in enumerate(second.result["samples"])]
     shorter = {**second.result, "samples": samples[:2] + samples[3:]}
     lost = [{"number": 2, "reason": "q.jsonl:3: cut"}]

@@ -41,9 +41,9 @@ def check_samples(samples: Sequence[Seen], amount: int | None = None) -> None:
         DataError: some can't be read; their places and reasons are in the message.
         BackendUnavailableError: a video needs PyAV, which isn't installed.
     """
-    chosen = (
-        spread([*_files(samples)], CHECKED if amount is None else amount) if amount != 0 else []
-    )
+    if amount == 0:
+        return
+    chosen = spread([*_files(samples)], amount or CHECKED)
     bad = [(where, error) for image, where in chosen if (error := _fault(image)) is not None]
     if not bad:
         return
