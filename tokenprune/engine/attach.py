@@ -77,6 +77,7 @@ def attach_stages(
             install_mllm(attachment, chosen)
         else:
             _install_encoder(attachment, chosen)
+        attachment.begin()
     except BaseException:
         attachment.detach()
         raise
