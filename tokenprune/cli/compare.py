@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenprune.cli.consoles import progress_bar, wide_console
+from tokenprune.cli.consoles import line, progress_bar, wide_console
 from tokenprune.cli.options import CheckData, Device, Dtype, Seed, examples
 from tokenprune.cli.plans import read_plans
 
@@ -154,4 +154,4 @@ def _print(found: Comparison, out: Path, by_type: bool) -> None:
     console = wide_console()
     for part in tables(found, console.width, types=by_type):
         console.print(part)
-    console.print(f"record: {out}", highlight=False)
+    console.print(line(f"record: {out}"))

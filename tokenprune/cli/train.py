@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tokenprune.cli.consoles import progress_bar
+from tokenprune.cli.consoles import line, progress_bar
 from tokenprune.cli.options import CheckData, Device, Dtype, Seed, examples
 
 if TYPE_CHECKING:
@@ -113,11 +113,17 @@ def command(
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_model(model or str(reference_model_path()), load_options(device, dtype))
-    with progress_bar() as tell:
-        done = train(
-            loaded, strategy, start, out, stream, settings,
-            heldout=asked, restart=restart, tell=tell,
-        )  # fmt: skip
+    try:
+        with progress_bar() as tell:
+            done = train(
+                loaded, strategy, start, out, stream, settings,
+                heldout=asked, restart=restart, tell=tell,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"the same command goes on from the newest state in {out}; there is one every "
+            f"{save_every} steps."
+        ) from None
     _print(done)
 
 
@@ -129,4 +135,4 @@ def _print(done: Trained) -> None:
             f"held-out accuracy: {found['accuracy']:.3f} on {found['questions']} questions"
         )
     for path in (done.checkpoint, done.plan, done.record):
-        console.print(str(path), highlight=False, soft_wrap=True)
+        console.print(line(str(path)), soft_wrap=True)

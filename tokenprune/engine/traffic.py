@@ -140,7 +140,8 @@ class Traffic:
         frame, further = sys._getframe(1), False
         while frame is not None:
             method = frame.f_code.co_varnames[:1] == ("self",)
-            if method and frame.f_locals.get("self") in self._modules:
+            owner = frame.f_locals.get("self") if method else None
+            if isinstance(owner, nn.Module) and owner in self._modules:
                 # torch's own functions say nothing, unless the model's code stands above them:
                 # they had looked `forward` up before it was overridden
                 further = further or frame.f_code.co_name not in AROUND

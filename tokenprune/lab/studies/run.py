@@ -146,6 +146,8 @@ def run_study(
         labels = tuple(cell.label for cell in waiting)
         opening = Opening(study.name, str(study.out), labels, tuple(done.added))
         claims.enter_context(announcer.study(opening))
+        if tell is not None:
+            tell(0, len(waiting), "")
         results = (runner or LocalRunner()).run(waiting, study)
         for count, (cell, status, result) in enumerate(results, start=1):
             written = Record(known[cell.number][1], status, result)

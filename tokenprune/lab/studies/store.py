@@ -13,7 +13,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from tokenprune.errors import DataError
-from tokenprune.lab.measure.files import write_text
+from tokenprune.lab.measure.files import write_text, writing_failed
 
 FORMAT = 1
 
@@ -123,6 +123,9 @@ class Store:
 
         Args:
             key: of the cell.
+
+        Raises:
+            DataError: there is no room for the lock, or the file system has none.
         """
         lock = FileLock(self.folder / "cells" / f".{key}.lock", timeout=0)
         try:
@@ -130,6 +133,8 @@ class Store:
         except Timeout:
             yield False
             return
+        except (OSError, NotImplementedError) as error:
+            raise writing_failed(Path(lock.lock_file), error, "lock") from error
         try:
             yield True
         finally:
