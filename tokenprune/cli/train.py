@@ -112,7 +112,9 @@ def command(
     asked = questions_for(data, heldout, limit, check_data)
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = load_model(model or str(reference_model_path()), load_options(device, dtype))
+    loaded = load_model(
+        model or str(reference_model_path()), load_options(device, dtype), wanted="mllm"
+    )
     try:
         with progress_bar() as tell:
             done = train(

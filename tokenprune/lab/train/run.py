@@ -106,7 +106,8 @@ def train(
         states.clear()
     learner, run = _learn(job, adapter, start, shape, states, auxiliary, tell)
     file = out / f"{strategy}.safetensors"
-    _write(learner, file, facts(loaded, plan, number, settings.steps), settings.precision)
+    about = facts(loaded, adapter.spec().core, plan, number, settings.steps)
+    _write(learner, file, about, settings.precision)
     done = load_plan(finished(plan, number, shape, file))
     found = accuracy(loaded, done, heldout, tell) if heldout else None
     named = finished(with_absolute_files(plan), number, shape, Path(file.name))
