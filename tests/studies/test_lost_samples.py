@@ -61,7 +61,7 @@ def test_unchecked_they_cost_their_own_samples(study: Path) -> None:
     assert not done.failed
     for record in done.records:
         assert [one["number"] for one in record.result["samples"]] == [*range(12)]
-        (lost,) = record.result["lost"]
+        (lost,) = record.result["left_out"]
         assert lost["number"] == 12
         assert "asked.jsonl:13: " in lost["reason"]
         assert "broken.png: the picture can't be read" in lost["reason"]
@@ -90,7 +90,7 @@ def test_a_question_beyond_the_positions_is_lost_alone(study: Path) -> None:
         file.write(json.dumps(row) + "\n")
     change(study, plans=[{"plan": {"stages": []}, "name": "nothing"}])
     for record in run_study(load_study(study)).records:
-        (lost,) = record.result["lost"]
+        (lost,) = record.result["left_out"]
         assert "asked.jsonl:7" in lost["reason"]
         assert "positions" in lost["reason"]
 
@@ -227,7 +227,7 @@ def test_cells_that_lost_other_samples_are_judged_on_the_common_ones() -> None:
     samples = [{**one, "number": n} for n, one in enumerate(second.result["samples"])]
     shorter = {**second.result, "samples": samples[:2] + samples[3:]}
     lost = [{"number": 2, "reason": "q.jsonl:3: cut"}]
-    records = [first, Record(second.identity, "done", {**shorter, "lost": lost})]
+    records = [first, Record(second.identity, "done", {**shorter, "left_out": lost})]
     (group,) = summarise(records)
     for row in group.rows:
         assert [*row.run.right] == [True, True, True, False, True]

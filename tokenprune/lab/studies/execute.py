@@ -98,7 +98,7 @@ def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
     asked = task.only(found.numbers)
     return {
         "samples": _samples(asked, found, row, study),
-        "lost": [{"number": number, "reason": why} for number, why in found.lost.items()],
+        "left_out": [{"number": number, "reason": why} for number, why in found.lost.items()],
         **_judged(task, found, study.seed),
         "tokens": timed.tokens,
         "seconds": dict(timed.seconds),

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from tokenprune.errors import DataError
 from tokenprune.lab.measure.files import write_text, writing_failed
+from tokenprune.lab.studies.forms import wrong_form
 
 FORMAT = 1
 
@@ -158,7 +159,7 @@ def parse(text: str, key: str) -> Record:
     """A record from its text.
 
     Raises:
-        Damaged: its checksum or its key doesn't fit.
+        Damaged: its checksum, its key or its form doesn't fit.
     """
     try:
         data = json.loads(text)
@@ -171,4 +172,7 @@ def parse(text: str, key: str) -> Record:
         raise Damaged("its checksum doesn't fit: it was edited or cut off")
     if own != key:
         raise Damaged("it is the record of another cell")
+    wrong = wrong_form(record.identity, record.status, record.result)
+    if wrong:
+        raise Damaged(f"it isn't what studies write ({wrong})")
     return record

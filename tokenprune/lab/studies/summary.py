@@ -88,7 +88,7 @@ def run_of(record: Record, numbers: Collection[int] | None = None) -> Run:
     """
     result = record.result
     samples = [one for number, one in _numbered(record) if numbers is None or number in numbers]
-    lost = {one["number"]: one["reason"] for one in result.get("lost", ())}
+    lost = {one["number"]: one["reason"] for one in result.get("left_out", ())}
     lost |= {
         number: "another cell of the group left it out"
         for number, _ in _numbered(record)
@@ -134,6 +134,27 @@ def _common(records: Sequence[Record]) -> dict[int, dict[str, Any]]:
     return {number: one for number, one in first.items() if all(number in o for o in others)}
 
 
+def _alike(records: Sequence[Record], failed: dict[str, str]) -> list[Record]:
+    """The records that can be judged together; others become failed ones, with the reason.
+
+    Samples may be missing here and there, but nothing is left of two sets that share none.
+    """
+    found: list[Record] = []
+    for record in records:
+        first = found[0] if found else record
+        if not {n for n, _ in _numbered(record)} & {n for n, _ in _numbered(first)}:
+            failed[str(record.identity["name"])] = "it answered none of the others' samples"
+        elif _metrics(record) != _metrics(first):
+            failed[str(record.identity["name"])] = "its samples have other scores than the others'"
+        else:
+            found.append(record)
+    return found
+
+
+def _metrics(record: Record) -> set[str]:
+    return {name for _, sample in _numbered(record) for name in sample.get("scores", {})}
+
+
 def _shared(record: Record) -> dict[str, Any]:
     return {key: value for key, value in record.identity.items() if key not in PLANS}
 
@@ -146,6 +167,7 @@ def _group(records: Sequence[Record], seed: int) -> Group:
         if record.status != "done"
     }
     rows: list[Result] = []
+    done = _alike(done, failed)
     if done:
         common = _common(done)
         asked = Samples(
