@@ -18,6 +18,7 @@ from tests.reporting import made
 from tests.studies.test_studies import change
 from tokenprune.cli.app import app
 from tokenprune.errors import DataError, DependencyError
+from tokenprune.lab.data import checking
 from tokenprune.lab.data.checking import NAMED, check_samples
 from tokenprune.lab.data.jsonl import read_jsonl
 from tokenprune.lab.data.question import Question
@@ -131,6 +132,20 @@ def test_a_file_is_opened_once_and_a_large_set_in_part(tmp_path: Path) -> None:
     check_samples(rows(tmp_path, *names), 0)
     with pytest.raises(DataError):
         check_samples(rows(tmp_path, *names), 100)
+
+
+def test_of_many_clips_fewer_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(9):
+        save_animation(tmp_path / f"{number}.gif", 3)
+    (tmp_path / "4.gif").write_bytes(b"GIF89a")
+    lines = [{"video": f"{n}.gif", "question": "?", "answer": "a"} for n in range(9)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    questions = read_jsonl(tmp_path / "q.jsonl", frames=2)
+    monkeypatch.setattr(checking, "CHECKED_CLIPS", 2)
+    check_samples(questions)
+    with pytest.raises(DataError) as caught:
+        check_samples(questions, 9)
+    assert caught.value.where.endswith("q.jsonl:5")
 
 
 def test_clips_and_pictures_of_data_sets_are_opened_too(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ CheckData = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Pictures and videos to open before anything runs; 0: none. Default: all, of more "
-        "than 1000 so many, spread evenly.",
+        help="Pictures or videos to open before anything runs, spread evenly; 0: none. Default: "
+        "all, but at most 1000 pictures or 100 videos.",
     ),
 ]
 

@@ -11,8 +11,8 @@ from tokenprune.lab.data.opening import opened
 from tokenprune.lab.data.pictures import spread
 from tokenprune.lab.data.videos import Clip
 
-#: Pictures and videos that are opened where nothing else is asked for (ours).
-CHECKED = 1000
+#: Pictures, and videos, that are opened where nothing else is asked for (ours).
+CHECKED, CHECKED_CLIPS = 1000, 100
 
 #: Bad samples that the error names.
 NAMED = 5
@@ -35,7 +35,8 @@ def check_samples(samples: Sequence[Seen], amount: int | None = None) -> None:
 
     Args:
         samples: those of a task.
-        amount: how many files are opened, spread evenly over them; 0 for none. Default: `CHECKED`.
+        amount: how many files are opened, spread evenly over them; 0 for none. Default: `CHECKED`
+            pictures or `CHECKED_CLIPS` videos.
 
     Raises:
         DataError: some can't be read; their places and reasons are in the message.
@@ -43,7 +44,9 @@ def check_samples(samples: Sequence[Seen], amount: int | None = None) -> None:
     """
     if amount == 0:
         return
-    chosen = spread([*_files(samples)], amount or CHECKED)
+    files = [*_files(samples)]
+    clips = any(isinstance(image, Clip) for image, _ in files)
+    chosen = spread(files, amount or (CHECKED_CLIPS if clips else CHECKED))
     bad = [(where, error) for image, where in chosen if (error := _fault(image)) is not None]
     if not bad:
         return

@@ -19,7 +19,7 @@ from tokenprune.lab.studies.baselines import missing_baselines
 from tokenprune.lab.studies.code import code_of, method_facts
 from tokenprune.lab.studies.execute import cell_task, loaded_model, model_place
 from tokenprune.lab.studies.load import Cell, cells, identity
-from tokenprune.lab.studies.model import Study
+from tokenprune.lab.studies.model import Study, TaskEntry
 from tokenprune.lab.studies.reporters import Announcer, Opening, Reporter
 from tokenprune.lab.studies.runners import LocalRunner, Runner
 from tokenprune.lab.studies.store import Damaged, Record, Store, digest
@@ -66,13 +66,15 @@ def identified(study: Study, check: int | None = None) -> list[Known]:
         TokenpruneError: a model, a task or a plan that doesn't fit.
     """
     metrics = chosen_metrics(study.metrics)
-    found, facts = [], dict[str, dict[str, Any]]()
+    found, facts, checked = [], dict[str, dict[str, Any]](), list[TaskEntry]()
     environment = {name: describe_environment()[name] for name in FACTS}
     for cell in with_baselines(study):
         pair = digest([cell.model.model_dump(mode="json"), cell.task.model_dump(mode="json")])
         task = cell_task(cell, study)
         if pair not in facts:
-            check_samples(task.questions, check)
+            if cell.task not in checked:
+                check_samples(task.questions, check)
+                checked.append(cell.task)
             loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
             facts[pair] = {
                 "weights": loaded.fingerprint(),
