@@ -13,7 +13,7 @@ from tests.plugin import registering
 from tests.plugins.test_host import Toy
 from tests.reporting import made
 from tokenprune.cli.app import app, explain
-from tokenprune.cli.consoles import progress_bar
+from tokenprune.cli.consoles import Recent, progress_bar
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.errors import LONGEST
 from tokenprune.errors.visible import visible
@@ -112,6 +112,6 @@ def test_what_is_no_terminal_hears_now_and_then(
     lines = capsys.readouterr().err.splitlines()
     assert [one.split(":")[0] for one in lines] == ["3 of 10", "6 of 10", "9 of 10"]
     assert lines[0].endswith("; about 1 min left")
-    with progress_bar(lines=False) as tell:
+    with progress_bar(Recent()) as tell:
         tell(1, 2, "quiet")
     assert capsys.readouterr().err == ""

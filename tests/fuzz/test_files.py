@@ -47,6 +47,7 @@ def pictures() -> list[bytes]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_pictures(times: int) -> None:
     goods = pictures()
     refused = sum(
