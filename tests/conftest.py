@@ -14,6 +14,15 @@ ROOT = HERE.parent
 VARIABLE = "TOKENPRUNE_TEST_DATA"
 
 
+FUZZ = "--fuzz"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        FUZZ, type=int, default=1, help="so many times the damaged inputs of tests/fuzz"
+    )
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with `vit_tiny/` and `imagenet_sample/`, which are not part of the project."""

@@ -22,7 +22,7 @@ INTRO = """\
 `tokenprune --help` and `tokenprune COMMAND --help` print this page's content. Exit codes, for
 scripts: **0** all is well, **1** something that must hold doesn't (a plugin is broken, a measured
 count isn't the plan's), **2** bad input, with a message that names place and remedy and no
-traceback.
+traceback, **130** interrupted.
 
 An option that can be given several times may also be followed by several values in `compare`:
 `--keep 64 16` is `--keep 64 --keep 16`.

@@ -48,6 +48,8 @@ merged key by key, lists (`stages` too) are replaced. Plans that extend each oth
 refused. Dotted overrides come last:
 
 ```python
+import tokenprune
+
 tokenprune.load_plan("plan.yaml", overrides=["stages.0.keep=64", "stages.0.params.tau=0.5"])
 ```
 

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from tests.plugin import registering
 from tests.plugins.test_host import Toy
+from tests.reporting import made
 from tokenprune.cli.app import app, explain
-from tokenprune.cli.consoles import progress_bar
+from tokenprune.cli.consoles import Recent, progress_bar
 from tokenprune.errors import TokenpruneError
+from tokenprune.errors.errors import LONGEST
 from tokenprune.errors.visible import visible
 from tokenprune.interface.about import About
 from tokenprune.plugins.host import register_plugin
@@ -67,3 +69,49 @@ def test_a_plans_file_is_named_as_it_is(tmp_path: Path, name: str) -> None:
     assert result.exit_code == 0
     assert visible(name) in "".join(result.output.split("\n"))
     assert "\x1b" not in result.output
+
+
+def test_a_report_shows_control_characters_as_text(tmp_path: Path) -> None:
+    """In the page, its tables and what the command prints."""
+    records = [made.record("dense", None), made.record(EVIL, "fopru", text=EVIL)]
+    made.save(tmp_path, [*records, made.failed(EVIL + "2", EVIL)], name=EVIL)
+    result = CliRunner().invoke(app, ["report", str(tmp_path), "--no-figures"])
+    assert result.exit_code == 1, result.output
+    files = [tmp_path / name for name in ("report.html", "results.md", "results.csv")]
+    for text in (result.output, *(one.read_text() for one in files)):
+        assert not {"\x1b", "\x07", "\u202e"} & set(text)
+        assert "\\x1b" in text
+        assert "\\u202e" in text
+
+
+def test_paths_are_names_too(tmp_path: Path) -> None:
+    folder = tmp_path / "[" / "] [bold] \x1b[31m"
+    folder.mkdir(parents=True)
+    made.save(folder, [made.record("dense", None)])
+    result = CliRunner().invoke(app, ["report", str(folder), "--no-figures"])
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    assert "[bold] \\x1b[31m/report.html" in result.output
+
+
+def test_messages_have_an_end() -> None:
+    error = TokenpruneError("x" * 10**6, where="y" * 10**6, remedy="z" * 10**6)
+    assert len(str(error)) < 3 * LONGEST + 200
+    assert "1,000,000 letters" in str(error)
+
+
+def test_what_is_no_terminal_hears_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("tokenprune.cli.consoles.time.monotonic", lambda: now[0])
+    with progress_bar() as tell:
+        for done in range(10):
+            now[0] = 10.0 * done
+            tell(done, 10, EVIL)
+    lines = capsys.readouterr().err.splitlines()
+    assert [one.split(":")[0] for one in lines] == ["3 of 10", "6 of 10", "9 of 10"]
+    assert lines[0].endswith("; about 1 min left")
+    with progress_bar(Recent()) as tell:
+        tell(1, 2, "quiet")
+    assert capsys.readouterr().err == ""

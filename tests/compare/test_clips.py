@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.compare import clips
 from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.lab.data import decoding
-from tokenprune.lab.data.decoding import Packet, decoded, needed
+from tokenprune.lab.data.containers import Packet
+from tokenprune.lab.data.decoding import decoded, needed
 from tokenprune.lab.data.videos import Clip, chosen
 
 pyav = pytest.mark.skipif(find_spec("av") is None, reason="the extra 'video' isn't installed")
@@ -115,7 +116,7 @@ def test_a_recording_held_upright_comes_out_upright(tmp_path: Path) -> None:
 
 @pyav
 def test_files_without_times_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "_timed", lambda _: False)
+    monkeypatch.setattr(decoding, "_by_time", lambda *_: None)
     path = clips.save_video(tmp_path / "a.mp4", 10)
     pictures = Clip.of(path, 4).pictures()
     assert [clips.number_of(one) for one in pictures] == chosen(10, 4)

@@ -42,7 +42,7 @@ def entry(name: str, keep: int, at: Any = "pre_llm", **more: Any) -> Entry:
 
 def row(given: Entry | None, wrong: int, wall: float, kept: int = 8) -> Measured:
     """Wrong on the first `wrong` questions; `wall` seconds a batch."""
-    answers = ["no" if i < wrong else "Yes." for i in range(N)]
+    answers = {i: "no" if i < wrong else "Yes." for i in range(N)}
     batches = N // BATCH
     seconds = {"encode": 0.5 * wall * batches, "select": 0.1 * wall * batches, "decode": 0.0}
     tokens = {"patches": 36.0, "pre_llm": float(kept)}
@@ -57,7 +57,7 @@ def results(*rows: Measured) -> tuple[Result, list[Result]]:
     task = Canned(torch.nn.Linear(1, 1), questions, BATCH)
     idle = row(Entry("dense", load_plan({"schema_version": 1})), 4, 2.0)
     measured = Measurement(row(None, 4, 2.0), idle, list(rows))
-    dense, *others = Judge(samples_of(task), runs_of(task, measured), seed=0).results()
+    dense, *others = Judge(samples_of(task, measured), runs_of(task, measured), seed=0).results()
     return dense, others
 
 

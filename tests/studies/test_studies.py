@@ -81,7 +81,8 @@ def test_a_second_run_repeats_nothing_and_says_the_same(study: Path) -> None:
     assert (second.ran, second.failed, second.elsewhere) == ([], {}, [])
     assert [r.key for r in second.records] == [r.key for r in first.records]
     result = first.records[1].result
-    assert set(result["samples"][0]) == {"group", "kind", "answer", "right", "scores"}
+    keys = {"number", "group", "kind", "answer", "right", "scores"}
+    assert set(result["samples"][0]) == keys
     assert result["tokens"]["llm"] == 8
     assert Store(loaded.out).noted() == ("study", [r.key for r in first.records])
 

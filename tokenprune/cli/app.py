@@ -29,11 +29,15 @@ from tokenprune.cli import (
     verify,
     vllm,
 )
+from tokenprune.cli.consoles import line
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.visible import visible
 from tokenprune.interface.versions import missing, refuse_older
 
 BAD_INPUT = 2
+
+#: Exit code of a program that Ctrl-C ended, by custom.
+INTERRUPTED = 130
 
 #: Options that take several values: `--plans a.yaml b.yaml` is `--plans a.yaml --plans b.yaml`.
 SPREAD = (
@@ -70,6 +74,10 @@ class Group(TyperGroup):
             if found is None:
                 raise
             explain(found)
+        except KeyboardInterrupt as error:
+            said = f"interrupted: {error}" if str(error) else "interrupted."
+            Console(stderr=True, soft_wrap=True).print(line(said), style="yellow")
+            raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(BAD_INPUT)
 
 
@@ -77,7 +85,7 @@ app = typer.Typer(
     name="tokenprune",
     cls=Group,
     help="Remove visual tokens from multimodal LLMs, and measure what it costs and keeps.\n\n"
-    "Exit codes: 0 all is well, 1 something that must hold doesn't, 2 bad input.",
+    "Exit codes: 0 all is well, 1 something that must hold doesn't, 2 bad input, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tokenprune.cli.consoles import progress_bar
+from tokenprune.cli.consoles import line, progress_bar
 from tokenprune.cli.options import Device, Dtype, Seed, examples
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _run(
         rows = bench(loaded, given, sizes, settings, tell, own)
     write_bench(bench_record(loaded, given, settings, rows, own, notes), out)
     _show(rows, settings.flops, notes)
-    Console().print(f"record: {out}", highlight=False, soft_wrap=True)
+    Console().print(line(f"record: {out}"), soft_wrap=True)
 
 
 def _show(rows: list[BenchRow], flops: str, notes: list[str]) -> None:
@@ -167,10 +167,10 @@ def _show(rows: list[BenchRow], flops: str, notes: list[str]) -> None:
     if not console.is_terminal:
         console = Console(width=max(console.width, 120))
     for note in notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(line(f"note: {note}"))
     backends = ", ".join(attention_of(rows))
     console.print(f"dense attention: {backends}; FLOPs: {MEANING[flops]}", highlight=False)
     for part in bench_tables(rows):
         console.print(part)
-    for line in verdicts(rows):
-        console.print(line, highlight=False)
+    for verdict in verdicts(rows):
+        console.print(line(verdict))

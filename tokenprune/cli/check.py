@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tokenprune.cli.consoles import line
 from tokenprune.cli.options import Seed, examples
+from tokenprune.errors.visible import visible
 
 if TYPE_CHECKING:
     from tokenprune.testing import Report
@@ -62,12 +64,12 @@ def _show(found: Report) -> None:
             f"[{STYLES[row.status]}]{row.status if row.status != 'does not apply' else '-'}[/]"
             for row in rows
         )
-        table.add_row(key, escape(rows[0].demand), *results)
+        table.add_row(key, escape(visible(rows[0].demand)), *results)
     console = Console()
     console.print(table)
     notes = dict.fromkeys(
         f"{row.key}: {row.note}" for row in found.rows if row.status == "does not apply"
     )
     for note in notes:
-        console.print(escape(note), style="dim", highlight=False)
-    console.print(escape(str(found)), highlight=False)
+        console.print(line(note), style="dim")
+    console.print(line(str(found)))

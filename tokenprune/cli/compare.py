@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenprune.cli.consoles import progress_bar, wide_console
-from tokenprune.cli.options import Device, Dtype, Seed, examples
+from tokenprune.cli.consoles import line, progress_bar, wide_console
+from tokenprune.cli.options import CheckData, Device, Dtype, Seed, examples
 from tokenprune.cli.plans import read_plans
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def command(
     out: Out = Path("comparison.json"),
     answers: Answers = False,
     by_type: ByType = False,
+    check_data: CheckData = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
@@ -127,7 +128,7 @@ def command(
     settings = Settings(
         plans=read_plans(plans or ()), keeps=keep or (), limit=limit, batch_size=batch_size,
         seed=seed, positions=positions, new_tokens=new_tokens, split=split, task=task,
-        jobs=jobs, probe=probe or (), every=every, family=family, match=match,
+        jobs=jobs, probe=probe or (), every=every, family=family, match=match, check=check_data,
     )  # fmt: skip
     source = Source(
         model or str(bundled_model(task)), load_options(device, dtype, weights), settings,
@@ -153,4 +154,4 @@ def _print(found: Comparison, out: Path, by_type: bool) -> None:
     console = wide_console()
     for part in tables(found, console.width, types=by_type):
         console.print(part)
-    console.print(f"record: {out}", highlight=False)
+    console.print(line(f"record: {out}"))

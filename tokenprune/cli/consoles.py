@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,30 @@ from tokenprune.errors.visible import visible
 
 #: Lines under a progress bar (ours).
 RECENT = 4
+#: Seconds between two lines about what runs.
+PAUSE = 30.0
+
+
+class _Lines:
+    """Says now and then how far a long command is, and how long the rest may take."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._start = self._said = time.monotonic()
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        now = time.monotonic()
+        if now - self._said < PAUSE:
+            return
+        self._said = now
+        left = (now - self._start) / done * (total - done) if done else None
+        about = "" if left is None else f"; about {left / 60:.0f} min left"
+        self._console.print(line(f"{done} of {total}: {what}{about}"))
+
+
+def line(text: str) -> Text:
+    """A line of output: names and paths in it are data, so no markup of theirs is read."""
+    return Text(visible(text))
 
 
 def wide_console() -> Console:
@@ -44,9 +69,15 @@ class Recent:
 def progress_bar(recent: Recent | None = None) -> Iterator[Callable[[int, int, str], None]]:
     """A bar on standard error, told (done, in all, what runs).
 
+    What is no terminal, where no bar is seen, gets a line every `PAUSE` seconds.
+
     Args:
-        recent: lines under the bar.
+        recent: lines under the bar; whoever gives them prints lines elsewhere, too.
     """
+    console = Console(stderr=True, soft_wrap=True)
+    if not console.is_terminal:
+        yield _Lines(console) if recent is None else lambda done, total, what: None
+        return
     from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tokenprune.cli.options import examples
 from tokenprune.errors import TokenpruneError
+from tokenprune.errors.visible import visible
 from tokenprune.interface.sites import Site
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def command(
 
     kind = strategy_class(name, where="describe")
     console = Console()
-    console.print(f"[bold]{kind.name}[/]  {escape(kind.about.summary)}")
+    console.print(f"[bold]{kind.name}[/]  {_text(kind.about.summary)}")
     console.print(_facts(kind))
     console.print(_params(kind) if kind.Params.model_fields else "It has no parameters.")
 
@@ -51,7 +52,7 @@ def _facts(kind: type[PruningStrategy[Any]]) -> Table:
         "defaults": _defaults(kind),
     }
     for label, value in lines.items():
-        table.add_row(f"[dim]{label}[/]", escape(value))
+        table.add_row(f"[dim]{label}[/]", _text(value))
     return table
 
 
@@ -83,9 +84,9 @@ def _params(kind: type[PruningStrategy[Any]]) -> Table:
         about = schema["properties"].get(field.alias or name, {})
         table.add_row(
             f"[bold]{field.alias or name}[/]",
-            escape(_type(about)),
-            "required" if field.is_required() else escape(repr(field.default)),
-            escape(about.get("description", "")),
+            _text(_type(about)),
+            "required" if field.is_required() else _text(repr(field.default)),
+            _text(about.get("description", "")),
             _whose(kind, name),
         )
     return table
@@ -95,10 +96,15 @@ def _whose(kind: type[PruningStrategy[Any]], name: str) -> str:
     """Who chose a parameter's default, as far as the author of the strategy says it."""
     field, ours = kind.Params.model_fields[name], kind.about.ours
     if ours and name in ours:
-        return f"[yellow]ours[/]: {escape(ours[name])}"
+        return f"[yellow]ours[/]: {_text(ours[name])}"
     if field.is_required() or field.default is None:
         return "-"
     return NOT_STATED if ours is None else "the paper's"
+
+
+def _text(given: str) -> str:
+    """What an author wrote: no markup and no control characters of theirs are read."""
+    return escape(visible(given))
 
 
 def _type(about: dict[str, Any]) -> str:

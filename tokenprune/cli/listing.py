@@ -98,7 +98,7 @@ def _matrix(as_json: bool) -> None:
         console.print(table)
     console.print(LETTERS)
     for number, note in enumerate(notes, start=1):
-        console.print(f"[dim]{number}[/] {note}", highlight=False)
+        console.print(f"[dim]{number}[/] {escape(visible(note))}", highlight=False)
 
 
 def _signals(as_json: bool) -> None:
@@ -114,7 +114,7 @@ def _signals(as_json: bool) -> None:
         table.add_column(heading)
     for one in known:
         stages = ", ".join(one.signal.stages) or "nowhere"
-        what = escape(f"{one.shape} {one.what}")
+        what = escape(visible(f"{one.shape} {one.what}"))
         name, users = (
             Text(visible(str(one.signal)), "bold"),
             visible(", ".join(one.strategies) or "-"),

@@ -9,6 +9,14 @@ import typer
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 Seed = Annotated[int, typer.Option(min=0)]
+CheckData = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Pictures or videos to open before anything runs, spread evenly; 0: none. Default: "
+        "all, but at most 1000 pictures or 100 videos.",
+    ),
+]
 
 
 def examples(*lines: str) -> str:

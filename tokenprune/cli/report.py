@@ -9,7 +9,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tokenprune.cli.consoles import line
 from tokenprune.cli.options import examples
+from tokenprune.errors.visible import visible
 
 EXAMPLES = examples(
     "tokenprune report records",
@@ -45,16 +47,16 @@ def command(
     written = write_report(results, out or folder / "report.html", figures=figures, tidy=tidy)
     console = Console(soft_wrap=True)
     for file, what in results.damaged.items():
-        console.print(Text(f"damaged, so left out: {file}: {what}", style="bold red"))
+        console.print(Text(visible(f"damaged, so left out: {file}: {what}"), style="bold red"))
     for group in written.groups:
         for name, reason in group.failed.items():
             label = f"{name}, {group.task}, {group.model}"
-            console.print(Text(f"failed: {label}: {reason}", style="bold red"))
+            console.print(Text(visible(f"failed: {label}: {reason}"), style="bold red"))
     if results.waiting:
         console.print(Text(f"cells without a record yet: {results.waiting}", style="yellow"))
     for path in written.files:
-        console.print(f"written: {path}", highlight=False)
+        console.print(line(f"written: {path}"))
     if written.missing:
-        console.print(Text(f"not written: {written.missing}", style="yellow"))
+        console.print(Text(visible(f"not written: {written.missing}"), style="yellow"))
     if results.damaged or any(group.failed for group in written.groups):
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tokenprune.cli.consoles import line
 from tokenprune.cli.options import Device, Dtype, examples
 from tokenprune.errors.visible import visible
 
@@ -64,4 +65,4 @@ def command(
         console.print(Text(visible(f"beware: {unknown_words(missing)}"), style="yellow"))
     sheet = show(loaded, loaded_plan, pictures, question=question, every_site=every_site)
     sheet.save(out, format=kind)
-    console.print(f"wrote {out}: {sheet.width} x {sheet.height}", highlight=False)
+    console.print(line(f"wrote {out}: {sheet.width} x {sheet.height}"))

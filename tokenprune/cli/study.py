@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tokenprune.cli.consoles import Recent, progress_bar, wide_console
-from tokenprune.cli.options import examples
+from tokenprune.cli.consoles import Recent, line, progress_bar, wide_console
+from tokenprune.cli.options import CheckData, examples
 from tokenprune.errors import DataError
 from tokenprune.errors.visible import visible
 
 if TYPE_CHECKING:
     from tokenprune.lab.studies import Finished, Runner, Study
     from tokenprune.lab.studies.estimates import Estimate
+
+#: Cells whose number is said before anything else (ours).
+MANY = 100
+
+Tell = Callable[[int, int, str], None]
 
 EXAMPLES = examples(
     "tokenprune study study.yaml --dry-run",
@@ -45,6 +51,7 @@ def command(
         list[str] | None,
         typer.Option(help="Told how it goes: trackio, mlflow or wandb; also trackio:project=NAME."),
     ] = None,
+    check_data: CheckData = None,
 ) -> None:
     """Run the cells of a study file, each recorded once: models, tasks and plans crossed.
 
@@ -59,13 +66,14 @@ def command(
     chosen = _runner(runner or "local", jobs)
     told = [make_reporter(*named(name)) for name in reporter or ()]
     console = wide_console()
+    _say_how_many(loaded)
     if dry_run:
-        _print_estimates(console, loaded, getattr(chosen, "processes", None))
+        _print_estimates(console, loaded, getattr(chosen, "processes", None), check_data)
         return
     recent, errors = Recent(), Console(stderr=True, soft_wrap=True)
     lines = LineReporter(recent.lines.append if errors.is_terminal else _printing(errors))
-    with progress_bar(recent) as tell:
-        done = run_study(loaded, chosen, tell, [lines, *told])
+    with progress_bar(recent) as tell, _saying_how_far(loaded, tell) as heard:
+        done = run_study(loaded, chosen, heard, [lines, *told], check=check_data)
     _print_results(console, loaded, done)
     wrong = any(record.result.get("failures") for record in done.records)
     if done.failed or done.elsewhere or wrong:
@@ -86,7 +94,37 @@ def _runner(text: str, jobs: int | None) -> Runner:
 
 def _printing(console: Console) -> Callable[[str], None]:
     """Prints lines as they come; names in them are no markup."""
-    return lambda line: console.print(Text(visible(line)))
+    return lambda said: console.print(line(said))
+
+
+def _say_how_many(study: Study) -> None:
+    """Checking many cells takes a while, so their number comes first."""
+    from tokenprune.lab.studies.load import cell_count
+
+    count = cell_count(study)
+    if count > MANY:
+        said = f"{count:,} cells: {len(study.models)} models x {len(study.tasks)} tasks x plans"
+        Console(stderr=True, soft_wrap=True).print(line(said))
+
+
+@contextmanager
+def _saying_how_far(study: Study, tell: Tell) -> Iterator[Tell]:
+    """Hand on what is told; who interrupts the run hears how much of it is recorded."""
+    last = (0, 0)
+
+    def heard(done: int, total: int, what: str) -> None:
+        nonlocal last
+        last = (done, total)
+        tell(done, total, what)
+
+    try:
+        yield heard
+    except KeyboardInterrupt:
+        done, total = last
+        count = f"{done} of the {total} cells of this run are" if total else "nothing new is"
+        raise KeyboardInterrupt(
+            f"{count} recorded in {study.out}. The same command goes on with the others."
+        ) from None
 
 
 def _print_results(console: Console, study: Study, done: Finished) -> None:
@@ -103,25 +141,25 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
     if done.added:
         console.print(Text(visible(added(done.added))))
     for key, what in done.damaged.items():
-        console.print(Text(f"damaged, so run again: {key}.json: {what}", style="yellow"))
+        console.print(Text(visible(f"damaged, so run again: {key}.json: {what}"), style="yellow"))
     for label in done.elsewhere:
-        console.print(Text(f"another run is working on it: {label}", style="yellow"))
+        console.print(Text(visible(f"another run is working on it: {label}"), style="yellow"))
     for label, reason in done.failed.items():
-        console.print(Text(f"failed: {label}: {reason}", style="bold red"))
+        console.print(Text(visible(f"failed: {label}: {reason}"), style="bold red"))
     cells = len(done.records)
-    console.print(
-        f"{len(done.ran)} cells ran now, {cells} are recorded: {study.out}", highlight=False
-    )
-    console.print(f"report: tokenprune report {study.out}", highlight=False)
+    console.print(line(f"{len(done.ran)} cells ran now, {cells} are recorded: {study.out}"))
+    console.print(line(f"report: tokenprune report {study.out}"))
 
 
-def _print_estimates(console: Console, study: Study, processes: int | None) -> None:
+def _print_estimates(
+    console: Console, study: Study, processes: int | None, check: int | None
+) -> None:
     """Cells and their times; how many a cluster runs at once isn't known here."""
     from tokenprune.lab.studies.estimates import estimate
     from tokenprune.lab.studies.lines import added, duration
 
     with progress_bar() as tell:
-        found = estimate(study, tell)
+        found = estimate(study, tell, check=check)
     console.print(_estimates(found))
     extra = [one.cell.label for one in found if one.cell.added]
     if extra:
@@ -142,7 +180,7 @@ def _estimates(found: Sequence[Estimate]) -> Table:
     table = Table("plan", "task", "model", "samples", "about", "state")
     for one in found:
         cell = one.cell
-        names: list[Any] = [Text(cell.name), Text(cell.task.title), Text(cell.model.shown)]
+        names: list[Any] = [line(cell.name), line(cell.task.title), line(cell.model.shown)]
         state = ("recorded" if one.recorded else "to run") + (", added" if cell.added else "")
         table.add_row(*names, str(one.samples), duration(one.seconds), state)
     return table

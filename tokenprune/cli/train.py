@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tokenprune.cli.consoles import progress_bar
-from tokenprune.cli.options import Device, Dtype, Seed, examples
+from tokenprune.cli.consoles import line, progress_bar
+from tokenprune.cli.options import CheckData, Device, Dtype, Seed, examples
 
 if TYPE_CHECKING:
     from tokenprune.lab.train.run import Trained
@@ -79,6 +79,7 @@ def command(
     aux_place: AuxPlace = "projector",
     threads: Threads = None,
     restart: Restart = False,
+    check_data: CheckData = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
@@ -106,16 +107,25 @@ def command(
         aux_place=aux_place,
     )
     start = load_plan(plan)
-    stream = ReferenceStream(seed) if data == "reference" else FileStream(Path(data), seed)
-    asked = questions_for(data, heldout, limit)
+    own = data != "reference"
+    stream = FileStream(Path(data), seed, check_data) if own else ReferenceStream(seed)
+    asked = questions_for(data, heldout, limit, check_data)
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = load_model(model or str(reference_model_path()), load_options(device, dtype))
-    with progress_bar() as tell:
-        done = train(
-            loaded, strategy, start, out, stream, settings,
-            heldout=asked, restart=restart, tell=tell,
-        )  # fmt: skip
+    loaded = load_model(
+        model or str(reference_model_path()), load_options(device, dtype), wanted="mllm"
+    )
+    try:
+        with progress_bar() as tell:
+            done = train(
+                loaded, strategy, start, out, stream, settings,
+                heldout=asked, restart=restart, tell=tell,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"the same command goes on from the newest state in {out}; there is one every "
+            f"{save_every} steps."
+        ) from None
     _print(done)
 
 
@@ -127,4 +137,4 @@ def _print(done: Trained) -> None:
             f"held-out accuracy: {found['accuracy']:.3f} on {found['questions']} questions"
         )
     for path in (done.checkpoint, done.plan, done.record):
-        console.print(str(path), highlight=False, soft_wrap=True)
+        console.print(line(str(path)), soft_wrap=True)

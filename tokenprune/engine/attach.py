@@ -14,6 +14,7 @@ from tokenprune.engine.conditions import When
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.llm.model import install as install_mllm
 from tokenprune.engine.stages import ResolvedStage, built
+from tokenprune.engine.trained import refuse_other_models
 from tokenprune.errors import PlanError
 from tokenprune.interface.adapter import Adapter, EncoderAdapter, MllmAdapter
 from tokenprune.plan import Plan, load_plan
@@ -44,10 +45,13 @@ def attach(
         SignalError: a strategy needs what the adapter can't supply.
         UnsupportedModelError: no adapter fits, or it refuses a part of the model.
         AlreadyAttachedError: the model or a part of it carries a plan already.
+        CheckpointError: a checkpoint is damaged, or was trained for another model.
     """
     plan = load_plan(plan)
-    chosen = choose_adapter(model, adapter)
-    return attach_stages(model, plan, built(plan), chosen, checks=checks)
+    chosen, stages = choose_adapter(model, adapter), built(plan)
+    if isinstance(chosen, MllmAdapter):
+        refuse_other_models(model, chosen.spec().core, stages)
+    return attach_stages(model, plan, stages, chosen, checks=checks)
 
 
 def attach_stages(
@@ -77,6 +81,7 @@ def attach_stages(
             install_mllm(attachment, chosen)
         else:
             _install_encoder(attachment, chosen)
+        attachment.begin()
     except BaseException:
         attachment.detach()
         raise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -17,7 +19,8 @@ from tokenprune.engine.meter import Meter
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.report import Report
 from tokenprune.engine.stages import ResolvedStage
-from tokenprune.errors import NotMeasuredError
+from tokenprune.engine.traffic import Traffic
+from tokenprune.errors import NotMeasuredError, UnsupportedCallError
 from tokenprune.interface.trace import Trace
 from tokenprune.ops.flops import count_flops
 
@@ -28,12 +31,15 @@ ATTACHED: WeakSet[nn.Module] = WeakSet()
 """Modules that carry a plan. A model that is dropped with its plan leaves by itself; its id, which
 another model may get, would stay."""
 
+_Owned = tuple["weakref.ref[Attachment]", Trace]
+_latest: ContextVar[tuple[_Owned, ...]] = ContextVar("tokenprune_trace", default=())
+"""The trace of the latest call of every handle, in this thread or task."""
+
 
 class Attachment:
     """A plan in force on one model instance; a context manager that detaches at its end.
 
     Attributes:
-        model: the model, changed in place until `detach`.
         plan: the plan.
         stages: the plan's stages with their strategies.
         meter: seconds and tokens since attaching or `meter.reset()`.
@@ -45,14 +51,29 @@ class Attachment:
     def __init__(
         self, model: nn.Module, plan: Plan, stages: list[ResolvedStage], checks: When = "first"
     ) -> None:
-        self.model, self.plan, self.stages = model, plan, stages
+        self.plan, self.stages = plan, stages
+        self._model: nn.Module | None = model
+        self._named = weakref.ref(model)
         self.checks = Checks(checks)
         self.meter = Meter()
-        self.patches = Patches()
+        self.traffic = Traffic()
+        self.patches = Patches(self.traffic)
         self.notes: set[str] = set()
         self.compiling: CallState | None = None
         self._claimed: list[nn.Module] = []
-        self._latest = threading.local()
+        self._graphs = threading.local()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, changed in place until `detach`; from then on the handle doesn't keep it.
+
+        Raises:
+            UnsupportedCallError: the plan was detached, and the model is gone.
+        """
+        found = self._named() if self._model is None else self._model
+        if found is None:
+            raise UnsupportedCallError("the model of this handle is gone.", where="model")
+        return found
 
     def claim(self, *modules: nn.Module) -> None:
         """Mark modules as carrying this plan, until `detach`."""
@@ -66,27 +87,31 @@ class Attachment:
 
     @property
     def trace(self) -> Trace:
-        """What was kept in this thread's latest finished call; empty before the first.
+        """What was kept in the latest call that finished here; empty before the first.
+
+        Here is this thread, and under asyncio this task; of a call that a task hands to another
+        thread, read the trace in what runs there.
 
         Raises:
             NotMeasuredError: that call ran as one compiled graph, which records nothing.
         """
-        trace: Trace | None = getattr(self._latest, "trace", Trace())
-        if trace is None:
+        if getattr(self._graphs, "latest", False):
             raise NotMeasuredError(
                 "the latest call ran as one compiled graph, which records no trace.",
                 remedy="Call the model as it was before torch.compile, with the same input.",
             )
-        return trace
+        return next((trace for owner, trace in _latest.get() if owner() is self), Trace())
 
     def finished(self, call: CallState) -> None:
         """Take over what a call measured; called by the engine."""
-        self._latest.trace = call.trace
+        others = (pair for pair in _latest.get() if pair[0]() not in (None, self))
+        _latest.set((*others, (weakref.ref(self), call.trace)))
+        self._graphs.latest = False
         self.meter.calls += 1
 
     def ran_compiled(self) -> None:
         """Note that a call ran as one compiled graph; called by the engine."""
-        self._latest.trace = None
+        self._graphs.latest = True  # no context variable can be set in a graph
         self.meter.compiled = True
 
     @contextmanager
@@ -106,11 +131,23 @@ class Attachment:
         """
         return Report.of(self.stages, self.meter, self.notes)
 
+    def begin(self) -> None:
+        """Prune the calls that begin from now on; called by the engine, once all is in place."""
+        self.traffic.open(self.model)
+
     def detach(self) -> None:
-        """Give the model back as it was; calling it twice is harmless."""
+        """Give the model back as it was; calling it twice is harmless.
+
+        Calls that run in other threads end as they began.
+
+        Raises:
+            UnsupportedCallError: one of them doesn't end.
+        """
+        self.traffic.close()
         self.patches.undo()
         ATTACHED.difference_update(self._claimed)
         self._claimed.clear()
+        self._model = None
 
     def __enter__(self) -> Attachment:
         return self

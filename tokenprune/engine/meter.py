@@ -13,6 +13,9 @@ import torch
 
 TIMED = ("encode", "select", "project", "prefill", "decode")
 
+#: Segments of stages that wait to be added up; a server may never ask for the seconds (ours).
+MOST = 4096
+
 
 class _Stopwatch(threading.local):
     """The stages that are open in one thread."""
@@ -71,9 +74,7 @@ class Meter:
     def seconds(self) -> dict[str, float]:
         """Exclusive seconds by stage."""
         with self._lock:
-            for name, start, end in self._segments:
-                self._seconds[name] += _elapsed(start, end)
-            self._segments.clear()
+            self._fold(len(self._segments))
             return {name: self._seconds.get(name, 0.0) for name in TIMED}
 
     @property
@@ -99,6 +100,14 @@ class Meter:
                 self._seconds[name] += _elapsed(start, end)
             else:
                 self._segments.append((name, start, end))
+                if len(self._segments) > MOST:  # the older half, which ended long ago
+                    self._fold(MOST // 2)
+
+    def _fold(self, count: int) -> None:
+        """Add up the oldest segments and let go of their events."""
+        for name, start, end in self._segments[:count]:
+            self._seconds[name] += _elapsed(start, end)
+        del self._segments[:count]
 
 
 def _now() -> Any:

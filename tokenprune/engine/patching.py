@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, NoReturn
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from tokenprune.engine.traffic import Traffic
 from tokenprune.errors import AlreadyAttachedError, UnsupportedCallError
 
 Override = Callable[..., Any]
@@ -65,9 +67,14 @@ class _Layer:
 
 
 class Patches:
-    """Everything that was changed on a model, so that `undo` leaves nothing behind."""
+    """Everything that was changed on a model, so that `undo` leaves nothing behind.
 
-    def __init__(self) -> None:
+    Args:
+        traffic: says for every call whether the overrides act; None: they always do.
+    """
+
+    def __init__(self, traffic: Traffic | None = None) -> None:
+        self._traffic = traffic
         self._layers: list[_Layer] = []
         self._hooks: list[RemovableHandle] = []
         self._guarded: set[int] = set()
@@ -89,12 +96,19 @@ class Patches:
             self._guard(owner)
         if name == "forward" and _INNERMOST in owner.__dict__:
             name = _INNERMOST
-        self._put(owner, name, function)
+        self._put(owner, name, function, self._traffic)
 
     def hook(self, module: nn.Module, function: Callable[..., Any]) -> RemovableHandle:
         """Register a forward hook `function(module, args, output)`."""
         self._guard(module)
-        handle = module.register_forward_hook(function)
+        traffic = self._traffic
+
+        def acting(*args: Any) -> Any:
+            if traffic is None or torch.compiler.is_compiling() or traffic.held():
+                return function(*args)
+            return None
+
+        handle = module.register_forward_hook(acting)
         self._hooks.append(handle)
         return handle
 
@@ -106,7 +120,9 @@ class Patches:
             self._layers.pop().remove()
         self._guarded.clear()
 
-    def _put(self, owner: Any, name: str, function: Override) -> None:
+    def _put(
+        self, owner: Any, name: str, function: Override, traffic: Traffic | None = None
+    ) -> None:
         original = getattr(owner, name)
         layer = _Layer(owner, name, original, owner.__dict__.get(name, _ABSENT))
 
@@ -114,8 +130,16 @@ class Patches:
         def replaced(*args: Any, **kwargs: Any) -> Any:
             if not layer.live:  # somebody who wrapped the model meanwhile still calls this
                 return original(*args, **kwargs)
-            return function(original, *args, **kwargs)
+            if traffic is None or torch.compiler.is_compiling():
+                return function(original, *args, **kwargs)
+            pruned = traffic.held()
+            if pruned is not None:
+                return function(original, *args, **kwargs) if pruned else original(*args, **kwargs)
+            with traffic.begun() as pruned:
+                return function(original, *args, **kwargs) if pruned else original(*args, **kwargs)
 
+        if traffic is not None:
+            traffic.overridden(original)
         setattr(replaced, _MARK, layer)
         layer.function = owner.__dict__[name] = replaced
         self._layers.append(layer)

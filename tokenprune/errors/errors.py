@@ -1,5 +1,16 @@
 """Every error a user can meet, each saying what was wrong, where, and what would be right."""
 
+#: Letters of a message, a place or a remedy; what is longer is cut (ours).
+LONGEST = 2000
+
+
+def bounded(text: str, most: int = LONGEST) -> str:
+    """A text of at most so many letters, with a word about what was cut off.
+
+    Inputs of any length can stand in messages, and a name of a megabyte helps nobody.
+    """
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} letters)"
+
 
 class TokenpruneError(Exception):
     """Base of all errors of this package.
@@ -11,8 +22,8 @@ class TokenpruneError(Exception):
     """
 
     def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:
-        self.message, self.where, self.remedy = message, where, remedy
-        super().__init__(message)
+        self.message, self.where, self.remedy = map(bounded, (message, where, remedy))
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         """One readable paragraph: place, problem, remedy."""

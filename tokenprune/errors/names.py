@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+#: Letters of the longest name that is looked for, and names that are listed (ours).
+LONG, LISTED = 100, 60
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to `name`, or None where nothing comes near."""
+    """The known name closest to `name`, or None where nothing comes near.
+
+    Names are compared letter by letter, so long ones, which nobody misspells, are near to none.
+    """
+    if len(name) > LONG:
+        return None
     choices = {choice.lower(): choice for choice in known}
     found = get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
     return choices[found[0]] if found else None
@@ -19,5 +27,6 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if not choices:
         return "There are none to choose from."
     near = nearest(name, choices)
-    listed = ", ".join(choices)
+    more = f" and {len(choices) - LISTED} more" if len(choices) > LISTED else ""
+    listed = f"{', '.join(choices[:LISTED])}{more}"
     return f"Did you mean '{near}'? Known: {listed}." if near else f"Known: {listed}."

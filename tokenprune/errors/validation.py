@@ -15,6 +15,9 @@ from tokenprune.errors.names import nearest, suggestion
 Path = tuple[int | str, ...]
 Keys = Mapping[str, Iterable[str]]
 
+#: Further problems that a message names (ours).
+NAMED = 10
+
 
 @dataclass
 class _Problem:
@@ -63,7 +66,8 @@ def plan_error(
     first, *others = sorted(
         _causes(problems.values()), key=lambda p: p.kind is not UnknownNameError
     )
-    rest = "".join(f" Also {other.place}: {other.message}" for other in others)
+    rest = "".join(f" Also {other.place}: {other.message}" for other in others[:NAMED])
+    rest += f" And {len(others) - NAMED} more." if len(others) > NAMED else ""
     place = ": ".join(part for part in (where, first.place) if part)
     if not first.remedy:
         return first.kind(first.message + rest, where=place)

@@ -11,6 +11,19 @@ _KEPT = "\t\n"
 _UNSEEN = ("Cc", "Cf", "Cs")
 
 
+class _Written(dict[int, str]):
+    """What `str.translate` puts in the place of a letter; filled as letters are met."""
+
+    def __missing__(self, number: int) -> str:
+        letter = chr(number)
+        harmless = letter in _KEPT or unicodedata.category(letter) not in _UNSEEN
+        self[number] = letter if harmless else _escape(number)
+        return self[number]
+
+
+_WRITTEN = _Written()
+
+
 def visible(text: str) -> str:
     r"""The text with control and direction characters written out, such as `\x1b`.
 
@@ -19,15 +32,10 @@ def visible(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(one if _harmless(one) else _written(one) for one in text)
+    return text.translate(_WRITTEN)
 
 
-def _harmless(letter: str) -> bool:
-    return letter in _KEPT or unicodedata.category(letter) not in _UNSEEN
-
-
-def _written(letter: str) -> str:
-    number = ord(letter)
+def _escape(number: int) -> str:
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -47,6 +47,7 @@ class PrunedEncoder:
         self._later = attachment.stages_at("pre_llm")
         self._before, self._after = split_at_projector(self._later)
         self._runner.install(attachment.patches)
+        attachment.begin()
 
     @property
     def trace(self) -> Trace:

@@ -164,6 +164,9 @@ class Loader(Protocol):
     Attributes:
         scheme: `timm` serves `timm:NAME`; `path` serves folders without a scheme.
         usage: the form it accepts, for messages.
+
+    A loader may have `kinds`, too: which of `mllm`, `classifier` and `dual` it can load. Then
+    others aren't looked for through it.
     """
 
     scheme: str

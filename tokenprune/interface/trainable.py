@@ -237,8 +237,9 @@ class TrainableStrategy(PruningStrategy[ParamsT]):
             params: of a plan.
 
         Returns:
-            `model` (its name) and `model_sha256` (of its weights) as far as they are known; nothing
-            where there is no checkpoint, or where the plan wants it on any model.
+            `model` (its name), `model_sha256` (of its weights) and `model_sample` (some of them,
+            see `tokenprune.engine.trained`) as far as they are known; nothing where there is no
+            checkpoint, or where the plan wants it on any model.
         """
         return {}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, UnsupportedModelError
 from tokenprune.interface.loading import (
     LoadedModel,
     Loader,
@@ -22,7 +22,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_model(
-    spec: str, options: LoadOptions, loaders: Mapping[str, Loader] | None = None
+    spec: str,
+    options: LoadOptions,
+    loaders: Mapping[str, Loader] | None = None,
+    *,
+    wanted: str = "",
 ) -> LoadedModel:
     """Load a model through the loader of its scheme.
 
@@ -30,6 +34,8 @@ def load_model(
         spec: a folder, or a name with a scheme, such as `timm:NAME`.
         options: weights, device and dtype.
         loaders: by scheme; default: those of all plugins.
+        wanted: kind of model that is needed, such as `mllm`; a loader that says of itself that it
+            loads none is refused before it loads anything.
 
     Raises:
         DataError: there is no loader for the scheme.
@@ -41,6 +47,14 @@ def load_model(
     scheme, colon, target = spec.partition(":")
     if not colon or Path(spec).exists():
         scheme, target = FOLDERS, spec
+    kinds = getattr(loaders.get(scheme), "kinds", None)
+    if wanted and kinds is not None and wanted not in kinds:
+        raise UnsupportedModelError(
+            f"'{scheme}:' loads {' and '.join(kinds)} models, and a model of kind '{wanted}' is "
+            "needed.",
+            where=f"--model {spec}",
+            remedy="Pass the folder of a multimodal LLM." if wanted == "mllm" else "",
+        )
     if scheme in loaders:
         return loaders[scheme].load(target, options)
     forms = ", ".join(loader.usage for loader in loaders.values()) or "none, no loader is installed"

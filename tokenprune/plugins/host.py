@@ -17,6 +17,7 @@ from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.plugins.hookspecs import ADAPTERS, HOUSE, KINDS, PROJECT, STRATEGIES
 from tokenprune.plugins.info import Plugin, PluginInfo, PluginProblem
 from tokenprune.plugins.kinds import Kind, Thing
+from tokenprune.plugins.patience import named
 
 GROUP = "tokenprune"
 RESTRICT = "TOKENPRUNE_PLUGINS"
@@ -136,8 +137,11 @@ class PluginHost:
         """The plugin of an entry point; none if it can't be imported."""
         distribution, version = _source(point)
         try:
-            return [Plugin(point.name, distribution, version, point.load())]
-        except (Exception, SystemExit) as error:
+            with named(point.name, distribution, "is being imported"):
+                return [Plugin(point.name, distribution, version, point.load())]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything, and the others go on
             self._report(point.name, distribution, f"can't be imported: {_said(error)}.")
             return []
 
@@ -152,7 +156,9 @@ class PluginHost:
             self._specify(self.things(KINDS).values())
             if plugin.key in self._plugins:
                 self._refuse_odd_hooks(plugin.hooks)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self._leave_out(plugin, _said(error))
 
     def _refuse_odd_hooks(self, hooks: frozenset[str]) -> None:
@@ -182,8 +188,11 @@ class PluginHost:
         others = [module for module in self._manager.get_plugins() if module is not plugin.module]
         call = self._manager.subset_hook_caller(kind.hook_name, others)
         try:
-            call(register=_register(kind, taken, brought, refused))
-        except (Exception, SystemExit) as error:
+            with named(plugin.name, plugin.distribution, f"runs its hook '{kind.hook_name}'"):
+                call(register=_register(kind, taken, brought, refused))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self._leave_out(plugin, f"its hook '{kind.hook_name}' raised {_said(error)}.")
             return
         for message in refused:

@@ -18,6 +18,8 @@ from typing import Any
 import tokenprune_strategies
 import torch
 
+from tokenprune.engine.adapters import choose_adapter
+from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm, LoadOptions
 from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.lab.models import load_model
@@ -74,8 +76,11 @@ def copy(loaded: LoadedMllm, strategy: str, run: Path, name: str) -> None:
     steps = training(run)["settings"]["steps"]
     learned = trainable(strategy).from_params(checkpoint=run / f"{strategy}.safetensors")
     assert isinstance(learned, TrainableStrategy)
+    adapter = choose_adapter(loaded.model)
+    assert isinstance(adapter, MllmAdapter)
+    about = facts(loaded, adapter.spec().core, plan, 0, steps)
     path = folder / f"{name}.safetensors"
-    learned.save_checkpoint(path, facts(loaded, plan, 0, steps), half=True)
+    learned.save_checkpoint(path, about, half=True)
     path.chmod(0o644)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError, PlanError
+from tokenprune.errors.files import read_text
 from tokenprune.errors.names import suggestion
 from tokenprune.interface.loading import LoadOptions
 from tokenprune.lab.models import load_options
@@ -29,7 +30,7 @@ class Arguments:
         dtype: default: float32 on the CPU, bfloat16 elsewhere.
         batch_size: requests a batch.
         revision: of a checkpoint on the hub.
-        trust_remote_code: whether code that comes with the checkpoint may run.
+        trust_remote_code: refused where it is true: models with code of their own have no adapter.
         attn_implementation: of transformers; default: its own choice.
         chat_template: file that replaces the processor's template.
         use_cache: generate with a KV cache.
@@ -66,6 +67,12 @@ class Arguments:
                 "the checkpoint is missing.",
                 where="--model_args",
                 remedy="Name it: pretrained=FOLDER_OR_HUB_NAME.",
+            )
+        if str(given.get("trust_remote_code", False)).lower() not in ("false", "0", "no"):
+            raise DataError(
+                "code that comes with a checkpoint never runs here.",
+                where="--model_args trust_remote_code",
+                remedy="Leave it away: no adapter serves models with code of their own.",
             )
         found = cls(**{name: value for name, value in given.items() if name in known})
         found.batch()
@@ -121,7 +128,7 @@ class Arguments:
         if self.chat_template is None:
             return None
         try:
-            return Path(self.chat_template).read_text(encoding="utf-8")
+            return read_text(Path(self.chat_template))
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"the chat template can't be read ({error}).", where=self.chat_template

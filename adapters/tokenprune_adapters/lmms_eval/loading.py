@@ -58,7 +58,8 @@ def _from_pretrained(kind: str, arguments: Arguments, **more: Any) -> Any:
         return getattr(transformers, kind).from_pretrained(
             arguments.pretrained,
             revision=arguments.revision,
-            trust_remote_code=arguments.trust_remote_code,
+            # without, transformers asks on the terminal whether code of the folder may run
+            trust_remote_code=False,
             **more,
         )
     except TokenpruneError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.lab.data.reading import open_picture
+from tokenprune.lab.data.reading import as_rgb, open_picture
 from tokenprune_adapters.loaders.prompts import SURPLUS
 
 if TYPE_CHECKING:
@@ -110,5 +110,4 @@ class Chat:
 def _picture(given: Any) -> Image:
     if isinstance(given, str | Path):
         return open_picture(Path(given))
-    picture: Image = given.convert("RGB")
-    return picture
+    return as_rgb(given)

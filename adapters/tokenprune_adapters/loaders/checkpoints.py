@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokenprune.errors import CheckpointError
+from tokenprune.errors.files import check_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,6 +36,7 @@ def load_strictly(model: nn.Module, file: Path) -> None:
         CheckpointError: the file is damaged, no safetensors, or of another model.
     """
     try:
+        check_file(file)
         state = load_file(file)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import CheckpointError, DataError, UnsupportedModelError
+from tokenprune.errors.files import TEXT_BYTES, check_file
 from tokenprune.interface.loading import LoadOptions
 
 #: Multimodal LLMs, by whatever class their config names.
 MLLM_CLASS = "AutoModelForImageTextToText"
+
+#: Endings of the files that transformers reads in a folder.
+READ = frozenset((".safetensors", ".json", ".txt", ".model", ".jinja"))
 
 #: Attention implementations that a benchmark tries; those that aren't installed raise.
 BACKENDS = ("sdpa", "eager", "flash_attention_2", "flash_attention_3")
@@ -31,6 +35,7 @@ def weight_files(folder: Path) -> list[Path]:
             where=str(folder),
             remedy="Pass the folder that save_pretrained wrote, or timm:NAME.",
         )
+    check_files(folder)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(
@@ -39,6 +44,27 @@ def weight_files(folder: Path) -> list[Path]:
             remedy="Save the model with save_pretrained; pickled checkpoints are not read.",
         )
     return files
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder with files that can't be read to their end, before anything opens them.
+
+    Args:
+        folder: of a model; its subfolders aren't read.
+
+    Raises:
+        CheckpointError: naming the first pipe, device or endless file.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.suffix in READ and not path.is_dir():
+            try:
+                check_file(path, None if path.suffix == ".safetensors" else TEXT_BYTES)
+            except OSError as error:
+                raise CheckpointError(
+                    f"the file can't be read ({error}).",
+                    where=str(path),
+                    remedy="Restore the folder that save_pretrained wrote.",
+                ) from error
 
 
 def load_model(folder: Path, options: LoadOptions, class_name: str = MLLM_CLASS) -> Any:

@@ -25,6 +25,7 @@ class TimmLoader:
 
     scheme = "timm"
     usage = "timm:NAME"
+    kinds = ("classifier",)
 
     def load(self, target: str, options: LoadOptions) -> LoadedClassifier:
         """Create the model of that timm name and load its weights strictly.

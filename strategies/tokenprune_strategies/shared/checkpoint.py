@@ -91,11 +91,28 @@ def read(path: Path, strategy: str) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, damaged, of another kind, strategy or version.
     """
+    facts, tensors = _opened(path, strategy, tensors=True)
+    return Checkpoint(path, facts, tensors)
+
+
+def read_facts(path: Path, strategy: str) -> Mapping[str, str]:
+    """The facts of a checkpoint of a strategy, without its tensors.
+
+    Raises:
+        CheckpointError: see `read`.
+    """
+    return _opened(path, strategy, tensors=False)[0]
+
+
+def _opened(
+    path: Path, strategy: str, *, tensors: bool
+) -> tuple[Mapping[str, str], Mapping[str, Tensor]]:
     try:
         check_file(path)  # opening a pipe would wait for ever
         with safe_open(path, framework="pt") as file:
             facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys() if tensors else ()
+            found = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"it can't be read as safetensors: {error}.",
@@ -109,7 +126,7 @@ def read(path: Path, strategy: str) -> Checkpoint:
                 where=str(path),
                 remedy=f"Give a file written by {strategy}'s save_checkpoint().",
             )
-    return Checkpoint(path, facts, tensors)
+    return facts, found
 
 
 def fill(module: nn.Module, checkpoint: Checkpoint) -> None:

@@ -18,6 +18,9 @@ from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune_strategies.shared import checkpoint
 from tokenprune_strategies.shared.checkpoint import Checkpoint
 
+#: Facts of a checkpoint about the model that it was trained for.
+MODEL = ("model", "model_sha256", "model_sample")
+
 
 class LearnedParams(StrategyParams):
     """Parameters of a learned strategy: a checkpoint, or the seed and shape of an untrained start.
@@ -43,7 +46,7 @@ class LearnedParams(StrategyParams):
     other_model: bool = Field(
         default=False,
         description="Use the checkpoint on another model than the one that it was trained for; "
-        "without, commands refuse it there.",
+        "without, it is refused there.",
     )
 
     @model_validator(mode="after")
@@ -118,8 +121,8 @@ class LearnedStrategy(TrainableStrategy[LearnedT], Generic[LearnedT, ModuleT]):
         """
         if params.checkpoint is None or params.other_model:
             return {}
-        facts = checkpoint.read(checkpoint.locate(params.checkpoint, cls.name), cls.name).facts
-        return {name: facts[name] for name in ("model", "model_sha256") if name in facts}
+        facts = checkpoint.read_facts(checkpoint.locate(params.checkpoint, cls.name), cls.name)
+        return {name: facts[name] for name in MODEL if name in facts}
 
     def modules(self) -> ModuleT:
         """Everything that is learned."""

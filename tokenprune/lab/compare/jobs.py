@@ -16,6 +16,7 @@ import torch
 from tokenprune.errors import TokenpruneError
 from tokenprune.lab.compare.build import Source
 from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.interrupts import deaf
 from tokenprune.lab.measure.run import Measurement, Progress, joined, measure
 from tokenprune.lab.measure.task import Task
 
@@ -57,10 +58,11 @@ def measure_in(
     context = multiprocessing.get_context("spawn")
     news, stop = context.Queue(), context.Event()
     with ProcessPoolExecutor(jobs, context, _start, (news, stop, threads)) as pool:
-        futures = [
-            pool.submit(_work, number, source, [entries[place] for place in mine])
-            for number, mine in enumerate(places)
-        ]
+        with deaf():
+            futures = [
+                pool.submit(_work, number, source, [entries[place] for place in mine])
+                for number, mine in enumerate(places)
+            ]
         with _stopping(stop):
             _follow(futures, news, progress)
             parts = [future.result() for future in futures]

@@ -16,6 +16,7 @@ from tokenprune.lab.compare.matching import equal_cost
 from tokenprune.lab.compare.record import Comparison
 from tokenprune.lab.compare.retention import Retention
 from tokenprune.lab.compare.settings import Settings
+from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.judge.judge import Judge, baselines
 from tokenprune.lab.judge.measured import runs_of, samples_of
 from tokenprune.lab.judge.result import BASELINE, Run
@@ -48,6 +49,7 @@ def compare(
     settings = source.settings
     loaded = load_model(source.model, source.options) if loaded is None else loaded
     task = source.task(loaded)
+    check_samples(task.questions, settings.check)
     entries, left_out = build_entries(loaded, settings)
     if settings.match in ("flops", "time"):
         entries, unequal = equal_cost(task, entries, settings.match, host().strategies)
@@ -56,7 +58,9 @@ def compare(
     retention = Retention.of(task, settings)
     whole = _measure(source, task, entries, told)
     measured = whole.complete()
-    dense, *results = Judge(samples_of(task), runs_of(task, measured), settings.seed).results()
+    dense, *results = Judge(
+        samples_of(task, measured), runs_of(task, measured), settings.seed
+    ).results()
     if retention is not None:
         told.next()
         read = retention.measure([row.run.plan for row in results], told)
@@ -66,7 +70,7 @@ def compare(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         elapsed=round(time.perf_counter() - start, 1),
         model=_model(loaded, source.options),
-        task=source.about(loaded) | {"samples": len(task.questions), "images": _images(task)},
+        task=source.about(loaded) | _counted(task, measured),
         settings=_settings(settings) | {"others": _others(loaded, settings)},
         environment=describe_environment(),
         dense=dense,
@@ -136,8 +140,12 @@ def _model(loaded: LoadedModel, options: LoadOptions) -> dict[str, Any]:
     }
 
 
-def _images(task: Task) -> int:
-    return len({question.image_id for question in task.questions})
+def _counted(task: Task, measured: Measurement) -> dict[str, Any]:
+    """How many samples the numbers are over, and which were left out, with the reasons."""
+    asked = task.only(measured.numbers).questions
+    images = len({question.image_id for question in asked})
+    lost = [*measured.lost.values()]
+    return {"samples": len(asked), "images": images, **({"lost": lost} if lost else {})}
 
 
 def _others(loaded: LoadedModel, settings: Settings) -> int:

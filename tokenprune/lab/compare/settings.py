@@ -42,6 +42,7 @@ class Settings:
         family: the one of `chosen.FAMILIES` that is compared instead of the dozen.
         match: what budgets are made equal in, see `matching.MATCHES`; `stage` leaves to every
             strategy's stage what its budget counts.
+        check: pictures that are opened before anything runs, see `check_samples`.
 
     Raises:
         DataError: there is no such choice, or one that would be ignored.
@@ -61,6 +62,7 @@ class Settings:
     every: bool = False
     family: str | None = None
     match: str = "tokens"
+    check: int | None = None
 
     def __post_init__(self) -> None:
         for option, value, known in (

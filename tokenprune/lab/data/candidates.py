@@ -83,8 +83,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
     """Names of classes, one a line, in the order of the class numbers.
 
     Raises:
-        DataError: the file can't be read, is empty, or has an empty line, after which every number
-            would be off by one.
+        DataError: the file can't be read, is empty, has an empty line, after which every number
+            would be off by one, or has a name twice.
     """
     names = tuple(line.strip() for line in read_lines(path, "class names"))
     for number, name in enumerate(names, start=1):
@@ -96,7 +96,30 @@ def read_classes(path: Path) -> tuple[str, ...]:
             )
     if not names:
         raise DataError("the file holds no class names.", where=str(path))
+    check_names(names, str(path))
     return names
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse two classes of one name: their texts are equal, so the later one is never nearest.
+
+    Args:
+        names: in the order of the class numbers.
+        where: what errors name.
+
+    Raises:
+        DataError: naming both numbers.
+    """
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(names):
+        before = numbers.setdefault(name, number)
+        if before != number:
+            raise DataError(
+                f"the classes {before} and {number} are both called '{name}', so the second could "
+                "never be right.",
+                where=where,
+                remedy="Tell them apart, as in 'crane (bird)' and 'crane (machine)'.",
+            )
 
 
 def check_prompts(prompts: Sequence[str]) -> None:

@@ -22,14 +22,23 @@ def captioned_pictures(path: Path) -> list[Question]:
     """
     captions: dict[Path, list[str]] = {}
     kinds: dict[Path, str] = {}
+    places: dict[Path, str] = {}
     for row in read_rows(path, "captions", USAGE):
         picture = row.file(path.parent, row.text("image"), "picture")
         captions.setdefault(picture, []).extend(_captions(row))
         kinds.setdefault(picture, row.text("type", ""))
+        places.setdefault(picture, row.where)
     if not captions:
         raise DataError("the file holds no captions.", where=str(path), remedy=USAGE)
     return [
-        Question(picture, first, kind=kinds[picture], image_id=number, others=tuple(rest))
+        Question(
+            image=picture,
+            answer=first,
+            kind=kinds[picture],
+            image_id=number,
+            others=tuple(rest),
+            where=places[picture],
+        )
         for number, (picture, (first, *rest)) in enumerate(captions.items())
     ]
 

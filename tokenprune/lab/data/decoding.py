@@ -1,41 +1,34 @@
 """Single frames of video files, through PyAV.
 
 The packets of a file are read twice. The first time they are only counted; the second time those
-are decoded that the chosen frames depend on: from the last key frame before each of them on.
+are decoded that the chosen frames depend on: from the last key frame before each of them on. Some
+key frames are none, because what follows them also refers to what was before; then all packets are
+decoded. Where that doesn't give exactly the chosen frames either, frames are counted as they come.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from importlib.util import find_spec
-from io import BytesIO
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
+from tokenprune.lab.data.containers import (
+    BrokenError,
+    Packet,
+    Track,
+    demuxed,
+    opened_stream,
+    read_track,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: Number of frames -> numbers of those that are wanted, ascending.
 Choose = Callable[[int], Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Packet:
-    """One encoded frame, in the order in which they are decoded.
-
-    Attributes:
-        time: when it is shown, in units of the stream; None where the file doesn't say.
-        key: whether it is decoded without others.
-        shown: whether it is shown at all.
-    """
-
-    time: int | None
-    key: bool
-    shown: bool
 
 
 def check_pyav(where: str = "") -> None:
@@ -59,28 +52,34 @@ def check_pyav(where: str = "") -> None:
 def decoded(source: Path | bytes, choose: Choose, where: str = "") -> list[Image]:
     """The wanted frames of the first video stream as RGB, turned upright.
 
+    Frames are numbered in the order in which they are shown.
+
     Args:
         source: the file, or what stands in it.
         choose: which frames, once their number is known.
         where: what errors call it.
 
     Raises:
-        DataError: there is no video stream in it, or it is damaged.
+        DataError: there is no video stream in it, or it is damaged, or parts of it are missing.
         BackendUnavailableError: PyAV isn't installed.
     """
     check_pyav(where)
     import av
 
     try:
-        packets = _packets(source)
-        if _timed(packets):
-            return _by_time(source, packets, choose)
-        return _by_count(source, choose)
+        track = read_track(source)
+        found = _by_time(source, track, choose) if track.timed else None
+        return _by_count(source, choose) if found is None else found
+    except MemoryError:
+        raise
     except av.FFmpegError as error:
         reason = error.strerror or type(error).__name__
+        if isinstance(error, av.error.InvalidDataError):
+            reason = f"it is damaged, or no video: {reason}"
         raise DataError(f"the video can't be decoded ({reason}).", where=where) from error
-    except _NoFramesError as error:
-        raise DataError(f"the video can't be decoded ({error}).", where=where) from error
+    except Exception as error:  # PyAV stumbles over odd metadata with errors of many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise DataError(f"the video can't be decoded ({reason}).", where=where) from error
 
 
 def needed(packets: Sequence[Packet], times: Iterable[int]) -> set[int]:
@@ -110,90 +109,83 @@ def _opens(packet: Packet, time: int) -> bool:
     return packet.key and packet.time is not None and packet.time <= time
 
 
-class _NoFramesError(Exception):
-    """The file opens, but no frames come out."""
+def _by_time(source: Path | bytes, track: Track, choose: Choose) -> list[Image] | None:
+    """The chosen frames; None where packets and frames don't match one to one."""
+    import av
+
+    times = sorted(one.time for one in track.packets if one.shown and one.time is not None)
+    if not times:
+        return None
+    wanted = [times[number] for number in choose(len(times))]
+    # a file that may be cut anywhere is decoded at its end, where that would be seen
+    looked = {*wanted, *times[-1:]} if track.open_ended else {*wanted}
+    try:
+        found = _shown_at(source, looked, needed(track.packets, looked))
+    except (av.error.InvalidDataError, BrokenError):
+        found = _shown_at(source, looked, range(len(track.packets)))
+    return [found[time] for time in wanted] if found.keys() >= looked else None
 
 
-def _by_time(source: Path | bytes, packets: Sequence[Packet], choose: Choose) -> list[Image]:
-    times = sorted(packet.time for packet in packets if packet.shown and packet.time is not None)
-    wanted = [times[number] for number in choose(len(times))] if times else []
+def _shown_at(
+    source: Path | bytes, times: Container[int], feed: Container[int]
+) -> dict[int, Image]:
+    """Frames by the times at which they are shown; none where they don't come in that order.
+
+    Args:
+        source: the file.
+        times: those that are wanted.
+        feed: numbers of the packets that are decoded.
+    """
     found: dict[int, Image] = {}
-    waiting = sorted(set(wanted), reverse=True)
-    last = None
-    with _opened(source) as (container, stream):
-        for frame in _frames(container, stream, needed(packets, waiting)):
-            while waiting and waiting[-1] <= frame.pts:
-                near = frame if last is None else _nearer(waiting[-1], last, frame)
-                found[waiting.pop()] = _picture(near)
-            last = frame
-        while waiting and last is not None:
-            found[waiting.pop()] = _picture(last)
-    if not found:
-        raise _NoFramesError("no frame of it can be shown")
-    return [found[time] for time in wanted]
-
-
-def _nearer(time: int, before: Any, after: Any) -> Any:
-    """Some packets only help to decode others; the frame that is shown next to them is taken."""
-    return before if time - before.pts < after.pts - time else after
+    with opened_stream(source) as (container, stream):
+        for run in _runs(container, stream, feed):
+            last = None
+            for frame in run:
+                if last is not None and frame.pts <= last:
+                    return {}
+                last = frame.pts
+                if last in times:
+                    _refuse_corrupt(frame)
+                    found[last] = _picture(frame)
+    return found
 
 
 def _by_count(source: Path | bytes, choose: Choose) -> list[Image]:
-    with _opened(source) as (container, stream):
-        total = sum(1 for _ in container.decode(stream))
+    """The same by decoding everything: once to count the frames, once to take some."""
+    with opened_stream(source) as (container, stream):
+        total = sum(1 for _ in _whole(container, stream))
     if not total:
-        raise _NoFramesError("it holds no frames")
+        raise BrokenError("it holds no frames")
     wanted = choose(total)
-    with _opened(source) as (container, stream):
-        frames = enumerate(container.decode(stream))
+    with opened_stream(source) as (container, stream):
+        frames = enumerate(_whole(container, stream))
         found = {number: _picture(frame) for number, frame in frames if number in wanted}
     return [found[number] for number in wanted]
 
 
-def _frames(container: Any, stream: Any, feed: set[int]) -> Iterator[Any]:
-    """What comes out when only some packets are decoded."""
-    codec, fed = stream.codec_context, False
-    for number, packet in enumerate(_demuxed(container, stream)):
-        if number in feed:
-            fed = True
-            yield from (frame for frame in codec.decode(packet) if frame.pts is not None)
-        elif fed:
-            fed = False
-            yield from (frame for frame in codec.decode(None) if frame.pts is not None)
-            codec.flush_buffers()
-    if fed:
-        yield from (frame for frame in codec.decode(None) if frame.pts is not None)
+def _whole(container: Any, stream: Any) -> Iterator[Any]:
+    for frame in container.decode(stream):
+        _refuse_corrupt(frame)
+        yield frame
 
 
-def _packets(source: Path | bytes) -> list[Packet]:
-    with _opened(source) as (container, stream):
-        return [
-            Packet(packet.pts, packet.is_keyframe, not packet.is_discard)
-            for packet in _demuxed(container, stream)
-        ]
+def _refuse_corrupt(frame: Any) -> None:
+    if frame.is_corrupt:
+        raise BrokenError("it is damaged: a frame of it is broken")
 
 
-def _timed(packets: Sequence[Packet]) -> bool:
-    """Whether every packet says when it is shown, and no two the same."""
-    times = {packet.time for packet in packets}
-    return None not in times and len(times) == len(packets)
+def _runs(container: Any, stream: Any, feed: Container[int]) -> Iterator[Iterator[Any]]:
+    """What comes out when only some packets are decoded, for every run of neighbours among them."""
+    packets = (packet for packet in demuxed(container, stream) if packet.size)
+    for fed, run in groupby(enumerate(packets), key=lambda pair: pair[0] in feed):
+        if fed:
+            yield _frames(stream.codec_context, (packet for _, packet in run))
+            stream.codec_context.flush_buffers()
 
 
-def _demuxed(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets; those that hold nothing only mark the end."""
-    return (packet for packet in container.demux(stream) if packet.size)
-
-
-@contextmanager
-def _opened(source: Path | bytes) -> Iterator[tuple[Any, Any]]:
-    import av
-
-    with av.open(BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
-        if not container.streams.video:
-            raise _NoFramesError("it holds no video stream")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        yield container, stream
+def _frames(codec: Any, packets: Iterable[Any]) -> Iterator[Any]:
+    for packet in chain(packets, [None]):  # None: what the decoder still holds
+        yield from (frame for frame in codec.decode(packet) if frame.pts is not None)
 
 
 def _picture(frame: Any) -> Image:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
+from tokenprune.errors.files import PICTURE_BYTES, check_file
 from tokenprune.errors.names import suggestion
 from tokenprune.lab.data.question import Columns, Question
 from tokenprune.lab.data.rows import Row
@@ -74,6 +75,7 @@ def dataset_questions(entry: HubDataset) -> list[Question]:
                 kind=place.text(columns.type, "") if columns.type else "",
                 image_id=group,
                 others=tuple(rest),
+                where=place.where,
             )
         )
     return found
@@ -208,7 +210,17 @@ def _encoded(value: Any, entry: HubDataset) -> tuple[bytes, ...]:
                 where=entry.name,
                 remedy="Name a column of images in 'columns'.",
             )
-        found.append(one["bytes"] or Path(one["path"]).read_bytes())
+        found.append(one["bytes"] or _read(Path(one["path"]), entry))
     if not found:
         raise DataError("a sample has no picture.", where=entry.name)
     return tuple(found)
+
+
+def _read(path: Path, entry: HubDataset) -> bytes:
+    try:
+        check_file(path, PICTURE_BYTES)
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"the picture '{path}' can't be read ({error}).", where=entry.name
+        ) from error

@@ -46,7 +46,7 @@ def read_jsonl(path: Path, *, answers: bool = True, frames: int | None = None) -
     groups: dict[str, int] = {}
     for row in read_rows(path, "questions", USAGE):
         question = row.text("question")
-        first, *rest = _answers(row) if answers else ("",)
+        first, *rest = right_answers(row) if answers else ("",)
         image, name = _seen(row, path.parent, frames)
         found.append(
             Question(
@@ -56,6 +56,7 @@ def read_jsonl(path: Path, *, answers: bool = True, frames: int | None = None) -
                 kind=row.text("type", ""),
                 image_id=groups.setdefault(name, len(groups)),
                 others=tuple(rest),
+                where=row.where,
             )
         )
     if not found:
@@ -77,7 +78,12 @@ def _file(path: Path) -> Path:
     )
 
 
-def _answers(row: Row) -> tuple[str, ...]:
+def right_answers(row: Row) -> tuple[str, ...]:
+    """The right answers of a line, one or more, see `Row.answers`.
+
+    Raises:
+        DataError: there are none, or they stand under both of `ANSWERS`.
+    """
     if all(key in row.data for key in ANSWERS):
         raise DataError(
             "there are 'answer' and 'answers', and one of them would be ignored.",

@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from tokenprune.errors import DataError
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.data.reading import open_picture
 from tokenprune.lab.data.videos import Clip
@@ -49,6 +50,9 @@ def revision(samples: Sequence[Question], choices: Sequence[Sequence[str]] = ())
     """SHA-256 of samples and their pictures, and of the texts that answers are chosen from.
 
     Of videos, the bytes of their files count; nothing is decoded.
+
+    Raises:
+        DataError: a file can't be read.
     """
     digest = cache(Clip.digest)  # several questions may be about one video
     total = hashlib.sha256(json.dumps(choices).encode() if choices else b"")
@@ -57,7 +61,10 @@ def revision(samples: Sequence[Question], choices: Sequence[Sequence[str]] = ())
         total.update(json.dumps(about).encode())
         several = isinstance(sample.image, list | tuple)
         for image in sample.image if several else (sample.image,):
-            total.update(digest(image) if isinstance(image, Clip) else _bytes(image))
+            try:
+                total.update(digest(image) if isinstance(image, Clip) else _bytes(image))
+            except OSError as error:
+                raise DataError(f"the file can't be read ({error}).", where=sample.where) from error
     return total.hexdigest()
 
 

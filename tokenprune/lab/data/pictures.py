@@ -90,6 +90,8 @@ def labelled_pictures(
 ) -> list[Question]:
     """Pictures of a folder with class numbers from a CSV file with a header.
 
+    Rows with the same picture count as one group in intervals.
+
     Args:
         folder: where the files are.
         labels: CSV with a column of file names and one of class numbers.
@@ -103,11 +105,13 @@ def labelled_pictures(
     """
     rows = _rows(labels)
     name, label = (_column(labels, rows, names) for names in (FILE_COLUMNS, LABEL_COLUMNS))
-    questions = [
-        Question(_file(folder, row[name], f"{labels}:{line}"), str(target), image_id=line)
-        for line, row in enumerate(rows, start=2)
-        if (target := _class(row[label], classes, f"{labels}:{line}")) is not None
-    ]
+    questions, groups = [], dict[Path, int]()
+    for line, row in enumerate(rows, start=2):
+        where = f"{labels}:{line}"
+        target = _class(row[label], classes, where)
+        picture = _file(folder, row[name], where)
+        group = groups.setdefault(picture.resolve(), len(groups))
+        questions.append(Question(picture, str(target), image_id=group, where=where))
     return spread(halve(questions, split), limit)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +19,7 @@ class Question:
         kind: group for separate accuracies.
         image_id: samples of one image are resampled together.
         others: further right answers.
+        where: file and line that it stands in, for errors.
     """
 
     image: Any
@@ -27,6 +28,7 @@ class Question:
     kind: str = ""
     image_id: int = 0
     others: tuple[str, ...] = ()
+    where: str = field(default="", compare=False)
 
     def matched(self, answer: str) -> str:
         """The right answer that equals the given one, else the first right one."""

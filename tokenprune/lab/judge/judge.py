@@ -32,7 +32,8 @@ class Judge:
         self._kinds, self._runs = samples.kinds, runs
         self._images = len(set(samples.images))
         self._boot = Bootstrap(samples.images, seed)
-        self._batches = Bootstrap(range(len(runs[0].wall)), seed)
+        # a batch of which nothing could be read is missing in the runs that met it
+        self._batches = {n: Bootstrap(range(n), seed) for n in {len(run.wall) for run in runs}}
         self._dense = next((run for run in runs if run.dense), None)
 
     def results(self) -> list[Result]:
@@ -44,7 +45,7 @@ class Judge:
         accuracy = self._boot.mean(run.right)
         others = baselines(run, self._runs)
         versus = self._versus(run, others)
-        total = self._batches.ratio(run.wall, run.dense_wall)
+        total = self._batches[len(run.wall)].ratio(run.wall, run.dense_wall)
         return Result(
             run=run,
             accuracy=accuracy,

@@ -12,9 +12,9 @@ from tokenprune.lab.measure.statistics import Array
 from tokenprune.lab.measure.task import Task
 
 
-def samples_of(task: Task) -> Samples:
-    """The samples of a task."""
-    questions = task.questions
+def samples_of(task: Task, measured: Measurement) -> Samples:
+    """The samples of a task that every row answered."""
+    questions = task.only(measured.numbers).questions
     return Samples([q.image_id for q in questions], [q.kind for q in questions])
 
 
@@ -33,12 +33,13 @@ def _run(task: Task, measured: Measurement, row: Measured, timed: Measured) -> R
     assert row.beside is not None
     assert timed.beside is not None
     entry, dense = timed.entry, measured.dense
+    answers = measured.said(row)
     own = "" if entry.plan.positions == "original" else f", {entry.plan.positions}"
     return Run(
         entry=entry,
         dense=row is dense,
-        right=_right(task, row.answers),
-        answers=row.answers,
+        right=_right(task.only(measured.numbers), answers),
+        answers=answers,
         wall=row.wall,
         dense_wall=row.beside.wall,
         tokens=dict(timed.tokens),
@@ -49,6 +50,7 @@ def _run(task: Task, measured: Measurement, row: Measured, timed: Measured) -> R
         lengths=row.lengths,
         unknown=task.unknown(),
         title=entry.name if row is dense else f"{entry.label}{own}",
+        lost=tuple(measured.lost.values()),
     )
 
 

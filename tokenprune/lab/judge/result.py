@@ -54,6 +54,7 @@ class Run:
         title: what warnings call the row; default: its name.
         varied: what a grid put into the plan, by dotted place.
         unknown: words of the questions that the model's tokenizer doesn't know.
+        lost: why samples were left out, one reason each.
     """
 
     entry: Entry
@@ -75,6 +76,7 @@ class Run:
     title: str = ""
     varied: Mapping[str, Any] = field(default_factory=dict)
     unknown: Sequence[str] = ()
+    lost: Sequence[str] = ()
 
     @property
     def plan(self) -> Plan:

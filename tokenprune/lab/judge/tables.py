@@ -74,7 +74,9 @@ def terminal_tables(title: str, results: Sequence[Result], width: int) -> list[T
 def column_table(title: str, results: Sequence[Result], columns: Sequence[Column]) -> Table:
     """Names, budgets and these columns as a table for terminals, with a rule between budgets."""
     # the title must not be broken where the columns are narrower
-    table = Table(title=Text(title, "bold"), title_justify="left", min_width=min(len(title), 72))
+    table = Table(
+        title=Text(visible(title), "bold"), title_justify="left", min_width=min(len(title), 72)
+    )
     table.add_column("plan", overflow="fold")
     table.add_column("keep")
     for column in columns:
@@ -94,7 +96,7 @@ def column_table(title: str, results: Sequence[Result], columns: Sequence[Column
 
 def warning_lines(results: Sequence[Result]) -> list[Text]:
     """What to beware of, in words."""
-    return [Text(f"{names}: {what}", style="yellow") for names, what in gathered(results)]
+    return [Text(visible(f"{names}: {what}"), style="yellow") for names, what in gathered(results)]
 
 
 def csv_table(lines: Sequence[Line]) -> str:
@@ -155,4 +157,6 @@ def _text(cell: str) -> str:
 
 
 def _harmless(cell: str) -> str:
+    """No formula and no control character comes out of data."""
+    cell = visible(cell)
     return f"'{cell}" if cell.startswith(FORMULA) else cell

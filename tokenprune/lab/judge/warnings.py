@@ -30,6 +30,12 @@ def warnings_of(
     found = [str(failure) for failure in run.failures]
     if run.unknown:
         found.append(unknown_words(run.unknown))
+    if run.lost:
+        answered = len(run.right)
+        found.append(
+            f"{len(run.lost)} of {answered + len(run.lost)} samples are left out, so all numbers "
+            f"are over {answered}; the first: {run.lost[0]}"
+        )
     if versus is not None and versus.value < 0:
         sure = "" if versus.excludes(0.0) else ", though the interval includes 0"
         found.append(f"worse than keeping random tokens{sure}")

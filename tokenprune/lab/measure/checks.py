@@ -19,9 +19,10 @@ def failed_checks(measured: Measurement, strategies: Strategies) -> list[str]:
     plan's.
     """
     failures = []
-    if measured.idle.answers != measured.dense.answers:
+    dense = measured.said(measured.dense)
+    if measured.said(measured.idle) != dense:
         failures.append("with a plan without stages attached, the model answers differently.")
-    if any(row.answers != measured.dense.answers for row in measured.again):
+    if any(measured.said(row) != dense for row in measured.again):
         failures.append("the dense model's answers differ between processes or passes.")
     for row in measured.plans:
         failures += _miscounted(row, strategies)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
 
 from tokenprune.errors import DataError
+
+#: What a full disk says: no blocks or no inodes, or a quota.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+#: What file systems without locks say.
+UNLOCKED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,13 +49,24 @@ def check_writable(path: Path) -> None:
         raise writing_failed(path, PermissionError("its folder is missing or read-only"))
 
 
-def writing_failed(path: Path, error: Exception) -> DataError:
-    """The error for a file that can't be written."""
-    return DataError(
-        f"the file can't be written ({error}).",
-        where=str(path),
-        remedy="Name a file in an existing folder with --out.",
-    )
+def writing_failed(path: Path, error: Exception, what: str = "file") -> DataError:
+    """The error for a file that can't be written, with what would help.
+
+    Args:
+        path: the file.
+        error: why not.
+        what: what it is.
+    """
+    number = getattr(error, "errno", None)
+    if number in FULL:
+        remedy = "Make room there and start again: what is written so far stays."
+    elif number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        remedy = "Name a folder that can be written to, with --out or in a study with 'out'."
+    elif number in UNLOCKED or isinstance(error, NotImplementedError):
+        remedy = "Name a folder on a file system that has locks, in a study with 'out'."
+    else:
+        remedy = "Name a file in an existing folder, with --out or in a study with 'out'."
+    return DataError(f"the {what} can't be written ({error}).", where=str(path), remedy=remedy)
 
 
 def _umask() -> int:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from tokenprune.engine.attach import attach
 from tokenprune.errors import TokenpruneError
-from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.lengths import own_length, tokens_in_llm
+from tokenprune.lab.measure.preparing import Preparing, Ready
 from tokenprune.lab.measure.task import Task
 from tokenprune.ops.flops import count_flops
 from tokenprune.plan import Plan
@@ -49,7 +49,7 @@ class Measured:
 
     Attributes:
         entry: the plan; None for the model without tokenprune.
-        answers: one a sample.
+        answers: by number of the sample.
         wall: seconds of every batch.
         seconds: exclusive seconds by stage, over all batches.
         tokens: mean tokens per image by stage.
@@ -60,7 +60,7 @@ class Measured:
     """
 
     entry: Entry | None
-    answers: list[str] = field(default_factory=list)
+    answers: dict[int, str] = field(default_factory=dict)
     wall: list[float] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     tokens: dict[str, float] = field(default_factory=dict)
@@ -89,12 +89,23 @@ class Measurement:
             says how the dense time is spread over the stages.
         plans: one per entry.
         again: dense and idle of further processes and passes; their answers must be the same.
+        lost: by number of the sample, why it was left out of every row.
     """
 
     dense: Measured
     idle: Measured
     plans: list[Measured]
     again: list[Measured] = field(default_factory=list)
+    lost: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The samples that every row answered, in order."""
+        return [number for number in self.dense.answers if number not in self.lost]
+
+    def said(self, row: Measured) -> list[str]:
+        """A row's answers to the samples of `numbers`."""
+        return [row.answers[number] for number in self.numbers]
 
     def complete(self) -> Measurement:
         """The same without the rows that are left out."""
@@ -128,7 +139,8 @@ def joined(parts: Sequence[Measurement], places: Sequence[Sequence[int]]) -> Mea
     again = [row for part in parts[1:] for row in (part.dense, part.idle)]
     again += [row for part in parts for row in part.again]
     plans = [found[place] for place in sorted(found)]
-    return Measurement(parts[0].dense, parts[0].idle, plans, again)
+    lost = {number: why for part in parts for number, why in part.lost.items()}
+    return Measurement(parts[0].dense, parts[0].idle, plans, again, lost)
 
 
 def measure(
@@ -137,7 +149,8 @@ def measure(
     """Run every plan and the dense model on every batch, in an order drawn anew for each.
 
     The first batch is run once before, untimed: it warms up and counts FLOPs. An optional row whose
-    plan can't run isn't asked again, and says why.
+    plan can't run isn't asked again, and says why. A sample that can't be prepared is left out of
+    all rows.
 
     Args:
         task: samples and model.
@@ -146,6 +159,7 @@ def measure(
         progress: told (runs done, runs in all, what runs).
 
     Raises:
+        DataError: too many samples can't be prepared.
         TokenpruneError: a plan doesn't fit the model or fails, and its row isn't optional.
     """
     plans = [Measured(entry) for entry in entries]
@@ -156,18 +170,17 @@ def measure(
     dense, idle = Measured(None), Measured(Entry("dense", Plan()))
     rows = [dense, idle, *plans]
     order = rows + [dense] * (len(plans) // PLANS_PER_DENSE)
-    batches = task.batches
-    tell = _Teller(progress, len(rows) + len(order) * len(batches))
+    tell = _Teller(progress, len(rows) + len(order) * len(task.batches))
+    preparing, rng = Preparing(task), random.Random(seed)
     with torch.no_grad():
-        _count(task, batches[0], rows, tell)
-        rng = random.Random(seed)
-        for batch in batches:
-            inputs = task.inputs(batch)
+        for number, ready in enumerate(preparing.batches()):
+            if number == 0:
+                _count(task, ready, rows, tell)
             rng.shuffle(order)
-            _run_batch(task, inputs, order, tell)
+            _run_batch(task, ready, order, tell)
     for row in rows:
         row.beside = Beside(dense.wall, idle.wall, dict(idle.seconds))
-    return Measurement(dense, idle, plans)
+    return Measurement(dense, idle, plans, lost=preparing.lost)
 
 
 class _Teller:
@@ -199,31 +212,31 @@ def _plan(row: Measured) -> Plan:
     return row.entry.plan
 
 
-def _count(task: Task, batch: list[Question], rows: Sequence[Measured], tell: _Teller) -> None:
-    inputs = task.inputs(batch)
+def _count(task: Task, ready: Ready, rows: Sequence[Measured], tell: _Teller) -> None:
     for row in rows:
         tell(row)
         if row.failure:
             continue
         with _excused(row), _attached(task, row), count_flops() as counter:
-            task.call(inputs)
-            row.flops = counter.total / len(batch)
+            task.call(ready.inputs)
+            row.flops = counter.total / len(ready.numbers)
 
 
 def _attached(task: Task, row: Measured) -> AbstractContextManager[object]:
     return nullcontext() if row.entry is None else attach(task.model, row.entry.plan)
 
 
-def _run_batch(task: Task, inputs: Any, order: Sequence[Measured], tell: _Teller) -> None:
+def _run_batch(task: Task, ready: Ready, order: Sequence[Measured], tell: _Teller) -> None:
     walls: dict[int, list[float]] = defaultdict(list)
     for row in order:
         tell(row)
         if row.failure:
             continue
         with _excused(row):
-            output, seconds = _run(task, inputs, row)
+            output, seconds = _run(task, ready.inputs, row)
             if id(row) not in walls:
-                row.answers += task.read(inputs, output)
+                found = task.read(ready.inputs, output)
+                row.answers.update(zip(ready.numbers, found, strict=True))
             walls[id(row)].append(seconds)
     for row in {id(row): row for row in order if not row.failure}.values():
         times = walls[id(row)]

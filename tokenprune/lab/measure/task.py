@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -44,6 +45,16 @@ class Task(ABC):
         """The samples, batch by batch."""
         step = self.batch_size
         return [self.questions[at : at + step] for at in range(0, len(self.questions), step)]
+
+    def only(self, numbers: Sequence[int]) -> Self:
+        """The same task with some of its samples.
+
+        Args:
+            numbers: of the samples, in order.
+        """
+        one = copy.copy(self)
+        one.questions = [self.questions[number] for number in numbers]
+        return one
 
     @abstractmethod
     def inputs(self, batch: Sequence[Question]) -> Any:

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 from tokenprune.errors import BackendUnavailableError
+from tokenprune.errors.visible import visible
 from tokenprune.lab.judge.breaking import parts_of
 from tokenprune.lab.judge.columns import STAGES
 from tokenprune.lab.report.families import families
@@ -17,7 +18,7 @@ from tokenprune.lab.studies.summary import Group
 
 
 def html(results: Results, groups: Sequence[Group]) -> str:
-    """The page as text; everything that came from data is escaped.
+    """The page as text; everything that came from data is escaped, control characters too.
 
     Args:
         results: what the folder holds.
@@ -45,13 +46,14 @@ def html(results: Results, groups: Sequence[Group]) -> str:
     template = environment.from_string(source.read_text(encoding="utf-8"))
     pictures, known = Pictures(), families(groups)
     views = [group_view(group, known, pictures) for group in groups]
-    return template.render(
+    page = template.render(
         results=results,
         environments=environments(results.records),
         groups=views,
         pictures=Markup(pictures.definitions()),
         stages=STAGES,
     )
+    return visible(page)
 
 
 def environments(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
-from tokenprune.lab.data.candidates import Candidates, read_classes
+from tokenprune.lab.data.candidates import Candidates, check_names, read_classes
 from tokenprune.lab.data.captions import captioned_pictures
 from tokenprune.lab.data.folders import class_folders, numbered_folders
 from tokenprune.lab.data.hub import class_names
@@ -102,7 +102,9 @@ def _names(entry: TaskEntry, loaded: LoadedDual) -> tuple[str, ...]:
             where=f"models: {loaded.name}",
             remedy="Add classes: FILE with one name a line, or a list of names.",
         )
-    return given if isinstance(given, tuple) else read_classes(given)
+    names = given if isinstance(given, tuple) else read_classes(given)
+    check_names(names, f"tasks: {entry.title}")
+    return names
 
 
 def _labelled(entry: TaskEntry, classes: int) -> list[Question]:

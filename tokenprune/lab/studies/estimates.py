@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tokenprune.engine.attach import attach
+from tokenprune.lab.measure.preparing import first_ready
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.studies.execute import cell_task
 from tokenprune.lab.studies.load import Cell
@@ -36,14 +37,24 @@ class Estimate:
     recorded: bool
 
 
-def estimate(study: Study, tell: Callable[[int, int, str], None] | None = None) -> list[Estimate]:
+def estimate(
+    study: Study,
+    tell: Callable[[int, int, str], None] | None = None,
+    *,
+    check: int | None = None,
+) -> list[Estimate]:
     """Run one batch of every cell and multiply; nothing is recorded.
+
+    Args:
+        study: what would run.
+        tell: told (cells done, cells in all, what is next).
+        check: pictures that are opened before, see `check_samples`.
 
     Raises:
         TokenpruneError: a model, a task or a plan that doesn't fit.
     """
     found, dense = [], dict[tuple[str, str], float]()
-    known = identified(study)
+    known = identified(study, check)
     for number, (cell, about) in enumerate(known):
         if tell is not None:
             tell(number, len(known), cell.label)
@@ -72,7 +83,7 @@ def _recorded(study: Study, about: dict[str, Any]) -> bool:
 
 
 def _batch(task: Task, plan: Plan) -> float:
-    inputs = task.inputs(task.batches[0])
+    inputs = first_ready(task).inputs
     with torch.no_grad(), attach(task.model, plan):
         start = time.perf_counter()
         task.call(inputs)

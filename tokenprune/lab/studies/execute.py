@@ -23,6 +23,7 @@ from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.memory import peak_bytes
 from tokenprune.lab.measure.metrics import chosen_metrics, scores
+from tokenprune.lab.measure.preparing import first_ready
 from tokenprune.lab.measure.run import Measured, Measurement, measure
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.models import bundled_model, load_model, load_options
@@ -94,8 +95,10 @@ def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
     row = found.plans[0] if entries else found.dense
     timed = row if entries else found.idle
     problems = failed_checks(found, host().strategies)
+    asked = task.only(found.numbers)
     return {
-        "samples": _samples(task, row, study),
+        "samples": _samples(asked, found, row, study),
+        "left_out": [{"number": number, "reason": why} for number, why in found.lost.items()],
         **_judged(task, found, study.seed),
         "tokens": timed.tokens,
         "seconds": dict(timed.seconds),
@@ -103,11 +106,11 @@ def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
         "dense_wall": found.dense.wall,
         "flops": row.flops,
         "dense_flops": found.dense.flops,
-        "peak_bytes": _peak(task, cell),
+        "peak_bytes": _peak(asked, cell),
         "failures": problems,
         "unknown": task.unknown(),
         "environment": describe_environment(),
-        **_shown(task, cell),
+        **_shown(asked, cell),
     }
 
 
@@ -117,7 +120,7 @@ def _judged(task: Task, found: Measurement, seed: int) -> dict[str, Any]:
     The last run is the cell's plan, or dense itself where the cell has none. A comparison with
     `random` needs another cell, so it stands in reports.
     """
-    result = Judge(samples_of(task), runs_of(task, found), seed).results()[-1]
+    result = Judge(samples_of(task, found), runs_of(task, found), seed).results()[-1]
     assert result.difference is not None
     return {
         "accuracy": asdict(result.accuracy),
@@ -136,26 +139,27 @@ def _shown(task: Task, cell: Cell) -> dict[str, Any]:
         return {"shown": [], "not_shown": f"{type(error).__name__}: {error}"}
 
 
-def _samples(task: Task, row: Measured, study: Study) -> list[dict[str, Any]]:
-    pairs = list(zip(task.questions, row.answers, strict=True))
+def _samples(task: Task, found: Measurement, row: Measured, study: Study) -> list[dict[str, Any]]:
+    pairs = list(zip(task.questions, found.said(row), strict=True))
     answered = [
         Answered(q.text, q.matched(answer), answer, (q.answer, *q.others)) for q, answer in pairs
     ]
     scored = scores(chosen_metrics(study.metrics), answered)
     return [
         {
+            "number": number,
             "group": question.image_id,
             "kind": question.kind,
             "answer": answer,
             "right": task.right(answer, question),
             "scores": mine,
         }
-        for (question, answer), mine in zip(pairs, scored, strict=True)
+        for number, (question, answer), mine in zip(found.numbers, pairs, scored, strict=True)
     ]
 
 
 def _peak(task: Task, cell: Cell) -> int:
-    inputs = task.inputs(task.batches[0])
+    inputs = first_ready(task).inputs
     device = next(task.model.parameters()).device
     with torch.no_grad(), attach(task.model, cell.plan):
         return peak_bytes(lambda: task.call(inputs), device)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from tokenprune.plan import Plan, load_plan
 from tokenprune.plan.read import PLAN_BYTES, parse
 
 DENSE = "dense"
+
+#: Most cells of a study (ours): at a second each, as many take more than a day.
+MOST = 100_000
 
 Varied = Mapping[str, Any]
 
@@ -76,12 +81,25 @@ def load_study(path: Path) -> Study:
     return _distinct(_anchored(study, path.resolve().parent), str(path))
 
 
+def cell_count(study: Study) -> int:
+    """How many cells a study has, without making them."""
+    plans = 1 + sum(prod(map(len, entry.grid.values())) for entry in study.plans)
+    return len(study.models) * len(study.tasks) * plans
+
+
 def cells(study: Study) -> list[Cell]:
     """Every cell, dense first for each model and task; all plans are validated here.
 
     Raises:
-        PlanError: a plan is wrong, or two plans have one name.
+        PlanError: a plan is wrong, two plans have one name, or there are more than `MOST` cells.
     """
+    count = cell_count(study)
+    if count > MOST:
+        raise PlanError(
+            f"the study has {count:,} cells, and at most {MOST:,} are made.",
+            where="plans",
+            remedy="Divide it into several studies, or take values out of a 'grid'.",
+        )
     plans: list[tuple[str, Plan, Varied]] = [(DENSE, Plan(seed=study.seed), {})]
     for number, entry in enumerate(study.plans):
         try:
@@ -90,11 +108,11 @@ def cells(study: Study) -> list[Cell]:
             place = f"plans.{number}" + (f" ({entry.name})" if entry.name else "")
             error.where = ": ".join(filter(None, (place, error.where)))
             raise
-    names = [name for name, _, _ in plans]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(name for name, _, _ in plans)
+    twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise PlanError(
-            f"two plans are called '{twice[0]}'.",
+            f"two plans are called '{min(twice)}'.",
             where="plans",
             remedy="Give each entry a 'name' of its own, and in a template name every key of its "
             "grid: '{strategy}-{keep}'.",
@@ -165,13 +183,15 @@ def _distinct(study: Study, where: str) -> Study:
         ("models", "title", [model.shown for model in study.models]),
         ("tasks", "name", [task.title for task in study.tasks]),
     ):
+        seen: set[str] = set()
         for number, name in enumerate(names):
-            if name in names[:number]:
+            if name in seen:
                 raise PlanError(
                     f"two {key} are called '{name}'.",
                     where=f"{where}: {key}.{number}",
                     remedy=f"Remove one, or give it a '{remedy}' of its own.",
                 )
+            seen.add(name)
     return study
 
 

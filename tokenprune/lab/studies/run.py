@@ -11,6 +11,7 @@ from typing import Any
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attach import attach
 from tokenprune.errors import TokenpruneError
+from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.opening import revision
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.metrics import chosen_metrics
@@ -18,7 +19,7 @@ from tokenprune.lab.studies.baselines import missing_baselines
 from tokenprune.lab.studies.code import code_of, method_facts
 from tokenprune.lab.studies.execute import cell_task, loaded_model, model_place
 from tokenprune.lab.studies.load import Cell, cells, identity
-from tokenprune.lab.studies.model import Study
+from tokenprune.lab.studies.model import Study, TaskEntry
 from tokenprune.lab.studies.reporters import Announcer, Opening, Reporter
 from tokenprune.lab.studies.runners import LocalRunner, Runner
 from tokenprune.lab.studies.store import Damaged, Record, Store, digest
@@ -54,19 +55,26 @@ class Finished:
     added: list[str] = field(default_factory=list)
 
 
-def identified(study: Study) -> list[Known]:
+def identified(study: Study, check: int | None = None) -> list[Known]:
     """Every cell with its identity; each plan is attached once, so bad ones end it here.
+
+    Args:
+        study: all cells of it.
+        check: pictures that are opened, see `check_samples`.
 
     Raises:
         TokenpruneError: a model, a task or a plan that doesn't fit.
     """
     metrics = chosen_metrics(study.metrics)
-    found, facts = [], dict[str, dict[str, Any]]()
+    found, facts, checked = [], dict[str, dict[str, Any]](), list[TaskEntry]()
     environment = {name: describe_environment()[name] for name in FACTS}
     for cell in with_baselines(study):
         pair = digest([cell.model.model_dump(mode="json"), cell.task.model_dump(mode="json")])
         task = cell_task(cell, study)
         if pair not in facts:
+            if cell.task not in checked:
+                check_samples(task.questions, check)
+                checked.append(cell.task)
             loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
             facts[pair] = {
                 "weights": loaded.fingerprint(),
@@ -115,6 +123,8 @@ def run_study(
     runner: Runner | None = None,
     tell: Tell | None = None,
     reporters: Sequence[Reporter] = (),
+    *,
+    check: int | None = None,
 ) -> Finished:
     """Run what has no record yet.
 
@@ -123,12 +133,13 @@ def run_study(
         runner: where; default: in this process.
         tell: told (cells done, cells in all, what was last).
         reporters: told how it goes; what goes wrong with one is a warning.
+        check: pictures that are opened before anything runs, see `check_samples`.
 
     Raises:
         TokenpruneError: bad input of any kind; nothing has run then.
     """
     store, done = Store(study.out), Finished()
-    known = identified(study)
+    known = identified(study, check)
     done.added = [cell.label for cell, _ in known if cell.added]
     store.note(study.name, [digest(about) for _, about in known])
     announcer = Announcer(reporters)
@@ -137,6 +148,8 @@ def run_study(
         labels = tuple(cell.label for cell in waiting)
         opening = Opening(study.name, str(study.out), labels, tuple(done.added))
         claims.enter_context(announcer.study(opening))
+        if tell is not None:
+            tell(0, len(waiting), "")
         results = (runner or LocalRunner()).run(waiting, study)
         for count, (cell, status, result) in enumerate(results, start=1):
             written = Record(known[cell.number][1], status, result)

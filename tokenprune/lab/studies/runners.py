@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
@@ -80,7 +81,7 @@ def _shared(
     with ExitStack() as stopping:
         free = _workers(jobs, devices)
         for worker in free:
-            stopping.callback(worker.stop)
+            stopping.push(partial(_ended, worker))
         while waiting or running:
             while waiting and free:
                 worker, (cell, attempt) = free.pop(), waiting.popleft()
@@ -93,6 +94,14 @@ def _shared(
                     waiting.append((cell, attempt + 1))
                 else:
                     yield cell, status, result
+
+
+def _ended(worker: Worker, kind: type[BaseException] | None, *_: object) -> None:
+    """Whoever is interrupted doesn't wait for the cells that run."""
+    if kind is not None and not issubclass(kind, Exception):
+        worker.abandon()
+    else:
+        worker.stop()
 
 
 def _workers(jobs: int, devices: Sequence[str]) -> list[Worker]:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from tokenprune.errors import DataError
-from tokenprune.lab.measure.files import write_text
+from tokenprune.lab.measure.files import write_text, writing_failed
+from tokenprune.lab.studies.forms import wrong_form
 
 FORMAT = 1
 
@@ -123,6 +124,9 @@ class Store:
 
         Args:
             key: of the cell.
+
+        Raises:
+            DataError: there is no room for the lock, or the file system has none.
         """
         lock = FileLock(self.folder / "cells" / f".{key}.lock", timeout=0)
         try:
@@ -130,6 +134,8 @@ class Store:
         except Timeout:
             yield False
             return
+        except (OSError, NotImplementedError) as error:
+            raise writing_failed(Path(lock.lock_file), error, "lock") from error
         try:
             yield True
         finally:
@@ -153,7 +159,7 @@ def parse(text: str, key: str) -> Record:
     """A record from its text.
 
     Raises:
-        Damaged: its checksum or its key doesn't fit.
+        Damaged: its checksum, its key or its form doesn't fit.
     """
     try:
         data = json.loads(text)
@@ -166,4 +172,7 @@ def parse(text: str, key: str) -> Record:
         raise Damaged("its checksum doesn't fit: it was edited or cut off")
     if own != key:
         raise Damaged("it is the record of another cell")
+    wrong = wrong_form(record.identity, record.status, record.result)
+    if wrong:
+        raise Damaged(f"it isn't what studies write ({wrong})")
     return record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,9 +79,21 @@ def lines(groups: Sequence[Group]) -> list[Line]:
     return found
 
 
-def run_of(record: Record) -> Run:
-    """What the judge is given of the record of a finished cell."""
-    result, samples = record.result, record.result["samples"]
+def run_of(record: Record, numbers: Collection[int] | None = None) -> Run:
+    """What the judge is given of the record of a finished cell.
+
+    Args:
+        record: of the cell.
+        numbers: of the samples that count; default: all that it holds.
+    """
+    result = record.result
+    samples = [one for number, one in _numbered(record) if numbers is None or number in numbers]
+    lost = {one["number"]: one["reason"] for one in result.get("left_out", ())}
+    lost |= {
+        number: "another cell of the group left it out"
+        for number, _ in _numbered(record)
+        if numbers is not None and number not in numbers
+    }
     name = str(record.identity["name"])
     metrics = [metric for metric in samples[0].get("scores", {}) if metric != ACCURACY]
     return Run(
@@ -101,12 +113,46 @@ def run_of(record: Record) -> Run:
         shown=result.get("shown", ()),
         varied=record.identity.get("grid", {}),
         unknown=result.get("unknown", ()),
+        lost=tuple(lost.values()),
     )
 
 
 def _planned(record: Record) -> Planned:
     plan = Plan.model_validate(record.identity["plan"])
     return Planned(plan, record.identity.get("grid", {}))
+
+
+def _numbered(record: Record) -> list[tuple[int, dict[str, Any]]]:
+    """The samples of a record, each with its number in the task."""
+    samples = enumerate(record.result["samples"])
+    return [(one.get("number", place), one) for place, one in samples]
+
+
+def _common(records: Sequence[Record]) -> dict[int, dict[str, Any]]:
+    """The samples that all cells of a group answered, by number, as the first one has them."""
+    first, *others = [dict(_numbered(record)) for record in records]
+    return {number: one for number, one in first.items() if all(number in o for o in others)}
+
+
+def _alike(records: Sequence[Record], failed: dict[str, str]) -> list[Record]:
+    """The records that can be judged together; others become failed ones, with the reason.
+
+    Samples may be missing here and there, but nothing is left of two sets that share none.
+    """
+    found: list[Record] = []
+    for record in records:
+        first = found[0] if found else record
+        if not {n for n, _ in _numbered(record)} & {n for n, _ in _numbered(first)}:
+            failed[str(record.identity["name"])] = "it answered none of the others' samples"
+        elif _metrics(record) != _metrics(first):
+            failed[str(record.identity["name"])] = "its samples have other scores than the others'"
+        else:
+            found.append(record)
+    return found
+
+
+def _metrics(record: Record) -> set[str]:
+    return {name for _, sample in _numbered(record) for name in sample.get("scores", {})}
 
 
 def _shared(record: Record) -> dict[str, Any]:
@@ -121,10 +167,13 @@ def _group(records: Sequence[Record], seed: int) -> Group:
         if record.status != "done"
     }
     rows: list[Result] = []
+    done = _alike(done, failed)
     if done:
-        samples = done[0].result["samples"]
-        asked = Samples([one["group"] for one in samples], [one["kind"] for one in samples])
-        rows = Judge(asked, [run_of(record) for record in done], seed).results()
+        common = _common(done)
+        asked = Samples(
+            [one["group"] for one in common.values()], [one["kind"] for one in common.values()]
+        )
+        rows = Judge(asked, [run_of(record, common) for record in done], seed).results()
     about = _shared(records[0])
     model, task = about["model"]["name"], about["task"].get("name") or about["task"]["kind"]
     plans = {str(record.identity["name"]): _planned(record) for record in records}

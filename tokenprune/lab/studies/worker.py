@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
 from typing import Any
 
 import torch
 
+from tokenprune.lab.measure.interrupts import deaf
 from tokenprune.lab.studies.execute import execute
 from tokenprune.lab.studies.load import Cell
 from tokenprune.lab.studies.model import Study
@@ -39,7 +41,8 @@ class Worker:
 
     def submit(self, cell: Cell, study: Study) -> Future[Result]:
         """Run a cell there."""
-        return self._pool.submit(self._job, cell, study)
+        with deaf():
+            return self._pool.submit(self._job, cell, study)
 
     def result(self, future: Future[Result]) -> Result:
         """What came of it; `lost` marks a process that died, for which there is a new one now."""
@@ -53,11 +56,16 @@ class Worker:
         """End the process; a cell that runs is finished before."""
         self._pool.shutdown(cancel_futures=True)
 
+    def abandon(self) -> None:
+        """End the process at once, and with it the cell that runs there."""
+        self._leave.set()
+        self.stop()
+
     def _started(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(
-            1, mp_context=context, initializer=_settle, initargs=self._settings
-        )
+        self._leave = context.Event()
+        settings = (*self._settings, self._leave)
+        return ProcessPoolExecutor(1, mp_context=context, initializer=_settle, initargs=settings)
 
 
 def visible_devices() -> list[str]:
@@ -67,12 +75,13 @@ def visible_devices() -> list[str]:
     return named[:count] if named else [str(number) for number in range(count)]
 
 
-def _settle(threads: int, device: str | None) -> None:
+def _settle(threads: int, device: str | None, leave: Event) -> None:
     """Runs first in the new process, before anything there touches CUDA."""
     if device is not None:
         os.environ[VISIBLE] = device
     torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    for ending in (_end_with_parent, lambda: _end_when(leave)):
+        threading.Thread(target=ending, daemon=True).start()
 
 
 def _end_with_parent() -> None:
@@ -81,3 +90,8 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _end_when(leave: Event) -> None:
+    leave.wait()
+    os._exit(1)

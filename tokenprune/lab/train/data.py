@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.errors import DataError
+from tokenprune.lab.data.checking import check_samples
+from tokenprune.lab.data.jsonl import right_answers
 from tokenprune.lab.data.reading import open_picture
 from tokenprune.lab.data.rows import Row, read_rows
 from tokenprune.reference import Textures, ask_each, render, sample_scene
@@ -23,7 +26,7 @@ REFERENCE = "reference"
 STREAM = 7
 """Second number of the stream's seeds; the held-out set has 1, other training data 2."""
 
-KEYS = ("image", "question", "answer")
+KEYS = ("image", "question")
 
 FORM = 'A line is {"image": FILE, "question": TEXT, "answer": TEXT}.'
 
@@ -37,12 +40,16 @@ class Example:
         text: what is asked.
         answer: what is right.
         kind: group for separate accuracies.
+        others: further right answers.
+        where: file and line that it stands in, for errors.
     """
 
     image: Any
     text: str
     answer: str
     kind: str = ""
+    others: tuple[str, ...] = ()
+    where: str = field(default="", compare=False)
 
 
 class Stream(Protocol):
@@ -111,17 +118,22 @@ class FileStream:
     Every line is a mapping `{"image": FILE, "question": TEXT, "answer": TEXT}`; files are relative
     to the JSON-lines file.
 
+    Of several right answers, the one that most people gave is learned, of equally many the first
+    (ours).
+
     Args:
         path: the file.
         seed: of the orders.
+        check: pictures that are opened at once, see `check_samples`.
 
     Raises:
         DataError: naming file and line.
     """
 
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(self, path: Path, seed: int, check: int | None = None) -> None:
         self.name = path.name
         self.questions = read_questions(path)
+        check_samples(self.questions, check)
         self.digest = _digest(self.questions)
         self._path, self._seed = path, seed
 
@@ -150,11 +162,15 @@ def read_questions(path: Path) -> list[Example]:
 
 
 def _question(path: Path, row: Row) -> Example:
-    for key in KEYS:
-        if not row.text(key).strip():
+    right = right_answers(row)
+    (most, _), *_ = Counter(right).most_common(1)
+    given = {**{key: row.text(key) for key in KEYS}, "answer": most}
+    for key, text in given.items():
+        if not text.strip():
             raise DataError(f"'{key}' is empty.", where=row.where, remedy=FORM)
-    picture = row.file(path.parent, row.text("image"), "picture")
-    return Example(image=picture, text=row.text("question"), answer=row.text("answer"))
+    picture = row.file(path.parent, given["image"], "picture")
+    others = tuple(one for one in dict.fromkeys(right) if one != most)
+    return Example(picture, given["question"], most, others=others, where=row.where)
 
 
 def _digest(questions: Sequence[Example]) -> str:
@@ -162,7 +178,10 @@ def _digest(questions: Sequence[Example]) -> str:
     files = cache(lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
     total = hashlib.sha256()
     for question in questions:
-        about = [question.text, question.answer, files(question.image)]
+        try:
+            about = [question.text, question.answer, *question.others, files(question.image)]
+        except OSError as error:
+            raise DataError(f"the file can't be read ({error}).", where=question.where) from error
         total.update(json.dumps(about).encode())
     return total.hexdigest()
 

@@ -12,6 +12,8 @@ import torch
 
 from tokenprune.engine.attach import attach
 from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.data.checking import check_samples
+from tokenprune.lab.data.question import plain
 from tokenprune.lab.positions import check_questions
 from tokenprune.lab.train.data import REFERENCE, Example, opened, read_questions
 from tokenprune.plan import Plan
@@ -20,13 +22,16 @@ from tokenprune.reference.heldout import HELDOUT_IMAGES, iter_heldout
 BATCH = 16
 
 
-def questions_for(data: str, file: Path | None, limit: int) -> list[Example]:
+def questions_for(
+    data: str, file: Path | None, limit: int, check: int | None = None
+) -> list[Example]:
     """Held-out questions: the user's file, or those of the bundled set if trained on it.
 
     Args:
         data: what is trained on.
         file: JSON-lines file of held-out questions.
         limit: at most so many; 0 for none.
+        check: pictures that are opened at once, see `check_samples`.
 
     Raises:
         DataError: the file is wrong; names file and line.
@@ -34,7 +39,9 @@ def questions_for(data: str, file: Path | None, limit: int) -> list[Example]:
     if not limit:
         return []
     if file is not None:
-        return [opened(question) for question in read_questions(file)[:limit]]
+        found = read_questions(file)[:limit]
+        check_samples(found, check)
+        return [opened(question) for question in found]
     if data != REFERENCE:
         return []
     return reference_questions(limit)
@@ -67,14 +74,14 @@ def accuracy(
 ) -> dict[str, Any]:
     """Share of right answers with a plan in force, overall and by kind of question.
 
-    An answer is right if it is the wanted one, apart from case and a full stop.
+    An answer is right if it is one of the wanted ones, apart from case and a full stop.
     """
     by_kind: dict[str, list[bool]] = defaultdict(list)
     with torch.no_grad(), attach(loaded.model, plan) as handle:
         for start in range(0, len(questions), BATCH):
             part = questions[start : start + BATCH]
             for question, answer in zip(part, _answers(loaded, part), strict=True):
-                by_kind[question.kind].append(_plain(answer) == _plain(question.answer))
+                by_kind[question.kind].append(_right(answer, question))
             if tell is not None:
                 tell(start + len(part), len(questions), "held-out questions")
         tokens = handle.meter.tokens
@@ -92,7 +99,8 @@ def _answers(loaded: LoadedMllm, part: Sequence[Example]) -> list[str]:
     model: Any = loaded.model
     texts = [question.text for question in part]
     inputs = loaded.prepare([question.image for question in part], texts)
-    longest = max(len(_ids(loaded, question.answer)) for question in part)
+    wanted = [answer for question in part for answer in (question.answer, *question.others)]
+    longest = max(len(_ids(loaded, answer)) for answer in wanted)
     check_questions(loaded.model, inputs, texts, longest)
     ids = model.generate(**inputs, max_new_tokens=longest, do_sample=False)
     return loaded.decode(ids[:, inputs["input_ids"].shape[1] :])
@@ -103,5 +111,5 @@ def _ids(loaded: LoadedMllm, answer: str) -> list[int]:
     return loaded.answer_ids(answer)
 
 
-def _plain(answer: str) -> str:
-    return answer.strip().strip(".!,").lower()
+def _right(answer: str, question: Example) -> bool:
+    return plain(answer) in map(plain, (question.answer, *question.others))

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from tokenprune.errors import (
     BackendUnavailableError,
     CheckpointError,
+    DataError,
     NonFiniteError,
     UnsupportedCallError,
 )
@@ -183,15 +185,23 @@ class Loop:
         return run, step
 
     def _save(self, step: int, run: Run) -> None:
-        partial = self._states.begin(step)
-        self._accelerator.save_state(str(partial))
         data = {
             "step": step,
             "curve": vars(run.curve),
             "seconds": run.seconds,
             "starts": run.starts,
         }
-        self._states.publish(partial, data)
+        try:
+            partial = self._states.begin(step)
+            self._accelerator.save_state(str(partial))
+            self._states.publish(partial, data)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # a full disk is a RuntimeError of torch's, and one of safetensors' own kind
+            raise DataError(
+                f"the state of step {step} can't be written ({str(error).splitlines()[0]}).",
+                where=str(self._states.folder),
+                remedy="Make room there and start again: the run goes on from the state before.",
+            ) from error
 
 
 def _shown(span: Span, values: dict[str, float]) -> str:

@@ -8,6 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from tokenprune.engine.trained import SAMPLE, sample
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.lab.measure.environment import describe_environment
@@ -20,11 +23,14 @@ from tokenprune.plan import Plan, dump_plan
 SCHEMA_VERSION = 1
 
 
-def facts(loaded: LoadedMllm, plan: Plan, number: int, steps: int) -> dict[str, str]:
+def facts(
+    loaded: LoadedMllm, core: nn.Module, plan: Plan, number: int, steps: int
+) -> dict[str, str]:
     """What a checkpoint says of itself: model, budget and steps.
 
     Args:
         loaded: the model that it was trained on.
+        core: the part of it that its adapter calls so.
         plan: the plan of its training.
         number: which of the stages was trained.
         steps: how many steps.
@@ -33,6 +39,7 @@ def facts(loaded: LoadedMllm, plan: Plan, number: int, steps: int) -> dict[str, 
     return {
         "model": bundled_name(loaded.name) or Path(loaded.name).name,
         "model_sha256": loaded.fingerprint(),
+        SAMPLE: sample(core),
         "keep": str(keep) if isinstance(keep, int) else "",
         "steps": str(steps),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.stages import built
@@ -17,7 +18,7 @@ from tokenprune.errors import DataError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.interface.trainable import ModelShape, TrainableStrategy
-from tokenprune.lab.measure.files import write_text
+from tokenprune.lab.measure.files import write_text, writing_failed
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.data import Example, Stream
 from tokenprune.lab.train.heldout import accuracy
@@ -105,7 +106,8 @@ def train(
         states.clear()
     learner, run = _learn(job, adapter, start, shape, states, auxiliary, tell)
     file = out / f"{strategy}.safetensors"
-    _write(learner, file, facts(loaded, plan, number, settings.steps), settings.precision)
+    about = facts(loaded, adapter.spec().core, plan, number, settings.steps)
+    _write(learner, file, about, settings.precision)
     done = load_plan(finished(plan, number, shape, file))
     found = accuracy(loaded, done, heldout, tell) if heldout else None
     named = finished(with_absolute_files(plan), number, shape, Path(file.name))
@@ -189,5 +191,8 @@ def _write(
 ) -> None:
     """Write the weights beside their place and move them into it."""
     partial = file.with_name(f".{file.name}.partial")
-    learner.save_checkpoint(partial, about, half=precision == "float16")
-    os.replace(partial, file)
+    try:
+        learner.save_checkpoint(partial, about, half=precision == "float16")
+        os.replace(partial, file)
+    except (OSError, SafetensorError) as error:
+        raise writing_failed(file, error) from error

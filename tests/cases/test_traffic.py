@@ -1,0 +1,265 @@
+"""Attaching and detaching while other threads call, traces of tasks, and models that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from tests.models import IMAGE_TOKEN, llava_clip, llava_inputs
+from tokenprune.engine import attach, traffic
+from tokenprune.engine.meter import Meter
+from tokenprune.errors import AlreadyAttachedError, UnsupportedCallError
+from tokenprune.interface.trace import Trace
+
+PRE_LLM = {"stages": [{"at": "pre_llm", "strategy": "random", "keep": 4}]}
+DECODER = {"stages": [{"at": "decoder", "layer": 1, "strategy": "random", "keep": 4}]}
+ENCODER = {"stages": [{"at": "encoder", "strategy": "tome", "keep": 20}]}
+
+
+def asked() -> dict[str, Any]:
+    inputs: dict[str, Any] = llava_inputs([[1, IMAGE_TOKEN, 9, 8]])
+    return inputs
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(**asked()).logits
+    return found
+
+
+@contextmanager
+def calling(model: Any, threads: int, call: Callable[[Any], torch.Tensor]) -> Iterator[list[Any]]:
+    """Threads that call a model without pause; gives what came of it, results and errors."""
+    found: list[Any] = []
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                found.append(call(model))
+            except Exception as error:
+                found.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join()
+
+
+def generated(model: Any) -> torch.Tensor:
+    ids: torch.Tensor = model.generate(**asked(), max_new_tokens=3, do_sample=False)
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("plan", "call", "cycles"),
+    [(PRE_LLM, logits, 25), (DECODER, logits, 25), (ENCODER, logits, 15), (DECODER, generated, 15)],
+)
+def test_calls_beside_attaching_are_dense_or_pruned(
+    plan: dict[str, Any], call: Callable[[Any], torch.Tensor], cycles: int
+) -> None:
+    model = llava_clip()
+    dense = call(model)
+    with attach(model, plan):
+        pruned = call(model)
+    with calling(model, 3, call) as found:
+        for _ in range(cycles):
+            with attach(model, plan) as handle:
+                assert torch.equal(call(model), pruned)
+                assert handle.trace.images
+            assert torch.equal(call(model), dense)
+    assert len(found) > 3
+    odd = [
+        one
+        for one in found
+        if isinstance(one, Exception) or not (torch.equal(one, dense) or torch.equal(one, pruned))
+    ]
+    assert odd == []
+    assert "forward" not in model.__dict__
+
+
+class Slow:
+    """A layer in which other threads wait until they are let go."""
+
+    def __init__(self, model: Any) -> None:
+        self.inside, self.go = threading.Event(), threading.Event()
+        model.model.language_model.layers[0].register_forward_pre_hook(self._wait)
+
+    def _wait(self, *_: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            self.inside.set()
+            assert self.go.wait(30)
+
+
+@contextmanager
+def one_call(
+    model: Any, slow: Slow, call: Callable[[Any], torch.Tensor] = logits
+) -> Iterator[list[torch.Tensor]]:
+    """A call of another thread that stands in the middle of the model."""
+    found: list[torch.Tensor] = []
+    worker = threading.Thread(target=lambda: found.append(call(model)))
+    worker.start()
+    assert slow.inside.wait(30)
+    try:
+        yield found
+    finally:
+        slow.go.set()
+        worker.join()
+
+
+@pytest.mark.parametrize("call", [logits, generated])
+@pytest.mark.parametrize("plan", [PRE_LLM, DECODER])
+def test_a_running_call_stays_dense(
+    plan: dict[str, Any], call: Callable[[Any], torch.Tensor]
+) -> None:
+    """It stands in the first layer, so it meets overrides of all later ones, and of its steps."""
+    model = llava_clip()
+    dense = call(model)
+    slow = Slow(model)
+    with one_call(model, slow, call) as found:
+        handle = attach(model, plan)
+        pruned = call(model)
+    assert torch.equal(found[0], dense)
+    slow.inside.clear()
+    with one_call(model, slow, call) as later:
+        pass
+    assert torch.equal(later[0], pruned)
+    handle.detach()
+
+
+def test_calls_through_methods_of_the_models_own_are_pruned() -> None:
+    """What another thread does elsewhere, and who calls, makes no call an older one."""
+    model = llava_clip()
+    stop = threading.Event()
+    worker = threading.Thread(target=stop.wait)
+    worker.start()
+
+    class Asked(type(model)):  # type: ignore[misc]
+        def ask(self) -> torch.Tensor:
+            return logits(self)
+
+    model.__class__ = Asked
+    with attach(model, PRE_LLM):
+        pruned, found = logits(model), []
+        other = threading.Thread(target=lambda: found.append(model.ask()))
+        other.start()
+        other.join()
+        assert torch.equal(found[0], pruned)
+        assert torch.equal(model.ask(), pruned)
+    stop.set()
+    worker.join()
+
+
+def test_detaching_waits_and_the_call_ends_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llava_clip()
+    slow = Slow(model)
+    handle = attach(model, PRE_LLM)
+    pruned = logits(model)
+    monkeypatch.setattr(traffic, "WAIT", 0.05)
+    with one_call(model, slow) as found:
+        with pytest.raises(UnsupportedCallError, match="can't be detached"):
+            handle.detach()
+        assert torch.equal(logits(model), pruned), "it stays attached"
+        monkeypatch.setattr(traffic, "WAIT", 30.0)
+        threading.Timer(0.1, slow.go.set).start()
+        handle.detach()
+        assert slow.go.is_set()
+    assert torch.equal(found[0], pruned)
+    assert not torch.equal(logits(model), pruned)
+
+
+def test_one_of_many_threads_attaches() -> None:
+    model, found = llava_clip(), []
+
+    def work() -> None:
+        try:
+            found.append(attach(model, PRE_LLM))
+        except AlreadyAttachedError:
+            found.append(None)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    (handle,) = [one for one in found if one is not None]
+    assert len(found) == 8
+    handle.detach()
+
+
+def test_the_trace_is_the_tasks() -> None:
+    model = llava_clip()
+
+    async def ask(images: int) -> tuple[int, int]:
+        inputs = llava_inputs([[1, *[IMAGE_TOKEN] * images, 9]])
+        with torch.no_grad():
+            model(**inputs)
+        before = len(handle.trace.images)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.001 * images)
+        return before, len(handle.trace.images)
+
+    async def main() -> list[tuple[int, int]]:
+        return await asyncio.gather(*(ask(images) for images in (1, 2, 3, 1, 2, 3)))
+
+    with attach(model, PRE_LLM) as handle:
+        found = asyncio.run(main())
+        assert handle.trace == Trace(), "the tasks' calls are not this one's"
+    assert [after for _, after in found] == [before for before, _ in found]
+    assert len({after for _, after in found}) > 1
+
+
+def test_two_handles_have_their_own_traces() -> None:
+    first, second = llava_clip(), llava_clip()
+    with attach(first, PRE_LLM) as one, attach(second, DECODER) as two:
+        logits(first)
+        assert two.trace == Trace()
+        logits(second)
+        assert [len(handle.trace.images) for handle in (one, two)] == [1, 1]
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_a_handle_does_not_keep_its_model(called: bool) -> None:
+    model = llava_clip()
+    handle = attach(model, DECODER)
+    if called:
+        logits(model)
+    assert handle.model is model
+    handle.detach()
+    assert handle.model is model
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    handle.report()
+    assert len(handle.trace.images) == called
+    with pytest.raises(UnsupportedCallError, match="is gone"):
+        _ = handle.model
+
+
+def test_segments_that_nobody_asks_for_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = Meter()
+
+    class Mark:
+        def __init__(self, at: float) -> None:
+            self.at = at
+
+    monkeypatch.setattr("tokenprune.engine.meter._elapsed", lambda start, end: end.at - start.at)
+    monkeypatch.setattr("tokenprune.engine.meter.MOST", 10)
+    for number in range(95):
+        meter._add("encode", Mark(number), Mark(number + 1))
+        assert len(meter._segments) <= 10
+    assert meter.seconds["encode"] == 95

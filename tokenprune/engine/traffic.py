@@ -1,0 +1,153 @@
+"""Plans come and go between the calls of a model, also where other threads are calling it.
+
+A call goes on as it began, pruned or not, whatever is attached or detached meanwhile:
+
+- Overrides are put in place without an effect. Calls that begin then are plain to their end.
+- The plan gets in force for the calls that begin from then on. Where every other thread stands is
+  noted at that moment, so a call that began even before the overrides is known when it meets one.
+- Before overrides are taken back, the pruned calls of other threads are waited for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from weakref import WeakSet
+
+from torch import nn
+
+from tokenprune.errors import UnsupportedCallError
+
+#: Seconds for which detaching waits for the calls of other threads (ours).
+WAIT = 60.0
+
+#: Functions of torch that stand around a module's `forward`, and so around its override, too.
+AROUND = ("__call__", "_wrapped_call_impl", "_call_impl")
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """What the running context is inside of: a call of one model, and those around it."""
+
+    traffic: Traffic
+    pruned: bool
+    around: _Inside | None
+
+
+_inside: ContextVar[_Inside | None] = ContextVar("tokenprune_traffic", default=None)
+
+
+class Traffic:
+    """The calls of one model while it has overrides."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._open = False
+        self._running: dict[int, int] = {}
+        self._stood: dict[int, FrameType] = {}
+        self._modules: WeakSet[nn.Module] = WeakSet()
+        self._plain: set[CodeType] = set()
+
+    def overridden(self, original: Callable[..., object]) -> None:
+        """Note a method for which there is an override now."""
+        code = getattr(inspect.unwrap(original), "__code__", None)
+        if code is not None:
+            self._plain.add(code)
+
+    def held(self) -> bool | None:
+        """Whether the running call is pruned; None where none of this model is running."""
+        found = _inside.get()
+        while found is not None and found.traffic is not self:
+            found = found.around
+        return None if found is None else found.pruned
+
+    @contextmanager
+    def begun(self) -> Iterator[bool]:
+        """A call that begins: whether it is pruned, which holds until it ends."""
+        me = threading.get_ident()
+        old = self._began_before(me)
+        with self._changed:
+            pruned = self._open and not old
+            if pruned:
+                self._running[me] = self._running.get(me, 0) + 1
+        token = _inside.set(_Inside(self, pruned, _inside.get()))
+        try:
+            yield pruned
+        finally:
+            _inside.reset(token)
+            if pruned:
+                self._ended(me)
+
+    def open(self, model: nn.Module) -> None:
+        """Prune the calls that begin from now on.
+
+        Args:
+            model: whose overrides are in place.
+        """
+        me = threading.get_ident()
+        with self._changed:
+            self._modules = WeakSet(model.modules())
+            self._stood = {at: frame for at, frame in sys._current_frames().items() if at != me}
+            self._open = True
+
+    def close(self) -> None:
+        """Prune no call that begins from now on, and wait for those of other threads.
+
+        Raises:
+            UnsupportedCallError: a call of another thread doesn't end; nothing has changed then.
+        """
+        me = threading.get_ident()
+        with self._changed:
+            before, self._open = self._open, False
+            if not self._changed.wait_for(lambda: not self._running.keys() - {me}, WAIT):
+                self._open = before
+                raise UnsupportedCallError(
+                    "a plan can't be detached from a model that another thread has been calling "
+                    f"for {WAIT:.0f} seconds.",
+                    where="threads",
+                    remedy="Let the call end first.",
+                )
+            self._stood.clear()
+
+    def _ended(self, thread: int) -> None:
+        with self._changed:
+            self._running[thread] -= 1
+            if not self._running[thread]:
+                del self._running[thread]
+            self._changed.notify_all()
+
+    def _began_before(self, thread: int) -> bool:
+        """Whether this thread is inside of a call that began before the overrides.
+
+        Then there is a method of the model's in its stack that it stood in when the plan got in
+        force, or that it had looked up before and runs without the override since. Each thread
+        looks at its own stack: that of another one would change meanwhile.
+        """
+        stood = self._stood.get(thread)
+        if stood is None:
+            return False
+        old: set[int] = set()
+        frame: FrameType | None = stood
+        while frame is not None:
+            old.add(id(frame))
+            frame = frame.f_back
+        frame, further = sys._getframe(1), False
+        while frame is not None:
+            method = frame.f_code.co_varnames[:1] == ("self",)
+            owner = frame.f_locals.get("self") if method else None
+            if isinstance(owner, nn.Module) and owner in self._modules:
+                # torch's own functions say nothing, unless the model's code stands above them:
+                # they had looked `forward` up before it was overridden
+                further = further or frame.f_code.co_name not in AROUND
+                if frame.f_code in self._plain or (further and id(frame) in old):
+                    return True
+            frame = frame.f_back
+        with self._changed:
+            self._stood.pop(thread, None)
+        return False
