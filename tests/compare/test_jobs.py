@@ -68,8 +68,9 @@ def test_what_a_process_meets_reaches_the_user(llava_folder: Path, tmp_path: Pat
 
 
 def part(*labels: str, answers: list[str]) -> Measurement:
-    rows = [Measured(Entry(label, load_plan({"schema_version": 1})), answers) for label in labels]
-    return Measurement(Measured(None, answers), Measured(None, answers), rows)
+    said = dict(enumerate(answers))
+    rows = [Measured(Entry(label, load_plan({"schema_version": 1})), said) for label in labels]
+    return Measurement(Measured(None, said), Measured(None, said), rows)
 
 
 def test_parts_are_joined_in_order_and_dense_answers_must_agree() -> None:

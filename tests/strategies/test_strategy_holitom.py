@@ -95,6 +95,8 @@ def by_loops(
     while sum(counts) > keep:
         most = max(counts)
         counts[len(counts) - 1 - counts[::-1].index(most)] -= 1
+    if not any(counts):
+        counts[0] = 1
     left: dict[int, list[float]] = {}
     for (kind, mine, states), count in zip(groups, counts, strict=True):
         ranked = round(count * (1 - contextual)) if kind == "frame" else 0

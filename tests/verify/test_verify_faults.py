@@ -150,15 +150,10 @@ def stale_state(patch: pytest.MonkeyPatch) -> None:
 
 def shared_trace(patch: pytest.MonkeyPatch) -> None:
     """All threads have one latest trace."""
-
-    everyone = SimpleNamespace()
-    original = attachment.Attachment.__init__
-
-    def built(self: Any, *args: Any) -> None:
-        original(self, *args)
-        self._latest = everyone
-
-    patch.setattr(attachment.Attachment, "__init__", built)
+    everyone = SimpleNamespace(latest=())
+    everyone.get = lambda: everyone.latest
+    everyone.set = lambda pairs: setattr(everyone, "latest", pairs)
+    patch.setattr(attachment, "_latest", everyone)
 
 
 FAULTS: dict[str, tuple[Plant, str]] = {

@@ -68,6 +68,8 @@ class HoliTom(PruningStrategy[HoliTomParams]):
         made = groups(tokens.hidden[0].float(), tokens.index[0], alike, found)
         retain = min(1.0, keep / max(1, tokens.count - saved))
         counts = fitted([group.natural(retain) for group in made], keep)
+        if not any(counts):
+            counts = [1, *counts[1:]]  # ours: rounding may leave nothing of a small still video
         parts = Parts(tokens.count)
         for group, count in zip(made, counts, strict=True):
             place_in(parts, group, count, score, self.params.contextual)
