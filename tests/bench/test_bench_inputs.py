@@ -149,7 +149,12 @@ def test_compiled_rows_stand_beside_the_others(
 ) -> None:
     monkeypatch.setattr(compiling, "BACKEND", "eager")
     more = ["--batch-size", "1", "--rounds", "1", "--compile", "default"]
+    lines: list[str] = []
+    monkeypatch.setattr("tokenprune.cli.bench.notice", lines.append)
     rows = run(place, *vit(place), *more)["rows"]
+    assert len(lines) == 1
+    assert lines[0].startswith("compiling '")
+    assert "in every round: 1 more of this workload" in lines[0]
     names = ["dense", "encoder", "dense, compiled", "encoder, compiled"]
     assert [row["name"] for row in rows] == names
     assert [row["compiled"] for row in rows] == [False, False, True, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,21 @@ def test_messages_have_an_end() -> None:
     error = TokenpruneError("x" * 10**6, where="y" * 10**6, remedy="z" * 10**6)
     assert len(str(error)) < 3 * LONGEST + 200
     assert "1,000,000 letters" in str(error)
+
+
+def test_a_long_step_is_named_while_it_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokenprune.cli.consoles.PAUSE", 0.01)
+    said = ""
+    with progress_bar() as tell:
+        tell(2, 9, EVIL)
+        for _ in range(2_000):
+            said += capsys.readouterr().err
+            if "s so far" in said:
+                break
+            time.sleep(0.01)
+    assert f"2 of 9: {visible(EVIL)}; for 0 s so far" in said
 
 
 def test_what_is_no_terminal_hears_now_and_then(

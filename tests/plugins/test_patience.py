@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tokenprune.plugins.host import GROUP, PluginHost
 RAISED = {
     "raises": "raise ValueError('odd')",
     "exits": "raise SystemExit(3)",
+    "ends": "import os\nos._exit(7)",
     "recurses": "def f(): return f()\nf()",
     "base": "class Odd(BaseException): ...\nraise Odd('own kind')",
     "group": "raise BaseExceptionGroup('several', [ValueError(), SystemExit()])",
@@ -69,6 +72,7 @@ def test_whatever_is_raised_is_named_and_the_others_go_on(installed: Any) -> Non
     assert {problem.plugin for problem in found.problems} == set(RAISED)
     said = {problem.plugin: problem.message for problem in found.problems}
     assert "Odd: own kind" in said["base"]
+    assert "it called os._exit(7)" in said["ends"]
 
 
 def test_a_hook_may_raise_anything_too(installed: Any) -> None:
@@ -89,6 +93,27 @@ def test_an_interrupt_is_one_and_says_where(
     with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.WARNING, "tokenprune"):
         loaded()
     assert "'ctrl_c' of tp_ctrl_c is being imported" in caplog.text
+
+
+def test_only_a_plugins_own_code_is_kept_from_ending_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    real = os._exit
+    with patience.named("one", "dist", "is being imported"):
+        held = os._exit
+        other = threading.Thread(target=held, args=(1,))
+        other.start()
+        other.join()
+        with pytest.raises(SystemExit, match=r"os\._exit\(2\)"):
+            held(2)
+        with monkeypatch.context() as forked:
+            forked.setattr(os, "getpid", lambda: -1)
+            held(3)
+    assert os._exit is real
+    held(4)
+    assert ended == [1, 3, 4]
 
 
 def test_a_slow_plugin_is_named_while_it_is(

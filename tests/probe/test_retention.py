@@ -152,6 +152,7 @@ def test_nothing_removed_is_one_and_mean_states_are_zero(llava: LoadedMllm) -> N
     assert some["projector"].value < 1.0
     for known in metric._known.values():
         assert known.retention(known.null, metric._samples).value == pytest.approx(0.0)
+    assert 0 < metric.estimate(1) < metric.estimate(100)
     again = metric.measure([plan(EARLY)])
     assert again[0] == some, "fitted once"
 
@@ -162,7 +163,15 @@ def test_a_comparison_with_a_probe(llava: LoadedMllm, monkeypatch: pytest.Monkey
     )
     settings = Settings([("mine", plan(EARLY))], limit=4, batch_size=4, probe=("projector",))
     told: list[tuple[int, int, str]] = []
-    found = compare(source(llava, settings), llava, progress=lambda *news: told.append(news))
+    said: list[str] = []
+    found = compare(
+        source(llava, settings),
+        llava,
+        progress=lambda *news: told.append(news),
+        say=lambda text: said.append(f"{len(told)}: {text}"),
+    )
+    assert len(said) == 1
+    assert said[0].startswith("0: --probe will take about 0 min"), "before anything is measured"
     assert [done for done, _, _ in told] == list(range(told[-1][1]))
     assert found.results[0].probe.keys() == found.probe.keys() == {"projector"}
     assert found.probe["projector"].keys() == {"full", "null"}

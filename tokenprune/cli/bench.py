@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tokenprune.cli.consoles import line, progress_bar
+from tokenprune.cli.consoles import line, notice, progress_bar
 from tokenprune.cli.options import Device, Dtype, Seed, examples
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ Compile = Annotated[
     typer.Option(
         metavar="MODE",
         help="Also rows through torch.compile: default, or reduce-overhead (CUDA graphs; "
-        "classifiers on a GPU). Plans of static length only.",
+        "classifiers on a GPU). Plans of static length only. Compiling may take minutes a row.",
     ),
 ]
 Out = Annotated[Path, typer.Option(help="JSON record to write.")]
@@ -151,7 +151,7 @@ def _run(
     sizes = asked.workloads(own)
     notes = [note for note in (size_note(loaded, sizes), settings.caveat) if note]
     with progress_bar() as tell:
-        rows = bench(loaded, given, sizes, settings, tell, own)
+        rows = bench(loaded, given, sizes, settings, tell, own, notice)
     write_bench(bench_record(loaded, given, settings, rows, own, notes), out)
     _show(rows, settings.flops, notes)
     Console().print(line(f"record: {out}"), soft_wrap=True)

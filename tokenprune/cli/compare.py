@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenprune.cli.consoles import line, progress_bar, wide_console
+from tokenprune.cli.consoles import line, notice, progress_bar, wide_console
 from tokenprune.cli.options import CheckData, Device, Dtype, Seed, examples
 from tokenprune.cli.plans import read_plans
 
@@ -141,7 +141,7 @@ def _run(source: Source, out: Path, answers: bool, by_type: bool) -> None:
     from tokenprune.lab.compare import compare, write_record
 
     with progress_bar() as tell:
-        found = compare(source, progress=tell)
+        found = compare(source, progress=tell, say=notice)
     write_record(found, out, answers=answers)
     _print(found, out, by_type)
     if found.failures:

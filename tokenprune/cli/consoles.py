@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,20 +21,49 @@ PAUSE = 30.0
 
 
 class _Lines:
-    """Says now and then how far a long command is, and how long the rest may take."""
+    """Says now and then how far a long command is, and how long the rest may take.
+
+    One step may take many minutes, so a thread says which one still runs.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._start = self._said = time.monotonic()
+        self._start = self._said = self._told = time.monotonic()
+        self._step = ""
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Lines:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        self._thread.join()
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        now = time.monotonic()
-        if now - self._said < PAUSE:
-            return
-        self._said = now
-        left = (now - self._start) / done * (total - done) if done else None
-        about = "" if left is None else f"; about {left / 60:.0f} min left"
-        self._console.print(line(f"{done} of {total}: {what}{about}"))
+        with self._lock:
+            now = self._told = time.monotonic()
+            self._step = f"{done} of {total}: {what}"
+            if now - self._said < PAUSE:
+                return
+            self._said = now
+            left = (now - self._start) / done * (total - done) if done else None
+            about = "" if left is None else f"; about {left / 60:.0f} min left"
+            self._console.print(line(f"{self._step}{about}"))
+
+    def _watch(self) -> None:
+        while not self._over.wait(PAUSE):
+            with self._lock:
+                now = time.monotonic()
+                if self._step and now - self._said >= PAUSE:
+                    self._said = now
+                    self._console.print(line(f"{self._step}; for {now - self._told:.0f} s so far"))
+
+
+def notice(text: str) -> None:
+    """A line on standard error; it stands above a progress bar that is on."""
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def line(text: str) -> Text:
@@ -76,7 +107,11 @@ def progress_bar(recent: Recent | None = None) -> Iterator[Callable[[int, int, s
     """
     console = Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:
-        yield _Lines(console) if recent is None else lambda done, total, what: None
+        if recent is not None:
+            yield lambda done, total, what: None
+            return
+        with _Lines(console) as lines:
+            yield lines
         return
     from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -155,8 +155,9 @@ def _print_estimates(
     console: Console, study: Study, processes: int | None, check: int | None
 ) -> None:
     """Cells and their times; how many a cluster runs at once isn't known here."""
+    from tokenprune.lab.measure.durations import duration
     from tokenprune.lab.studies.estimates import estimate
-    from tokenprune.lab.studies.lines import added, duration
+    from tokenprune.lab.studies.lines import added
 
     with progress_bar() as tell:
         found = estimate(study, tell, check=check)
@@ -175,7 +176,7 @@ def _print_estimates(
 
 
 def _estimates(found: Sequence[Estimate]) -> Table:
-    from tokenprune.lab.studies.lines import duration
+    from tokenprune.lab.measure.durations import duration
 
     table = Table("plan", "task", "model", "samples", "about", "state")
     for one in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,10 +26,12 @@ from tokenprune.lab.bench.runners import Timed, runner_for
 from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.bench.workload import Workload, batches
 from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.durations import duration
 from tokenprune.lab.trained import check_trained_for
 from tokenprune.plan import Plan
 
 Tell = Callable[[int, int, str], None]
+Say = Callable[[str], None]
 Plans = Sequence[tuple[str, Plan]]
 
 
@@ -39,6 +42,7 @@ def bench(
     settings: BenchSettings,
     tell: Tell | None = None,
     own: Sequence[Question] = (),
+    say: Say | None = None,
 ) -> list[BenchRow]:
     """Measure every plan and dense on every workload.
 
@@ -49,6 +53,7 @@ def bench(
         settings: how.
         tell: told (runs done, runs in all, what runs).
         own: the user's pictures and questions instead of synthetic ones.
+        say: told in a sentence, as soon as it is known, how long compiling will take.
 
     Returns:
         The rows; those of a workload share the attention backend that was fastest for dense.
@@ -79,7 +84,7 @@ def bench(
                 check_length(loaded, inputs, size)
             backend = fastest_backend(loaded, runner)
             lanes = _lanes(loaded, plans_for(plans, size), settings)
-            _measure(runner, lanes, settings, told)
+            _measure(runner, lanes, settings, told, say)
             rows += rows_of(lanes, size, load, backend)
     return rows
 
@@ -100,7 +105,9 @@ def _lanes(loaded: LoadedModel, plans: Plans, settings: BenchSettings) -> list[L
     return lanes
 
 
-def _measure(runner: Timed, lanes: list[Lane], settings: BenchSettings, tell: Tell) -> None:
+def _measure(
+    runner: Timed, lanes: list[Lane], settings: BenchSettings, tell: Tell, say: Say | None
+) -> None:
     total = len(lanes) * (settings.rounds + 1)
     label = runner.size.label
     for number, lane in enumerate(lanes):
@@ -108,22 +115,39 @@ def _measure(runner: Timed, lanes: list[Lane], settings: BenchSettings, tell: Te
         _prepare(runner, lane, settings)
     rng = random.Random(settings.seed)
     order = list(lanes)
+    left = settings.rounds * sum(lane.twin is not None for lane in lanes)
+    first = left
     for turn in range(settings.rounds):
         rng.shuffle(order)
         for number, lane in enumerate(order):
             tell(len(lanes) * (turn + 1) + number, total, f"{label}: {lane.name}")
-            _time(runner, lane, turn)
+            if lane.twin is None:
+                runner.time(lane, turn)
+                continue
+            took = _time_compiled(runner, lane, turn)
+            left -= 1
+            if say is not None and left == first - 1:
+                say(_compiling(lane, took, left))
 
 
-def _time(runner: Timed, lane: Lane, turn: int) -> None:
-    if lane.twin is None:
-        runner.time(lane, turn)
-        return
+def _compiling(lane: Lane, took: float, left: int) -> str:
+    rest = duration(left * took)
+    return (
+        f"compiling '{lane.name}' took {duration(took)}, and every compiled row is compiled "
+        f"afresh in every round: {left} more of this workload will take about {rest}"
+    )
+
+
+def _time_compiled(runner: Timed, lane: Lane, turn: int) -> float:
+    """Compile a row, then measure it; returns the seconds that compiling took."""
+    start = time.perf_counter()
     settle(lane, lambda: runner.warm(lane))
+    took = time.perf_counter() - start
     before = compilations()
     runner.time(lane, turn)
     if compilations() != before:
         raise DataError(f"'{lane.name}' was compiled while it was timed.", where="--compile")
+    return took
 
 
 def _prepare(runner: Timed, lane: Lane, settings: BenchSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from tokenprune.lab.measure.statistics import Bootstrap, Interval
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.probe import Probe, States, fit_probe
 from tokenprune.lab.probe.capture import Reader
+from tokenprune.lab.probe.fit import EPOCHS
 from tokenprune.lab.probe.places import parse_places
 from tokenprune.plan import Plan
 
@@ -109,6 +111,29 @@ class Retention:
             place: {"full": float(known.full.mean()), "null": float(known.null.mean())}
             for place, known in self._known.items()
         }
+
+    def estimate(self, plans: int) -> float:
+        """Seconds that `measure` will about take, from one batch that is read, fitted and scored.
+
+        Args:
+            plans: how many there are to measure.
+        """
+        questions = self._fit[: self._task.batch_size]
+        inputs = next(self._inputs(questions))
+        self._reader.dense(inputs)  # what comes at the first call comes once
+        start = time.perf_counter()
+        states, target = self._reader.dense(inputs)
+        read = time.perf_counter() - start
+        fit = score = 0.0
+        for place in self._places:
+            start = time.perf_counter()
+            probe = fit_probe(states[place], target, self._reader.grid, epochs=1)
+            fitted = time.perf_counter()
+            probe.score(states[place], target)
+            fit, score = fit + fitted - start, score + time.perf_counter() - fitted
+        fitting, scored = len(self._fit), len(self._questions)
+        batch = read * (fitting + scored * (1 + plans)) + score * scored * (2 + plans)
+        return (batch + fit * EPOCHS * fitting) / len(questions)
 
     def measure(
         self, plans: Sequence[Plan], progress: Progress | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ from tokenprune.lab.judge.judge import Judge, baselines
 from tokenprune.lab.judge.measured import runs_of, samples_of
 from tokenprune.lab.judge.result import BASELINE, Run
 from tokenprune.lab.measure.checks import failed_checks, unpruned_tokens
+from tokenprune.lab.measure.durations import duration
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.run import Measurement, Progress, joined
@@ -31,7 +32,11 @@ from tokenprune.plugins.host import host
 
 
 def compare(
-    source: Source, loaded: LoadedModel | None = None, *, progress: Progress | None = None
+    source: Source,
+    loaded: LoadedModel | None = None,
+    *,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Compare plans with each other and with dense on one model.
 
@@ -40,6 +45,7 @@ def compare(
             it again.
         loaded: the source's model, if it is loaded already.
         progress: told (runs done, runs in all, what runs).
+        say: told in a sentence, before anything is measured, how long the probe will take.
 
     Raises:
         TokenpruneError: bad input of any kind, or a plan of the user's that doesn't fit the model.
@@ -56,6 +62,8 @@ def compare(
         left_out = [*left_out, *unequal]
     told = _Passes(progress)
     retention = Retention.of(task, settings)
+    if retention is not None and say is not None:
+        say(_probing(retention, len(entries)))
     whole = _measure(source, task, entries, told)
     measured = whole.complete()
     dense, *results = Judge(
@@ -79,6 +87,11 @@ def compare(
         left_out=[*dict.fromkeys([*left_out, *whole.left_out()])],
         probe={} if retention is None else retention.ends,
     )
+
+
+def _probing(retention: Retention, plans: int) -> str:
+    about = duration(retention.estimate(plans))
+    return f"--probe will take about {about} more, after {plans} plans are measured"
 
 
 def _measure(source: Source, task: Task, entries: Sequence[Entry], told: _Passes) -> Measurement:

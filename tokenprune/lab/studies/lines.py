@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from tokenprune.lab.measure.durations import duration
 from tokenprune.lab.measure.metrics import ACCURACY
 from tokenprune.lab.studies.baselines import WHY
 from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
@@ -49,13 +50,6 @@ class LineReporter:
 def added(labels: Sequence[str]) -> str:
     """Which cells the study added, and why."""
     return f"added by the study, since {WHY}: {'; '.join(labels)}"
-
-
-def duration(seconds: float) -> str:
-    """A time in words, to the minute or, below an hour, to the second."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _result(cell: CellReport) -> str:
