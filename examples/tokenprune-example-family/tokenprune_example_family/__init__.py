@@ -14,9 +14,8 @@ PICTURES = Pictures(
     placeholder=("image_token_id",),  # setting with the id that stands for a visual token
     pixels=("pixel_values",),
     read=square,  # every picture is a square of tokens
-    tower=Followed(
-        "vision_model", layers=(), cut=0, projector="aligner"
-    ),  # its last states, without a class token
+    # its last states, without a class token; the projector is run on the tokens that are left
+    tower=Followed("vision_model", layers=(), cut=0, projector="aligner"),
 )
 
 
