@@ -91,7 +91,7 @@ def compare(
 
 def _probing(retention: Retention, plans: int) -> str:
     about = duration(retention.estimate(plans))
-    return f"--probe will take about {about} more, after {plans} plans are measured"
+    return f"--probe will take about {about} more, once the plans are measured"
 
 
 def _measure(source: Source, task: Task, entries: Sequence[Entry], told: _Passes) -> Measurement:
