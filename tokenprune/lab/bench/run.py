@@ -53,7 +53,7 @@ def bench(
         settings: how.
         tell: told (runs done, runs in all, what runs).
         own: the user's pictures and questions instead of synthetic ones.
-        say: told in a sentence, as soon as it is known, how long compiling will take.
+        say: told in a sentence, behind the first round of several, how long compiling will take.
 
     Returns:
         The rows; those of a workload share the attention backend that was fastest for dense.
@@ -115,27 +115,21 @@ def _measure(
         _prepare(runner, lane, settings)
     rng = random.Random(settings.seed)
     order = list(lanes)
-    left = settings.rounds * sum(lane.twin is not None for lane in lanes)
-    first = left
     for turn in range(settings.rounds):
         rng.shuffle(order)
+        compiling = 0.0
         for number, lane in enumerate(order):
             tell(len(lanes) * (turn + 1) + number, total, f"{label}: {lane.name}")
             if lane.twin is None:
                 runner.time(lane, turn)
                 continue
-            took = _time_compiled(runner, lane, turn)
-            left -= 1
-            if say is not None and left == first - 1:
-                say(_compiling(lane, took, left))
-
-
-def _compiling(lane: Lane, took: float, left: int) -> str:
-    rest = duration(left * took)
-    return (
-        f"compiling '{lane.name}' took {duration(took)}, and every compiled row is compiled "
-        f"afresh in every round: {left} more of this workload will take about {rest}"
-    )
+            compiling += _time_compiled(runner, lane, turn)
+        left = settings.rounds - turn - 1
+        if say is not None and turn == 0 and compiling and left:
+            say(
+                f"compiling took {duration(compiling)} of the first round, and all rounds compile "
+                f"afresh: in the {left} to come for {label} about {duration(left * compiling)}"
+            )
 
 
 def _time_compiled(runner: Timed, lane: Lane, turn: int) -> float:
