@@ -70,7 +70,9 @@ def test_generate_refuses_by_name_and_goes_on(what: str) -> None:
         want = greedy(of, call)
         with pytest.raises(UnsupportedCallError) as caught:
             of.generate(**odd, max_new_tokens=4)
-        assert what in caught.value.where
+        # the cache's argument has another name in older releases
+        places = {what, "past_key_values"} if what == "cache" else {what}
+        assert any(place in caught.value.where for place in places)
         assert caught.value.remedy
         assert torch.equal(greedy(of, call), want)
 
