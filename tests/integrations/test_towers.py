@@ -134,6 +134,9 @@ def test_one_plan_a_tower_and_no_whole_models() -> None:
         encoder(tower, plan([INSIDE]))
     with pytest.raises(UnsupportedModelError, match="not its vision tower"):
         encoder(llava_clip(), plan([INSIDE]))
+    for used in (0, 99):
+        with pytest.raises(LayerError, match="blocks can't feed"):
+            encoder(tower, plan([INSIDE]), used=used)
     with pytest.raises(PlanError, match="frames"):
         encoder(tower, {"images": "frames", **plan([INSIDE])})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tokenprune_adapters.vllm.hook import refuse_options, started
+from tokenprune_adapters.vllm.hook import refuse_options, started, untested
 from tokenprune_adapters.vllm.serving import served_plan
 from transformers import LlavaConfig
 from typer.testing import CliRunner
@@ -117,6 +117,11 @@ def test_options_under_which_a_plan_would_be_wrong(place: str, name: str, value:
     if name == "tensor_parallel_size":
         options.model_config.multimodal_config.mm_encoder_tp_mode = "data"
         refuse_options(options)
+
+
+def test_an_untested_release_is_said() -> None:
+    assert untested("0.32.0") == untested("0.32.1+cpu") == ""
+    assert "vLLM 0.32, and this is 0.33.0" in untested("0.33.0")
 
 
 def run(*args: object) -> tuple[int, str]:

@@ -26,6 +26,14 @@ EXAMPLES = examples(
 FlopsShare = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Share of dense FLOPs to stay within.")
 ]
+Data = Annotated[
+    Path | None, typer.Option(help="Your questions (JSONL or CSV); default: built-in ones.")
+]
+Images = Annotated[Path | None, typer.Option(help="For encoders: pictures, one subfolder a class.")]
+Labels = Annotated[Path | None, typer.Option(help="For --images: file,class index.")]
+Records = Annotated[
+    Path, typer.Option(help="Folder of the records; what is recorded doesn't run again.")
+]
 TimeShare = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Share of dense time to stay within.")
 ]
@@ -47,22 +55,16 @@ def command(
     stage: Annotated[
         int | None, typer.Option(min=0, help="Whose keep is looked for, from 0; default: the one.")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Your questions (JSONL or CSV); default: built-in ones.")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="For encoders: pictures, one subfolder a class.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="For --images: file,class index.")] = None,
+    data: Data = None,
+    images: Images = None,
+    labels: Labels = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     seed: Seed = 0,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")] = None,
     device: Device = None,
     dtype: Dtype = None,
-    records: Annotated[
-        Path, typer.Option(help="Folder of the records; what is recorded doesn't run again.")
-    ] = Path("calibration"),
+    records: Records = Path("calibration"),
     out: Annotated[Path, typer.Option(help="Plan file to write.")] = Path("calibrated.yaml"),
 ) -> None:
     """Find the smallest keep within an accuracy, or the largest within a cost, and write the plan.

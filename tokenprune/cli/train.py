@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,19 +97,12 @@ def command(
     from tokenprune.plan import load_plan
     from tokenprune.reference import reference_model_path
 
-    settings = TrainSettings(
-        steps=steps,
-        batch_size=batch_size,
-        shared=per_picture if data == "reference" else 1,
-        lr=lr,
-        seed=seed,
-        save_every=save_every,
-        precision=precision,
-        aux_weight=aux_weight,
-        aux_place=aux_place,
-    )
-    start = load_plan(plan)
     own = data != "reference"
+    settings = TrainSettings(
+        steps=steps, batch_size=batch_size, shared=1 if own else per_picture, lr=lr, seed=seed,
+        save_every=save_every, precision=precision, aux_weight=aux_weight, aux_place=aux_place,
+    )  # fmt: skip
+    start = load_plan(plan)
     stream = FileStream(Path(data), seed, check_data) if own else ReferenceStream(seed)
     asked = questions_for(data, heldout, limit, check_data)
     if threads is not None:
@@ -115,18 +110,24 @@ def command(
     loaded = load_model(
         model or str(reference_model_path()), load_options(device, dtype), wanted="mllm"
     )
+    with _going_on(out, save_every), progress_bar() as tell:
+        done = train(
+            loaded, strategy, start, out, stream, settings,
+            heldout=asked, restart=restart, tell=tell,
+        )  # fmt: skip
+    _print(done)
+
+
+@contextmanager
+def _going_on(out: Path, save_every: int) -> Iterator[None]:
+    """An interrupt says how to go on."""
     try:
-        with progress_bar() as tell:
-            done = train(
-                loaded, strategy, start, out, stream, settings,
-                heldout=asked, restart=restart, tell=tell,
-            )  # fmt: skip
+        yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"the same command goes on from the newest state in {out}; there is one every "
             f"{save_every} steps."
         ) from None
-    _print(done)
 
 
 def _print(done: Trained) -> None:

@@ -7,7 +7,7 @@ length. Encoder stages run inside the tower's own blocks, stages behind it on it
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
+from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.pre_llm.projector import project, split_at_projector
 from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, enter, run_stages
 from tokenprune.engine.stages import built
-from tokenprune.errors import PlanError, UnsupportedModelError
+from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
 from tokenprune.integrations.given import checked_grid
 from tokenprune.integrations.static import AnyPlan, Selected, check_static, left_of
 from tokenprune.interface.adapter import EncoderAdapter
@@ -31,7 +31,7 @@ from tokenprune.plan import load_plan
 Projector = Callable[[Tensor], Tensor]
 
 
-class PrunedEncoder:
+class PrunedEncoder(AbstractContextManager["PrunedEncoder"]):
     """A vision tower that carries a plan, until `detach`; made by `encoder`.
 
     Attributes:
@@ -43,6 +43,12 @@ class PrunedEncoder:
         self.plan = attachment.plan
         self._attachment, self._grid = attachment, spec.grid
         self._used = spec.used if used is None else used
+        if not 1 <= self._used <= len(spec.blocks):
+            raise LayerError(
+                f"{self._used} of {len(spec.blocks)} blocks can't feed the features.",
+                where="used",
+                remedy=f"Give 1 to {len(spec.blocks)}.",
+            )
         self._runner = encoder_runner(attachment, adapter, spec, used)
         self._later = attachment.stages_at("pre_llm")
         self._before, self._after = split_at_projector(self._later)
@@ -112,15 +118,7 @@ class PrunedEncoder:
         """Give the tower back as it was; calling it twice is harmless."""
         self._attachment.detach()
 
-    def __enter__(self) -> PrunedEncoder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.detach()
 
     def _require(self, projector: Projector | None) -> None:
@@ -151,6 +149,7 @@ def encoder(
     Raises:
         PlanError: a stage is inside the LLM, or its length depends on the data.
         BudgetError: a budget can't be reached on the tower's own grid.
+        LayerError: the tower has no `used` blocks, or a stage names a block that isn't used.
         SignalError: a strategy needs what a tower alone doesn't have, such as the question.
         UnsupportedModelError: no adapter knows the tower, or it packs images into one row.
         AlreadyAttachedError: the tower carries a plan already.

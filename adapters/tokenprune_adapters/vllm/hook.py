@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenprune.errors import UnsupportedModelError
+from tokenprune_adapters.vllm.names import TESTED
 from tokenprune_adapters.vllm.serving import ServedPlan, served_plan
 
 
@@ -22,12 +23,26 @@ class PlanHook:
         Raises:
             TokenpruneError: what can't be served, and what would be right.
         """
+        from vllm import __version__
         from vllm.logger import init_logger
 
+        logger = init_logger("vllm.tokenprune")
+        if untested(__version__):
+            logger.warning(untested(__version__))
         model = vllm_config.model_config
         served = served_plan(model.hf_config)
         refuse_options(vllm_config)
-        init_logger("vllm.tokenprune").info(started(served, model.dtype.itemsize))
+        logger.info(started(served, model.dtype.itemsize))
+
+
+def untested(version: str) -> str:
+    """What to beware of with a release of vLLM that wasn't tested; empty for tested ones."""
+    if version.split("+")[0].startswith(f"{TESTED}."):
+        return ""
+    return (
+        f"tokenprune was tested with vLLM {TESTED}, and this is {version}: compare its answers "
+        "with those of tokenprune.attach before you rely on them."
+    )
 
 
 def refuse_options(vllm_config: Any) -> None:

@@ -171,7 +171,8 @@ def _others(loaded: LoadedModel, settings: Settings) -> int:
 def _settings(settings: Settings) -> dict[str, Any]:
     return {
         "task": settings.task,
-        "match": settings.match,
+        # plans of the user's own run as written, unless a cost is solved for
+        "match": "stage" if settings.plans and settings.match == "tokens" else settings.match,
         "jobs": settings.jobs,
         "batch_size": settings.batch_size,
         "seed": settings.seed,
