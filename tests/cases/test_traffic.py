@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.models import IMAGE_TOKEN, llava_clip, llava_inputs
 from tokenprune.engine import attach, traffic
 from tokenprune.engine.meter import Meter
+from tokenprune.engine.traffic import Traffic
 from tokenprune.errors import AlreadyAttachedError, UnsupportedCallError
 from tokenprune.interface.trace import Trace
 
@@ -89,6 +91,26 @@ def test_calls_beside_attaching_are_dense_or_pruned(
     ]
     assert odd == []
     assert "forward" not in model.__dict__
+
+
+def test_a_plan_that_gets_in_force_while_a_call_begins_is_not_for_the_call() -> None:
+    """The call may stand in the middle of the model: nobody has noted where it stands."""
+    model, found = nn.Linear(2, 2), Traffic()
+    meanwhile = threading.Thread(target=found.open, args=(model,))
+
+    class Overtaken(threading.Condition):
+        def __enter__(self) -> bool:
+            if meanwhile.ident is None:
+                meanwhile.start()
+                meanwhile.join()
+            return super().__enter__()
+
+    found._changed = Overtaken()
+    with found.begun() as pruned:
+        assert not pruned
+    found._changed = threading.Condition()
+    with found.begun() as pruned:
+        assert pruned
 
 
 class Slow:

@@ -71,9 +71,10 @@ class Traffic:
     def begun(self) -> Iterator[bool]:
         """A call that begins: whether it is pruned, which holds until it ends."""
         me = threading.get_ident()
-        old = self._began_before(me)
+        # asked first: where threads stood is known only once the plan is in force
+        pruned = self._open and not self._began_before(me)
         with self._changed:
-            pruned = self._open and not old
+            pruned = pruned and self._open
             if pruned:
                 self._running[me] = self._running.get(me, 0) + 1
         token = _inside.set(_Inside(self, pruned, _inside.get()))
