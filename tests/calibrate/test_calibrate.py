@@ -13,14 +13,14 @@ from tests.compare.tiny import save_llava, save_pictures
 from tests.models import PATCHES
 from tokenprune.cli import app
 from tokenprune.errors import PlanError
-from tokenprune.lab.calibrate import Asked, Flops, Within, calibrate
+from tokenprune.lab.calibrate import Flops, Target, Within, calibrate
 from tokenprune.lab.calibrate.budgets import budgets_of
 from tokenprune.lab.studies.model import ModelEntry, TaskEntry
 from tokenprune.plan import Average, load_plan
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Target:
     """A random LLaVA and four questions about two pictures."""
     model = save_llava(tmp_path_factory.mktemp("llava"))
     folder = save_pictures(tmp_path_factory.mktemp("data"), 2)
@@ -30,14 +30,14 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     ]
     (folder / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = TaskEntry(kind="jsonl", path=folder / "asked.jsonl")
-    return Asked(ModelEntry(name=str(model)), task, folder / "records", batch_size=4)
+    return Target(ModelEntry(name=str(model)), task, folder / "records", batch_size=4)
 
 
 def staged(keep: object, at: str = "pre_llm", **more: object) -> dict[str, object]:
     return {"stages": [{"at": at, "strategy": "uniform", "keep": keep, **more}]}
 
 
-def test_the_largest_keep_within_flops_is_the_border(asked: Asked) -> None:
+def test_the_largest_keep_within_flops_is_the_border(asked: Target) -> None:
     budgets = budgets_of(load_plan(staged(8)), None)
     found = calibrate(asked, budgets, Flops(0.9))
     assert found.chosen is not None
@@ -52,18 +52,18 @@ def test_the_largest_keep_within_flops_is_the_border(asked: Asked) -> None:
     assert cells == {path: path.stat().st_mtime_ns for path in asked.records.glob("cells/*.json")}
 
 
-def test_the_smallest_keep_within_any_loss_is_one(asked: Asked) -> None:
+def test_the_smallest_keep_within_any_loss_is_one(asked: Target) -> None:
     found = calibrate(asked, budgets_of(load_plan(staged(8)), None), Within(100))
     assert found.chosen == 1
 
 
-def test_no_keep_holds(asked: Asked) -> None:
+def test_no_keep_holds(asked: Target) -> None:
     found = calibrate(asked, budgets_of(load_plan(staged(8)), None), Flops(0.001))
     assert found.chosen is None
     assert found.plan is None
 
 
-def test_only_budgets_that_the_model_can_serve_are_tried(asked: Asked) -> None:
+def test_only_budgets_that_the_model_can_serve_are_tried(asked: Target) -> None:
     """A mean over the layers is at least what the layers before the stage see."""
     budgets = budgets_of(load_plan(staged({"average": 12}, "decoder", layer=1)), None)
     found = calibrate(asked, budgets, Within(100))
@@ -94,7 +94,7 @@ def test_the_stage_has_to_be_clear() -> None:
         budgets_of(two, 2)
 
 
-def test_the_command_writes_the_plan(asked: Asked, tmp_path: Path) -> None:
+def test_the_command_writes_the_plan(asked: Target, tmp_path: Path) -> None:
     plan, out = tmp_path / "plan.yaml", tmp_path / "found.yaml"
     plan.write_text(yaml.safe_dump({"schema_version": 1, **staged(8)}))
     given = ["calibrate", asked.model.name, str(plan), "--data", str(asked.task.path)]

@@ -24,7 +24,7 @@ from tokenprune.plugins.matrix import (
     NEEDS_LLM,
     NEEDS_TOWER,
     SHAPE,
-    Family,
+    MatrixColumn,
     alike,
     families,
     fit,
@@ -57,8 +57,8 @@ def test_there_is_a_tiny_model_of_every_family() -> None:
 
 
 def test_families_that_take_the_same_are_one_column() -> None:
-    kinds = [Family(name, None, frozenset(), frozenset()) for name in ("one", "two")]
-    other = Family("three", "tower", frozenset({BlockOutput}), frozenset())
+    kinds = [MatrixColumn(name, None, frozenset(), frozenset()) for name in ("one", "two")]
+    other = MatrixColumn("three", "tower", frozenset({BlockOutput}), frozenset())
     columns = alike(matrix({"greedy": Greedy}, [kinds[0], other, kinds[1]]))
     assert [column[0].family.name for column in columns] == ["one, two", "three + tower"]
     assert columns[0][0].refused["encoder"] == NEEDS_TOWER
@@ -119,23 +119,23 @@ class Needy(Greedy):
     length = "data"
 
 
-def verdicts(kind: type[PruningStrategy[Any]], family: Family) -> Mapping[Stage, str]:
+def verdicts(kind: type[PruningStrategy[Any]], family: MatrixColumn) -> Mapping[Stage, str]:
     return fit(kind, family).refused
 
 
 def test_signals_of_one_block_count_as_their_kind_and_missing_ones_are_named() -> None:
     offered = frozenset({BlockOutput})
-    mllm = Family("whole", "tower", offered, frozenset())
+    mllm = MatrixColumn("whole", "tower", offered, frozenset())
     found = fit(Greedy, mllm)
     assert found.runs == ("encoder", "pre_llm")
     assert found.refused == {"decoder": "needs mood, which this family doesn't supply"}
-    assert verdicts(Greedy, Family("whole", "tower", frozenset(), frozenset()))["pre_llm"] == (
-        "needs hidden, which this family doesn't supply"
-    )
+    bare = MatrixColumn("whole", "tower", frozenset(), frozenset())
+    lacking = "needs hidden, which this family doesn't supply"
+    assert verdicts(Greedy, bare)["pre_llm"] == lacking
 
 
 def test_an_encoder_alone_has_one_stage_and_one_length() -> None:
-    alone = Family("tower", None, frozenset({BlockOutput}))
+    alone = MatrixColumn("tower", None, frozenset({BlockOutput}))
     assert verdicts(Greedy, alone) == {"pre_llm": NEEDS_LLM, "decoder": NEEDS_LLM}
     assert fit(Greedy, alone).notes == [], "that an encoder has no LLM goes without saying"
     assert verdicts(Needy, alone)["encoder"] == DYNAMIC
@@ -143,7 +143,7 @@ def test_an_encoder_alone_has_one_stage_and_one_length() -> None:
 
 
 def test_a_strategy_that_cannot_be_built_is_listed_with_the_reason() -> None:
-    mllm = Family("whole", "tower", frozenset(), frozenset())
+    mllm = MatrixColumn("whole", "tower", frozenset(), frozenset())
     found = fit(Needy, mllm)
     assert found.runs == ()
     assert "can't be built" in found.refused["decoder"]

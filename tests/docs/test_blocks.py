@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from tests.docs.blocks import ALL, MARKED, ROOT, Block, name, of
 from tokenprune.cli.app import app, names_study, spread
-from tokenprune.lab.data.rows import Row
+from tokenprune.lab.data.rows import DataRow
 from tokenprune.lab.studies import load_study
 from tokenprune.lab.studies.model import TaskEntry
 from tokenprune.plan import load_plan
@@ -103,7 +103,7 @@ def test_yaml_is_a_plan_a_study_or_a_part_of_one(block: Block, folder: Path) -> 
 
 @pytest.mark.parametrize("block", of("json"), ids=name)
 def test_json_is_a_row(block: Block) -> None:
-    row = Row(json.loads(block.code), name(block))
+    row = DataRow(json.loads(block.code), name(block))
     assert row.text("question").strip()
     assert row.answers()
 

@@ -13,7 +13,7 @@ import torch
 from tokenprune.reference import (
     CLIP_TYPES,
     FRAMES,
-    Clip,
+    ClipScene,
     Textures,
     ask_clip,
     heldout_clips,
@@ -36,12 +36,12 @@ from training.video_model.vocab import WORD_ID
 
 
 @pytest.fixture(scope="module")
-def clips() -> list[Clip]:
+def clips() -> list[ClipScene]:
     rng = np.random.default_rng(3)
     return [sample_clip(rng) for _ in range(300)]
 
 
-def test_objects_stay_on_the_canvas_and_apart(clips: list[Clip]) -> None:
+def test_objects_stay_on_the_canvas_and_apart(clips: list[ClipScene]) -> None:
     for clip in clips:
         for frame in range(FRAMES):
             items = clip.scene(frame).items
@@ -52,7 +52,7 @@ def test_objects_stay_on_the_canvas_and_apart(clips: list[Clip]) -> None:
                     assert np.hypot(item.x - other.x, item.y - other.y) > item.size / 2
 
 
-def test_answers_are_what_the_frames_show(clips: list[Clip]) -> None:
+def test_answers_are_what_the_frames_show(clips: list[ClipScene]) -> None:
     rng = np.random.default_rng(0)
     for clip in clips:
         seen = {
@@ -81,14 +81,14 @@ def test_answers_are_what_the_frames_show(clips: list[Clip]) -> None:
                 assert question.answer == NUMBERS[runs]
 
 
-def test_no_single_frame_shows_all_that_comes_in_turn(clips: list[Clip]) -> None:
+def test_no_single_frame_shows_all_that_comes_in_turn(clips: list[ClipScene]) -> None:
     for clip in clips:
         if clip.staggered and len(clip.movers) > 1:
             most = max(len(clip.scene(frame).items) for frame in range(FRAMES))
             assert most < len(clip.movers)
 
 
-def test_no_answer_is_right_by_habit(clips: list[Clip]) -> None:
+def test_no_answer_is_right_by_habit(clips: list[ClipScene]) -> None:
     rng = np.random.default_rng(1)
     asked: dict[str, Counter[str]] = {kind: Counter() for kind in CLIP_TYPES}
     for clip in clips:
@@ -98,7 +98,7 @@ def test_no_answer_is_right_by_habit(clips: list[Clip]) -> None:
         assert max(answers.values()) < 0.45 * answers.total()
 
 
-def test_the_background_stays_and_objects_cover_their_patches(clips: list[Clip]) -> None:
+def test_the_background_stays_and_objects_cover_their_patches(clips: list[ClipScene]) -> None:
     textures = Textures(0, count=2)
     drawn = render_clip(clips[0], np.random.default_rng(0), textures)
     assert drawn.frames.shape == (FRAMES, CANVAS, CANVAS, 3)

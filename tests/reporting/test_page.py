@@ -19,7 +19,7 @@ from tokenprune.lab.report import html, read_results, write_figures, write_repor
 from tokenprune.lab.report.beside import beside
 from tokenprune.lab.report.families import families, sign
 from tokenprune.lab.report.headline import headline
-from tokenprune.lab.report.overlays import Pictures
+from tokenprune.lab.report.overlays import PageImages
 from tokenprune.lab.report.plots import ticks
 from tokenprune.lab.report.points import Point, front
 from tokenprune.lab.report.views import group_view
@@ -156,7 +156,7 @@ def test_bars_compare_with_the_dense_calls_beside_them(folder: Path) -> None:
     slow = record("slow", "uniform", time=4.0)
     result = {**slow.result, "dense_wall": [8.0, 8.0]}
     groups = summarise([record("dense", None, time=1.0), Record(slow.identity, "done", result)])
-    dense, other = group_view(groups[0], families(groups), Pictures())["bars"]
+    dense, other = group_view(groups[0], families(groups), PageImages())["bars"]
     assert other.total == pytest.approx(0.25)
     assert dense.total == pytest.approx(0.5)
 

@@ -72,7 +72,7 @@ def command(
     The budget stays of the kind that the plan has: tokens, a ratio, or a mean over LLM layers. By
     bisection, with dense beside every budget. The exit code is 1 if no budget holds.
     """
-    from tokenprune.lab.calibrate import Asked, calibrate
+    from tokenprune.lab.calibrate import Target, calibrate
     from tokenprune.lab.calibrate.budgets import budgets_of
     from tokenprune.lab.measure.files import check_writable, write_text
     from tokenprune.lab.studies.model import ModelEntry
@@ -82,7 +82,7 @@ def command(
     goal = _goal(within, flops, time, sure)
     check_writable(out)
     budgets = budgets_of(load_plan(plan), stage)
-    asked = Asked(
+    asked = Target(
         ModelEntry(name=model, weights=weights, device=device, dtype=dtype),
         _task(data, images, labels, limit),
         records, batch_size, seed,

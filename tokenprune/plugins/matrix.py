@@ -29,7 +29,7 @@ DYNAMIC = "its number of tokens depends on the picture; inside an encoder all sh
 
 
 @dataclass(frozen=True)
-class Family:
+class MatrixColumn:
     """A column: models of one adapter, for a multimodal LLM with towers of one encoder adapter.
 
     Attributes:
@@ -71,7 +71,7 @@ class Fit:
     """
 
     strategy: str
-    family: Family
+    family: MatrixColumn
     runs: tuple[Stage, ...]
     refused: Mapping[Stage, str] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ class Fit:
 
 def matrix(
     strategies: Mapping[str, type[PruningStrategy[Any]]] | None = None,
-    columns: Sequence[Family] | None = None,
+    columns: Sequence[MatrixColumn] | None = None,
 ) -> list[list[Fit]]:
     """Every strategy on every family: a row a strategy, in the order of their names.
 
@@ -126,7 +126,7 @@ def alike(rows: Sequence[Sequence[Fit]]) -> list[list[Fit]]:
     return [[replace(one, family=name) for one in column] for name, column in named]
 
 
-def _joined(kinds: Sequence[Family]) -> Family:
+def _joined(kinds: Sequence[MatrixColumn]) -> MatrixColumn:
     if len(kinds) == 1:
         return kinds[0]
     return replace(kinds[0], adapter=", ".join(kind.name for kind in kinds), tower=None)
@@ -140,30 +140,30 @@ def footnotes(rows: Sequence[Sequence[Fit]]) -> list[str]:
 def families(
     encoders: Mapping[str, type[EncoderAdapter]] | None = None,
     mllms: Mapping[str, type[MllmAdapter]] | None = None,
-) -> list[Family]:
+) -> list[MatrixColumn]:
     """The columns: encoder adapters, then adapters of multimodal LLMs with each of their towers."""
     encoders = host().encoders if encoders is None else encoders
     mllms = host().mllms if mllms is None else mllms
-    found = [Family(name, None, kind.supplies) for name, kind in encoders.items()]
+    found = [MatrixColumn(name, None, kind.supplies) for name, kind in encoders.items()]
     for name, kind in mllms.items():
         if kind.towers is None:
-            found.append(Family(name, None, frozenset(), kind.supplies))
+            found.append(MatrixColumn(name, None, frozenset(), kind.supplies))
             continue
         for tower in kind.towers or tuple(encoders):
             if tower in encoders:
                 offers = encoders[tower].supplies - kind.withholds
-                found.append(Family(name, tower, offers, kind.supplies, kind.behind))
+                found.append(MatrixColumn(name, tower, offers, kind.supplies, kind.behind))
     return found
 
 
-def fit(kind: type[PruningStrategy[Any]], family: Family) -> Fit:
+def fit(kind: type[PruningStrategy[Any]], family: MatrixColumn) -> Fit:
     """One strategy on one family."""
     answers = {at: refusal(kind, family, at) for at in STAGES if at in places(kind)}
     runs = tuple(at for at, reason in answers.items() if not reason)
     return Fit(kind.name, family, runs, {at: reason for at, reason in answers.items() if reason})
 
 
-def refusal(kind: type[PruningStrategy[Any]], family: Family, at: Stage) -> str:
+def refusal(kind: type[PruningStrategy[Any]], family: MatrixColumn, at: Stage) -> str:
     """Why a strategy can't stand at a stage of a family's models; empty if it can."""
     if at != "encoder" and family.llm is None:
         return NEEDS_LLM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenprune.reference.clip import FRAMES, Clip, Mover, sample_clip
+from tokenprune.reference.clip import FRAMES, ClipScene, Mover, sample_clip
 from tokenprune.reference.clip_heldout import ClipSample, heldout_clips, iter_heldout_clips
 from tokenprune.reference.clip_questions import CLIP_TYPES, ask_clip, clip_prompt, clip_words
 from tokenprune.reference.clip_render import RenderedClip, render_clip
@@ -17,7 +17,7 @@ __all__ = [
     "CLIP_TYPES",
     "FRAMES",
     "TYPES",
-    "Clip",
+    "ClipScene",
     "ClipSample",
     "Item",
     "Mover",

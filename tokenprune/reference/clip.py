@@ -58,7 +58,7 @@ class Mover:
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipScene:
     """All objects of one clip, no two of one shape, in the order in which they first appear.
 
     Attributes:
@@ -162,7 +162,7 @@ def _mover(
     return None
 
 
-def sample_clip(rng: np.random.Generator) -> Clip:
+def sample_clip(rng: np.random.Generator) -> ClipScene:
     """Draw a clip of 8 frames: 1 to 4 objects that enter in turn, or 2 to 3 of which some return.
 
     A clip without room for one of its objects is drawn anew, so that the number of objects is
@@ -179,4 +179,4 @@ def sample_clip(rng: np.random.Generator) -> Clip:
                 break
             movers.append(mover)
         if len(movers) == count:
-            return Clip(tuple(movers), staggered)
+            return ClipScene(tuple(movers), staggered)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tokenprune.reference.clip import Clip, sample_clip
+from tokenprune.reference.clip import ClipScene, sample_clip
 from tokenprune.reference.clip_questions import ask_clip
 from tokenprune.reference.clip_render import render_clip
 from tokenprune.reference.questions import SceneQuestion
@@ -39,7 +39,7 @@ class ClipSample:
     answer: str
     type: str
     image_id: int
-    clip: Clip
+    clip: ClipScene
     cover: NDArray[np.float32]
 
 
@@ -64,7 +64,7 @@ def iter_heldout_clips(
             )
 
 
-def _draw(clip_id: int, seed: int) -> tuple[Clip, list[SceneQuestion], np.random.Generator]:
+def _draw(clip_id: int, seed: int) -> tuple[ClipScene, list[SceneQuestion], np.random.Generator]:
     """Clip and questions, and the generator with which to go on."""
     rng = np.random.default_rng([seed, 4, clip_id])
     clip = sample_clip(rng)

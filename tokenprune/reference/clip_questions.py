@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tokenprune.reference.clip import FRAMES, WAYS, Clip, Mover
+from tokenprune.reference.clip import FRAMES, WAYS, ClipScene, Mover
 from tokenprune.reference.questions import NUMBERS, SceneQuestion, vocabulary
 
 #: An object is asked for its motion if it is visible in so many frames or more.
@@ -25,7 +25,7 @@ def _choose(rng: np.random.Generator, options: list[SceneQuestion]) -> SceneQues
     return options[int(rng.integers(len(options)))] if options else None
 
 
-def motion_question(clip: Clip, rng: np.random.Generator) -> SceneQuestion | None:
+def motion_question(clip: ClipScene, rng: np.random.Generator) -> SceneQuestion | None:
     """Ask like `which way does the star move ?`; an object that stands still moves `nowhere`."""
     options = [
         SceneQuestion(f"which way does the {mover.item.kind} move ?", mover.way, "motion")
@@ -35,7 +35,7 @@ def motion_question(clip: Clip, rng: np.random.Generator) -> SceneQuestion | Non
     return _choose(rng, options)
 
 
-def order_question(clip: Clip, rng: np.random.Generator) -> SceneQuestion | None:
+def order_question(clip: ClipScene, rng: np.random.Generator) -> SceneQuestion | None:
     """Ask `what comes first ?`, `last`, or `before` or `after` a named object."""
     if not clip.staggered or len(clip.movers) < 2:
         return None
@@ -54,14 +54,14 @@ def _times(mover: Mover) -> SceneQuestion:
     return SceneQuestion(text, NUMBERS[len(mover.enters)], "count")
 
 
-def count_question(clip: Clip, rng: np.random.Generator) -> SceneQuestion | None:
+def count_question(clip: ClipScene, rng: np.random.Generator) -> SceneQuestion | None:
     """Ask `how many objects appear ?`, or how often one does where objects come and go."""
     if clip.staggered:
         return SceneQuestion("how many objects appear ?", NUMBERS[len(clip.movers)], "count")
     return _choose(rng, [_times(mover) for mover in clip.movers])
 
 
-ASK_CLIP: dict[str, Callable[[Clip, np.random.Generator], SceneQuestion | None]] = {
+ASK_CLIP: dict[str, Callable[[ClipScene, np.random.Generator], SceneQuestion | None]] = {
     "motion": motion_question,
     "order": order_question,
     "count": count_question,
@@ -69,7 +69,7 @@ ASK_CLIP: dict[str, Callable[[Clip, np.random.Generator], SceneQuestion | None]]
 CLIP_TYPES = tuple(ASK_CLIP)
 
 
-def ask_clip(clip: Clip, rng: np.random.Generator) -> list[SceneQuestion]:
+def ask_clip(clip: ClipScene, rng: np.random.Generator) -> list[SceneQuestion]:
     """One question of every type that the clip allows; there is always one to count."""
     asked = (ask(clip, rng) for ask in ASK_CLIP.values())
     return [question for question in asked if question is not None]

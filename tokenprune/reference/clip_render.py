@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenprune.reference.clip import FRAMES, Clip
+from tokenprune.reference.clip import FRAMES, ClipScene
 from tokenprune.reference.render import Textures, background, item_mask, patch_cover
 from tokenprune.reference.scene import CANVAS, COLOURS, GRID
 
@@ -28,7 +28,7 @@ class RenderedClip:
     cover: NDArray[np.float32]
 
 
-def render_clip(clip: Clip, rng: np.random.Generator, textures: Textures) -> RenderedClip:
+def render_clip(clip: ClipScene, rng: np.random.Generator, textures: Textures) -> RenderedClip:
     """Draw all frames of a clip over one fresh background."""
     ground = background(rng, textures)
     shades = [

@@ -41,8 +41,8 @@ def check_encoder_adapter(
         One row for each demand. `require()` raises if a row fails.
     """
 
-    def subject(own: nn.Module) -> encoders.Subject:
-        return encoders.Subject(kind(own), own, call)
+    def subject(own: nn.Module) -> encoders.EncoderSubject:
+        return encoders.EncoderSubject(kind(own), own, call)
 
     return _report(kind, model, encoders.CHECKS, subject)
 
@@ -65,8 +65,8 @@ def check_mllm_adapter(
         One row for each demand. `require()` raises if a row fails.
     """
 
-    def subject(own: nn.Module) -> mllms.Subject:
-        return mllms.Subject(kind(own), own, prompts)
+    def subject(own: nn.Module) -> mllms.MllmSubject:
+        return mllms.MllmSubject(kind(own), own, prompts)
 
     return _report(kind, model, mllms.CHECKS, subject)
 

@@ -22,7 +22,7 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Subject:
+class EncoderSubject:
     """A model of the family with its adapter.
 
     Attributes:
@@ -50,7 +50,7 @@ class Subject:
         return found
 
 
-def parts(subject: Subject) -> str:
+def parts(subject: EncoderSubject) -> str:
     """The parts that the spec names are the model's own, and blocks see prefix and grid."""
     spec, own = subject.adapter.spec(), {id(module) for module in subject.model.modules()}
     if id(spec.entry) not in own or not all(id(block) in own for block in spec.blocks):
@@ -66,7 +66,7 @@ def parts(subject: Subject) -> str:
     return ""
 
 
-def halves(subject: Subject) -> str:
+def halves(subject: EncoderSubject) -> str:
     """Heads, attention, join and feed-forward one after the other are the block."""
     if subject.adapter.spec().packed:
         raise DoesNotApplyError("blocks of a packed encoder heed borders")
@@ -84,7 +84,7 @@ def halves(subject: Subject) -> str:
     return ""
 
 
-def keep_all(subject: Subject) -> str:
+def keep_all(subject: EncoderSubject) -> str:
     """A plan that keeps all tokens changes no bit, and neither does detaching."""
     plain = subject.call(subject.model)
     before = footprint(subject.model)
@@ -99,7 +99,7 @@ def keep_all(subject: Subject) -> str:
     return "" if torch.equal(subject.call(subject.model), plain) else "outputs changed for good"
 
 
-def shorter(subject: Subject) -> str:
+def shorter(subject: EncoderSubject) -> str:
     """Behind the block where half of the tokens are dropped, blocks see what is left."""
     spec = subject.adapter.spec()
     if spec.packed:
@@ -117,7 +117,7 @@ def shorter(subject: Subject) -> str:
     return "" if bool(output.isfinite().all()) else "outputs hold NaN or infinity"
 
 
-CHECKS: Mapping[str, Callable[[Subject], str]] = {
+CHECKS: Mapping[str, Callable[[EncoderSubject], str]] = {
     "parts": parts,
     "halves": halves,
     "keep all": keep_all,

@@ -34,7 +34,7 @@ Place = tuple[Stage, int | None]
 
 
 @dataclass(frozen=True)
-class Subject:
+class MllmSubject:
     """A model of the family with its adapter.
 
     Attributes:
@@ -74,7 +74,7 @@ class Subject:
         return [("image", Places(image.grid, dict.fromkeys(class_tokens))) for image in images]
 
 
-def parts(subject: Subject) -> str:
+def parts(subject: MllmSubject) -> str:
     """The parts that the spec names are the model's own."""
     spec, own = subject.adapter.spec(), {id(module) for module in subject.model.modules()}
     named = (spec.core, spec.language_model, *spec.layers)
@@ -84,7 +84,7 @@ def parts(subject: Subject) -> str:
     return "" if spec.layers else "the LLM has no layers"
 
 
-def keep_all(subject: Subject) -> str:
+def keep_all(subject: MllmSubject) -> str:
     """A plan that keeps all tokens changes no bit, and neither does detaching."""
     plain = [subject.logits(prompt) for prompt in subject.prompts]
     before = footprint(subject.model)
@@ -103,14 +103,14 @@ def keep_all(subject: Subject) -> str:
     return ""
 
 
-def placed(subject: Subject) -> str:
+def placed(subject: MllmSubject) -> str:
     """Every placeholder of a prompt shows a unit of a picture, or is a separator."""
     for prompt in subject.prompts:
         _shortened(subject, prompt)
     return ""
 
 
-def shortened(subject: Subject) -> str:
+def shortened(subject: MllmSubject) -> str:
     """A shortened prompt equals the whole one in which the removed tokens are hidden as keys."""
     if subject.adapter.spec().flat_layers:
         raise DoesNotApplyError("layers with linear attention can't hide a token")
@@ -131,7 +131,7 @@ def shortened(subject: Subject) -> str:
     return ""
 
 
-def _shortened(subject: Subject, prompt: Mapping[str, Any]) -> tuple[Tensor, Fate]:
+def _shortened(subject: MllmSubject, prompt: Mapping[str, Any]) -> tuple[Tensor, Fate]:
     """Logits of a prompt under a plan that drops half at each place, and what it dropped."""
     plan, stages = kept_at(*subject.places, keep=0.5)
     noted, model = Features(), subject.model
@@ -146,7 +146,7 @@ def _shortened(subject: Subject, prompt: Mapping[str, Any]) -> tuple[Tensor, Fat
     return found, fate_of(len(ids), stands, images, [], -1)
 
 
-def decoded(subject: Subject) -> str:
+def decoded(subject: MllmSubject) -> str:
     """`generate` gives the prompt first, then the same tokens with a cache and without."""
     model: Any = subject.model
     if not hasattr(model, "generate"):
@@ -166,7 +166,7 @@ def decoded(subject: Subject) -> str:
     return ""
 
 
-CHECKS: Mapping[str, Callable[[Subject], str]] = {
+CHECKS: Mapping[str, Callable[[MllmSubject], str]] = {
     "parts": parts,
     "keep all": keep_all,
     "places": placed,

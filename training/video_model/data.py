@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenprune.reference import CLIP_TYPES, FRAMES, Clip, SceneQuestion, Textures
+from tokenprune.reference import CLIP_TYPES, FRAMES, ClipScene, SceneQuestion, Textures
 from tokenprune.reference.clip import sample_clip
 from tokenprune.reference.clip_questions import ASK_CLIP
 from tokenprune.reference.clip_render import render_clip
@@ -61,7 +61,7 @@ class ClipBatch:
     type: Tensor
 
 
-def draw_questions(clip: Clip, rng: np.random.Generator, count: int) -> list[SceneQuestion]:
+def draw_questions(clip: ClipScene, rng: np.random.Generator, count: int) -> list[SceneQuestion]:
     """So many questions, the types in turn as far as the clip allows them."""
     drawn: list[SceneQuestion] = []
     while len(drawn) < count:
@@ -88,7 +88,7 @@ class DataPlan:
     redraw: float = 0.0
 
 
-def draw_clip(rng: np.random.Generator, redraw: float) -> Clip:
+def draw_clip(rng: np.random.Generator, redraw: float) -> ClipScene:
     """A clip of the mix that a stage wants."""
     clip = sample_clip(rng)
     while redraw and clip.staggered and rng.random() < redraw:
@@ -96,7 +96,7 @@ def draw_clip(rng: np.random.Generator, redraw: float) -> Clip:
     return clip
 
 
-def visits(clip: Clip, owner: Tensor) -> tuple[Tensor, Tensor]:
+def visits(clip: ClipScene, owner: Tensor) -> tuple[Tensor, Tensor]:
     """The fields `visit` and `entry` of a batch for one clip, from owners `[8, 196]`."""
     shown = torch.tensor([[False, *mover.shown] for mover in clip.movers])
     enters = (shown[:, 1:] & ~shown[:, :-1]).T

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from tokenprune.errors import CheckpointError, UnsupportedModelError
 from tokenprune.interface.loading import LoadedDual, LoadOptions
 from tokenprune_adapters.loaders.checkpoints import hash_files
-from tokenprune_adapters.loaders.dual_pictures import PatchPictures, Pictures
+from tokenprune_adapters.loaders.dual_pictures import PatchPictures, SizedPictures
 from tokenprune_adapters.loaders.folders import backends, load_model, load_processor
 from tokenprune_adapters.transformers import dual_names, vit_names
 
@@ -74,7 +74,7 @@ def load_dual(
         )
     processor = _whole(load_processor(folder), folder)
     patches = vit_names.takes_patches(vit_names.vision_module(model))
-    pictures = (PatchPictures if patches else Pictures)(processor.image_processor)
+    pictures = (PatchPictures if patches else SizedPictures)(processor.image_processor)
 
     def prepare(shown: Sequence[Image]) -> dict[str, Any]:
         inputs = {key: value.to(options.device) for key, value in pictures.inputs(shown).items()}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Pictures:
+class SizedPictures:
     """Pictures of one size.
 
     Args:
@@ -40,7 +40,7 @@ class Pictures:
         return to_picture(pixels, self.processor.image_mean, self.processor.image_std)
 
 
-class PatchPictures(Pictures):
+class PatchPictures(SizedPictures):
     """Pictures cut into patches, as many as their shape asks for, without padding."""
 
     def inputs(self, pictures: Sequence[Image]) -> dict[str, Tensor]:

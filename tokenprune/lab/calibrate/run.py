@@ -27,7 +27,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Target:
     """What budgets are tried on.
 
     Attributes:
@@ -67,7 +67,7 @@ class Calibration:
         return None if self.chosen is None else self.budgets.at(self.chosen)
 
 
-def calibrate(asked: Asked, budgets: Budgets, goal: Goal, tell: Tell | None = None) -> Calibration:
+def calibrate(asked: Target, budgets: Budgets, goal: Goal, tell: Tell | None = None) -> Calibration:
     """Find the border budget of a plan, among those that the model can serve.
 
     Args:
@@ -104,7 +104,7 @@ def calibrate(asked: Asked, budgets: Budgets, goal: Goal, tell: Tell | None = No
 class _Trial:
     """The budgets tried so far."""
 
-    asked: Asked
+    asked: Target
     budgets: Budgets
     tell: Tell | None
     tried: dict[int, Result] = field(default_factory=dict)

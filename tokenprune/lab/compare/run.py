@@ -19,7 +19,7 @@ from tokenprune.lab.compare.settings import Settings
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.judge.judge import Judge, baselines
 from tokenprune.lab.judge.measured import runs_of, samples_of
-from tokenprune.lab.judge.result import BASELINE, Run
+from tokenprune.lab.judge.result import BASELINE, PlanRun
 from tokenprune.lab.measure.checks import failed_checks, unpruned_tokens
 from tokenprune.lab.measure.durations import duration
 from tokenprune.lab.measure.entries import Entry
@@ -111,7 +111,7 @@ def _measure(source: Source, task: Task, entries: Sequence[Entry], told: _Passes
     )
 
 
-def _baselines(runs: Sequence[Run]) -> list[Entry]:
+def _baselines(runs: Sequence[PlanRun]) -> list[Entry]:
     """`random` at the measured tokens of every run that has no baseline among the runs.
 
     A run whose LLM sees all patches in all of its layers has none: random would drop nothing.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenprune.errors import DataError
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.data.rows import Row, read_rows
+from tokenprune.lab.data.rows import DataRow, read_rows
 
 USAGE = 'Write {"image": "a.png", "caption": "..."}; a list of captions may stand there, too.'
 
@@ -43,7 +43,7 @@ def captioned_pictures(path: Path) -> list[Question]:
     ]
 
 
-def _captions(row: Row) -> tuple[str, ...]:
+def _captions(row: DataRow) -> tuple[str, ...]:
     found = row.answers("caption")
     if not all(map(str.strip, found)):
         raise DataError("a 'caption' is empty.", where=row.where, remedy=USAGE)

@@ -11,7 +11,7 @@ from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.errors.files import PICTURE_BYTES, check_file
 from tokenprune.errors.names import suggestion
 from tokenprune.lab.data.question import Columns, Question
-from tokenprune.lab.data.rows import Row
+from tokenprune.lab.data.rows import DataRow
 from tokenprune.lab.data.videos import Clip
 
 USAGE = (
@@ -63,7 +63,7 @@ def dataset_questions(entry: HubDataset) -> list[Question]:
     groups: dict[str, int] = {}
     found = []
     for number, row in enumerate(data):
-        place = Row(row, f"{entry.name}: row {number}", USAGE)
+        place = DataRow(row, f"{entry.name}: row {number}", USAGE)
         first, *rest = _answers(place, columns)
         image, together = _seen(row[columns.image], entry)
         group = groups.setdefault(together, len(groups))
@@ -81,7 +81,7 @@ def dataset_questions(entry: HubDataset) -> list[Question]:
     return found
 
 
-def _answers(row: Row, columns: Columns) -> tuple[str, ...]:
+def _answers(row: DataRow, columns: Columns) -> tuple[str, ...]:
     """The right answers to a question; of a picture without one, the number of its class."""
     given = row.data[columns.answer]
     if columns.question is None and type(given) is int:

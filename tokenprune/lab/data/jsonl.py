@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenprune.errors import DataError
 from tokenprune.errors.files import is_folder
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.data.rows import Row, read_rows
+from tokenprune.lab.data.rows import DataRow, read_rows
 from tokenprune.lab.data.videos import Clip
 
 #: The file of a folder that holds its questions; the second is Hugging Face's name.
@@ -78,7 +78,7 @@ def _file(path: Path) -> Path:
     )
 
 
-def right_answers(row: Row) -> tuple[str, ...]:
+def right_answers(row: DataRow) -> tuple[str, ...]:
     """The right answers of a line, one or more, see `Row.answers`.
 
     Raises:
@@ -93,7 +93,7 @@ def right_answers(row: Row) -> tuple[str, ...]:
     return row.answers(next((key for key in ANSWERS if key in row.data), ANSWERS[0]))
 
 
-def _seen(row: Row, folder: Path, frames: int | None) -> tuple[Path | list[Path] | Clip, str]:
+def _seen(row: DataRow, folder: Path, frames: int | None) -> tuple[Path | list[Path] | Clip, str]:
     """What a line asks about, and what is the same for lines about the same."""
     if frames is not None:
         path = _video(row, folder)
@@ -102,7 +102,7 @@ def _seen(row: Row, folder: Path, frames: int | None) -> tuple[Path | list[Path]
     return (pictures if len(pictures) > 1 else pictures[0]), "|".join(map(str, pictures))
 
 
-def _video(row: Row, folder: Path) -> Path:
+def _video(row: DataRow, folder: Path) -> Path:
     if any(key in row.data for key in PICTURES):
         raise DataError(
             "the line names a picture, and frames of videos are asked for.",
@@ -120,7 +120,7 @@ def _video(row: Row, folder: Path) -> Path:
     return folder / name
 
 
-def _names(row: Row) -> list[str]:
+def _names(row: DataRow) -> list[str]:
     if "video" in row.data:
         raise DataError(
             "the line names a video, and nothing says how many of its frames are taken.",

@@ -13,7 +13,7 @@ from tokenprune.errors.files import is_file, read_text
 
 
 @dataclass(frozen=True)
-class Row:
+class DataRow:
     """One row with its place.
 
     Attributes:
@@ -82,7 +82,7 @@ class Row:
         return path
 
 
-def read_rows(path: Path, what: str, usage: str) -> Iterator[Row]:
+def read_rows(path: Path, what: str, usage: str) -> Iterator[DataRow]:
     """The rows of a file with one JSON object a line; empty lines are passed over.
 
     Args:
@@ -97,7 +97,7 @@ def read_rows(path: Path, what: str, usage: str) -> Iterator[Row]:
     for number, line in enumerate(read_lines(path, what), start=1):
         if line.strip():
             where = f"{path}:{number}"
-            yield Row(_object(line, where, usage), where, usage)
+            yield DataRow(_object(line, where, usage), where, usage)
 
 
 def read_lines(path: Path, what: str) -> list[str]:
@@ -130,7 +130,7 @@ def _object(line: str, where: str, usage: str) -> dict[str, Any]:
     return row
 
 
-def _text(value: Any, name: str, row: Row) -> str:
+def _text(value: Any, name: str, row: DataRow) -> str:
     if not isinstance(value, str):
         found = "nothing" if value is None else f"a {type(value).__name__}"
         raise DataError(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tokenprune.lab.drawing.views import View
+from tokenprune.lab.drawing.views import DrawnView
 
 Colour = tuple[int, int, int]
 Paint = Callable[[Image.Image, NDArray[np.int64]], Image.Image]
@@ -80,7 +80,7 @@ def layout(frames: int) -> tuple[int, int]:
     return rows, -(-frames // rows)
 
 
-def canvas(views: Sequence[View], wide: int, empty: Colour) -> Canvas:
+def canvas(views: Sequence[DrawnView], wide: int, empty: Colour) -> Canvas:
     """Lay views out on a canvas about `wide` pixels wide.
 
     Views of equal grids, such as frames, stand in rows; others side by side, equally high.

@@ -15,7 +15,7 @@ from tokenprune.lab.drawing.canvas import Canvas, canvas
 from tokenprune.lab.drawing.colours import TINT, colour
 from tokenprune.lab.drawing.crops import Box, whole
 from tokenprune.lab.drawing.panels import PAPER, Panel, strip
-from tokenprune.lab.drawing.views import View, frames_of
+from tokenprune.lab.drawing.views import DrawnView, frames_of
 
 PANEL = 448
 KEPT_EDGE = (255, 255, 255)
@@ -29,7 +29,7 @@ STAGE_NAMES: dict[Stage, str] = {
 
 
 def draw(
-    seen: Image.Image | Sequence[Image.Image] | Sequence[View],
+    seen: Image.Image | Sequence[Image.Image] | Sequence[DrawnView],
     trace: ImageTrace,
     *,
     title: str = "",
@@ -77,7 +77,7 @@ def stage_ends(steps: Sequence[TraceStep]) -> list[TraceStep]:
 
 
 def enlarge(
-    seen: Image.Image | Sequence[Image.Image] | Sequence[View], trace: ImageTrace, panel: int
+    seen: Image.Image | Sequence[Image.Image] | Sequence[DrawnView], trace: ImageTrace, panel: int
 ) -> Canvas:
     """Resize so that every token covers whole pixels and the picture is about `panel` wide.
 
@@ -85,7 +85,7 @@ def enlarge(
         DataError: there are more or fewer pictures than frames.
     """
     several = [seen] if isinstance(seen, Image.Image) else seen
-    views = [one for one in several if isinstance(one, View)]
+    views = [one for one in several if isinstance(one, DrawnView)]
     pictures = [one for one in several if isinstance(one, Image.Image)]
     return canvas(views or frames_of(pictures, trace.grid), panel, PAPER)
 

@@ -24,7 +24,7 @@ NEAR = 0.02
 
 
 @dataclass(frozen=True)
-class View:
+class DrawnView:
     """One look at a picture, such as the whole of it in few tokens, or all of its tiles.
 
     Attributes:
@@ -46,7 +46,7 @@ class Drawn:
     """
 
     trace: ImageTrace
-    views: Sequence[View]
+    views: Sequence[DrawnView]
 
 
 def drawn(
@@ -87,7 +87,7 @@ def _tiles(loaded: LoadedModel, picture: Image) -> Sequence[Box]:
     return loaded.tiles(picture) if isinstance(loaded, LoadedMllm) else [WHOLE]
 
 
-def frames_of(pictures: Sequence[Image], grid: tuple[int, int, int]) -> list[View]:
+def frames_of(pictures: Sequence[Image], grid: tuple[int, int, int]) -> list[DrawnView]:
     """Frames of one video, a view each.
 
     Raises:
@@ -101,10 +101,10 @@ def frames_of(pictures: Sequence[Image], grid: tuple[int, int, int]) -> list[Vie
             remedy="Give all of its frames, in order.",
         )
     units = np.arange(frames * grid[1] * grid[2]).reshape(grid)
-    return [View(picture, numbers) for picture, numbers in zip(pictures, units, strict=True)]
+    return [DrawnView(picture, numbers) for picture, numbers in zip(pictures, units, strict=True)]
 
 
-def stitched(picture: Image, images: Sequence[ImageTrace], boxes: Sequence[Box]) -> list[View]:
+def stitched(picture: Image, images: Sequence[ImageTrace], boxes: Sequence[Box]) -> list[DrawnView]:
     """The views of one picture: a view for each piece that shows all of it, one for all tiles.
 
     Args:
@@ -112,7 +112,7 @@ def stitched(picture: Image, images: Sequence[ImageTrace], boxes: Sequence[Box])
         images: the traces of its pieces, in order.
         boxes: which part of it each shows.
     """
-    views: list[View] = []
+    views: list[DrawnView] = []
     tiles: list[tuple[Box, NDArray[np.int64]]] = []
     first = 0
     for image, box in zip(images, boxes, strict=True):
@@ -120,10 +120,10 @@ def stitched(picture: Image, images: Sequence[ImageTrace], boxes: Sequence[Box])
             units = first + np.arange(rows * columns).reshape(rows, columns)
             first += rows * columns
             if box == WHOLE:
-                views.append(View(picture, units))
+                views.append(DrawnView(picture, units))
             else:
                 tiles.append((box, units))
-    return [*views, View(picture, _assembled(tiles))] if tiles else views
+    return [*views, DrawnView(picture, _assembled(tiles))] if tiles else views
 
 
 def _assembled(tiles: Sequence[tuple[Box, NDArray[np.int64]]]) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tokenprune.lab.judge.result import Result, Run, Samples
+from tokenprune.lab.judge.result import PlanRun, Result, Samples
 from tokenprune.lab.judge.warnings import warnings_of
 from tokenprune.lab.measure.statistics import Array, Bootstrap, Interval, mcnemar
 from tokenprune.plan import Plan
@@ -28,7 +28,7 @@ class Judge:
         seed: of the resampling.
     """
 
-    def __init__(self, samples: Samples, runs: Sequence[Run], seed: int = 0) -> None:
+    def __init__(self, samples: Samples, runs: Sequence[PlanRun], seed: int = 0) -> None:
         self._kinds, self._runs = samples.kinds, runs
         self._images = len(set(samples.images))
         self._boot = Bootstrap(samples.images, seed)
@@ -40,7 +40,7 @@ class Judge:
         """One a run, in the order of the runs."""
         return [self._result(run) for run in self._runs]
 
-    def _result(self, run: Run) -> Result:
+    def _result(self, run: PlanRun) -> Result:
         dense = self._dense
         accuracy = self._boot.mean(run.right)
         others = baselines(run, self._runs)
@@ -62,13 +62,13 @@ class Judge:
             warnings=warnings_of(run, accuracy, versus, total, self._images),
         )
 
-    def _versus(self, run: Run, others: Sequence[Run]) -> Interval | None:
+    def _versus(self, run: PlanRun, others: Sequence[PlanRun]) -> Interval | None:
         if not others:
             return None
         return self._boot.difference(run.right, np.mean([one.right for one in others], axis=0))
 
 
-def baselines(run: Run, among: Sequence[Run]) -> list[Run]:
+def baselines(run: PlanRun, among: Sequence[PlanRun]) -> list[PlanRun]:
     """The `random` runs that a run is compared with: one plan, under all of its seeds.
 
     It is `random` at the same places and budgets, or else the one whose mean number of tokens is
@@ -110,7 +110,7 @@ def _budgets(plan: Plan) -> list[tuple[object, ...]]:
     return [(stage.at, stage.layer, stage.keep) for stage in plan.stages]
 
 
-def _mcnemar(run: Run, dense: Run) -> float:
+def _mcnemar(run: PlanRun, dense: PlanRun) -> float:
     return mcnemar([*map(bool, run.right)], [*map(bool, dense.right)])
 
 

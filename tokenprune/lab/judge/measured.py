@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tokenprune.lab.judge.result import Run, Samples
+from tokenprune.lab.judge.result import PlanRun, Samples
 from tokenprune.lab.measure.run import Measured, Measurement
 from tokenprune.lab.measure.statistics import Array
 from tokenprune.lab.measure.task import Task
@@ -18,7 +18,7 @@ def samples_of(task: Task, measured: Measurement) -> Samples:
     return Samples([q.image_id for q in questions], [q.kind for q in questions])
 
 
-def runs_of(task: Task, measured: Measurement) -> list[Run]:
+def runs_of(task: Task, measured: Measurement) -> list[PlanRun]:
     """The dense model, then one run a plan.
 
     The stages of the dense model are timed, and its tokens counted, by the plan without stages.
@@ -28,14 +28,14 @@ def runs_of(task: Task, measured: Measurement) -> list[Run]:
     return found + [_run(task, measured, row, row) for row in measured.plans]
 
 
-def _run(task: Task, measured: Measurement, row: Measured, timed: Measured) -> Run:
+def _run(task: Task, measured: Measurement, row: Measured, timed: Measured) -> PlanRun:
     assert timed.entry is not None
     assert row.beside is not None
     assert timed.beside is not None
     entry, dense = timed.entry, measured.dense
     answers = measured.said(row)
     own = "" if entry.plan.positions == "original" else f", {entry.plan.positions}"
-    return Run(
+    return PlanRun(
         entry=entry,
         dense=row is dense,
         right=_right(task.only(measured.numbers), answers),

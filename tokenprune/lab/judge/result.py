@@ -30,7 +30,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Run:
+class PlanRun:
     """One plan's answers and costs, or those of the dense model.
 
     Attributes:
@@ -119,7 +119,7 @@ class Result:
         probe: by place, the share of the encoder's information that can still be read there.
     """
 
-    run: Run
+    run: PlanRun
     accuracy: Interval
     retention: Interval | None
     difference: Interval | None

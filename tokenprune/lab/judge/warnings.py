@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tokenprune.lab.judge.result import Result, Run
+from tokenprune.lab.judge.result import PlanRun, Result
 from tokenprune.lab.measure.statistics import Interval
 
 #: An interval wider than this share can't tell plans apart that differ by a few points (ours).
@@ -16,7 +16,7 @@ MANY = 6
 
 
 def warnings_of(
-    run: Run, accuracy: Interval, versus: Interval | None, total: Interval, images: int
+    run: PlanRun, accuracy: Interval, versus: Interval | None, total: Interval, images: int
 ) -> tuple[str, ...]:
     """The warnings of one row.
 

@@ -19,7 +19,7 @@ Frame = Mapping[str, Any]
 Owners = Sequence[int]
 
 
-class Pictures:
+class PageImages:
     """The page's pictures, each written once and used by every plan's overlay."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ def in_words(frames: Sequence[Frame]) -> str:
     return f"{found['left']} of {found['patches']} left{merged}{dropped}"
 
 
-def overlay(frames: Sequence[Frame], label: str, pictures: Pictures) -> str:
+def overlay(frames: Sequence[Frame], label: str, pictures: PageImages) -> str:
     """The frames of one sample: merged groups in one colour each, dropped patches grey.
 
     A token that was merged across frames has its colour in all of them.

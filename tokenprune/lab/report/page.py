@@ -12,7 +12,7 @@ from tokenprune.lab.judge.breaking import parts_of
 from tokenprune.lab.judge.columns import STAGES
 from tokenprune.lab.report.families import families
 from tokenprune.lab.report.folder import Results
-from tokenprune.lab.report.overlays import Pictures
+from tokenprune.lab.report.overlays import PageImages
 from tokenprune.lab.studies.store import Record
 from tokenprune.lab.studies.summary import Group
 
@@ -44,7 +44,7 @@ def html(results: Results, groups: Sequence[Group]) -> str:
     )
     source = resources.files("tokenprune.lab.report") / "templates" / "report.html"
     template = environment.from_string(source.read_text(encoding="utf-8"))
-    pictures, known = Pictures(), families(groups)
+    pictures, known = PageImages(), families(groups)
     views = [group_view(group, known, pictures) for group in groups]
     page = template.render(
         results=results,

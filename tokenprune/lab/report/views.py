@@ -15,7 +15,7 @@ from tokenprune.lab.judge.columns import STAGES, counted
 from tokenprune.lab.judge.warnings import gathered, notes
 from tokenprune.lab.report.families import COSTS, family
 from tokenprune.lab.report.headline import headline
-from tokenprune.lab.report.overlays import Pictures, in_words, overlay
+from tokenprune.lab.report.overlays import PageImages, in_words, overlay
 from tokenprune.lab.report.plots import legend_marker, scatter
 from tokenprune.lab.report.points import Point, front, point
 from tokenprune.lab.studies.baselines import WHY
@@ -40,7 +40,7 @@ class Bar:
     words: str
 
 
-def group_view(group: Group, known: Sequence[str], pictures: Pictures) -> dict[str, Any]:
+def group_view(group: Group, known: Sequence[str], pictures: PageImages) -> dict[str, Any]:
     """Everything that the template asks of one group.
 
     Args:
@@ -129,7 +129,7 @@ def _spent(row: Result) -> list[float]:
     return [row.run.seconds.get(stage, 0.0) / beside for stage in STAGES]
 
 
-def _gallery(group: Group, pictures: Pictures) -> list[dict[str, Any]]:
+def _gallery(group: Group, pictures: PageImages) -> list[dict[str, Any]]:
     """Sample by sample, what every plan kept of it."""
     found: list[dict[str, Any]] = []
     for row in group.rows:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tokenprune.lab.judge import Judge, Result, Run, Samples
+from tokenprune.lab.judge import Judge, PlanRun, Result, Samples
 from tokenprune.lab.judge.planned import Planned
 from tokenprune.lab.judge.seeds import Repeated, repeated
 from tokenprune.lab.judge.tables import Line
@@ -79,7 +79,7 @@ def lines(groups: Sequence[Group]) -> list[Line]:
     return found
 
 
-def run_of(record: Record, numbers: Collection[int] | None = None) -> Run:
+def run_of(record: Record, numbers: Collection[int] | None = None) -> PlanRun:
     """What the judge is given of the record of a finished cell.
 
     Args:
@@ -96,7 +96,7 @@ def run_of(record: Record, numbers: Collection[int] | None = None) -> Run:
     }
     name = str(record.identity["name"])
     metrics = [metric for metric in samples[0].get("scores", {}) if metric != ACCURACY]
-    return Run(
+    return PlanRun(
         entry=Entry(name, Plan.model_validate(record.identity["plan"])),
         dense=name == DENSE,
         right=np.asarray([sample["right"] for sample in samples], dtype=np.float64),

@@ -18,7 +18,7 @@ from tokenprune.errors import DataError
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.jsonl import right_answers
 from tokenprune.lab.data.reading import open_picture
-from tokenprune.lab.data.rows import Row, read_rows
+from tokenprune.lab.data.rows import DataRow, read_rows
 from tokenprune.reference import Textures, ask_each, render, sample_scene
 from tokenprune.reference.heldout import HELDOUT_SEED
 
@@ -161,7 +161,7 @@ def read_questions(path: Path) -> list[Example]:
     return questions
 
 
-def _question(path: Path, row: Row) -> Example:
+def _question(path: Path, row: DataRow) -> Example:
     right = right_answers(row)
     (most, _), *_ = Counter(right).most_common(1)
     given = {**{key: row.text(key) for key in KEYS}, "answer": most}

@@ -42,7 +42,7 @@ INSTALL = "pip install 'tokenprune[train]'"
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A finished or interrupted run.
 
     Attributes:
@@ -100,7 +100,7 @@ class Loop:
         prepared = self._accelerator.prepare(*modules, optimiser, schedule)
         self._optimiser, self._schedule = prepared[-2:]
 
-    def run(self) -> Run:
+    def run(self) -> TrainingRun:
         """Train to the last step.
 
         Raises:
@@ -152,7 +152,7 @@ class Loop:
         self._schedule.step()
         return found
 
-    def _resumed(self) -> tuple[Run, int]:
+    def _resumed(self) -> tuple[TrainingRun, int]:
         """The run as its newest state left it that can be read, and the step to go on with."""
         damaged: CheckpointError | None = None
         for state in self._states.complete():
@@ -166,12 +166,12 @@ class Loop:
             return found
         if damaged is not None:
             raise damaged
-        return Run(Curve.of(self._settings.steps)), 0
+        return TrainingRun(Curve.of(self._settings.steps)), 0
 
-    def _loaded_state(self, state: Path) -> tuple[Run, int]:
+    def _loaded_state(self, state: Path) -> tuple[TrainingRun, int]:
         data = self._states.read(state)
         try:
-            run = Run(Curve(**data["curve"]), data["seconds"], data["starts"] + 1)
+            run = TrainingRun(Curve(**data["curve"]), data["seconds"], data["starts"] + 1)
             step = int(data["step"])
             self._accelerator.load_state(str(state))
         except Exception as error:
@@ -184,7 +184,7 @@ class Loop:
             ) from error
         return run, step
 
-    def _save(self, step: int, run: Run) -> None:
+    def _save(self, step: int, run: TrainingRun) -> None:
         data = {
             "step": step,
             "curve": vars(run.curve),

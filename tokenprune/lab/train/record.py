@@ -16,7 +16,7 @@ from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.models import bundled_name
 from tokenprune.lab.train.data import Stream
-from tokenprune.lab.train.loop import Run
+from tokenprune.lab.train.loop import TrainingRun
 from tokenprune.lab.train.settings import TrainSettings
 from tokenprune.plan import Plan, dump_plan
 
@@ -66,7 +66,11 @@ class Job:
     settings: TrainSettings
 
     def record(
-        self, learner: TrainableStrategy[Any], file: Path, run: Run, heldout: dict[str, Any] | None
+        self,
+        learner: TrainableStrategy[Any],
+        file: Path,
+        run: TrainingRun,
+        heldout: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """The record of the run, as plain data.
 

@@ -22,7 +22,7 @@ from tokenprune.lab.measure.files import write_text, writing_failed
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.data import Example, Stream
 from tokenprune.lab.train.heldout import accuracy
-from tokenprune.lab.train.loop import Loop, Run, Tell
+from tokenprune.lab.train.loop import Loop, Tell, TrainingRun
 from tokenprune.lab.train.record import Job, facts
 from tokenprune.lab.train.session import PlanSession, frozen, model_shape
 from tokenprune.lab.train.settings import TrainSettings
@@ -125,7 +125,7 @@ def _learn(
     states: StateFolder,
     auxiliary: Auxiliary | None,
     tell: Tell | None,
-) -> tuple[TrainableStrategy[Any], Run]:
+) -> tuple[TrainableStrategy[Any], TrainingRun]:
     """Train to the last step; the strategy comes back in eval mode.
 
     Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted, same_images
 from tokenprune.lab.verify.observing import unpadded
-from tokenprune.lab.verify.record import Row
+from tokenprune.lab.verify.record import InvariantRow
 from tokenprune.testing.plain.comparing import PRECISE, Difference
 
 
-def batch(bench: Bench) -> Row:
+def batch(bench: Bench) -> InvariantRow:
     """All samples in one call give what each gave alone, and keep the same tokens."""
     subject, alone = bench.subject, bench.forwards
     inputs = subject.inputs(subject.samples)
@@ -34,7 +34,7 @@ def batch(bench: Bench) -> Row:
     return _judged(bench, "batch", total, compared, tipped, faults)
 
 
-def padding(bench: Bench) -> Row:
+def padding(bench: Bench) -> InvariantRow:
     """Every prompt with padding in front gives what it gives without."""
     if bench.subject.mllm is None:
         return bench.skipped("padding", "an encoder has no prompt")
@@ -53,7 +53,7 @@ def padding(bench: Bench) -> Row:
 
 def _judged(
     bench: Bench, key: str, total: Difference, compared: str, tipped: int, faults: list[str]
-) -> Row:
+) -> InvariantRow:
     """Other choices are a fault where rounding doesn't tip them, and are left out elsewhere."""
     if not tipped:
         return bench.judged(key, total, compared, faults=faults)

@@ -11,10 +11,10 @@ import torch
 
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.trace import ImageTrace
-from tokenprune.lab.verify.observing import Observer, Seen
-from tokenprune.lab.verify.record import Row
-from tokenprune.lab.verify.reference import Scope, scope_of
-from tokenprune.lab.verify.subject import Subject
+from tokenprune.lab.verify.observing import Observer, SeenCall
+from tokenprune.lab.verify.record import InvariantRow
+from tokenprune.lab.verify.reference import MaskScope, scope_of
+from tokenprune.lab.verify.subject import VerifiedModel
 from tokenprune.plan import Plan
 from tokenprune.testing.plain.comparing import TOLERANCES, Difference
 from tokenprune.testing.plain.footprint import Footprint
@@ -45,7 +45,7 @@ class Bench:
         pristine: what was set on the model before any plan was attached.
     """
 
-    subject: Subject
+    subject: VerifiedModel
     plan: Plan
     observer: Observer
     pristine: Footprint
@@ -57,21 +57,21 @@ class Bench:
             return handle.stages
 
     @cached_property
-    def forwards(self) -> list[Seen]:
+    def forwards(self) -> list[SeenCall]:
         """One forward of every sample alone."""
         subject = self.subject
         with self.observer.attached() as handle:
             return [self.observer.forward(handle, subject.inputs([s])) for s in subject.samples]
 
     @cached_property
-    def generations(self) -> list[Seen]:
+    def generations(self) -> list[SeenCall]:
         """One generation of every sample alone."""
         subject = self.subject
         with self.observer.attached() as handle:
             return [self.observer.generate(handle, subject.inputs([s])) for s in subject.samples]
 
     @cached_property
-    def scope(self) -> Scope:
+    def scope(self) -> MaskScope:
         """What of the plan a full-length run reproduces."""
         answers = [answer for seen in self.forwards for answer in seen.answers]
         spec, tower = self.subject.mllm, self.subject.tower
@@ -93,14 +93,14 @@ class Bench:
         tolerance: float | None = None,
         faults: Sequence[str] = (),
         note: str = "",
-    ) -> Row:
+    ) -> InvariantRow:
         """A row that passes if the difference is small enough and there are no other faults."""
         allowed = self.tolerance if tolerance is None else tolerance
         if not difference.values and not faults:
             faults = ["nothing was compared"]
         passed = difference.value <= allowed and not faults
         told = "; ".join(part for part in (*faults[:3], note) if part)
-        return Row(
+        return InvariantRow(
             key,
             INVARIANTS[key],
             "pass" if passed else "fail",
@@ -111,22 +111,22 @@ class Bench:
             told,
         )
 
-    def skipped(self, key: str, reason: str) -> Row:
+    def skipped(self, key: str, reason: str) -> InvariantRow:
         """A row that doesn't apply."""
-        return Row(key, INVARIANTS[key], "does not apply", note=reason)
+        return InvariantRow(key, INVARIANTS[key], "does not apply", note=reason)
 
     @property
     def _dtype(self) -> str:
         return str(self.subject.dtype).removeprefix("torch.")
 
-    def guarded(self, key: str, check: Callable[[Bench], Row]) -> Row:
+    def guarded(self, key: str, check: Callable[[Bench], InvariantRow]) -> InvariantRow:
         """The row of a check; one that raises fails, and the next ones go on."""
         try:
             return check(self)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             told = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
-            return Row(key, INVARIANTS[key], "fail", None, None, self._dtype, "", told)
+            return InvariantRow(key, INVARIANTS[key], "fail", None, None, self._dtype, "", told)
 
 
 def counted(number: int, what: str) -> str:

@@ -11,8 +11,8 @@ from tokenprune.interface.strategy import placement
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted
-from tokenprune.lab.verify.observing import Seen
-from tokenprune.lab.verify.record import Row
+from tokenprune.lab.verify.observing import SeenCall
+from tokenprune.lab.verify.record import InvariantRow
 from tokenprune.plan import Average
 from tokenprune.testing.plain.comparing import Difference
 from tokenprune.testing.plain.fate import fate_of
@@ -33,7 +33,7 @@ class _Count:
         return max(over, 0.0) if self.ceiling else abs(over)
 
 
-def counts(bench: Bench) -> Row:
+def counts(bench: Bench) -> InvariantRow:
     """Tokens left by every stage, image by image, and tokens seen by every block and layer."""
     found: list[_Count] = []
     for seen in bench.forwards:
@@ -56,7 +56,7 @@ def counts(bench: Bench) -> Row:
     )
 
 
-def _budgets(bench: Bench, seen: Seen) -> Iterator[_Count]:
+def _budgets(bench: Bench, seen: SeenCall) -> Iterator[_Count]:
     """Each stage's budget against the trace; inside an LLM all images of a prompt together."""
     images = [image for image in seen.images if image.patches]
     present, dynamic = [image.patches for image in images], False
@@ -74,7 +74,7 @@ def _budgets(bench: Bench, seen: Seen) -> Iterator[_Count]:
 
 def _wanted(
     stage: ResolvedStage,
-    seen: Seen,
+    seen: SeenCall,
     images: Sequence[ImageTrace],
     present: Sequence[int],
     left: Sequence[int],
@@ -116,7 +116,7 @@ def _restores(stage: ResolvedStage) -> bool:
     return stage.plan.at == "encoder" and placement(stage.strategy, "encoder").restores
 
 
-def _encoder_lengths(bench: Bench, seen: Seen) -> Iterator[_Count]:
+def _encoder_lengths(bench: Bench, seen: SeenCall) -> Iterator[_Count]:
     """What the encoder's blocks put out, against the trace."""
     restores = any(answer.restores for answer in seen.answers)
     if bench.plan.images == "frames" or restores or not seen.images:
@@ -132,7 +132,7 @@ def _encoder_lengths(bench: Bench, seen: Seen) -> Iterator[_Count]:
             yield _Count(f"output of encoder block {number}", found, wanted)
 
 
-def _layer_lengths(bench: Bench, seen: Seen) -> Iterator[_Count]:
+def _layer_lengths(bench: Bench, seen: SeenCall) -> Iterator[_Count]:
     """What the LLM's layers put out, against the prompt without the tokens that left."""
     if bench.subject.mllm is None:
         return

@@ -17,7 +17,7 @@ from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.places import Places
 from tokenprune.interface.trace import ImageTrace, Trace
 from tokenprune.lab.verify import names
-from tokenprune.lab.verify.subject import Subject
+from tokenprune.lab.verify.subject import VerifiedModel
 from tokenprune.plan import Plan
 from tokenprune.testing.plain.features import Features
 from tokenprune.testing.plain.names import states_of
@@ -26,7 +26,7 @@ from tokenprune.testing.plain.taps import Answer, Taps
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenCall:
     """One call of a model that carries a plan, on one sample.
 
     Attributes:
@@ -66,7 +66,7 @@ class Probes:
     lengths: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @contextmanager
-    def on(self, subject: Subject) -> Iterator[None]:
+    def on(self, subject: VerifiedModel) -> Iterator[None]:
         """Note what makes features, and what blocks and layers put out."""
         adapter = subject.adapter
         with ExitStack() as stack:
@@ -95,7 +95,7 @@ class Observer:
         plan: the plan.
     """
 
-    def __init__(self, subject: Subject, plan: Plan) -> None:
+    def __init__(self, subject: VerifiedModel, plan: Plan) -> None:
         self.subject, self.plan, self.taps = subject, plan, Taps()
 
     @contextmanager
@@ -114,15 +114,15 @@ class Observer:
             with attachment:
                 yield attachment
 
-    def forward(self, handle: Attachment, inputs: Any) -> Seen:
+    def forward(self, handle: Attachment, inputs: Any) -> SeenCall:
         """One forward."""
         return self._run(handle, inputs, generates=False)
 
-    def generate(self, handle: Attachment, inputs: Any) -> Seen:
+    def generate(self, handle: Attachment, inputs: Any) -> SeenCall:
         """One greedy generation."""
         return self._run(handle, inputs, generates=True)
 
-    def _run(self, handle: Attachment, inputs: Any, *, generates: bool) -> Seen:
+    def _run(self, handle: Attachment, inputs: Any, *, generates: bool) -> SeenCall:
         subject, probes = self.subject, Probes()
         self.taps.answers.clear()
         handle.meter.reset()
@@ -131,7 +131,7 @@ class Observer:
         trace = handle.trace
         images, class_tokens = trace.images, dict.fromkeys(range(subject.prefix))
         whole = [("image", Places(image.grid, class_tokens)) for image in images]
-        return Seen(
+        return SeenCall(
             inputs,
             output,
             steps,

@@ -12,7 +12,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Row:
+class InvariantRow:
     """One invariant on one model.
 
     Attributes:
@@ -57,16 +57,16 @@ class Verification:
     inputs: dict[str, Any]
     settings: dict[str, Any]
     environment: dict[str, Any]
-    rows: Sequence[Row]
+    rows: Sequence[InvariantRow]
     created: str
     schema_version: int = field(default=SCHEMA_VERSION)
 
     @property
-    def failed(self) -> list[Row]:
+    def failed(self) -> list[InvariantRow]:
         """Rows that must hold and don't."""
         return [row for row in self.rows if row.status == "fail"]
 
-    def row(self, key: str) -> Row:
+    def row(self, key: str) -> InvariantRow:
         """The row of that key."""
         return next(row for row in self.rows if row.key == key)
 

@@ -12,8 +12,8 @@ from tokenprune.engine.stages import ResolvedStage
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.strategy import placement
 from tokenprune.lab.verify import names
-from tokenprune.lab.verify.observing import Seen
-from tokenprune.lab.verify.subject import Subject
+from tokenprune.lab.verify.observing import SeenCall
+from tokenprune.lab.verify.subject import VerifiedModel
 from tokenprune.lab.verify.tower import FullTower, TowerStep
 from tokenprune.plan import Plan
 from tokenprune.testing.plain.fate import Fate, fate_of
@@ -23,7 +23,7 @@ from tokenprune.testing.plain.taps import Answer
 
 
 @dataclass(frozen=True)
-class Scope:
+class MaskScope:
     """What of a plan the full-length run can reproduce by itself.
 
     Attributes:
@@ -42,7 +42,7 @@ class Scope:
         return self.tower or self.features
 
 
-def scope_of(plan: Plan, answers: Sequence[Answer], *, followed: bool, linear: bool) -> Scope:
+def scope_of(plan: Plan, answers: Sequence[Answer], *, followed: bool, linear: bool) -> MaskScope:
     """What can be reproduced, from what the strategies answered.
 
     Args:
@@ -78,7 +78,7 @@ def scope_of(plan: Plan, answers: Sequence[Answer], *, followed: bool, linear: b
         llm = (
             "layers with linear attention can't hide a token: the shortened prompt is what is meant"
         )
-    return Scope(tower, features, llm)
+    return MaskScope(tower, features, llm)
 
 
 class FullRun:
@@ -92,7 +92,11 @@ class FullRun:
     """
 
     def __init__(
-        self, subject: Subject, stages: Sequence[ResolvedStage], seen: Seen, scope: Scope
+        self,
+        subject: VerifiedModel,
+        stages: Sequence[ResolvedStage],
+        seen: SeenCall,
+        scope: MaskScope,
     ) -> None:
         self.subject, self.seen, self.scope = subject, seen, scope
         self.tower: FullTower | None = None
@@ -142,7 +146,7 @@ def _whole(adapter: MllmAdapter) -> Callable[..., Any]:
     return forward
 
 
-def _tower_steps(stages: Sequence[ResolvedStage], seen: Seen) -> list[TowerStep]:
+def _tower_steps(stages: Sequence[ResolvedStage], seen: SeenCall) -> list[TowerStep]:
     answers = {answer.site: answer for answer in seen.answers}
     found = []
     for record in seen.trace.records:

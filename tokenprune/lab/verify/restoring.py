@@ -14,7 +14,7 @@ from tokenprune.engine.call import current
 from tokenprune.errors import TokenpruneError
 from tokenprune.lab.verify.checks import Bench, counted
 from tokenprune.lab.verify.observing import Observer
-from tokenprune.lab.verify.record import Row
+from tokenprune.lab.verify.record import InvariantRow
 from tokenprune.plan import Plan, StagePlan
 from tokenprune.testing.plain.comparing import TOLERANCES, Difference, largest
 from tokenprune.testing.plain.footprint import changes, footprint
@@ -23,7 +23,7 @@ from tokenprune.testing.plain.footprint import changes, footprint
 PATIENCE = 60.0
 
 
-def keep_all(bench: Bench) -> Row:
+def keep_all(bench: Bench) -> InvariantRow:
     """Outputs under plans that keep all tokens are those of the plain model."""
     subject = bench.subject
     inputs = [subject.inputs([sample]) for sample in subject.samples]
@@ -48,7 +48,7 @@ def keep_all(bench: Bench) -> Row:
     return bench.judged("keep_all", total, compared, tolerance=tolerance, note="; ".join(notes))
 
 
-def detach(bench: Bench) -> Row:
+def detach(bench: Bench) -> InvariantRow:
     """Outputs after detaching are those before attaching, and nothing is left on any module."""
     subject = bench.subject
     inputs = [subject.inputs([sample]) for sample in subject.samples]
@@ -66,7 +66,7 @@ def detach(bench: Bench) -> Row:
     return bench.judged("detach", largest(pairs), compared, tolerance=_exact(bench), faults=left)
 
 
-def leftovers(bench: Bench) -> Row:
+def leftovers(bench: Bench) -> InvariantRow:
     """A call that raises leaves neither state nor attributes, and the next is as the first."""
     subject = bench.subject
     inputs = subject.inputs(subject.samples[:1])
@@ -84,7 +84,7 @@ def leftovers(bench: Bench) -> Row:
     )
 
 
-def threads(bench: Bench) -> Row:
+def threads(bench: Bench) -> InvariantRow:
     """Two samples in two threads give what they give one after the other.
 
     Each call waits behind the model's first part until the other one is there too, and each trace

@@ -19,15 +19,15 @@ from tokenprune.lab.verify.batching import batch, padding
 from tokenprune.lab.verify.checks import Bench
 from tokenprune.lab.verify.counting import counts
 from tokenprune.lab.verify.observing import Observer
-from tokenprune.lab.verify.record import Row, Verification
+from tokenprune.lab.verify.record import InvariantRow, Verification
 from tokenprune.lab.verify.restoring import detach, keep_all, leftovers, threads
 from tokenprune.lab.verify.shortening import decoding, encoder, generation, prefill
-from tokenprune.lab.verify.subject import Subject, widened
+from tokenprune.lab.verify.subject import VerifiedModel, widened
 from tokenprune.plan import Plan, dump_plan
 from tokenprune.testing.plain.footprint import footprint
 
 Tell = Callable[[int, int, str], None]
-Check = Callable[[Bench], Row]
+Check = Callable[[Bench], InvariantRow]
 
 #: Rows that compare the model with itself, in the dtype that it was loaded in.
 RESTORING: dict[str, Check] = {"keep_all": keep_all, "detach": detach}
@@ -76,7 +76,7 @@ def verify(
         TokenpruneError: the plan can't be attached to it.
     """
     check_trained_for(loaded, plan)
-    subject = Subject.of(loaded, samples, new_tokens)
+    subject = VerifiedModel.of(loaded, samples, new_tokens)
     checks, rows = [*RESTORING.items(), *OTHERS.items()], []
     loaded_dtype, narrow = subject.dtype, ""
     with torch.no_grad(), ExitStack() as stack:
@@ -103,7 +103,7 @@ def verify(
     )
 
 
-def _narrow(subject: Subject) -> str:
+def _narrow(subject: VerifiedModel) -> str:
     """Why the model can't run in float64, such as for a kernel without it; empty if it can."""
     with widened(subject.model, torch.float64):
         try:
@@ -118,7 +118,7 @@ def _inputs(samples: Sequence[Question], source: str) -> dict[str, Any]:
     return {"pictures": source, "samples": len(samples), "questions": questions}
 
 
-def _bench(subject: Subject, plan: Plan) -> Bench:
+def _bench(subject: VerifiedModel, plan: Plan) -> Bench:
     # the first call of a model may install things on it, such as hooks of transformers' own
     inputs = subject.inputs(subject.samples[:1])
     subject.call(inputs)

@@ -11,15 +11,15 @@ from tokenprune.engine.patching import Patches
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted
-from tokenprune.lab.verify.observing import Seen
-from tokenprune.lab.verify.record import Row
+from tokenprune.lab.verify.observing import SeenCall
+from tokenprune.lab.verify.record import InvariantRow
 from tokenprune.lab.verify.reference import FullRun
-from tokenprune.lab.verify.subject import Subject
+from tokenprune.lab.verify.subject import VerifiedModel
 from tokenprune.testing.plain.comparing import Difference, share
 from tokenprune.testing.plain.halves import HalvesBesideBlocks
 
 
-def encoder(bench: Bench) -> Row:
+def encoder(bench: Bench) -> InvariantRow:
     """States of survivors behind the last used block."""
     if not any(stage.plan.at == "encoder" for stage in bench.stages):
         return bench.skipped("encoder", "the plan has no encoder stage")
@@ -38,7 +38,7 @@ def encoder(bench: Bench) -> Row:
     return bench.judged("encoder", total, compared)
 
 
-def _halves(subject: Subject, tower: EncoderAdapter) -> Difference:
+def _halves(subject: VerifiedModel, tower: EncoderAdapter) -> Difference:
     """Every block against its halves as the adapter names them, on all patches."""
     patches = Patches()
     beside = HalvesBesideBlocks(tower, subject.used)
@@ -50,7 +50,7 @@ def _halves(subject: Subject, tower: EncoderAdapter) -> Difference:
     return beside.difference
 
 
-def prefill(bench: Bench) -> Row:
+def prefill(bench: Bench) -> InvariantRow:
     """Logits at the places of all tokens that go through all layers, of the whole prompt."""
     reason = _no_reference(bench)
     if reason:
@@ -68,7 +68,7 @@ def prefill(bench: Bench) -> Row:
     return bench.judged("prefill", total, compared, note=_given(bench))
 
 
-def decoding(bench: Bench) -> Row:
+def decoding(bench: Bench) -> InvariantRow:
     """Logits of every step of greedy generation with a cache."""
     reason = _no_reference(bench)
     if reason:
@@ -84,7 +84,7 @@ def decoding(bench: Bench) -> Row:
     return bench.judged("decoding", total, compared, note=_given(bench))
 
 
-def generation(bench: Bench) -> Row:
+def generation(bench: Bench) -> InvariantRow:
     """The prompt as it was given, then the tokens of the reference; near ties may fall apart."""
     if bench.subject.mllm is None:
         return bench.skipped("generation", "an encoder generates nothing")
@@ -115,7 +115,7 @@ def _count(total: Difference, found: Tensor, wanted: Tensor) -> int:
     return differing
 
 
-def _generated(bench: Bench) -> Iterator[tuple[Seen, tuple[Tensor, list[Tensor]]]]:
+def _generated(bench: Bench) -> Iterator[tuple[SeenCall, tuple[Tensor, list[Tensor]]]]:
     """Every generation with its reference's."""
     for seen in bench.generations:
         run = FullRun(bench.subject, bench.stages, seen, bench.scope)
@@ -124,13 +124,13 @@ def _generated(bench: Bench) -> Iterator[tuple[Seen, tuple[Tensor, list[Tensor]]
         yield seen, found
 
 
-def _shared(seen: Seen, tokens: Tensor, new_tokens: int) -> int:
+def _shared(seen: SeenCall, tokens: Tensor, new_tokens: int) -> int:
     """New tokens before the first one that differs from the reference's."""
     same = seen.output[0, -new_tokens:] == tokens[0, -new_tokens:]
     return int(same.cumprod(0).sum())
 
 
-def _tie(bench: Bench, seen: Seen, tokens: Tensor, full: list[Tensor]) -> bool:
+def _tie(bench: Bench, seen: SeenCall, tokens: Tensor, full: list[Tensor]) -> bool:
     """Whether logits at the first step with another token are equal within the tolerance."""
     step = _shared(seen, tokens, bench.subject.new_tokens)
     return share(seen.steps[step], full[step]) <= bench.tolerance

@@ -22,7 +22,7 @@ from tokenprune.testing.plain.standing import Shown, Stand, stands_of
 
 
 @dataclass(frozen=True)
-class Subject:
+class VerifiedModel:
     """A loaded model and the samples that it is verified on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Subject:
     new_tokens: int
 
     @classmethod
-    def of(cls, loaded: LoadedModel, samples: Sequence[Question], new_tokens: int) -> Subject:
+    def of(cls, loaded: LoadedModel, samples: Sequence[Question], new_tokens: int) -> VerifiedModel:
         """Find the model's adapters.
 
         Raises:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from tokenprune.lab.verify.record import Row, Verification
+from tokenprune.lab.verify.record import InvariantRow, Verification
 
 STYLES = {"pass": "green", "fail": "bold red", "does not apply": "dim"}
 
@@ -47,7 +47,7 @@ def verdict(found: Verification) -> str:
     )
 
 
-def _compared(row: Row) -> Iterator[str]:
+def _compared(row: InvariantRow) -> Iterator[str]:
     if row.compared:
         yield f"{row.compared}, {row.dtype}"
     if row.note:
