@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from tests import models
-from tests.models import HEADS, IMAGE, PATCH, SIDE, pixels
+from tests.models import HEADS, IMAGE, PATCH, SIDE, copied, pixels
 
 
+@copied
 def internvl(attention: str = "sdpa", **changes: Any) -> Any:
     """InternVLVisionModel with layer scale and normed queries and keys."""
     from transformers import InternVLVisionConfig, InternVLVisionModel
@@ -21,6 +22,7 @@ def internvl(attention: str = "sdpa", **changes: Any) -> Any:
     return models._built(InternVLVisionModel, config, attention)
 
 
+@copied
 def idefics3(attention: str = "sdpa", *, kind: str = "Idefics3", **changes: Any) -> Any:
     """The vision transformer of Idefics3 or SmolVLM."""
     import transformers
@@ -37,6 +39,7 @@ def idefics3_inputs(batch: int = 2, *, hidden: int = 0, seed: int = 0) -> dict[s
     return {"pixel_values": pixels(batch, seed=seed), "patch_attention_mask": mask}
 
 
+@copied
 def dinov2(
     attention: str = "sdpa", *, registers: int = 0, classifier: bool = False, **changes: Any
 ) -> Any:
@@ -53,6 +56,7 @@ def dinov2(
     return models._built(getattr(transformers, model), config, attention)
 
 
+@copied
 def dinov3(attention: str = "sdpa", **changes: Any) -> Any:
     """DINOv3ViTModel with two registers."""
     from transformers import DINOv3ViTConfig, DINOv3ViTModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from tests import models
@@ -107,9 +108,9 @@ LEFT: dict[str, tuple[int, int]] = {  # tokens per image: into the LLM, and afte
     "pyramiddrop-steps": (36, 3), "dart-states": (36, 9),
     "sparsevlm-steps": (36, 6),
 }  # fmt: skip
-TOWERS: dict[str, Callable[..., Any]] = {
-    "clip": models.llava_clip,
-    "siglip": models.llava_siglip,
+TOWERS: dict[str, Callable[[], Any]] = {  # shared: tests leave the models as they were
+    "clip": cache(models.llava_clip),
+    "siglip": cache(models.llava_siglip),
 }
 
 

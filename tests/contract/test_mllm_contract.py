@@ -94,7 +94,7 @@ def test_a_batch_gives_what_its_samples_give_alone(build: Build, name: str, side
 @pytest.mark.parametrize("positions", ["original", "compact"])
 @every_plan
 def test_generate_hands_back_the_users_prompt(name: str, positions: str) -> None:
-    model, inputs = models.llava_clip(), models.llava_inputs(PROMPTS)
+    model, inputs = TOWERS["clip"](), models.llava_inputs(PROMPTS)
     calls = {"greedy": {}, "beams": {"num_beams": 2}, "no cache": {"use_cache": False}}
     found = {}
     with tokenprune.attach(model, _plan(name, positions=positions)), torch.inference_mode():
