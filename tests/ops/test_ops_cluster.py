@@ -4,6 +4,7 @@ import torch
 from benchmarks import loops
 from tokenprune import ops
 from tokenprune.ops import cluster_dpc
+from tokenprune.ops.cluster_dpc.reference import distances
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -44,6 +45,18 @@ def test_clear_groups_are_found() -> None:
     centre, label = cluster_dpc(x, 4, neighbours=5)
     for b in range(3):
         assert torch.equal(group[centre[b]][label[b]], group)
+
+
+def test_distances_are_right_however_close_the_points() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(300, 40) + 50
+    for i, step in enumerate([0.0, 1e-7, 1e-5, 1e-3, 0.1]):
+        x[200 + i] = x[i] * (1 + step)
+    every = torch.stack([(x.double() - one).square().sum(dim=1).sqrt() for one in x.double()])
+    found = distances(x)
+    torch.testing.assert_close(found, every.float(), rtol=1e-6, atol=0)
+    assert torch.equal(found[200], found[0])
+    assert torch.equal(found, found.T)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

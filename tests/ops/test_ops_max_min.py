@@ -31,6 +31,12 @@ def test_gains_stand_with_the_candidate() -> None:
     assert max_min_select(distance, 9, gain=gain).tolist() == [want]
 
 
+def test_gains_of_zero_and_below_repeat_no_token() -> None:
+    gain = torch.tensor([[0.0, -1.0, torch.nan, 2.0, 0.0]])
+    picks = max_min_select(torch.rand(1, 5, 5) + 0.1, 5, gain=gain)
+    assert picks[0].tolist() == [3, 0, 4, 1, 2]
+
+
 @pytest.mark.parametrize("tokens", [3, 128, 200])
 def test_the_diagonal_is_not_read(tokens: int) -> None:
     distance = torch.rand(2, tokens, tokens)

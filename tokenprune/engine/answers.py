@@ -126,10 +126,11 @@ def faults(answer: Reduction, count: int) -> Iterator[tuple[Tensor, str]]:
         count: tokens N that each sample had.
     """
     for one in answer.samples or (answer,):
-        if one.anchor is not None and one.slot is not None:
-            yield from _places(one.anchor, one.slot, count, made=one.created is not None)
+        # pairs first, since wrong ones make wrong places
         if one.pairs is not None:
             yield from _pairs(*one.pairs, count)
+        if one.anchor is not None and one.slot is not None:
+            yield from _places(one.anchor, one.slot, count, made=one.created is not None)
         if one.weight is not None:
             sound = one.weight.isfinite() & (one.weight >= 0)
             yield sound.all(), "answered with weights that are negative or not finite"

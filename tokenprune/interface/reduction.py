@@ -62,7 +62,8 @@ class Reduction:
         reconstruction: Reconstruction | None = None,
     ) -> Reduction:
         """Keep the tokens at `index` `[B, K]` (ascending) out of `count`, drop the others."""
-        order = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        order = torch.arange(index.shape[1], device=index.device, dtype=index.dtype)
+        order = order.expand_as(index)
         slot = index.new_full((index.shape[0], count), -1).scatter(1, index, order)
         return cls(anchor=index, slot=slot, score=score, reconstruction=reconstruction)
 

@@ -14,6 +14,14 @@ def comparable(score: Tensor) -> Tensor:
     return score.nan_to_num(nan=LOWEST, posinf=torch.inf, neginf=LOWEST)
 
 
+def on_host(tensor: Tensor) -> Tensor:
+    """The tensor in float32 on the CPU, where a short step costs less than the launch of a kernel.
+
+    A device without Triton waits for its copy, which is shorter than a few launches a pick.
+    """
+    return tensor.to("cpu", torch.float32)
+
+
 def require_count(k: int, tokens: int) -> None:
     """Checks that `k` of `tokens` can be picked."""
     require(0 <= k <= tokens, "k must be in 0..{}, not {}", tokens, k)

@@ -1,29 +1,42 @@
-"""Plain torch: all samples in step, one row of distances a pick."""
+"""On the CPU: one row of distances a pick, one sample at a time."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tokenprune.ops.picks import comparable
+from tokenprune.ops.picks import LOWEST, comparable, on_host
 
 _BLOCK = 128
 
 
 def max_min_select(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
     """See `tokenprune.ops.max_min_select`."""
-    batch = distance.shape[0]
-    sample = torch.arange(batch, device=distance.device)
-    index = torch.empty((batch, k), dtype=torch.int64, device=distance.device)
-    score = first_score(distance, gain)
-    nearest = torch.full_like(score, torch.inf)
-    for step in range(k):
-        pick = score.argmax(1)
-        index[:, step] = pick
-        nearest[sample, pick] = -torch.inf  # stays so, and no other token gets there
-        score = torch.minimum(nearest, comparable(distance[sample, pick].float()), out=nearest)
+    index = torch.empty((distance.shape[0], k), dtype=torch.int64)
+    first = on_host(first_score(distance, gain))
+    for b, one in enumerate(on_host(distance)):
+        factor = None if gain is None else on_host(gain[b]).numpy()
+        # In numpy: a step is shorter than most calls of torch. What 0 * inf gives is ranked.
+        with np.errstate(invalid="ignore", over="ignore"):
+            _one(one.numpy(), first[b].numpy(), factor, index[b].numpy())
+    return index.to(distance.device)
+
+
+def _one(
+    distance: NDArray[np.float32],
+    score: NDArray[np.float32],
+    gain: NDArray[np.float32] | None,
+    index: NDArray[np.int64],
+) -> None:
+    nearest = np.full_like(score, np.inf)
+    for step in range(len(index)):
+        pick = index[step] = score.argmax()
+        nearest[pick] = -np.inf  # stays so, and no other token gets there
+        np.minimum(nearest, np.fmax(distance[pick], LOWEST), out=nearest)
+        score = nearest
         if gain is not None:
-            taken = nearest == -torch.inf
-            score = comparable(nearest * gain.float()).masked_fill_(taken, -torch.inf)
-    return index
+            score = np.fmax(nearest * gain, LOWEST)
+            score[index[: step + 1]] = -np.inf
 
 
 def first_score(distance: Tensor, gain: Tensor | None) -> Tensor:
