@@ -5,9 +5,14 @@ import os
 # pytest runs two workers; threads of their own would only get into each other's way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tokenprune.interface.versions import installed
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -36,6 +41,29 @@ def shared_data() -> Path:
             f"no pictures and weights: {folder} lacks {' and '.join(missing)}; set {VARIABLE}."
         )
     return folder
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Pretend that a library is installed in a version."""
+    found = metadata.version
+
+    def pretend(name: str, version: str) -> None:
+        monkeypatch.setattr(
+            metadata, "version", lambda asked: version if asked == name else found(asked)
+        )
+        installed.cache_clear()
+
+    yield pretend
+    installed.cache_clear()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files stay together as long as all workers are busy: shared models are built once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 # marked `versions`: what a release of a model library can break; tests elsewhere mark themselves

@@ -1,7 +1,8 @@
 """Tiny random models, built from configs and never downloaded, shared by all tests.
 
 Every builder seeds torch, so equal arguments give equal weights, and returns a model of the
-caller's own in eval mode: a copy, since to build one takes twice as long. Pictures are 48 x 48 with patches of 8: a grid of 6 x 6 = 36 patches, unless told otherwise.
+caller's own in eval mode: a copy, since to build one takes twice as long. Pictures are 48 x 48
+with patches of 8: a grid of 6 x 6 = 36 patches, unless told otherwise.
 """
 
 from __future__ import annotations

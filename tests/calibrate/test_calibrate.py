@@ -19,6 +19,12 @@ from tokenprune.lab.studies.model import ModelEntry, TaskEntry
 from tokenprune.plan import Average, load_plan
 
 
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model answers until it is stopped."""
+    monkeypatch.setattr("tokenprune.lab.studies.model.LONG", 1)
+
+
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Target:
     """A random LLaVA and four questions about two pictures."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,12 +56,9 @@ def test_list_needs_no_extra(tmp_path: Path) -> None:
 
 
 def test_a_library_that_is_too_old_ends_every_command_but_doctor(
-    monkeypatch: pytest.MonkeyPatch,
+    install: Callable[[str, str], None],
 ) -> None:
-    found = metadata.version
-    monkeypatch.setattr(
-        metadata, "version", lambda name: "5.16.2" if name == "transformers" else found(name)
-    )
+    install("transformers", "5.16.2")
     code, out, err = run("list")
     assert (code, out) == (2, "")
     assert "transformers 5.16.2" in err
@@ -71,9 +68,8 @@ def test_a_library_that_is_too_old_ends_every_command_but_doctor(
     assert "transformers 5.16.2: this version is older" in " ".join(out.split())
 
 
-def test_doctor_shows_an_untested_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = metadata.version
-    monkeypatch.setattr(metadata, "version", lambda name: "9.1" if name == "timm" else found(name))
+def test_doctor_shows_an_untested_version(install: Callable[[str, str], None]) -> None:
+    install("timm", "9.1")
     code, out, _ = run("doctor")
     assert code == 0
     (line,) = (line for line in out.splitlines() if line.startswith("timm"))

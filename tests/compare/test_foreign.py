@@ -153,8 +153,11 @@ def test_a_strategy_that_the_user_names_fails_loudly(
         compared(llava, Settings([("mine", load_plan({"stages": [stage]}))], limit=2))
 
 
-def test_processes_leave_the_row_out_too(llava: LoadedModel) -> None:
+def test_processes_leave_the_row_out_too(
+    llava: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Processes don't know a plugin that was registered by hand, so nothing of it can run."""
+    monkeypatch.setattr("tokenprune.lab.compare.chosen.DOZEN", ("fastv",))
     with register_plugin(registering(Sound), "foreign"):
         settings = Settings(keeps=(9,), limit=2, positions="original", jobs=2, match="stage")
         result = compared(llava, settings)

@@ -89,3 +89,19 @@ def test_type_checkers_and_python_read_the_same_names() -> None:
     }
     assert for_types == {home: set(names) for home, names in tokenprune._HOMES.items()}
     assert set().union(*for_types.values()) == set(tokenprune.__all__)
+
+
+def test_what_is_imported_before_processes_fork_asks_for_no_device() -> None:
+    """CUDA can't be used in a process that was forked from one which looked for devices."""
+    code = """
+import importlib, torch
+from tokenprune.lab.measure.processes import PRELOADED
+
+def asked(*_, **__):
+    raise AssertionError("asked for devices")
+
+torch.cuda._lazy_init = torch.cuda.is_available = torch.cuda.device_count = asked
+for name in PRELOADED:
+    importlib.import_module(name)
+"""
+    assert loaded(code, "transformers", "torch") == "['torch', 'transformers']"

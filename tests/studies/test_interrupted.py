@@ -20,22 +20,21 @@ from tokenprune.cli import study as command
 from tokenprune.cli.app import app
 from tokenprune.errors import DataError, PlanError
 from tokenprune.lab.measure.files import writing_failed
-from tokenprune.lab.studies import cells, load_study, run_study
+from tokenprune.lab.studies import cells, load_study, run_study, runners
 from tokenprune.lab.studies.load import MOST, cell_count
 from tokenprune.lab.studies.store import Store
 
 run = CliRunner().invoke
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c_says_how_far_it_came_and_how_to_go_on(study: Path, jobs: str) -> None:
+def test_ctrl_c_says_how_far_it_came_and_how_to_go_on(study: Path) -> None:
     """The whole group gets it, as in a terminal; no process shows a traceback."""
     driver = subprocess.Popen(
-        [sys.executable, "-m", "tokenprune", "study", str(study), "--jobs", jobs],
+        [sys.executable, "-m", "tokenprune", "study", str(study), "--jobs", "2"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
+        process_group=0,
     )
     folder = study.parent / "records" / "cells"
     end = time.monotonic() + 120
@@ -50,6 +49,24 @@ def test_ctrl_c_says_how_far_it_came_and_how_to_go_on(study: Path, jobs: str) ->
         assert "cells of this run are recorded in" in said
         assert "The same command goes on" in said
     assert not run_study(load_study(study)).failed
+
+
+def test_ctrl_c_in_one_process_leaves_what_is_recorded(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any) -> Any:
+        if done:
+            signal.raise_signal(signal.SIGINT)
+        done.append(execute(*given))
+        return done[-1]
+
+    execute, done = runners.execute, []
+    with monkeypatch.context() as patched:
+        patched.setattr(runners, "execute", interrupted)
+        result = run(app, ["study", str(study)])
+    assert result.exit_code == 130
+    assert "1 of the 5 cells of this run are recorded in" in " ".join(result.output.split())
+    assert len(run_study(load_study(study)).ran) == 4
 
 
 def test_before_anything_is_recorded_it_says_so(

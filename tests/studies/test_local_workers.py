@@ -39,18 +39,23 @@ def always_dies(cell: Cell, study: Study) -> Result:
     return count_and_die(study, cell, attempts=99)
 
 
+def lives(cell: Cell, study: Study) -> Result:
+    return count_and_die(study, cell, attempts=0)
+
+
 def dies_once(cell: Cell, study: Study) -> Result:
     return count_and_die(study, cell, attempts=1)
 
 
 @pytest.mark.parametrize(
-    ("job", "status", "times"), [(always_dies, "failed", runners.ATTEMPTS), (dies_once, "done", 2)]
+    ("job", "status", "times"), [(always_dies, "failed", 2), (dies_once, "done", 2)]
 )
 def test_a_process_that_is_killed_takes_no_other_cell_with_it(
     job: Job, status: str, times: int, study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_study(study)
     loaded.out.mkdir()
+    monkeypatch.setattr(runners, "ATTEMPTS", 2)
     monkeypatch.setattr(runners, "Worker", partial(Worker, job=job))
     found = {cell.number: (status, result) for cell, status, result in run(loaded)}
     assert {number: state for number, (state, _) in found.items()} == {
@@ -69,7 +74,7 @@ def run(study: Study) -> list[tuple[Cell, str, dict[str, object]]]:
 def test_each_process_sees_one_gpu(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_study(study)
     loaded.out.mkdir()
-    monkeypatch.setattr(runners, "Worker", partial(Worker, job=dies_once))
+    monkeypatch.setattr(runners, "Worker", partial(Worker, job=lives))
     monkeypatch.setattr(runners, "visible_devices", lambda: ["3", "GPU-5f"])
     results = [result for _, _, result in LocalRunner().run(cells(loaded), loaded)]
     assert {result["device"] for result in results} == {"3", "GPU-5f"}
@@ -81,7 +86,7 @@ def test_a_study_that_numbers_its_gpus_sees_them_all(
 ) -> None:
     loaded = load_study(study)
     loaded.out.mkdir()
-    monkeypatch.setattr(runners, "Worker", partial(Worker, job=dies_once))
+    monkeypatch.setattr(runners, "Worker", partial(Worker, job=lives))
     monkeypatch.setattr(runners, "visible_devices", lambda: ["3", "4"])
     monkeypatch.delenv(VISIBLE, raising=False)
     numbered = ModelEntry(name="any", device="cuda:1")

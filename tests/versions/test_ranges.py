@@ -24,19 +24,6 @@ REQUIREMENTS: list[str] = [
 Install = Callable[[str, str], None]
 
 
-@pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Pretend that a library is installed in a version."""
-    found = metadata.version
-
-    def pretend(name: str, version: str) -> None:
-        monkeypatch.setattr(
-            metadata, "version", lambda asked: version if asked == name else found(asked)
-        )
-
-    return pretend
-
-
 def test_every_requirement_has_both_bounds_and_the_same_ones_in_every_extra() -> None:
     bounds: dict[str, str] = {}
     for line in REQUIREMENTS:

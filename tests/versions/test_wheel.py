@@ -24,7 +24,7 @@ PACKAGES = {
     "tokenprune_strategies": ROOT / "strategies",
     "tokenprune_adapters": ROOT / "adapters",
 }
-LIMIT = 8
+LIMIT = 4
 
 
 def python(*args: object, folder: Path, path: Path | None = None) -> str:

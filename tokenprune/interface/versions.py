@@ -68,8 +68,9 @@ def outside(name: str) -> Literal["older", "newer"] | None:
     return "newer" if _release(version) >= _release(span.below) else None
 
 
+@cache
 def installed(name: str) -> str | None:
-    """The version that is installed, or None."""
+    """The version that is installed, or None; looked up once, since every attaching asks."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import queue
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,7 +15,7 @@ import torch
 from tokenprune.errors import TokenpruneError
 from tokenprune.lab.compare.build import Source
 from tokenprune.lab.measure.entries import Entry
-from tokenprune.lab.measure.interrupts import deaf
+from tokenprune.lab.measure.processes import deaf, fresh_processes
 from tokenprune.lab.measure.run import Measurement, Progress, joined, measure
 from tokenprune.lab.measure.task import Task
 
@@ -36,7 +35,7 @@ def measure_in(
 ) -> Measurement:
     """Measure in so many processes; with one, in this.
 
-    Processes are spawned and load the model themselves. Each gets an equal share of this one's
+    Processes start fresh and load the model themselves. Each gets an equal share of this one's
     threads, every so-manieth plan, and a dense model to compare the times with.
 
     Args:
@@ -55,7 +54,7 @@ def measure_in(
         return measure(task, entries, seed=seed, progress=progress)
     places = [range(number, len(entries), jobs) for number in range(jobs)]
     threads = max(1, torch.get_num_threads() // jobs)
-    context = multiprocessing.get_context("spawn")
+    context = fresh_processes()
     news, stop = context.Queue(), context.Event()
     with ProcessPoolExecutor(jobs, context, _start, (news, stop, threads)) as pool:
         with deaf():

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tokenprune.lab.measure.interrupts import deaf
+from tokenprune.lab.measure.processes import deaf, fresh_processes
 from tokenprune.lab.studies.execute import execute
 from tokenprune.lab.studies.load import Cell
 from tokenprune.lab.studies.model import Study
@@ -62,7 +62,7 @@ class Worker:
         self.stop()
 
     def _started(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
+        context = fresh_processes()
         self._leave = context.Event()
         settings = (*self._settings, self._leave)
         return ProcessPoolExecutor(1, mp_context=context, initializer=_settle, initargs=settings)
