@@ -102,12 +102,13 @@ def test_the_stage_has_to_be_clear() -> None:
 
 def test_the_command_writes_the_plan(asked: Target, tmp_path: Path) -> None:
     plan, out = tmp_path / "plan.yaml", tmp_path / "found.yaml"
-    plan.write_text(yaml.safe_dump({"schema_version": 1, **staged(8)}))
+    plan.write_text(yaml.safe_dump({"schema_version": 1, "name": "eight", **staged(8)}))
     given = ["calibrate", asked.model.name, str(plan), "--data", str(asked.task.path)]
     given += ["--records", str(asked.records), "--out", str(out), "--batch-size", "4"]
     done = CliRunner().invoke(app, [*given, "--flops", "0.9"], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "The largest keep that holds is" in done.output
+    assert load_plan(out).name == "eight, calibrated"
     kept = load_plan(out).stages[0].keep
     assert f"holds is {kept}: accuracy" in done.output
     # nothing holds: nothing is written

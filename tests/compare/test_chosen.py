@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
 import pytest
 from typer.testing import CliRunner
 
 from tests.compare.test_foreign import Sound, compared, registering
 from tokenprune.cli import app
+from tokenprune.engine.conditions import Conditions
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.interface.trainable import TrainableStrategy
@@ -15,8 +19,9 @@ from tokenprune.lab.compare.build import build_entries
 from tokenprune.lab.compare.chosen import DOZEN, FAMILIES, chosen
 from tokenprune.lab.compare.matching import equal_tokens
 from tokenprune.lab.compare.table import legend
+from tokenprune.lab.measure import run
 from tokenprune.lab.measure.entries import home, strategy_entry
-from tokenprune.plan import Average
+from tokenprune.plan import Average, load_plan
 from tokenprune.plugins.host import host, register_plugin
 
 
@@ -118,3 +123,28 @@ def test_all_is_no_study_file() -> None:
     done = CliRunner().invoke(app, ["compare", "--all", "--family", "encoder"])
     assert done.exit_code == 2
     assert "more than a family" in done.output
+
+
+def test_values_are_read_before_anything_is_timed(
+    llava: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, timed = Conditions.wanted, run._timed
+    every: list[bool] = []
+    clocked: list[bool] = []
+
+    def noted(self: Conditions, case: Hashable) -> bool:
+        every.append(wanted(self, case))
+        return every[-1]
+
+    def clock(*args: Any) -> Any:
+        before, found = len(every), timed(*args)
+        clocked.extend(every[before:])
+        return found
+
+    monkeypatch.setattr(Conditions, "wanted", noted)
+    monkeypatch.setattr(run, "_timed", clock)
+    plan = load_plan({"stages": [{"at": "encoder", "strategy": "tome", "keep": 12}]})
+    compared(llava, Settings(plans=[("mine", plan)], limit=4, batch_size=2))
+    assert any(every)
+    assert clocked
+    assert not any(clocked)

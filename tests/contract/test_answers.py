@@ -143,6 +143,20 @@ def test_always_finds_what_turns_wrong_later(at: str) -> None:
             call()
 
 
+def test_what_was_right_is_not_read_again_by_a_handle_that_is_told_so() -> None:
+    of, call = runner("pre_llm")
+    with torch.no_grad(), tokenprune.attach(of, plan("pre_llm", "")) as handle:
+        call()
+    with torch.no_grad():
+        with tokenprune.attach(of, plan("pre_llm", "not ascending"), checks=handle.checks):
+            call()
+        with (
+            tokenprune.attach(of, plan("pre_llm", "not ascending")),
+            pytest.raises(ReductionError, match="ascending"),
+        ):
+            call()
+
+
 def test_checks_are_first_or_always() -> None:
     of = models.clip_vision()
     with pytest.raises(PlanError, match="sometimes"):

@@ -10,7 +10,7 @@ from torch import nn
 
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attachment import Attachment
-from tokenprune.engine.conditions import When
+from tokenprune.engine.conditions import Checks, When
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.llm.model import install as install_mllm
 from tokenprune.engine.stages import ResolvedStage, built
@@ -25,7 +25,7 @@ def attach(
     plan: Plan | str | Path | Mapping[str, Any],
     adapter: str | type[Adapter] | Adapter | None = None,
     *,
-    checks: When = "first",
+    checks: When | Checks = "first",
 ) -> Attachment:
     """Put a plan in force on this model instance until the handle is detached.
 
@@ -34,7 +34,8 @@ def attach(
         plan: a plan, a plan file, or a mapping.
         adapter: name, class or instance; by default found by the model's class.
         checks: when the values of strategies' answers are checked, which costs operations: at the
-            `first` call of every site and shape, or `always`, as tests of strategies do.
+            `first` call of every site and shape, or `always`, as tests of strategies do. The
+            `checks` of an earlier handle of this plan on this model leave out what was right there.
 
     Returns:
         The handle, usable as a context manager.
@@ -60,7 +61,7 @@ def attach_stages(
     stages: list[ResolvedStage],
     chosen: EncoderAdapter | MllmAdapter,
     *,
-    checks: When = "first",
+    checks: When | Checks = "first",
 ) -> Attachment:
     """As `attach`, with strategies that exist already, such as those that are being trained.
 

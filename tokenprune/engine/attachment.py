@@ -49,12 +49,16 @@ class Attachment:
     """
 
     def __init__(
-        self, model: nn.Module, plan: Plan, stages: list[ResolvedStage], checks: When = "first"
+        self,
+        model: nn.Module,
+        plan: Plan,
+        stages: list[ResolvedStage],
+        checks: When | Checks = "first",
     ) -> None:
         self.plan, self.stages = plan, stages
         self._model: nn.Module | None = model
         self._named = weakref.ref(model)
-        self.checks = Checks(checks)
+        self.checks = checks if isinstance(checks, Checks) else Checks(checks)
         self.meter = Meter()
         self.traffic = Traffic()
         self.patches = Patches(self.traffic)

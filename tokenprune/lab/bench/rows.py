@@ -12,6 +12,7 @@ from torch import nn
 
 from tokenprune.engine.attach import attach
 from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.conditions import Checks
 from tokenprune.lab.bench.timer import Speedup, Spread
 from tokenprune.lab.bench.workload import Workload
 from tokenprune.plan import Plan
@@ -33,6 +34,7 @@ class Lane:
         first: seconds to the first token, one a round; of the whole pass for classifiers.
         whole: seconds with all new tokens; empty for classifiers.
         stages: exclusive seconds by stage of the whole calls, summed.
+        checks: what was found right before anything was timed; every call attaches anew.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Lane:
     flops: float = 0.0
     peak: int | None = None
     cache: int | None = None
+    checks: Checks = field(default_factory=Checks)
 
     @property
     def dense(self) -> bool:
@@ -60,7 +63,7 @@ class Lane:
             self.handle.meter.reset()
             yield self.handle
             return
-        with attach(self.model, self.plan or Plan()) as handle:
+        with attach(self.model, self.plan or Plan(), checks=self.checks) as handle:
             yield handle
 
     def take_over(self) -> None:

@@ -63,8 +63,12 @@ class Calibration:
 
     @property
     def plan(self) -> Plan | None:
-        """The plan with the budget that was found."""
-        return None if self.chosen is None else self.budgets.at(self.chosen)
+        """The plan with the budget that was found; its name, which may tell the old one, says so."""
+        if self.chosen is None:
+            return None
+        found = self.budgets.at(self.chosen)
+        name = f"{found.name}, calibrated" if found.name else found.name
+        return found.model_copy(update={"name": name})
 
 
 def calibrate(asked: Target, budgets: Budgets, goal: Goal, tell: Tell | None = None) -> Calibration:

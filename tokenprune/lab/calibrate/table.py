@@ -40,7 +40,7 @@ def conclusion(found: Calibration) -> str:
     return (
         f"The {which} keep that holds is {found.budgets.shown(found.chosen)}: accuracy "
         f"{ends[0]} points against dense (95 % interval {ends[1]} to {ends[2]}), FLOPs "
-        f"{row.flops_ratio:.2f} and time {row.total.value:.2f} of dense, on "
+        f"{row.flops_ratio:.3f} and time {row.total.value:.2f} of dense, on "
         f"{len(row.run.right)} samples."
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tokenprune.engine.attach import attach
+from tokenprune.engine.conditions import Checks
 from tokenprune.errors import BudgetError
 from tokenprune.interface.sites import Stage
 from tokenprune.lab.judge.result import BASELINE
@@ -60,7 +61,7 @@ def equal_cost(
         strategies: by name, the baseline among them.
 
     Returns:
-        The rows, and sentences about those that cost more whatever they keep.
+        The rows, and sentences about those that cost more with their smallest budget.
     """
     costs = _Costs(task, how)
     found: list[Entry] = []
@@ -74,8 +75,8 @@ def equal_cost(
         number = _solved(costs, entry, goal)
         if number is None:
             left_out.append(
-                f"{entry.name} at {keep} is left out: with any budget it costs more {how} than "
-                f"{BASELINE} there."
+                f"{entry.name} at {keep} is left out: with its smallest budget it costs more {how} "
+                f"than {BASELINE} there."
             )
             continue
         plan = _with(entry.plan, number).model_copy(update={"name": f"{entry.name}-{number}"})
@@ -131,13 +132,14 @@ class _Costs:
         return float(counter.total)
 
     def _time(self, plan: Plan) -> float:
-        self._seconds(plan)  # what is loaded or compiled at the first call
-        return median(self._seconds(plan) / self._seconds(Plan()) for _ in range(REPEATS))
+        checks = Checks()
+        self._seconds(plan, checks)  # what is loaded, compiled or checked at the first call
+        return median(self._seconds(plan, checks) / self._seconds(Plan()) for _ in range(REPEATS))
 
-    def _seconds(self, plan: Plan) -> float:
+    def _seconds(self, plan: Plan, checks: Checks | None = None) -> float:
         cuda = next(self.task.model.parameters()).is_cuda
         wait: Callable[[], Any] = torch.cuda.synchronize if cuda else _nothing
-        with attach(self.task.model, plan):
+        with attach(self.task.model, plan, checks=checks or Checks()):
             wait()
             start = time.perf_counter()
             self.task.call(self._inputs)

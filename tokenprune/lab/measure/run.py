@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.attach import attach
+from tokenprune.engine.conditions import Checks
 from tokenprune.errors import TokenpruneError
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.lengths import own_length, tokens_in_llm
@@ -57,6 +58,7 @@ class Measured:
         lengths: tokens of every image, mean over the LLM's layers, where the plan sets no number.
         beside: dense, as it ran beside this; set at the end.
         failure: why the plan of an optional row can't run; empty if it can.
+        checks: what was found right before anything was timed; every run attaches anew.
     """
 
     entry: Entry | None
@@ -68,6 +70,7 @@ class Measured:
     lengths: list[float] = field(default_factory=list)
     beside: Beside | None = None
     failure: str = ""
+    checks: Checks = field(default_factory=Checks)
     _counted: int = 0
 
     def count(self, tokens: dict[str, float], images: int) -> None:
@@ -223,7 +226,9 @@ def _count(task: Task, ready: Ready, rows: Sequence[Measured], tell: _Teller) ->
 
 
 def _attached(task: Task, row: Measured) -> AbstractContextManager[object]:
-    return nullcontext() if row.entry is None else attach(task.model, row.entry.plan)
+    if row.entry is None:
+        return nullcontext()
+    return attach(task.model, row.entry.plan, checks=row.checks)
 
 
 def _run_batch(task: Task, ready: Ready, order: Sequence[Measured], tell: _Teller) -> None:
@@ -246,7 +251,7 @@ def _run_batch(task: Task, ready: Ready, order: Sequence[Measured], tell: _Telle
 def _run(task: Task, inputs: Any, row: Measured) -> tuple[Tensor, float]:
     if row.entry is None:
         return _timed(task, inputs)
-    with attach(task.model, row.entry.plan) as handle:
+    with attach(task.model, row.entry.plan, checks=row.checks) as handle:
         output, seconds = _timed(task, inputs)
         for stage, spent in handle.meter.seconds.items():
             row.seconds[stage] += spent
