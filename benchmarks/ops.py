@@ -79,6 +79,9 @@ def cases(
         "coverage_select": lambda: ops.coverage_select(kernel, tokens // 8),
         "dpp_select": lambda: ops.dpp_select(kernel, tokens // 8),
         "knn_density": lambda: ops.knn_density(x, neighbours=8, tau=1.0),
+        "match_pairs": lambda: ops.match_pairs(
+            x, tokens // 8, diversity=ops.Diversity(1.0, 8, 1.0)
+        ),
         "max_min_select": lambda: ops.max_min_select(distance, tokens // 8),
         "merge_compact": lambda: ops.merge_compact(x, slot, ones, half),
         "sum_compact": lambda: ops.sum_compact(ones, slot, half),

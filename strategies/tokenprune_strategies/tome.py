@@ -14,8 +14,8 @@ from tokenprune.interface.signals import Signal
 from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
-from tokenprune_strategies.shared.bipartite import alternate, best_pairs, require_half
-from tokenprune_strategies.shared.indexing import every
+from tokenprune.ops import match_pairs
+from tokenprune_strategies.shared.bipartite import require_half
 
 
 class ToMeParams(StrategyParams):
@@ -74,12 +74,9 @@ class ToMe(PruningStrategy[ToMeParams]):
             return Reduction.none()
         require_half(tokens.count, budget.remove, str(tokens.site))
         in_front = 0 if tokens.prefix is None else tokens.prefix.shape[1]
-        halves = None  # even patches propose
-        if self.params.parity == "paper" and in_front % 2:
-            even, odd = alternate(every(tokens.hidden))
-            halves = odd, even
-        pairs = best_pairs(self._metric(tokens), halves, budget.remove)
-        return Reduction.merge(pairs.source, pairs.target, tokens.size)
+        first = in_front % 2 if self.params.parity == "paper" else 0
+        source, target = match_pairs(self._metric(tokens), budget.remove, first=first)
+        return Reduction.merge(source, target, tokens.size)
 
     def _metric(self, tokens: Tokens) -> Tensor:
         return tokens.signal(Signal.KEYS) if self.params.metric == "keys" else tokens.hidden

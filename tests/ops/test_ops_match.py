@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tokenprune.ops import bipartite_match, knn_density
-from tokenprune.ops.knn_density.reference import gram
+from tokenprune.ops import Diversity, bipartite_match, knn_density, match_pairs
+from tokenprune.ops.cosines import gram
 
 
 def cosine(x: Tensor, y: Tensor) -> float:
@@ -131,7 +131,85 @@ def test_density_refuses_senseless_settings() -> None:
         knn_density(torch.ones(1, 2, 2), neighbours=1, tau=0.0)
 
 
-@pytest.mark.parametrize("length", [5, 128, 129, 301])
+@pytest.mark.parametrize("length", [5, 256, 257, 301])
 def test_mirrored_gram_matrix(length: int) -> None:
     x = torch.randn(length, 7)
     torch.testing.assert_close(gram(x), x @ x.T)
+
+
+def expected_pairs(
+    x: Tensor, remove: int, order: list[int], d: Tensor, weight: float, blocked: set[int]
+) -> list[tuple[int, int]]:
+    """By loops over the candidates in `order`, which propose and receive in turn."""
+    ahead, behind = order[0::2], order[1::2]
+
+    def score(i: int, j: int) -> float:
+        return cosine(x[i], x[j]) * math.exp(-weight * float(d[i] + d[j]))
+
+    made = []
+    for place, i in enumerate(ahead):
+        free = [j for j in behind if not blocked & {i, j}]
+        best = max(free or behind, key=lambda j: score(i, j))
+        made.append((not free, -score(i, best), place, i, best))
+    return [(i, j) for *_, i, j in sorted(made)[:remove]]
+
+
+@given(st.integers(0, 99), st.integers(2, 9), st.sampled_from(["all", "order", "blocked"]))
+@settings(deadline=None, max_examples=30)
+def test_pairs_against_loops(seed: int, count: int, kind: str) -> None:
+    torch.manual_seed(seed)
+    x, weight = torch.randn(2, count, 5), 1.5
+    order = torch.stack([torch.randperm(count) for _ in x])
+    some = count if kind != "order" else int(torch.randint(2, count + 1, ()))
+    blocked = torch.rand(2, count) < 0.4
+    remove = int(torch.randint(0, (some + 1) // 2 + 1, ()))
+    source, target = match_pairs(
+        x,
+        remove,
+        order=order if kind == "order" else None,
+        candidates=some,
+        blocked=blocked if kind == "blocked" else None,
+        diversity=Diversity(weight, 3, 1.0),
+    )
+    density = knn_density(x, neighbours=3, tau=1.0)
+    for b in range(2):
+        places = order[b, :some].tolist() if kind == "order" else list(range(count))
+        out = set(blocked[b].nonzero()[:, 0].tolist()) if kind == "blocked" else set()
+        want = expected_pairs(x[b], remove, places, density[b], weight, out)
+        assert list(zip(source[b].tolist(), target[b].tolist(), strict=True)) == want
+
+
+def test_pairs_of_duplicates_and_zeros_go_to_the_lower_index() -> None:
+    x = torch.ones(1, 8, 3)
+    assert [pair.tolist() for pair in match_pairs(x, 2)] == [[[0, 2]], [[1, 1]]]
+    assert [pair.tolist() for pair in match_pairs(x, 2, first=1)] == [[[1, 3]], [[0, 0]]]
+    x[:, 3], x[:, 4] = 0, 0
+    for tau in (1.0, None):
+        source, target = match_pairs(x, 4, diversity=Diversity(1.0, 2, tau))
+        assert (source.tolist(), target.tolist()) == ([[0, 2, 6, 4]], [[1, 1, 1, 1]])
+
+
+def test_pairs_of_a_batch_are_those_of_its_samples() -> None:
+    x, order = torch.randn(5, 300, 9), torch.stack([torch.randperm(300) for _ in range(5)])
+    together = match_pairs(x, 40, order=order, candidates=250, diversity=Diversity(1.0, 8, None))
+    for i in range(5):
+        alone = match_pairs(
+            x[i : i + 1],
+            40,
+            order=order[i : i + 1],
+            candidates=250,
+            diversity=Diversity(1.0, 8, None),
+        )
+        assert all(torch.equal(a[0], b[i]) for a, b in zip(alone, together, strict=True))
+
+
+def test_pairs_refuse_what_does_not_fit() -> None:
+    x = torch.randn(1, 5, 4)
+    with pytest.raises(ValueError, match=r"remove must be in 0\.\.3, not 4"):
+        match_pairs(x, 4)
+    with pytest.raises(ValueError, match=r"remove must be in 0\.\.0"):
+        match_pairs(x[:, :1], 1)
+    with pytest.raises(ValueError, match="can't be combined"):
+        match_pairs(x, 1, order=torch.arange(5)[None], blocked=torch.zeros(1, 5).bool())
+    with pytest.raises(ValueError, match="first must be"):
+        match_pairs(x, 1, first=2)

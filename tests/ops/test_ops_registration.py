@@ -139,6 +139,7 @@ def cases() -> dict[str, tuple[object, ...]]:
         "coverage_select": (x, 4, ones[:, :6]),
         "dpp_select": (torch.eye(10).repeat(2, 1, 1), 4),
         "knn_distance": (x, 3),
+        "match_pairs": (x, 3, 0, None, 10, ones > 2, 1.0, 3, None, True),
         "max_min_select": (1 - torch.eye(10).repeat(2, 1, 1), 4, ones),
         "merge_compact": (grad, slot, ones.clone().requires_grad_(), 3),
         "sum_compact": (ones.clone().requires_grad_(), slot, 3),
@@ -156,7 +157,8 @@ def test_registration_is_sound(name: str) -> None:
     ("name", "count"),
     [
         ("attention_received", 2 * 2 * 2 * 11 * 11 * 4), ("bipartite_match", 2 * 2 * 10 * 10 * 6),
-        ("knn_distance", 2 * 2 * 10 * 10 * 6), ("merge_compact", 2 * 2 * 10 * 6),
+        ("knn_distance", 2 * 2 * 10 * 10 * 6), ("match_pairs", 2 * 2 * 10 * 10 * 6),
+        ("merge_compact", 2 * 2 * 10 * 6),
         ("sum_compact", 2 * 10), ("topk_gather", 0), ("max_min_select", 0),
         ("cluster_dpc", 3 * 2 * 10 * 10 * 6), ("coverage_select", 2 * 2 * 10 * 6 * 4),
         ("dpp_select", 2 * 10 * (4 * 3 + 3 * 4)),

@@ -15,6 +15,7 @@ from tokenprune.ops.dispatch import Backend, OpChoice, choose, explain, use_back
 from tokenprune.ops.dpp_select import dpp_select
 from tokenprune.ops.flops import attention_flops, count_flops
 from tokenprune.ops.knn_density import knn_density
+from tokenprune.ops.match_pairs import Diversity, match_pairs
 from tokenprune.ops.max_min_select import max_min_select
 from tokenprune.ops.merge_compact import merge_compact
 from tokenprune.ops.sum_compact import sum_compact
@@ -23,6 +24,7 @@ from tokenprune.ops.topk_gather import topk_gather, topk_indices
 
 __all__ = [
     "Backend",
+    "Diversity",
     "OpChoice",
     "attention_flops",
     "attention_received",
@@ -36,6 +38,7 @@ __all__ = [
     "dpp_select",
     "explain",
     "knn_density",
+    "match_pairs",
     "max_min_select",
     "merge_compact",
     "sum_compact",

@@ -10,9 +10,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tokenprune.ops import knn_density, topk_indices
-from tokenprune_strategies.shared.bipartite import alternate
-from tokenprune_strategies.shared.indexing import complement, every
+from tokenprune.ops import Diversity, knn_density, topk_indices
+from tokenprune_strategies.shared.indexing import best_last
 
 
 def protected_count(count: int, remove: int, ratio: float) -> int:
@@ -40,52 +39,51 @@ def kept_on(importance: Tensor, before: Tensor | None, number: int) -> tuple[Ten
     return ranked, now.scatter(1, chosen, torch.ones_like(chosen, dtype=torch.bool))
 
 
-def diversity_gain(metric: Tensor, weight: float, neighbours: int, tau: float | None) -> Tensor:
+def diversity_gain(metric: Tensor, diversity: Diversity) -> Tensor:
     """`exp(-lambda d_i)`, `[B, N]`; the factor of a pair is the product of its two tokens'.
 
     `d_i` in 0..1 is large for tokens of sparse regions, which are therefore merged last.
     """
-    return torch.exp(-weight * knn_density(metric, neighbours=neighbours, tau=tau))
+    density = knn_density(metric, neighbours=diversity.neighbours, tau=diversity.tau)
+    return torch.exp(-diversity.weight * density)
 
 
 class Parts(NamedTuple):
-    """Who may merge with whom.
+    """Who may merge with whom: candidates propose and receive in turn, in raster order.
 
     Attributes:
-        source: `[B, Na]` tokens that propose.
-        target: `[B, Nb]` tokens that they may merge into.
+        order: `[B, N]` all tokens, the candidates in front; None if all are, in their own order.
+        candidates: how many they are.
         blocked: `[B, N]` bool, tokens that should take part only if the count needs them, or None.
     """
 
-    source: Tensor
-    target: Tensor
+    order: Tensor | None
+    candidates: int
     blocked: Tensor | None = None
 
 
 def split(
-    metric: Tensor,
     importance: Tensor | None,
+    count: int,
     remove: int,
     *,
     ratio: float,
     partition: Literal["unprotected", "all"],
 ) -> Parts:
-    """Set the protected tokens aside and split the others into sources and targets.
+    """Set the protected tokens aside; the others are split into sources and targets.
 
     Args:
-        metric: `[B, N, D]`.
         importance: `[B, N]`; None protects nothing.
+        count: tokens N.
         remove: number of pairs r, at most N // 2.
         ratio: the critical token ratio.
         partition: whether protected tokens are set aside before the split or blocked after it.
     """
-    count = metric.shape[1]
     number = 0 if importance is None else protected_count(count, remove, ratio)
     if importance is None or number == 0:
-        return Parts(*alternate(every(metric)))
-    protected = topk_indices(importance, number)
+        return Parts(None, count)
     if partition == "unprotected":
-        return Parts(*alternate(complement(protected, count)))
-    blocked = torch.zeros(metric.shape[:2], dtype=torch.bool, device=metric.device)
-    blocked = blocked.scatter(1, protected, torch.ones_like(protected, dtype=torch.bool))
-    return Parts(*alternate(every(metric)), blocked)
+        return Parts(best_last(importance, number), count - number)
+    protected = topk_indices(importance, number)
+    blocked = torch.zeros_like(importance, dtype=torch.bool)
+    return Parts(None, count, blocked.scatter(1, protected, True))

@@ -14,10 +14,11 @@ from tokenprune.interface.signals import Signal
 from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy
 from tokenprune.interface.tokens import Tokens
+from tokenprune.ops import Diversity, match_pairs
 from tokenprune_strategies.evoprune.params import OURS, EvoPruneParams
-from tokenprune_strategies.evoprune.scoring import diversity_gain, kept_on, protected_count, split
+from tokenprune_strategies.evoprune.scoring import kept_on, protected_count, split
 from tokenprune_strategies.evoprune.temporal import neighbouring_pairs
-from tokenprune_strategies.shared.bipartite import Pairs, best_pairs, require_half
+from tokenprune_strategies.shared.bipartite import require_half
 
 _IMPORTANCE = {"received": Signal.ATTENTION_RECEIVED, "cls": Signal.CLS_ATTENTION}
 
@@ -75,9 +76,9 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
             number = protected_count(tokens.count, budget.remove, self.params.critical_token_ratio)
             ranked, now = kept_on(importance, tokens.riders.get(PROTECTED), number)
             riders = {PROTECTED: now}
-        pairs = self._pairs(tokens, ranked, budget.remove)
+        source, target = self._pairs(tokens, ranked, budget.remove)
         weight = tokens.size if self.params.size_weighted else torch.ones_like(tokens.size)
-        answer = Reduction.merge(pairs.source, pairs.target, weight, score=importance)
+        answer = Reduction.merge(source, target, weight, score=importance)
         return replace(answer, riders=riders)
 
     def _importance(self, tokens: Tokens) -> Tensor | None:
@@ -87,36 +88,48 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
         importance = tokens.signal(_IMPORTANCE[self.params.importance])
         return importance / tokens.size if self.params.importance_per == "patch" else importance
 
-    def _pairs(self, tokens: Tokens, importance: Tensor | None, remove: int) -> Pairs:
+    def _pairs(
+        self, tokens: Tokens, importance: Tensor | None, remove: int
+    ) -> tuple[Tensor, Tensor]:
         params = self.params
         metric = tokens.signal(Signal.KEYS) if params.metric == "keys" else tokens.hidden
         frames = tokens.grid[0] if params.temporal else 1
         metric, remove = _by_frame(metric, frames), remove // frames
-        gain = self._gain(metric)
         parts = split(
-            metric,
             None if importance is None else _by_frame(importance, frames),
+            metric.shape[1],
             remove,
             ratio=params.critical_token_ratio,
             partition=params.partition,
         )
+        diversity = self._diversity
         # Alone, the halved cosine orders as the plain one does, but rounds neighbours together.
-        squash = params.similarity == "halved" and gain is not None
+        squash = params.similarity == "halved" and diversity is not None
         if frames > 1:
-            return neighbouring_pairs(metric, parts, remove, frames, gain=gain, squash=squash)
-        halves = (parts.source, parts.target)
-        return best_pairs(metric, halves, remove, gain=gain, blocked=parts.blocked, squash=squash)
+            return neighbouring_pairs(
+                metric, parts, remove, frames, diversity=diversity, squash=squash
+            )
+        return match_pairs(
+            metric,
+            remove,
+            order=parts.order,
+            candidates=parts.candidates,
+            blocked=parts.blocked,
+            diversity=diversity,
+            squash=squash,
+        )
 
     @property
     def _protects(self) -> bool:
         return self.params.attention and self.params.critical_token_ratio > 0
 
-    def _gain(self, metric: Tensor) -> Tensor | None:
+    @property
+    def _diversity(self) -> Diversity | None:
         params = self.params
         if params.diversity_weight == 0:
             return None
         tau = None if params.tau == "auto" else params.tau
-        return diversity_gain(metric, params.diversity_weight, params.neighbours, tau)
+        return Diversity(params.diversity_weight, params.neighbours, tau)
 
 
 def _by_frame(values: Tensor, frames: int) -> Tensor:

@@ -7,9 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tokenprune.ops import bipartite_match, take
-from tokenprune_strategies.evoprune.scoring import Parts
-from tokenprune_strategies.shared.bipartite import Pairs, best_proposals
+from tokenprune.ops import Diversity, bipartite_match, take
+from tokenprune_strategies.evoprune.scoring import Parts, diversity_gain
+from tokenprune_strategies.shared.bipartite import alternate
+from tokenprune_strategies.shared.indexing import every
 
 #: Frames whose targets a source may merge into, from its own; ties go to the first of them.
 WINDOW = (0, -1, 1)
@@ -21,12 +22,12 @@ def neighbouring_pairs(
     remove: int,
     frames: int,
     *,
-    gain: Tensor | None,
+    diversity: Diversity | None,
     squash: bool,
-) -> Pairs:
+) -> tuple[Tensor, Tensor]:
     """The `remove` best proposals of every frame, to targets of it and of the frames beside it.
 
-    Scores, blocked tokens and ties are as in `best_pairs`; own targets win ties, then those of the
+    Scores, blocked tokens and ties are as in `match_pairs`; own targets win ties, then those of the
     frame before.
 
     Args:
@@ -34,13 +35,15 @@ def neighbouring_pairs(
         parts: sources and targets of every frame.
         remove: pairs r of every frame.
         frames: frames T of each video.
-        gain: `[V * T, N]` diversity factors, or None.
+        diversity: how tokens of sparse regions are spared, frame by frame; or None.
         squash: use `(1 + cos) / 2`.
 
     Returns:
-        Pairs of whole videos, `[V, T * r]`, as places among their T * N tokens; sources ascending.
+        Sources and targets in whole videos, `[V, T * r]`, as places among their T * N tokens.
     """
-    source, target = parts.source, parts.target
+    order = every(metric) if parts.order is None else parts.order
+    source, target = alternate(order[:, : parts.candidates])
+    gain = None if diversity is None else diversity_gain(metric, diversity)
     border = window(torch.ones_like(target, dtype=torch.bool), frames).logical_not()
     match = partial(
         bipartite_match,
@@ -60,7 +63,34 @@ def neighbouring_pairs(
     place = window(target + first, frames)
     sources = (source + first).gather(1, chosen)
     targets = place.gather(1, mate.gather(1, chosen))
-    return Pairs(_videos(sources, frames), _videos(targets, frames))
+    return _videos(sources, frames), _videos(targets, frames)
+
+
+def best_proposals(
+    every: tuple[Tensor, Tensor], unblocked: tuple[Tensor, Tensor] | None, remove: int
+) -> tuple[Tensor, Tensor]:
+    """Which tokens propose, and the partner of each of all.
+
+    Args:
+        every: score and partner of every token's best proposal, `[B, Na]` each.
+        unblocked: the same without blocked tokens, -inf for no proposal; None if none is blocked.
+        remove: number of proposals r to take, unblocked ones first.
+
+    Returns:
+        The proposing tokens `[B, r]`, best first, and all tokens' partners `[B, Na]`.
+    """
+    value, mate = every
+    if unblocked is None:
+        return torch.sort(value, dim=1, descending=True, stable=True).indices[:, :remove], mate
+    free_value, free_mate = unblocked
+    free = free_value > -torch.inf
+    mate = torch.where(free, free_mate, mate)
+    order = torch.sort(
+        torch.where(free, free_value, value), dim=1, descending=True, stable=True
+    ).indices
+    # The second sort is stable, so the order by value holds among the free and among the others.
+    first = torch.sort(free.gather(1, order).to(torch.int8), dim=1, descending=True, stable=True)
+    return order.gather(1, first.indices[:, :remove]), mate
 
 
 def window(value: Tensor, frames: int) -> Tensor:

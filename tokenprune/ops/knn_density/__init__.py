@@ -8,6 +8,7 @@ from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require
+from tokenprune.ops.cosines import closeness
 from tokenprune.ops.dispatch import run
 
 
@@ -39,11 +40,7 @@ def knn_density(x: Tensor, *, neighbours: int, tau: float | None) -> Tensor:
     if count < 1:
         return x.new_ones((batch, length), dtype=torch.float32)
     square: Tensor = knn_distance_op(x, count)
-    if tau is None:
-        # The floor keeps an image of duplicates at 0 / tiny = 0 instead of 0 / 0.
-        width = square.mean((1, 2), keepdim=True).clamp(min=1e-12)
-        return 1.0 - torch.exp(-square / width).mean(-1)
-    return 1.0 - torch.exp(-square / tau**2).mean(-1)
+    return 1.0 - closeness(square, tau).mean(-1)
 
 
 @custom_op("tokenprune::knn_distance", mutates_args=())
