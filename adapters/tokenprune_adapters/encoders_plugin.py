@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.text_tower import TextTower
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_adapters.timm.vit import TimmVitAdapter
 from tokenprune_adapters.transformers.clip import ClipAdapter
@@ -31,3 +32,11 @@ def register_adapters(register: Callable[[type[EncoderAdapter]], None]) -> None:
     """Register the encoder families; neither transformers nor timm is imported by this."""
     for adapter in ADAPTERS:
         register(adapter)
+
+
+@hookimpl
+def register_text_towers(register: Callable[[type[TextTower]], None]) -> None:
+    """Register CLIP's text tower; transformers isn't imported by this."""
+    from tokenprune_adapters.loaders.text_tower import ClipTextTower
+
+    register(ClipTextTower)

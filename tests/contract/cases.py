@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import tokenprune
-from tests import models, towers
+from tests import models, text_towers, towers
 from tokenprune.interface import placement as placing
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import PruningStrategy, placement, places
@@ -107,6 +107,8 @@ def stage_of(kind: type[PruningStrategy[Any]], at: Stage) -> dict[str, Any]:
     if one_block or (isinstance(own, placing.Decoder) and not own.every_layer):
         stage["layer"] = 2
     params = untrained_params(kind, SHAPE, keep)
+    if "text_tower" in kind.Params.model_fields:
+        params |= text_towers.named()
     return stage | ({"params": params} if params else {})
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.calls import (
     Arguments,
     Entry,
@@ -157,12 +158,14 @@ class MllmAdapter(Adapter):
             means that any may be, None that none is followed.
         withholds: what of its towers doesn't reach stages between tower and LLM.
         behind: whether its towers have blocks behind the last one that is read, for listings.
+        renumbers: whether survivors can be renumbered, for listings; see `MllmSpec.renumbers`.
     """
 
     supplies: ClassVar[frozenset[type[View]]] = LLM_VIEWS
     towers: ClassVar[tuple[str, ...] | None] = ()
     withholds: ClassVar[frozenset[type[View]]] = frozenset()
     behind: ClassVar[bool] = True
+    renumbers: ClassVar[bool] = True
 
     @abstractmethod
     def spec(self) -> MllmSpec:
@@ -264,6 +267,22 @@ class MllmAdapter(Adapter):
     @abstractmethod
     def run_text(self, ids: Tensor) -> Tensor:
         """The LLM's last states for text alone, without cache: `[B, T]` -> `[B, T, d_llm]`."""
+
+    def reader(self, tokenizer: str | None = None) -> Callable[[Tensor], str]:
+        """What turns token ids `[T]` into words, special tokens left out; asked for at attach.
+
+        Args:
+            tokenizer: folder or hub name of the model's tokenizer, if the plan names one.
+
+        Raises:
+            UnsupportedModelError: nothing says where the model's tokenizer is.
+            CheckpointError: it is missing or damaged.
+        """
+        raise UnsupportedModelError(
+            "the plan reads the question's words, and this adapter has no tokenizer.",
+            where=self.name,
+            remedy="Use another strategy with this model.",
+        )
 
     @abstractmethod
     def cached_length(self, cache: Any) -> int:

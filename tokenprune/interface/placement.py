@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+Positions = Literal["original", "compact"]
+"""Position ids of survivors in the LLM: their own, or renumbered without gaps."""
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -19,6 +22,8 @@ class Encoder:
             that act at one block, which the plan has to name unless `layer` is given.
         halves: at most half of the tokens are removed at once (bipartite matching).
         restores: the encoder hands on all tokens again after the last block.
+        positions: position ids of what it leaves, as its official code has them; a plan's word
+            comes first, and without either they stay `original`.
     """
 
     at: ClassVar[Literal["encoder"]] = "encoder"
@@ -28,6 +33,7 @@ class Encoder:
     schedule: str | None = "skip"
     halves: bool = False
     restores: bool = False
+    positions: Positions | None = None
 
     @property
     def default_schedule(self) -> str | None:
@@ -41,11 +47,14 @@ class PreLlm:
 
     Attributes:
         projected: the strategy sees the projector's output instead of its input.
+        positions: position ids of what it leaves, as its official code has them; a plan's word
+            comes first, and without either they stay `original`.
     """
 
     at: ClassVar[Literal["pre_llm"]] = "pre_llm"
 
     projected: bool = False
+    positions: Positions | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,8 @@ class Decoder:
             all that no other stage bounds), until no token is left.
         text: a plan may say `keep_text`; the strategy then also gets text tokens
             (`Tokens.kind == "text"`) and answers those with `keep` or `keep_mask`.
+        positions: position ids of what it leaves, as its official code has them; a plan's word
+            comes first, and without either they stay `original`.
     """
 
     at: ClassVar[Literal["decoder"]] = "decoder"
@@ -83,6 +94,7 @@ class Decoder:
     steps: Callable[[int], Sequence[Step]] | None = None
     every_layer: bool = False
     text: bool = False
+    positions: Positions | None = None
 
     def layer_of(self, layers: int) -> int | None:
         """The strategy's own layer in an LLM of `layers` layers; None if it has none."""

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from tokenprune.interface.placement import Positions
 from tokenprune.interface.sites import STAGES, Stage
 
 ScheduleName = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]
@@ -175,8 +176,10 @@ class Plan(_Frozen):
     """A name for reports."""
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
     """The only source of randomness."""
-    positions: Literal["original", "compact"] = "original"
-    """Position ids of the survivors in the LLM: their own, or renumbered without gaps."""
+    positions: Positions | None = None
+    """Position ids of the survivors in the LLM: their own (`original`), or renumbered without gaps
+    (`compact`). Default: what the stages' strategies say, as their official code has it
+    (`tokenprune describe NAME`), and `original` where they say nothing."""
     images: Literal["separate", "frames"] = "separate"
     """What several images of one prompt are to each other: pictures of their own, or the frames
     of one video, in order. Budgets in tokens count per frame."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
 from tokenprune.interface.places import Places
-from tokenprune.interface.signals import LLM_VIEWS, Companions, Question, View
+from tokenprune.interface.signals import LLM_VIEWS, Companions, Question, TowerSpace, View
 from tokenprune.interface.specs import MllmSpec, Modality, Tower
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
@@ -67,6 +67,7 @@ class Family:
         per_token: further arguments of the LLM or its layers with an entry for each token.
         towers: names of the encoder adapters of its towers; None if none is followed.
         behind: whether released models have blocks behind the last one that is read.
+        renumbers: whether survivors can be renumbered, where `apart` doesn't forbid it already.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
     """
 
@@ -77,6 +78,7 @@ class Family:
     per_token: Mapping[str, int] = field(default_factory=dict)
     towers: tuple[str, ...] | None = None
     behind: bool = True
+    renumbers: bool = True
     whole: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -90,8 +92,9 @@ class FamilyAdapter(TransformersMllm):
     family: ClassVar[Family]
     supplies: ClassVar[frozenset[type[View]]] = SUPPLIED
     towers: ClassVar[tuple[str, ...] | None] = None
-    # stages in front of the LLM act behind the projector, at its width, and companions are narrower
-    withholds: ClassVar[frozenset[type[View]]] = frozenset({Companions})
+    # stages in front of the LLM act behind the projector, at its width, and companions are
+    # narrower; nor is it told there which question is about which of several tiles
+    withholds: ClassVar[frozenset[type[View]]] = frozenset({Companions, TowerSpace})
 
     def __init__(self, model: nn.Module) -> None:
         """Read the model's parts, and check the signatures of what is called.

@@ -113,6 +113,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(
             _images(places.square, tower=replace(_LAST, side=sides.averaged, projector=None)),
             masks=True,
+            renumbers=False,
             towers=("siglip",),
             behind=False,
         ),
@@ -122,6 +123,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(
             {**_images(places.placed), **_videos(places.placed)},
             masks=True,
+            renumbers=False,
             per_token={"per_layer_inputs": 1, "per_layer_input": 1},
             # layers that share keys would compute the last tokens only
             whole={"logits_to_keep": 0},
@@ -153,6 +155,7 @@ def _adapter(name: str, beginnings: tuple[str, ...], family: Family) -> type[Fam
             "family": family,
             "towers": family.towers,
             "behind": family.behind,
+            "renumbers": family.renumbers and not family.apart,
         },
     )
 

@@ -10,7 +10,7 @@ from tokenprune.engine.stages import built
 from tokenprune.errors import PlanError, SignalError, UnsupportedModelError
 from tokenprune.integrations import count
 from tokenprune.interface.sites import Grid, Site
-from tokenprune.plan import Plan, load_plan
+from tokenprune.plan import Plan, load_plan, numbering
 from tokenprune_adapters.vllm.names import PLAN
 from tokenprune_adapters.vllm.towers import VllmClipAdapter, VllmSiglipAdapter, VllmVitAdapter
 
@@ -113,7 +113,7 @@ def _used(config: Any) -> int:
 
 
 def _check(plan: Plan, adapter: type[VllmVitAdapter], used: int) -> None:
-    if plan.positions != "compact":
+    if numbering(plan).first.positions != "compact":
         raise PlanError(
             "vLLM numbers the tokens of a prompt itself, one after the other, so survivors can't "
             "keep their position ids.",

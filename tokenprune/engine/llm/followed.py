@@ -27,7 +27,7 @@ from tokenprune.engine.patching import Patches
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.places import Places
-from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS
+from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, TowerSpace
 from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import Tower
 from tokenprune.interface.strategy import placement
@@ -54,7 +54,8 @@ class FollowedTower:
         self.tower = next(iter(kinds.values()))
         encoder = choose_encoder(self.tower.module)
         spec = encoder.spec()
-        self.supplies = spec.supplies - adapter.withholds
+        # which question belongs to a tile isn't told before the LLM
+        self.supplies = spec.supplies - adapter.withholds - {TowerSpace}
         for stage in owner.stages_at("pre_llm"):
             refuse_signals(stage, [self.site], self.supplies, adapter)
         self.runner = encoder_runner(owner, encoder, spec, self.tower.used, side=self.tower.side)

@@ -14,6 +14,7 @@ from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.checks import feature_prefix, refuse_frames
 from tokenprune.engine.llm.question import Questions
 from tokenprune.engine.llm.state import MllmState
+from tokenprune.engine.llm.text_tower import tower_reader
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
 from tokenprune.engine.pre_llm.stages import count_left, enter, run_stages, whole_videos
@@ -50,6 +51,7 @@ class TowerSeam:
         wanted = {signal for stage in later for signal in stage.strategy.signals(site)}
         self.asked = sorted((one for one in wanted if one.reads(Question)), key=str)
         self.questions = Questions(adapter, self.spec)
+        self.reader = tower_reader(later, site, adapter, self.encoder.spec)
 
     def install(self, patches: Patches) -> None:
         """Override methods of tower and projector."""
@@ -85,6 +87,10 @@ class TowerSeam:
             with call.meter.stage("select"):
                 answers = self.questions.states(state, list(images_of(entered)))
                 entered.shared = read(self.asked, Question(answers.to(features.device)))
+        if self.reader is not None:
+            with call.meter.stage("select"):
+                images = list(images_of(entered))
+                self.reader.add(state, entered, images, self.questions)
         batches = run_stages(call, self.features, [entered], used)
         with call.meter.stage("project"):
             batches = project(batches, original)
