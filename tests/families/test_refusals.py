@@ -68,11 +68,6 @@ def test_attention_of_a_layer_with_linear_attention(name: str) -> None:
     refused(name, wanted, SignalError, "layer 2, which has linear attention")
 
 
-@pytest.mark.parametrize("name", ["mistral3"])
-def test_signals_of_a_tower_that_is_not_followed(name: str) -> None:
-    refused(name, plan({"strategy": "fopru", "at": "pre_llm", "keep": 0.5}), SignalError, "fopru")
-
-
 def test_router_logits() -> None:
     case = case_of("qwen3_vl_moe")
     model, call = case.build(), case.inputs("one")

@@ -71,6 +71,7 @@ class MllmState:
         pictures: what goes to the LLM of each kind of picture, in order; empty until it is known.
         questions: states of the rows' questions, for rows with images, if a stage asked for them.
         encoding: kind of the pictures whose features are being made; None while none are.
+        clips: while features are being made, how many pictures each clip is for a packed tower.
         aside: True during the text-only pass for questions.
         prefilled: whether the LLM ran once in this call.
         prompt: what the prompts say; None before the LLM ran.
@@ -89,6 +90,7 @@ class MllmState:
     pictures: dict[str, list[ImageTokens]] = field(default_factory=dict)
     questions: Tensor | None = None
     encoding: str | None = None
+    clips: Sequence[int] | None = None
     aside: bool = False
     prefilled: bool = False
     prompt: Prompt | None = None
