@@ -17,7 +17,7 @@ from tests.families.any_size import blocks, hidden, passes
 from tests.families.cases import CASES
 from tests.families.towers import PLUGIN
 from tests.packed import plan
-from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.trace import Trace
 from tokenprune.plugins.host import register_plugin
 
@@ -172,6 +172,24 @@ def test_pictures_that_are_not_made_of_whole_units_are_refused() -> None:
         packing.grouped(2)
     with pytest.raises(UnsupportedCallError, match="frames of a clip"):
         packing.clips([2])
+
+
+def test_a_llava_with_such_a_tower_is_refused() -> None:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    plain = CASES["mistral3"].config()
+    config = LlavaConfig(
+        vision_config=plain.vision_config,
+        text_config=plain.text_config,
+        image_token_index=plain.image_token_index,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    model = LlavaForConditionalGeneration(config).eval()
+    stage = {"strategy": "random", "at": "encoder", "keep": 0.5}
+    with pytest.raises(UnsupportedModelError, match="one sequence"):
+        tokenprune.attach(model, {"schema_version": 1, "stages": [stage]})
+    assert not any("forward" in module.__dict__ for module in model.modules())
 
 
 @pytest.mark.parametrize("family", TOWERS)

@@ -64,11 +64,15 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int = 2) -> li
     for shown in (images, clips):
         pictures, start = Pass(), 0
         for frames, height, width in shown:
-            step = trace.images[number].steps[0]
+            image = trace.images[number]
             number += 1
             rows, columns = height // PATCH, width // PATCH
             count = rows * columns // side**2
-            slots, anchors = step.assignment.tolist(), step.anchor.tolist()
+            slots = anchors = list(range(image.patches))
+            if image.steps:
+                slots, anchors = (
+                    part.tolist() for part in (image.steps[0].assignment, image.steps[0].anchor)
+                )
             for frame in range(frames):
                 first = frame * count
                 kept = [unit - first for unit in anchors if first <= unit < first + count]

@@ -193,3 +193,19 @@ def test_features_without_a_prompt_are_refused(name: str) -> None:
         pytest.raises(UnsupportedCallError, match="features alone"),
     ):
         model.model.get_image_features(call["pixel_values"], **given)
+
+
+def test_clips_merge_across_frames_where_a_strategy_spans_them() -> None:
+    case = case_of("gemma4", "video")
+    model, call = case.build(torch.float64), case.inputs("video", "left", torch.float64)
+    dense = logits(model, call)
+    stage = {"strategy": "evoprune", "at": "encoder", "layers": [0, 3], "keep": 0.5}
+    with tokenprune.attach(model, plan({**stage, "params": {"temporal": True}})) as handle:
+        assert bool(logits(model, call).isfinite().all())
+        images = handle.trace.images
+    assert torch.equal(logits(model, call), dense)
+    for image in images:
+        last, frame = image.steps[-1], image.patches // image.grid[0]
+        assert torch.bincount(last.anchor // frame).tolist() == [frame // 2] * image.grid[0]
+        own = torch.arange(image.patches) // frame
+        assert bool(((last.anchor // frame)[last.assignment] != own).any())

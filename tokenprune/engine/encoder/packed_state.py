@@ -1,9 +1,9 @@
 """What one pass through a packed encoder carries from block to block, and where its units stand.
 
-A packed encoder runs on one sequence of rows `[R, D]`, or on a padded batch of pictures of any size,
-which becomes a sequence as soon as units are gone. Strategies see dense batches, so pictures of
-equal grids form a *stack* `[B, N, m * D]`, in which the m members of a unit stand side by side. Then
-a reduction of units is, with no more to say, one of their members: member j goes to member j.
+A packed encoder runs on one sequence of rows `[R, D]`, or on a padded batch of pictures of any size
+that becomes a sequence as soon as units are gone. Strategies see dense batches, so pictures of
+equal grids form a *stack* `[B, N, m * D]`, in which the m members of a unit stand side by side.
+Then a reduction of units is, with no more to say, one of their members: member j goes to member j.
 """
 
 from __future__ import annotations
