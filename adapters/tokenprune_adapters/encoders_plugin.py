@@ -10,9 +10,11 @@ from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_adapters.timm.vit import TimmVitAdapter
 from tokenprune_adapters.transformers.clip import ClipAdapter
 from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
+from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
+from tokenprune_adapters.transformers.pixtral_vision import PixtralVisionAdapter
 from tokenprune_adapters.transformers.siglip import SiglipAdapter
 
 ADAPTERS: tuple[type[EncoderAdapter], ...] = (
@@ -23,6 +25,8 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     Dinov2Adapter,
     Dinov3Adapter,
     PackedVisionAdapter,
+    PixtralVisionAdapter,
+    Gemma4VisionAdapter,
     TimmVitAdapter,
 )
 

@@ -92,6 +92,7 @@ ENCODERS: dict[str, Encoder] = {
     "timm-registers": Encoder(
         partial(models.timm_vit, reg_tokens=4, init_values=0.1, qk_norm=True), _x, eager=False
     ),
+    "timm-eva": Encoder(towers.timm_eva, _x, eager=False),
     "timm-distilled": Encoder(models.timm_distilled, _x, eager=False),
 }
 

@@ -197,6 +197,20 @@ class MllmAdapter(Adapter):
         """
         raise NotImplementedError(f"{type(self).__name__} has no modalities")
 
+    def frames(
+        self, modality: str, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Sequence[int] | None:
+        """How many pictures each clip is, where a packed tower is given frames one by one.
+
+        None where it is told of clips, or where these are pictures.
+
+        Args:
+            modality: kind of the pictures.
+            args: positional arguments of the method that makes their features.
+            kwargs: its keyword arguments.
+        """
+        return None
+
     def features(self, made: Any) -> Tensor:
         """All features that a method of a modality made, in prompt order, `[M, d_llm]`."""
         raise NotImplementedError(f"{type(self).__name__} has no modalities")

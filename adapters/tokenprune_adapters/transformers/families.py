@@ -5,7 +5,7 @@ A family is data: a row of `family_table`. What is common to all is here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_towers import Followed
 from tokenprune_adapters.transformers.layers import check_positions
 from tokenprune_adapters.transformers.mllm import TransformersMllm, written
-from tokenprune_adapters.transformers.picture_places import Read
+from tokenprune_adapters.transformers.picture_places import Frames, Read
 
 SUPPLIED: frozenset[type[View]] = LLM_VIEWS - {Question}
 """What can be had of an LLM; layers whose query and key can't are refused one by one."""
@@ -46,6 +46,7 @@ class Pictures:
         pixels: arguments that bring such pictures.
         read: how the places are read from what the method made.
         tower: the tower that they come through; None if it isn't followed.
+        frames: how many pictures each clip is, where a packed tower sees clips as such.
     """
 
     method: str
@@ -53,6 +54,7 @@ class Pictures:
     pixels: tuple[str, ...]
     read: Read
     tower: Followed | None = None
+    frames: Frames | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,15 @@ class FamilyAdapter(TransformersMllm):
         features = getattr(made, names.POOLED)
         rows = [one.reshape(-1, one.shape[-1]) for one in features]
         return own.read(core, given, rows)
+
+    def frames(
+        self, modality: str, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Sequence[int] | None:
+        """How many pictures each clip is for the tower, read from the arguments."""
+        own = self.family.pictures[modality]
+        if own.frames is None:
+            return None
+        return own.frames(named(getattr(type(self._spec.core), own.method), args, kwargs))
 
     def features(self, made: Any) -> Tensor:
         """All features, whatever the form in which the core has them."""

@@ -12,8 +12,8 @@ from tokenprune_adapters.transformers.families import (
     FamilyAdapter,
     Pictures,
 )
-from tokenprune_adapters.transformers.family_towers import Followed
-from tokenprune_adapters.transformers.picture_places import Read
+from tokenprune_adapters.transformers.family_towers import Followed, class_token
+from tokenprune_adapters.transformers.picture_places import Frames, Read
 
 _IMAGE_ID = ("image_token_id", "image_token_index")
 _VIDEO_ID = ("video_token_id", "video_token_index")
@@ -21,6 +21,16 @@ _EITHER = ("clip", "siglip")
 _RESIZED = "its frames are resized, so that every token shows several patches."
 _LAST = Followed(layers=(), cut=0)
 """The tower's last states, without a class token."""
+_POOLED = replace(_LAST, projector=None)
+"""The same of a tower that makes its units by itself."""
+_ENCODED = Followed(
+    layers=(),
+    cut=class_token,
+    side=sides.averaged_behind,
+    projector=None,
+    blocks="timm_model.blocks",
+)
+"""The last states of a tower of timm, of which squares are averaged behind the projector."""
 
 
 def _images(read: Read, *pixels: str, tower: Followed | None = None) -> Mapping[str, Pictures]:
@@ -29,9 +39,12 @@ def _images(read: Read, *pixels: str, tower: Followed | None = None) -> Mapping[
 
 
 def _videos(
-    read: Read, method: str = "get_video_features", tower: Followed | None = None
+    read: Read,
+    method: str = "get_video_features",
+    tower: Followed | None = None,
+    frames: Frames | None = None,
 ) -> Mapping[str, Pictures]:
-    return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read, tower)}
+    return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read, tower, frames)}
 
 
 def _shuffled() -> Family:
@@ -47,7 +60,7 @@ def _shuffled() -> Family:
 
 
 def _packed() -> Family:
-    tower = Followed("visual", layers=(), cut=0, projector=None)
+    tower = replace(_POOLED, module="visual")
     grids = {
         **_images(places.packed("image_grid_thw"), tower=tower),
         **_videos(places.packed("video_grid_thw"), tower=tower),
@@ -107,7 +120,14 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "idefics3": (("Idefics3",), _shuffled()),
     "smolvlm": (("SmolVLM",), _shuffled()),
-    "mistral3": (("Mistral3",), Family(_images(places.sized))),
+    "mistral3": (
+        ("Mistral3",),
+        Family(
+            _images(places.sized, tower=Followed(cut=0, side=sides.merged, projector=None)),
+            towers=("pixtral-vision",),
+            behind=False,
+        ),
+    ),
     "gemma3": (
         ("Gemma3",),
         Family(
@@ -121,7 +141,12 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "gemma4": (
         ("Gemma4",),
         Family(
-            {**_images(places.placed), **_videos(places.placed)},
+            {
+                **_images(places.placed, tower=_POOLED),
+                **_videos(places.placed, tower=_POOLED, frames=places.counted),
+            },
+            towers=("gemma4-vision",),
+            behind=False,
             masks=True,
             renumbers=False,
             per_token={"per_layer_inputs": 1, "per_layer_input": 1},
@@ -135,7 +160,14 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "perception_lm": (
         ("PerceptionLM",),
-        Family({**_images(places.square), **_videos(places.square, "get_image_features")}),
+        Family(
+            {
+                **_images(places.square, tower=_ENCODED),
+                **_videos(places.square, "get_image_features", tower=_ENCODED),
+            },
+            towers=("timm",),
+            behind=False,
+        ),
     ),
 }
 """Beginning of the class names, and what is the family's own, by the name of its folder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,18 +30,22 @@ class Followed:
         module: attribute of the core that holds the tower.
         layers: names of the setting that says which hidden states are read, the first that is
             there counts; none of them for the last states.
-        cut: class tokens that are no units, or the name of the setting that says so.
+        cut: class tokens that are no units, the name of the setting that says so, or what reads it
+            from the core.
         side: rows and columns of patches that become one unit, read from the core.
         blended: see `Tower.blended`.
         projector: dotted name below the core, see `Tower.projector`; None for none.
+        blocks: dotted name of the blocks below the tower, where its config doesn't say how many
+            there are.
     """
 
     module: str = "vision_tower"
     layers: tuple[str, ...] = LAYERS
-    cut: int | str = STRATEGY
+    cut: int | str | Callable[[Any], int] = STRATEGY
     side: Callable[[Any], int] = unit_sides.patch
     blended: str | None = None
     projector: str | None = "multi_modal_projector"
+    blocks: str | None = None
 
     def read(self, core: Any) -> Tower:
         """The tower of a model.
@@ -49,8 +54,7 @@ class Followed:
             UnsupportedModelError: the config reads states that no block puts out.
         """
         module: nn.Module = getattr(core, self.module)
-        vision = core.config.vision_config
-        depth = int(next(getattr(vision, name) for name in DEPTHS if hasattr(vision, name)))
+        depth = self._depth(core, module)
         name, value = self._setting(core.config)
         chosen = [-1] if value is None else value if isinstance(value, list | tuple) else [value]
         levels = {depth + 1 + layer if layer < 0 else layer for layer in chosen}
@@ -63,6 +67,8 @@ class Followed:
         cut = self.cut
         if isinstance(cut, str):
             cut = int(getattr(core.config, cut) == "default")
+        elif not isinstance(cut, int):
+            cut = cut(core)
         projector = None if self.projector is None else core.get_submodule(self.projector)
         levels_read = tuple(sorted(levels))
         return Tower(module, levels_read, cut, self.side(core), self.blended, projector)
@@ -75,9 +81,21 @@ class Followed:
             found[self.cut] = getattr(config, self.cut)
         return found
 
+    def _depth(self, core: Any, module: nn.Module) -> int:
+        if self.blocks is not None:
+            blocks: Any = attrgetter(self.blocks)(module)
+            return len(blocks)
+        vision = core.config.vision_config
+        return int(next(getattr(vision, name) for name in DEPTHS if hasattr(vision, name)))
+
     def _setting(self, config: Any) -> tuple[str, Any]:
         found = ((name, getattr(config, name, None)) for name in self.layers)
         return next((pair for pair in found if pair[1] is not None), ("", None))
+
+
+def class_token(core: Any) -> int:
+    """Whether the core takes a class token off (PerceptionLM)."""
+    return int(core.config.vision_use_cls_token)
 
 
 def spread(tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:

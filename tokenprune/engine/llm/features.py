@@ -74,14 +74,14 @@ class FeatureSeam:
                 return original(*args, **kwargs)
             kind = self._kind(method, state)
             self._require(kind)
-            state.encoding = kind
+            state.encoding, state.clips = kind, self.adapter.frames(kind, args, kwargs)
             try:
                 with call.meter.stage("encode"):
                     for tower in self.towers.values():
                         tower.forget(call)
                     made = original(*args, **kwargs)
             finally:
-                state.encoding = None
+                state.encoding = state.clips = None
             shown = self.adapter.places(kind, args, kwargs, made)
             return self._enter(call, state, kind, made, shown)
 

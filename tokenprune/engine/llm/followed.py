@@ -18,6 +18,7 @@ from tokenprune.engine.adapters import choose_encoder
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.encoder.packed_runner import PackedRunner
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
@@ -61,6 +62,8 @@ class FollowedTower:
         self.runner = encoder_runner(owner, encoder, spec, self.tower.used, side=self.tower.side)
         self.runner.pieces, self.runner.levels = True, frozenset(self.tower.levels)
         self.runner.side = self._side
+        if isinstance(self.runner, PackedRunner):
+            self.runner.clips = self._clips
         self.spec = self.runner.spec
         for kind, tower in kinds.items():
             if tower.cut != self.spec.prefix:
@@ -75,6 +78,10 @@ class FollowedTower:
         state = call.state(MllmState)
         kind = None if state is None else state.encoding
         return self.tower.side if kind is None else self.kinds[kind].side
+
+    def _clips(self, call: CallState) -> Sequence[int] | None:
+        state = call.state(MllmState)
+        return None if state is None else state.clips
 
     @property
     def site(self) -> Site:

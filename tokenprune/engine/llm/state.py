@@ -72,6 +72,7 @@ class MllmState:
         questions: states of the rows' questions, for rows with images, if a stage asked for them.
         words: the same rows' questions in words, if a stage asked for a text tower.
         encoding: kind of the pictures whose features are being made; None while none are.
+        clips: while features are being made, how many pictures each clip is for a packed tower.
         aside: True during the text-only pass for questions.
         prefilled: whether the LLM ran once in this call.
         prompt: what the prompts say; None before the LLM ran.
@@ -91,6 +92,7 @@ class MllmState:
     questions: Tensor | None = None
     words: list[str] | None = None
     encoding: str | None = None
+    clips: Sequence[int] | None = None
     aside: bool = False
     prefilled: bool = False
     prompt: Prompt | None = None

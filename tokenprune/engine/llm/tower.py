@@ -19,7 +19,7 @@ from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
 from tokenprune.engine.pre_llm.stages import count_left, enter, run_stages, whole_videos
 from tokenprune.engine.videos import Videos, videos_of
-from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import Question, read
 from tokenprune.interface.sites import Site
@@ -34,11 +34,21 @@ class TowerSeam:
     Args:
         owner: the attachment it belongs to.
         adapter: the model's family.
+
+    Raises:
+        UnsupportedModelError: the tower reads all pictures as one sequence.
     """
 
     def __init__(self, owner: Attachment, adapter: MllmAdapter) -> None:
         self.owner, self.spec = owner, adapter.spec()
         tower = choose_encoder(self.spec.tower)
+        if tower.spec().packed:
+            raise UnsupportedModelError(
+                "the tower puts all pictures of a call into one sequence, which isn't followed "
+                "through the projector of this model.",
+                where=type(self.spec.tower).__name__,
+                remedy="Use a tower that reads every picture by itself.",
+            )
         self.encoder = encoder_runner(
             owner, tower, tower.spec(), self.spec.used, self.spec.supplies
         )
