@@ -37,7 +37,7 @@ from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
 from tokenprune_strategies.scope import Scope
-from tokenprune_strategies.sparsevlm import SparseVLM
+from tokenprune_strategies.sparsevlm import SparseVLM, SparseVLM2
 from tokenprune_strategies.tome import ToMe
 from tokenprune_strategies.trim import Trim
 from tokenprune_strategies.v2drop import V2Drop
@@ -75,6 +75,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         CDPrunerClip,
         Trim,
         SparseVLM,
+        SparseVLM2,
         Scope,
         HoloV,
         HiPrune,

@@ -186,6 +186,10 @@ class TransformersMllm(MllmAdapter):
         """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated unless `rotary` is None."""
         return layers.query_key(layer, projections, rotary)
 
+    def ones(self, layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
+        """Ones `[B, 1, T, d]`, rotated."""
+        return layers.ones(layer, hidden, rotary)
+
     def softcap(self, layer: nn.Module) -> float | None:
         """What a layer caps its logits to; None where it doesn't."""
         return layers.softcap(layer)

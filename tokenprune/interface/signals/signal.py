@@ -216,6 +216,17 @@ class Signal:
         LayerBefore,
         llm.text_rows,
     )
+    TEXT_ATTENTION_BY_HEAD = _row(
+        "[B, S, H, N] as `text_attention`, of every attention head by itself",
+        LayerBefore,
+        llm.text_rows_by_head,
+    )
+    TEXT_ROTATION = _row(
+        "[B, S, N] logits that queries of ones at every text token have with keys of ones, rotated "
+        "as in the LLM layer before the site: what position alone gives",
+        LayerBefore,
+        llm.text_rotation,
+    )
     KEY_LENGTH = _row(
         "[B, N] sum of the absolute values of a token's rotated keys of all heads in the LLM layer "
         "before the site (L1 norm)",
