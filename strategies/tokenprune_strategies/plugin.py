@@ -36,6 +36,7 @@ from tokenprune_strategies.prumerge import PruMerge
 from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
+from tokenprune_strategies.scissor import Scissor
 from tokenprune_strategies.scope import Scope
 from tokenprune_strategies.sparsevlm import SparseVLM, SparseVLM2
 from tokenprune_strategies.tome import ToMe
@@ -93,6 +94,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         Feather,
         MMTok,
         ApET,
+        Scissor,
         Random,
         Uniform,
     ):
