@@ -27,12 +27,12 @@ def plan(rest: dict[str, Any], *stages: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "stages": [{"at": "pre_llm", **stage} for stage in stages]}
 
 
-def asked(picture: str, *, several: bool = True) -> list[dict[str, Any]]:
+def asked(picture: str) -> list[dict[str, Any]]:
     """Prompts of two sizes, one of them again, and of several pictures."""
     one = {"text": f"{picture}what is on the picture?", "pictures": [[0, 48, 64]]}
     other = {"text": f"x{picture}and why?", "pictures": [[1, 64, 40]]}
     two = {"text": f"{picture} or {picture}?", "pictures": [[1, 64, 40], [2, 40, 40]]}
-    return [one, other, *([two] if several else []), one]
+    return [one, other, two, one]
 
 
 @pytest.fixture(scope="session")
@@ -54,12 +54,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 def test_ids_are_those_of_attach(name: str, engines: Engines, folder: Callable[[str], str]) -> None:
     picture, rest = FAMILIES[name]
     model = folder(name)
-    # transformers cuts no picture of OneVision into tiles where a prompt has several, vLLM all
-    prompts = asked(picture, several=name != "llava_onevision")
+    prompts = asked(picture)
     half = plan(rest, {"strategy": "divprune", "keep": 0.5})
     few = plan(rest, {"strategy": "uniform", "keep": 0.8}, {"strategy": "divprune", "keep": 9})
     dense, whole, unshared, chunked = engines(
-        request(None, prompts, model, options=BLOCK),
+        # vLLM's own classes don't know the names under which transformers 5 saves CLIP and SigLIP
+        request(plan(rest) if rest is TILES else None, prompts, model, options=BLOCK),
         request(half, prompts, model, options=BLOCK, count=True, again=True),
         request(few, prompts, model, options={**BLOCK, "enable_prefix_caching": False}),
         request(half, prompts, model, options={**BLOCK, **CHUNKED}, again=True),
