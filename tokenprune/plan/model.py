@@ -183,6 +183,9 @@ class Plan(_Frozen):
     images: Literal["separate", "frames"] = "separate"
     """What several images of one prompt are to each other: pictures of their own, or the frames
     of one video, in order. Budgets in tokens count per frame."""
+    separators: Literal["follow", "keep"] = "follow"
+    """Newline tokens behind the rows of a picture, where a family has them: each follows the last
+    token of its row when that leaves, or all are kept, so that their number is known in advance."""
     stages: tuple[StagePlan, ...] = ()
     """The stages, in the order in which tokens meet them."""
 

@@ -83,6 +83,8 @@ class FeatureSeam:
             finally:
                 state.encoding = state.clips = None
             shown = self.adapter.places(kind, args, kwargs, made)
+            if self.owner.plan.separators == "keep":
+                shown = [places.fixed() for places in shown]
             return self._enter(call, state, kind, made, shown)
 
         return make
