@@ -150,6 +150,26 @@ def test_sizes_are_read_however_they_are_given(family: str) -> None:
         )
 
 
+def test_what_pixtral_hands_to_its_blocks_is_cut_with_the_rows() -> None:
+    """A mask, or borders where FlashAttention runs; two pictures of 4 and 3 rows."""
+    adapter: Any = adapted(tower("mistral3"))
+    rotary = torch.arange(7.0)[:, None], torch.arange(7.0, 14.0)[:, None]
+    kept, mask = torch.tensor([0, 2, 4, 5]), torch.arange(49).view(1, 1, 7, 7)
+    borders = torch.tensor([0, 4, 7], dtype=torch.int32)
+    given = {"position_embeddings": rotary, "cu_seq_lens_q": borders, "cu_seq_lens_k": borders}
+    (cut,), named = adapter.arguments((mask,), given, kept)
+    assert cut[0, 0, 1].tolist() == [14, 16, 18, 19]
+    assert [part[:, 0].tolist() for part in named["position_embeddings"]] == [
+        [0, 2, 4, 5],
+        [7, 9, 11, 12],
+    ]
+    assert named["cu_seq_lens_q"].tolist() == named["cu_seq_lens_k"].tolist() == [0, 2, 4]
+    assert named["cu_seq_lens_q"].dtype == torch.int32
+    (cut,), named = adapter.arguments((None,), {**given, "position_ids": mask[0, 0, :, :2]}, kept)
+    assert cut is None
+    assert named["position_ids"][:, 0].tolist() == [0, 14, 28, 35]
+
+
 def test_gemma4_rows_follow_the_places_of_patches() -> None:
     """The patches of a picture may come in any order."""
     adapter: Any = adapted(tower("gemma4"))

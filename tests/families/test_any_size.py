@@ -12,7 +12,7 @@ from torch import Tensor
 
 import tokenprune
 from tests.contract.cases import footprint
-from tests.families.any_size import Pass, by_picture, hidden, passes
+from tests.families.any_size import Pass, blocks, by_picture, hidden, passes
 from tests.families.calls import case_of, logits
 from tests.families.cases import CASES
 from tests.families.fate import gone
@@ -209,3 +209,42 @@ def test_clips_merge_across_frames_where_a_strategy_spans_them() -> None:
         assert torch.bincount(last.anchor // frame).tolist() == [frame // 2] * image.grid[0]
         own = torch.arange(image.patches) // frame
         assert bool(((last.anchor // frame)[last.assignment] != own).any())
+
+
+def test_the_projector_runs_on_the_units_that_are_left() -> None:
+    case = case_of("mistral3", "several")
+    model, call = case.build(), case.inputs("several")
+    seen: list[int] = []
+    merger = model.model.multi_modal_projector.patch_merger.merging_layer
+    hook = merger.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    logits(model, call)
+    with tokenprune.attach(model, staged("tome", 0.5)) as handle:
+        logits(model, call)
+        images = handle.trace.images
+        assert "project" in handle.meter.seconds
+    hook.remove()
+    assert seen == [sum(image.patches for image in images), sum(image.kept for image in images)]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_training_reaches_the_tower_through_what_is_left(name: str) -> None:
+    case = case_of(name)
+    model, call = case.create(), case.inputs("two_sizes")
+    labels = call["input_ids"].masked_fill(case.placeholders(call), -100)
+    with tokenprune.attach(model, staged("tome", 0.5)):
+        model(**call, labels=labels).loss.backward()
+    first, last = blocks(model.model.vision_tower)[0], blocks(model.model.vision_tower)[-1]
+    weights = [parameter for block in (first, last) for parameter in block.parameters()]
+    assert all(float(weight.grad.abs().sum()) > 0 for weight in weights if weight.dim() > 1)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_units_leave_in_bfloat16(name: str) -> None:
+    case = case_of(name, "several")
+    model, call = case.build(torch.bfloat16), case.inputs("several", "left", torch.bfloat16)
+    for stage in ({"strategy": "tome"}, {"strategy": "ipcv", "layer": 2}):
+        wanted = plan({**stage, "at": "encoder", "keep": 0.5})
+        with tokenprune.attach(model, wanted):
+            out = logits(model, call)
+        assert out.dtype == torch.bfloat16
+        assert bool(out.isfinite().all())

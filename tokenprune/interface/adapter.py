@@ -211,6 +211,21 @@ class MllmAdapter(Adapter):
         """
         return None
 
+    def write_units(
+        self, modality: str, units: Tensor, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """The arguments of the projector behind a packed tower, for some units instead of all.
+
+        Needed where `Tower.projector` of a packed tower is given.
+
+        Args:
+            modality: kind of the pictures.
+            units: `[K, m, D]` rows of the members of each, of which it is to make `[K, d_llm]`.
+            args: positional arguments for all of them, the rows first.
+            kwargs: keyword arguments.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no projector behind a packed tower")
+
     def features(self, made: Any) -> Tensor:
         """All features that a method of a modality made, in prompt order, `[M, d_llm]`."""
         raise NotImplementedError(f"{type(self).__name__} has no modalities")

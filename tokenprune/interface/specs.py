@@ -97,7 +97,8 @@ class Tower:
         blended: why units can't be told apart behind the tower, as a sentence; None if they can.
         projector: the module that makes a row `[n, U, d_llm]` of every unit's row of every piece,
             class tokens in front if the model has them there; it is run on the units that are left.
-            None where it arranges rows itself.
+            None where it arranges rows itself. Of a packed tower, one that makes rows of all units,
+            `[U, d_llm]`, of all rows `[R, D]`; see `MllmAdapter.write_units`.
     """
 
     module: nn.Module

@@ -154,6 +154,15 @@ class FamilyAdapter(TransformersMllm):
             return None
         return own.frames(named(getattr(type(self._spec.core), own.method), args, kwargs))
 
+    def write_units(
+        self, modality: str, units: Tensor, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """Some units in the form in which the projector takes rows of pictures."""
+        tower = self.family.pictures[modality].tower
+        assert tower is not None
+        assert tower.shown is not None
+        return tower.shown(self._spec.core, units)
+
     def features(self, made: Any) -> Tensor:
         """All features, whatever the form in which the core has them."""
         found = getattr(made, names.POOLED)

@@ -12,7 +12,7 @@ from tokenprune_adapters.transformers.families import (
     FamilyAdapter,
     Pictures,
 )
-from tokenprune_adapters.transformers.family_towers import Followed, class_token
+from tokenprune_adapters.transformers.family_towers import Followed, class_token, in_line
 from tokenprune_adapters.transformers.picture_places import Frames, Read
 
 _IMAGE_ID = ("image_token_id", "image_token_index")
@@ -123,7 +123,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "mistral3": (
         ("Mistral3",),
         Family(
-            _images(places.sized, tower=Followed(cut=0, side=sides.merged, projector=None)),
+            _images(places.sized, tower=Followed(cut=0, side=sides.merged, shown=in_line)),
             towers=("pixtral-vision",),
             behind=False,
         ),

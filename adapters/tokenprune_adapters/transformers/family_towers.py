@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.calls import Written
 from tokenprune.interface.specs import Tower
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers import unit_sides
@@ -35,6 +36,8 @@ class Followed:
         side: rows and columns of patches that become one unit, read from the core.
         blended: see `Tower.blended`.
         projector: dotted name below the core, see `Tower.projector`; None for none.
+        shown: arguments with which the projector behind a packed tower is called for some units
+            `[K, m, D]`; None if there is none.
         blocks: dotted name of the blocks below the tower, where its config doesn't say how many
             there are.
     """
@@ -45,6 +48,7 @@ class Followed:
     side: Callable[[Any], int] = unit_sides.patch
     blended: str | None = None
     projector: str | None = "multi_modal_projector"
+    shown: Callable[[Any, Tensor], Written] | None = None
     blocks: str | None = None
 
     def read(self, core: Any) -> Tower:
@@ -96,6 +100,14 @@ class Followed:
 def class_token(core: Any) -> int:
     """Whether the core takes a class token off (PerceptionLM)."""
     return int(core.config.vision_use_cls_token)
+
+
+def in_line(core: Any, units: Tensor) -> Written:
+    """Units as a picture that is one unit high, and its size in pixels (Mistral 3)."""
+    side, count = int(core.config.spatial_merge_size), len(units)
+    pixels = side * int(core.config.vision_config.patch_size)
+    rows = units.view(count, side, side, -1).transpose(0, 1).flatten(0, 2)
+    return (rows, [(pixels, count * pixels)]), {}
 
 
 def spread(tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:

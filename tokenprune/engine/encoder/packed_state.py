@@ -257,11 +257,15 @@ class PackedState:
         made = rows.new_zeros(total, rows.shape[-1]).index_copy(0, order.rows, rows)
         return made.view(*self.shape[:-1], -1)
 
+    @property
+    def numbers(self) -> Tensor:
+        """`[K]` numbers of the units that are left among those of the call, stack by stack."""
+        return torch.cat([(s.first[:, None] + s.state.index).flatten() for s in self.stacks])
+
     def units(self, values: Tensor) -> Tensor:
         """Values of units that stand stack by stack, `[K, d]`, in the places of all, `[U, d]`."""
-        number = torch.cat([(s.first[:, None] + s.state.index).flatten() for s in self.stacks])
         whole = values.new_zeros(self.packing.units, *values.shape[1:])
-        return whole.index_copy(0, number.to(values.device), values)
+        return whole.index_copy(0, self.numbers.to(values.device), values)
 
     def move(self, device: torch.device) -> None:
         """Follow the hidden states to the device of the next block."""

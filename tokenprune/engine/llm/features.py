@@ -58,7 +58,7 @@ class FeatureSeam:
         projectors = (kind.projector for one in self.towers.values() for kind in one.kinds.values())
         for projector in dict.fromkeys(projectors):
             if projector is not None:
-                patches.override(projector, "forward", of_kept(self.owner))
+                patches.override(projector, "forward", of_kept(self.owner, self.adapter))
         for method in dict.fromkeys(one.method for one in self.spec.modalities.values()):
             patches.override(self.spec.core, method, self._made(method))
 
