@@ -68,6 +68,8 @@ def cases(
     kernel = unit @ unit.mT
     distance = 1 - kernel
     gain_a, gain_b = score[:, ::2], score[:, 1::2]
+    pairs = ops.match_pairs(x, tokens // 8)
+    stays = ops.merge_slots(*pairs, tokens)
     return {
         "attention_received": lambda: ops.attention_received(query, key),
         "attention_row": lambda: ops.attention_row(query, key),
@@ -84,6 +86,8 @@ def cases(
         ),
         "max_min_select": lambda: ops.max_min_select(distance, tokens // 8),
         "merge_compact": lambda: ops.merge_compact(x, slot, ones, half),
+        "merge_slots": lambda: ops.merge_slots(*pairs, tokens),
+        "merge_step": lambda: ops.merge_step(x, stays[1], stays[0], ones, slot),
         "sum_compact": lambda: ops.sum_compact(ones, slot, half),
         "topk_gather": lambda: ops.topk_gather(score, tokens // 4, x, ones, slot),
     }

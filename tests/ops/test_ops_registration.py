@@ -132,6 +132,7 @@ def cases() -> dict[str, tuple[object, ...]]:
     query, key, x = inputs()
     slot, ones = torch.tensor([[0, 1, 1, -1, 2] * 2] * 2), torch.ones(2, 10)
     grad = x.clone().requires_grad_()
+    merged = (torch.arange(10).clamp(max=7).expand(2, 10), torch.arange(8).expand(2, 8))
     return {
         "attention_received": (query, key, None, 0.5, 1),
         "bipartite_match": (x, x, ones, None, None, ones, None, ones > 2, True),
@@ -142,6 +143,8 @@ def cases() -> dict[str, tuple[object, ...]]:
         "match_pairs": (x, 3, 0, None, 10, ones > 2, 1.0, 3, None, True),
         "max_min_select": (1 - torch.eye(10).repeat(2, 1, 1), 4, ones),
         "merge_compact": (grad, slot, ones.clone().requires_grad_(), 3),
+        "merge_slots": (torch.tensor([[1, 4]] * 2), torch.tensor([[0, 0]] * 2), 10),
+        "merge_step": (x, *merged, torch.ones(2, 10), slot, ones, [ones]),
         "sum_compact": (ones.clone().requires_grad_(), slot, 3),
         # opcheck can't add up an integer output and a differentiable one, so no gradient here.
         "topk_gather": (ones, 4, [x, slot]),
@@ -159,6 +162,7 @@ def test_registration_is_sound(name: str) -> None:
         ("attention_received", 2 * 2 * 2 * 11 * 11 * 4), ("bipartite_match", 2 * 2 * 10 * 10 * 6),
         ("knn_distance", 2 * 2 * 10 * 10 * 6), ("match_pairs", 2 * 2 * 10 * 10 * 6),
         ("merge_compact", 2 * 2 * 10 * 6),
+        ("merge_slots", 0), ("merge_step", 2 * 2 * 10 * 6),
         ("sum_compact", 2 * 10), ("topk_gather", 0), ("max_min_select", 0),
         ("cluster_dpc", 3 * 2 * 10 * 10 * 6), ("coverage_select", 2 * 2 * 10 * 6 * 4),
         ("dpp_select", 2 * 10 * (4 * 3 + 3 * 4)),

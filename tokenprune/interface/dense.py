@@ -44,12 +44,14 @@ class Dense:
         weight: weight of every token in its slot's mean, `[B, N]`; None if slots are copies of
             their anchors.
         created: new hidden states of the slots, `[B, K, D]`, instead of means or copies.
+        complete: whether it is a merge that is known to drop no token.
     """
 
     anchor: Tensor
     slot: Tensor
     weight: Tensor | None = None
     created: Tensor | None = None
+    complete: bool = False
 
     @property
     def length(self) -> int:

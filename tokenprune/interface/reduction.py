@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.interface.dense import Dense, Reconstruction
-from tokenprune.ops import take
+from tokenprune.ops import merge_slots, take
 
 __all__ = ["Reconstruction", "Reduction"]
 
@@ -33,7 +33,7 @@ class Reduction:
         riders: `[B, N, ...]` values left for later stages; a slot takes over its anchor's.
         samples: one dense reduction of a batch of one for every sample, whose lengths may differ;
             nothing else is set then.
-        pairs: source and target of a merge as they were given, for the engine's checks only.
+        pairs: source and target of a merge as they were given; no token is dropped then.
     """
 
     anchor: Tensor | None = None
@@ -81,13 +81,7 @@ class Reduction:
         Means are weighted by `size` `[B, N]`, so size-weighted sums are conserved. No source may
         be a target.
         """
-        batch, count = size.shape
-        stays = torch.ones(batch, count, dtype=torch.int8, device=size.device)
-        stays = stays.scatter(1, source, 0)
-        rank = torch.cumsum(stays, dim=1) - 1
-        slot = rank.scatter(1, source, rank.gather(1, target))
-        kept = count - source.shape[1]
-        anchor = torch.sort(stays, dim=1, descending=True, stable=True).indices[:, :kept]
+        anchor, slot = merge_slots(source, target, size.shape[1])
         return cls(anchor=anchor, slot=slot, weight=size, score=score, pairs=(source, target))
 
     @classmethod
@@ -121,7 +115,8 @@ class Reduction:
         """Where every token goes; None if nothing changes or lengths depend on the data."""
         if self.anchor is None or self.slot is None:
             return None
-        return Dense(self.anchor, self.slot, self.weight, self.created)
+        complete = self.pairs is not None
+        return Dense(self.anchor, self.slot, self.weight, self.created, complete)
 
     @property
     def length(self) -> int:

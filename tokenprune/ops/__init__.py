@@ -18,6 +18,8 @@ from tokenprune.ops.knn_density import knn_density
 from tokenprune.ops.match_pairs import Diversity, match_pairs
 from tokenprune.ops.max_min_select import max_min_select
 from tokenprune.ops.merge_compact import merge_compact
+from tokenprune.ops.merge_slots import merge_slots
+from tokenprune.ops.merge_step import Merged, merge_step
 from tokenprune.ops.sum_compact import sum_compact
 from tokenprune.ops.take import take
 from tokenprune.ops.topk_gather import topk_gather, topk_indices
@@ -25,6 +27,7 @@ from tokenprune.ops.topk_gather import topk_gather, topk_indices
 __all__ = [
     "Backend",
     "Diversity",
+    "Merged",
     "OpChoice",
     "attention_flops",
     "attention_received",
@@ -41,6 +44,8 @@ __all__ = [
     "match_pairs",
     "max_min_select",
     "merge_compact",
+    "merge_slots",
+    "merge_step",
     "sum_compact",
     "take",
     "topk_gather",

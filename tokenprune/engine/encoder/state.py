@@ -16,9 +16,11 @@ from tokenprune.engine.stages import EncoderSite
 from tokenprune.engine.videos import Bucket, Videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.dense import Dense, Part, Reconstruction
+from tokenprune.interface.signals import WHOLE
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trace import Trace
+from tokenprune.ops import merge_step
 
 
 @dataclass
@@ -45,6 +47,7 @@ class EncoderState:
         first: `index` as it was at the first block.
         passed: how many blocks were entered.
         biased: the latest sizes and prefix that a key bias was made of, and that bias.
+        sized: the latest sizes of tokens, and those of all rows that they are a part of.
         trace: where its reductions are noted.
         exits: by depth, see `EncoderRunner.levels`.
         members: rows of the units, if these have several; then the grid, sizes, places and signals
@@ -70,6 +73,7 @@ class EncoderState:
     first: Tensor | None = None
     passed: int = 0
     biased: tuple[Tensor, int, Tensor] | None = None
+    sized: tuple[Tensor, Tensor] | None = None
     trace: Trace = field(default_factory=Trace)
     exits: dict[int, Exit] = field(default_factory=dict)
     members: Members | None = None
@@ -114,7 +118,8 @@ class EncoderState:
             members, grid = Members.of(grid, side, hidden.device)
             count = len(members.rows)
         index = torch.arange(count, device=hidden.device).expand(batch, count)
-        size = torch.ones(batch, count, device=hidden.device)
+        rows = torch.ones(batch, prefix + count, device=hidden.device)
+        size = rows[:, prefix:]
         images = trace.begin(batch, grid) if videos is None else videos.begin(trace, grid)
         return cls(
             sites,
@@ -128,6 +133,7 @@ class EncoderState:
             first=index,
             trace=trace,
             members=members,
+            sized=None if members is not None else (size, rows),
         )
 
     def units(self, hidden: Tensor) -> Tensor:
@@ -222,6 +228,8 @@ class EncoderState:
         Returns:
             `[B, P + K, D]`.
         """
+        if part.dense is not None and part.dense.complete and self.members is None:
+            return self._merge(part, part.dense, hidden)
         left = replace(tokens, riders=self.riders, signals=self.signals).after(part)
         self.riders = left.riders
         if part.dense is None:
@@ -231,6 +239,29 @@ class EncoderState:
             self.entered = self._behind_prefix(self.entered, earlier)
         self.size, self.index, self.signals = left.size, left.index, left.signals
         return self._behind_prefix(hidden, left.hidden)
+
+    def _merge(self, part: Part, dense: Dense, hidden: Tensor) -> Tensor:
+        """`apply` for a merge that drops no token: one operation carries everything."""
+        riders, signals = {**self.riders, **part.riders}, self.signals
+        moved = [name for name in signals if name not in WHOLE]
+        earlier = [] if self.entered is None else [self.entered[:, self.prefix :]]
+        merged = merge_step(
+            hidden,
+            dense.slot,
+            dense.anchor,
+            self.row_sizes,
+            self.index,
+            weight=None if dense.weight is self.size else dense.weight,
+            riders=[*riders.values(), *(signals[name] for name in moved), *earlier],
+        )
+        carried = iter(merged.riders)
+        self.riders = {name: next(carried) for name in riders}
+        self.signals = {**signals, **{name: next(carried) for name in moved}}
+        if self.entered is not None:
+            self.entered = self._behind_prefix(self.entered, next(carried))
+        self.index, self.size = merged.place, merged.size[:, self.prefix :]
+        self.sized, self.biased = (self.size, merged.size), (self.size, self.prefix, merged.bias)
+        return merged.hidden
 
     def _behind_prefix(self, hidden: Tensor, units: Tensor) -> Tensor:
         """The prefix of `hidden` and units `[B, K, m * D]`, `[B, P + K * m, D]`."""
@@ -333,6 +364,8 @@ class EncoderState:
     @property
     def row_sizes(self) -> Tensor:
         """`[B, P + R]` patches that each row stands for, 1 for the prefix."""
+        if self.sized is not None and self.sized[0] is self.size:
+            return self.sized[1]
         ones = self.size.new_ones(self.size.shape[0], self.prefix)
         return torch.cat((ones, self._each(self.size)), dim=1)
 

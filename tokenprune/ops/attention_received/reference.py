@@ -15,7 +15,9 @@ def attention_received(
     """See `tokenprune.ops.attention_received`."""
     batch, heads, length, _ = query.shape
     queries = query[:, :, skip:].float() * scale
-    keys = key.float().repeat_interleave(heads // key.shape[1], dim=1).mT
+    keys = key.float().mT
+    if key.shape[1] != heads:
+        keys = keys.repeat_interleave(heads // key.shape[1], dim=1)
     if bias is None:
         bias = queries.new_zeros(batch, length)
     floor = bias.float().clamp(min=_LOWEST)

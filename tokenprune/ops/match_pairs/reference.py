@@ -32,7 +32,8 @@ def match_pairs(
         found.append((chosen, partner.gather(1, chosen)))
     chosen, mate = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
     if order is None:
-        return 2 * chosen + first, 2 * mate + (1 - first)
+        source, target = 2 * chosen, 2 * mate
+        return (source.add_(1), target) if first else (source, target.add_(1))
     return order[:, ahead].gather(1, chosen), order[:, behind].gather(1, mate)
 
 

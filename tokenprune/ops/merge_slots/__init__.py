@@ -1,0 +1,51 @@
+"""Where every token goes in a merge, and which tokens stay."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.utils.flop_counter import register_flop_formula
+
+from tokenprune.ops.checks import require
+from tokenprune.ops.dispatch import run
+
+
+def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Slots of a merge of tokens `source` into tokens `target`; the others stay as they are.
+
+    Args:
+        source: int64 `[B, r]`, every token once and none of them a target.
+        target: int64 `[B, r]`.
+        count: tokens N of every sample.
+
+    Returns:
+        The tokens that stay, int64 `[B, N - r]`, ascending, and the slot of every token among them,
+        int64 `[B, N]`: its own, or its target's.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    shape = tuple(source.shape)
+    require(shape == tuple(target.shape), "source {} and target don't fit together", shape)
+    require(shape[1] <= count, "{} tokens can't merge where there are {}", shape[1], count)
+    anchor, slot = merge_slots_op(source, target, count)
+    return anchor, slot
+
+
+@custom_op("tokenprune::merge_slots", mutates_args=())
+def merge_slots_op(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The registered operation; `merge_slots` checks its arguments."""
+    anchor, slot = run("merge_slots", source, target, count)
+    return anchor, slot
+
+
+@merge_slots_op.register_fake
+def _fake(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    batch, merged = source.shape
+    return source.new_empty((batch, count - merged)), source.new_empty((batch, count))
+
+
+@register_flop_formula(torch.ops.tokenprune.merge_slots)
+def _flops(*_: Any, **__: Any) -> int:
+    return 0
