@@ -15,7 +15,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "null": (type(None),),
 }
-NOTES = {"title", "description", "default", "$defs", "$schema"}
+NOTES = {"title", "description", "default", "format", "$defs", "$schema"}
 
 
 def complaints(value: Any, schema: dict[str, Any], root: dict[str, Any] | None = None) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.contract.cases import shipped
 from tests.plan.json_schema import complaints
 from tokenprune.plan import Average, dump_plan, load_plan, plan_schema
 from tokenprune.plan.budget import average, decoder_keep, decoder_keeps, removals
@@ -18,6 +19,11 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 
 def test_they_are_there() -> None:
     assert len(FILES) >= 8
+
+
+def test_every_method_has_one() -> None:
+    used = {stage.strategy for path in FILES for stage in load_plan(path).stages}
+    assert {*shipped()} - used <= {"random", "uniform"}, "baselines need none"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
