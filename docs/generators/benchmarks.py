@@ -193,9 +193,8 @@ SECTIONS = (
         "against loops that follow the definition (`benchmarks/loops.py`). One sample of width "
         "512. Loop and operation take turns, three at least and for at least five seconds; the "
         "ratio is the median over the turns. The loop of `dpp_select` is incremental itself, as in "
-        "the released code, so nothing is to be gained there, and the operation's float64 costs "
-        "something. Among 576 tokens a step of `coverage_select`'s loop takes a tenth of a "
-        "millisecond, which leaves little to gain.",
+        "the released code, so little is to be gained there. Among 576 tokens a step of "
+        "`coverage_select`'s loop takes a tenth of a millisecond, which leaves little to gain.",
         "python -m benchmarks.ops --loops --out benchmarks/records/ops-loops.json",
         loops,
     ),
