@@ -193,17 +193,6 @@ def test_a_block_without_one_of_its_parts_is_refused_by_name() -> None:
         adapted(model)
 
 
-def test_a_call_loses_its_mask_only() -> None:
-    args, kwargs = compat.without_mask((1, 2, 3), {"other": 4})
-    assert args == ()
-    assert kwargs == {
-        "pixel_values": 1,
-        "pixel_attention_mask": None,
-        "spatial_shapes": 3,
-        "other": 4,
-    }
-
-
 @pytest.mark.parametrize("name", ["pixel_values", "attention_mask"])
 def test_arguments_are_found_by_position_and_by_name(name: str) -> None:
     vision = towers.dinov2()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -53,8 +52,3 @@ def refuse_dropout(active: float, model: nn.Module, switch_off: str) -> None:
             where=type(model).__name__,
             remedy=f"{switch_off} or call eval().",
         )
-
-
-def is_full(mask: Any) -> bool:
-    """Whether a mask over patches, 1 or true where a patch is real, is absent or masks nothing."""
-    return mask is None or bool((mask != 0).all())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.signals import BLOCK_VIEWS, View
 from tokenprune.interface.sites import Grid
-from tokenprune_adapters.shared.refusals import is_full
+from tokenprune.interface.specs import Demand
 from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.vit import HfVitAdapter
 from tokenprune_adapters.transformers.vit_family_names import PATCHES
@@ -59,41 +58,50 @@ class SiglipAdapter(HfVitAdapter):
         return compat.takes_patches(self.vision)
 
     def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
-        """The grid of the given pictures.
-
-        Raises:
-            UnsupportedCallError: SigLIP 2 pictures of different shapes, or with padding.
-        """
+        """The grid of the given pictures; `demands` holds them to one shape."""
         if not self.takes_patches:
             return super().call_grid(args, kwargs)
+        shapes = compat.argument(self.vision, PATCHES[2], args, kwargs)
+        height, width = shapes[0].tolist()
+        return (1, height, width)
+
+    def demands(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Demand]:
+        """SigLIP 2: pictures of one shape, without padding."""
+        if not self.takes_patches:
+            return ()
         patches, mask, shapes = (
             compat.argument(self.vision, name, args, kwargs) for name in PATCHES
         )
-        found = {tuple(shape) for shape in shapes.tolist()}
-        height, width = next(iter(found))
-        even = len(found) == 1 and height * width == patches.shape[1]
-        if not even or not is_full(mask):
-            raise UnsupportedCallError(
-                "the pictures of this call have different shapes or padding.",
-                where=type(self.vision).__name__,
-                remedy="Give pictures of one shape, and max_num_patches equal to its patches.",
-            )
-        return (1, height, width)
+        even = (shapes == shapes[:1]).all() & (shapes[0].prod() == patches.shape[1])
+        if mask is not None:
+            even = even & (mask != 0).all().to(even.device)
+        problem = "the pictures of this call have different shapes or padding."
+        remedy = "Give pictures of one shape, and max_num_patches equal to its patches."
+        return (Demand(even, problem, remedy),)
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Without the mask of SigLIP 2: it hides nothing, and is as long as all patches."""
+        if not self.takes_patches:
+            return args, kwargs
+        (mask,) = self.names.called[1:]
+        return (None,), {name: value for name, value in kwargs.items() if name != mask}
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
-        """SigLIP 2: also drop a mask that masks nothing, since it has the unpruned length."""
+        """SigLIP 2: the pooling head is given no mask either."""
         overrides = dict(super().overrides())
-        if self.takes_patches:
-            overrides.setdefault((self.vision, "forward"), self._scaled)
+        vision: Any = self.vision
+        if self.takes_patches and getattr(vision, "head", None) is not None:
+            overrides[(vision.head, "forward")] = _unmasked
         return overrides
-
-    def _scaled(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self.takes_patches and is_full(compat.argument(self.vision, compat.MASK, args, kwargs)):
-            args, kwargs = compat.without_mask(args, kwargs)
-        return super()._scaled(original, *args, **kwargs)
 
     def _mean_length(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
         if not self.takes_patches:
             return None
         # the classifier divides by the unpruned mask's sum
         return int(compat.argument(self.vision, "pixel_values", args, kwargs).shape[1])
+
+
+def _unmasked(original: Callable[..., Any], hidden_state: Tensor, *_: Any, **__: Any) -> Any:
+    return original(hidden_state)

@@ -172,7 +172,6 @@ def takes_patches(vision: Any) -> bool:
     return hasattr(vision.config, "num_patches")
 
 
-MASK = PATCHES[1]
 MAPS = "output_attentions"
 
 
@@ -182,11 +181,3 @@ def argument(vision: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str,
         return kwargs.get(name)
     order = list(inspect.signature(type(vision).forward).parameters)[1:]
     return dict(zip(order, args, strict=False)).get(name)
-
-
-def without_mask(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The same call of SigLIP 2 with `pixel_attention_mask` None."""
-    named = {**dict(zip(PATCHES, args, strict=False)), **kwargs}
-    return (), {**named, MASK: None}
