@@ -23,7 +23,7 @@ POSITIONS = {
     ),
     "original": (
         "position ids of this family count time, height and width apart, so survivors keep theirs.",
-        "Write positions: original, or leave it out.",
+        "Write positions: original.",
     ),
 }
 """Why a family is served with one choice of positions only, and what to do."""
