@@ -18,7 +18,7 @@ from tests.mllm.calls import SHORT, greedy, inputs, logits
 from tests.mllm.plans import COMBINATIONS, KEPT, fastv, pick, plan
 from tests.mllm.strategies import Look
 from tests.models import IMAGE_TOKEN as IMG
-from tokenprune.errors import SignalError, UnsupportedModelError
+from tokenprune.errors import SignalError
 from tokenprune.interface.specs import MllmSpec
 
 START = SHORT.index(IMG)
@@ -168,11 +168,6 @@ def test_layers_without_attention_are_refused_by_number(
     of = model("qwen3_5_text", layer_types=types)
     with pytest.raises(SignalError, match=words):
         tokenprune.attach(of, plan(*stages), adapter=AnyLayers)
-
-
-def test_layers_of_several_types_are_refused_by_type() -> None:
-    with pytest.raises(UnsupportedModelError, match="full_attention, sliding_attention"):
-        tokenprune.attach(model("gemma3_text"), plan())
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "gemma"])

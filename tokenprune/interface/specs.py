@@ -156,8 +156,8 @@ class MllmSpec:
         per_token: on which axis the tokens stand in further arguments of the LLM and its layers
             that have an entry for each token, by name.
         window: sequence length up to which the layers' sliding window hides nothing.
-        windows: sliding window of every layer, None for none, of a core that makes masks; empty
-            if no layer has one.
+        windows: sliding window of every layer, None for none; empty if no layer has one. Without
+            `masks`, the LLM sees one way, and the engine makes the masks of a shortened sequence.
         masks: whether the core makes the layers' masks, so that it has to be told of a short
             cache.
         base: the first layer with keys and values, whose cache the LLM takes for its length.

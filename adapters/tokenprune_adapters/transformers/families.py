@@ -198,12 +198,6 @@ class FamilyAdapter(TransformersMllm):
         """The features of one depth for the tokens that are left."""
         return deepstack.narrowed(columns, args), dict(kwargs)
 
-    def cached_keys(self, cache: Any, layer: int) -> int:
-        """Keys that a layer's cache holds; where layers share keys, those that it reads."""
-        part = cache.layers[llm_layers.source(self._config, layer)]
-        keys = getattr(part, "keys", None)
-        return 0 if keys is None else int(keys.shape[-2])
-
     def padding_masks(self) -> bool:
         """Whether the LLM runs FlashAttention."""
         return "flash" in str(self._config._attn_implementation)
@@ -235,7 +229,7 @@ class FamilyAdapter(TransformersMllm):
         followed = [one.tower for one in family.pictures.values() if one.tower is not None]
         config = language.config
         depths = llm_layers.depths(model.config)
-        windows = llm_layers.windows(config) if family.masks else ()
+        windows = llm_layers.windows(config)
         linear = llm_layers.linear(config)
         full = [number for number in range(len(layers)) if number not in linear]
         return MllmSpec(

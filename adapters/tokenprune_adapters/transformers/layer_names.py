@@ -28,6 +28,10 @@ SHARED = "is_kv_shared_layer"
 """Of the attention: whether it takes keys and values from an earlier layer."""
 LAYER_TYPES = "layer_types"
 """Of the LLM's config: the kind of every layer; LLMs of one kind may not have it."""
+MASKED = frozenset({"full_attention", "sliding_attention"})
+"""Kinds that differ in their masks only."""
+BOTH_WAYS = "use_bidirectional_attention"
+"""Of the LLM's config: whether tokens see those behind them."""
 ROTARY_EMBEDDING = "rotary_emb"
 """Of the LLM: cosines and sines of position ids."""
 
@@ -62,6 +66,7 @@ _KINDS = {
     "gemma3": {"Gemma3DecoderLayer": TYPED},
     "gemma4": {"Gemma4TextDecoderLayer": TYPED},
     "llama": {"LlamaDecoderLayer": LLAMA},
+    "ministral": {"MinistralDecoderLayer": LLAMA},
     "mistral": {"MistralDecoderLayer": LLAMA},
     "qwen2": {"Qwen2DecoderLayer": LLAMA},
     "qwen2_5_vl": {"Qwen2_5_VLDecoderLayer": LLAMA},

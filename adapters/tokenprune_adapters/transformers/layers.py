@@ -79,10 +79,8 @@ def no_query_key(layer: nn.Module) -> str | None:
     return None
 
 
-def check_alike(language: nn.Module, where: str) -> None:
-    """Refuse an LLM whose layers are of several types.
-
-    Its types have masks and caches of their own lengths, and linear attention has neither.
+def check_types(language: nn.Module, where: str) -> None:
+    """Refuse an LLM with layers of a type whose masks the engine can't make.
 
     Args:
         language: the LLM without head.
@@ -91,13 +89,20 @@ def check_alike(language: nn.Module, where: str) -> None:
     Raises:
         UnsupportedModelError: naming the types.
     """
-    types = set(getattr(language.config, names.LAYER_TYPES, None) or ())
-    if len(types) > 1:
+    config = language.config
+    types = set(getattr(config, names.LAYER_TYPES, None) or ())
+    if types - names.MASKED:
         raise UnsupportedModelError(
-            f"the layers of {type(language).__name__} are of several types "
-            f"({', '.join(sorted(types))}), which have masks and caches of their own.",
+            f"the LLM {type(language).__name__} has layers of several types "
+            f"({', '.join(sorted(types))}).",
             where=where,
-            remedy="LLMs with layers of one type are served.",
+            remedy=f"LLMs with layers of {' and '.join(sorted(names.MASKED))} are served.",
+        )
+    if getattr(config, names.BOTH_WAYS, None):
+        raise UnsupportedModelError(
+            f"{type(language).__name__} sees both ways, and generates nothing.",
+            where=f"{where}.config.{names.BOTH_WAYS}",
+            remedy="LLMs that see one way are served.",
         )
 
 

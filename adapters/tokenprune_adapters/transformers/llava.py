@@ -10,13 +10,13 @@ from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.specs import MllmSpec
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import llava_names as compat
-from tokenprune_adapters.transformers import llm_names
-from tokenprune_adapters.transformers.layers import check_alike, check_layers
+from tokenprune_adapters.transformers import llm_layers, llm_names
+from tokenprune_adapters.transformers.layers import check_layers, check_types
 from tokenprune_adapters.transformers.mllm import TransformersMllm
 
 
 class LlavaAdapter(TransformersMllm):
-    """LlavaForConditionalGeneration with any LLM whose layers are known and alike.
+    """LlavaForConditionalGeneration with any LLM whose layers are known.
 
     The vision tower is served by its own adapter, which is found by class.
     """
@@ -31,13 +31,12 @@ class LlavaAdapter(TransformersMllm):
         """Check the LLM's layers and the signatures of what is called.
 
         Raises:
-            UnsupportedModelError: a layer of a class that isn't known, layers of several types, or
-                a release of transformers with other arguments.
+            UnsupportedModelError: a layer of a class or type that isn't known, or a release of transformers with other arguments.
         """
         super().__init__(model)
         check_library("transformers", compat.relied_on(model))
         check_layers(compat.decoder_layers(model), "language_model")
-        check_alike(compat.language_model(model), "language_model")
+        check_types(compat.language_model(model), "language_model")
         self._spec = self._read()
 
     def spec(self) -> MllmSpec:
@@ -50,6 +49,8 @@ class LlavaAdapter(TransformersMllm):
 
     def _read(self) -> MllmSpec:
         model, layer = self.model, compat.feature_layer(self.model)
+        language = compat.language_model(model)
+        windows = llm_layers.windows(language.config)
         strategy = compat.select_strategy(model)
         return MllmSpec(
             core=compat.core(model),
@@ -57,7 +58,7 @@ class LlavaAdapter(TransformersMllm):
             used=self._used(layer) if isinstance(layer, int) else None,
             cut=1 if strategy == "default" else 0,
             projector=compat.projector(model),
-            language_model=compat.language_model(model),
+            language_model=language,
             layers=compat.decoder_layers(model),
             placeholder_id=compat.placeholder_id(model),
             names=llm_names.NAMES,
@@ -65,8 +66,10 @@ class LlavaAdapter(TransformersMllm):
             fixed={compat.LAYER: layer, compat.STRATEGY: strategy},
             refused=llm_names.REFUSED,
             refused_generation=llm_names.REFUSED_GENERATION,
-            window=compat.window(model),
             first_id=compat.first_id(model),
+            window=llm_layers.window(language.config, windows, flat=self.padding_masks()),
+            windows=windows,
+            renumbers=llm_layers.renumbers(language.config, apart=False),
             special_ids=compat.special_ids(model),
         )
 

@@ -113,12 +113,6 @@ def special_ids(model: Any) -> frozenset[int]:
     return frozenset({placeholder_id(model), *(int(value) for value in ids if value is not None)})
 
 
-def window(model: Any) -> int | None:
-    """Length of the LLM's sliding window, if it has one."""
-    value = getattr(language_model(model).config, "sliding_window", None)
-    return None if value is None else int(value)
-
-
 def takes_padding_masks(model: Any) -> bool:
     """Whether the LLM runs FlashAttention, which knows no masks but `[B, T]`."""
     return "flash" in str(language_model(model).config._attn_implementation)

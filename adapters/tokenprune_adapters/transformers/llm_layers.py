@@ -78,7 +78,10 @@ def renumbers(config: Any, *, apart: bool) -> str | None:
     if apart:
         return "position ids count time, height and width apart, so that no number is free."
     if windows(config):
-        return "layers have rotary embeddings of several kinds, which can't be computed anew."
+        return (
+            "layers have sliding windows, which count places of the prompt, and perhaps rotary "
+            "embeddings of several kinds."
+        )
     return None
 
 

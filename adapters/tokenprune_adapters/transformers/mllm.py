@@ -21,7 +21,7 @@ from tokenprune.interface.calls import (
     Written,
 )
 from tokenprune_adapters.shared.arguments import named, replaced
-from tokenprune_adapters.transformers import layers, words
+from tokenprune_adapters.transformers import layers, llm_layers, words
 from tokenprune_adapters.transformers import llm_names as names
 
 
@@ -221,6 +221,13 @@ class TransformersMllm(MllmAdapter):
     def cached_length(self, cache: Any) -> int:
         """Tokens in the first layer of a KV cache."""
         return 0 if cache is None else int(cache.get_seq_length())
+
+    def cached_keys(self, cache: Any, layer: int) -> int:
+        """Keys that a layer's cache holds; where layers share keys, those that it reads."""
+        language: Any = self.spec().language_model
+        part = cache.layers[llm_layers.source(language.config, layer)]
+        keys = getattr(part, "keys", None)
+        return 0 if keys is None else int(keys.shape[-2])
 
     def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:
         """Gather `slots` `[B, K]` of the keys and values of one layer of a `DynamicCache`.

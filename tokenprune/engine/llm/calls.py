@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, take
-from tokenprune.engine.llm.masks import behind, enter, hide_behind, narrow
+from tokenprune.engine.llm.masks import behind, enter, hide_behind, narrow, within
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import LayerCall, LlmCall, Rotary
 
@@ -56,6 +56,8 @@ class Flow:
         past: length of the first layer's cache.
         behind: set in `continue` if the core makes masks, which it can't for a short cache.
         flat_layers: see `MllmSpec.flat_layers`.
+        windows: see `MllmSpec.windows`, of an LLM that makes its masks by itself: it would count
+            the windows of a shortened prompt in slots, so its layers get masks of the engine's.
         layer: the layer that ran last.
     """
 
@@ -68,6 +70,7 @@ class Flow:
     past: int = 0
     behind: Behind | None = None
     flat_layers: frozenset[int] = frozenset()
+    windows: Sequence[int | None] = ()
     layer: int = -1
 
     def layer_call(self, layer: int, call: LayerCall) -> LayerCall:
@@ -79,6 +82,11 @@ class Flow:
         told = self._told(layer, call)
         if self.behind is not None:
             return replace(told, mask=self._own_mask(self.behind, layer, call))
+        cut = self.layout.shortened or self.layout.cut_before(layer) is not None
+        if self.windows and not self.flat and cut:
+            level = self.layout.level(layer)
+            mask = within(level.place, level.valid, self.windows[layer], call.mask)
+            told = replace(told, mask=mask)
         if self.mode == "again" and layer < self.layout.trim and self.layout.tail:
             # with a cache, it would have been trimmed before the tail was generated
             mask = hide_behind(

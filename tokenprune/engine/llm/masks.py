@@ -112,6 +112,21 @@ def behind(place: Tensor, valid: Tensor, queries: int, window: int | None, like:
     return mask.masked_fill(~seen, torch.finfo(dtype).min)
 
 
+def within(place: Tensor, valid: Tensor, window: int | None, like: Any) -> Tensor:
+    """The mask of a shortened prompt in an LLM that sees one way, `[B, 1, K, K]`.
+
+    Args:
+        place: `[B, K]` prompt places of what is left.
+        valid: `[B, K]` False for dummies and padding, which see themselves alone.
+        window: see `behind`.
+        like: see `behind`.
+    """
+    mask = behind(place, valid, place.shape[1], window, like)
+    own = torch.eye(place.shape[1], dtype=torch.bool, device=mask.device)
+    visible: bool | float = True if mask.dtype == torch.bool else 0.0
+    return mask.masked_fill(own & ~valid[:, None, :, None], visible)
+
+
 def seen_by(mask: Any) -> Tensor | None:
     """Which keys the queries of a layer see in a prefill.
 

@@ -121,7 +121,7 @@ class LanguageRunner:
         compact = self.numbering.compact_entry
         new = continuation(layout, past, given, compact=compact, counted=counted, where=where)
         state.flow = self._flow(layout, "continue", past)
-        if self.spec.masks:
+        if self.spec.masks or self.spec.windows:
             tail = mask[:, layout.length :].bool() if isinstance(mask, Tensor) else None
             state.flow.behind = Behind(self._keys(given.cache), self.spec.windows, tail)
         try:
@@ -175,6 +175,7 @@ class LanguageRunner:
         compact = self.numbering.compact_layers
         flow = Flow(layout, mode, compact, flat, self._rotary, axes, past)
         flow.flat_layers = self.spec.flat_layers
+        flow.windows = () if self.spec.masks else self.spec.windows
         return flow
 
     def _keys(self, cache: Any) -> list[int]:
