@@ -26,7 +26,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     "gemma2": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
     # the setting is there, and Gemma 3's attention doesn't heed it
     "gemma3_text": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
-    "ministral": {**WINDOWS, "head_dim": 8},
+    "ministral": WINDOWS,
     "mistral": {"sliding_window": 6},
     "qwen3": {},
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},

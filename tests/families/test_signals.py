@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 import tokenprune
 from tests.families.calls import case_of, language, logits
 from tests.families.cases import CASES
+from tests.mllm.calls import cache_of
 from tests.mllm.strategies import PLUGIN, Look
 from tokenprune import Signal
 from tokenprune.errors import SignalError
@@ -19,6 +21,8 @@ from tokenprune.plugins.host import register_plugin
 BEFORE, AHEAD = Signal.LAST_QUERY_ATTENTION, Signal.AHEAD_ATTENTION
 SITE = 1
 """Behind a layer with a window, where there are some."""
+UNCUT = {"gemma3": 2}
+"""Behind a layer whose cache no window cuts."""
 LINEAR = {"qwen3_5", "qwen3_5_moe"}
 SHARED = {"gemma4-shared"}
 
@@ -77,6 +81,52 @@ def test_attention_before_and_ahead_is_what_the_layers_compute(name: str, cut: b
     found = [tokens.signal(signal)[0] for signal in (BEFORE, AHEAD)]
     assert all(within(*pair) for pair in zip(found, rows, strict=True))
     assert not any(within(*pair) for pair in zip(found, reversed(rows), strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in LINEAR | SHARED])
+def test_keys_and_values_are_those_that_the_layer_caches(name: str) -> None:
+    case = case_of(name)
+    model, call = case.build(), case.inputs("one", "none")
+    keys, values = Signal.LAYER_KEYS, Signal.LAYER_VALUES
+    site = UNCUT.get(name, SITE)
+    with torch.no_grad():
+        cached = cache_of(model(**call, use_cache=True)).layers[site - 1]
+    with tokenprune.attach(model, plan(looking(site, keys, values))):
+        logits(model, call)
+    (tokens,) = Look.seen
+    for signal, heads in ((keys, cached.keys), (values, cached.values)):
+        if signal is keys and name == "paligemma":
+            continue  # its positions begin with 1
+        units = iter(heads[0].transpose(0, 1).flatten(1))
+        # separators stand between the tokens of the site
+        assert all(
+            any(torch.allclose(one, other, atol=1e-5) for other in units)
+            for one in tokens.signal(signal)[0]
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_text_is_embedded_for_stages_in_front_of_the_llm(name: str) -> None:
+    case = case_of(name)
+    model, call = case.build(), case.inputs("several")
+    signals = [Signal.TEXT_EMBEDDINGS, Signal.TEXT_EMBEDDINGS_PLACE]
+    stage = {**looking(0, *signals), "at": "pre_llm"}
+    del stage["layer"]
+    with tokenprune.attach(model, plan(stage)) as handle:
+        logits(model, call)
+    table, shown = language(model).get_input_embeddings(), case.placeholders(call)
+    said = []
+    for ids, mask, places in zip(call["input_ids"], call["attention_mask"], shown, strict=True):
+        with torch.no_grad():
+            said.append(table(ids[mask.bool() & ~places]))
+    found = [
+        (states[place >= 0], place[place >= 0])
+        for tokens in Look.seen
+        for states, place in zip(*(tokens.signal(signal) for signal in signals), strict=True)
+    ]
+    assert len(found) == len(handle.trace.images)
+    assert all(any(torch.equal(states, one) for one in said) for states, _ in found)
+    assert all(place.diff().min() >= 0 and int(place[-1]) == 1 for _, place in found)
 
 
 @pytest.mark.parametrize("name", sorted(LINEAR | SHARED))

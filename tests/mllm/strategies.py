@@ -123,7 +123,7 @@ class Look(PruningStrategy[LookParams]):
 
     name = "t-look"
     Params = LookParams
-    stages = (Decoder(text=True),)
+    stages = (PreLlm(), Decoder(text=True))
     seen: ClassVar[list[Tokens]] = []
 
     def signals(self, site: Site) -> tuple[Signal, ...]:

@@ -313,6 +313,14 @@ class MllmAdapter(Adapter):
             remedy="Use another strategy with this model.",
         )
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """Rows of the embedding table, `[...]` -> `[..., d_llm]`; for `PromptEmbeddings`."""
+        raise NotImplementedError(f"{type(self).__name__} embeds no text")
+
+    def values(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        """Values `[B, H_kv, T, d]` of a layer for its input `[B, T, D]`; for `LayerValues`."""
+        raise NotImplementedError(f"{type(self).__name__} reads no values")
+
     @abstractmethod
     def cached_length(self, cache: Any) -> int:
         """Tokens in the cache's first layer, which the LLM takes for its length; 0 for None."""

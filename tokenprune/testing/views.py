@@ -16,7 +16,9 @@ from tokenprune.interface.signals import (
     Companions,
     LayerAttention,
     LayerInput,
+    LayerValues,
     OutputNorm,
+    PromptEmbeddings,
     PromptText,
     Question,
     Rotation,
@@ -72,7 +74,7 @@ class Maker:
         if view is None:
             return self._by_axes(signal)
         value = signal.of(view)
-        if isinstance(view, PromptText | LayerAttention | LayerInput | OutputNorm):
+        if isinstance(view, PromptText | LayerAttention | LayerInput | LayerValues | OutputNorm):
             for axis, name in enumerate(signal.axes):
                 if name == "N":  # views of an LLM cover its sequence
                     value = value.narrow(axis, BEFORE, self.count)
@@ -93,15 +95,25 @@ class Maker:
             questions = [self.drawn(1 + row % 2, self.width).float() for row in range(self.batch)]
             shown = self.tokens(0, 0, self.width).float()
             return kind(shown, lambda cut: [one[:1] if cut else one for one in questions])
+        if issubclass(kind, PromptEmbeddings):
+            return self._embedded()
         if issubclass(kind, PromptText):
             return self._prompt()
         if issubclass(kind, LayerAttention):
             return self._layer(kind)
         if issubclass(kind, LayerInput):
             return kind(self.tokens(BEFORE, BEHIND, self.width), self._prompt())
+        if issubclass(kind, LayerValues):
+            made = self.tokens(BEFORE, BEHIND, HEAD_WIDTH, KEY_HEADS)
+            return kind(lambda: made, self._prompt())
         if issubclass(kind, OutputNorm):
             return kind(lambda states: normalize(states, dim=-1), self._prompt())
         return None
+
+    def _embedded(self) -> PromptEmbeddings:
+        text = self._prompt()
+        states, place = text.pick(self.drawn(*text.valid.shape, self.width)), text.behind.long()
+        return PromptEmbeddings(states, text.pick(place, padding=-1))
 
     def _prompt(self) -> PromptText:
         length = BEFORE + self.count + BEHIND

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
 from tokenprune.interface.places import Places
-from tokenprune.interface.signals import LLM_VIEWS, Companions, Question, TowerSpace, View
+from tokenprune.interface.signals import Companions, Question, TowerSpace, View
 from tokenprune.interface.specs import MllmSpec, Modality, Tower
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
@@ -25,7 +25,7 @@ from tokenprune_adapters.transformers.layers import check_positions
 from tokenprune_adapters.transformers.mllm import TransformersMllm, written
 from tokenprune_adapters.transformers.picture_places import Frames, Read
 
-SUPPLIED: frozenset[type[View]] = LLM_VIEWS - {Question}
+SUPPLIED: frozenset[type[View]] = TransformersMllm.supplies - {Question}
 """What can be had of an LLM; layers whose query and key can't are refused one by one."""
 REFUSED = {
     "output_router_logits": Refused(

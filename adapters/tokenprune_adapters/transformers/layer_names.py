@@ -15,6 +15,10 @@ ATTENTION = "self_attn"
 """The attention; layers of mixed models that have another mixer don't have it."""
 PROJECTIONS = {"query": "q_proj", "key": "k_proj"}
 """Linear maps of the attention, whose outputs are split into heads of `head_dim` channels."""
+VALUE = "v_proj"
+"""The same of the values; None in layers whose projected keys are their values."""
+VALUE_NORM = "v_norm"
+"""Norm of single heads of the values, in families that have one."""
 HEAD_NORMS = {"query": "q_norm", "key": "k_norm"}
 """Norms of single heads, in front of the rotation."""
 HEAD_WIDTH = "head_dim"

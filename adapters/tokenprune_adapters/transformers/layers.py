@@ -118,6 +118,23 @@ def project(layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
     return {name: module(normed) for name, module in projections(layer).items()}
 
 
+def values(layer: nn.Module, hidden: Tensor) -> Tensor:
+    """Values `[B, H_kv, T, d]` of a layer for its input `[B, T, D]`.
+
+    Args:
+        layer: the decoder layer.
+        hidden: its input, in front of its first norm.
+    """
+    attention: Any = getattr(layer, names.ATTENTION)
+    # some layers take the projected keys for values, without a projection of their own
+    module = getattr(attention, names.VALUE) or getattr(attention, names.PROJECTIONS["key"])
+    states = module(getattr(layer, names.NORM)(hidden))
+    states = states.view(*states.shape[:-1], -1, int(getattr(attention, names.HEAD_WIDTH)))
+    norm = getattr(attention, names.VALUE_NORM, None)
+    heads: Tensor = states if norm is None else norm(states)
+    return heads.transpose(1, 2)
+
+
 def query_key(
     layer: nn.Module, projected: Mapping[str, Tensor], rotary: Rotary
 ) -> tuple[Tensor, Tensor]:

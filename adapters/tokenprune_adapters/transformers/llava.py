@@ -31,7 +31,8 @@ class LlavaAdapter(TransformersMllm):
         """Check the LLM's layers and the signatures of what is called.
 
         Raises:
-            UnsupportedModelError: a layer of a class or type that isn't known, or a release of transformers with other arguments.
+            UnsupportedModelError: a layer of a class or type that isn't known, or a release of
+                transformers with other arguments.
         """
         super().__init__(model)
         check_library("transformers", compat.relied_on(model))
@@ -62,6 +63,7 @@ class LlavaAdapter(TransformersMllm):
             layers=compat.decoder_layers(model),
             placeholder_id=compat.placeholder_id(model),
             names=llm_names.NAMES,
+            supplies=self.supplies,
             settings={"used": compat.LAYER, "cut": compat.STRATEGY},
             fixed={compat.LAYER: layer, compat.STRATEGY: strategy},
             refused=llm_names.REFUSED,

@@ -20,6 +20,7 @@ from tokenprune.interface.calls import (
     Rotary,
     Written,
 )
+from tokenprune.interface.signals import LLM_VIEWS, LayerValues, PromptEmbeddings, View
 from tokenprune_adapters.shared.arguments import named, replaced
 from tokenprune_adapters.transformers import layers, llm_layers, words
 from tokenprune_adapters.transformers import llm_names as names
@@ -32,6 +33,7 @@ class TransformersMllm(MllmAdapter):
         pictures: arguments that bring pictures or videos.
     """
 
+    supplies: ClassVar[frozenset[type[View]]] = LLM_VIEWS | {PromptEmbeddings, LayerValues}
     pictures: ClassVar[tuple[str, ...]] = (names.PICTURES,)
 
     def read_prompt(self, entry: Entry, args: tuple[Any, ...], kwargs: Arguments) -> PromptCall:
@@ -155,14 +157,20 @@ class TransformersMllm(MllmAdapter):
     def run_text(self, ids: Tensor) -> Tensor:
         """The LLM's last states `[B, T, d_llm]` for token ids `[B, T]`, without cache."""
         language: Any = self.spec().language_model
+        given = {names.EMBEDS: self.embed(ids), names.USE_CACHE: False}
+        return self.read_outputs(language(**given)).last
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Rows of the embedding table for token ids; an offloaded one fetches weights and ids."""
+        language: Any = self.spec().language_model
         embedding = language.get_input_embeddings()
         device = embedding.weight.device
-        given = {
-            # an offloaded embedding fetches weights and ids itself
-            names.EMBEDS: embedding(ids if device.type == "meta" else ids.to(device)),
-            names.USE_CACHE: False,
-        }
-        return self.read_outputs(language(**given)).last
+        rows: Tensor = embedding(ids if device.type == "meta" else ids.to(device))
+        return rows
+
+    def values(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        """Values of a layer for its input."""
+        return layers.values(layer, hidden)
 
     def reader(self, tokenizer: str | None = None) -> Callable[[Tensor], str]:
         """What turns token ids `[T]` into words, by the tokenizer of the model's own checkpoint."""

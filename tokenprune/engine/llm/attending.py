@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.errors import SignalError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.signals import LayerAhead, LayerBefore
+from tokenprune.interface.signals import LayerAhead, LayerBefore, LayerValues
 from tokenprune.interface.specs import MllmSpec
 
 
@@ -35,7 +35,7 @@ def refuse_unread(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: Ml
         why = adapter.no_query_key(spec.layers[number])
         if why is not None and stage.reads(LayerAhead):
             raise _unread(stage, f"layer {number}, which {why}", _listed(readable))
-        if not stage.reads(LayerBefore):
+        if not stage.reads(LayerBefore, LayerValues):
             continue
         before = attending(adapter, spec, number)
         if before is None:

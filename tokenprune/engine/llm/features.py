@@ -16,6 +16,7 @@ from tokenprune.engine.llm.followed import blended, follow
 from tokenprune.engine.llm.projecting import of_kept
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.units import entered, image_of, left, located, replaced
+from tokenprune.engine.llm.words import TOLD, Words
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, run_stages
 from tokenprune.errors import UnsupportedCallError
@@ -49,7 +50,8 @@ class FeatureSeam:
         self.site = SITE if tower is None else tower.site
         if tower is None:
             for stage in self.stages:
-                refuse_signals(stage, [SITE], frozenset(), adapter)
+                refuse_signals(stage, [SITE], self.spec.supplies & TOLD, adapter)
+        self.words = Words(adapter, self.spec, self.stages, self.site)
 
     def install(self, patches: Patches) -> None:
         """Override the methods of the core that make features, and those of the towers."""
@@ -131,7 +133,11 @@ class FeatureSeam:
         if self.stages:
             bare = sum(image.count for image in images) != len(features)
             rows = located(shown, bare=bare, device=features.device)
-            batches = self._run(call, entered(here, rows, features, call))
+            batches = entered(here, rows, features, call)
+            told = self.words.of(state, kind, images, features.device)
+            for batch in batches:
+                batch.shared = {name: value[batch.rows] for name, value in told.items()}
+            batches = self._run(call, batches)
             count_left(call, batches)
             behind = left(images, batches)
             pairs = zip(behind, images, strict=True)

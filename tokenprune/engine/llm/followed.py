@@ -24,6 +24,7 @@ from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
 from tokenprune.engine.llm.packed_arrivals import arrived_whole
 from tokenprune.engine.llm.state import MllmState
+from tokenprune.engine.llm.words import TOLD
 from tokenprune.engine.patching import Patches
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
@@ -56,7 +57,8 @@ class FollowedTower:
         encoder = choose_encoder(self.tower.module)
         spec = encoder.spec()
         # which question belongs to a tile isn't told before the LLM
-        self.supplies = spec.supplies - adapter.withholds - {TowerSpace}
+        told = adapter.spec().supplies & TOLD
+        self.supplies = (spec.supplies - adapter.withholds - {TowerSpace}) | told
         for stage in owner.stages_at("pre_llm"):
             refuse_signals(stage, [self.site], self.supplies, adapter)
         self.runner = encoder_runner(owner, encoder, spec, self.tower.used, side=self.tower.side)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from tokenprune.interface.signals import (
     LayerAttention,
     LayerBefore,
     LayerInput,
+    LayerValues,
     OutputNorm,
     PromptText,
     Rotation,
@@ -56,7 +57,7 @@ class SignalReader:
             number = stage.site.layer
             if stage.reads(LayerInput):
                 self.entered.add(number)
-            if stage.reads(LayerBefore):
+            if stage.reads(LayerBefore, LayerValues):
                 before = attending(self.adapter, self.spec, number)
                 assert before is not None  # checked at attach
                 self.asked[before] = number
@@ -105,15 +106,14 @@ class SignalReader:
         if entered is not None:
             views.append(LayerInput(entered, text))
         if heard is not None:
+            before, call = self.spec.layers[heard[0]], heard[1]
             views.append(self._attention(LayerBefore, *heard, text, lambda: projected))
+            views.append(LayerValues(lambda: self.adapter.values(before, call.hidden), text))
         if stage.reads(LayerAhead):
             # nothing is cut here yet, so this is what the layer would get without the stage
-            call, layer = flow.layer_call(number, given), self.spec.layers[number]
-            views.append(
-                self._attention(
-                    LayerAhead, number, call, text, lambda: self.adapter.project(layer, call.hidden)
-                )
-            )
+            ahead, layer = flow.layer_call(number, given), self.spec.layers[number]
+            projecting = partial(self.adapter.project, layer, ahead.hidden)
+            views.append(self._attention(LayerAhead, number, ahead, text, projecting))
         found = read(stage.signals, *views)
         return SiteSignals({s: found[s.name] for s in stage.signals if s.name in found}, text)
 

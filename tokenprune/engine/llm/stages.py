@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.engine.steps import on_the_way
 from tokenprune.errors import LayerError, PlanError
-from tokenprune.interface.signals import LayerBefore, LayerInput, Signal, View
+from tokenprune.interface.signals import LayerBefore, LayerInput, LayerValues, Signal, View
 from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import placement
 from tokenprune.plan import Average
@@ -42,9 +42,9 @@ class DecoderStage:
         """What the strategy asks for here."""
         return frozenset(self.stage.strategy.signals(self.site))
 
-    def reads(self, view: type[View]) -> bool:
-        """Whether it asks for a signal that is computed from the view."""
-        return any(signal.reads(view) for signal in self.signals)
+    def reads(self, *views: type[View]) -> bool:
+        """Whether it asks for a signal that is computed from one of the views."""
+        return any(signal.reads(*views) for signal in self.signals)
 
     @property
     def prunes_text(self) -> bool:
@@ -160,7 +160,8 @@ def _remedy(free: int, count: int) -> str:
 
 def _refuse_nothing_before(stage: ResolvedStage, layers: range, count: int) -> None:
     asked = stage.strategy.signals(Site("decoder", 0, count)) if layers[0] == 0 else ()
-    reading = sorted(str(signal) for signal in asked if signal.reads(LayerBefore, LayerInput))
+    before = (LayerBefore, LayerInput, LayerValues)
+    reading = sorted(str(signal) for signal in asked if signal.reads(*before))
     if reading:
         raise LayerError(
             f"in front of layer 0 no layer of the LLM has seen the tokens, and "

@@ -71,6 +71,7 @@ class MllmState:
         pictures: what goes to the LLM of each kind of picture, in order; empty until it is known.
         questions: states of the rows' questions, for rows with images, if a stage asked for them.
         words: the same rows' questions in words, if a stage asked for a text tower.
+        embedded: the rows' embedded text and its places, if a stage asked for it.
         encoding: kind of the pictures whose features are being made; None while none are.
         clips: while features are being made, how many pictures each clip is for a packed tower.
         aside: True during the text-only pass for questions.
@@ -91,6 +92,7 @@ class MllmState:
     pictures: dict[str, list[ImageTokens]] = field(default_factory=dict)
     questions: Tensor | None = None
     words: list[str] | None = None
+    embedded: tuple[Tensor, Tensor] | None = None
     encoding: str | None = None
     clips: Sequence[int] | None = None
     aside: bool = False

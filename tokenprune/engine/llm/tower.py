@@ -15,6 +15,7 @@ from tokenprune.engine.llm.checks import feature_prefix, refuse_frames
 from tokenprune.engine.llm.question import Questions
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.text_tower import tower_reader
+from tokenprune.engine.llm.words import Words
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
 from tokenprune.engine.pre_llm.stages import count_left, enter, run_stages, whole_videos
@@ -62,6 +63,7 @@ class TowerSeam:
         self.asked = sorted((one for one in wanted if one.reads(Question)), key=str)
         self.questions = Questions(adapter, self.spec)
         self.reader = tower_reader(later, site, adapter, self.encoder.spec)
+        self.words = Words(adapter, self.spec, later, site)
 
     def install(self, patches: Patches) -> None:
         """Override methods of tower and projector."""
@@ -101,6 +103,8 @@ class TowerSeam:
             with call.meter.stage("select"):
                 images = list(images_of(entered))
                 self.reader.add(state, entered, images, self.questions)
+        told = self.words.of(state, "image", list(images_of(entered)), features.device)
+        entered.shared = {**entered.shared, **told}
         batches = run_stages(call, self.features, [entered], used)
         with call.meter.stage("project"):
             batches = project(batches, original)

@@ -1,25 +1,30 @@
 """Signals: what a strategy may ask for, and what each is computed from."""
 
-from tokenprune.interface.signals.signal import WHOLE, Signal, read
+from tokenprune.interface.signals.llm_views import (
+    LLM_VIEWS,
+    LayerAhead,
+    LayerAttention,
+    LayerBefore,
+    LayerInput,
+    LayerValues,
+    OutputNorm,
+    PromptText,
+    Rotation,
+)
+from tokenprune.interface.signals.reading import WHOLE, read
+from tokenprune.interface.signals.signal import Signal
 from tokenprune.interface.signals.text_tower import TowerSpace
 from tokenprune.interface.signals.views import (
     BLOCK_VIEWS,
     CLASS_VIEWS,
-    LLM_VIEWS,
     BlockAttention,
     BlockBefore,
     BlockOutput,
     ClassAttention,
     ClassOutput,
     Companions,
-    LayerAhead,
-    LayerAttention,
-    LayerBefore,
-    LayerInput,
-    OutputNorm,
-    PromptText,
+    PromptEmbeddings,
     Question,
-    Rotation,
     View,
 )
 
@@ -38,7 +43,9 @@ __all__ = [
     "LayerAttention",
     "LayerBefore",
     "LayerInput",
+    "LayerValues",
     "OutputNorm",
+    "PromptEmbeddings",
     "PromptText",
     "Question",
     "Rotation",

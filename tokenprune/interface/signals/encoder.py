@@ -72,6 +72,16 @@ def keys_joined(view: BlockAttention) -> Tensor:
     return joined(view.key[:, :, view.prefix :])[:, 0]
 
 
+def queries_joined(view: BlockAttention) -> Tensor:
+    """The patches' queries of all heads side by side, `[B, N, C]`."""
+    return joined(view.query[:, :, view.prefix :])[:, 0]
+
+
+def values_joined(view: BlockAttention) -> Tensor:
+    """The patches' values of all heads side by side, `[B, N, C]`."""
+    return joined(view.value[:, :, view.prefix :])[:, 0]
+
+
 def keys(view: BlockAttention) -> Tensor:
     """Head mean of the patches' keys, `[B, N, d]`."""
     return view.key[:, :, view.prefix :].mean(dim=1)

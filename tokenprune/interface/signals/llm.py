@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from tokenprune.interface.signals.views import LayerAttention, PromptText
+from tokenprune.interface.signals.llm_views import LayerAttention, PromptText
 
 
 def last_query(view: LayerAttention) -> Tensor:
@@ -83,6 +83,21 @@ def key_length(view: LayerAttention) -> Tensor:
 def text_key_length(view: LayerAttention) -> Tensor:
     """The same of the text, `[B, S]`."""
     return view.text.pick(key_length(view))
+
+
+def layer_keys(view: LayerAttention) -> Tensor:
+    """Keys of all heads side by side, positions counted from the first token, `[B, T, C]`."""
+    return view.counted.key.transpose(1, 2).flatten(2)
+
+
+def layer_keys_unrotated(view: LayerAttention) -> Tensor:
+    """The same without rotary embeddings, `[B, T, C]`."""
+    return view.unrotated.key.transpose(1, 2).flatten(2)
+
+
+def text_layer_keys(view: LayerAttention) -> Tensor:
+    """The rotated ones of the text, `[B, S, C]`."""
+    return view.text.pick(layer_keys(view))
 
 
 def text_states(view: PromptText) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
@@ -11,23 +11,10 @@ from torch import Tensor
 
 from tokenprune.errors import SignalError, UnknownNameError
 from tokenprune.errors.names import suggestion
-from tokenprune.interface.signals import encoder, llm
+from tokenprune.interface.signals import encoder, llm, llm_views, views
+from tokenprune.interface.signals.shapes import refuse_lead, refuse_shape
 from tokenprune.interface.signals.text_tower import TowerSpace
-from tokenprune.interface.signals.views import (
-    BlockAttention,
-    BlockBefore,
-    BlockOutput,
-    ClassAttention,
-    ClassOutput,
-    Companions,
-    LayerAhead,
-    LayerBefore,
-    LayerInput,
-    OutputNorm,
-    PromptText,
-    Question,
-    View,
-)
+from tokenprune.interface.signals.views import View
 from tokenprune.interface.sites import Stage
 
 Compute = Callable[[Any], Tensor]
@@ -77,78 +64,92 @@ class Signal:
 
     ATTENTION_RECEIVED = _row(
         "[B, N] mean over heads and patch queries of the softmax weight each token receives",
-        BlockAttention,
+        views.BlockAttention,
         encoder.received,
     )
     ATTENTION_RECEIVED_FROM_ALL = _row(
         "[B, N] as `attention_received`, with class and register tokens among the queries",
-        BlockAttention,
+        views.BlockAttention,
         encoder.received_from_all,
     )
     ATTENTION_GIVEN = _row(
         "[B, N] mean over heads and patch keys of the softmax weight each token gives to patches",
-        BlockAttention,
+        views.BlockAttention,
         encoder.given,
     )
     LOGITS_RECEIVED = _row(
         "[B, N] column mean of the scaled logits q.k / sqrt(d), before the softmax",
-        BlockAttention,
+        views.BlockAttention,
         encoder.logits_received,
     )
     LOGITS_GIVEN = _row(
         "[B, N] row mean of the scaled logits q.k / sqrt(d), before the softmax",
-        BlockAttention,
+        views.BlockAttention,
         encoder.logits_given,
     )
     CLS_ATTENTION = _row(
         "[B, N] head mean of the class token's softmax row over the patches",
-        ClassAttention,
+        views.ClassAttention,
         encoder.of_class_token,
     )
     CLS_ATTENTION_JOINED = _row(
         "[B, N] the class token's softmax row over the patches, with all heads as one wide head",
-        ClassAttention,
+        views.ClassAttention,
         encoder.of_class_token_joined,
     )
     ATTENTION_RECEIVED_JOINED = _row(
         "[B, N] `attention_received` with all heads as one wide head",
-        BlockAttention,
+        views.BlockAttention,
         encoder.received_joined,
     )
     CLS_SIMILARITY = _row(
         "[B, N] cosine of the class token with each patch in the output of an encoder block",
-        ClassOutput,
+        views.ClassOutput,
         encoder.like_class_token,
     )
     KEYS = _row(
-        "[B, N, d] attention keys of the block, averaged over heads", BlockAttention, encoder.keys
+        "[B, N, d] attention keys of the block, averaged over heads",
+        views.BlockAttention,
+        encoder.keys,
     )
     KEYS_JOINED = _row(
         "[B, N, C] attention keys of the block, those of all heads side by side",
-        BlockAttention,
+        views.BlockAttention,
         encoder.keys_joined,
     )
-    HIDDEN = _row("[B, N, D] output of an encoder block", BlockOutput, lambda view: view.patches)
+    QUERIES_JOINED = _row(
+        "[B, N, C] attention queries of the block, those of all heads side by side",
+        views.BlockAttention,
+        encoder.queries_joined,
+    )
+    VALUES_JOINED = _row(
+        "[B, N, C] attention values of the block, those of all heads side by side",
+        views.BlockAttention,
+        encoder.values_joined,
+    )
+    HIDDEN = _row(
+        "[B, N, D] output of an encoder block", views.BlockOutput, lambda view: view.patches
+    )
     PREFIX_STATES = _row(
         "[B, P, D] class and register tokens in the output of an encoder block, the class token "
         "first",
-        ClassOutput,
+        views.ClassOutput,
         lambda view: view.hidden[:, : view.prefix],
     )
     PREVIOUS_HIDDEN = _row(
         "[B, N, D] hidden states that entered the block before this one",
-        BlockBefore,
+        views.BlockBefore,
         lambda view: view.patches,
     )
     COMPANIONS = _row(
         "[B, G, D] the strategy's own companion tokens after the encoder's blocks",
-        Companions,
+        views.Companions,
         lambda view: view.states,
     )
     QUESTION_STATE = _row(
         "[B, d_llm] last hidden state of a text-only pass of the LLM at the last token of the "
         "question (the text behind the image, answers left out), behind the prompt's BOS",
-        Question,
+        views.Question,
         lambda view: view.state,
     )
     TOWER_TOKENS = _row(
@@ -168,52 +169,63 @@ class Signal:
         TowerSpace,
         lambda view: view.pieces,
     )
+    TEXT_EMBEDDINGS = _row(
+        "[B, S, d_llm] rows of the LLM's embedding table for the text of the image's prompt, in "
+        "order, right-padded",
+        views.PromptEmbeddings,
+        lambda view: view.states,
+    )
+    TEXT_EMBEDDINGS_PLACE = _row(
+        "[B, S] int64 for `text_embeddings`, as `text_place`",
+        views.PromptEmbeddings,
+        lambda view: view.place,
+    )
     LAST_QUERY_ATTENTION = _row(
         "[B, N] head mean of the last prompt token's softmax row in the LLM layer before the site",
-        LayerBefore,
+        llm_views.LayerBefore,
         llm.last_query,
     )
     LAST_QUERY_ATTENTION_AMONG_VISUAL = _row(
         "[B, N] as `last_query_attention`, without rotary embeddings and with each head's softmax "
         "over the visual tokens alone",
-        LayerBefore,
+        llm_views.LayerBefore,
         llm.last_query_among_visual,
     )
     QUESTION_ATTENTION_MAX = _row(
         "[B, N] maximum over heads and over the text queries behind the last visual token of the "
         "softmax weight each token receives in the LLM layer before the site",
-        LayerBefore,
+        llm_views.LayerBefore,
         llm.question_max,
     )
     QUESTION_ATTENTION_MEAN = _row(
         "[B, N] mean over heads and over those text queries behind the last visual token that may "
         "see the token of the softmax weight it receives in the LLM layer before the site",
-        LayerBefore,
+        llm_views.LayerBefore,
         llm.question_mean,
     )
     PROMPT_ATTENTION_MEAN = _row(
         "[B, N] mean over heads and over all tokens of the prompt as queries, visual and text, of "
         "the softmax weight each token receives in the LLM layer before the site; queries in front "
         "of a token count and give it 0, so tokens early in the prompt get more",
-        LayerBefore,
+        llm_views.LayerBefore,
         llm.prompt_mean,
     )
     AHEAD_ATTENTION = _row(
         "[B, N] head mean of the last prompt token's softmax row in the LLM layer at the site "
         "itself, computed from the layer's input norm and its rotated queries and keys",
-        LayerAhead,
+        llm_views.LayerAhead,
         llm.last_query,
     )
     AHEAD_ATTENTION_UNROTATED = _row(
         "[B, N] as `ahead_attention`, without rotary embeddings",
-        LayerAhead,
+        llm_views.LayerAhead,
         llm.last_query_unrotated,
     )
     TEXT_ATTENTION = _row(
         "[B, S, N] head mean of the softmax weight that every text token of the prompt gives to "
         "each token in the LLM layer before the site, in order, right-padded; 0 to tokens behind "
         "it",
-        LayerBefore,
+        llm_views.LayerBefore,
         llm.text_rows,
     )
     TEXT_ATTENTION_BY_HEAD = _row(
@@ -230,39 +242,65 @@ class Signal:
     KEY_LENGTH = _row(
         "[B, N] sum of the absolute values of a token's rotated keys of all heads in the LLM layer "
         "before the site (L1 norm)",
-        LayerBefore,
+        llm_views.LayerBefore,
         llm.key_length,
     )
     TEXT_KEY_LENGTH = _row(
         "[B, S] `key_length` of the prompt's text tokens, in order, right-padded",
-        LayerBefore,
+        llm_views.LayerBefore,
         llm.text_key_length,
+    )
+    LAYER_KEYS = _row(
+        "[B, N, C] keys of the LLM layer before the site, all heads side by side, rotated by "
+        "positions counted from the prompt's first token",
+        llm_views.LayerBefore,
+        llm.layer_keys,
+    )
+    LAYER_KEYS_UNROTATED = _row(
+        "[B, N, C] as `layer_keys`, without rotary embeddings",
+        llm_views.LayerBefore,
+        llm.layer_keys_unrotated,
+    )
+    TEXT_LAYER_KEYS = _row(
+        "[B, S, C] `layer_keys` of the prompt's text tokens, in order, right-padded",
+        llm_views.LayerBefore,
+        llm.text_layer_keys,
+    )
+    LAYER_VALUES = _row(
+        "[B, N, C] values of the LLM layer before the site, all heads side by side",
+        llm_views.LayerValues,
+        lambda view: view.joined,
+    )
+    TEXT_LAYER_VALUES = _row(
+        "[B, S, C] `layer_values` of the prompt's text tokens, in order, right-padded",
+        llm_views.LayerValues,
+        lambda view: view.text.pick(view.joined),
     )
     EARLIER_STATES = _row(
         "[B, N, D] states that entered the LLM layer before the site",
-        LayerInput,
+        llm_views.LayerInput,
         lambda view: view.hidden,
     )
     OUTPUT_STATES = _row(
         "[B, N, D] states in front of the layer, put through the norm behind the LLM's last layer",
-        OutputNorm,
+        llm_views.OutputNorm,
         lambda view: view.states,
     )
     TEXT_OUTPUT_STATES = _row(
         "[B, S, D] `output_states` of the prompt's text tokens, in order, right-padded",
-        OutputNorm,
+        llm_views.OutputNorm,
         lambda view: view.text.pick(view.states),
     )
     TEXT_STATES = _row(
         "[B, S, D] states of all text tokens of the prompt at a decoder site, in order, "
         "right-padded",
-        PromptText,
+        llm_views.PromptText,
         llm.text_states,
     )
     TEXT_PLACE = _row(
         "[B, S] int64 for `text_states`: 1 behind the last visual token, 0 before it, -1 for "
         "padding; labelled answer tokens don't count as prompt and are left out",
-        PromptText,
+        llm_views.PromptText,
         llm.text_place,
     )
 
@@ -275,15 +313,7 @@ class Signal:
             )
         if self.needs is None:
             return
-        axes, leads = self.axes, self.needs.leads
-        if axes[0] != "B" or (leads and axes[1:2] not in [(lead,) for lead in leads]):
-            wanted = " or ".join(f"[B, {lead}, ...]" for lead in leads) or "[B, ...]"
-            raise SignalError(
-                f"a signal computed from the {self.needs.title} has a shape {wanted}, and the "
-                f"meaning begins with '{self.meaning[:20]}'.",
-                where=f"Signal '{self.name}'",
-                remedy=f"Begin the meaning with the shape, as in '{Signal.KEYS.meaning}'.",
-            )
+        refuse_lead(self.name, self.meaning, self.axes, self.needs)
 
     @classmethod
     def shipped(cls) -> dict[str, Signal]:
@@ -360,16 +390,7 @@ class Signal:
         """
         assert self.compute is not None
         value = self.compute(view)
-        sizes = tuple(view.sizes.get(axis) for axis in self.axes if axis != "...")
-        fits = value.ndim == len(sizes) or (self.axes[-1] == "..." and value.ndim > len(sizes))
-        if not fits or any(w not in (None, n) for w, n in zip(sizes, value.shape, strict=False)):
-            known = ", ".join(f"{axis} = {size}" for axis, size in view.sizes.items())
-            raise SignalError(
-                f"its function answered {list(value.shape)}, and its meaning says "
-                f"[{', '.join(self.axes)}] with {known}.",
-                where=f"Signal '{self.name}'",
-                remedy="Mend the function or the shape in front of the meaning.",
-            )
+        refuse_shape(self.name, self.axes, value, view)
         return value
 
     def __str__(self) -> str:
@@ -380,18 +401,3 @@ class Signal:
 for _name, _value in [*vars(Signal).items()]:
     if isinstance(_value, _Row):
         setattr(Signal, _name, Signal(_name.lower(), *_value))
-
-
-WHOLE = frozenset(name for name, one in Signal.shipped().items() if not one.per_token)
-"""Names of signals that hold no value per visual token and so stay as they are when tokens go."""
-
-
-def read(wanted: Iterable[Signal], *views: View) -> dict[str, Tensor]:
-    """Those of the signals that one of the views answers, by name."""
-    found = {}
-    for signal in wanted:
-        for view in views:
-            if signal.reads(View) and isinstance(view, signal.needs or ()):
-                found[signal.name] = signal.of(view)
-                break
-    return found

@@ -1,0 +1,89 @@
+"""The text of the prompts as the LLM embeds it, for stages in front of the LLM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tokenprune.engine.images import ImageTokens, by_row
+from tokenprune.engine.llm.prompt import Prompt
+from tokenprune.engine.llm.state import MllmState
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.signals import PromptEmbeddings, PromptText, View, read
+from tokenprune.interface.sites import Site
+from tokenprune.interface.specs import MllmSpec
+
+TOLD: frozenset[type[View]] = frozenset({PromptEmbeddings})
+"""What stages in front of the LLM can be told of a prompt, whatever its pictures came through."""
+
+
+class Words:
+    """Signals of the prompts' embedded text, if a stage asks for some.
+
+    Args:
+        adapter: the model's family.
+        spec: the model as data.
+        stages: those in front of the LLM.
+        site: where they stand.
+    """
+
+    def __init__(
+        self, adapter: MllmAdapter, spec: MllmSpec, stages: Sequence[ResolvedStage], site: Site
+    ) -> None:
+        self.adapter, self.spec = adapter, spec
+        wanted = {signal for stage in stages for signal in stage.strategy.signals(site)}
+        self.asked = sorted((one for one in wanted if one.reads(PromptEmbeddings)), key=str)
+
+    def of(
+        self, state: MllmState, kind: str, images: Sequence[ImageTokens], device: torch.device
+    ) -> dict[str, Tensor]:
+        """The signals of every picture, `[n, S, ...]` each; none if no stage asks.
+
+        What the prompts said at the first forward counts, so that passes without cache, whose
+        prompts hold what was generated so far, go on choosing by it.
+
+        Args:
+            state: the running call's, with token ids.
+            kind: of the pictures.
+            images: of all rows, in order.
+            device: where the pictures' features are.
+
+        Raises:
+            UnsupportedCallError: there are no token ids.
+        """
+        if not self.asked:
+            return {}
+        ids, names = state.given.ids, self.spec.names
+        if ids is None:
+            raise UnsupportedCallError(
+                "the plan chooses visual tokens by the prompt's text, and there are no token ids.",
+                where=names.ids,
+                remedy=f"Call generate or forward of the model with {names.ids} and "
+                f"{names.pictures}.",
+            )
+        counts = (ids == self.spec.placeholders[kind]).sum(dim=1).tolist()
+        row: dict[int, int] = {}
+        for number, mine in enumerate(by_row(counts, images, names.ids)):
+            for image in mine:
+                row.setdefault(image.number, number)
+        if state.embedded is None:
+            state.embedded = self._embedded(Prompt.read(state.given, self.spec, ids.device), ids)
+        rows = [row[image.number] for image in images]
+        states, place = (part[rows].to(device) for part in state.embedded)
+        return read(self.asked, PromptEmbeddings(states, place))
+
+    def _embedded(self, prompt: Prompt, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the embedding table `[B, S, d_llm]` and `[B, S]` where they stand."""
+        places = torch.arange(ids.shape[1], device=ids.device)
+        behind = places > prompt.image_end[:, None]
+        text = PromptText(ids, prompt.valid, prompt.words, behind, prompt.query, prompt.visual)
+        with torch.no_grad():
+            # placeholders have ids beyond some tables, so only words are looked up
+            states = self.adapter.embed(text.pick(ids))
+        place = text.pick(behind.long(), padding=-1)
+        lost = (place < 0).to(states.device)[..., None]
+        return states.masked_fill(lost, 0), place

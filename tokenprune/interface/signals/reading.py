@@ -1,0 +1,24 @@
+"""Signals of a view, and those that aren't of single tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from tokenprune.interface.signals.signal import Signal
+from tokenprune.interface.signals.views import View
+
+WHOLE = frozenset(name for name, one in Signal.shipped().items() if not one.per_token)
+"""Names of signals that hold no value per visual token and so stay as they are when tokens go."""
+
+
+def read(wanted: Iterable[Signal], *views: View) -> dict[str, Tensor]:
+    """Those of the signals that one of the views answers, by name."""
+    found = {}
+    for signal in wanted:
+        for view in views:
+            if signal.reads(View) and isinstance(view, signal.needs or ()):
+                found[signal.name] = signal.of(view)
+                break
+    return found

@@ -1,0 +1,57 @@
+"""Whether a signal's meaning, its view and what its function answers agree on the shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from tokenprune.errors import SignalError
+from tokenprune.interface.signals.views import View
+
+
+def refuse_lead(name: str, meaning: str, axes: Sequence[str], needs: type[View]) -> None:
+    """Refuse a meaning that begins with a shape which its view can't have.
+
+    Args:
+        name: of the signal.
+        meaning: which begins with the shape.
+        axes: read from it.
+        needs: the view that it is computed from.
+
+    Raises:
+        SignalError: naming the shapes that it could have.
+    """
+    leads = needs.leads
+    if axes[0] != "B" or (leads and list(axes[1:2]) not in [[lead] for lead in leads]):
+        wanted = " or ".join(f"[B, {lead}, ...]" for lead in leads) or "[B, ...]"
+        raise SignalError(
+            f"a signal computed from the {needs.title} has a shape {wanted}, and the "
+            f"meaning begins with '{meaning[:20]}'.",
+            where=f"Signal '{name}'",
+            remedy="Begin the meaning with the shape, as in '[B, N, d] attention keys'.",
+        )
+
+
+def refuse_shape(name: str, axes: Sequence[str], value: Tensor, view: View) -> None:
+    """Refuse a value whose shape isn't the one that the meaning gives.
+
+    Args:
+        name: of the signal.
+        axes: of its meaning.
+        value: what its function answered.
+        view: what it was computed from.
+
+    Raises:
+        SignalError: naming both shapes.
+    """
+    sizes = tuple(view.sizes.get(axis) for axis in axes if axis != "...")
+    fits = value.ndim == len(sizes) or (axes[-1] == "..." and value.ndim > len(sizes))
+    if not fits or any(w not in (None, n) for w, n in zip(sizes, value.shape, strict=False)):
+        known = ", ".join(f"{axis} = {size}" for axis, size in view.sizes.items())
+        raise SignalError(
+            f"its function answered {list(value.shape)}, and its meaning says "
+            f"[{', '.join(axes)}] with {known}.",
+            where=f"Signal '{name}'",
+            remedy="Mend the function or the shape in front of the meaning.",
+        )
