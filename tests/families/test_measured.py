@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from PIL import Image
+from torch import nn
 from typer.testing import CliRunner
 
-from tests.families.plans import staged
+import tokenprune
+from tests.families.calls import case_of, logits
+from tests.families.cases import CASES
+from tests.families.plans import plan, staged
 from tests.studies.conftest import save_study
 from tokenprune.cli.app import app
+from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.bench.watching import watched
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
@@ -23,10 +30,15 @@ from tokenprune.lab.measure.run import measure
 from tokenprune.lab.measure.task import VqaTask
 from tokenprune.lab.probe.capture import Reader
 from tokenprune.lab.studies import Store, load_study, run_study
+from tokenprune.ops.flops import count_flops
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host
 
 Load = Callable[[str], LoadedMllm]
+NO_FORMULA = ("gemma4", "gemma4-shared", "mistral3", "perception_lm", "qwen3_vl_moe")
+NO_FORMULA += ("qwen3_5", "qwen3_5_moe", "llava", "llava-siglip")
+"""Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""
+FOLLOWED = [name for name in CASES if name not in NO_FORMULA]
 SHOWN = ["llava_next", "qwen2_5_vl", "qwen3_vl_moe", "idefics3", "gemma3", "mistral3"]
 
 
@@ -83,11 +95,91 @@ def test_bench_times_a_family(folder: Callable[[str], Path], tmp_path: Path) -> 
     assert 0 < pruned["flops"] < dense["flops"]
 
 
-def test_what_needs_a_tower_of_whole_pictures_is_refused(
-    folder: Callable[[str], Path], load: Load, tmp_path: Path
-) -> None:
+def counted(model: Any, blocks: Sequence[nn.Module], call: dict[str, Any]) -> int:
+    """Operations that torch's counter sees inside of some blocks, each ran as a whole."""
+    total, begun = 0, 0
+
+    def begin(*_: Any) -> None:
+        nonlocal begun
+        begun = counter.total
+
+    def end(*_: Any) -> None:
+        nonlocal total
+        total += counter.total - begun
+
+    hooks = [block.register_forward_pre_hook(begin) for block in blocks]
+    hooks += [block.register_forward_hook(end) for block in blocks]
+    with count_flops() as counter:
+        logits(model, call)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def blocks_of(model: Any) -> list[nn.Module]:
+    """All blocks that the formula counts: of towers as far as they are read, and of the LLM."""
+    spec = choose_adapter(model).spec()
+    towers = {id(one.tower.module): one.tower for one in spec.modalities.values()}
+    found = [
+        block
+        for tower in towers.values()
+        for block in choose_encoder(tower.module).spec().blocks[: tower.used]
+    ]
+    return [*found, *spec.layers]
+
+
+@pytest.mark.parametrize("stages", [None, "both"], ids=["dense", "pruned"])
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_the_formula_is_what_the_counter_sees_in_blocks(name: str, stages: str | None) -> None:
+    case = case_of(name)
+    model, call = case.build(), case.inputs("several")
+    # a picture's features are made at every call of the core
+    wanted = staged(name, stages, 0.5) if stages else {"stages": []}
+    with tokenprune.attach(model, wanted):
+        seen = counted(model, blocks_of(model), call)
+        with watched(model) as formula:
+            logits(model, call)
+    assert formula is not None
+    # the counter sees the selection too, an operation for each token to choose from
+    chosen = 0 if stages is None else int(case.placeholders(call).sum())
+    assert 0 < formula.flops <= seen <= formula.flops + chosen
+
+
+@pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "qwen2_5_vl", "internvl"])
+def test_the_formula_follows_plans_inside_the_tower(name: str) -> None:
+    case = case_of(name)
+    model, call = case.build(), case.inputs("one")
+    stage = {"strategy": "random", "at": "encoder", "keep": 0.5}
+    blocks = blocks_of(model)
+    with tokenprune.attach(model, plan({"strategy": "random", "at": "pre_llm", "keep": 0.5})):
+        late = counted(model, blocks, call)
+    with tokenprune.attach(model, plan(stage)):
+        seen = counted(model, blocks, call)
+        with watched(model) as formula:
+            logits(model, call)
+    assert formula is not None
+    # the block that removes runs its attention on all tokens
+    assert formula.flops < seen < late
+    assert formula.flops > 0.7 * seen
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("qwen3_vl_moe", "has experts"), ("gemma4", "isn't followed for a")]
+)
+def test_what_has_no_formula_is_refused(name: str, words: str) -> None:
+    model = case_of(name).build()
+    with pytest.raises(DataError, match=words) as caught, watched(model):
+        pass
+    assert "--flops measured" in caught.value.remedy
+
+
+def test_bench_counts_a_family_by_formula(folder: Callable[[str], Path], tmp_path: Path) -> None:
     code, said = bench(folder("qwen2_vl"), tmp_path, "formula")
-    assert code == 2
-    assert "Use --flops measured" in said
+    assert code == 0, said
+    dense, pruned = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert 0 < pruned["flops"] < dense["flops"]
+
+
+def test_the_probe_needs_a_tower_of_whole_pictures(load: Load) -> None:
     with pytest.raises(DataError, match="isn't followed"):
         Reader(load("qwen2_vl").model, ("projector",))

@@ -20,11 +20,25 @@ from tokenprune.interface.trace import ImageTrace, Trace
 
 def block_flops(block: nn.Module, tokens: float) -> float:
     """Operations of one transformer block on a sequence of `tokens`."""
-    linear = [module for module in block.modules() if isinstance(module, nn.Linear)]
-    if not linear:
+    found = linears(block)
+    if not found:
         return 0.0
-    weights = sum(module.weight.numel() for module in linear)
-    return 2.0 * tokens * weights + 4.0 * tokens**2 * linear[0].in_features
+    return linear_flops(block, tokens) + attention_flops(tokens, found[0].in_features)
+
+
+def linears(block: nn.Module) -> list[nn.Linear]:
+    """The linear layers of a block, in order."""
+    return [module for module in block.modules() if isinstance(module, nn.Linear)]
+
+
+def linear_flops(block: nn.Module, tokens: float) -> float:
+    """Operations of a block's linear layers on `tokens` tokens."""
+    return 2.0 * tokens * sum(module.weight.numel() for module in linears(block))
+
+
+def attention_flops(tokens: float, width: int) -> float:
+    """Operations of both products of attention, all heads together `width` wide."""
+    return 4.0 * tokens**2 * width
 
 
 def stack_flops(blocks: Sequence[nn.Module], tokens: Iterable[float]) -> float:
@@ -49,13 +63,12 @@ def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> fl
     """Operations to the first token of one call of a multimodal LLM, all prompts together.
 
     Args:
-        model: a model that an adapter serves.
+        model: a model that an adapter serves, with one tower; see `watching` for others.
         trace: of the call.
         inputs: of the call, with `input_ids` `[B, T]` and perhaps `attention_mask`.
 
     Raises:
-        DataError: the prompts differ in how many visual tokens they hold, or the model's tower
-            isn't followed.
+        DataError: the prompts differ in how many visual tokens they hold.
     """
     from tokenprune.engine.adapters import choose_adapter, choose_encoder
 
@@ -63,12 +76,7 @@ def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> fl
     if not isinstance(adapter, MllmAdapter):
         return 0.0
     spec = adapter.spec()
-    if spec.tower is None:
-        raise DataError(
-            f"the tower of {type(model).__name__} isn't followed, so its part has no formula.",
-            where="--flops formula",
-            remedy="Use --flops measured.",
-        )
+    assert spec.tower is not None  # others are watched
     tower = choose_encoder(spec.tower).spec()
     used = spec.used if spec.used is not None else len(tower.blocks)
     images, ids = trace.images, inputs["input_ids"]

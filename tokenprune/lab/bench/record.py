@@ -29,7 +29,8 @@ MEANING = {
     "measured": "torch's FLOP counter over one call to the first token (of classifiers: one pass), "
     "selection included; a multiply-add is two operations",
     "formula": "2 n per linear weight and 4 n^2 d for attention in every block of tower and LLM, "
-    "without norms, projector, head and selection; a multiply-add is two operations",
+    "without norms, projector, head and selection; in blocks with windows, what is left counts as "
+    "evenly spread over them; a multiply-add is two operations",
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tokenprune.engine.adapters import choose_adapter
+from tokenprune.engine.attachment import Attachment
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedEncoder, LoadedMllm, LoadedModel
 from tokenprune.lab.bench.rows import Lane
@@ -40,8 +41,8 @@ class Timed(ABC):
         """A whole call."""
 
     @abstractmethod
-    def formula(self, lane: Lane, trace: Any, inputs: Any) -> float:
-        """Operations of a call to the first token, by formula."""
+    def formula(self, lane: Lane, handle: Attachment, inputs: Any) -> float:
+        """Operations of a call to the first token, by formula; it makes the call."""
 
     @abstractmethod
     def time(self, lane: Lane, turn: int) -> None:
@@ -61,8 +62,7 @@ class Timed(ABC):
                 self.warm(lane)
             handle.meter.reset()
             if settings.flops == "formula":
-                self.first(lane, inputs)
-                lane.flops = self.formula(lane, handle.trace, inputs)
+                lane.flops = self.formula(lane, handle, inputs)
             else:
                 with count_flops() as counter:
                     self.first(lane, inputs)
@@ -91,11 +91,14 @@ class Generation(Timed):
         """The first token and all after it."""
         return self._generate(lane, inputs, 1 + self.size.new_tokens)
 
-    def formula(self, lane: Lane, trace: Any, inputs: Any) -> float:
+    def formula(self, lane: Lane, handle: Attachment, inputs: Any) -> float:
         """Operations of tower and LLM."""
         from tokenprune.lab.bench.formula import model_flops
+        from tokenprune.lab.bench.watching import watched
 
-        return model_flops(lane.model, trace, inputs)
+        with watched(lane.model) as seen:
+            self.first(lane, inputs)
+        return model_flops(lane.model, handle.trace, inputs) if seen is None else seen.flops
 
     def cache(self, lane: Lane, inputs: Any) -> int | None:
         """Bytes of the KV cache after a whole call."""
@@ -162,11 +165,12 @@ class Encoding(Timed):
         """The same: nothing follows."""
         return None
 
-    def formula(self, lane: Lane, trace: Any, inputs: Any) -> float:
+    def formula(self, lane: Lane, handle: Attachment, inputs: Any) -> float:
         """Operations of the encoder's blocks."""
         from tokenprune.lab.bench.formula import encoder_flops
 
-        return encoder_flops(lane.model, trace)
+        self.first(lane, inputs)
+        return encoder_flops(lane.model, handle.trace)
 
     def time(self, lane: Lane, turn: int) -> None:
         """The pass; dense by stage in a call of its own."""
