@@ -11,6 +11,7 @@ import pytest
 from tests.integrations import fake_lmms
 
 MODELS = "tokenprune_adapters.lmms_eval.models"
+SIMPLE = "tokenprune_adapters.lmms_eval.simple"
 
 
 @pytest.fixture
@@ -30,3 +31,11 @@ def models(faked: None, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, MODELS, ModuleType(MODELS))
     del sys.modules[MODELS]
     return importlib.import_module(MODELS)
+
+
+@pytest.fixture
+def simple(models: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module of the classes of the older protocol, on the fake's base class."""
+    monkeypatch.setitem(sys.modules, SIMPLE, ModuleType(SIMPLE))
+    del sys.modules[SIMPLE]
+    return importlib.import_module(SIMPLE)

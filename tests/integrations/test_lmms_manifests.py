@@ -51,14 +51,19 @@ def test_loading_the_entry_point_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.usefixtures("faked")
-def test_every_manifest_names_a_chat_class(models: ModuleType) -> None:
-    found = {one.model_id: one.chat_class_path for one in manifests()}
+def test_every_manifest_names_a_class_of_each_protocol(
+    models: ModuleType, simple: ModuleType
+) -> None:
+    found = {one.model_id: one for one in manifests()}
     assert found.keys() == MODELS.keys()
-    for path in found.values():
-        module, _, name = path.rpartition(".")
-        kind = getattr(importlib.import_module(module), name)
-        assert issubclass(kind, models.lmms)
-        assert kind.is_simple is False
+    for one in found.values():
+        kinds = []
+        for path in (one.chat_class_path, one.simple_class_path):
+            module, _, name = path.rpartition(".")
+            kinds.append(getattr(importlib.import_module(module), name))
+        assert all(issubclass(kind, models.lmms) for kind in kinds)
+        assert [kind.is_simple for kind in kinds] == [False, True]
+        assert kinds[0].families == kinds[1].families
 
 
 def test_every_family_has_an_adapter(models: ModuleType) -> None:

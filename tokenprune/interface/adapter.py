@@ -326,7 +326,7 @@ class MllmAdapter(Adapter):
         """Tokens in the cache's first layer, which the LLM takes for its length; 0 for None."""
 
     def cached_keys(self, cache: Any, layer: int) -> int:
-        """Keys that a layer's cache holds; needed where `MllmSpec.masks` is True."""
+        """Keys that a layer's cache holds; needed with `MllmSpec.masks` or `windows`."""
         raise NotImplementedError(f"{type(self).__name__} reads no layer's cache")
 
     @abstractmethod

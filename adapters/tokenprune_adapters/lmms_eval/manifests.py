@@ -12,6 +12,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 CLASSES = "tokenprune_adapters.lmms_eval.models"
+SIMPLE = "tokenprune_adapters.lmms_eval.simple"
 
 #: Model names and their classes: those of families that lmms-eval has a model of its own for, under
 #: its name for them, and one for every family that has an adapter.
@@ -31,7 +32,11 @@ def manifests() -> list[Any]:
         from lmms_eval.models.registry_v2 import ModelManifest
 
         return [
-            ModelManifest(model_id=name, chat_class_path=f"{CLASSES}.{kind}")
+            ModelManifest(
+                model_id=name,
+                chat_class_path=f"{CLASSES}.{kind}",
+                simple_class_path=f"{SIMPLE}.{kind}Simple",
+            )
             for name, kind in MODELS.items()
         ]
     except Exception as error:

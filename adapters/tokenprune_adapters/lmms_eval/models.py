@@ -76,7 +76,7 @@ class HfChat(lmms):  # type: ignore[misc]
             self.attachment.meter.reset()
         seconds, tokens = 0.0, 0
         with tqdm(total=len(requests), disable=self.rank != 0, desc="tokenprune") as bar:
-            for given, places in batches([one[2] for one in asked], self.batch_size):
+            for given, places in batches([self._given(one) for one in asked], self.batch_size):
                 start = time.perf_counter()
                 answers, counts = self._answer([self._read(asked[at]) for at in places], given)
                 seconds += time.perf_counter() - start
@@ -89,7 +89,7 @@ class HfChat(lmms):  # type: ignore[misc]
         return [result for result in results if result is not None]
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """Not supported: chat tasks generate."""
+        """Not in this protocol: lmms-eval's chat tasks generate; see `simple`."""
         raise _unsupported("loglikelihood")
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
@@ -102,6 +102,11 @@ class HfChat(lmms):  # type: ignore[misc]
             self.attachment.detach()
         self.attachment = None
         super().clean()
+
+    def _given(self, asked: tuple[Any, ...]) -> Mapping[str, Any]:
+        """The generation arguments of a request."""
+        given: Mapping[str, Any] = asked[2]
+        return given
 
     def _read(self, asked: tuple[Any, ...]) -> Conversation:
         _, messages, _, place, task, split = asked
@@ -161,5 +166,6 @@ def _unsupported(kind: str) -> UnsupportedCallError:
     return UnsupportedCallError(
         f"tokenprune's models don't answer '{kind}' requests.",
         where="lmms-eval",
-        remedy="Choose tasks with output_type generate_until.",
+        remedy="Choose tasks with output_type generate_until; multiple-choice tasks run with "
+        "--force_simple.",
     )

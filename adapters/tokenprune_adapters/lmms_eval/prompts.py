@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.lab.data.reading import as_rgb, open_picture
-from tokenprune_adapters.loaders.prompts import SURPLUS
+from tokenprune_adapters.loaders.prompts import ANSWER_VALUES, SURPLUS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -94,6 +94,11 @@ class Chat:
         for name in SURPLUS:
             batch.pop(name, None)
         return batch
+
+    @property
+    def answer_values(self) -> Mapping[str, int]:
+        """See `LoadedMllm.answer_values`."""
+        return ANSWER_VALUES.get(type(self.processor).__name__, {})
 
     def decode(self, ids: Tensor) -> list[str]:
         """New token ids `[B, T]` -> answers."""
