@@ -164,12 +164,13 @@ def test_the_formula_follows_plans_inside_the_tower(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("qwen3_vl_moe", "has experts"), ("gemma4", "isn't followed for a")]
+    ("name", "words"), [("qwen3_vl_moe", "has experts"), ("mistral3", "parted by picture")]
 )
 def test_what_has_no_formula_is_refused(name: str, words: str) -> None:
-    model = case_of(name).build()
+    case = case_of(name)
+    model, call = case.build(), case.inputs("one")
     with pytest.raises(DataError, match=words) as caught, watched(model):
-        pass
+        logits(model, call)
     assert "--flops measured" in caught.value.remedy
 
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.calls import (
     Arguments,
     Entry,
@@ -23,6 +22,7 @@ from tokenprune.interface.places import Places
 from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, View
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import Demand, EncoderSpec, MllmSpec, Tower
+from tokenprune.interface.text_adapter import TextAdapter
 
 _NOTE = "tokenprune_layout"
 
@@ -147,7 +147,7 @@ class EncoderAdapter(Adapter):
         """
 
 
-class MllmAdapter(Adapter):
+class MllmAdapter(TextAdapter, Adapter):
     """A family of multimodal LLMs: where its parts are, and how its calls are read and written.
 
     The model is called as ever; the engine shortens the sequence around `spec().language_model`
@@ -296,30 +296,6 @@ class MllmAdapter(Adapter):
     @abstractmethod
     def run_text(self, ids: Tensor) -> Tensor:
         """The LLM's last states for text alone, without cache: `[B, T]` -> `[B, T, d_llm]`."""
-
-    def reader(self, tokenizer: str | None = None) -> Callable[[Tensor], str]:
-        """What turns token ids `[T]` into words, special tokens left out; asked for at attach.
-
-        Args:
-            tokenizer: folder or hub name of the model's tokenizer, if the plan names one.
-
-        Raises:
-            UnsupportedModelError: nothing says where the model's tokenizer is.
-            CheckpointError: it is missing or damaged.
-        """
-        raise UnsupportedModelError(
-            "the plan reads the question's words, and this adapter has no tokenizer.",
-            where=self.name,
-            remedy="Use another strategy with this model.",
-        )
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Rows of the embedding table, `[...]` -> `[..., d_llm]`; for `PromptEmbeddings`."""
-        raise NotImplementedError(f"{type(self).__name__} embeds no text")
-
-    def values(self, layer: nn.Module, hidden: Tensor) -> Tensor:
-        """Values `[B, H_kv, T, d]` of a layer for its input `[B, T, D]`; for `LayerValues`."""
-        raise NotImplementedError(f"{type(self).__name__} reads no values")
 
     @abstractmethod
     def cached_length(self, cache: Any) -> int:

@@ -124,10 +124,18 @@ def _of_block(seen: Watched, encoder: EncoderAdapter, block: nn.Module) -> Calla
             return
         rows = states.shape[-2]
         borders = encoder.borders(args[1:], kwargs)
+        if borders is None:
+            raise DataError(
+                f"attention of {type(block).__name__} is parted by picture, and its calls don't "
+                "say where.",
+                where="--flops formula",
+                remedy="Use --flops measured.",
+            )
+        segments = borders.diff().tolist()
         # what a plan left of a sequence is taken to be spread over its segments as before
-        share = rows / int(borders[-1])
+        share = rows / sum(segments)
         seen.flops += linear_flops(block, rows)
-        seen.flops += sum(attention_flops(n * share, width) for n in borders.diff().tolist())
+        seen.flops += sum(attention_flops(n * share, width) for n in segments)
 
     return hook
 
