@@ -357,16 +357,6 @@ class MllmAdapter(TextAdapter, Adapter):
                 rotation.
         """
 
-    def ones(self, layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
-        """Ones `[B, 1, T, d]`, rotated as queries and keys of a layer are.
-
-        Args:
-            layer: the decoder layer.
-            hidden: `[B, T, D]` its input.
-            rotary: the rotary rows that the layer was called with.
-        """
-        raise NotImplementedError(f"{type(self).__name__} rotates nothing but queries and keys")
-
     def softcap(self, layer: nn.Module) -> float | None:
         """The c of logits that a layer caps to c tanh(logit / c); None where it doesn't."""
         return None

@@ -1,4 +1,4 @@
-"""What an adapter of a multimodal LLM may tell of text and values; not every strategy asks."""
+"""What an adapter of a multimodal LLM may tell of text, values and positions, if it is asked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.calls import Rotary
 
 
 class TextAdapter:
@@ -42,3 +43,13 @@ class TextAdapter:
     def values(self, layer: nn.Module, hidden: Tensor) -> Tensor:
         """Values `[B, H_kv, T, d]` of a layer for its input `[B, T, D]`; for `LayerValues`."""
         raise NotImplementedError(f"{type(self).__name__} reads no values")
+
+    def ones(self, layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
+        """Ones `[B, 1, T, d]`, rotated as queries and keys of a layer are.
+
+        Args:
+            layer: the decoder layer.
+            hidden: `[B, T, D]` its input.
+            rotary: the rotary rows that the layer was called with.
+        """
+        raise NotImplementedError(f"{type(self).__name__} rotates nothing but queries and keys")

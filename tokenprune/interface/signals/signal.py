@@ -205,8 +205,7 @@ class Signal:
     )
     PROMPT_ATTENTION_MEAN = _row(
         "[B, N] mean over heads and over all tokens of the prompt as queries, visual and text, of "
-        "the softmax weight each token receives in the LLM layer before the site; queries in front "
-        "of a token count and give it 0, so tokens early in the prompt get more",
+        "the weight each token receives in the LLM layer before the site; queries in front give 0",
         llm_views.LayerBefore,
         llm.prompt_mean,
     )
@@ -223,20 +222,19 @@ class Signal:
     )
     TEXT_ATTENTION = _row(
         "[B, S, N] head mean of the softmax weight that every text token of the prompt gives to "
-        "each token in the LLM layer before the site, in order, right-padded; 0 to tokens behind "
-        "it",
+        "each token in the LLM layer before the site, in order, right-padded; 0 to later tokens",
         llm_views.LayerBefore,
         llm.text_rows,
     )
     TEXT_ATTENTION_BY_HEAD = _row(
         "[B, S, H, N] as `text_attention`, of every attention head by itself",
-        LayerBefore,
+        llm_views.LayerBefore,
         llm.text_rows_by_head,
     )
     TEXT_ROTATION = _row(
         "[B, S, N] logits that queries of ones at every text token have with keys of ones, rotated "
         "as in the LLM layer before the site: what position alone gives",
-        LayerBefore,
+        llm_views.LayerBefore,
         llm.text_rotation,
     )
     KEY_LENGTH = _row(
@@ -346,8 +344,7 @@ class Signal:
         """
         if self.needs is not None and not self.needs.chosen:
             raise SignalError(
-                f"{self.name} is computed from the {self.needs.title}, so there is no block to "
-                "choose.",
+                f"{self.name} is of the {self.needs.title}, so there is no block to choose.",
                 where=f"Signal '{self.name}'",
                 remedy="Ask for it without at().",
             )
