@@ -32,7 +32,9 @@ class Places:
         blended: whether a unit shows a mean of the tower's units that others show too, so that it
             can't be told which of them are left.
         parts: rows and columns of the maps in which the units stand one after the other, where
-            these share no grid and units stand in a line, for drawings.
+            these share no grid and units stand in a line.
+        tiles: in how many pieces the tower saw the picture, its overview included; None for one a
+            frame.
     """
 
     grid: Grid
@@ -40,6 +42,12 @@ class Places:
     sources: Tensor | None = field(default=None, compare=False)
     blended: bool = False
     parts: tuple[tuple[int, int], ...] = ()
+    tiles: int | None = None
+
+    @property
+    def pieces(self) -> int:
+        """In how many pieces the tower saw the picture."""
+        return self.grid[0] if self.tiles is None else self.tiles
 
     @property
     def units(self) -> int:

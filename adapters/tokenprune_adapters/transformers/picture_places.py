@@ -64,7 +64,8 @@ def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
         if tiles > 1:
             parts = [(side, side), (len(others), (len(sources) - base) // len(others) - 1)]
         grid = _square(len(units)) if tiles == 1 else (1, 1, len(units))
-        found.append(Places(grid, others, None if blended else units, blended, tuple(parts)))
+        known = None if blended else units
+        found.append(Places(grid, others, known, blended, tuple(parts), tiles))
     return found
 
 

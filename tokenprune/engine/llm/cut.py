@@ -131,8 +131,8 @@ class Draft:
             if tokens.kind == "text":
                 keep = self.stage.text_budget(tokens.count)
             else:
-                frames = picked[0].frames
-                keep = self.stage.budget(tokens.count, arrived[bucket[0]], frames)
+                one = picked[0]
+                keep = self.stage.budget(tokens.count, arrived[bucket[0]], one.frames, one.tiles)
                 self._check(tokens, keep)
             for part in ask(self.stage.stage, tokens, keep, self.call.conditions):
                 some = range(len(picked)) if part.rows is None else part.rows

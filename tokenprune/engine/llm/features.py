@@ -14,15 +14,15 @@ from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.arrivals import Arrival, unseen
 from tokenprune.engine.llm.followed import blended, follow
 from tokenprune.engine.llm.projecting import of_kept
+from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.units import entered, image_of, left, located, replaced
 from tokenprune.engine.patching import Patches
-from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, run_stages
+from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.places import Places
 from tokenprune.interface.sites import Site
-from tokenprune.interface.strategy import Budget
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -129,7 +129,9 @@ class FeatureSeam:
         if self.stages:
             bare = sum(image.count for image in images) != len(features)
             rows = located(shown, bare=bare, device=features.device)
-            batches = self._run(call, entered(here, rows, features, call))
+            prompts = prompts_of(state, self.spec, kind, images)
+            batches = entered(here, rows, features, call)
+            batches = run_stages(call, self.stages, batches, self.site.layer, prompts)
             count_left(call, batches)
             behind = left(images, batches)
             pairs = zip(behind, images, strict=True)
@@ -141,12 +143,3 @@ class FeatureSeam:
         if not self.owner.stages:
             call.meter.count("llm_average", units, frames)
         return made
-
-    def _run(self, call: CallState, batches: list[ImageBatch]) -> list[ImageBatch]:
-        for stage in self.stages:
-            for batch in batches:
-                count, grid = batch.state.index.shape[1], batch.state.grid
-                keep, given = stage.keep(count, frames=grid[0]), stage.plan.keep is not None
-                stage.strategy.check(self.site, Budget(count, keep, given), grid)
-            batches = run_stages(call, [stage], batches, self.site.layer)
-        return batches

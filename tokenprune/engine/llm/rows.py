@@ -70,6 +70,7 @@ class TokenRow:
         riders: `[N, ...]` values left by earlier stages.
         copy: whether another row of the batch has the same images (beams); not traced.
         ends: separators that leave with the line of tokens that they end.
+        tiles: in how many pieces the tower saw the images.
     """
 
     kind: Kind
@@ -82,6 +83,7 @@ class TokenRow:
     riders: Mapping[str, Tensor]
     copy: bool
     ends: LineEnds | None = None
+    tiles: int = 0
 
     @property
     def frames(self) -> int:
@@ -92,7 +94,7 @@ class TokenRow:
     def shape(self) -> tuple[object, ...]:
         """Rows of equal shape can be put into one dense batch."""
         riders = tuple(sorted((name, value.shape[1:]) for name, value in self.riders.items()))
-        return self.slot.shape[0], len(self.numbers), self.grids, riders
+        return self.slot.shape[0], len(self.numbers), self.grids, self.tiles, riders
 
     @property
     def grid(self) -> Grid:
@@ -186,6 +188,7 @@ def visual_row(shown: Sequence[Shown], entry: Level, row: int, copy: bool) -> To
         riders={name: torch.cat([image.riders[name] for image in images]) for name in names},
         copy=copy,
         ends=ends_of(shown, entry, row),
+        tiles=sum(image.tiles for image in images),
     )
 
 

@@ -13,6 +13,7 @@ from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.checks import feature_prefix, refuse_frames
 from tokenprune.engine.llm.question import Questions
+from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
@@ -85,10 +86,12 @@ class TowerSeam:
             with call.meter.stage("select"):
                 answers = self.questions.states(state, list(images_of(entered)))
                 entered.shared = read(self.asked, Question(answers.to(features.device)))
-        batches = run_stages(call, self.features, [entered], used)
+        # pictures of this model are of one kind
+        prompts = prompts_of(state, self.spec, next(iter(self.spec.placeholders)))
+        batches = run_stages(call, self.features, [entered], used, prompts)
         with call.meter.stage("project"):
             batches = project(batches, original)
-        batches = whole_videos(run_stages(call, self.projected, batches, used))
+        batches = whole_videos(run_stages(call, self.projected, batches, used, prompts))
         if self.features or self.projected:
             count_left(call, batches)
         with call.meter.stage("project"):
