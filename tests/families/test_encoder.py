@@ -148,8 +148,9 @@ def test_a_merge_equals_one_by_loops(name: str) -> None:
     with tokenprune.attach(model, staged("t-tower-pair", 0.8)) as handle:
         short = logits(model, call)
         removed = gone(case, handle.trace, call["input_ids"], case.prompts(scene, "left"))
-        left = round(handle.report().tokens["encoder"])
-        units = round(handle.report().tokens["patches"])
+        report = handle.report()
+        assert report.tiles is not None
+        left, units = (round(report.tokens[name] / report.tiles) for name in ("encoder", "patches"))
     count = units - left
     with (
         paired_in(model, count, units, PREFIX.get(name, 1)),

@@ -194,6 +194,19 @@ class MllmAdapter(Adapter):
         """
         raise NotImplementedError(f"{type(self).__name__} has no modalities")
 
+    def whole_pictures(
+        self, modality: str, shown: list[Places], prompts: Tensor | None
+    ) -> list[Places]:
+        """The user's pictures, where `places` could tell their tiles only.
+
+        Args:
+            modality: kind of the pictures.
+            shown: what `places` told, in prompt order.
+            prompts: token ids `[B, T]`, beams of a prompt in rows of their own; None where none
+                are known.
+        """
+        return shown
+
     def features(self, made: Any) -> Tensor:
         """All features that a method of a modality made, in prompt order, `[M, d_llm]`."""
         raise NotImplementedError(f"{type(self).__name__} has no modalities")

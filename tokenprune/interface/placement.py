@@ -41,11 +41,16 @@ class PreLlm:
 
     Attributes:
         projected: the strategy sees the projector's output instead of its input.
+        maps: the strategy reads places on the grid. A picture that the model sees in several maps,
+            such as an overview and tiles, is shown to it with each map as a frame, as large as the
+            largest of them; parts of the grid may hold no token. To others its tokens stand in a
+            line, (1, 1, N).
     """
 
     at: ClassVar[Literal["pre_llm"]] = "pre_llm"
 
     projected: bool = False
+    maps: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Decoder:
             all that no other stage bounds), until no token is left.
         text: a plan may say `keep_text`; the strategy then also gets text tokens
             (`Tokens.kind == "text"`) and answers those with `keep` or `keep_mask`.
+        maps: as for `PreLlm`; the images of a prompt are frames anyway.
     """
 
     at: ClassVar[Literal["decoder"]] = "decoder"
@@ -83,6 +89,7 @@ class Decoder:
     steps: Callable[[int], Sequence[Step]] | None = None
     every_layer: bool = False
     text: bool = False
+    maps: bool = False
 
     def layer_of(self, layers: int) -> int | None:
         """The strategy's own layer in an LLM of `layers` layers; None if it has none."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from tokenprune_adapters.transformers.family_towers import Followed
 from tokenprune_adapters.transformers.layers import check_positions
 from tokenprune_adapters.transformers.mllm import TransformersMllm, written
 from tokenprune_adapters.transformers.picture_places import Read
+from tokenprune_adapters.transformers.tile_runs import Begins, tiles_of
 
 SUPPLIED: frozenset[type[View]] = LLM_VIEWS - {Question}
 """What can be had of an LLM; layers whose query and key can't are refused one by one."""
@@ -46,6 +48,7 @@ class Pictures:
         pixels: arguments that bring such pictures.
         read: how the places are read from what the method made.
         tower: the tower that they come through; None if it isn't followed.
+        begins: tells which tiles begin a picture, where `read` tells tiles.
     """
 
     method: str
@@ -53,6 +56,7 @@ class Pictures:
     pixels: tuple[str, ...]
     read: Read
     tower: Followed | None = None
+    begins: Begins | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,19 @@ class FamilyAdapter(TransformersMllm):
         features = getattr(made, names.POOLED)
         rows = [one.reshape(-1, one.shape[-1]) for one in features]
         return own.read(core, given, rows)
+
+    def whole_pictures(
+        self, modality: str, shown: list[Places], prompts: Tensor | None
+    ) -> list[Places]:
+        """The user's pictures; where the core is given tiles, the prompts tell whose they are."""
+        begins = self.family.pictures[modality].begins
+        if begins is None or prompts is None or len(shown) < 2:
+            return shown
+        placeholder = self._spec.placeholders[modality]
+        sizes = tiles_of(begins, prompts, placeholder, shown[0].units, len(shown))
+        waiting = iter(shown)
+        # processors put the overview behind the tiles
+        return [Places.of_tiles([*islice(waiting, size)], overview=-1) for size in sizes]
 
     def features(self, made: Any) -> Tensor:
         """All features, whatever the form in which the core has them."""

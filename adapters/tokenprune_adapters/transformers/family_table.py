@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tokenprune_adapters.transformers import picture_places as places
+from tokenprune_adapters.transformers import tile_runs as runs
 from tokenprune_adapters.transformers import unit_sides as sides
 from tokenprune_adapters.transformers.families import (
     Family,
@@ -14,6 +15,7 @@ from tokenprune_adapters.transformers.families import (
 )
 from tokenprune_adapters.transformers.family_towers import Followed
 from tokenprune_adapters.transformers.picture_places import Read
+from tokenprune_adapters.transformers.tile_runs import Begins
 
 _IMAGE_ID = ("image_token_id", "image_token_index")
 _VIDEO_ID = ("video_token_id", "video_token_index")
@@ -23,9 +25,12 @@ _LAST = Followed(layers=(), cut=0)
 """The tower's last states, without a class token."""
 
 
-def _images(read: Read, *pixels: str, tower: Followed | None = None) -> Mapping[str, Pictures]:
+def _images(
+    read: Read, *pixels: str, tower: Followed | None = None, begins: Begins | None = None
+) -> Mapping[str, Pictures]:
     shown = ("pixel_values", *pixels)
-    return {"image": Pictures("get_image_features", _IMAGE_ID, shown, read, tower)}
+    found = Pictures("get_image_features", _IMAGE_ID, shown, read, tower, begins=begins)
+    return {"image": found}
 
 
 def _videos(
@@ -42,7 +47,7 @@ def _shuffled() -> Family:
         side=sides.scaled,
         projector="connector.modality_projection",
     )
-    read = _images(places.rows_of_tiles, tower=tower)
+    read = _images(places.rows_of_tiles, tower=tower, begins=runs.between_marks)
     return Family(read, language="text_model", towers=("idefics3-vision",), behind=False)
 
 
@@ -100,7 +105,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "internvl": (
         ("InternVL",),
         Family(
-            _images(places.square, tower=Followed(side=sides.shuffled)),
+            _images(places.square, tower=Followed(side=sides.shuffled), begins=runs.without_gap),
             towers=("internvl-vision",),
             behind=False,
         ),
@@ -133,7 +138,12 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "perception_lm": (
         ("PerceptionLM",),
-        Family({**_images(places.square), **_videos(places.square, "get_image_features")}),
+        Family(
+            {
+                **_images(places.stacked_tiles),
+                **_videos(places.stacked_frames, "get_image_features"),
+            }
+        ),
     ),
 }
 """Beginning of the class names, and what is the family's own, by the name of its folder."""

@@ -99,6 +99,18 @@ def rows_of_tiles(core: Any, given: Arguments, features: Features) -> list[Place
     return [Places(_square(units)) for _ in range(tiles)]
 
 
+def stacked_tiles(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """Equally many tiles of every picture, `[n, T, 3, H, W]`, the first of them the overview."""
+    tiles, several = square(core, given, features), given["pixel_values"].shape[1]
+    return [Places.of_tiles(tiles[at : at + several]) for at in range(0, len(tiles), several)]
+
+
+def stacked_frames(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """The frames of clips `[V, F, 3, H, W]`, shown to the method of pictures."""
+    clips, count = given["pixel_values"].shape[:2]
+    return [Places((count, *_square(len(features[0]))[1:])) for _ in range(clips)]
+
+
 def placed(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Places (x, y) of patches `[n, P, 2]`, -1 for padding, of which a square makes a unit."""
     pool = core.config.vision_config.pooling_kernel_size

@@ -10,6 +10,7 @@ import torch
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.runner import EncoderRunner
+from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.arrivals import Arrival, unseen
 from tokenprune.engine.llm.followed import blended, follow
@@ -83,6 +84,7 @@ class FeatureSeam:
             finally:
                 state.encoding = None
             shown = self.adapter.places(kind, args, kwargs, made)
+            shown = self.adapter.whole_pictures(kind, shown, state.given.ids)
             return self._enter(call, state, kind, made, shown)
 
         return make
@@ -126,6 +128,10 @@ class FeatureSeam:
         frames = sum(image.grid[0] for image in images)
         units = sum(image.patches for image in images)
         call.meter.count("units", units, frames)
+        call.meter.count_tiles(sum(image.tiles for image in images), frames)
+        entered_tower = call.state(EncoderState)
+        for name in () if entered_tower is None else entered_tower.counted:
+            call.meter.count(name, 0, frames)  # its tokens were counted when pieces passed
         if self.stages:
             bare = sum(image.count for image in images) != len(features)
             rows = located(shown, bare=bare, device=features.device)

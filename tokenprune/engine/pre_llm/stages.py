@@ -10,11 +10,12 @@ from torch import Tensor
 from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.maps import Maps
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import ReductionError, UnsupportedCallError
 from tokenprune.interface.signals import Companions, read
 from tokenprune.interface.sites import Site
-from tokenprune.interface.strategy import Budget
+from tokenprune.interface.strategy import Budget, placement
 from tokenprune.interface.trace import Shapes
 from tokenprune.plan import Total
 from tokenprune.plan.budget import split
@@ -157,10 +158,14 @@ def _reduce(
     if stage.number in state.companions:
         signals |= read(wanted, Companions(state.companions[stage.number]))
     tokens = state.tokens(batch.hidden, site, signals)
+    shown = tokens
+    if batch.parts and placement(strategy, "pre_llm").maps:
+        maps = Maps(batch.parts)
+        shown = replace(tokens, grid=maps.grid, index=maps.raster(tokens.index))
     keep = stage.keep(tokens.count, state.grid[0], batch.tiles, share)
     # pictures of other sizes, and shares of a total, are not known before
-    strategy.check(site, Budget(tokens.count, keep, stage.plan.keep is not None), tokens.grid)
-    for part in ask(stage, tokens, keep, call.conditions):
+    strategy.check(site, Budget(tokens.count, keep, stage.plan.keep is not None), shown.grid)
+    for part in ask(stage, shown, keep, call.conditions):
         left = _pick(batch, part.rows)
         if part.dense is not None and part.dense.length == 0:
             raise ReductionError(
