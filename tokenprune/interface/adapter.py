@@ -157,12 +157,17 @@ class MllmAdapter(Adapter):
             means that any may be, None that none is followed.
         withholds: what of its towers doesn't reach stages between tower and LLM.
         behind: whether its towers have blocks behind the last one that is read, for listings.
+        projected: whether stages between tower and LLM see what the projector put out, also where
+            their strategy would stand in front of it; for listings.
+        limits: what can't be done with its pictures, in words, for listings.
     """
 
     supplies: ClassVar[frozenset[type[View]]] = LLM_VIEWS
     towers: ClassVar[tuple[str, ...] | None] = ()
     withholds: ClassVar[frozenset[type[View]]] = frozenset()
     behind: ClassVar[bool] = True
+    projected: ClassVar[bool] = False
+    limits: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def spec(self) -> MllmSpec:

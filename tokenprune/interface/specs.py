@@ -88,6 +88,7 @@ class Tower:
         projector: the module that makes a row `[n, U, d_llm]` of every unit's row of every piece,
             class tokens in front if the model has them there; it is run on the units that are left.
             None where it arranges rows itself.
+        frames: whether pieces are frames of clips, which its blocks see one by one.
     """
 
     module: nn.Module
@@ -96,6 +97,7 @@ class Tower:
     side: int = 1
     blended: str | None = None
     projector: nn.Module | None = None
+    frames: bool = False
 
     @property
     def used(self) -> int:

@@ -29,6 +29,8 @@ from tokenprune_adapters.transformers.tile_runs import Begins, tiles_of
 
 SUPPLIED: frozenset[type[View]] = LLM_VIEWS - {Question}
 """What can be had of an LLM; layers whose query and key can't are refused one by one."""
+FRAMES = "no strategies that span frames, which its tower sees one by one"
+"""What a tower with pieces can't do with clips."""
 REFUSED = {
     "output_router_logits": Refused(
         "router logits of a shortened sequence have fewer rows than the loss over them expects.",
@@ -72,6 +74,7 @@ class Family:
         towers: names of the encoder adapters of its towers; None if none is followed.
         behind: whether released models have blocks behind the last one that is read.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
+        notes: what else its users should know of its pictures, in words.
     """
 
     pictures: Mapping[str, Pictures]
@@ -82,6 +85,21 @@ class Family:
     towers: tuple[str, ...] | None = None
     behind: bool = True
     whole: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What can't be done with its pictures, in words."""
+        found = []
+        for kind, one in self.pictures.items():
+            if one.tower is None:
+                found.append(f"`encoder`: tokens aren't followed through the tower ({kind})")
+            elif one.tower.blended is not None:
+                why = one.tower.blended.rstrip(".")
+                found.append(f"`encoder` ({kind}): only strategies that restore, as {why}")
+            elif one.tower.frames:
+                found.append(f"`encoder` ({kind}): {FRAMES}")
+        return (*found, *self.notes)
 
 
 class FamilyAdapter(TransformersMllm):
@@ -96,6 +114,7 @@ class FamilyAdapter(TransformersMllm):
     towers: ClassVar[tuple[str, ...] | None] = None
     # stages in front of the LLM act behind the projector, at its width, and companions are narrower
     withholds: ClassVar[frozenset[type[View]]] = frozenset({Companions})
+    projected: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module) -> None:
         """Read the model's parts, and check the signatures of what is called.

@@ -21,6 +21,10 @@ _IMAGE_ID = ("image_token_id", "image_token_index")
 _VIDEO_ID = ("video_token_id", "video_token_index")
 _EITHER = ("clip", "siglip")
 _RESIZED = "its frames are resized, so that every token shows several patches."
+_LARGER = (
+    "`encoder` (image): the same of an image with more tiles than `vision_aspect_ratio` allows"
+)
+_APART = "frames of a video are pictures of their own, with words between them"
 _LAST = Followed(layers=(), cut=0)
 """The tower's last states, without a class token."""
 
@@ -48,7 +52,9 @@ def _shuffled() -> Family:
         projector="connector.modality_projection",
     )
     read = _images(places.rows_of_tiles, tower=tower, begins=runs.between_marks)
-    return Family(read, language="text_model", towers=("idefics3-vision",), behind=False)
+    return Family(
+        read, language="text_model", towers=("idefics3-vision",), behind=False, notes=(_APART,)
+    )
 
 
 def _packed() -> Family:
@@ -67,7 +73,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(
             {
                 **_images(places.tiled, tower=Followed()),
-                **_videos(places.frames, tower=Followed(side=sides.strided)),
+                **_videos(places.frames, tower=Followed(side=sides.strided, frames=True)),
             },
             towers=_EITHER,
         ),
@@ -77,9 +83,12 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(
             {
                 **_images(places.tiled, tower=Followed()),
-                **_videos(places.frames_with_newline, tower=Followed(blended=_RESIZED)),
+                **_videos(
+                    places.frames_with_newline, tower=Followed(blended=_RESIZED, frames=True)
+                ),
             },
             towers=_EITHER,
+            notes=(_LARGER,),
         ),
     ),
     "video_llava": (
@@ -87,7 +96,9 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(
             {
                 **_images(places.square, "pixel_values_images", tower=Followed("image_tower")),
-                **_videos(places.frames_with_class, tower=Followed("video_tower", cut=1)),
+                **_videos(
+                    places.frames_with_class, tower=Followed("video_tower", cut=1, frames=True)
+                ),
             },
             towers=("clip",),
         ),
@@ -108,6 +119,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             _images(places.square, tower=Followed(side=sides.shuffled), begins=runs.without_gap),
             towers=("internvl-vision",),
             behind=False,
+            notes=(_APART,),
         ),
     ),
     "idefics3": (("Idefics3",), _shuffled()),
@@ -163,6 +175,7 @@ def _adapter(name: str, beginnings: tuple[str, ...], family: Family) -> type[Fam
             "family": family,
             "towers": family.towers,
             "behind": family.behind,
+            "limits": family.limits,
         },
     )
 

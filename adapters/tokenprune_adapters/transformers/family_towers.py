@@ -33,6 +33,7 @@ class Followed:
         side: rows and columns of patches that become one unit, read from the core.
         blended: see `Tower.blended`.
         projector: dotted name below the core, see `Tower.projector`; None for none.
+        frames: see `Tower.frames`.
     """
 
     module: str = "vision_tower"
@@ -41,6 +42,7 @@ class Followed:
     side: Callable[[Any], int] = unit_sides.patch
     blended: str | None = None
     projector: str | None = "multi_modal_projector"
+    frames: bool = False
 
     def read(self, core: Any) -> Tower:
         """The tower of a model.
@@ -65,7 +67,9 @@ class Followed:
             cut = int(getattr(core.config, cut) == "default")
         projector = None if self.projector is None else core.get_submodule(self.projector)
         levels_read = tuple(sorted(levels))
-        return Tower(module, levels_read, cut, self.side(core), self.blended, projector)
+        return Tower(
+            module, levels_read, cut, self.side(core), self.blended, projector, self.frames
+        )
 
     def fixed(self, config: Any) -> dict[str, Any]:
         """Arguments of a call that choose other features, with the values of the config."""
