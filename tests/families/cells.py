@@ -28,7 +28,8 @@ LINEAR = ("qwen3_5", "qwen3_5_moe")
 """Families with linear attention, in which a removed token isn't the same as a hidden one."""
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *LINEAR)
 """Families whose tower packs its pictures into one row."""
-PREFIX = dict.fromkeys(("paligemma", "llava_onevision", "gemma3", "idefics3", "smolvlm"), 0)
+_BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm")
+PREFIX = dict.fromkeys(_BARE, 0)
 """Class tokens of a family's tower; one in most."""
 GRIDS = ("image_grid_thw", "video_grid_thw")
 
@@ -131,7 +132,7 @@ def tower_without(
             tower = model.model.visual
             stack.enter_context(hidden_units(tower, *packed_passes(model, call, trace.images)))
         else:
-            prefix = PREFIX.get(family(case), 1)
+            prefix = PREFIX.get(case.name, PREFIX.get(family(case), 1))
             stack.enter_context(hidden_in(model, passes, prefix, patch))
         yield
 

@@ -44,10 +44,14 @@ RESIZED = "resized, so that every token shows several patches"
 UNFOLLOWED = ("mistral3", "gemma4", "perception_lm")
 BLENDED = {
     "llava_onevision": ("video", "mixed"),
-    "llava_onevision-resized": ("one", "two_sizes", "video", "mixed"),
+    "llava_onevision-resized": SCENES,
 }
 """Scenes whose pictures are resized behind the tower, which a plan that drops inside it refuses."""
-CELLS = [(name, scene) for name in CASES for scene in CASES[name].scenes]
+VARIED = ("one", "several")
+"""Scenes of variants, whose family has all of them."""
+CELLS = [
+    (name, scene) for name in CASES for scene in (VARIED if "-" in name else CASES[name].scenes)
+]
 
 
 def refusal(case: Case, scene: str, stages: str) -> tuple[type[Exception], str] | None:
