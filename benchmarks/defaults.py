@@ -2,10 +2,13 @@
 
     python -m benchmarks.defaults pictures --images DIR --labels CSV --weights FILE
     python -m benchmarks.defaults reference
+    python -m benchmarks.defaults protection --limit 800
 
 Every variant changes one parameter of a fixed base and runs at every budget on all samples. The
 record holds both halves apart, so that a choice made on `choose` can be read off on `report`. The
-halves are those of `tokenprune compare --split first` and `--split second`.
+halves are those of `tokenprune compare --split first` and `--split second`. `protection` is a
+search of its own, on the questions of the reference model: what a step protects, from the defaults
+that the other two searches led to.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import tokenprune
-from benchmarks.variants import Stage, stages
+from benchmarks.variants import Stage, protection, stages
 from tokenprune.interface.loading import LoadedClassifier, LoadedMllm
 from tokenprune.lab.data.pictures import halve, heldout_questions, labelled_pictures
 from tokenprune.lab.measure.environment import describe_environment
@@ -31,7 +34,7 @@ from tokenprune.reference import reference_model_path
 
 console = Console()
 PICTURE_MODEL = "timm:vit_tiny_patch16_224"
-KEEPS = {"pictures": (98, 49), "reference": (16, 8)}
+KEEPS = {"pictures": (98, 49), "reference": (16, 8), "protection": (32, 16, 8)}
 HALVES = {"choose": "first", "report": "second"}
 
 
@@ -75,12 +78,12 @@ def halves(task: Task, found: list[str], dense: list[str]) -> dict[str, Any]:
     return result
 
 
-def search(task: Task, last: int, keeps: tuple[int, ...]) -> dict[str, Any]:
+def search(task: Task, variants: dict[str, Stage], keeps: tuple[int, ...]) -> dict[str, Any]:
     """All variants at all budgets."""
     inputs = [task.inputs(batch) for batch in task.batches]
     dense = answer(task, inputs, None)
     rows: dict[str, dict[str, Any]] = {"dense": {"all": halves(task, dense, dense)}}
-    todo = [(name, stage, keep) for name, stage in stages(last).items() for keep in keeps]
+    todo = [(name, stage, keep) for name, stage in variants.items() for keep in keeps]
     with Progress(console=console) as progress:
         for name, stage, keep in progress.track(todo, description="variants"):
             found = answer(task, inputs, {**stage, "keep": keep})
@@ -89,7 +92,7 @@ def search(task: Task, last: int, keeps: tuple[int, ...]) -> dict[str, Any]:
         "samples": len(dense),
         "members": {half: chosen(task, split) for half, split in HALVES.items()},
         "rows": rows,
-        "stages": stages(last),
+        "stages": variants,
     }
 
 
@@ -110,14 +113,16 @@ def main() -> None:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--limit", type=int, default=400, help="questions of the reference task")
+    parser.add_argument("--limit", type=int, default=400, help="questions to the reference model")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.task == "pictures" and None in (args.images, args.labels, args.weights):
         parser.error("pictures needs --images, --labels and --weights")
     out = args.out or Path(f"benchmarks/records/defaults-{args.task}.json")
     with torch.inference_mode():
-        record = search(*make_task(args), KEEPS[args.task])
+        task, last = make_task(args)
+        variants = protection() if args.task == "protection" else stages(last)
+        record = search(task, variants, KEEPS[args.task])
     record = {
         "schema_version": 1,
         "task": args.task,

@@ -46,6 +46,29 @@ BASE: dict[str, Any] = {
     "proportional_attention": True,
 }
 
+#: The shipped defaults when protection was searched, and what may stand in place of each.
+PROTECTING: dict[str, Any] = {
+    **BASE,
+    "similarity": "plain",
+    "importance_per": "token",
+    "protect": "step",
+}
+PROTECTION: dict[str, dict[str, Any]] = {
+    "evoprune": {},
+    "importance per patch": {"importance_per": "patch"},
+    "protect forever": {"protect": "forever"},
+    "per patch, forever": {"importance_per": "patch", "protect": "forever"},
+    "without attention": {"attention": False},
+}
+
+
+def protection() -> dict[str, Stage]:
+    """What is protected, and for how long: every row by name, an encoder stage without budget."""
+    return {
+        name: {"strategy": "evoprune", "schedule": "skip", "params": {**PROTECTING, **change}}
+        for name, change in PROTECTION.items()
+    }
+
 
 def stages(last: int) -> dict[str, Stage]:
     """Every row by name: an encoder stage without its budget.

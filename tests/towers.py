@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -71,3 +73,31 @@ def dinov3_rotary(model: Any) -> tuple[Tensor, Tensor]:
     cos, sin = model.rope_embeddings(pixels(1))
     assert cos.shape == (SIDE * SIDE, model.config.hidden_size // HEADS)
     return cos, sin
+
+
+def timm_eva(**changes: Any) -> Any:
+    """timm's Eva in the shape of a Perception Encoder; keyword arguments are its own."""
+    from timm.models.eva import Eva
+
+    unknown = changes.keys() - inspect.signature(Eva).parameters.keys()
+    if unknown:
+        pytest.skip(f"this timm's Eva has no {', '.join(unknown)}")
+    torch.manual_seed(0)
+    shape = {"attn_type": "rope", "use_rot_pos_emb": True, "global_pool": "token"}
+    more = {"init_values": 0.5, "use_pre_transformer_norm": True}
+    return models.shaken(Eva(**models._timm({**shape, **more, **changes})))
+
+
+def timm_wrapped(**changes: Any) -> Any:
+    """The same inside transformers' wrapper, as PerceptionLM has it."""
+    from transformers import TimmWrapperConfig, TimmWrapperModel
+
+    arguments = {"embed_dim": models.WIDTH, "depth": models.DEPTH, "num_heads": HEADS}
+    sizes = {"img_size": [IMAGE, IMAGE], "patch_size": PATCH, "ref_feat_shape": [SIDE, SIDE]}
+    config = TimmWrapperConfig(
+        architecture="vit_pe_core_tiny_patch16_384",
+        do_pooling=False,
+        model_args={**arguments, **sizes, "global_pool": "", "init_values": 0.5, **changes},
+    )
+    torch.manual_seed(0)
+    return models.shaken(TimmWrapperModel(config))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.text_tower import TextTower
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_adapters.timm.vit import TimmVitAdapter
 from tokenprune_adapters.transformers.clip import ClipAdapter
 from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
+from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
+from tokenprune_adapters.transformers.pixtral_vision import PixtralVisionAdapter
 from tokenprune_adapters.transformers.siglip import SiglipAdapter
 
 ADAPTERS: tuple[type[EncoderAdapter], ...] = (
@@ -22,6 +25,8 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     Dinov2Adapter,
     Dinov3Adapter,
     PackedVisionAdapter,
+    PixtralVisionAdapter,
+    Gemma4VisionAdapter,
     TimmVitAdapter,
 )
 
@@ -31,3 +36,11 @@ def register_adapters(register: Callable[[type[EncoderAdapter]], None]) -> None:
     """Register the encoder families; neither transformers nor timm is imported by this."""
     for adapter in ADAPTERS:
         register(adapter)
+
+
+@hookimpl
+def register_text_towers(register: Callable[[type[TextTower]], None]) -> None:
+    """Register CLIP's text tower; transformers isn't imported by this."""
+    from tokenprune_adapters.loaders.text_tower import ClipTextTower
+
+    register(ClipTextTower)

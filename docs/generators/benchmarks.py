@@ -121,6 +121,15 @@ SECTIONS = (
         defaults,
     ),
     Section(
+        "defaults-protection.json",
+        "What EvoPrune protects, and for how long",
+        "Importance per token or per patch, protection at a step or for good, from the defaults "
+        "that the two searches above led to, on the reference model's held-out questions. "
+        f"{_HALVES}",
+        "python -m benchmarks.defaults protection --limit 800",
+        defaults,
+    ),
+    Section(
         "bench.json",
         "Time to first token",
         "Training-free strategies of static length at a quarter of the tokens, where comparisons "

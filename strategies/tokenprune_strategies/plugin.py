@@ -10,6 +10,7 @@ from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_strategies.apet import ApET
 from tokenprune_strategies.baselines import Random, Uniform
 from tokenprune_strategies.cdpruner import CDPruner
+from tokenprune_strategies.cdpruner_clip import CDPrunerClip
 from tokenprune_strategies.cls_inflection import ClsInflection
 from tokenprune_strategies.covipal import CoViPALStyle
 from tokenprune_strategies.dart import DART
@@ -35,9 +36,11 @@ from tokenprune_strategies.prumerge import PruMerge
 from tokenprune_strategies.prunevid import PruneVid
 from tokenprune_strategies.pyramiddrop import PyramidDrop
 from tokenprune_strategies.quecc import QueCC
+from tokenprune_strategies.scissor import Scissor
 from tokenprune_strategies.scope import Scope
-from tokenprune_strategies.sparsevlm import SparseVLM
+from tokenprune_strategies.sparsevlm import SparseVLM, SparseVLM2
 from tokenprune_strategies.tome import ToMe
+from tokenprune_strategies.trim import Trim
 from tokenprune_strategies.v2drop import V2Drop
 from tokenprune_strategies.vidcom2 import VidCom2
 from tokenprune_strategies.visionzip import VisionZip
@@ -70,7 +73,10 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         VisionZip,
         DART,
         CDPruner,
+        CDPrunerClip,
+        Trim,
         SparseVLM,
+        SparseVLM2,
         Scope,
         HoloV,
         HiPrune,
@@ -88,6 +94,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         Feather,
         MMTok,
         ApET,
+        Scissor,
         Random,
         Uniform,
     ):

@@ -55,7 +55,7 @@ def test_halves_equal_the_block_in_bfloat16(name: str) -> None:
     adapter = adapted(VARIANTS[name].build().to(torch.bfloat16))
     block, hidden = adapter.spec().blocks[0], states(adapter, torch.bfloat16)
     rows = VARIANTS[name].given(adapter.model, PATCHES)
-    given = {key: tuple(part.to(torch.bfloat16) for part in value) for key, value in rows.items()}
+    given = torch.utils._pytree.tree_map(lambda part: part.to(torch.bfloat16), rows)
     got = put_together(adapter, block, hidden, **given)
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(got, own(block, hidden, **given), atol=6e-2, rtol=3e-2)

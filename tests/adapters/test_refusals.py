@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenprune_adapters.timm import vit_names as compat
 from torch import Tensor, nn
 
 from tests import models, towers
@@ -27,7 +28,7 @@ def test_a_parallel_block_is_refused_with_the_reason() -> None:
     assert "VisionTransformer, block 0" in text
     assert "'ParallelScalingBlock'" in text
     assert "its MLP runs beside its attention" in text
-    assert "Supported here: Block, ResPostBlock, ParallelThingsBlock." in text
+    assert "Supported here: Block, ResPostBlock, ParallelThingsBlock, EvaBlock" in text
 
 
 @pytest.mark.skipif(not hasattr(vit, "DiffParallelScalingBlock"), reason="older timm")
@@ -53,13 +54,11 @@ def test_every_block_that_timm_defines_for_this_family_is_decided() -> None:
     assert defined <= known
 
 
-def test_a_rotary_block_is_refused() -> None:
-    from timm.models.eva import EvaBlock
+def test_every_block_of_eva_is_decided() -> None:
+    from timm.models import eva
 
-    model = models.timm_vit()
-    model.blocks[2] = EvaBlock(models.WIDTH, models.HEADS)
-    with pytest.raises(UnsupportedModelError, match=r"block 2.*'EvaBlock'.*rotary"):
-        adapted(model)
+    defined = {name for name in vars(eva) if name.startswith("EvaBlock")}
+    assert {f"{eva.__name__}.{name}" for name in defined} == set(compat.EVA_BLOCKS)
 
 
 def test_a_changed_attention_is_refused() -> None:

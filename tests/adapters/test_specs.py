@@ -130,7 +130,7 @@ def other_models() -> list[nn.Module]:
     tiny = ResNetConfig(embedding_size=4, hidden_sizes=[4, 4], depths=[1, 1])
     return [
         timm.create_model("resnet18"),
-        timm.create_model("eva02_tiny_patch14_224", depth=1),
+        timm.create_model("beit_base_patch16_224", depth=1, embed_dim=24, num_heads=2),
         ResNetModel(tiny),
         Dinov2Backbone(Dinov2Config(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)),
         nn.Linear(2, 2),
@@ -158,7 +158,7 @@ def test_adapters_register_through_their_hook() -> None:
     register_adapters(found.append)
     assert [adapter.name for adapter in found] == [
         *("clip", "siglip", "internvl-vision", "idefics3-vision", "dinov2", "dinov3"),
-        *("qwen-vision", "timm"),
+        *("qwen-vision", "pixtral-vision", "gemma4-vision", "timm"),
     ]
 
 

@@ -22,13 +22,31 @@ class Variant:
     prefix: int
     class_token: bool
     inputs: Callable[[], Any] = field(default=models.pixels)
-    rotary: bool = False
+    rotary: Callable[[Any, int], dict[str, Any]] | None = None
 
     def given(self, model: nn.Module, patches: int) -> dict[str, Any]:
         """What a block is called with besides states of the first `patches` patches."""
-        if not self.rotary:
-            return {}
-        return {ROTARY: tuple(part[:patches] for part in towers.dinov3_rotary(model))}
+        return {} if self.rotary is None else self.rotary(model, patches)
+
+
+def _dinov3_rotary(model: Any, patches: int) -> dict[str, Any]:
+    return {ROTARY: tuple(part[:patches] for part in towers.dinov3_rotary(model))}
+
+
+def _eva_rotary(model: Any, patches: int) -> dict[str, Any]:
+    rope = model.rope.get_embed()
+    return {"rope": (rope[0] if rope.dim() == 4 else rope)[..., :patches, :]}
+
+
+def _eva(prefix: int = 1, **arguments: Any) -> Variant:
+    rotary = _eva_rotary if arguments.get("use_rot_pos_emb", True) else None
+    build = partial(towers.timm_eva, **arguments)
+    return Variant(build, "timm", prefix, arguments.get("class_token", True), rotary=rotary)
+
+
+def _grouped() -> Variant:
+    """Heads that share keys and values."""
+    return _eva(num_kv_heads=models.HEADS // 2, qkv_fused=False)
 
 
 def _timm(prefix: int = 1, **arguments: Any) -> Variant:
@@ -86,13 +104,13 @@ VARIANTS: dict[str, Variant] = {
     "dinov2-registers-classifier": Variant(
         partial(towers.dinov2, registers=3, classifier=True), "dinov2", 4, True
     ),
-    "dinov3": Variant(towers.dinov3, "dinov3", 3, True, rotary=True),
+    "dinov3": Variant(towers.dinov3, "dinov3", 3, True, rotary=_dinov3_rotary),
     "dinov3-gated": Variant(
         partial(towers.dinov3, use_gated_mlp=True, num_register_tokens=0),
         "dinov3",
         1,
         True,
-        rotary=True,
+        rotary=_dinov3_rotary,
     ),
     "vit": _timm(),
     "vit-no-bias": _timm(qkv_bias=False, proj_bias=False),
@@ -110,6 +128,18 @@ VARIANTS: dict[str, Variant] = {
     "vit-parallel-things": Variant(
         partial(_block, "ParallelThingsBlock", init_values=0.5), "timm", 1, True
     ),
+    "eva-pe": _eva(),
+    "eva-wrapped": Variant(towers.timm_wrapped, "timm", 1, True, rotary=_eva_rotary),
+    "eva-02": _eva(
+        attn_type="eva", qkv_fused=False, swiglu_mlp=True, scale_mlp=True, scale_attn_inner=True
+    ),
+    "eva-biases": _eva(attn_type="eva", use_rot_pos_emb=False),
+    "eva-grouped": _grouped(),
+    "eva-post-norm": _eva(attn_type="eva", use_rot_pos_emb=False, use_post_norm=True),
+    "eva-halves": _eva(
+        3, rope_type="dinov3", rope_rotate_half=True, num_reg_tokens=2, no_embed_class=True
+    ),
+    "eva-mixed": _eva(0, rope_type="mixed", class_token=False, global_pool="avg"),
     "deit-distilled": Variant(models.timm_distilled, "timm", 2, True),
 }
 

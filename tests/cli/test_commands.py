@@ -77,6 +77,16 @@ def test_validate_prints_the_plan_as_understood(plan: Path) -> None:
     assert run("validate", plan)[1] == out
 
 
+def test_position_ids_are_told_with_who_says_so(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("stages: [{at: pre_llm, strategy: vscan, keep: 9}]")
+    assert "compact (as vscan has them)" in run("validate", plan)[2]
+    own = run("validate", plan, "--set", "positions=original")[2]
+    assert "original (as the plan says)" in own
+    assert "compact at pre_llm, as its official code has them" in run("describe", "prunevid")[1]
+    assert "original, unless the plan says compact" in run("describe", "fastv")[1]
+
+
 def test_schema_is_json_with_every_strategy() -> None:
     code, out, _ = run("schema")
     schema = json.loads(out)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import tokenprune
-from tests import models, towers
+from tests import models, text_towers, towers
 from tokenprune.interface import placement as placing
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import PruningStrategy, placement, places
@@ -92,6 +92,7 @@ ENCODERS: dict[str, Encoder] = {
     "timm-registers": Encoder(
         partial(models.timm_vit, reg_tokens=4, init_values=0.1, qk_norm=True), _x, eager=False
     ),
+    "timm-eva": Encoder(towers.timm_eva, _x, eager=False),
     "timm-distilled": Encoder(models.timm_distilled, _x, eager=False),
 }
 
@@ -107,6 +108,8 @@ def stage_of(kind: type[PruningStrategy[Any]], at: Stage) -> dict[str, Any]:
     if one_block or (isinstance(own, placing.Decoder) and not own.every_layer):
         stage["layer"] = 2
     params = untrained_params(kind, SHAPE, keep)
+    if "text_tower" in kind.Params.model_fields:
+        params |= text_towers.named()
     return stage | ({"params": params} if params else {})
 
 

@@ -148,7 +148,8 @@ def _missing() -> dict[str, tuple[list[dict[str, Any]], tuple[int, int]]]:
 def _runs(tower: str, name: str) -> bool:
     """Whether the matrix says that a plan of one stage can be attached; others are written down."""
     (stage, *more) = STAGES[name]
-    if more or stage.get("params"):
+    # parameters may choose other signals; the name of a text tower doesn't
+    if more or {*stage.get("params", ())} - {"text_tower", "tokenizer"}:
         return True
     family = next(f for f in families() if f.name == f"llava + {tower}")
     return stage["at"] in fit(host().strategies[stage["strategy"]], family).runs

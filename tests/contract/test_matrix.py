@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tokenprune_adapters.encoders_plugin import ADAPTERS
 
 import tokenprune
 from tests import models, packed, towers
+from tests.adapters import any_size
 from tests.contract.cases import shipped, stage_of
 from tokenprune.errors import PlanError, SignalError
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
@@ -41,6 +43,8 @@ BUILD: dict[str, Callable[..., Any]] = {
     "dinov2": towers.dinov2,
     "dinov3": towers.dinov3,
     "qwen-vision": packed.tower,
+    "pixtral-vision": partial(any_size.tower, "mistral3"),
+    "gemma4-vision": partial(any_size.tower, "gemma4"),
     "timm": models.timm_vit,
     "llava + clip": models.llava_clip,
     "llava + siglip": models.llava_siglip,

@@ -20,7 +20,15 @@ Others = dict[int, tuple[int, int] | None]
 """Places of a picture without a unit: the row that a separator ends, None for what stays."""
 
 
-def gone(case: Case, trace: Trace, ids: Tensor, prompts: list[Prompt], step: int = -1) -> Tensor:
+def gone(
+    case: Case,
+    trace: Trace,
+    ids: Tensor,
+    prompts: list[Prompt],
+    step: int = -1,
+    *,
+    separators: bool = False,
+) -> Tensor:
     """`[B, T]` True for the places that are removed after one of the trace's steps.
 
     Args:
@@ -29,6 +37,7 @@ def gone(case: Case, trace: Trace, ids: Tensor, prompts: list[Prompt], step: int
         ids: `[B, T]` of the call.
         prompts: of the scene.
         step: which; the last one if not said.
+        separators: whether separators stay without their rows.
     """
     removed = torch.zeros(ids.shape, dtype=torch.bool)
     images = iter(trace.images)
@@ -42,7 +51,7 @@ def gone(case: Case, trace: Trace, ids: Tensor, prompts: list[Prompt], step: int
             mine, units = units[: image.patches], units[image.patches :]
             stays |= {mine[int(index)] for index in image.steps[step].anchor}
         for at, place in enumerate(places):
-            span = others.get(at)
+            span = None if separators else others.get(at)
             row = range(*span) if span else ()
             kept = at in stays or (at in others and (not span or any(x in stays for x in row)))
             removed[place[0], place[1]] = not kept

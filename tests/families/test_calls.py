@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import tokenprune
+from tests.families import scenes
 from tests.families.calls import case_of, logits
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
@@ -125,6 +126,28 @@ def test_a_newline_leaves_with_its_row(name: str, stages: str) -> None:
         full = logits(model, call)
     seen = call["attention_mask"].bool() & ~removed
     assert float((short - full)[seen].abs().max()) < EXACT
+
+
+@pytest.mark.parametrize("stages", ["pre_llm", "decoder"])
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
+def test_newlines_stay_where_the_plan_keeps_separators(name: str, stages: str) -> None:
+    case: Any = case_of(name)
+    model, call = case.build(torch.float64), case.inputs("two_sizes", "left", torch.float64)
+    lengths = []
+    for keep in (0.05, 0.1):
+        content = {**staged(name, stages, keep), "separators": "keep"}
+        with tokenprune.attach(model, content) as handle:
+            short = logits(model, call)
+            ids, prompts = call["input_ids"], case.prompts("two_sizes", "left")
+            removed = gone(case, handle.trace, ids, prompts, separators=True)
+        kept = sum(image.kept for image in handle.trace.images)
+        lengths.append(int((case.placeholders(call) & ~removed).sum()) - kept)
+        with hidden_from(layers(model), 2 if stages == "decoder" else 0, removed):
+            full = logits(model, call)
+        seen = call["attention_mask"].bool() & ~removed
+        assert float((short - full)[seen].abs().max()) < EXACT
+    newlines = sum(case.shown(image)[0] for image in scenes.images(prompts))
+    assert lengths == [newlines, newlines], "all of them, whatever is kept"
 
 
 @pytest.mark.parametrize("name", ["llava_next", "internvl", "smolvlm"])

@@ -31,7 +31,10 @@ FAMILIES = (
     "internvl",
     "idefics3",
     "smolvlm",
+    "perception_lm",
 )
+AVERAGED = ("gemma3", "perception_lm")
+"""Families that average squares behind or inside of the projector, which runs on all patches."""
 BLENDED = [
     *(("llava_onevision", scene) for scene in ("video", "mixed")),
     *(("llava_onevision-resized", scene) for scene in ("one", "video")),
@@ -50,7 +53,7 @@ def staged(strategy: str, keep: Any) -> dict[str, Any]:
     return plan({"strategy": strategy, "at": "encoder", "keep": keep})
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "gemma3"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in AVERAGED])
 def test_the_projector_runs_on_the_units_that_are_left(name: str) -> None:
     case = case_of(name)
     model, call = case.build(), case.inputs("one")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from tokenprune_adapters.transformers.family_table import ADAPTERS
 
 import tokenprune
 from tests.families.calls import case_of, logits
@@ -19,6 +21,8 @@ from tokenprune.errors import (
     UnsupportedModelError,
 )
 
+(Mistral3Adapter,) = (adapter for adapter in ADAPTERS if adapter.name == "mistral3")
+
 
 def refused(name: str, wanted: dict[str, Any], error: type[Exception], match: str) -> None:
     model = case_of(name).build()
@@ -27,10 +31,33 @@ def refused(name: str, wanted: dict[str, Any], error: type[Exception], match: st
     assert not any("forward" in module.__dict__ for module in model.modules())
 
 
-@pytest.mark.parametrize("name", ["gemma4", "mistral3"])
-def test_encoder_stages(name: str) -> None:
-    stage = {"strategy": "tome", "at": "encoder", "keep": 0.5}
-    refused(name, plan(stage), UnsupportedModelError, "aren't followed through the tower")
+class Unfollowed(Mistral3Adapter):  # type: ignore[misc, valid-type]
+    """A family whose adapter names no tower."""
+
+    family = replace(
+        Mistral3Adapter.family,
+        pictures={
+            kind: replace(one, tower=None) for kind, one in Mistral3Adapter.family.pictures.items()
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("at", "strategy", "error", "match"),
+    [
+        ("encoder", "tome", UnsupportedModelError, "aren't followed through the tower"),
+        ("pre_llm", "fopru", SignalError, "fopru"),
+    ],
+)
+def test_stages_that_need_a_tower_which_is_not_followed(
+    at: str, strategy: str, error: type[Exception], match: str
+) -> None:
+    model = case_of("mistral3").build()
+    with pytest.raises(error, match=match):
+        tokenprune.attach(
+            model, plan({"strategy": strategy, "at": at, "keep": 0.5}), adapter=Unfollowed
+        )
+    assert not any("forward" in module.__dict__ for module in model.modules())
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"])
@@ -66,11 +93,6 @@ def test_layers_that_share_keys(layer: int) -> None:
 def test_attention_of_a_layer_with_linear_attention(name: str) -> None:
     wanted = plan({**decoder(name, 0.5), "strategy": "fastv"})
     refused(name, wanted, SignalError, "layer 2, which has linear attention")
-
-
-@pytest.mark.parametrize("name", ["mistral3"])
-def test_signals_of_a_tower_that_is_not_followed(name: str) -> None:
-    refused(name, plan({"strategy": "fopru", "at": "pre_llm", "keep": 0.5}), SignalError, "fopru")
 
 
 def test_router_logits() -> None:

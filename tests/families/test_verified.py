@@ -48,6 +48,12 @@ def test_stages_inside_towers_give_their_features_to_the_reference(name: str, lo
     assert "isn't counted" in found.row("counts").note
 
 
+def test_kept_newlines_are_in_the_reference(load: Load) -> None:
+    early = {"strategy": "random", "at": "pre_llm", "keep": 6}
+    found = verified(load("llava_next"), plan(early, separators="keep"))
+    assert {"prefill", "decoding"} <= passed(found)
+
+
 def test_linear_attention_is_why_there_is_no_reference(load: Load) -> None:
     found = verified(load("qwen3_5"), staged("qwen3_5", "pre_llm", 0.5))
     passed(found)

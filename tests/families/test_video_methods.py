@@ -18,6 +18,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "vidcom2": {"keep": 0.25},
     "dycoke": {},
     "fastvid": {"keep": 0.5, "params": {"context": 1}},  # without attention of the encoder
+    "scissor": {"keep": 0.5},
     "holitom": {"keep": 0.5, "params": {"contextual": 1}},
 }
 

@@ -20,7 +20,7 @@ from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Token
 from tokenprune.interface.placement import Encoder
 
 TOWERS = ("vision_tower", "image_tower", "video_tower", "vision_model", "visual")
-BLOCKS = ("EncoderLayer", "VisionLayer")
+BLOCKS = ("EncoderLayer", "VisionLayer", "EvaBlock")
 """Ends of the names of the classes of blocks."""
 LAYER = 1
 """Block in which the strategies below act."""
@@ -183,11 +183,11 @@ def revived_in(model: Any, passes: Sequence[tuple[Tensor, int]], prefix: int) ->
                 now.append(waiting.pop(0))
             (units, count), full = now[-1], hidden.clone()
             gone = members(units, count, hidden.shape[1] - prefix).flatten(1) + prefix
-            bare = {name: None if "mask" in name else value for name, value in kwargs.items()}
             for row, lost in enumerate(gone.tolist()):
                 stay = [place for place in range(hidden.shape[1]) if place not in lost]
-                seen = hidden[row : row + 1] if first else hidden[row : row + 1, stay]
-                made = plain(seen, *(None for _ in args), **bare)[0]
+                seen = list(range(hidden.shape[1])) if first else stay
+                given = of_rows(kwargs, seen, prefix)
+                made = plain(hidden[row : row + 1, seen], *(None for _ in args), **given)[0]
                 full[row, stay] = made[stay] if first else made
             return full
 
@@ -202,6 +202,13 @@ def revived_in(model: Any, passes: Sequence[tuple[Tensor, int]], prefix: int) ->
     finally:
         for block in overridden:
             del block.forward
+
+
+def of_rows(kwargs: dict[str, Any], rows: Sequence[int], prefix: int) -> dict[str, Any]:
+    """What a block is given, for some rows; masks of full towers hide nothing, and have all."""
+    patches = [row - prefix for row in rows if row >= prefix]
+    given = {name: None if "mask" in name else value for name, value in kwargs.items()}
+    return {name: value[patches] if name == "rope" else value for name, value in given.items()}
 
 
 def _short(block: Any, first: bool, remove: int, count: int, prefix: int) -> Callable[..., Tensor]:
@@ -219,9 +226,8 @@ def _short(block: Any, first: bool, remove: int, count: int, prefix: int) -> Cal
                     hidden[row, into] = (hidden[row, left] + hidden[row, into]) / 2
         stay = [place for place in range(hidden.shape[1]) if place not in gone]
         full = torch.zeros_like(hidden)
-        # masks of full towers hide nothing, and have all places
-        unmasked = {name: None if "mask" in name else value for name, value in kwargs.items()}
-        full[:, stay] = plain(hidden[:, stay], *(None for _ in args), **unmasked)
+        given = of_rows(kwargs, stay, prefix)
+        full[:, stay] = plain(hidden[:, stay], *(None for _ in args), **given)
         return full
 
     return forward

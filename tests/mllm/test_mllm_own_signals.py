@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -56,7 +57,8 @@ class Reader(PruningStrategy[StrategyParams]):
     seen: ClassVar[list[Tokens]] = []
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
-        return (TEXT_ATTENTION, Signal.TEXT_ATTENTION, LONGEST_KEY, Signal.TEXT_PLACE)
+        single = (Signal.TEXT_ATTENTION_BY_HEAD, Signal.TEXT_ROTATION)
+        return (TEXT_ATTENTION, Signal.TEXT_ATTENTION, LONGEST_KEY, Signal.TEXT_PLACE, *single)
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         self.seen.append(tokens)
@@ -88,7 +90,14 @@ def test_rows_of_text_over_visual_tokens_and_keys_ahead(kind: str) -> None:
         (tokens,) = (seen for seen in Reader.seen if seen.count == count * PATCHES)
         words = [slot for slot, token in enumerate(spelt) if token != IMG]
         behind = entered.hidden[LAYER - 1], entered.place[LAYER - 1]
-        weights = signal_oracle.attention(of, LAYER - 1, *behind).mean(0)
+        by_head = signal_oracle.attention(of, LAYER - 1, *behind)
+        weights = by_head.mean(0)
+        single = tokens.signal(Signal.TEXT_ATTENTION_BY_HEAD)[0].transpose(0, 1)
+        want = by_head[:, words][:, :, one.visual]
+        torch.testing.assert_close(single, want, atol=2e-6, rtol=1e-4)
+        turned = tokens.signal(Signal.TEXT_ROTATION)[0]
+        alone = position_alone(of, entered.place[LAYER - 1], words, one.visual)
+        torch.testing.assert_close(turned, alone, atol=2e-5, rtol=1e-4)
         got = tokens.signal(TEXT_ATTENTION)[0]
         torch.testing.assert_close(got, weights[words][:, one.visual], atol=2e-6, rtol=1e-4)
         assert torch.equal(tokens.signal(Signal.TEXT_ATTENTION)[0], got)
@@ -100,6 +109,17 @@ def test_rows_of_text_over_visual_tokens_and_keys_ahead(kind: str) -> None:
             heads = keys[slot].split(layer.self_attn.head_dim)
             longest = max(float(head.norm()) for head in heads)
             assert float(tokens.signal(LONGEST_KEY)[0, number]) == pytest.approx(longest, rel=1e-4)
+
+
+def position_alone(of: Any, place: Tensor, words: list[int], visual: list[int]) -> Tensor:
+    """Inner products of rotated ones, as a sum of cosines of what they are apart, `[S, N]`."""
+    speeds = of.model.language_model.rotary_emb.inv_freq.tolist()
+    width = of.model.language_model.layers[0].self_attn.head_dim
+    rows = []
+    for word in words:
+        apart = [int(place[word] - place[slot]) for slot in visual]
+        rows.append([2 * sum(math.cos(a * s) for s in speeds) / math.sqrt(width) for a in apart])
+    return torch.tensor(rows)
 
 
 def test_axes_of_other_kinds_are_refused() -> None:

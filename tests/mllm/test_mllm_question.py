@@ -23,7 +23,8 @@ from tokenprune.interface.signals import Signal
 from tokenprune.interface.sites import Site
 from tokenprune.plugins.host import register_plugin
 
-LAST = [1, 40, 41, IMG]
+BOS = 1
+LAST = [BOS, 40, 41, IMG]
 
 
 class AskParams(StrategyParams):
@@ -69,9 +70,14 @@ def ask(keep: Any = 6, strategy: str = "t-ask", **params: Any) -> dict[str, Any]
 
 
 def want(of: Any, *questions: list[int]) -> Tensor:
-    """The plain LLM's last state of every question, alone."""
+    """The plain LLM's last state of every question, alone, with BOS in front."""
+    return bare(of, *(one if one[0] == BOS else [BOS, *one] for one in questions))
+
+
+def bare(of: Any, *texts: list[int]) -> Tensor:
+    """The plain LLM's last state of every text as it is."""
     rows = []
-    for question in questions:
+    for question in texts:
         with torch.no_grad():
             embeds = of.get_input_embeddings()(torch.tensor([question]))
             rows.append(of.model.language_model(inputs_embeds=embeds).last_hidden_state[0, -1])
@@ -91,6 +97,13 @@ def test_every_image_gets_the_state_of_its_samples_question(kind: str, side: str
     state = asked(of, inputs(SHORT, TEXT, LONG, LAST, side=side))
     questions = [SHORT[3:], LONG[5:], LONG[5:], LAST[:3]]  # LONG has two images, LAST no question
     torch.testing.assert_close(state, want(of, *questions), atol=2e-5, rtol=1e-4)
+
+
+def test_a_prompt_that_has_no_bos_gets_none() -> None:
+    of = model()
+    state = asked(of, inputs(SHORT[1:], LONG))
+    torch.testing.assert_close(state[:1], bare(of, SHORT[3:]), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(state[1:2], want(of, LONG[5:]), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("strategy", ["t-ask", "t-ask-before"])

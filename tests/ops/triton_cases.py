@@ -159,7 +159,7 @@ def test_topk_gather(tokens: int, k: int) -> None:
     torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 37), (131, 9), (1030, 3)])
+@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (19, 19), (131, 5), (1030, 2)])
 @pytest.mark.parametrize("gained", [False, True])
 def test_max_min_select(tokens: int, k: int, gained: bool) -> None:
     gain = torch.rand(2, tokens) if gained else None
@@ -170,7 +170,7 @@ def test_max_min_select(tokens: int, k: int, gained: bool) -> None:
     close(*both(ops.max_min_select, distance, k, gain=gain), 0)
 
 
-@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 37), (131, 9), (1030, 3)])
+@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (19, 19), (131, 5), (1030, 2)])
 def test_dpp_select(tokens: int, k: int) -> None:
     x = torch.randn(2, tokens, 150)
     kernel = x @ x.mT
@@ -187,7 +187,7 @@ def test_dpp_select_of_duplicates_and_zeros() -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "tokens", "k"), [(1, 1, 1), (0, 5, 3), (70, 37, 0), (130, 37, 9), (5, 131, 7)]
+    ("targets", "tokens", "k"), [(1, 1, 1), (0, 5, 3), (70, 37, 0), (130, 37, 4), (5, 131, 3)]
 )
 @pytest.mark.parametrize("gained", [False, True])
 def test_coverage_select(targets: int, tokens: int, k: int, gained: bool) -> None:

@@ -108,6 +108,9 @@ _CHECKS: dict[str, Any] = {
     ],
     "enum": lambda value, rule, *_: [] if value in rule else [f"{value!r} not in {rule}"],
     "const": lambda value, rule, *_: [] if value == rule else [f"{value!r} is not {rule!r}"],
+    "minLength": lambda value, rule, *_: [
+        "too short" for _ in [0] if isinstance(value, str) and len(value) < rule
+    ],
     "minItems": lambda value, rule, *_: [
         "too short" for _ in [0] if isinstance(value, list) and len(value) < rule
     ],

@@ -12,12 +12,12 @@ from tokenprune_strategies.cdpruner import CDPruner
 from torch import Tensor
 
 from tests.strategies.cases import SITES, budget, cosine, make_tokens
+from tests.strategies.dpp_oracle import NARROW, greedy_by_loops
 from tests.strategies.loops import mean
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.tokens import Tokens
 
 PLACE = torch.tensor([[0, 0, 1, 1, 1], [0, 1, -1, -1, -1]])
-NARROW = 1e-5
 
 
 def picture(hidden: Tensor, text: Tensor) -> Tokens:
@@ -43,27 +43,6 @@ def kernel_by_loops(
         ]
         for i in range(len(hidden))
     ]
-
-
-def greedy_by_loops(kernel: list[list[float]], keep: int) -> tuple[list[int], float]:
-    """Picks by the largest determinant, and how close the closest decision was."""
-    matrix = torch.tensor(kernel, dtype=torch.float64)
-    chosen: list[int] = []
-    margin = volume = 1.0
-    for _ in range(keep):
-        found = []
-        for token in range(len(kernel)):
-            if token not in chosen:
-                some = [*chosen, token]
-                found.append((-float(torch.linalg.det(matrix[some][:, some])) / volume, token))
-        found.sort()
-        if -found[0][0] < NARROW:  # all that is left is spanned already
-            return sorted(chosen), 0.0
-        if len(found) > 1:
-            margin = min(margin, abs(found[1][0] - found[0][0]))
-        volume = -found[0][0] * volume
-        chosen.append(found[0][1])
-    return sorted(chosen), margin
 
 
 def by_loops(

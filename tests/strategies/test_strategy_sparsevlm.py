@@ -10,12 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenprune_strategies.sparsevlm import SparseVLM
+from tokenprune_strategies.sparsevlm.raters import RATERS
 from tokenprune_strategies.sparsevlm.recycling import clusters, kept_of
-from tokenprune_strategies.sparsevlm.strategy import RATERS, steps
+from tokenprune_strategies.sparsevlm.strategy import steps
 from torch import Tensor
 
 from tests.strategies.cases import best_by_loops, budget, make_tokens
-from tests.strategies.loops import dot, mean
+from tests.strategies.loops import mean
+from tests.strategies.sparsevlm_oracle import PLACE, raters_by_loops
 from tokenprune.errors import BudgetError, LayerError
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.sites import Site
@@ -24,7 +26,6 @@ from tokenprune.interface.tokens import Tokens
 from tokenprune.plan.budget import decoder_keeps
 
 FRONT, SITE = Site("decoder", 0, 32), Site("decoder", 3, 32)
-PLACE = torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, -1, -1], [0, 0, -1, -1, -1]])
 
 
 def picture(hidden: Tensor, text: Tensor, site: Site = SITE) -> Tokens:
@@ -32,22 +33,6 @@ def picture(hidden: Tensor, text: Tensor, site: Site = SITE) -> Tokens:
     if site.layer:
         signals[Signal.TEXT_ATTENTION] = torch.rand(3, 5, hidden.shape[1])
     return make_tokens(hidden, site=site, signals=signals)
-
-
-def raters_by_loops(
-    visual: list[list[float]], text: list[list[float]], place: list[int]
-) -> list[int]:
-    asking = [s for s, at in enumerate(place) if at == 1] or [
-        s for s, at in enumerate(place) if at == 0
-    ]
-    pointing = dict.fromkeys(asking, 0.0)
-    for token in visual:
-        logits = [dot(token, text[s]) for s in asking]
-        powers = [math.exp(value - max(logits)) for value in logits]
-        for s, power in zip(asking, powers, strict=True):
-            pointing[s] += power / sum(powers) / len(visual)
-    bar = sum(pointing.values()) / len(asking)
-    return [s for s in asking if pointing[s] > bar + 1e-7] or asking[-1:]
 
 
 def clusters_by_loops(states: list[list[float]], count: int) -> list[list[int]]:

@@ -6,14 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.vllm.engine import ENVIRONMENT, NEW_TOKENS, prompt_of
+from tests.vllm.engine import ENVIRONMENT, NEW_TOKENS, Asked, prompt_of
 from tokenprune import attach
 from tokenprune.reference import reference_model_path
 
@@ -23,7 +23,7 @@ Engines = Callable[..., list[dict[str, Any]]]
 
 
 def request(
-    plan: dict[str, Any] | None, prompts: list[list[int]], model: str = REFERENCE, **more: Any
+    plan: dict[str, Any] | None, prompts: Sequence[Asked], model: str = REFERENCE, **more: Any
 ) -> dict[str, Any]:
     """One engine's plan and prompts, see `tests.vllm.engine`."""
     return {"model": model, "plan": plan, "prompts": prompts, "options": {}, **more}
@@ -48,17 +48,17 @@ def engines(tmp_path: Path) -> Engines:
 
 
 def attached(
-    plan: dict[str, Any], prompts: list[list[int]], model: str = REFERENCE
+    plan: dict[str, Any], prompts: Sequence[Asked], model: str = REFERENCE
 ) -> list[list[int]]:
     """What transformers generates with the plan attached, prompt by prompt."""
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(model)
-    loaded = LlavaForConditionalGeneration.from_pretrained(model, dtype="float32").eval()
+    loaded = AutoModelForImageTextToText.from_pretrained(model, dtype="float32").eval()
     found = []
     with torch.no_grad(), attach(loaded, plan):
-        for numbers in prompts:
-            prompt = prompt_of(numbers)
+        for asked in prompts:
+            prompt = prompt_of(asked)
             inputs = processor(
                 images=prompt["multi_modal_data"]["image"],
                 text=prompt["prompt"],

@@ -1,7 +1,8 @@
 """Engines of vLLM in a process of their own: `python -m tests.vllm.engine REQUESTS ANSWERS`.
 
-A request is a plan (or none), options of the engine, and the numbers of held-out samples for each
-prompt; the answer holds what was generated, or the error that ended the engine's start.
+A request is a plan (or none), options of the engine, and for each prompt the numbers of held-out
+samples, or a text with pictures of random noise (seed, height, width); the answer holds what was
+generated, or the error that ended the engine's start.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ OPTIONS = {
     "max_num_seqs": 8,
     "limit_mm_per_prompt": {"image": 2},
 }
-SERVED = "TokenpruneLlavaForConditionalGeneration"
 NEW_TOKENS = 3
+
+Asked = list[int] | dict[str, Any]
+"""One prompt of a request."""
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +45,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
     overrides = {}
     if request["plan"] is not None:
-        overrides = {"architectures": [SERVED], "tokenprune_plan": request["plan"]}
+        config = json.loads((Path(request["model"]) / "config.json").read_text())
+        served = [f"Tokenprune{name}" for name in config["architectures"]]
+        overrides = {"architectures": served, "tokenprune_plan": request["plan"]}
     try:
         llm = LLM(request["model"], hf_overrides=overrides, **{**OPTIONS, **request["options"]})
     except Exception as error:
@@ -62,29 +67,59 @@ def _generated(llm: Any, request: dict[str, Any]) -> dict[str, Any]:
     passes: list[int] = []
     if request.get("count"):
         llm.apply_model(lambda model: _counted(model, passes))
-    prompts = [prompt_of(numbers) for numbers in request["prompts"]]
+    prompts = [prompt_of(asked) for asked in request["prompts"]]
     found = llm.generate(prompts, greedy, use_tqdm=False)
-    return {
-        "ids": [list(one.outputs[0].token_ids) for one in found],
+    answers: dict[str, Any] = {
+        "ids": _ids(found),
         "lengths": [len(one.prompt_token_ids) for one in found],
-        "passes": passes,
+        "alone": [_refusal(llm, prompt_of(asked)) for asked in request.get("alone", ())],
     }
+    if request.get("again") or answers["alone"]:
+        again = llm.generate(prompts, greedy, use_tqdm=False)
+        answers["again"], answers["cached"] = _ids(again), sum(o.num_cached_tokens for o in again)
+    return {**answers, "passes": passes}
+
+
+def _ids(found: Any) -> list[list[int]]:
+    return [list(one.outputs[0].token_ids) for one in found]
+
+
+def _refusal(llm: Any, prompt: dict[str, Any]) -> str:
+    """What a prompt by itself is refused with."""
+    try:
+        llm.generate([prompt], use_tqdm=False)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _counted(model: Any, passes: list[int]) -> None:
-    """Note how many pictures each pass of the tower sees."""
-    tower = model.vision_tower
+    """Note how many pictures, tiles or patches each pass of the tower sees."""
+    tower = model.visual if hasattr(model, "visual") else model.vision_tower
     tower.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
 
 
-def prompt_of(numbers: list[int]) -> dict[str, Any]:
-    """The question of the first sample about the pictures of all."""
+def prompt_of(asked: Asked) -> dict[str, Any]:
+    """The text and its pictures; of samples the question of the first about the pictures of all."""
     from tokenprune.reference import heldout_samples
 
+    if isinstance(asked, dict):
+        pictures = [noise(*one) for one in asked["pictures"]]
+        return {"prompt": asked["text"], "multi_modal_data": {"image": pictures}}
+    numbers = asked
     samples = heldout_samples(max(numbers) + 1)
     pictures = [samples[number].image for number in numbers]
     text = "<image> " * len(numbers) + samples[numbers[0]].question
     return {"prompt": text, "multi_modal_data": {"image": pictures}}
+
+
+def noise(seed: int, height: int, width: int) -> Any:
+    """A picture whose pixels are drawn one by one."""
+    import numpy as np
+    from PIL import Image
+
+    drawn = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(drawn)
 
 
 def main(requests: str, answers: str) -> None:

@@ -21,6 +21,12 @@ pytest.importorskip("vllm", reason="engines run in vLLM's own environment, see .
 
 INSIDE = {"at": "encoder", "strategy": "evoprune", "keep": 96}
 BEHIND = {"at": "pre_llm", "strategy": "fopru", "keep": 0.25}
+UNTRAINED = {
+    "at": "pre_llm",
+    "strategy": "quecc",
+    "keep": 49,
+    "params": {"init_seed": 0, "dim": 16, "text_dim": 16},
+}
 PLANS = {
     "dense": ([], 196),
     "fopru": ([BEHIND], 49),
@@ -144,10 +150,12 @@ def test_a_siglip_tower(engines: Engines, tmp_path: Path) -> None:
     [
         (plan([{"at": "decoder", "strategy": "fastv", "layer": 2, "keep": 9}]), {}, "'decoder'"),
         (plan([{"at": "pre_llm", "strategy": "cls_inflection"}]), {}, "depends on the data"),
+        (plan([UNTRAINED]), {}, "'quecc'"),
         ({"stages": [BEHIND]}, {}, "positions: compact"),
         (plan([{**BEHIND, "keep": 999}]), {}, "999"),
         (plan([BEHIND]), {"enable_mm_embeds": True}, "bypass the tower"),
         (plan([BEHIND]), {"compilation_config": {"compile_mm_encoder": True}}, "compiled tower"),
+        (plan([BEHIND]), {"compilation_config": {"cudagraph_mm_encoder": True}}, "captured tower"),
     ],
 )
 def test_refused_at_the_engines_start(

@@ -22,6 +22,12 @@ from tokenprune.plan import load_plan
 
 INSIDE = {"at": "encoder", "strategy": "evoprune", "keep": 96}
 BEHIND = {"at": "pre_llm", "strategy": "fopru", "keep": 0.5}
+UNTRAINED = {
+    "at": "pre_llm",
+    "strategy": "quecc",
+    "keep": 36,
+    "params": {"init_seed": 0, "dim": 16, "text_dim": 16},
+}
 
 
 def config(**changes: Any) -> Any:
@@ -63,6 +69,7 @@ def test_the_plan_of_the_config() -> None:
             "inside the LLM",
         ),
         (compact({"at": "pre_llm", "strategy": "cls_inflection"}), PlanError, "on the data"),
+        (compact(UNTRAINED), SignalError, "quecc"),
         (compact({**BEHIND, "keep": 600}), BudgetError, "600"),
         (compact({**BEHIND, "keep": {"average": 60}}), BudgetError, "LLM"),
     ],
@@ -81,6 +88,9 @@ def test_towers_that_are_not_served() -> None:
         served_plan(config(vision_feature_select_strategy="full"), compact(INSIDE))
     with pytest.raises(UnsupportedModelError, match="pixtral"):
         served_plan(config(vision={"model_type": "pixtral"}), compact(INSIDE))
+    other = SimpleNamespace(model_type="idefics3")
+    with pytest.raises(UnsupportedModelError, match="idefics3"):
+        served_plan(other, compact(INSIDE))
     # a SigLIP tower has no class token, whose attention a method may read
     siglip = config(
         vision={"model_type": "siglip_vision_model"}, vision_feature_select_strategy="full"
@@ -96,6 +106,7 @@ def test_towers_that_are_not_served() -> None:
         ("compilation_config", "compile_mm_encoder", True),
         ("compilation_config", "cudagraph_mm_encoder", True),
         ("model_config.multimodal_config", "enable_mm_embeds", True),
+        ("model_config.multimodal_config", "video_pruning_rate", 0.5),
     ],
 )
 def test_options_under_which_a_plan_would_be_wrong(place: str, name: str, value: Any) -> None:
@@ -103,7 +114,9 @@ def test_options_under_which_a_plan_would_be_wrong(place: str, name: str, value:
         parallel_config=SimpleNamespace(tensor_parallel_size=1),
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         model_config=SimpleNamespace(
-            multimodal_config=SimpleNamespace(mm_encoder_tp_mode="weights", enable_mm_embeds=False)
+            multimodal_config=SimpleNamespace(
+                mm_encoder_tp_mode="weights", enable_mm_embeds=False, video_pruning_rate=None
+            )
         ),
     )
     refuse_options(options)

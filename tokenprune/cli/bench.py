@@ -146,10 +146,10 @@ def _run(
     check_writable(out)
     given = read_plans(plans)
     loaded = load_model(model or str(reference_model_path()), options)
-    given = given or quarters(loaded)
+    given, left_out = (given, []) if given else quarters(loaded)
     own = asked.own(loaded)
     sizes = asked.workloads(own)
-    notes = [note for note in (size_note(loaded, sizes), settings.caveat) if note]
+    notes = [note for note in (size_note(loaded, sizes), settings.caveat, *left_out) if note]
     with progress_bar() as tell:
         rows = bench(loaded, given, sizes, settings, tell, own, notice)
     write_bench(bench_record(loaded, given, settings, rows, own, notes), out)

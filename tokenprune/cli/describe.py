@@ -50,6 +50,7 @@ def _facts(kind: type[PruningStrategy[Any]]) -> Table:
         "length": "set by the budget alone" if planned else "depends on the picture",
         "text": "pruned too if a plan says keep_text" if text else "never pruned",
         "defaults": _defaults(kind),
+        "positions": _positions(kind),
     }
     for label, value in lines.items():
         table.add_row(f"[dim]{label}[/]", _text(value))
@@ -62,6 +63,15 @@ def _defaults(kind: type[PruningStrategy[Any]]) -> str:
     parts = [f"schedule {name}" for name in default_schedules(kind.stages)]
     parts += [f"layer {layer}" for layer in own_layers(kind.stages)]
     return ", ".join(parts) or "no schedule and no layer of its own"
+
+
+def _positions(kind: type[PruningStrategy[Any]]) -> str:
+    """Position ids of what it leaves, place by place, where the plan doesn't say."""
+    own = {place.at: place.positions for place in kind.stages if place.positions is not None}
+    if not own:
+        return "original, unless the plan says compact"
+    parts = ", ".join(f"{positions} at {at}" for at, positions in own.items())
+    return f"{parts}, as its official code has them, unless the plan says otherwise"
 
 
 def _signals(kind: type[PruningStrategy[Any]]) -> dict[str, str]:

@@ -33,13 +33,14 @@ def validate(
     ] = None,
 ) -> None:
     """Check a plan and print it as it was understood, extended files and overrides included."""
-    from tokenprune.plan import dump_plan, load_plan
+    from tokenprune.plan import dump_plan, load_plan, numbering
 
     loaded = load_plan(plan, overrides=overrides or ())
     typer.echo(dump_plan(loaded), nl=False)
-    Console(stderr=True, soft_wrap=True).print(
-        Text.assemble(("valid", "green"), f": {visible(str(plan))}")
-    )
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text.assemble(("valid", "green"), f": {visible(str(plan))}"))
+    if loaded.stages:
+        console.print(f"position ids of the survivors: {visible(str(numbering(loaded)))}")
 
 
 def read_plans(paths: Sequence[Path]) -> list[tuple[str, Plan]]:

@@ -41,7 +41,10 @@ def check(plan: PlanFile, model: Model) -> None:
     """Print how many tokens a plan leaves of a picture, or why it can't be served."""
     table = Table("picture", "visual tokens", "with the plan", "of dense")
     for row in _server().check(plan, model):
-        table.add_row(row.size, str(row.dense), str(row.left), f"{row.left / row.dense:.0%}")
+        left = (
+            ("refused", "") if row.left is None else (str(row.left), f"{row.left / row.dense:.0%}")
+        )
+        table.add_row(row.size, str(row.dense), *left)
     Console().print(table)
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.calls import (
     Arguments,
     Entry,
@@ -157,6 +158,7 @@ class MllmAdapter(Adapter):
             means that any may be, None that none is followed.
         withholds: what of its towers doesn't reach stages between tower and LLM.
         behind: whether its towers have blocks behind the last one that is read, for listings.
+        renumbers: whether survivors can be renumbered, for listings; see `MllmSpec.renumbers`.
         projected: whether stages between tower and LLM see what the projector put out, also where
             their strategy would stand in front of it; for listings.
         limits: what can't be done with its pictures, in words, for listings.
@@ -166,6 +168,7 @@ class MllmAdapter(Adapter):
     towers: ClassVar[tuple[str, ...] | None] = ()
     withholds: ClassVar[frozenset[type[View]]] = frozenset()
     behind: ClassVar[bool] = True
+    renumbers: ClassVar[bool] = True
     projected: ClassVar[bool] = False
     limits: ClassVar[tuple[str, ...]] = ()
 
@@ -211,6 +214,35 @@ class MllmAdapter(Adapter):
                 are known.
         """
         return shown
+
+    def frames(
+        self, modality: str, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Sequence[int] | None:
+        """How many pictures each clip is, where a packed tower is given frames one by one.
+
+        None where it is told of clips, or where these are pictures.
+
+        Args:
+            modality: kind of the pictures.
+            args: positional arguments of the method that makes their features.
+            kwargs: its keyword arguments.
+        """
+        return None
+
+    def write_units(
+        self, modality: str, units: Tensor, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """The arguments of the projector behind a packed tower, for some units instead of all.
+
+        Needed where `Tower.projector` of a packed tower is given.
+
+        Args:
+            modality: kind of the pictures.
+            units: `[K, m, D]` rows of the members of each, of which it is to make `[K, d_llm]`.
+            args: positional arguments for all of them, the rows first.
+            kwargs: keyword arguments.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no projector behind a packed tower")
 
     def features(self, made: Any) -> Tensor:
         """All features that a method of a modality made, in prompt order, `[M, d_llm]`."""
@@ -283,6 +315,22 @@ class MllmAdapter(Adapter):
     def run_text(self, ids: Tensor) -> Tensor:
         """The LLM's last states for text alone, without cache: `[B, T]` -> `[B, T, d_llm]`."""
 
+    def reader(self, tokenizer: str | None = None) -> Callable[[Tensor], str]:
+        """What turns token ids `[T]` into words, special tokens left out; asked for at attach.
+
+        Args:
+            tokenizer: folder or hub name of the model's tokenizer, if the plan names one.
+
+        Raises:
+            UnsupportedModelError: nothing says where the model's tokenizer is.
+            CheckpointError: it is missing or damaged.
+        """
+        raise UnsupportedModelError(
+            "the plan reads the question's words, and this adapter has no tokenizer.",
+            where=self.name,
+            remedy="Use another strategy with this model.",
+        )
+
     @abstractmethod
     def cached_length(self, cache: Any) -> int:
         """Tokens in the cache's first layer, which the LLM takes for its length; 0 for None."""
@@ -342,6 +390,16 @@ class MllmAdapter(Adapter):
             rotary: the rotary rows that the layer was called with; None for query and key without
                 rotation.
         """
+
+    def ones(self, layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
+        """Ones `[B, 1, T, d]`, rotated as queries and keys of a layer are.
+
+        Args:
+            layer: the decoder layer.
+            hidden: `[B, T, D]` its input.
+            rotary: the rotary rows that the layer was called with.
+        """
+        raise NotImplementedError(f"{type(self).__name__} rotates nothing but queries and keys")
 
     def softcap(self, layer: nn.Module) -> float | None:
         """The c of logits that a layer caps to c tanh(logit / c); None where it doesn't."""

@@ -1,15 +1,17 @@
-"""Encoders that read pictures of any size as one sequence of rows, and what their adapters add."""
+"""Encoders that read pictures of any size together, and what their adapters add."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.signals import BLOCK_VIEWS, Companions, View
 from tokenprune.interface.sites import Grid
@@ -19,24 +21,89 @@ from tokenprune.interface.sites import Grid
 class Packing:
     """How one call of a packed encoder lays out its pictures.
 
-    A *unit* is what becomes one token behind the encoder: `members` rows that stand one behind the
-    other. Units are counted through all pictures, each in raster order of its grid (t, h, w).
+    A *unit* is what becomes one token behind the encoder: `members` rows. Units are counted through
+    all pictures, each in raster order of its grid (t, h, w). The *sequence* is the rows of the
+    call, one after the other; of a batch of pictures, the rows of the first one, then those of the
+    second.
 
     Attributes:
         grids: units (t, h, w) of every picture or clip, in the order of the call.
         members: rows m of a unit.
-        place: `[U]` int64, where each unit stands in the sequence; None if in the order in which
-            units are counted.
+        place: `[U]` int64, where each unit stands in the sequence, in units, if its members stand
+            one behind the other; None if in the order in which units are counted.
+        rows: `[U, m]` int64, the rows of each unit's members if they stand elsewhere, in the order
+            in which what is behind the encoder reads them.
     """
 
     grids: Sequence[Grid]
     members: int
     place: Tensor | None = None
+    rows: Tensor | None = None
 
     @property
     def units(self) -> int:
         """Units U of all pictures."""
         return sum(math.prod(grid) for grid in self.grids)
+
+    def members_of(self, units: Tensor) -> Tensor:
+        """Rows of units: `[...]` -> `[..., m]`."""
+        if self.rows is not None:
+            return self.rows.to(units.device)[units]
+        place = units if self.place is None else self.place.to(units.device)[units]
+        inside = torch.arange(self.members, device=units.device)
+        return place[..., None] * self.members + inside
+
+    def moved(self, device: torch.device) -> Packing:
+        """The same with its tensors on a device."""
+        place, rows = (
+            part if part is None else part.to(device) for part in (self.place, self.rows)
+        )
+        return replace(self, place=place, rows=rows)
+
+    def grouped(self, side: int) -> Packing:
+        """Squares of `side` x `side` units of one row each as units.
+
+        Raises:
+            UnsupportedCallError: a picture isn't made of such squares.
+        """
+        if side == 1:
+            return self
+        rows, start = [], 0
+        for frames, height, width in self.grids:
+            if height % side or width % side:
+                raise UnsupportedCallError(
+                    f"{height} x {width} patches are not made of squares of {side} x {side}.",
+                    where="pictures",
+                    remedy="Give pictures of sizes that the model's processor makes.",
+                )
+            own = torch.arange(start, start + frames * height * width)
+            start += len(own)
+            square = own.view(frames, height // side, side, width // side, side).transpose(2, 3)
+            rows.append(square.reshape(-1, side**2))
+        grids = [(t, h // side, w // side) for t, h, w in self.grids]
+        return Packing(grids, side**2, rows=self.members_of(torch.cat(rows)).flatten(1))
+
+    def clips(self, frames: Sequence[int]) -> Packing:
+        """Pictures one behind the other as frames of clips.
+
+        Args:
+            frames: how many pictures each clip has.
+
+        Raises:
+            UnsupportedCallError: the frames of a clip have several sizes, or are other ones.
+        """
+        found, start = [], 0
+        for count in frames:
+            mine = self.grids[start : start + count]
+            if len(set(mine)) != 1 or len(mine) != count:
+                raise UnsupportedCallError(
+                    f"the frames of a clip have the grids {list(mine)}, and there are {count}.",
+                    where="clips",
+                    remedy="Give clips whose frames have one size.",
+                )
+            found.append((count * mine[0][0], *mine[0][1:]))
+            start += count
+        return replace(self, grids=found)
 
 
 class PackedEncoderAdapter(EncoderAdapter):
@@ -48,19 +115,42 @@ class PackedEncoderAdapter(EncoderAdapter):
     The functions of a block get the sequence as a batch of one, `[1, R, D]`, and where they speak
     of the places of tokens, these are rows of the whole sequence: `arguments` gets `[R']`
     ascending. Companion tokens have no place in the sequence, so nothing supplies them.
+
+    Class attributes:
+        batched: whether the blocks take the pictures as a batch, padded to the longest. As soon as
+            units are gone, they are called with pictures of equal length at a time, `[B, L, D]`,
+            and `arguments` gets `[B, L]`, or `[R']` for the functions of a block.
+        raster: whether what stands behind the used blocks reads the rows of the whole sequence;
+            those of units that are gone are zeros then.
+        by_segments: whether blocks attend segment by segment, as the engine does, so that halves of
+            a block give its very bits.
     """
 
     supplies: ClassVar[frozenset[type[View]]] = BLOCK_VIEWS - {Companions}
+    batched: ClassVar[bool] = False
+    raster: ClassVar[bool] = False
+    by_segments: ClassVar[bool] = True
 
     @abstractmethod
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """How a call of `entry` lays out its pictures."""
 
-    @abstractmethod
-    def borders(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    def borders(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         """`[S + 1]` rows at which the attention of a block is parted, the first one 0, the last R.
+
+        None where each picture, or each frame of a clip, is a segment.
 
         Args:
             args: what the block was called with behind the hidden states.
             kwargs: the same, by name.
         """
+        return None
+
+    def handed_on(self, output: Any, units: Callable[[Tensor], Tensor]) -> Any:
+        """What `entry` gave, with rows for all units; for encoders that pool by themselves.
+
+        Args:
+            output: what `entry` returned of the units that are left.
+            units: puts `[K, d]` of these in their places, `[U, d]`, zeros for the others.
+        """
+        return output

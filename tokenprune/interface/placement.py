@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+Positions = Literal["original", "compact"]
+"""Position ids of survivors in the LLM: their own, or renumbered without gaps."""
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -19,6 +22,8 @@ class Encoder:
             that act at one block, which the plan has to name unless `layer` is given.
         halves: at most half of the tokens are removed at once (bipartite matching).
         restores: the encoder hands on all tokens again after the last block.
+        positions: position ids of what it leaves, as its official code has them; a plan's word
+            comes first, and without either they stay `original`.
     """
 
     at: ClassVar[Literal["encoder"]] = "encoder"
@@ -28,6 +33,7 @@ class Encoder:
     schedule: str | None = "skip"
     halves: bool = False
     restores: bool = False
+    positions: Positions | None = None
 
     @property
     def default_schedule(self) -> str | None:
@@ -41,6 +47,8 @@ class PreLlm:
 
     Attributes:
         projected: the strategy sees the projector's output instead of its input.
+        positions: position ids of what it leaves, as its official code has them; a plan's word
+            comes first, and without either they stay `original`.
         maps: the strategy reads places on the grid. A picture that the model sees in several maps,
             such as an overview and tiles, is shown to it with each map as a frame, as large as the
             largest of them; parts of the grid may hold no token. To others its tokens stand in a
@@ -50,6 +58,7 @@ class PreLlm:
     at: ClassVar[Literal["pre_llm"]] = "pre_llm"
 
     projected: bool = False
+    positions: Positions | None = None
     maps: bool = False
 
 
@@ -80,6 +89,8 @@ class Decoder:
             all that no other stage bounds), until no token is left.
         text: a plan may say `keep_text`; the strategy then also gets text tokens
             (`Tokens.kind == "text"`) and answers those with `keep` or `keep_mask`.
+        positions: position ids of what it leaves, as its official code has them; a plan's word
+            comes first, and without either they stay `original`.
         maps: as for `PreLlm`; the images of a prompt are frames anyway.
     """
 
@@ -89,6 +100,7 @@ class Decoder:
     steps: Callable[[int], Sequence[Step]] | None = None
     every_layer: bool = False
     text: bool = False
+    positions: Positions | None = None
     maps: bool = False
 
     def layer_of(self, layers: int) -> int | None:

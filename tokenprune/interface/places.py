@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -77,3 +77,7 @@ class Places:
     def count(self) -> int:
         """Placeholders of the picture."""
         return self.units + len(self.others)
+
+    def fixed(self) -> Places:
+        """The same placeholders, of which the separators never leave."""
+        return replace(self, others=dict.fromkeys(self.others))

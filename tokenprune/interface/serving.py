@@ -15,12 +15,13 @@ class ServedPicture:
     Attributes:
         size: of the picture in pixels, as the model's tower sees it.
         dense: its visual tokens without the plan.
-        left: its visual tokens with the plan.
+        left: its visual tokens with the plan; None if a budget asks for more than it has, so that
+            a request with such a picture is refused.
     """
 
     size: str
     dense: int
-    left: int
+    left: int | None
 
 
 class Server(Protocol):

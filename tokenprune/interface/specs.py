@@ -9,7 +9,14 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from tokenprune.interface.calls import ArgumentNames, Refused
-from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, Companions, View
+from tokenprune.interface.signals import (
+    BLOCK_VIEWS,
+    CLASS_VIEWS,
+    LLM_VIEWS,
+    Companions,
+    TowerSpace,
+    View,
+)
 from tokenprune.interface.sites import Grid
 
 
@@ -47,6 +54,7 @@ class EncoderSpec:
         packed: whether all pictures of a call are one sequence of rows, see `interface.packed`;
             tokens are units then: `grid` is a nominal one, since pictures have any size, and
             `width` that of the members of a unit side by side.
+        paired: whether a text tower can share a space with its tokens (CLIP).
         exits: of a packed encoder, the modules that make one row of every unit `[R, D]` ->
             `[U, d]`, behind the last block or between blocks. Rows of removed units are zeros.
     """
@@ -61,6 +69,7 @@ class EncoderSpec:
     passes: Sequence[str] = ("forward",)
     refused: Mapping[str, str] = field(default_factory=dict)
     packed: bool = False
+    paired: bool = False
     exits: Sequence[nn.Module] = ()
 
     @property
@@ -68,7 +77,8 @@ class EncoderSpec:
         """What signals of this encoder can be computed from."""
         if self.packed:
             return BLOCK_VIEWS - {Companions}
-        return BLOCK_VIEWS | CLASS_VIEWS if self.class_token else BLOCK_VIEWS
+        found = BLOCK_VIEWS | CLASS_VIEWS if self.class_token else BLOCK_VIEWS
+        return found | {TowerSpace} if self.paired else found
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,8 @@ class Tower:
         blended: why units can't be told apart behind the tower, as a sentence; None if they can.
         projector: the module that makes a row `[n, U, d_llm]` of every unit's row of every piece,
             class tokens in front if the model has them there; it is run on the units that are left.
-            None where it arranges rows itself.
+            None where it arranges rows itself. Of a packed tower, one that makes rows of all units,
+            `[U, d_llm]`, of all rows `[R, D]`; see `MllmAdapter.write_units`.
         frames: whether pieces are frames of clips, which its blocks see one by one.
     """
 
@@ -157,6 +168,8 @@ class MllmSpec:
         partial: whether the LLM may drop states that nobody asked it for; `write_llm` forbids it.
         renumbers: why survivors can't be renumbered, as a sentence; None if they can.
         fixed_layers: why a stage can't stand in front of a layer, as a sentence, by layer.
+        first_id: token id of the mark that tokenizers put in front of a text (BOS); None if the
+            family doesn't tell.
         special_ids: token ids that are never pruned as text; None if the family doesn't tell, and
             plans with `keep_text` are refused then.
     """
@@ -186,6 +199,7 @@ class MllmSpec:
     partial: bool = False
     renumbers: str | None = None
     fixed_layers: Mapping[int, str] = field(default_factory=dict)
+    first_id: int | None = None
     special_ids: frozenset[int] | None = None
 
     @property

@@ -15,6 +15,7 @@ from tokenprune.interface.placement import Decoder, Encoder, Placement, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.sites import Grid, Site, Stage
+from tokenprune.interface.text_tower import TowerChoice
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import topk_indices
 
@@ -117,6 +118,16 @@ class PruningStrategy(ABC, Generic[ParamsT]):
 
     def companions(self) -> Tensor | None:
         """Learned tokens `[G, D]` that read the image in every block and are never read by it."""
+        return None
+
+    def text_tower(self) -> TowerChoice | None:
+        """The dual encoder whose text tower the strategy's signals are of; None without such ones.
+
+        It is asked at attach, where the strategy needs one of them.
+
+        Raises:
+            PlanError: the parameters name none.
+        """
         return None
 
     def spans_frames(self) -> bool:

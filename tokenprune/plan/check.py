@@ -8,6 +8,7 @@ from tokenprune.errors import PlanError
 from tokenprune.interface.placement import Decoder, Encoder
 from tokenprune.interface.strategy import PruningStrategy, placement
 from tokenprune.plan.model import Plan, StagePlan
+from tokenprune.plan.numbering import numbering
 from tokenprune.plugins.host import host
 from tokenprune.plugins.strategies import strategy_class, strategy_params
 
@@ -24,13 +25,15 @@ def check_plan(plan: Plan, *, where: str = "") -> Plan:
 
     Raises:
         UnknownNameError: no strategy, or no parameter, of that name.
-        PlanError: a strategy can't do what a stage asks.
+        PlanError: a strategy can't do what a stage asks, or two have different position ids.
     """
     stages = tuple(
         _checked(stage, where, f"stages.{number}") for number, stage in enumerate(plan.stages)
     )
     _no_overlap(stages, where)
-    return plan.model_copy(update={"stages": stages})
+    checked = plan.model_copy(update={"stages": stages})
+    numbering(checked, where)
+    return checked
 
 
 def _checked(stage: StagePlan, where: str, at: str) -> StagePlan:

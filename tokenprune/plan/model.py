@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, FiniteFloat, Tag, field_validator, model_validator
 
+from tokenprune.interface.placement import Positions
 from tokenprune.interface.sites import STAGES, Stage
 from tokenprune.plan.keep import Average, Frozen, Keep, KeepText, PerTile, Total
 
@@ -125,11 +126,16 @@ class Plan(Frozen):
     """A name for reports."""
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
     """The only source of randomness."""
-    positions: Literal["original", "compact"] = "original"
-    """Position ids of the survivors in the LLM: their own, or renumbered without gaps."""
+    positions: Positions | None = None
+    """Position ids of the survivors in the LLM: their own (`original`), or renumbered without gaps
+    (`compact`). Default: what the stages' strategies say, as their official code has it
+    (`tokenprune describe NAME`), and `original` where they say nothing."""
     images: Literal["separate", "frames"] = "separate"
     """What several images of one prompt are to each other: pictures of their own, or the frames
     of one video, in order. Budgets in tokens count per frame."""
+    separators: Literal["follow", "keep"] = "follow"
+    """Newline tokens behind the rows of a picture, where a family has them: each follows the last
+    token of its row when that leaves, or all are kept, so that their number is known in advance."""
     stages: tuple[StagePlan, ...] = ()
     """The stages, in the order in which tokens meet them."""
 

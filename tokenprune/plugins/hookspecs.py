@@ -14,6 +14,7 @@ from tokenprune.interface.about import About
 from tokenprune.interface.adapter import Adapter, EncoderAdapter, MllmAdapter
 from tokenprune.interface.placement import Placement
 from tokenprune.interface.strategy import Length, PruningStrategy, StrategyParams, places
+from tokenprune.interface.text_tower import TextTower
 from tokenprune.plugins.kinds import Kind, wrong_class, wrong_kind
 
 PROJECT = "tokenprune"
@@ -31,6 +32,11 @@ def register_adapters(
     register: Callable[[type[EncoderAdapter] | type[MllmAdapter]], None],
 ) -> None:
     """Call `register(AdapterClass)` for every model family of the plugin."""
+
+
+@hookspec
+def register_text_towers(register: Callable[[type[TextTower]], None]) -> None:
+    """Call `register(TowerClass)` for every kind of text tower that plans can name."""
 
 
 @hookspec
@@ -75,5 +81,8 @@ STRATEGIES: Kind[type[PruningStrategy[Any]]] = Kind(
 ADAPTERS: Kind[type[EncoderAdapter] | type[MllmAdapter]] = Kind(
     "adapter", register_adapters, _wrong_adapter
 )
+TEXT_TOWERS: Kind[type[TextTower]] = Kind(
+    "text tower", register_text_towers, lambda given: wrong_class(given, TextTower)
+)
 KINDS: Kind[Kind[Any]] = Kind("kind", register_kinds, wrong_kind)
-HOUSE: tuple[Kind[Any], ...] = (KINDS, STRATEGIES, ADAPTERS)
+HOUSE: tuple[Kind[Any], ...] = (KINDS, STRATEGIES, ADAPTERS, TEXT_TOWERS)

@@ -24,6 +24,10 @@ LAYER = 2
 
 NEEDS_TOWER = "tokens aren't followed through the towers of this family"
 NEEDS_LLM = "acts around the LLM, and this is an encoder alone"
+COMPACT = (
+    "renumbers survivors as its official code does, which this family's LLM can't: write "
+    "positions: original in the plan"
+)
 NO_BLOCK = "needs the block behind the last one that is read, and all are read"
 DYNAMIC = "its number of tokens depends on the picture; inside an encoder all share one length"
 
@@ -39,6 +43,7 @@ class MatrixColumn:
         encoder: what signals of the encoder can be computed from.
         llm: what signals of the LLM can be computed from; None for encoders alone.
         behind: whether there are blocks behind the last one that feeds the LLM.
+        renumbers: whether survivors can be renumbered in the LLM.
     """
 
     adapter: str
@@ -46,6 +51,7 @@ class MatrixColumn:
     encoder: frozenset[type[View]]
     llm: frozenset[type[View]] | None = None
     behind: bool = True
+    renumbers: bool = True
 
     @property
     def name(self) -> str:
@@ -147,12 +153,16 @@ def families(
     found = [MatrixColumn(name, None, kind.supplies) for name, kind in encoders.items()]
     for name, kind in mllms.items():
         if kind.towers is None:
-            found.append(MatrixColumn(name, None, frozenset(), kind.supplies))
+            bare = MatrixColumn(name, None, frozenset(), kind.supplies, renumbers=kind.renumbers)
+            found.append(bare)
             continue
         for tower in kind.towers or tuple(encoders):
             if tower in encoders:
                 offers = encoders[tower].supplies - kind.withholds
-                found.append(MatrixColumn(name, tower, offers, kind.supplies, kind.behind))
+                column = MatrixColumn(
+                    name, tower, offers, kind.supplies, kind.behind, kind.renumbers
+                )
+                found.append(column)
     return found
 
 
@@ -187,7 +197,8 @@ def refusal(kind: type[PruningStrategy[Any]], family: MatrixColumn, at: Stage) -
     if not missing and not family.behind and any(one.block == site.layers for one in wanted):
         return NO_BLOCK
     if not missing:
-        return ""
+        compact = placement(kind, at).positions == "compact"
+        return COMPACT if compact and not family.renumbers else ""
     return f"needs {', '.join(sorted({*missing}))}, which this family doesn't supply"
 
 

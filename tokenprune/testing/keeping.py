@@ -42,4 +42,5 @@ def kept_at(*places: tuple[Stage, int | None], keep: float) -> tuple[Plan, list[
         StagePlan(at=at, strategy=EveryOther.name, keep=keep, layer=layer) for at, layer in places
     ]
     stages = [ResolvedStage(number, plan, EveryOther()) for number, plan in enumerate(plans)]
-    return Plan(stages=tuple(plans)), stages
+    # positions are said here, since the strategy isn't installed and can't be asked
+    return Plan(stages=tuple(plans), positions="original"), stages

@@ -21,6 +21,7 @@ from tokenprune.interface.signals import (
     Question,
     Rotation,
     Signal,
+    TowerSpace,
     View,
 )
 
@@ -88,6 +89,10 @@ class Maker:
             return kind(self.drawn(self.batch, self.groups, self.width))
         if issubclass(kind, Question):
             return kind(self.drawn(self.batch, self.width))
+        if issubclass(kind, TowerSpace):
+            questions = [self.drawn(1 + row % 2, self.width).float() for row in range(self.batch)]
+            shown = self.tokens(0, 0, self.width).float()
+            return kind(shown, lambda cut: [one[:1] if cut else one for one in questions])
         if issubclass(kind, PromptText):
             return self._prompt()
         if issubclass(kind, LayerAttention):

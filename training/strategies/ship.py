@@ -1,6 +1,10 @@
 """Put a trained checkpoint among those that ship, and record what it reaches.
 
 python -m training.strategies.ship vistog runs/vistog reference-16
+python -m training.strategies.ship quecc --again reference-49
+
+With `--again` nothing is copied: the file that ships is measured anew, beside the record of its
+training.
 
 The accuracies are those of the file that ships, float16, on one held-out question a picture, beside
 what needs no training at the same budget.
@@ -17,6 +21,7 @@ from typing import Any
 
 import tokenprune_strategies
 import torch
+import yaml
 
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.interface.adapter import MllmAdapter
@@ -41,22 +46,30 @@ def main() -> None:
     """Copy, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("strategy")
-    parser.add_argument("run", type=Path, help="folder that tokenprune train wrote")
+    parser.add_argument("run", type=Path, nargs="?", help="folder that tokenprune train wrote")
     parser.add_argument("name", help="what plans write behind bundled:")
     parser.add_argument("--after", type=Path, help="folder of the run that it went on from")
+    parser.add_argument("--again", action="store_true", help="measure the file that ships anew")
     options = parser.parse_args()
+    if (options.run is None) != options.again:
+        parser.error("give a run's folder, or --again")
     torch.set_num_threads(1)
     loaded = load_model(str(reference_model_path()), LoadOptions())
     assert isinstance(loaded, LoadedMllm)
-    copy(loaded, options.strategy, options.run, options.name)
-    trained = training(options.run)
-    measured = measure(loaded, options.strategy, load_plan(options.run / "plan.yaml"), options.name)
     path = RECORDS / f"training_{options.strategy}.json"
     record = {"strategy": options.strategy, "checkpoints": {}}
     if path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
-    earlier = {"earlier": training(options.after)} if options.after else {}
-    record["checkpoints"][options.name] = {"training": trained, "heldout": measured, **earlier}
+    if options.again:
+        shipped = record["checkpoints"][options.name]
+        plan = load_plan(yaml.safe_load(shipped["training"]["plan"]))
+    else:
+        copy(loaded, options.strategy, options.run, options.name)
+        earlier = {"earlier": training(options.after)} if options.after else {}
+        shipped = {"training": training(options.run), **earlier}
+        plan = load_plan(options.run / "plan.yaml")
+    measured = measure(loaded, options.strategy, plan, options.name)
+    record["checkpoints"][options.name] = {**shipped, "heldout": measured}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for row in measured["rows"]:
         print(row["label"], row["accuracy"], row["interval"], row["llm_average"], row["by_type"])

@@ -125,6 +125,24 @@ def load_processor(folder: Path) -> Any:
         ) from error
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        return _transformers().AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"the tokenizer can't be loaded ({_first_line(error)}).",
+            where=str(folder),
+            remedy="Save the checkpoint's own tokenizer into the folder with save_pretrained.",
+        ) from error
+
+
 def backends(model: Any) -> dict[str, Callable[[], None]]:
     """What switches the model to each attention implementation."""
     return {name: partial(model.set_attn_implementation, name) for name in BACKENDS}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import DataError
@@ -12,7 +11,7 @@ from tokenprune.lab.models import FOLDERS
 from tokenprune_adapters.loaders.checkpoints import hash_files
 from tokenprune_adapters.loaders.dual import dual_class, load_dual
 from tokenprune_adapters.loaders.folders import backends, load_model, load_processor, weight_files
-from tokenprune_adapters.loaders.hub import hub_folder, is_hub_name
+from tokenprune_adapters.loaders.hub import checkpoint_folder
 from tokenprune_adapters.loaders.prompts import Prompts
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class HfLoader:
                 where="--weights",
                 remedy="Leave it out, or pass timm:NAME.",
             )
-        folder = hub_folder(target) if is_hub_name(target) else Path(target)
+        folder = checkpoint_folder(target)
         files = weight_files(folder)
         class_name = dual_class(folder)
         if class_name is not None:

@@ -19,6 +19,15 @@ def is_hub_name(target: str) -> bool:
     return NAME.fullmatch(target) is not None and not folder.exists() and not folder.parent.exists()
 
 
+def checkpoint_folder(target: str) -> Path:
+    """A folder as it is, or that of a name on the hub.
+
+    Raises:
+        CheckpointError: a name that can't be had.
+    """
+    return hub_folder(target) if is_hub_name(target) else Path(target)
+
+
 def hub_folder(name: str) -> Path:
     """The checkpoint's folder in the hub's cache, fetched if it isn't there.
 

@@ -1,4 +1,4 @@
-"""Rotary position embedding by halves, as Llama and DINOv3 rotate."""
+"""Rotary position embedding: by halves as in Llama and DINOv3, or by pairs as in EVA-02."""
 
 from __future__ import annotations
 
@@ -10,3 +10,9 @@ def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn `[..., T, d]` by cosines and sines that broadcast to it (RoFormer, eq. 34)."""
     first, second = states.chunk(2, dim=-1)
     return states * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def rotated_pairs(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn neighbouring channels of `[..., T, d]` by cosines and sines (RoFormer, eq. 15)."""
+    first, second = states[..., ::2], states[..., 1::2]
+    return states * cos + torch.stack((-second, first), dim=-1).flatten(-2) * sin

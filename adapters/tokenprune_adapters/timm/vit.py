@@ -1,4 +1,4 @@
-"""timm's VisionTransformer family: ViT, DeiT, registers, DINOv2 and SigLIP shapes."""
+"""timm's VisionTransformer and Eva: ViT, DeiT, DINO, SigLIP, EVA-02 and PE shapes."""
 
 from __future__ import annotations
 
@@ -15,32 +15,36 @@ from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
 from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
+from tokenprune_adapters.shared.rotary import rotated, rotated_pairs
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.timm import vit_names as compat
 
 _PARALLEL = "its MLP runs beside its attention, so there is no place between the two"
 _DIFFERENTIAL = "its attention is the difference of two softmaxes, so scores mean something else"
-_ROTARY = "the adapter doesn't know timm's rotary embeddings"
 _REASONS = {
     "ParallelScalingBlock": _PARALLEL,
     "DiffParallelScalingBlock": _PARALLEL,
     "DiffAttention": _DIFFERENTIAL,
-    "EvaBlock": _ROTARY,
-    "EvaBlockPostNorm": _ROTARY,
-    "AttentionRope": _ROTARY,
 }
 
 
 class TimmVitAdapter(EncoderAdapter):
-    """Every timm model that is a VisionTransformer with blocks this adapter knows.
+    """Every timm model that is a VisionTransformer or an Eva with blocks this adapter knows.
 
     Supported blocks: Block (also with layer scale, query-key norm, scale norm, output gate, any
-    MLP), ResPostBlock, ParallelThingsBlock (the heads of its attentions are joined).
+    MLP), ResPostBlock, ParallelThingsBlock (the heads of its attentions are joined), EvaBlock and
+    EvaBlockPostNorm (a token is rotated by the place that it holds: a merged one by its anchor's).
     Average pooling is weighted by size; attention pooling reads the tokens that are left.
+    transformers' wrappers around such a model are served as the model inside.
     """
 
     name: ClassVar[str] = "timm"
-    claims: ClassVar[tuple[str, ...]] = (f"{compat.VIT}.VisionTransformer",)
+    claims: ClassVar[tuple[str, ...]] = compat.MODELS
+
+    @classmethod
+    def fits(cls, model: nn.Module) -> bool:
+        """Whether the model, or the one inside of a wrapper, is one this adapter serves."""
+        return super().fits(compat.unwrapped(model))
 
     def __init__(self, model: nn.Module) -> None:
         """Check the blocks.
@@ -48,27 +52,27 @@ class TimmVitAdapter(EncoderAdapter):
         Raises:
             UnsupportedModelError: a block, an attention or a subclass whose forward is unknown.
         """
-        super().__init__(model)
-        vit: Any = model
-        foreign = compat.foreign_forward(model)
+        vit: Any = compat.unwrapped(model)
+        super().__init__(vit)
+        foreign = compat.foreign_forward(vit)
         if foreign is not None:
             raise UnsupportedModelError(
                 f"'{foreign}' replaces the forward of VisionTransformer.",
-                where=type(model).__name__,
-                remedy="Supported: timm's VisionTransformer and VisionTransformerDistilled.",
+                where=type(vit).__name__,
+                remedy="Supported: timm's VisionTransformer, VisionTransformerDistilled and Eva.",
             )
         self._blocks: list[nn.Module] = list(vit.blocks)
         for number, block in enumerate(self._blocks):
-            where = f"{type(model).__name__}, block {number}"
+            where = f"{type(vit).__name__}, block {number}"
             require_exact(block, where, compat.BLOCKS, _REASONS)
             for branch in compat.branches(block):
                 require_exact(branch.attention, f"{where}, attention", compat.ATTENTIONS, _REASONS)
-        check_library("timm", compat.relied_on(model))
+        check_library("timm", compat.relied_on(vit))
         self._weights = PoolWeights()
         self._spec = self._describe(vit)
 
     def _describe(self, vit: Any) -> EncoderSpec:
-        class_token = bool(vit.has_class_token)
+        class_token = vit.cls_token is not None
         return EncoderSpec(
             entry=vit,
             blocks=self._blocks,
@@ -78,7 +82,7 @@ class TimmVitAdapter(EncoderAdapter):
             grid=(1, *(compat.default_grid(vit) or (1, 1))),
             width=int(vit.embed_dim),
             passes=compat.PASSES,
-            refused=compat.WITHOUT_PLACE,
+            refused=compat.without_place(vit),
         )
 
     def spec(self) -> EncoderSpec:
@@ -125,6 +129,29 @@ class TimmVitAdapter(EncoderAdapter):
             return parts[0]
         query, key, value = (torch.cat(same, dim=1) for same in zip(*parts, strict=True))
         return query, key, value
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Rotary rows of all patches become those of the ones left."""
+        rope = kwargs.get(compat.ROTARY)
+        return args, kwargs if rope is None else {**kwargs, compat.ROTARY: compat.cut(rope, index)}
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotate the patches of query and key `[B, H, P + K, d]`; the tokens in front stay."""
+        rope = kwargs.get(compat.ROTARY)
+        if rope is None:
+            return query, key
+        sin, cos = rope.tensor_split(2, dim=-1)
+        turn = rotated if compat.by_halves(self.model) else rotated_pairs
+        front = self.spec().prefix
+        made = [
+            torch.cat((states[:, :, :front], turn(states[:, :, front:], cos, sin)), dim=2)
+            for states in (query, key)
+        ]
+        return made[0].to(query.dtype), made[1].to(key.dtype)
 
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
         """Output projections, layer scale, drop path, residual: `[B, T, D]` -> `[B, T, D]`."""

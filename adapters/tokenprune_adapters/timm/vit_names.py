@@ -1,4 +1,4 @@
-"""Every name inside timm's VisionTransformer that the adapter relies on.
+"""Every name inside timm's VisionTransformer and Eva that the adapter relies on.
 
 Nothing here imports timm: models are read by attribute, classes by full name.
 `tests/adapters/test_compat_timm.py` checks each name and signature.
@@ -12,17 +12,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.shared.signatures import Relied
 
 VIT = "timm.models.vision_transformer"
-BLOCKS = (f"{VIT}.Block", f"{VIT}.ResPostBlock", f"{VIT}.ParallelThingsBlock")
+EVA = "timm.models.eva"
+MODELS = (f"{VIT}.VisionTransformer", f"{EVA}.Eva")
+"""Classes whose forward is known; subclasses that keep it are too."""
+WRAPPERS = tuple(
+    f"transformers.models.timm_wrapper.modeling_timm_wrapper.TimmWrapper{what}"
+    for what in ("Model", "ForImageClassification")
+)
+"""Models of transformers around one of timm."""
+EVA_BLOCKS = (f"{EVA}.EvaBlock", f"{EVA}.EvaBlockPostNorm")
+"""Blocks that may be given a rotary embedding."""
+BLOCKS = (f"{VIT}.Block", f"{VIT}.ResPostBlock", f"{VIT}.ParallelThingsBlock", *EVA_BLOCKS)
+ROTARY = "rope"
+"""Argument of such a block: sines and cosines side by side, `[N, 2 d]`, or `[H, N, 2 d]`."""
 PASSES = ("forward", "forward_features")
 _INSTEAD = "forward_features"
-WITHOUT_PLACE = {"forward_intermediates": _INSTEAD, "get_intermediate_layers": _INSTEAD}
-"""Methods that give every depth's tokens in one array, and the one to call instead."""
-ATTENTIONS = ("timm.layers.attention.Attention",)
+WITHOUT_PLACE = ("forward_intermediates", "get_intermediate_layers")
+"""Methods that give every depth's tokens in one array."""
+ATTENTIONS = (
+    "timm.layers.attention.Attention",
+    "timm.layers.attention.AttentionRope",
+    f"{EVA}.EvaAttention",
+)
 
 
 @dataclass(frozen=True)
@@ -34,13 +51,26 @@ class Branch:
     after: tuple[Any, ...]
 
 
+def unwrapped(model: Any) -> Any:
+    """The model of timm, which transformers may have put into a wrapper."""
+    kind = type(model)
+    wraps = f"{kind.__module__}.{kind.__qualname__}" in WRAPPERS
+    return model.timm_model if wraps else model
+
+
+def without_place(model: Any) -> dict[str, str]:
+    """Those of `WITHOUT_PLACE` that a model has, and the one to call instead."""
+    return {name: _INSTEAD for name in WITHOUT_PLACE if hasattr(model, name)}
+
+
 def relied_on(model: Any) -> list[Relied]:
     """The methods that the engine overrides, with their first arguments."""
+    rotary = (ROTARY,) if turns(model) else ()
     return [
         Relied(model, "forward", first=("x",)),
         Relied(model, "forward_features", first=("x",)),
         Relied(model, "pool", ("pool_type",), first=("x",)),
-        *(Relied(block, "forward", first=("x",)) for block in model.blocks),
+        *(Relied(block, "forward", rotary, first=("x",)) for block in model.blocks),
     ]
 
 
@@ -49,9 +79,10 @@ def branches(block: Any) -> list[Branch]:
     kind = type(block).__name__
     if kind == "ParallelThingsBlock":
         return [Branch((s.norm,), s.attn, (s.ls, s.drop_path)) for s in block.attns]
-    if kind == "ResPostBlock":
+    if kind in ("ResPostBlock", "EvaBlockPostNorm"):
         return [Branch((), block.attn, (block.norm1, block.drop_path1))]
-    return [Branch((block.norm1,), block.attn, (block.ls1, block.drop_path1))]
+    scale = block.gamma_1 if kind == "EvaBlock" else block.ls1
+    return [Branch((block.norm1,), block.attn, (scale, block.drop_path1))]
 
 
 def feed_forward_chains(block: Any) -> list[Sequence[Any]]:
@@ -59,15 +90,20 @@ def feed_forward_chains(block: Any) -> list[Sequence[Any]]:
     kind = type(block).__name__
     if kind == "ParallelThingsBlock":
         return list(block.ffns)
-    if kind == "ResPostBlock":
+    if kind in ("ResPostBlock", "EvaBlockPostNorm"):
         return [(block.mlp, block.norm2, block.drop_path2)]
-    return [(block.norm2, block.mlp, block.ls2, block.drop_path2)]
+    scale = block.gamma_2 if kind == "EvaBlock" else block.ls2
+    return [(block.norm2, block.mlp, scale, block.drop_path2)]
 
 
 def run(chain: Sequence[Any], hidden: Tensor) -> Tensor:
-    """Call the modules one after the other: `[B, T, D]` -> `[B, T, D]`."""
-    for module in chain:
-        hidden = module(hidden)
+    """Call the modules one after the other: `[B, T, D]` -> `[B, T, D]`.
+
+    A parameter among them is multiplied; a part that the block was built without is None.
+    """
+    for part in chain:
+        if part is not None:
+            hidden = hidden * part if isinstance(part, Tensor) else part(hidden)
     return hidden
 
 
@@ -79,12 +115,65 @@ def added(outputs: Sequence[Tensor]) -> Tensor:
 def qkv(branch: Branch, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, scaled so that 1/sqrt(d) is implied."""
     attention = branch.attention
-    normed = run(branch.before, hidden)
-    batch, count, _ = normed.shape
-    split = attention.qkv(normed).reshape(batch, count, 3, attention.num_heads, -1)
-    query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+    query, key, value = _projected(attention, run(branch.before, hidden))
     query, key = attention.q_norm(query), attention.k_norm(key)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # several heads of queries share one of keys and values
+        key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     return scaled(query, float(attention.scale)), key, value
+
+
+def _projected(attention: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`[B, T, D]` -> query, key, value `[B, H, T, d]`, by one projection or by three."""
+    batch, count, _ = normed.shape
+    if attention.qkv is None:
+        query = attention.q_proj(normed).reshape(batch, count, attention.num_heads, -1)
+        width = query.shape[-1]
+        key, value = (
+            project(normed).reshape(batch, count, -1, width)
+            for project in (attention.k_proj, attention.v_proj)
+        )
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    whole = _fused(attention, normed).reshape(batch, count, 3, attention.num_heads, -1)
+    query, key, value = whole.permute(2, 0, 3, 1, 4).unbind(0)
+    return query, key, value
+
+
+def _fused(attention: Any, normed: Tensor) -> Tensor:
+    """`[B, T, D]` -> `[B, T, 3 H d]`; Eva keeps the biases beside its projection."""
+    apart = getattr(attention, "q_bias", None)
+    if apart is None:
+        made: Tensor = attention.qkv(normed)
+        return made
+    bias = torch.cat((apart, attention.k_bias, attention.v_bias))
+    if attention.qkv_bias_separate:
+        made = attention.qkv(normed)
+        return made + bias
+    return linear(normed, attention.qkv.weight, bias)
+
+
+def turns(model: Any) -> bool:
+    """Whether blocks are given a rotary embedding."""
+    return getattr(model, ROTARY, None) is not None
+
+
+def by_halves(model: Any) -> bool:
+    """Whether the rotary embedding turns the halves of a head, and not pairs of neighbours."""
+    return bool(getattr(model.blocks[0].attn, "rotate_half", False))
+
+
+def cut(rope: Tensor, index: Tensor) -> Tensor:
+    """The rotary rows of the patches that are left.
+
+    Args:
+        rope: `[N, 2 d]`, or `[H, N, 2 d]` where every head has its own.
+        index: `[B, K]` patch whose place each token holds.
+
+    Returns:
+        `[B, 1, K, 2 d]` or `[B, H, K, 2 d]`.
+    """
+    rows = rope[..., index, :]
+    return rows[:, None] if rope.dim() == 2 else rows.transpose(0, 1)
 
 
 def project(branch: Branch, hidden: Tensor, attended: Tensor) -> Tensor:
@@ -121,7 +210,8 @@ def grid_of(model: Any, height: int, width: int) -> tuple[int, int]:
 
 def drops_patches(model: Any) -> bool:
     """Whether random patches are dropped before the blocks right now."""
-    return bool(model.patch_drop.training and getattr(model.patch_drop, "prob", 0.0) > 0)
+    dropping = model.patch_drop  # Eva has none where the rate is 0
+    return bool(dropping is not None and dropping.training and getattr(dropping, "prob", 0.0) > 0)
 
 
 def recomputes(model: Any) -> bool:
@@ -131,7 +221,8 @@ def recomputes(model: Any) -> bool:
 
 def mean_skip(model: Any) -> int:
     """Leading tokens that the model leaves out of its average."""
-    return 0 if model.pool_include_prefix else int(model.num_prefix_tokens)
+    included = getattr(model, "pool_include_prefix", False)  # an option of VisionTransformer
+    return 0 if included else int(model.num_prefix_tokens)
 
 
 def averaging_norm(model: Any) -> nn.Module | None:
@@ -146,7 +237,7 @@ def averaging_norm(model: Any) -> nn.Module | None:
 def foreign_forward(model: nn.Module) -> str | None:
     """Name of a subclass that replaces `forward` or `forward_features`, if there is one."""
     for cls in type(model).__mro__:
-        if f"{cls.__module__}.{cls.__qualname__}" == f"{VIT}.VisionTransformer":
+        if f"{cls.__module__}.{cls.__qualname__}" in MODELS:
             return None
         if "forward" in vars(cls) or "forward_features" in vars(cls):
             return cls.__name__

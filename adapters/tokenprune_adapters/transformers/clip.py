@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, TowerSpace, View
 from tokenprune_adapters.transformers.vit import HfVitAdapter
 
 _MODULE = "transformers.models.clip.modeling_clip"
@@ -26,4 +27,6 @@ class ClipAdapter(HfVitAdapter):
     block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.CLIPEncoderLayer",)
     attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.CLIPAttention",)
     class_token: ClassVar[bool] = True
+    supplies: ClassVar[frozenset[type[View]]] = BLOCK_VIEWS | CLASS_VIEWS | {TowerSpace}
+    paired: ClassVar[bool] = True
     averaging: ClassVar[tuple[str, ...]] = (f"{_MODULE}.CLIPForImageClassification",)

@@ -28,3 +28,19 @@ def text_length(model: Any) -> int:
 def pools(model: Any) -> bool:
     """Whether a dual encoder's vision part ends in an embedding; SigLIP's head can be left out."""
     return bool(getattr(model.config.vision_config, "vision_use_head", True))
+
+
+def project_patches(model: Any, hidden: Tensor) -> Tensor:
+    """Tokens `[B, N, D]` of CLIP's vision half in the space of its texts, `[B, N, E]`."""
+    projected: Tensor = model.visual_projection(model.vision_model.post_layernorm(hidden))
+    return projected
+
+
+def vision_width(model: Any) -> int:
+    """Channels of a token of a dual encoder's vision half."""
+    return int(model.config.vision_config.hidden_size)
+
+
+def drop_vision_blocks(model: Any) -> None:
+    """Let go of the vision blocks of a CLIPModel whose vision half isn't called."""
+    model.vision_model.encoder = None

@@ -5,7 +5,7 @@ A family is data: a row of `family_table`. What is common to all is here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
 from tokenprune.interface.places import Places
-from tokenprune.interface.signals import LLM_VIEWS, Companions, Question, View
+from tokenprune.interface.signals import LLM_VIEWS, Companions, Question, TowerSpace, View
 from tokenprune.interface.specs import MllmSpec, Modality, Tower
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
@@ -24,7 +24,7 @@ from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_towers import Followed
 from tokenprune_adapters.transformers.layers import check_positions
 from tokenprune_adapters.transformers.mllm import TransformersMllm, written
-from tokenprune_adapters.transformers.picture_places import Read
+from tokenprune_adapters.transformers.picture_places import Frames, Read
 from tokenprune_adapters.transformers.tile_runs import Begins, tiles_of
 
 SUPPLIED: frozenset[type[View]] = LLM_VIEWS - {Question}
@@ -50,6 +50,7 @@ class Pictures:
         pixels: arguments that bring such pictures.
         read: how the places are read from what the method made.
         tower: the tower that they come through; None if it isn't followed.
+        frames: how many pictures each clip is, where a packed tower sees clips as such.
         begins: tells which tiles begin a picture, where `read` tells tiles.
     """
 
@@ -58,6 +59,7 @@ class Pictures:
     pixels: tuple[str, ...]
     read: Read
     tower: Followed | None = None
+    frames: Frames | None = None
     begins: Begins | None = None
 
 
@@ -73,6 +75,7 @@ class Family:
         per_token: further arguments of the LLM or its layers with an entry for each token.
         towers: names of the encoder adapters of its towers; None if none is followed.
         behind: whether released models have blocks behind the last one that is read.
+        renumbers: whether survivors can be renumbered, where `apart` doesn't forbid it already.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
         notes: what else its users should know of its pictures, in words.
     """
@@ -84,6 +87,7 @@ class Family:
     per_token: Mapping[str, int] = field(default_factory=dict)
     towers: tuple[str, ...] | None = None
     behind: bool = True
+    renumbers: bool = True
     whole: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -112,8 +116,9 @@ class FamilyAdapter(TransformersMllm):
     family: ClassVar[Family]
     supplies: ClassVar[frozenset[type[View]]] = SUPPLIED
     towers: ClassVar[tuple[str, ...] | None] = None
-    # stages in front of the LLM act behind the projector, at its width, and companions are narrower
-    withholds: ClassVar[frozenset[type[View]]] = frozenset({Companions})
+    # stages in front of the LLM act behind the projector, at its width, and companions are
+    # narrower; nor is it told there which question is about which of several tiles
+    withholds: ClassVar[frozenset[type[View]]] = frozenset({Companions, TowerSpace})
     projected: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module) -> None:
@@ -175,6 +180,24 @@ class FamilyAdapter(TransformersMllm):
         waiting = iter(shown)
         # processors put the overview behind the tiles
         return [Places.of_tiles([*islice(waiting, size)], overview=-1) for size in sizes]
+
+    def frames(
+        self, modality: str, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Sequence[int] | None:
+        """How many pictures each clip is for the tower, read from the arguments."""
+        own = self.family.pictures[modality]
+        if own.frames is None:
+            return None
+        return own.frames(named(getattr(type(self._spec.core), own.method), args, kwargs))
+
+    def write_units(
+        self, modality: str, units: Tensor, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """Some units in the form in which the projector takes rows of pictures."""
+        tower = self.family.pictures[modality].tower
+        assert tower is not None
+        assert tower.shown is not None
+        return tower.shown(self._spec.core, units)
 
     def features(self, made: Any) -> Tensor:
         """All features, whatever the form in which the core has them."""

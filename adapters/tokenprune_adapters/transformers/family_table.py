@@ -13,8 +13,8 @@ from tokenprune_adapters.transformers.families import (
     FamilyAdapter,
     Pictures,
 )
-from tokenprune_adapters.transformers.family_towers import Followed
-from tokenprune_adapters.transformers.picture_places import Read
+from tokenprune_adapters.transformers.family_towers import Followed, class_token, in_line
+from tokenprune_adapters.transformers.picture_places import Frames, Read
 from tokenprune_adapters.transformers.tile_runs import Begins
 
 _IMAGE_ID = ("image_token_id", "image_token_index")
@@ -27,6 +27,16 @@ _LARGER = (
 _APART = "frames of a video are pictures of their own, with words between them"
 _LAST = Followed(layers=(), cut=0)
 """The tower's last states, without a class token."""
+_POOLED = replace(_LAST, projector=None)
+"""The same of a tower that makes its units by itself."""
+_ENCODED = Followed(
+    layers=(),
+    cut=class_token,
+    side=sides.averaged_behind,
+    projector=None,
+    blocks="timm_model.blocks",
+)
+"""The last states of a tower of timm, of which squares are averaged behind the projector."""
 
 
 def _images(
@@ -38,9 +48,12 @@ def _images(
 
 
 def _videos(
-    read: Read, method: str = "get_video_features", tower: Followed | None = None
+    read: Read,
+    method: str = "get_video_features",
+    tower: Followed | None = None,
+    frames: Frames | None = None,
 ) -> Mapping[str, Pictures]:
-    return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read, tower)}
+    return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read, tower, frames)}
 
 
 def _shuffled() -> Family:
@@ -58,7 +71,7 @@ def _shuffled() -> Family:
 
 
 def _packed() -> Family:
-    tower = Followed("visual", layers=(), cut=0, projector=None)
+    tower = replace(_POOLED, module="visual")
     grids = {
         **_images(places.packed("image_grid_thw"), tower=tower),
         **_videos(places.packed("video_grid_thw"), tower=tower),
@@ -124,12 +137,20 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "idefics3": (("Idefics3",), _shuffled()),
     "smolvlm": (("SmolVLM",), _shuffled()),
-    "mistral3": (("Mistral3",), Family(_images(places.sized))),
+    "mistral3": (
+        ("Mistral3",),
+        Family(
+            _images(places.sized, tower=Followed(cut=0, side=sides.merged, shown=in_line)),
+            towers=("pixtral-vision",),
+            behind=False,
+        ),
+    ),
     "gemma3": (
         ("Gemma3",),
         Family(
             _images(places.square, tower=replace(_LAST, side=sides.averaged, projector=None)),
             masks=True,
+            renumbers=False,
             towers=("siglip",),
             behind=False,
         ),
@@ -137,8 +158,14 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "gemma4": (
         ("Gemma4",),
         Family(
-            {**_images(places.placed), **_videos(places.placed)},
+            {
+                **_images(places.placed, tower=_POOLED),
+                **_videos(places.placed, tower=_POOLED, frames=places.counted),
+            },
+            towers=("gemma4-vision",),
+            behind=False,
             masks=True,
+            renumbers=False,
             per_token={"per_layer_inputs": 1, "per_layer_input": 1},
             # layers that share keys would compute the last tokens only
             whole={"logits_to_keep": 0},
@@ -152,9 +179,15 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         ("PerceptionLM",),
         Family(
             {
-                **_images(places.stacked_tiles),
-                **_videos(places.stacked_frames, "get_image_features"),
-            }
+                **_images(places.stacked_tiles, tower=_ENCODED),
+                **_videos(
+                    places.stacked_frames,
+                    "get_image_features",
+                    tower=replace(_ENCODED, frames=True),
+                ),
+            },
+            towers=("timm",),
+            behind=False,
         ),
     ),
 }
@@ -175,6 +208,7 @@ def _adapter(name: str, beginnings: tuple[str, ...], family: Family) -> type[Fam
             "family": family,
             "towers": family.towers,
             "behind": family.behind,
+            "renumbers": family.renumbers and not family.apart,
             "limits": family.limits,
         },
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.calls import Written
 from tokenprune.interface.specs import Tower
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers import unit_sides
@@ -29,19 +31,26 @@ class Followed:
         module: attribute of the core that holds the tower.
         layers: names of the setting that says which hidden states are read, the first that is
             there counts; none of them for the last states.
-        cut: class tokens that are no units, or the name of the setting that says so.
+        cut: class tokens that are no units, the name of the setting that says so, or what reads it
+            from the core.
         side: rows and columns of patches that become one unit, read from the core.
         blended: see `Tower.blended`.
         projector: dotted name below the core, see `Tower.projector`; None for none.
+        shown: arguments with which the projector behind a packed tower is called for some units
+            `[K, m, D]`; None if there is none.
+        blocks: dotted name of the blocks below the tower, where its config doesn't say how many
+            there are.
         frames: see `Tower.frames`.
     """
 
     module: str = "vision_tower"
     layers: tuple[str, ...] = LAYERS
-    cut: int | str = STRATEGY
+    cut: int | str | Callable[[Any], int] = STRATEGY
     side: Callable[[Any], int] = unit_sides.patch
     blended: str | None = None
     projector: str | None = "multi_modal_projector"
+    shown: Callable[[Any, Tensor], Written] | None = None
+    blocks: str | None = None
     frames: bool = False
 
     def read(self, core: Any) -> Tower:
@@ -51,8 +60,7 @@ class Followed:
             UnsupportedModelError: the config reads states that no block puts out.
         """
         module: nn.Module = getattr(core, self.module)
-        vision = core.config.vision_config
-        depth = int(next(getattr(vision, name) for name in DEPTHS if hasattr(vision, name)))
+        depth = self._depth(core, module)
         name, value = self._setting(core.config)
         chosen = [-1] if value is None else value if isinstance(value, list | tuple) else [value]
         levels = {depth + 1 + layer if layer < 0 else layer for layer in chosen}
@@ -65,6 +73,8 @@ class Followed:
         cut = self.cut
         if isinstance(cut, str):
             cut = int(getattr(core.config, cut) == "default")
+        elif not isinstance(cut, int):
+            cut = cut(core)
         projector = None if self.projector is None else core.get_submodule(self.projector)
         levels_read = tuple(sorted(levels))
         return Tower(
@@ -79,9 +89,29 @@ class Followed:
             found[self.cut] = getattr(config, self.cut)
         return found
 
+    def _depth(self, core: Any, module: nn.Module) -> int:
+        if self.blocks is not None:
+            blocks: Any = attrgetter(self.blocks)(module)
+            return len(blocks)
+        vision = core.config.vision_config
+        return int(next(getattr(vision, name) for name in DEPTHS if hasattr(vision, name)))
+
     def _setting(self, config: Any) -> tuple[str, Any]:
         found = ((name, getattr(config, name, None)) for name in self.layers)
         return next((pair for pair in found if pair[1] is not None), ("", None))
+
+
+def class_token(core: Any) -> int:
+    """Whether the core takes a class token off (PerceptionLM)."""
+    return int(core.config.vision_use_cls_token)
+
+
+def in_line(core: Any, units: Tensor) -> Written:
+    """Units as a picture that is one unit high, and its size in pixels (Mistral 3)."""
+    side, count = int(core.config.spatial_merge_size), len(units)
+    pixels = side * int(core.config.vision_config.patch_size)
+    rows = units.view(count, side, side, -1).transpose(0, 1).flatten(0, 2)
+    return (rows, [(pixels, count * pixels)]), {}
 
 
 def spread(tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:

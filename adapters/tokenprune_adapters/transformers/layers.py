@@ -132,6 +132,16 @@ def query_key(
     return scaled(query, float(getattr(attention, names.SCALING))), key
 
 
+def ones(layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
+    """Ones `[B, 1, T, d]`, rotated as a layer's queries and keys, neither normed nor scaled."""
+    width = int(getattr(getattr(layer, names.ATTENTION), names.HEAD_WIDTH))
+    states = hidden.new_ones(hidden.shape[0], 1, hidden.shape[1], width)
+    if rotary is None:
+        return states
+    cos, sin = (part.unsqueeze(1) for part in rotary)
+    return _rotated(states, cos, sin)
+
+
 def softcap(layer: nn.Module) -> float | None:
     """The c of logits that a layer caps to c tanh(logit / c); None where it doesn't."""
     value = getattr(getattr(layer, names.ATTENTION), names.SOFTCAP) if _kind(layer).capped else None

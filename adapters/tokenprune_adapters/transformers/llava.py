@@ -66,6 +66,7 @@ class LlavaAdapter(TransformersMllm):
             refused=llm_names.REFUSED,
             refused_generation=llm_names.REFUSED_GENERATION,
             window=compat.window(model),
+            first_id=compat.first_id(model),
             special_ids=compat.special_ids(model),
         )
 

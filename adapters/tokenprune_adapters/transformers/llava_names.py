@@ -88,6 +88,12 @@ def placeholder_id(model: Any) -> int:
     return int(model.config.image_token_id)
 
 
+def first_id(model: Any) -> int | None:
+    """What the config of the LLM names as first token of a text, if anything."""
+    found = getattr(model.config.get_text_config(), "bos_token_id", None)
+    return None if found is None else int(found)
+
+
 def special_ids(model: Any) -> frozenset[int]:
     """The placeholder and what the configs name as first, last and padding tokens.
 

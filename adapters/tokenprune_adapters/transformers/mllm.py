@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +21,7 @@ from tokenprune.interface.calls import (
     Written,
 )
 from tokenprune_adapters.shared.arguments import named, replaced
-from tokenprune_adapters.transformers import layers
+from tokenprune_adapters.transformers import layers, words
 from tokenprune_adapters.transformers import llm_names as names
 
 
@@ -164,6 +164,10 @@ class TransformersMllm(MllmAdapter):
         }
         return self.read_outputs(language(**given)).last
 
+    def reader(self, tokenizer: str | None = None) -> Callable[[Tensor], str]:
+        """What turns token ids `[T]` into words, by the tokenizer of the model's own checkpoint."""
+        return words.reader(self.model, tokenizer)
+
     def no_query_key(self, layer: nn.Module) -> str | None:
         """Why query and key of a layer can't be had; None if they can."""
         return layers.no_query_key(layer)
@@ -181,6 +185,10 @@ class TransformersMllm(MllmAdapter):
     ) -> tuple[Tensor, Tensor]:
         """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated unless `rotary` is None."""
         return layers.query_key(layer, projections, rotary)
+
+    def ones(self, layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
+        """Ones `[B, 1, T, d]`, rotated."""
+        return layers.ones(layer, hidden, rotary)
 
     def softcap(self, layer: nn.Module) -> float | None:
         """What a layer caps its logits to; None where it doesn't."""

@@ -120,15 +120,19 @@ def dropout(block: Any) -> float:
 
 
 def cut(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
-    """What a block is given, for some rows `[R']`, ascending, of the whole sequence.
+    """What a block is given, for some rows `[R']`, ascending, of the whole sequence."""
+    rotary = tuple(part[rows.to(part.device)] for part in kwargs[ROTARY])
+    return {**kwargs, BORDERS: left_of(kwargs[BORDERS], rows), ROTARY: rotary}
+
+
+def left_of(borders: Tensor, rows: Tensor) -> Tensor:
+    """Borders `[S + 1]` among some rows `[R']`, ascending, of those that they were made for.
 
     Segments that no row is left of go away, because not every attention takes empty ones.
     """
-    borders = kwargs[BORDERS]
     before = torch.searchsorted(rows.to(borders.device), borders.to(rows.dtype))
-    rotary = tuple(part[rows.to(part.device)] for part in kwargs[ROTARY])
-    left = torch.unique_consecutive(before).to(borders.dtype)
-    return {**kwargs, BORDERS: left, ROTARY: rotary}
+    left: Tensor = torch.unique_consecutive(before)
+    return left.to(borders.dtype)
 
 
 def relied_on(tower: Any) -> list[Relied]:

@@ -19,6 +19,7 @@ from tokenprune_adapters.transformers import packing
 Arguments = Mapping[str, Any]
 Features = Sequence[Tensor]
 Read = Callable[[Any, Arguments, Features], list[Places]]
+Frames = Callable[[Arguments], Sequence[int] | None]
 
 
 def square(core: Any, given: Arguments, features: Features) -> list[Places]:
@@ -117,17 +118,22 @@ def placed(core: Any, given: Arguments, features: Features) -> list[Places]:
     position = given.get("image_position_ids", given.get("video_position_ids"))
     flat = position.reshape(-1, *position.shape[-2:])
     sides = (flat.amax(dim=1) + 1) // pool
-    counts = given.get("num_frames_per_video")
-    if counts is None:  # before 5.19, clips [V, F, P, 2] are equally long
-        several = position.shape[1] if position.dim() == 4 else 1
-        each = [several] * len(features)
-    else:
-        each = counts.tolist()
     found, first = [], 0
-    for count in each:
+    for count in counted(given) or [1] * len(features):
         wide, high = sides[first].tolist()
         found.append(Places((count, high, wide)))
         first += count
+    return found
+
+
+def counted(given: Arguments) -> Sequence[int] | None:
+    """Frames of every clip; None for pictures."""
+    position, counts = given.get("video_position_ids"), given.get("num_frames_per_video")
+    if position is None:
+        return None
+    if counts is None:  # before 5.19, clips [V, F, P, 2] are equally long
+        return [position.shape[1] if position.dim() == 4 else 1] * len(position)
+    found: list[int] = counts.tolist()
     return found
 
 

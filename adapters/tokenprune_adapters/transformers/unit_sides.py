@@ -21,6 +21,11 @@ def scaled(core: Any) -> int:
     return int(core.config.scale_factor)
 
 
+def merged(core: Any) -> int:
+    """The patches of a square side by side (Mistral 3)."""
+    return int(core.config.spatial_merge_size)
+
+
 def averaged(core: Any) -> int:
     """The mean of a square (Gemma 3)."""
     return int(core.multi_modal_projector.kernel_size)
@@ -29,3 +34,8 @@ def averaged(core: Any) -> int:
 def strided(core: Any) -> int:
     """The mean of a square of a frame (LLaVA-NeXT-Video)."""
     return int(core.config.spatial_pool_stride)
+
+
+def averaged_behind(core: Any) -> int:
+    """The mean of a square behind the projector (PerceptionLM)."""
+    return int(core.config.projector_pooling_ratio)

@@ -26,6 +26,7 @@ class HfVitAdapter(EncoderAdapter):
         block_classes, attention_classes: exact classes whose forward is known.
         class_token: whether a class token stands in front of the patches.
         averaging: full names of claimed classes that average the patches after the encoder.
+        paired: whether a text tower can share a space with the tokens.
     """
 
     names: ClassVar[VisionNames] = CLIP
@@ -33,6 +34,7 @@ class HfVitAdapter(EncoderAdapter):
     attention_classes: ClassVar[tuple[str, ...]]
     class_token: ClassVar[bool]
     averaging: ClassVar[tuple[str, ...]] = ()
+    paired: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module) -> None:
         """Find the vision part and check its blocks.
@@ -59,6 +61,7 @@ class HfVitAdapter(EncoderAdapter):
             class_token=self.class_token,
             grid=(1, *compat.default_grid(self.vision)),
             width=compat.width(self.vision),
+            paired=self.paired,
         )
 
     def spec(self) -> EncoderSpec:

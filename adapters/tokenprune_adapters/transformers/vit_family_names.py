@@ -17,6 +17,7 @@ class BlockNames:
         attention: the module with the projections.
         projections: query, key and value, below the attention.
         shared_norms: norms of query and key, over all heads together, below the attention.
+        head_norms: norms of query, key and value, of every head, below the attention.
         head_width: channels of a head.
         scale: of the logits.
         dropout: on attention weights, a float.
@@ -28,6 +29,7 @@ class BlockNames:
     attention: str = "self_attn"
     projections: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj")
     shared_norms: tuple[str, ...] = ()
+    head_norms: tuple[str, ...] = ()
     head_width: str = "head_dim"
     scale: str = "scale"
     dropout: str = "dropout"
@@ -36,7 +38,8 @@ class BlockNames:
 
     def parts(self) -> tuple[str, ...]:
         """Every dotted name that a block must have."""
-        below = (*self.projections, *self.shared_norms, self.head_width, self.scale, self.dropout)
+        norms = (*self.shared_norms, *self.head_norms)
+        below = (*self.projections, *norms, self.head_width, self.scale, self.dropout)
         inside = tuple(f"{self.attention}.{name}" for name in below)
         return (self.norm, *inside, *self.after, *self.feed_forward)
 
@@ -130,4 +133,37 @@ DINOV3 = VisionNames(
     wrappers=(),
     blocks="model.layer",
     block_keywords=(ROTARY,),
+)
+
+PIXTRAL = VisionNames(
+    (
+        BlockNames(
+            norm="attention_norm",
+            attention="attention",
+            scale="scaling",
+            after=("attention.o_proj",),
+            feed_forward=("ffn_norm", "feed_forward"),
+        ),
+    ),
+    wrappers=(),
+    blocks="transformer.layers",
+    takes=("pixel_values", "image_sizes"),
+    called=CLIP.called,
+    block_keywords=(ROTARY,),
+)
+
+GEMMA4 = VisionNames(
+    (
+        BlockNames(
+            norm="input_layernorm",
+            head_norms=("q_norm", "k_norm", "v_norm"),
+            scale="scaling",
+            dropout="attention_dropout",
+            after=("self_attn.o_proj", "post_attention_layernorm"),
+            feed_forward=("pre_feedforward_layernorm", "mlp", "post_feedforward_layernorm"),
+        ),
+    ),
+    wrappers=(),
+    takes=("pixel_values", "pixel_position_ids"),
+    block_keywords=(ROTARY, "attention_mask", "position_ids"),
 )

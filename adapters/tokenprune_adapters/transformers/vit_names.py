@@ -87,7 +87,13 @@ def heads(block: Any, names: BlockNames, hidden: Tensor) -> tuple[Tensor, Tensor
     whole = [getattr(attention, name)(normed) for name in names.projections]
     for place, name in enumerate(names.shared_norms):
         whole[place] = getattr(attention, name)(whole[place])
-    query, key, value = (part.view(*part.shape[:-1], -1, width).transpose(1, 2) for part in whole)
+    parts = [part.view(*part.shape[:-1], -1, width) for part in whole]
+    for place, name in enumerate(names.head_norms):
+        parts[place] = getattr(attention, name)(parts[place])
+    query, key, value = (part.transpose(1, 2) for part in parts)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # several heads of queries share one of keys and values
+        key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     return scaled(query, float(getattr(attention, names.scale))), key, value
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tokenprune.errors import UnsupportedModelError
-from tokenprune_adapters.vllm.names import TESTED
-from tokenprune_adapters.vllm.serving import ServedPlan, served_plan
+from tokenprune_adapters.vllm.grids import ServedGrids
+from tokenprune_adapters.vllm.names import CPU_WORKER, TESTED
+from tokenprune_adapters.vllm.served import ServedPlan
+from tokenprune_adapters.vllm.serving import served_plan
 
 
 class PlanHook:
@@ -25,6 +27,7 @@ class PlanHook:
         """
         from vllm import __version__
         from vllm.logger import init_logger
+        from vllm.platforms import current_platform
 
         logger = init_logger("vllm.tokenprune")
         if untested(__version__):
@@ -32,6 +35,8 @@ class PlanHook:
         model = vllm_config.model_config
         served = served_plan(model.hf_config)
         refuse_options(vllm_config)
+        if isinstance(served, ServedGrids):
+            let_pictures_bring_positions(vllm_config, on_cpu=current_platform.is_cpu())
         logger.info(started(served, model.dtype.itemsize))
 
 
@@ -72,6 +77,11 @@ def refuse_options(vllm_config: Any) -> None:
             "a captured tower isn't tested with plans",
             "Leave it away.",
         ),
+        "--video-pruning-rate": (
+            bool(multimodal.video_pruning_rate),
+            "vLLM's own pruning of clips isn't tested beside a plan",
+            "Leave it away.",
+        ),
         "--enable-mm-embeds": (
             bool(multimodal.enable_mm_embeds),
             "embeddings that were computed before bypass the tower and the plan",
@@ -83,17 +93,36 @@ def refuse_options(vllm_config: Any) -> None:
             raise UnsupportedModelError(f"{why}.", where=option, remedy=remedy)
 
 
+def let_pictures_bring_positions(vllm_config: Any, *, on_cpu: bool) -> None:
+    """Switch on what vLLM does for pruned clips, as the pictures' positions come with them.
+
+    Raises:
+        UnsupportedModelError: a worker of the user's own that couldn't be told.
+    """
+    # any rate above 0 is the switch: clips, which it would act on, aren't taken
+    vllm_config.model_config.multimodal_config.video_pruning_rate = 0.5
+    if not on_cpu:
+        return
+    parallel = vllm_config.parallel_config
+    if parallel.worker_cls not in ("auto", CPU_WORKER):
+        raise UnsupportedModelError(
+            "positions of this family's pictures need a worker of tokenprune's on a CPU.",
+            where="--worker-cls",
+            remedy="Leave it away.",
+        )
+    parallel.worker_cls = CPU_WORKER
+
+
 def started(served: ServedPlan, itemsize: int) -> str:
-    """The line that an engine logs at its start.
+    """The line that an engine logs at its start, about its largest pictures.
 
     Args:
         served: the plan on the model.
         itemsize: bytes of a number of the model, of which the KV cache's are taken to be.
     """
-    less = served.dense - served.places
-    size = f"{served.pixels} x {served.pixels}"
-    saved = less * served.saved * itemsize / 2**20
+    (*_, picture) = [one for one in served.pictures() if one.left is not None]
+    saved = (picture.dense - (picture.left or 0)) * served.saved * itemsize / 2**20
     return (
-        f"tokenprune: {served.dense} -> {served.places} visual tokens per image of {size}, about "
-        f"{saved:.1f} MiB of KV cache less for each"
+        f"tokenprune: {picture.dense} -> {picture.left} visual tokens per image of "
+        f"{picture.size}, about {saved:.1f} MiB of KV cache less for each"
     )

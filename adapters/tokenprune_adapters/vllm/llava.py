@@ -11,16 +11,13 @@ from vllm.model_executor.models.llava import (
     LlavaMultiModalProcessor,
     LlavaProcessingInfo,
 )
-from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from tokenprune.errors import UnsupportedCallError
 from tokenprune.integrations import encoder
+from tokenprune_adapters.vllm.one_size import ServedOneSize
 from tokenprune_adapters.vllm.serving import served_plan
+from tokenprune_adapters.vllm.sharing import require_pixels, with_bare_towers
 from tokenprune_adapters.vllm.towers import VllmSiglipAdapter, returning_tensors
-
-#: Parts of a tower that transformers 5 saves without the name `vision_model` in front.
-_PARTS = ("embeddings", "pre_layrnorm", "encoder", "post_layernorm", "head")
 
 
 class PlannedInfo(LlavaProcessingInfo):
@@ -28,7 +25,7 @@ class PlannedInfo(LlavaProcessingInfo):
 
     def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
         """Tokens that the plan leaves of a picture; the processor gives all of them one size."""
-        return served_plan(self.get_hf_config()).places
+        return _served(self.get_hf_config()).places
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -37,11 +34,7 @@ class PlannedInfo(LlavaProcessingInfo):
 class TokenpruneLlavaForConditionalGeneration(LlavaForConditionalGeneration):
     """vLLM's LLaVA, whose features are what the plan leaves."""
 
-    hf_to_vllm_mapper = LlavaForConditionalGeneration.hf_to_vllm_mapper | WeightsMapper(
-        orig_to_new_prefix={
-            f"vision_tower.{part}.": f"vision_tower.vision_model.{part}." for part in _PARTS
-        }
-    )
+    hf_to_vllm_mapper = with_bare_towers(LlavaForConditionalGeneration.hf_to_vllm_mapper)
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         """Build the model and put the plan into its tower.
@@ -50,7 +43,7 @@ class TokenpruneLlavaForConditionalGeneration(LlavaForConditionalGeneration):
             TokenpruneError: the plan can't be served.
         """
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        served = served_plan(self.config)
+        served = _served(self.config)
         vision = self.vision_tower.vision_model
         if served.tower is VllmSiglipAdapter:
             returning_tensors(vision)
@@ -62,12 +55,7 @@ class TokenpruneLlavaForConditionalGeneration(LlavaForConditionalGeneration):
         Raises:
             UnsupportedCallError: the features were computed before.
         """
-        if image_input["type"] != "pixel_values":
-            raise UnsupportedCallError(
-                "embeddings that were computed before bypass the tower and the plan.",
-                where=image_input["type"],
-                remedy="Send pictures.",
-            )
+        require_pixels(image_input)
 
         def features() -> Tensor:
             # with the class token, which strategies may read
@@ -77,3 +65,9 @@ class TokenpruneLlavaForConditionalGeneration(LlavaForConditionalGeneration):
             return made
 
         return self._pruned.run(features, projector=self.multi_modal_projector).features
+
+
+def _served(config: Any) -> ServedOneSize:
+    served = served_plan(config)
+    assert isinstance(served, ServedOneSize)
+    return served

@@ -7,15 +7,20 @@ PLAN = "tokenprune_plan"
 
 _HERE = "tokenprune_adapters.vllm"
 
-#: Served architectures: the name to pass in `--hf-overrides`, and where its class is.
-MODELS = {
-    "TokenpruneLlavaForConditionalGeneration": (
-        f"{_HERE}.llava:TokenpruneLlavaForConditionalGeneration"
-    ),
+#: What a checkpoint's own architecture is served as, and the module of that class.
+SERVED = {
+    "LlavaForConditionalGeneration": "llava",
+    "LlavaNextForConditionalGeneration": "llava_next",
+    "LlavaOnevisionForConditionalGeneration": "llava_next",
+    "Qwen2_5_VLForConditionalGeneration": "qwen_vl",
+    "Qwen3VLForConditionalGeneration": "qwen_vl",
 }
 
-#: What a checkpoint's own architecture is served as.
-SERVED = {"LlavaForConditionalGeneration": "TokenpruneLlavaForConditionalGeneration"}
+#: Served architectures: the name to pass in `--hf-overrides`, and where its class is.
+MODELS = {f"Tokenprune{own}": f"{_HERE}.{module}:Tokenprune{own}" for own, module in SERVED.items()}
+
+#: The worker of engines on a CPU whose pictures bring positions.
+CPU_WORKER = f"{_HERE}.cpu.PlannedCPUWorker"
 
 _MODELS = "vllm.model_executor.models"
 
@@ -28,6 +33,34 @@ RELIED_ON = (
     f"{_MODELS}.llava:LlavaForConditionalGeneration.hf_to_vllm_mapper",
     f"{_MODELS}.llava:LlavaMultiModalProcessor",
     f"{_MODELS}.llava:LlavaProcessingInfo.get_num_image_tokens",
+    f"{_MODELS}.llava_next:LlavaNextForConditionalGeneration._process_image_input",
+    f"{_MODELS}.llava_next:LlavaNextMultiModalProcessor",
+    f"{_MODELS}.llava_next:LlavaNextProcessingInfo.get_image_size_with_most_features",
+    f"{_MODELS}.llava_next:LlavaNextProcessingInfo.get_num_image_tokens",
+    f"{_MODELS}.llava_next:LlavaNextProcessingInfo.get_supported_mm_limits",
+    f"{_MODELS}.llava_onevision:LlavaOnevisionDummyInputsBuilder",
+    f"{_MODELS}.llava_onevision:LlavaOnevisionForConditionalGeneration._process_image_input",
+    f"{_MODELS}.llava_onevision:LlavaOnevisionMultiModalProcessor",
+    f"{_MODELS}.llava_onevision:LlavaOnevisionProcessingInfo.get_num_image_tokens",
+    *(
+        f"{_MODELS}.{module}:{name}"
+        for module, family in (("qwen2_5_vl", "Qwen2_5_VL"), ("qwen3_vl", "Qwen3VL"))
+        for name in (
+            f"{family}DummyInputsBuilder._get_dummy_images",
+            f"{family}DummyInputsBuilder.get_dummy_mm_data",
+            f"{family}ForConditionalGeneration._postprocess_image_embeds_evs",
+            f"{family}ForConditionalGeneration.get_mrope_input_positions",
+            f"{family}ForConditionalGeneration.recompute_mrope_positions",
+            f"{family}MultiModalProcessor._get_prompt_updates",
+            f"{family}ProcessingInfo.get_image_size_with_most_features",
+            f"{family}ProcessingInfo.get_mm_max_tokens_per_item",
+        )
+    ),
+    "vllm.config.multimodal:MultiModalConfig.is_multimodal_pruning_enabled",
+    "vllm.multimodal.processing:PromptReplacement",
+    "vllm.platforms:current_platform.is_cpu",
+    "vllm.utils.gpu_sync_debug:gpu_sync_allowed",
+    "vllm.v1.worker.cpu_worker:CPUWorker.load_model",
     f"{_MODELS}.clip:CLIPAttention",
     f"{_MODELS}.clip:CLIPEncoderLayer",
     f"{_MODELS}.clip:CLIPVisionTransformer",

@@ -11,7 +11,7 @@ from tokenprune.interface.serving import ServedPicture
 from tokenprune.plan import load_plan
 from tokenprune.plan.dump import plan_data
 from tokenprune_adapters.vllm.names import PLAN, SERVED
-from tokenprune_adapters.vllm.serving import ServedPlan, served_plan
+from tokenprune_adapters.vllm.serving import served_plan
 
 
 class VllmServer:
@@ -31,18 +31,14 @@ class VllmServer:
         return ["--model", model, "--hf-overrides", json.dumps(overrides)]
 
     def check(self, plan: Path, model: str) -> list[ServedPicture]:
-        """Every picture has one size: that of the tower.
+        """The counts of pictures of every size, or of some.
 
         Raises:
             TokenpruneError: what vLLM can't serve.
         """
         config = _config(model)
         _architecture(config)
-        return [_picture(served_plan(config, load_plan(plan)))]
-
-
-def _picture(served: ServedPlan) -> ServedPicture:
-    return ServedPicture(f"{served.pixels} x {served.pixels}", served.dense, served.places)
+        return served_plan(config, load_plan(plan)).pictures()
 
 
 def _config(model: str) -> Any:
@@ -71,4 +67,4 @@ def _architecture(config: Any) -> str:
             where="config.architectures",
             remedy=f"Served are {', '.join(SERVED)}.",
         )
-    return SERVED[own]
+    return f"Tokenprune{own}"

@@ -88,8 +88,10 @@ class EvoPruneParams(StrategyParams):
 
 OURS: dict[str, str] = {
     "importance": "the paper says 'attention received'; its formula, read literally, is a constant",
-    "importance_per": "the paper has no attention that grows with size",
-    "protect": "the paper preserves protected tokens in later stages, which can be read either way",
+    "importance_per": "the paper has no attention that grows with size; measured, per patch is no "
+    "better",
+    "protect": "the paper preserves protected tokens in later stages, which can be read either "
+    "way; measured, for good is worse",
     "diversity_weight": "the paper names lambda but gives no value",
     "neighbours": "the paper names K but gives no value",
     "tau": "the paper gives no value; ours is for L2-normalised features",

@@ -48,7 +48,7 @@ class PruneVid(PruningStrategy[PruneVidParams]):
 
     name = "prunevid"
     Params = PruneVidParams
-    stages = (PreLlm(projected=True), Decoder(layer=paper_layer))
+    stages = (PreLlm(projected=True, positions="compact"), Decoder(layer=paper_layer))
     length = "own"
     about = About(
         summary="Merges what a video repeats, then keeps what the question looks at.",

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
+
+from tokenprune.errors import LayerError
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.signals import Signal
+from tokenprune.interface.sites import Site
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
+
+RATERS = "sparsevlm.raters"
+"""Rider `[B, N, S]`: which of the prompt's text tokens rate; the same for every visual token."""
 
 
 def raters(visual: Tensor, text: Tensor, place: Tensor) -> Tensor:
@@ -29,6 +41,35 @@ def raters(visual: Tensor, text: Tensor, place: Tensor) -> Tensor:
     number = torch.arange(place.shape[1], device=place.device)
     last = torch.where(asking, number, -1).amax(dim=1, keepdim=True)
     return torch.where(chosen.any(dim=1, keepdim=True), chosen, number == last)
+
+
+def noted(tokens: Tokens) -> Tensor:
+    """Those chosen in front of layer 0; in a plan that doesn't stand there, by what is here."""
+    place = tokens.signal(Signal.TEXT_PLACE)
+    before = tokens.riders.get(RATERS)
+    if before is None:
+        return raters(tokens.hidden, tokens.signal(Signal.TEXT_STATES), place)
+    return before[:, 0, : place.shape[1]]
+
+
+def with_note(answer: Reduction, tokens: Tokens, chosen: Tensor) -> Reduction:
+    """An answer that hands the raters `[B, S]` on to the next step."""
+    note = chosen[:, None].expand(-1, tokens.count, -1)
+    return replace(answer, riders={RATERS: note})
+
+
+def require_layer(name: str, site: Site, budget: Budget) -> None:
+    """Refuse to drop in front of layer 0, behind which no layer has looked yet.
+
+    Raises:
+        LayerError: naming the site.
+    """
+    if budget.remove and not site.layer:
+        raise LayerError(
+            f"'{name}' drops by the attention of the layer before.",
+            where=str(site),
+            remedy="Name layer 1 or a later one, or none.",
+        )
 
 
 def rated(weights: Tensor, chosen: Tensor) -> Tensor:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pydantic import Field
-from torch import Tensor
 
-from tokenprune.errors import LayerError
 from tokenprune.interface.about import About
 from tokenprune.interface.placement import Decoder, Step
 from tokenprune.interface.reduction import Reduction
@@ -16,11 +12,9 @@ from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.shared.assembly import Order, assembled
-from tokenprune_strategies.sparsevlm.raters import rated, raters
+from tokenprune_strategies.sparsevlm.places import steps_of
+from tokenprune_strategies.sparsevlm.raters import noted, rated, require_layer, with_note
 from tokenprune_strategies.sparsevlm.recycling import kept_of, recycle
-
-RATERS = "sparsevlm.raters"
-"""Rider `[B, N, S]`: which of the prompt's text tokens rate; the same for every visual token."""
 
 
 class SparseVLMParams(StrategyParams):
@@ -39,14 +33,9 @@ class SparseVLMParams(StrategyParams):
 def steps(layers: int) -> tuple[Step, ...]:
     """Raters in front of layer 0; cuts behind the paper's layers 2, 6 and 15 of 32.
 
-    Shares are those of its budget of 192. Other depths have them at the same shares of the depth
-    (ours); where two fall together, both shares hold.
+    Shares are those of its budget of 192.
     """
-    shares: dict[int, float] = {0: 1.0}
-    for place, share in ((3, 309 / 576), (7, 204 / 309), (16, 113 / 204)):
-        layer = max(1, layers * place // 32)
-        shares[layer] = shares.get(layer, 1.0) * share
-    return tuple(Step(layer, share) for layer, share in sorted(shares.items()) if layer < layers)
+    return steps_of(layers, (309 / 576, 204 / 309, 113 / 204))
 
 
 class SparseVLM(PruningStrategy[SparseVLMParams]):
@@ -78,23 +67,15 @@ class SparseVLM(PruningStrategy[SparseVLMParams]):
             LayerError: no layer has looked yet.
             BudgetError: clusters alone are more; carries the least number.
         """
-        if not budget.remove:
-            return
-        if not site.layer:
-            raise LayerError(
-                "'sparsevlm' drops by the attention of the layer before.",
-                where=str(site),
-                remedy="Name layer 1 or a later one, or none.",
-            )
-        if self.params.recycle:
+        require_layer(self.name, site, budget)
+        if budget.remove and self.params.recycle:
             kept_of(budget.count, budget.keep, str(site))
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         """Leave exactly `budget.keep` tokens, kept and recycled ones."""
-        chosen = self._raters(tokens)
-        note = chosen[:, None].expand(-1, tokens.count, -1)
+        chosen = noted(tokens)
         if not budget.remove:
-            return replace(Reduction.none(), riders={RATERS: note})
+            return with_note(Reduction.none(), tokens, chosen)
         score = rated(tokens.signal(Signal.TEXT_ATTENTION), chosen)
         order = score.argsort(dim=1, descending=True, stable=True)
         kept = budget.keep
@@ -106,12 +87,4 @@ class SparseVLM(PruningStrategy[SparseVLMParams]):
         else:
             made = recycle(tokens.hidden, order[:, kept:])
             answer = assembled(tokens, first, made, self.params.order, score=score)
-        return replace(answer, riders={RATERS: note})
-
-    def _raters(self, tokens: Tokens) -> Tensor:
-        """Those chosen in front of layer 0; in a plan that doesn't stand there, by what is here."""
-        place = tokens.signal(Signal.TEXT_PLACE)
-        noted = tokens.riders.get(RATERS)
-        if noted is None:
-            return raters(tokens.hidden, tokens.signal(Signal.TEXT_STATES), place)
-        return noted[:, 0, : place.shape[1]]
+        return with_note(answer, tokens, chosen)

@@ -31,8 +31,11 @@ class VScan(PruningStrategy[VScanParams]):
 
     name = "vscan"
     Params = VScanParams
-    # the middle of the LLM: the paper's 16 of 32 and 14 of 28
-    stages = (PreLlm(projected=True, maps=True), Decoder(layer=lambda layers: max(1, layers // 2)))
+    stages = (
+        PreLlm(projected=True, maps=True, positions="compact"),
+        # the middle of the LLM: the paper's 16 of 32 and 14 of 28
+        Decoder(layer=lambda layers: max(1, layers // 2), positions="compact"),
+    )
     about = About(
         summary="Keeps what is important in windows and in the whole, merges the rest; prunes in "
         "mid-LLM.",

@@ -56,9 +56,7 @@ def encoder_runner(
     claim(attachment, spec.entry)
     encoder_stages = attachment.stages_at("encoder")
     later = attachment.stages_at("pre_llm")
-    frames, height, width = _checked_grid(encoder_stages, spec)
-    grid = frames, height // side, width // side
-    layout = EncoderSchedule(encoder_stages, spec.used, grid)
+    layout = EncoderSchedule(encoder_stages, spec.used, _checked_grid(encoder_stages, spec, side))
     check_encoder_stages(layout, spec)
     attachment.notes |= layout.notes
     refuse_companions(later, spec)
@@ -79,8 +77,8 @@ def encoder_runner(
     return EncoderRunner(attachment, adapter, spec, layout, later)
 
 
-def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec) -> Grid:
-    """The grid (t, h, w) for which budgets are solved at attach.
+def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec, side: int) -> Grid:
+    """The grid of units (t, h, w) for which budgets are solved at attach.
 
     Where pictures have any size, one that the plan's budgets in tokens fit into: twice as many
     units as the largest of them (ours). Every picture's own budgets are solved as it comes.
@@ -88,7 +86,8 @@ def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec) -> Grid:
     given = [scaled(stage.plan.keep) for stage in stages]
     budgets = [keep for keep in given if isinstance(keep, int)]
     if not spec.packed or not budgets:
-        return spec.grid
+        frames, height, width = spec.grid
+        return frames, height // side, width // side
     return (1, 1, 2 * max(budgets))
 
 

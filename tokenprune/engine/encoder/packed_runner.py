@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from tokenprune.engine.call import CallState, current
@@ -44,6 +45,8 @@ class PackedRunner(EncoderRunner):
         super().__init__(owner, adapter, spec, layout, later)
         self.packed = adapter
         self.seen = PackedSignals(later, spec)
+        # a multimodal LLM may know which pictures of a call are the frames of clips
+        self.clips: Callable[[CallState], Sequence[int] | None] = _no_clips
 
     def install(self, patches: Patches) -> None:
         """Override what runs this instance's entry, its used blocks and its exits."""
@@ -53,7 +56,16 @@ class PackedRunner(EncoderRunner):
 
     def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         call.drop(PackedState)
-        call.put(self.packed.packing(args, kwargs))
+        packing = self.packed.packing(args, kwargs).grouped(self.side(call))
+        frames = self.clips(call)
+        call.put(packing if frames is None else packing.clips(frames))
+
+    def _hand_on(self, call: CallState, output: Any) -> Any:
+        """What the encoder gave, with rows for all units where it pools by itself."""
+        state = call.state(PackedState)
+        if state is None or state.raw:
+            return output
+        return self.packed.handed_on(output, state.units)
 
     def _passed(self, call: CallState) -> int:
         state = call.state(PackedState)
@@ -68,18 +80,71 @@ class PackedRunner(EncoderRunner):
                 self._refuse_alone(number)
                 return original(hidden, *args, **kwargs)
             state = self._packed_state(call, number, hidden)
-            hidden = self._reduce_stacks(call, state, number, "before", hidden, None)
-            self._note_entered(state, number, hidden)
             given = BlockCall(self.adapter, block, args, kwargs)
-            if all(self._is_plain(stack.state, number) for stack in state.stacks):
-                cut = state.cut(given)
-                hidden = original(hidden, *cut.args, **cut.kwargs)
+            if state.raw and self._passes(state, number):
+                made = self._whole(call, state, number, given, original, hidden)
             else:
-                hidden = self._packed_halves(call, state, number, given, hidden)
-            self._note_output(state, number, hidden)
-            return self._leave(call, state, hidden) if number == self.last else hidden
+                rows = state.sequence(hidden) if state.raw else hidden
+                state.raw = False
+                made = self._rows(call, state, number, given, original, rows)
+            for stack in state.stacks:
+                stack.state.previous, stack.state.entered = stack.state.entered, None
+            return self._leave(call, state, made) if number == self.last else made
 
         return forward
+
+    def _passes(self, state: PackedState, number: int) -> bool:
+        """Whether a block runs as the encoder calls it: nothing is to leave, or has left."""
+        acts = any(number in stack.state.sites for stack in state.stacks)
+        return not acts and not (self.packed.by_segments and self.seen.reads(number))
+
+    def _whole(
+        self,
+        call: CallState,
+        state: PackedState,
+        number: int,
+        block: BlockCall,
+        original: Callable[..., Any],
+        hidden: Tensor,
+    ) -> Tensor:
+        """A block that runs as the encoder calls it; what it attends to is read beside it."""
+        if self._notes_entered(state, number) or self.seen.reads(number):
+            rows = state.sequence(hidden)
+            self._note_entered(state, number, rows)
+            if self.seen.reads(number):
+                with call.meter.stage("select"):
+                    none = [False] * len(state.stacks)
+                    step = PackedStep.of(self.packed, block, state, rows, none)
+                    self.seen.keep_packed(state, number, step)
+        made: Tensor = original(hidden, *block.args, **block.kwargs)
+        if self.seen.reads_output(number):
+            self._note_output(state, number, state.sequence(made))
+        return made
+
+    def _rows(
+        self,
+        call: CallState,
+        state: PackedState,
+        number: int,
+        block: BlockCall,
+        original: Callable[..., Any],
+        hidden: Tensor,
+    ) -> Tensor:
+        """A block on the rows `[R, D]` that are left."""
+        hidden = self._reduce_stacks(call, state, number, "before", hidden, None)
+        self._note_entered(state, number, hidden)
+        if not all(self._is_plain(stack.state, number) for stack in state.stacks):
+            hidden = self._packed_halves(call, state, number, block, hidden)
+        elif self.packed.batched:
+            calls = zip(state.cut_stacks(block), state.order.split(hidden), strict=True)
+            parts = [original(part, *cut.args, **cut.kwargs) for cut, part in calls]
+            hidden = torch.cat([part.flatten(0, 1) for part in parts])
+        else:
+            cut, outer = state.cut(block), state.shape[:-2]
+            hidden = original(hidden.view(*outer, *hidden.shape), *cut.args, **cut.kwargs)
+            hidden = hidden.flatten(0, len(outer))
+        self._note_output(state, number, hidden)
+        return hidden
 
     def _packed_state(self, call: CallState, number: int, hidden: Tensor) -> PackedState:
         if number:
@@ -93,7 +158,15 @@ class PackedRunner(EncoderRunner):
         packing = call.state(Packing)
         assert packing is not None
         seed, device = self.owner.plan.seed, hidden.device
-        state = PackedState.begin(packing, self.layout, call.trace, seed, device)
+        state = PackedState.begin(
+            packing,
+            self.layout,
+            call.trace,
+            seed,
+            device,
+            batched=self.packed.batched,
+            shape=hidden.shape,
+        )
         for stack in state.stacks:
             call.meter.count("patches", stack.state.index.numel(), len(stack.first))
         call.put(state)
@@ -145,6 +218,10 @@ class PackedRunner(EncoderRunner):
             state.reorder()
             return state.order.pack(parts)
 
+    def _notes_entered(self, state: PackedState, number: int) -> bool:
+        """Whether a strategy at the next block reads what enters this one."""
+        return any(self._wants_previous(stack.state, number + 1) for stack in state.stacks)
+
     def _note_entered(self, state: PackedState, number: int, hidden: Tensor) -> None:
         """Keep what enters this block where the next one's strategy reads it."""
         wanted = [self._wants_previous(stack.state, number + 1) for stack in state.stacks]
@@ -153,26 +230,26 @@ class PackedRunner(EncoderRunner):
             stack.state.entered = part if want else None
 
     def _note_output(self, state: PackedState, number: int, hidden: Tensor) -> None:
-        """Capture what this block put out, and turn to the next one."""
+        """Capture what this block put out."""
         if self.seen.reads_output(number):
             parts = state.order.unpack(hidden)
             for stack, part in zip(state.stacks, parts, strict=True):
                 self.seen.keep_output(stack.state, number, part)
-        for stack in state.stacks:
-            stack.state.previous, stack.state.entered = stack.state.entered, None
 
     def _leave(self, call: CallState, state: PackedState, hidden: Tensor) -> Tensor:
         """Behind the last used block: count, and restore what is to be restored."""
-        parts = state.order.unpack(hidden)
+        parts = state.order.unpack(state.sequence(hidden) if state.raw else hidden)
         again = any(restored(stack.state) for stack in state.stacks)
         parts = [
             self._finish(call, stack.state, part)
             for stack, part in zip(state.stacks, parts, strict=True)
         ]
-        if not again:
+        if state.raw:
             return hidden
-        state.reorder()
-        return state.order.pack(parts)
+        if again:
+            state.reorder()
+            hidden = state.order.pack(parts)
+        return state.whole(hidden, state.order) if self.packed.raster else hidden
 
     def _exit(self, original: Callable[..., Any], hidden: Tensor) -> Any:
         """A row for every unit of the call: of those that are left, and zeros."""
@@ -187,6 +264,10 @@ class PackedRunner(EncoderRunner):
         made = original(hidden)
         whole = made.new_zeros(state.packing.units, *made.shape[1:])
         return whole.index_copy(0, order.place, made)
+
+
+def _no_clips(call: CallState) -> Sequence[int] | None:
+    return None
 
 
 def _acting(site: EncoderSite | None, where: str) -> EncoderSite | None:

@@ -64,7 +64,10 @@ class PackedStep:
         query, key, value = adapter.heads(block.block, hidden[None])
         query, key = adapter.rotate(query, key, cut.args, cut.kwargs)
         bias = _bias([stack.state for stack in state.stacks], order, revived)
-        segments = Segments.of(adapter.borders(cut.args, cut.kwargs))
+        borders = adapter.borders(cut.args, cut.kwargs)
+        # the models read borders too, to split what they attend to
+        edges = state.edges(order) if borders is None else borders.tolist()
+        segments = Segments.of(edges, hidden.device)
         return cls(query, key, value, bias, segments, order)
 
     def attended(self, left: Order) -> Tensor:
@@ -72,7 +75,7 @@ class PackedStep:
         made = self.segments.attend(self.query, self.key, self.value, self.bias)
         if left is self.order:
             return made
-        return made[:, :, torch.searchsorted(self.order.rows, left.rows)]
+        return made[:, :, self.order.find(left.rows)]
 
     def read(self, wanted: Sequence[Signal]) -> list[dict[str, Tensor]]:
         """Signals of the units of every stack, by name, `[B, K, ...]` each."""

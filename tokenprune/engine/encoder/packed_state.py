@@ -1,6 +1,7 @@
 """What one pass through a packed encoder carries from block to block, and where its units stand.
 
-A packed encoder runs on one sequence of rows `[R, D]`. Strategies see dense batches, so pictures of
+A packed encoder runs on one sequence of rows `[R, D]`, or on a padded batch of pictures of any size
+that becomes a sequence as soon as units are gone. Strategies see dense batches, so pictures of
 equal grids form a *stack* `[B, N, m * D]`, in which the m members of a unit stand side by side.
 Then a reduction of units is, with no more to say, one of their members: member j goes to member j.
 """
@@ -32,66 +33,99 @@ class Stack:
     Attributes:
         state: of their units; of clips, frame by frame.
         first: `[B]` number of each one's first unit among all units of the call.
+        starts: the same as numbers.
     """
 
     state: EncoderState
     first: Tensor
+    starts: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Order:
-    """Where the units that are left of all stacks stand in the sequence.
+    """Which rows are left of the sequence, and where the units of the stacks are among them.
 
     Attributes:
         shapes: pictures and units left of each, (B, K), of every stack.
         members: rows m of a unit.
-        place: `[n]` places in the whole sequence that units are left of, ascending.
-        units: `[n]` which unit stands there, counted through the stacks.
-        back: `[n]` the inverse: where the units of the stacks stand.
+        rows: `[R]` rows of the whole sequence that are left, in the order in which they stand.
+        member: `[R]` which member of a unit stands there, counted through units and stacks; None if
+            they stand as they are counted.
+        back: `[R]` the inverse: where the members of the units of the stacks stand.
     """
 
     shapes: Sequence[tuple[int, int]]
     members: int
-    place: Tensor
-    units: Tensor
-    back: Tensor
+    rows: Tensor
+    member: Tensor | None
+    back: Tensor | None
 
     @classmethod
-    def of(cls, places: Sequence[Tensor], members: int) -> Order:
-        """The order of units whose places in the whole sequence are `[B, K]` for every stack."""
-        place, units = torch.cat([part.flatten() for part in places]).sort()
-        back = torch.empty_like(units).scatter(
-            0, units, torch.arange(len(units), device=units.device)
+    def of(cls, rows: Sequence[Tensor], members: int, *, ascending: bool = True) -> Order:
+        """The order of units whose rows in the whole sequence are `[B, K, m]` for every stack.
+
+        Args:
+            rows: of the members.
+            members: m.
+            ascending: whether rows stand as in the whole sequence; else stack by stack.
+        """
+        shapes = [(len(part), part.shape[1]) for part in rows]
+        flat = torch.cat([part.flatten() for part in rows])
+        if not ascending:
+            return cls(shapes, members, flat, None, None)
+        left, member = flat.sort()
+        back = torch.empty_like(member).scatter(
+            0, member, torch.arange(len(member), device=member.device)
         )
-        return cls([(len(p), p.shape[1]) for p in places], members, place, units, back)
+        return cls(shapes, members, left, member, back)
 
     @cached_property
-    def rows(self) -> Tensor:
-        """`[R]` rows of the whole sequence that are left, ascending."""
-        inside = torch.arange(self.members, device=self.place.device)
-        return (self.place[:, None] * self.members + inside).flatten()
+    def place(self) -> Tensor:
+        """`[n]` places in the whole sequence of units left whose members are neighbours."""
+        return self.rows[:: self.members] // self.members
 
     def unpack(self, hidden: Tensor) -> list[Tensor]:
-        """The sequence `[R, D]` as stacks `[B, K, m * D]`."""
-        return self._stacked(torch.unflatten(hidden, 0, (-1, self.members)).flatten(1))
+        """The rows `[R, D]` as stacks `[B, K, m * D]`."""
+        return self._stacked(self._by_unit(hidden).flatten(1))
 
     def pack(self, parts: Sequence[Tensor]) -> Tensor:
-        """Stacks `[B, K, m * D]` as the sequence `[R, D]`."""
-        flat = torch.cat([part.flatten(0, 1) for part in parts])[self.units]
-        return torch.unflatten(flat, 1, (self.members, -1)).flatten(0, 1)
+        """Stacks `[B, K, m * D]` as rows `[R, D]`."""
+        units = torch.cat([part.flatten(0, 1) for part in parts])
+        return self._by_row(torch.unflatten(units, 1, (self.members, -1)).flatten(0, 1))
 
     def spread(self, values: Sequence[Tensor]) -> Tensor:
         """A value for every unit, `[B, K]` for every stack, as one for every row, `[R]`."""
-        flat = torch.cat([value.flatten() for value in values])[self.units]
-        return flat.repeat_interleave(self.members)
+        flat = torch.cat([value.flatten() for value in values])
+        return self._by_row(flat.repeat_interleave(self.members))
 
     def means(self, values: Tensor) -> list[Tensor]:
         """Values of rows `[R, ...]` as means over the members of units, `[B, K, ...]` each."""
-        return self._stacked(torch.unflatten(values, 0, (-1, self.members)).mean(dim=1))
+        return self._stacked(self._by_unit(values).mean(dim=1))
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """Values that stand stack by stack, `[R, ...]`, of every picture: `[B, K * m, ...]`."""
+        counts = [batch * count * self.members for batch, count in self.shapes]
+        parts = torch.split(values, counts)
+        return [
+            torch.unflatten(p, 0, (b, -1)) for p, (b, _) in zip(parts, self.shapes, strict=True)
+        ]
+
+    def find(self, rows: Tensor) -> Tensor:
+        """Where rows of the whole sequence, all of them left, stand."""
+        ordered, at = self.rows.sort()
+        return at[torch.searchsorted(ordered, rows)]
+
+    def _by_unit(self, values: Tensor) -> Tensor:
+        """`[R, ...]` -> `[n, m, ...]`, counted through the stacks."""
+        counted = values if self.back is None else values[self.back]
+        return torch.unflatten(counted, 0, (-1, self.members))
+
+    def _by_row(self, counted: Tensor) -> Tensor:
+        """The inverse of `_by_unit`, without its last step."""
+        return counted if self.member is None else counted[self.member]
 
     def _stacked(self, units: Tensor) -> list[Tensor]:
-        counts = [batch * count for batch, count in self.shapes]
-        parts = torch.split(units[self.back], counts)
+        parts = torch.split(units, [batch * count for batch, count in self.shapes])
         return [torch.unflatten(p, 0, shape) for p, shape in zip(parts, self.shapes, strict=True)]
 
 
@@ -103,6 +137,10 @@ class PackedState:
         stacks: its pictures by grid.
         packing: how they were laid out.
         order: of the units that are left.
+        batched: see `PackedEncoderAdapter`.
+        shape: of the hidden states at the first block: `[R, D]`, `[1, R, D]` or `[n, P, D]`.
+        raw: whether hidden states still have that shape, because no unit was to leave yet; they
+            are `[R, D]` from then on.
         passed: how many blocks were entered.
         handed: what blocks are handed, cut to the rows that are left: many blocks are handed the
             same. By the identities of what it is made of, which is kept with it.
@@ -111,6 +149,9 @@ class PackedState:
     stacks: Sequence[Stack]
     packing: Packing
     order: Order
+    batched: bool = False
+    shape: tuple[int, ...] = ()
+    raw: bool = True
     passed: int = 1
     handed: dict[tuple[int, ...], tuple[BlockCall, BlockCall]] = field(default_factory=dict)
 
@@ -122,6 +163,9 @@ class PackedState:
         trace: Trace,
         seed: int,
         device: torch.device,
+        *,
+        batched: bool = False,
+        shape: tuple[int, ...] = (),
     ) -> PackedState:
         """State at the first block.
 
@@ -131,9 +175,10 @@ class PackedState:
             trace: takes the pictures, in the order of the call.
             seed: the plan's.
             device: of the sequence.
+            batched: see `PackedEncoderAdapter`.
+            shape: of the hidden states.
         """
-        if packing.place is not None:  # moved once, and not whenever units are put in order
-            packing = replace(packing, place=packing.place.to(device))
+        packing = packing.moved(device)  # once, and not whenever units are put in order
         numbers = [trace.begin(1, grid)[0] for grid in packing.grids]
         sizes = (math.prod(grid) for grid in packing.grids)
         starts = list(accumulate(sizes, initial=0))
@@ -157,8 +202,10 @@ class PackedState:
                 first=index,
                 trace=trace,
             )
-            stacks.append(Stack(state, torch.tensor(first, device=device)))
-        return cls(stacks, packing, ordered(stacks, packing, [s.state.index for s in stacks]))
+            stacks.append(Stack(state, torch.tensor(first, device=device), first))
+        whole = [stack.state.index for stack in stacks]
+        order = ordered(stacks, packing, whole, batched=batched)
+        return cls(stacks, packing, order, batched, shape)
 
     @property
     def untouched(self) -> bool:
@@ -168,18 +215,57 @@ class PackedState:
     def reorder(self) -> None:
         """Find the places of what is left after a reduction."""
         index = [stack.state.index for stack in self.stacks]
-        self.order = ordered(self.stacks, self.packing, index)
+        self.order = ordered(self.stacks, self.packing, index, batched=self.batched)
         self.handed = {}
 
+    def sequence(self, hidden: Tensor) -> Tensor:
+        """Hidden states in the shape of the first block's as the rows `[R, D]` of all units."""
+        flat = hidden.flatten(0, -2)
+        return flat[self.order.rows] if self.batched else flat
+
     def cut(self, block: BlockCall) -> BlockCall:
-        """A block's call with arguments for the rows that are left."""
-        if self.untouched:
+        """A block's call with arguments for the rows that are left, one behind the other."""
+        if self.untouched and not self.batched:
             return block
-        key = tuple(map(id, (*block.args, *block.kwargs, *block.kwargs.values())))
+        return self._handed(block, -1, self.order.rows)
+
+    def cut_stacks(self, block: BlockCall) -> list[BlockCall]:
+        """A block's calls with the pictures of every stack as a batch."""
+        rows = self.order.split(self.order.rows)
+        return [self._handed(block, number, own) for number, own in enumerate(rows)]
+
+    def _handed(self, block: BlockCall, number: int, rows: Tensor) -> BlockCall:
+        key = number, *map(id, (*block.args, *block.kwargs, *block.kwargs.values()))
         if key not in self.handed:
-            args, kwargs = block.arguments(self.order.rows)
+            args, kwargs = block.arguments(rows)
             self.handed[key] = block, replace(block, args=args, kwargs=kwargs)
         return replace(self.handed[key][1], block=block.block)
+
+    def edges(self, order: Order) -> list[int]:
+        """Where pictures and frames begin and end among the rows of an order."""
+        frames = [
+            (start, count * order.members)
+            for stack, (_, count) in zip(self.stacks, order.shapes, strict=True)
+            for start in stack.starts
+        ]
+        lengths = [length for _, length in (frames if self.batched else sorted(frames))]
+        return list(accumulate(lengths, initial=0))
+
+    def whole(self, rows: Tensor, order: Order) -> Tensor:
+        """Rows `[R, D]` in their places of the first block's hidden states, zeros elsewhere."""
+        total = math.prod(self.shape[:-1])
+        made = rows.new_zeros(total, rows.shape[-1]).index_copy(0, order.rows, rows)
+        return made.view(*self.shape[:-1], -1)
+
+    @property
+    def numbers(self) -> Tensor:
+        """`[K]` numbers of the units that are left among those of the call, stack by stack."""
+        return torch.cat([(s.first[:, None] + s.state.index).flatten() for s in self.stacks])
+
+    def units(self, values: Tensor) -> Tensor:
+        """Values of units that stand stack by stack, `[K, d]`, in the places of all, `[U, d]`."""
+        whole = values.new_zeros(self.packing.units, *values.shape[1:])
+        return whole.index_copy(0, self.numbers.to(values.device), values)
 
     def move(self, device: torch.device) -> None:
         """Follow the hidden states to the device of the next block."""
@@ -200,14 +286,16 @@ class PackedState:
             revival = stack.state.revival
             if which[number] and revival is not None:
                 parts[number], index[number] = revival.full(parts[number], 0), revival.index
-        order = ordered(self.stacks, self.packing, index)
+        order = ordered(self.stacks, self.packing, index, batched=self.batched)
         return order.pack(parts), order
 
 
-def ordered(stacks: Sequence[Stack], packing: Packing, index: Sequence[Tensor]) -> Order:
+def ordered(
+    stacks: Sequence[Stack], packing: Packing, index: Sequence[Tensor], *, batched: bool = False
+) -> Order:
     """The order of the units `index` `[B, K]` of every stack."""
-    places = []
-    for stack, own in zip(stacks, index, strict=True):
-        unit = stack.first[:, None] + own
-        places.append(unit if packing.place is None else packing.place.to(unit.device)[unit])
-    return Order.of(places, packing.members)
+    rows = [
+        packing.members_of(stack.first[:, None] + own)
+        for stack, own in zip(stacks, index, strict=True)
+    ]
+    return Order.of(rows, packing.members, ascending=not batched)

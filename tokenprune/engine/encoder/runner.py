@@ -111,7 +111,11 @@ class EncoderRunner:
             finally:
                 call.drop(_Pass)
             self._require(self._passed(call), self.spec.used)
-            return output
+            return self._hand_on(call, output)
+
+    def _hand_on(self, call: CallState, output: Any) -> Any:
+        """What a pass gives to who called the encoder."""
+        return output
 
     def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Begin a pass: forget the former one, and read what the pictures are."""

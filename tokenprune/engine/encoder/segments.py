@@ -26,13 +26,11 @@ class Segments:
     back: Tensor | None
 
     @classmethod
-    def of(cls, borders: Tensor) -> Segments:
-        """The segments between borders `[S + 1]`."""
-        edges = borders.tolist()  # the models read them too, to split what they attend to
+    def of(cls, edges: Sequence[int], device: torch.device) -> Segments:
+        """The segments between edges, S + 1 rows of the sequence."""
         starts: dict[int, list[int]] = {}
         for start, end in pairwise(edges):
             starts.setdefault(end - start, []).append(start)
-        device = borders.device
         rows = [
             torch.tensor(first, device=device)[:, None] + torch.arange(length, device=device)
             for length, first in sorted(starts.items())

@@ -49,7 +49,7 @@ class Flow:
         layout: how the sequence is shortened.
         mode: `first`: decisions are made now; `again`: they are repeated; `continue`: the prompt
             stands in the cache, as the decisions left it.
-        compact: whether survivors are renumbered.
+        compact: whether what decoder stages leave is renumbered.
         flat: whether attention takes `[B, T]` masks only.
         rotary: rotary rows of a layer, by its number, for a layer's input and position ids.
         axes: see `Axes`.

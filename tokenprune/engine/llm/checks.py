@@ -14,7 +14,7 @@ from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.specs import EncoderSpec, MllmSpec
 from tokenprune.interface.strategy import Budget, placement
-from tokenprune.plan import Average, Plan, Total
+from tokenprune.plan import Average, Plan, Total, numbering
 
 
 def refuse_stages(plan: Plan, stages: Sequence[ResolvedStage], spec: MllmSpec) -> None:
@@ -23,10 +23,6 @@ def refuse_stages(plan: Plan, stages: Sequence[ResolvedStage], spec: MllmSpec) -
     Raises:
         UnsupportedModelError: naming the stage, or the key of the plan.
     """
-    if plan.positions == "compact" and spec.renumbers is not None:
-        raise UnsupportedModelError(
-            spec.renumbers, where="positions: compact", remedy="Use positions: original."
-        )
     if spec.modalities and plan.images == "frames":
         raise UnsupportedModelError(
             f"{type(spec.core).__name__} tells by itself which frames are one video.",
@@ -48,6 +44,27 @@ def refuse_stages(plan: Plan, stages: Sequence[ResolvedStage], spec: MllmSpec) -
                 where=stage.where,
                 remedy="Use at: decoder with this model.",
             )
+
+
+def refuse_compact(plan: Plan, spec: MllmSpec) -> None:
+    """Refuse to renumber where the LLM can't, whether the plan or a strategy says so.
+
+    Raises:
+        UnsupportedModelError: naming who says so, and what to write.
+    """
+    renumbers = [said for said in numbering(plan).stated if said.positions == "compact"]
+    if spec.renumbers is None or not renumbers:
+        return
+    by = renumbers[0].by
+    if by == "plan":
+        raise UnsupportedModelError(
+            spec.renumbers, where="positions: compact", remedy="Use positions: original."
+        )
+    raise UnsupportedModelError(
+        f"{spec.renumbers.rstrip('.')}, and '{by}' renumbers them, as its official code does.",
+        where=f"positions, which the plan leaves to '{by}'",
+        remedy="Write positions: original into the plan.",
+    )
 
 
 def _said(spec: MllmSpec) -> str:

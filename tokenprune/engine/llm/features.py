@@ -59,7 +59,7 @@ class FeatureSeam:
         projectors = (kind.projector for one in self.towers.values() for kind in one.kinds.values())
         for projector in dict.fromkeys(projectors):
             if projector is not None:
-                patches.override(projector, "forward", of_kept(self.owner))
+                patches.override(projector, "forward", of_kept(self.owner, self.adapter))
         for method in dict.fromkeys(one.method for one in self.spec.modalities.values()):
             patches.override(self.spec.core, method, self._made(method))
 
@@ -75,16 +75,18 @@ class FeatureSeam:
                 return original(*args, **kwargs)
             kind = self._kind(method, state)
             self._require(kind)
-            state.encoding = kind
+            state.encoding, state.clips = kind, self.adapter.frames(kind, args, kwargs)
             try:
                 with call.meter.stage("encode"):
                     for tower in self.towers.values():
                         tower.forget(call)
                     made = original(*args, **kwargs)
             finally:
-                state.encoding = None
+                state.encoding = state.clips = None
             shown = self.adapter.places(kind, args, kwargs, made)
             shown = self.adapter.whole_pictures(kind, shown, state.given.ids)
+            if self.owner.plan.separators == "keep":
+                shown = [places.fixed() for places in shown]
             return self._enter(call, state, kind, made, shown)
 
         return make

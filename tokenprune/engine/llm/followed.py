@@ -18,6 +18,7 @@ from tokenprune.engine.adapters import choose_encoder
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.encoder.packed_runner import PackedRunner
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
@@ -27,7 +28,7 @@ from tokenprune.engine.patching import Patches
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.places import Places
-from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS
+from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, TowerSpace
 from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import Tower
 from tokenprune.interface.strategy import placement
@@ -54,12 +55,15 @@ class FollowedTower:
         self.tower = next(iter(kinds.values()))
         encoder = choose_encoder(self.tower.module)
         spec = encoder.spec()
-        self.supplies = spec.supplies - adapter.withholds
+        # which question belongs to a tile isn't told before the LLM
+        self.supplies = spec.supplies - adapter.withholds - {TowerSpace}
         for stage in owner.stages_at("pre_llm"):
             refuse_signals(stage, [self.site], self.supplies, adapter)
         self.runner = encoder_runner(owner, encoder, spec, self.tower.used, side=self.tower.side)
         self.runner.pieces, self.runner.levels = True, frozenset(self.tower.levels)
         self.runner.side = self._side
+        if isinstance(self.runner, PackedRunner):
+            self.runner.clips = self._clips
         self.spec = self.runner.spec
         if not self.spec.packed:
             self._refuse_spanning()
@@ -88,6 +92,10 @@ class FollowedTower:
         state = call.state(MllmState)
         kind = None if state is None else state.encoding
         return self.tower.side if kind is None else self.kinds[kind].side
+
+    def _clips(self, call: CallState) -> Sequence[int] | None:
+        state = call.state(MllmState)
+        return None if state is None else state.clips
 
     @property
     def site(self) -> Site:

@@ -16,7 +16,7 @@ from tokenprune.engine.call import CallState, calling, current
 from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.coupling import couple
 from tokenprune.engine.encoder.install import claim
-from tokenprune.engine.llm.checks import decoder_stages, refuse_stages
+from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
 from tokenprune.engine.llm.features import FeatureSeam
 from tokenprune.engine.llm.prompt import visual_places
 from tokenprune.engine.llm.refusals import check_forward, check_generate
@@ -60,6 +60,7 @@ class MllmRunner:
             FeatureSeam(owner, adapter) if self.spec.modalities else TowerSeam(owner, adapter)
         )
         stages = decoder_stages(owner.stages, self.spec, adapter, self.seam.encoder)
+        refuse_compact(owner.plan, self.spec)
         self.language = LanguageRunner(owner, adapter, self.spec, stages)
 
     def install(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,8 +18,27 @@ from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.specs import MllmSpec
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The questions of a call.
+
+    Attributes:
+        ids: token ids `[T]` of the question of every row with images.
+        first: what stands in front of each of them in a pass of its own, `[1]` or `[0]`: the mark
+            of a text's beginning (BOS), where the row's prompt begins with it.
+        number: of every image, which of these questions is about it.
+    """
+
+    ids: Sequence[Tensor]
+    first: Sequence[Tensor]
+    number: Sequence[int]
+
+
 class Questions:
-    """Text-only passes of the LLM, beside the prompt's own.
+    """Text-only passes of the LLM, beside the prompt's own, and the questions' words.
+
+    What is read is read once in a call, so that passes without cache, whose prompts hold what was
+    generated so far, go on choosing by the question.
 
     Args:
         adapter: the model's family.
@@ -31,9 +51,6 @@ class Questions:
     def states(self, state: MllmState, images: Sequence[ImageTokens]) -> Tensor:
         """State of the question's last token for every image, `[n, d_llm]`.
 
-        It is computed once in a call, so that passes without cache, whose prompts hold what was
-        generated so far, go on choosing by the question.
-
         Args:
             state: the running call's, with token ids.
             images: of all rows, in order.
@@ -41,6 +58,30 @@ class Questions:
         Raises:
             UnsupportedCallError: there are no token ids, or no text beside an image.
         """
+        asked = self._asked(state, images)
+        if state.questions is None:
+            state.questions = self._run(state, asked)
+        return state.questions[[*asked.number]]
+
+    def words(
+        self, state: MllmState, images: Sequence[ImageTokens], read: Callable[[Tensor], str]
+    ) -> list[str]:
+        """The question in words for every image.
+
+        Args:
+            state: the running call's, with token ids.
+            images: of all rows, in order.
+            read: turns token ids into words.
+
+        Raises:
+            UnsupportedCallError: there are no token ids, or no text beside an image.
+        """
+        asked = self._asked(state, images)
+        if state.words is None:
+            state.words = [read(ids) for ids in asked.ids]
+        return [state.words[number] for number in asked.number]
+
+    def _asked(self, state: MllmState, images: Sequence[ImageTokens]) -> Asked:
         ids, names = state.given.ids, self.spec.names
         if ids is None:
             raise UnsupportedCallError(
@@ -53,24 +94,30 @@ class Questions:
         prompt = Prompt.read(state.given, self.spec, ids.device)
         rows = by_row(prompt.visual.sum(dim=1).tolist(), images, names.ids)
         pictured = [row for row, mine in enumerate(rows) if mine]
-        if state.questions is None:
-            asked = prompt.question()
-            state.questions = self._run(state, [ids[row][asked[row]] for row in pictured])
+        question = prompt.question()
         place: dict[int, int] = {}
         for number, row in enumerate(pictured):
             for image in rows[row]:
                 place.setdefault(image.number, number)
-        return state.questions[[place[image.number] for image in images]]
-
-    def _run(self, state: MllmState, questions: Sequence[Tensor]) -> Tensor:
-        lengths = [len(question) for question in questions]
-        if 0 in lengths:
+        found = [ids[row][question[row]] for row in pictured]
+        if any(not len(one) for one in found):
             raise UnsupportedCallError(
                 "the plan chooses visual tokens by the question, and a prompt has no text.",
-                where=self.spec.names.ids,
+                where=names.ids,
                 remedy="Give every prompt with an image some text.",
             )
-        ids = pad_sequence(list(questions), batch_first=True)
+        begins = [ids[row][prompt.valid[row]][:1] for row in pictured]
+        first = [one[one == self.spec.first_id] for one in begins]
+        return Asked(found, first, [place[image.number] for image in images])
+
+    def _run(self, state: MllmState, asked: Asked) -> Tensor:
+        texts = [
+            # a question that is all of the prompt's text has the mark already
+            ids if torch.equal(ids[:1], first) else torch.cat((first, ids))
+            for first, ids in zip(asked.first, asked.ids, strict=True)
+        ]
+        lengths = [len(text) for text in texts]
+        ids = pad_sequence(texts, batch_first=True)
         state.aside = True
         try:
             with torch.no_grad():

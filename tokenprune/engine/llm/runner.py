@@ -30,6 +30,7 @@ from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import LayerCall, LlmCall, LlmOutputs, Rotary
 from tokenprune.interface.specs import MllmSpec
+from tokenprune.plan import numbering
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -58,7 +59,7 @@ class LanguageRunner:
         self.owner, self.adapter, self.spec = owner, adapter, spec
         self.stages = {stage.site.layer: stage for stage in stages}
         self.token = uuid4().hex
-        self.compact = owner.plan.positions == "compact"
+        self.numbering = numbering(owner.plan)
         self.text = any(stage.prunes_text for stage in stages)
         trimming = [stage for stage in stages if stage.stage.strategy.trims_cache()]
         self.trim = max((stage.site.layer for stage in trimming), default=0)
@@ -117,7 +118,8 @@ class LanguageRunner:
         check_counted(self.spec, given)
         counted = state.given.positions is None
         where = self.spec.names.mask
-        new = continuation(layout, past, given, compact=self.compact, counted=counted, where=where)
+        compact = self.numbering.compact_entry
+        new = continuation(layout, past, given, compact=compact, counted=counted, where=where)
         state.flow = self._flow(layout, "continue", past)
         if self.spec.masks:
             tail = mask[:, layout.length :].bool() if isinstance(mask, Tensor) else None
@@ -151,9 +153,8 @@ class LanguageRunner:
             layout.base = max(self.trim, self.spec.base)
         flow = state.flow = self._flow(layout, mode, 0)
         try:
-            new = shortened(
-                layout, given, compact=self.compact, flat=flow.flat, axes=self.spec.per_token
-            )
+            compact, axes = self.numbering.compact_entry, self.spec.per_token
+            new = shortened(layout, given, compact=compact, flat=flow.flat, axes=axes)
             outputs = run(new)
             _require(flow, len(self.spec.layers))
             if mode == "first":
@@ -171,7 +172,8 @@ class LanguageRunner:
 
     def _flow(self, layout: Layout, mode: Mode, past: int) -> Flow:
         flat, axes = self.adapter.padding_masks(), self.spec.per_token
-        flow = Flow(layout, mode, self.compact, flat, self._rotary, axes, past)
+        compact = self.numbering.compact_layers
+        flow = Flow(layout, mode, compact, flat, self._rotary, axes, past)
         flow.flat_layers = self.spec.flat_layers
         return flow
 

@@ -134,6 +134,9 @@ class SignalReader:
             return call.rotary if rotation == "layer" else None
 
         def heads(rotation: Rotation) -> tuple[Tensor, Tensor]:
+            if rotation == "ones":
+                ones = self.adapter.ones(layer, call.hidden, call.rotary)
+                return ones, ones
             return self.adapter.query_key(layer, projected(), rows(rotation))
 
         return kind(heads, text, seen_by(call.mask), self.adapter.softcap(layer))

@@ -70,7 +70,9 @@ class MllmState:
         first: what the core was called with when the LLM ran for the first time.
         pictures: what goes to the LLM of each kind of picture, in order; empty until it is known.
         questions: states of the rows' questions, for rows with images, if a stage asked for them.
+        words: the same rows' questions in words, if a stage asked for a text tower.
         encoding: kind of the pictures whose features are being made; None while none are.
+        clips: while features are being made, how many pictures each clip is for a packed tower.
         aside: True during the text-only pass for questions.
         prefilled: whether the LLM ran once in this call.
         prompt: what the prompts say; None before the LLM ran.
@@ -88,7 +90,9 @@ class MllmState:
     first: PromptCall = field(default_factory=PromptCall)
     pictures: dict[str, list[ImageTokens]] = field(default_factory=dict)
     questions: Tensor | None = None
+    words: list[str] | None = None
     encoding: str | None = None
+    clips: Sequence[int] | None = None
     aside: bool = False
     prefilled: bool = False
     prompt: Prompt | None = None

@@ -15,11 +15,12 @@ from tokenprune.engine.llm.checks import feature_prefix, refuse_frames
 from tokenprune.engine.llm.question import Questions
 from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState
+from tokenprune.engine.llm.text_tower import tower_reader
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
 from tokenprune.engine.pre_llm.stages import count_left, enter, run_stages, whole_videos
 from tokenprune.engine.videos import Videos, videos_of
-from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import Question, read
 from tokenprune.interface.sites import Site
@@ -34,11 +35,21 @@ class TowerSeam:
     Args:
         owner: the attachment it belongs to.
         adapter: the model's family.
+
+    Raises:
+        UnsupportedModelError: the tower reads all pictures as one sequence.
     """
 
     def __init__(self, owner: Attachment, adapter: MllmAdapter) -> None:
         self.owner, self.spec = owner, adapter.spec()
         tower = choose_encoder(self.spec.tower)
+        if tower.spec().packed:
+            raise UnsupportedModelError(
+                "the tower puts all pictures of a call into one sequence, which isn't followed "
+                "through the projector of this model.",
+                where=type(self.spec.tower).__name__,
+                remedy="Use a tower that reads every picture by itself.",
+            )
         self.encoder = encoder_runner(
             owner, tower, tower.spec(), self.spec.used, self.spec.supplies
         )
@@ -51,6 +62,7 @@ class TowerSeam:
         wanted = {signal for stage in later for signal in stage.strategy.signals(site)}
         self.asked = sorted((one for one in wanted if one.reads(Question)), key=str)
         self.questions = Questions(adapter, self.spec)
+        self.reader = tower_reader(later, site, adapter, self.encoder.spec)
 
     def install(self, patches: Patches) -> None:
         """Override methods of tower and projector."""
@@ -86,6 +98,10 @@ class TowerSeam:
             with call.meter.stage("select"):
                 answers = self.questions.states(state, list(images_of(entered)))
                 entered.shared = read(self.asked, Question(answers.to(features.device)))
+        if self.reader is not None:
+            with call.meter.stage("select"):
+                images = list(images_of(entered))
+                self.reader.add(state, entered, images, self.questions)
         # pictures of this model are of one kind
         prompts = prompts_of(state, self.spec, next(iter(self.spec.placeholders)))
         batches = run_stages(call, self.features, [entered], used, prompts)

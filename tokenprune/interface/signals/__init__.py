@@ -1,6 +1,7 @@
 """Signals: what a strategy may ask for, and what each is computed from."""
 
 from tokenprune.interface.signals.signal import WHOLE, Signal, read
+from tokenprune.interface.signals.text_tower import TowerSpace
 from tokenprune.interface.signals.views import (
     BLOCK_VIEWS,
     CLASS_VIEWS,
@@ -42,6 +43,7 @@ __all__ = [
     "Question",
     "Rotation",
     "Signal",
+    "TowerSpace",
     "View",
     "read",
 ]

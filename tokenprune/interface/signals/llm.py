@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from tokenprune.interface.signals.views import LayerAttention, PromptText
@@ -52,6 +54,22 @@ def text_rows(view: LayerAttention) -> Tensor:
     order, real = view.text.slots
     weights, _ = view.rows(order)
     return weights.mean(dim=1).masked_fill(~real.to(weights.device)[..., None], 0)
+
+
+def text_rows_by_head(view: LayerAttention) -> Tensor:
+    """The text tokens' softmax rows of every head, `[B, S, H, T]`, 0 for padding."""
+    order, real = view.text.slots
+    weights, _ = view.rows(order)
+    lost = ~real.to(weights.device)[:, :, None, None]
+    return weights.transpose(1, 2).masked_fill(lost, 0)
+
+
+def text_rotation(view: LayerAttention) -> Tensor:
+    """Logits of ones, rotated, of the text tokens with all tokens, `[B, S, T]`, 0 for padding."""
+    ones = replace(view, rotation="ones")
+    query, key = ones.query[:, 0].float(), ones.key[:, 0].float()
+    logits = view.text.pick(query) @ key.transpose(1, 2)
+    return logits * float(query.shape[-1] ** -0.5)
 
 
 def key_length(view: LayerAttention) -> Tensor:

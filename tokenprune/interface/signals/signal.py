@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenprune.errors import SignalError, UnknownNameError
 from tokenprune.errors.names import suggestion
 from tokenprune.interface.signals import encoder, llm
+from tokenprune.interface.signals.text_tower import TowerSpace
 from tokenprune.interface.signals.views import (
     BlockAttention,
     BlockBefore,
@@ -146,9 +147,26 @@ class Signal:
     )
     QUESTION_STATE = _row(
         "[B, d_llm] last hidden state of a text-only pass of the LLM at the last token of the "
-        "question (the text behind the image, answers left out)",
+        "question (the text behind the image, answers left out), behind the prompt's BOS",
         Question,
         lambda view: view.state,
+    )
+    TOWER_TOKENS = _row(
+        "[B, N, E] features of the tokens behind the last used block in the space of the text "
+        "tower that the strategy names, through the norm and projection of its vision half",
+        TowerSpace,
+        lambda view: view.tokens,
+    )
+    TOWER_QUESTION = _row(
+        "[B, E] the question (as of `question_state`) in that space, cut to the tower's length",
+        TowerSpace,
+        lambda view: view.question,
+    )
+    TOWER_PIECES = _row(
+        "[B, M, E] the question in pieces of the tower's length, each read alone and of length 1, "
+        "right-padded with zeros",
+        TowerSpace,
+        lambda view: view.pieces,
     )
     LAST_QUERY_ATTENTION = _row(
         "[B, N] head mean of the last prompt token's softmax row in the LLM layer before the site",
@@ -197,6 +215,17 @@ class Signal:
         "it",
         LayerBefore,
         llm.text_rows,
+    )
+    TEXT_ATTENTION_BY_HEAD = _row(
+        "[B, S, H, N] as `text_attention`, of every attention head by itself",
+        LayerBefore,
+        llm.text_rows_by_head,
+    )
+    TEXT_ROTATION = _row(
+        "[B, S, N] logits that queries of ones at every text token have with keys of ones, rotated "
+        "as in the LLM layer before the site: what position alone gives",
+        LayerBefore,
+        llm.text_rotation,
     )
     KEY_LENGTH = _row(
         "[B, N] sum of the absolute values of a token's rotated keys of all heads in the LLM layer "

@@ -233,7 +233,7 @@ class PromptText(View):
         return values[rows[:, None], order].masked_fill(lost, padding)
 
 
-Rotation = Literal["layer", "counted", "none"]
+Rotation = Literal["layer", "counted", "none", "ones"]
 """How queries and keys of an LLM layer are rotated; see `LayerAttention`."""
 
 
@@ -248,7 +248,8 @@ class LayerAttention(View):
             ways are in it; None for causal attention.
         softcap: the c of logits that are capped to c tanh(logit / c); None where they aren't.
         rotation: of `query` and `key`: by the `layer`'s own position ids; `counted` from the first
-            token of each prompt, so that padding in front changes no value; or `none`.
+            token of each prompt, so that padding in front changes no value; or `none`. With `ones`
+            they are ones, rotated as the layer's: what position alone makes of them.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = ("decoder",)

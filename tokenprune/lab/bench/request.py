@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, TokenpruneError
 from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.lab.bench.record import MEANING
 from tokenprune.lab.bench.settings import BenchSettings
@@ -129,17 +129,20 @@ class Request:
         )
 
 
-def quarters(loaded: LoadedModel) -> list[tuple[str, Plan]]:
-    """Every training-free strategy of static length at a quarter.
+def quarters(loaded: LoadedModel) -> tuple[list[tuple[str, Plan]], list[str]]:
+    """Every training-free strategy of static length at a quarter, and sentences on those left out.
 
-    Each stands where comparisons put it, or inside the encoder if that is all there is.
+    Each stands where comparisons put it, or inside the encoder if that is all there is. One that
+    can't be attached with its default parameters, such as one whose plans name a second model, is
+    left out.
     """
+    from tokenprune.engine.attach import attach
     from tokenprune.interface.strategy import places
     from tokenprune.interface.trainable import TrainableStrategy
     from tokenprune.lab.measure.entries import home
     from tokenprune.plugins.host import host
 
-    found = []
+    found, left_out = [], []
     for name, kind in sorted(host().strategies.items()):
         if issubclass(kind, TrainableStrategy) or kind.length != "planned":
             continue
@@ -147,5 +150,11 @@ def quarters(loaded: LoadedModel) -> list[tuple[str, Plan]]:
         if plain and "encoder" not in places(kind):
             continue
         stage = {"at": "encoder" if plain else home(kind), "strategy": name, "keep": QUARTER}
-        found.append((name, load_plan({"stages": [stage]})))
-    return found
+        plan = load_plan({"stages": [stage]})
+        try:
+            attach(loaded.model, plan).detach()
+        except TokenpruneError as error:
+            left_out.append(f"{name} is left out: {error.message}")
+        else:
+            found.append((name, plan))
+    return found, left_out

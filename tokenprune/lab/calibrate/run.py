@@ -63,7 +63,7 @@ class Calibration:
 
     @property
     def plan(self) -> Plan | None:
-        """The plan with the budget that was found; its name says so, where it told the old one."""
+        """The plan with the budget that was found; its name, perhaps of the old one, says so."""
         if self.chosen is None:
             return None
         found = self.budgets.at(self.chosen)

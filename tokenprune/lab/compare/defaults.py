@@ -12,7 +12,7 @@ from tokenprune.interface.strategy import PruningStrategy, placement, places
 from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import MAIN, Entry, Strategies, home, strategy_entry
-from tokenprune.plan import Average, Plan, StagePlan
+from tokenprune.plan import Average, Plan, StagePlan, positions_of
 
 #: Budgets of the built-in comparisons (ours). Of the reference model's 196 patches, 80 are what
 #: methods inside its six layers can have in the mean, and a sixth to a 24th is where the others
@@ -113,7 +113,7 @@ def random_beside(strategies: Strategies, entry: Entry, tokens: float, most: int
     keep = min(max(1, round(tokens)), most)
     row = strategy_entry(strategies[BASELINE], keep, "pre_llm", seed=entry.plan.seed)
     plan = row.plan.model_copy(
-        update={"positions": entry.plan.positions, "images": entry.plan.images}
+        update={"positions": positions_of(entry.plan), "images": entry.plan.images}
     )
     return replace(row, plan=plan, group=entry.group, budget=entry.peers)
 

@@ -28,6 +28,7 @@ from tokenprune.lab.measure.run import Measurement, Progress, joined
 from tokenprune.lab.measure.statistics import LEVEL, RESAMPLES
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.models import load_model, shown_name
+from tokenprune.plan import positions_of
 from tokenprune.plugins.host import host
 
 
@@ -122,7 +123,7 @@ def _baselines(runs: Sequence[PlanRun]) -> list[Entry]:
         if run.dense or run.baseline or round(run.mean_tokens) >= most or baselines(run, runs):
             continue
         beside = random_beside(host().strategies, run.entry, run.mean_tokens, most)
-        found.setdefault((beside.keep, beside.plan.positions), beside)
+        found.setdefault((beside.keep, positions_of(beside.plan)), beside)
     return [*found.values()]
 
 

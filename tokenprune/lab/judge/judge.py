@@ -10,7 +10,7 @@ import numpy as np
 from tokenprune.lab.judge.result import PlanRun, Result, Samples
 from tokenprune.lab.judge.warnings import warnings_of
 from tokenprune.lab.measure.statistics import Array, Bootstrap, Interval, mcnemar
-from tokenprune.plan import Plan
+from tokenprune.plan import Plan, positions_of
 
 #: Random is a baseline for plans whose mean number of tokens differs by no more than this (ours).
 CLOSE = 0.5
@@ -77,7 +77,8 @@ def baselines(run: PlanRun, among: Sequence[PlanRun]) -> list[PlanRun]:
     """
     if run.dense or run.baseline:
         return []
-    random = [one for one in among if one.baseline and one.plan.positions == run.plan.positions]
+    own = positions_of(run.plan)
+    random = [one for one in among if one.baseline and positions_of(one.plan) == own]
     same = [one for one in random if _budgets(one.plan) == _budgets(run.plan)]
     distance = {id(one): abs(one.mean_tokens - run.mean_tokens) for one in random}
     close = [one for one in random if distance[id(one)] <= CLOSE + ROUNDING]

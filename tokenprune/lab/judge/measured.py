@@ -10,6 +10,7 @@ from tokenprune.lab.judge.result import PlanRun, Samples
 from tokenprune.lab.measure.run import Measured, Measurement
 from tokenprune.lab.measure.statistics import Array
 from tokenprune.lab.measure.task import Task
+from tokenprune.plan import positions_of
 
 
 def samples_of(task: Task, measured: Measurement) -> Samples:
@@ -34,7 +35,8 @@ def _run(task: Task, measured: Measurement, row: Measured, timed: Measured) -> P
     assert timed.beside is not None
     entry, dense = timed.entry, measured.dense
     answers = measured.said(row)
-    own = "" if entry.plan.positions == "original" else f", {entry.plan.positions}"
+    positions = positions_of(entry.plan)
+    own = "" if positions == "original" else f", {positions}"
     return PlanRun(
         entry=entry,
         dense=row is dense,

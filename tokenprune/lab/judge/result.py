@@ -10,7 +10,7 @@ import numpy as np
 
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.statistics import Array, Interval
-from tokenprune.plan import Plan
+from tokenprune.plan import Plan, positions_of
 
 #: The baseline: what any choice of tokens has to beat.
 BASELINE = "random"
@@ -152,7 +152,7 @@ class Result:
     @property
     def positions(self) -> str:
         """Position ids of the survivors."""
-        return self.run.plan.positions
+        return positions_of(self.run.plan)
 
     @property
     def tokens(self) -> Mapping[str, float]:

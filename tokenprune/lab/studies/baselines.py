@@ -15,7 +15,7 @@ from tokenprune.interface.placement import Decoder, Encoder
 from tokenprune.interface.strategy import placement
 from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import budgets
-from tokenprune.plan import Average, Plan, StagePlan
+from tokenprune.plan import Average, Plan, StagePlan, positions_of
 
 #: Why they are there, for people.
 WHY = "plans inside the LLM are compared with random at the same layers"
@@ -67,7 +67,10 @@ def counterpart(plan: Plan, layers: int) -> Plan | None:
     if not stages or any(_unsaid(stage) for stage in stages):
         return None
     drawn = tuple(_random(stage, layers) for stage in stages)
-    return plan.model_copy(update={"stages": drawn, "name": None})
+    same: dict[str, object] = {"stages": drawn, "name": None}
+    if positions_of(plan) == "compact":  # the method may say so where the plan doesn't
+        same["positions"] = "compact"
+    return plan.model_copy(update=same)
 
 
 def _unsaid(stage: ResolvedStage) -> bool:
@@ -95,7 +98,7 @@ def _plain(plan: Plan) -> bool:
 
 def _key(plan: Plan) -> tuple[object, ...]:
     stages = ((s.at, s.layer, str(s.keep), str(s.keep_text)) for s in plan.stages)
-    return (*stages, plan.positions, plan.images)
+    return (*stages, positions_of(plan), plan.images)
 
 
 def _fits(model: Any, plan: Plan) -> bool:

@@ -130,7 +130,11 @@ class Observer:
             output, steps = subject.generate(inputs) if generates else (subject.call(inputs), [])
         trace = handle.trace
         images, class_tokens = trace.images, dict.fromkeys(range(subject.prefix))
-        whole = [("image", Places(image.grid, class_tokens)) for image in images]
+        shown = probes.features.shown or [
+            ("image", Places(image.grid, class_tokens)) for image in images
+        ]
+        if self.plan.separators == "keep":
+            shown = [(kind, places.fixed()) for kind, places in shown]
         return SeenCall(
             inputs,
             output,
@@ -139,7 +143,7 @@ class Observer:
             images,
             tuple(self.taps.answers),
             probes.features.made,
-            probes.features.shown or whole,
+            shown,
             probes.states[0] if probes.states else None,
             probes.lengths,
             handle.meter.tokens.get("llm_average"),

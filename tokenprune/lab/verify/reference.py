@@ -15,7 +15,7 @@ from tokenprune.lab.verify import names
 from tokenprune.lab.verify.observing import SeenCall
 from tokenprune.lab.verify.subject import VerifiedModel
 from tokenprune.lab.verify.tower import FullTower, TowerStep
-from tokenprune.plan import Plan
+from tokenprune.plan import Plan, numbering
 from tokenprune.testing.plain.fate import Fate, fate_of
 from tokenprune.testing.plain.features import give
 from tokenprune.testing.plain.hiding import HiddenKeys
@@ -72,8 +72,9 @@ def scope_of(plan: Plan, answers: Sequence[Answer], *, followed: bool, linear: b
     for answer in inside:
         if answer.creates or answer.averages:
             llm = f"{answer.strategy} merges or makes tokens inside the LLM"
-    if plan.positions == "compact":
-        llm = "positions are renumbered (positions: compact), which no full-length run has"
+    renumbered = [str(said) for said in numbering(plan).stated if said.positions == "compact"]
+    if renumbered:
+        llm = f"positions are renumbered: {renumbered[0]}, which no full-length run has"
     if linear:
         llm = (
             "layers with linear attention can't hide a token: the shortened prompt is what is meant"

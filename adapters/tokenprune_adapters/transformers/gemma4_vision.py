@@ -1,0 +1,128 @@
+"""Gemma 4's vision tower in transformers: pictures of any shape, padded to the longest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.packed import Packing
+from tokenprune.interface.sites import Grid
+from tokenprune_adapters.shared.rotary import rotated
+from tokenprune_adapters.transformers import vit_names
+from tokenprune_adapters.transformers.any_size import AnySizeAdapter
+from tokenprune_adapters.transformers.vit_family_names import GEMMA4, ROTARY, VisionNames
+
+_MODULE = "transformers.models.gemma4.modeling_gemma4"
+MASK, PLACES = "attention_mask", "position_ids"
+"""What a block is given by name: a mask over padding, and (x, y) of every patch `[n, P, 2]`."""
+
+
+class Gemma4VisionAdapter(AnySizeAdapter):
+    """Gemma4VisionModel, which averages squares of patches behind its blocks: its units.
+
+    As soon as units are gone, no padding is computed.
+    """
+
+    name: ClassVar[str] = "gemma4-vision"
+    claims: ClassVar[tuple[str, ...]] = (f"{_MODULE}.Gemma4VisionModel",)
+    names: ClassVar[VisionNames] = GEMMA4
+    block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.Gemma4VisionEncoderLayer",)
+    attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.Gemma4VisionAttention",)
+    batched: ClassVar[bool] = True
+    by_segments: ClassVar[bool] = False
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of patches of a unit."""
+        config: Any = self.model.config
+        return int(config.pooling_kernel_size)
+
+    @property
+    def members(self) -> int:
+        """Rows of a unit."""
+        return self.side**2
+
+    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+        """Units by the places of their patches; padding, at -1, is of none.
+
+        Raises:
+            UnsupportedCallError: a picture isn't made of whole units.
+        """
+        places = vit_names.argument(self.model, self.names.takes[1], args, kwargs)
+        side, grids = self.side, self._grids(places)
+        counts = torch.tensor([h * w for _, h, w in grids], device=places.device)
+        first = (counts.cumsum(0) - counts)[:, None]
+        wide = torch.tensor([w for _, _, w in grids], device=places.device)[:, None]
+        column, row = places.unbind(dim=-1)
+        unit = first + row // side * wide + column // side
+        member = row % side * side + column % side
+        # one unit more takes what is padding
+        total, real = sum(h * w for _, h, w in grids), (places >= 0).all(dim=-1)
+        unit, member = torch.where(real, unit, total), torch.where(real, member, 0)
+        rows = torch.zeros(total + 1, side**2, dtype=torch.int64, device=places.device)
+        numbers = torch.arange(real.numel(), device=places.device)
+        rows = rows.index_put((unit.flatten(), member.flatten()), numbers)
+        return Packing(grids, side**2, rows=rows[:total])
+
+    def _grids(self, places: Tensor) -> list[Grid]:
+        found: list[Grid] = []
+        for wide, high in (places.amax(dim=1) + 1).tolist():
+            if high % self.side or wide % self.side:
+                raise UnsupportedCallError(
+                    f"{high} x {wide} patches aren't made of squares of {self.side} x {self.side}.",
+                    where="pictures",
+                    remedy="Give pictures of sizes that the model's processor makes.",
+                )
+            found.append((1, high // self.side, wide // self.side))
+        return found
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Places and rotary rows of the rows `[B, L]` or `[R']` that are left, and no mask."""
+        rotary = tuple(part.flatten(0, 1)[index.to(part.device)] for part in kwargs[ROTARY])
+        places = kwargs[PLACES].flatten(0, 1)[index]
+        return args, {**kwargs, ROTARY: rotary, PLACES: places, MASK: None}
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotate one half of each head of `[1, H, R, d]` by the column, the other by the row."""
+        cos, sin = (part.chunk(2, dim=-1) for part in kwargs[ROTARY])
+        made = [
+            torch.cat(
+                [rotated(*half) for half in zip(part.chunk(2, dim=-1), cos, sin, strict=True)], -1
+            )
+            for part in (query, key)
+        ]
+        return made[0], made[1]
+
+    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
+        """The pooling, which is given units instead of pictures where some are gone."""
+        pooler: Any = self.model.pooler
+        return {(pooler, "forward"): self._pool}
+
+    def handed_on(self, output: Any, units: Callable[[Tensor], Tensor]) -> Any:
+        """The pooled units in the places of all."""
+        output.last_hidden_state = units(output.last_hidden_state)
+        return output
+
+    def _pool(
+        self, original: Callable[..., Any], hidden_states: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        if hidden_states.dim() == 3:
+            return original(hidden_states, *args, **kwargs)
+        # every unit as a picture of its own, in which nothing is padding
+        units = torch.unflatten(hidden_states, 0, (-1, self.members))
+        inside = torch.arange(self.members, device=units.device)
+        places = torch.stack((inside % self.side, inside // self.side), dim=-1)
+        return original(
+            units,
+            places.expand(len(units), -1, -1),
+            torch.zeros(units.shape[:2], dtype=torch.bool, device=units.device),
+            1,
+        )

@@ -1,0 +1,65 @@
+"""Pixtral's vision tower in transformers: pictures of any shape, one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from tokenprune.interface.packed import Packing
+from tokenprune_adapters.shared.rotary import rotated
+from tokenprune_adapters.transformers import packed_names, vit_names
+from tokenprune_adapters.transformers.any_size import AnySizeAdapter
+from tokenprune_adapters.transformers.vit_family_names import PIXTRAL, ROTARY, VisionNames
+
+_MODULE = "transformers.models.pixtral.modeling_pixtral"
+MASK = "attention_mask"
+BORDERS = ("cu_seq_lens_q", "cu_seq_lens_k")
+"""What blocks are given instead of a mask where FlashAttention runs."""
+PLACES = "position_ids"
+"""An argument of older releases, `[R, 2]`."""
+
+
+class PixtralVisionAdapter(AnySizeAdapter):
+    """PixtralVisionModel, alone and in Mistral3, where squares of patches make a unit."""
+
+    name: ClassVar[str] = "pixtral-vision"
+    claims: ClassVar[tuple[str, ...]] = (f"{_MODULE}.PixtralVisionModel",)
+    names: ClassVar[VisionNames] = PIXTRAL
+    block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.PixtralAttentionLayer",)
+    attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.PixtralAttention",)
+    raster: ClassVar[bool] = True
+    by_segments: ClassVar[bool] = False
+
+    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+        """Every patch a unit, in raster order; sizes in pixels come with the pictures."""
+        sizes = vit_names.argument(self.model, self.names.takes[1], args, kwargs)
+        if sizes is None:
+            pixels = vit_names.argument(self.model, self.names.takes[0], args, kwargs)
+            pairs = [pixels.shape[-2:]] * len(pixels)
+        else:
+            pairs = sizes.tolist() if isinstance(sizes, Tensor) else sizes
+        high, wide = vit_names.patch_size(self.model)
+        return Packing([(1, int(h) // high, int(w) // wide) for h, w in pairs], 1)
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Rotary rows, and mask or borders, of the rows `[R']` that are left."""
+        mask = args[0] if args else kwargs.get(MASK)
+        left = None if mask is None else mask[..., index, :][..., index]
+        parted = [name for name in BORDERS if name in kwargs]
+        cut = {name: packed_names.left_of(kwargs[name], index) for name in parted}
+        if kwargs.get(PLACES) is not None:
+            cut[PLACES] = kwargs[PLACES][index]
+        rotary = tuple(part[index.to(part.device)] for part in kwargs[ROTARY])
+        given = {**kwargs, **cut, ROTARY: rotary}
+        return ((left,), given) if args else ((), {**given, MASK: left})
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotate query and key `[1, H, R, d]`."""
+        cos, sin = kwargs[ROTARY]
+        return rotated(query, cos, sin), rotated(key, cos, sin)

@@ -1,0 +1,134 @@
+"""LLaVA-NeXT and -OneVision in vLLM with a plan behind the tower; imported when an engine runs one.
+
+Clips aren't served: only pictures have newlines whose number is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+from vllm.model_executor.models.llava import LlavaDummyInputsBuilder
+from vllm.model_executor.models.llava_next import (
+    LlavaNextForConditionalGeneration,
+    LlavaNextMultiModalProcessor,
+    LlavaNextProcessingInfo,
+)
+from vllm.model_executor.models.llava_onevision import (
+    LlavaOnevisionDummyInputsBuilder,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionMultiModalProcessor,
+    LlavaOnevisionProcessingInfo,
+)
+from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.multimodal.parse import ImageSize
+
+from tokenprune.errors import BudgetError, UnsupportedModelError
+from tokenprune_adapters.vllm.serving import served_plan
+from tokenprune_adapters.vllm.sharing import require_pixels, with_bare_towers
+from tokenprune_adapters.vllm.tiles import ServedTiles
+
+
+class PlannedTiles:
+    """How many places a picture of a size gets; mixed into vLLM's own counting."""
+
+    @cached_property
+    def served(self) -> ServedTiles:
+        """The plan on this model."""
+        info: Any = self
+        return _served(info.get_hf_config())
+
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        """Pictures only."""
+        return {"image": None}
+
+    def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
+        """Tokens that the plan leaves of a picture, newlines included.
+
+        Raises:
+            ValueError: a budget asks for more tokens than the picture has.
+            UnsupportedModelError: vLLM and transformers arrange tiles differently.
+        """
+        whole: Any = super()
+        dense = whole.get_num_image_tokens(image_width=image_width, image_height=image_height)
+        known = self.served.places((image_height, image_width)).count
+        if dense != known:  # filling the wrong number of places would end the engine
+            raise UnsupportedModelError(
+                f"vLLM counts {dense} tokens of a picture of {image_width} x {image_height}, and "
+                f"transformers {known}.",
+                where="config.image_grid_pinpoints",
+                remedy="Use the releases that were tested.",
+            )
+        try:
+            return self.served.left((image_height, image_width))
+        except BudgetError as error:  # the server answers the request with it
+            raise ValueError(str(error)) from error
+
+    def get_image_size_with_most_features(self) -> ImageSize:
+        """The picture that most is left of, the largest among equals, for profiling."""
+        height, width = self.served.largest
+        return ImageSize(width=width, height=height)
+
+
+class PlannedNextInfo(PlannedTiles, LlavaNextProcessingInfo):
+    """LLaVA-NeXT's counts."""
+
+
+class PlannedOnevisionInfo(PlannedTiles, LlavaOnevisionProcessingInfo):
+    """LLaVA-OneVision's counts."""
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    LlavaNextMultiModalProcessor, info=PlannedNextInfo, dummy_inputs=LlavaDummyInputsBuilder
+)
+class TokenpruneLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration):
+    """vLLM's LLaVA-NeXT, whose features are what the plan leaves."""
+
+    hf_to_vllm_mapper = with_bare_towers(LlavaNextForConditionalGeneration.hf_to_vllm_mapper)
+
+    @cached_property
+    def served(self) -> ServedTiles:
+        """The plan on this model."""
+        return _served(self.config)
+
+    def _process_image_input(self, image_input: Any) -> list[Tensor]:
+        """Projected features of every picture, `[left, d]`."""
+        require_pixels(image_input)
+        return _kept(self.served, super()._process_image_input(image_input), image_input)
+
+
+@MULTIMODAL_REGISTRY.register_processor(
+    LlavaOnevisionMultiModalProcessor,
+    info=PlannedOnevisionInfo,
+    dummy_inputs=LlavaOnevisionDummyInputsBuilder,
+)
+class TokenpruneLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):
+    """vLLM's LLaVA-OneVision, whose features are what the plan leaves."""
+
+    hf_to_vllm_mapper = with_bare_towers(LlavaOnevisionForConditionalGeneration.hf_to_vllm_mapper)
+
+    @cached_property
+    def served(self) -> ServedTiles:
+        """The plan on this model."""
+        return _served(self.config)
+
+    def _process_image_input(self, image_input: Any) -> list[Tensor]:
+        """Projected features of every picture, `[left, d]`."""
+        require_pixels(image_input)
+        return _kept(self.served, super()._process_image_input(image_input), image_input)
+
+
+def _served(config: Any) -> ServedTiles:
+    served = served_plan(config)
+    assert isinstance(served, ServedTiles)
+    return served
+
+
+def _kept(served: ServedTiles, stitched: Sequence[Tensor], image_input: Any) -> list[Tensor]:
+    sizes = image_input["image_sizes"].tolist()
+    return [
+        served.kept(features, (height, width))
+        for features, (height, width) in zip(stitched, sizes, strict=True)
+    ]

@@ -1,0 +1,206 @@
+"""Towers for pictures of any size, run picture by picture, from what a trace says was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.families import scenes
+from tests.families.case import Case
+from tests.families.models.common import PATCH
+from tests.families.scenes import Prompt
+from tests.families.towers import LAYER
+from tokenprune.interface.trace import Trace
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture or frame, as it stands in a tower's batch.
+
+    Attributes:
+        row: of the batch.
+        units: rows of the members of every unit, within that row of the batch.
+        kept: units that are left.
+        pairs: units that were merged, with the ones that they went into.
+    """
+
+    row: int
+    units: list[list[int]]
+    kept: list[int]
+    pairs: list[tuple[int, int]]
+
+    @property
+    def left(self) -> list[int]:
+        """Rows of the units that are left."""
+        return [row for unit in self.kept for row in self.units[unit]]
+
+    @property
+    def gone(self) -> list[int]:
+        """Rows of the others."""
+        return [row for n, unit in enumerate(self.units) if n not in self.kept for row in unit]
+
+
+Pass = list[Picture]
+
+
+def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int = 2) -> list[Pass]:
+    """Every pass through the tower, images first, after the first step of a trace.
+
+    Args:
+        case: the family.
+        prompts: of the scene.
+        trace: of a call.
+        side: rows and columns of patches of a unit.
+    """
+    images = [(1, image.height, image.width) for image in scenes.images(prompts)]
+    clips = [(clip.frames, clip.height, clip.width) for clip in scenes.videos(prompts)]
+    padded, number, found = not case.name.startswith("mistral3"), 0, []
+    for shown in (images, clips):
+        pictures, start = Pass(), 0
+        for frames, height, width in shown:
+            image = trace.images[number]
+            number += 1
+            rows, columns = height // PATCH, width // PATCH
+            count = rows * columns // side**2
+            slots = anchors = list(range(image.patches))
+            if image.steps:
+                slots, anchors = (
+                    part.tolist() for part in (image.steps[0].assignment, image.steps[0].anchor)
+                )
+            for frame in range(frames):
+                first = frame * count
+                kept = [unit - first for unit in anchors if first <= unit < first + count]
+                held = {unit: anchors[slots[first + unit]] - first for unit in range(count)}
+                pairs = [
+                    (unit, into)
+                    for unit, into in held.items()
+                    if slots[first + unit] >= 0 and unit != into
+                ]
+                row = len(pictures) if padded else 0
+                units = _units(rows, columns, side, 0 if padded else start)
+                pictures.append(Picture(row, units, kept, pairs))
+                start += rows * columns
+        found += [pictures] if pictures else []
+    return found
+
+
+def _units(rows: int, columns: int, side: int, start: int) -> list[list[int]]:
+    return [
+        [
+            start + (side * row + down) * columns + side * column + right
+            for down in range(side)
+            for right in range(side)
+        ]
+        for row in range(rows // side)
+        for column in range(columns // side)
+    ]
+
+
+def blocks(tower: Any) -> list[nn.Module]:
+    """The blocks of a tower."""
+    inner = tower.transformer if hasattr(tower, "transformer") else tower.encoder
+    return list(inner.layers)
+
+
+@contextmanager
+def hidden(
+    tower: Any, shown: Sequence[Pass], patch: pytest.MonkeyPatch, first: int = LAYER + 1
+) -> Iterator[None]:
+    """Hide the rows that are gone as keys, from block `first` on."""
+    waiting, now, plain = list(shown), list[Pass](), nn.functional.scaled_dot_product_attention
+
+    def attend(query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if now:
+            mask = kwargs.get("attn_mask")
+            seen = torch.ones(len(key), 1, query.shape[2], key.shape[2], dtype=torch.bool)
+            if mask is not None:
+                seen &= mask if mask.dtype == torch.bool else mask == 0
+            for picture in now[-1]:
+                seen[picture.row, :, :, picture.gone] = False
+            kwargs["attn_mask"] = seen
+        return plain(query, key, *args, **kwargs)
+
+    own = blocks(tower)
+    hooks = [
+        own[first].register_forward_pre_hook(lambda *_: now.append(waiting.pop(0))),
+        own[-1].register_forward_hook(lambda *_: now.clear()),
+    ]
+    patch.setattr(nn.functional, "scaled_dot_product_attention", attend)
+    try:
+        yield
+    finally:
+        patch.undo()
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def by_picture(tower: Any, shown: Sequence[Pass], *, revived: bool = False) -> Iterator[None]:
+    """Let blocks from `LAYER` on run on what is left, picture by picture.
+
+    Args:
+        tower: of the plain model.
+        shown: for every pass.
+        revived: whether the attention of block `LAYER` still sees all, and rows that are gone
+            keep what they held; else they are zeros.
+    """
+    waiting, now = list(shown), list[Pass]()
+
+    def short(block: Any, first: bool) -> Callable[..., Tensor]:
+        plain = block.forward
+
+        def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if first:
+                now.append(waiting.pop(0))
+            made = hidden.clone() if revived else torch.zeros_like(hidden)
+            for picture in now[-1]:
+                states = hidden[picture.row]
+                if first:
+                    states = _merged(states, picture)
+                everything = sorted(row for unit in picture.units for row in unit)
+                seen = everything if first and revived else picture.left
+                given = _of_rows(kwargs, picture.row, seen)
+                out = plain(states[seen][None], *(None for _ in args), **given)[0]
+                own = [seen.index(row) for row in picture.left]
+                made[picture.row, picture.left] = out[own]
+            return made
+
+        return forward
+
+    overridden = blocks(tower)[LAYER:]
+    for block in overridden:
+        block.__dict__["forward"] = short(block, block is overridden[0])
+    try:
+        yield
+    finally:
+        for block in overridden:
+            del block.__dict__["forward"]
+
+
+def _merged(states: Tensor, picture: Picture) -> Tensor:
+    """Rows `[T, D]` with units merged into others, member by member."""
+    states = states.clone()
+    for unit, into in picture.pairs:
+        for left, right in zip(picture.units[unit], picture.units[into], strict=True):
+            states[right] = (states[left] + states[right]) / 2
+    return states
+
+
+def _of_rows(kwargs: dict[str, Any], row: int, seen: list[int]) -> dict[str, Any]:
+    """What a block is given by name, for some rows of one picture, which no mask hides."""
+    given = {name: value for name, value in kwargs.items() if "mask" not in name}
+    for name, value in given.items():
+        if name == "position_embeddings":
+            dense = value[0].dim() == 3
+            given[name] = tuple(p[row][seen][None] if dense else p[seen] for p in value)
+        elif name == "position_ids" and value is not None:
+            given[name] = value[row][seen][None] if value.dim() == 3 else value[seen]
+    if "attention_mask" in kwargs:
+        given["attention_mask"] = None
+    return given

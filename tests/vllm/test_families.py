@@ -1,0 +1,87 @@
+"""Real engines of the families whose pictures have sizes of their own: the ids of `attach`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.vllm.conftest import Engines, attached, request
+
+pytest.importorskip("vllm", reason="engines run in vLLM's own environment, see .ci/vllm")
+
+TILES = {"positions": "compact", "separators": "keep"}
+GRIDS = {"positions": "original"}
+FAMILIES = {
+    "llava_next": ("<image>", TILES),
+    "llava_onevision": ("<image>", TILES),
+    "qwen2_5_vl": ("<|vision_start|><|image_pad|><|vision_end|>", GRIDS),
+    "qwen3_vl": ("<|vision_start|><|image_pad|><|vision_end|>", GRIDS),
+}
+CHUNKED = {"max_num_batched_tokens": 16, "max_num_seqs": 4, "enable_chunked_prefill": True}
+BLOCK = {"block_size": 32}
+
+
+def plan(rest: dict[str, Any], *stages: dict[str, Any]) -> dict[str, Any]:
+    return {**rest, "stages": [{"at": "pre_llm", **stage} for stage in stages]}
+
+
+def asked(picture: str) -> list[dict[str, Any]]:
+    """Prompts of two sizes, one of them again, and of several pictures."""
+    one = {"text": f"{picture}what is on the picture?", "pictures": [[0, 48, 64]]}
+    other = {"text": f"x{picture}and why?", "pictures": [[1, 64, 40]]}
+    two = {"text": f"{picture} or {picture}?", "pictures": [[1, 64, 40], [2, 40, 40]]}
+    return [one, other, two, one]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The checkpoint of a family."""
+    from tests.vllm.checkpoints import save
+
+    root, known = tmp_path_factory.mktemp("checkpoints"), dict[str, str]()
+
+    def saved(name: str) -> str:
+        if name not in known:
+            known[name] = save(name, root / name)
+        return known[name]
+
+    return saved
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ids_are_those_of_attach(name: str, engines: Engines, folder: Callable[[str], str]) -> None:
+    picture, rest = FAMILIES[name]
+    model = folder(name)
+    prompts = asked(picture)
+    half = plan(rest, {"strategy": "divprune", "keep": 0.5})
+    few = plan(rest, {"strategy": "uniform", "keep": 0.8}, {"strategy": "divprune", "keep": 9})
+    dense, whole, unshared, chunked = engines(
+        # vLLM's own classes don't know the names under which transformers 5 saves CLIP and SigLIP
+        request(plan(rest) if rest is TILES else None, prompts, model, options=BLOCK),
+        request(half, prompts, model, options=BLOCK, count=True, again=True),
+        request(few, prompts, model, options={**BLOCK, "enable_prefix_caching": False}),
+        request(half, prompts, model, options={**BLOCK, **CHUNKED}, again=True),
+    )
+    assert dense["ids"] == attached({}, prompts, model)
+    assert whole["ids"] == whole["again"] == chunked["ids"] == chunked["again"]
+    assert whole["ids"] == attached(half, prompts, model)
+    assert unshared["ids"] == attached(few, prompts, model)
+    assert dense["ids"] != whole["ids"] != unshared["ids"], "a plan that changes no answer"
+    assert whole["cached"] > 0 < chunked["cached"], "tokens out of the prefix cache"
+    assert len(whole["passes"]) == 1, "the tower sees each picture once"
+    lengths = zip(dense["lengths"], whole["lengths"], unshared["lengths"], strict=True)
+    assert all(a > b > c for a, b, c in lengths)
+
+
+def test_a_budget_above_a_pictures_tokens_ends_its_request_only(
+    engines: Engines, folder: Callable[[str], str]
+) -> None:
+    picture, rest = FAMILIES["qwen2_5_vl"]
+    small = {"text": f"{picture}?", "pictures": [[3, 16, 16]]}
+    prompts = [asked(picture)[0]]
+    many = plan(rest, {"strategy": "divprune", "keep": 20})
+    (answers,) = engines(request(many, prompts, folder("qwen2_5_vl"), alone=[small]))
+    assert "can't keep 20 of 4 tokens" in answers["alone"][0]
+    assert answers["again"] == answers["ids"], "the engine goes on"
