@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from generators.markdown import MARK, table
+from tokenprune.plugins.host import host
 from tokenprune.plugins.matrix import Fit, alike, footnotes, matrix
 
 PAGE = """\
@@ -23,6 +24,20 @@ A family's column says what its adapter can supply for some model. A single mode
 timm model without a class token has no `cls_attention`, and a LLaVA whose projector reads several
 feature layers takes decoder stages only. `tokenprune.attach` then refuses the plan, with the
 reason, before anything on the model changes. The tests attach every cell of this table.
+
+## Families
+
+What holds of all strategies in a family. Everywhere else its pictures, several sizes, several in a
+prompt, and clips where it takes them, go with stages inside the tower, in front of the LLM and
+inside of it, alone and together; the tests run every such cell against the plain model. Limits of
+single layers (linear attention, shared keys) are said when a plan is attached.
+
+{families}
+
+Stages in front of the LLM see the projector's input in LLaVA, if their strategy wants that. In the
+other families they stand where the core puts its pictures together, behind the projector and at
+the LLM's width. That is why strategies with companions (`vistog`) and those of several encoder
+levels (`quecc`), which read the tower's width, are refused there.
 """
 
 
@@ -40,7 +55,18 @@ def strategy_matrix() -> str:
         mark=MARK.format(source="the registered strategies and adapters"),
         table=table(heading, lines),
         notes="\n".join(f"{number}. {note}." for number, note in enumerate(notes, start=1)),
+        families=_families(),
     )
+
+
+def _families() -> str:
+    """What holds of every multimodal family."""
+    heading = ("family", "`pre_llm` sees the projector's", "limits")
+    lines = [
+        (f"`{name}`", "output" if kind.projected else "input", "; ".join(kind.limits) or "-")
+        for name, kind in host().mllms.items()
+    ]
+    return table(heading, lines)
 
 
 def _cell(one: Fit, notes: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from tokenprune.interface.placement import default_schedules, own_layers
 from tokenprune.interface.strategy import PruningStrategy, placement, places
-from tokenprune.plan import Average, Plan, ScheduleSpec, StagePlan
+from tokenprune.plan import Average, PerTile, Plan, ScheduleSpec, StagePlan, Total
 from tokenprune.plugins.host import host
 
 INTRO = """\
@@ -64,9 +64,30 @@ BUDGETS = """\
 | --- | --- |
 | `128` | tokens; more than arrive is an error that names the nearest feasible number |
 | `0.25` | ratio r in (0, 1] of the N tokens that arrive *at this stage*: floor(r N), at least 1 |
+| `{per_tile: 64}` | tokens for every tile, see below |
+| `{total: 640}` | `pre_llm` and `decoder`: tokens for all images of a prompt together, see below |
 | `{average: 192}` | `pre_llm` and `decoder`: the mean over all layers of the LLM, see below |
 
 Note that `1` is one token and `1.0` is all of them.
+
+**Tiles.** LLaVA-NeXT, LLaVA-OneVision, InternVL, Idefics3, SmolVLM and PerceptionLM show a picture
+to their encoder in several pieces: an overview and tiles. `{per_tile: 64}` grows with the picture:
+one that is seen in five pieces keeps 320 tokens. Behind the encoder a strategy may spend them
+anywhere in the picture, and a picture that has fewer, as padding was cut off its tiles, keeps all.
+Inside the encoder every piece keeps exactly so many, which is what `keep: 64` means there too. A
+picture that is seen whole, of whatever size, is one tile, and so is a frame of a video.
+
+**Totals.** `{total: 640}` is for prompts with several images whose sizes aren't known before: a
+prompt keeps 640 visual tokens at most, however many its images are; one that has fewer keeps all.
+At `decoder` the strategy chooses among all of the prompt's tokens. At `pre_llm` it is asked image
+by image, so the total is divided first, in proportion to the tokens of the images at that stage
+(ours): largest remainders, the first of equal ones, at least one token each. A video is one image
+there, with all of its frames.
+
+Totals are refused at `encoder`, where an image is seen without the others; at `pre_llm` for a
+prompt with images and videos, which reach the LLM one kind after the other; for fewer tokens than
+images; and by `integrations.count`, `select` and `encoder`, which are asked about
+one image.
 
 **Average budgets.** With one stage before layer K of L, K layers see all N tokens and the others
 k: the solver takes the largest k with (K N + (L - K) k) / L not above the average. So FastV's
@@ -145,6 +166,8 @@ def plan_reference() -> str:
         "## Keys of a stage\n",
         _table(StagePlan),
         BUDGETS,
+        _table(PerTile),
+        _table(Total),
         _table(Average),
         TEXT,
         SCHEDULES,

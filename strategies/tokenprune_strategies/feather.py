@@ -52,7 +52,7 @@ class Feather(PruningStrategy[FeatherParams]):
 
     name = "feather"
     Params = FeatherParams
-    stages = (Decoder(steps=steps),)
+    stages = (Decoder(steps=steps, maps=True),)
     length = "own"
     about = About(
         summary="Keeps what is attended to regardless of position, and an even grid; prunes twice.",

@@ -51,7 +51,7 @@ class FoPru(ScoreStrategy[FoPruParams]):
 
     name = "fopru"
     Params = FoPruParams
-    stages = (PreLlm(), Encoder())
+    stages = (PreLlm(maps=True), Encoder())
     about = About(
         summary="Drops tokens by the vision encoder's attention, by rank or by row.",
         paper="FoPru: Focal Pruning, arXiv 2411.14164",

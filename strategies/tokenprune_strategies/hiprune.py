@@ -44,7 +44,7 @@ class HiPrune(PruningStrategy[HiPruneParams]):
 
     name = "hiprune"
     Params = HiPruneParams
-    stages = (PreLlm(),)
+    stages = (PreLlm(maps=True),)
     about = About(
         summary="Keeps what a middle block attends to, with neighbours, and what a deep one does.",
         paper="HiPrune, arXiv 2508.00553",

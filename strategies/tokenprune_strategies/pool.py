@@ -36,7 +36,7 @@ class Pool(PruningStrategy[PoolParams]):
 
     name = "pool"
     Params = PoolParams
-    stages = (PreLlm(projected=True),)
+    stages = (PreLlm(projected=True, maps=True),)
     length = "own"
     about = About(
         summary="Baseline: averages windows of patches.",

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import tokenprune
 from tests.adapters.packed_full import Watch, full, near
 from tests.adapters.packed_oracle import How, Loop, hidden_units, removed
 from tests.contract.cases import footprint
 from tests.families.calls import case_of, logits
-from tests.families.cases import CASES
+from tests.families.cells import Pass, packed_passes
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
-from tests.families.plans import LAYER, decoder, layers, plan
+from tests.families.plans import decoder, layers, plan
 from tests.families.test_decoder import EXACT, generated
-from tests.families.test_steps import LINEAR, PACKED, reference
+from tests.families.test_steps import LINEAR, PACKED
 from tests.packed import MEMBERS
 from tests.plugin import registering
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.trace import Trace
 from tokenprune.plugins.host import register_plugin
 
 ROWS = {
@@ -33,10 +29,7 @@ ROWS = {
     "video": ("pixel_values_videos", "video_grid_thw"),
 }
 """What brings pictures and clips, in the order in which the core asks for them."""
-Pass = tuple[dict[int, Tensor], Tensor]
-"""By block the units that are hidden in a pass through the tower, and its grids."""
 FAMILIES = (*PACKED, *LINEAR)
-SCENES = [(name, scene) for name in FAMILIES for scene in CASES[name].scenes]
 RESTORING = {"strategy": "ipcv", "layer": 2, "params": {"stabilise": 1, "neighbours": 2}}
 
 
@@ -55,17 +48,6 @@ def mixed(name: str, stages: str, keep: float) -> dict[str, Any]:
     )
 
 
-def passes(model: Any, call: dict[str, Tensor], trace: Trace) -> list[Pass]:
-    """What to hide in every pass through the tower; pictures come in front of clips."""
-    found, start = [], 0
-    for _, grids in ROWS.values():
-        if grids in call:
-            images = trace.images[start : start + len(call[grids])]
-            found.append((removed(images, len(model.model.visual.blocks) + 1), call[grids]))
-            start += len(images)
-    return found
-
-
 def repeated(one: Pass, copies: int) -> Pass:
     """The same with every picture several times, as releases show them to beams."""
     gone_, grids = one
@@ -77,88 +59,12 @@ def repeated(one: Pass, copies: int) -> Pass:
     return several, grids.repeat_interleave(copies, dim=0)
 
 
-@contextmanager
-def hidden(
-    name: str, stages: str, case: Any, call: dict[str, Tensor], prompts: Any, trace: Trace
-) -> Iterator[Tensor]:
-    """The plain model over everything, with what a plan of drops removed hidden; what is gone."""
-    model, ids = case.build(torch.float64), call["input_ids"]
-    late = stages in ("decoder", "all")
-    last = gone(case, trace, ids, prompts)
-    first = gone(case, trace, ids, prompts, -2) if late else last
-    with (
-        hidden_units(model.model.visual, *passes(model, call, trace)),
-        hidden_from(layers(model), 0, first),
-        hidden_from(layers(model), LAYER.get(name, 2), last),
-    ):
-        yield last
-
-
-CELLS = [(name, scene, "left", "encoder") for name, scene in SCENES if name not in LINEAR]
-CELLS += [(name, "several", "none", stages) for name in PACKED for stages in ("encoder", "all")]
-CELLS += [(name, "several", "left", stages) for name in PACKED for stages in ("pre_llm", "decoder")]
-CELLS += [
-    (name, scene, "left", "all")
-    for name in ("qwen2_5_vl", "qwen3_vl")
-    for scene in CASES[name].scenes
-]
-
-
-@pytest.mark.parametrize(("name", "scene", "padding", "stages"), CELLS)
-def test_a_drop_equals_the_full_run_with_removed_units_hidden(
-    name: str, scene: str, padding: str, stages: str
-) -> None:
-    case = case_of(name, scene)
-    model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
-    prompts = case.prompts(scene, padding)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_signals_of_a_tower_change_no_bit(name: str) -> None:
+    """They split its blocks."""
+    case = case_of(name, "several")
+    model, call = case.build(), case.inputs("several")
     dense, before = logits(model, call), footprint(model)
-    with tokenprune.attach(model, mixed(name, stages, 0.6)) as handle:
-        short = logits(model, call)
-        trace = handle.trace
-        tokens, scores = generated(model, call)
-    assert footprint(model) == before
-    assert torch.equal(logits(model, call), dense)
-    with hidden(name, stages, case, call, prompts, trace) as lost:
-        full = logits(model, call)
-    seen = call["attention_mask"].bool() & ~lost
-    assert bool(lost.any())
-    assert float((short - full)[seen].abs().max()) < EXACT
-    assert float((short - dense)[seen].abs().max()) > 1e-4
-    with hidden(name, stages, case, call, prompts, trace):
-        full_tokens, full_scores = generated(model, call)
-    assert torch.equal(tokens, full_tokens)
-    assert float((scores - full_scores).abs().max()) < EXACT
-
-
-@pytest.mark.parametrize("stages", ["encoder", "pre_llm"])
-@pytest.mark.parametrize("name", LINEAR)
-def test_linear_attention_goes_on_from_the_short_prompt(name: str, stages: str) -> None:
-    case = case_of(name)
-    model, call = case.build(torch.float64), case.inputs("one", "none", torch.float64)
-    with tokenprune.attach(model, mixed(name, stages, 0.6)) as handle:
-        short = logits(model, call)
-        trace = handle.trace
-        tokens, scores = generated(model, call)
-    kept = (~gone(case, trace, call["input_ids"], case.prompts("one", "none"))[0]).nonzero()[:, 0]
-    assert len(kept) < call["input_ids"].shape[1]
-    with hidden_units(model.model.visual, *passes(model, call, trace)):
-        expected = reference(model, call, kept, tokens[0])
-    assert float((short[:, -1] - expected[0]).abs().max()) < case.rounding
-    assert all(
-        float((mine - one).abs().max()) < case.rounding
-        for mine, one in zip(scores, expected, strict=True)
-    )
-
-
-@pytest.mark.parametrize(("name", "scene"), SCENES)
-def test_keeping_all_changes_no_bit(name: str, scene: str) -> None:
-    case = case_of(name, scene)
-    model, call = case.build(), case.inputs(scene)
-    dense, before = logits(model, call), footprint(model)
-    for stages in ("encoder", "all"):
-        with tokenprune.attach(model, mixed(name, stages, 1.0)):
-            assert torch.equal(logits(model, call), dense)
-    # signals of the tower split its blocks
     with tokenprune.attach(model, plan({"strategy": "fopru", "at": "pre_llm", "keep": 1.0})):
         assert torch.equal(logits(model, call), dense)
     assert footprint(model) == before
@@ -225,7 +131,7 @@ def test_beams_and_runs_without_a_cache(name: str) -> None:
         tokens = model.generate(**call, **new, num_beams=2)
     ids, prompts = call["input_ids"], case.prompts("two_sizes")
     first, last = (gone(case, trace, ids, prompts, at).repeat_interleave(2, 0) for at in (-2, -1))
-    hide = passes(model, call, trace)
+    hide = packed_passes(model, call, trace.images)
     if not hasattr(model, "_expand_multimodal_outputs"):  # encodes in the first forward
         hide = [repeated(one, 2) for one in hide]
     with (

@@ -86,14 +86,11 @@ def test_a_sheet_has_a_panel_for_every_stage(name: str, load: Load) -> None:
 def test_records_hold_every_view_of_a_picture(load: Load) -> None:
     loaded = load("internvl")
     task = VqaTask(loaded, [Question(picture(), "a", "what?")], 1)
-    content = load_plan(plan({"strategy": "random", "at": "pre_llm", "keep": 3}))
+    content = load_plan(plan({"strategy": "random", "at": "pre_llm", "keep": 15}))
     (sample,) = shown_samples(task, content, loaded)
     assert sorted(frame["grid"] for frame in sample["frames"]) == [[3, 3], [6, 6]]
     owners = {tuple(frame["grid"]): frame["owner"] for frame in sample["frames"]}
-    assert {grid: sum(one >= 0 for one in mine) for grid, mine in owners.items()} == {
-        (3, 3): 3,
-        (6, 6): 12,
-    }
+    assert sum(one >= 0 for mine in owners.values() for one in mine) == 15
     assert all(one in (-1, place) for place, one in enumerate(owners[3, 3], start=36))
     assert all(frame["picture"].startswith("data:image/jpeg") for frame in sample["frames"])
 

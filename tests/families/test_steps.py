@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -87,7 +89,13 @@ def test_a_mask_without_positions_is_refused_behind_a_short_cache(name: str, sta
         by_hand(model, call, "mask")
 
 
-def reference(model: Any, call: dict[str, Tensor], kept: Tensor, tokens: Tensor) -> Steps:
+def reference(
+    model: Any,
+    call: dict[str, Tensor],
+    kept: Tensor,
+    tokens: Tensor,
+    later: Sequence[tuple[int, Tensor]] = (),
+) -> Steps:
     """Logits of the prompt's end and of `tokens` behind it, of a prompt that is short throughout.
 
     Args:
@@ -95,6 +103,7 @@ def reference(model: Any, call: dict[str, Tensor], kept: Tensor, tokens: Tensor)
         call: one prompt without padding.
         kept: `[K]` its places that are left.
         tokens: `[S]` new ones.
+        later: from which layers on which of those places are hidden, `[1, K]`.
     """
     of, seen = language(model), dict[str, Any]()
     hook = of.register_forward_pre_hook(
@@ -104,7 +113,9 @@ def reference(model: Any, call: dict[str, Tensor], kept: Tensor, tokens: Tensor)
     hook.remove()
     where = seen["position_ids"][..., kept]
     embeds, found, cache = seen["inputs_embeds"][:, kept], [], dict[str, Any]()
-    with torch.no_grad():
+    with torch.no_grad(), ExitStack() as stack:
+        for layer, places in later:
+            stack.enter_context(hidden_from(layers(model), layer, places))
         for token in tokens:
             out = of(inputs_embeds=embeds, position_ids=where, use_cache=True, **cache)
             found.append(model.lm_head(out.last_hidden_state[:, -1]))

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from tokenprune.errors import BudgetError, LayerError
 from tokenprune.plan import Average
-from tokenprune.plan.budget import average, decoder_keep, decoder_keeps, front_loaded, kept
+from tokenprune.plan.budget import (
+    average,
+    decoder_keep,
+    decoder_keeps,
+    front_loaded,
+    kept,
+    split,
+)
 
 
 @pytest.mark.parametrize(
@@ -131,3 +138,47 @@ def test_front_loaded() -> None:
     assert front_loaded((38, 0) * 11 + (30,), 576) is None
     assert front_loaded((0, 0, 0, 0, 300, 0), 576) is None  # half, but late
     assert front_loaded((0, 0, 0), 576) is None
+
+
+def split_by_loops(total: int, counts: list[int]) -> list[int]:
+    """One token after the other goes to whom its exact part is missed by most, in fractions."""
+    from fractions import Fraction
+
+    left, sharing = min(total, sum(counts)), list(range(len(counts)))
+    parts = [0] * len(counts)
+    while True:
+        whole = sum(counts[place] for place in sharing)
+        exact = {place: Fraction(left * counts[place], whole) for place in sharing}
+        small = [place for place in sharing if exact[place] < 1]
+        if not small:
+            break
+        for place in small:
+            parts[place] = 1
+            sharing.remove(place)
+            left -= 1
+    for place in sharing:
+        parts[place] = int(exact[place])
+    while sum(parts[place] for place in sharing) < left:
+        missed = [(exact[place] - parts[place], -place) for place in sharing]
+        parts[-max(missed)[1]] += 1
+    return parts
+
+
+@given(counts=st.lists(st.integers(1, 3000), min_size=1, max_size=8), total=st.integers(1, 9000))
+def test_a_total_is_split_exactly(counts: list[int], total: int) -> None:
+    if total < len(counts):
+        with pytest.raises(BudgetError, match=f"each of {len(counts)} pictures") as caught:
+            split(total, counts, "here")
+        assert caught.value.nearest == len(counts)
+        return
+    parts = split(total, counts)
+    assert sum(parts) == min(total, sum(counts))
+    assert all(1 <= part <= count for part, count in zip(parts, counts, strict=True))
+    assert parts == split_by_loops(total, counts)
+
+
+def test_a_total_is_split_in_proportion() -> None:
+    assert split(600, [576, 2880]) == [100, 500]
+    assert split(7, [8, 15]) == [2, 5]
+    assert split(4, [1, 1, 1000]) == [1, 1, 2]
+    assert split(3, [5, 5]) == [2, 1]

@@ -12,6 +12,7 @@ from tokenprune.engine.meter import Meter
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.places import Span
 from tokenprune.interface.sites import Grid
+from tokenprune.interface.trace import Shapes
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class ImageTokens:
         size: `[K]` patches that each survivor stands for.
         riders: `[K, ...]` values left by earlier stages.
         others: placeholders behind the class tokens that show no unit, see `Places.others`.
+        parts: maps that the patches stand in, see `Places.parts`.
+        tiles: in how many pieces the tower saw the image.
     """
 
     number: int
@@ -35,6 +38,8 @@ class ImageTokens:
     size: Tensor
     riders: Mapping[str, Tensor] = field(default_factory=dict)
     others: Mapping[int, Span | None] = field(default_factory=dict)
+    parts: Shapes = ()
+    tiles: int = 1
 
     @property
     def patches(self) -> int:

@@ -34,6 +34,7 @@ class Meter:
     Attributes:
         calls: finished outermost calls that were measured.
         flops: FLOPs counted under `count_flops`.
+        tiles: pieces in which a tower saw an image, in the mean; None where nobody tells.
         compiled: whether calls ran as one compiled graph since, which nothing measures.
     """
 
@@ -48,6 +49,7 @@ class Meter:
             self._segments: list[tuple[str, Any, Any]] = []
             self._seconds: dict[str, float] = defaultdict(float)
             self._tokens: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+            self._tiles = [0, 0]
             self.calls = 0
             self.flops = 0
             self.compiled = False
@@ -69,6 +71,18 @@ class Meter:
             entry = self._tokens[stage]
             entry[0] += tokens
             entry[1] += images
+
+    def count_tiles(self, tiles: int, images: int) -> None:
+        """Record that a tower saw `images` images, or frames, in `tiles` pieces."""
+        with self._lock:
+            self._tiles[0] += tiles
+            self._tiles[1] += images
+
+    @property
+    def tiles(self) -> float | None:
+        """See the class."""
+        tiles, images = self._tiles
+        return tiles / images if images else None
 
     @property
     def seconds(self) -> dict[str, float]:

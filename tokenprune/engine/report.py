@@ -26,6 +26,7 @@ class Report:
         flops: FLOPs counted under `count_flops`, 0 if nothing was counted.
         notes: what to know about the plan on this model, in plain words.
         compiled: whether calls ran as one compiled graph besides, which nothing measures.
+        tiles: pieces in which a tower saw an image, in the mean; None where nobody tells.
     """
 
     plan: tuple[str, ...]
@@ -36,6 +37,7 @@ class Report:
     flops: int
     notes: tuple[str, ...] = ()
     compiled: bool = False
+    tiles: float | None = None
 
     @classmethod
     def of(cls, stages: Iterable[ResolvedStage], meter: Meter, notes: Iterable[str]) -> Report:
@@ -53,6 +55,7 @@ class Report:
             meter.flops,
             tuple(sorted(notes)),
             meter.compiled,
+            meter.tiles,
         )
 
     def __str__(self) -> str:
@@ -62,6 +65,8 @@ class Report:
         words = ", ".join(text for name, text in counts.items() if name.startswith("text["))
         seconds = ", ".join(f"{name} {value:.4f}" for name, value in self.seconds.items())
         calls = f"{self.calls} with {self.images} images"
+        if self.tiles is not None and self.tiles != 1:
+            calls += f", each in {self.tiles:.3g} tiles"
         if self.compiled:
             calls = f"{calls}, and compiled ones: not measured" if self.calls else _UNMEASURED
         nothing = _UNMEASURED if self.compiled else "nothing ran yet"

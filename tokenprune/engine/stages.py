@@ -9,9 +9,10 @@ from typing import Any
 from tokenprune.errors import BudgetError, PlanError
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, placement
-from tokenprune.plan import Average, Plan, StagePlan
+from tokenprune.plan import Average, PerTile, Plan, StagePlan, Total
 from tokenprune.plan.budget import front_loaded, kept, removals
 from tokenprune.plan.coupling import Coupling
+from tokenprune.plan.keep import scaled
 from tokenprune.plugins.strategies import strategy_class, strategy_params
 
 
@@ -42,14 +43,19 @@ class ResolvedStage:
         """How errors name this stage."""
         return f"stages.{self.number} ({self.plan.strategy} at {self.plan.at})"
 
-    def keep(self, count: int, frames: int = 1) -> int:
+    def keep(
+        self, count: int, frames: int = 1, tiles: int | None = None, share: int | None = None
+    ) -> int:
         """Tokens that this stage keeps of `count`; at most so many if its length isn't `planned`.
 
         Behind a stage whose number of tokens depends on the data, a budget in tokens is a ceiling.
+        Behind the encoder, so is one per tile, as padding may leave a tile few tokens, and a total.
 
         Args:
             count: tokens that arrive.
             frames: of how many frames they are; budgets in tokens count per frame.
+            tiles: in how many tiles the encoder saw the image; None for one a frame.
+            share: of a total for the prompt, what falls to this image; None for all of it.
 
         Raises:
             BudgetError: more than arrive, or less than one.
@@ -64,8 +70,10 @@ class ResolvedStage:
                 where=f"{self.where}.keep",
                 remedy="Give tokens per image or a ratio.",
             )
-        keep = self.plan.keep * frames if isinstance(self.plan.keep, int) else self.plan.keep
-        if (self.strategy.length == "own" or self.ceiling) and isinstance(keep, int):
+        keep = scaled(self.plan.keep, frames, frames if tiles is None else tiles, share)
+        assert isinstance(keep, int | float)
+        atmost = isinstance(self.plan.keep, PerTile | Total) and self.plan.at != "encoder"
+        if (self.strategy.length == "own" or self.ceiling or atmost) and isinstance(keep, int):
             keep = min(keep, count)
         return kept(keep, count, f"{self.where}.keep")
 

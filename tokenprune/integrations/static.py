@@ -30,7 +30,7 @@ from tokenprune.interface.signals import Signal
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, placement
 from tokenprune.interface.tokens import Tokens
-from tokenprune.plan import Plan, load_plan
+from tokenprune.plan import Plan, Total, load_plan
 
 __all__ = ["Selected", "count", "select"]
 
@@ -54,34 +54,40 @@ class Selected:
     size: Tensor
 
 
-def count(grid: Grid, plan: AnyPlan, *, used: int | None = None) -> int:
+def count(grid: Grid, plan: AnyPlan, *, used: int | None = None, tiles: int | None = None) -> int:
     """Tokens that `select`, or an `encoder` with the plan, will leave of an image of this grid.
 
     Args:
         grid: patch grid (t, h, w); budgets in tokens count per frame.
         plan: a plan, a plan file, or a mapping.
         used: how many blocks of the vision tower feed the features, for plans with encoder stages.
+        tiles: in how many pieces the tower saw the image, for budgets per tile behind it; None for
+            one a frame.
 
     Raises:
         DataError: the grid is none.
-        PlanError: a stage isn't at `pre_llm` (or `encoder`, with `used`), or its length depends on
-            the data.
+        PlanError: a stage isn't at `pre_llm` (or `encoder`, with `used`), its length depends on
+            the data, or its budget is a total over a prompt's images.
         BudgetError: a budget can't be reached.
         LayerError: a stage names a block that isn't used.
     """
     grid = checked_grid(grid)
     stages = _stages(load_plan(plan), inside=used is not None)
     layout = EncoderSchedule([one for one in stages if one.plan.at == "encoder"], used or 1, grid)
-    return left_of(layout, [one for one in stages if one.plan.at == "pre_llm"], grid)
+    later = [one for one in stages if one.plan.at == "pre_llm"]
+    return left_of(layout, later, grid, tiles)
 
 
-def left_of(layout: EncoderSchedule, later: Sequence[ResolvedStage], grid: Grid) -> int:
+def left_of(
+    layout: EncoderSchedule, later: Sequence[ResolvedStage], grid: Grid, tiles: int | None = None
+) -> int:
     """Tokens that stages of static length leave of an image.
 
     Args:
         layout: the encoder stages.
         later: the pre-LLM stages.
         grid: patch grid (t, h, w).
+        tiles: in how many pieces the tower saw the image; None for one a frame.
 
     Raises:
         BudgetError: a budget can't be reached.
@@ -93,7 +99,7 @@ def left_of(layout: EncoderSchedule, later: Sequence[ResolvedStage], grid: Grid)
     if any(placement(one.stage.strategy, "encoder").restores for one in acting):
         left = patches
     for stage in later:
-        budget = Budget(left, stage.keep(left, grid[0]))
+        budget = Budget(left, stage.keep(left, grid[0], tiles))
         stage.strategy.check(site, budget, grid)
         left = budget.keep
     return left
@@ -207,6 +213,12 @@ def check_static(stages: Sequence[ResolvedStage]) -> None:
                 "a stage at 'decoder' runs inside the LLM, which is the engine's.",
                 where=stage.where,
                 remedy="Use encoder and pre_llm stages.",
+            )
+        if isinstance(stage.plan.keep, Total):
+            raise PlanError(
+                "a total is shared by all images of a prompt, and an engine asks about one.",
+                where=f"{stage.where}.keep",
+                remedy="Write tokens per image, {per_tile: 64} or a ratio.",
             )
         if stage.strategy.length != "planned":
             raise PlanError(

@@ -18,10 +18,10 @@ from tokenprune.interface.calls import (
     Rotary,
     Written,
 )
-from tokenprune.interface.places import Places
+from tokenprune.interface.picture_adapter import PictureAdapter
 from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, View
 from tokenprune.interface.sites import Grid
-from tokenprune.interface.specs import Demand, EncoderSpec, MllmSpec, Tower
+from tokenprune.interface.specs import Demand, EncoderSpec, MllmSpec
 from tokenprune.interface.text_adapter import TextAdapter
 
 _NOTE = "tokenprune_layout"
@@ -147,7 +147,7 @@ class EncoderAdapter(Adapter):
         """
 
 
-class MllmAdapter(TextAdapter, Adapter):
+class MllmAdapter(PictureAdapter, TextAdapter, Adapter):
     """A family of multimodal LLMs: where its parts are, and how its calls are read and written.
 
     The model is called as ever; the engine shortens the sequence around `spec().language_model`
@@ -159,6 +159,9 @@ class MllmAdapter(TextAdapter, Adapter):
         withholds: what of its towers doesn't reach stages between tower and LLM.
         behind: whether its towers have blocks behind the last one that is read, for listings.
         renumbers: whether survivors can be renumbered, for listings; see `MllmSpec.renumbers`.
+        projected: whether stages between tower and LLM see what the projector put out, also where
+            their strategy would stand in front of it; for listings.
+        limits: what can't be done with its pictures, in words, for listings.
     """
 
     supplies: ClassVar[frozenset[type[View]]] = LLM_VIEWS
@@ -166,6 +169,8 @@ class MllmAdapter(TextAdapter, Adapter):
     withholds: ClassVar[frozenset[type[View]]] = frozenset()
     behind: ClassVar[bool] = True
     renumbers: ClassVar[bool] = True
+    projected: ClassVar[bool] = False
+    limits: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def spec(self) -> MllmSpec:
@@ -183,81 +188,6 @@ class MllmAdapter(TextAdapter, Adapter):
         Needed where `MllmSpec.masks` is True.
         """
         raise NotImplementedError(f"{type(self).__name__} writes no calls of the whole model")
-
-    def places(
-        self, modality: str, args: tuple[Any, ...], kwargs: Arguments, made: Any
-    ) -> list[Places]:
-        """The places of every picture, in prompt order; needed where there are modalities.
-
-        Args:
-            modality: kind of the pictures.
-            args: positional arguments of the method that made their features.
-            kwargs: its keyword arguments.
-            made: what it returned.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no modalities")
-
-    def frames(
-        self, modality: str, args: tuple[Any, ...], kwargs: Arguments
-    ) -> Sequence[int] | None:
-        """How many pictures each clip is, where a packed tower is given frames one by one.
-
-        None where it is told of clips, or where these are pictures.
-
-        Args:
-            modality: kind of the pictures.
-            args: positional arguments of the method that makes their features.
-            kwargs: its keyword arguments.
-        """
-        return None
-
-    def write_units(
-        self, modality: str, units: Tensor, args: tuple[Any, ...], kwargs: Arguments
-    ) -> Written:
-        """The arguments of the projector behind a packed tower, for some units instead of all.
-
-        Needed where `Tower.projector` of a packed tower is given.
-
-        Args:
-            modality: kind of the pictures.
-            units: `[K, m, D]` rows of the members of each, of which it is to make `[K, d_llm]`.
-            args: positional arguments for all of them, the rows first.
-            kwargs: keyword arguments.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no projector behind a packed tower")
-
-    def features(self, made: Any) -> Tensor:
-        """All features that a method of a modality made, in prompt order, `[M, d_llm]`."""
-        raise NotImplementedError(f"{type(self).__name__} has no modalities")
-
-    def with_features(self, made: Any, features: Tensor) -> Any:
-        """What such a method made, with other features `[M, d_llm]` in the same form."""
-        raise NotImplementedError(f"{type(self).__name__} has no modalities")
-
-    def spread(self, tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:
-        """What a followed tower put out, with rows for all patches in the states that are read.
-
-        Needed where `Modality.tower` is given.
-
-        Args:
-            tower: the tower.
-            output: what its module returned.
-            whole: gives states `[n, P + N, D]` for those of the tokens left behind so many blocks.
-        """
-        raise NotImplementedError(f"{type(self).__name__} follows no tower")
-
-    def narrow_injection(
-        self, method: str, columns: Tensor, args: tuple[Any, ...], kwargs: Arguments
-    ) -> Written:
-        """The arguments of one of `MllmSpec.injections` for fewer tokens.
-
-        Args:
-            method: its name.
-            columns: `[B, K]` tokens of the LLM's input that are left.
-            args: positional arguments; per-token ones are of the LLM's input.
-            kwargs: keyword arguments.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no injections")
 
     @abstractmethod
     def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:

@@ -49,12 +49,17 @@ class PreLlm:
         projected: the strategy sees the projector's output instead of its input.
         positions: position ids of what it leaves, as its official code has them; a plan's word
             comes first, and without either they stay `original`.
+        maps: the strategy reads places on the grid. A picture that the model sees in several maps,
+            such as an overview and tiles, is shown to it with each map as a frame, as large as the
+            largest of them; parts of the grid may hold no token. To others its tokens stand in a
+            line, (1, 1, N).
     """
 
     at: ClassVar[Literal["pre_llm"]] = "pre_llm"
 
     projected: bool = False
     positions: Positions | None = None
+    maps: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Decoder:
             (`Tokens.kind == "text"`) and answers those with `keep` or `keep_mask`.
         positions: position ids of what it leaves, as its official code has them; a plan's word
             comes first, and without either they stay `original`.
+        maps: as for `PreLlm`; the images of a prompt are frames anyway.
     """
 
     at: ClassVar[Literal["decoder"]] = "decoder"
@@ -95,6 +101,7 @@ class Decoder:
     every_layer: bool = False
     text: bool = False
     positions: Positions | None = None
+    maps: bool = False
 
     def layer_of(self, layers: int) -> int | None:
         """The strategy's own layer in an LLM of `layers` layers; None if it has none."""

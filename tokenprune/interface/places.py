@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -32,7 +32,10 @@ class Places:
         blended: whether a unit shows a mean of the tower's units that others show too, so that it
             can't be told which of them are left.
         parts: rows and columns of the maps in which the units stand one after the other, where
-            these share no grid and units stand in a line, for drawings.
+            these share no grid and units stand in a line.
+        tiles: in how many pieces the tower saw the picture, its overview included; None for one a
+            frame.
+        overview: which of these pieces shows the picture whole.
     """
 
     grid: Grid
@@ -40,6 +43,30 @@ class Places:
     sources: Tensor | None = field(default=None, compare=False)
     blended: bool = False
     parts: tuple[tuple[int, int], ...] = ()
+    tiles: int | None = None
+    overview: int = 0
+
+    @classmethod
+    def of_tiles(cls, tiles: Sequence[Places], overview: int = 0) -> Places:
+        """A picture whose tiles were taken for pictures; its units stand in a line, tile by tile.
+
+        Args:
+            tiles: without separators, all of them the units of whole pieces.
+            overview: which of them shows the picture whole.
+        """
+        if len(tiles) == 1:
+            return tiles[0]
+        return cls(
+            (1, 1, sum(tile.units for tile in tiles)),
+            parts=tuple(tile.grid[1:] for tile in tiles),
+            tiles=len(tiles),
+            overview=range(len(tiles))[overview],
+        )
+
+    @property
+    def pieces(self) -> int:
+        """In how many pieces the tower saw the picture."""
+        return self.grid[0] if self.tiles is None else self.tiles
 
     @property
     def units(self) -> int:

@@ -99,6 +99,7 @@ class Tower:
             class tokens in front if the model has them there; it is run on the units that are left.
             None where it arranges rows itself. Of a packed tower, one that makes rows of all units,
             `[U, d_llm]`, of all rows `[R, D]`; see `MllmAdapter.write_units`.
+        frames: whether pieces are frames of clips, which its blocks see one by one.
     """
 
     module: nn.Module
@@ -107,6 +108,7 @@ class Tower:
     side: int = 1
     blended: str | None = None
     projector: nn.Module | None = None
+    frames: bool = False
 
     @property
     def used(self) -> int:

@@ -6,10 +6,18 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from tokenprune.errors import BudgetError, LayerError
-from tokenprune.plan.model import Average
+from tokenprune.plan.keep import Average
 from tokenprune.plan.schedule import refuse_count, removals
 
-__all__ = ["average", "decoder_keep", "decoder_keeps", "front_loaded", "kept", "removals"]
+__all__ = [
+    "average",
+    "decoder_keep",
+    "decoder_keeps",
+    "front_loaded",
+    "kept",
+    "removals",
+    "split",
+]
 
 _STEPS = 10**6
 
@@ -38,6 +46,45 @@ def kept(keep: int | float, count: int, where: str = "") -> int:
         return max(1, int(count * keep + 1e-9))
     refuse_count(keep, count, where)
     return keep
+
+
+def split(total: int, counts: Sequence[int], where: str = "") -> list[int]:
+    """A total for several pictures of one prompt, in proportion to their visual tokens (ours).
+
+    Largest remainders, the first of equal ones; at least one token each: a picture whose part is
+    smaller than one gets one, and the others share the rest.
+
+    Args:
+        total: tokens for all; pictures with fewer keep all of theirs.
+        counts: tokens of each picture, at least one.
+        where: place to name in errors.
+
+    Returns:
+        Tokens for each picture, `min(total, sum(counts))` in all.
+
+    Raises:
+        BudgetError: fewer tokens than pictures; `nearest` is their number.
+    """
+    if total < len(counts):
+        raise BudgetError(
+            f"a total of {total} can't leave each of {len(counts)} pictures of a prompt a token.",
+            where=where,
+            remedy=f"The least total is {len(counts)} here.",
+            nearest=len(counts),
+        )
+    left, present, small = min(total, sum(counts)), sum(counts), set[int]()
+    # lifting small ones to a token lowers the parts of the others, which may get small by that
+    while new := {
+        place for place, count in enumerate(counts) if place not in small and left * count < present
+    }:
+        small |= new
+        left, present = left - len(new), present - sum(counts[place] for place in new)
+    parts = [1 if n in small else left * count // present for n, count in enumerate(counts)]
+    rest = {n: left * count % present for n, count in enumerate(counts) if n not in small}
+    spare = left - sum(parts[place] for place in rest)
+    for place in sorted(rest, key=lambda one: (-rest[one], one))[:spare]:
+        parts[place] += 1
+    return parts
 
 
 def average(counts: Sequence[int], at: Sequence[int], arrivals: int, layers: int) -> float:

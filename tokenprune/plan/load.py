@@ -12,7 +12,8 @@ from tokenprune.errors import PlanError
 from tokenprune.errors.validation import plan_error
 from tokenprune.plan.check import check_plan
 from tokenprune.plan.dump import plan_data
-from tokenprune.plan.model import Average, Plan, ScheduleSpec, StagePlan
+from tokenprune.plan.keep import FORMS
+from tokenprune.plan.model import Plan, ScheduleSpec, StagePlan
 from tokenprune.plan.overrides import Overrides, overridden
 from tokenprune.plan.paths import anchored
 from tokenprune.plan.read import as_mapping, read_mapping, resolve_extends
@@ -20,7 +21,7 @@ from tokenprune.plan.read import as_mapping, read_mapping, resolve_extends
 _KEYS = {
     "": (*Plan.model_fields, "extends"),
     "stages": tuple(StagePlan.model_fields),
-    "keep": tuple(Average.model_fields),
+    "keep": tuple(FORMS),
     "schedule": tuple(ScheduleSpec.model_fields),
 }
 

@@ -5,41 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    FiniteFloat,
-    Tag,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, FiniteFloat, Tag, field_validator, model_validator
 
 from tokenprune.interface.placement import Positions
 from tokenprune.interface.sites import STAGES, Stage
+from tokenprune.plan.keep import Average, Frozen, Keep, KeepText, PerTile, Total
 
 ScheduleName = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Average(_Frozen):
-    """A budget of visual tokens per image, averaged over the layers of the LLM."""
-
-    average: Annotated[FiniteFloat, Field(strict=True, gt=0)]
-    """Mean number of visual tokens per image that a layer of the LLM sees. The solver rounds down,
-    so the mean never exceeds it."""
-
-    @field_serializer("average")
-    def _plain(self, value: float) -> float | int:
-        return int(value) if value.is_integer() else value
-
-
-class ScheduleSpec(_Frozen):
+class ScheduleSpec(Frozen):
     """A schedule with its parameter."""
 
     name: ScheduleName
@@ -58,16 +33,6 @@ class ScheduleSpec(_Frozen):
         return self
 
 
-def _keep_tag(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return "tokens"
-    if isinstance(value, float):
-        return "ratio"
-    return "mean_tokens" if isinstance(value, Average | Mapping) else None
-
-
 def _schedule_tag(value: Any) -> str | None:
     if isinstance(value, str):
         return "named"
@@ -75,27 +40,6 @@ def _schedule_tag(value: Any) -> str | None:
         return "numbers"
     return "spec" if isinstance(value, ScheduleSpec | Mapping) else None
 
-
-Keep = Annotated[
-    Annotated[int, Field(ge=1), Tag("tokens")]
-    | Annotated[FiniteFloat, Field(gt=0, le=1), Tag("ratio")]
-    | Annotated[Average, Tag("mean_tokens")],
-    Discriminator(
-        _keep_tag,
-        custom_error_type="keep",
-        custom_error_message="write tokens (128), a ratio (0.25) or {average: 192}",
-    ),
-]
-
-KeepText = Annotated[
-    Annotated[int, Field(ge=1), Tag("tokens")]
-    | Annotated[FiniteFloat, Field(gt=0, le=1), Tag("ratio")],
-    Discriminator(
-        _keep_tag,
-        custom_error_type="keep_text",
-        custom_error_message="write tokens (16) or a ratio (0.5)",
-    ),
-]
 
 Schedule = Annotated[
     Annotated[ScheduleName, Tag("named")]
@@ -112,7 +56,7 @@ Schedule = Annotated[
 Index = Annotated[int, Field(strict=True, ge=0)]
 
 
-class StagePlan(_Frozen):
+class StagePlan(Frozen):
     """One stage: a strategy, where it acts and what it leaves."""
 
     at: Stage
@@ -123,9 +67,10 @@ class StagePlan(_Frozen):
     keep: Keep | None = None
     """What leaves the stage, per image (per frame of a video; at `encoder`, per tile or crop of an
     image that the tower sees in several): tokens (`128`), a ratio of the tokens that arrive
-    (`0.25`, rounded down, at least one token) or, for `pre_llm` and `decoder`, `{average: 192}`
-    over the LLM's layers. Strategies that set their own budget may go without;
-    for them, and for tokens in stages behind them, it is a ceiling."""
+    (`0.25`, rounded down, at least one token), tokens for every tile (`{per_tile: 64}`) or, for
+    `pre_llm` and `decoder`, `{total: 640}` for all images of a prompt together, or `{average: 192}`
+    over the LLM's layers. Strategies that set their own budget may go without; for them, and for
+    tokens in stages behind them, it is a ceiling."""
     keep_text: KeepText | None = None
     """`decoder` only, for strategies that can prune text: what leaves the stage of every prompt's
     prunable text tokens, as tokens (at most; a shorter prompt keeps all) or as a ratio of those
@@ -164,10 +109,15 @@ class StagePlan(_Frozen):
             )
         if isinstance(self.keep, Average) and self.at == "encoder":
             raise ValueError(f"an average over the LLM's layers can't be kept at '{self.at}'")
+        if isinstance(self.keep, Total) and self.at == "encoder":
+            raise ValueError(
+                "the vision encoder sees every image apart, so a total over a prompt's images "
+                f"can't be kept at '{self.at}': write tokens, a ratio or {{per_tile: 64}}"
+            )
         return self
 
 
-class Plan(_Frozen):
+class Plan(Frozen):
     """A complete plan; without stages the model stays dense."""
 
     schema_version: Literal[1] = 1
@@ -215,7 +165,7 @@ class Plan(_Frozen):
                 "the others doesn't reach the LLM"
             )
         solved = bool(early) and isinstance(early[-1], Average)
-        if solved and any(isinstance(keep, Average) for keep in late):
+        if solved and any(isinstance(keep, Average | PerTile | Total) for keep in late):
             raise ValueError(
                 "an average at 'pre_llm' is solved with the budgets of the decoder stages, so "
                 "those are written as tokens or ratios"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, ClassVar
 
 import torch
@@ -24,9 +25,12 @@ from tokenprune_adapters.transformers.family_towers import Followed
 from tokenprune_adapters.transformers.layers import check_positions
 from tokenprune_adapters.transformers.mllm import TransformersMllm, written
 from tokenprune_adapters.transformers.picture_places import Frames, Read
+from tokenprune_adapters.transformers.tile_runs import Begins, tiles_of
 
 SUPPLIED: frozenset[type[View]] = TransformersMllm.supplies - {Question}
 """What can be had of an LLM; layers whose query and key can't are refused one by one."""
+FRAMES = "no strategies that span frames, which its tower sees one by one"
+"""What a tower with pieces can't do with clips."""
 REFUSED = {
     "output_router_logits": Refused(
         "router logits of a shortened sequence have fewer rows than the loss over them expects.",
@@ -47,6 +51,7 @@ class Pictures:
         read: how the places are read from what the method made.
         tower: the tower that they come through; None if it isn't followed.
         frames: how many pictures each clip is, where a packed tower sees clips as such.
+        begins: tells which tiles begin a picture, where `read` tells tiles.
     """
 
     method: str
@@ -55,6 +60,7 @@ class Pictures:
     read: Read
     tower: Followed | None = None
     frames: Frames | None = None
+    begins: Begins | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Family:
         behind: whether released models have blocks behind the last one that is read.
         renumbers: whether survivors can be renumbered, where `apart` doesn't forbid it already.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
+        notes: what else its users should know of its pictures, in words.
     """
 
     pictures: Mapping[str, Pictures]
@@ -82,6 +89,21 @@ class Family:
     behind: bool = True
     renumbers: bool = True
     whole: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What can't be done with its pictures, in words."""
+        found = []
+        for kind, one in self.pictures.items():
+            if one.tower is None:
+                found.append(f"`encoder`: tokens aren't followed through the tower ({kind})")
+            elif one.tower.blended is not None:
+                why = one.tower.blended.rstrip(".")
+                found.append(f"`encoder` ({kind}): only strategies that restore, as {why}")
+            elif one.tower.frames:
+                found.append(f"`encoder` ({kind}): {FRAMES}")
+        return (*found, *self.notes)
 
 
 class FamilyAdapter(TransformersMllm):
@@ -97,6 +119,7 @@ class FamilyAdapter(TransformersMllm):
     # stages in front of the LLM act behind the projector, at its width, and companions are
     # narrower; nor is it told there which question is about which of several tiles
     withholds: ClassVar[frozenset[type[View]]] = frozenset({Companions, TowerSpace})
+    projected: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module) -> None:
         """Read the model's parts, and check the signatures of what is called.
@@ -144,6 +167,19 @@ class FamilyAdapter(TransformersMllm):
         features = getattr(made, names.POOLED)
         rows = [one.reshape(-1, one.shape[-1]) for one in features]
         return own.read(core, given, rows)
+
+    def whole_pictures(
+        self, modality: str, shown: list[Places], prompts: Tensor | None
+    ) -> list[Places]:
+        """The user's pictures; where the core is given tiles, the prompts tell whose they are."""
+        begins = self.family.pictures[modality].begins
+        if begins is None or prompts is None or len(shown) < 2:
+            return shown
+        placeholder = self._spec.placeholders[modality]
+        sizes = tiles_of(begins, prompts, placeholder, shown[0].units, len(shown))
+        waiting = iter(shown)
+        # processors put the overview behind the tiles
+        return [Places.of_tiles([*islice(waiting, size)], overview=-1) for size in sizes]
 
     def frames(
         self, modality: str, args: tuple[Any, ...], kwargs: Arguments

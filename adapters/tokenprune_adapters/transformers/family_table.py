@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tokenprune_adapters.transformers import picture_places as places
+from tokenprune_adapters.transformers import tile_runs as runs
 from tokenprune_adapters.transformers import unit_sides as sides
 from tokenprune_adapters.transformers.families import (
     Family,
@@ -14,11 +15,16 @@ from tokenprune_adapters.transformers.families import (
 )
 from tokenprune_adapters.transformers.family_towers import Followed, class_token, in_line
 from tokenprune_adapters.transformers.picture_places import Frames, Read
+from tokenprune_adapters.transformers.tile_runs import Begins
 
 _IMAGE_ID = ("image_token_id", "image_token_index")
 _VIDEO_ID = ("video_token_id", "video_token_index")
 _EITHER = ("clip", "siglip")
 _RESIZED = "its frames are resized, so that every token shows several patches."
+_LARGER = (
+    "`encoder` (image): the same of an image with more tiles than `vision_aspect_ratio` allows"
+)
+_APART = "frames of a video are pictures of their own, with words between them"
 _LAST = Followed(layers=(), cut=0)
 """The tower's last states, without a class token."""
 _POOLED = replace(_LAST, projector=None)
@@ -33,9 +39,12 @@ _ENCODED = Followed(
 """The last states of a tower of timm, of which squares are averaged behind the projector."""
 
 
-def _images(read: Read, *pixels: str, tower: Followed | None = None) -> Mapping[str, Pictures]:
+def _images(
+    read: Read, *pixels: str, tower: Followed | None = None, begins: Begins | None = None
+) -> Mapping[str, Pictures]:
     shown = ("pixel_values", *pixels)
-    return {"image": Pictures("get_image_features", _IMAGE_ID, shown, read, tower)}
+    found = Pictures("get_image_features", _IMAGE_ID, shown, read, tower, begins=begins)
+    return {"image": found}
 
 
 def _videos(
@@ -55,8 +64,10 @@ def _shuffled() -> Family:
         side=sides.scaled,
         projector="connector.modality_projection",
     )
-    read = _images(places.rows_of_tiles, tower=tower)
-    return Family(read, language="text_model", towers=("idefics3-vision",), behind=False)
+    read = _images(places.rows_of_tiles, tower=tower, begins=runs.between_marks)
+    return Family(
+        read, language="text_model", towers=("idefics3-vision",), behind=False, notes=(_APART,)
+    )
 
 
 def _packed() -> Family:
@@ -75,7 +86,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(
             {
                 **_images(places.tiled, tower=Followed()),
-                **_videos(places.frames, tower=Followed(side=sides.strided)),
+                **_videos(places.frames, tower=Followed(side=sides.strided, frames=True)),
             },
             towers=_EITHER,
         ),
@@ -85,9 +96,12 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(
             {
                 **_images(places.tiled, tower=Followed()),
-                **_videos(places.frames_with_newline, tower=Followed(blended=_RESIZED)),
+                **_videos(
+                    places.frames_with_newline, tower=Followed(blended=_RESIZED, frames=True)
+                ),
             },
             towers=_EITHER,
+            notes=(_LARGER,),
         ),
     ),
     "video_llava": (
@@ -95,7 +109,9 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(
             {
                 **_images(places.square, "pixel_values_images", tower=Followed("image_tower")),
-                **_videos(places.frames_with_class, tower=Followed("video_tower", cut=1)),
+                **_videos(
+                    places.frames_with_class, tower=Followed("video_tower", cut=1, frames=True)
+                ),
             },
             towers=("clip",),
         ),
@@ -113,9 +129,10 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "internvl": (
         ("InternVL",),
         Family(
-            _images(places.square, tower=Followed(side=sides.shuffled)),
+            _images(places.square, tower=Followed(side=sides.shuffled), begins=runs.without_gap),
             towers=("internvl-vision",),
             behind=False,
+            notes=(_APART,),
         ),
     ),
     "idefics3": (("Idefics3",), _shuffled()),
@@ -162,8 +179,12 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         ("PerceptionLM",),
         Family(
             {
-                **_images(places.square, tower=_ENCODED),
-                **_videos(places.square, "get_image_features", tower=_ENCODED),
+                **_images(places.stacked_tiles, tower=_ENCODED),
+                **_videos(
+                    places.stacked_frames,
+                    "get_image_features",
+                    tower=replace(_ENCODED, frames=True),
+                ),
             },
             towers=("timm",),
             behind=False,
@@ -188,6 +209,7 @@ def _adapter(name: str, beginnings: tuple[str, ...], family: Family) -> type[Fam
             "towers": family.towers,
             "behind": family.behind,
             "renumbers": family.renumbers and not family.apart,
+            "limits": family.limits,
         },
     )
 

@@ -40,6 +40,7 @@ class Followed:
             `[K, m, D]`; None if there is none.
         blocks: dotted name of the blocks below the tower, where its config doesn't say how many
             there are.
+        frames: see `Tower.frames`.
     """
 
     module: str = "vision_tower"
@@ -50,6 +51,7 @@ class Followed:
     projector: str | None = "multi_modal_projector"
     shown: Callable[[Any, Tensor], Written] | None = None
     blocks: str | None = None
+    frames: bool = False
 
     def read(self, core: Any) -> Tower:
         """The tower of a model.
@@ -75,7 +77,9 @@ class Followed:
             cut = cut(core)
         projector = None if self.projector is None else core.get_submodule(self.projector)
         levels_read = tuple(sorted(levels))
-        return Tower(module, levels_read, cut, self.side(core), self.blended, projector)
+        return Tower(
+            module, levels_read, cut, self.side(core), self.blended, projector, self.frames
+        )
 
     def fixed(self, config: Any) -> dict[str, Any]:
         """Arguments of a call that choose other features, with the values of the config."""

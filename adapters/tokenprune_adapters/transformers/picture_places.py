@@ -65,7 +65,8 @@ def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
         if tiles > 1:
             parts = [(side, side), (len(others), (len(sources) - base) // len(others) - 1)]
         grid = _square(len(units)) if tiles == 1 else (1, 1, len(units))
-        found.append(Places(grid, others, None if blended else units, blended, tuple(parts)))
+        known = None if blended else units
+        found.append(Places(grid, others, known, blended, tuple(parts), tiles))
     return found
 
 
@@ -97,6 +98,18 @@ def rows_of_tiles(core: Any, given: Arguments, features: Features) -> list[Place
     units = int(core.image_seq_len)
     tiles = sum(len(rows) // units for rows in features)
     return [Places(_square(units)) for _ in range(tiles)]
+
+
+def stacked_tiles(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """Equally many tiles of every picture, `[n, T, 3, H, W]`, the first of them the overview."""
+    tiles, several = square(core, given, features), given["pixel_values"].shape[1]
+    return [Places.of_tiles(tiles[at : at + several]) for at in range(0, len(tiles), several)]
+
+
+def stacked_frames(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """The frames of clips `[V, F, 3, H, W]`, shown to the method of pictures."""
+    clips, count = given["pixel_values"].shape[:2]
+    return [Places((count, *_square(len(features[0]))[1:])) for _ in range(clips)]
 
 
 def placed(core: Any, given: Arguments, features: Features) -> list[Places]:

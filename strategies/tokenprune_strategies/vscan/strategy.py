@@ -32,7 +32,7 @@ class VScan(PruningStrategy[VScanParams]):
     name = "vscan"
     Params = VScanParams
     stages = (
-        PreLlm(projected=True, positions="compact"),
+        PreLlm(projected=True, maps=True, positions="compact"),
         # the middle of the LLM: the paper's 16 of 32 and 14 of 28
         Decoder(layer=lambda layers: max(1, layers // 2), positions="compact"),
     )

@@ -25,6 +25,7 @@ from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.signals import View
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.specs import EncoderSpec
+from tokenprune.plan.keep import scaled
 
 
 def encoder_runner(
@@ -82,7 +83,8 @@ def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec, side: int)
     Where pictures have any size, one that the plan's budgets in tokens fit into: twice as many
     units as the largest of them (ours). Every picture's own budgets are solved as it comes.
     """
-    budgets = [stage.plan.keep for stage in stages if isinstance(stage.plan.keep, int)]
+    given = [scaled(stage.plan.keep) for stage in stages]
+    budgets = [keep for keep in given if isinstance(keep, int)]
     if not spec.packed or not budgets:
         frames, height, width = spec.grid
         return frames, height // side, width // side

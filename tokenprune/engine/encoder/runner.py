@@ -238,7 +238,7 @@ class EncoderRunner:
             if learned is not None:
                 learned = learned.to(device=hidden.device, dtype=hidden.dtype)
                 state.companions[stage.number] = learned.expand(hidden.shape[0], -1, -1)
-        call.meter.count("patches", count * hidden.shape[0], hidden.shape[0])
+        self._count(call, state, "patches")
         state.passed = 1
         call.put(state)
         return state
@@ -310,19 +310,25 @@ class EncoderRunner:
         )
 
     def _finish(self, call: CallState, state: EncoderState, hidden: Tensor) -> Tensor:
-        batch, revival = hidden.shape[0], state.revival
+        revival = state.revival
         if state.sites:
-            call.meter.count("encoder_inside", state.index.numel(), batch)
+            self._count(call, state, "encoder_inside")
         if revival is not None and revival.reconstruction.restore:
             with call.meter.stage("select"):
                 hidden = state.restore(hidden)
-        call.meter.count("encoder", state.index.numel(), batch)
+        self._count(call, state, "encoder")
         if state.sites:
             self.adapter.weighted_pool(state.row_sizes)
         entered = call.state(_Pass)
         if entered is not None and entered.sound is not None:
             hidden = torch.where(entered.sound, hidden, torch.nan)
         return hidden
+
+    def _count(self, call: CallState, state: EncoderState, name: str) -> None:
+        """Tell the meter how many tokens there are, and of how many images if that is known."""
+        call.meter.count(name, state.index.numel(), 0 if self.pieces else len(state.index))
+        if self.pieces:
+            state.counted.append(name)
 
 
 def _one(call: CallState) -> int:

@@ -50,6 +50,7 @@ class EncoderState:
         sized: the latest sizes of tokens, and those of all rows that they are a part of.
         trace: where its reductions are noted.
         exits: by depth, see `EncoderRunner.levels`.
+        counted: what the meter was told of pieces, before it is known how many pictures they are.
         members: rows of the units, if these have several; then the grid, sizes, places and signals
             are of units. Once some are gone, the rows that are left stand unit by unit.
     """
@@ -77,6 +78,7 @@ class EncoderState:
     trace: Trace = field(default_factory=Trace)
     exits: dict[int, Exit] = field(default_factory=dict)
     members: Members | None = None
+    counted: list[str] = field(default_factory=list)
 
     @property
     def untouched(self) -> bool:

@@ -27,7 +27,7 @@ class Arrival:
         riders: `[K, ...]` values left by earlier stages.
         signals: `[K, ...]` what pre-LLM stages asked for.
         prefixed: `[P, ...]` the same of class and register tokens; of a picture in tiles, those of
-            its first, which shows it whole (ours).
+            the one that shows it whole (ours).
     """
 
     number: int
@@ -97,7 +97,10 @@ def arrived(
                 flat["size"][""][token],
                 {name: value[token] for name, value in flat["riders"].items()},
                 {name: value[token] for name, value in flat["signals"].items()},
-                {name: value[piece].to(device) for name, value in state.prefixed.items()},
+                {
+                    name: value[piece + places.overview].to(device)
+                    for name, value in state.prefixed.items()
+                },
             )
         )
     return found

@@ -14,7 +14,7 @@ from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.specs import EncoderSpec, MllmSpec
 from tokenprune.interface.strategy import Budget, placement
-from tokenprune.plan import Average, Plan, numbering
+from tokenprune.plan import Average, Plan, Total, numbering
 
 
 def refuse_stages(plan: Plan, stages: Sequence[ResolvedStage], spec: MllmSpec) -> None:
@@ -118,6 +118,13 @@ def refuse_frames(
         strategy = stage.strategy
         if strategy.companions() is None:
             continue
+        if isinstance(stage.plan.keep, Total):
+            raise PlanError(
+                f"'{strategy.name}' reads every frame by itself, and a total is of the whole "
+                "video.",
+                where=f"{stage.where}.keep",
+                remedy="Write tokens per frame, or a ratio.",
+            )
         uneven = any(before.strategy.companions() is None for before in early[:place])
         if uneven or strategy.length != "planned":
             raise PlanError(
@@ -193,7 +200,7 @@ def _free_layers(spec: MllmSpec) -> str:
 def _check_budgets(stages: Sequence[DecoderStage], arrivals: int, grid: Grid) -> None:
     present = arrivals
     for stage in stages:
-        keep = stage.budget(present, arrivals, images=1)
+        keep = stage.budget(present, arrivals, images=1, tiles=1)
         given = stage.stage.plan.keep is not None
         stage.stage.strategy.check(stage.site, Budget(present, keep, given), grid)
         present = keep if stage.stage.strategy.length == "planned" else present

@@ -18,6 +18,7 @@ from tokenprune.engine.llm.level import Level, shorten, take
 from tokenprune.engine.llm.rows import TokenRow, dense, trace_row
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.text import SiteSignals
+from tokenprune.engine.maps import Maps
 from tokenprune.interface.dense import Dense, Part
 from tokenprune.interface.strategy import Budget, placement
 from tokenprune.interface.tokens import Tokens
@@ -131,8 +132,8 @@ class Draft:
             if tokens.kind == "text":
                 keep = self.stage.text_budget(tokens.count)
             else:
-                frames = picked[0].frames
-                keep = self.stage.budget(tokens.count, arrived[bucket[0]], frames)
+                one = picked[0]
+                keep = self.stage.budget(tokens.count, arrived[bucket[0]], one.frames, one.tiles)
                 self._check(tokens, keep)
             for part in ask(self.stage.stage, tokens, keep, self.call.conditions):
                 some = range(len(picked)) if part.rows is None else part.rows
@@ -170,7 +171,8 @@ class Draft:
                 self.writes.append(Write(batch, slot, part.dense))
             self._trace(rows, part)
             slot = anchor
-        reduced = [row.reduced(left, slot, sample) for sample, row in enumerate(rows)]
+        maps = self._maps(rows[0])
+        reduced = [row.reduced(left, slot, sample, maps) for sample, row in enumerate(rows)]
         return [self._ended(row, number) for row, number in zip(reduced, numbers, strict=True)]
 
     def _ended(self, row: TokenRow, number: int) -> TokenRow:
@@ -203,7 +205,12 @@ class Draft:
         states = self.hidden[rows.to(device)[:, None], slot.to(device)]
         site = self.stage.site
         signals = self.signals.of(rows, slot)
-        return dense(picked, states, signals, site, self.call.plan.seed), slot
+        seed = self.call.plan.seed
+        return dense(picked, states, signals, site, seed, self._maps(picked[0])), slot
+
+    def _maps(self, row: TokenRow) -> Maps:
+        """The grid on which the strategy sees rows of a shape."""
+        return row.maps(placement(self.stage.stage.strategy, "decoder").maps)
 
 
 def _moved(rows: Rows, level: Level) -> Rows:

@@ -10,20 +10,21 @@ import torch
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.runner import EncoderRunner
+from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.arrivals import Arrival, unseen
 from tokenprune.engine.llm.followed import blended, follow
 from tokenprune.engine.llm.projecting import of_kept
+from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.units import entered, image_of, left, located, replaced
 from tokenprune.engine.llm.words import TOLD, Words
 from tokenprune.engine.patching import Patches
-from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, run_stages
+from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.places import Places
 from tokenprune.interface.sites import Site
-from tokenprune.interface.strategy import Budget
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -85,6 +86,7 @@ class FeatureSeam:
             finally:
                 state.encoding = state.clips = None
             shown = self.adapter.places(kind, args, kwargs, made)
+            shown = self.adapter.whole_pictures(kind, shown, state.given.ids)
             if self.owner.plan.separators == "keep":
                 shown = [places.fixed() for places in shown]
             return self._enter(call, state, kind, made, shown)
@@ -130,14 +132,19 @@ class FeatureSeam:
         frames = sum(image.grid[0] for image in images)
         units = sum(image.patches for image in images)
         call.meter.count("units", units, frames)
+        call.meter.count_tiles(sum(image.tiles for image in images), frames)
+        entered_tower = call.state(EncoderState)
+        for name in () if entered_tower is None else entered_tower.counted:
+            call.meter.count(name, 0, frames)  # its tokens were counted when pieces passed
         if self.stages:
             bare = sum(image.count for image in images) != len(features)
             rows = located(shown, bare=bare, device=features.device)
+            prompts = prompts_of(state, self.spec, kind, images)
             batches = entered(here, rows, features, call)
             told = self.words.of(state, kind, images, features.device)
             for batch in batches:
                 batch.shared = {name: value[batch.rows] for name, value in told.items()}
-            batches = self._run(call, batches)
+            batches = run_stages(call, self.stages, batches, self.site.layer, prompts)
             count_left(call, batches)
             behind = left(images, batches)
             pairs = zip(behind, images, strict=True)
@@ -149,12 +156,3 @@ class FeatureSeam:
         if not self.owner.stages:
             call.meter.count("llm_average", units, frames)
         return made
-
-    def _run(self, call: CallState, batches: list[ImageBatch]) -> list[ImageBatch]:
-        for stage in self.stages:
-            for batch in batches:
-                count, grid = batch.state.index.shape[1], batch.state.grid
-                keep, given = stage.keep(count, frames=grid[0]), stage.plan.keep is not None
-                stage.strategy.check(self.site, Budget(count, keep, given), grid)
-            batches = run_stages(call, [stage], batches, self.site.layer)
-        return batches

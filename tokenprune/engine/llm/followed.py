@@ -67,6 +67,8 @@ class FollowedTower:
         if isinstance(self.runner, PackedRunner):
             self.runner.clips = self._clips
         self.spec = self.runner.spec
+        if not self.spec.packed:
+            self._refuse_spanning()
         for kind, tower in kinds.items():
             if tower.cut != self.spec.prefix:
                 raise UnsupportedModelError(
@@ -74,6 +76,18 @@ class FollowedTower:
                     f"puts {self.spec.prefix} in front of the patches.",
                     where=type(adapter.spec().core).__name__,
                     remedy="Let the model's config cut off exactly the class token of its tower.",
+                )
+
+    def _refuse_spanning(self) -> None:
+        """Refuse strategies that would see whole clips, of which this tower sees single frames."""
+        frames = [kind for kind, tower in self.kinds.items() if tower.frames]
+        for stage in self.owner.stages_at("encoder"):
+            if frames and stage.strategy.spans_frames():
+                raise UnsupportedModelError(
+                    f"the tower sees the frames of a {frames[0]} one by one, and "
+                    f"'{stage.plan.strategy}' is to act across them.",
+                    where=stage.where,
+                    remedy="Let it act within frames, or use at: pre_llm, where whole clips stand.",
                 )
 
     def _side(self, call: CallState) -> int:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.llm.level import Level
+from tokenprune.engine.maps import Maps
 from tokenprune.interface.dense import Part
 from tokenprune.interface.sites import Grid, Site
-from tokenprune.interface.tokens import Kind, Tokens, grid_positions
-from tokenprune.interface.trace import Trace
+from tokenprune.interface.tokens import Kind, Tokens
+from tokenprune.interface.trace import Shapes, Trace
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class TokenRow:
         riders: `[N, ...]` values left by earlier stages.
         copy: whether another row of the batch has the same images (beams); not traced.
         ends: separators that leave with the line of tokens that they end.
+        tiles: in how many pieces the tower saw the images.
+        parts: maps that each image's tokens stand in, see `Places.parts`; text has none.
     """
 
     kind: Kind
@@ -82,6 +85,8 @@ class TokenRow:
     riders: Mapping[str, Tensor]
     copy: bool
     ends: LineEnds | None = None
+    tiles: int = 0
+    parts: tuple[Shapes, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -92,39 +97,40 @@ class TokenRow:
     def shape(self) -> tuple[object, ...]:
         """Rows of equal shape can be put into one dense batch."""
         riders = tuple(sorted((name, value.shape[1:]) for name, value in self.riders.items()))
-        return self.slot.shape[0], len(self.numbers), self.grids, riders
+        return self.slot.shape[0], len(self.numbers), self.grids, self.parts, self.tiles, riders
 
-    @property
-    def grid(self) -> Grid:
-        """The grid of all images as frames of one picture, as large as the largest of them."""
-        _, heights, widths = zip(*self.grids, strict=True)
-        return sum(grid[0] for grid in self.grids), max(heights), max(widths)
+    def maps(self, apart: bool) -> Maps:
+        """All images as frames of one grid.
 
-    def raster(self) -> Tensor:
-        """`[N]` places of the tokens on `grid`, in raster order."""
-        _, height, width = self.grid
-        grids, before = self._grids()
-        own = grids[self.image].unbind(-1)
-        frame, line, along = grid_positions(own, self.index).unbind(-1)
-        return ((before[self.image] + frame) * height + line) * width + along
+        Args:
+            apart: whether the maps of an image that the model sees in several are frames, too.
+        """
+        shapes: list[tuple[int, int]] = []
+        for number, grid in enumerate(self.grids):
+            parts = self.parts[number] if apart and self.parts else ()
+            shapes += parts or [grid[1:]] * grid[0]
+        return Maps(tuple(shapes))
 
-    def reduced(self, tokens: Tokens, slot: Tensor, sample: int) -> TokenRow:
+    def line(self) -> Tensor:
+        """`[N]` numbers of the tokens' units among those of all images."""
+        return self._before()[self.image] + self.index
+
+    def reduced(self, tokens: Tokens, slot: Tensor, sample: int, maps: Maps) -> TokenRow:
         """What is left of the row; slots stay those of the sequence before the shortening.
 
         Args:
             tokens: what is left of a dense batch of rows.
             slot: `[B, K]` their slots.
             sample: the row's number in the batch.
+            maps: on whose grid the batch's tokens stand.
         """
-        grids, before = self._grids()
-        frame, line, along = grid_positions(self.grid, tokens.index[sample]).unbind(-1)
-        image = torch.searchsorted(before, frame.contiguous(), right=True) - 1
-        _, height, width = grids[image].unbind(-1)
+        line, before = maps.line(tokens.index[sample]), self._before()
+        image = torch.searchsorted(before, line.contiguous(), right=True) - 1
         return replace(
             self,
             slot=slot[sample],
             image=image,
-            index=((frame - before[image]) * height + line) * width + along,
+            index=line - before[image],
             size=tokens.size[sample],
             riders={name: value[sample] for name, value in tokens.riders.items()},
         )
@@ -133,15 +139,13 @@ class TokenRow:
         """The row without the separators of empty lines, and the slots `[S]` of these."""
         if self.ends is None:
             return self, self.slot[:0]
-        counts = torch.tensor([math.prod(grid) for grid in self.grids], device=self.index.device)
-        before = torch.cumsum(counts, 0) - counts
-        ends, gone = self.ends.left(before[self.image] + self.index)
+        ends, gone = self.ends.left(self.line())
         return replace(self, ends=ends), gone
 
-    def _grids(self) -> tuple[Tensor, Tensor]:
-        """Grids `[n, 3]` of the images, and the frames `[n]` in front of each."""
-        grids = torch.tensor(self.grids, device=self.index.device)
-        return grids, torch.cumsum(grids[:, 0], 0) - grids[:, 0]
+    def _before(self) -> Tensor:
+        """`[n]` units in front of each image."""
+        counts = torch.tensor([math.prod(grid) for grid in self.grids], device=self.index.device)
+        return torch.cumsum(counts, 0) - counts
 
     def moved(self, level: Level, row: int) -> TokenRow:
         """The row with the slots of the sequence after a shortening.
@@ -186,6 +190,8 @@ def visual_row(shown: Sequence[Shown], entry: Level, row: int, copy: bool) -> To
         riders={name: torch.cat([image.riders[name] for image in images]) for name in names},
         copy=copy,
         ends=ends_of(shown, entry, row),
+        tiles=sum(image.tiles for image in images),
+        parts=tuple(image.parts for image in images),
     )
 
 
@@ -247,7 +253,12 @@ def _slots(entry: Level, row: int, places: Tensor) -> Tensor:
 
 
 def dense(
-    rows: Sequence[TokenRow], hidden: Tensor, signals: Mapping[str, Tensor], site: Site, seed: int
+    rows: Sequence[TokenRow],
+    hidden: Tensor,
+    signals: Mapping[str, Tensor],
+    site: Site,
+    seed: int,
+    maps: Maps,
 ) -> Tokens:
     """Rows of equal shape as a strategy sees them; images follow each other as frames.
 
@@ -260,14 +271,14 @@ def dense(
         signals: what the strategy asked for.
         site: where this is.
         seed: the plan's.
+        maps: of every row.
     """
-    index = torch.stack([row.raster() for row in rows])
-    grid = rows[0].grid
+    index = torch.stack([maps.raster(row.line()) for row in rows])
     return Tokens(
         hidden=hidden,
         size=torch.stack([row.size for row in rows]),
         index=index,
-        grid=grid,
+        grid=maps.grid,
         site=site,
         signals=signals,
         riders={name: torch.stack([row.riders[name] for row in rows]) for name in rows[0].riders},

@@ -11,8 +11,9 @@ from tokenprune.errors import LayerError, PlanError
 from tokenprune.interface.signals import LayerBefore, LayerInput, LayerValues, Signal, View
 from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import placement
-from tokenprune.plan import Average
+from tokenprune.plan import Average, PerTile, Total
 from tokenprune.plan.budget import decoder_keeps, kept
+from tokenprune.plan.keep import Budgeted, scaled
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class DecoderStage:
     stage: ResolvedStage
     site: Site
     place: int
-    keeps: tuple[int | float | Average | None, ...]
+    keeps: tuple[Budgeted | None, ...]
     layers: tuple[int, ...]
     fixed: bool
     unchecked: bool = False
@@ -51,28 +52,43 @@ class DecoderStage:
         """Whether the plan gives it text tokens too."""
         return self.stage.plan.keep_text is not None
 
-    def budget(self, count: int, arrived: int, images: int) -> int:
+    def budget(self, count: int, arrived: int, images: int, tiles: int) -> int:
         """Tokens to keep of `count` in a sample of several images or frames.
 
-        Budgets in tokens are per image or frame; for strategies that set their own budget, and
-        after a data-dependent stage, they are a ceiling.
+        Budgets in tokens are per image or frame, or per tile; for strategies that set their own
+        budget, and after a data-dependent stage, they are a ceiling. Those per tile and for a whole
+        prompt always are.
+
+        Args:
+            count: tokens that arrive here.
+            arrived: tokens of the sample at the LLM's input.
+            images: images, or frames, of the sample.
+            tiles: tiles of all of them.
 
         Raises:
             BudgetError: it can't be reached.
         """
-        where = f"{self.stage.where}.keep"
-        keep = _scaled(self.keeps[self.place], images)
+        where, written = f"{self.stage.where}.keep", self.keeps[self.place]
+        keep = scaled(written, images, tiles)
         if keep is None:
             return count
-        if isinstance(keep, int) and (self.stage.strategy.length == "own" or not self.fixed):
+        bounded = self.stage.strategy.length == "own" or not self.fixed
+        if isinstance(keep, int) and (bounded or isinstance(written, PerTile | Total)):
             keep = min(keep, count)
         if not isinstance(keep, Average):
             return on_the_way(count, kept(keep, count, where), self.stage.part)
         # stages that set their own budget can only come later
-        given = [(_scaled(k, images), at) for k, at in zip(self.keeps, self.layers, strict=True)]
-        scaled = [value for value, _ in given if value is not None]
-        layers = [at for value, at in given if value is not None]
-        return decoder_keeps(scaled, layers, arrived, self.site.layers, where)[self.place]
+        keeps, present = list[int | float | Average](), arrived
+        for one in self.keeps:
+            number = scaled(one, images, tiles)
+            if isinstance(number, int) and isinstance(one, PerTile | Total):
+                number = min(number, present)
+            if number is not None:
+                keeps.append(number)
+            if isinstance(number, int | float):
+                present = kept(min(number, present), present, where)
+        layers = [at for one, at in zip(self.keeps, self.layers, strict=True) if one is not None]
+        return decoder_keeps(keeps, layers, arrived, self.site.layers, where)[self.place]
 
     def text_budget(self, count: int) -> int:
         """Text tokens to keep of `count` in one prompt; a budget in tokens is a ceiling."""
@@ -80,12 +96,6 @@ class DecoderStage:
         assert keep is not None
         keep = min(keep, count) if isinstance(keep, int) else keep
         return kept(keep, count, f"{self.stage.where}.keep_text")
-
-
-def _scaled(keep: int | float | Average | None, images: int) -> int | float | Average | None:
-    if isinstance(keep, Average):
-        return keep.model_copy(update={"average": keep.average * images})
-    return keep * images if isinstance(keep, int) else keep
 
 
 def decoder_layers(stages: Sequence[ResolvedStage], count: int) -> list[range]:

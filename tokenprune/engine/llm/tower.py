@@ -13,6 +13,7 @@ from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.checks import feature_prefix, refuse_frames
 from tokenprune.engine.llm.question import Questions
+from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.text_tower import tower_reader
 from tokenprune.engine.llm.words import Words
@@ -105,10 +106,12 @@ class TowerSeam:
                 self.reader.add(state, entered, images, self.questions)
         told = self.words.of(state, "image", list(images_of(entered)), features.device)
         entered.shared = {**entered.shared, **told}
-        batches = run_stages(call, self.features, [entered], used)
+        # pictures of this model are of one kind
+        prompts = prompts_of(state, self.spec, next(iter(self.spec.placeholders)))
+        batches = run_stages(call, self.features, [entered], used, prompts)
         with call.meter.stage("project"):
             batches = project(batches, original)
-        batches = whole_videos(run_stages(call, self.projected, batches, used))
+        batches = whole_videos(run_stages(call, self.projected, batches, used, prompts))
         if self.features or self.projected:
             count_left(call, batches)
         with call.meter.stage("project"):

@@ -16,6 +16,7 @@ from tokenprune.engine.pre_llm.projector import images_of
 from tokenprune.engine.pre_llm.stages import ImageBatch
 from tokenprune.interface.places import Places
 from tokenprune.interface.sites import Grid
+from tokenprune.interface.trace import Shapes
 
 
 def image_of(arrival: Arrival) -> ImageTokens:
@@ -29,6 +30,8 @@ def image_of(arrival: Arrival) -> ImageTokens:
         arrival.size,
         arrival.riders,
         others=places.others,
+        parts=places.parts,
+        tiles=places.pieces,
     )
 
 
@@ -60,11 +63,13 @@ def entered(
         features: `[M, d_llm]`.
         call: the running call.
     """
-    alike: dict[tuple[Grid, int], list[int]] = {}
+    alike: dict[tuple[Grid, Shapes, int, int], list[int]] = {}
     for number, one in enumerate(arrivals):
-        alike.setdefault((one.places.grid, len(one.index)), []).append(number)
+        places = one.places
+        key = places.grid, places.parts, places.pieces, len(one.index)
+        alike.setdefault(key, []).append(number)
     batches = []
-    for (grid, _), numbers in alike.items():
+    for (grid, parts, tiles, _), numbers in alike.items():
         mine = [arrivals[number] for number in numbers]
         state = EncoderState(
             {},
@@ -80,7 +85,8 @@ def entered(
             trace=call.trace,
         )
         hidden = [features[rows[n][arrivals[n].index]] for n in numbers]
-        batches.append(ImageBatch(numbers, state, torch.stack(hidden)))
+        found = ImageBatch(numbers, state, torch.stack(hidden), parts=parts, tiles=tiles)
+        batches.append(found)
     return batches
 
 
@@ -91,9 +97,9 @@ def _stacked(values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def left(images: Sequence[ImageTokens], batches: Sequence[ImageBatch]) -> list[ImageTokens]:
     """What the batches say is left of the pictures, in order."""
     found = {
-        number: replace(image, others=images[number].others)
+        number: replace(images[number], index=one.index, size=one.size, riders=one.riders)
         for batch in batches
-        for number, image in zip(batch.rows, images_of(batch), strict=True)
+        for number, one in zip(batch.rows, images_of(batch), strict=True)
     }
     return [found[number] for number in sorted(found)]
 

@@ -112,4 +112,6 @@ def images_of(batch: ImageBatch) -> Iterator[ImageTokens]:
     for row, number in enumerate(state.images):
         riders = {name: value[row] for name, value in state.riders.items()}
         index, size = state.index[row], state.size[row]
-        yield ImageTokens(number, state.grid, state.prefix, index, size, riders)
+        yield ImageTokens(
+            number, state.grid, state.prefix, index, size, riders, tiles=state.grid[0]
+        )

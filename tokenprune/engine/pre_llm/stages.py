@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -10,10 +10,23 @@ from torch import Tensor
 from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.maps import Maps
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import ReductionError, UnsupportedCallError
 from tokenprune.interface.signals import Companions, read
 from tokenprune.interface.sites import Site
+from tokenprune.interface.strategy import Budget, placement
+from tokenprune.interface.trace import Shapes
+from tokenprune.plan import Total
+from tokenprune.plan.budget import split
+
+Prompts = Callable[[Sequence["ImageBatch"]], Iterable[Sequence[int]]]
+"""Tells the images of each prompt, by their numbers in `ImageBatch.rows`."""
+
+
+def one_by_one(batches: Sequence[ImageBatch]) -> Iterator[Sequence[int]]:
+    """Every image as a prompt of its own."""
+    yield from ([row] for batch in batches for row in batch.rows)
 
 
 @dataclass
@@ -25,12 +38,16 @@ class ImageBatch:
         state: sizes, places and signals of their tokens.
         hidden: features `[b, P + K, D]`.
         shared: signals of whole images, `[b, ...]`.
+        parts: maps that the tokens of an image stand in, see `Places.parts`.
+        tiles: in how many pieces the tower saw an image; None for one a frame.
     """
 
     rows: list[int]
     state: EncoderState
     hidden: Tensor
     shared: Mapping[str, Tensor] = field(default_factory=dict)
+    parts: Shapes = ()
+    tiles: int | None = None
 
     @property
     def frames(self) -> int:
@@ -60,7 +77,11 @@ def enter(call: CallState, features: Tensor, prefix: int) -> ImageBatch:
 
 
 def run_stages(
-    call: CallState, stages: Sequence[ResolvedStage], batches: list[ImageBatch], used: int
+    call: CallState,
+    stages: Sequence[ResolvedStage],
+    batches: list[ImageBatch],
+    used: int,
+    prompts: Prompts = one_by_one,
 ) -> list[ImageBatch]:
     """What pre-LLM stages leave, by images with equally many tokens.
 
@@ -69,6 +90,7 @@ def run_stages(
         stages: those that act on these features, before or after the projector.
         batches: images with equally many tokens.
         used: encoder blocks that ran.
+        prompts: tells which images share a prompt, and so a total budget.
 
     Raises:
         ReductionError: an image would have no token left.
@@ -79,8 +101,30 @@ def run_stages(
         if stage.strategy.companions() is None:
             batches = whole_videos(batches)
         with call.meter.stage("select"):
-            batches = [done for batch in batches for done in _reduce(call, stage, batch, site)]
+            shared = list(_shared(stage, batches, prompts))
+            batches = [
+                done for one, share in shared for done in _reduce(call, stage, one, site, share)
+            ]
     return batches
+
+
+def _shared(
+    stage: ResolvedStage, batches: Sequence[ImageBatch], prompts: Prompts
+) -> Iterator[tuple[ImageBatch, int | None]]:
+    """The batches, apart by what falls to their images of a total; None where there is none."""
+    keep = stage.plan.keep
+    if not isinstance(keep, Total):
+        yield from ((batch, None) for batch in batches)
+        return
+    counts = {row: batch.state.index.shape[1] for batch in batches for row in batch.rows}
+    share = dict[int, int]()
+    for mine in prompts(batches):
+        parts = split(keep.total, [counts[row] for row in mine], f"{stage.where}.keep")
+        share |= dict(zip(mine, parts, strict=True))
+    for batch in batches:
+        for part in sorted({share[row] for row in batch.rows}):
+            same = [place for place, row in enumerate(batch.rows) if share[row] == part]
+            yield _pick(batch, same), part
 
 
 def count_left(call: CallState, batches: Sequence[ImageBatch]) -> None:
@@ -105,7 +149,7 @@ def whole_videos(batches: Sequence[ImageBatch]) -> list[ImageBatch]:
 
 
 def _reduce(
-    call: CallState, stage: ResolvedStage, batch: ImageBatch, site: Site
+    call: CallState, stage: ResolvedStage, batch: ImageBatch, site: Site, share: int | None
 ) -> Iterator[ImageBatch]:
     state, strategy = batch.state, stage.strategy
     known = {**state.signals, **state.prefixed, **batch.shared}
@@ -114,8 +158,14 @@ def _reduce(
     if stage.number in state.companions:
         signals |= read(wanted, Companions(state.companions[stage.number]))
     tokens = state.tokens(batch.hidden, site, signals)
-    keep = stage.keep(tokens.count, frames=state.grid[0])
-    for part in ask(stage, tokens, keep, call.conditions):
+    shown = tokens
+    if batch.parts and placement(strategy, "pre_llm").maps:
+        maps = Maps(batch.parts)
+        shown = replace(tokens, grid=maps.grid, index=maps.raster(tokens.index))
+    keep = stage.keep(tokens.count, state.grid[0], batch.tiles, share)
+    # pictures of other sizes, and shares of a total, are not known before
+    strategy.check(site, Budget(tokens.count, keep, stage.plan.keep is not None), shown.grid)
+    for part in ask(stage, shown, keep, call.conditions):
         left = _pick(batch, part.rows)
         if part.dense is not None and part.dense.length == 0:
             raise ReductionError(
@@ -144,5 +194,10 @@ def _pick(batch: ImageBatch, rows: Sequence[int] | None) -> ImageBatch:
         prefixed={name: value[rows] for name, value in state.prefixed.items()},
         companions={number: value[rows] for number, value in state.companions.items()},
     )
-    shared = {name: value[rows] for name, value in batch.shared.items()}
-    return ImageBatch([batch.rows[row] for row in rows], picked, batch.hidden[rows], shared)
+    return replace(
+        batch,
+        rows=[batch.rows[row] for row in rows],
+        state=picked,
+        hidden=batch.hidden[rows],
+        shared={name: value[rows] for name, value in batch.shared.items()},
+    )

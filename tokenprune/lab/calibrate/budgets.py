@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokenprune.errors import PlanError
-from tokenprune.plan import Average, Plan
+from tokenprune.plan import Average, PerTile, Plan, Total
 
 #: Steps of a budget that is a ratio (ours).
 HUNDREDTHS = 100
@@ -29,7 +29,9 @@ class Budgets:
         keep = self.plan.stages[self.stage].keep
         if isinstance(keep, Average):
             return max(1, round(keep.average))
-        assert keep is not None
+        if isinstance(keep, PerTile):
+            return keep.per_tile
+        assert isinstance(keep, int | float)
         return max(1, round(keep * HUNDREDTHS)) if isinstance(keep, float) else keep
 
     def most(self, patches: float) -> int:
@@ -44,9 +46,11 @@ class Budgets:
     def at(self, number: int) -> Plan:
         """The plan with another budget."""
         stage = self.plan.stages[self.stage]
-        keep: int | float | Average = number
+        keep: int | float | Average | PerTile = number
         if isinstance(stage.keep, Average):
             keep = Average(average=number)
+        elif isinstance(stage.keep, PerTile):
+            keep = PerTile(per_tile=number)
         elif isinstance(stage.keep, float):
             keep = number / HUNDREDTHS
         changed = stage.model_copy(update={"keep": keep})
@@ -56,7 +60,7 @@ class Budgets:
     def shown(self, number: int) -> str:
         """A number as the plan would write it."""
         keep = self.at(number).stages[self.stage].keep
-        return f"{{average: {keep.average:g}}}" if isinstance(keep, Average) else f"{keep:g}"
+        return f"{keep:g}" if isinstance(keep, int | float) else str(keep)
 
 
 def budgets_of(plan: Plan, stage: int | None) -> Budgets:
@@ -67,7 +71,8 @@ def budgets_of(plan: Plan, stage: int | None) -> Budgets:
         stage: which stage, from 0; None for the only one with a budget.
 
     Raises:
-        PlanError: there is no such stage, it has no budget, or the choice isn't clear.
+        PlanError: there is no such stage, it has no budget, it is a total over a prompt's images,
+            or the choice isn't clear.
     """
     given = [place for place, one in enumerate(plan.stages) if one.keep is not None]
     where = plan.name or "plan"
@@ -85,5 +90,11 @@ def budgets_of(plan: Plan, stage: int | None) -> Budgets:
             f"the plan has no stage {chosen} with a budget.",
             where=f"{where}, --stage",
             remedy=f"Stages with a budget: {', '.join(map(str, given)) or 'none'}.",
+        )
+    if isinstance(plan.stages[chosen].keep, Total):
+        raise PlanError(
+            "a total over the images of a prompt has no greatest number to look up to.",
+            where=f"{where}, stages.{chosen}.keep",
+            remedy="Write tokens per image, {per_tile: 64}, a ratio or {average: 192}.",
         )
     return Budgets(plan, chosen)

@@ -75,7 +75,10 @@ def drawn(
         return found
     if len(images) == len(pictures):
         pairs = zip(seen, images, strict=True)
-        return [Drawn(image, stitched(picture, [image], [WHOLE])) for picture, image in pairs]
+        return [
+            Drawn(image, stitched(picture, [image], boxes))
+            for (picture, image), boxes in zip(pairs, tiles, strict=True)
+        ]
     raise DataError(
         f"{len(pictures)} pictures can't be drawn from what became of {len(images)} pieces.",
         where=loaded.name,
@@ -109,20 +112,23 @@ def stitched(picture: Image, images: Sequence[ImageTrace], boxes: Sequence[Box])
 
     Args:
         picture: whole.
-        images: the traces of its pieces, in order.
-        boxes: which part of it each shows.
+        images: the traces of its pieces, in order; or of the picture, in parts.
+        boxes: which part of it each shows; those of a model that stitches tiles by itself don't
+            count.
     """
+    shapes = [shape for image in images for shape in image.shapes]
+    if len(boxes) != len(shapes):
+        boxes = [WHOLE] * len(shapes)
     views: list[DrawnView] = []
     tiles: list[tuple[Box, NDArray[np.int64]]] = []
     first = 0
-    for image, box in zip(images, boxes, strict=True):
-        for rows, columns in image.shapes:
-            units = first + np.arange(rows * columns).reshape(rows, columns)
-            first += rows * columns
-            if box == WHOLE:
-                views.append(DrawnView(picture, units))
-            else:
-                tiles.append((box, units))
+    for (rows, columns), box in zip(shapes, boxes, strict=True):
+        units = first + np.arange(rows * columns).reshape(rows, columns)
+        first += rows * columns
+        if box == WHOLE:
+            views.append(DrawnView(picture, units))
+        else:
+            tiles.append((box, units))
     return [*views, DrawnView(picture, _assembled(tiles))] if tiles else views
 
 

@@ -9,7 +9,7 @@ from itertools import chain, repeat
 from tokenprune.interface.strategy import placement
 from tokenprune.lab.measure.entries import Entry, Strategies
 from tokenprune.lab.measure.run import Measured, Measurement
-from tokenprune.plan import Average, StagePlan
+from tokenprune.plan import StagePlan
 
 
 def failed_checks(measured: Measurement, strategies: Strategies) -> list[str]:
@@ -82,7 +82,7 @@ def _layers(measured: Mapping[str, float]) -> list[int]:
 
 
 def _left(stage: StagePlan, arriving: float, whole: bool) -> float | None:
-    if stage.keep is None or isinstance(stage.keep, Average):
+    if not isinstance(stage.keep, int | float):  # none, or known for whole prompts and tiles only
         return None
     if isinstance(stage.keep, int):
         return min(stage.keep, arriving)

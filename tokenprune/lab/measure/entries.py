@@ -10,7 +10,8 @@ from tokenprune.errors import PlanError
 from tokenprune.interface.placement import Decoder
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import PruningStrategy, placement, places
-from tokenprune.plan import Average, Plan, StagePlan
+from tokenprune.plan import Average, PerTile, Plan, StagePlan, Total
+from tokenprune.plan.keep import Budgeted
 
 Strategies = Mapping[str, type[PruningStrategy[Any]]]
 
@@ -138,6 +139,14 @@ def meaning(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
         return "as many tokens as the method chooses for each image"
     if isinstance(stage.keep, Average):
         return "mean over the LLM's layers"
+    if isinstance(stage.keep, Total):
+        return f"all images of a prompt together: {_what(stage, kind)}"
+    if isinstance(stage.keep, PerTile):
+        return f"a tile of an image: {_what(stage, kind)}"
+    return _what(stage, kind)
+
+
+def _what(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
     if stage.at == "pre_llm":
         return "tokens handed to the LLM"
     if stage.at == "decoder":
@@ -171,10 +180,12 @@ def _variants(name: str, plan: Plan, keeps: Sequence[int]) -> list[Plan]:
     ]
 
 
-def _shown(keep: float | Average | None) -> str:
+def _shown(keep: Budgeted | None) -> str:
     if keep is None:
         return "own"
-    return f"avg {keep.average:g}" if isinstance(keep, Average) else f"{keep:g}"
+    if isinstance(keep, Average):
+        return f"avg {keep.average:g}"
+    return f"{keep:g}" if isinstance(keep, int | float) else str(keep).strip("{}")
 
 
 def home(kind: type[PruningStrategy[Any]]) -> Stage:

@@ -198,7 +198,9 @@ def _behind_layer(owner: Attachment, found: Rows) -> Callable[..., Any]:
             states = output[0] if isinstance(output, tuple) else output
             for number, row in enumerate(state.left.rows):
                 if row is not None:
-                    found.append((states[number, row.slot], grid_positions(row.grid, row.index)))
+                    maps = row.maps(apart=True)
+                    place = grid_positions(maps.grid, maps.raster(row.line()))
+                    found.append((states[number, row.slot], place))
         return output
 
     return forward

@@ -10,7 +10,7 @@ from tokenprune.errors import PlanError
 from tokenprune.errors.files import is_file
 from tokenprune.errors.names import suggestion
 from tokenprune.interface.trainable import ModelShape, TrainableStrategy, untrained_params
-from tokenprune.plan import Average, Plan, StagePlan
+from tokenprune.plan import Plan, StagePlan
 from tokenprune.plan.budget import kept
 from tokenprune.plugins.host import host
 from tokenprune.plugins.strategies import strategy_class, strategy_params
@@ -119,7 +119,7 @@ def _count(plan: Plan, number: int, shape: ModelShape) -> int | None:
     keep = plan.stages[number].keep
     if keep is None or isinstance(keep, int):
         return keep
-    if isinstance(keep, Average) or number > 0:
+    if not isinstance(keep, float) or number > 0:
         raise PlanError(
             "how many tokens are left can't be told from this budget.",
             where=f"stages.{number}.keep",

@@ -13,7 +13,7 @@ from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted
 from tokenprune.lab.verify.observing import SeenCall
 from tokenprune.lab.verify.record import InvariantRow
-from tokenprune.plan import Average
+from tokenprune.plan import Average, PerTile, Total
 from tokenprune.testing.plain.comparing import Difference
 from tokenprune.testing.plain.fate import fate_of
 
@@ -81,8 +81,12 @@ def _wanted(
 ) -> Iterator[tuple[str, float, float]]:
     """What a stage was asked for: part of its name, tokens found, tokens asked for."""
     keep, frames = stage.plan.keep, [image.grid[0] for image in images]
+    if isinstance(keep, PerTile):
+        frames, keep = [places.pieces for _, places in seen.shown], keep.per_tile
     if isinstance(keep, Average):
         yield ", mean over the layers", seen.average or 0.0, keep.average
+    elif isinstance(keep, Total):  # a sample is one prompt
+        yield "", sum(left), _asked(keep.total, sum(present), 1)
     elif keep is not None and stage.plan.at == "decoder":
         yield "", sum(left), _asked(keep, sum(present), sum(frames))
     elif keep is not None:

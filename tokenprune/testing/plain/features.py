@@ -43,7 +43,7 @@ class Features:
         for owner, method in makers(spec):
             patches.override(owner, method, self._noting)
         if spec.modalities:
-            patches.override(adapter, "places", self._placed)
+            patches.override(adapter, "whole_pictures", self._placed)
         try:
             yield
         finally:

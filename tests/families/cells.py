@@ -1,0 +1,169 @@
+"""Cells of the matrix of families: plans, runs of them, and the plain runs that they equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.adapters.packed_oracle import hidden_units, removed
+from tests.families.calls import language
+from tests.families.case import Case
+from tests.families.fate import gone
+from tests.families.masked import hidden_from
+from tests.families.plans import LAYER, decoder, layers, plan
+from tests.families.scenes import Prompt
+from tests.families.towers import Drop, hidden_in
+from tokenprune.interface.trace import ImageTrace, Trace
+
+STAGES = ("encoder", "pre_llm", "decoder", "late", "all")
+"""What acts: one of the three, those behind the tower together, or all three."""
+STEPS = 4
+LINEAR = ("qwen3_5", "qwen3_5_moe")
+"""Families with linear attention, in which a removed token isn't the same as a hidden one."""
+PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *LINEAR)
+"""Families whose tower packs its pictures into one row."""
+_BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm")
+PREFIX = dict.fromkeys(_BARE, 0)
+"""Class tokens of a family's tower; one in most."""
+GRIDS = ("image_grid_thw", "video_grid_thw")
+
+Pass = tuple[dict[int, Tensor], Tensor]
+"""By block the units that are hidden in a pass through a packed tower, and its grids."""
+
+
+def family(case: Case) -> str:
+    """The family of a case, which may be a variant."""
+    return case.name.partition("-")[0]
+
+
+def content(case: Case, stages: str, keep: float) -> dict[str, Any]:
+    """The plan of a cell: drops, by known scores in towers that see pieces."""
+    inside = "random" if family(case) in PACKED else "t-tower-drop"
+    early = {"strategy": "random", "at": "pre_llm", "keep": keep}
+    parts = {
+        "encoder": [{"strategy": inside, "at": "encoder", "keep": keep}],
+        "pre_llm": [early],
+        "decoder": [decoder(case.name, keep)],
+    }
+    chosen = {"late": ("pre_llm", "decoder"), "all": ("encoder", "pre_llm", "decoder")}
+    return plan(*(stage for name in chosen.get(stages, (stages,)) for stage in parts[name]))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A prompt and what was generated behind it.
+
+    Attributes:
+        states: `[B, n, D]` what the LLM put out for the prompt, or for its end.
+        tokens: `[B, S]` new tokens.
+        scores: `[S, B, V]` the logits that they were chosen by.
+    """
+
+    states: Tensor
+    tokens: Tensor
+    scores: Tensor
+
+    def apart(self, other: Run, seen: Tensor) -> float:
+        """How far two runs are from each other in places `[B, T]` that are seen, and in steps."""
+        count = min(self.states.shape[1], other.states.shape[1])
+        states = (self.states[:, -count:] - other.states[:, -count:])[seen[:, -count:]]
+        return max(float(states.abs().max()), float((self.scores - other.scores).abs().max()))
+
+
+def run(model: Any, call: dict[str, Tensor]) -> Run:
+    """Prefill and some steps, greedy."""
+    states: list[Tensor] = []
+    hook = language(model).register_forward_hook(
+        lambda module, args, out: states.append(out.last_hidden_state)
+    )
+    try:
+        out = model.generate(
+            **call,
+            max_new_tokens=STEPS + 1,
+            min_new_tokens=STEPS + 1,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    finally:
+        hook.remove()
+    length = call["input_ids"].shape[1]
+    assert torch.equal(out.sequences[:, :length], call["input_ids"])
+    return Run(states[0], out.sequences[:, length:], torch.stack(out.logits))
+
+
+def cuts(
+    case: Case, stages: str, trace: Trace, ids: Tensor, prompts: list[Prompt]
+) -> list[tuple[int, Tensor]]:
+    """From which layer of the LLM on which places `[B, T]` are gone."""
+    late = LAYER.get(case.name, 2)
+    steps = {"decoder": {-1: late}, "late": {-2: 0, -1: late}, "all": {-2: 0, -1: late}}
+    found = steps.get(stages, {-1: 0})
+    return [(layer, gone(case, trace, ids, prompts, step)) for step, layer in found.items()]
+
+
+@contextmanager
+def tower_without(
+    case: Case,
+    model: Any,
+    call: dict[str, Tensor],
+    trace: Trace,
+    passes: Sequence[tuple[Tensor, int]],
+    patch: pytest.MonkeyPatch,
+) -> Iterator[None]:
+    """The plain model, with what a drop inside its tower removed hidden there.
+
+    Args:
+        case: the family.
+        model: its model.
+        call: what it will be called with.
+        trace: of the run with the plan.
+        passes: what `Drop` noted in it.
+        patch: for the attention that the blocks of towers with pieces call.
+    """
+    with ExitStack() as stack:
+        if family(case) in PACKED:
+            tower = model.model.visual
+            stack.enter_context(hidden_units(tower, *packed_passes(model, call, trace.images)))
+        else:
+            prefix = PREFIX.get(case.name, PREFIX.get(family(case), 1))
+            stack.enter_context(hidden_in(model, passes, prefix, patch))
+        yield
+
+
+def packed_passes(model: Any, call: dict[str, Tensor], images: Sequence[ImageTrace]) -> list[Pass]:
+    """What to hide in every pass through a packed tower; pictures come in front of clips."""
+    found, start = list[Pass](), 0
+    for grids in GRIDS:
+        if grids in call:
+            mine = images[start : start + len(call[grids])]
+            found.append((removed(mine, len(model.model.visual.blocks) + 1), call[grids]))
+            start += len(mine)
+    return found
+
+
+@contextmanager
+def without(
+    case: Case,
+    stages: str,
+    model: Any,
+    call: dict[str, Tensor],
+    prompts: list[Prompt],
+    trace: Trace,
+    patch: pytest.MonkeyPatch,
+) -> Iterator[Tensor]:
+    """The plain model over everything, what a plan of drops removed hidden; `[B, T]` all of it."""
+    found = cuts(case, stages, trace, call["input_ids"], prompts)
+    with ExitStack() as stack:
+        if stages in ("encoder", "all"):
+            passes = list(Drop.gone)
+            stack.enter_context(tower_without(case, model, call, trace, passes, patch))
+        for layer, places in found:
+            stack.enter_context(hidden_from(layers(model), layer, places))
+        yield found[-1][1]

@@ -1,0 +1,192 @@
+"""The matrix: every family, stage and scene, with padding and without, or refused by name.
+
+A test is all cells of a family and a scene, which share a model and the plain runs. It holds that
+keeping all changes no bit, that a shortened prompt equals the full one with the removed tokens
+hidden, over prefill and four steps, and that a detached model is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import torch
+
+import tokenprune
+from tests.contract.cases import footprint
+from tests.families.calls import case_of, logits
+from tests.families.case import Case
+from tests.families.cases import CASES
+from tests.families.cells import (
+    LINEAR,
+    STAGES,
+    Run,
+    content,
+    cuts,
+    family,
+    run,
+    tower_without,
+    without,
+)
+from tests.families.fate import gone
+from tests.families.plans import plan
+from tests.families.scenes import SCENES
+from tests.families.test_steps import reference
+from tests.families.towers import PLUGIN, Drop
+from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
+from tokenprune.plugins.host import host, register_plugin
+
+EXACT = 1e-9
+RESIZED = "resized, so that every token shows several patches"
+ANY_SIZE = ("mistral3", "gemma4")
+"""Families whose towers take any size; what is hidden in these is told by `test_any_size`."""
+BLENDED = {
+    "llava_onevision": ("video", "mixed"),
+    "llava_onevision-resized": SCENES,
+}
+"""Scenes whose pictures are resized behind the tower, which a plan that drops inside it refuses."""
+VARIED = ("one", "several")
+"""Scenes of variants, whose family has all of them."""
+CELLS = [
+    (name, scene) for name in CASES for scene in (VARIED if "-" in name else CASES[name].scenes)
+]
+
+
+def refusal(case: Case, scene: str, stages: str) -> tuple[type[Exception], str] | None:
+    """Why a cell can't be served, and by which error; None if it can."""
+    if stages not in ("encoder", "all"):
+        return None
+    if scene in BLENDED.get(case.name, ()):
+        return UnsupportedCallError, RESIZED
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _known() -> Iterator[None]:
+    with register_plugin(PLUGIN, "family-towers"):
+        yield
+
+
+def test_what_is_refused_stands_in_the_matrix() -> None:
+    """The reasons of cells that can't be served are those that the page of the matrix prints."""
+    for name, case in CASES.items():
+        limits = " ".join(host().mllms[family(case)].limits)
+        cells = {refusal(case, scene, "encoder") for scene in case.scenes}
+        clips = [scene for scene in case.scenes if scene in ("video", "mixed")]
+        if any(refusal(case, scene, "encoder") for scene in clips):
+            assert "resized" in limits or "aren't followed" in limits, name
+        if not limits.startswith("`encoder`"):
+            assert cells == {None}, name
+
+
+@pytest.mark.parametrize("name", ["llava_next_video", "video_llava", "llava_onevision"])
+def test_strategies_that_span_frames_are_refused_where_a_tower_sees_frames(name: str) -> None:
+    stage = {"strategy": "evoprune", "at": "encoder", "keep": 0.6, "params": {"temporal": True}}
+    with pytest.raises(UnsupportedModelError, match="frames of a video one by one"):
+        tokenprune.attach(case_of(name).build(), plan(stage))
+    assert "resized" in str(host().mllms[name].limits) or "span" in str(host().mllms[name].limits)
+
+
+def test_no_scene_is_missing() -> None:
+    """What a family can't show at all: it takes no clips."""
+    absent = {name for name, case in CASES.items() if set(case.scenes) != set(SCENES)}
+    assert absent == {name for name, case in CASES.items() if case.clip is None}
+
+
+@pytest.mark.parametrize(("name", "scene"), CELLS)
+def test_keeping_all_changes_no_bit(name: str, scene: str) -> None:
+    case = case_of(name, scene)
+    model = case.build()
+    for padding in ("left", "none"):
+        call = case.inputs(scene, padding)
+        dense = logits(model, call)
+        before = footprint(model)  # the library leaves hooks of its own in the first call
+        for stages in STAGES:
+            refused = refusal(case, scene, stages)
+            if refused and refused[0] is UnsupportedModelError:
+                continue
+            with tokenprune.attach(model, content(case, stages, 1.0)):
+                assert torch.equal(logits(model, call), dense), f"{padding} {stages}"
+        assert footprint(model) == before
+
+
+@pytest.mark.parametrize(("name", "scene"), CELLS)
+def test_a_cell_equals_the_full_prompt_with_removed_tokens_hidden(
+    name: str, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_of(name, scene)
+    model = case.build(torch.float64)
+    for padding in ("left", "none"):
+        call = case.inputs(scene, padding, torch.float64)
+        dense = run(model, call)
+        before = footprint(model)
+        for stages in STAGES:
+            Drop.gone.clear()
+            refused = refusal(case, scene, stages)
+            if refused is not None:
+                _refuses(model, content(case, stages, 0.5), call, *refused)
+            elif family(case) in ANY_SIZE and stages in ("encoder", "all"):
+                continue
+            elif name in LINEAR and stages != "decoder":
+                _short_throughout(case, scene, padding, stages)
+            else:
+                _equals(case, scene, padding, stages, dense, monkeypatch)
+        assert torch.equal(run(model, call).scores, dense.scores)
+        assert footprint(model) == before
+
+
+def _refuses(
+    model: Any, wanted: dict[str, Any], call: Any, error: type[Exception], why: str
+) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(pytest.raises(error, match=why))
+        stack.enter_context(tokenprune.attach(model, wanted))
+        assert error is UnsupportedCallError, "a model that can't be served is refused at attach"
+        run(model, call)
+
+
+def _equals(
+    case: Case, scene: str, padding: str, stages: str, dense: Run, patch: pytest.MonkeyPatch
+) -> None:
+    model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
+    prompts = case.prompts(scene, padding)
+    with tokenprune.attach(model, content(case, stages, 0.5)) as handle:
+        short = run(model, call)
+        trace = handle.trace
+    with without(case, stages, model, call, prompts, trace, patch) as lost:
+        full = run(model, call)
+    cell = f"{case.name}, {scene}, {padding}, {stages}"
+    seen = call["attention_mask"].bool() & ~lost
+    assert bool(lost.any()), cell
+    assert torch.equal(short.tokens, full.tokens), cell
+    assert short.apart(full, seen) < EXACT, cell
+    assert short.apart(dense, seen) > 1e-4, cell
+
+
+def _short_throughout(case: Case, scene: str, padding: str, stages: str) -> None:
+    """Linear attention sees the shortened prompt, so a row is held to a run on what is left."""
+    model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
+    wanted, prompts = content(case, stages, 0.5), case.prompts(scene, padding)
+    with tokenprune.attach(model, wanted) as handle:
+        batch = run(model, call)
+        lost = gone(case, handle.trace, call["input_ids"], prompts)
+    for row, alone in enumerate(case.alone(scene, padding, torch.float64)):
+        if not bool(lost[row].any()):
+            continue
+        with tokenprune.attach(model, wanted) as handle:
+            run(model, alone)
+            trace = handle.trace
+        found = cuts(case, stages, trace, alone["input_ids"], [prompts[row]])
+        valid = call["attention_mask"][row].bool()
+        assert torch.equal(found[-1][1][0], lost[row][valid])
+        kept = (~found[0][1][0]).nonzero()[:, 0]
+        with ExitStack() as stack:
+            if stages in ("encoder", "all"):
+                inside = tower_without(case, model, alone, trace, (), pytest.MonkeyPatch())
+                stack.enter_context(inside)
+            later = [(layer, places[:, kept]) for layer, places in found[1:]]
+            expected = reference(model, alone, kept, batch.tokens[row], later)
+        for mine, one in zip(batch.scores, expected, strict=True):
+            assert float((mine[row] - one[0]).abs().max()) < case.rounding

@@ -1,0 +1,115 @@
+"""Reports and traces speak of the user's picture, in however many tiles a family sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tokenprune_adapters.transformers.tile_runs import between_marks, tiles_of, without_gap
+
+import tokenprune
+from tests.families import scenes
+from tests.families.calls import case_of, logits
+from tests.families.models import perception, shuffled
+from tests.families.models.tiled import LlavaNext
+from tests.families.plans import decoder, plan
+from tests.families.scenes import Image, Prompt, Text
+from tokenprune.interface.places import Places
+
+TILED = ("internvl", "idefics3", "smolvlm", "perception_lm", "llava_next", "llava_onevision")
+SEPARATE = ("internvl", "idefics3", "smolvlm")
+"""Families whose core gets tiles without being told of which picture."""
+
+
+def tiles(case: Any, image: Image, prompt: Prompt) -> int:
+    """Told from the fixtures."""
+    if isinstance(case, LlavaNext):
+        alone = case.name != "llava_onevision" or len(scenes.images([prompt])) == 1
+        high, wide = case.tiles(image)
+        return 1 + high * wide if alone else 1
+    return perception.TILES if case.name == "perception_lm" else shuffled.tiles(image)
+
+
+@pytest.mark.parametrize("scene", ["one", "several"])
+@pytest.mark.parametrize("name", TILED)
+def test_a_picture_counts_once(name: str, scene: str) -> None:
+    case = case_of(name, scene)
+    prompts = case.prompts(scene)
+    pictures = [(part, row) for row in prompts for part in row if isinstance(part, Image)]
+    seen = [tiles(case, part, row) for part, row in pictures]
+    stages = [{"at": "pre_llm", "strategy": "random", "keep": 4}, decoder(name, 3)]
+    with tokenprune.attach(case.build(), plan(*stages)) as handle:
+        logits(handle.model, case.inputs(scene))
+        report, images = handle.report(), handle.trace.images
+    assert report.images == len(images) == len(pictures)
+    assert [image.steps[0].kept for image in images] == [4] * len(images)
+    assert report.tiles == pytest.approx(sum(seen) / len(seen))
+    assert report.tokens["units"] == sum(image.patches for image in images) / len(images)
+    assert report.tokens["llm"] == 4
+    assert report.tokens["decoder[2]"] == 3
+    assert (f"in {report.tiles:.3g} tiles" in str(report)) == (report.tiles != 1)
+
+
+@pytest.mark.parametrize("name", ["internvl", "smolvlm", "llava_next"])
+def test_what_leaves_a_tower_is_counted_by_pictures(name: str) -> None:
+    case = case_of(name)
+    inside = {"at": "encoder", "strategy": "random", "keep": {"per_tile": 3}}
+    with tokenprune.attach(case.build(), plan(inside)) as handle:
+        logits(handle.model, case.inputs("two_sizes"))
+        report = handle.report()
+    assert report.tiles is not None
+    assert report.images == 2
+    assert report.tokens["encoder"] == pytest.approx(3 * report.tiles)
+    assert report.tokens["encoder_inside"] == report.tokens["encoder"]
+
+
+@pytest.mark.parametrize("name", SEPARATE)
+def test_pictures_without_words_between_are_told_apart(name: str) -> None:
+    case = case_of(name)
+    small, large = (Image(*size, number) for number, size in enumerate(case.sizes))
+    rows: list[Prompt] = [(large, small, small, large, Text(2, 20)), (small, Text(3, 30))]
+    call = case.call(rows, "left", torch.float32)
+    with tokenprune.attach(case.build(), plan(decoder(name, 1))) as handle:
+        logits(handle.model, call)
+        shown = [len(image.shapes) for image in handle.trace.images]
+        assert shown == [3, 1, 1, 3, 1]
+        handle.model.generate(**call, max_new_tokens=2, do_sample=False)
+        assert [len(image.shapes) for image in handle.trace.images] == shown
+
+
+@pytest.mark.parametrize("name", ["internvl", "smolvlm"])
+def test_frames_between_words_are_pictures(name: str) -> None:
+    case = case_of(name, "video")
+    with tokenprune.attach(case.build(), plan(decoder(name, 1))) as handle:
+        logits(handle.model, case.inputs("video"))
+        assert [image.shapes for image in handle.trace.images] == [((3, 3),)] * 4
+
+
+def test_class_tokens_of_a_picture_are_those_of_its_overview() -> None:
+    """InternVL hands its overview on as the last tile."""
+    tile = Places((1, 2, 2))
+    assert Places.of_tiles([tile] * 3, overview=-1).overview == 2
+    assert Places.of_tiles([tile] * 3).overview == 0
+    assert Places.of_tiles([tile]) is tile
+
+
+MARK, NAME, IMAGE, WORD, LINE = 1, 2, 3, 4, 5
+
+
+def test_marks_in_front_of_tiles() -> None:
+    tile, line = [MARK, NAME, IMAGE, IMAGE], [LINE]
+    picture = [*tile, *tile, *line, *tile, *line, *tile, MARK]
+    ids = torch.tensor([WORD, *picture, *picture, WORD, *tile, MARK, WORD])
+    starts = (ids == IMAGE).nonzero()[:, 0].tolist()[::2]
+    begins = between_marks(ids, starts, 2)
+    assert [n for n, new in enumerate(begins) if new] == [0, 4, 8]
+
+
+def test_prompts_that_do_not_fit_leave_tiles_apart() -> None:
+    rows = torch.tensor([[WORD, IMAGE, IMAGE, IMAGE, IMAGE], [IMAGE, IMAGE, WORD, WORD, WORD]])
+    assert tiles_of(without_gap, rows, IMAGE, 2, 3) == [2, 1]
+    beams = rows.repeat_interleave(2, dim=0)
+    assert tiles_of(without_gap, beams, IMAGE, 2, 3) == [2, 1]
+    assert tiles_of(without_gap, rows, IMAGE, 2, 5) == [1] * 5
+    assert tiles_of(without_gap, rows[:, :1], IMAGE, 2, 3) == [1] * 3
