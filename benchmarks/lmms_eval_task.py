@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokenprune.lab.compare.settings import QUESTIONS
+from tokenprune.lab.data.builtin import QUESTIONS
 from tokenprune.lab.data.pictures import heldout_questions
 from tokenprune.lab.data.question import Question
 

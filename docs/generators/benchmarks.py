@@ -11,13 +11,14 @@ from typing import Any
 from generators.markdown import MARK
 from generators.records import (
     comparison,
+    comparison_by_type,
     defaults,
     encoders,
     environment,
     gpu,
     loops,
     ops,
-    reference_model,
+    picture_model,
     serving,
 )
 from generators.speed import speed
@@ -57,12 +58,22 @@ class Section:
 
 SECTIONS = (
     Section(
+        "detail.json",
+        "Merging and dropping where detail counts",
+        "EvoPrune and ToMe, which merge inside the encoder, beside `uniform` and `random` at "
+        "EvoPrune's blocks, on the bundled detail model: half of its 400 tokens, a quarter and an "
+        "eighth, against the dense model on the same held-out questions.",
+        "tokenprune compare --plans benchmarks/plans/{evoprune,tome,uniform,random}.yaml "
+        "--keep 200 100 50 --limit 400 --out benchmarks/records/detail.json",
+        comparison_by_type,
+    ),
+    Section(
         "dozen.json",
         "A dozen strategies at equal mean tokens",
-        "What `tokenprune compare` shows by default: a dozen strategies on the bundled model, at "
+        "What `tokenprune compare --task image` shows: a dozen strategies on the small model, at "
         "budgets that count visual tokens in the mean over the LLM's layers, for methods before "
         "the LLM and inside it alike, against the dense model on the same held-out questions.",
-        "tokenprune compare --jobs 2 --out benchmarks/records/dozen.json",
+        "tokenprune compare --task image --jobs 2 --out benchmarks/records/dozen.json",
         comparison,
     ),
     Section(
@@ -72,7 +83,7 @@ SECTIONS = (
         "count them, with a budget of "
         "their own or with the checkpoint that ships, against the dense model on the same held-out "
         "questions.",
-        "tokenprune compare --all --match stage --keep 32 16 8 --jobs 2 "
+        "tokenprune compare --task image --all --match stage --keep 32 16 8 --jobs 2 "
         "--out benchmarks/records/comparison.json",
         comparison,
     ),
@@ -205,7 +216,16 @@ SECTIONS = (
         "Its model card, `tokenprune/reference/weights/README.md`, says how it was trained and "
         "what it is not good for.",
         "python -m training.reference_model.evaluate",
-        reference_model,
+        picture_model,
+    ),
+    Section(
+        "detail_model.json",
+        "The detail model itself",
+        "Accuracy of the bundled detail model by question type, without the picture and with "
+        "another one, and how well it bears missing tokens. Its card is "
+        "`tokenprune/reference/detail_weights/README.md`.",
+        "python -m training.detail_model.evaluate",
+        picture_model,
     ),
     Section(
         "video_model.json",

@@ -44,6 +44,17 @@ def comparison(record: Data) -> str:
     return "\n".join(parts)
 
 
+def comparison_by_type(record: Data) -> str:
+    """The same, and the accuracy of every row by type of question."""
+    types = list(record["dense"]["by_type"])
+    rows = [
+        (row["name"], row["keep"], *(f"{100 * row['by_type'][kind]:.1f}" for kind in types))
+        for row in (record["dense"], *record["results"])
+    ]
+    told = "Accuracy by type of question, in %:\n"
+    return "\n".join([comparison(record), told, table(("plan", "keep", *types), rows), ""])
+
+
 def _groups(record: Data) -> Iterable[str]:
     rows = record["results"]
     counts = [pair for pair in COUNTS if any(pair[1] in row["tokens"] for row in rows)]
@@ -237,8 +248,8 @@ def _halves(found: Data) -> str:
     return f"{report:.1f} ({choose:.1f})"
 
 
-def reference_model(record: Data) -> str:
-    """The tables of the model card."""
+def picture_model(record: Data) -> str:
+    """The tables of the card of a bundled model of pictures."""
     from training.reference_model.card import accuracy_table, selection_table
 
     held = record["held_out"]

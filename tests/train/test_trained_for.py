@@ -64,7 +64,7 @@ def test_every_command_looks(trained: Trained) -> None:
 
 
 def test_a_comparison_ends_with_exit_code_2(trained: Trained, tmp_path: Path) -> None:
-    command = f"compare --limit 2 --plans {trained.plan} --out {tmp_path / 'out.json'}"
+    command = f"compare --task image --limit 2 --plans {trained.plan} --out {tmp_path / 'out.json'}"
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
     assert "trained for the model 'tiny'" in " ".join(result.output.split())

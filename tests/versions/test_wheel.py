@@ -66,6 +66,7 @@ def test_it_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     assert names >= {
         "tokenprune/reference/weights/model.safetensors",
         "tokenprune/reference/video_weights/model.safetensors",
+        "tokenprune/reference/detail_weights/model.safetensors",
         "tokenprune/lab/report/templates/report.html",
     }
 

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "tokenprune compare",
-    "tokenprune compare --all --keep 64 16 --limit 600 --by-type --jobs 2",
-    "tokenprune compare --family decoder --keep 96 80",
-    "tokenprune compare --match flops --keep 64",
+    "tokenprune compare --task image",
+    "tokenprune compare --all --keep 100 50 --limit 400 --by-type --jobs 2",
+    "tokenprune compare --family decoder --keep 200 160",
+    "tokenprune compare --match flops --keep 100",
     "tokenprune compare --task video --limit 40",
-    "tokenprune compare --keep 16 --probe all",
+    "tokenprune compare --task image --keep 16 --probe all",
     "tokenprune compare --plans a.yaml b.yaml --model path/to/llava",
     "tokenprune compare --model timm:NAME --weights vit.safetensors --images DIR --labels FILE.csv",
     "tokenprune compare --model path/to/clip --images DIR --labels FILE.csv --classes NAMES.txt",
@@ -32,11 +33,14 @@ Plans = Annotated[
 ]
 Keep = Annotated[
     list[int] | None,
-    typer.Option(min=1, help="Tokens per image (frame); default: four budgets."),
+    typer.Option(min=1, help="Tokens per image (frame); default: three or four budgets."),
 ]
 TaskName = Annotated[
-    str,
-    typer.Option(help="image or video: then every plan runs with images: frames."),
+    str | None,
+    typer.Option(
+        help="Built-in questions: detail; image, quick and easier; or video, where every plan "
+        "runs with images: frames. Default: detail; image with --model or --family learned."
+    ),
 ]
 Every = Annotated[bool, typer.Option("--all", help="Every strategy, not only a chosen dozen.")]
 Family = Annotated[
@@ -90,7 +94,7 @@ def command(
     every: Every = False,
     family: Family = None,
     match: Match = "tokens",
-    task: TaskName = "image",
+    task: TaskName = None,
     model: Model = None,
     weights: Weights = None,
     images: Images = None,
@@ -114,9 +118,10 @@ def command(
 ) -> None:
     """Compare plans with each other and with dense: accuracy, tokens, FLOPs and time by stage.
 
-    Without any option: a dozen strategies at four budgets on the reference model, with equal
-    tokens in the mean over the LLM's layers. Plans without a random plan at their places and
-    budgets, or at as many tokens, get one beside them that keeps as many tokens as they left.
+    Without any option: a dozen strategies at three budgets on the bundled detail model, with equal
+    tokens in the mean over the LLM's layers; `--task image` asks the small model, which is quicker.
+    Plans without a random plan at their places and budgets, or at as many tokens, get one beside
+    them that keeps as many tokens as they left.
     Study files run with `tokenprune study`.
     """
     from tokenprune.lab.compare import Settings, Source
@@ -125,6 +130,8 @@ def command(
     from tokenprune.lab.models import bundled_model, load_options
 
     check_writable(out)
+    # the learned strategies' checkpoints were trained for the small model
+    task = task or ("image" if model or family == "learned" else "detail")
     settings = Settings(
         plans=read_plans(plans or ()), keeps=keep or (), limit=limit, batch_size=batch_size,
         seed=seed, positions=positions, new_tokens=new_tokens, split=split, task=task,

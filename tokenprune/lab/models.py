@@ -15,7 +15,7 @@ from tokenprune.interface.loading import (
 )
 from tokenprune.lab.kinds import LOADERS
 from tokenprune.plugins.host import host
-from tokenprune.reference import reference_model_path, video_model_path
+from tokenprune.reference import detail_model_path, reference_model_path, video_model_path
 
 FOLDERS = "path"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -96,13 +96,18 @@ def load_options(
 
 
 def bundled_model(task: str) -> Path:
-    """Folder of the bundled model for a task."""
-    return video_model_path() if task == "video" else reference_model_path()
+    """Folder of the bundled model for a task: `detail`, `video`, or else the small one."""
+    folders = {"detail": detail_model_path, "video": video_model_path}
+    return folders.get(task, reference_model_path)()
 
 
 def bundled_name(name: str) -> str:
-    """Which of the bundled models it is: `reference`, `video`, or neither (empty)."""
-    known: dict[Path, str] = {reference_model_path(): "reference", video_model_path(): "video"}
+    """Which of the bundled models it is: `reference`, `detail`, `video`, or none (empty)."""
+    known: dict[Path, str] = {
+        reference_model_path(): "reference",
+        detail_model_path(): "detail",
+        video_model_path(): "video",
+    }
     return known.get(Path(name), "")
 
 

@@ -11,13 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tokenprune.reference.scene import CANVAS, COLOURS, DIGITS, GRID, PATCH, Item, Scene
+from tokenprune.reference.scene import CANVAS, COLOURS, DIGITS, PATCH, Item, Scene
 
 Point = tuple[float, float]
 Ring = tuple[tuple[Point, ...], int]
+#: Opacity of an item `[side, side]` in 0..1, and where on the canvas it lies: left, top.
+Tile = tuple[NDArray[np.float32], int, int]
 
 _SUPERSAMPLE = 4
-_FIELD = 160
+#: How much larger than a picture the fields are that backgrounds are cut from, in pixels.
+_SPARE = 48
 
 _GLYPHS = {
     "0": "01110 10001 10011 10101 11001 10001 01110",
@@ -38,8 +41,8 @@ class Rendered:
     """An image and the share of every patch that each item covers.
 
     Attributes:
-        image: `[112, 112, 3]` uint8.
-        cover: `[items, 196]` float32 in 0..1, patches in row-major order.
+        image: `[canvas, canvas, 3]` uint8.
+        cover: `[items, patches]` float32 in 0..1, patches in row-major order.
     """
 
     image: NDArray[np.uint8]
@@ -103,8 +106,8 @@ def _outline(kind: str) -> tuple[Ring, ...]:
     return shapes[kind]
 
 
-def item_mask(item: Item) -> NDArray[np.float32]:
-    """Opacity of one item on the whole canvas, `[112, 112]` in 0..1."""
+def item_tile(item: Item) -> Tile:
+    """Opacity of one item, `[side, side]` in 0..1, and the tile's left and top on the canvas."""
     reach = int(item.size * 0.75) + 2
     left, top = int(item.x) - reach, int(item.y) - reach
     side = 2 * reach + 1
@@ -121,65 +124,102 @@ def item_mask(item: Item) -> NDArray[np.float32]:
         ]
         draw.polygon(points, fill=value)
     fine = np.asarray(tile, dtype=np.float32).reshape(side, _SUPERSAMPLE, side, _SUPERSAMPLE)
-    small = fine.mean(axis=(1, 3)) / 255.0
-    mask = np.zeros((CANVAS, CANVAS), dtype=np.float32)
-    y0, y1, x0, x1 = max(top, 0), min(top + side, CANVAS), max(left, 0), min(left + side, CANVAS)
-    mask[y0:y1, x0:x1] = small[y0 - top : y1 - top, x0 - left : x1 - left]
+    return fine.mean(axis=(1, 3)) / 255.0, left, top
+
+
+def _inside(tile: Tile, canvas: int) -> tuple[slice, slice, NDArray[np.float32]]:
+    """The rows and columns of a canvas that a tile lies on, and its part within the canvas."""
+    opacity, left, top = tile
+    side = len(opacity)
+    y0, y1, x0, x1 = max(top, 0), min(top + side, canvas), max(left, 0), min(left + side, canvas)
+    return slice(y0, y1), slice(x0, x1), opacity[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+def paste(tile: Tile, canvas: int) -> NDArray[np.float32]:
+    """A tile on an empty canvas of `canvas` pixels a side, cut off at its edges."""
+    rows, columns, opacity = _inside(tile, canvas)
+    mask = np.zeros((canvas, canvas), dtype=np.float32)
+    mask[rows, columns] = opacity
     return mask
 
 
+def item_mask(item: Item) -> NDArray[np.float32]:
+    """Opacity of one item on the whole canvas, `[112, 112]` in 0..1."""
+    return paste(item_tile(item), CANVAS)
+
+
+@cache
+def _averager(grid: int) -> NDArray[np.float32]:
+    """Matrix `[G, 8 * G]` that averages the pixels of every patch along one axis."""
+    return np.kron(np.eye(grid), np.full(PATCH, 1.0 / PATCH)).astype(np.float32)
+
+
 def patch_cover(mask: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean opacity in every patch, `[112, 112]` to `[196]`."""
-    tiles = mask.reshape(GRID, PATCH, GRID, PATCH).mean(axis=(1, 3))
-    return np.asarray(tiles.reshape(-1), dtype=np.float32)
+    """Mean opacity in every patch, `[8 * G, 8 * G]` to `[G * G]`."""
+    average = _averager(len(mask) // PATCH)
+    return np.asarray((average @ mask @ average.T).reshape(-1), dtype=np.float32)
 
 
 class Textures:
-    """A bank of random fields whose power falls with frequency, the stuff of backgrounds."""
+    """A bank of random fields whose power falls with frequency, the stuff of backgrounds.
 
-    def __init__(self, seed: int, count: int = 96) -> None:
+    Args:
+        seed: of the fields.
+        count: how many there are.
+        canvas: pixels a side of the pictures.
+    """
+
+    def __init__(self, seed: int, count: int = 96, canvas: int = CANVAS) -> None:
+        self.canvas = canvas
         rng = np.random.default_rng([seed, 7])
-        frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(_FIELD), np.fft.fftfreq(_FIELD)))
+        frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(canvas + _SPARE)] * 2))
         frequency[0, 0] = 1.0
         self.fields = np.stack([self._field(rng, frequency) for _ in range(count)])
 
     @staticmethod
     def _field(rng: np.random.Generator, frequency: NDArray[np.float64]) -> NDArray[np.float32]:
-        """One field of zero mean and unit deviation, `[160, 160]`."""
-        noise = np.fft.fft2(rng.standard_normal((_FIELD, _FIELD)))
+        """One field of zero mean and unit deviation, of the shape of `frequency`."""
+        noise = np.fft.fft2(rng.standard_normal(frequency.shape))
         field = np.fft.ifft2(noise / frequency ** rng.uniform(1.1, 1.9)).real
         return np.asarray((field - field.mean()) / field.std(), dtype=np.float32)
 
     def crop(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        """A random, randomly flipped piece of a random field, `[112, 112]`."""
-        index, top, left = (
-            int(rng.integers(high)) for high in (len(self.fields), *[_FIELD - CANVAS] * 2)
-        )
-        piece = self.fields[index, top : top + CANVAS, left : left + CANVAS]
+        """A random, randomly flipped piece of a random field, `[canvas, canvas]`."""
+        index, top, left = (int(rng.integers(high)) for high in (len(self.fields), *[_SPARE] * 2))
+        piece = self.fields[index, top : top + self.canvas, left : left + self.canvas]
         flips = rng.integers(0, 2, size=2) * 2 - 1
         return np.asarray(piece[:: flips[0], :: flips[1]], dtype=np.float32)
 
 
 def background(rng: np.random.Generator, textures: Textures) -> NDArray[np.float32]:
-    """A muted, textured background, `[112, 112, 3]` in 0..255."""
+    """A muted, textured background, `[canvas, canvas, 3]` in 0..255."""
+    shape = (textures.canvas, textures.canvas, 3)
     grey = rng.uniform(80.0, 175.0)
     base = grey + rng.uniform(-28.0, 28.0, size=3)
     tints = rng.uniform(-1.0, 1.0, size=(2, 3)) * 9.0 + rng.uniform(3.0, 11.0, size=(2, 1))
-    canvas = np.broadcast_to(base.astype(np.float32), (CANVAS, CANVAS, 3)).copy()
+    canvas = np.broadcast_to(base.astype(np.float32), shape).copy()
     for tint in tints.astype(np.float32):
         canvas += textures.crop(rng)[:, :, None] * tint
-    canvas += 4.0 * rng.standard_normal((CANVAS, CANVAS, 3), dtype=np.float32)
+    canvas += 4.0 * rng.standard_normal(shape, dtype=np.float32)
     return canvas
+
+
+def paint(
+    items: Sequence[Item], tiles: Sequence[Tile], rng: np.random.Generator, textures: Textures
+) -> Rendered:
+    """Draw items by their tiles over a fresh background."""
+    canvas = background(rng, textures)
+    cover = np.zeros((len(items), (textures.canvas // PATCH) ** 2), dtype=np.float32)
+    for index, (item, tile) in enumerate(zip(items, tiles, strict=True)):
+        cover[index] = patch_cover(paste(tile, textures.canvas))
+        shade = np.asarray(COLOURS[item.colour], dtype=np.float32) + rng.uniform(-12, 12)
+        rows, columns, opacity = _inside(tile, textures.canvas)
+        alpha = opacity[:, :, None]
+        under = canvas[rows, columns]
+        canvas[rows, columns] = under * (1.0 - alpha) + shade.astype(np.float32) * alpha
+    return Rendered(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), cover)
 
 
 def render(scene: Scene, rng: np.random.Generator, textures: Textures) -> Rendered:
     """Draw a scene over a fresh background."""
-    canvas = background(rng, textures)
-    cover = np.zeros((len(scene.items), GRID * GRID), dtype=np.float32)
-    for index, item in enumerate(scene.items):
-        mask = item_mask(item)
-        cover[index] = patch_cover(mask)
-        shade = np.asarray(COLOURS[item.colour], dtype=np.float32) + rng.uniform(-12, 12)
-        alpha = mask[:, :, None]
-        canvas = canvas * (1.0 - alpha) + shade.astype(np.float32) * alpha
-    return Rendered(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), cover)
+    return paint(scene.items, [item_tile(item) for item in scene.items], rng, textures)

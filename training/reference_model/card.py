@@ -66,31 +66,31 @@ into the background, and the language model to read them there. No pruning metho
 """
 
 
-def _stage_rows(record: Record) -> str:
+def stage_rows(record: Record) -> str:
+    """The rows of the table of stages."""
     keys = ("stage", "steps", "images", "questions_per_image", "images_per_second", "minutes")
     return "\n".join(
         row([str(stage.get(key, "-")) for key in keys]) for stage in record["training"]
     )
 
 
+#: Keys of a record with accuracies by type, and what they are called.
+ACCURACIES = {
+    "dense": "all tokens",
+    "blank_image": "picture blanked",
+    "other_image": "another picture",
+    "text_only_guess": "most frequent answer",
+}
+
+
 def accuracy_table(record: Record) -> str:
-    """Accuracy by type: dense, blanked, and guessed from the question."""
-    rows = head("", "all", *TYPES)
-    rows.append(
-        row(
-            [
-                "questions",
-                str(sum(record["questions"].values())),
-                *(str(record["questions"][name]) for name in TYPES),
-            ]
-        )
-    )
-    for key, label in (
-        ("dense", "all tokens"),
-        ("blank_image", "picture blanked"),
-        ("text_only_guess", "most frequent answer"),
-    ):
-        rows.append(row([label, *(f"{record[key][name]:.1f}" for name in ("all", *TYPES))]))
+    """Accuracy by type: dense, without the picture, and guessed from the question."""
+    asked = record["questions"]
+    rows = head("", "all", *asked)
+    rows.append(row(["questions", str(sum(asked.values())), *map(str, asked.values())]))
+    for key, label in ACCURACIES.items():
+        if key in record:
+            rows.append(row([label, *(f"{record[key][name]:.1f}" for name in ("all", *asked))]))
     return "\n".join(rows)
 
 
@@ -116,9 +116,10 @@ def inside_table(record: Record) -> str:
 
 def type_table(record: Record, count: str) -> str:
     """Accuracy by type at one number of kept tokens, original positions."""
-    rows = head("kept by", "all", *TYPES)
+    types = ("all", *record["questions"])
+    rows = head("kept by", *types)
     for name, table in record["selection"]["original"].items():
-        rows.append(row([name, *(f"{table[count][key]:.1f}" for key in ("all", *TYPES))]))
+        rows.append(row([name, *(f"{table[count][key]:.1f}" for key in types)]))
     return "\n".join(rows)
 
 
@@ -160,7 +161,7 @@ def write_card(record: Record) -> str:
         _DATA.format(
             images=record["held_out"]["images"],
             questions=sum(record["questions"].values()),
-            stages=_stage_rows(record),
+            stages=stage_rows(record),
         ),
         f"""## Accuracy
 

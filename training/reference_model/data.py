@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from tokenprune.reference.scene import CANVAS, COLOURS, GRID, KINDS, Scene, samp
 from training.reference_model.helpers import HELPER, helper_question
 from training.reference_model.vocab import EOS, WORD_ID
 from training.shared.asking import Asking
+from training.shared.drawing import Arrays, drawn
 
 COLOUR_NAMES = tuple(COLOURS)
 BACKGROUND_KIND = len(KINDS)
@@ -29,9 +28,6 @@ QUESTION_LENGTH = 8
 ASKING = Asking(TYPES, WORD_ID, QUESTION_LENGTH, EOS)
 OWN_COVER = 0.15
 TOUCH_COVER = 0.02
-
-
-Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -158,15 +154,20 @@ def make_arrays(plan: DataPlan, rng: np.random.Generator, textures: Textures) ->
     return out
 
 
-def _work(
-    queue: Any, plan: DataPlan, key: tuple[int, int], steps: range, textures: Textures
-) -> None:
-    for step in steps:
-        queue.put(make_arrays(plan, np.random.default_rng([*key, step]), textures))
+class Drawer:
+    """Makes the batches of a stage, in whatever process.
 
+    Args:
+        plan: of the stage.
+        seed: of the textures.
+    """
 
-def _batch(arrays: Arrays) -> Batch:
-    return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+    def __init__(self, plan: DataPlan, seed: int) -> None:
+        self.plan, self.textures = plan, Textures(seed)
+
+    def __call__(self, rng: np.random.Generator) -> Arrays:
+        """The fields of one batch."""
+        return make_arrays(self.plan, rng, self.textures)
 
 
 @contextmanager
@@ -174,24 +175,11 @@ def batches(
     plan: DataPlan, seed: int, stage: int, steps: range, workers: int = 1
 ) -> Iterator[Iterator[Batch]]:
     """Batches for the given steps; the same ones whatever the number of workers."""
-    context = multiprocessing.get_context("fork")
-    queues = [context.Queue(maxsize=4) for _ in range(workers)]
-    textures = Textures(seed)
-    processes = [
-        context.Process(
-            target=_work,
-            args=(queue, plan, (seed, 2, stage), steps[offset::workers], textures),
-            daemon=True,
+    with drawn(Drawer(plan, seed), (seed, 2, stage), steps, workers) as stream:
+        yield (
+            Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+            for arrays in stream
         )
-        for offset, queue in enumerate(queues)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        yield (_batch(queues[place % workers].get()) for place in range(len(steps)))
-    finally:
-        for process in processes:
-            process.terminate()
 
 
 def normalise(images: Tensor) -> Tensor:

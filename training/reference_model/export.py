@@ -30,17 +30,20 @@ CHAT_TEMPLATE = (
 
 
 def build_processor(
-    tokenizer: PreTrainedTokenizerFast | None = None, template: str = CHAT_TEMPLATE
+    tokenizer: PreTrainedTokenizerFast | None = None,
+    template: str = CHAT_TEMPLATE,
+    canvas: int = CANVAS,
 ) -> LlavaProcessor:
-    """The processor: 112 px pictures scaled to -1..1, and the word tokenizer.
+    """The processor: square pictures scaled to -1..1, and the word tokenizer.
 
     Args:
         tokenizer: default: the image model's.
         template: how the parts of a message become a prompt.
+        canvas: pixels a side of the pictures.
     """
     pictures = CLIPImageProcessorPil(
-        size={"shortest_edge": CANVAS},
-        crop_size={"height": CANVAS, "width": CANVAS},
+        size={"shortest_edge": canvas},
+        crop_size={"height": canvas, "width": canvas},
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
     )

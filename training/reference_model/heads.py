@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenprune.reference.scene import COLOURS, GRID, KINDS, MAX_ITEMS
+from tokenprune.reference.scene import COLOURS, KINDS, MAX_ITEMS
 from training.reference_model.choose import gather_tokens
 from training.reference_model.data import IGNORE, Batch
 from training.reference_model.forward import TowerOutput
@@ -19,41 +21,43 @@ _PATCH_OUT = {
     "centre": 2,
     "own": 2,
 }
-_IMAGE_OUT = {
-    "has_kind": len(KINDS),
-    "has_colour": len(COLOURS),
-    "has_pair": len(KINDS) * len(COLOURS),
-    "items": MAX_ITEMS + 1,
-}
+_IMAGE_OUT = (len(KINDS), len(COLOURS), len(KINDS) * len(COLOURS))
 _OFFSET_SCALE = 8.0
 
 
 class Heads(nn.Module):
-    """Linear read-outs of patch tokens and of the CLS token at two depths."""
+    """Linear read-outs of patch tokens and of the CLS token at two depths.
 
-    def __init__(self) -> None:
+    Args:
+        most: items that a picture can show.
+    """
+
+    def __init__(self, most: int = MAX_ITEMS) -> None:
         super().__init__()
+        self.image_out = (*_IMAGE_OUT, most + 1)
         self.patch = nn.Linear(WIDTH, sum(_PATCH_OUT.values()))
-        self.image = nn.Linear(WIDTH, sum(_IMAGE_OUT.values()))
-        self.pooled = nn.Linear(WIDTH, sum(_IMAGE_OUT.values()))
+        self.image = nn.Linear(WIDTH, sum(self.image_out))
+        self.pooled = nn.Linear(WIDTH, sum(self.image_out))
 
 
-def _plain_norm(x: Tensor) -> Tensor:
+def plain_norm(x: Tensor) -> Tensor:
+    """Tokens `[..., D]` of mean zero and deviation one, in fp32."""
     return F.layer_norm(x.float(), (x.shape[-1],))
 
 
-def _own_position(index: Tensor) -> Tensor:
-    """Centre of every patch in 0..1, `[B, M, 2]`."""
-    return torch.stack([index % GRID, index // GRID], -1).float().add(0.5) / GRID
+def _own_position(index: Tensor, grid: int) -> Tensor:
+    """Centre of every patch in 0..1, `[B, M, 2]`, by its number in a grid of so many a side."""
+    return torch.stack([index % grid, index // grid], -1).float().add(0.5) / grid
 
 
 def patch_loss(heads: Heads, out: TowerOutput, batch: Batch) -> tuple[Tensor, dict[str, float]]:
     """Loss of the patch read-outs on the tokens that are there, and accuracies on items."""
-    parts = torch.split(heads.patch(_plain_norm(out.patches)), list(_PATCH_OUT.values()), -1)
+    parts = torch.split(heads.patch(plain_norm(out.patches)), list(_PATCH_OUT.values()), -1)
     read = dict(zip(_PATCH_OUT, parts, strict=True))
     kind, colour = batch.kind.gather(1, out.index), batch.colour.gather(1, out.index)
     owned = batch.owner.gather(1, out.index) >= 0
-    own, centre = _own_position(out.index), gather_tokens(batch.centre, out.index)
+    grid = math.isqrt(batch.kind.shape[1])
+    own, centre = _own_position(out.index, grid), gather_tokens(batch.centre, out.index)
     # background is most of the image but a small part of the question
     weight = torch.where(owned, 1.0, 0.25) * (kind != IGNORE)
     loss = torch.zeros(())
@@ -76,8 +80,8 @@ def patch_loss(heads: Heads, out: TowerOutput, batch: Batch) -> tuple[Tensor, di
     return loss, scores
 
 
-def _image_loss(read: Tensor, batch: Batch) -> Tensor:
-    kind, colour, pair, items = torch.split(read, list(_IMAGE_OUT.values()), -1)
+def _image_loss(heads: Heads, read: Tensor, batch: Batch) -> Tensor:
+    kind, colour, pair, items = torch.split(read, list(heads.image_out), -1)
     loss = F.binary_cross_entropy_with_logits(kind, batch.has_kind) * 3.0
     loss = loss + F.binary_cross_entropy_with_logits(colour, batch.has_colour) * 3.0
     loss = loss + F.binary_cross_entropy_with_logits(pair, batch.has_pair) * 12.0
@@ -87,7 +91,7 @@ def _image_loss(read: Tensor, batch: Batch) -> Tensor:
 def tower_loss(heads: Heads, out: TowerOutput, batch: Batch) -> tuple[Tensor, dict[str, float]]:
     """Patch and image read-outs together."""
     loss, scores = patch_loss(heads, out, batch)
-    whole = _image_loss(heads.image(_plain_norm(out.cls)), batch)
-    whole = whole + _image_loss(heads.pooled(out.pooled.float()), batch)
+    whole = _image_loss(heads, heads.image(plain_norm(out.cls)), batch)
+    whole = whole + _image_loss(heads, heads.pooled(out.pooled.float()), batch)
     scores["cls"] = float(whole.detach())
     return loss + 0.5 * whole, scores

@@ -42,6 +42,11 @@ class Stage:
     drop_share: float = 0.67
     compact_share: float = 0.33
 
+    @property
+    def taken(self) -> int:
+        """Steps that the stage takes: all of its schedule."""
+        return self.steps
+
 
 def _weights(**changed: float) -> tuple[float, ...]:
     return tuple(changed.get(name, 1.0) for name in TYPES)

@@ -26,6 +26,8 @@ from tokenprune.lab.compare.chosen import chosen
 from tokenprune.lab.compare.defaults import (
     CLASSIFIER_KEEPS,
     CLASSIFIER_PATCHES,
+    DETAIL_KEEPS,
+    DETAIL_PATCHES,
     MLLM_KEEPS,
     MLLM_PATCHES,
     Wanted,
@@ -34,13 +36,10 @@ from tokenprune.lab.compare.defaults import (
     encoder_entries,
 )
 from tokenprune.lab.compare.matching import equal_tokens
-from tokenprune.lab.compare.settings import CLIP_QUESTIONS, QUESTIONS, Settings
+from tokenprune.lab.compare.settings import Settings
+from tokenprune.lab.data.builtin import BUILT_IN
 from tokenprune.lab.data.candidates import PROMPTS, Candidates, check_prompts, read_classes
-from tokenprune.lab.data.pictures import (
-    heldout_clip_questions,
-    heldout_questions,
-    labelled_pictures,
-)
+from tokenprune.lab.data.pictures import labelled_pictures
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import Entry, Strategies, plan_entries
@@ -211,20 +210,23 @@ def _encoder_keeps(loaded: LoadedModel) -> Sequence[int]:
     return [max(1, keep * patches // CLASSIFIER_PATCHES) for keep in CLASSIFIER_KEEPS]
 
 
-def _mllm_keeps(adapter: MllmAdapter) -> Sequence[int]:
-    """The shares of `MLLM_KEEPS` on the model's own grid, if its tower is known."""
+def _mllm_keeps(adapter: MllmAdapter, task: str) -> Sequence[int]:
+    """The shares of the task's budgets on the model's own grid, if its tower is known."""
+    detail = task == "detail"
+    keeps: Sequence[int] = DETAIL_KEEPS if detail else MLLM_KEEPS
+    whole = DETAIL_PATCHES if detail else MLLM_PATCHES
     tower = adapter.spec().tower
     if tower is None:
-        return MLLM_KEEPS
+        return keeps
     patches = math.prod(choose_encoder(tower).spec().grid)
-    return [max(1, keep * patches // MLLM_PATCHES) for keep in MLLM_KEEPS]
+    return [max(1, keep * patches // whole) for keep in keeps]
 
 
 def _wanted(loaded: LoadedMllm, settings: Settings) -> Wanted:
     adapter = choose_adapter(loaded.model)
     assert isinstance(adapter, MllmAdapter)
     return Wanted(
-        keeps=settings.keeps or _mllm_keeps(adapter),
+        keeps=settings.keeps or _mllm_keeps(adapter, settings.task),
         positions=settings.positions,
         seed=settings.seed,
         video=settings.video,
@@ -287,8 +289,5 @@ def _left_out(refused: Sequence[tuple[Entry, str]], partly: bool) -> str:
 
 
 def _questions(settings: Settings) -> list[Question]:
-    source: Callable[[int], list[Question]]
-    source, usual = heldout_questions, QUESTIONS
-    if settings.video:
-        source, usual = heldout_clip_questions, CLIP_QUESTIONS
-    return source(settings.limit or usual)
+    task = BUILT_IN[settings.task]
+    return task.questions(settings.limit or task.usual)

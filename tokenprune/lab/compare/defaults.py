@@ -18,10 +18,13 @@ from tokenprune.plan import Average, Plan, StagePlan, positions_of
 #: methods inside its six layers can have in the mean, and a sixth to a 24th is where the others
 #: differ; three quarters to a quarter for classifiers, whose class token reads what is left.
 MLLM_KEEPS = (80, 32, 16, 8)
+#: On detail pictures, of 400 patches: about as much, a quarter and an eighth.
+DETAIL_KEEPS = (160, 100, 50)
 CLASSIFIER_KEEPS = (147, 98, 64, 49)
 
-#: What those are shares of: the reference model's, and a ViT's with patches of 16 on 224 pixels.
+#: What those are shares of: the bundled models', and a ViT's with patches of 16 on 224 pixels.
 MLLM_PATCHES = CLASSIFIER_PATCHES = 196
+DETAIL_PATCHES = 400
 
 #: Methods of two coupled stages, and the share of the first stage's tokens that the second one,
 #: inside the LLM, keeps in comparisons; the paper's number.

@@ -60,7 +60,7 @@ class Retention:
     Args:
         task: whose questions are read; the first ones, as many as `SCORED` pictures.
         places: see `parse_places`.
-        video: whether a question has several frames.
+        kind: built-in task: `image`, `detail`, or `video`, whose questions have several frames.
         seed: of the probe and the resampling.
         fit: pictures to fit on.
         scored: pictures to score on.
@@ -71,16 +71,16 @@ class Retention:
         task: Task,
         places: Sequence[str],
         *,
-        video: bool = False,
+        kind: str = "image",
         seed: int = 0,
         fit: int = FIT,
         scored: int = SCORED,
     ) -> None:
-        frames = len(task.questions[0].image) if video else 1
+        frames = len(task.questions[0].image) if kind == "video" else 1
         self._task, self._places, self._seed = task, tuple(places), seed
         self._reader = Reader(task.model, places, frames)
         self._questions = task.questions[: max(1, scored // frames)]
-        self._fit = probe_questions(video, max(2, fit // frames))
+        self._fit = probe_questions(kind, max(2, fit // frames))
         self._samples = Bootstrap([question.image_id for question in self._questions], seed)
         self._known: dict[str, Ends] = {}
         self._target: Tensor | None = None
@@ -102,7 +102,7 @@ class Retention:
                 remedy="Pass a multimodal LLM, or leave --probe away.",
             )
         places = parse_places(settings.probe, len(adapter.spec().layers))
-        return cls(task, places, video=settings.video, seed=settings.seed)
+        return cls(task, places, kind=settings.task, seed=settings.seed)
 
     @property
     def ends(self) -> dict[str, dict[str, float]]:

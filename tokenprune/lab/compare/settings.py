@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from tokenprune.errors import DataError
 from tokenprune.lab.compare.chosen import FAMILIES
 from tokenprune.lab.compare.matching import MATCHES
+from tokenprune.lab.data.builtin import BUILT_IN
 from tokenprune.plan import Plan
 
-#: Questions of the built-in comparison: what two cores answer with all plans in a few minutes.
-QUESTIONS = 300
-
-#: The same for videos, where a question costs eight pictures and as many times the prompt.
-CLIP_QUESTIONS = 40
-
 POSITIONS = ("original", "compact", "both")
-TASKS = ("image", "video")
 
 
 @dataclass(frozen=True)
@@ -27,14 +21,14 @@ class Settings:
     Attributes:
         plans: name and plan of the user's own; none means every strategy that can run.
         keeps: budgets; none means the built-in ones. Of videos they count per frame.
-        limit: samples; default `QUESTIONS` for questions about pictures, `CLIP_QUESTIONS` for
-            videos, all for labelled pictures.
+        limit: samples; default as the built-in task says, all for labelled pictures.
         batch_size: samples a batch.
         seed: of the plans, the order of runs and the resampling.
         positions: `original`, `compact` or `both`, for multimodal LLMs.
         new_tokens: tokens generated per question.
         split: for pictures: `all`, `first` or `second`.
-        task: `image`, or `video`: then all plans run with `images: frames`.
+        task: `image`, the small model's pictures; `detail`, with more and smaller things to see;
+            or `video`: then all plans run with `images: frames`.
         jobs: processes among which the plans are divided, each with its share of the threads.
         probe: places at which to measure how much of the encoder's information can still be read,
             see `tokenprune.lab.probe.places.parse_places`; none by default.
@@ -67,7 +61,7 @@ class Settings:
     def __post_init__(self) -> None:
         for option, value, known in (
             ("--positions", self.positions, POSITIONS),
-            ("--task", self.task, TASKS),
+            ("--task", self.task, tuple(BUILT_IN)),
             ("--match", self.match, tuple(MATCHES)),
             ("--family", self.family, (None, *FAMILIES)),
         ):

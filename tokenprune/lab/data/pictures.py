@@ -39,6 +39,17 @@ def heldout_questions(limit: int | None) -> list[Question]:
     )
 
 
+def heldout_detail_questions(limit: int | None) -> list[Question]:
+    """The same of the detail model."""
+    from tokenprune.reference.detail_heldout import HELDOUT_DETAILS, iter_heldout_details
+
+    images = HELDOUT_DETAILS if limit is None else min(limit, HELDOUT_DETAILS)
+    samples = iter_heldout_details(images)
+    return _one_of_each(
+        (Question(s.image, s.answer, s.question, s.type, s.image_id) for s in samples), limit
+    )
+
+
 def heldout_clip_questions(limit: int | None) -> list[Question]:
     """The same about the held-out clips; the image of a question is a tuple of frames."""
     from tokenprune.reference.clip_heldout import HELDOUT_CLIPS, iter_heldout_clips
@@ -50,19 +61,25 @@ def heldout_clip_questions(limit: int | None) -> list[Question]:
     )
 
 
-def probe_questions(video: bool, limit: int) -> list[Question]:
-    """One question about each of `limit` fresh pictures or clips, to fit a probe on."""
+def probe_questions(task: str, limit: int) -> list[Question]:
+    """One question about each of `limit` fresh pictures or clips, to fit a probe on.
+
+    Args:
+        task: `detail`, `image` or `video`.
+        limit: how many pictures or clips.
+    """
     from tokenprune.reference.clip_heldout import iter_heldout_clips
+    from tokenprune.reference.detail_heldout import iter_heldout_details
     from tokenprune.reference.heldout import iter_heldout
 
-    if video:
+    if task == "video":
         clips = iter_heldout_clips(limit, PROBE_SEED)
         return _one_of_each(
             (Question(s.frames, "", s.question, "", s.image_id) for s in clips), limit
         )
-    pictures = iter_heldout(limit, PROBE_SEED)
+    drawn = iter_heldout_details if task == "detail" else iter_heldout
     return _one_of_each(
-        (Question(s.image, "", s.question, "", s.image_id) for s in pictures), limit
+        (Question(s.image, "", s.question, "", s.image_id) for s in drawn(limit, PROBE_SEED)), limit
     )
 
 

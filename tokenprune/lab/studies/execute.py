@@ -51,7 +51,7 @@ def model_place(model: ModelEntry, task: TaskEntry) -> str:
                 remedy=suggestion(model.name, [REFERENCE]),
             )
         return model.name
-    return str(bundled_model("video" if task.video else "image"))
+    return str(bundled_model("video" if task.video else task.kind))
 
 
 @lru_cache(maxsize=2)

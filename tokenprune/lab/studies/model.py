@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from tokenprune.lab.data.builtin import BUILT_IN
 from tokenprune.lab.data.candidates import PLACE, PROMPTS
 from tokenprune.lab.data.hub import HubDataset
 from tokenprune.lab.data.question import Columns, Frozen
@@ -57,8 +58,8 @@ class ModelEntry(Frozen):
 class TaskEntry(Frozen):
     """One task of a study."""
 
-    kind: Literal["image", "video", "jsonl", "pictures", "captions", "dataset"] = "image"
-    """`image` and `video` are built in; `jsonl` holds questions about pictures or
+    kind: Literal["image", "detail", "video", "jsonl", "pictures", "captions", "dataset"] = "image"
+    """`image`, `detail` and `video` are built in; `jsonl` holds questions about pictures or
     videos of the user;
     `pictures` is a labelled folder for classifiers and dual encoders; `captions` are pictures with
     captions for dual encoders; `dataset` is one of Hugging Face's."""
@@ -89,7 +90,7 @@ class TaskEntry(Frozen):
     name: str | None = None
     """How the report calls it; default: its kind."""
     types: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Of `image`, `video` and `jsonl`: only questions of these types."""
+    """Of `image`, `detail`, `video` and `jsonl`: only questions of these types."""
     limit: Annotated[int, Field(ge=1)] | None = None
     """At most so many samples."""
 
@@ -130,10 +131,10 @@ class TaskEntry(Frozen):
                 raise ValueError(f"'{key}' goes with the kind '{kind}'")
         if self.path is not None and self.kind == "dataset":
             raise ValueError("'path' goes with other kinds than 'dataset', which has 'dataset'")
-        if self.kind in ("image", "video") and (self.path or self.labels):
+        if self.kind in BUILT_IN and (self.path or self.labels):
             raise ValueError(f"the built-in task '{self.kind}' has no 'path' and no 'labels'")
-        if self.types is not None and self.kind not in ("image", "video", "jsonl"):
-            raise ValueError("'types' goes with the kinds 'image', 'video' and 'jsonl'")
+        if self.types is not None and self.kind not in (*BUILT_IN, "jsonl"):
+            raise ValueError("'types' goes with the kinds 'image', 'detail', 'video' and 'jsonl'")
         if self.frames is not None and self.kind not in ("jsonl", "dataset"):
             raise ValueError("'frames' goes with the kinds 'jsonl' and 'dataset'")
         return self
@@ -195,4 +196,4 @@ class Study(Frozen):
 
     def generated(self, task: TaskEntry) -> int:
         """Tokens generated per question of a task."""
-        return self.new_tokens or (SHORT if task.kind in ("image", "video") else LONG)
+        return self.new_tokens or (SHORT if task.kind in BUILT_IN else LONG)

@@ -7,10 +7,9 @@ from functools import lru_cache
 
 from tokenprune.errors import DataError
 from tokenprune.errors.names import suggestion
-from tokenprune.lab.compare.settings import CLIP_QUESTIONS, QUESTIONS
+from tokenprune.lab.data.builtin import BUILT_IN
 from tokenprune.lab.data.hub import dataset_questions
 from tokenprune.lab.data.jsonl import read_jsonl
-from tokenprune.lab.data.pictures import heldout_clip_questions, heldout_questions
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.studies.model import TaskEntry
 
@@ -27,7 +26,7 @@ def questions(entry: TaskEntry) -> list[Question]:
         return _of_types(found, entry, {one.kind for one in found if one.kind})[: entry.limit]
     if entry.kind == "dataset":
         return dataset_questions(entry.hub)
-    most = entry.limit or (CLIP_QUESTIONS if entry.kind == "video" else QUESTIONS)
+    most = entry.limit or BUILT_IN[entry.kind].usual
     if entry.types is None:
         return list(_builtin(entry.kind, most))
     every = _builtin(entry.kind, None)
@@ -57,6 +56,4 @@ def _of_types(
 @lru_cache(maxsize=2)
 def _builtin(kind: str, limit: int | None) -> tuple[Question, ...]:
     """Drawn once a process: rendering them takes longer than a small cell."""
-    if kind == "video":
-        return tuple(heldout_clip_questions(limit))
-    return tuple(heldout_questions(limit))
+    return tuple(BUILT_IN[kind].questions(limit))
