@@ -125,7 +125,7 @@ def test_places_are_stretched_smoothly() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["tower", "language"])
+@pytest.mark.parametrize("name", ["tower", "places", "language"])
 def test_a_step_trains_what_its_stage_says(trainer: Trainer, batch: DetailBatch, name: str) -> None:
     stage = replace(next(s for s in STAGES if s.name == name), data=PLAN, replays=1)
     turn = next(trainer.turns(stage, iter([batch])))
@@ -135,6 +135,7 @@ def test_a_step_trains_what_its_stage_says(trainer: Trainer, batch: DetailBatch,
     moved = {n for n, p in trainer.model.named_parameters() if p.grad is not None}
     assert {"vision_tower" in n for n in moved} == {stage.tower is not None}
     assert ("patch_beside" in scores) == (stage.tower is not None)
+    assert ("patch_places" in scores) == (stage.places_weight > 0) == (name == "places")
     assert ("ALL" in scores) == (stage.lm is not None)
 
 

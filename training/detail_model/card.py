@@ -59,14 +59,14 @@ own textures whenever it is needed.
 {stages}
 
 One thread of a machine that others used too, bfloat16 arithmetic on fp32 weights, Muon for the
-matrices and AdamW for the rest. The first three stages train the tower on dense labels: kind,
-colour and centre of the item on every patch, whether the patch holds that centre, and what stands
-beside the item on every side; at CLS, what is in the picture and how often. `sides` and `glyphs`
-give the last of the patch labels more weight. The others train projector and language model on the
-frozen tower, whose patches were never told a number: the language model has to count. Most of
-their steps show it 48 to 400 tokens (in `settle` to 160), the patch with the centre of every item
-among them, numbered anew in a third of these steps. No merged token and no pruning method's score
-is used.
+matrices and AdamW for the rest. `tower`, `sides`, `glyphs` and `places` train the tower on dense
+labels: kind, colour and centre of the item on every patch, whether the patch holds that centre,
+what stands beside the item on every side, and in `places` its column and row; at CLS, what is in
+the picture and how often. `sides` and `glyphs` give neighbours more weight. The others train
+projector and language model on the frozen tower, whose patches were never told a number: the
+language model has to count. Most of their steps show it 48 to 400 tokens (later 160), the patch
+with the centre of every item among them, numbered anew in a third of these steps. No merged token
+and no pruning method's score is used.
 """
 
 

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenprune.reference.detail_questions import PLACES
 from tokenprune.reference.detail_scene import MAX_DETAIL_ITEMS, MAX_GROUP
 from tokenprune.reference.scene import KINDS
 from training.detail_model.data import DetailBatch
 from training.detail_model.sides import SIDES
+from training.reference_model.choose import gather_tokens
 from training.reference_model.data import IGNORE
 from training.reference_model.forward import TowerOutput
 from training.reference_model.heads import Heads, plain_norm, tower_loss
@@ -23,6 +25,7 @@ class DetailHeads(Heads):
         super().__init__(MAX_DETAIL_ITEMS)
         self.anchor = nn.Linear(WIDTH, 1)
         self.beside = nn.Linear(WIDTH, SIDES * (len(KINDS) + 1))
+        self.places = nn.Linear(WIDTH, 2 * len(PLACES))
         self.numbers = nn.Linear(WIDTH, len(KINDS))
 
 
@@ -46,8 +49,21 @@ def beside_loss(
     return loss, float((read.argmax(-1) == target)[there].float().mean())
 
 
+def places_loss(heads: DetailHeads, out: TowerOutput, batch: DetailBatch) -> tuple[Tensor, float]:
+    """Loss of naming the column and the row of a patch's item, and the accuracy."""
+    owned = batch.owner.gather(1, out.index) >= 0
+    centre = gather_tokens(batch.centre, out.index)[owned]
+    target = (centre * len(PLACES)).long().clamp(max=len(PLACES) - 1).flatten()
+    read = heads.places(plain_norm(out.patches)[owned]).reshape(len(target), -1)
+    return F.cross_entropy(read, target), float((read.argmax(-1) == target).float().mean())
+
+
 def detail_loss(
-    heads: DetailHeads, out: TowerOutput, batch: DetailBatch, beside_weight: float
+    heads: DetailHeads,
+    out: TowerOutput,
+    batch: DetailBatch,
+    beside_weight: float = 1.0,
+    places_weight: float = 0.0,
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of all read-outs, and accuracies on items."""
     loss, scores = tower_loss(heads, out, batch)
@@ -62,5 +78,8 @@ def detail_loss(
     loss = loss + 2.0 * F.mse_loss(numbers, batch.numbers / MAX_GROUP)
     beside, scores["patch_beside"] = beside_loss(heads, out, batch, beside_weight)
     loss = loss + beside
+    if places_weight:
+        places, scores["patch_places"] = places_loss(heads, out, batch)
+        loss = loss + places_weight * places
     scores["patch_anchor"] = float(((said > 0) == anchor)[owned].float().mean())
     return loss, scores

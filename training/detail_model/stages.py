@@ -27,6 +27,7 @@ class Stage:
             patch of every item.
         most: tokens of such a subset.
         beside_weight: of a neighbour in the dense loss; that of an empty side is one.
+        places_weight: of naming an item's column and row in the dense loss.
         stop: steps after which the stage ends, before its schedule does.
     """
 
@@ -41,6 +42,7 @@ class Stage:
     drop_share: float = 0.0
     most: int = PATCHES
     beside_weight: float = 1.0
+    places_weight: float = 0.0
     stop: int | None = None
 
     @property
@@ -105,6 +107,29 @@ STAGES = (
         lm=Rates(2.2e-3, 1.6e-3),
         replays=4,
         drop_share=0.8,
+        most=160,
+        stop=400,
+    ),
+    # places were slow to come from coordinates alone
+    Stage(
+        name="places",
+        steps=280,
+        data=DataPlan(batch=32, questions=1, weights=_weights()),
+        tower=Rates(1.5e-3, 6e-4),
+        lm=None,
+        tower_tokens=200,
+        full_every=4,
+        beside_weight=2.0,
+        places_weight=1.0,
+    ),
+    Stage(
+        name="answers",
+        steps=1200,
+        data=DataPlan(batch=16, questions=64, weights=_weights(count=2.5, colour=0.3)),
+        tower=None,
+        lm=Rates(2.2e-3, 1.6e-3),
+        replays=4,
+        drop_share=0.7,
         most=160,
     ),
 )

@@ -135,7 +135,9 @@ class Trainer:
         """Loss and scores of one step."""
         loss, scores = torch.zeros(()), dict[str, float]()
         if stage.tower is not None:
-            loss, scores = detail_loss(self.heads, turn.out, turn.batch, stage.beside_weight)
+            loss, scores = detail_loss(
+                self.heads, turn.out, turn.batch, stage.beside_weight, stage.places_weight
+            )
         if stage.lm is not None:
             answers, right = self.answer_loss(self.weights(), turn, stage)
             loss = loss + answers
