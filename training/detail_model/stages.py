@@ -124,7 +124,7 @@ STAGES = (
     ),
     Stage(
         name="answers",
-        steps=1200,
+        steps=850,
         data=DataPlan(batch=16, questions=64, weights=_weights(count=2.5, colour=0.3)),
         tower=None,
         lm=Rates(2.2e-3, 1.6e-3),
