@@ -15,7 +15,7 @@ from tokenprune.reference.detail_render import detail_textures, render_detail
 from tokenprune.reference.detail_scene import DetailScene, sample_detail_scene
 
 DETAIL_HELDOUT_SEED = 31_415
-HELDOUT_DETAILS = 400
+HELDOUT_DETAILS = 200
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tokenprune.reference import DETAIL_TYPES, detail_model_path
+from tokenprune.reference.detail_heldout import HELDOUT_DETAILS
 from tokenprune.reference.detail_scene import DETAIL_CANVAS
 from training.detail_model.evaluate import RECORD
 from training.detail_model.model import PATCHES
@@ -49,8 +50,8 @@ colour: zero to nine, a scene's possible answers equally often), `exist` (for a 
 shape are there, but apart), `digit` (which one has this colour), `column` and `row` (in which of
 ten a lone shape stands; not asked within two pixels of a border).
 
-The held-out set has {images} pictures and {questions} questions, drawn from its own seed with its
-own textures whenever it is needed.
+The held-out set has {pictures} pictures, drawn from its own seed with its own textures whenever it
+is needed; the numbers below are of its first {images}, with {questions} questions.
 
 ## Training
 
@@ -90,7 +91,6 @@ def limits(record: Record) -> str:
 
 def write_card(record: Record) -> str:
     """The whole card."""
-    fresh = record["fresh"]
     parts = [
         _HEAD.format(
             words=len(WORDS) - len(SPECIAL),
@@ -101,6 +101,7 @@ def write_card(record: Record) -> str:
             canvas=DETAIL_CANVAS,
             layer=FEATURE_LAYER,
             megabytes=record["megabytes"],
+            pictures=HELDOUT_DETAILS,
             images=record["held_out"]["images"],
             questions=sum(record["questions"].values()),
             stages=stage_rows(record),
@@ -113,8 +114,8 @@ each question about the next picture.
 {accuracy_table(record)}
 
 Through `processor` and `generate`, where nothing but the answer may be said:
-{record["generate"]["all"]:.1f} % of the first {record["generate"]["questions"]} questions. Pictures
-of another seed: {fresh["dense"]["all"]:.1f} %, on {fresh["images"]} pictures.
+{record["generate"]["all"]:.1f} % of the first {record["generate"]["questions"]} questions. Nothing
+was decided on held-out pictures.
 
 ### Kept tokens
 
