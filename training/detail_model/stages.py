@@ -132,6 +132,19 @@ STAGES = (
         drop_share=0.7,
         most=160,
     ),
+    # counts were still rising when the stage before ended
+    Stage(
+        name="counts",
+        steps=2300,
+        data=DataPlan(
+            batch=16, questions=64, weights=_weights(count=3.5, colour=0.2, digit=0.4, exist=0.8)
+        ),
+        tower=None,
+        lm=Rates(2.0e-3, 1.4e-3),
+        replays=4,
+        drop_share=0.6,
+        most=160,
+    ),
 )
 
 
