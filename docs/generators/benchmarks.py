@@ -64,7 +64,7 @@ SECTIONS = (
         "EvoPrune's blocks, on the bundled detail model: half of its 400 tokens, a quarter and an "
         "eighth, against the dense model on the same held-out questions.",
         "tokenprune compare --plans benchmarks/plans/{evoprune,tome,uniform,random}.yaml "
-        "--keep 200 100 50 --limit 96 --out benchmarks/records/detail.json",
+        "--keep 200 100 50 --limit 400 --out benchmarks/records/detail.json",
         comparison_by_type,
     ),
     Section(
