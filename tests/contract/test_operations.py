@@ -13,14 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import tokenprune
 from tests import models
 
-#: Operations a site beyond the dense tower's, on one picture: as dispatched, and leaves.
-LIMITS = {"tome": (12, 40), "evoprune": (12, 75)}
+#: Operations a site beyond the dense tower's: as dispatched.
+DISPATCHED = 12
 WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "_to_copy")
 #: They move no data: views, allocations, look-ups of a type.
 IDLE = frozenset(
     {"alias", "as_strided", "as_strided_", "chunk", "contiguous", "detach", "diagonal", "dropout",
      "empty", "empty_like", "empty_strided", "expand", "expand_as", "flatten", "item",
-     "lift_fresh", "narrow", "new_empty", "permute", "promote_types", "reshape", "resize_",
+     "lift_fresh", "mT", "narrow", "new_empty", "permute", "promote_types", "reshape", "resize_",
      "resolve_conj", "resolve_neg", "result_type", "select", "set_", "slice", "split",
      "split_with_sizes", "squeeze", "squeeze_", "t", "to", "transpose", "unbind", "unflatten",
      "unfold", "unsqueeze", "unsqueeze_", "view", "view_as", "_nnpack_available",
@@ -50,7 +50,11 @@ def dispatched(call: Callable[[], Any]) -> list[str]:
 
 
 def leaves(call: Callable[[], Any]) -> int:
-    """Operations that call no other one that works, those inside of ours included."""
+    """Operations that call no other one that works, those inside of ours included.
+
+    What an operation calls by way of a view counts as called by it: `x * 0.5` is one operation,
+    though it converts the number by `aten::to` and `aten::copy_` first.
+    """
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         call()
 
@@ -58,8 +62,10 @@ def leaves(call: Callable[[], Any]) -> int:
         name = event.name
         return name.startswith("aten::") and name.removeprefix("aten::") not in IDLE
 
-    events = seen.events() or []
-    return sum(works(e) and not any(map(works, e.cpu_children)) for e in events)
+    def calls_one(event: Any) -> bool:
+        return any(works(child) or calls_one(child) for child in event.cpu_children)
+
+    return sum(works(event) and not calls_one(event) for event in seen.events() or [])
 
 
 def tower() -> tuple[Any, Callable[[], Any], dict[str, Any]]:
@@ -68,10 +74,27 @@ def tower() -> tuple[Any, Callable[[], Any], dict[str, Any]]:
     return model, lambda: model.forward_features(picture), stage
 
 
-@pytest.mark.parametrize("strategy", LIMITS)
+def clip_tower() -> tuple[Any, Callable[[], Any], dict[str, Any]]:
+    model, pictures = models.clip_vision(num_hidden_layers=12), models.pixels(2)
+    return model, lambda: model(pictures), {"at": "encoder", "keep": 10}
+
+
+# Leaves a site. Of two pictures EvoPrune's scores are made one by one on a CPU, bit for bit as
+# they are alone.
+@pytest.mark.parametrize(
+    ("strategy", "made", "limit"),
+    [
+        ("tome", tower, 40),
+        ("tome", clip_tower, 40),
+        ("evoprune", tower, 60),
+        ("evoprune", clip_tower, 70),
+    ],
+)
 @torch.no_grad()
-def test_a_site_costs_few_operations_seen_and_inside(strategy: str) -> None:
-    model, call, stage = tower()
+def test_a_site_costs_few_operations_seen_and_inside(
+    strategy: str, made: Callable[[], Any], limit: int
+) -> None:
+    model, call, stage = made()
     call()
     seen, inside = len(dispatched(call)), leaves(call)
     plan = {"schema_version": 1, "stages": [{**stage, "strategy": strategy}]}
@@ -80,8 +103,8 @@ def test_a_site_costs_few_operations_seen_and_inside(strategy: str) -> None:
         sites = len(handle.trace.records)
         assert sites >= 6
         more = len(dispatched(call)) - seen, leaves(call) - inside
-    assert more[0] / sites <= LIMITS[strategy][0]
-    assert more[1] / sites <= LIMITS[strategy][1]
+    assert more[0] / sites <= DISPATCHED
+    assert more[1] / sites <= limit
 
 
 @pytest.mark.parametrize("strategy", ["tome", "evoprune", "ipcv", "fopru", "uniform"])

@@ -20,9 +20,11 @@ def attention_received(
         keys = keys.repeat_interleave(heads // key.shape[1], dim=1)
     if bias is None:
         bias = queries.new_zeros(batch, length)
+    if batch == 0:
+        return queries.new_zeros(0, length - skip)
     floor = bias.float().clamp(min=_LOWEST)
     received = [_one(queries[b], keys[b], floor[b]) for b in range(batch)]
-    total = torch.stack(received) if received else queries.new_zeros(0, length)
+    total = torch.stack(received) if batch > 1 else received[0][None]
     return total[:, skip:] / (heads * (length - skip))
 
 
@@ -34,10 +36,11 @@ def _one(queries: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
     budget = _BLOCK_CPU if queries.device.type == "cpu" else _BLOCK_DEVICE
     row_step = -(-rows // -(-rows * length // budget))
     head_step = max(1, budget // (row_step * length))
-    total = queries.new_zeros(length)
+    total: Tensor | None = None
     for h in range(0, heads, head_step):
         for r in range(0, rows, row_step):
             block = queries[h : h + head_step, r : r + row_step]
             logits = torch.baddbmm(bias, block, keys[h : h + head_step])
-            total += logits.softmax(-1).sum((0, 1))
-    return total
+            part = logits.softmax(-1).sum((0, 1))
+            total = part if total is None else total.add_(part)
+    return queries.new_zeros(length) if total is None else total
