@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import tokenprune
 from tests.families.calls import logits
 from tests.families.fate import gone
+from tests.families.masked import hidden_from
 from tests.families.models.common import IMAGE, clip, text
 from tests.families.models.llava import PATCHES, SIDE, Llava
 from tests.families.plans import layers, plan, staged
-from tests.families.test_decoder import EXACT, generated, hidden
+from tests.families.test_decoder import EXACT, generated
 from tokenprune.errors import UnsupportedModelError
 
 # a window of 12 ends inside of the picture's 36 tokens
@@ -58,6 +62,15 @@ CELLS += [("gemma3_text", "sdpa", stages) for stages in ("pre_llm", "decoder", "
 CELLS += [("ministral", "sdpa", "both"), ("qwen3", "sdpa", "both")]
 
 
+@contextmanager
+def hidden(model: Any, removed: dict[int, Tensor]) -> Iterator[None]:
+    """Hide the tokens that a plan removes from the layers that it removes them before."""
+    with ExitStack() as stack:
+        for first, places in removed.items():
+            stack.enter_context(hidden_from(layers(model), first, places))
+        yield
+
+
 @pytest.mark.parametrize(("kind", "attention", "stages"), CELLS)
 def test_a_cut_equals_the_full_prompt_with_removed_tokens_hidden(
     kind: str, attention: str, stages: str
@@ -80,9 +93,9 @@ def test_a_cut_equals_the_full_prompt_with_removed_tokens_hidden(
         tokens, scores = generated(model, call)
         again = model.generate(**call, max_new_tokens=5, min_new_tokens=5, use_cache=False)
     assert torch.equal(logits(model, call, **where), dense)
-    with hidden("llava", model, removed):
+    with hidden(model, removed):
         full = logits(model, call, **where)
-    with hidden("llava", model, removed):
+    with hidden(model, removed):
         full_tokens, full_scores = generated(model, call)
     seen = call["attention_mask"].bool() & ~removed[steps[-1]]
     assert float((short - full)[seen].abs().max()) < exact

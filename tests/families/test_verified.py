@@ -71,7 +71,7 @@ def test_experts_without_float64_run_as_they_were_loaded(load: Load) -> None:
 
 def test_features_that_merge_are_given_to_the_reference(load: Load) -> None:
     merging = {"strategy": "prunevid", "at": "pre_llm"}
-    found = verified(load("qwen2_5_vl"), plan(merging))
+    found = verified(load("qwen2_5_vl"), {**plan(merging), "positions": "original"})
     passed(found)
     assert "prunevid" in found.row("prefill").note
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from tests.plugins.newcomers_model import MyVit
@@ -19,6 +21,7 @@ from tokenprune.interface.signals import BlockAttention, Signal
 from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import ScoreStrategy, StrategyParams
+from tokenprune.interface.text_tower import TextTower
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trainable import ModelShape
 from tokenprune.lab.kinds import LOADERS
@@ -155,6 +158,27 @@ class Echo:
         return [ServedPicture("8 x 8", 4, 2)]
 
 
+class Letters(TextTower):
+    """Texts as the numbers of their letters, and visual tokens as their first channels."""
+
+    name = "letters"
+    width = len(ascii_lowercase)
+
+    @property
+    def module(self) -> nn.Module:
+        return nn.Identity()
+
+    @classmethod
+    def load(cls, target: str) -> Letters | None:
+        return cls() if target == cls.name else None
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return hidden.float()
+
+    def encode(self, texts: Sequence[str], *, cut: bool) -> list[Tensor]:
+        return [torch.tensor([[float(text.count(a)) for a in ascii_lowercase]]) for text in texts]
+
+
 class Nowhere:
     """A tiny model of a library that isn't installed, so no check runs in it."""
 
@@ -205,6 +229,11 @@ def register_reporters(register: Callable[[Any], None]) -> None:
 @hookimpl
 def register_servers(register: Callable[[Any], None]) -> None:
     register(Echo())
+
+
+@hookimpl
+def register_text_towers(register: Callable[[Any], None]) -> None:
+    register(Letters)
 
 
 @hookimpl

@@ -19,6 +19,7 @@ from tests.studies.conftest import save_study
 from tokenprune.lab.kinds import SERVERS
 from tokenprune.lab.studies import Store, load_study, run_study
 from tokenprune.lab.studies.plugs import make_runner
+from tokenprune.plugins.hookspecs import TEXT_TOWERS
 from tokenprune.plugins.host import host, register_plugin
 from tokenprune.plugins.matrix import families, matrix
 from tokenprune.testing.kinds import TINY_MODELS, tiny_models
@@ -43,6 +44,14 @@ def test_every_kind_is_listed_under_the_plugins_name() -> None:
 def test_the_serving_engine_is_found_by_its_name() -> None:
     server = host().things(SERVERS)["echo"]
     assert server.check(Path("plan.yaml"), "model")[0].left == 2
+
+
+def test_a_text_tower_is_found_by_what_the_plan_names() -> None:
+    kind = host().things(TEXT_TOWERS)["letters"]
+    tower = kind.load("letters")
+    assert tower is not None
+    assert tower.encode(["a bad cab"], cut=True)[0][0, :4].tolist() == [3, 2, 1, 1]
+    assert kind.load("another") is None
 
 
 def test_the_method_runs_on_the_family_that_the_engine_never_heard_of() -> None:

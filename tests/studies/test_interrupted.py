@@ -56,7 +56,7 @@ def test_ctrl_c_in_one_process_leaves_what_is_recorded(
 ) -> None:
     def interrupted(*given: Any) -> Any:
         if done:
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         done.append(execute(*given))
         return done[-1]
 

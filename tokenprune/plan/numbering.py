@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from tokenprune.errors import PlanError
 from tokenprune.interface.placement import Positions
-from tokenprune.interface.strategy import placement
-from tokenprune.plan.model import Plan
-from tokenprune.plugins.strategies import strategy_class
+from tokenprune.interface.strategy import placement, places
+from tokenprune.plan.model import Plan, StagePlan
+from tokenprune.plugins.host import host
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def numbering(plan: Plan, where: str = "") -> Numbering:
     """What a plan's survivors are numbered by: the plan's word, else its strategies', else theirs.
 
     Args:
-        plan: a plan whose strategies are installed and stand where they can.
+        plan: the plan.
         where: the file to name in errors.
 
     Raises:
@@ -92,12 +92,23 @@ def positions_of(plan: Plan) -> Positions:
     return numbering(plan).first.positions
 
 
+def _own(stage: StagePlan) -> Positions | None:
+    """What a stage's strategy says; of one that isn't installed or can't stand there, nothing.
+
+    Old records hold such stages, and training and probes look through stages without a name.
+    """
+    kind = host().strategies.get(stage.strategy)
+    if kind is None or stage.at not in places(kind):
+        return None
+    return placement(kind, stage.at).positions
+
+
 def _of(plan: Plan, numbers: list[int], where: str) -> Said | None:
     """What the strategies of some stages say; the default if none of them says anything."""
     said: Said | None = None
     for number in numbers:
         stage = plan.stages[number]
-        own = placement(strategy_class(stage.strategy), stage.at).positions
+        own = _own(stage)
         if own is None:
             continue
         if said is not None and said.positions != own:

@@ -13,6 +13,7 @@ from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep, restored
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.runner import EncoderRunner, in_pass, revived
+from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
@@ -171,6 +172,9 @@ class PackedRunner(EncoderRunner):
             call.meter.count("patches", stack.state.index.numel(), len(stack.first))
         call.put(state)
         return state
+
+    def _count(self, call: CallState, state: EncoderState, name: str) -> None:
+        call.meter.count(name, state.index.numel(), len(state.index))  # pictures are seen whole
 
     def _packed_halves(
         self, call: CallState, state: PackedState, number: int, block: BlockCall, hidden: Tensor
