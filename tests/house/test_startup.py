@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tokenprune
+from tokenprune.lab.measure import processes
 
 FILE = Path(tokenprune.__file__)
 PLAN = FILE.parents[1] / "examples" / "plans" / "explicit.yaml"
@@ -105,3 +106,13 @@ for name in PRELOADED:
     importlib.import_module(name)
 """
     assert loaded(code, "transformers", "torch") == "['torch', 'transformers']"
+
+
+def test_a_broken_library_does_not_end_the_process_that_others_are_forked_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_library.py").write_text("raise RuntimeError('operator does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(processes, "PRELOADED", ("broken_library",))
+    code = Path(processes.__file__).with_name("preloaded.py").read_text()
+    exec(compile(code, "preloaded.py", "exec"), {"__name__": "preloaded"})

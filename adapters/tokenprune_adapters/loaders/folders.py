@@ -113,16 +113,7 @@ def load_processor(folder: Path) -> Any:
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    try:
-        return _transformers().AutoProcessor.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:
-        raise CheckpointError(
-            f"the processor can't be loaded ({_first_line(error)}).",
-            where=str(folder),
-            remedy="Save the processor into the model's folder with save_pretrained.",
-        ) from error
+    return _saved(folder, "AutoProcessor", "processor")
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -131,15 +122,20 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         CheckpointError: it is missing or damaged.
     """
+    return _saved(folder, "AutoTokenizer", "tokenizer")
+
+
+def _saved(folder: Path, kind: str, called: str) -> Any:
+    """What one of the library's `Auto` classes loads beside a model."""
     try:
-        return _transformers().AutoTokenizer.from_pretrained(
+        return getattr(_transformers(), kind).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
         raise CheckpointError(
-            f"the tokenizer can't be loaded ({_first_line(error)}).",
+            f"the {called} can't be loaded ({_first_line(error)}).",
             where=str(folder),
-            remedy="Save the checkpoint's own tokenizer into the folder with save_pretrained.",
+            remedy=f"Save the checkpoint's own {called} into its folder with save_pretrained.",
         ) from error
 
 

@@ -29,7 +29,7 @@ def fresh_processes() -> BaseContext:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED])
+    context.set_forkserver_preload(["tokenprune.lab.measure.preloaded"])
     return context
 
 
