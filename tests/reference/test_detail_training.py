@@ -17,16 +17,17 @@ from tokenprune.reference import (
     sample_detail_scene,
 )
 from tokenprune.reference.questions import RELATIONS
-from training.detail_model.data import ASKING, DataPlan, DetailBatch, Drawer, anchors, as_batch
+from training.detail_model.data import ASKING, DataPlan, DetailBatch, anchors, drawer
 from training.detail_model.model import PATCHES, build_model, stretch_places
 from training.detail_model.sides import DOUBT, neighbours
-from training.detail_model.stages import STAGES, scaled
+from training.detail_model.stages import STAGES
 from training.detail_model.train import Trainer
 from training.detail_model.vocab import WORDS
 from training.reference_model.data import IGNORE
 from training.reference_model.vocab import WORDS as SMALL_WORDS
 from training.shared.asking import load_weights
 from training.shared.drawing import Arrays, drawn
+from training.shared.recipe import scaled
 
 PLAN = DataPlan(batch=3, questions=6, weights=(1.0,) * len(DETAIL_TYPES))
 
@@ -38,7 +39,7 @@ def trainer() -> Trainer:
 
 @pytest.fixture(scope="module")
 def batch() -> DetailBatch:
-    return as_batch(Drawer(PLAN, 1)(np.random.default_rng(1)))
+    return DetailBatch.of(drawer(PLAN, 1)(np.random.default_rng(1)))
 
 
 def zone(scene: DetailScene, anchor: Item, phrase: str, near: float, wide: float) -> list[Item]:
@@ -136,7 +137,7 @@ def test_a_step_trains_what_its_stage_says(trainer: Trainer, batch: DetailBatch,
     assert {"vision_tower" in n for n in moved} == {stage.tower is not None}
     assert ("patch_beside" in scores) == (stage.tower is not None)
     assert ("patch_places" in scores) == (stage.places_weight > 0) == (name == "places")
-    assert ("ALL" in scores) == (stage.lm is not None)
+    assert ("all" in scores) == (stage.lm is not None)
 
 
 def test_replayed_pictures_get_each_question_once(trainer: Trainer, batch: DetailBatch) -> None:

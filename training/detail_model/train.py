@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
 from tokenprune.reference.detail_questions import DETAIL_TYPES
-from training.detail_model.data import DetailBatch, Drawer, as_batch
+from training.detail_model.data import DetailBatch, drawer
 from training.detail_model.heads import DetailHeads, detail_loss
 from training.detail_model.model import PATCHES, build_model
-from training.detail_model.stages import STAGES, Stage, scaled
+from training.detail_model.stages import STAGES, Stage
 from training.reference_model import choose
 from training.reference_model.data import normalise
 from training.reference_model.forward import (
     TowerOutput,
     Weights,
     answer_questions,
-    logits,
     patchify,
     project,
     tower_forward,
 )
 from training.reference_model.optimiser import Optimisers
-from training.reference_model.vocab import EOS
+from training.reference_model.trainer import ModelTrainer, answer_loss, by_type
 from training.shared.drawing import drawn
-from training.shared.running import SAVE_EVERY, Meter, arguments, begin, waiting
+from training.shared.running import SAVE_EVERY, Meter, arguments, train
 
-EOS_WEIGHT = 0.2
 #: Steps that wait while pictures are replayed, so that the same ones don't follow each other.
 WAITING = 24
 FEWEST = 48
@@ -50,22 +47,11 @@ class Turn:
     asked: slice
 
 
-class Trainer:
+class Trainer(ModelTrainer[DetailHeads]):
     """Model, heads and the random choices of training."""
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.model = build_model(seed)
-        self.heads = DetailHeads()
-        self.random = Generator()
-
-    def weights(self) -> Weights:
-        """The parameters in bfloat16, still connected to their fp32 masters."""
-        return {name: p.bfloat16() for name, p in self.model.named_parameters()}
-
-    def chance(self, share: float) -> bool:
-        """Whether an event of this probability happens."""
-        return float(torch.rand((), generator=self.random)) < share
+        super().__init__(seed, build_model(seed), DetailHeads())
 
     def see(self, w: Weights, batch: DetailBatch, stage: Stage, step: int) -> TowerOutput:
         """Tower features of a batch, on all patches or on the items and some background."""
@@ -101,7 +87,7 @@ class Trainer:
         count = choose.log_uniform(FEWEST, min(have, stage.most), self.random)
         return choose.items_first(batch.anchor.gather(1, index), count, self.random)
 
-    def answer_loss(self, w: Weights, turn: Turn, stage: Stage) -> tuple[Tensor, Tensor]:
+    def answers(self, w: Weights, turn: Turn, stage: Stage) -> tuple[Tensor, Tensor]:
         """Loss of answer and `<eos>`, and which answers `[B, Q]` are right."""
         keep = self.pick(turn.batch, turn.out.index, stage)
         visual = project(w, choose.gather_tokens(turn.out.patches, keep))
@@ -112,13 +98,8 @@ class Trainer:
             start = torch.full((len(keep),), 1 + keep.shape[1])
         words, answer = turn.batch.words[:, turn.asked], turn.batch.answer[:, turn.asked]
         hidden = answer_questions(w, visual, position, words, start)
-        at = turn.batch.answer_at[:, turn.asked, None, None].expand(-1, -1, -1, hidden.shape[-1])
-        said = logits(w, hidden.gather(2, at).squeeze(2)).float()
-        after = logits(w, hidden.gather(2, at + 1).squeeze(2)).float()
-        loss = F.cross_entropy(said.flatten(0, 1), answer.flatten())
-        stop = torch.full_like(answer, EOS)
-        loss = loss + EOS_WEIGHT * F.cross_entropy(after.flatten(0, 1), stop.flatten())
-        return loss, said.argmax(-1) == answer
+        at = turn.batch.answer_at[:, turn.asked]
+        return answer_loss(w, hidden, at, answer)
 
     def optimisers(self, stage: Stage) -> Optimisers:
         """Fresh optimisers of the parts that a stage trains."""
@@ -139,62 +120,34 @@ class Trainer:
                 self.heads, turn.out, turn.batch, stage.beside_weight, stage.places_weight
             )
         if stage.lm is not None:
-            answers, right = self.answer_loss(self.weights(), turn, stage)
+            answers, right = self.answers(self.weights(), turn, stage)
             loss = loss + answers
-            scores |= by_type(right, turn.batch.type[:, turn.asked])
+            scores |= by_type(right, turn.batch.type[:, turn.asked], DETAIL_TYPES)
         return loss, {"loss": float(loss.detach()), **scores}
 
-    def run(self, stage: Stage, number: int, workers: int, partial: Path) -> None:
-        """Train one stage; `partial` holds a look at it while it runs."""
+    def run(self, stage: Stage, number: int, options: Namespace) -> None:
+        """Train one stage; `partial.pt` holds a look at it while it runs."""
         self.random.manual_seed(1000 * self.seed + number)
         optimisers = self.optimisers(stage)
         meter = Meter(stage.name, stage.taken, stage.data.batch, "img/s", digits=1)
         fresh = range(-(-stage.taken // stage.replays))
         key = (self.seed, DRAWING, number)
-        with drawn(Drawer(stage.data, self.seed), key, fresh, workers) as stream:
-            turns = self.turns(stage, (as_batch(arrays) for arrays in stream))
+        with drawn(drawer(stage.data, self.seed), key, fresh, options.workers) as stream:
+            turns = self.turns(stage, (DetailBatch.of(arrays) for arrays in stream))
             for step, turn in zip(range(stage.taken), turns, strict=False):
                 loss, scores = self.step(turn, stage)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimisers.step(step)
                 meter.add(step, scores)
                 if (step + 1) % SAVE_EVERY == 0:
-                    save(self, partial)
-
-
-def by_type(right: Tensor, types: Tensor) -> dict[str, float]:
-    """Accuracy of every question type in a batch, and over all."""
-    scores = {"ALL": float(right.float().mean())}
-    for number, name in enumerate(DETAIL_TYPES):
-        asked = types == number
-        if asked.any():
-            scores[name] = float(right[asked].float().mean())
-    return scores
-
-
-def save(trainer: Trainer, path: Path) -> None:
-    """Write model and heads."""
-    torch.save({"model": trainer.model.state_dict(), "heads": trainer.heads.state_dict()}, path)
-
-
-def load(trainer: Trainer, path: Path) -> None:
-    """Read what `save` wrote."""
-    state = torch.load(path, weights_only=True)
-    trainer.model.load_state_dict(state["model"])
-    nn.Module.load_state_dict(trainer.heads, state["heads"])
+                    self.save(options.out / "partial.pt")
 
 
 def main() -> None:
     """Run all stages, resuming after the last one that left a checkpoint."""
     parser = arguments(__doc__)
     parser.add_argument("--workers", type=int, default=1)
-    options = begin(parser)
-    trainer = Trainer(options.seed)
-    for number, stage, path in waiting(STAGES, options.out, lambda path: load(trainer, path)):
-        trainer.run(
-            scaled(stage, options.scale), number, options.workers, options.out / "partial.pt"
-        )
-        save(trainer, path)
+    train(parser, Trainer, STAGES)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -13,11 +15,12 @@ from torch import Tensor
 
 from tokenprune.reference.questions import ASK, TYPES, SceneQuestion
 from tokenprune.reference.render import Textures, render
-from tokenprune.reference.scene import CANVAS, COLOURS, GRID, KINDS, Scene, sample_scene
+from tokenprune.reference.scene import COLOURS, GRID, KINDS, PATCH, Item, Scene, sample_scene
 from training.reference_model.helpers import HELPER, helper_question
 from training.reference_model.vocab import EOS, WORD_ID
-from training.shared.asking import Asking
-from training.shared.drawing import Arrays, drawn
+from training.shared import asking
+from training.shared.asking import Ask, Asking
+from training.shared.drawing import Arrays, Draw, drawn
 
 COLOUR_NAMES = tuple(COLOURS)
 BACKGROUND_KIND = len(KINDS)
@@ -26,8 +29,18 @@ IGNORE = -100
 ALL_TYPES = (*TYPES, HELPER)
 QUESTION_LENGTH = 8
 ASKING = Asking(TYPES, WORD_ID, QUESTION_LENGTH, EOS)
+#: Training asks helpers besides.
+TRAINING = replace(ASKING, types=ALL_TYPES)
 OWN_COVER = 0.15
 TOUCH_COVER = 0.02
+
+
+class Drawable(Protocol):
+    """A scene."""
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """What is drawn."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,11 @@ class Batch:
     answer: Tensor
     type: Tensor
 
+    @classmethod
+    def of(cls, arrays: Arrays) -> Self:
+        """A batch of arrays by field."""
+        return cls(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
 
 @dataclass(frozen=True)
 class DataPlan:
@@ -79,95 +97,106 @@ class DataPlan:
 
 
 def draw_questions(scene: Scene, rng: np.random.Generator, plan: DataPlan) -> list[SceneQuestion]:
-    """Questions about one scene, types by weight; a scene always allows counting."""
-    share = np.asarray(plan.weights) / sum(plan.weights)
-    drawn: list[SceneQuestion] = []
-    while len(drawn) < plan.questions:
-        for kind in rng.choice(len(TYPES), size=plan.questions, p=share):
+    """Questions about one scene, now and then a helper's."""
+
+    def asked(ask: Ask[Scene]) -> Ask[Scene]:
+        def helped(scene: Scene, rng: np.random.Generator) -> SceneQuestion | None:
             if plan.helper_share and rng.random() < plan.helper_share:
-                drawn.append(helper_question(scene, rng))
-                continue
-            question = ASK[TYPES[int(kind)]](scene, rng)
-            if question is not None:
-                drawn.append(question)
-    return drawn[: plan.questions]
+                return helper_question(scene, rng)
+            return ask(scene, rng)
+
+        return helped
+
+    asks = [asked(ASK[name]) for name in TYPES]
+    return asking.draw_questions(scene, rng, asks, plan.weights, plan.questions)
 
 
-def _label_scene(out: Arrays, row: int, scene: Scene, cover: NDArray[np.float32]) -> None:
-    """Fill the dense and the image-level targets of one row."""
-    owner = np.where(cover.max(0) >= OWN_COVER, cover.argmax(0), -1)
-    touched = cover.max(0) > TOUCH_COVER
-    kinds = np.array([KINDS.index(item.kind) for item in scene.items])
+def kinds_of(scene: Drawable) -> NDArray[np.int64]:
+    """Number of every item's kind, `[items]`."""
+    return np.array([KINDS.index(item.kind) for item in scene.items])
+
+
+def label_scene(
+    out: Arrays,
+    row: int,
+    scene: Drawable,
+    owner: NDArray[np.int64],
+    touched: NDArray[np.bool_],
+) -> None:
+    """Fill the dense and the image-level targets of one row.
+
+    Args:
+        out: the fields of a `Batch`.
+        row: of the scene.
+        scene: what is drawn.
+        owner: which item a patch belongs to, -1 for none.
+        touched: whether any item touches a patch; one that none owns is left out of the loss.
+    """
+    kinds = kinds_of(scene)
     colours = np.array([COLOUR_NAMES.index(item.colour) for item in scene.items])
-    centres = np.array([(item.x, item.y) for item in scene.items], dtype=np.float32) / CANVAS
+    centres = np.array([(item.x, item.y) for item in scene.items], dtype=np.float32)
+    canvas = out["images"].shape[1]
     rest = np.where(touched, IGNORE, BACKGROUND_KIND)
     out["kind"][row] = np.where(owner >= 0, kinds[owner], rest)
     out["colour"][row] = np.where(owner >= 0, colours[owner], np.where(touched, IGNORE, NO_COLOUR))
-    out["owner"][row], out["touched"][row], out["centre"][row] = owner, touched, centres[owner]
+    out["owner"][row], out["touched"][row] = owner, touched | (owner >= 0)
+    out["centre"][row] = centres[owner] / canvas
     out["has_kind"][row, kinds] = 1
     out["has_colour"][row, colours] = 1
     out["has_pair"][row, kinds * len(COLOUR_NAMES) + colours] = 1
     out["items"][row] = len(scene.items)
 
 
-def _empty(plan: DataPlan) -> Arrays:
-    rows, asked, patches = plan.batch, plan.questions, GRID * GRID
+def empty_arrays(rows: int, asked: int, length: int, grid: int) -> Arrays:
+    """The fields of a `Batch` as arrays of zeros.
 
-    def ints(*shape: int) -> NDArray[np.int64]:
-        return np.zeros(shape, dtype=np.int64)
-
-    def floats(*shape: int) -> NDArray[np.float32]:
-        return np.zeros(shape, dtype=np.float32)
-
+    Args:
+        rows: pictures.
+        asked: questions a picture.
+        length: words of a question.
+        grid: patches a side.
+    """
+    patches, canvas = grid * grid, grid * PATCH
+    whole: dict[str, tuple[int, ...]] = {
+        "kind": (patches,),
+        "colour": (patches,),
+        "owner": (patches,),
+        "items": (),
+        "words": (asked, length),
+        "answer_at": (asked,),
+        "answer": (asked,),
+        "type": (asked,),
+    }
+    real = {
+        "centre": (patches, 2),
+        "has_kind": (len(KINDS),),
+        "has_colour": (len(COLOUR_NAMES),),
+        "has_pair": (len(KINDS) * len(COLOUR_NAMES),),
+    }
     return {
-        "images": np.zeros((rows, CANVAS, CANVAS, 3), dtype=np.uint8),
-        "kind": ints(rows, patches),
-        "colour": ints(rows, patches),
-        "owner": ints(rows, patches),
-        "touched": np.zeros((rows, patches), dtype=np.bool_),
-        "centre": floats(rows, patches, 2),
-        "has_kind": floats(rows, len(KINDS)),
-        "has_colour": floats(rows, len(COLOUR_NAMES)),
-        "has_pair": floats(rows, len(KINDS) * len(COLOUR_NAMES)),
-        "items": ints(rows),
-        "words": ints(rows, asked, QUESTION_LENGTH),
-        "answer_at": ints(rows, asked),
-        "answer": ints(rows, asked),
-        "type": ints(rows, asked),
+        "images": np.zeros((rows, canvas, canvas, 3), np.uint8),
+        "touched": np.zeros((rows, patches), np.bool_),
+        **{name: np.zeros((rows, *shape), np.int64) for name, shape in whole.items()},
+        **{name: np.zeros((rows, *shape), np.float32) for name, shape in real.items()},
     }
 
 
 def make_arrays(plan: DataPlan, rng: np.random.Generator, textures: Textures) -> Arrays:
     """Draw scenes and questions and render them: the fields of a `Batch` as arrays."""
-    out = _empty(plan)
+    out = empty_arrays(plan.batch, plan.questions, QUESTION_LENGTH, GRID)
     for row in range(plan.batch):
         scene = sample_scene(rng, 2 if rng.random() < plan.crowd_share else 1)
         drawn = render(scene, rng, textures)
         out["images"][row] = drawn.image
-        _label_scene(out, row, scene, drawn.cover)
-        for column, question in enumerate(draw_questions(scene, rng, plan)):
-            out["words"][row, column], out["answer_at"][row, column] = ASKING.encode(
-                question.text, question.answer
-            )
-            out["answer"][row, column] = WORD_ID[question.answer]
-            out["type"][row, column] = ALL_TYPES.index(question.kind)
+        owner = np.where(drawn.cover.max(0) >= OWN_COVER, drawn.cover.argmax(0), -1)
+        label_scene(out, row, scene, owner, drawn.cover.max(0) > TOUCH_COVER)
+        TRAINING.fill(out, row, draw_questions(scene, rng, plan))
     return out
 
 
-class Drawer:
-    """Makes the batches of a stage, in whatever process.
-
-    Args:
-        plan: of the stage.
-        seed: of the textures.
-    """
-
-    def __init__(self, plan: DataPlan, seed: int) -> None:
-        self.plan, self.textures = plan, Textures(seed)
-
-    def __call__(self, rng: np.random.Generator) -> Arrays:
-        """The fields of one batch."""
-        return make_arrays(self.plan, rng, self.textures)
+def drawer(plan: DataPlan, seed: int) -> Draw:
+    """What makes the batches of a stage, in whatever process, with the textures of a seed."""
+    return partial(make_arrays, plan, textures=Textures(seed))
 
 
 @contextmanager
@@ -175,11 +204,8 @@ def batches(
     plan: DataPlan, seed: int, stage: int, steps: range, workers: int = 1
 ) -> Iterator[Iterator[Batch]]:
     """Batches for the given steps; the same ones whatever the number of workers."""
-    with drawn(Drawer(plan, seed), (seed, 2, stage), steps, workers) as stream:
-        yield (
-            Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
-            for arrays in stream
-        )
+    with drawn(drawer(plan, seed), (seed, 2, stage), steps, workers) as stream:
+        yield (Batch.of(arrays) for arrays in stream)
 
 
 def normalise(images: Tensor) -> Tensor:

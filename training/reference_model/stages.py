@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from tokenprune.reference.questions import TYPES
 from training.reference_model.data import DataPlan
 from training.reference_model.model import PATCHES
 from training.reference_model.optimiser import Rates
+from training.shared.recipe import Schedule
 
 
-@dataclass(frozen=True)
-class Stage:
+@dataclass(frozen=True, kw_only=True)
+class Stage(Schedule):
     """One training stage.
 
     Attributes:
-        name: also the name of its checkpoint.
-        steps: optimiser steps.
         data: batch and question sizes and the mix of types.
         tower: peak rates of the tower and its heads.
         lm: peak rates of projector and language model, or `None` to train the tower alone.
@@ -29,11 +29,9 @@ class Stage:
         compact_share: share of steps in which the kept tokens are numbered anew.
     """
 
-    name: str
-    steps: int
     data: DataPlan
     tower: Rates
-    lm: Rates | None
+    lm: Rates | None = None
     tower_tokens: int
     full_every: int
     dense_weight: float = 1.0
@@ -41,11 +39,6 @@ class Stage:
     swap_share: float = 0.0
     drop_share: float = 0.67
     compact_share: float = 0.33
-
-    @property
-    def taken(self) -> int:
-        """Steps that the stage takes: all of its schedule."""
-        return self.steps
 
 
 def _weights(**changed: float) -> tuple[float, ...]:
@@ -55,13 +48,18 @@ def _weights(**changed: float) -> tuple[float, ...]:
 def _recipe() -> tuple[Stage, ...]:
     bound = _weights(shape=2.0, relation=2.5, count=1.3)
     by_colour = _weights(colour=0.5, shape=3.0, count=2.0, exist=2.5, digit=0.5, where=0.7)
+    behind: Any = {
+        "lm": Rates(2.5e-3, 2e-3),
+        "tower_tokens": 72,
+        "full_every": 8,
+        "dense_weight": 0.5,
+    }
     return (
         Stage(
             name="tower",
             steps=1600,
             data=DataPlan(batch=64, questions=1, weights=_weights()),
             tower=Rates(3e-3, 1e-3),
-            lm=None,
             tower_tokens=64,
             full_every=10,
         ),
@@ -70,20 +68,14 @@ def _recipe() -> tuple[Stage, ...]:
             steps=2000,
             data=DataPlan(batch=32, questions=12, weights=bound),
             tower=Rates(1.2e-3, 5e-4),
-            lm=Rates(2.5e-3, 2e-3),
-            tower_tokens=72,
-            full_every=8,
-            dense_weight=0.5,
+            **behind,
         ),
         Stage(
             name="binding",
             steps=900,
             data=DataPlan(batch=32, questions=12, weights=by_colour, helper_share=0.3),
             tower=Rates(8e-4, 4e-4),
-            lm=Rates(2.5e-3, 2e-3),
-            tower_tokens=72,
-            full_every=8,
-            dense_weight=0.5,
+            **behind,
         ),
         Stage(
             name="joint",
@@ -101,8 +93,3 @@ def _recipe() -> tuple[Stage, ...]:
 
 
 STAGES = _recipe()
-
-
-def scaled(stage: Stage, factor: float) -> Stage:
-    """The same stage with fewer or more steps, for smoke runs."""
-    return replace(stage, steps=max(2, round(stage.steps * factor)))

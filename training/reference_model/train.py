@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from argparse import Namespace
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
 from training.reference_model import choose
 from training.reference_model.data import ALL_TYPES, Batch, batches, normalise
@@ -15,7 +14,6 @@ from training.reference_model.forward import (
     TowerOutput,
     Weights,
     answer_questions,
-    logits,
     patchify,
     project,
     tower_forward,
@@ -23,29 +21,16 @@ from training.reference_model.forward import (
 from training.reference_model.heads import Heads, tower_loss
 from training.reference_model.model import PATCHES, TOWER_BLOCKS, build_model
 from training.reference_model.optimiser import Optimisers
-from training.reference_model.stages import STAGES, Stage, scaled
-from training.reference_model.vocab import EOS
-from training.shared.running import SAVE_EVERY, Meter, arguments, begin, waiting
-
-EOS_WEIGHT = 0.2
+from training.reference_model.stages import STAGES, Stage
+from training.reference_model.trainer import ModelTrainer, answer_loss, by_type
+from training.shared.running import SAVE_EVERY, Meter, arguments, train
 
 
-class Trainer:
+class Trainer(ModelTrainer[Heads]):
     """Model, heads and the random choices of training."""
 
     def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.model = build_model(seed)
-        self.heads = Heads()
-        self.random = Generator()
-
-    def weights(self) -> Weights:
-        """The parameters in bfloat16, still connected to their fp32 masters."""
-        return {name: p.bfloat16() for name, p in self.model.named_parameters()}
-
-    def chance(self, share: float) -> bool:
-        """Whether an event of this probability happens."""
-        return float(torch.rand((), generator=self.random)) < share
+        super().__init__(seed, build_model(seed), Heads())
 
     def run_tower(self, w: Weights, batch: Batch, stage: Stage, step: int) -> TowerOutput:
         """Tower features of a batch, on all patches or on a subset."""
@@ -77,7 +62,7 @@ class Trainer:
             return choose.top_sorted(torch.rand(index.shape, generator=self.random), count), True
         return choose.informed(batch.owner.gather(1, index), count, self.random), False
 
-    def answer_loss(
+    def answers(
         self, w: Weights, out: TowerOutput, batch: Batch, stage: Stage
     ) -> tuple[Tensor, Tensor]:
         """Loss of answer and `<eos>`, and which answers `[B, Q]` are right."""
@@ -94,13 +79,7 @@ class Trainer:
             position = 1 + choose.everything(*keep.shape)
             start = torch.full((len(keep),), 1 + keep.shape[1])
         hidden = answer_questions(w, visual, position, batch.words, start)
-        at = batch.answer_at[..., None, None].expand(-1, -1, -1, hidden.shape[-1])
-        said = logits(w, hidden.gather(2, at).squeeze(2)).float()
-        after = logits(w, hidden.gather(2, at + 1).squeeze(2)).float()
-        loss = F.cross_entropy(said.flatten(0, 1), batch.answer.flatten())
-        stop = torch.full_like(batch.answer, EOS)
-        loss = loss + EOS_WEIGHT * F.cross_entropy(after.flatten(0, 1), stop.flatten())
-        return loss, said.argmax(-1) == batch.answer
+        return answer_loss(w, hidden, batch.answer_at, batch.answer)
 
     def optimisers(self, stage: Stage) -> Optimisers:
         """Fresh optimisers for a stage; a stage without language model leaves it alone."""
@@ -113,61 +92,33 @@ class Trainer:
             parts.append(([(n, p) for n, p in named if "vision_tower" not in n], stage.lm))
         return Optimisers(parts, stage.steps)
 
-    def run(self, stage: Stage, number: int, workers: int, partial: Path) -> None:
-        """Train one stage; `partial` holds a look at it while it runs."""
+    def run(self, stage: Stage, number: int, options: Namespace) -> None:
+        """Train one stage; `partial.pt` holds a look at it while it runs."""
         self.random.manual_seed(1000 * self.seed + number)
         optimisers = self.optimisers(stage)
-        meter = Meter(stage.name, stage.steps, stage.data.batch, "img/s", digits=0)
-        with batches(stage.data, self.seed, number, range(stage.steps), workers) as stream:
+        meter = Meter(stage.name, stage.taken, stage.data.batch, "img/s", digits=0)
+        with batches(stage.data, self.seed, number, range(stage.taken), options.workers) as stream:
             for step, batch in enumerate(stream):
                 w = self.weights()
                 out = self.run_tower(w, batch, stage, step)
                 loss, scores = tower_loss(self.heads, out, batch)
                 loss = loss * stage.dense_weight
                 if stage.lm is not None:
-                    answer_loss, right = self.answer_loss(w, out, batch, stage)
-                    loss = loss + answer_loss
-                    scores |= by_type(right, batch)
+                    answers, right = self.answers(w, out, batch, stage)
+                    loss = loss + answers
+                    scores |= by_type(right, batch.type, ALL_TYPES)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimisers.step(step)
                 meter.add(step, {"loss": float(loss.detach()), **scores})
                 if (step + 1) % SAVE_EVERY == 0:
-                    save(self, partial)
-
-
-def by_type(right: Tensor, batch: Batch) -> dict[str, float]:
-    """Accuracy of every question type in a batch, and over all."""
-    scores = {"ALL": float(right.float().mean())}
-    for number, name in enumerate(ALL_TYPES):
-        asked = batch.type == number
-        if asked.any():
-            scores[name] = float(right[asked].float().mean())
-    return scores
-
-
-def save(trainer: Trainer, path: Path) -> None:
-    """Write model and heads."""
-    torch.save({"model": trainer.model.state_dict(), "heads": trainer.heads.state_dict()}, path)
-
-
-def load(trainer: Trainer, path: Path) -> None:
-    """Read what `save` wrote."""
-    state = torch.load(path, weights_only=True)
-    trainer.model.load_state_dict(state["model"])
-    nn.Module.load_state_dict(trainer.heads, state["heads"])
+                    self.save(options.out / "partial.pt")
 
 
 def main() -> None:
     """Run all stages, resuming after the last one that left a checkpoint."""
     parser = arguments(__doc__)
     parser.add_argument("--workers", type=int, default=1)
-    options = begin(parser)
-    trainer = Trainer(options.seed)
-    for number, stage, path in waiting(STAGES, options.out, lambda path: load(trainer, path)):
-        trainer.run(
-            scaled(stage, options.scale), number, options.workers, options.out / "partial.pt"
-        )
-        save(trainer, path)
+    train(parser, Trainer, STAGES)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
+
+from tokenprune.reference.questions import SceneQuestion
+
+SceneT = TypeVar("SceneT")
 
 
 class Sample(Protocol):
@@ -80,6 +86,46 @@ class Asking:
                 answer[row, column] = self.word_id[sample.answer]
                 kind[row, column] = self.types.index(sample.type)
         return {"words": words, "answer_at": answer_at, "answer": answer, "type": kind}
+
+    def fill(
+        self, arrays: Mapping[str, NDArray[Any]], row: int, questions: Sequence[SceneQuestion]
+    ) -> None:
+        """Write the questions about one picture into a row of the fields of `Asked`."""
+        for column, question in enumerate(questions):
+            arrays["words"][row, column], arrays["answer_at"][row, column] = self.encode(
+                question.text, question.answer
+            )
+            arrays["answer"][row, column] = self.word_id[question.answer]
+            arrays["type"][row, column] = self.types.index(question.kind)
+
+
+Ask = Callable[[SceneT, np.random.Generator], SceneQuestion | None]
+
+
+def draw_questions(
+    scene: SceneT,
+    rng: np.random.Generator,
+    ask: Sequence[Ask[SceneT]],
+    weights: Sequence[float],
+    count: int,
+) -> list[SceneQuestion]:
+    """So many questions about one scene, types by weight; a scene always allows counting.
+
+    Args:
+        scene: what is asked about.
+        rng: draws types and questions.
+        ask: by type, a question or None where the scene allows none.
+        weights: how often each type comes.
+        count: of the questions.
+    """
+    share = np.asarray(weights) / sum(weights)
+    drawn: list[SceneQuestion] = []
+    while len(drawn) < count:
+        for kind in rng.choice(len(ask), size=count, p=share):
+            question = ask[int(kind)](scene, rng)
+            if question is not None:
+                drawn.append(question)
+    return drawn[:count]
 
 
 class Tally:

@@ -5,26 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
 
+from training.shared.recipe import Schedule, StageT, scaled
+
 log = logging.getLogger("training")
 
 LOG_EVERY, SAVE_EVERY = 25, 100
 
-
-class Named(Protocol):
-    """A stage of a run."""
-
-    @property
-    def name(self) -> str:
-        """Also the name of its checkpoint."""
-
-
-StageT = TypeVar("StageT", bound=Named)
+StageC = TypeVar("StageC", bound=Schedule, contravariant=True)
 
 
 def arguments(text: str | None) -> argparse.ArgumentParser:
@@ -40,31 +33,43 @@ def arguments(text: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line, open the log and make the folder; one thread trains."""
+class Trains(Protocol[StageC]):
+    """What trains a model stage by stage."""
+
+    def run(self, stage: StageC, number: int, options: argparse.Namespace) -> None:
+        """Train one stage."""
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+
+    def load(self, path: Path) -> None:
+        """Read what `save` wrote."""
+
+
+def train(
+    parser: argparse.ArgumentParser, made: Callable[[int], Trains[StageT]], stages: Sequence[StageT]
+) -> None:
+    """The command that runs all stages, resuming after the last one that left a checkpoint.
+
+    One thread trains.
+
+    Args:
+        parser: of `arguments`.
+        made: the trainer, from the seed.
+        stages: all, in order.
+    """
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    return options
-
-
-def waiting(
-    stages: Sequence[StageT], out: Path, load: Callable[[Path], None]
-) -> Iterator[tuple[int, StageT, Path]]:
-    """The stages that left no checkpoint, with their number and the place for theirs.
-
-    Args:
-        stages: all, in order.
-        out: folder of the checkpoints.
-        load: takes in the checkpoint of a finished stage.
-    """
+    trainer = made(options.seed)
     for number, stage in enumerate(stages):
-        path = out / f"{stage.name}.pt"
+        path = options.out / f"{stage.name}.pt"
         if path.exists():
-            load(path)
+            trainer.load(path)
         else:
-            yield number, stage, path
+            trainer.run(scaled(stage, options.scale), number, options)
+            trainer.save(path)
 
 
 class Meter:

@@ -42,7 +42,7 @@ def build_processor() -> LlavaProcessor:
 def export(checkpoint: Path, folder: Path) -> None:
     """Convert one checkpoint of `train` into a folder for `from_pretrained`."""
     model = build_model(0)
-    model.load_state_dict(torch.load(checkpoint, weights_only=True))
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
     image_export.write(model, build_processor(), folder)
 
 
