@@ -1,19 +1,22 @@
 """Encoder time, dense against pruned at equal kept counts, beside the FLOPs ratio.
 
     python -m benchmarks.encoders --out benchmarks/records/encoders.json
-    python -m benchmarks.encoders --compile --tower vit-b16-224 --batch 1
+    python -m benchmarks.encoders --compile --tower vit-b16-224 --batch 1 --append
+
+With `--append` a record grows part by part, measured in one environment; what is measured again
+replaces what stood there. It is written after every row.
 
 Random weights are fine: time doesn't depend on them. Dense and pruned runs alternate in one
 process and every figure is a ratio within that run, because machines are noisy. `achieved` is
-the measured speed-up over the one that the FLOPs ratio promises.
+the measured speed-up over the one that the FLOPs ratio promises. Of a compiled row `graphs` are
+those of the dense and of the pruned tower; `failed` is what a compiler said that gave up.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,15 +27,17 @@ from rich.table import Table
 from torch import nn
 
 import tokenprune
+from benchmarks.parts import Parts
 from benchmarks.timing import seconds
 from benchmarks.towers import Inputs, Tower, towers
-from tokenprune.lab.bench.compiling import shared_copy
-from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.bench.compiling import compilations, room, shared_copy
 from tokenprune.ops.flops import count_flops
 
 console = Console()
 STRATEGIES = ("evoprune", "tome")
 BACKEND = "inductor"
+KEY = ("encoder", "batch", "strategy", "compiled")
+"""What tells a row from all others."""
 
 
 def flops_of(model: nn.Module, inputs: Inputs) -> int:
@@ -64,6 +69,7 @@ def compare(
 
     Returns:
         Medians, the ratio pair by pair, the ratio of FLOPs; None for what no compiled call tells.
+        Where the compiler fails, what it says under `failed`, and no times.
     """
     device = next(model.parameters()).device
     pruned = shared_copy(model)
@@ -71,41 +77,67 @@ def compare(
         promised = flops_of(model, one) / flops_of(pruned, one)
         handle.meter.reset()
         pruned(**inputs)
-        kept = handle.meter.tokens["encoder"]
+        head: dict[str, Any] = {
+            "kept": handle.meter.tokens["encoder"],
+            "compiled": compiled,
+            "flops_ratio": promised,
+            "rounds": rounds,
+        }
+        calls: list[Callable[..., Any]] = [model, pruned]
+        if compiled:
+            made = compiled_calls(calls, inputs)
+            if isinstance(made, str):
+                return head | {"failed": made}
+            calls, graphs = made
+            head["graphs"] = graphs
         turns, shares = [], []
-        calls = [
-            torch.compile(each, backend=BACKEND) if compiled else each for each in (model, pruned)
-        ]
         for call in calls:
             call(**inputs)
         for _ in range(rounds):
             handle.meter.reset()
             turns.append([seconds(partial(call, **inputs), device) for call in calls])
             shares.append(handle.meter.seconds["select"] / turns[-1][1])
-    torch.compiler.reset()
     ratios = [dense / short for dense, short in turns]
     speedup = statistics.median(ratios)
-    return {
-        "kept": kept,
-        "compiled": compiled,
+    return head | {
         "dense_seconds": statistics.median(turn[0] for turn in turns),
         "pruned_seconds": statistics.median(turn[1] for turn in turns),
         "select_share": None if compiled else statistics.median(shares),
         "speedup": speedup,
         "speedup_range": [min(ratios), max(ratios)],
-        "flops_ratio": promised,
         "achieved": speedup / promised,
-        "rounds": rounds,
     }
+
+
+def compiled_calls(
+    calls: Sequence[Callable[..., Any]], inputs: Inputs
+) -> tuple[list[Callable[..., Any]], list[int]] | str:
+    """The calls through `torch.compile`, made once, and of how many graphs each is.
+
+    Towers that are no single graph break into several. A compiler that gives up raises errors of
+    many kinds: then this is how what the error says begins.
+    """
+    torch.compiler.reset()
+    made, graphs = [], []
+    for call in calls:
+        before, fast = compilations(), torch.compile(call, backend=BACKEND)
+        try:
+            with room():
+                fast(**inputs)
+        except Exception as error:
+            said = str(error).strip().splitlines()  # who failed, then why
+            return f"{type(error).__name__}: {' '.join(said[:2])}"
+        made.append(fast)
+        graphs.append(compilations() - before)
+    return made, graphs
 
 
 def measure(
     chosen: Sequence[Tower], batches: Sequence[int], rounds: int, compiled: bool
-) -> list[dict[str, Any]]:
-    """All rows."""
+) -> Iterator[dict[str, Any]]:
+    """All rows, one by one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    rows = []
     for tower in chosen:
         model = tower.build().to(device=device, dtype=dtype)
         one = placed(tower.inputs(1), device, dtype)
@@ -114,10 +146,9 @@ def measure(
             for strategy in STRATEGIES:
                 head = {"encoder": tower.name, "patches": tower.patches, "batch": batch}
                 found = compare(model, tower, inputs, one, strategy, rounds, compiled)
-                rows.append({**head, "strategy": strategy, **found})
-                console.print(_line(rows[-1]))
+                yield {**head, "strategy": strategy, **found}
+        torch.compiler.reset()
         del model
-    return rows
 
 
 def placed(inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
@@ -129,9 +160,11 @@ def placed(inputs: Inputs, device: torch.device, dtype: torch.dtype) -> Inputs:
 
 
 def _line(row: dict[str, Any]) -> str:
+    head = f"{row['encoder']} batch {row['batch']} {row['strategy']}"
+    if "failed" in row:
+        return f"{head} can't be compiled: {row['failed']}"
     return (
-        f"{row['encoder']} batch {row['batch']} {row['strategy']}"
-        f"{' compiled' if row['compiled'] else ''} {row['patches']} -> "
+        f"{head}{' compiled' if row['compiled'] else ''} {row['patches']} -> "
         f"{row['kept']:.0f}: {row['speedup']:.2f}x faster, FLOPs promise "
         f"{row['flops_ratio']:.2f}x, achieved {row['achieved']:.2f}"
     )
@@ -150,12 +183,18 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
         "selection share",
     )
     for row in rows:
-        share = row["select_share"]
-        shown.add_row(
+        head = (
             row["encoder"],
             str(row["batch"]),
             row["strategy"] + (", compiled" if row["compiled"] else ""),
             f"{row['kept']:.0f} of {row['patches']}",
+        )
+        if "failed" in row:
+            shown.add_row(*head, "failed", f"{row['flops_ratio']:.2f}")
+            continue
+        share = row["select_share"]
+        shown.add_row(
+            *head,
             f"{row['speedup']:.2f}",
             f"{row['flops_ratio']:.2f}",
             f"{row['achieved']:.2f}",
@@ -172,21 +211,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tower", action="append", help="by name, repeatable; default all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="further rows by torch.compile")
+    parser.add_argument("--append", action="store_true", help="add to the record that is there")
     parser.add_argument("--tiny", action="store_true", help="tiny towers, to try this out")
     args = parser.parse_args(arguments)
     known = towers(tiny=args.tiny)
-    unknown = set(args.tower or ()) - {tower.name for tower in known}
-    if unknown:
-        parser.error(f"no tower {unknown}; there are {', '.join(t.name for t in known)}")
+    names = [tower.name for tower in known]
+    if unknown := set(args.tower or ()) - set(names):
+        parser.error(f"no tower {unknown}; there are {', '.join(names)}")
     chosen = [tower for tower in known if args.tower is None or tower.name in args.tower]
-    rows: list[dict[str, Any]] = []
+    try:
+        record = Parts.begin(args.out, KEY, {"encoder": names}, append=args.append)
+    except ValueError as reason:
+        parser.error(str(reason))
     with torch.inference_mode():
         for compiled in (False, True) if args.compile else (False,):
-            rows += measure(chosen, args.batch or [1, 8, 32], args.rounds, compiled)
-    console.print(table(rows))
-    record = {"schema_version": 1, "environment": describe_environment(), "rows": rows}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
+            for row in measure(chosen, args.batch or [1, 8, 32], args.rounds, compiled):
+                record.put(row)
+                console.print(_line(row))
+    console.print(table(record.rows))
     console.print(f"written to {args.out}")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from generators.growth import growth
 from generators.markdown import MARK
 from generators.records import (
     comparison,
@@ -165,7 +166,8 @@ SECTIONS = (
         "Encoder time",
         "One encoder pass, dense against pruned, with random weights. The FLOPs ratio is what "
         "could be gained at the dense run's speed, selection included in the count; *achieved* is "
-        "the measured speed-up over it.",
+        "the measured speed-up over it. Compiled rows say of how many graphs the pruned tower is. "
+        "`--tower`, `--batch` and `--append` make the record in parts.",
         "python -m benchmarks.encoders --out benchmarks/records/encoders.json",
         encoders,
     ),
@@ -208,6 +210,17 @@ SECTIONS = (
         "`coverage_select`'s loop takes a tenth of a millisecond, which leaves little to gain.",
         "python -m benchmarks.ops --loops --out benchmarks/records/ops-loops.json",
         loops,
+    ),
+    Section(
+        "growth.json",
+        "How the cost grows",
+        "From 1 to 64 pictures of a prompt, on small random models: what plans add to a call, in "
+        "time and in operations. `qwen2.5-vl, 8 grids` has pictures of eight sizes, about which "
+        "strategies are asked apart. From 196 to 8,000 tokens of one picture: each operation by "
+        "itself. Exponents are slopes in doubly logarithmic scale, over all sizes and, as *tail*, "
+        "over the last three. Made with `OMP_NUM_THREADS=1` in the environment.",
+        "python -m benchmarks.growth --out benchmarks/records/growth.json",
+        growth,
     ),
     Section(
         "reference_model.json",

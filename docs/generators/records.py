@@ -137,21 +137,28 @@ def encoders(record: Data) -> str:
         "achieved",
         "selection share",
     )
-    rows = [
-        (
-            row["encoder"],
-            str(row["batch"]),
-            row["strategy"] + (", compiled" if row.get("compiled") else ""),
-            f"{row['kept']:.0f} of {row['patches']}",
-            f"{row['speedup']:.2f}",
-            "{:.2f} to {:.2f}".format(*row["speedup_range"]),
-            f"{row['flops_ratio']:.2f}",
-            f"{row['achieved']:.2f}",
-            "-" if row["select_share"] is None else f"{row['select_share']:.1%}",
-        )
-        for row in record["rows"]
-    ]
+    rows = [_encoder(row) for row in record["rows"]]
     return table(heading, rows, numbers=5)
+
+
+def _encoder(row: Data) -> tuple[str, ...]:
+    graphs = f", compiled ({row['graphs'][1]} graphs)" if row.get("graphs") else ""
+    head = (
+        row["encoder"],
+        str(row["batch"]),
+        row["strategy"] + (graphs or (", compiled" if row.get("compiled") else "")),
+        f"{row['kept']:.0f} of {row['patches']}",
+    )
+    if "failed" in row:
+        return (*head, "failed", row["failed"], f"{row['flops_ratio']:.2f}", "-", "-")
+    return (
+        *head,
+        f"{row['speedup']:.2f}",
+        "{:.2f} to {:.2f}".format(*row["speedup_range"]),
+        f"{row['flops_ratio']:.2f}",
+        f"{row['achieved']:.2f}",
+        "-" if row["select_share"] is None else f"{row['select_share']:.1%}",
+    )
 
 
 def gpu(record: Data) -> str:

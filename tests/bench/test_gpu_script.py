@@ -1,13 +1,17 @@
-"""The benchmarks of encoders and of what only a GPU can tell run, on tiny models and any device."""
+"""The benchmarks of encoders, of growth and of a GPU run, on tiny models and any device."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import encoders, gpu
+from benchmarks import encoders, gpu, growth
+from benchmarks.growing import families
+from benchmarks.growth_ops import NATURES
 from benchmarks.towers import towers
 
 pytest.importorskip("timm")
@@ -45,16 +49,80 @@ def test_without_a_gpu_only_a_dry_run_is_possible(capsys: pytest.CaptureFixture[
     assert "--dry" in capsys.readouterr().err
 
 
-def test_encoders_are_measured_eager_and_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_record_of_encoders_grows_by_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(encoders, "BACKEND", "eager")
+    monkeypatch.setattr(encoders, "STRATEGIES", ("tome",))
     out = tmp_path / "encoders.json"
-    given = ["--tiny", "--tower", "clip-tiny", "--batch", "2", "--rounds", "1", "--compile"]
+    given = ["--tiny", "--rounds", "1", "--append", "--out", str(out), "--tower"]
+    encoders.main([*given, "qwen2.5-vl-112", "--batch", "1"])
+    encoders.main([*given, "clip-tiny", "--batch", "2", "--compile"])
+    encoders.main([*given, "clip-tiny", "--batch", "2"])  # once more
+    record = json.loads(out.read_text())
+    rows = record["rows"]
+    assert [(row["encoder"], row["batch"], row["compiled"]) for row in rows] == [
+        ("clip-tiny", 2, False), ("clip-tiny", 2, True), ("qwen2.5-vl-112", 1, False)
+    ]  # fmt: skip
+    assert all(row["flops_ratio"] > 1 and row["speedup"] > 0 for row in rows)
+    assert [row["select_share"] is None for row in rows] == [False, True, False]
+    assert rows[1]["graphs"] == [1, 1]
+    out.write_text(json.dumps(record | {"environment": record["environment"] | {"cores": -1}}))
+    with pytest.raises(SystemExit):
+        encoders.main([*given, "clip-tiny", "--batch", "1"])
+    assert "cores: -1 there" in capsys.readouterr().err
+
+
+def test_a_tower_that_cannot_be_compiled_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(graph: Any, inputs: Any) -> Any:
+        raise NotImplementedError("no code for this graph")
+
+    monkeypatch.setattr(encoders, "BACKEND", refusing)
+    out = tmp_path / "encoders.json"
+    given = ["--tiny", "--tower", "clip-tiny", "--batch", "1", "--rounds", "1", "--compile"]
     encoders.main([*given, "--out", str(out)])
     rows = json.loads(out.read_text())["rows"]
-    assert [(row["strategy"], row["compiled"]) for row in rows] == [
-        (name, compiled) for compiled in (False, True) for name in encoders.STRATEGIES
+    assert ["failed" in row for row in rows] == [False, True] * 2
+    assert "no code for this graph" in rows[1]["failed"]
+
+
+def test_growth_is_measured(tmp_path: Path) -> None:
+    out = tmp_path / "growth.json"
+    few = ["--strategy", "tome", "--strategy", "fastv", "--rounds", "1", "--seconds", "0.001"]
+    record = growth.main(["--tiny", *few, "--out", str(out)])
+    assert json.loads(out.read_text()) == record
+    found = {(row["model"], row["strategy"], row["images"]) for row in record["images"]}
+    assert found == {
+        (family.name, name, count)
+        for family in families(tiny=True)
+        for name in family.strategies
+        if name in ("tome", "fastv")
+        for count in (1, 2)
+    }
+    assert all(0 < row["seconds"] < row["call_seconds"] for row in record["images"])
+    assert {(row["op"], row["picks_by"]) for row in record["tokens"]} == set(NATURES)
+    own = [row["flops"] for row in record["tokens"] if row["op"] == growth.ATTENTION]
+    assert own[1] == 4 * own[0] > 0
+
+
+def test_exponents_are_slopes_of_logarithms() -> None:
+    sizes = [1, 2, 4, 8, 16]
+    rows = [
+        {"op": name, "n": n, "took": 3.0 * n**power}
+        for name, power in (("line", 1), ("square", 2))
+        for n in sizes
     ]
-    assert all(row["kept"] == 18 and row["flops_ratio"] > 1 for row in rows)
-    assert [row["select_share"] is None for row in rows] == [False, False, True, True]
+    rows += [{"op": "late", "n": n, "took": max(4.0, n)} for n in sizes]
+    rows += [{"op": "noise", "n": n, "took": -1.0} for n in sizes]
+    found = {row["op"]: row for row in growth.exponents(rows, ["op"], "n", "took")}
+    assert set(found) == {"line", "square", "late"}
+    assert found["line"]["exponent"] == pytest.approx(1)
+    assert found["square"]["tail"] == pytest.approx(2)
+    assert found["late"]["exponent"] < 0.6 < found["late"]["tail"] == pytest.approx(1)
+    noisy = [0.9, 2.3, 3.8, 8.5, 15.0]
+    line = torch.tensor([[float(torch.tensor(n).log()), 1.0] for n in sizes])
+    values = torch.tensor(noisy).log()[:, None]
+    least = torch.linalg.lstsq(line, values).solution[0]
+    assert growth.slope(sizes, noisy) == pytest.approx(float(least), abs=1e-5)

@@ -7,65 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import tokenprune
+from benchmarks.counting import dispatched, leaves
 from tests import models
 
 #: Operations a site beyond the dense tower's: as dispatched.
 DISPATCHED = 12
 WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "_to_copy")
-#: They move no data: views, allocations, look-ups of a type.
-IDLE = frozenset(
-    {"alias", "as_strided", "as_strided_", "chunk", "contiguous", "detach", "diagonal", "dropout",
-     "empty", "empty_like", "empty_strided", "expand", "expand_as", "flatten", "item",
-     "lift_fresh", "mT", "narrow", "new_empty", "permute", "promote_types", "reshape", "resize_",
-     "resolve_conj", "resolve_neg", "result_type", "select", "set_", "slice", "split",
-     "split_with_sizes", "squeeze", "squeeze_", "t", "to", "transpose", "unbind", "unflatten",
-     "unfold", "unsqueeze", "unsqueeze_", "view", "view_as", "_nnpack_available",
-     "_reshape_alias", "_unsafe_view"}
-)  # fmt: skip
-
-
-class Dispatched(TorchDispatchMode):
-    """The operations that the dispatcher sees, in turn, views left out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        views = (one.alias_info for one in func._schema.returns)
-        if not any(alias is not None and not alias.is_write for alias in views):
-            self.names.append(func._schema.name.split("::")[-1])
-        return func(*args, **(kwargs or {}))
-
-
-def dispatched(call: Callable[[], Any]) -> list[str]:
-    seen = Dispatched()
-    with seen:
-        call()
-    return seen.names
-
-
-def leaves(call: Callable[[], Any]) -> int:
-    """Operations that call no other one that works, those inside of ours included.
-
-    What an operation calls by way of a view counts as called by it: `x * 0.5` is one operation,
-    though it converts the number by `aten::to` and `aten::copy_` first.
-    """
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
-        call()
-
-    def works(event: Any) -> bool:
-        name = event.name
-        return name.startswith("aten::") and name.removeprefix("aten::") not in IDLE
-
-    def calls_one(event: Any) -> bool:
-        return any(works(child) or calls_one(child) for child in event.cpu_children)
-
-    return sum(works(event) and not calls_one(event) for event in seen.events() or [])
 
 
 def tower() -> tuple[Any, Callable[[], Any], dict[str, Any]]:

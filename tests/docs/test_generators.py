@@ -90,13 +90,42 @@ def test_times_of_encoders_and_operations(benchmarks: ModuleType, tmp_path: Path
         "speedup": 1.5, "speedup_range": [1.4, 1.6], "flops_ratio": 1.75, "achieved": 0.857,
         "select_share": 0.031,
     }  # fmt: skip
-    write(tmp_path, "encoders.json", {"rows": [encoder]})
+    failed = {**encoder, "compiled": True, "failed": "no code"}
+    compiled = {**encoder, "compiled": True, "graphs": [1, 3], "select_share": None}
+    write(tmp_path, "encoders.json", {"rows": [encoder, compiled, failed]})
     op = {"site": "vit", "batch": 1, "op": "topk_gather", "device": "cpu", "reference": 0.002}
     write(tmp_path, "ops.json", {"rows": [{**op, "triton": None}, {**op, "triton": 0.001}]})
     page = benchmarks.benchmarks(tmp_path)
     assert "| vit | 8 | tome | 64 of 196 | 1.50 | 1.40 to 1.60 | 1.75 | 0.86 | 3.1% |" in page
+    name = "| vit | 8 | tome, compiled"
+    assert f"{name} (3 graphs) | 64 of 196 | 1.50 | 1.40 to 1.60 | 1.75 | 0.86 | - |" in page
+    assert f"{name} | 64 of 196 | failed | no code | 1.75 | - | - |" in page
     assert "| vit | 1 | `topk_gather` | cpu | 2.000 | - | - |" in page
     assert "| vit | 1 | `topk_gather` | cpu | 2.000 | 1.000 | 2.00 |" in page
+
+
+def test_growth_by_pictures_and_by_tokens(benchmarks: ModuleType, tmp_path: Path) -> None:
+    head = {"model": "llava", "strategy": "tome", "at": "encoder"}
+    images = [
+        {**head, "images": n, "seconds": n / 100, "operations": 7 * n, "call_seconds": 1.0}
+        for n in (1, 4)
+    ]
+    op = {"op": "knn_density", "picks_by": "-", "picks": 0}
+    tokens = [{**op, "tokens": n, "seconds": n / 1000, "flops": n} for n in (10, 20)]
+    slope = {"exponent": 1.02, "tail": 0.98}
+    record = {
+        "rounds": 3, "load": 0.25, "picks": 8, "ratio": 8, "heads": 2,
+        "environment": {**ENVIRONMENT, "cores": 2},
+        "images": images, "tokens": tokens, "attention_flops": {"10": 40, "20": 80},
+        "images_exponents": [{**head, "of": of, **slope} for of in ("seconds", "operations")],
+        "tokens_exponents": [{**op, **slope, "nature": 2, "why": "all pairs"}],
+    }  # fmt: skip
+    write(tmp_path, "growth.json", record)
+    page = benchmarks.benchmarks(tmp_path)
+    assert "| llava | tome (encoder) | ms | 10.0 | 40.0 | 1.02 | 0.98 |" in page
+    assert "| llava | tome (encoder) | operations | 7 | 28 | 1.02 | 0.98 |" in page
+    row = "| all pairs | 10.00 | 20.00 | 0.250 | 1.02 | 0.98 | 2 |"
+    assert f"| `knn_density` | - {row}" in page
 
 
 def test_defaults_report_the_half_that_was_not_chosen_on(

@@ -89,7 +89,10 @@ class FeatureSeam:
             shown = self.adapter.whole_pictures(kind, shown, state.given.ids)
             if self.owner.plan.separators == "keep":
                 shown = [places.fixed() for places in shown]
-            return self._enter(call, state, kind, made, shown)
+            if not self.owner.stages:
+                return self._enter(call, state, kind, made, shown)
+            with call.meter.stage("select"):
+                return self._enter(call, state, kind, made, shown)
 
         return make
 

@@ -147,7 +147,8 @@ class LanguageRunner:
             return run(given)
         else:
             check_language(self.spec, embeds.shape[1], state.given.mask)
-            layout = lay_out(state, self.spec, self.token, embeds.device, self.text)
+            with call.meter.stage("select"):
+                layout = lay_out(state, self.spec, self.token, embeds.device, self.text)
             self.reader.follow()
             layout.trim, state.layout = self.trim, layout
             layout.base = max(self.trim, self.spec.base)
