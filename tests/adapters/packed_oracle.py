@@ -76,10 +76,13 @@ class Loop:
         call: its arguments.
         trace: of the pruned run, which says what was decided.
         how: see `How`.
+        first: number in the trace of the first picture of this run.
     """
 
-    def __init__(self, tower: Any, call: dict[str, Tensor], trace: Trace, how: How) -> None:
-        self.tower, self.how, self.trace = tower, how, trace
+    def __init__(
+        self, tower: Any, call: dict[str, Tensor], trace: Trace, how: How, first: int = 0
+    ) -> None:
+        self.tower, self.how, self.trace, self.first = tower, how, trace, first
         self.given = inputs(tower, call)
         self.order = order(tower, call["grid_thw"])
         self.counts = (call["grid_thw"].prod(-1) // MEMBERS).tolist()
@@ -108,6 +111,8 @@ class Loop:
     def block(self, block: Any, number: int) -> None:
         """Drop in front of the block, or attend, reduce, and go through the MLP."""
         sites = [step for step in self.trace.records if step.site.stage == "encoder"]
+        mine = range(self.first, self.first + len(self.counts))
+        sites = [step for step in sites if set(step.images) <= set(mine)]
         steps = [step for step in sites if step.site.layer == number and step.slot is not None]
         if self.how.stabilise is not None:
             for step in steps:
@@ -160,10 +165,14 @@ class Loop:
             unit.states = [s + more for s, more in zip(unit.states, added, strict=True)]
 
     def picture(self, number: int) -> list[Unit]:
-        """What is left of a picture, in raster order."""
-        first = sum(self.counts[:number])
-        span = range(first, first + self.counts[number])
+        """What is left of a picture of the trace, in raster order."""
+        first = self.before(number)
+        span = range(first, first + self.counts[number - self.first])
         return sorted((u for u in self.units if u.number in span), key=lambda u: u.number)
+
+    def before(self, number: int) -> int:
+        """Units of this run in front of a picture of the trace."""
+        return int(sum(self.counts[: number - self.first]))
 
     def merge(self, step: BatchStep) -> None:
         """Carry out a reduction member by member."""
@@ -171,7 +180,7 @@ class Loop:
         gone, left = set(), []
         for row, number in enumerate(step.images):
             tokens, slots = self.picture(number), step.slot[row].tolist()
-            first = sum(self.counts[:number])
+            first = self.before(number)
             gone |= {id(unit) for unit in tokens}
             for slot, anchor in enumerate(step.anchor[row].tolist()):
                 group = [unit for unit, at in zip(tokens, slots, strict=True) if at == slot]

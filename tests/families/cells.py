@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.adapters.packed_oracle import hidden_units, removed
+from tests.families import any_size
 from tests.families.calls import language
 from tests.families.case import Case
 from tests.families.fate import gone
@@ -28,6 +29,8 @@ LINEAR = ("qwen3_5", "qwen3_5_moe")
 """Families with linear attention, in which a removed token isn't the same as a hidden one."""
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *LINEAR)
 """Families whose tower packs its pictures into one row."""
+ANY_SIZE = ("mistral3", "gemma4")
+"""Families whose tower takes pictures of any size, one behind the other or padded."""
 _BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm")
 PREFIX = dict.fromkeys(_BARE, 0)
 """Class tokens of a family's tower; one in most."""
@@ -40,6 +43,11 @@ Pass = tuple[dict[int, Tensor], Tensor]
 def family(case: Case) -> str:
     """The family of a case, which may be a variant."""
     return case.name.partition("-")[0]
+
+
+def class_tokens(case: Case) -> int:
+    """Class tokens of the tower of a case."""
+    return PREFIX.get(case.name, PREFIX.get(family(case), 1))
 
 
 def content(case: Case, stages: str, keep: float) -> dict[str, Any]:
@@ -113,6 +121,7 @@ def tower_without(
     case: Case,
     model: Any,
     call: dict[str, Tensor],
+    prompts: list[Prompt],
     trace: Trace,
     passes: Sequence[tuple[Tensor, int]],
     patch: pytest.MonkeyPatch,
@@ -123,6 +132,7 @@ def tower_without(
         case: the family.
         model: its model.
         call: what it will be called with.
+        prompts: of the call.
         trace: of the run with the plan.
         passes: what `Drop` noted in it.
         patch: for the attention that the blocks of towers with pieces call.
@@ -131,9 +141,11 @@ def tower_without(
         if family(case) in PACKED:
             tower = model.model.visual
             stack.enter_context(hidden_units(tower, *packed_passes(model, call, trace.images)))
+        elif family(case) in ANY_SIZE:
+            tower, seen = model.model.vision_tower, any_size.passes(case, prompts, trace)
+            stack.enter_context(any_size.hidden(tower, seen, patch))
         else:
-            prefix = PREFIX.get(case.name, PREFIX.get(family(case), 1))
-            stack.enter_context(hidden_in(model, passes, prefix, patch))
+            stack.enter_context(hidden_in(model, passes, class_tokens(case), patch))
         yield
 
 
@@ -163,7 +175,7 @@ def without(
     with ExitStack() as stack:
         if stages in ("encoder", "all"):
             passes = list(Drop.gone)
-            stack.enter_context(tower_without(case, model, call, trace, passes, patch))
+            stack.enter_context(tower_without(case, model, call, prompts, trace, passes, patch))
         for layer, places in found:
             stack.enter_context(hidden_from(layers(model), layer, places))
         yield found[-1][1]

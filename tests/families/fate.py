@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,10 +15,52 @@ from tests.families.models.common import IMAGE, VIDEO
 from tests.families.models.tiled import LlavaNext, LlavaOnevision
 from tests.families.models.video_llava import PATCHES, VideoLlava
 from tests.families.scenes import Image, Prompt, Video
-from tokenprune.interface.trace import Trace
+from tokenprune.interface.trace import ImageTrace, Trace
 
 Others = dict[int, tuple[int, int] | None]
 """Places of a picture without a unit: the row that a separator ends, None for what stays."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What of a prompt shows pictures of one kind.
+
+    Attributes:
+        places: (row, column) of every placeholder, in order.
+        others: which of them show no unit, see `Others`.
+        units: of every picture the numbers of its units' placeholders.
+        images: what a trace says of these pictures.
+    """
+
+    places: list[tuple[int, int]]
+    others: Others
+    units: list[list[int]]
+    images: list[ImageTrace]
+
+
+def shown(case: Case, trace: Trace, ids: Tensor, prompts: list[Prompt]) -> list[Shown]:
+    """Where the pictures of a trace stand in the prompts, those of each kind together.
+
+    Args:
+        case: the family.
+        trace: of one call; pictures stand in front of clips.
+        ids: `[B, T]` of the call.
+        prompts: of the scene.
+    """
+    waiting, found = iter(trace.images), []
+    for placeholder in (IMAGE, VIDEO):
+        places = [(row, column) for row, column in (ids == placeholder).nonzero().tolist()]
+        others = dict(_others(case, placeholder, prompts))
+        rest = [at for at in range(len(places)) if at not in others]
+        one = Shown(places, others, [], [])
+        while rest:
+            image = next(waiting)
+            one.images.append(image)
+            one.units.append(rest[: image.patches])
+            rest = rest[image.patches :]
+        found.append(one)
+    assert next(waiting, None) is None
+    return found
 
 
 def gone(
@@ -33,29 +76,24 @@ def gone(
 
     Args:
         case: the family.
-        trace: of one call; pictures stand in front of clips.
-        ids: `[B, T]` of the call.
-        prompts: of the scene.
+        trace: see `shown`.
+        ids: the same.
+        prompts: the same.
         step: which; the last one if not said.
         separators: whether separators stay without their rows.
     """
     removed = torch.zeros(ids.shape, dtype=torch.bool)
-    images = iter(trace.images)
-    for placeholder in (IMAGE, VIDEO):
-        places = (ids == placeholder).nonzero().tolist()
-        others = dict(_others(case, placeholder, prompts))
-        units = [at for at in range(len(places)) if at not in others]
-        stays: set[int] = set()
-        while units:
-            image = next(images)
-            mine, units = units[: image.patches], units[image.patches :]
-            stays |= {mine[int(index)] for index in image.steps[step].anchor}
-        for at, place in enumerate(places):
-            span = None if separators else others.get(at)
+    for kind in shown(case, trace, ids, prompts):
+        stays = {
+            mine[int(index)]
+            for mine, image in zip(kind.units, kind.images, strict=True)
+            for index in image.steps[step].anchor
+        }
+        for at, place in enumerate(kind.places):
+            span = None if separators else kind.others.get(at)
             row = range(*span) if span else ()
-            kept = at in stays or (at in others and (not span or any(x in stays for x in row)))
-            removed[place[0], place[1]] = not kept
-    assert next(images, None) is None
+            kept = at in stays or (at in kind.others and (not span or any(x in stays for x in row)))
+            removed[place] = not kept
     return removed
 
 

@@ -1,33 +1,29 @@
-"""Stages inside towers for pictures of any size, behind them and in the LLM at once."""
+"""Stages inside towers for pictures of any size, besides what the matrix of cells has of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import tokenprune
 from tests.contract.cases import footprint
-from tests.families.any_size import Pass, blocks, by_picture, hidden, passes
+from tests.families.any_size import blocks, by_picture, hidden, passes
 from tests.families.calls import case_of, logits
 from tests.families.cases import CASES
+from tests.families.cells import ANY_SIZE as FAMILIES
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.models.mistral3 import Mistral3
 from tests.families.plans import layers, plan
-from tests.families.test_decoder import EXACT, generated
+from tests.families.test_decoder import EXACT
 from tests.families.towers import PLUGIN, Drop
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.plugins.host import register_plugin
 
-FAMILIES = ("mistral3", "gemma4")
 SCENES = [(name, scene) for name in FAMILIES for scene in CASES[name].scenes]
-CELLS = [(name, scene, "left") for name, scene in SCENES]
-CELLS += [(name, "several", "none") for name in FAMILIES]
 
 
 @pytest.fixture(autouse=True)
@@ -41,100 +37,27 @@ def staged(strategy: str, keep: Any) -> dict[str, Any]:
     return plan({"strategy": strategy, "at": "encoder", "keep": keep})
 
 
-@contextmanager
-def without(
-    model: Any,
-    shown: Sequence[Pass],
-    patch: pytest.MonkeyPatch,
-    *removed: tuple[int, Tensor],
-) -> Iterator[None]:
-    """The plain model, units hidden in its tower, and prompt places from layers of its LLM on."""
-    with ExitStack() as stack:
-        stack.enter_context(hidden(model.model.vision_tower, shown, patch))
-        for first, places in removed:
-            stack.enter_context(hidden_from(layers(model), first, places))
-        yield
-
-
-@pytest.mark.parametrize(("name", "scene", "padding"), CELLS)
-def test_a_drop_equals_the_full_run_with_removed_units_hidden(
-    name: str, scene: str, padding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    case = case_of(name, scene)
-    model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
-    where, prompts = case.positions(call), case.prompts(scene, padding)
-    dense, before = logits(model, call, **where), footprint(model)
-    with tokenprune.attach(model, staged("t-tower-drop", 0.5)) as handle:
-        short = logits(model, call, **where)
-        trace = handle.trace
-        tokens, scores = generated(model, call)
-    assert footprint(model) == before
-    assert torch.equal(logits(model, call, **where), dense)
-    removed, shown = gone(case, trace, call["input_ids"], prompts), passes(case, prompts, trace)
-    with without(model, shown, monkeypatch, (0, removed)):
-        full = logits(model, call, **where)
-    seen = call["attention_mask"].bool() & ~removed
-    assert bool(removed.any())
-    assert float((short - full)[seen].abs().max()) < EXACT
-    assert float((short - dense)[seen].abs().max()) > 1e-4
-    with without(model, shown, monkeypatch, (0, removed)):
-        full_tokens, full_scores = generated(model, call)
-    assert torch.equal(tokens, full_tokens)
-    assert float((scores - full_scores).abs().max()) < EXACT
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize(("later", "padding"), [("decoder", "left"), ("pre_llm", "none")])
-def test_later_stages_go_on_from_what_the_tower_left(
-    name: str, later: str, padding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    case = case_of(name, "several")
-    model, call = case.build(torch.float64), case.inputs("several", padding, torch.float64)
-    prompts, first = case.prompts("several", padding), 2 if later == "decoder" else 0
-    second = {"strategy": "random", "at": later, "keep": 0.6}
-    if later == "decoder":
-        second["layer"] = first
-    stages = [{"strategy": "t-tower-drop", "at": "encoder", "keep": 0.6}, second]
-    with tokenprune.attach(model, plan(*stages)) as handle:
-        short = logits(model, call)
-        trace = handle.trace
-    behind = [gone(case, trace, call["input_ids"], prompts, step) for step in (0, 1)]
-    assert bool((behind[1] & ~behind[0]).any())
-    shown = passes(case, prompts, trace)
-    with without(model, shown, monkeypatch, (0, behind[0]), (first, behind[1])):
-        full = logits(model, call)
-    seen = call["attention_mask"].bool() & ~behind[1]
-    assert float((short - full)[seen].abs().max()) < EXACT
-
-
-@pytest.mark.parametrize("strategy", ["t-tower-pair", "t-tower-revive"])
 @pytest.mark.parametrize(("name", "scene"), [("mistral3", "several"), ("gemma4", "mixed")])
-def test_merged_and_restored_units_are_those_of_loops(name: str, scene: str, strategy: str) -> None:
+def test_restored_units_are_those_of_loops(name: str, scene: str) -> None:
     case = case_of(name, scene)
     model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
     dense, prompts = logits(model, call), case.prompts(scene)
-    with tokenprune.attach(model, staged(strategy, 0.8)) as handle:
+    with tokenprune.attach(model, staged("t-tower-revive", 0.8)) as handle:
         short, trace = logits(model, call), handle.trace
-    revived = strategy == "t-tower-revive"
-    removed = gone(case, trace, call["input_ids"], prompts)
-    shown = passes(case, prompts, trace)
-    assert bool(removed.any()) != revived
-    assert any(picture.pairs for one in shown for picture in one) != revived
-    tower = model.model.vision_tower
-    with by_picture(tower, shown, revived=revived), hidden_from(layers(model), 0, removed):
+    assert all(image.kept == image.patches for image in trace.images)
+    with by_picture(model.model.vision_tower, passes(case, prompts, trace), revived=True):
         full = logits(model, call)
-    seen = call["attention_mask"].bool() & ~removed
+    seen = call["attention_mask"].bool()
     assert float((short - full)[seen].abs().max()) < EXACT
     assert float((short - dense)[seen].abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize(("name", "scene"), SCENES)
-def test_keeping_all_changes_no_bit(name: str, scene: str) -> None:
+def test_signals_of_a_tower_change_no_bit(name: str, scene: str) -> None:
+    """They split its blocks."""
     case = case_of(name, scene)
     model, call = case.build(), case.inputs(scene)
     dense, before = logits(model, call), footprint(model)
-    with tokenprune.attach(model, staged("tome", 1.0)):
-        assert torch.equal(logits(model, call), dense)
     with tokenprune.attach(model, plan({"strategy": "fopru", "at": "pre_llm", "keep": 1.0})):
         assert torch.equal(logits(model, call), dense)
     assert footprint(model) == before

@@ -31,7 +31,8 @@ from tests.families.cells import (
     without,
 )
 from tests.families.fate import gone
-from tests.families.plans import plan
+from tests.families.masked import hidden_from
+from tests.families.plans import layers, plan
 from tests.families.scenes import SCENES
 from tests.families.test_steps import reference
 from tests.families.towers import PLUGIN, Drop
@@ -40,8 +41,6 @@ from tokenprune.plugins.host import host, register_plugin
 
 EXACT = 1e-9
 RESIZED = "resized, so that every token shows several patches"
-ANY_SIZE = ("mistral3", "gemma4")
-"""Families whose towers take any size; what is hidden in these is told by `test_any_size`."""
 BLENDED = {
     "llava_onevision": ("video", "mixed"),
     "llava_onevision-resized": SCENES,
@@ -127,8 +126,6 @@ def test_a_cell_equals_the_full_prompt_with_removed_tokens_hidden(
             refused = refusal(case, scene, stages)
             if refused is not None:
                 _refuses(model, content(case, stages, 0.5), call, *refused)
-            elif family(case) in ANY_SIZE and stages in ("encoder", "all"):
-                continue
             elif name in LINEAR and stages != "decoder":
                 _short_throughout(case, scene, padding, stages)
             else:
@@ -184,9 +181,12 @@ def _short_throughout(case: Case, scene: str, padding: str, stages: str) -> None
         kept = (~found[0][1][0]).nonzero()[:, 0]
         with ExitStack() as stack:
             if stages in ("encoder", "all"):
-                inside = tower_without(case, model, alone, trace, (), pytest.MonkeyPatch())
+                inside = tower_without(
+                    case, model, alone, [prompts[row]], trace, (), pytest.MonkeyPatch()
+                )
                 stack.enter_context(inside)
-            later = [(layer, places[:, kept]) for layer, places in found[1:]]
+            own = layers(model)
+            later = [hidden_from(own, layer, places[:, kept]) for layer, places in found[1:]]
             expected = reference(model, alone, kept, batch.tokens[row], later)
         for mine, one in zip(batch.scores, expected, strict=True):
             assert float((mine[row] - one[0]).abs().max()) < case.rounding

@@ -1,4 +1,4 @@
-"""Encoder stages of towers that are followed: merges, restored patches, projectors, refusals."""
+"""Encoder stages of towers that are followed: restored patches, projectors, refusals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from torch import nn
 import tokenprune
 from tests.families.calls import case_of, logits
 from tests.families.cells import PREFIX
-from tests.families.fate import gone
-from tests.families.masked import hidden_from
-from tests.families.plans import layers, plan
+from tests.families.plans import plan
 from tests.families.test_decoder import EXACT
-from tests.families.towers import PLUGIN, Drop, paired_in, revived_in
+from tests.families.towers import PLUGIN, Drop, revived_in
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.plugins.host import register_plugin
 
@@ -68,27 +66,6 @@ def test_the_projector_runs_on_the_units_that_are_left(name: str) -> None:
     hook.remove()
     ((dropped, count),) = Drop.gone
     assert seen == [count, count - dropped.shape[1]]
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_merge_equals_one_by_loops(name: str) -> None:
-    case, scene = case_of(name, "several"), "several"
-    model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
-    with tokenprune.attach(model, staged("t-tower-pair", 0.8)) as handle:
-        short = logits(model, call)
-        removed = gone(case, handle.trace, call["input_ids"], case.prompts(scene, "left"))
-        report = handle.report()
-        assert report.tiles is not None
-        left, units = (round(report.tokens[name] / report.tiles) for name in ("encoder", "patches"))
-    count = units - left
-    with (
-        paired_in(model, count, units, PREFIX.get(name, 1)),
-        hidden_from(layers(model), 0, removed),
-    ):
-        full = logits(model, call)
-    seen = call["attention_mask"].bool() & ~removed
-    assert count
-    assert float((short - full)[seen].abs().max()) < EXACT
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +9,13 @@ import torch
 
 import tokenprune
 from tests.adapters.packed_full import Watch, full, near
-from tests.adapters.packed_oracle import How, Loop, hidden_units, removed
+from tests.adapters.packed_oracle import How, hidden_units, removed
 from tests.contract.cases import footprint
 from tests.families.calls import case_of, logits
 from tests.families.cells import Pass, packed_passes
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
+from tests.families.merging import looped
 from tests.families.plans import decoder, layers, plan
 from tests.families.test_decoder import EXACT, generated
 from tests.families.test_steps import LINEAR, PACKED
@@ -70,37 +70,21 @@ def test_signals_of_a_tower_change_no_bit(name: str) -> None:
     assert footprint(model) == before
 
 
-@pytest.mark.parametrize("stage", [inside("tome", 0.4), inside(keep=0.4, **RESTORING)], ids=str)
 @pytest.mark.parametrize("scene", ["several", "video"])
 @pytest.mark.parametrize("name", PACKED)
-def test_merged_and_restored_units_are_those_of_loops(
-    name: str, scene: str, stage: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_restored_units_are_those_of_loops(
+    name: str, scene: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = case_of(name, scene)
     model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
-    with tokenprune.attach(model, plan(stage)) as handle:
+    with tokenprune.attach(model, plan(inside(keep=0.4, **RESTORING))) as handle:
         short, trace = logits(model, call), handle.trace
         tokens, scores = generated(model, call)
-    tower = model.model.visual
-    pixels, grids = ROWS["video" if scene == "video" else "image"]
-    rows = {"hidden_states": call[pixels], "grid_thw": call[grids]}
-    merges = stage["strategy"] == "tome"
-    how = How(biased=True) if merges else How(stabilise=1, neighbours=2)
-    loop = Loop(tower, rows, trace, how).run()
-    with torch.no_grad():
-        made = tower(**rows)
-    made.pooler_output = loop[0]
-    if len(loop) > 1:
-        made.deepstack_features = loop[1:]
-    lost = gone(case, trace, call["input_ids"], case.prompts(scene))
-    assert bool(lost.any()) == merges
-    with monkeypatch.context() as patch:
-        patch.setattr(tower, "forward", lambda *args, **kwargs: replace(made))
-        with hidden_from(layers(model), 0, lost):
-            full = logits(model, call)
-        with hidden_from(layers(model), 0, lost):
-            full_tokens, full_scores = generated(model, call)
-    seen = call["attention_mask"].bool() & ~lost
+    assert all(image.kept == image.patches for image in trace.images)
+    looped(model.model.visual, call, trace, How(stabilise=1, neighbours=2), monkeypatch)
+    full = logits(model, call)
+    full_tokens, full_scores = generated(model, call)
+    seen = call["attention_mask"].bool()
     assert float((short - full)[seen].abs().max()) < EXACT
     assert torch.equal(tokens, full_tokens)
     assert float((scores - full_scores).abs().max()) < EXACT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import pytest
@@ -94,7 +94,7 @@ def reference(
     call: dict[str, Tensor],
     kept: Tensor,
     tokens: Tensor,
-    later: Sequence[tuple[int, Tensor]] = (),
+    later: Sequence[AbstractContextManager[None]] = (),
 ) -> Steps:
     """Logits of the prompt's end and of `tokens` behind it, of a prompt that is short throughout.
 
@@ -103,7 +103,7 @@ def reference(
         call: one prompt without padding.
         kept: `[K]` its places that are left.
         tokens: `[S]` new ones.
-        later: from which layers on which of those places are hidden, `[1, K]`.
+        later: what acts on those places from later layers on.
     """
     of, seen = language(model), dict[str, Any]()
     hook = of.register_forward_pre_hook(
@@ -114,8 +114,8 @@ def reference(
     where = seen["position_ids"][..., kept]
     embeds, found, cache = seen["inputs_embeds"][:, kept], [], dict[str, Any]()
     with torch.no_grad(), ExitStack() as stack:
-        for layer, places in later:
-            stack.enter_context(hidden_from(layers(model), layer, places))
+        for one in later:
+            stack.enter_context(one)
         for token in tokens:
             out = of(inputs_embeds=embeds, position_ids=where, use_cache=True, **cache)
             found.append(model.lm_head(out.last_hidden_state[:, -1]))

@@ -40,13 +40,16 @@ class Drop(PruningStrategy[StrategyParams]):
 
 
 class Pair(PruningStrategy[StrategyParams]):
-    """Merge every fourth token into the one behind it, in front of a block."""
+    """Merge every third token into the one behind it, in front of a block."""
 
     name = "t-tower-pair"
     stages = (Encoder(layer=LAYER, where="before"),)
+    made: ClassVar[list[tuple[int, int]]] = []
+    """Of every pass, how many were merged and how many there were."""
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
-        source = torch.arange(0, 4 * budget.remove, 4).expand(tokens.hidden.shape[0], -1)
+        self.made.append((budget.remove, tokens.count))
+        source = torch.arange(0, 3 * budget.remove, 3).expand(tokens.hidden.shape[0], -1)
         return Reduction.merge(source, source + 1, tokens.size)
 
 
@@ -150,15 +153,37 @@ def hidden_in(
 
 
 @contextmanager
-def paired_in(model: Any, remove: int, count: int, prefix: int) -> Iterator[None]:
+def paired_in(model: Any, passes: Sequence[tuple[int, int]], prefix: int) -> Iterator[None]:
     """Let all blocks from `LAYER` on run on what `Pair` leaves, merged by loops.
 
     Rows in between are zeros, so every block gets and gives as many as ever.
+
+    Args:
+        model: the plain model.
+        passes: `Pair.made`, for every pass through a tower.
+        prefix: class tokens in front of the patches.
     """
-    overridden = []
+    waiting, now, overridden = list(passes), list[tuple[int, int]](), []
+
+    def short(block: Any, first: bool) -> Callable[..., Tensor]:
+        plain = block.forward
+
+        def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if first:
+                now.append(waiting.pop(0))
+            merged, gone = _paired(hidden, *now[-1], prefix)
+            stay = [place for place in range(hidden.shape[1]) if place not in gone]
+            full = torch.zeros_like(hidden)
+            given = of_rows(kwargs, stay, prefix)
+            hidden = merged if first else hidden
+            full[:, stay] = plain(hidden[:, stay], *(None for _ in args), **given)
+            return full
+
+        return forward
+
     for blocks in towers(model):
         for block in blocks[LAYER:]:
-            block.forward = _short(block, block is blocks[LAYER], remove, count, prefix)
+            block.forward = short(block, block is blocks[LAYER])
             overridden.append(block)
     try:
         yield
@@ -211,23 +236,12 @@ def of_rows(kwargs: dict[str, Any], rows: Sequence[int], prefix: int) -> dict[st
     return {name: value[patches] if name == "rope" else value for name, value in given.items()}
 
 
-def _short(block: Any, first: bool, remove: int, count: int, prefix: int) -> Callable[..., Tensor]:
-    plain = block.forward
-
-    def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        patches, gone = hidden.shape[1] - prefix, []
-        if first:
-            hidden = hidden.clone()
-        for number in range(remove):
-            pair = members(torch.tensor([4 * number, 4 * number + 1]), count, patches) + prefix
-            gone += pair[0].tolist()
-            for row in range(len(hidden) if first else 0):
-                for left, into in zip(*pair.tolist(), strict=True):
-                    hidden[row, into] = (hidden[row, left] + hidden[row, into]) / 2
-        stay = [place for place in range(hidden.shape[1]) if place not in gone]
-        full = torch.zeros_like(hidden)
-        given = of_rows(kwargs, stay, prefix)
-        full[:, stay] = plain(hidden[:, stay], *(None for _ in args), **given)
-        return full
-
-    return forward
+def _paired(hidden: Tensor, remove: int, count: int, prefix: int) -> tuple[Tensor, list[int]]:
+    """States `[n, T, D]` with every third unit merged into the next one, and rows that are gone."""
+    hidden, gone = hidden.clone(), list[int]()
+    for number in range(remove):
+        pair = members(torch.tensor([3 * number, 3 * number + 1]), count, hidden.shape[1] - prefix)
+        for left, into in zip(*(pair + prefix).tolist(), strict=True):
+            hidden[:, into] = (hidden[:, left] + hidden[:, into]) / 2
+            gone.append(left)
+    return hidden, gone

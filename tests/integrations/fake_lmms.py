@@ -28,7 +28,7 @@ class TokenCounts:
 
 @dataclass
 class GenerationResult:
-    text: str
+    text: Any
     token_counts: TokenCounts | None = None
 
 

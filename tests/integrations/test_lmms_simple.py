@@ -49,7 +49,7 @@ def test_likelihoods_are_those_of_one_token_after_the_other(
     requests = [asked(0, choice) for choice in CHOICES] + [asked(1, lambda _: "two red")]
     if plan is not None:
         of.attachment = attach(of.model, plan)
-    found = of.loglikelihood(requests)
+    found = [one.text for one in of.loglikelihood(requests)]
     for request, (loss, greedy) in zip(requests, found, strict=True):
         context, target, *_, number, _, _ = request.args
         answer = target if isinstance(target, str) else target(None)
@@ -75,7 +75,8 @@ def test_the_likeliest_choice_is_what_the_model_answers(simple: ModuleType) -> N
     of = model(simple, "HfChatSimple")
     for number, question in enumerate(QUESTIONS[:3]):
         choices = list(dict.fromkeys((question.answer, *CHOICES)))
-        found = of.loglikelihood([asked(number, choice) for choice in choices])
+        asking = [asked(number, choice) for choice in choices]
+        found = [one.text for one in of.loglikelihood(asking)]
         losses = torch.tensor([loss for loss, _ in found])
         assert choices[int(losses.argmin())] == question.answer
         assert [greedy for _, greedy in found] == [choice == question.answer for choice in choices]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -44,6 +47,53 @@ def test_all_heads_as_one_in_a_used_block_and_in_the_one_behind(block: int) -> N
     ):
         found = signals[f"{name}@{block}"]
         torch.testing.assert_close(found, want, atol=1e-5, rtol=1e-4)
+
+
+def projected(kind: str, block: int) -> tuple[Any, dict[str, Tensor]]:
+    """A plain block's attention, and its query, key and value `[B, T, C]` of every token, by loops.
+
+    Row c of a weight makes channel c, and heads stand side by side in the channels.
+    """
+    tower = model(kind, "eager").model.vision_tower
+    own = (tower.encoder if hasattr(tower, "encoder") else tower.vision_model.encoder).layers[block]
+    entered = own.layer_norm1(plain(kind).hidden_states[block])
+    found = {}
+    for name in ("query", "key", "value"):
+        linear = getattr(own.self_attn, f"{name[0]}_proj")
+        rows = torch.zeros_like(entered)
+        for b, t in itertools.product(range(rows.shape[0]), range(rows.shape[1])):
+            rows[b, t] = (linear.weight * entered[b, t]).sum(dim=1) + linear.bias
+        found[name] = rows
+    return own.self_attn, found
+
+
+@pytest.mark.parametrize(("kind", "block"), [("clip", 1), ("clip", BEHIND), ("siglip", 2)])
+def test_queries_and_values_of_all_heads_side_by_side(kind: str, block: int) -> None:
+    parts = {"queries": "query", "keys": "key", "values": "value"}
+    names = {f"{several}_joined@{block}": one for several, one in parts.items()}
+    signals = seen(kind, read(*names)).signals
+    with torch.no_grad():
+        _, want = projected(kind, block)
+    prefix = int(kind == "clip")
+    for name, one in names.items():
+        torch.testing.assert_close(signals[name], want[one][:, prefix:], atol=1e-5, rtol=1e-4)
+
+
+def test_the_plain_attention_follows_from_them() -> None:
+    """What `projected` says of the order of heads is what the model means by it."""
+    with torch.no_grad():
+        attention, found = projected("clip", 1)
+        heads, width = attention.num_heads, attention.head_dim
+        made = torch.zeros_like(found["query"])
+        for b, t, h in itertools.product(*map(range, (*made.shape[:2], heads))):
+            mine = slice(h * width, (h + 1) * width)
+            logits = found["key"][b, :, mine] @ found["query"][b, t, mine] / width**0.5
+            made[b, t, mine] = logits.softmax(0) @ found["value"][b, :, mine]
+        put_out: list[Tensor] = []
+        hook = attention.register_forward_hook(lambda *given: put_out.append(given[2][0]))
+        plain("clip")
+        hook.remove()
+        torch.testing.assert_close(attention.out_proj(made), put_out[0], atol=1e-5, rtol=1e-4)
 
 
 def test_heads_apart_in_the_block_behind() -> None:

@@ -28,6 +28,8 @@ KINDS = {
     "received_joined": Signal.ATTENTION_RECEIVED_JOINED,
     "keys": Signal.KEYS,
     "keys_joined": Signal.KEYS_JOINED,
+    "queries_joined": Signal.QUERIES_JOINED,
+    "values_joined": Signal.VALUES_JOINED,
     "cls_similarity": Signal.CLS_SIMILARITY,
     "hidden": Signal.HIDDEN,
     "prefix_states": Signal.PREFIX_STATES,

@@ -88,7 +88,7 @@ class HfChat(lmms):  # type: ignore[misc]
         self._log(seconds, tokens)
         return [result for result in results if result is not None]
 
-    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Not in this protocol: lmms-eval's chat tasks generate; see `simple`."""
         raise _unsupported("loglikelihood")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance
 from tqdm import tqdm
 
 from tokenprune.errors import DataError, UnsupportedCallError
@@ -26,10 +26,11 @@ class Simple(models.HfChat):
 
     is_simple = True
 
-    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Mean negative log-likelihood of each answer, and whether it is the greedy one.
 
-        lmms-eval takes the least for the model's choice, as of its own models.
+        lmms-eval takes the least for the model's choice, as of its own models. It makes a text of
+        a bare pair (in 0.7.3), which its tasks can't read; what stands in a result stays as it is.
 
         Raises:
             UnsupportedCallError: a request has no picture's document, as for mutual information.
@@ -47,7 +48,8 @@ class Simple(models.HfChat):
             context, target, visual, place, task, split = request.args
             doc = self.task_dict[task][split][place]
             answer = str(target if isinstance(target, str) else target(doc))
-            found.append(self._judge(_conversation(context, visual(doc)), answer))
+            pair = self._judge(_conversation(context, visual(doc)), answer)
+            found.append(GenerationResult(pair))
         return found
 
     def _given(self, asked: tuple[Any, ...]) -> Mapping[str, Any]:

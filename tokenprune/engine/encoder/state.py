@@ -47,7 +47,7 @@ class EncoderState:
         first: `index` as it was at the first block.
         passed: how many blocks were entered.
         biased: the latest sizes and prefix that a key bias was made of, and that bias.
-        sized: the latest sizes of tokens, and those of all rows that they are a part of.
+        sized: the latest sizes of tokens, their prefix, and the sizes of all rows.
         trace: where its reductions are noted.
         exits: by depth, see `EncoderRunner.levels`.
         counted: what the meter was told of pieces, before it is known how many pictures they are.
@@ -74,7 +74,7 @@ class EncoderState:
     first: Tensor | None = None
     passed: int = 0
     biased: tuple[Tensor, int, Tensor] | None = None
-    sized: tuple[Tensor, Tensor] | None = None
+    sized: tuple[Tensor, int, Tensor] | None = None
     trace: Trace = field(default_factory=Trace)
     exits: dict[int, Exit] = field(default_factory=dict)
     members: Members | None = None
@@ -135,7 +135,7 @@ class EncoderState:
             first=index,
             trace=trace,
             members=members,
-            sized=None if members is not None else (size, rows),
+            sized=None if members is not None else (size, prefix, rows),
         )
 
     def units(self, hidden: Tensor) -> Tensor:
@@ -262,7 +262,8 @@ class EncoderState:
         if self.entered is not None:
             self.entered = self._behind_prefix(self.entered, next(carried))
         self.index, self.size = merged.place, merged.size[:, self.prefix :]
-        self.sized, self.biased = (self.size, merged.size), (self.size, self.prefix, merged.bias)
+        self.sized = self.size, self.prefix, merged.size
+        self.biased = self.size, self.prefix, merged.bias
         return merged.hidden
 
     def _behind_prefix(self, hidden: Tensor, units: Tensor) -> Tensor:
@@ -366,8 +367,9 @@ class EncoderState:
     @property
     def row_sizes(self) -> Tensor:
         """`[B, P + R]` patches that each row stands for, 1 for the prefix."""
-        if self.sized is not None and self.sized[0] is self.size:
-            return self.sized[1]
+        known = self.sized
+        if known is not None and known[0] is self.size and known[1] == self.prefix:
+            return known[2]
         ones = self.size.new_ones(self.size.shape[0], self.prefix)
         return torch.cat((ones, self._each(self.size)), dim=1)
 

@@ -1,0 +1,110 @@
+"""Merges in every cell of the matrix: a pruned run equals one in which loops merge.
+
+The plans merge inside the tower, in front of the LLM and inside of it, each from what the one
+before left; where a family's tower can't lose tokens of a scene, behind the tower only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import torch
+
+import tokenprune
+from tests.families.calls import case_of, language
+from tests.families.case import Case
+from tests.families.cells import LINEAR, cuts, family, run
+from tests.families.masked import hidden_from
+from tests.families.merging import (
+    PLUGIN,
+    content,
+    groups,
+    merged_at,
+    merged_in,
+    moved,
+    tower_merging,
+)
+from tests.families.plans import LAYER, layers
+from tests.families.test_cells import CELLS, EXACT, refusal
+from tests.families.test_steps import reference
+from tests.families.towers import PLUGIN as TOWERS
+from tests.families.towers import Pair
+from tokenprune.plugins.host import register_plugin
+
+KEEP = 0.75
+
+
+@pytest.fixture(autouse=True)
+def _known() -> Iterator[None]:
+    with register_plugin(TOWERS, "family-towers"), register_plugin(PLUGIN, "family-merges"):
+        yield
+
+
+@pytest.mark.parametrize(("name", "scene"), CELLS)
+def test_a_cell_equals_one_in_which_loops_merge(
+    name: str, scene: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_of(name, scene)
+    stages = "late" if refusal(case, scene, "all") else "all"
+    for padding in ("left", "none"):
+        if name in LINEAR:
+            _short_throughout(case, scene, padding, stages, monkeypatch)
+        else:
+            _equals(case, scene, padding, stages, monkeypatch)
+
+
+def _equals(case: Case, scene: str, padding: str, stages: str, patch: pytest.MonkeyPatch) -> None:
+    model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
+    prompts = case.prompts(scene, padding)
+    Pair.made.clear()
+    with tokenprune.attach(model, content(case, stages, KEEP)) as handle:
+        short = run(model, call)
+        trace = handle.trace
+    found = cuts(case, stages, trace, call["input_ids"], prompts)
+    with ExitStack() as stack:
+        stack.enter_context(merged_in(case, stages, model, call, prompts, trace, patch))
+        for layer, places in found:
+            stack.enter_context(hidden_from(layers(model), layer, places))
+        full = run(model, call)
+    with ExitStack() as stack:
+        for layer, places in found:
+            stack.enter_context(hidden_from(layers(model), layer, places))
+        dropped = run(model, call)
+    cell, lost = f"{family(case)}, {scene}, {padding}", found[-1][1]
+    seen = call["attention_mask"].bool() & ~lost
+    assert bool(lost.any()), cell
+    assert torch.equal(short.tokens, full.tokens), cell
+    assert short.apart(full, seen) < EXACT, cell
+    assert short.apart(dropped, seen) > 1e-4, cell
+
+
+def _short_throughout(
+    case: Case, scene: str, padding: str, stages: str, patch: pytest.MonkeyPatch
+) -> None:
+    """As `_short_throughout` of `test_cells`, of a row by itself."""
+    model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
+    wanted, prompts = content(case, stages, KEEP), case.prompts(scene, padding)
+    with tokenprune.attach(model, wanted):
+        batch = run(model, call)
+    for row, alone in enumerate(case.alone(scene, padding, torch.float64)):
+        if not bool(case.placeholders(alone).any()):
+            continue
+        with tokenprune.attach(model, wanted) as handle:
+            run(model, alone)
+            trace = handle.trace
+        ids, mine = alone["input_ids"], [prompts[row]]
+        found = cuts(case, stages, trace, ids, mine)
+        kept = (~found[0][1][0]).nonzero()[:, 0]
+        late = moved(groups(case, trace, ids, mine, -1), kept.tolist())
+        own = layers(model)
+        later = [hidden_from(own, layer, places[:, kept]) for layer, places in found[1:]]
+        later.append(merged_at(own[LAYER[case.name]], "hidden_states", late))
+        with (
+            tower_merging(case, model, alone, mine, trace, patch),
+            merged_at(language(model), "inputs_embeds", groups(case, trace, ids, mine, -2)),
+        ):
+            expected = reference(model, alone, kept, batch.tokens[row], later)
+        for step, one in zip(batch.scores, expected, strict=True):
+            assert float((step[row] - one[0]).abs().max()) < case.rounding
