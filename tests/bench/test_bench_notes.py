@@ -18,7 +18,7 @@ from tests.compare.tiny import save_llava
 from tests.models import IMAGE, PATCHES
 from tokenprune.cli.app import app
 from tokenprune.errors import DataError
-from tokenprune.interface.loading import LoadedMllm
+from tokenprune.interface.loading import Frames, LoadedMllm
 from tokenprune.lab.bench import backends, bench_tables
 from tokenprune.lab.bench.inputs import check_lengths, size_note
 from tokenprune.lab.bench.rows import Lane, rows_of
@@ -47,9 +47,9 @@ def fake(pixels: Any, limit: int = 512, **switches: Any) -> LoadedMllm:
     """A model that only prepares: one token a word and one a picture."""
 
     def prepare(pictures: Any, questions: Any) -> dict[str, Any]:
-        counts = [len(one) if isinstance(one, list) else 1 for one in pictures]
+        counts = [len(one) if isinstance(one, list | Frames) else 1 for one in pictures]
         length = len(questions[0].split()) + counts[0]
-        first = pictures[0][0] if isinstance(pictures[0], list) else pictures[0]
+        first = pictures[0][0] if isinstance(pictures[0], list | Frames) else pictures[0]
         return {
             "input_ids": torch.zeros(len(questions), length, dtype=torch.long),
             **pixels(first),

@@ -41,7 +41,7 @@ Frames = Annotated[
     list[int] | None,
     typer.Option(
         min=1,
-        help="Instead of --images: frames of a video (of each of your own); plans run on frames.",
+        help="Instead of --images: frames of a clip, or of each of your own videos.",
     ),
 ]
 Size = Annotated[

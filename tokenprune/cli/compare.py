@@ -38,8 +38,8 @@ Keep = Annotated[
 TaskName = Annotated[
     str | None,
     typer.Option(
-        help="Built-in questions: detail; image, quick and easier; or video, where every plan "
-        "runs with images: frames. Default: detail; image with --model or --family learned."
+        help="Built-in questions: detail; image, quick and easier; or video, about clips. "
+        "Default: detail; image with --model or --family learned."
     ),
 ]
 Every = Annotated[bool, typer.Option("--all", help="Every strategy, not only a chosen dozen.")]

@@ -17,11 +17,12 @@ EXAMPLES = examples(
     "tokenprune show photo.jpg --plan plan.yaml --out kept.png",
     "tokenprune show a.jpg b.jpg --plan plan.yaml --model path/to/llava --question 'what is this?'",
     "tokenprune show a.jpg --plan plan.yaml --model timm:NAME --weights vit.safetensors",
+    "tokenprune show a.mp4 --frames 8 --plan plan.yaml --model path/to/qwen2.5-vl",
 )
 
 
 def command(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or videos.")],
     plan: Annotated[Path, typer.Option(help="Plan file.")],
     out: Annotated[
         Path, typer.Option(help="Picture to write, in the format of its ending.")
@@ -34,6 +35,12 @@ def command(
     question: Annotated[
         str, typer.Option(help="What a multimodal LLM is asked.")
     ] = "how many objects are there ?",
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="They are videos, or folders of frames; so many of each are seen."
+        ),
+    ] = None,
     every_site: Annotated[
         bool, typer.Option("--sites", help="One panel a site, not only the last of a stage.")
     ] = False,
@@ -43,9 +50,11 @@ def command(
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Draw what a plan keeps, merges and drops of pictures, one panel a stage."""
+    """Draw what a plan keeps, merges and drops of pictures or videos, one panel a stage."""
     from tokenprune.interface.loading import LoadedMllm
-    from tokenprune.lab.data.reading import drawing_format, open_picture
+    from tokenprune.lab.data.opening import opened
+    from tokenprune.lab.data.reading import drawing_format
+    from tokenprune.lab.data.videos import Clip
     from tokenprune.lab.drawing.show import show
     from tokenprune.lab.judge.warnings import unknown_words
     from tokenprune.lab.measure.files import check_writable
@@ -54,7 +63,10 @@ def command(
     from tokenprune.reference import reference_model_path
 
     loaded_plan = load_plan(plan, overrides=overrides or ())
-    pictures = [(path.name, open_picture(path)) for path in images]
+    pictures = [
+        (path.name, opened(path if frames is None else Clip.of(path, frames, "--frames")))
+        for path in images
+    ]
     check_writable(out)
     kind = drawing_format(out)
     options = load_options(device, dtype, weights)

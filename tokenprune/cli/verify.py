@@ -70,7 +70,7 @@ def command(
     loaded_plan = load_plan(plan, overrides=overrides or ())
     options = load_options(device, dtype, weights)
     loaded = load_model(model or str(reference_model_path()), options)
-    samples, source = samples_for(loaded, images, question or ())
+    samples, source = samples_for(loaded, images, question or (), plan=loaded_plan)
     widen = dtype is None and options.device.type == "cpu"
     with progress_bar() as tell:
         found = verify(

@@ -20,6 +20,12 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 """All of a picture."""
 
 
+class Frames(tuple["Image", ...]):
+    """The frames of one clip, in order; other sequences of pictures are several pictures."""
+
+    __slots__ = ()
+
+
 def _whole(picture: Image) -> list[Box]:
     return [WHOLE]
 
@@ -47,7 +53,7 @@ class LoadedMllm:
         name: what the user called it.
         model: in eval mode, on its device.
         prepare: pictures and as many questions -> keyword arguments of `generate`, padded on the
-            left. One picture a question, or a sequence of them: the frames of a clip, in order.
+            left. One picture a question, or several, or the `Frames` of a clip.
         decode: new token ids `[B, T]` -> one answer a row, without special tokens.
         picture: a picture -> the same as the model sees it, cropped and resized.
         fingerprint: SHA-256 of the weights.
@@ -58,6 +64,9 @@ class LoadedMllm:
             sequence included; None if it can't be trained on.
         unknown: a text -> its words that the tokenizer has no tokens for, which the model can't
             read; a tokenizer that spells words out of pieces has none.
+        videos: whether `prepare` makes a video of a clip, as the model's family does; otherwise its
+            frames are the pictures of a prompt.
+        frames: a clip -> its frames as the model sees them; None for `picture` of each.
         tiles: a picture -> the parts of it that the encoder sees one by one, in order.
         answer_values: what inputs with an entry for each token say of a token of an answer, by
             name, where that isn't 0.
@@ -74,11 +83,19 @@ class LoadedMllm:
     answer_ids: Callable[[str], list[int]] | None = None
     unknown: Callable[[str], list[str]] = lambda text: []
     tiles: Callable[[Image], Sequence[Box]] = _whole
+    videos: bool = False
+    frames: Callable[[Sequence[Image]], list[Image]] | None = None
     answer_values: Mapping[str, int] = field(default_factory=dict)
 
     def inputs(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
         """What `call` takes for a batch of questions about pictures."""
         return self.prepare(pictures, questions)
+
+    def seen(self, pictures: Sequence[Image]) -> list[Image]:
+        """Pictures as the model sees them; those of a clip are its frames."""
+        if isinstance(pictures, Frames) and self.frames is not None:
+            return self.frames(pictures)
+        return [self.picture(picture) for picture in pictures]
 
     def call(self, model: nn.Module, inputs: Any) -> Any:
         """One forward of the model, or of a copy of it."""

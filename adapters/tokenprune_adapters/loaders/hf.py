@@ -59,6 +59,8 @@ class HfLoader:
             prepare=prepare,
             decode=prompts.decode,
             picture=prompts.picture,
+            frames=prompts.frames,
+            videos=prompts.videos,
             tiles=prompts.tiles,
             answer_values=prompts.answer_values,
             fingerprint=lambda: hash_files(files),

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from tokenprune.errors import DataError
-from tokenprune.interface.loading import WHOLE, Box
+from tokenprune.interface.loading import WHOLE, Box, Frames
 from tokenprune_adapters.loaders.checkpoints import to_picture
+from tokenprune_adapters.loaders.clips import (
+    VIDEO,
+    check_beside,
+    seen_frames,
+    takes_clips,
+    video_arguments,
+)
 from tokenprune_adapters.loaders.tiles import coordinates, seen_box
 
 if TYPE_CHECKING:
@@ -37,33 +44,43 @@ class Prompts:
         self.processor = processor
         processor.tokenizer.padding_side = "left"
 
-    def text(self, question: str, images: int = 1) -> str:
-        """The prompt of one question about a picture, or about several in order.
+    @property
+    def videos(self) -> bool:
+        """Whether clips become videos; otherwise their frames are the pictures of a prompt."""
+        return takes_clips(self.processor)
+
+    def text(self, question: str, count: int = 1, *, clip: bool = False) -> str:
+        """The prompt of one question about a picture, or about several in order, or about a clip.
 
         `<image>` in a question, or the processor's own word for it, is the place of the picture,
         as in LLaVA's data files: once for all pictures, or once for each. Without it they stand in
-        front of the question.
+        front of the question. The same goes for `<video>` and clips.
+
+        Args:
+            question: what is asked.
+            count: how many pictures or clips there are.
+            clip: whether the processor gets a clip.
 
         Raises:
             DataError: it stands there more often or less often than there are pictures.
         """
-        pieces, counts = self._placed(question, images)
+        kind = "video" if clip else "image"
+        pieces, counts = self._placed(question, count)
         if not getattr(self.processor, "chat_template", None):
-            token = self.processor.image_token
+            token = getattr(self.processor, f"{kind}_token")
             return pieces[0] + "".join(
                 token * count + text for count, text in zip(counts, pieces[1:], strict=True)
             )
         parts = [{"type": "text", "text": pieces[0]}] if pieces[0] else []
         for count, text in zip(counts, pieces[1:], strict=True):
-            parts += [{"type": "image"} for _ in range(count)]
+            parts += [{"type": kind} for _ in range(count)]
             parts += [{"type": "text", "text": text}] if text else []
         turns = [{"role": "user", "content": parts}]
         return str(self.processor.apply_chat_template(turns, add_generation_prompt=True))
 
     def _placed(self, question: str, images: int) -> tuple[list[str], list[int]]:
         """What stands around the pictures' places, and how many pictures stand at each."""
-        words = {IMAGE, str(getattr(self.processor, "image_token", IMAGE))}
-        pieces = re.split("|".join(map(re.escape, sorted(words))), question)
+        pieces = re.split("|".join(map(re.escape, sorted(self._marks))), question)
         places = len(pieces) - 1
         if not places:
             return ["", question], [images]
@@ -77,14 +94,36 @@ class Prompts:
             )
         return pieces, [images] if places == 1 else [1] * places
 
+    @property
+    def _marks(self) -> set[str]:
+        """Words that are the place of a picture or of a clip."""
+        own = {getattr(self.processor, name, None) for name in ("image_token", "video_token")}
+        return {IMAGE, VIDEO, *(str(word) for word in own if word)}
+
     def batch(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
-        """Inputs of `generate`, padded on the left."""
-        shown = [list(one) if isinstance(one, Sequence) else [one] for one in pictures]
-        pairs = zip(questions, shown, strict=True)
-        texts = [self.text(question, len(images)) for question, images in pairs]
-        # a list for each prompt: some processors don't count places to find out whose picture is it
-        images = [[picture.convert("RGB") for picture in several] for several in shown]
-        batch = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
+        """Inputs of `generate`, padded on the left.
+
+        Raises:
+            DataError: a question has more or fewer places than pictures, or clips can't be made
+                into videos.
+        """
+        shown = [one if isinstance(one, Sequence) else [one] for one in pictures]
+        clips = [one if self.videos and isinstance(one, Frames) else None for one in shown]
+        texts = [
+            self.text(question, len(one) if clip is None else 1, clip=clip is not None)
+            for question, one, clip in zip(questions, shown, clips, strict=True)
+        ]
+        given = video_arguments(self.processor, [clip for clip in clips if clip is not None])
+        if None in clips:
+            if given:
+                check_beside(self.processor)
+            # a list for each prompt: some processors don't count places to find out whose picture
+            # it is
+            given["images"] = [
+                [picture.convert("RGB") for picture in one] if clip is None else []
+                for one, clip in zip(shown, clips, strict=True)
+            ]
+        batch = self.processor(**given, text=texts, padding=True, return_tensors="pt")
         for name in SURPLUS:
             batch.pop(name, None)
         return batch
@@ -100,7 +139,7 @@ class Prompts:
         missing = tokenizer.unk_token_id
         if missing is None:
             return []
-        words = (word for word in dict.fromkeys(text.split()) if word != IMAGE)
+        words = (word for word in dict.fromkeys(text.split()) if word not in (IMAGE, VIDEO))
         return [
             word for word in words if missing in tokenizer(word, add_special_tokens=False).input_ids
         ]
@@ -128,6 +167,12 @@ class Prompts:
             return whole
         images = self.processor.image_processor
         return to_picture(tiles[0], images.image_mean, images.image_std)
+
+    def frames(self, clip: Sequence[Image]) -> list[Image]:
+        """The frames of a clip as they reach the encoder, see `picture`."""
+        if not self.videos:
+            return [self.picture(frame) for frame in clip]
+        return seen_frames(self.processor, clip)
 
     def tiles(self, picture: Image) -> list[Box]:
         """Which parts of the picture the encoder sees one by one, in order; the whole among them.

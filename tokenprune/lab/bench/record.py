@@ -46,7 +46,7 @@ def bench_record(
 
     Args:
         loaded: the model.
-        plans: name and plan, as given; videos ran them with `images: frames`.
+        plans: name and plan, as given; videos ran them as `on_clips` says.
         settings: how it was measured.
         rows: what was measured.
         own: the user's own input, of which the record holds a SHA-256.

@@ -10,7 +10,7 @@ import torch
 
 from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError
-from tokenprune.interface.loading import LoadedModel
+from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.lab.bench.backends import fastest_backend
 from tokenprune.lab.bench.compiling import (
     check_compile,
@@ -25,6 +25,7 @@ from tokenprune.lab.bench.rows import DENSE, BenchRow, Lane, rows_of
 from tokenprune.lab.bench.runners import Timed, runner_for
 from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.bench.workload import Workload, batches
+from tokenprune.lab.clips import check_clips, on_clips
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.durations import duration
 from tokenprune.lab.trained import check_trained_for
@@ -59,14 +60,17 @@ def bench(
         The rows; those of a workload share the attention backend that was fastest for dense.
 
     Raises:
-        DataError: a workload has more tokens than the LLM has positions.
+        DataError: a workload has more tokens than the LLM has positions, or is about clips, and the
+            model takes none.
         CheckpointError: a checkpoint was trained for another model.
         TokenpruneError: a plan doesn't fit the model, or can't be compiled.
     """
     for _, plan in plans:
         check_trained_for(loaded, plan)
     for size in {size.video: size for size in sizes}.values():
-        for _, plan in plans_for(plans, size):
+        if size.video and isinstance(loaded, LoadedMllm):
+            check_clips(loaded, "--frames")
+        for _, plan in plans_for(plans, size, loaded):
             attach(loaded.model, plan).detach()
     if settings.compile is not None:
         check_compile(loaded, plans, settings.compile)
@@ -83,17 +87,17 @@ def bench(
             for inputs in runner.batches:
                 check_length(loaded, inputs, size)
             backend = fastest_backend(loaded, runner)
-            lanes = _lanes(loaded, plans_for(plans, size), settings)
+            lanes = _lanes(loaded, plans_for(plans, size, loaded), settings)
             _measure(runner, lanes, settings, told, say)
             rows += rows_of(lanes, size, load, backend)
     return rows
 
 
-def plans_for(plans: Plans, size: Workload) -> list[tuple[str, Plan]]:
-    """The plans as a workload runs them: of videos, the images of a prompt are frames."""
-    if not size.video:
+def plans_for(plans: Plans, size: Workload, loaded: LoadedModel) -> list[tuple[str, Plan]]:
+    """The plans as a workload runs them, which may be about clips."""
+    if not size.video or not isinstance(loaded, LoadedMllm):
         return list(plans)
-    return [(name, plan.model_copy(update={"images": "frames"})) for name, plan in plans]
+    return [(name, on_clips(plan, loaded)) for name, plan in plans]
 
 
 def _lanes(loaded: LoadedModel, plans: Plans, settings: BenchSettings) -> list[Lane]:

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.errors import DataError
+from tokenprune.interface.loading import Frames
 from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.data.opening import opened
 from tokenprune.lab.data.question import Question
@@ -101,7 +102,7 @@ def batches(
 
 
 def drawn(workload: Workload, seed: int) -> Prompts:
-    """Noise pictures, and as many questions of so many words; several pictures make a list."""
+    """Noise and as many questions; several pictures are a list, those of a clip `Frames`."""
     rng = np.random.default_rng(seed)
     shape = (workload.height, workload.width, 3)
     pictures: list[Any] = []
@@ -110,7 +111,8 @@ def drawn(workload: Workload, seed: int) -> Prompts:
             Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
             for _ in range(workload.images)
         ]
-        pictures.append(noise if workload.images > 1 else noise[0])
+        several = Frames(noise) if workload.video else noise
+        pictures.append(several if workload.video or workload.images > 1 else noise[0])
     question = " ".join([WORD] * workload.words)
     return pictures, [question] * workload.batch
 

@@ -12,6 +12,7 @@ from tokenprune.errors import BudgetError, DataError
 from tokenprune.lab.calibrate.budgets import Budgets
 from tokenprune.lab.calibrate.goals import Goal
 from tokenprune.lab.judge.result import Result
+from tokenprune.lab.measure.checks import unpruned_tokens
 from tokenprune.lab.measure.search import border, widest
 from tokenprune.lab.studies.execute import loaded_model, model_place
 from tokenprune.lab.studies.load import DENSE
@@ -95,7 +96,7 @@ def calibrate(asked: Target, budgets: Budgets, goal: Goal, tell: Tell | None = N
         return True
 
     attach(model, budgets.plan).detach()
-    patches = trial.result(budgets.own).run.tokens["patches"]
+    patches = unpruned_tokens(trial.result(budgets.own).run.tokens)
     low, high = widest(serves, budgets.own, 1, budgets.most(patches))
     found = border(
         lambda number: goal.holds(trial.result(number)), low, high, smallest=goal.smallest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokenprune.engine.adapters import choose_adapter, choose_encoder
+from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError, SignalError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
@@ -22,19 +21,10 @@ from tokenprune.interface.loading import (
     LoadOptions,
 )
 from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.lab.clips import check_clips, on_clips
 from tokenprune.lab.compare.chosen import chosen
-from tokenprune.lab.compare.defaults import (
-    CLASSIFIER_KEEPS,
-    CLASSIFIER_PATCHES,
-    DETAIL_KEEPS,
-    DETAIL_PATCHES,
-    MLLM_KEEPS,
-    MLLM_PATCHES,
-    Wanted,
-    as_task,
-    default_entries,
-    encoder_entries,
-)
+from tokenprune.lab.compare.defaults import Wanted, default_entries, encoder_entries
+from tokenprune.lab.compare.keeps import encoder_keeps, mllm_keeps
 from tokenprune.lab.compare.matching import equal_tokens
 from tokenprune.lab.compare.settings import Settings
 from tokenprune.lab.data.builtin import BUILT_IN
@@ -90,6 +80,8 @@ class Source:
         candidates = None
         if isinstance(loaded, LoadedMllm):
             self._check_own_pictures()
+            if settings.video:
+                check_clips(loaded, "--task video")
             samples = _questions(settings)
         elif isinstance(loaded, LoadedClassifier):
             samples = self._pictures(loaded.classes)
@@ -170,19 +162,28 @@ def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry],
         given = plan_entries(settings.plans, settings.keeps, host().strategies)
         for entry in given:
             check_trained_for(loaded, entry.plan)
-        return [as_task(entry, settings.video) for entry in given], []
+        return [_on_task(entry, loaded, settings) for entry in given], []
     strategies = compared_strategies(loaded, settings)
+    unsaid: list[str] = []
     if isinstance(loaded, LoadedMllm):
-        rows = partial(default_entries, wanted=_wanted(loaded, settings))
+        wanted, unsaid = _wanted(loaded, settings)
+        rows = partial(default_entries, wanted=wanted)
     else:
-        keeps = settings.keeps or _encoder_keeps(loaded)
+        keeps = settings.keeps or encoder_keeps(loaded)
         rows = partial(encoder_entries, keeps=keeps, seed=settings.seed)
     sound, broken = _describable(strategies, rows)
-    entries = rows(sound)
+    entries = [_on_task(entry, loaded, settings) for entry in rows(sound)]
     if settings.match == "tokens":
         entries = [equal_tokens(entry) for entry in entries]
     found, left_out = _fitting(loaded, entries)
-    return found, [*broken, *left_out]
+    return found, [*unsaid, *broken, *left_out]
+
+
+def _on_task(entry: Entry, loaded: LoadedModel, settings: Settings) -> Entry:
+    """The row as it runs on the task's samples."""
+    if not settings.video or not isinstance(loaded, LoadedMllm):
+        return entry
+    return replace(entry, plan=on_clips(entry.plan, loaded))
 
 
 def compared_strategies(loaded: LoadedModel, settings: Settings) -> Strategies:
@@ -202,37 +203,24 @@ def compared_strategies(loaded: LoadedModel, settings: Settings) -> Strategies:
     return host().strategies
 
 
-def _encoder_keeps(loaded: LoadedModel) -> Sequence[int]:
-    """The shares of `CLASSIFIER_KEEPS` on a dual encoder's own grid, which may be a small one."""
-    if not isinstance(loaded, LoadedDual):
-        return CLASSIFIER_KEEPS
-    patches = math.prod(choose_encoder(loaded.model).spec().grid)
-    return [max(1, keep * patches // CLASSIFIER_PATCHES) for keep in CLASSIFIER_KEEPS]
-
-
-def _mllm_keeps(adapter: MllmAdapter, task: str) -> Sequence[int]:
-    """The shares of the task's budgets on the model's own grid, if its tower is known."""
-    detail = task == "detail"
-    keeps: Sequence[int] = DETAIL_KEEPS if detail else MLLM_KEEPS
-    whole = DETAIL_PATCHES if detail else MLLM_PATCHES
-    tower = adapter.spec().tower
-    if tower is None:
-        return keeps
-    patches = math.prod(choose_encoder(tower).spec().grid)
-    return [max(1, keep * patches // whole) for keep in keeps]
-
-
-def _wanted(loaded: LoadedMllm, settings: Settings) -> Wanted:
+def _wanted(loaded: LoadedMllm, settings: Settings) -> tuple[Wanted, list[str]]:
+    """What the default rows depend on, and sentences about kinds of rows that can't be."""
     adapter = choose_adapter(loaded.model)
     assert isinstance(adapter, MllmAdapter)
-    return Wanted(
-        keeps=settings.keeps or _mllm_keeps(adapter, settings.task),
-        positions=settings.positions,
+    positions, why_not = settings.positions, adapter.spec().renumbers
+    unsaid = []
+    if positions == "both" and why_not is not None:
+        positions = "original"
+        unsaid = [f"rows with renumbered position ids are left out: {why_not}"]
+    wanted = Wanted(
+        keeps=settings.keeps or mllm_keeps(loaded, settings.task),
+        positions=positions,
         seed=settings.seed,
         video=settings.video,
         trained_for=bundled_name(loaded.name),
         layers=len(adapter.spec().layers),
     )
+    return wanted, unsaid
 
 
 def _describable(

@@ -45,7 +45,7 @@ class Wanted:
         positions: `original`, `compact`, or `both`: all with original position ids and a few with
             compacted ones beside them.
         seed: of the plans.
-        video: whether the images of a prompt are frames.
+        video: whether questions are about clips.
         trained_for: the `model` of the shipped checkpoints that fit; empty for none.
         layers: layers of the LLM.
     """
@@ -76,7 +76,7 @@ def default_entries(strategies: Strategies, wanted: Wanted) -> list[Entry]:
     found = [*fixed, *own, *learned_entries(strategies, wanted)]
     if wanted.positions == "both":
         found += _position_rows(strategies, wanted)
-    return grouped([as_task(entry, wanted.video) for entry in found])
+    return grouped(found)
 
 
 def _training_free(strategies: Strategies) -> list[type[PruningStrategy[Any]]]:
@@ -193,13 +193,6 @@ def _position_rows(strategies: Strategies, wanted: Wanted) -> Iterator[Entry]:
     baseline = [strategies[BASELINE]] if BASELINE in strategies else []
     for kind in [*shown.values(), *baseline]:
         yield strategy_entry(kind, middle, home(kind), seed=wanted.seed, compact=True, also=True)
-
-
-def as_task(entry: Entry, video: bool) -> Entry:
-    """The same row for videos: the images of a prompt are frames."""
-    if not video:
-        return entry
-    return replace(entry, plan=entry.plan.model_copy(update={"images": "frames"}))
 
 
 def _facts(path: Path) -> Mapping[str, str]:

@@ -15,6 +15,7 @@ from tokenprune.engine.conditions import Checks
 from tokenprune.errors import BudgetError
 from tokenprune.interface.sites import Stage
 from tokenprune.lab.judge.result import BASELINE
+from tokenprune.lab.measure.checks import unpruned_tokens
 from tokenprune.lab.measure.entries import Entry, Strategies, strategy_entry
 from tokenprune.lab.measure.search import border, widest
 from tokenprune.lab.measure.task import Task
@@ -116,7 +117,7 @@ class _Costs:
         self._inputs = self.task.inputs(self.task.questions[:SAMPLES])
         with torch.no_grad(), attach(self.task.model, Plan()) as handle:
             self.task.call(self._inputs)
-            self.patches = round(handle.meter.tokens["patches"])
+            self.patches = round(unpruned_tokens(handle.meter.tokens))
 
     def of(self, plan: Plan) -> float:
         """FLOPs, or seconds as a share of the dense model's in turns with it."""

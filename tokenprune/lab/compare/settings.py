@@ -28,7 +28,7 @@ class Settings:
         new_tokens: tokens generated per question.
         split: for pictures: `all`, `first` or `second`.
         task: `image`, the small model's pictures; `detail`, with more and smaller things to see;
-            or `video`: then all plans run with `images: frames`.
+            or `video`: then all plans run as `on_clips` says.
         jobs: processes among which the plans are divided, each with its share of the threads.
         probe: places at which to measure how much of the encoder's information can still be read,
             see `tokenprune.lab.probe.places.parse_places`; none by default.
@@ -91,5 +91,5 @@ class Settings:
 
     @property
     def video(self) -> bool:
-        """Whether the images of a prompt are the frames of a video."""
+        """Whether questions are about clips."""
         return self.task == "video"

@@ -103,7 +103,7 @@ def legend(comparison: Comparison) -> list[str]:
         if comparison.probe
         else []
     )
-    video = ["All plans run with images: frames; token counts are per frame."]
+    video = ["Questions are about clips; token counts are per frame."]
     video = video if comparison.settings.get("task") == "video" else []
     others = comparison.settings.get("others", 0)
     more = [f"{others} other strategies: --all, or --family for one place."] if others else []

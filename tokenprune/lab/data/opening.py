@@ -11,20 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError
+from tokenprune.interface.loading import Frames
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.data.reading import open_picture
 from tokenprune.lab.data.videos import Clip
 
 
 def opened(image: Any) -> Any:
-    """A picture, read if it is a file or encoded; several of them, or frames, as a list.
+    """A picture, read if it is a file or encoded; several of them as a list, a clip as `Frames`.
 
     Raises:
         DataError: a file is missing, or no picture or video.
         BackendUnavailableError: a video needs PyAV, which isn't installed.
     """
     if isinstance(image, Clip):
-        return image.pictures()
+        return Frames(image.pictures())
+    if isinstance(image, Frames):
+        return image
     if isinstance(image, list | tuple):
         return [opened(one) for one in image]
     if isinstance(image, bytes):
@@ -41,7 +44,7 @@ def opened_all(questions: Sequence[Question]) -> list[Any]:
         DataError: see `opened`.
         BackendUnavailableError: see `opened`.
     """
-    clip = cache(Clip.pictures)
+    clip = cache(opened)
     images = [question.image for question in questions]
     return [clip(image) if isinstance(image, Clip) else opened(image) for image in images]
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from tokenprune.errors import DataError
 from tokenprune.errors.files import TEXT_BYTES, check_file, is_file
+from tokenprune.interface.loading import Frames
 from tokenprune.lab.data.question import Question
 
 T = TypeVar("T")
@@ -51,13 +52,14 @@ def heldout_detail_questions(limit: int | None) -> list[Question]:
 
 
 def heldout_clip_questions(limit: int | None) -> list[Question]:
-    """The same about the held-out clips; the image of a question is a tuple of frames."""
+    """The same about the held-out clips; the image of a question is a clip's frames."""
     from tokenprune.reference.clip_heldout import HELDOUT_CLIPS, iter_heldout_clips
 
     clips = HELDOUT_CLIPS if limit is None else min(limit, HELDOUT_CLIPS)
     samples = iter_heldout_clips(clips)
     return _one_of_each(
-        (Question(s.frames, s.answer, s.question, s.type, s.image_id) for s in samples), limit
+        (Question(Frames(s.frames), s.answer, s.question, s.type, s.image_id) for s in samples),
+        limit,
     )
 
 
@@ -75,7 +77,7 @@ def probe_questions(task: str, limit: int) -> list[Question]:
     if task == "video":
         clips = iter_heldout_clips(limit, PROBE_SEED)
         return _one_of_each(
-            (Question(s.frames, "", s.question, "", s.image_id) for s in clips), limit
+            (Question(Frames(s.frames), "", s.question, "", s.image_id) for s in clips), limit
         )
     drawn = iter_heldout_details if task == "detail" else iter_heldout
     return _one_of_each(

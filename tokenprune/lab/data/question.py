@@ -13,7 +13,7 @@ class Question:
     """One sample.
 
     Attributes:
-        image: the picture, the path of its file, or a tuple of pictures: the frames of a clip.
+        image: the picture, the path of its file, or several of these; a clip, or its `Frames`.
         text: what is asked; empty for classifiers.
         answer: what is right.
         kind: group for separate accuracies.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from tokenprune.errors import DataError
-from tokenprune.interface.loading import WHOLE, Box, LoadedMllm, LoadedModel
+from tokenprune.interface.loading import WHOLE, Box, Frames, LoadedMllm, LoadedModel
 from tokenprune.interface.trace import ImageTrace, TraceStep
 
 if TYPE_CHECKING:
@@ -62,9 +62,18 @@ def drawn(
     Raises:
         DataError: the traces are not those of the pictures.
     """
-    seen = [loaded.picture(picture) for picture in pictures]
-    if len(pictures) > 1 and len(images) == 1 and images[0].grid[0] == len(pictures):
-        return [Drawn(images[0], frames_of(seen, images[0].grid))]
+    clip = isinstance(pictures, Frames)
+    if isinstance(loaded, LoadedMllm):
+        seen = loaded.seen(pictures)
+    else:
+        seen = [loaded.picture(picture) for picture in pictures]
+    if len(images) == 1 and (clip or 1 < len(pictures) == images[0].grid[0]):
+        # where several frames share their tokens, the first of them is seen
+        together = -(-len(seen) // images[0].grid[0])
+        return [Drawn(images[0], frames_of(seen[::together], images[0].grid))]
+    if clip and len(images) == len(seen):
+        one = joined(images)
+        return [Drawn(one, frames_of(seen, (len(seen), *one.shapes[0])))]
     tiles = [_tiles(loaded, picture) for picture in pictures]
     if len(images) == sum(map(len, tiles)):
         waiting = list(images)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMllm, LoadedModel
+from tokenprune.lab.clips import check_clips
 from tokenprune.lab.data.candidates import Candidates, check_names, read_classes
 from tokenprune.lab.data.captions import captioned_pictures
 from tokenprune.lab.data.folders import class_folders, numbered_folders
@@ -54,6 +55,8 @@ def _samples(entry: TaskEntry, loaded: LoadedMllm | LoadedClassifier) -> list[Qu
         return _labelled(entry, loaded.classes)
     if classifier and entry.kind != "dataset":
         raise _unfit(entry, loaded, MLLM)
+    if entry.video and isinstance(loaded, LoadedMllm):
+        check_clips(loaded, f"models: {loaded.name}, task '{entry.title}'")
     return questions(entry)
 
 

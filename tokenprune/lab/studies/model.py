@@ -101,7 +101,7 @@ class TaskEntry(Frozen):
 
     @property
     def video(self) -> bool:
-        """Whether the images of a prompt are the frames of a video."""
+        """Whether questions are about clips."""
         return self.kind == "video" or self.frames is not None
 
     @property

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attach import attach
 from tokenprune.errors import TokenpruneError
+from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.clips import on_clips
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.opening import revision
 from tokenprune.lab.measure.environment import describe_environment
@@ -99,10 +101,12 @@ def identified(study: Study, check: int | None = None) -> list[Known]:
 def with_baselines(study: Study) -> list[Cell]:
     """The study's cells, and behind them the random plans that it lacks; see `Study.add_random`.
 
+    Plans of cells about clips are as they run on the cell's model.
+
     Raises:
         TokenpruneError: a model, a task or a plan that doesn't fit.
     """
-    found = cells(study)
+    found = [_on_model(cell) for cell in cells(study)]
     if not study.add_random:
         return found
     added: list[Cell] = []
@@ -116,6 +120,16 @@ def with_baselines(study: Study) -> list[Cell]:
             number = len(found) + len(added)
             added.append(Cell(number, first.model, first.task, name, plan, added=True))
     return found + added
+
+
+def _on_model(cell: Cell) -> Cell:
+    """The cell, with its plan as it runs on clips if it is about these."""
+    if not cell.task.video:
+        return cell
+    loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+    if not isinstance(loaded, LoadedMllm):  # refused with its task
+        return cell
+    return replace(cell, plan=on_clips(cell.plan, loaded))
 
 
 def run_study(

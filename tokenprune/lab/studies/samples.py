@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError
-from tokenprune.interface.loading import LoadedModel
+from tokenprune.interface.loading import Frames, LoadedModel
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.data.opening import opened
 from tokenprune.lab.data.question import Question
@@ -54,7 +54,7 @@ def shown_samples(task: Task, plan: Plan, loaded: LoadedModel) -> list[dict[str,
                 task.call(task.inputs([question]))
                 images = handle.trace.images
             shown = opened(question.image)
-            pictures = shown if isinstance(shown, list) else [shown]
+            pictures = shown if isinstance(shown, list | Frames) else [shown]
             with suppress(DataError):
                 frames = _frames(drawn(loaded, pictures, images))
                 found.append({"question": question.text, "frames": frames})

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
-from tokenprune.errors import DataError
-from tokenprune.interface.loading import LoadedMllm, LoadedModel
+from tokenprune.engine.attach import attach
+from tokenprune.errors import DataError, UnsupportedCallError
+from tokenprune.interface.loading import Frames, LoadedMllm, LoadedModel
 from tokenprune.lab.data.folders import pictures_in
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.data.reading import open_picture
 from tokenprune.lab.models import bundled_name
+from tokenprune.plan import Plan
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,11 +33,21 @@ MADE_SEED = 7
 #: Their widths and heights in pixels (ours): three sizes, two of them in one prompt.
 MADE_SIZES = ((224, 224), (160, 224), (224, 224), (224, 160))
 
+#: Frames of the clip (ours): an even number, of which some families see two at a time.
+CLIP = 4
+
 
 def samples_for(
-    loaded: LoadedModel, folder: Path | None, questions: Sequence[str], seed: int = MADE_SEED
+    loaded: LoadedModel,
+    folder: Path | None,
+    questions: Sequence[str],
+    seed: int = MADE_SEED,
+    plan: Plan | None = None,
 ) -> tuple[list[Question], str]:
-    """Samples of several lengths: two with one picture and one with two.
+    """Samples of several lengths: two with one picture and one with two, and one about a clip.
+
+    The clip is for models that get it as a video of its own kind; elsewhere a plan says that
+    pictures are frames.
 
     Args:
         loaded: the model.
@@ -42,6 +55,7 @@ def samples_for(
             others.
         questions: the user's; otherwise `QUESTIONS`, for the bundled models held-out ones.
         seed: of made pictures.
+        plan: without a clip where it can't run on one.
 
     Returns:
         The samples, and where their pictures come from.
@@ -56,7 +70,7 @@ def samples_for(
         pictures, source = _heldout(), "the bundled model's held-out pictures"
     else:
         pictures, source = _made(seed), f"made from seed {seed}"
-        if not _taken(loaded, pictures):
+        if not _taken(loaded, [pictures]):
             pictures = [picture.resize(MADE_SIZES[0]) for picture in pictures]
             source += ", of one size: the processor takes no others together"
     asked = tuple(questions) or (_heldout_questions() if bundled else QUESTIONS)
@@ -67,7 +81,16 @@ def samples_for(
         several = isinstance(loaded, LoadedMllm) and number % 3 == 2
         image = tuple(shown) if several else shown[0]
         found.append(Question(image, "", asked[number % len(asked)], "", number))
-    return found, source
+    if not (isinstance(loaded, LoadedMllm) and loaded.videos):
+        return found, source
+    clip = Frames(picture.resize(pictures[0].size) for picture in pictures[:CLIP])
+    if not _taken(loaded, [pictures[0], clip]):
+        return found, f"{source}, without a clip: the processor takes none beside pictures"
+    refused = _refusal(loaded, plan, clip)
+    if refused:
+        return found, f"{source}, without a clip: {refused}"
+    found.append(Question(clip, "", asked[count % len(asked)], "", count))
+    return found, f"{source}, and a clip of {len(clip)} frames of them"
 
 
 def _of_folder(folder: Path) -> list[Image]:
@@ -103,15 +126,28 @@ def _heldout_questions() -> tuple[str, ...]:
     return ranked[0], ranked[-1], ranked[len(ranked) // 2]
 
 
-def _taken(loaded: LoadedModel, pictures: Sequence[Image]) -> bool:
-    """Whether the processor of a multimodal LLM puts pictures of several sizes into one call."""
+def _taken(loaded: LoadedModel, shown: Sequence[Image | Sequence[Image]]) -> bool:
+    """Whether the processor of a multimodal LLM puts what several prompts show into one call."""
     if not isinstance(loaded, LoadedMllm):
         return True
     try:
-        loaded.prepare([list(pictures)], QUESTIONS[:1])
+        loaded.prepare(shown, [QUESTIONS[0]] * len(shown))
     except Exception:  # each has a class of its own for it
         return False
     return True
+
+
+def _refusal(loaded: LoadedMllm, plan: Plan | None, clip: Frames) -> str:
+    """Why a plan that fits the model doesn't run on a clip; empty if it does."""
+    if plan is None:
+        return ""
+    inputs = loaded.prepare([clip], QUESTIONS[:1])
+    with attach(loaded.model, plan), torch.no_grad():
+        try:
+            loaded.call(loaded.model, inputs)
+        except UnsupportedCallError as error:
+            return error.message
+    return ""
 
 
 def _made(seed: int) -> list[Image]:

@@ -1,0 +1,63 @@
+"""Budgets of a comparison's default rows: shares of the tokens that a model has of a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from tokenprune.engine.adapters import choose_adapter, choose_encoder
+from tokenprune.engine.attach import attach
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.loading import LoadedDual, LoadedMllm, LoadedModel
+from tokenprune.lab.compare.defaults import (
+    CLASSIFIER_KEEPS,
+    CLASSIFIER_PATCHES,
+    DETAIL_KEEPS,
+    DETAIL_PATCHES,
+    MLLM_KEEPS,
+    MLLM_PATCHES,
+)
+from tokenprune.lab.data.builtin import BUILT_IN
+from tokenprune.lab.measure.checks import unpruned_tokens
+from tokenprune.lab.measure.task import VqaTask
+from tokenprune.plan import Plan
+
+
+def encoder_keeps(loaded: LoadedModel) -> Sequence[int]:
+    """The shares of `CLASSIFIER_KEEPS` on a dual encoder's own grid, which may be a small one."""
+    if not isinstance(loaded, LoadedDual):
+        return CLASSIFIER_KEEPS
+    patches = math.prod(choose_encoder(loaded.model).spec().grid)
+    return _shares(CLASSIFIER_KEEPS, CLASSIFIER_PATCHES, patches)
+
+
+def mllm_keeps(loaded: LoadedMllm, task: str) -> Sequence[int]:
+    """The shares of the task's budgets in the visual tokens that the model has of its pictures."""
+    if task == "detail":
+        return _shares(DETAIL_KEEPS, DETAIL_PATCHES, _units(loaded, task))
+    return _shares(MLLM_KEEPS, MLLM_PATCHES, _units(loaded, task))
+
+
+def _shares(keeps: Sequence[int], whole: int, units: int) -> Sequence[int]:
+    """Budgets on another number of tokens; of those that are one there, the first."""
+    return [*dict.fromkeys(max(1, keep * units // whole) for keep in keeps)]
+
+
+def _units(loaded: LoadedMllm, task: str) -> int:
+    """Visual tokens of a picture, or of a frame: of the tower's grid, or of the first question's.
+
+    Where a tower's grid says nothing, since pictures have any size or are cut into tiles, the plain
+    model is shown one.
+    """
+    adapter = choose_adapter(loaded.model)
+    assert isinstance(adapter, MllmAdapter)
+    tower = adapter.spec().tower
+    if tower is not None:
+        return math.prod(choose_encoder(tower).spec().grid)
+    questions = BUILT_IN[task].questions(1)
+    asked = VqaTask(loaded, questions, 1, new_tokens=1)
+    with torch.no_grad(), attach(loaded.model, Plan()) as handle:
+        asked.call(asked.inputs(questions))
+        return round(unpruned_tokens(handle.meter.tokens))
