@@ -22,9 +22,14 @@ _VIDEO_ID = ("video_token_id", "video_token_index")
 _EITHER = ("clip", "siglip")
 _RESIZED = "its frames are resized, so that every token shows several patches."
 _LARGER = (
-    "`encoder` (image): the same of an image with more tiles than `vision_aspect_ratio` allows"
+    "the same (image), at the call: depends on the picture's size; one with more tiles than "
+    "`vision_aspect_ratio` allows is resized"
 )
 _APART = "frames of a video are pictures of their own, with words between them"
+_MASKED = (
+    "`encoder`, and `pre_llm` by the tower's signals, at the call: depends on the picture's size; "
+    "padding that hides patches is refused"
+)
 _LAST = Followed(layers=(), cut=0)
 """The tower's last states, without a class token."""
 _POOLED = replace(_LAST, projector=None)
@@ -56,6 +61,12 @@ def _videos(
     return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read, tower, frames)}
 
 
+def _tiled_and_resized() -> Mapping[str, Pictures]:
+    (image,) = _images(places.tiled, tower=Followed()).values()
+    told = replace(image, overlaps=places.resized, may_overlap=places.may_be_resized)
+    return {"image": told}
+
+
 def _shuffled() -> Family:
     tower = Followed(
         "vision_model",
@@ -66,7 +77,11 @@ def _shuffled() -> Family:
     )
     read = _images(places.rows_of_tiles, tower=tower, begins=runs.between_marks)
     return Family(
-        read, language="text_model", towers=("idefics3-vision",), behind=False, notes=(_APART,)
+        read,
+        language="text_model",
+        towers=("idefics3-vision",),
+        behind=False,
+        notes=(_MASKED, _APART),
     )
 
 
@@ -95,7 +110,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         ("LlavaOnevision",),
         Family(
             {
-                **_images(places.tiled, tower=Followed()),
+                **_tiled_and_resized(),
                 **_videos(
                     places.frames_with_newline, tower=Followed(blended=_RESIZED, frames=True)
                 ),

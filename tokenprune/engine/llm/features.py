@@ -23,6 +23,7 @@ from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.places import Places
 from tokenprune.interface.sites import Site
 
@@ -76,7 +77,7 @@ class FeatureSeam:
             if state.encoding is not None:
                 return original(*args, **kwargs)
             kind = self._kind(method, state)
-            self._require(kind)
+            self._require(kind, args, kwargs)
             state.encoding, state.clips = kind, self.adapter.frames(kind, args, kwargs)
             try:
                 with call.meter.stage("encode"):
@@ -112,10 +113,13 @@ class FeatureSeam:
         new = [name for name in given if name not in state.pictures]
         return (new or given[-1:] or kinds)[0]
 
-    def _require(self, kind: str) -> None:
-        """Refuse pictures that don't come through a tower that the plan needs."""
-        if self.towers and kind not in self.towers:
+    def _require(self, kind: str, args: tuple[Any, ...], kwargs: Arguments) -> None:
+        """Refuse pictures that can't be followed through a tower, if the plan needs that."""
+        if not self.towers:
+            return
+        if kind not in self.towers:
             raise blended(kind, "its adapter doesn't follow them.")
+        self.towers[kind].refuse_overlapping(kind, args, kwargs)
 
     def _arrived(
         self, call: CallState, kind: str, shown: list[Places], device: torch.device

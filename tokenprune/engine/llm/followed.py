@@ -8,6 +8,7 @@ units are left of which picture is told here.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,9 @@ from tokenprune.engine.llm.packed_arrivals import arrived_whole
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.words import TOLD
 from tokenprune.engine.patching import Patches
-from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
+from tokenprune.errors import PictureWarning, UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, TowerSpace
 from tokenprune.interface.sites import Site
@@ -77,6 +79,22 @@ class FollowedTower:
                     where=type(adapter.spec().core).__name__,
                     remedy="Let the model's config cut off exactly the class token of its tower.",
                 )
+            self._warn(kind, tower.blended or adapter.may_overlap(kind))
+
+    def _warn(self, kind: str, why: str | None) -> None:
+        """Say which pictures this plan refuses, because their units can't be told apart."""
+        if why is not None and self._parts:
+            warnings.warn(
+                f"this plan can refuse a call for its {kind}: {why}", PictureWarning, stacklevel=2
+            )
+
+    @property
+    def _parts(self) -> bool:
+        """Whether units have to be told apart: some are removed, or signals of them are read."""
+        if _reads(self.owner, self.tower):
+            return True
+        units = math.prod(self.spec.grid) // self.tower.side**2
+        return self.removes and self.runner.layout.kept(units) < units
 
     def _refuse_spanning(self) -> None:
         """Refuse strategies that would see whole clips, of which this tower sees single frames."""
@@ -109,6 +127,21 @@ class FollowedTower:
         """Whether tokens are missing behind it."""
         stages = self.runner.layout.stages
         return bool(stages) and not placement(stages[-1].strategy, "encoder").restores
+
+    def refuse_overlapping(self, kind: str, args: tuple[Any, ...], kwargs: Arguments) -> None:
+        """Refuse pictures whose units can't be told apart, before they are encoded.
+
+        Args:
+            kind: of the pictures.
+            args: what the core calls its method for them with.
+            kwargs: the same, by name.
+
+        Raises:
+            UnsupportedCallError: naming the picture and why.
+        """
+        why = self.kinds[kind].blended or self.adapter.overlaps(kind, args, kwargs)
+        if why is not None and self._parts:
+            raise blended(kind, why)
 
     def separate(self, kind: str, shown: Sequence[Places], state: EncoderState) -> bool:
         """Whether the units of pictures can be told apart behind the tower.
@@ -202,9 +235,14 @@ def site_of(tower: Tower) -> Site:
 
 
 def _needs(owner: Attachment, tower: Tower) -> bool:
+    return bool(owner.stages_at("encoder")) or _reads(owner, tower)
+
+
+def _reads(owner: Attachment, tower: Tower) -> bool:
+    """Whether stages in front of the LLM read what is computed in a tower."""
     stages = owner.stages_at("pre_llm")
     wanted = {signal.needs for one in stages for signal in one.strategy.signals(site_of(tower))}
-    return bool(owner.stages_at("encoder") or wanted & (BLOCK_VIEWS | CLASS_VIEWS))
+    return bool(wanted & (BLOCK_VIEWS | CLASS_VIEWS))
 
 
 def blended(kind: str, why: str) -> UnsupportedCallError:
