@@ -82,6 +82,7 @@ class Family:
         per_token: further arguments of the LLM or its layers with an entry for each token.
         towers: names of the encoder adapters of its towers; None if none is followed.
         behind: whether released models have blocks behind the last one that is read.
+        joins: see `MllmSpec.joins`.
         renumbers: whether survivors can be renumbered, where `apart` doesn't forbid it already.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
         notes: what else its users should know of its pictures, in words.
@@ -94,6 +95,7 @@ class Family:
     per_token: Mapping[str, int] = field(default_factory=dict)
     towers: tuple[str, ...] | None = None
     behind: bool = True
+    joins: bool = False
     renumbers: bool = True
     whole: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -303,6 +305,7 @@ class FamilyAdapter(TransformersMllm):
             per_token={**family.per_token, **(deepstack.axes(depths) if depths else {})},
             window=llm_layers.window(config, windows, flat=self.padding_masks()),
             windows=windows,
+            joins=family.joins,
             masks=family.masks,
             base=full[0],
             partial=bool(self._whole()),

@@ -25,7 +25,10 @@ _LARGER = (
     "the same (image), at the call: depends on the picture's size; one with more tiles than "
     "`vision_aspect_ratio` allows is resized"
 )
-_APART = "frames of a video are pictures of their own, with words between them"
+_APART = (
+    "frames of a video are pictures of their own, with words between them; `images: frames` in a "
+    "plan makes one video of those of a prompt"
+)
 _MASKED = (
     "`encoder`, and `pre_llm` by the tower's signals, at the call: depends on the picture's size; "
     "padding that hides patches is refused"
@@ -81,6 +84,7 @@ def _shuffled() -> Family:
         language="text_model",
         towers=("idefics3-vision",),
         behind=False,
+        joins=True,
         notes=(_MASKED, _APART),
     )
 
@@ -133,7 +137,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "vipllava": (
         ("VipLlava",),
-        Family(_images(places.square, tower=Followed(cut=1)), towers=("clip",)),
+        Family(_images(places.square, tower=Followed(cut=1)), towers=("clip",), joins=True),
     ),
     "qwen2_vl": (("Qwen2VL",), _packed()),
     "qwen2_5_vl": (("Qwen2_5_VL",), _packed()),
@@ -147,6 +151,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             _images(places.square, tower=Followed(side=sides.shuffled), begins=runs.without_gap),
             towers=("internvl-vision",),
             behind=False,
+            joins=True,
             notes=(_APART,),
         ),
     ),
@@ -168,6 +173,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             renumbers=False,
             towers=("siglip",),
             behind=False,
+            joins=True,
         ),
     ),
     "gemma4": (
@@ -188,7 +194,13 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "paligemma": (
         ("PaliGemma",),
-        Family(_images(places.square, tower=_LAST), masks=True, towers=("siglip",), behind=False),
+        Family(
+            _images(places.square, tower=_LAST),
+            masks=True,
+            towers=("siglip",),
+            behind=False,
+            joins=True,
+        ),
     ),
     "perception_lm": (
         ("PerceptionLM",),

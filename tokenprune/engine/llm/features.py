@@ -13,6 +13,7 @@ from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.arrivals import Arrival, unseen
+from tokenprune.engine.llm.clips import as_clips
 from tokenprune.engine.llm.followed import blended, follow
 from tokenprune.engine.llm.projecting import of_kept
 from tokenprune.engine.llm.sharing import prompts_of
@@ -88,6 +89,9 @@ class FeatureSeam:
                 state.encoding = state.clips = None
             shown = self.adapter.places(kind, args, kwargs, made)
             shown = self.adapter.whole_pictures(kind, shown, state.given.ids)
+            if self.owner.plan.images == "frames":
+                placeholder = self.spec.placeholders[kind]
+                shown = as_clips(shown, state.given.ids, placeholder, self.spec.names)
             if self.owner.plan.separators == "keep":
                 shown = [places.fixed() for places in shown]
             if not self.owner.stages:

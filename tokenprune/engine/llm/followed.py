@@ -23,10 +23,12 @@ from tokenprune.engine.encoder.packed_runner import PackedRunner
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
-from tokenprune.engine.llm.packed_arrivals import arrived_whole
+from tokenprune.engine.llm.clips import require_frames
 from tokenprune.engine.llm.state import MllmState
+from tokenprune.engine.llm.whole_arrivals import arrived_whole, clips_of, pictures_of
 from tokenprune.engine.llm.words import TOLD
 from tokenprune.engine.patching import Patches
+from tokenprune.engine.videos import Videos, videos_of
 from tokenprune.errors import PictureWarning, UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import Arguments
@@ -64,7 +66,10 @@ class FollowedTower:
         for stage in owner.stages_at("pre_llm"):
             refuse_signals(stage, [self.site], self.supplies, adapter)
         self.runner = encoder_runner(owner, encoder, spec, self.tower.used, side=self.tower.side)
-        self.runner.pieces, self.runner.levels = True, frozenset(self.tower.levels)
+        self.runner.levels = frozenset(self.tower.levels)
+        # frames are traced as the videos that they are from the start, pieces when they are known
+        self.runner.pieces = owner.plan.images != "frames"
+        self.runner.videos = self._videos
         self.runner.side = self._side
         if isinstance(self.runner, PackedRunner):
             self.runner.clips = self._clips
@@ -116,6 +121,22 @@ class FollowedTower:
     def _clips(self, call: CallState) -> Sequence[int] | None:
         state = call.state(MllmState)
         return None if state is None else state.clips
+
+    def _videos(self, call: CallState, images: int, units: int) -> Videos | None:
+        """Which frames in the tower's batch are one video, where the plan says that they are.
+
+        Raises:
+            UnsupportedCallError: they can't be.
+        """
+        state = call.state(MllmState)
+        if self.owner.plan.images != "frames" or state is None or state.encoding is None:
+            return None
+        kind, spec = state.encoding, self.adapter.spec()
+        _, height, width = call.grid
+        grid = (1, height // self.tower.side, width // self.tower.side)
+        whole = self.adapter.whole_pictures(kind, [Places(grid)] * images, state.given.ids)
+        require_frames(whole, spec.names)
+        return videos_of(state.given.ids, spec.placeholders[kind], images, units, spec.names)
 
     @property
     def site(self) -> Site:
@@ -182,9 +203,12 @@ class FollowedTower:
         """
         packed, state = call.state(PackedState), call.state(EncoderState)
         if packed is not None:
-            return arrived_whole(shown, packed, device)
+            return arrived_whole(shown, packed.packing.grids, pictures_of(packed), device)
         if state is None or not self.separate(kind, shown, state):
             return unseen(shown, call.trace, device)
+        if state.videos is not None:
+            grids = [call.trace.grids[number] for number in sorted(set(state.images))]
+            return arrived_whole(shown, grids, clips_of(state), device)
         return arrived(shown, state, call.trace, device)
 
     def install(self, patches: Patches) -> None:
