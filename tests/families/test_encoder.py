@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +15,8 @@ from tests.families.calls import case_of, logits
 from tests.families.cells import PREFIX
 from tests.families.plans import plan
 from tests.families.test_decoder import EXACT
-from tests.families.towers import PLUGIN, Drop, revived_in
-from tokenprune.errors import UnsupportedCallError
+from tests.families.towers import PLUGIN, Drop, revived_in, towers
+from tokenprune.errors import PictureWarning, UnsupportedCallError
 from tokenprune.plugins.host import register_plugin
 
 FAMILIES = (
@@ -38,6 +39,8 @@ BLENDED = [
     *(("llava_onevision-resized", scene) for scene in ("one", "video")),
 ]
 RESTORING = {"strategy": "ipcv", "at": "encoder", "layer": 2, "keep": 0.5}
+INSIDE = {"strategy": "tome", "at": "encoder", "keep": 0.5}
+READING = {"strategy": "fopru", "at": "pre_llm", "keep": 0.5}
 
 
 @pytest.fixture(autouse=True)
@@ -88,14 +91,52 @@ def test_units_that_overlap_take_strategies_that_restore(name: str, scene: str) 
     case = case_of(name, scene)
     model, call = case.build(), case.inputs(scene)
     dense = logits(model, call)
-    with (
-        tokenprune.attach(model, staged("tome", 0.5)),
-        pytest.raises(UnsupportedCallError, match="resized"),
-    ):
-        logits(model, call)
     with tokenprune.attach(model, plan(RESTORING)):
         assert float((logits(model, call) - dense).abs().max()) > 1e-4
     assert torch.equal(logits(model, call), dense)
+
+
+@pytest.mark.parametrize("stage", [INSIDE, READING], ids=["removes", "reads"])
+@pytest.mark.parametrize(("name", "scene"), BLENDED)
+def test_units_that_overlap_are_refused_before_a_tower_runs(
+    name: str, scene: str, stage: dict[str, Any]
+) -> None:
+    case = case_of(name, scene)
+    model, call = case.build(), case.inputs(scene)
+    ran: list[int] = []
+    hook = towers(model)[0][0].register_forward_hook(lambda *_: ran.append(1))
+    with (
+        tokenprune.attach(model, plan(stage)),
+        pytest.raises(UnsupportedCallError, match="resized, so that every token shows several"),
+    ):
+        logits(model, call)
+    hook.remove()
+    # of mixed scenes, pictures are encoded before clips
+    assert bool(ran) == (scene == "mixed")
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "kinds"),
+    [
+        ("llava_onevision-resized", INSIDE, ["image", "video"]),
+        ("llava_onevision-resized", READING, ["image", "video"]),
+        ("llava_onevision", INSIDE, ["video"]),  # no map has more tiles than it allows
+        ("llava_onevision-resized", RESTORING, []),
+        ("llava_onevision-resized", {**INSIDE, "keep": 1.0}, []),
+        ("llava_onevision-resized", {**READING, "strategy": "uniform"}, []),
+        ("llava_next", INSIDE, []),
+    ],
+)
+def test_what_a_plan_will_refuse_is_said_at_attach(
+    name: str, stage: dict[str, Any], kinds: list[str]
+) -> None:
+    model = case_of(name).build()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tokenprune.attach(model, plan(stage)).detach()
+    said = [str(one.message) for one in caught if one.category is PictureWarning]
+    assert [text.split(":")[0].split()[-1] for text in said] == kinds
+    assert all("resized" in text for text in said)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -31,6 +31,10 @@ class TokenpruneError(Exception):
         return f"{place}{self.message}" + (f" {self.remedy}" if self.remedy else "")
 
 
+class PictureWarning(UserWarning):
+    """A plan is in force that will refuse calls with some pictures, which only a call tells."""
+
+
 class PlanError(TokenpruneError):
     """A plan file or mapping that can't be read or doesn't validate."""
 

@@ -47,11 +47,13 @@ class Selected:
         features: `[B, K, D]`, kept, merged or made anew.
         index: `[B, K]` int64, patch (raster order) whose place each holds; for position ids.
         size: `[B, K]` float32, patches that each stands for.
+        levels: `[B, K, d]`, the same tokens of further depths of a packed tower (DeepStack).
     """
 
     features: Tensor
     index: Tensor
     size: Tensor
+    levels: tuple[Tensor, ...] = ()
 
 
 def count(grid: Grid, plan: AnyPlan, *, used: int | None = None, tiles: int | None = None) -> int:
@@ -79,7 +81,12 @@ def count(grid: Grid, plan: AnyPlan, *, used: int | None = None, tiles: int | No
 
 
 def left_of(
-    layout: EncoderSchedule, later: Sequence[ResolvedStage], grid: Grid, tiles: int | None = None
+    layout: EncoderSchedule,
+    later: Sequence[ResolvedStage],
+    grid: Grid,
+    tiles: int | None = None,
+    *,
+    by_frame: bool = False,
 ) -> int:
     """Tokens that stages of static length leave of an image.
 
@@ -88,16 +95,19 @@ def left_of(
         later: the pre-LLM stages.
         grid: patch grid (t, h, w).
         tiles: in how many pieces the tower saw the image; None for one a frame.
+        by_frame: whether the encoder stages act on each frame by itself.
 
     Raises:
         BudgetError: a budget can't be reached.
         LayerError: a stage names a block that isn't used.
     """
-    patches = grid[0] * grid[1] * grid[2]
+    frames = grid[0] if by_frame else 1
+    patches = grid[0] * grid[1] * grid[2] // frames
     left, site = layout.kept(patches), Site("pre_llm", layout.used, layout.used)
     acting = layout.sites(patches).values()
     if any(placement(one.stage.strategy, "encoder").restores for one in acting):
         left = patches
+    left *= frames
     for stage in later:
         budget = Budget(left, stage.keep(left, grid[0], tiles))
         stage.strategy.check(site, budget, grid)

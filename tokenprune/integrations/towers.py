@@ -11,21 +11,19 @@ from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
 
-from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import calling
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.pre_llm.projector import project, split_at_projector
 from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, enter, run_stages
-from tokenprune.engine.stages import built
 from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
+from tokenprune.integrations.attached import attached
 from tokenprune.integrations.given import checked_grid
-from tokenprune.integrations.static import AnyPlan, Selected, check_static, left_of
+from tokenprune.integrations.static import AnyPlan, Selected, left_of
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.trace import Trace
-from tokenprune.plan import load_plan
 
 #: The modules of a tower to the tokens that the LLM gets.
 Projector = Callable[[Tensor], Tensor]
@@ -154,29 +152,13 @@ def encoder(
         UnsupportedModelError: no adapter knows the tower, or it packs images into one row.
         AlreadyAttachedError: the tower carries a plan already.
     """
-    plan = load_plan(plan)
-    stages = built(plan)
-    check_static(stages)
-    if plan.images == "frames":
-        raise PlanError(
-            "no prompt says which images are the frames of one video.",
-            where="images",
-            remedy="Use images: separate.",
-        )
-    chosen = choose_adapter(tower, adapter)
-    if not isinstance(chosen, EncoderAdapter):
-        raise UnsupportedModelError(
-            "this is a multimodal LLM, not its vision tower.",
-            where=type(tower).__name__,
-            remedy="Pass the tower, or use tokenprune.attach.",
-        )
+    attachment, chosen = attached(tower, plan, adapter)
     if isinstance(chosen, PackedEncoderAdapter):
         raise UnsupportedModelError(
             "this tower packs its images into one row.",
             where=type(tower).__name__,
-            remedy="Use count and select on the features behind it.",
+            remedy="Use tokenprune.integrations.packed_encoder.",
         )
-    attachment = Attachment(tower, plan, stages)
     try:
         pruned = PrunedEncoder(attachment, chosen, used)
         pruned.count()  # budgets that the tower's own grid can't serve

@@ -41,6 +41,22 @@ class PictureAdapter:
         """
         return shown
 
+    def overlaps(self, modality: str, args: tuple[Any, ...], kwargs: Arguments) -> str | None:
+        """Why units of a call's pictures can't be told apart behind their tower, as a sentence.
+
+        Asked before any of them is encoded; None if they can, or where only `Places.blended` tells.
+
+        Args:
+            modality: kind of the pictures.
+            args: positional arguments of the method that makes their features.
+            kwargs: its keyword arguments.
+        """
+        return None
+
+    def may_overlap(self, modality: str) -> str | None:
+        """The same of pictures that a call may bring, told from the model's config."""
+        return None
+
     def frames(
         self, modality: str, args: tuple[Any, ...], kwargs: Arguments
     ) -> Sequence[int] | None:

@@ -151,6 +151,8 @@ class MllmSpec:
         cut: leading tokens that the model takes off the tower's output before the projector.
         modalities: for a model without `tower`, its kinds of pictures by name, in the order in
             which the core asks for their features.
+        joins: for such a model, whether the pictures of a prompt may be the frames of one video:
+            a model that isn't told of videos, and sees each of them as one map of one size.
         settings: names of the settings that `used` and `cut` come from, by these two words.
         fixed: arguments of a call that choose other features; given ones must have these values.
         refused: arguments of the core that can't be served, by name.
@@ -185,6 +187,7 @@ class MllmSpec:
     used: int | None = None
     cut: int = 0
     modalities: Mapping[str, Modality] = field(default_factory=dict)
+    joins: bool = False
     settings: Mapping[Literal["used", "cut"], str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[str, Refused] = field(default_factory=dict)

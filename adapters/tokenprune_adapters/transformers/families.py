@@ -29,6 +29,8 @@ from tokenprune_adapters.transformers.tile_runs import Begins, tiles_of
 
 SUPPLIED: frozenset[type[View]] = TransformersMllm.supplies - {Question}
 """What can be had of an LLM; layers whose query and key can't are refused one by one."""
+TOLD_APART = "`encoder` without restoring, and `pre_llm` by the tower's signals"
+"""What can't be had of units that can't be told apart behind their tower."""
 FRAMES = "no strategies that span frames, which its tower sees one by one"
 """What a tower with pieces can't do with clips."""
 REFUSED = {
@@ -52,6 +54,9 @@ class Pictures:
         tower: the tower that they come through; None if it isn't followed.
         frames: how many pictures each clip is, where a packed tower sees clips as such.
         begins: tells which tiles begin a picture, where `read` tells tiles.
+        overlaps: tells from a method's arguments why a token shows several units of the tower;
+            None where `tower` says it of all pictures, or none does.
+        may_overlap: the same of pictures that the config allows.
     """
 
     method: str
@@ -61,6 +66,8 @@ class Pictures:
     tower: Followed | None = None
     frames: Frames | None = None
     begins: Begins | None = None
+    overlaps: Callable[[Any, Arguments], str | None] | None = None
+    may_overlap: Callable[[Any], str | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Family:
         per_token: further arguments of the LLM or its layers with an entry for each token.
         towers: names of the encoder adapters of its towers; None if none is followed.
         behind: whether released models have blocks behind the last one that is read.
+        joins: see `MllmSpec.joins`.
         renumbers: whether survivors can be renumbered, where `apart` doesn't forbid it already.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
         notes: what else its users should know of its pictures, in words.
@@ -87,6 +95,7 @@ class Family:
     per_token: Mapping[str, int] = field(default_factory=dict)
     towers: tuple[str, ...] | None = None
     behind: bool = True
+    joins: bool = False
     renumbers: bool = True
     whole: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -100,7 +109,7 @@ class Family:
                 found.append(f"`encoder`: tokens aren't followed through the tower ({kind})")
             elif one.tower.blended is not None:
                 why = one.tower.blended.rstrip(".")
-                found.append(f"`encoder` ({kind}): only strategies that restore, as {why}")
+                found.append(f"{TOLD_APART} ({kind}), at the call: {why}")
             elif one.tower.frames:
                 found.append(f"`encoder` ({kind}): {FRAMES}")
         return (*found, *self.notes)
@@ -180,6 +189,18 @@ class FamilyAdapter(TransformersMllm):
         waiting = iter(shown)
         # processors put the overview behind the tiles
         return [Places.of_tiles([*islice(waiting, size)], overview=-1) for size in sizes]
+
+    def overlaps(self, modality: str, args: tuple[Any, ...], kwargs: Arguments) -> str | None:
+        """Told from the arguments, where the family's pictures may overlap."""
+        core, own = self._spec.core, self.family.pictures[modality]
+        if own.overlaps is None:
+            return None
+        return own.overlaps(core, named(getattr(type(core), own.method), args, kwargs))
+
+    def may_overlap(self, modality: str) -> str | None:
+        """Told from the config, where the family's pictures may overlap."""
+        own = self.family.pictures[modality]
+        return None if own.may_overlap is None else own.may_overlap(self._spec.core)
 
     def frames(
         self, modality: str, args: tuple[Any, ...], kwargs: Arguments
@@ -284,6 +305,7 @@ class FamilyAdapter(TransformersMllm):
             per_token={**family.per_token, **(deepstack.axes(depths) if depths else {})},
             window=llm_layers.window(config, windows, flat=self.padding_masks()),
             windows=windows,
+            joins=family.joins,
             masks=family.masks,
             base=full[0],
             partial=bool(self._whole()),

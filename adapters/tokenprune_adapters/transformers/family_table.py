@@ -22,9 +22,17 @@ _VIDEO_ID = ("video_token_id", "video_token_index")
 _EITHER = ("clip", "siglip")
 _RESIZED = "its frames are resized, so that every token shows several patches."
 _LARGER = (
-    "`encoder` (image): the same of an image with more tiles than `vision_aspect_ratio` allows"
+    "the same (image), at the call: depends on the picture's size; one with more tiles than "
+    "`vision_aspect_ratio` allows is resized"
 )
-_APART = "frames of a video are pictures of their own, with words between them"
+_APART = (
+    "frames of a video are pictures of their own, with words between them; `images: frames` in a "
+    "plan makes one video of those of a prompt"
+)
+_MASKED = (
+    "`encoder`, and `pre_llm` by the tower's signals, at the call: depends on the picture's size; "
+    "padding that hides patches is refused"
+)
 _LAST = Followed(layers=(), cut=0)
 """The tower's last states, without a class token."""
 _POOLED = replace(_LAST, projector=None)
@@ -56,6 +64,12 @@ def _videos(
     return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read, tower, frames)}
 
 
+def _tiled_and_resized() -> Mapping[str, Pictures]:
+    (image,) = _images(places.tiled, tower=Followed()).values()
+    told = replace(image, overlaps=places.resized, may_overlap=places.may_be_resized)
+    return {"image": told}
+
+
 def _shuffled() -> Family:
     tower = Followed(
         "vision_model",
@@ -66,7 +80,12 @@ def _shuffled() -> Family:
     )
     read = _images(places.rows_of_tiles, tower=tower, begins=runs.between_marks)
     return Family(
-        read, language="text_model", towers=("idefics3-vision",), behind=False, notes=(_APART,)
+        read,
+        language="text_model",
+        towers=("idefics3-vision",),
+        behind=False,
+        joins=True,
+        notes=(_MASKED, _APART),
     )
 
 
@@ -95,7 +114,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         ("LlavaOnevision",),
         Family(
             {
-                **_images(places.tiled, tower=Followed()),
+                **_tiled_and_resized(),
                 **_videos(
                     places.frames_with_newline, tower=Followed(blended=_RESIZED, frames=True)
                 ),
@@ -118,7 +137,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "vipllava": (
         ("VipLlava",),
-        Family(_images(places.square, tower=Followed(cut=1)), towers=("clip",)),
+        Family(_images(places.square, tower=Followed(cut=1)), towers=("clip",), joins=True),
     ),
     "qwen2_vl": (("Qwen2VL",), _packed()),
     "qwen2_5_vl": (("Qwen2_5_VL",), _packed()),
@@ -132,6 +151,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             _images(places.square, tower=Followed(side=sides.shuffled), begins=runs.without_gap),
             towers=("internvl-vision",),
             behind=False,
+            joins=True,
             notes=(_APART,),
         ),
     ),
@@ -153,6 +173,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             renumbers=False,
             towers=("siglip",),
             behind=False,
+            joins=True,
         ),
     ),
     "gemma4": (
@@ -173,7 +194,13 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "paligemma": (
         ("PaliGemma",),
-        Family(_images(places.square, tower=_LAST), masks=True, towers=("siglip",), behind=False),
+        Family(
+            _images(places.square, tower=_LAST),
+            masks=True,
+            towers=("siglip",),
+            behind=False,
+            joins=True,
+        ),
     ),
     "perception_lm": (
         ("PerceptionLM",),

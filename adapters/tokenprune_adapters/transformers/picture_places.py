@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tokenprune.interface.places import Places, Span
@@ -68,6 +69,25 @@ def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
         known = None if blended else units
         found.append(Places(grid, others, known, blended, tuple(parts), tiles))
     return found
+
+
+def resized(core: Any, given: Arguments) -> str | None:
+    """Why a token of tiled pictures shows several patches; None if none does."""
+    vision = core.config.vision_config
+    arranged = packing.sources(core, given, (vision.image_size // vision.patch_size) ** 2)
+    for (_, sources), (high, wide) in zip(arranged, given["image_sizes"].tolist(), strict=True):
+        if bool((sources == packing.BLENDED).any()):
+            most = given.get("vision_aspect_ratio") or core.config.vision_aspect_ratio
+            return (
+                f"one of {high} x {wide} pixels has more tiles than '{most}' allows, so its map is "
+                "resized, so that every token shows several patches."
+            )
+    return None
+
+
+def may_be_resized(core: Any) -> str | None:
+    """The same of pictures as large as the largest maps that the config has."""
+    return resized(core, {"image_sizes": torch.tensor(core.config.image_grid_pinpoints)})
 
 
 def frames(core: Any, given: Arguments, features: Features) -> list[Places]:

@@ -45,9 +45,10 @@ def reduce_across(
     """
     assert state.videos is not None
     prefix, keep = hidden[:, : state.prefix], state.index.shape[1] - site.remove
+    units = state.units(hidden)
     states, parts = [], []
     for bucket in state.videos.buckets():
-        video, patches = state.of_videos(bucket), bucket.join(hidden[:, state.prefix :])
+        video, patches = state.of_videos(bucket), bucket.join(units)
         shown = {name: bucket.join(value) for name, value in signals.items()}
         tokens = replace(video.tokens(patches, site.site, shown), prefix=bucket.join(prefix))
         shape = ("frames", site.site, tuple(tokens.hidden.shape), bucket.frames)
@@ -67,7 +68,7 @@ def reduce_across(
         states.append(video)
         parts.append(bucket.split(patches))
     _take_over(state, state.videos, states)
-    return torch.cat((prefix, state.videos.stack(parts)), dim=1)
+    return state.behind_prefix(hidden, state.videos.stack(parts))
 
 
 def _refusal(site: EncoderSite, frames: int, count: int) -> Callable[[str], ReductionError]:
@@ -101,7 +102,7 @@ def _take_over(state: EncoderState, videos: Videos, parts: Sequence[EncoderState
     state.index = frames([part.index for part in parts]) % (height * width)
     if state.entered is not None:
         earlier = frames([part.entered for part in parts if part.entered is not None])
-        state.entered = torch.cat((state.entered[:, : state.prefix], earlier), dim=1)
+        state.entered = state.behind_prefix(state.entered, earlier)
     names = set.intersection(*(set(part.riders) for part in parts))
     state.riders = {name: frames([part.riders[name] for part in parts]) for name in names}
     state.signals = {name: frames([p.signals[name] for p in parts]) for name in state.signals}

@@ -238,9 +238,9 @@ class EncoderState:
             return hidden
         if self.entered is not None:
             earlier = part.dense.take(self.units(self.entered))
-            self.entered = self._behind_prefix(self.entered, earlier)
+            self.entered = self.behind_prefix(self.entered, earlier)
         self.size, self.index, self.signals = left.size, left.index, left.signals
-        return self._behind_prefix(hidden, left.hidden)
+        return self.behind_prefix(hidden, left.hidden)
 
     def _merge(self, part: Part, dense: Dense, hidden: Tensor) -> Tensor:
         """`apply` for a merge that drops no token: one operation carries everything."""
@@ -260,13 +260,13 @@ class EncoderState:
         self.riders = {name: next(carried) for name in riders}
         self.signals = {**signals, **{name: next(carried) for name in moved}}
         if self.entered is not None:
-            self.entered = self._behind_prefix(self.entered, next(carried))
+            self.entered = self.behind_prefix(self.entered, next(carried))
         self.index, self.size = merged.place, merged.size[:, self.prefix :]
         self.sized = self.size, self.prefix, merged.size
         self.biased = self.size, self.prefix, merged.bias
         return merged.hidden
 
-    def _behind_prefix(self, hidden: Tensor, units: Tensor) -> Tensor:
+    def behind_prefix(self, hidden: Tensor, units: Tensor) -> Tensor:
         """The prefix of `hidden` and units `[B, K, m * D]`, `[B, P + K * m, D]`."""
         rows = units if self.members is None else self.members.apart(units)
         return torch.cat((hidden[:, : self.prefix], rows), dim=1) if self.prefix else rows
@@ -334,20 +334,24 @@ class EncoderState:
             )
 
     def of_videos(self, bucket: Bucket) -> EncoderState:
-        """The state of a bucket's videos, each as one image of T frames without prefix."""
+        """The state of a bucket's videos, each as one image of T frames without prefix.
+
+        Members of a unit are side by side in it, as `units` has them.
+        """
         _, height, width = self.grid
         return replace(
             self,
             grid=(bucket.frames, height, width),
             images=bucket.images(self.images),
             prefix=0,
+            members=None,
             size=bucket.join(self.size),
             index=bucket.number(self.index, height * width),
             riders={name: bucket.join(value) for name, value in self.riders.items()},
             signals={name: bucket.join(value) for name, value in self.signals.items()},
             prefixed={name: bucket.join(value) for name, value in self.prefixed.items()},
             previous=None,
-            entered=None if self.entered is None else bucket.join(self.entered[:, self.prefix :]),
+            entered=None if self.entered is None else bucket.join(self.units(self.entered)),
             companions={},
             videos=None,
         )

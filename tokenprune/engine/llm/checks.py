@@ -23,12 +23,8 @@ def refuse_stages(plan: Plan, stages: Sequence[ResolvedStage], spec: MllmSpec) -
     Raises:
         UnsupportedModelError: naming the stage, or the key of the plan.
     """
-    if spec.modalities and plan.images == "frames":
-        raise UnsupportedModelError(
-            f"{type(spec.core).__name__} tells by itself which frames are one video.",
-            where="images: frames",
-            remedy="Use images: separate; clips are seen as videos.",
-        )
+    if spec.modalities and plan.images == "frames" and not spec.joins:
+        _refuse_joining(spec)
     for stage in stages:
         towers = [one.tower for one in spec.modalities.values() if one.tower is not None]
         if spec.modalities and not towers and stage.plan.at == "encoder":
@@ -44,6 +40,17 @@ def refuse_stages(plan: Plan, stages: Sequence[ResolvedStage], spec: MllmSpec) -
                 where=stage.where,
                 remedy="Use at: decoder with this model.",
             )
+
+
+def _refuse_joining(spec: MllmSpec) -> None:
+    why, remedy = "doesn't see every picture as one map of one size, which frames have to be", ""
+    if len(spec.modalities) > 1:
+        why, remedy = "tells by itself which frames are one video", "; clips are seen as videos"
+    raise UnsupportedModelError(
+        f"{type(spec.core).__name__} {why}.",
+        where="images: frames",
+        remedy=f"Use images: separate{remedy}.",
+    )
 
 
 def refuse_compact(plan: Plan, spec: MllmSpec) -> None:

@@ -13,6 +13,7 @@ from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.arrivals import Arrival, unseen
+from tokenprune.engine.llm.clips import as_clips
 from tokenprune.engine.llm.followed import blended, follow
 from tokenprune.engine.llm.projecting import of_kept
 from tokenprune.engine.llm.sharing import prompts_of
@@ -23,6 +24,7 @@ from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.places import Places
 from tokenprune.interface.sites import Site
 
@@ -76,7 +78,7 @@ class FeatureSeam:
             if state.encoding is not None:
                 return original(*args, **kwargs)
             kind = self._kind(method, state)
-            self._require(kind)
+            self._require(kind, args, kwargs)
             state.encoding, state.clips = kind, self.adapter.frames(kind, args, kwargs)
             try:
                 with call.meter.stage("encode"):
@@ -87,6 +89,9 @@ class FeatureSeam:
                 state.encoding = state.clips = None
             shown = self.adapter.places(kind, args, kwargs, made)
             shown = self.adapter.whole_pictures(kind, shown, state.given.ids)
+            if self.owner.plan.images == "frames":
+                placeholder = self.spec.placeholders[kind]
+                shown = as_clips(shown, state.given.ids, placeholder, self.spec.names)
             if self.owner.plan.separators == "keep":
                 shown = [places.fixed() for places in shown]
             if not self.owner.stages:
@@ -112,10 +117,13 @@ class FeatureSeam:
         new = [name for name in given if name not in state.pictures]
         return (new or given[-1:] or kinds)[0]
 
-    def _require(self, kind: str) -> None:
-        """Refuse pictures that don't come through a tower that the plan needs."""
-        if self.towers and kind not in self.towers:
+    def _require(self, kind: str, args: tuple[Any, ...], kwargs: Arguments) -> None:
+        """Refuse pictures that can't be followed through a tower, if the plan needs that."""
+        if not self.towers:
+            return
+        if kind not in self.towers:
             raise blended(kind, "its adapter doesn't follow them.")
+        self.towers[kind].refuse_overlapping(kind, args, kwargs)
 
     def _arrived(
         self, call: CallState, kind: str, shown: list[Places], device: torch.device

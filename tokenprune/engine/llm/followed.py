@@ -8,6 +8,7 @@ units are left of which picture is told here.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,15 @@ from tokenprune.engine.encoder.packed_runner import PackedRunner
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
-from tokenprune.engine.llm.packed_arrivals import arrived_whole
+from tokenprune.engine.llm.clips import require_frames
 from tokenprune.engine.llm.state import MllmState
+from tokenprune.engine.llm.whole_arrivals import arrived_whole, clips_of, pictures_of
 from tokenprune.engine.llm.words import TOLD
 from tokenprune.engine.patching import Patches
-from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
+from tokenprune.engine.videos import Videos, videos_of
+from tokenprune.errors import PictureWarning, UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, TowerSpace
 from tokenprune.interface.sites import Site
@@ -62,7 +66,10 @@ class FollowedTower:
         for stage in owner.stages_at("pre_llm"):
             refuse_signals(stage, [self.site], self.supplies, adapter)
         self.runner = encoder_runner(owner, encoder, spec, self.tower.used, side=self.tower.side)
-        self.runner.pieces, self.runner.levels = True, frozenset(self.tower.levels)
+        self.runner.levels = frozenset(self.tower.levels)
+        # frames are traced as the videos that they are from the start, pieces when they are known
+        self.runner.pieces = owner.plan.images != "frames"
+        self.runner.videos = self._videos
         self.runner.side = self._side
         if isinstance(self.runner, PackedRunner):
             self.runner.clips = self._clips
@@ -77,6 +84,22 @@ class FollowedTower:
                     where=type(adapter.spec().core).__name__,
                     remedy="Let the model's config cut off exactly the class token of its tower.",
                 )
+            self._warn(kind, tower.blended or adapter.may_overlap(kind))
+
+    def _warn(self, kind: str, why: str | None) -> None:
+        """Say which pictures this plan refuses, because their units can't be told apart."""
+        if why is not None and self._parts:
+            warnings.warn(
+                f"this plan can refuse a call for its {kind}: {why}", PictureWarning, stacklevel=2
+            )
+
+    @property
+    def _parts(self) -> bool:
+        """Whether units have to be told apart: some are removed, or signals of them are read."""
+        if _reads(self.owner, self.tower):
+            return True
+        units = math.prod(self.spec.grid) // self.tower.side**2
+        return self.removes and self.runner.layout.kept(units) < units
 
     def _refuse_spanning(self) -> None:
         """Refuse strategies that would see whole clips, of which this tower sees single frames."""
@@ -99,6 +122,22 @@ class FollowedTower:
         state = call.state(MllmState)
         return None if state is None else state.clips
 
+    def _videos(self, call: CallState, images: int, units: int) -> Videos | None:
+        """Which frames in the tower's batch are one video, where the plan says that they are.
+
+        Raises:
+            UnsupportedCallError: they can't be.
+        """
+        state = call.state(MllmState)
+        if self.owner.plan.images != "frames" or state is None or state.encoding is None:
+            return None
+        kind, spec = state.encoding, self.adapter.spec()
+        _, height, width = call.grid
+        grid = (1, height // self.tower.side, width // self.tower.side)
+        whole = self.adapter.whole_pictures(kind, [Places(grid)] * images, state.given.ids)
+        require_frames(whole, spec.names)
+        return videos_of(state.given.ids, spec.placeholders[kind], images, units, spec.names)
+
     @property
     def site(self) -> Site:
         """Between this tower and the LLM."""
@@ -109,6 +148,21 @@ class FollowedTower:
         """Whether tokens are missing behind it."""
         stages = self.runner.layout.stages
         return bool(stages) and not placement(stages[-1].strategy, "encoder").restores
+
+    def refuse_overlapping(self, kind: str, args: tuple[Any, ...], kwargs: Arguments) -> None:
+        """Refuse pictures whose units can't be told apart, before they are encoded.
+
+        Args:
+            kind: of the pictures.
+            args: what the core calls its method for them with.
+            kwargs: the same, by name.
+
+        Raises:
+            UnsupportedCallError: naming the picture and why.
+        """
+        why = self.kinds[kind].blended or self.adapter.overlaps(kind, args, kwargs)
+        if why is not None and self._parts:
+            raise blended(kind, why)
 
     def separate(self, kind: str, shown: Sequence[Places], state: EncoderState) -> bool:
         """Whether the units of pictures can be told apart behind the tower.
@@ -149,9 +203,12 @@ class FollowedTower:
         """
         packed, state = call.state(PackedState), call.state(EncoderState)
         if packed is not None:
-            return arrived_whole(shown, packed, device)
+            return arrived_whole(shown, packed.packing.grids, pictures_of(packed), device)
         if state is None or not self.separate(kind, shown, state):
             return unseen(shown, call.trace, device)
+        if state.videos is not None:
+            grids = [call.trace.grids[number] for number in sorted(set(state.images))]
+            return arrived_whole(shown, grids, clips_of(state), device)
         return arrived(shown, state, call.trace, device)
 
     def install(self, patches: Patches) -> None:
@@ -202,9 +259,14 @@ def site_of(tower: Tower) -> Site:
 
 
 def _needs(owner: Attachment, tower: Tower) -> bool:
+    return bool(owner.stages_at("encoder")) or _reads(owner, tower)
+
+
+def _reads(owner: Attachment, tower: Tower) -> bool:
+    """Whether stages in front of the LLM read what is computed in a tower."""
     stages = owner.stages_at("pre_llm")
     wanted = {signal.needs for one in stages for signal in one.strategy.signals(site_of(tower))}
-    return bool(owner.stages_at("encoder") or wanted & (BLOCK_VIEWS | CLASS_VIEWS))
+    return bool(wanted & (BLOCK_VIEWS | CLASS_VIEWS))
 
 
 def blended(kind: str, why: str) -> UnsupportedCallError:

@@ -1,0 +1,166 @@
+"""A plan inside an engine's own tower that packs pictures of any size into one sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from torch import Tensor, nn
+
+from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.call import CallState, calling
+from tokenprune.engine.encoder.install import encoder_runner
+from tokenprune.engine.encoder.packed_state import PackedState
+from tokenprune.engine.llm.units import entered, located
+from tokenprune.engine.llm.whole_arrivals import arrived_whole, pictures_of
+from tokenprune.engine.pre_llm.stages import count_left, run_stages
+from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
+from tokenprune.integrations.attached import attached
+from tokenprune.integrations.given import checked_grid
+from tokenprune.integrations.static import AnyPlan, Selected, left_of
+from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.packed import PackedEncoderAdapter
+from tokenprune.interface.places import Places
+from tokenprune.interface.sites import Grid
+from tokenprune.interface.trace import Trace
+
+Levels = Tensor | Sequence[Tensor]
+"""Rows of all units `[U, d]`, or several of them: the tower's last ones and those of its depths."""
+
+
+class PrunedPackedEncoder(AbstractContextManager["PrunedPackedEncoder"]):
+    """A packed vision tower that carries a plan, until `detach`; made by `packed_encoder`.
+
+    Attributes:
+        plan: the plan.
+    """
+
+    def __init__(self, attachment: Attachment, adapter: PackedEncoderAdapter) -> None:
+        self.plan, self._attachment = attachment.plan, attachment
+        self._runner = encoder_runner(attachment, adapter, adapter.spec())
+        self._later = attachment.stages_at("pre_llm")
+        self._runner.install(attachment.patches)
+        attachment.begin()
+
+    @property
+    def trace(self) -> Trace:
+        """What was kept in this thread's latest finished `run`; an image a picture or clip."""
+        return self._attachment.trace
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know about the plan on this tower, in plain words."""
+        return sorted(self._attachment.notes)
+
+    def count(self, grid: Grid) -> int:
+        """Tokens that `run` leaves of a picture or clip.
+
+        Args:
+            grid: its units (t, h, w): what become tokens of the LLM, such as squares of patches.
+
+        Raises:
+            DataError: the grid is none.
+            BudgetError: a budget can't be reached on it.
+        """
+        grid = checked_grid(grid)
+        return left_of(self._runner.layout, self._later, grid, by_frame=True)
+
+    def run(self, features: Callable[[], Levels]) -> list[Selected]:
+        """What the plan leaves of the pictures and clips that the tower sees in `features`.
+
+        Args:
+            features: calls the tower once and gives its rows of all units `[U, d]`, in the order of
+                the pictures, at the LLM's width. A tower with rows of further depths (DeepStack)
+                gives all of them, its last ones first; stages choose by these, and the others
+                follow.
+
+        Returns:
+            Of every picture or clip, in order: features `[1, K, d]`, with K = `count(grid)`, and
+            `levels` with the same tokens of each further depth.
+
+        Raises:
+            UnsupportedCallError: `features` didn't call the tower, or gives something else.
+            NonFiniteError: the features hold NaN or infinity.
+        """
+        with calling(self._attachment) as call:
+            made = features()
+            rows, *depths = [made] if isinstance(made, Tensor) else made
+            return self._left(call, _required(call, (rows, *depths)), rows, depths)
+
+    def detach(self) -> None:
+        """Give the tower back as it was; calling it twice is harmless."""
+        self._attachment.detach()
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def _left(
+        self, call: CallState, state: PackedState, rows: Tensor, depths: Sequence[Tensor]
+    ) -> list[Selected]:
+        grids, device = state.packing.grids, rows.device
+        shown = [Places(grid) for grid in grids]
+        where = located(shown, bare=True, device=device)
+        arrivals = arrived_whole(shown, grids, pictures_of(state), device)
+        batches = entered(arrivals, where, rows, call)
+        batches = run_stages(call, self._later, batches, self._runner.spec.used)
+        count_left(call, batches)
+        found = dict[int, Selected]()
+        for batch in batches:
+            left = zip(batch.hidden, batch.state.index, batch.state.size, strict=True)
+            for number, (hidden, index, size) in zip(batch.rows, left, strict=True):
+                levels = tuple(one[where[number][index]][None] for one in depths)
+                found[number] = Selected(hidden[None], index[None], size[None], levels)
+        return [found[number] for number in sorted(found)]
+
+
+def packed_encoder(
+    tower: nn.Module,
+    plan: AnyPlan,
+    adapter: str | type[EncoderAdapter] | EncoderAdapter | None = None,
+) -> PrunedPackedEncoder:
+    """Put a plan of static length in force on an engine's own tower that packs its pictures.
+
+    Args:
+        tower: the module; its pictures and clips may have any size.
+        plan: encoder stages and pre-LLM stages; a plan, a plan file, or a mapping.
+        adapter: what knows the tower: an adapter's name, class or instance; by default found by
+            the tower's class.
+
+    Raises:
+        PlanError: a stage is inside the LLM, or its length depends on the data.
+        LayerError: a stage names a block that the tower hasn't.
+        SignalError: a strategy needs what a tower alone doesn't have, such as the question.
+        UnsupportedModelError: no adapter knows the tower, or it reads every picture by itself.
+        AlreadyAttachedError: the tower carries a plan already.
+    """
+    attachment, chosen = attached(tower, plan, adapter)
+    if not isinstance(chosen, PackedEncoderAdapter):
+        raise UnsupportedModelError(
+            "this tower reads every picture by itself.",
+            where=type(tower).__name__,
+            remedy="Use tokenprune.integrations.encoder.",
+        )
+    try:
+        return PrunedPackedEncoder(attachment, chosen)
+    except BaseException:
+        attachment.detach()
+        raise
+
+
+def _required(call: CallState, levels: Sequence[Tensor]) -> PackedState:
+    """The state of the pass that made some rows.
+
+    Raises:
+        UnsupportedCallError: they aren't those of the tower's latest pass.
+    """
+    state = call.state(PackedState)
+    shapes = [tuple(one.shape) for one in levels]
+    units = None if state is None else state.packing.units
+    if state is None or any(len(shape) != 2 or shape[0] != units for shape in shapes):
+        why = "the tower wasn't called" if state is None else f"it saw {units} units"
+        raise UnsupportedCallError(
+            f"features of shape {shapes} are not what the tower put out: {why}.",
+            where="features",
+            remedy="Call the tower once, and give its rows of all units.",
+        )
+    return state
