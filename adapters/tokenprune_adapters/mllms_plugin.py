@@ -9,8 +9,9 @@ from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune.testing.kinds import TinyModel
 from tokenprune_adapters.transformers.family_table import ADAPTERS as FAMILIES
 from tokenprune_adapters.transformers.llava import LlavaAdapter
+from tokenprune_adapters.transformers.llava_pixtral import LlavaPixtralAdapter
 
-ADAPTERS: tuple[type[MllmAdapter], ...] = (LlavaAdapter, *FAMILIES)
+ADAPTERS: tuple[type[MllmAdapter], ...] = (LlavaPixtralAdapter, LlavaAdapter, *FAMILIES)
 
 
 @hookimpl

@@ -194,22 +194,14 @@ def test_pictures_that_are_not_made_of_whole_units_are_refused() -> None:
         packing.clips([2])
 
 
-def test_a_llava_with_such_a_tower_is_refused() -> None:
-    from transformers import LlavaConfig, LlavaForConditionalGeneration
-
-    plain = CASES["mistral3"].config()
-    config = LlavaConfig(
-        vision_config=plain.vision_config,
-        text_config=plain.text_config,
-        image_token_index=plain.image_token_index,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-    )
-    model = LlavaForConditionalGeneration(config).eval()
+def test_the_adapter_of_other_llavas_refuses_such_a_tower() -> None:
+    model = CASES["llava_pixtral"].build()
     stage = {"strategy": "random", "at": "encoder", "keep": 0.5}
+    wanted = {"schema_version": 1, "stages": [stage]}
     with pytest.raises(UnsupportedModelError, match="one sequence"):
-        tokenprune.attach(model, {"schema_version": 1, "stages": [stage]})
+        tokenprune.attach(model, wanted, adapter="llava")
     assert not any("forward" in module.__dict__ for module in model.modules())
+    tokenprune.attach(model, wanted).detach()
 
 
 @pytest.mark.parametrize("family", TOWERS)

@@ -47,20 +47,25 @@ class Picture:
 
 
 Pass = list[Picture]
+ROWS = ("mistral3", "llava_pixtral")
+"""Families whose pictures stand one behind the other; others are padded to the longest."""
+SIDES = {"llava_pixtral": 1}
+"""Rows and columns of patches of a unit; 2 in most."""
 
 
-def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int = 2) -> list[Pass]:
+def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = None) -> list[Pass]:
     """Every pass through the tower, images first, after the first step of a trace.
 
     Args:
         case: the family.
         prompts: of the scene.
         trace: of a call.
-        side: rows and columns of patches of a unit.
+        side: rows and columns of patches of a unit; None for what it is in the family.
     """
+    side = side or SIDES.get(case.name, 2)
     images = [(1, image.height, image.width) for image in scenes.images(prompts)]
     clips = [(clip.frames, clip.height, clip.width) for clip in scenes.videos(prompts)]
-    padded, number, found = not case.name.startswith("mistral3"), 0, []
+    padded, number, found = not case.name.startswith(ROWS), 0, []
     for shown in (images, clips):
         pictures, start = Pass(), 0
         for frames, height, width in shown:

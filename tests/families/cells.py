@@ -29,7 +29,7 @@ LINEAR = ("qwen3_5", "qwen3_5_moe")
 """Families with linear attention, in which a removed token isn't the same as a hidden one."""
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *LINEAR)
 """Families whose tower packs its pictures into one row."""
-ANY_SIZE = ("mistral3", "gemma4")
+ANY_SIZE = ("mistral3", "llava_pixtral", "gemma4")
 """Families whose tower takes pictures of any size, one behind the other or padded."""
 _BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm")
 PREFIX = dict.fromkeys(_BARE, 0)

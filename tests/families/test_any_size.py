@@ -16,11 +16,11 @@ from tests.families.cases import CASES
 from tests.families.cells import ANY_SIZE as FAMILIES
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
-from tests.families.models.mistral3 import Mistral3
+from tests.families.models.mistral3 import LlavaPixtral, Mistral3
 from tests.families.plans import layers, plan
 from tests.families.test_decoder import EXACT
 from tests.families.towers import PLUGIN, Drop
-from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.plugins.host import register_plugin
 
 SCENES = [(name, scene) for name in FAMILIES for scene in CASES[name].scenes]
@@ -104,6 +104,53 @@ def test_blocks_behind_the_last_one_that_is_read_run_on_all_rows(
     seen = call["attention_mask"].bool() & ~removed
     assert float((short - full)[seen].abs().max()) < EXACT
     assert float((short - dense)[seen].abs().max()) > 1e-4
+
+
+class Levels(LlavaPixtral):
+    """Reads the states behind two of its tower's blocks, side by side."""
+
+    def config(self) -> Any:
+        config = super().config()
+        config.vision_feature_layer = [-2, -1]
+        return config
+
+
+def test_states_of_several_depths_are_read_of_all_units_only() -> None:
+    plain = CASES["llava_pixtral"]
+    case = Levels("llava_pixtral-levels", plain.model_class, plain.sizes)
+    model = case.create()
+    with pytest.raises(UnsupportedModelError, match=r"behind \[3, 4\] blocks"):
+        tokenprune.attach(model, staged("tome", 0.5))
+    assert not any("forward" in module.__dict__ for module in model.modules())
+    call = case.inputs("two_sizes")
+    dense = logits(model, call)
+    with tokenprune.attach(model, plan({"strategy": "fopru", "at": "pre_llm", "keep": 1.0})):
+        assert torch.equal(logits(model, call), dense)
+
+
+class Cutting(LlavaPixtral):
+    """Takes the first row of all pictures for a class token."""
+
+    def config(self) -> Any:
+        config = super().config()
+        config.vision_feature_select_strategy = "default"
+        return config
+
+
+def test_a_llava_that_cuts_a_patch_off_is_refused() -> None:
+    plain = CASES["llava_pixtral"]
+    model = Cutting("llava_pixtral-cut", plain.model_class, plain.sizes).create()
+    with pytest.raises(UnsupportedModelError, match=r"takes 1 leading token\(s\) of a image off"):
+        tokenprune.attach(model, staged("tome", 0.5))
+
+
+def test_pictures_that_fill_their_tensor_need_no_sizes() -> None:
+    case = case_of("llava_pixtral")
+    model, call = case.build(), case.inputs("one")
+    with tokenprune.attach(model, staged("tome", 0.5)):
+        pruned = logits(model, call)
+        del call["image_sizes"]
+        assert torch.equal(logits(model, call), pruned)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

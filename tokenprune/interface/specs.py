@@ -98,7 +98,7 @@ class Tower:
         projector: the module that makes a row `[n, U, d_llm]` of every unit's row of every piece,
             class tokens in front if the model has them there; it is run on the units that are left.
             None where it arranges rows itself. Of a packed tower, one that makes rows of all units,
-            `[U, d_llm]`, of all rows `[R, D]`; see `MllmAdapter.write_units`.
+            `[U, d_llm]`, of all rows `[R, D]` or `[1, R, D]`; see `MllmAdapter.write_units`.
         frames: whether pieces are frames of clips, which its blocks see one by one.
     """
 

@@ -44,6 +44,15 @@ def sized(core: Any, given: Arguments, features: Features) -> list[Places]:
     return [Places((1, h // unit, w // unit)) for h, w in given["image_sizes"].tolist()]
 
 
+def patched(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """Sizes in pixels, or pictures that fill their tensor, of which every patch is a unit."""
+    side, pixels, sizes = core.config.vision_config.patch_size, given["pixel_values"], None
+    if given.get("image_sizes") is not None:
+        sizes = given["image_sizes"].tolist()
+    pairs = [pixels.shape[-2:]] * len(pixels) if sizes is None else sizes
+    return [Places((1, int(h) // side, int(w) // side)) for h, w in pairs]
+
+
 def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
     """A base tile and the rows of the stitched map, each with a newline at its end.
 

@@ -1,7 +1,8 @@
-"""Mistral 3: a Pixtral tower for pictures of any shape, 2x2 patches for one place."""
+"""Mistral 3, and LLaVA: a Pixtral tower for pictures of any shape, 2x2 patches a place, or one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,17 +14,28 @@ from tests.families.models.common import BREAK, END, HEADS, IMAGE, PATCH, WIDTH,
 from tests.families.scenes import Image, Prompt
 
 MERGE, LARGEST = 2, 64
-UNIT = PATCH * MERGE
 
 
+def pixtral() -> dict[str, Any]:
+    """Config of the tower."""
+    return tower("pixtral", image_size=LARGEST, head_dim=WIDTH // HEADS)
+
+
+@dataclass(frozen=True, eq=False)
 class Mistral3(Case):
-    """A text token ends every row of units, another one the picture."""
+    """A text token ends every row of units, another one the picture.
+
+    Attributes:
+        merge: rows and columns of patches of a unit.
+    """
+
+    merge: int = MERGE
 
     def config(self) -> Any:
         from transformers import Mistral3Config
 
         return Mistral3Config(
-            vision_config=tower("pixtral", image_size=LARGEST, head_dim=WIDTH // HEADS),
+            vision_config=pixtral(),
             text_config=text("mistral", head_dim=WIDTH // HEADS, sliding_window=None),
             image_token_index=IMAGE,
             spatial_merge_size=MERGE,
@@ -32,8 +44,9 @@ class Mistral3(Case):
         )
 
     def image_ids(self, image: Image, prompt: Prompt) -> list[int]:
-        row = [*[IMAGE] * (image.width // UNIT), BREAK]
-        return [*(row * (image.height // UNIT))[:-1], END]
+        unit = PATCH * self.merge
+        row = [*[IMAGE] * (image.width // unit), BREAK]
+        return [*(row * (image.height // unit))[:-1], END]
 
     def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
         images = scenes.images(prompts)
@@ -48,4 +61,25 @@ class Mistral3(Case):
         return {"pixel_values": pixels, "image_sizes": sizes}
 
 
-CASES = (Mistral3("mistral3", "Mistral3ForConditionalGeneration", ((32, 64), (48, 32))),)
+@dataclass(frozen=True, eq=False)
+class LlavaPixtral(Mistral3):
+    """LLaVA around the same tower, every patch a place."""
+
+    merge: int = 1
+
+    def config(self) -> Any:
+        from transformers import LlavaConfig
+
+        return LlavaConfig(
+            vision_config=pixtral(),
+            text_config=text("mistral", head_dim=WIDTH // HEADS, sliding_window=None),
+            image_token_index=IMAGE,
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="full",
+        )
+
+
+CASES = (
+    Mistral3("mistral3", "Mistral3ForConditionalGeneration", ((32, 64), (48, 32))),
+    LlavaPixtral("llava_pixtral", "LlavaForConditionalGeneration", ((24, 32), (32, 16))),
+)

@@ -1,4 +1,4 @@
-"""Processors of Mistral 3 and PerceptionLM."""
+"""Processors of towers of Pixtral and of PerceptionLM."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.families.models.common import BREAK, END, IMAGE, PATCH, VIDEO
 from tests.families.processors.common import VISION, Recipe, images, made, square
 
 
-def _mistral3(case: Case, tokenizer: Any) -> Any:
+def _pixtral(case: mistral3.Mistral3, tokenizer: Any) -> Any:
     shown = images(
         "PixtralImageProcessor", size={"longest_edge": mistral3.LARGEST}, patch_size=square(PATCH)
     )
@@ -19,7 +19,7 @@ def _mistral3(case: Case, tokenizer: Any) -> Any:
         image_processor=shown,
         tokenizer=tokenizer,
         patch_size=PATCH,
-        spatial_merge_size=mistral3.MERGE,
+        spatial_merge_size=case.merge,
     )
 
 
@@ -39,13 +39,15 @@ def _perception_lm(case: Case, tokenizer: Any) -> Any:
     )
 
 
+PIXTRAL = Recipe(
+    _pixtral,
+    {IMAGE: "[IMG]", BREAK: "[IMG_BREAK]", END: "[IMG_END]"},
+    "[IMG]",
+    needs=VISION,
+)
 RECIPES: dict[str, Recipe] = {
-    "mistral3": Recipe(
-        _mistral3,
-        {IMAGE: "[IMG]", BREAK: "[IMG_BREAK]", END: "[IMG_END]"},
-        "[IMG]",
-        needs=VISION,
-    ),
+    "mistral3": PIXTRAL,
+    "llava_pixtral": PIXTRAL,
     "perception_lm": Recipe(
         _perception_lm,
         {IMAGE: "<|image|>", VIDEO: "<|video|>"},

@@ -74,7 +74,9 @@ class FollowedTower:
         if isinstance(self.runner, PackedRunner):
             self.runner.clips = self._clips
         self.spec = self.runner.spec
-        if not self.spec.packed:
+        if self.spec.packed:
+            self._refuse_depths()
+        else:
             self._refuse_spanning()
         for kind, tower in kinds.items():
             if tower.cut != self.spec.prefix:
@@ -100,6 +102,16 @@ class FollowedTower:
             return True
         units = math.prod(self.spec.grid) // self.tower.side**2
         return self.removes and self.runner.layout.kept(units) < units
+
+    def _refuse_depths(self) -> None:
+        """Refuse to remove rows of a packed tower whose states are read at several depths."""
+        if self.removes and len(self.tower.levels) > 1:
+            raise UnsupportedModelError(
+                f"the model reads its tower's states behind {list(self.tower.levels)} blocks, and "
+                "a tower that packs its pictures has rows for all units behind the last one only.",
+                where=self.owner.stages_at("encoder")[0].where,
+                remedy="Use a strategy that restores its tokens, or at: pre_llm.",
+            )
 
     def _refuse_spanning(self) -> None:
         """Refuse strategies that would see whole clips, of which this tower sees single frames."""

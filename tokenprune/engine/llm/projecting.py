@@ -40,9 +40,11 @@ def of_kept(owner: Attachment, adapter: MllmAdapter) -> Callable[..., Any]:
         packed = call.state(PackedState)
         if packed is not None and not packed.untouched:
             with call.meter.stage("project"):
-                units = features[packed.packing.members_of(packed.numbers.to(features.device))]
+                rows, outer = features.flatten(0, -2), features.shape[:-2]
+                units = rows[packed.packing.members_of(packed.numbers.to(rows.device))]
                 given, named = adapter.write_units(mllm.encoding, units, (features, *args), kwargs)
-                return packed.units(original(*given, **named))
+                made = packed.units(original(*given, **named))
+                return made.view(*outer, *made.shape)
         with call.meter.stage("project"):
             if state is None:
                 return original(features, *args, **kwargs)
