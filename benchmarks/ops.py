@@ -70,7 +70,10 @@ def cases(
     gain_a, gain_b = score[:, ::2], score[:, 1::2]
     pairs = ops.match_pairs(x, tokens // 8)
     stays = ops.merge_slots(*pairs, tokens)
+    bias = score.add(1).log()
+    lse = (query @ key.mT * site.head_width**-0.5).float().logsumexp(-1)
     return {
+        "attend": lambda: ops.attend(query, key, key, bias=bias),
         "attention_received": lambda: ops.attention_received(query, key),
         "attention_row": lambda: ops.attention_row(query, key),
         "attention_rows": lambda: ops.attention_rows(query[:, :, :16], key),
@@ -88,6 +91,7 @@ def cases(
         "merge_compact": lambda: ops.merge_compact(x, slot, ones, half),
         "merge_slots": lambda: ops.merge_slots(*pairs, tokens),
         "merge_step": lambda: ops.merge_step(x, stays[1], stays[0], ones, slot),
+        "received_from_lse": lambda: ops.received_from_lse(query, key, lse),
         "sum_compact": lambda: ops.sum_compact(ones, slot, half),
         "topk_gather": lambda: ops.topk_gather(score, tokens // 4, x, ones, slot),
     }

@@ -131,10 +131,11 @@ def test_density_refuses_senseless_settings() -> None:
         knn_density(torch.ones(1, 2, 2), neighbours=1, tau=0.0)
 
 
-@pytest.mark.parametrize("length", [5, 256, 257, 301])
-def test_mirrored_gram_matrix(length: int) -> None:
+@pytest.mark.parametrize(("length", "rows"), [(5, 3), (96, 96), (301, 96), (301, 97), (301, 301)])
+def test_mirrored_gram_matrix(length: int, rows: int) -> None:
     x = torch.randn(length, 7)
     torch.testing.assert_close(gram(x), x @ x.T)
+    torch.testing.assert_close(gram(x, rows), x[:rows] @ x.T)
 
 
 def expected_pairs(
@@ -189,15 +190,16 @@ def test_pairs_of_duplicates_and_zeros_go_to_the_lower_index() -> None:
         assert (source.tolist(), target.tolist()) == ([[0, 2, 6, 4]], [[1, 1, 1, 1]])
 
 
-def test_pairs_of_a_batch_are_those_of_its_samples() -> None:
-    x, order = torch.randn(5, 300, 9), torch.stack([torch.randperm(300) for _ in range(5)])
-    together = match_pairs(x, 40, order=order, candidates=250, diversity=Diversity(1.0, 8, None))
+@pytest.mark.parametrize(("count", "some"), [(300, 250), (40, 31)])
+def test_pairs_of_a_batch_are_those_of_its_samples(count: int, some: int) -> None:
+    x, order = torch.randn(5, count, 9), torch.stack([torch.randperm(count) for _ in range(5)])
+    together = match_pairs(x, 12, order=order, candidates=some, diversity=Diversity(1.0, 8, None))
     for i in range(5):
         alone = match_pairs(
             x[i : i + 1],
-            40,
+            12,
             order=order[i : i + 1],
-            candidates=250,
+            candidates=some,
             diversity=Diversity(1.0, 8, None),
         )
         assert all(torch.equal(a[0], b[i]) for a, b in zip(alone, together, strict=True))

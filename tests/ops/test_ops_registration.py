@@ -96,6 +96,7 @@ def test_explain_names_every_operation_and_never_raises() -> None:
 
 def every_op(query: Tensor, key: Tensor, x: Tensor) -> tuple[Tensor, ...]:
     score = ops.attention_received(query, key, skip=1) + ops.attention_row(query, key)[:, 1:]
+    score = score + ops.attend(query, key, key, skip=1)[1]
     density = ops.knn_density(x, neighbours=3, tau=None)
     value, partner = ops.bipartite_match(x[:, ::2], x[:, 1::2], gain_a=density[:, ::2], squash=True)
     best, (moved,) = ops.topk_gather(value, 2, partner)
@@ -133,7 +134,9 @@ def cases() -> dict[str, tuple[object, ...]]:
     slot, ones = torch.tensor([[0, 1, 1, -1, 2] * 2] * 2), torch.ones(2, 10)
     grad = x.clone().requires_grad_()
     merged = (torch.arange(10).clamp(max=7).expand(2, 10), torch.arange(8).expand(2, 8))
+    lse = (query * key).sum(-1)
     return {
+        "attend": (query, key, query, torch.zeros(2, 11), 1),
         "attention_received": (query, key, None, 0.5, 1),
         "bipartite_match": (x, x, ones, None, None, ones, None, ones > 2, True),
         "cluster_dpc": (x, 4, 3),
@@ -145,6 +148,7 @@ def cases() -> dict[str, tuple[object, ...]]:
         "merge_compact": (grad, slot, ones.clone().requires_grad_(), 3),
         "merge_slots": (torch.tensor([[1, 4]] * 2), torch.tensor([[0, 0]] * 2), 10),
         "merge_step": (x, *merged, torch.ones(2, 10), slot, ones, [ones]),
+        "received_from_lse": (query, key, lse, torch.zeros(2, 11), 1),
         "sum_compact": (ones.clone().requires_grad_(), slot, 3),
         # opcheck can't add up an integer output and a differentiable one, so no gradient here.
         "topk_gather": (ones, 4, [x, slot]),
@@ -159,6 +163,7 @@ def test_registration_is_sound(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "count"),
     [
+        ("attend", 2 * 2 * 2 * 2 * 11 * 11 * 4), ("received_from_lse", 2 * 2 * 2 * 11 * 11 * 4),
         ("attention_received", 2 * 2 * 2 * 11 * 11 * 4), ("bipartite_match", 2 * 2 * 10 * 10 * 6),
         ("knn_distance", 2 * 2 * 10 * 10 * 6), ("match_pairs", 2 * 2 * 10 * 10 * 6),
         ("merge_compact", 2 * 2 * 10 * 6),

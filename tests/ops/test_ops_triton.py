@@ -52,6 +52,7 @@ DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
         ("max_min_select", "_step_kernel"), ("dpp_select", "_step_kernel"),
         ("coverage_select", "_step_kernel"),
         ("merge_compact", "_merge_kernel"), ("sum_compact", "_sum_kernel"),
+        ("received_from_lse", "_column_kernel"),
         ("topk_gather", "_choose_kernel"), ("topk_gather", "_compact_kernel"),
         ("topk_gather", "_copy_kernel"),
     ],

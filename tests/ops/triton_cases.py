@@ -69,6 +69,30 @@ def test_attention_received_in_half_precision() -> None:
     close(*both(ops.attention_received, query, key), 1e-3)
 
 
+@pytest.mark.parametrize(
+    ("heads", "length", "width", "skip"),
+    [(1, 1, 1, 0), (2, 5, 3, 1), (3, 65, 17, 0), (2, 77, 24, 5), (1, 130, 33, 129)],
+)
+@pytest.mark.parametrize("biased", [False, True])
+def test_received_from_lse(heads: int, length: int, width: int, skip: int, biased: bool) -> None:
+    query = torch.randn(2, length, heads, width).transpose(1, 2)
+    key = torch.randn(2, heads, length, 2 * width)[..., ::2]
+    bias = torch.rand(2, length).mul(4).log() if biased else None
+    if bias is not None and length > 3:
+        bias[0, 2] = -INF
+    logits = query @ key.mT * width**-0.5
+    lse = (logits if bias is None else logits + bias[:, None, None]).logsumexp(-1)
+    got, want = both(ops.received_from_lse, query, key, lse, bias=bias, skip=skip)
+    close(got, want)
+    close(got, ops.attention_received(query, key, bias=bias, skip=skip))
+
+
+def test_received_from_the_logarithms_of_a_kernel() -> None:
+    half = torch.randn(3, 2, 2, 41, 16).to(torch.float16)
+    bias = torch.rand(2, 41).mul(4).log()
+    close(*both(ops.attend, *half, bias=bias, skip=1), 1e-3)
+
+
 def terms(rows: int, cols: int) -> dict[str, Tensor]:
     return {
         "gain_a": torch.rand(2, rows), "gain_b": torch.rand(2, cols),

@@ -6,6 +6,7 @@ Triton kernel, is registered with
 run, and takes its output shape from its arguments alone.
 """
 
+from tokenprune.ops.attend import attend
 from tokenprune.ops.attention_received import attention_received
 from tokenprune.ops.attention_rows import attention_row, attention_rows
 from tokenprune.ops.bipartite_match import bipartite_match
@@ -20,6 +21,7 @@ from tokenprune.ops.max_min_select import max_min_select
 from tokenprune.ops.merge_compact import merge_compact
 from tokenprune.ops.merge_slots import merge_slots
 from tokenprune.ops.merge_step import Merged, merge_step
+from tokenprune.ops.received_from_lse import received_from_lse
 from tokenprune.ops.sum_compact import sum_compact
 from tokenprune.ops.take import take
 from tokenprune.ops.topk_gather import topk_gather, topk_indices
@@ -29,6 +31,7 @@ __all__ = [
     "Diversity",
     "Merged",
     "OpChoice",
+    "attend",
     "attention_flops",
     "attention_received",
     "attention_row",
@@ -46,6 +49,7 @@ __all__ = [
     "merge_compact",
     "merge_slots",
     "merge_step",
+    "received_from_lse",
     "sum_compact",
     "take",
     "topk_gather",

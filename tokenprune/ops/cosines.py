@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-_BLOCK = 128
-_CACHED = 1 << 19
+# Rows of a product whose mirror image isn't multiplied; numbers of the matrices of several samples
+# that are worth an operation of their own on a CPU, and that a device may hold (ours).
+_BLOCK = 96
+_SMALL = 1 << 16
 _HELD = 1 << 26
 
 
@@ -16,54 +18,61 @@ def unit_rows(x: Tensor) -> Tensor:
     return normalize(x.float(), dim=-1)
 
 
-def gram(unit: Tensor) -> Tensor:
-    """`unit @ unit.mT`, `[..., N, D]` -> `[..., N, N]`.
+def gram(unit: Tensor, rows: int | None = None) -> Tensor:
+    """Products of the first M rows with all, `[..., N, D]` -> `[..., M, N]`.
 
     Of many rows on a CPU only the upper blocks are multiplied, the rest is mirrored.
+
+    Args:
+        unit: the rows.
+        rows: M; default all.
     """
     length = unit.shape[-2]
-    if unit.device.type != "cpu" or length <= 2 * _BLOCK:
-        return unit @ unit.mT
-    out = unit.new_empty((*unit.shape[:-2], length, length))
-    for start in range(0, length, _BLOCK):
-        stop = min(start + _BLOCK, length)
+    rows = length if rows is None else rows
+    if unit.device.type != "cpu" or rows <= _BLOCK:
+        return unit[..., :rows, :] @ unit.mT
+    out = unit.new_empty((*unit.shape[:-2], rows, length))
+    step = -(-rows // -(-rows // _BLOCK))
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
         out[..., start:stop, start:] = unit[..., start:stop, :] @ unit[..., start:, :].mT
-        out[..., stop:, start:stop] = out[..., start:stop, stop:].mT
+        out[..., stop:, start:stop] = out[..., start:stop, stop:rows].mT
     return out
 
 
-def nearest_squares(cosine: Tensor, count: int) -> Tensor:
-    """Squared distances to the `count` nearest others, `[..., N, count]`, in no order.
+def nearest_squares(cosine: Tensor, unit: Tensor, count: int) -> Tensor:
+    """Squared distances of the first M rows to the `count` nearest others, `[..., M, count]`.
 
     Args:
-        cosine: a Gram matrix of rows of length 1 or 0, `[..., N, N]`.
+        cosine: their products with all rows, `[..., M, N]`.
+        unit: `[..., N, D]` rows of length 1 or 0.
         count: at most N - 1.
     """
     # |u - v|^2 = |u|^2 + |v|^2 - 2 u v; a zero vector has length 0, so the squares can't be taken
-    # as 1. |u|^2 is the same along a row, so it is added to the nearest ones only.
-    square = cosine.diagonal(dim1=-2, dim2=-1)
-    distance = torch.sub(square[..., None, :], cosine, alpha=2.0)
-    distance.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
-    near = distance.topk(count, dim=-1, largest=False, sorted=False).values
-    return near.add_(square[..., None]).clamp_(min=0.0)
+    # as 1, but they are the lengths. |u|^2 is the same along a row: the nearest ones alone get it.
+    square = torch.linalg.vector_norm(unit, dim=-1)
+    near = torch.sub(cosine, square[..., None, :], alpha=0.5)
+    near.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
+    best = near.topk(count, dim=-1).values
+    return torch.sub(square[..., : best.shape[-2], None], best, alpha=2.0).clamp_(min=0.0)
 
 
-def closeness(square: Tensor, tau: float | None) -> Tensor:
-    """`exp(-d^2 / tau^2)` of squared distances `[..., N, count]`.
+def exponents(square: Tensor, tau: float | None) -> Tensor:
+    """`-d^2 / tau^2` of squared distances `[..., M, count]`.
 
     Args:
-        square: of the nearest others.
+        square: to the nearest others.
         tau: width; None takes `tau^2` as the mean of each image's squares.
     """
     if tau is not None:
-        return torch.exp(square * (-1.0 / tau**2))
+        return square * (-1.0 / tau**2)
     # The floor keeps an image of duplicates at 0 / tiny = 0 instead of 0 / 0.
-    return torch.exp(-square / square.mean((-2, -1), keepdim=True).clamp(min=1e-12))
+    return -square / square.mean((-2, -1), keepdim=True).clamp(min=1e-12)
 
 
 def samples(batch: int, length: int, device: torch.device) -> Iterator[slice]:
     """Parts of a batch whose matrices `[b, N, N]` fit the cache, or a device's memory."""
-    budget = _CACHED if device.type == "cpu" else _HELD
+    budget = _SMALL if device.type == "cpu" else _HELD
     step = max(1, budget // max(1, length * length))
     for start in range(0, batch, step):
         yield slice(start, min(start + step, batch))

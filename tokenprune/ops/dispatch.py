@@ -25,12 +25,15 @@ KERNELS = (
     "knn_density",
     "max_min_select",
     "merge_compact",
+    "received_from_lse",
     "sum_compact",
     "topk_gather",
 )
 """Operations that have both a reference and a Triton implementation."""
 
 PLAIN = {
+    "attend": "no kernel of its own: on a CPU blocks in plain torch, elsewhere the backend's "
+    "attention and received_from_lse",
     "attention_row": "no kernel: one query row is a matrix-vector product, plain torch suffices",
     "attention_rows": "no kernel yet: rows of some queries, a product and a softmax in plain torch",
     "cluster_dpc": "no kernel: no step waits for another, plain torch suffices",

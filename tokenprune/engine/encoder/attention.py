@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.ops import attend as attend_once
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Attended:
         key: `[B, H, T', d]`.
         value: `[B, H, T', d]`.
         bias: `[B, T']` added to key logits, or None.
+        received: float32 `[B, N]` mean weight that patches receive from patches, if asked for.
     """
 
     hidden: Tensor
@@ -65,16 +67,32 @@ class Attended:
     key: Tensor
     value: Tensor
     bias: Tensor | None
+    received: Tensor | None = None
 
 
-def attend(block: BlockCall, state: EncoderState, hidden: Tensor, number: int) -> Attended:
-    """Attention half of block `number` on `hidden` `[B, P + N, D]`."""
+def attend(
+    block: BlockCall, state: EncoderState, hidden: Tensor, number: int, *, sums: bool = False
+) -> Attended:
+    """Attention half of block `number` on `hidden` `[B, P + N, D]`.
+
+    Args:
+        block: the block and what it was called with.
+        state: of the pass.
+        hidden: what enters the block.
+        number: of the block.
+        sums: whether the weight that each patch receives is asked for, at a block whose tokens are
+            reduced, which therefore needn't give the plain model's bits.
+    """
     revival = state.revival
     if revival is None or number >= revival.until:
         query, key, value = block.heads(hidden, state.rows(state.index))
         bias = state.key_bias(state.size)
-        attended = attention(query, key, value, bias)
-        return Attended(block.join(hidden, attended), query, key, value, bias)
+        received = None
+        if sums:
+            attended, received = attend_once(query, key, value, bias=bias, skip=state.prefix)
+        else:
+            attended = attention(query, key, value, bias)
+        return Attended(block.join(hidden, attended), query, key, value, bias, received)
     # the kept rows attend to everything; nobody reads the rows of dropped tokens
     query, key, value = block.heads(state.full(hidden), state.revived_rows(revival))
     bias = state.key_bias(revival.size)

@@ -29,7 +29,7 @@ from tokenprune.engine.tracers import refuse_symbols
 from tokenprune.engine.videos import Videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
-from tokenprune.interface.signals import BlockBefore
+from tokenprune.interface.signals import BlockBefore, sums_attention
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import placement
 from tokenprune.interface.trace import Trace
@@ -254,7 +254,7 @@ class EncoderRunner:
     def _halves(
         self, call: CallState, state: EncoderState, number: int, block: BlockCall, hidden: Tensor
     ) -> Tensor:
-        step = attend(block, state, hidden, number)
+        step = attend(block, state, hidden, number, sums=self._sums(state, number))
         if state.companions:
             advance_companions(block, state, step)
         if self.captured.reads(number):
@@ -302,6 +302,13 @@ class EncoderRunner:
         if part.dense is not None:
             state.record(site.site, strategy.name, part.dense.slot, part.score)
         return hidden
+
+    def _sums(self, state: EncoderState, number: int) -> bool:
+        """Whether the strategy behind a block's attention asks what tokens receive of it."""
+        site = state.sites.get(number)
+        if site is None or placement(site.stage.strategy, "encoder").where != "inside":
+            return False
+        return sums_attention(site.stage.strategy.signals(site.site))
 
     def _wants_previous(self, state: EncoderState, number: int) -> bool:
         site = state.sites.get(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -79,6 +80,7 @@ class BlockSignals:
         found: dict[str, Tensor] = {}
         if step is not None:
             view = self._view(step.query, step.key, step.value, step.bias, state.prefix)
+            view = view if step.received is None else replace(view, received=step.received)
             own, prefixed = _parted(state, wanted, view)
             found |= own | prefixed
         if state.previous is not None:

@@ -11,7 +11,7 @@ from tokenprune.interface.signals.llm_views import (
     PromptText,
     Rotation,
 )
-from tokenprune.interface.signals.reading import WHOLE, read
+from tokenprune.interface.signals.reading import WHOLE, read, sums_attention
 from tokenprune.interface.signals.signal import Signal
 from tokenprune.interface.signals.text_tower import TowerSpace
 from tokenprune.interface.signals.views import (
@@ -53,4 +53,5 @@ __all__ = [
     "TowerSpace",
     "View",
     "read",
+    "sums_attention",
 ]

@@ -12,7 +12,9 @@ from tokenprune.ops import attention_received, attention_row, attention_rows
 
 def received(view: BlockAttention) -> Tensor:
     """Column mean of softmax(q k^T) over patch queries, `[B, N]`."""
-    mean = attention_received(view.query, view.key, bias=view.bias, skip=view.prefix)
+    mean = view.received
+    if mean is None:
+        mean = attention_received(view.query, view.key, bias=view.bias, skip=view.prefix)
     return _of_picture(view, mean)
 
 

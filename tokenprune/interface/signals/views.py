@@ -53,6 +53,8 @@ class BlockAttention(View):
         share: `[B]` where attention is parted into windows and this batch holds windows: the part
             of a picture's patches that a window has, whose queries alone can see its keys; None
             where it has all.
+        received: float32 `[B, N]` mean weight that each patch receives from the patches, where the
+            attention itself has told it.
     """
 
     title: ClassVar[str] = "attention of an encoder block"
@@ -66,6 +68,7 @@ class BlockAttention(View):
     bias: Tensor | None
     prefix: int
     share: Tensor | None = None
+    received: Tensor | None = None
 
     @property
     def sizes(self) -> Mapping[str, int]:

@@ -90,7 +90,7 @@ def attention_received(
     bias = bias.to(torch.float32).contiguous()
     peak = torch.empty((batch, heads, length), device=query.device, dtype=torch.float32)
     mass, columns = torch.empty_like(peak), torch.empty_like(peak)
-    size = _launch_size(width, query.element_size())
+    size = launch_size(width, query.element_size())
     grid = (batch * heads, triton.cdiv(length, size["BLOCK_M"]))
     if batch * heads == 0:
         return query.new_zeros((batch, length - skip), dtype=torch.float32)
@@ -106,7 +106,8 @@ def attention_received(
     return columns[:, :, skip:].mean(1) / (length - skip)
 
 
-def _launch_size(width: int, item: int) -> dict[str, int]:
+def launch_size(width: int, item: int) -> dict[str, int]:
+    """Rows, columns and stages of a program over heads of `width` numbers of `item` bytes."""
     # Bounds the shared memory: stages * (M + N) * D * item stays below 100 KB.
     padded = max(16, triton.next_power_of_2(width))
     block = 64 if padded * item <= 256 else 32

@@ -8,7 +8,7 @@ from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require
-from tokenprune.ops.cosines import closeness
+from tokenprune.ops.cosines import exponents
 from tokenprune.ops.dispatch import run
 
 
@@ -40,7 +40,7 @@ def knn_density(x: Tensor, *, neighbours: int, tau: float | None) -> Tensor:
     if count < 1:
         return x.new_ones((batch, length), dtype=torch.float32)
     square: Tensor = knn_distance_op(x, count)
-    return 1.0 - closeness(square, tau).mean(-1)
+    return -exponents(square, tau).expm1().mean(-1)
 
 
 @custom_op("tokenprune::knn_distance", mutates_args=())

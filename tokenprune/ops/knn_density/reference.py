@@ -11,5 +11,6 @@ def knn_density(x: Tensor, count: int) -> Tensor:
     batch, length, _ = x.shape
     nearest = torch.empty((batch, length, count), dtype=torch.float32, device=x.device)
     for part in samples(batch, length, x.device):
-        nearest[part] = nearest_squares(gram(unit_rows(x[part])), count)
+        unit = unit_rows(x[part])
+        nearest[part] = nearest_squares(gram(unit), unit, count)
     return nearest

@@ -1,0 +1,180 @@
+"""Attention together with what tokens receive of it, and from a kernel's logarithms."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from tokenprune import ops
+from tokenprune.ops import logsumexp
+from tokenprune.ops.attend import reference as blocks
+from tokenprune.ops.received_from_lse import reference as lse_blocks
+
+
+def heads(batch: int, count: int, length: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key, value as views of one projection, as models make them."""
+    made = torch.randn(batch, length, 3, count, width).permute(2, 0, 3, 1, 4)
+    return made[0], made[1], made[2]
+
+
+def log_sizes(batch: int, length: int) -> Tensor:
+    return torch.randint(1, 5, (batch, length)).float().log()
+
+
+def by_softmax(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
+) -> tuple[Tensor, Tensor]:
+    """The same with the whole matrix, in float64."""
+    logits = query.double() @ key.double().mT * query.shape[-1] ** -0.5
+    weights = (logits if bias is None else logits + bias.double()[:, None, None]).softmax(-1)
+    return weights @ value.double(), weights[:, :, skip:, skip:].mean((1, 2))
+
+
+@given(
+    st.integers(0, 99),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(0, 3),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=20)
+def test_against_the_whole_matrix(
+    seed: int, batch: int, count: int, length: int, skip: int, biased: bool
+) -> None:
+    torch.manual_seed(seed)
+    skip, query_key_value = min(skip, length - 1), heads(batch, count, length, 4)
+    bias = log_sizes(batch, length) if biased else None
+    attended, received = ops.attend(*query_key_value, bias=bias, skip=skip)
+    want, mean = by_softmax(*query_key_value, bias, skip)
+    torch.testing.assert_close(attended, want.float())
+    torch.testing.assert_close(received, mean.float())
+
+
+@pytest.mark.parametrize("budget", [1, 40, 400, 3000])
+@pytest.mark.parametrize("skip", [0, 2])
+def test_blocks_make_no_difference(budget: int, skip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = heads(3, 4, 19, 8)
+    bias = log_sizes(3, 19)
+    want = by_softmax(query, key, value, bias, skip)
+    for name in ("_BLOCK", "_HEADS", "_SAMPLES"):
+        monkeypatch.setattr(blocks, name, budget)
+    monkeypatch.setattr(lse_blocks, "_BLOCK_CPU", budget)
+    attended, received = ops.attend(query, key, value, bias=bias, skip=skip)
+    torch.testing.assert_close(attended, want[0].float())
+    torch.testing.assert_close(received, want[1].float())
+    lse = (query @ key.mT * 8**-0.5 + bias[:, None, None]).logsumexp(-1)
+    found = ops.received_from_lse(query, key, lse, bias=bias, skip=skip)
+    torch.testing.assert_close(found, want[1].float())
+
+
+@pytest.mark.parametrize(("count", "length"), [(2, 33), (3, 65), (12, 101)])
+def test_a_batch_gives_what_its_samples_give(count: int, length: int) -> None:
+    every, bias = heads(5, count, length, 16), log_sizes(5, length)
+    together = ops.attend(*every, bias=bias, skip=1)
+    for b in range(5):
+        one = slice(b, b + 1)
+        alone = ops.attend(*(each[one] for each in every), bias=bias[one], skip=1)
+        assert all(torch.equal(a, t[one]) for a, t in zip(alone, together, strict=True))
+
+
+def test_gradients_are_those_of_attention() -> None:
+    query, key, value = made = [each.clone().requires_grad_() for each in heads(2, 2, 7, 4)]
+    bias = log_sizes(2, 7)
+    attended, received = ops.attend(query, key, value, bias=bias, skip=1)
+    assert not received.requires_grad
+    plain = scaled_dot_product_attention(query, key, value, attn_mask=bias[:, None, None])
+    found = torch.autograd.grad(attended.square().sum(), made)
+    want = torch.autograd.grad(plain.square().sum(), made)
+    for mine, other in zip(found, want, strict=True):
+        torch.testing.assert_close(mine, other)
+    with torch.no_grad():
+        torch.testing.assert_close(ops.attend(query, key, value, bias=bias, skip=1)[1], received)
+
+
+def test_under_autocast_attention_is_cast_as_ever() -> None:
+    query, key, value = heads(1, 2, 9, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        attended, received = ops.attend(query, key, value)
+        want = scaled_dot_product_attention(query, key, value)
+    assert attended.dtype == want.dtype
+    assert torch.equal(attended, want)
+    torch.testing.assert_close(received, ops.attention_received(query, key))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_half_precision_goes_by_the_kernels_logarithms_or_without(
+    dtype: torch.dtype, trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert logsumexp._trusted(torch.device("cpu"), dtype), "of this version of torch"
+    if not trusted:
+        monkeypatch.setattr(logsumexp, "_trusted", lambda device, dtype: False)
+    query, key, value = (each.to(dtype) for each in heads(2, 2, 33, 16))
+    bias = log_sizes(2, 33)
+    attended, received = ops.attend(query, key, value, bias=bias, skip=1)
+    mask = bias[:, None, None].to(dtype)
+    assert torch.equal(attended, scaled_dot_product_attention(query, key, value, attn_mask=mask))
+    rounded = bias.to(dtype).float()
+    want = ops.attention_received(query, key, bias=rounded, skip=1)
+    torch.testing.assert_close(received, want, rtol=1e-4, atol=1e-6)
+
+
+def wrong_lse(*args: Tensor | None) -> tuple[Tensor, Tensor]:
+    attended, lse = logsumexp._cpu(*args)  # type: ignore[arg-type]
+    return attended, lse + 0.01
+
+
+def wrong_output(*args: Tensor | None) -> tuple[Tensor, Tensor]:
+    attended, lse = logsumexp._cpu(*args)  # type: ignore[arg-type]
+    return attended * 1.1, lse
+
+
+def padded(*args: Tensor | None) -> tuple[Tensor, Tensor]:
+    attended, lse = logsumexp._cpu(*args)  # type: ignore[arg-type]
+    return attended, torch.nn.functional.pad(lse, (0, 3))
+
+
+def missing(*_: Tensor | None) -> tuple[Tensor, Tensor]:
+    return torch.ops.aten._attention_of_another_version()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kernel", [wrong_lse, wrong_output, padded, missing])
+def test_a_kernel_that_gives_something_else_is_not_trusted(
+    kernel: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert logsumexp._trusted.__wrapped__(torch.device("cpu"), torch.float32)
+    monkeypatch.setitem(logsumexp._KERNELS, "cpu", kernel)
+    assert not logsumexp._trusted.__wrapped__(torch.device("cpu"), torch.float32)
+
+
+def test_other_devices_have_no_kernel() -> None:
+    assert not logsumexp._trusted(torch.device("meta"), torch.float32)
+
+
+def test_logarithms_with_hidden_keys_and_shared_heads() -> None:
+    query, key = torch.randn(2, 4, 9, 8), torch.randn(2, 2, 9, 8)
+    bias = log_sizes(2, 9)
+    bias[0, 4:7] = -torch.inf
+    key[0, :, 4] *= 1e3  # a hidden key's sum is larger than any number
+    wide = key.repeat_interleave(2, dim=1)
+    lse = (query @ wide.mT * 8**-0.5 + bias[:, None, None]).logsumexp(-1)
+    found = ops.received_from_lse(query, key, lse, bias=bias, skip=1)
+    torch.testing.assert_close(found, ops.attention_received(query, key, bias=bias, skip=1))
+    assert found[0, 3:6].tolist() == [0, 0, 0]
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    query = torch.randn(1, 2, 5, 4)
+    with pytest.raises(ValueError, match="key must be"):
+        ops.attend(query, query[:, :1], query)
+    with pytest.raises(ValueError, match="value must be"):
+        ops.attend(query, query, query[..., :3])
+    with pytest.raises(ValueError, match=r"skip must be in 0\.\.4"):
+        ops.attend(query, query, query, skip=5)
+    with pytest.raises(ValueError, match="bias must be"):
+        ops.attend(query, query, query, bias=torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="lse must be"):
+        ops.received_from_lse(query, query, torch.zeros(1, 2, 4))

@@ -1,0 +1,80 @@
+"""Attention, and what each token receives of it, from one product of queries and keys."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import register_flop_formula
+
+from tokenprune.ops.attention_received import attention_received
+from tokenprune.ops.checks import require, require_rows
+from tokenprune.ops.dispatch import run
+from tokenprune.ops.flops import attention_flops
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None = None, skip: int = 0
+) -> tuple[Tensor, Tensor]:
+    """`scaled_dot_product_attention` and `attention_received` of the same queries and keys.
+
+    The weights are computed once for both. Differentiable: where a gradient is wanted, or under
+    autocast, the two are computed one after the other.
+
+    Args:
+        query: `[B, H, T, d]`.
+        key: `[B, H, T, d]`.
+        value: `[B, H, T, d]`.
+        bias: `[B, T]`, added to the logits of each key; at least one of a sample is not -inf.
+        skip: number of leading tokens left out of what is received, as rows and columns.
+
+    Returns:
+        Attended values, `[B, H, T, d]`, and the mean weight that each token receives, float32
+        `[B, T - skip]`, which carries no gradient.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    batch, _, length, _ = query.shape
+    for name, each in (("key", key), ("value", value)):
+        require(each.shape == query.shape, "{} must be {}, not {}", name, query.shape, each.shape)
+    require(0 <= skip < length, "skip must be in 0..{}, not {}", length - 1, skip)
+    require_rows("bias", bias, batch, length)
+    differentiable = any(each.requires_grad for each in (query, key, value))
+    if torch.is_autocast_enabled(query.device.type) or (differentiable and torch.is_grad_enabled()):
+        return apart(query, key, value, bias, skip)
+    attended, received = attend_op(query, key, value, bias, skip)
+    return attended, received
+
+
+def apart(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
+) -> tuple[Tensor, Tensor]:
+    """`attend` in two operations, each with a product of its own."""
+    mask = None if bias is None else bias[:, None, None, :].to(query.dtype)
+    attended = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return attended, attention_received(query.detach(), key.detach(), bias=bias, skip=skip)
+
+
+@custom_op("tokenprune::attend", mutates_args=())
+def attend_op(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
+) -> tuple[Tensor, Tensor]:
+    """The registered operation; `attend` checks its arguments."""
+    attended, received = run("attend", query, key, value, bias, skip)
+    return attended, received
+
+
+@attend_op.register_fake
+def _fake(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
+) -> tuple[Tensor, Tensor]:
+    batch, _, length, _ = query.shape
+    attended = value.new_empty(value.shape)
+    return attended, query.new_empty((batch, length - skip), dtype=torch.float32)
+
+
+@register_flop_formula(torch.ops.tokenprune.attend)
+def _flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return attention_flops(query, key, value)

@@ -1,0 +1,91 @@
+"""The backend's own attention, together with the logarithm of each query's normaliser."""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+Found = tuple[Tensor, Tensor]
+
+# How far the logarithm may be off in the self-test (ours): float32 sums of half-precision products.
+_TOLERANCE = 1e-3
+
+
+def attention_with_lse(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None
+) -> Found | None:
+    """Attention by the device's fused kernel, and `log sum_j exp(q_i k_j / sqrt(d) + bias_j)`.
+
+    The kernels are private to torch, so each is tried on a small example first, once for every
+    device and type.
+
+    Args:
+        query: `[B, H, T, d]`.
+        key: `[B, H, T, d]`.
+        value: `[B, H, T, dv]`.
+        bias: `[B, T]`, rounded to the type of `query`, as the kernel sees it; or None.
+
+    Returns:
+        Attended values `[B, H, T, dv]` and float32 `[B, H, T]`; None where no kernel gives both.
+    """
+    if not _trusted(query.device, query.dtype):
+        return None
+    return _call(query, key, value, bias)
+
+
+def _call(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Found:
+    return _KERNELS[query.device.type](query, key, value, bias)
+
+
+def _cpu(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Found:
+    mask = None if bias is None else bias[:, None, None].to(query.dtype)
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    attended, lse = kernel(query, key, value, attn_mask=mask)
+    return attended, lse
+
+
+def _cuda(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Found:
+    batch, heads, length, _ = query.shape
+    mask = None
+    if bias is not None:  # rows of it have to start at multiples of 16 bytes
+        room = query.new_empty(batch, 1, 1, -(-length // 8) * 8)
+        mask = room[..., :length].copy_(bias[:, None, None]).expand(-1, heads, length, -1)
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    attended, lse, *_ = kernel(query, key, value, mask, True)
+    return attended, lse[..., :length]  # padded
+
+
+_KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Found]] = {
+    "cpu": _cpu,
+    "cuda": _cuda,
+}
+
+
+@cache
+def _trusted(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernel of a device gives what it should, on an example of odd length."""
+    if device.type not in _KERNELS:
+        return False
+    angles = torch.arange(2 * 2 * 13 * 16, dtype=torch.float32).view(2, 2, 13, 16)
+    query, key = angles.sin().to(device, dtype), (angles * 0.7).cos().to(device, dtype)
+    bias = angles[:, 0, :, 0].sin().abs().to(device, dtype)
+    try:
+        attended, lse = _call(query, key, key, bias)
+        plain, bare = _call(query, key, key, None)
+    except (AttributeError, RuntimeError, NotImplementedError, TypeError, ValueError):
+        return False  # of another version of torch, or not made for this device
+    logits = query.float() @ key.float().mT * 16**-0.5
+    wanted = (logits + bias.float()[:, None, None]).logsumexp(-1)
+    want = scaled_dot_product_attention(query, key, key, attn_mask=bias[:, None, None])
+    close = ((lse, wanted), (bare, logits.logsumexp(-1)), (attended, want))
+    sound = [_close(got, expected) for got, expected in close]
+    return all(sound) and _close(plain, scaled_dot_product_attention(query, key, key))
+
+
+def _close(got: Tensor, want: Tensor) -> bool:
+    if got.shape != want.shape:
+        return False
+    slack = _TOLERANCE if got.dtype in (torch.float32, torch.float64) else 2e-2
+    return bool(torch.allclose(got.float(), want.float(), rtol=slack, atol=slack))

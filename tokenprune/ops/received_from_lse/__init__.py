@@ -1,0 +1,63 @@
+"""Attention that tokens receive, where the normaliser of every query is known already."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.utils.flop_counter import register_flop_formula
+
+from tokenprune.ops.checks import require, require_heads, require_rows
+from tokenprune.ops.dispatch import run
+
+
+def received_from_lse(
+    query: Tensor, key: Tensor, lse: Tensor, *, bias: Tensor | None = None, skip: int = 0
+) -> Tensor:
+    """`attention_received`, of the logarithms that fused attention kernels leave behind.
+
+    A bias is the same for all queries, so it is a factor of a key's sum:
+    `received_j = exp(bias_j) sum_i exp(q_i k_j / sqrt(d) - lse_i) / (H (T - skip))`.
+
+    Args:
+        query: `[B, H, T, d]`.
+        key: `[B, H_kv, T, d]`; fewer heads are allowed if their number divides H.
+        lse: `[B, H, T]`, `log sum_j exp(q_i k_j / sqrt(d) + bias_j)`.
+        bias: `[B, T]`, as in `lse`; -inf hides a key.
+        skip: number of leading tokens to leave out.
+
+    Returns:
+        float32 `[B, T - skip]`. Carries no gradient.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    batch, heads, length, _ = query.shape
+    require_heads(query, key)
+    require(key.shape[2] == length, "query and key must have the same number of tokens")
+    shape = tuple(lse.shape)
+    require(shape == (batch, heads, length), "lse must be [B, H, T], not {}", shape)
+    require(0 <= skip < length, "skip must be in 0..{}, not {}", length - 1, skip)
+    require_rows("bias", bias, batch, length)
+    received: Tensor = received_from_lse_op(query, key, lse, bias, skip)
+    return received
+
+
+@custom_op("tokenprune::received_from_lse", mutates_args=())
+def received_from_lse_op(
+    query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int
+) -> Tensor:
+    """The registered operation; `received_from_lse` checks its arguments."""
+    out: Tensor = run("received_from_lse", query, key, lse, bias, skip)
+    return out
+
+
+@received_from_lse_op.register_fake
+def _fake(query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int) -> Tensor:
+    return query.new_empty((query.shape[0], query.shape[2] - skip), dtype=torch.float32)
+
+
+@register_flop_formula(torch.ops.tokenprune.received_from_lse)
+def _flops(query: torch.Size, *_: Any, **__: Any) -> int:
+    batch, heads, length, width = query
+    return 2 * batch * heads * length * length * width
