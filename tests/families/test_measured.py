@@ -28,7 +28,6 @@ from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.run import measure
 from tokenprune.lab.measure.task import VqaTask
-from tokenprune.lab.probe.capture import Reader
 from tokenprune.lab.studies import Store, load_study, run_study
 from tokenprune.ops.flops import count_flops
 from tokenprune.plan import load_plan
@@ -179,8 +178,3 @@ def test_bench_counts_a_family_by_formula(folder: Callable[[str], Path], tmp_pat
     assert code == 0, said
     dense, pruned = json.loads((tmp_path / "bench.json").read_text())["rows"]
     assert 0 < pruned["flops"] < dense["flops"]
-
-
-def test_the_probe_needs_a_tower_of_whole_pictures(load: Load) -> None:
-    with pytest.raises(DataError, match="isn't followed"):
-        Reader(load("qwen2_vl").model, ("projector",))

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+import tokenprune
 from tests.families.cases import CASES
+from tokenprune.cli.app import app
 from tokenprune.engine.adapters import choose_adapter
-from tokenprune.errors import TokenpruneError
+from tokenprune.errors import DataError, SignalError, TokenpruneError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import IGNORE
@@ -100,6 +107,62 @@ def test_what_a_loss_cannot_do_is_refused(
         train(load(name), "covipal_style", plan, tmp_path, Made(), SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        ("qwen2_5_vl", {"strategy": "covipal_style", "at": "decoder", "layer": 1, "keep": 0.5}),
+        ("internvl", {"strategy": "covipal_style", "at": "decoder", "layer": 1, "keep": 0.5}),
+        ("llava_onevision", {"strategy": "dyvte", "at": "decoder"}),
+    ],
+)
+def test_the_command_trains_what_attaches_again(
+    name: str, stage: dict[str, Any], folder: Callable[[str], Path], load: Load, tmp_path: Path
+) -> None:
+    asked = {"image": "a.png", "question": "what is this ?", "answer": "two"}
+    picture(0).save(tmp_path / "a.png")
+    (tmp_path / "qa.jsonl").write_text(json.dumps(asked))
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"stages": [stage]}))
+    out, method = tmp_path / "out", stage["strategy"]
+    given = ["train", method, "--plan", str(tmp_path / "p.yaml"), "--model", str(folder(name))]
+    given += ["--data", str(tmp_path / "qa.jsonl"), "--out", str(out), "--steps", "20"]
+    result = CliRunner().invoke(app, [*given, "--batch-size", "1"])
+    assert result.exit_code == 0, result.output
+    found = load_plan(out / "plan.yaml")
+    loaded = load(name)
+    with torch.no_grad(), tokenprune.attach(loaded.model, found) as handle:
+        loaded.model(**loaded.prepare([picture(1)], ["what?"]))
+        (one,) = handle.trace.images
+        assert [step.strategy for step in one.steps] in ([method], [])
+        assert method != "covipal_style" or one.kept == one.patches // 2
+    # the weights are those of this model alone
+    show = ["show", str(tmp_path / "a.png"), "--plan", str(out / "plan.yaml"), "--model"]
+    drawn = [*show, "--out", str(tmp_path / "x.png")]
+    mine = CliRunner().invoke(app, [*drawn[:5], str(folder(name)), *drawn[5:]])
+    assert mine.exit_code == 0, mine.output
+    other = CliRunner().invoke(app, [*drawn[:5], str(folder("gemma3")), *drawn[5:]])
+    assert other.exit_code == 2
+    assert "was trained" in " ".join(other.output.split())
+
+
+@pytest.mark.parametrize(
+    ("stage", "told", "able"),
+    [
+        ({"strategy": "vistog", "keep": 4}, "needs companions", "llava + clip, llava + siglip"),
+        ({"strategy": "quecc", "keep": 6}, "needs question_state", "llava + clip, llava + siglip"),
+    ],
+)
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl", "llava_onevision"])
+def test_methods_that_a_family_has_no_part_for_are_refused_at_attach(
+    name: str, stage: dict[str, Any], told: str, able: str, load: Load
+) -> None:
+    params: dict[str, Any] = {"init_seed": 0, "dim": 32}
+    params |= {"text_dim": 32} if stage["strategy"] == "quecc" else {}
+    plan = load_plan({"stages": [{**stage, "at": "pre_llm", "params": params}]})
+    with pytest.raises(SignalError, match=told) as caught:
+        tokenprune.attach(load(name).model, plan)
+    assert caught.value.remedy == f"Families that can: {able}."
+
+
 def test_the_shape_is_that_of_a_call(load: Load) -> None:
     loaded = load("qwen2_vl")
     adapter = choose_adapter(loaded.model)
@@ -111,3 +174,12 @@ def test_the_shape_is_that_of_a_call(load: Load) -> None:
     assert (shape.encoder_width, shape.encoder_blocks) == (config.hidden_size, 0)
     frames, high, wide = inputs["image_grid_thw"][0].tolist()
     assert shape.grid == (frames, high // 2, wide // 2)
+
+
+def test_the_auxiliary_reader_needs_one_grid(load: Load, tmp_path: Path) -> None:
+    stage = {"strategy": "covipal_style", "at": "decoder", "layer": 1, "keep": 0.5}
+    plan = load_plan({"stages": [stage]})
+    settings = replace(SETTINGS, aux_weight=0.5)
+    with pytest.raises(DataError, match="the reader has one grid") as caught:
+        train(load("qwen2_5_vl"), "covipal_style", plan, tmp_path, Made(), settings)
+    assert caught.value.where == "--aux-weight"

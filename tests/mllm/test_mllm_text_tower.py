@@ -197,7 +197,7 @@ def test_towers_that_cant_serve_are_refused(tmp_path: Path) -> None:
     assert "clip" in (caught.value.remedy or "")
     with pytest.raises(PlanError, match="names no text tower"):
         tokenprune.attach(of, plan(look(text_tower=None)))
-    with pytest.raises(SignalError, match="Adapters that can: clip"):
+    with pytest.raises(SignalError, match=r"Families that can: llava \+ clip"):
         tokenprune.attach(model("siglip"), plan(look()))
 
 

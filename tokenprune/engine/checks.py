@@ -13,7 +13,7 @@ from tokenprune.interface.signals import BlockAttention, BlockBefore, Companions
 from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import placement
-from tokenprune.plugins.host import host
+from tokenprune.plugins.matrix import families
 
 
 def check_encoder_stages(layout: EncoderSchedule, spec: EncoderSpec) -> None:
@@ -82,7 +82,7 @@ def refuse_signals(
         for signal in stage.strategy.signals(site):
             _refuse_unknown(stage, signal)
             if not supplied >= {signal.needs}:
-                raise _unsupplied(stage, signal, adapter)
+                raise _unsupplied(stage, signal, site, adapter)
             _refuse_place(stage, signal, site)
 
 
@@ -104,14 +104,16 @@ def _refuse_unknown(stage: ResolvedStage, signal: Signal) -> None:
         )
 
 
-def _unsupplied(stage: ResolvedStage, signal: Signal, adapter: Adapter) -> SignalError:
+def _unsupplied(stage: ResolvedStage, signal: Signal, site: Site, adapter: Adapter) -> SignalError:
     assert signal.needs is not None
-    able = ", ".join(adapters_with({signal.needs})) or "none that is installed"
+    # what towers offer inside is theirs, in whichever model
+    known = [one for one in families() if site.stage != "encoder" or one.llm is None]
+    able = ", ".join(one.name for one in known if one.offers(signal, site.stage))
     return SignalError(
         f"'{stage.strategy.name}' needs {signal.kind}, which {adapter.name} can't supply for this "
         f"{type(adapter.model).__name__}: it is computed from the {signal.needs.title}.",
         where=stage.where,
-        remedy=f"Adapters that can: {able}.",
+        remedy=f"Families that can: {able or 'none that is installed'}.",
     )
 
 
@@ -210,12 +212,6 @@ def refuse_doubles(stages: Iterable[ResolvedStage], used: int) -> None:
                     where=stage.where,
                     remedy="Rename one of them.",
                 )
-
-
-def adapters_with(views: Set[type[View]]) -> list[str]:
-    """Names of installed adapters that can supply all of the views for some model."""
-    known = {**host().encoders, **host().mllms}
-    return [name for name, adapter in known.items() if views <= adapter.supplies]
 
 
 def refuse_checkpointing(model: nn.Module, parts: str, whose: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.errors import DataError
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.lab.compare.settings import Settings
 from tokenprune.lab.data.pictures import probe_questions
 from tokenprune.lab.data.question import Question
@@ -61,6 +62,7 @@ class Retention:
         task: whose questions are read; the first ones, as many as `SCORED` pictures.
         places: see `parse_places`.
         kind: built-in task: `image`, `detail`, or `video`, whose questions have several frames.
+        videos: whether the model gets clips as videos, and not as several pictures.
         seed: of the probe and the resampling.
         fit: pictures to fit on.
         scored: pictures to score on.
@@ -72,13 +74,15 @@ class Retention:
         places: Sequence[str],
         *,
         kind: str = "image",
+        videos: bool = False,
         seed: int = 0,
         fit: int = FIT,
         scored: int = SCORED,
     ) -> None:
         frames = len(task.questions[0].image) if kind == "video" else 1
+        together = 1 if videos else frames
         self._task, self._places, self._seed = task, tuple(places), seed
-        self._reader = Reader(task.model, places, frames)
+        self._reader = Reader(task.model, places, together)
         self._questions = task.questions[: max(1, scored // frames)]
         self._fit = probe_questions(kind, max(2, fit // frames))
         self._samples = Bootstrap([question.image_id for question in self._questions], seed)
@@ -86,7 +90,7 @@ class Retention:
         self._target: Tensor | None = None
 
     @classmethod
-    def of(cls, task: Task, settings: Settings) -> Retention | None:
+    def of(cls, task: Task, settings: Settings, loaded: LoadedModel) -> Retention | None:
         """The metric that the settings ask for, if they do.
 
         Raises:
@@ -102,7 +106,8 @@ class Retention:
                 remedy="Pass a multimodal LLM, or leave --probe away.",
             )
         places = parse_places(settings.probe, len(adapter.spec().layers))
-        return cls(task, places, kind=settings.task, seed=settings.seed)
+        videos = isinstance(loaded, LoadedMllm) and loaded.videos
+        return cls(task, places, kind=settings.task, videos=videos, seed=settings.seed)
 
     @property
     def ends(self) -> dict[str, dict[str, float]]:
@@ -127,7 +132,9 @@ class Retention:
         fit = score = 0.0
         for place in self._places:
             start = time.perf_counter()
-            probe = fit_probe(states[place], target, self._reader.grid, epochs=1)
+            probe = fit_probe(
+                states[place], target, self._reader.grid, shown=self._reader.shown, epochs=1
+            )
             fitted = time.perf_counter()
             probe.score(states[place], target)
             fit, score = fit + fitted - start, score + time.perf_counter() - fitted
@@ -155,7 +162,7 @@ class Retention:
         found = {}
         for place, known in self._known.items():
             states = States.joined([part[place] for part in parts])
-            score = known.probe.score(states, self._target).mean(dim=(1, 2))
+            score = known.probe.mean_score(states, self._target)
             found[place] = known.retention(score, self._samples)
         return found
 
@@ -165,9 +172,10 @@ class Retention:
         for number, place in enumerate(self._places):
             if progress is not None:
                 progress(number, steps, f"fit a probe at {place}")
-            probe = fit_probe(fitting[place], features, self._reader.grid, seed=self._seed)
-            full = probe.score(scored[place], self._target).mean(dim=(1, 2))
-            null = probe.null(scored[place], self._target).mean(dim=(1, 2))
+            grid, shown = self._reader.grid, self._reader.shown
+            probe = fit_probe(fitting[place], features, grid, shown=shown, seed=self._seed)
+            full = probe.mean_score(scored[place], self._target)
+            null = probe.null(scored[place], self._target)
             self._known[place] = Ends(probe, full, null)
 
     def _dense(self, questions: Sequence[Question]) -> tuple[dict[str, States], Tensor]:

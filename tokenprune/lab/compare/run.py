@@ -62,7 +62,7 @@ def compare(
         entries, unequal = equal_cost(task, entries, settings.match, host().strategies)
         left_out = [*left_out, *unequal]
     told = _Passes(progress)
-    retention = Retention.of(task, settings)
+    retention = Retention.of(task, settings, loaded)
     if retention is not None and say is not None:
         say(_probing(retention, len(entries)))
     whole = _measure(source, task, entries, told)

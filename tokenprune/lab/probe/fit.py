@@ -25,11 +25,13 @@ class Probe:
         centre: mean feature of the fit, `[D]`; similarities are of features without it (ours:
             with it a constant answer would score high).
         mean: mean state of the fit, `[d]`, which stands for knowing nothing.
+        shown: `[T, h * w]` bool: places that hold features; None for all.
     """
 
     resampler: Resampler
     centre: Tensor
     mean: Tensor
+    shown: Tensor | None = None
 
     def score(self, states: States, target: Tensor) -> Tensor:
         """Cosine similarity of what is read with what was there, by patch.
@@ -39,7 +41,7 @@ class Probe:
             target: the encoder's features, `[n, T, h * w, D]`.
 
         Returns:
-            `[n, T, h * w]`; its mean over a sample is the sample's score.
+            `[n, T, h * w]`; see `mean_score`.
         """
         found = []
         with torch.no_grad():
@@ -49,9 +51,14 @@ class Probe:
                 found.append(cosine(torch.cat(read), target[:, frame] - self.centre))
         return torch.stack(found, dim=1)
 
+    def mean_score(self, states: States, target: Tensor) -> Tensor:
+        """The score of every sample, `[n]`: the mean over places that hold features."""
+        found = self.score(states, target)
+        return found.mean(dim=(1, 2)) if self.shown is None else found[:, self.shown].mean(dim=1)
+
     def null(self, states: States, target: Tensor) -> Tensor:
-        """The score of tokens that all hold the mean state, `[n, T, h * w]`."""
-        return self.score(states.filled(self.mean), target)
+        """The score of every sample with tokens that all hold the mean state, `[n]`."""
+        return self.mean_score(states.filled(self.mean), target)
 
 
 def fit_probe(
@@ -59,6 +66,7 @@ def fit_probe(
     target: Tensor,
     grid: Grid,
     *,
+    shown: Tensor | None = None,
     seed: int = 0,
     epochs: int = EPOCHS,
 ) -> Probe:
@@ -71,11 +79,14 @@ def fit_probe(
         states: of the fitting samples.
         target: their features, `[n, T, h * w, D]`.
         grid: the unpruned grid (t, h, w), t being the frames T.
+        shown: `[T, h * w]` bool: places of the grid that hold features; None for all.
         seed: of weights, order and drawn frames.
         epochs: passes over the samples.
     """
-    centre = target.float().mean(dim=(0, 1, 2))
-    wanted = (target.float() - centre) / scale(target.float() - centre)
+    shown = None if shown is None else shown.to(target.device)
+    centre = (target if shown is None else target[:, shown]).float().flatten(0, -2).mean(dim=0)
+    wanted = target.float() - centre
+    wanted = wanted / scale(wanted if shown is None else wanted[:, shown])
     resampler = Resampler(states.hidden.shape[-1], target.shape[-1], grid, seed).to(target.device)
     generator = torch.Generator().manual_seed(seed)
     steps = epochs * -(-len(states) // BATCH)
@@ -86,9 +97,12 @@ def fit_probe(
             order = torch.randperm(len(states), generator=generator)
             for picked in torch.split(order, BATCH):
                 frame = int(torch.randint(target.shape[1], (1,), generator=generator))
-                loss = F.smooth_l1_loss(resampler(states[picked], frame), wanted[picked, frame])
+                read, wished = resampler(states[picked], frame), wanted[picked, frame]
+                if shown is not None:
+                    read, wished = read[:, shown[frame]], wished[:, shown[frame]]
+                loss = F.smooth_l1_loss(read, wished)
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()
-    return Probe(resampler.eval().requires_grad_(False), centre, states.mean())
+    return Probe(resampler.eval().requires_grad_(False), centre, states.mean(), shown)

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+Rows = list[tuple[Tensor, Tensor]]
+"""Single samples: hidden states `[K, d]` and places `[K, 3]` of each."""
+
 
 @dataclass(frozen=True)
 class States:

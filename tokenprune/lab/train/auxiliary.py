@@ -7,14 +7,16 @@ from typing import Any
 
 from torch import nn
 
+from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attachment import Attachment
 from tokenprune.errors import DataError, PlanError, UnsupportedCallError
+from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.trainable import Batch, ModelShape, StepLoss
-from tokenprune.lab.probe.capture import Reader, Rows
+from tokenprune.lab.probe.capture import Reader
 from tokenprune.lab.probe.distill import Distillation
 from tokenprune.lab.probe.fit import RATE
 from tokenprune.lab.probe.places import ENCODER, parse_places
-from tokenprune.lab.probe.states import States
+from tokenprune.lab.probe.states import Rows, States
 from tokenprune.lab.train.settings import TrainSettings
 
 
@@ -31,10 +33,18 @@ class Auxiliary:
         settings: of the run, with an `aux_weight` above 0.
 
     Raises:
-        DataError: there is no such place.
+        DataError: there is no such place, or pictures of the model have any number of tokens.
     """
 
     def __init__(self, model: nn.Module, shape: ModelShape, settings: TrainSettings) -> None:
+        adapter = choose_adapter(model)
+        if isinstance(adapter, MllmAdapter) and adapter.spec().modalities:
+            raise DataError(
+                f"the reader has one grid, and pictures of {type(model).__name__} have tokens of "
+                "any number.",
+                where="--aux-weight",
+                remedy="Leave it away with this model.",
+            )
         self._place = _one(settings.aux_place, shape.llm_layers)
         self._reader = Reader(model, (self._place,))
         width = shape.encoder_width if self._place == ENCODER else shape.llm_width
