@@ -101,8 +101,8 @@ def test_a_pass_follows_its_states_to_another_device() -> None:
     layout = EncoderSchedule([], 2, (1, 2, 3))
     state = PackedState.begin(packing, layout, Trace(), 0, torch.device("cpu"))
     state.move(torch.device("meta"))
-    tensors = [state.order.place, state.order.back, *(stack.first for stack in state.stacks)]
-    tensors += [stack.state.index for stack in state.stacks]
+    tensors = [state.order.place, state.order.back]
+    tensors += [one for stack in state.stacks for one in (stack.state.index, stack.state.size)]
     assert all(tensor.device.type == "meta" for tensor in tensors)
     assert state.untouched
 

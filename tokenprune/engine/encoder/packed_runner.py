@@ -11,9 +11,10 @@ from torch import Tensor
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep, restored
-from tokenprune.engine.encoder.packed_state import PackedState
+from tokenprune.engine.encoder.packed_state import PackedState, flat, stacked
 from tokenprune.engine.encoder.runner import EncoderRunner, in_pass, revived
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.encoder.together import Decided, carry_out
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
@@ -169,7 +170,7 @@ class PackedRunner(EncoderRunner):
             shape=hidden.shape,
         )
         for stack in state.stacks:
-            call.meter.count("patches", stack.state.index.numel(), len(stack.first))
+            call.meter.count("patches", stack.state.index.numel(), len(stack.starts))
         call.put(state)
         return state
 
@@ -208,8 +209,10 @@ class PackedRunner(EncoderRunner):
         if not any(sites):
             return hidden
         with call.meter.stage("select"):
-            parts = state.order.unpack(hidden)
+            units = state.order.units(hidden)
+            parts = state.order.stacked(units)
             read: dict[int, list[dict[str, Tensor]]] = {}
+            decided: dict[int, Decided] = {}
             for place, site in enumerate(sites):
                 if site is None:
                     continue
@@ -218,9 +221,46 @@ class PackedRunner(EncoderRunner):
                     read[stage.number] = step.read(stage.strategy.signals(site.site))
                 found = read[stage.number][place] if step is not None else {}
                 signals = self.seen.at_stack(site, mine, found, number)
-                parts[place] = self._reduce(call, mine, site, parts[place], signals)
+                if mine.videos is not None and stage.strategy.spans_frames():
+                    parts[place] = self._reduce(call, mine, site, parts[place], signals)
+                    continue
+                tokens, part = self._decide(call, mine, site, parts[place], signals)
+                decided[place] = Decided(mine, tokens, part)
+            left = self._carry_out(decided, sites, parts, units)
             state.reorder()
-            return state.order.pack(parts)
+            return state.order.by_row(left)
+
+    def _carry_out(
+        self,
+        decided: Mapping[int, Decided],
+        sites: Sequence[EncoderSite | None],
+        parts: list[Tensor],
+        units: Tensor,
+    ) -> Tensor:
+        """The units `[n, m * D]` that are left of all stacks, where some were decided about.
+
+        Args:
+            decided: by the number of the stack.
+            sites: of every stack.
+            parts: the units of every stack, `[B, N, m * D]`.
+            units: the same one after the other, as they were.
+        """
+        if not decided:
+            return flat(parts)
+        if len(decided) < len(parts):
+            units = flat([parts[place] for place in decided])
+        left = carry_out(list(decided.values()), units)
+        for place, one in decided.items():
+            site, dense = sites[place], one.part.dense
+            if site is not None and dense is not None:
+                name, score = site.stage.strategy.name, one.part.score
+                one.state.record(site.site, name, dense.slot, score)
+        if len(decided) == len(parts):
+            return left
+        shapes = [(len(one.state.index), one.state.index.shape[1]) for one in decided.values()]
+        for place, own in zip(decided, stacked(left, shapes), strict=True):
+            parts[place] = own
+        return flat(parts)
 
     def _notes_entered(self, state: PackedState, number: int) -> bool:
         """Whether a strategy at the next block reads what enters this one."""

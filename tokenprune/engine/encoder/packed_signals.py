@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.encoder.attention import BlockCall
-from tokenprune.engine.encoder.packed_state import Order, PackedState
+from tokenprune.engine.encoder.packed_state import Order, PackedState, each, flat
 from tokenprune.engine.encoder.segments import Segments
 from tokenprune.engine.encoder.signals import BlockSignals, of_kept, require_all, take_over
 from tokenprune.engine.encoder.state import EncoderState
@@ -106,13 +106,13 @@ class PackedStep:
 
     def _frames(self) -> Tensor:
         """`[R]` how many rows the picture or frame of a row has."""
-        members, device = self.order.members, self.query.device
-        return self.order.spread(
-            [
-                torch.full((batch, count), float(count * members), device=device)
-                for batch, count in self.order.shapes
-            ]
+        shapes, members = self.order.shapes, self.order.members
+        rows = [count * members for _, count in shapes]
+        made = each(
+            rows, [b * r for (b, _), r in zip(shapes, rows, strict=True)], self.query.device
         )
+        member = self.order.member
+        return (made if member is None else made[member]).float()
 
 
 class PackedSignals(BlockSignals):
@@ -169,4 +169,4 @@ def _bias(states: Sequence[EncoderState], order: Order, revived: Sequence[bool])
         size = state.revival.size if full and state.revival is not None else state.size
         bias = state.key_bias(size)
         logs.append(torch.zeros_like(size) if bias is None else bias)
-    return order.spread(logs)
+    return order.spread(flat(logs))

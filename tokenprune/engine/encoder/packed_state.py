@@ -32,12 +32,10 @@ class Stack:
 
     Attributes:
         state: of their units; of clips, frame by frame.
-        first: `[B]` number of each one's first unit among all units of the call.
-        starts: the same as numbers.
+        starts: number of each one's first unit among all units of the call.
     """
 
     state: EncoderState
-    first: Tensor
     starts: Sequence[int]
 
 
@@ -61,16 +59,17 @@ class Order:
     back: Tensor | None
 
     @classmethod
-    def of(cls, rows: Sequence[Tensor], members: int, *, ascending: bool = True) -> Order:
-        """The order of units whose rows in the whole sequence are `[B, K, m]` for every stack.
+    def of(
+        cls, shapes: Sequence[tuple[int, int]], rows: Tensor, *, ascending: bool = True
+    ) -> Order:
+        """The order of units.
 
         Args:
-            rows: of the members.
-            members: m.
+            shapes: see the class.
+            rows: `[n, m]` of their members in the whole sequence, counted through the stacks.
             ascending: whether rows stand as in the whole sequence; else stack by stack.
         """
-        shapes = [(len(part), part.shape[1]) for part in rows]
-        flat = torch.cat([part.flatten() for part in rows])
+        members, flat = rows.shape[1], rows.flatten()
         if not ascending:
             return cls(shapes, members, flat, None, None)
         left, member = flat.sort()
@@ -84,23 +83,29 @@ class Order:
         """`[n]` places in the whole sequence of units left whose members are neighbours."""
         return self.rows[:: self.members] // self.members
 
+    def units(self, hidden: Tensor) -> Tensor:
+        """The rows `[R, D]` unit by unit, counted through the stacks: `[n, m * D]`."""
+        return self._by_unit(hidden).flatten(1)
+
+    def by_row(self, units: Tensor) -> Tensor:
+        """The inverse of `units`: `[n, m * D]` -> `[R, D]`."""
+        return self._by_row(torch.unflatten(units, 1, (self.members, -1)).flatten(0, 1))
+
     def unpack(self, hidden: Tensor) -> list[Tensor]:
         """The rows `[R, D]` as stacks `[B, K, m * D]`."""
-        return self._stacked(self._by_unit(hidden).flatten(1))
+        return self.stacked(self.units(hidden))
 
     def pack(self, parts: Sequence[Tensor]) -> Tensor:
         """Stacks `[B, K, m * D]` as rows `[R, D]`."""
-        units = torch.cat([part.flatten(0, 1) for part in parts])
-        return self._by_row(torch.unflatten(units, 1, (self.members, -1)).flatten(0, 1))
+        return self.by_row(flat(parts))
 
-    def spread(self, values: Sequence[Tensor]) -> Tensor:
-        """A value for every unit, `[B, K]` for every stack, as one for every row, `[R]`."""
-        flat = torch.cat([value.flatten() for value in values])
-        return self._by_row(flat.repeat_interleave(self.members))
+    def spread(self, values: Tensor) -> Tensor:
+        """A value for every unit, `[n]`, as one for every row, `[R]`."""
+        return self._by_row(values.repeat_interleave(self.members))
 
     def means(self, values: Tensor) -> list[Tensor]:
         """Values of rows `[R, ...]` as means over the members of units, `[B, K, ...]` each."""
-        return self._stacked(self._by_unit(values).mean(dim=1))
+        return self.stacked(self._by_unit(values).mean(dim=1))
 
     def split(self, values: Tensor) -> list[Tensor]:
         """Values that stand stack by stack, `[R, ...]`, of every picture: `[B, K * m, ...]`."""
@@ -124,9 +129,9 @@ class Order:
         """The inverse of `_by_unit`, without its last step."""
         return counted if self.member is None else counted[self.member]
 
-    def _stacked(self, units: Tensor) -> list[Tensor]:
-        parts = torch.split(units, [batch * count for batch, count in self.shapes])
-        return [torch.unflatten(p, 0, shape) for p, shape in zip(parts, self.shapes, strict=True)]
+    def stacked(self, units: Tensor) -> list[Tensor]:
+        """Values of units `[n, ...]` as views `[B, K, ...]`, one for every stack."""
+        return stacked(units, self.shapes)
 
 
 @dataclass
@@ -186,23 +191,26 @@ class PackedState:
         for picture, grid in enumerate(packing.grids):
             alike.setdefault(grid, []).append(picture)
         stacks = []
+        # of all stacks views: further ones cost no operations
+        units = torch.arange(max(h * w for _, h, w in alike), device=device)
+        sizes_of_all = torch.ones(packing.units, device=device)
         for (frames, height, width), pictures in alike.items():
             count = height * width
             first = [starts[one] + frame * count for one in pictures for frame in range(frames)]
-            index = torch.arange(count, device=device).expand(len(first), count)
+            index = units[:count].expand(len(first), count)
             state = EncoderState(
                 layout.sites(count),
                 (1, height, width),
                 [numbers[one] for one in pictures for _ in range(frames)],
                 0,
-                torch.ones(len(first), count, device=device),
+                sizes_of_all[: len(first) * count].view(len(first), count),
                 index,
                 seed,
                 videos=Videos((frames,) * len(pictures)) if frames > 1 else None,
                 first=index,
                 trace=trace,
             )
-            stacks.append(Stack(state, torch.tensor(first, device=device), first))
+            stacks.append(Stack(state, first))
         whole = [stack.state.index for stack in stacks]
         order = ordered(stacks, packing, whole, batched=batched)
         return cls(stacks, packing, order, batched, shape)
@@ -260,7 +268,7 @@ class PackedState:
     @property
     def numbers(self) -> Tensor:
         """`[K]` numbers of the units that are left among those of the call, stack by stack."""
-        return torch.cat([(s.first[:, None] + s.state.index).flatten() for s in self.stacks])
+        return numbered(self.stacks, [stack.state.index for stack in self.stacks])
 
     def units(self, values: Tensor) -> Tensor:
         """Values of units that stand stack by stack, `[K, d]`, in the places of all, `[U, d]`."""
@@ -271,7 +279,6 @@ class PackedState:
         """Follow the hidden states to the device of the next block."""
         for stack in self.stacks:
             stack.state.move(device)
-            stack.first = stack.first.to(device)
         self.reorder()
 
     def full(self, hidden: Tensor, which: Sequence[bool]) -> tuple[Tensor, Order]:
@@ -294,8 +301,33 @@ def ordered(
     stacks: Sequence[Stack], packing: Packing, index: Sequence[Tensor], *, batched: bool = False
 ) -> Order:
     """The order of the units `index` `[B, K]` of every stack."""
-    rows = [
-        packing.members_of(stack.first[:, None] + own)
-        for stack, own in zip(stacks, index, strict=True)
-    ]
-    return Order.of(rows, packing.members, ascending=not batched)
+    shapes = [(len(own), own.shape[1]) for own in index]
+    rows = packing.members_of(numbered(stacks, index))
+    return Order.of(shapes, rows, ascending=not batched)
+
+
+def numbered(stacks: Sequence[Stack], index: Sequence[Tensor]) -> Tensor:
+    """`[n]` numbers among all units of the call of the units `index` `[B, K]` of every stack."""
+    units = flat(index)
+    starts = [start for stack in stacks for start in stack.starts]
+    return units + each(starts, [own.shape[1] for own in index for _ in own], units.device)
+
+
+def each(values: Sequence[int], counts: Sequence[int], device: torch.device) -> Tensor:
+    """Each value as often as its count says, one after the other, in two operations."""
+    repeated = torch.tensor(counts)
+    made = torch.tensor(values).repeat_interleave(repeated, output_size=sum(counts))
+    return made.to(device)
+
+
+def flat(parts: Sequence[Tensor]) -> Tensor:
+    """Values `[B, K, ...]` of every stack, one after the other, `[n, ...]`."""
+    if len(parts) == 1:
+        return parts[0].flatten(0, 1)
+    return torch.cat([part.flatten(0, 1) for part in parts])
+
+
+def stacked(units: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The inverse: values `[n, ...]` as views `[B, K, ...]` of these shapes (B, K)."""
+    parts = torch.split(units, [batch * count for batch, count in shapes])
+    return [torch.unflatten(p, 0, shape) for p, shape in zip(parts, shapes, strict=True)]

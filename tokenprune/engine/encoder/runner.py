@@ -29,9 +29,11 @@ from tokenprune.engine.tracers import refuse_symbols
 from tokenprune.engine.videos import Videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.dense import Part
 from tokenprune.interface.signals import BlockBefore, sums_attention
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.strategy import placement
+from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trace import Trace
 
 if TYPE_CHECKING:
@@ -292,16 +294,29 @@ class EncoderRunner:
             hidden = reduce_across(call, state, site, hidden, signals)
             state.proportional = state.proportional or strategy.proportional()
             return hidden
+        tokens, part = self._decide(call, state, site, hidden, signals)
+        hidden = state.apply(tokens, part, hidden)
+        if part.dense is not None:
+            state.record(site.site, strategy.name, part.dense.slot, part.score)
+        return hidden
+
+    def _decide(
+        self,
+        call: CallState,
+        state: EncoderState,
+        site: EncoderSite,
+        hidden: Tensor,
+        signals: Mapping[str, Tensor],
+    ) -> tuple[Tokens, Part]:
+        """Ask the strategy at a site what becomes of which tokens."""
+        strategy = site.stage.strategy
         tokens = state.tokens(hidden, site.site, signals)
         (part,) = ask(site.stage, tokens, tokens.count - site.remove, call.conditions)
         if part.dense is not None:
             state.proportional = state.proportional or strategy.proportional()
             if part.reconstruction is not None:
                 state.revival = state.revivable(site, part.dense, part.reconstruction, part.riders)
-        hidden = state.apply(tokens, part, hidden)
-        if part.dense is not None:
-            state.record(site.site, strategy.name, part.dense.slot, part.score)
-        return hidden
+        return tokens, part
 
     def _sums(self, state: EncoderState, number: int) -> bool:
         """Whether the strategy behind a block's attention asks what tokens receive of it."""

@@ -20,10 +20,12 @@ class Segments:
         rows: for every length L the rows of its S segments, `[S, L]`.
         back: `[R]` where every row of the sequence stands in `rows`, one after the other; None if
             it stands in its place.
+        order: `[R]` `rows`, one after the other, of which they are views.
     """
 
     rows: Sequence[Tensor]
     back: Tensor | None
+    order: Tensor
 
     @classmethod
     def of(cls, edges: Sequence[int], device: torch.device) -> Segments:
@@ -31,13 +33,19 @@ class Segments:
         starts: dict[int, list[int]] = {}
         for start, end in pairwise(edges):
             starts.setdefault(end - start, []).append(start)
+        alike = sorted(starts.items())
+        # made for all lengths at once, so that further ones cost no operations
+        begin = torch.tensor([start for _, group in alike for start in group])
+        length = torch.tensor([length for length, group in alike for _ in group])
+        ahead = begin - (torch.cumsum(length, 0) - length)
+        order = torch.repeat_interleave(ahead, length, output_size=edges[-1] - edges[0])
+        order = (order + torch.arange(len(order))).to(device)
+        counts = [len(group) * length for length, group in alike]
         rows = [
-            torch.tensor(first, device=device)[:, None] + torch.arange(length, device=device)
-            for length, first in sorted(starts.items())
+            part.view(-1, length)
+            for part, (length, _) in zip(torch.split(order, counts), alike, strict=True)
         ]
-        if len(rows) == 1:
-            return cls(rows, None)
-        return cls(rows, torch.cat([part.flatten() for part in rows]).argsort())
+        return cls(rows, None if len(rows) == 1 else order.argsort(), order)
 
     @property
     def count(self) -> int:
@@ -48,7 +56,10 @@ class Segments:
         """Values of rows `[R, ...]` by segment, `[S, L, ...]` for every length."""
         if self.back is None:
             return [torch.unflatten(values, 0, tuple(self.rows[0].shape))]
-        return [values[rows] for rows in self.rows]
+        parts = torch.split(values[self.order], [rows.numel() for rows in self.rows])
+        return [
+            torch.unflatten(p, 0, tuple(r.shape)) for p, r in zip(parts, self.rows, strict=True)
+        ]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """What `split` took apart: `[R, ...]`."""

@@ -374,6 +374,8 @@ class EncoderState:
         known = self.sized
         if known is not None and known[0] is self.size and known[1] == self.prefix:
             return known[2]
+        if not self.prefix:
+            return self._each(self.size)
         ones = self.size.new_ones(self.size.shape[0], self.prefix)
         return torch.cat((ones, self._each(self.size)), dim=1)
 
