@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokenprune.engine.encoder.packed_state import each, flat, stacked
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.encoder.together import Decided, carry_out
+from tokenprune.engine.lines import each, flat, stacked
 from tokenprune.interface.dense import Part
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.sites import Site

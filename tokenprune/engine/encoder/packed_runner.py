@@ -11,10 +11,11 @@ from torch import Tensor
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep, restored
-from tokenprune.engine.encoder.packed_state import PackedState, flat, stacked
+from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.runner import EncoderRunner, in_pass, revived
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.encoder.together import Decided, carry_out
+from tokenprune.engine.lines import flat, stacked
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing

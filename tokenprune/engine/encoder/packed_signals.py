@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.encoder.attention import BlockCall
-from tokenprune.engine.encoder.packed_state import Order, PackedState, each, flat
+from tokenprune.engine.encoder.packed_state import Order, PackedState
 from tokenprune.engine.encoder.segments import Segments
 from tokenprune.engine.encoder.signals import BlockSignals, of_kept, require_all, take_over
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.lines import each, flat
 from tokenprune.engine.stages import EncoderSite
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.signals import BlockAttention, BlockBefore, Signal, read

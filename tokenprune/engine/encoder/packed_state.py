@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.lines import each, flat, stacked
 from tokenprune.engine.stages import EncoderSchedule
 from tokenprune.engine.videos import Videos
 from tokenprune.interface.packed import Packing
@@ -311,23 +312,3 @@ def numbered(stacks: Sequence[Stack], index: Sequence[Tensor]) -> Tensor:
     units = flat(index)
     starts = [start for stack in stacks for start in stack.starts]
     return units + each(starts, [own.shape[1] for own in index for _ in own], units.device)
-
-
-def each(values: Sequence[int], counts: Sequence[int], device: torch.device) -> Tensor:
-    """Each value as often as its count says, one after the other, in two operations."""
-    repeated = torch.tensor(counts)
-    made = torch.tensor(values).repeat_interleave(repeated, output_size=sum(counts))
-    return made.to(device)
-
-
-def flat(parts: Sequence[Tensor]) -> Tensor:
-    """Values `[B, K, ...]` of every stack, one after the other, `[n, ...]`."""
-    if len(parts) == 1:
-        return parts[0].flatten(0, 1)
-    return torch.cat([part.flatten(0, 1) for part in parts])
-
-
-def stacked(units: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """The inverse: values `[n, ...]` as views `[B, K, ...]` of these shapes (B, K)."""
-    parts = torch.split(units, [batch * count for batch, count in shapes])
-    return [torch.unflatten(p, 0, shape) for p, shape in zip(parts, shapes, strict=True)]

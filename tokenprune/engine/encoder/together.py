@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from tokenprune.engine.encoder.packed_state import each, flat, stacked
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.lines import each, flat, stacked, starts
 from tokenprune.interface.dense import Dense, Part
 from tokenprune.interface.signals import WHOLE
 from tokenprune.interface.tokens import Tokens
@@ -122,16 +121,11 @@ def _counted(parts: Sequence[Dense]) -> tuple[Tensor, Tensor]:
     tokens = [part.slot.shape[1] for part in parts for _ in part.slot]
     slots = [part.length for part in parts for _ in part.slot]
     anchor, slot = flat([part.anchor for part in parts]), flat([part.slot for part in parts])
-    anchor = anchor + each(_ahead(tokens), slots, anchor.device)
-    counted = slot + each(_ahead(slots), tokens, slot.device)
+    anchor = anchor + each(starts(tokens), slots, anchor.device)
+    counted = slot + each(starts(slots), tokens, slot.device)
     if not all(part.complete for part in parts):
         counted = torch.where(slot < 0, slot, counted)
     return anchor[None], counted[None]
-
-
-def _ahead(counts: Sequence[int]) -> list[int]:
-    """How many stand in front of each sample."""
-    return list(accumulate(counts, initial=0))[:-1]
 
 
 def _parted(decided: Sequence[Decided], whole: EncoderState) -> None:

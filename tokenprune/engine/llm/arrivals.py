@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.lines import each, starts
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.places import Places
 from tokenprune.interface.trace import Origin, Trace
@@ -47,11 +49,14 @@ def unseen(shown: Sequence[Places], trace: Trace, device: torch.device) -> list[
         trace: of the call; they are added to it.
         device: where their features are.
     """
+    units = [places.units for places in shown]
+    # of all pictures views: further ones cost no operations
+    index = torch.arange(max(units, default=0), device=device)
+    sizes = torch.split(torch.ones(sum(units), device=device), units)
     found = []
-    for places in shown:
+    for places, size in zip(shown, sizes, strict=True):
         (number,) = trace.begin(1, places.grid, parts=places.parts)
-        index = torch.arange(places.units, device=device)
-        found.append(Arrival(number, places, index, torch.ones(places.units, device=device)))
+        found.append(Arrival(number, places, index[: places.units], size))
     return found
 
 
@@ -71,39 +76,80 @@ def arrived(
     """
     count = math.prod(state.grid)
     sources = _sources(shown, len(state.images), count)
-    batch, kept = state.index.shape
-    first = torch.arange(batch, device=state.index.device)[:, None] * count
-    unit = (state.index + first).flatten()
-    holder = _holders(unit, batch * count) if any(s.sources is not None for s in shown) else None
-    flat = _flat(state, device)
-    found, behind = [], 0
-    for places, own in zip(shown, sources, strict=True):
-        piece = int(own[0]) // count
+    token: Tensor | None = None
+    if any(places.sources is not None for places in shown):
+        index, token, counts = _looked_up(state, count, sources)
+        token = token.to(device)
+    else:
+        # pieces that no other picture shares: their tokens stand one behind the other
+        index, counts = _running(state, count, shown)
+
+    def by_picture(values: Tensor) -> Sequence[Tensor]:
+        line = values.flatten(0, 1).to(device)
+        return torch.split(line if token is None else line[token], counts)
+
+    size, units = by_picture(state.size), torch.split(index.to(device), counts)
+    riders = {name: by_picture(value) for name, value in state.riders.items()}
+    signals = {name: by_picture(value) for name, value in state.signals.items()}
+    found = []
+    for number, (places, own) in enumerate(zip(shown, sources, strict=True)):
+        overview = int(own[0]) // count + places.overview
         origin = Origin(state.trace, own) if state.trace.records else None
-        (number,) = trace.begin(1, places.grid, origin, places.parts)
-        if holder is None:
-            # pieces that no other picture shares: their tokens are a slice, and none is looked up
-            token: slice | Tensor = slice(behind, behind + places.units // count * kept)
-            index = unit[token] - piece * count
-            behind += places.units // count * kept
-        else:
-            index = (holder[own] >= 0).nonzero()[:, 0]
-            token = holder[own][index].to(device)
         found.append(
             Arrival(
-                number,
+                trace.begin(1, places.grid, origin, places.parts)[0],
                 places,
-                index.to(device),
-                flat["size"][""][token],
-                {name: value[token] for name, value in flat["riders"].items()},
-                {name: value[token] for name, value in flat["signals"].items()},
-                {
-                    name: value[piece + places.overview].to(device)
-                    for name, value in state.prefixed.items()
-                },
+                units[number],
+                size[number],
+                {name: value[number] for name, value in riders.items()},
+                {name: value[number] for name, value in signals.items()},
+                {name: value[overview].to(device) for name, value in state.prefixed.items()},
             )
         )
     return found
+
+
+def _running(state: EncoderState, count: int, shown: Sequence[Places]) -> tuple[Tensor, list[int]]:
+    """Units that are left of pictures of whole pieces, `[n]`, and how many of each picture.
+
+    Args:
+        state: of the pass.
+        count: units of a piece.
+        shown: the pictures.
+    """
+    pieces = [places.units // count for places in shown]
+    counts = [number * state.index.shape[1] for number in pieces]
+    behind = each(
+        [piece * count for number in pieces for piece in range(number)],
+        [state.index.shape[1]] * len(state.index),
+        state.index.device,
+    )
+    return state.index.flatten() + behind, counts
+
+
+def _looked_up(
+    state: EncoderState, count: int, sources: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Units that are left of pictures whose pieces are arranged, their tokens, and how many.
+
+    Args:
+        state: of the pass.
+        count: units of a piece.
+        sources: of each picture the numbers of its units among those of all pieces, on the CPU.
+
+    Returns:
+        `[n]` units of their own pictures and `[n]` numbers of tokens among those of all pieces,
+        on the CPU, one picture behind the other; and how many of each picture.
+    """
+    batch = len(state.index)
+    first = torch.arange(batch, device=state.index.device)[:, None] * count
+    holder = _holders((state.index + first).flatten(), batch * count)[torch.cat(list(sources))]
+    there = (holder >= 0).nonzero()[:, 0]
+    units = [len(own) for own in sources]
+    ends = torch.tensor(starts([*units, 0]))
+    edges = torch.searchsorted(there, ends).tolist()
+    counts = [end - start for start, end in pairwise(edges)]
+    return there - each(starts(units), counts, there.device), holder[there], counts
 
 
 def _sources(shown: Sequence[Places], pieces: int, count: int) -> list[Tensor]:
@@ -117,23 +163,10 @@ def _sources(shown: Sequence[Places], pieces: int, count: int) -> list[Tensor]:
             where="features",
             remedy="Use an adapter that knows this model.",
         )
-    found, start = [], 0
-    for places in shown:
-        found.append(torch.arange(start, start + places.units))
-        start += places.units
-    return found
+    return list(torch.split(torch.arange(units), [places.units for places in shown]))
 
 
 def _holders(unit: Tensor, total: int) -> Tensor:
     """For every unit the number of the token that holds its place, or -1, on the CPU."""
     unit = unit.cpu()
     return torch.full((total,), -1).scatter(0, unit, torch.arange(len(unit)))
-
-
-def _flat(state: EncoderState, device: torch.device) -> dict[str, dict[str, Tensor]]:
-    """Values per token of all pieces, one after the other."""
-    kept = {"size": {"": state.size}, "riders": state.riders, "signals": state.signals}
-    return {
-        what: {name: value.flatten(0, 1).to(device) for name, value in values.items()}
-        for what, values in kept.items()
-    }

@@ -18,7 +18,7 @@ from tokenprune.engine.llm.followed import blended, follow
 from tokenprune.engine.llm.projecting import of_kept
 from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState, state_of
-from tokenprune.engine.llm.units import entered, image_of, left, located, replaced
+from tokenprune.engine.llm.units import Located, entered, image_of, left, replaced
 from tokenprune.engine.llm.words import TOLD, Words
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
@@ -149,9 +149,9 @@ class FeatureSeam:
             call.meter.count(name, 0, frames)  # its tokens were counted when pieces passed
         if self.stages:
             bare = sum(image.count for image in images) != len(features)
-            rows = located(shown, bare=bare, device=features.device)
+            located = Located.of(shown, bare=bare, device=features.device)
             prompts = prompts_of(state, self.spec, kind, images)
-            batches = entered(here, rows, features, call)
+            batches = entered(here, located, features, call)
             told = self.words.of(state, kind, images, features.device)
             for batch in batches:
                 batch.shared = {name: value[batch.rows] for name, value in told.items()}
@@ -160,7 +160,7 @@ class FeatureSeam:
             behind = left(images, batches)
             pairs = zip(behind, images, strict=True)
             if any(len(one.index) < len(was.index) for one, was in pairs):
-                made = self.adapter.with_features(made, replaced(features, rows, batches))
+                made = self.adapter.with_features(made, replaced(features, located, batches))
             images = behind
         state.pictures[kind] = images
         count_pictures(call.meter, images)

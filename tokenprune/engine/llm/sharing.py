@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenprune.engine.images import ImageTokens, by_row
 from tokenprune.engine.llm.state import MllmState
-from tokenprune.engine.pre_llm.projector import images_of
+from tokenprune.engine.pre_llm.projector import in_order
 from tokenprune.engine.pre_llm.stages import ImageBatch, Prompts
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.specs import MllmSpec
@@ -33,16 +33,6 @@ def prompts_of(
         return [list(row) for row in dict.fromkeys(map(tuple, found)) if row]
 
     return tell
-
-
-def in_order(batches: Sequence[ImageBatch]) -> list[ImageTokens]:
-    """What is left of every image, by its number among them."""
-    found = {
-        row: image
-        for batch in batches
-        for row, image in zip(batch.rows, images_of(batch), strict=True)
-    }
-    return [found[row] for row in sorted(found)]
 
 
 def _placeholders(state: MllmState, spec: MllmSpec, kind: str) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from tokenprune.engine.call import CallState
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.images import ImageTokens
+from tokenprune.engine.lines import each, flat, stacked, starts
 from tokenprune.engine.llm.arrivals import Arrival
 from tokenprune.engine.pre_llm.projector import images_of
 from tokenprune.engine.pre_llm.stages import ImageBatch
@@ -35,63 +36,122 @@ def image_of(arrival: Arrival) -> ImageTokens:
     )
 
 
-def located(shown: Sequence[Places], *, bare: bool, device: torch.device) -> list[Tensor]:
-    """Rows of the features that show the units of every picture.
+@dataclass(frozen=True)
+class Located:
+    """Where the features show the units of all pictures.
 
-    Args:
-        shown: the pictures, in order.
-        bare: whether only units have features, because separators are put in later.
-        device: of the features.
+    Attributes:
+        rows: `[U]` rows of the features, one picture behind the other.
+        starts: units in front of each picture.
     """
-    found, start = [], 0
-    for places in shown:
-        count = places.units if bare else places.count
-        units = [at for at in range(count) if bare or at not in places.others]
-        found.append(start + torch.tensor(units, device=device))
-        start += count
-    return found
+
+    rows: Tensor
+    starts: Sequence[int]
+
+    @classmethod
+    def of(cls, shown: Sequence[Places], *, bare: bool, device: torch.device) -> Located:
+        """The rows of pictures.
+
+        Args:
+            shown: the pictures, in order.
+            bare: whether only units have features, because separators are put in later.
+            device: of the features.
+        """
+        first = starts([places.units if bare else places.count for places in shown])
+        others = [
+            start + at
+            for start, places in zip(first, shown, strict=True)
+            for at in places.others
+            if not bare
+        ]
+        units = [places.units for places in shown]
+        rows = torch.arange(sum(units) + len(others))
+        if others:
+            rows = rows[
+                torch.ones(len(rows), dtype=torch.bool).index_fill(0, torch.tensor(others), False)
+            ]
+        return cls(rows.to(device), starts(units))
+
+    def find(self, index: Tensor, numbers: Sequence[int], counts: Sequence[int]) -> Tensor:
+        """Rows of the features that show some units.
+
+        Args:
+            index: `[n]` units of their own pictures, one picture behind the other.
+            numbers: of these pictures.
+            counts: units of each.
+        """
+        return self.rows[index + each([self.starts[n] for n in numbers], counts, index.device)]
 
 
 def entered(
-    arrivals: Sequence[Arrival], rows: Sequence[Tensor], features: Tensor, call: CallState
+    arrivals: Sequence[Arrival], located: Located, features: Tensor, call: CallState
 ) -> list[ImageBatch]:
     """The pictures of equal grids and numbers of tokens together, numbered by their place.
 
     Args:
         arrivals: what is left of them, in order.
-        rows: see `located`.
+        located: where the features show them.
         features: `[M, d_llm]`.
         call: the running call.
     """
+    if not arrivals:
+        return []
     alike: dict[tuple[Grid, Shapes, int, int], list[int]] = {}
     for number, one in enumerate(arrivals):
         places = one.places
         key = places.grid, places.parts, places.pieces, len(one.index)
         alike.setdefault(key, []).append(number)
+    groups = list(alike.values())
+    every = [number for numbers in groups for number in numbers]
+    index = torch.cat([arrivals[number].index for number in every])
+    counts = [len(arrivals[number].index) for number in every]
+    hidden = features[located.find(index, every, counts)]
+    shapes = [(len(numbers), count) for (*_, count), numbers in alike.items()]
+
+    def lined(values: Sequence[Tensor]) -> list[Tensor]:
+        return stacked(torch.cat([values[number] for number in every]), shapes)
+
+    carried = zip(
+        lined([one.size for one in arrivals]),
+        stacked(index, shapes),
+        stacked(hidden, shapes),
+        _grouped([one.riders for one in arrivals], groups),
+        _grouped([one.signals for one in arrivals], groups),
+        _grouped([one.prefixed for one in arrivals], groups),
+        strict=True,
+    )
     batches = []
-    for (grid, parts, tiles, _), numbers in alike.items():
-        mine = [arrivals[number] for number in numbers]
+    for (key, numbers), mine in zip(alike.items(), carried, strict=True):
+        size, own, states, riders, signals, prefixed = mine
         state = EncoderState(
             {},
-            grid,
-            [one.number for one in mine],
+            key[0],
+            [arrivals[number].number for number in numbers],
             0,
-            torch.stack([one.size for one in mine]),
-            torch.stack([one.index for one in mine]),
+            size,
+            own,
             call.plan.seed,
-            riders=_stacked([one.riders for one in mine]),
-            signals=_stacked([one.signals for one in mine]),
-            prefixed=_stacked([one.prefixed for one in mine]),
+            riders=riders,
+            signals=signals,
+            prefixed=prefixed,
             trace=call.trace,
         )
-        hidden = [features[rows[n][arrivals[n].index]] for n in numbers]
-        found = ImageBatch(numbers, state, torch.stack(hidden), parts=parts, tiles=tiles)
-        batches.append(found)
+        batches.append(ImageBatch(numbers, state, states, parts=key[1], tiles=key[2]))
     return batches
 
 
-def _stacked(values: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([one[name] for one in values]) for name in values[0]}
+def _grouped(
+    values: Sequence[Mapping[str, Tensor]], groups: Sequence[Sequence[int]]
+) -> list[dict[str, Tensor]]:
+    """Values `[K, ...]` of every picture as batches of groups, `[b, K, ...]`, by name."""
+    found: list[dict[str, Tensor]] = [{} for _ in groups]
+    for name in dict.fromkeys(name for one in values for name in one):
+        have = [g for g, group in enumerate(groups) if all(name in values[n] for n in group)]
+        own = [values[number][name] for group in have for number in groups[group]]
+        shapes = [(len(groups[group]), len(values[groups[group][0]][name])) for group in have]
+        for group, part in zip(have, stacked(torch.cat(own), shapes) if own else (), strict=True):
+            found[group][name] = part
+    return found
 
 
 def left(images: Sequence[ImageTokens], batches: Sequence[ImageBatch]) -> list[ImageTokens]:
@@ -104,16 +164,16 @@ def left(images: Sequence[ImageTokens], batches: Sequence[ImageBatch]) -> list[I
     return [found[number] for number in sorted(found)]
 
 
-def replaced(features: Tensor, rows: Sequence[Tensor], batches: Sequence[ImageBatch]) -> Tensor:
+def replaced(features: Tensor, located: Located, batches: Sequence[ImageBatch]) -> Tensor:
     """The features with zeros for removed units and the survivors' states in their places.
 
     Args:
         features: `[M, d_llm]` as they were.
-        rows: see `located`.
+        located: where they show the units.
         batches: what is left.
     """
-    new = features.index_fill(0, torch.cat(list(rows)), 0)
-    for batch in batches:
-        for number, index, hidden in zip(batch.rows, batch.state.index, batch.hidden, strict=True):
-            new = new.index_put((rows[number][index],), hidden.to(new.dtype))
-    return new
+    numbers = [number for batch in batches for number in batch.rows]
+    counts = [batch.state.index.shape[1] for batch in batches for _ in batch.rows]
+    rows = located.find(flat([batch.state.index for batch in batches]), numbers, counts)
+    hidden = flat([batch.hidden.to(features.dtype) for batch in batches])
+    return features.index_fill(0, located.rows, 0).index_copy(0, rows, hidden)

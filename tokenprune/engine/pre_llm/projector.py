@@ -68,9 +68,7 @@ def place(batches: Sequence[ImageBatch]) -> tuple[Tensor, list[ImageTokens]]:
     Places of removed tokens hold zeros, which never reach the LLM. The output has the shape of
     the plain model's, `[n, P + N, d_llm]`; a video has a row for each frame.
     """
-    found = [image for batch in batches for image in images_of(batch)]
-    order = [row for batch in batches for row in batch.rows]
-    images = [found[order.index(row)] for row in sorted(order)]
+    images = in_order(batches)
     if all(image.complete for image in images):
         return _stacked(batches, [batch.hidden for batch in batches]), images
     placed = [
@@ -115,3 +113,13 @@ def images_of(batch: ImageBatch) -> Iterator[ImageTokens]:
         yield ImageTokens(
             number, state.grid, state.prefix, index, size, riders, tiles=state.grid[0]
         )
+
+
+def in_order(batches: Sequence[ImageBatch]) -> list[ImageTokens]:
+    """What is left of every image, by its number among them."""
+    found = {
+        row: image
+        for batch in batches
+        for row, image in zip(batch.rows, images_of(batch), strict=True)
+    }
+    return [found[row] for row in sorted(found)]

@@ -1,0 +1,42 @@
+"""Values of several batches in one line, one batch behind the other, and back as views.
+
+Batches of other shapes can't be one dense batch. In a line they are, so what is done to each number
+or row by itself is done in one operation, however many batches there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, int]
+"""Samples B and tokens K of a batch."""
+
+
+def flat(parts: Sequence[Tensor]) -> Tensor:
+    """Values `[B, K, ...]` of every batch in a line, `[n, ...]`."""
+    if len(parts) == 1:
+        return parts[0].flatten(0, 1)
+    return torch.cat([part.flatten(0, 1) for part in parts])
+
+
+def stacked(line: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
+    """The inverse: values `[n, ...]` as views `[B, K, ...]` of these shapes."""
+    parts = torch.split(line, [batch * count for batch, count in shapes])
+    return [torch.unflatten(p, 0, shape) for p, shape in zip(parts, shapes, strict=True)]
+
+
+def each(values: Sequence[int], counts: Sequence[int], device: torch.device) -> Tensor:
+    """Each value as often as its count says, in a line; the number of operations is fixed."""
+    made = torch.tensor(values, dtype=torch.int64).repeat_interleave(
+        torch.tensor(counts, dtype=torch.int64), output_size=sum(counts)
+    )
+    return made.to(device)
+
+
+def starts(counts: Sequence[int]) -> list[int]:
+    """How many stand in front of each of several parts of a line."""
+    return list(accumulate(counts, initial=0))[:-1]
