@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from tokenprune.engine.lines import each, starts
 from tokenprune.engine.meter import Meter
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.places import Span
@@ -57,21 +59,58 @@ class ImageTokens:
         """Whether nothing was removed so far."""
         return self.index.shape[0] == self.patches
 
-    def shown(self) -> Tensor:
-        """`[K]` numbers of the placeholders that show the survivors."""
-        if not self.others:
-            return self.prefix + self.index
-        units = [at for at in range(self.count) if at not in self.others]
-        return torch.tensor(units, device=self.index.device)[self.index]
 
-    def kept(self) -> Tensor:
-        """`[count]` bool: placeholders whose token is still there."""
-        mask = torch.zeros(self.count, dtype=torch.bool, device=self.index.device)
-        mask[: self.prefix] = True
-        mask[self.shown()] = True
-        for at, span in self.others.items():
-            mask[at] = span is None or bool(mask[slice(*span)].any())
-        return mask
+def shown_units(images: Sequence[ImageTokens], device: torch.device) -> Tensor:
+    """`[U]` numbers of the placeholders that show units, counted through all images."""
+    first = starts([image.count for image in images])
+    hidden = [
+        start + at
+        for start, image in zip(first, images, strict=True)
+        for at in (*range(image.prefix), *image.others)
+    ]
+    every = torch.arange(sum(image.count for image in images))
+    if hidden:
+        shows = torch.ones(len(every), dtype=torch.bool)
+        every = every[shows.index_fill(0, torch.tensor(hidden), False)]
+    return every.to(device)
+
+
+def shown(images: Sequence[ImageTokens]) -> Tensor:
+    """`[n]` numbers of the placeholders that show survivors, counted through all images."""
+    index = torch.cat([image.index for image in images])
+    kept = [len(image.index) for image in images]
+    index = index + each(starts([image.patches for image in images]), kept, index.device)
+    if not any(image.prefix or image.others for image in images):
+        return index
+    return shown_units(images, index.device)[index]
+
+
+def kept(images: Sequence[ImageTokens]) -> Tensor:
+    """`[C]` bool: placeholders of all images, one behind the other, whose token is still there.
+
+    A separator is there as long as any placeholder of its line is.
+    """
+    stays, ends, lines = list[int](), list[int](), list[Span]()
+    for start, image in zip(starts([image.count for image in images]), images, strict=True):
+        stays += range(start, start + image.prefix)
+        for at, span in image.others.items():
+            if span is None:
+                stays.append(start + at)
+            else:
+                ends.append(start + at)
+                lines.append((start + span[0], start + span[1]))
+    places = shown(images)
+    total = sum(image.count for image in images)
+    mask = torch.zeros(total, dtype=torch.bool, device=places.device)
+    mask = mask.index_fill(0, places, True)
+    if stays:
+        mask = mask.index_fill(0, torch.tensor(stays, device=mask.device), True)
+    if ends:
+        # how many stand in front of each place: two of these numbers tell of any line
+        ahead = pad(torch.cumsum(mask, 0), (1, 0))
+        first, behind = ahead[torch.tensor(lines, device=mask.device).T]
+        mask = mask.index_put((torch.tensor(ends, device=mask.device),), behind > first)
+    return mask
 
 
 def count_pictures(meter: Meter, images: Sequence[ImageTokens]) -> None:

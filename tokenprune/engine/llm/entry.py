@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from tokenprune.engine.images import ImageTokens, by_row
+from tokenprune.engine.images import ImageTokens, by_row, kept
+from tokenprune.engine.lines import each
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import shorten, whole
 from tokenprune.engine.llm.prompt import Prompt
@@ -32,10 +33,11 @@ def lay_out(
     layout = Layout(owner, prompt.visual.shape[1], whole(prompt.valid), shortened=False)
     if not all(one.image.complete for row in rows for one in row):
         # the encoder or a pre-LLM stage removed some: their placeholders leave the input
-        gone = torch.zeros_like(prompt.visual)
-        for number, row in enumerate(rows):
-            for one in row:
-                gone[number, one.places[~one.image.kept().to(device)]] = True
+        every = [one for row in rows for one in row]
+        counts = [sum(len(one.places) for one in row) for row in rows]
+        places = each(range(len(rows)), counts, device), torch.cat([one.places for one in every])
+        removed = ~kept([one.image for one in every]).to(device)
+        gone = torch.zeros_like(prompt.visual).index_put(places, removed)
         layout.entry = shorten(layout.entry, prompt.valid & ~gone).entered()
         layout.shortened = True
     state.left = left = Left()
@@ -82,6 +84,8 @@ def shown_in(
             for image in mine:
                 shown[number].append(Shown(image, at[start : start + image.count]))
                 start += image.count
-    for row in shown:
-        row.sort(key=lambda one: int(one.places[0]))
+    if sum(bool(images) for images in pictures.values()) > 1:
+        for number, row in enumerate(shown):  # kind by kind so far
+            first = torch.tensor([]) if not row else torch.stack([one.places[0] for one in row])
+            shown[number] = [row[at] for at in first.argsort().tolist()]
     return shown

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tokenprune.engine.images import ImageTokens
+from tokenprune.engine.images import ImageTokens, kept, shown_units
+from tokenprune.engine.images import shown as shown_places
+from tokenprune.engine.lines import each, starts
 from tokenprune.engine.llm.level import Level
 from tokenprune.engine.maps import Maps
 from tokenprune.interface.dense import Part
@@ -175,17 +177,18 @@ def visual_row(shown: Sequence[Shown], entry: Level, row: int, copy: bool) -> To
     if not shown:
         return None
     images = [one.image for one in shown]
-    wanted = [one.places[one.image.shown()] for one in shown]
-    of = [torch.full_like(image.index, number) for number, image in enumerate(images)]
-    slot = _slots(entry, row, torch.cat(wanted))
+    places = torch.cat([one.places for one in shown])[shown_places(images)]
+    slot = _slots(entry, row, places)
+    index = torch.cat([image.index for image in images])
+    counts = [len(image.index) for image in images]
     names = set.intersection(*(set(image.riders) for image in images))
     return TokenRow(
         kind="visual",
         numbers=tuple(image.number for image in images),
         grids=tuple(image.grid for image in images),
         slot=slot,
-        image=torch.cat(of),
-        index=torch.cat([image.index for image in images]),
+        image=each(range(len(images)), counts, index.device),
+        index=index,
         size=torch.cat([image.size for image in images]),
         riders={name: torch.cat([image.riders[name] for image in images]) for name in names},
         copy=copy,
@@ -203,19 +206,31 @@ def ends_of(shown: Sequence[Shown], entry: Level, row: int) -> LineEnds | None:
         entry: the LLM's input.
         row: number of the row.
     """
-    lines, places, count = [], [], 0
-    for one in shown:
-        kept, line = one.image.kept(), one.places.new_full((one.image.count,), -1)
-        for at, span in one.image.others.items():
-            if span is not None and bool(kept[at]):
-                line[slice(*span)] = count
-                places.append(one.places[at])
-                count += 1
-        lines.append(line[[at for at in range(one.image.count) if at not in one.image.others]])
-    if not places:
+    images = [one.image for one in shown]
+    found = [
+        (start + at, start + span[0], start + span[1])
+        for start, image in zip(starts([image.count for image in images]), images, strict=True)
+        for at, span in image.others.items()
+        if span is not None
+    ]
+    if not found:
         return None
-    slot = _slots(entry, row, torch.stack(places))
-    return LineEnds(slot, torch.arange(count, device=slot.device), torch.cat(lines))
+    owner = torch.full((sum(image.count for image in images),), -1)
+    for number, (_, start, end) in enumerate(found):
+        owner[start:end] = number
+    stays = kept(images)
+    device = stays.device
+    ends = torch.tensor([at for at, *_ in found], device=device)
+    there = stays[ends]
+    places = torch.cat([one.places for one in shown])[ends[there].to(shown[0].places.device)]
+    if not len(places):
+        return None
+    # lines are counted without those whose separator has left
+    line = torch.where(there, torch.cumsum(there, 0) - 1, -1)
+    owner = owner.to(device)[shown_units(images, device)]
+    of = torch.where(owner < 0, -1, line[owner.clamp(min=0)])
+    slot = _slots(entry, row, places)
+    return LineEnds(slot, torch.arange(len(places), device=slot.device), of.to(slot.device))
 
 
 def text_row(prunable: Tensor, valid: Tensor, entry: Level, row: int, copy: bool) -> TokenRow:
@@ -303,11 +318,24 @@ def trace_row(
     assert part.dense is not None
     # here a slot is a survivor's number among those that the strategy left, as in `Reduction`
     anchor, slot = part.dense.anchor[sample], part.dense.slot[sample]
-    for number, image in enumerate(row.numbers):
-        mine, survivors = row.image == number, row.image[anchor] == number
-        local = torch.cumsum(survivors, 0) - 1
-        own = torch.where(survivors, local, -1)
-        moved = torch.where(slot >= 0, own[slot.clamp(min=0)], -1) if len(anchor) else slot
-        score = None if part.score is None else part.score[sample : sample + 1, mine]
-        kept = row.index[anchor[survivors]]
-        trace.record(site, strategy, [image], moved[mine][None], kept[None], score)
+    of, left, images = row.image, row.image[anchor], len(row.numbers)
+    counts = [torch.bincount(one, minlength=images) for one in (of, left)]
+    arrived, stayed = torch.stack(counts).tolist()
+    # image by image; then a survivor's number in its image is its place behind the first of these
+    tokens, survivors = of.argsort(stable=True), left.argsort(stable=True)
+    place = torch.arange(len(anchor), device=anchor.device)
+    place = place - each(starts(stayed), stayed, anchor.device)
+    moved = torch.full_like(slot, -1)
+    if len(anchor):
+        own = torch.empty_like(place).scatter(0, survivors, place)
+        to = slot.clamp(min=0)
+        moved = torch.where((slot >= 0) & (left[to] == of), own[to], -1)
+    scores: Sequence[Tensor | None] = [None] * images
+    if part.score is not None:
+        scores = torch.split(part.score[sample][tokens], arrived)
+    kept_ = torch.split(row.index[anchor[survivors]], stayed)
+    for number, own_slots in enumerate(torch.split(moved[tokens], arrived)):
+        score = scores[number]
+        told = None if score is None else score[None]
+        numbers = [row.numbers[number]]
+        trace.record(site, strategy, numbers, own_slots[None], kept_[number][None], told)
