@@ -11,7 +11,7 @@ from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import CallState, calling
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.packed_state import PackedState
-from tokenprune.engine.llm.units import entered, located
+from tokenprune.engine.llm.units import Located, entered
 from tokenprune.engine.llm.whole_arrivals import arrived_whole, pictures_of
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
@@ -99,7 +99,7 @@ class PrunedPackedEncoder(AbstractContextManager["PrunedPackedEncoder"]):
     ) -> list[Selected]:
         grids, device = state.packing.grids, rows.device
         shown = [Places(grid) for grid in grids]
-        where = located(shown, bare=True, device=device)
+        where = Located.of(shown, bare=True, device=device)
         arrivals = arrived_whole(shown, grids, pictures_of(state), device)
         batches = entered(arrivals, where, rows, call)
         batches = run_stages(call, self._later, batches, self._runner.spec.used)
@@ -108,7 +108,8 @@ class PrunedPackedEncoder(AbstractContextManager["PrunedPackedEncoder"]):
         for batch in batches:
             left = zip(batch.hidden, batch.state.index, batch.state.size, strict=True)
             for number, (hidden, index, size) in zip(batch.rows, left, strict=True):
-                levels = tuple(one[where[number][index]][None] for one in depths)
+                rows = where.find(index, [number], [len(index)])
+                levels = tuple(one[rows][None] for one in depths)
                 found[number] = Selected(hidden[None], index[None], size[None], levels)
         return [found[number] for number in sorted(found)]
 
