@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tokenprune.engine.adapters import choose_encoder
 from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import current
-from tokenprune.engine.images import ImageTokens
+from tokenprune.engine.images import ImageTokens, shown
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.maps import Maps
 from tokenprune.engine.stages import ResolvedStage
@@ -136,7 +136,7 @@ class FeatureSeam(Seam):
         bare = sum(image.count for image in images) != len(features)
         rows, first = [], 0
         for image in images:
-            rows.append(features[first + (image.index if bare else image.shown())])
+            rows.append(features[first + (image.index if bare else shown([image]))])
             first += image.patches if bare else image.count
         each, rest = divmod(len(images), state.given.ids.shape[0])
         if rest or not each:
