@@ -51,6 +51,34 @@ def test_a_picture_counts_once(name: str, scene: str) -> None:
     assert (f"in {report.tiles:.3g} tiles" in str(report)) == (report.tiles != 1)
 
 
+@pytest.mark.parametrize("name", SEPARATE)
+def test_pictures_count_once_where_nothing_is_pruned(name: str) -> None:
+    case = case_of(name)
+    call = case.inputs("two_sizes")
+    model = case.build()
+    with torch.no_grad():
+        plain = model(**call).logits
+    with tokenprune.attach(model, {"stages": []}) as handle, torch.no_grad():
+        assert torch.equal(model(**call).logits, plain)
+        forward = handle.report()
+        handle.meter.reset()
+        model.generate(**call, max_new_tokens=2, do_sample=False)
+        generated = handle.report()
+    assert forward.images == generated.images == 2
+    assert forward.tokens == generated.tokens
+    assert forward.tiles == generated.tiles > 1
+
+
+@pytest.mark.parametrize("name", ["gemma3", "internvl"])
+def test_frames_are_told_where_nothing_is_pruned(name: str) -> None:
+    case = case_of(name)
+    call = case.inputs("one") if name == "gemma3" else case.inputs("video")
+    with tokenprune.attach(case.build(), {"stages": [], "images": "frames"}) as handle:
+        with torch.no_grad():
+            handle.model(**call)
+        assert handle.report().tokens["units"] == 9
+
+
 @pytest.mark.parametrize("name", ["internvl", "smolvlm", "llava_next"])
 def test_what_leaves_a_tower_is_counted_by_pictures(name: str) -> None:
     case = case_of(name)

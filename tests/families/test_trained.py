@@ -20,7 +20,7 @@ import tokenprune
 from tests.families.cases import CASES
 from tokenprune.cli.app import app
 from tokenprune.engine.adapters import choose_adapter
-from tokenprune.errors import DataError, SignalError, TokenpruneError
+from tokenprune.errors import BudgetError, DataError, SignalError, TokenpruneError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import IGNORE
@@ -174,6 +174,14 @@ def test_the_shape_is_that_of_a_call(load: Load) -> None:
     assert (shape.encoder_width, shape.encoder_blocks) == (config.hidden_size, 0)
     frames, high, wide = inputs["image_grid_thw"][0].tolist()
     assert shape.grid == (frames, high // 2, wide // 2)
+
+
+def test_what_no_budget_helps_is_said_before_the_budget(load: Load, tmp_path: Path) -> None:
+    plan = load_plan({"stages": [{"strategy": "quecc", "at": "pre_llm", "keep": 5}]})
+    with pytest.raises(SignalError, match="needs question_state"):
+        train(load("qwen2_5_vl"), "quecc", plan, tmp_path, Made(), SETTINGS)
+    with pytest.raises(BudgetError, match="no stride leaves 5 tokens"):
+        train(load("llava"), "quecc", plan, tmp_path, Made(), SETTINGS)
 
 
 def test_the_auxiliary_reader_needs_one_grid(load: Load, tmp_path: Path) -> None:

@@ -17,16 +17,15 @@ def check_clips(loaded: LoadedMllm, where: str) -> None:
         where: what asks for clips, for the error.
 
     Raises:
-        DataError: neither does its processor make videos, nor do plans take the pictures of a
-            prompt for the frames of one.
+        DataError: neither does its processor make videos, nor may the pictures of a prompt be the
+            frames of one.
         UnsupportedModelError: no adapter serves the model.
     """
-    adapter = choose_adapter(loaded.model)
-    # kinds of pictures of its own: such a model takes several pictures for several pictures
-    if loaded.videos or not (isinstance(adapter, MllmAdapter) and adapter.spec().modalities):
+    if loaded.videos or _joins(loaded):
         return
     raise DataError(
-        f"{type(loaded.model).__name__} takes no videos: the checkpoint's processor makes none.",
+        f"{type(loaded.model).__name__} takes no videos: the checkpoint's processor makes none, "
+        "and pictures aren't seen as maps of one size, which frames have to be.",
         where=where,
         remedy="Ask about pictures, or take a model whose processor has a video processor.",
     )
@@ -35,7 +34,16 @@ def check_clips(loaded: LoadedMllm, where: str) -> None:
 def on_clips(plan: Plan, loaded: LoadedMllm) -> Plan:
     """The plan as it runs on clips, whatever it says.
 
-    A model that gets videos tells their frames apart by itself; for others the pictures of a prompt
-    are the frames.
+    Where the LLM is shown the frames as pictures, plans take these for one video; other models
+    tell by themselves which frames belong together.
     """
-    return plan.model_copy(update={"images": "separate" if loaded.videos else "frames"})
+    return plan.model_copy(update={"images": "frames" if _joins(loaded) else "separate"})
+
+
+def _joins(loaded: LoadedMllm) -> bool:
+    """Whether the pictures of a prompt may be the frames of a video."""
+    adapter = choose_adapter(loaded.model)
+    if not isinstance(adapter, MllmAdapter):
+        return False
+    spec = adapter.spec()
+    return spec.joins or not spec.modalities

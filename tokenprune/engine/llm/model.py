@@ -115,6 +115,9 @@ class MllmRunner:
                     # no mask fits all layers of a shortened cache: each gets its own
                     bare = replace(given, mask=None)
                     args, kwargs = self.adapter.write_prompt("core", bare, args, kwargs)
+            elif state.given.ids is None:
+                # tiles are counted as the prompt's pictures also where nothing is pruned
+                state.given = replace(given, labels=state.given.labels)
             if not state.prefilled:
                 return self._reaching(state, original, *args, **kwargs)
             with _untraced(call):  # without cache the model may encode its images at every step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import current
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.stages import built
-from tokenprune.errors import DataError, UnsupportedCallError
+from tokenprune.errors import DataError, PictureWarning, UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.tokens import grid_positions
@@ -124,7 +125,11 @@ class Reader:
     @contextmanager
     def _attached(self, plan: Plan) -> Iterator[Attachment]:
         plan, stages = self._seam.stages(plan, built(plan))
-        with attach_stages(self._model, plan, stages, self._adapter) as attachment:
+        with warnings.catch_warnings():
+            # of tokens that can't be followed the user's plan need not have any
+            warnings.simplefilter("ignore", PictureWarning)
+            attachment = attach_stages(self._model, plan, stages, self._adapter)
+        with attachment:
             yield attachment
 
 

@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError
 
 from tokenprune.engine.adapters import choose_adapter
+from tokenprune.engine.attach import attach
 from tokenprune.engine.stages import built
-from tokenprune.errors import DataError, UnsupportedModelError
+from tokenprune.errors import BudgetError, DataError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.interface.trainable import ModelShape, TrainableStrategy
@@ -99,7 +100,7 @@ def train(
     number, shape = trained_stage(plan, strategy), _shape(adapter, loaded, stream)
     check_trained_for(loaded, plan, but=number)
     job = Job(loaded, strategy, plan, number, stream, settings)
-    start = load_plan(initial(plan, number, shape, settings.seed))
+    start = _start(job, shape)
     states = _states(out, job, start)
     auxiliary = Auxiliary(loaded.model, shape, settings) if settings.aux_weight else None
     if restart:
@@ -115,6 +116,26 @@ def train(
     record = job.record(learner, file, run, found)
     write_text(out / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return Trained(file, out / PLAN, out / RECORD, record)
+
+
+def _start(job: Job, shape: ModelShape) -> Plan:
+    """The plan with the weights that the run starts from.
+
+    Raises:
+        SignalError: the strategy can't run on the model at any budget, which is said before that
+            the plan's budget doesn't fit.
+        BudgetError: the plan's budget doesn't fit.
+    """
+    plan, number, seed = job.plan, job.number, job.settings.seed
+    try:
+        return load_plan(initial(plan, number, shape, seed))
+    except BudgetError as error:
+        if error.nearest is not None:
+            stage = plan.stages[number].model_copy(update={"keep": int(error.nearest)})
+            stages = (*plan.stages[:number], stage, *plan.stages[number + 1 :])
+            near = plan.model_copy(update={"stages": stages})
+            attach(job.loaded.model, load_plan(initial(near, number, shape, seed))).detach()
+        raise
 
 
 def _learn(
