@@ -6,15 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tokenprune_adapters.transformers import layer_names, layers, llm_names
+from tokenprune_adapters.transformers.family_table import ADAPTERS
 from torch import Tensor, nn
 
-from tests.families.calls import case_of, language
+import tokenprune
+from tests.families.calls import case_of, language, logits
 from tests.families.cases import CASES
 from tests.families.layer_oracle import Ran, ran, rows, text_model
-from tokenprune.errors import UnsupportedModelError
+from tests.families.models.common import built, text
+from tests.families.plans import plan
+from tokenprune.errors import SignalError, UnsupportedModelError
 from tokenprune.interface.adapter import class_names
 
+(VipLlavaAdapter,) = (adapter for adapter in ADAPTERS if adapter.name == "vipllava")
 LINEAR, SHARED = "has linear attention", "shares the keys of an earlier layer"
 REFUSED = {
     "qwen3_5": {0: LINEAR, 1: LINEAR, 2: LINEAR},
@@ -73,6 +79,37 @@ def test_weights_of_other_llms_are_those_of_the_model(kind: str) -> None:
     calls = ran(model, list(model.model.layers), sentences())
     assert len(calls) == 4
     assert all(worst(one) < 1e-9 for one in calls)
+
+
+GRANITE = {"transformers.models.granite.modeling_granite.GraniteDecoderLayer": layer_names.LLAMA}
+"""A class that isn't known here, and what a package of one's own says of it."""
+
+
+class WithGranite(VipLlavaAdapter):  # type: ignore[misc, valid-type]
+    layer_kinds = GRANITE
+
+
+@torch.no_grad()
+def test_packages_of_ones_own_bring_layer_classes() -> None:
+    """Granite's attention is Llama's, with logits that are scaled otherwise."""
+    config = CASES["vipllava"].config()
+    config.text_config = transformers.GraniteConfig(**text("granite"), attention_multiplier=0.2)
+    kind = transformers.VipLlavaForConditionalGeneration
+    model = built(kind, config, torch.float64, "eager")
+    call = CASES["vipllava"].inputs("one", "none", torch.float64)
+    adapter, own = WithGranite(model), list(language(model).layers)
+    for one in ran(model, own, call):
+        projected = adapter.project(one.layer, one.given[llm_names.HIDDEN])
+        query, key = adapter.query_key(one.layer, projected, one.given[llm_names.ROTARY])
+        assert one.weights is not None
+        for at, row in rows(query, key, one.given[llm_names.MASK], adapter.softcap(one.layer)):
+            assert float((one.weights[at] - row).abs().max()) < 1e-9
+    fastv = plan({"strategy": "fastv", "at": "decoder", "layer": 2, "keep": 0.5})
+    with pytest.raises(SignalError, match="GraniteDecoderLayer, whose attention isn't known"):
+        tokenprune.attach(model, fastv)
+    with tokenprune.attach(model, fastv, adapter=WithGranite) as handle:
+        logits(model, call)
+        assert all(2 * image.kept == image.patches for image in handle.trace.images)
 
 
 @torch.no_grad()

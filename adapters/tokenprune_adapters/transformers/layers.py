@@ -20,20 +20,24 @@ from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.transformers import layer_names as names
 from tokenprune_adapters.transformers.llm_names import POSITIONS
 
+Kinds = Mapping[str, names.LayerKind]
+"""Kinds of layers by the full name of their class."""
 
-def check_layers(layers: Iterable[nn.Module], where: str) -> None:
+
+def check_layers(layers: Iterable[nn.Module], where: str, kinds: Kinds = names.KINDS) -> None:
     """Refuse layers of a class that isn't known.
 
     Args:
         layers: the LLM's layers.
         where: what the LLM is called, for the message.
+        kinds: what is known of layers.
 
     Raises:
         UnsupportedModelError: naming the class.
     """
     for layer in layers:
-        if _found(layer) is None:
-            known = ", ".join(name.rpartition(".")[2] for name in names.KINDS)
+        if _found(layer, kinds) is None:
+            known = ", ".join(name.rpartition(".")[2] for name in kinds)
             raise UnsupportedModelError(
                 f"LLM layers of class {type(layer).__name__} aren't supported.",
                 where=where,
@@ -66,9 +70,9 @@ def check_positions(layers: Iterable[nn.Module], where: str) -> None:
             )
 
 
-def no_query_key(layer: nn.Module) -> str | None:
+def no_query_key(layer: nn.Module, kinds: Kinds = names.KINDS) -> str | None:
     """Why query and key of a layer can't be had, as the end of a sentence; None if they can."""
-    kind = _found(layer)
+    kind = _found(layer, kinds)
     if kind is None:
         return f"is a {type(layer).__name__}, whose attention isn't known"
     attention = getattr(layer, names.ATTENTION, None)
@@ -136,7 +140,10 @@ def values(layer: nn.Module, hidden: Tensor) -> Tensor:
 
 
 def query_key(
-    layer: nn.Module, projected: Mapping[str, Tensor], rotary: Rotary
+    layer: nn.Module,
+    projected: Mapping[str, Tensor],
+    rotary: Rotary,
+    kinds: Kinds = names.KINDS,
 ) -> tuple[Tensor, Tensor]:
     """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, scaled so that 1/sqrt(d) is implied.
 
@@ -144,10 +151,12 @@ def query_key(
         layer: the decoder layer.
         projected: `[B, T, ...]` outputs of its projections, by name.
         rotary: cosines and sines `[B or 1, T, r]` with r <= d to rotate by; None for no rotation.
+        kinds: what is known of layers.
     """
     attention: Any = getattr(layer, names.ATTENTION)
     width = int(getattr(attention, names.HEAD_WIDTH))
-    query, key = (_heads(layer, name, projected[name], width) for name in names.PROJECTIONS)
+    kind = _kind(layer, kinds)
+    query, key = (_heads(layer, kind, name, projected[name], width) for name in names.PROJECTIONS)
     if rotary is not None:
         cos, sin = (part.unsqueeze(1) for part in rotary)
         query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
@@ -164,13 +173,20 @@ def ones(layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
     return _rotated(states, cos, sin)
 
 
-def softcap(layer: nn.Module) -> float | None:
+def softcap(layer: nn.Module, kinds: Kinds = names.KINDS) -> float | None:
     """The c of logits that a layer caps to c tanh(logit / c); None where it doesn't."""
-    value = getattr(getattr(layer, names.ATTENTION), names.SOFTCAP) if _kind(layer).capped else None
+    capped = _kind(layer, kinds).capped
+    value = getattr(getattr(layer, names.ATTENTION), names.SOFTCAP) if capped else None
     return None if value is None else float(value)
 
 
-def rotary(language: nn.Module, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
+def rotary(
+    language: nn.Module,
+    layer: nn.Module,
+    hidden: Tensor,
+    positions: Tensor,
+    kinds: Kinds = names.KINDS,
+) -> Rotary:
     """Cosines and sines `[B, T, r]` of a layer for position ids.
 
     Args:
@@ -178,28 +194,30 @@ def rotary(language: nn.Module, layer: nn.Module, hidden: Tensor, positions: Ten
         layer: the decoder layer.
         hidden: `[B, T, D]` its input, whose type and device the rows get.
         positions: `[B, T]`.
+        kinds: what is known of layers.
     """
     made = {POSITIONS: positions}
-    if _kind(layer).typed:
+    if _kind(layer, kinds).typed:
         made[names.LAYER_TYPE] = getattr(getattr(layer, names.ATTENTION), names.LAYER_TYPE)
     cos, sin = getattr(language, names.ROTARY_EMBEDDING)(hidden, **made)
     return cos, sin
 
 
-def _found(layer: nn.Module) -> names.LayerKind | None:
-    known = (names.KINDS[name] for name in class_names(layer) if name in names.KINDS)
+def _found(layer: nn.Module, kinds: Kinds) -> names.LayerKind | None:
+    known = (kinds[name] for name in class_names(layer) if name in kinds)
     return next(known, None)
 
 
-def _kind(layer: nn.Module) -> names.LayerKind:
-    kind = _found(layer)
+def _kind(layer: nn.Module, kinds: Kinds) -> names.LayerKind:
+    kind = _found(layer, kinds)
     assert kind is not None, f"{type(layer).__name__}: check_layers and no_query_key come first"
     return kind
 
 
-def _heads(layer: nn.Module, name: str, states: Tensor, width: int) -> Tensor:
+def _heads(
+    layer: nn.Module, kind: names.LayerKind, name: str, states: Tensor, width: int
+) -> Tensor:
     """Heads `[B, H, T, d]` of what a projection put out, normed, but not rotated."""
-    kind = _kind(layer)
     gated = kind.gated and name == "query"
     states = states.view(*states.shape[:-1], -1, 2 * width if gated else width)
     if gated:  # of each head, the gate stands behind the query

@@ -36,7 +36,7 @@ class LlavaAdapter(TransformersMllm):
         """
         super().__init__(model)
         check_library("transformers", compat.relied_on(model))
-        check_layers(compat.decoder_layers(model), "language_model")
+        check_layers(compat.decoder_layers(model), "language_model", self.kinds)
         check_types(compat.language_model(model), "language_model")
         self._spec = self._read()
 

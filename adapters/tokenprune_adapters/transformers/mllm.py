@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -22,7 +23,7 @@ from tokenprune.interface.calls import (
 )
 from tokenprune.interface.signals import LLM_VIEWS, LayerValues, PromptEmbeddings, View
 from tokenprune_adapters.shared.arguments import named, replaced
-from tokenprune_adapters.transformers import layers, llm_layers, words
+from tokenprune_adapters.transformers import layer_names, layers, llm_layers, words
 from tokenprune_adapters.transformers import llm_names as names
 
 
@@ -31,10 +32,12 @@ class TransformersMllm(MllmAdapter):
 
     Class attributes:
         pictures: arguments that bring pictures or videos.
+        layer_kinds: layer classes that `layer_names` doesn't know, by full name.
     """
 
     supplies: ClassVar[frozenset[type[View]]] = LLM_VIEWS | {PromptEmbeddings, LayerValues}
     pictures: ClassVar[tuple[str, ...]] = (names.PICTURES,)
+    layer_kinds: ClassVar[layers.Kinds] = {}
 
     def read_prompt(self, entry: Entry, args: tuple[Any, ...], kwargs: Arguments) -> PromptCall:
         """What a call of the whole model says."""
@@ -176,9 +179,14 @@ class TransformersMllm(MllmAdapter):
         """What turns token ids `[T]` into words, by the tokenizer of the model's own checkpoint."""
         return words.reader(self.model, tokenizer)
 
+    @cached_property
+    def kinds(self) -> layers.Kinds:
+        """What is known of the attention of layers."""
+        return {**layer_names.KINDS, **self.layer_kinds}
+
     def no_query_key(self, layer: nn.Module) -> str | None:
         """Why query and key of a layer can't be had; None if they can."""
-        return layers.no_query_key(layer)
+        return layers.no_query_key(layer, self.kinds)
 
     def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
         """The query and key projections."""
@@ -192,7 +200,7 @@ class TransformersMllm(MllmAdapter):
         self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Rotary
     ) -> tuple[Tensor, Tensor]:
         """Query `[B, H, T, d]` and key `[B, H_kv, T, d]`, rotated unless `rotary` is None."""
-        return layers.query_key(layer, projections, rotary)
+        return layers.query_key(layer, projections, rotary, self.kinds)
 
     def ones(self, layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
         """Ones `[B, 1, T, d]`, rotated."""
@@ -200,11 +208,12 @@ class TransformersMllm(MllmAdapter):
 
     def softcap(self, layer: nn.Module) -> float | None:
         """What a layer caps its logits to; None where it doesn't."""
-        return layers.softcap(layer)
+        return layers.softcap(layer, self.kinds)
 
     def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
         """Cosines and sines of position ids `[B, T]`, those of the layer's own type."""
-        return layers.rotary(self.spec().language_model, layer, hidden, positions)
+        language = self.spec().language_model
+        return layers.rotary(language, layer, hidden, positions, self.kinds)
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """The norm behind the LLM's last layer."""

@@ -1,0 +1,74 @@
+"""The two halves of transformers' vision blocks with separate projections, read by data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
+from tokenprune_adapters.shared.signatures import check_library
+from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers.vit_family_names import CLIP, VisionNames
+
+
+class HalvedBlocks(EncoderAdapter):
+    """Base of encoders whose blocks differ in the names of their parts only.
+
+    Class attributes:
+        names: where encoder, blocks and their parts stand.
+        block_classes, attention_classes: exact classes whose forward is known.
+    """
+
+    names: ClassVar[VisionNames] = CLIP
+    block_classes: ClassVar[tuple[str, ...]]
+    attention_classes: ClassVar[tuple[str, ...]]
+
+    def __init__(self, model: nn.Module) -> None:
+        """Find the module that runs the blocks, and check them.
+
+        Raises:
+            UnsupportedModelError: a block or attention of another class, or without its parts.
+        """
+        super().__init__(model)
+        self.vision: nn.Module = self._vision()
+        self.blocks = compat.blocks(self.vision, self.names)
+        for number, block in enumerate(self.blocks):
+            where = f"{type(model).__name__}, block {number}"
+            require_exact(block, where, self.block_classes, {})
+            for attention in compat.attentions(block, self.names):
+                require_exact(attention, f"{where}, attention", self.attention_classes, {})
+            self._block = compat.block_names(block, where, self.names)
+        check_library("transformers", compat.relied_on(self.vision, self.names))
+
+    def _vision(self) -> nn.Module:
+        """The module that runs the blocks."""
+        return self.model
+
+    def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+        """Asked for by argument, or by the config where the argument is absent."""
+        given = compat.argument(self.vision, compat.MAPS, args, kwargs)
+        configs = (getattr(self.vision, "config", None), getattr(self.model, "config", None))
+        if given is None and any(getattr(one, compat.MAPS, False) for one in configs):
+            return f"config.{compat.MAPS}"
+        return compat.MAPS if given else None
+
+    def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """First norm and projections, `[B, T, D]` -> three `[B, H, T, d]`.
+
+        Raises:
+            UnsupportedCallError: training with dropout on attention weights.
+        """
+        active = compat.attention_dropout(block, self._block)
+        refuse_dropout(active, self.vision, "Set the config's attention dropout to 0")
+        return compat.heads(block, self._block, hidden)
+
+    def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Output projection, scale and residual: `[B, T, D]`, `[B, H, T, d]` -> `[B, T, D]`."""
+        return compat.join(block, self._block, hidden, attended)
+
+    def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
+        """Second norm, MLP, scale and residual: `[B, T, D]` -> `[B, T, D]`."""
+        return compat.feed_forward(block, self._block, hidden)
