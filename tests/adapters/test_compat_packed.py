@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from tokenprune_adapters.transformers import packed_names as names
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 import tokenprune
@@ -46,18 +46,47 @@ def test_every_tower_of_the_library_that_is_like_these_is_known() -> None:
         assert hasattr(importlib.import_module(module), name), full
 
 
-def test_the_order_of_windows_is_made_by_the_towers_own_function() -> None:
-    model, given = tower("qwen2_5_vl"), call()
+@pytest.mark.parametrize("family", TOWERS)
+def test_what_grids_decide_is_made_by_the_towers_own_functions(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that the tower asks them for it is given ready-made, and it is what they make."""
+    model, given, made = tower(family), call(), list[str]()
     module = importlib.import_module(type(model).__module__)
-    taken = list(inspect.signature(getattr(module, names.WINDOWS)).parameters)
-    assert taken[:4] == ["grid_thw", "spatial_merge_size", "window_size", "patch_size"]
-    found = names.window_order(model, given["grid_thw"], {})
-    assert found is not None
-    assert sorted(found.tolist()) == list(range(UNITS))
-    assert found.tolist() != list(range(UNITS))
-    made = {names.ORDER: found.flip(0), names.ORDER_BORDERS: torch.zeros(2)}
-    assert torch.equal(names.window_order(model, given["grid_thw"], made), found.flip(0))
-    assert names.window_order(tower("qwen3_vl"), given["grid_thw"], {}) is None
+    makers = [name for name in vars(module) if name.startswith("get_vision_")]
+    assert makers
+
+    def noted(make: Any) -> Any:
+        def noting(*args: Any, kwargs: dict[str, Any], **named: Any) -> Any:
+            ready, fresh = len(kwargs), make(*args, kwargs={}, **named)
+            found = make(*args, kwargs=kwargs, **named)
+            assert len(kwargs) < ready
+            assert all(map(torch.equal, _parts(found), _parts(fresh)))
+            made.append(make.__name__)
+            return found
+
+        return noting
+
+    known = names.foreseen(model, given["grid_thw"], {})
+    for name in makers:
+        monkeypatch.setattr(module, name, noted(getattr(module, name)))
+    with torch.no_grad():
+        model(**given, **known)
+    assert sorted(made) == sorted(makers)
+
+
+def _parts(found: Any) -> list[Tensor]:
+    parts = found if isinstance(found, tuple) else (found,)
+    return [part for part in parts if part is not None]
+
+
+def test_a_callers_own_order_of_windows_stays() -> None:
+    model, grids = tower("qwen2_5_vl"), call()["grid_thw"]
+    found = names.foreseen(model, grids, {})
+    assert sorted(found[names.ORDER].tolist()) == list(range(UNITS))
+    assert found[names.ORDER].tolist() != list(range(UNITS))
+    own = {names.ORDER: found[names.ORDER].flip(0), names.ORDER_BORDERS: torch.zeros(2)}
+    assert torch.equal(names.foreseen(model, grids, own)[names.ORDER], own[names.ORDER])
 
 
 def test_packing_is_read_from_the_call_however_it_is_given() -> None:

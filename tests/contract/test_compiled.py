@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import shutil
-from contextvars import ContextVar
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from tokenprune_strategies.tome import ToMe
-from torch import Tensor
-from torch._dynamo.testing import CompileCounterWithBackend
 
 import tokenprune
 from tests import models, towers
-from tests.contract.cases import ENCODER_STAGES, ENCODERS, attached, plan
+from tests.contract.cases import ENCODER_STAGES, ENCODERS, KEEP, Encoder, attached, plan
+from tests.contract.compiling import (
+    assert_same,
+    needs_context_variables,
+    one_graph,
+    traces_context_variables,
+)
 from tests.mllm.calls import SHORT, inputs
 from tokenprune.errors import NotMeasuredError
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 
-SMALL = {"num_hidden_layers": 3}
-TIMM = {"depth": 3}
 WHOLE_TOWERS = ("clip", "siglip")
-PAIRS = [(name, "clip-vision") for name in ENCODER_STAGES] + [
-    ("evoprune", name) for name in ENCODERS if name != "clip-vision"
-]
-
-
-_PROBE: ContextVar[int] = ContextVar("probe", default=1)
-
-
-@cache
-def traces_context_variables() -> bool:
-    """Whether this torch can; older releases break the graph at one, and plans read one."""
-    try:
-        torch.compile(lambda x: x + _PROBE.get(), backend="eager", fullgraph=True)(torch.ones(1))
-    except torch._dynamo.exc.Unsupported:
-        return False
-    return True
-
-
-needs_context_variables = pytest.mark.skipif(
-    not traces_context_variables(), reason=f"torch {torch.__version__} traces no context variables"
-)
+WRAPPED = {"timm-wrapped": Encoder(towers.timm_wrapped, ENCODERS["clip-vision"].inputs)}
+ONE_BLOCK = {"strategy": "tome", "layer": 0}
+MERGING_AND_DROPPING = {
+    "schema_version": 1,
+    "stages": [
+        {"at": "encoder", "strategy": "tome", "layer": 0, "keep": KEEP + 4},
+        {"at": "encoder", "strategy": "fopru", "layer": 1, "keep": KEEP},
+    ],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -53,57 +41,70 @@ def _fresh() -> None:
     torch._dynamo.reset()
 
 
-def built(encoder: str) -> Any:
-    changes = TIMM if encoder.startswith("timm") else SMALL
-    return ENCODERS[encoder].build(**changes)
+def built(encoder: str, blocks: int = 2) -> Any:
+    depth = "depth" if encoder.startswith("timm") else "num_hidden_layers"
+    return (ENCODERS | WRAPPED)[encoder].build(**{depth: blocks})
 
 
 def called(model: Any, encoder: str) -> Any:
     return model.get_image_features if encoder in WHOLE_TOWERS else model
 
 
-def tensors(output: Any) -> list[Tensor]:
-    values = [output] if isinstance(output, Tensor) else output.values()
-    return [value for value in values if isinstance(value, Tensor)]
-
-
-def assert_same(found: Any, plain: Any) -> None:
-    for one, other in zip(tensors(found), tensors(plain), strict=True):
-        torch.testing.assert_close(one, other)
-
-
 @needs_context_variables
-@pytest.mark.parametrize(("stage", "encoder"), PAIRS)
+@pytest.mark.parametrize("stage", ENCODER_STAGES)
 @torch.no_grad()
-def test_a_static_plan_is_one_graph_and_gives_the_same(stage: str, encoder: str) -> None:
-    model, given = built(encoder), ENCODERS[encoder].inputs(2)
-    counter = CompileCounterWithBackend("eager")
-    with attached(model, ENCODER_STAGES[stage]):
-        call = called(model, encoder)
-        compiled = torch.compile(call, backend=counter, fullgraph=True)
-        for seed in (0, 1):  # traced, then from the cache with other pictures
-            given = {name: _other(value, seed) for name, value in given.items()}
-            assert_same(compiled(**given), call(**given))
+def test_every_static_strategy_is_one_graph_and_gives_the_same(stage: str) -> None:
+    acting = {"layer": 0, **ENCODER_STAGES[stage]}
+    model, pictures = built("clip-vision", acting["layer"] + 2), models.pixels(2)
+    with attached(model, acting, keep=KEEP + 4):
+        compiled, counter = one_graph(model)
+        for given in (pictures, pictures.flip(-1)):  # traced, then from the cache
+            assert_same(compiled(given), model(given))
     assert counter.frame_count == 1
 
 
-def _other(value: Tensor, seed: int) -> Tensor:
-    return value.flip(-1) if seed and value.is_floating_point() else value
+@needs_context_variables
+@pytest.mark.parametrize("encoder", [*ENCODERS, *WRAPPED])
+@torch.no_grad()
+def test_every_tower_that_merges_and_drops_is_one_graph(encoder: str) -> None:
+    model, given = built(encoder), (ENCODERS | WRAPPED)[encoder].inputs(2)
+    with tokenprune.attach(model, MERGING_AND_DROPPING) as handle:
+        call = called(model, encoder)
+        plain = call(**given)
+        assert [step.kept for step in handle.trace.image(0).steps] == [KEEP + 4, KEEP]
+        compiled, counter = one_graph(call)
+        assert_same(compiled(**given), plain)
+    assert counter.frame_count == 1
 
 
 @needs_context_variables
 @pytest.mark.parametrize(
-    ("stage", "encoder"), [("evoprune", "clip-vision"), ("tome", "timm-average")]
+    ("stage", "encoder", "backend"),
+    [("evoprune", "clip-vision", "aot_eager"), ("tome", "timm-average", "eager")],
 )
 @torch.no_grad()
-def test_seven_batch_sizes_need_three_graphs(stage: str, encoder: str) -> None:
-    model, counter = built(encoder), CompileCounterWithBackend("aot_eager")
-    with attached(model, ENCODER_STAGES[stage]):
-        compiled = torch.compile(model, backend=counter, fullgraph=True)
+def test_seven_batch_sizes_need_three_graphs(stage: str, encoder: str, backend: str) -> None:
+    model = built(encoder)
+    with attached(model, {**ENCODER_STAGES[stage], "layer": 0}, keep=KEEP + 4):
+        compiled, counter = one_graph(model, backend)
         for batch in (2, 4, 1, 3, 8, 2, 5):
             given = ENCODERS[encoder].inputs(batch)
             assert_same(compiled(**given), model(**given))
     assert counter.frame_count <= 3
+
+
+@needs_context_variables
+@torch.no_grad()
+def test_other_sizes_of_pictures_need_a_graph_each() -> None:
+    """And their budgets are solved while it is traced."""
+    model = built("clip-vision")
+    with attached(model, ENCODER_STAGES["tome"]):
+        compiled, counter = one_graph(model)
+        for rows, columns in ((6, 5), (7, 8), (6, 5)):
+            pictures = torch.randn(2, 3, rows * models.PATCH, columns * models.PATCH)
+            found = compiled(pictures, interpolate_pos_encoding=True)
+            assert_same(found, model(pictures, interpolate_pos_encoding=True))
+    assert counter.frame_count == 2
 
 
 @needs_context_variables
@@ -120,7 +121,7 @@ def test_inductor_compiles_a_plan_to_one_graph() -> None:
 @needs_context_variables
 @torch.no_grad()
 def test_a_compiled_call_is_not_measured_and_says_so() -> None:
-    model, pictures = models.clip_vision(**SMALL), models.pixels(2)
+    model, pictures = built("clip-vision"), models.pixels(2)
     with attached(model, ENCODER_STAGES["tome"]) as handle:
         model(pictures)
         handle.meter.reset()
@@ -150,8 +151,8 @@ def test_a_strategy_that_breaks_the_graph_runs_beside_it(monkeypatch: pytest.Mon
         return reduce(self, tokens, budget)
 
     monkeypatch.setattr(ToMe, "reduce", peeking)
-    model, pictures = models.clip_vision(**SMALL), models.pixels(2)
-    with attached(model, ENCODER_STAGES["tome"]) as handle:
+    model, pictures = built("clip-vision"), models.pixels(2)
+    with attached(model, ONE_BLOCK, keep=KEEP + 4) as handle:
         plain = model(pictures).last_hidden_state
         compiled = torch.compile(model, backend="eager")
         for _ in range(2):
@@ -162,8 +163,8 @@ def test_a_strategy_that_breaks_the_graph_runs_beside_it(monkeypatch: pytest.Mon
 
 @torch.no_grad()
 def test_a_compiled_tower_inside_a_multimodal_llm_keeps_to_the_llms_call() -> None:
-    model, given = models.llava_clip(), inputs(SHORT)
-    stages = plan(ENCODER_STAGES["tome"])["stages"]
+    model, given = models.llava_clip(vision_feature_layer=-3), inputs(SHORT)
+    stages = plan(ONE_BLOCK, keep=KEEP + 4)["stages"]
     stages += [{"at": "pre_llm", "strategy": "fopru", "keep": 9}]
     with tokenprune.attach(model, {"schema_version": 1, "stages": stages}) as handle:
         plain, tokens = model(**given).logits, handle.report().tokens
@@ -178,7 +179,7 @@ def test_a_compiled_tower_inside_a_multimodal_llm_keeps_to_the_llms_call() -> No
 @needs_context_variables
 @torch.no_grad()
 def test_values_that_a_graph_cannot_refuse_give_nan() -> None:
-    model = towers.idefics3(**SMALL)
+    model = built("idefics3")
     with attached(model, ENCODER_STAGES["tome"]):
         compiled = torch.compile(model, backend="eager", fullgraph=True)
         assert compiled(**towers.idefics3_inputs())[0].isfinite().all()

@@ -74,7 +74,9 @@ def llava_and_qwen() -> list[tuple[Family, str]]:
     return [*cases, (qwen, "divprune")]
 
 
-@pytest.mark.parametrize(("family", "strategy"), llava_and_qwen(), ids=lambda case: str(case))
+@pytest.mark.parametrize(
+    ("family", "strategy"), llava_and_qwen(), ids=lambda case: getattr(case, "name", case)
+)
 def test_further_pictures_of_a_prompt_cost_nothing(family: Family, strategy: str) -> None:
     model = family.build()
     few, many = (added(model, family.plan(strategy), family.call(count)) for count in (2, 6))

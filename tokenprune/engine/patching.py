@@ -25,6 +25,7 @@ _ABSENT = object()
 _MARK = "__tokenprune__"
 _REDUCE = "__reduce_ex__"  # what `pickle` and `copy.deepcopy` look up on the instance
 _REPLICATE = "_replicate_for_data_parallel"
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"
 _INNERMOST = "_old_forward"  # where accelerate keeps the forward that its hooks stand around
 
 
@@ -112,6 +113,14 @@ class Patches:
         self._hooks.append(handle)
         return handle
 
+    def hook_before(self, module: nn.Module, function: Callable[..., Any]) -> None:
+        """Register `function(module, args, kwargs)`, which may answer with other ones, as it is.
+
+        It runs in front of a compiled graph of the module, if it isn't compiled itself.
+        """
+        self._guard(module)
+        self._hooks.append(module.register_forward_pre_hook(function, with_kwargs=True))
+
     def undo(self) -> None:
         """Take everything back, in reverse order; calling it twice is harmless."""
         while self._hooks:
@@ -173,10 +182,11 @@ class Patches:
             if value is not _ABSENT:
                 plain[key] = value
         ours = {handle.id for handle in self._hooks}
-        hooks = plain.get("_forward_hooks")
-        if ours and hooks:
-            kept = {number: hook for number, hook in hooks.items() if number not in ours}
-            plain["_forward_hooks"] = type(hooks)(kept)
+        for key in _HOOKS:
+            hooks = plain.get(key)
+            if ours and hooks:
+                kept = {number: hook for number, hook in hooks.items() if number not in ours}
+                plain[key] = type(hooks)(kept)
         return plain
 
 

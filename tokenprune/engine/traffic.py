@@ -67,6 +67,11 @@ class Traffic:
             found = found.around
         return None if found is None else found.pruned
 
+    def acts(self) -> bool:
+        """Whether a call that begins here is pruned, if nobody attaches or detaches meanwhile."""
+        held = self.held()
+        return self._open if held is None else held
+
     @contextmanager
     def begun(self) -> Iterator[bool]:
         """A call that begins: whether it is pruned, which holds until it ends."""

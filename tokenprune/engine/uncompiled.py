@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 
 from tokenprune.engine.answered import answered
+from tokenprune.engine.stages import EncoderSchedule
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
-_uncompiled: Callable[[_Function], _Function] = torch.compiler.disable
+uncompiled: Callable[[_Function], _Function] = torch.compiler.disable
+"""The function as it stands, also where the code around it is compiled."""
+_constant: Callable[[_Function], _Function] = torch.compiler.assume_constant_result
+
+
+@_constant
+def solve(layout: EncoderSchedule, counts: Sequence[int]) -> bool:
+    """Solve budgets for images of so many patches while a graph is traced, not inside of it."""
+    for count in counts:
+        layout.sites(count)
+    return True
+
 
 # a compiled model breaks its graph here: plugins may do anything
-answered_uncompiled = _uncompiled(answered)
+answered_uncompiled = uncompiled(answered)

@@ -135,9 +135,37 @@ class PackedEncoderAdapter(EncoderAdapter):
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """How a call of `entry` lays out its pictures."""
 
-    def borders(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
-        """`[S + 1]` rows at which the attention of a block is parted, the first one 0, the last R.
+    def foreseen(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """The arguments of a call of `entry` with what their values decide; as they are by default.
 
+        Worked out in front of the call, and so in front of a compiled graph, inside of which no
+        value can be read. Numbers that decide shapes go as text: a compiler makes a graph for each
+        text, but takes a number that changes for one that may be any. A call of the entry's
+        `forward` by itself comes without.
+
+        Args:
+            args: what `entry` is called with.
+            kwargs: the same, by name.
+        """
+        return args, kwargs
+
+    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+        """The arguments by name as `entry` takes them, without those that are for the adapter.
+
+        Args:
+            kwargs: what `entry` is called with, or what `foreseen` made of it.
+            graph: whether the call is traced into one graph.
+        """
+        return kwargs
+
+    def borders(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor | Sequence[int] | None:
+        """S + 1 rows at which the attention of a block is parted, the first one 0, the last R.
+
+        In a graph these are numbers, and of the whole sequence also where `arguments` cut the call.
         None where each picture, or each frame of a clip, is a segment.
 
         Args:

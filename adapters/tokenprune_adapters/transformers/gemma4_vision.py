@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import Packing
-from tokenprune.interface.sites import Grid
+from tokenprune_adapters.shared.arguments import named
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
 from tokenprune_adapters.shared.rotary import rotated
-from tokenprune_adapters.transformers import vit_names
 from tokenprune_adapters.transformers.any_size import AnySizeAdapter
 from tokenprune_adapters.transformers.vit_family_names import GEMMA4, ROTARY, VisionNames
 
@@ -47,13 +47,11 @@ class Gemma4VisionAdapter(AnySizeAdapter):
         return self.side**2
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
-        """Units by the places of their patches; padding, at -1, is of none.
-
-        Raises:
-            UnsupportedCallError: a picture isn't made of whole units.
-        """
-        places = vit_names.argument(self.model, self.names.takes[1], args, kwargs)
-        side, grids = self.side, self._grids(places)
+        """Units by the places of their patches; padding, at -1, is of none."""
+        if NUMBERS not in kwargs:
+            _, kwargs = self.foreseen(args, kwargs)
+        places: Tensor = kwargs[self.names.takes[1]]
+        side, grids = self.side, [(1, height, width) for height, width in numbers(kwargs)]
         counts = torch.tensor([h * w for _, h, w in grids], device=places.device)
         first = (counts.cumsum(0) - counts)[:, None]
         wide = torch.tensor([w for _, _, w in grids], device=places.device)[:, None]
@@ -64,12 +62,21 @@ class Gemma4VisionAdapter(AnySizeAdapter):
         total, real = sum(h * w for _, h, w in grids), (places >= 0).all(dim=-1)
         unit, member = torch.where(real, unit, total), torch.where(real, member, 0)
         rows = torch.zeros(total + 1, side**2, dtype=torch.int64, device=places.device)
-        numbers = torch.arange(real.numel(), device=places.device)
-        rows = rows.index_put((unit.flatten(), member.flatten()), numbers)
+        at = torch.arange(real.numel(), device=places.device)
+        rows = rows.index_put((unit.flatten(), member.flatten()), at)
         return Packing(grids, side**2, rows=rows[:total])
 
-    def _grids(self, places: Tensor) -> list[Grid]:
-        found: list[Grid] = []
+    def foreseen(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Rows and columns of the units of every picture as text.
+
+        Raises:
+            UnsupportedCallError: a picture isn't made of whole units.
+        """
+        given = named(type(self.model).forward, args, kwargs)
+        places: Tensor = given[self.names.takes[1]]
+        found = []
         for wide, high in (places.amax(dim=1) + 1).tolist():
             if high % self.side or wide % self.side:
                 raise UnsupportedCallError(
@@ -77,8 +84,12 @@ class Gemma4VisionAdapter(AnySizeAdapter):
                     where="pictures",
                     remedy="Give pictures of sizes that the model's processor makes.",
                 )
-            found.append((1, high // self.side, wide // self.side))
-        return found
+            found.append((high // self.side, wide // self.side))
+        return (), {**given, NUMBERS: text(*found)}
+
+    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+        """Without the text."""
+        return without(kwargs)
 
     def arguments(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
@@ -120,9 +131,7 @@ class Gemma4VisionAdapter(AnySizeAdapter):
         units = torch.unflatten(hidden_states, 0, (-1, self.members))
         inside = torch.arange(self.members, device=units.device)
         places = torch.stack((inside % self.side, inside // self.side), dim=-1)
-        return original(
-            units,
-            places.expand(len(units), -1, -1),
-            torch.zeros(units.shape[:2], dtype=torch.bool, device=units.device),
-            1,
-        )
+        real = torch.zeros(units.shape[:2], dtype=torch.bool, device=units.device)
+        pooled, _ = original(units, places.expand(len(units), -1, -1), real, 1)
+        # in place of a mask over padding, whose values would decide a shape: all there are
+        return pooled.flatten(0, 1), ...

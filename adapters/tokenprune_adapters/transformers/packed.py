@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune.interface.specs import EncoderSpec
+from tokenprune_adapters.shared.arguments import named
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
 from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
 from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.shared.signatures import check_library
@@ -57,15 +59,40 @@ class PackedVisionAdapter(PackedEncoderAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Grids from the call; where windows stand together, the places of their units."""
-        side = names.side(self.model)
-        grids = vit_names.argument(self.model, names.GRIDS, args, kwargs)
-        units = [(t, h // side, w // side) for t, h, w in grids.tolist()]
-        order = names.window_order(self.model, grids, kwargs)
+        if NUMBERS not in kwargs:
+            _, kwargs = self.foreseen(args, kwargs)
+        side, (flat, *_) = names.side(self.model), numbers(kwargs)
+        grids = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        units = [(t, h // side, w // side) for t, h, w in grids]
+        order = kwargs.get(names.ORDER)
         return Packing(units, side**2, None if order is None else order.argsort())
 
-    def borders(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    def foreseen(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """All that the tower works out of the grids; grids and borders as text."""
+        given = named(type(self.model).forward, args, kwargs)
+        grids = given[names.GRIDS]
+        given |= names.foreseen(self.model, grids, given)
+        borders = [given.get(name) for name in (names.BORDERS, names.ORDER_BORDERS)]
+        rows = ([] if part is None else part.tolist() for part in borders)
+        return (), {**given, NUMBERS: text(grids.flatten().tolist(), *rows)}
+
+    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+        """In a graph with borders as numbers, which the tower hands to its blocks as they are."""
+        given = without(kwargs)
+        if graph:
+            _, frames, windows = numbers(kwargs)
+            given[names.BORDERS] = tuple(frames)
+            if windows:
+                given[names.ORDER_BORDERS] = tuple(windows)
+        return given
+
+    def borders(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor | Sequence[int] | None:
         """Those of frames or windows, as the tower gives them to this block."""
-        found: Tensor = kwargs[names.BORDERS]
+        found: Tensor | Sequence[int] = kwargs[names.BORDERS]
         return found
 
     def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:

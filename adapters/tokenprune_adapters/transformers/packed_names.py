@@ -48,8 +48,16 @@ BORDERS, ROTARY = "cu_seqlens", "position_embeddings"
 """What a block is given by name: borders of its segments, cosines and sines `[R, d]`."""
 ORDER, ORDER_BORDERS = "window_index", "cu_window_seqlens"
 """Where a caller made them: units in the order in which they stand, and borders of windows."""
-WINDOWS = "get_vision_window_index"
-"""What makes them in a tower's module."""
+PLACES, WINDOWS, EDGES, TAPS = (
+    "get_vision_position_ids",
+    "get_vision_window_index",
+    "get_vision_attention_seqlens",
+    "get_vision_interpolation_indices_and_weights",
+)
+"""What works out, in a tower's module, from grids: places of rows, windows, borders of frames, and
+how the learned positions are resampled."""
+LONGEST = "max_seqlen", "max_window_seqlen"
+"""Rows of the longest frame and window; only asked for where FlashAttention runs."""
 
 
 def blocks(tower: Any) -> list[nn.Module]:
@@ -72,26 +80,36 @@ def width(tower: Any) -> int:
     return int(tower.blocks[0].attn.proj.out_features)
 
 
-def window_order(tower: Any, grids: Any, given: Mapping[str, Any]) -> Tensor | None:
-    """Units in the order in which the tower puts them; None if it leaves them as they are.
+def foreseen(tower: Any, grids: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tower works out of grids, by the names under which it takes them ready-made.
+
+    The library's own functions do, so that the tower's values are what they would be.
 
     Args:
         tower: the tower.
         grids: (t, h, w) in patches.
-        given: further arguments of the call, which may hold the order.
+        given: further arguments of the call; what is there stays.
     """
-    if not hasattr(tower, "window_size"):
-        return None
-    order: Tensor | None = given.get(ORDER)
-    if order is None or given.get(ORDER_BORDERS) is None:
-        make = getattr(sys.modules[type(tower).__module__], WINDOWS)
-        order, _ = make(
+    module, rest = sys.modules[type(tower).__module__], dict(given)
+    found = {"position_ids": getattr(module, PLACES)(grids, tower.spatial_merge_size, kwargs=rest)}
+    borders, longest = getattr(module, EDGES)(grids, tower.config, kwargs=rest)
+    found |= {BORDERS: borders, LONGEST[0]: longest}
+    if hasattr(tower, "window_size"):
+        sizes = ("spatial_merge_size", "window_size", "patch_size")
+        each = {name: getattr(tower, name) for name in sizes}
+        order, windows = getattr(module, WINDOWS)(grids, **each, kwargs=rest)
+        found |= {ORDER: order, ORDER_BORDERS: windows}
+    if hasattr(module, TAPS):
+        taps, weights = getattr(module, TAPS)(
             grids,
+            num_grid_per_side=tower.num_grid_per_side,
+            mode=tower.interpolation_mode,
+            align_corners=tower.interpolation_align_corners,
             spatial_merge_size=tower.spatial_merge_size,
-            window_size=tower.window_size,
-            patch_size=tower.patch_size,
+            kwargs=rest,
         )
-    return order
+        found |= {"interp_indices": taps, "interp_weights": weights}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def heads(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,7 +140,10 @@ def dropout(block: Any) -> float:
 def cut(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
     """What a block is given, for some rows `[R']`, ascending, of the whole sequence."""
     rotary = tuple(part[rows.to(part.device)] for part in kwargs[ROTARY])
-    return {**kwargs, BORDERS: left_of(kwargs[BORDERS], rows), ROTARY: rotary}
+    borders = kwargs[BORDERS]
+    if isinstance(borders, Tensor):  # in a graph they are numbers, and how many are left has none
+        borders = left_of(borders, rows)
+    return {**kwargs, BORDERS: borders, ROTARY: rotary}
 
 
 def left_of(borders: Tensor, rows: Tensor) -> Tensor:

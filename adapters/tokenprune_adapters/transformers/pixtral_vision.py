@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from tokenprune.interface.packed import Packing
+from tokenprune_adapters.shared.arguments import named
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
 from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.transformers import packed_names, vit_names
 from tokenprune_adapters.transformers.any_size import AnySizeAdapter
@@ -34,14 +36,29 @@ class PixtralVisionAdapter(AnySizeAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Every patch a unit, in raster order; sizes in pixels come with the pictures."""
-        sizes = vit_names.argument(self.model, self.names.takes[1], args, kwargs)
+        if NUMBERS not in kwargs:
+            _, kwargs = self.foreseen(args, kwargs)
+        high, wide = vit_names.patch_size(self.model)
+        return Packing([(1, h // high, w // wide) for h, w in _sizes(kwargs)], 1)
+
+    def foreseen(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Sizes in pixels as text."""
+        given = named(type(self.model).forward, args, kwargs)
+        pixels, sizes = given[self.names.takes[0]], given.get(self.names.takes[1])
         if sizes is None:
-            pixels = vit_names.argument(self.model, self.names.takes[0], args, kwargs)
             pairs = [pixels.shape[-2:]] * len(pixels)
         else:
             pairs = sizes.tolist() if isinstance(sizes, Tensor) else sizes
-        high, wide = vit_names.patch_size(self.model)
-        return Packing([(1, int(h) // high, int(w) // wide) for h, w in pairs], 1)
+        return (), {**given, NUMBERS: text(*([int(h), int(w)] for h, w in pairs))}
+
+    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+        """In a graph with sizes as numbers."""
+        given = without(kwargs)
+        if graph:
+            given[self.names.takes[1]] = _sizes(kwargs)
+        return given
 
     def arguments(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
@@ -63,3 +80,8 @@ class PixtralVisionAdapter(AnySizeAdapter):
         """Rotate query and key `[1, H, R, d]`."""
         cos, sin = kwargs[ROTARY]
         return rotated(query, cos, sin), rotated(key, cos, sin)
+
+
+def _sizes(given: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Height and width of every picture, in pixels."""
+    return [(height, width) for height, width in numbers(given)]

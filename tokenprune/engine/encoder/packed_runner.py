@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.encoder.attention import BlockCall
@@ -54,6 +54,10 @@ class PackedRunner(EncoderRunner):
     def install(self, patches: Patches) -> None:
         """Override what runs this instance's entry, its used blocks and its exits."""
         super().install(patches)
+        # imported here, because it takes the compiler along
+        from tokenprune.engine.uncompiled import uncompiled
+
+        patches.hook_before(self.spec.entry, uncompiled(self._foresee))
         for module in self.spec.exits:
             patches.override(module, "forward", self._exit)
 
@@ -62,6 +66,18 @@ class PackedRunner(EncoderRunner):
         packing = self.packed.packing(args, kwargs).grouped(self.side(call))
         frames = self.clips(call)
         call.put(packing if frames is None else packing.clips(frames))
+
+    def _foresee(
+        self, entry: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments of a call that is about to begin, with what its values decide."""
+        if not self.owner.traffic.acts():
+            return None
+        args, known = self.packed.foreseen(args, kwargs)
+        return args, dict(known)
+
+    def _given(self, call: CallState, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.packed.inside(kwargs, graph=call.compiled)
 
     def _hand_on(self, call: CallState, output: Any) -> Any:
         """What the encoder gave, with rows for all units where it pools by itself."""
@@ -99,7 +115,8 @@ class PackedRunner(EncoderRunner):
     def _passes(self, state: PackedState, number: int) -> bool:
         """Whether a block runs as the encoder calls it: nothing is to leave, or has left."""
         acts = any(number in stack.state.sites for stack in state.stacks)
-        return not acts and not (self.packed.by_segments and self.seen.reads(number))
+        split = self.packed.by_segments and self.seen.reads(number)
+        return not (acts or split or state.graph)
 
     def _whole(
         self,
@@ -136,7 +153,9 @@ class PackedRunner(EncoderRunner):
         """A block on the rows `[R, D]` that are left."""
         hidden = self._reduce_stacks(call, state, number, "before", hidden, None)
         self._note_entered(state, number, hidden)
-        if not all(self._is_plain(stack.state, number) for stack in state.stacks):
+        plain = all(self._is_plain(stack.state, number) for stack in state.stacks)
+        # a block that splits its attention at borders reads them, which no graph can
+        if not plain or (state.graph and self.packed.by_segments):
             hidden = self._packed_halves(call, state, number, block, hidden)
         elif self.packed.batched:
             calls = zip(state.cut_stacks(block), state.order.split(hidden), strict=True)
@@ -160,6 +179,7 @@ class PackedRunner(EncoderRunner):
             return begun
         packing = call.state(Packing)
         assert packing is not None
+        self._solve(call, [height * width for _, height, width in packing.grids])
         seed, device = self.owner.plan.seed, hidden.device
         state = PackedState.begin(
             packing,
@@ -169,6 +189,7 @@ class PackedRunner(EncoderRunner):
             device,
             batched=self.packed.batched,
             shape=hidden.shape,
+            graph=call.compiled,
         )
         for stack in state.stacks:
             call.meter.count("patches", stack.state.index.numel(), len(stack.starts))

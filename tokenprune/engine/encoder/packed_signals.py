@@ -15,8 +15,9 @@ from tokenprune.engine.encoder.signals import BlockSignals, of_kept, require_all
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.lines import each, flat
 from tokenprune.engine.stages import EncoderSite
+from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import PackedEncoderAdapter
-from tokenprune.interface.signals import BlockAttention, BlockBefore, Signal, read
+from tokenprune.interface.signals import PADDED, BlockAttention, BlockBefore, Signal, read
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,7 @@ class PackedStep:
         query, key, value = adapter.heads(block.block, hidden[None])
         query, key = adapter.rotate(query, key, cut.args, cut.kwargs)
         bias = _bias([stack.state for stack in state.stacks], order, revived)
-        borders = adapter.borders(cut.args, cut.kwargs)
-        # the models read borders too, to split what they attend to
-        edges = state.edges(order) if borders is None else borders.tolist()
-        segments = Segments.of(edges, hidden.device)
+        segments = _segments(adapter.borders(cut.args, cut.kwargs), state, order)
         return cls(query, key, value, bias, segments, order)
 
     def attended(self, left: Order) -> Tensor:
@@ -83,6 +81,8 @@ class PackedStep:
         asked = [signal for signal in wanted if signal.reads(BlockAttention)]
         if not asked:
             return [{} for _ in self.order.shapes]
+        if self.segments.real is not None:
+            _refuse_padded(asked)
         parts = [read(asked, view) for view in self._views()]
         rows = {one.name: self.segments.join([part[one.name] for part in parts]) for one in asked}
         means = {name: self.order.means(values) for name, values in rows.items()}
@@ -92,17 +92,16 @@ class PackedStep:
     def _views(self) -> list[BlockAttention]:
         segments = self.segments
         query, key, value = (segments.heads(part) for part in (self.query, self.key, self.value))
-        biases = [None] * len(query) if self.bias is None else segments.split(self.bias)
         views = [
-            BlockAttention(q, k, v, bias, 0)
-            for q, k, v, bias in zip(query, key, value, biases, strict=True)
+            BlockAttention(q, k, v, bias, 0, real=segments.real)
+            for q, k, v, bias in zip(query, key, value, segments.biases(self.bias), strict=True)
         ]
         if segments.count == sum(batch for batch, _ in self.order.shapes):
             return views
-        shares = segments.split(self._frames())
+        frames = segments.split(self._frames())
         return [
-            replace(view, share=view.key.shape[2] / share[:, 0])
-            for view, share in zip(views, shares, strict=True)
+            replace(view, share=length / rows.amax(dim=1))
+            for view, rows, length in zip(views, frames, segments.lengths, strict=True)
         ]
 
     def _frames(self) -> Tensor:
@@ -159,6 +158,37 @@ def _left(found: dict[str, Tensor], state: EncoderState, number: int) -> dict[st
 def restored(state: EncoderState) -> bool:
     """Whether dropped units are handed on again, so that all of them need signals and features."""
     return state.revival is not None and state.revival.reconstruction.restore
+
+
+def _segments(borders: Tensor | Sequence[int] | None, state: PackedState, order: Order) -> Segments:
+    """Within which rows of an order the attention of a block stays.
+
+    Args:
+        borders: as the adapter gives them.
+        state: of the pass.
+        order: of the rows that enter the block.
+    """
+    device = order.rows.device
+    if isinstance(borders, Tensor):  # the models read them too, to split what they attend to
+        return Segments.of(borders.tolist(), device)
+    if borders is None or list(borders) == state.frames:
+        return Segments.of(state.edges(order), device)
+    return Segments.padded(borders, order.rows)
+
+
+def _refuse_padded(wanted: Sequence[Signal]) -> None:
+    """Refuse signals whose functions take padding for tokens.
+
+    Raises:
+        UnsupportedCallError: naming the first of them.
+    """
+    for signal in wanted:
+        if signal.compute not in PADDED:
+            raise UnsupportedCallError(
+                f"'{signal.name}' is computed from windows, which one graph pads to one length.",
+                where="torch.compile",
+                remedy="Call the encoder without torch.compile.",
+            )
 
 
 def _bias(states: Sequence[EncoderState], order: Order, revived: Sequence[bool]) -> Tensor | None:

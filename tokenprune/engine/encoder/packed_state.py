@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import accumulate
 
 import torch
@@ -79,7 +78,7 @@ class Order:
         )
         return cls(shapes, members, left, member, back)
 
-    @cached_property
+    @property
     def place(self) -> Tensor:
         """`[n]` places in the whole sequence of units left whose members are neighbours."""
         return self.rows[:: self.members] // self.members
@@ -148,6 +147,7 @@ class PackedState:
         raw: whether hidden states still have that shape, because no unit was to leave yet; they
             are `[R, D]` from then on.
         passed: how many blocks were entered.
+        graph: whether the call is traced into one graph, inside of which no value can be read.
         handed: what blocks are handed, cut to the rows that are left: many blocks are handed the
             same. By the identities of what it is made of, which is kept with it.
     """
@@ -159,6 +159,7 @@ class PackedState:
     shape: tuple[int, ...] = ()
     raw: bool = True
     passed: int = 1
+    graph: bool = False
     handed: dict[tuple[int, ...], tuple[BlockCall, BlockCall]] = field(default_factory=dict)
 
     @classmethod
@@ -172,6 +173,7 @@ class PackedState:
         *,
         batched: bool = False,
         shape: tuple[int, ...] = (),
+        graph: bool = False,
     ) -> PackedState:
         """State at the first block.
 
@@ -183,9 +185,11 @@ class PackedState:
             device: of the sequence.
             batched: see `PackedEncoderAdapter`.
             shape: of the hidden states.
+            graph: whether the call is traced into one graph.
         """
         packing = packing.moved(device)  # once, and not whenever units are put in order
-        numbers = [trace.begin(1, grid)[0] for grid in packing.grids]
+        # the trace of a graph gives no numbers
+        numbers = [(trace.begin(1, grid) or [0])[0] for grid in packing.grids]
         sizes = (math.prod(grid) for grid in packing.grids)
         starts = list(accumulate(sizes, initial=0))
         alike: dict[Grid, list[int]] = {}
@@ -214,7 +218,7 @@ class PackedState:
             stacks.append(Stack(state, first))
         whole = [stack.state.index for stack in stacks]
         order = ordered(stacks, packing, whole, batched=batched)
-        return cls(stacks, packing, order, batched, shape)
+        return cls(stacks, packing, order, batched, shape, graph=graph)
 
     @property
     def untouched(self) -> bool:
@@ -244,11 +248,21 @@ class PackedState:
         return [self._handed(block, number, own) for number, own in enumerate(rows)]
 
     def _handed(self, block: BlockCall, number: int, rows: Tensor) -> BlockCall:
+        if self.graph:  # the compiler finds what is alike by itself
+            args, kwargs = block.arguments(rows)
+            return replace(block, args=args, kwargs=kwargs)
         key = number, *map(id, (*block.args, *block.kwargs, *block.kwargs.values()))
         if key not in self.handed:
             args, kwargs = block.arguments(rows)
             self.handed[key] = block, replace(block, args=args, kwargs=kwargs)
         return replace(self.handed[key][1], block=block.block)
+
+    @property
+    def frames(self) -> list[int]:
+        """Where pictures and frames begin and end in the whole sequence."""
+        members = self.packing.members
+        starts = sorted(start for stack in self.stacks for start in stack.starts)
+        return [*(start * members for start in starts), self.packing.units * members]
 
     def edges(self, order: Order) -> list[int]:
         """Where pictures and frames begin and end among the rows of an order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import index
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -109,11 +110,15 @@ class EncoderRunner:
             self._open(call, args, kwargs)
             call.put(self._demand(call, args, kwargs))
             try:
-                output = original(*args, **kwargs)
+                output = original(*args, **self._given(call, kwargs))
             finally:
                 call.drop(_Pass)
             self._require(self._passed(call), self.spec.used)
             return self._hand_on(call, output)
+
+    def _given(self, call: CallState, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments by name that the encoder itself is given."""
+        return kwargs
 
     def _hand_on(self, call: CallState, output: Any) -> Any:
         """What a pass gives to who called the encoder."""
@@ -225,6 +230,7 @@ class EncoderRunner:
             return begun
         side = self.side(call)
         count = (hidden.shape[1] - self.spec.prefix) // side**2
+        self._solve(call, [count])
         state = EncoderState.begin(
             self.layout.sites(count),
             call.grid,
@@ -244,6 +250,14 @@ class EncoderRunner:
         state.passed = 1
         call.put(state)
         return state
+
+    def _solve(self, call: CallState, counts: Sequence[int]) -> None:
+        """Have budgets for images of so many patches or units ready in front of a graph."""
+        if call.compiled:
+            # imported here, because it takes the compiler along
+            from tokenprune.engine.uncompiled import solve
+
+            solve(self.layout, tuple([index(count) for count in counts]))  # no symbols
 
     def _is_plain(self, state: EncoderState, number: int) -> bool:
         site = state.sites.get(number)

@@ -20,12 +20,14 @@ class Segments:
         rows: for every length L the rows of its S segments, `[S, L]`.
         back: `[R]` where every row of the sequence stands in `rows`, one after the other; None if
             it stands in its place.
-        order: `[R]` `rows`, one after the other, of which they are views.
+        order: `[R]` `rows`, one after the other; with padding longer.
+        real: `[S, L]` False for padding, where all segments are padded to one length; else None.
     """
 
     rows: Sequence[Tensor]
     back: Tensor | None
     order: Tensor
+    real: Tensor | None = None
 
     @classmethod
     def of(cls, edges: Sequence[int], device: torch.device) -> Segments:
@@ -47,19 +49,65 @@ class Segments:
         ]
         return cls(rows, None if len(rows) == 1 else order.argsort(), order)
 
+    @classmethod
+    def padded(cls, edges: Sequence[int], rows: Tensor) -> Segments:
+        """The segments of rows that are left of a sequence, padded to the longest one.
+
+        How many rows are left of each depends on values. In a graph lengths can't, so all have the
+        one that no segment exceeds.
+
+        Args:
+            edges: of the whole sequence, S + 1 rows of it.
+            rows: `[R]`, ascending, that are left of it.
+        """
+        borders = torch.tensor(edges, device=rows.device)
+        starts = torch.searchsorted(rows, borders)
+        longest = min(max(end - start for start, end in pairwise(edges)), len(rows))
+        inside = torch.arange(longest, device=rows.device)
+        table = (starts[:-1, None] + inside).clamp(max=len(rows) - 1)
+        segment = torch.searchsorted(borders, rows, right=True) - 1
+        place = torch.arange(len(rows), device=rows.device) - starts[segment]
+        real = inside < starts.diff()[:, None]
+        return cls([table], segment * longest + place, table.flatten(), real)
+
     @property
     def count(self) -> int:
         """Number of segments."""
         return sum(len(rows) for rows in self.rows)
 
+    @property
+    def lengths(self) -> list[int | Tensor]:
+        """Rows of each segment of every length; where they are padded, `[S]` without padding."""
+        if self.real is not None:
+            return [self.real.sum(dim=1)]
+        return [rows.shape[1] for rows in self.rows]
+
     def split(self, values: Tensor) -> list[Tensor]:
-        """Values of rows `[R, ...]` by segment, `[S, L, ...]` for every length."""
+        """Values of rows `[R, ...]` by segment, `[S, L, ...]` for every length; padding is 0."""
         if self.back is None:
             return [torch.unflatten(values, 0, tuple(self.rows[0].shape))]
         parts = torch.split(values[self.order], [rows.numel() for rows in self.rows])
-        return [
+        parts = tuple(
             torch.unflatten(p, 0, tuple(r.shape)) for p, r in zip(parts, self.rows, strict=True)
-        ]
+        )
+        if self.real is None:
+            return [*parts]
+        real = self.real.view(*self.real.shape, *[1] * (values.dim() - 1))
+        return [torch.where(real, part, 0) for part in parts]
+
+    def biases(self, bias: Tensor | None) -> list[Tensor | None]:
+        """What is added to the logits of keys, `[S, L]` for every length, -inf for padding.
+
+        Args:
+            bias: `[R]` of the rows, or None.
+        """
+        parts = [None] * len(self.rows) if bias is None else self.split(bias)
+        if self.real is None:
+            return [*parts]
+        # a segment that no row is left of sees its padding, so that nothing becomes NaN
+        seen = self.real | ~self.real.any(dim=1, keepdim=True)
+        hidden = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -torch.inf)
+        return [hidden if part is None else part + hidden for part in parts]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """What `split` took apart: `[R, ...]`."""
@@ -83,6 +131,6 @@ class Segments:
             `[1, H, R, d]`.
         """
         parts = zip(self.heads(query), self.heads(key), self.heads(value), strict=True)
-        biases = [None] * len(self.rows) if bias is None else self.split(bias)
+        biases = self.biases(bias)
         made = [attention(*part, one) for part, one in zip(parts, biases, strict=True)]
         return self.join([part.transpose(1, 2) for part in made]).transpose(0, 1)[None]

@@ -19,6 +19,7 @@ from tokenprune.engine.lines import each, flat, stacked, starts
 from tokenprune.interface.dense import Dense, Part
 from tokenprune.interface.signals import WHOLE
 from tokenprune.interface.tokens import Tokens
+from tokenprune.interface.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def _joined(decided: Sequence[Decided]) -> tuple[EncoderState, Part]:
         riders={name: _one([one.riders[name] for one in decided]) for name in first.riders},
         signals={name: _one([one.signals[name] for one in decided]) for name in first.signals},
         entered=_one_or_none([one.state.entered for one in decided]),
+        trace=Trace(),  # in words, since a graph can't make a class's own default
     )
     anchor, slot = _counted([one.dense for one in decided])
     if first.dense.weight is first.state.size:

@@ -1,5 +1,6 @@
 """Signals: what a strategy may ask for, and what each is computed from."""
 
+from tokenprune.interface.signals.encoder import PADDED
 from tokenprune.interface.signals.llm_views import (
     LLM_VIEWS,
     LayerAhead,
@@ -32,6 +33,7 @@ __all__ = [
     "BLOCK_VIEWS",
     "CLASS_VIEWS",
     "LLM_VIEWS",
+    "PADDED",
     "WHOLE",
     "BlockAttention",
     "BlockBefore",

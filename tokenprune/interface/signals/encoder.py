@@ -14,8 +14,24 @@ def received(view: BlockAttention) -> Tensor:
     """Column mean of softmax(q k^T) over patch queries, `[B, N]`."""
     mean = view.received
     if mean is None:
-        mean = attention_received(view.query, view.key, bias=view.bias, skip=view.prefix)
+        mean = _received(view, view.query, view.key)
     return _of_picture(view, mean)
+
+
+def _received(view: BlockAttention, query: Tensor, key: Tensor) -> Tensor:
+    mean = attention_received(query, key, bias=view.bias, skip=view.prefix)
+    if view.real is None or view.bias is None:
+        return mean
+    # queries of padding are zeros, so each of them gives the softmax of the bias alone
+    length, real = mean.shape[1], _count(view)
+    total = mean * length - view.bias.float().softmax(dim=1) * (length - real)
+    return total / real
+
+
+def _count(view: BlockAttention) -> Tensor:
+    """Patches of padded windows, `[B, 1]`; 1 where none is left."""
+    assert view.real is not None
+    return view.real.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def received_from_all(view: BlockAttention) -> Tensor:
@@ -35,6 +51,7 @@ def given(view: BlockAttention) -> Tensor:
     count = query.shape[2] - prefix
     if prefix == 0:
         even = query.new_full((query.shape[0], count), 1.0 / count).float()
+        even = even if view.real is None else (1.0 / _count(view)).expand(-1, count)
         return _of_picture(view, even)
     heads = range(query.shape[1])  # a head at a time, so that no [B, H, T, T] exists
     shares = torch.stack([_prefix_share(view, head) for head in heads])
@@ -55,13 +72,20 @@ def _prefix_share(view: BlockAttention, head: int) -> Tensor:
 def logits_received(view: BlockAttention) -> Tensor:
     """Column mean of q.k / sqrt(d) over patches, `[B, N]`: the mean over queries is mean(q).k."""
     query, key, scale = _patches(view)
-    return (key * query.mean(dim=2, keepdim=True)).sum(-1).mean(dim=1) * scale
+    return (key * _mean(view, query)).sum(-1).mean(dim=1) * scale
 
 
 def logits_given(view: BlockAttention) -> Tensor:
     """Row mean of q.k / sqrt(d) over patches, `[B, N]`."""
     query, key, scale = _patches(view)
-    return (query * key.mean(dim=2, keepdim=True)).sum(-1).mean(dim=1) * scale
+    return (query * _mean(view, key)).sum(-1).mean(dim=1) * scale
+
+
+def _mean(view: BlockAttention, part: Tensor) -> Tensor:
+    """Mean over patches: `[B, H, N, d]` -> `[B, H, 1, d]`."""
+    if view.real is None:
+        return part.mean(dim=2, keepdim=True)
+    return part.sum(dim=2, keepdim=True) / _count(view)[:, None, None]
 
 
 def _patches(view: BlockAttention) -> tuple[Tensor, Tensor, float]:
@@ -103,7 +127,7 @@ def of_class_token_joined(view: BlockAttention) -> Tensor:
 def received_joined(view: BlockAttention) -> Tensor:
     """Column mean over patch queries of the softmax with all heads as one, `[B, N]`."""
     query, key = joined(view.query), joined(view.key)
-    return attention_received(query, key, bias=view.bias, skip=view.prefix)
+    return _of_picture(view, _received(view, query, key))
 
 
 def joined(heads: Tensor) -> Tensor:
@@ -114,3 +138,18 @@ def joined(heads: Tensor) -> Tensor:
 def like_class_token(view: BlockOutput) -> Tensor:
     """Cosine of the class token with each patch, `[B, N]`."""
     return cosine_similarity(view.hidden[:, :1].float(), view.patches.float(), dim=-1)
+
+
+PADDED = (
+    received,
+    received_from_all,
+    given,
+    logits_received,
+    logits_given,
+    keys,
+    keys_joined,
+    queries_joined,
+    values_joined,
+    received_joined,
+)
+"""Functions that leave padding out of account, see `BlockAttention.real`."""

@@ -55,6 +55,9 @@ class BlockAttention(View):
             where it has all.
         received: float32 `[B, N]` mean weight that each patch receives from the patches, where the
             attention itself has told it.
+        real: `[B, P + N]` False for padding, where windows of a compiled graph are padded to one
+            length: its queries, keys and values are zeros, its bias is -inf; else None. Only
+            the functions in `PADDED` are given such views.
     """
 
     title: ClassVar[str] = "attention of an encoder block"
@@ -69,6 +72,7 @@ class BlockAttention(View):
     prefix: int
     share: Tensor | None = None
     received: Tensor | None = None
+    real: Tensor | None = None
 
     @property
     def sizes(self) -> Mapping[str, int]:

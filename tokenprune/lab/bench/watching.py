@@ -131,7 +131,7 @@ def _of_block(seen: Watched, encoder: EncoderAdapter, block: nn.Module) -> Calla
                 where="--flops formula",
                 remedy="Use --flops measured.",
             )
-        segments = borders.diff().tolist()
+        segments = torch.as_tensor(borders).diff().tolist()
         # what a plan left of a sequence is taken to be spread over its segments as before
         share = rows / sum(segments)
         seen.flops += linear_flops(block, rows)

@@ -1,0 +1,92 @@
+"""Towers for pictures of any size are one graph for each list of their grids."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+import tokenprune
+from tests import packed
+from tests.adapters import any_size
+from tests.contract.compiling import assert_same, needs_context_variables, one_graph
+from tests.packed import plan
+
+MERGING_AND_DROPPING = plan(
+    {"strategy": "tome", "layer": 0, "keep": 0.7}, {"strategy": "fopru", "layer": 1, "keep": 0.5}
+)
+BARE = {"strategy": "tome", "params": {"proportional_attention": False}}
+AMONG_WINDOWS: dict[str, list[dict[str, Any]]] = {
+    "evoprune": [{"strategy": "evoprune", "layers": [0, 2], "keep": 0.4}],
+    "fopru, tome-bare": [
+        {"strategy": "fopru", "layer": 0, "keep": 0.7},
+        {**BARE, "layer": 1, "keep": 0.6},
+    ],
+    "random, uniform": [
+        {"strategy": "random", "layer": 0, "keep": 0.7},
+        {"strategy": "uniform", "layer": 1, "keep": 0.5},
+    ],
+    "ipcv": [{"strategy": "ipcv", "layer": 2, "params": {"stabilise": 1}, "keep": 0.4}],
+}
+"""Stages; blocks 0 and 2 attend within windows."""
+GRIDS = ((1, 4, 8), (2, 8, 10))
+"""A picture, and a clip whose windows of 2 x 2 units are of different sizes."""
+
+pytestmark = needs_context_variables
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    torch._dynamo.reset()
+
+
+def tower(family: str, blocks: int = 2) -> Any:
+    """A tower of a few blocks."""
+    alone = family in any_size.TOWERS
+    model = copy.deepcopy(any_size.tower(family) if alone else packed.tower(family))
+    inner = getattr(model, "transformer", getattr(model, "encoder", model))
+    name = "layers" if alone else "blocks"
+    setattr(inner, name, getattr(inner, name)[:blocks])
+    return model
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "qwen3_5", *any_size.TOWERS])
+@torch.no_grad()
+def test_every_tower_that_merges_and_drops_is_one_graph(family: str) -> None:
+    model = tower(family)
+    given = any_size.call(family) if family in any_size.TOWERS else packed.call(GRIDS)
+    with tokenprune.attach(model, MERGING_AND_DROPPING) as handle:
+        plain = model(**given)
+        assert len(handle.trace.image(0).steps) == 2
+        compiled, counter = one_graph(model)
+        assert_same(compiled(**given), plain)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("stages", AMONG_WINDOWS.values(), ids=AMONG_WINDOWS)
+@torch.no_grad()
+def test_every_static_strategy_is_one_graph_among_windows(stages: list[dict[str, Any]]) -> None:
+    model, given = tower("qwen2_5_vl", 3), packed.call(GRIDS)
+    with tokenprune.attach(model, plan(*stages)):
+        compiled, counter = one_graph(model)
+        for rows in (given["hidden_states"], given["hidden_states"].flip(-1)):
+            values = {**given, "hidden_states": rows}  # traced, then from the cache
+            assert_same(compiled(**values), model(**values))
+    assert counter.frame_count == 1
+
+
+@torch.no_grad()
+def test_a_graph_is_of_one_list_of_grids() -> None:
+    """Also of grids that were never seen, and of a tower that is compiled in place."""
+    model = tower("qwen2_vl", 1)
+    with tokenprune.attach(model, plan({"strategy": "tome", "layer": 0, "keep": 0.7})) as handle:
+        lists = [((1, 4, 12),), ((1, 6, 8),), ((1, 4, 12), (1, 4, 4)), ((1, 4, 12),)]
+        plain = [model(**packed.call(grids)) for grids in lists[2:]]
+        _, counter = one_graph(model)
+        model.compile(backend=counter, fullgraph=True)
+        found = [model(**packed.call(grids)) for grids in lists]
+        assert_same(found[2:], plain)
+        assert handle.report().compiled
+    assert counter.frame_count == 3
