@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tokenprune.ops import Diversity, bipartite_match, knn_density, match_pairs
-from tokenprune.ops.cosines import gram
+from tokenprune.ops.cosines import gains, gram, unit_rows
 
 
 def cosine(x: Tensor, y: Tensor) -> float:
@@ -155,9 +155,14 @@ def expected_pairs(
     return [(i, j) for *_, i, j in sorted(made)[:remove]]
 
 
-@given(st.integers(0, 99), st.integers(2, 9), st.sampled_from(["all", "order", "blocked"]))
-@settings(deadline=None, max_examples=30)
-def test_pairs_against_loops(seed: int, count: int, kind: str) -> None:
+@given(
+    st.integers(0, 99),
+    st.integers(2, 9),
+    st.sampled_from(["all", "order", "blocked"]),
+    st.sampled_from([1.0, None]),
+)
+@settings(deadline=None, max_examples=40)
+def test_pairs_against_loops(seed: int, count: int, kind: str, tau: float | None) -> None:
     torch.manual_seed(seed)
     x, weight = torch.randn(2, count, 5), 1.5
     order = torch.stack([torch.randperm(count) for _ in x])
@@ -170,14 +175,25 @@ def test_pairs_against_loops(seed: int, count: int, kind: str) -> None:
         order=order if kind == "order" else None,
         candidates=some,
         blocked=blocked if kind == "blocked" else None,
-        diversity=Diversity(weight, 3, 1.0),
+        diversity=Diversity(weight, 3, tau),
     )
-    density = knn_density(x, neighbours=3, tau=1.0)
+    density = knn_density(x, neighbours=3, tau=tau)
     for b in range(2):
         places = order[b, :some].tolist() if kind == "order" else list(range(count))
         out = set(blocked[b].nonzero()[:, 0].tolist()) if kind == "blocked" else set()
         want = expected_pairs(x[b], remove, places, density[b], weight, out)
         assert list(zip(source[b].tolist(), target[b].tolist(), strict=True)) == want
+
+
+@pytest.mark.parametrize("tau", [0.4, None])
+def test_the_density_of_candidates_is_that_among_all_tokens(tau: float | None) -> None:
+    x = torch.randn(2, 12, 4) + torch.tensor([4.0, 0, 0, 0])
+    x[:, 7:] *= torch.tensor([1.0, 9, 9, 9])  # others stand far apart, and count for the width
+    unit = unit_rows(x)
+    found, cosine = gains(unit, 7, 2.0, 3, tau)
+    want = (-2.0 * knn_density(x, neighbours=3, tau=tau)).exp()
+    torch.testing.assert_close(found[:, :7], want[:, :7])
+    torch.testing.assert_close(cosine[:, :7], (unit @ unit.mT)[:, :7])
 
 
 def test_pairs_of_duplicates_and_zeros_go_to_the_lower_index() -> None:

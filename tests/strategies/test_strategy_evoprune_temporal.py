@@ -17,6 +17,7 @@ from tokenprune.errors import BudgetError
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.tokens import Tokens
+from tokenprune.ops import count_flops
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -69,6 +70,14 @@ def test_pairs_against_loops(params: dict[str, Any], frames: int, count: int, re
         merged = answer.apply(tokens.hidden, tokens.size)[0]
         torch.testing.assert_close(merged, torch.tensor(states), atol=1e-5, rtol=1e-5)
         assert answer.sizes(tokens.size)[0].tolist() == sizes
+
+
+def test_cosines_within_a_frame_are_measured_once() -> None:
+    tokens = video(0, 3, 12)
+    with count_flops() as counter:
+        answer_of(tokens, 3)
+    # 9 of 12 tokens are candidates: 5 propose, 4 receive, and those of two frames beside them
+    assert counter.total == 2 * 3 * (9 * 12 + 5 * 2 * 4) * 5
 
 
 @pytest.mark.parametrize("partition", ["unprotected", "all"])

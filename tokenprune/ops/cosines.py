@@ -70,6 +70,28 @@ def exponents(square: Tensor, tau: float | None) -> Tensor:
     return -square / square.mean((-2, -1), keepdim=True).clamp(min=1e-12)
 
 
+def gains(
+    unit: Tensor, rows: int, weight: float, neighbours: int, tau: float | None
+) -> tuple[Tensor, Tensor]:
+    """`exp(-w d)`, of the density d = mean(1 - exp(-|u - v|^2 / tau^2)), and the cosines.
+
+    Args:
+        unit: `[..., N, D]` rows of length 1 or 0, N > 1.
+        rows: how many of the first rows are asked for.
+        weight: w.
+        neighbours: nearest others that the mean is over, as far as there are so many.
+        tau: see `exponents`.
+
+    Returns:
+        The gains of these rows, `[..., M]`, and their products with all rows, `[..., M, N]`. M may
+        be more than `rows`: a width that is taken from an image is that of all its tokens.
+    """
+    cosine = gram(unit, None if tau is None else rows)
+    count = min(neighbours, unit.shape[-2] - 1)
+    power = exponents(nearest_squares(cosine, unit, count), tau)
+    return power.expm1_().sum(-1).mul_(weight / count).exp_(), cosine
+
+
 def samples(batch: int, length: int, device: torch.device) -> Iterator[slice]:
     """Parts of a batch whose matrices `[b, N, N]` fit the cache, or a device's memory."""
     budget = _SMALL if device.type == "cpu" else _HELD

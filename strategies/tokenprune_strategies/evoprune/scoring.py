@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tokenprune.ops import Diversity, knn_density, topk_indices
+from tokenprune.ops import topk_indices
 from tokenprune_strategies.shared.indexing import best_last
 
 
@@ -37,15 +37,6 @@ def kept_on(importance: Tensor, before: Tensor | None, number: int) -> tuple[Ten
     chosen = topk_indices(ranked, number)
     now = torch.zeros_like(importance, dtype=torch.bool)
     return ranked, now.scatter(1, chosen, torch.ones_like(chosen, dtype=torch.bool))
-
-
-def diversity_gain(metric: Tensor, diversity: Diversity) -> Tensor:
-    """`exp(-lambda d_i)`, `[B, N]`; the factor of a pair is the product of its two tokens'.
-
-    `d_i` in 0..1 is large for tokens of sparse regions, which are therefore merged last.
-    """
-    density = knn_density(metric, neighbours=diversity.neighbours, tau=diversity.tau)
-    return torch.exp(-diversity.weight * density)
 
 
 class Parts(NamedTuple):

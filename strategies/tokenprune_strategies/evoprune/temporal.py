@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from tokenprune.ops import Diversity, bipartite_match, take
-from tokenprune_strategies.evoprune.scoring import Parts, diversity_gain
+from tokenprune.ops import Diversity, take
+from tokenprune.ops.cosines import gains, unit_rows
+from tokenprune_strategies.evoprune.scoring import Parts
 from tokenprune_strategies.shared.bipartite import alternate
 from tokenprune_strategies.shared.indexing import every
 
@@ -43,27 +42,54 @@ def neighbouring_pairs(
     """
     order = every(metric) if parts.order is None else parts.order
     source, target = alternate(order[:, : parts.candidates])
-    gain = None if diversity is None else diversity_gain(metric, diversity)
-    border = window(torch.ones_like(target, dtype=torch.bool), frames).logical_not()
-    match = partial(
-        bipartite_match,
-        take(metric, source),
-        window(take(metric, target), frames),
-        gain_a=None if gain is None else take(gain, source),
-        gain_b=None if gain is None else window(take(gain, target), frames),
-        squash=squash,
-    )
+    unit = unit_rows(take(metric, order))  # candidates in front
+    score = pair_scores(unit, parts.candidates, frames, diversity=diversity, squash=squash)
+    inside = window(torch.ones_like(target, dtype=torch.bool), frames)
+    score = score.masked_fill(~inside[:, None], -torch.inf)
     unblocked = None
     if parts.blocked is not None:
-        taken = window(take(parts.blocked, target), frames) | border
-        unblocked = match(block_a=take(parts.blocked, source), block_b=taken)
-    chosen, mate = best_proposals(match(block_b=border), unblocked, remove)
+        taken = take(parts.blocked, source)[:, :, None]
+        apart = taken | window(take(parts.blocked, target), frames)[:, None]
+        value, mate = score.masked_fill(apart, -torch.inf).max(dim=-1)
+        unblocked = value, mate
+    value, mate = score.max(dim=-1)
+    chosen, mate = best_proposals((value, mate), unblocked, remove)
     first = torch.arange(frames, device=metric.device) * metric.shape[1]
     first = first.repeat(len(metric) // frames)[:, None]
     place = window(target + first, frames)
     sources = (source + first).gather(1, chosen)
     targets = place.gather(1, mate.gather(1, chosen))
     return _videos(sources, frames), _videos(targets, frames)
+
+
+def pair_scores(
+    unit: Tensor, candidates: int, frames: int, *, diversity: Diversity | None, squash: bool
+) -> Tensor:
+    """Scores of every source with the targets of its own frame and of those beside it.
+
+    The cosines within a frame, of which the density is made too, are computed once.
+
+    Args:
+        unit: `[V * T, N, D]` rows of length 1 or 0, the candidates in front, which propose and
+            receive in turn.
+        candidates: how many they are.
+        frames: frames T of each video.
+        diversity: how tokens of sparse regions are spared, frame by frame; or None.
+        squash: use `(1 + cos) / 2`.
+
+    Returns:
+        `[V * T, Ns, 3 * Nt]`, in the order of `WINDOW`; to frames that don't exist, any.
+    """
+    ahead, behind = slice(0, candidates, 2), slice(1, candidates, 2)
+    sources, targets = unit[:, ahead], unit[:, behind]
+    if diversity is None:
+        score = sources @ window(targets, frames).mT
+        return (score + 1.0) * 0.5 if squash else score
+    gain, cosine = gains(unit, candidates, *diversity)
+    beside = window(targets, frames)[:, targets.shape[1] :]
+    score = torch.cat((cosine[:, ahead, behind], sources @ beside.mT), dim=2)
+    score = (score + 1.0) * 0.5 if squash else score
+    return score * window(gain[:, behind], frames)[:, None] * gain[:, ahead, None]
 
 
 def best_proposals(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tokenprune.ops.cosines import exponents, gram, nearest_squares, samples, unit_rows
+from tokenprune.ops.cosines import gains, samples, unit_rows
 from tokenprune.ops.match_pairs import Diversity
 from tokenprune.ops.take import take
 
@@ -61,8 +61,7 @@ def _proposals(
     if diversity is None:
         score = unit[:, ahead] @ unit[:, behind].mT
     else:
-        cosine = gram(unit, max(ahead.stop, behind.stop))
-        gain = _gain(cosine, unit, diversity)
+        gain, cosine = gains(unit, ahead.stop, *diversity)
         score = cosine[:, ahead, behind]
     if squash:
         score = (score + 1.0) * 0.5
@@ -77,13 +76,6 @@ def _proposals(
         value, partner = torch.where(free, other, value), torch.where(free, mate, partner)
     # a row's own gain changes nothing about its best partner
     return value if gain is None else value * gain[:, ahead], partner, free
-
-
-def _gain(cosine: Tensor, unit: Tensor, diversity: Diversity) -> Tensor:
-    """`exp(-w d)`, `[b, M]`, of the density d = mean(1 - exp(-|u - v|^2 / tau^2))."""
-    count = min(diversity.neighbours, cosine.shape[-1] - 1)
-    power = exponents(nearest_squares(cosine, unit, count), diversity.tau)
-    return power.expm1_().sum(-1).mul_(diversity.weight / count).exp_()
 
 
 def _best(value: Tensor, free: Tensor | None, count: int) -> Tensor:
