@@ -97,8 +97,9 @@ def test_clips_stand_beside_pictures(name: str, load: Load) -> None:
     for row, one in enumerate(shown):
         alone = loaded.prepare([one], [("what?", "how many?")[row]])["input_ids"][0]
         assert inputs["input_ids"][row][-len(alone) :].tolist() == alone.tolist()
-    with torch.no_grad():
-        loaded.model(**inputs)
+    if CASES[name].missing("video") is None:
+        with torch.no_grad():
+            loaded.model(**inputs)
 
 
 def test_one_name_for_the_pixels_of_both_is_refused(load: Load) -> None:

@@ -24,7 +24,7 @@ from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.lab.clips import check_clips, on_clips
 from tokenprune.lab.compare.chosen import chosen
 from tokenprune.lab.compare.defaults import Wanted, default_entries, encoder_entries
-from tokenprune.lab.compare.keeps import encoder_keeps, mllm_keeps
+from tokenprune.lab.compare.keeps import Shown, encoder_keeps, mllm_keeps
 from tokenprune.lab.compare.matching import equal_tokens
 from tokenprune.lab.compare.settings import Settings
 from tokenprune.lab.data.builtin import BUILT_IN
@@ -166,15 +166,17 @@ def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry],
     strategies = compared_strategies(loaded, settings)
     unsaid: list[str] = []
     if isinstance(loaded, LoadedMllm):
-        wanted, unsaid = _wanted(loaded, settings)
+        shown = Shown.to(loaded, settings.task)
+        wanted, unsaid = _wanted(loaded, settings, shown)
         rows = partial(default_entries, wanted=wanted)
     else:
+        shown = Shown(0)
         keeps = settings.keeps or encoder_keeps(loaded)
         rows = partial(encoder_entries, keeps=keeps, seed=settings.seed)
     sound, broken = _describable(strategies, rows)
     entries = [_on_task(entry, loaded, settings) for entry in rows(sound)]
     if settings.match == "tokens":
-        entries = [equal_tokens(entry) for entry in entries]
+        entries = [equal_tokens(entry, shown.tiles) for entry in entries]
     found, left_out = _fitting(loaded, entries)
     return found, [*unsaid, *broken, *left_out]
 
@@ -203,7 +205,7 @@ def compared_strategies(loaded: LoadedModel, settings: Settings) -> Strategies:
     return host().strategies
 
 
-def _wanted(loaded: LoadedMllm, settings: Settings) -> tuple[Wanted, list[str]]:
+def _wanted(loaded: LoadedMllm, settings: Settings, shown: Shown) -> tuple[Wanted, list[str]]:
     """What the default rows depend on, and sentences about kinds of rows that can't be."""
     adapter = choose_adapter(loaded.model)
     assert isinstance(adapter, MllmAdapter)
@@ -213,7 +215,7 @@ def _wanted(loaded: LoadedMllm, settings: Settings) -> tuple[Wanted, list[str]]:
         positions = "original"
         unsaid = [f"rows with renumbered position ids are left out: {why_not}"]
     wanted = Wanted(
-        keeps=settings.keeps or mllm_keeps(loaded, settings.task),
+        keeps=settings.keeps or mllm_keeps(shown.units, settings.task),
         positions=positions,
         seed=settings.seed,
         video=settings.video,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -33,31 +34,44 @@ def encoder_keeps(loaded: LoadedModel) -> Sequence[int]:
     return _shares(CLASSIFIER_KEEPS, CLASSIFIER_PATCHES, patches)
 
 
-def mllm_keeps(loaded: LoadedMllm, task: str) -> Sequence[int]:
-    """The shares of the task's budgets in the visual tokens that the model has of its pictures."""
+@dataclass(frozen=True)
+class Shown:
+    """What a multimodal LLM has of one picture, or of one frame.
+
+    Attributes:
+        units: visual tokens.
+        tiles: pieces in which the tower sees it.
+    """
+
+    units: int
+    tiles: float = 1.0
+
+    @classmethod
+    def to(cls, loaded: LoadedMllm, task: str) -> Shown:
+        """Of the tower's grid; where that says nothing, of a built-in task's first question.
+
+        Pictures may have any size, or be cut into tiles; then the plain model is asked.
+        """
+        adapter = choose_adapter(loaded.model)
+        assert isinstance(adapter, MllmAdapter)
+        tower = adapter.spec().tower
+        if tower is not None:
+            return cls(math.prod(choose_encoder(tower).spec().grid))
+        questions = BUILT_IN[task].questions(1)
+        asked = VqaTask(loaded, questions, 1, new_tokens=1)
+        with torch.no_grad(), attach(loaded.model, Plan()) as handle:
+            asked.call(asked.inputs(questions))
+            meter = handle.meter
+            return cls(round(unpruned_tokens(meter.tokens)), meter.tiles or 1.0)
+
+
+def mllm_keeps(units: int, task: str) -> Sequence[int]:
+    """The shares of the task's budgets in the visual tokens that a model has of its pictures."""
     if task == "detail":
-        return _shares(DETAIL_KEEPS, DETAIL_PATCHES, _units(loaded, task))
-    return _shares(MLLM_KEEPS, MLLM_PATCHES, _units(loaded, task))
+        return _shares(DETAIL_KEEPS, DETAIL_PATCHES, units)
+    return _shares(MLLM_KEEPS, MLLM_PATCHES, units)
 
 
 def _shares(keeps: Sequence[int], whole: int, units: int) -> Sequence[int]:
     """Budgets on another number of tokens; of those that are one there, the first."""
     return [*dict.fromkeys(max(1, keep * units // whole) for keep in keeps)]
-
-
-def _units(loaded: LoadedMllm, task: str) -> int:
-    """Visual tokens of a picture, or of a frame: of the tower's grid, or of the first question's.
-
-    Where a tower's grid says nothing, since pictures have any size or are cut into tiles, the plain
-    model is shown one.
-    """
-    adapter = choose_adapter(loaded.model)
-    assert isinstance(adapter, MllmAdapter)
-    tower = adapter.spec().tower
-    if tower is not None:
-        return math.prod(choose_encoder(tower).spec().grid)
-    questions = BUILT_IN[task].questions(1)
-    asked = VqaTask(loaded, questions, 1, new_tokens=1)
-    with torch.no_grad(), attach(loaded.model, Plan()) as handle:
-        asked.call(asked.inputs(questions))
-        return round(unpruned_tokens(handle.meter.tokens))

@@ -20,7 +20,7 @@ from tokenprune.lab.measure.entries import Entry, Strategies, strategy_entry
 from tokenprune.lab.measure.search import border, widest
 from tokenprune.lab.measure.task import Task
 from tokenprune.ops.flops import count_flops
-from tokenprune.plan import Average, Plan
+from tokenprune.plan import Average, PerTile, Plan
 
 #: What budgets are made equal in, and how the rows' budgets are then described.
 MATCHES: Mapping[str, str] = {
@@ -34,13 +34,17 @@ MATCHES: Mapping[str, str] = {
 SAMPLES, REPEATS = 4, 5
 
 
-def equal_tokens(entry: Entry) -> Entry:
+def equal_tokens(entry: Entry, tiles: float = 1.0) -> Entry:
     """The row with a budget that counts tokens in the mean over the LLM's layers.
 
     Before the LLM that is what a budget counts already. A strategy that restores its tokens keeps
-    its budget, and its meaning says so: it hands on all tokens, whatever it keeps inside.
+    its budget, and its meaning says so: it hands on all tokens, whatever it keeps inside. Inside an
+    encoder that sees an image in `tiles`, a budget is divided among them, rounded down.
     """
     keep = _number(entry)
+    if keep is not None and entry.plan.stages[0].at == "encoder" and tiles != 1:
+        each = PerTile(per_tile=max(1, int(keep // tiles)))
+        return replace(entry, plan=_with(entry.plan, each), budget=str(keep))
     if keep is None or entry.plan.stages[0].at != "decoder":
         return entry
     name = f"{entry.name}-{keep}"
@@ -167,5 +171,5 @@ def _number(entry: Entry) -> int | None:
     return keep if isinstance(keep, int) else None
 
 
-def _with(plan: Plan, keep: int | Average) -> Plan:
+def _with(plan: Plan, keep: int | Average | PerTile) -> Plan:
     return plan.model_copy(update={"stages": (plan.stages[0].model_copy(update={"keep": keep}),)})

@@ -34,20 +34,23 @@ def expected_tokens(
     patches: float,
     strategies: Strategies,
     measured: Mapping[str, float] | None = None,
+    tiles: float = 1.0,
 ) -> dict[str, float]:
     """Tokens per image that a plan must keep, by the meter's stage names.
 
     Strategies with a data-dependent length and average budgets are left out. A ratio of a video's
     tokens is rounded down over all of its frames, so the mean per frame may lie less than a token
     below the fraction given here; what was `measured` says what arrives at the stage behind. Of a
-    strategy that acts at several layers the last one counts, and only a budget in tokens.
+    strategy that acts at several layers the last one counts, and only a budget in tokens. Inside an
+    encoder a budget in tokens is for each of the `tiles` in which it saw an image; a ratio is of
+    theirs, padding included, so nothing is expected of it and of what stands behind.
     """
     counts: dict[str, float] = {}
     arriving: float = patches
     layers = chain(_layers(measured or {}), repeat(None))
     for stage in entry.plan.stages:
         kind = strategies[stage.strategy]
-        left = _left(stage, arriving, whole=entry.plan.images == "frames")
+        left = _left(stage, arriving, whole=entry.plan.images == "frames", tiles=tiles)
         if stage.at == "decoder" and stage.layer is None and placement(kind, "decoder").steps:
             if isinstance(stage.keep, int) and stage is entry.plan.stages[-1]:
                 counts[stage_key(stage, max(_layers(measured or {}), default=None))] = stage.keep
@@ -60,6 +63,7 @@ def expected_tokens(
         key = stage_key(stage, next(layers) if stage.at == "decoder" else None)
         counts[key] = left
         arriving = left if left == int(left) else (measured or {}).get(key, left)
+        arriving = min(arriving, patches)  # rows for padding around tiles are none of the image's
     return counts
 
 
@@ -81,9 +85,11 @@ def _layers(measured: Mapping[str, float]) -> list[int]:
     return sorted(map(int, named))
 
 
-def _left(stage: StagePlan, arriving: float, whole: bool) -> float | None:
+def _left(stage: StagePlan, arriving: float, whole: bool, tiles: float) -> float | None:
     if not isinstance(stage.keep, int | float):  # none, or known for whole prompts and tiles only
         return None
+    if stage.at == "encoder" and tiles != 1:
+        return stage.keep * tiles if isinstance(stage.keep, int) else None
     if isinstance(stage.keep, int):
         return min(stage.keep, arriving)
     if whole and stage.at != "encoder":  # frames are rounded together
@@ -96,7 +102,7 @@ def _miscounted(row: Measured, strategies: Strategies) -> Sequence[str]:
     whole = unpruned_tokens(row.tokens)
     ragged = "units" in row.tokens
     patches = whole if ragged else round(whole)
-    expected = expected_tokens(row.entry, patches, strategies, row.tokens)
+    expected = expected_tokens(row.entry, patches, strategies, row.tokens, row.tiles)
     return [
         f"{row.entry.label}: {key} measured {row.tokens.get(key)}, the plan says {count}."
         for key, count in expected.items()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokenprune.engine.attach import attach
 from tokenprune.engine.conditions import Checks
+from tokenprune.engine.meter import Meter
 from tokenprune.errors import TokenpruneError
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.lengths import own_length, tokens_in_llm
@@ -58,6 +59,7 @@ class Measured:
         lengths: tokens of every image, mean over the LLM's layers, where the plan sets no number.
         beside: dense, as it ran beside this; set at the end.
         failure: why the plan of an optional row can't run; empty if it can.
+        tiles: mean pieces in which the tower saw an image.
         checks: what was found right before anything was timed; every run attaches anew.
     """
 
@@ -70,15 +72,18 @@ class Measured:
     lengths: list[float] = field(default_factory=list)
     beside: Beside | None = None
     failure: str = ""
+    tiles: float = 1.0
     checks: Checks = field(default_factory=Checks)
     _counted: int = 0
 
-    def count(self, tokens: dict[str, float], images: int) -> None:
+    def count(self, meter: Meter) -> None:
         """Take a batch's mean counts into the mean of all."""
-        seen = self._counted
+        seen, images, tokens = self._counted, meter.images, meter.tokens
         for stage, mean in tokens.items():
             before = self.tokens.get(stage, 0.0)
             self.tokens[stage] = (before * seen + mean * images) / (seen + images)
+        tiles = 1.0 if meter.tiles is None else meter.tiles
+        self.tiles = (self.tiles * seen + tiles * images) / max(seen + images, 1)
         self._counted += images
 
 
@@ -255,7 +260,7 @@ def _run(task: Task, inputs: Any, row: Measured) -> tuple[Tensor, float]:
         output, seconds = _timed(task, inputs)
         for stage, spent in handle.meter.seconds.items():
             row.seconds[stage] += spent
-        row.count(handle.meter.tokens, handle.meter.images)
+        row.count(handle.meter)
         if own_length(handle.stages):
             row.lengths += [tokens_in_llm(image) for image in handle.trace.images]
     return output, seconds
