@@ -22,7 +22,7 @@ from tokenprune.interface.specs import EncoderSpec
 from tokenprune.testing import Report, check_encoder_adapter, check_mllm_adapter
 
 PIXELS = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-ROWS = ["claims", "parts", "keep all", "places", "shortened", "decoded"]
+ROWS = ["claims", "parts", "keep all", "places", "tower", "shortened", "decoded"]
 FAMILIES: dict[str, type[MllmAdapter]] = {kind.name: kind for kind in ADAPTERS}
 
 
@@ -152,9 +152,22 @@ def unwritten(original: Callable[..., Any]) -> Callable[..., Any]:
     return write_layer
 
 
+def elsewhere(original: Callable[..., list[Places]]) -> Callable[..., list[Places]]:
+    """Units are taken for those of other patches."""
+
+    def places(self: Any, *args: Any) -> list[Places]:
+        found = original(self, *args)
+        return [
+            replace(one, sources=one.sources.flip(0)) for one in found if one.sources is not None
+        ]
+
+    return places
+
+
 @pytest.mark.parametrize(
     ("name", "method", "plant", "row"),
     [
+        ("llava_next", "places", elsewhere, "tower"),
         ("llava_next", "write_llm", unplaced, "shortened"),
         ("qwen2_5_vl", "places", short, "places"),
         ("gemma3", "write_layer", unwritten, "shortened"),
@@ -167,3 +180,22 @@ def test_a_fault_of_a_family_is_named(
     planted = {method: plant(getattr(sound, method))}
     found = held(type("Planted", (sound,), planted), name)
     assert row in faults(found), str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("internvl", {"side": lambda core: 1}), ("gemma3", {"projector": "multi_modal_projector"})],
+)
+def test_a_tower_that_is_told_wrongly_is_named(name: str, changed: dict[str, Any]) -> None:
+    """Of a unit of several patches, and of a projector that arranges patches itself."""
+    sound: Any = FAMILIES[name]
+    image = sound.family.pictures["image"]
+    wrong = replace(image, tower=replace(image.tower, **changed))
+    planted = {"family": replace(sound.family, pictures={"image": wrong})}
+    assert "tower" in faults(held(type("Planted", (sound,), planted), name))
+
+
+def test_pictures_that_are_refused_leave_no_demand_on_the_tower() -> None:
+    found = held(FAMILIES["llava_onevision"], "llava_onevision", "video")
+    found.require()
+    assert "resized" in found.row("tower").note

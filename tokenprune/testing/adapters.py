@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tokenprune.errors import TokenpruneError
 from tokenprune.interface.adapter import Adapter, EncoderAdapter, MllmAdapter
 from tokenprune.testing import encoders, mllms
+from tokenprune.testing.mllm_subject import MllmSubject
 from tokenprune.testing.record import Report, Row
 from tokenprune.testing.subject import DoesNotApplyError
 
@@ -65,8 +66,8 @@ def check_mllm_adapter(
         One row for each demand. `require()` raises if a row fails.
     """
 
-    def subject(own: nn.Module) -> mllms.MllmSubject:
-        return mllms.MllmSubject(kind(own), own, prompts)
+    def subject(own: nn.Module) -> MllmSubject:
+        return MllmSubject(kind(own), own, prompts)
 
     return _report(kind, model, mllms.CHECKS, subject)
 
