@@ -72,6 +72,16 @@ def test_the_projector_runs_on_the_units_that_are_left(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_signals_of_a_tower_change_no_bit(name: str) -> None:
+    """They split its blocks."""
+    case = case_of(name, "several")
+    model, call = case.build(), case.inputs("several")
+    dense = logits(model, call)
+    with tokenprune.attach(model, plan({**READING, "keep": 1.0})):
+        assert torch.equal(logits(model, call), dense)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_restored_patches_are_read_at_every_depth(name: str) -> None:
     case, prefix = case_of(name, "several"), PREFIX.get(name, 1)
     model, call = case.build(torch.float64), case.inputs("several", "left", torch.float64)
