@@ -68,16 +68,17 @@ def _equals(case: Case, scene: str, padding: str, stages: str, patch: pytest.Mon
         for layer, places in found:
             stack.enter_context(hidden_from(layers(model), layer, places))
         full = run(model, call)
-    with ExitStack() as stack:
-        for layer, places in found:
-            stack.enter_context(hidden_from(layers(model), layer, places))
-        dropped = run(model, call)
     cell, lost = f"{family(case)}, {scene}, {padding}", found[-1][1]
     seen = call["attention_mask"].bool() & ~lost
     assert bool(lost.any()), cell
     assert torch.equal(short.tokens, full.tokens), cell
     assert short.apart(full, seen) < EXACT, cell
-    assert short.apart(dropped, seen) > 1e-4, cell
+    if padding == "left":  # it isn't what a drop of the same tokens gives
+        with ExitStack() as stack:
+            for layer, places in found:
+                stack.enter_context(hidden_from(layers(model), layer, places))
+            dropped = run(model, call)
+        assert short.apart(dropped, seen) > 1e-4, cell
 
 
 def _short_throughout(
