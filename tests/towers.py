@@ -91,14 +91,23 @@ def timm_eva(**changes: Any) -> Any:
     return models.shaken(Eva(**models._timm({**shape, **more, **changes})))
 
 
-def timm_wrapped(**changes: Any) -> Any:
-    """The same inside transformers' wrapper, as PerceptionLM has it."""
+def no_wrapper() -> str | None:
+    """Why transformers can't wrap an Eva of the timm that is installed; None if it can."""
     from timm.layers.pos_embed_sincos import RotaryEmbeddingCat
-    from transformers import TimmWrapperConfig, TimmWrapperModel
 
     values = getattr(RotaryEmbeddingCat, "_get_pos_embed_values", None)
-    if values is not None and "device" not in inspect.signature(values).parameters:
-        pytest.skip("transformers can't wrap an Eva of this timm")
+    if values is None or "device" in inspect.signature(values).parameters:
+        return None
+    return "transformers can't wrap an Eva of this timm"
+
+
+def timm_wrapped(**changes: Any) -> Any:
+    """The same inside transformers' wrapper, as PerceptionLM has it."""
+    from transformers import TimmWrapperConfig, TimmWrapperModel
+
+    reason = no_wrapper()
+    if reason:
+        pytest.skip(reason)
     arguments = {"embed_dim": models.WIDTH, "depth": models.DEPTH, "num_heads": HEADS}
     sizes = {"img_size": [IMAGE, IMAGE], "patch_size": PATCH, "ref_feat_shape": [SIDE, SIDE]}
     config = TimmWrapperConfig(

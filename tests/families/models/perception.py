@@ -13,6 +13,7 @@ from tests.families import scenes
 from tests.families.case import Case
 from tests.families.models.common import BLOCKS, HEADS, IMAGE, VIDEO, WIDTH, text
 from tests.families.scenes import Image, Prompt, Video
+from tests.towers import no_wrapper
 
 SIDE, PATCH, POOL = 64, 16, 2
 GRID = SIDE // PATCH
@@ -57,7 +58,9 @@ class PerceptionLM(Case):
         absent = [
             name for name in ("timm", "torchvision") if importlib.util.find_spec(name) is None
         ]
-        return f"the tower needs {' and '.join(absent)}" if absent else super().missing(scene)
+        if absent:
+            return f"the tower needs {' and '.join(absent)}"
+        return no_wrapper() or super().missing(scene)
 
     def image_ids(self, image: Image, prompt: Prompt) -> list[int]:
         return [IMAGE] * UNITS * TILES
