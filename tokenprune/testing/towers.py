@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.attach import attach_stages
-from tokenprune.engine.llm.units import located
+from tokenprune.engine.llm.units import Located
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.trace import ImageTrace
@@ -77,10 +77,10 @@ def _left(
     """Rows of the features that show units which are left, of some kinds of picture."""
     every = [places for _, places in shown]
     bare = sum(places.count for places in every) != total
-    rows = located(every, bare=bare, device=torch.device("cpu"))
+    located = Located.of(every, bare=bare, device=torch.device("cpu"))
     found = [
-        mine[image.steps[-1].anchor]
-        for (kind, _), mine, image in zip(shown, rows, images, strict=True)
+        located.rows[start + image.steps[-1].anchor]
+        for (kind, _), start, image in zip(shown, located.starts, images, strict=True)
         if kind in kinds
     ]
     return torch.cat(found)
