@@ -15,7 +15,7 @@ from tests.verify.setting import FASTV, FOPRU, TOME, verified
 from tokenprune.engine import attachment, call, images, stages
 from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.engine.encoder import state as encoder_state
-from tokenprune.engine.llm import calls, tower
+from tokenprune.engine.llm import calls, entry, rows, tower
 from tokenprune.engine.llm import model as mllm
 from tokenprune.engine.llm import runner as language
 from tokenprune.engine.patching import Patches
@@ -38,8 +38,8 @@ def wrong_position_ids(patch: pytest.MonkeyPatch) -> None:
 
 def shifted_index(patch: pytest.MonkeyPatch) -> None:
     """Survivors are looked for one place further on."""
-    original = images.ImageTokens.kept
-    patch.setattr(images.ImageTokens, "kept", lambda self: original(self).roll(1))
+    for module in (entry, rows):
+        patch.setattr(module, "kept", lambda pictures: images.kept(pictures).roll(1))
 
 
 def lost_mask(patch: pytest.MonkeyPatch) -> None:
