@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -60,6 +61,16 @@ def test_keeping_all_changes_no_bit_and_detaching_leaves_nothing(
     assert not same(short, dense)
     assert footprint(model) == before
     assert same(run(model, given), dense)
+
+
+def test_a_copy_is_plain() -> None:
+    """Also without what reads the call in front of it."""
+    model, given = tower("qwen2_5_vl"), call()
+    dense, before = run(model, given), footprint(model)
+    with tokenprune.attach(model, plan({"strategy": "tome", "keep": 0.5})):
+        copied = copy.deepcopy(model)
+    assert footprint(copied) == before
+    assert same(run(copied, given), dense)
 
 
 @pytest.mark.parametrize("stage", DROPPING.values(), ids=DROPPING)
