@@ -14,7 +14,7 @@ import torch
 
 import tokenprune
 from benchmarks.counting import dispatched
-from benchmarks.growing import Family, families
+from benchmarks.growing import families
 from tests import packed
 
 pytest.importorskip("transformers")
@@ -68,16 +68,15 @@ def test_a_further_picture_of_a_known_grid_costs_its_place_in_the_sequence(strat
     assert (many - few) / 12 <= 9
 
 
-def llava_and_qwen() -> list[tuple[Family, str]]:
-    llava, qwen, _ = families(tiny=True)
-    cases = [(llava, name) for name in ("tome", "fopru", "divprune", "visionzip", "fastv")]
-    return [*cases, (qwen, "divprune")]
-
-
 @pytest.mark.parametrize(
-    ("family", "strategy"), llava_and_qwen(), ids=lambda case: getattr(case, "name", case)
+    ("name", "strategy"),
+    [
+        *(("llava", name) for name in ("tome", "fopru", "divprune", "visionzip", "fastv")),
+        ("qwen2.5-vl", "divprune"),
+    ],
 )
-def test_further_pictures_of_a_prompt_cost_nothing(family: Family, strategy: str) -> None:
+def test_further_pictures_of_a_prompt_cost_nothing(name: str, strategy: str) -> None:
+    (family,) = (one for one in families(tiny=True) if one.name == name)
     model = family.build()
     few, many = (added(model, family.plan(strategy), family.call(count)) for count in (2, 6))
     assert many - few <= 0
@@ -88,3 +87,29 @@ def test_pictures_of_further_sizes_in_front_of_the_llm_cost_what_their_answers_c
     model = mixed.build()
     one, few, many = (added(model, mixed.plan("divprune"), mixed.call(n)) for n in (1, 2, 8))
     assert many - few <= 6 * (few - one)
+
+
+def batch(counts: list[int]) -> dict[str, Any]:
+    """LLaVA's prompts of so many pictures each, padded in front."""
+    (llava, *_) = families(tiny=True)
+    prompts = [llava.call(count) for count in counts]
+    longest = max(prompt["input_ids"].shape[1] for prompt in prompts)
+
+    def padded(name: str) -> torch.Tensor:
+        rows = (prompt[name] for prompt in prompts)
+        return torch.cat([torch.nn.functional.pad(r, (longest - r.shape[1], 0)) for r in rows])
+
+    pixels = torch.cat([prompt["pixel_values"] for prompt in prompts])
+    given = {name: padded(name) for name in ("input_ids", "attention_mask")}
+    return {**given, "pixel_values": pixels}
+
+
+@pytest.mark.parametrize("strategy", ["divprune", "fastv"])
+def test_further_rows_cost_little_and_further_shapes_of_rows_their_answers(strategy: str) -> None:
+    (llava, *_) = families(tiny=True)
+    model, plan = llava.build(), llava.plan(strategy)
+    few, many, shapes = (
+        added(model, plan, batch(counts)) for counts in ([2, 2], [2] * 6, [2, 2, 2, 1, 3, 4])
+    )
+    assert (many - few) / 4 <= 15
+    assert (shapes - many) / 3 <= 70  # with the masks of rows of unequal length

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens, kept, shown, shown_units
-from tokenprune.engine.llm.level import whole
+from tokenprune.engine.llm.level import held, whole
 from tokenprune.engine.llm.rows import Shown, ends_of, visual_row
 
 
@@ -66,18 +66,18 @@ def test_what_is_shown_and_kept_of_many_images(images: list[ImageTokens]) -> Non
 @settings(max_examples=40, deadline=None)
 def test_a_row_of_many_images_and_its_separators(images: list[ImageTokens], ahead: int) -> None:
     total = ahead + sum(one.count for one in images)
-    entry = whole(torch.ones(2, total + 1, dtype=torch.bool))
+    (_, slot_of) = held(whole(torch.ones(2, total + 1, dtype=torch.bool)), total + 1)
     places, row = ahead + torch.arange(total - ahead), list[Shown]()
     for one in images:
         row.append(Shown(one, places[: one.count]))
         places = places[one.count :]
-    made = visual_row(row, entry, 1, False)
+    made = visual_row(row, slot_of, False)
     assert made is not None
     survivors = [[units(one)[int(unit)] for unit in one.index] for one in images]
     assert made.slot.tolist() == [ahead + at for at in counted(images, survivors)]
     of = [number for number, one in enumerate(images) for _ in one.index]
     assert made.image.tolist() == of
-    _check_ends(row, ends_of(row, entry, 1), images)
+    _check_ends(row, ends_of(row, slot_of), images)
 
 
 def _check_ends(row: list[Shown], ends: object, images: list[ImageTokens]) -> None:

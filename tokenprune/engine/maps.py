@@ -30,6 +30,8 @@ class Maps:
 
     def raster(self, line: Tensor) -> Tensor:
         """Places on `grid` of units that are counted in a line, int64 of any shape."""
+        if self._even:
+            return line
         _, height, width = self.grid
         first, columns = self._told(line.device)
         of = torch.searchsorted(first, line.contiguous(), right=True) - 1
@@ -38,9 +40,16 @@ class Maps:
 
     def line(self, raster: Tensor) -> Tensor:
         """The way back from places on `grid` that hold a unit."""
+        if self._even:
+            return raster
         of, row, column = grid_positions(self.grid, raster).unbind(-1)
         first, columns = self._told(raster.device)
         return first[of] + row * columns[of] + column
+
+    @property
+    def _even(self) -> bool:
+        """Whether all maps have one size, so that the line runs through the grid."""
+        return len(set(self.shapes)) == 1
 
     def _told(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Number of each map's first unit, and its columns."""

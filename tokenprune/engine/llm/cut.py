@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState
-from tokenprune.engine.llm.level import Level, shorten, take
-from tokenprune.engine.llm.rows import TokenRow, dense, trace_row
+from tokenprune.engine.llm.level import Level, renumbered, shorten, take
+from tokenprune.engine.llm.rows import TokenRow, dense, reduced, trace_rows
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.text import SiteSignals
 from tokenprune.engine.maps import Maps
@@ -95,7 +95,8 @@ def cut(
     if not draft.writes and bool((draft.survive == before.valid).all()):
         return None, seen, read
     level = shorten(before, draft.survive)
-    return Cut(level, tuple(draft.writes)), _moved(seen, level), _moved(read, level)
+    slot_of = renumbered(level, before.length)
+    return Cut(level, tuple(draft.writes)), _moved(seen, slot_of), _moved(read, slot_of)
 
 
 def waiting(rows: Rows) -> bool:
@@ -171,12 +172,13 @@ class Draft:
                 self.writes.append(Write(batch, slot, part.dense))
             self._trace(rows, part)
             slot = anchor
-        maps = self._maps(rows[0])
-        reduced = [row.reduced(left, slot, sample, maps) for sample, row in enumerate(rows)]
-        return [self._ended(row, number) for row, number in zip(reduced, numbers, strict=True)]
+        after = reduced(rows, left, slot, part.dense)
+        return [self._ended(row, number) for row, number in zip(after, numbers, strict=True)]
 
     def _ended(self, row: TokenRow, number: int) -> TokenRow:
         """A row without the separators whose lines are empty."""
+        if row.ends is None:
+            return row
         row, gone = row.ended()
         self.survive[number, gone] = False
         return row
@@ -191,12 +193,11 @@ class Draft:
     def _trace(self, rows: Sequence[TokenRow], part: Part) -> None:
         strategy = self.stage.stage.strategy
         repeated = placement(strategy, "decoder").every_layer
-        for sample, row in enumerate(rows):
-            assert part.dense is not None
-            # a layer at which nothing was removed is no step of the trace
-            idle = repeated and part.dense.length == row.slot.shape[0]
-            if not idle and row.kind == "visual" and not row.copy:
-                trace_row(self.call.trace, self.stage.site, strategy.name, row, part, sample)
+        assert part.dense is not None
+        # a layer at which nothing was removed is no step of the trace
+        idle = repeated and part.dense.length == rows[0].slot.shape[0]
+        if not idle and rows[0].kind == "visual":
+            trace_rows(self.call.trace, self.stage.site, strategy.name, rows, part)
 
     def _tokens(self, bucket: Sequence[int], picked: Sequence[TokenRow]) -> tuple[Tokens, Tensor]:
         slot = torch.stack([row.slot for row in picked])
@@ -213,8 +214,8 @@ class Draft:
         return row.maps(placement(self.stage.stage.strategy, "decoder").maps)
 
 
-def _moved(rows: Rows, level: Level) -> Rows:
-    return [row and row.moved(level, number) for number, row in enumerate(rows)]
+def _moved(rows: Rows, slot_of: Tensor) -> Rows:
+    return [row and row.moved(slot_of[number]) for number, row in enumerate(rows)]
 
 
 def _buckets(rows: Rows, arrived: Sequence[int]) -> list[list[int]]:

@@ -9,7 +9,7 @@ import torch
 from tokenprune.engine.images import ImageTokens, by_row, kept
 from tokenprune.engine.lines import each
 from tokenprune.engine.llm.layout import Layout
-from tokenprune.engine.llm.level import shorten, whole
+from tokenprune.engine.llm.level import held, shorten, whole
 from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.engine.llm.rows import Shown, text_row, visual_row
 from tokenprune.engine.llm.state import Counted, Left, MllmState
@@ -42,15 +42,15 @@ def lay_out(
         layout.shortened = True
     state.left = left = Left()
     prunable = prompt.prunable(spec) if text else None
-    seen: set[tuple[int, ...]] = set()
+    seen, slot_of = set[tuple[int, ...]](), held(layout.entry, layout.length)
     for number, row in enumerate(rows):
         # for beams, `generate` repeats every prompt; the first of its copies counts and is traced
         pictures = tuple(one.image.number for one in row)
         copy = bool(pictures) and pictures in seen
         seen.add(pictures)
-        left.rows.append(visual_row(row, layout.entry, number, copy))
+        left.rows.append(visual_row(row, slot_of[number], copy))
         if prunable is not None:
-            words = text_row(prunable[number], prompt.valid[number], layout.entry, number, copy)
+            words = text_row(prunable[number], prompt.valid[number], slot_of[number], copy)
             left.texts.append(words if row else None)
     arrived = [0 if row is None else row.slot.shape[0] for row in left.rows]
     state.counted = Counted(arrived, left.visual)

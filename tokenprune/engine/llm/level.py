@@ -123,6 +123,30 @@ def shorten(before: Level, survive: Tensor) -> Level:
     )
 
 
+def renumbered(level: Level, length: int) -> Tensor:
+    """`[B, length + 1]` slot of every slot in the sequence before a level's shortening.
+
+    Only those of survivors mean anything.
+
+    Args:
+        level: the sequence after it.
+        length: of the sequence before.
+    """
+    return _found(level, level.source, length)
+
+
+def held(level: Level, length: int) -> Tensor:
+    """`[B, length + 1]` slot of every prompt place of a prompt that is `length` tokens long."""
+    return _found(level, level.place, length)
+
+
+def _found(level: Level, of: Tensor, length: int) -> Tensor:
+    slots = torch.arange(level.length, device=of.device).expand_as(of)
+    # one entry more than there are: dummies write there, not over a survivor
+    made = slots.new_zeros(len(of), length + 1)
+    return made.scatter(1, of.masked_fill(~level.valid, length), slots)
+
+
 def take(states: Tensor, index: Tensor, axis: int = 1) -> Tensor:
     """Entries `index` `[B, K]` of `[B or 1, T, ...]` states, `[B, K, ...]`.
 

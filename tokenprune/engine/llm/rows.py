@@ -15,9 +15,8 @@ from torch import Tensor
 from tokenprune.engine.images import ImageTokens, kept, shown_units
 from tokenprune.engine.images import shown as shown_places
 from tokenprune.engine.lines import each, starts
-from tokenprune.engine.llm.level import Level
 from tokenprune.engine.maps import Maps
-from tokenprune.interface.dense import Part
+from tokenprune.interface.dense import Dense, Part
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Kind, Tokens
 from tokenprune.interface.trace import Shapes, Trace
@@ -115,27 +114,7 @@ class TokenRow:
 
     def line(self) -> Tensor:
         """`[N]` numbers of the tokens' units among those of all images."""
-        return self._before()[self.image] + self.index
-
-    def reduced(self, tokens: Tokens, slot: Tensor, sample: int, maps: Maps) -> TokenRow:
-        """What is left of the row; slots stay those of the sequence before the shortening.
-
-        Args:
-            tokens: what is left of a dense batch of rows.
-            slot: `[B, K]` their slots.
-            sample: the row's number in the batch.
-            maps: on whose grid the batch's tokens stand.
-        """
-        line, before = maps.line(tokens.index[sample]), self._before()
-        image = torch.searchsorted(before, line.contiguous(), right=True) - 1
-        return replace(
-            self,
-            slot=slot[sample],
-            image=image,
-            index=line - before[image],
-            size=tokens.size[sample],
-            riders={name: value[sample] for name, value in tokens.riders.items()},
-        )
+        return self.before()[self.image] + self.index
 
     def ended(self) -> tuple[TokenRow, Tensor]:
         """The row without the separators of empty lines, and the slots `[S]` of these."""
@@ -144,41 +123,34 @@ class TokenRow:
         ends, gone = self.ends.left(self.line())
         return replace(self, ends=ends), gone
 
-    def _before(self) -> Tensor:
+    def before(self) -> Tensor:
         """`[n]` units in front of each image."""
         counts = torch.tensor([math.prod(grid) for grid in self.grids], device=self.index.device)
         return torch.cumsum(counts, 0) - counts
 
-    def moved(self, level: Level, row: int) -> TokenRow:
+    def moved(self, slot_of: Tensor) -> TokenRow:
         """The row with the slots of the sequence after a shortening.
 
         Args:
-            level: that sequence.
-            row: number of the row.
+            slot_of: these, by slot of the sequence before.
         """
-        # one entry more than there were slots before: dummies write there, not over a survivor
-        count = int(level.source[row].max()) + 1
-        slots = torch.arange(level.length, device=level.source.device)
-        slot_of = slots.new_zeros(count + 1)
-        slot_of[level.source[row].masked_fill(~level.valid[row], count)] = slots
         ends = self.ends and replace(self.ends, slot=slot_of[self.ends.slot])
         return replace(self, slot=slot_of[self.slot], ends=ends)
 
 
-def visual_row(shown: Sequence[Shown], entry: Level, row: int, copy: bool) -> TokenRow | None:
+def visual_row(shown: Sequence[Shown], slot_of: Tensor, copy: bool) -> TokenRow | None:
     """The visual tokens of a row, or None without images.
 
     Args:
         shown: the row's images.
-        entry: the LLM's input.
-        row: number of the row.
+        slot_of: slots of the LLM's input, by prompt place of the row.
         copy: see `TokenRow`.
     """
     if not shown:
         return None
     images = [one.image for one in shown]
     places = torch.cat([one.places for one in shown])[shown_places(images)]
-    slot = _slots(entry, row, places)
+    slot = slot_of[places]
     index = torch.cat([image.index for image in images])
     counts = [len(image.index) for image in images]
     names = set.intersection(*(set(image.riders) for image in images))
@@ -192,19 +164,18 @@ def visual_row(shown: Sequence[Shown], entry: Level, row: int, copy: bool) -> To
         size=torch.cat([image.size for image in images]),
         riders={name: torch.cat([image.riders[name] for image in images]) for name in names},
         copy=copy,
-        ends=ends_of(shown, entry, row),
+        ends=ends_of(shown, slot_of),
         tiles=sum(image.tiles for image in images),
         parts=tuple(image.parts for image in images),
     )
 
 
-def ends_of(shown: Sequence[Shown], entry: Level, row: int) -> LineEnds | None:
+def ends_of(shown: Sequence[Shown], slot_of: Tensor) -> LineEnds | None:
     """The separators of a row that leave with their lines, or None without any.
 
     Args:
         shown: the row's images.
-        entry: the LLM's input.
-        row: number of the row.
+        slot_of: slots of the LLM's input, by prompt place of the row.
     """
     images = [one.image for one in shown]
     found = [
@@ -229,18 +200,17 @@ def ends_of(shown: Sequence[Shown], entry: Level, row: int) -> LineEnds | None:
     line = torch.where(there, torch.cumsum(there, 0) - 1, -1)
     owner = owner.to(device)[shown_units(images, device)]
     of = torch.where(owner < 0, -1, line[owner.clamp(min=0)])
-    slot = _slots(entry, row, places)
+    slot = slot_of[places]
     return LineEnds(slot, torch.arange(len(places), device=slot.device), of.to(slot.device))
 
 
-def text_row(prunable: Tensor, valid: Tensor, entry: Level, row: int, copy: bool) -> TokenRow:
+def text_row(prunable: Tensor, valid: Tensor, slot_of: Tensor, copy: bool) -> TokenRow:
     """The prunable text tokens of a row; places count from the first token that isn't padding.
 
     Args:
         prunable: `[T]` True for them, by place in the user's sequence.
         valid: `[T]` False for padding.
-        entry: the LLM's input.
-        row: number of the row.
+        slot_of: slots of the LLM's input, by prompt place of the row.
         copy: see `TokenRow`.
     """
     places = prunable.nonzero()[:, 0]
@@ -249,22 +219,13 @@ def text_row(prunable: Tensor, valid: Tensor, entry: Level, row: int, copy: bool
         kind="text",
         numbers=(),
         grids=((1, 1, int(valid.sum())),),
-        slot=_slots(entry, row, places),
+        slot=slot_of[places],
         image=torch.zeros_like(index),
         index=index,
         size=torch.ones(index.shape, device=index.device),
         riders={},
         copy=copy,
     )
-
-
-def _slots(entry: Level, row: int, places: Tensor) -> Tensor:
-    """Slots of the LLM's input that hold some prompt places of a row."""
-    valid = entry.valid[row]
-    slots = torch.arange(entry.length, device=valid.device)
-    slot_of = slots.new_zeros(int(entry.place[row].max()) + 1)
-    slot_of[entry.place[row][valid]] = slots[valid]
-    return slot_of[places]
 
 
 def dense(
@@ -288,7 +249,8 @@ def dense(
         seed: the plan's.
         maps: of every row.
     """
-    index = torch.stack([maps.raster(row.line()) for row in rows])
+    image, unit = places(rows)
+    index = maps.raster(rows[0].before()[image] + unit)
     return Tokens(
         hidden=hidden,
         size=torch.stack([row.size for row in rows]),
@@ -302,40 +264,80 @@ def dense(
     )
 
 
-def trace_row(
-    trace: Trace, site: Site, strategy: str, row: TokenRow, part: Part, sample: int
+def places(rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]:
+    """Image and patch of the tokens of rows of equal shape, `[B, N]` each."""
+    stacked = torch.stack([*(row.image for row in rows), *(row.index for row in rows)])
+    image, unit = stacked.view(2, len(rows), -1)
+    return image, unit
+
+
+def reduced(
+    rows: Sequence[TokenRow], tokens: Tokens, slot: Tensor, dense: Dense | None
+) -> list[TokenRow]:
+    """What is left of rows of equal shape; slots stay those of the sequence before the shortening.
+
+    Args:
+        rows: B rows.
+        tokens: what is left of them.
+        slot: `[B, K]` their slots.
+        dense: where their tokens go; None if all stay as they are.
+    """
+    image, index = places(rows)
+    if dense is not None:
+        image, index = dense.take(image), dense.take(index)
+    return [
+        replace(
+            row,
+            slot=slot[sample],
+            image=image[sample],
+            index=index[sample],
+            size=tokens.size[sample],
+            riders={name: value[sample] for name, value in tokens.riders.items()},
+        )
+        for sample, row in enumerate(rows)
+    ]
+
+
+def trace_rows(
+    trace: Trace, site: Site, strategy: str, rows: Sequence[TokenRow], part: Part
 ) -> None:
-    """Record what became of a row, image by image; merges across images count as dropped.
+    """Record what became of visual rows of equal shape, row by row and image by image.
+
+    Merges across images count as dropped; copies aren't recorded.
 
     Args:
         trace: where to.
         site: where it happened.
         strategy: who decided.
-        row: the row before.
+        rows: B rows before.
         part: the decision.
-        sample: the row's number in it.
     """
     assert part.dense is not None
     # here a slot is a survivor's number among those that the strategy left, as in `Reduction`
-    anchor, slot = part.dense.anchor[sample], part.dense.slot[sample]
-    of, left, images = row.image, row.image[anchor], len(row.numbers)
-    counts = [torch.bincount(one, minlength=images) for one in (of, left)]
+    anchor, slot = part.dense.anchor, part.dense.slot
+    images, device = len(rows[0].numbers), anchor.device
+    image, unit = places(rows)
+    ahead = torch.arange(len(rows), device=device)[:, None]
+    # the images of all rows in a line, and their tokens and survivors image by image
+    of = image + ahead * images
+    left = of.gather(1, anchor).flatten()
+    counts = [torch.bincount(one, minlength=len(rows) * images) for one in (of.flatten(), left)]
     arrived, stayed = torch.stack(counts).tolist()
-    # image by image; then a survivor's number in its image is its place behind the first of these
-    tokens, survivors = of.argsort(stable=True), left.argsort(stable=True)
-    place = torch.arange(len(anchor), device=anchor.device)
-    place = place - each(starts(stayed), stayed, anchor.device)
+    tokens, survivors = of.flatten().argsort(stable=True), left.argsort(stable=True)
     moved = torch.full_like(slot, -1)
-    if len(anchor):
+    if len(left):
+        # a survivor's number in its image is its place behind the first one of that
+        place = torch.arange(len(left), device=device) - each(starts(stayed), stayed, device)
         own = torch.empty_like(place).scatter(0, survivors, place)
-        to = slot.clamp(min=0)
+        to = slot.clamp(min=0) + ahead * anchor.shape[1]
         moved = torch.where((slot >= 0) & (left[to] == of), own[to], -1)
-    scores: Sequence[Tensor | None] = [None] * images
-    if part.score is not None:
-        scores = torch.split(part.score[sample][tokens], arrived)
-    kept_ = torch.split(row.index[anchor[survivors]], stayed)
-    for number, own_slots in enumerate(torch.split(moved[tokens], arrived)):
-        score = scores[number]
-        told = None if score is None else score[None]
-        numbers = [row.numbers[number]]
-        trace.record(site, strategy, numbers, own_slots[None], kept_[number][None], told)
+    slots = torch.split(moved.flatten()[tokens], arrived)
+    anchors = torch.split(unit.gather(1, anchor).flatten()[survivors], stayed)
+    score = None if part.score is None else part.score.flatten()[tokens]
+    scores = None if score is None else torch.split(score, arrived)
+    for number in range(len(slots)):
+        row = rows[number // images]
+        if not row.copy:
+            told = None if scores is None else scores[number][None]
+            mine = [row.numbers[number % images]]
+            trace.record(site, strategy, mine, slots[number][None], anchors[number][None], told)
