@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -91,8 +92,15 @@ def test_a_total_for_a_video_is_of_all_its_frames() -> None:
 
 def test_beams_share_the_total_of_their_prompt() -> None:
     case = case_of("llava_next")
-    with tokenprune.attach(case.build(), plan(early({"total": 9}))) as handle:
-        handle.model.generate(**case.inputs("several"), num_beams=2, max_new_tokens=2)
+    model = case.build()
+    with tokenprune.attach(model, plan(early({"total": 9}))) as handle:
+        beams = partial(model.generate, **case.inputs("several"), num_beams=2, max_new_tokens=2)
+        if not hasattr(model, "_expand_multimodal_outputs"):
+            # releases that encode in every forward mix up the pictures of a prompt with several
+            with pytest.raises(UnsupportedCallError, match="can't be matched row by row"):
+                beams()
+            return
+        beams()
         assert [one.kept for one in handle.trace.images] == [*split(9, [32, 64]), 9]
 
 
