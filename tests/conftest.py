@@ -67,7 +67,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 # marked `versions`: what a release of a model library can break; tests elsewhere mark themselves
-DEPENDING = ("adapters", "mllm")
+DEPENDING = ("adapters", "families", "mllm")
 CONTRACT_SAMPLE = ("random", "evoprune+fastv")
 """Of the contract tests, which run for every strategy: the cases of these."""
 

@@ -42,7 +42,11 @@ def hub_folder(name: str) -> Path:
     owned, _, revision = name.partition("@")
     try:
         found = huggingface_hub.snapshot_download(
-            owned, revision=revision or None, allow_patterns=list(FILES)
+            owned,
+            revision=revision or None,
+            allow_patterns=list(FILES),
+            # without this, some releases list even a cached commit's files over the network
+            local_files_only=huggingface_hub.constants.HF_HUB_OFFLINE,
         )
     except Exception as error:
         # absent names, closed ones, no network and a full disk raise a class of their own each
