@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
 
 import tokenprune
 from tests import packed
 from tests.adapters import any_size
 from tests.contract.compiling import assert_same, needs_context_variables, one_graph
+from tests.families.cases import CASES
 from tests.packed import plan
 
 MERGING_AND_DROPPING = plan(
@@ -90,3 +94,49 @@ def test_a_graph_is_of_one_list_of_grids() -> None:
         assert_same(found[2:], plain)
         assert handle.report().compiled
     assert counter.frame_count == 3
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@torch.no_grad()
+def test_inductor_compiles_a_plan_to_one_graph(family: str) -> None:
+    model, given = tower(family), packed.call(((1, 4, 4),))
+    with tokenprune.attach(model, plan({"strategy": "fopru", "layer": 0, "keep": 0.5})):
+        plain = model(**given)
+        assert_same(torch.compile(model, fullgraph=True)(**given), plain)
+
+
+def recorded(handle: Any) -> list[Any]:
+    """What the latest call says of its pictures, without the rounding of scores."""
+    return [
+        (one.grid, step.site, step.assignment.tolist(), step.anchor.tolist())
+        for one in handle.trace.images
+        for step in one.steps
+    ]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma4"])
+@torch.no_grad()
+def test_a_tower_is_one_graph_inside_a_multimodal_llm(family: str) -> None:
+    """The plain one of Qwen breaks its graph, since it reads its grids of a tensor."""
+    case = CASES[family]
+    reason = case.missing()
+    if reason:
+        pytest.skip(f"{family}: {reason}")
+    model, given = case.create(), case.inputs("one", "none")
+    inner = getattr(model.model, "visual", None) or model.model.vision_tower
+    graphs, before = CompileCounter(), counters["graph_break"].total()
+    with tokenprune.attach(model, MERGING_AND_DROPPING) as handle:
+        plain = model(**given).logits
+        told, counted = recorded(handle), handle.report()
+        assert len(told) == 2
+        inner.compile(backend=graphs)
+        for _ in range(2):  # traced, then from the cache
+            handle.meter.reset()
+            torch.testing.assert_close(model(**given).logits, plain)
+            assert recorded(handle) == told
+            assert handle.report().tokens == counted.tokens
+            assert not handle.report().compiled
+        assert "'encode'" in str(handle.report())
+    assert graphs.frame_count == 1
+    assert counters["graph_break"].total() == before

@@ -34,6 +34,10 @@ another model may get, would stay."""
 _Owned = tuple["weakref.ref[Attachment]", Trace]
 _latest: ContextVar[tuple[_Owned, ...]] = ContextVar("tokenprune_trace", default=())
 """The trace of the latest call of every handle, in this thread or task."""
+_TOWER_COMPILED = (
+    "The vision tower ran as one compiled graph: what choosing takes inside is in 'encode', and "
+    "values aren't checked there."
+)
 
 
 class Attachment:
@@ -111,6 +115,8 @@ class Attachment:
         others = (pair for pair in _latest.get() if pair[0]() not in (None, self))
         _latest.set((*others, (weakref.ref(self), call.trace)))
         self._graphs.latest = False
+        if call.noted:
+            self.notes.add(_TOWER_COMPILED)
         self.meter.calls += 1
 
     def ran_compiled(self) -> None:

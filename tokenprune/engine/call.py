@@ -20,6 +20,8 @@ from tokenprune.interface.trace import Trace
 from tokenprune.plan import Plan
 
 State = TypeVar("State")
+Count = tuple[str, int, int]
+"""A stage, tokens and images, see `Meter.count`."""
 
 _active: ContextVar[CallState | None] = ContextVar("tokenprune_call", default=None)
 
@@ -62,6 +64,7 @@ class CallState:
         parent: the call around this one, of another attached model.
         trace: what was kept so far.
         grid: patch grid of the latest encoder pass.
+        noted: what a graph inside the call counted, for the meter at the end of it.
     """
 
     owner: object
@@ -71,7 +74,15 @@ class CallState:
     parent: CallState | None
     trace: Trace = field(default_factory=Trace)
     grid: Grid = (1, 0, 0)
+    noted: list[Count] = field(default_factory=list)
     _states: dict[type[Any], object] = field(default_factory=dict)
+
+    def count(self, stage: str, tokens: int, images: int) -> None:
+        """As `Meter.count`; a graph leaves it to the call around it, as it can take no lock."""
+        if self.compiled:
+            self.noted.append((stage, tokens, images))
+        else:
+            self.meter.count(stage, tokens, images)
 
     @property
     def compiled(self) -> bool:
@@ -102,19 +113,21 @@ def current(owner: Owner) -> CallState | None:
 
 
 @contextmanager
-def calling(owner: Owner, *, apart: bool = False) -> Iterator[CallState]:
+def calling(owner: Owner, *, apart: bool = False, graph: bool = False) -> Iterator[CallState]:
     """The running call of this attachment, or a new one that ends with the block.
 
     Args:
         owner: the attachment.
         apart: whether it is a call of its own inside the running one.
+        graph: whether what is traced into a graph here is one by itself, also inside a running
+            call, which then takes over what the graph leaves.
     """
     running = None if apart else current(owner)
-    if running is not None:
+    if running is not None and not (graph and torch.compiler.is_dynamo_compiling()):
         yield running
         return
     if torch.compiler.is_dynamo_compiling():
-        with _compiled(owner) as state:
+        with _compiled(owner, running) as state:
             yield state
         return
     refuse_tracing()
@@ -124,6 +137,8 @@ def calling(owner: Owner, *, apart: bool = False) -> Iterator[CallState]:
     try:
         yield state
         conditions.settle()
+        for counted in state.noted:
+            owner.meter.count(*counted)
         owner.finished(state)
     except TokenpruneError:
         raise
@@ -135,12 +150,20 @@ def calling(owner: Owner, *, apart: bool = False) -> Iterator[CallState]:
 
 
 @contextmanager
-def _compiled(owner: Owner) -> Iterator[CallState]:
-    """A call inside one graph: an attribute that is put back needs no code in the graph."""
+def _compiled(owner: Owner, around: CallState | None) -> Iterator[CallState]:
+    """A call inside one graph: an attribute that is put back needs no code in the graph.
+
+    Args:
+        owner: the attachment.
+        around: the running call that the graph is a part of; None where it is all of the call.
+    """
     state = CallState(owner, owner.plan, UNMEASURED, UNCHECKED, None, UNRECORDED)
+    if around is not None:  # what the graph puts into these, the compiler puts there at every run
+        state.trace, state.noted, state._states = around.trace, around.noted, around._states
     before, owner.compiling = owner.compiling, state
     try:
         yield state
-        owner.ran_compiled()
+        if around is None:
+            owner.ran_compiled()
     finally:
         owner.compiling = before

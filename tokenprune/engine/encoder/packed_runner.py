@@ -192,12 +192,12 @@ class PackedRunner(EncoderRunner):
             graph=call.compiled,
         )
         for stack in state.stacks:
-            call.meter.count("patches", stack.state.index.numel(), len(stack.starts))
+            call.count("patches", stack.state.index.numel(), len(stack.starts))
         call.put(state)
         return state
 
     def _count(self, call: CallState, state: EncoderState, name: str) -> None:
-        call.meter.count(name, state.index.numel(), len(state.index))  # pictures are seen whole
+        call.count(name, state.index.numel(), len(state.index))  # pictures are seen whole
 
     def _packed_halves(
         self, call: CallState, state: PackedState, number: int, block: BlockCall, hidden: Tensor
