@@ -130,8 +130,9 @@ class TransformersMllm(MllmAdapter):
 
     def outputs_cache(self, outputs: Any) -> Any:
         """The KV cache in outputs of LLM, model or `generate`; None without one."""
-        found = (getattr(outputs, name, None) for name in names.CACHE_NAMES)
-        return next((cache for cache in found if cache is not None), None)
+        # the older name is deprecated: it is read where the newer one isn't known, and nowhere else
+        known = (name for name in names.CACHE_NAMES if hasattr(outputs, name))
+        return getattr(outputs, next(known, ""), None)
 
     def read_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Arguments) -> LayerCall:
         """What a call of a layer says."""
