@@ -105,6 +105,32 @@ def test_a_signal_that_is_missing_names_who_has_it(build: Callable[[], nn.Module
         tokenprune.attach(build(), plan(wanted))
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("some/checkpoint", "to 'some/checkpoint'"),
+        (None, "to None"),
+        (nn.Linear, "the class Linear"),
+    ],
+)
+def test_what_is_no_loaded_model_is_refused(given: Any, said: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=rf"{said}\. Load the model first"):
+        tokenprune.attach(given, {"schema_version": 1})
+
+
+@pytest.mark.parametrize(
+    ("build", "adapter"), [(models.clip_vision, "llava"), (models.llava_clip, "qwen2_vl")]
+)
+def test_an_adapter_of_another_family_is_refused(
+    build: Callable[[], nn.Module], adapter: str
+) -> None:
+    model = build()
+    before = footprint(model)
+    with pytest.raises(UnsupportedModelError, match=rf"'{adapter}' doesn't fit.*serves {adapter}"):
+        tokenprune.attach(model, {"schema_version": 1}, adapter=adapter)
+    assert footprint(model) == before
+
+
 def test_a_model_that_is_no_vit_is_refused_with_what_is_supported() -> None:
     convolutional = nn.Sequential(nn.Conv2d(3, 4, 3))
     with pytest.raises(UnsupportedModelError, match=r"Sequential.*clip.*siglip.*timm"):

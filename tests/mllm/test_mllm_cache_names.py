@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from tokenprune_adapters.transformers.llm_names import CACHE_NAMES
 
 import tokenprune
-from tests.mllm.calls import SHORT, cache_of, inputs, model
+from tests.mllm.calls import SHORT, cache_of, greedy, inputs, model
 from tests.mllm.plans import COMBINATIONS
 from tokenprune.errors import UnsupportedCallError
 
@@ -61,3 +62,17 @@ def test_refusals_name_the_argument_that_was_given() -> None:
             pytest.raises(UnsupportedCallError, match="another plan") as caught,
         ):
             of(input_ids=call["input_ids"][:, -1:], **{name: cache})
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_nothing_warns_of_a_name_that_the_user_did_not_give(
+    cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        logging.Logger, "warning_once", lambda _, text, *__: said.append(text), raising=False
+    )
+    of = model()
+    with tokenprune.attach(of, COMBINATIONS["all"]):
+        greedy(of, inputs(SHORT), use_cache=cached)
+    assert [text for text in said if CACHE_NAMES[1] in text] == []

@@ -19,7 +19,7 @@ from tests.mllm.calls import (
     model,
     with_cache,
 )
-from tests.mllm.plans import COMBINATIONS, KEPT, pick, plan
+from tests.mllm.plans import COMBINATIONS, KEPT, pick, plan, tome
 from tests.models import IMAGE_TOKEN, llava_clip
 
 
@@ -50,11 +50,18 @@ def test_answers_take_no_part_in_the_choice() -> None:
         assert torch.equal(handle.trace.images[0].steps[-1].anchor, want)
 
 
-@pytest.mark.parametrize("name", COMBINATIONS)
+#: In `scored`, scores of the tower ride along through its merges.
+TRAINED = {
+    **COMBINATIONS,
+    "scored": plan(tome(24), {"at": "pre_llm", "strategy": "fopru", "keep": 9}),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_gradients_reach_the_tower_and_the_llm(name: str) -> None:
     of, call = llava_clip().train(), inputs(SHORT, LONG)
     labels = call["input_ids"].masked_fill(call["input_ids"] == IMAGE_TOKEN, -100)
-    with tokenprune.attach(of, COMBINATIONS[name]):
+    with tokenprune.attach(of, TRAINED[name]):
         of(**call, labels=labels).loss.backward()
     for module in (of.model.vision_tower, of.model.multi_modal_projector, of.model.language_model):
         total = sum(float(p.grad.abs().sum()) for p in module.parameters() if p.grad is not None)

@@ -87,6 +87,19 @@ def test_images_behind_a_cache_are_refused() -> None:
             of.generate(**call, **with_cache(of, cache), max_new_tokens=2)
 
 
+class PagedCache:
+    """As `generate_batch` of transformers has one, without a length."""
+
+
+def test_a_cache_of_several_prompts_is_refused() -> None:
+    of, call = model(), inputs(SHORT)
+    with (
+        tokenprune.attach(of, COMBINATIONS["decoder"]),
+        pytest.raises(UnsupportedCallError, match="PagedCache shares its pages"),
+    ):
+        of(**call, **with_cache(of, PagedCache()))
+
+
 def test_a_cache_of_another_plan_is_refused() -> None:
     of, call = model(), inputs(SHORT)
     with tokenprune.attach(of, COMBINATIONS["all"]), torch.no_grad():

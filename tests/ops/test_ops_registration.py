@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -127,6 +128,27 @@ def test_compiled_code_can_be_differentiated() -> None:
     torch.compile(loss, fullgraph=True, backend="aot_eager")(x).backward()
     assert x.grad is not None
     assert x.grad[0, :, 0].tolist() == [0.5, 0.5, 0.0, 0.0]
+
+
+SCORES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "attention_received": lambda query, key, x: ops.attention_received(query, key, skip=1),
+    "received_from_lse": lambda query, key, x: ops.received_from_lse(
+        query, key, (query * key).sum(-1), skip=1
+    ),
+    "knn_density": lambda query, key, x: ops.knn_density(x, neighbours=3, tau=None),
+    "bipartite_match": lambda query, key, x: ops.bipartite_match(x, x)[0],
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_take_part_in_a_loss_as_constants(name: str) -> None:
+    query, key, x = (each.requires_grad_() for each in inputs())
+    score = SCORES[name](query, key, x)
+    assert not score.requires_grad
+    (x * score[..., None]).sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, score[..., None].expand_as(x))
+    assert query.grad is None
 
 
 def cases() -> dict[str, tuple[object, ...]]:

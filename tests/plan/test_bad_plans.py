@@ -248,7 +248,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "child.yaml").write_text("extends: missing.yaml\n")
     with pytest.raises(PlanError, match=r"missing\.yaml: there is no such file"):
         load_plan(tmp_path / "child.yaml")
-    with pytest.raises(PlanError, match="a plan is a file or a mapping, not 3"):
+    with pytest.raises(PlanError, match="a plan is a file or a mapping, not an object of type int"):
         load_plan(3)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Plans inside the LLM get a random plan at their layers and budgets, once, and it is said."""
+"""Plans get a random plan that is fair to them, once, where the study has none, and it is said."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenprune.lab.report import html, read_results
 from tokenprune.lab.studies import load_study, run_study
 from tokenprune.lab.studies.baselines import counterpart, missing_baselines
 from tokenprune.lab.studies.summary import summarise
-from tokenprune.plan import Plan, load_plan
+from tokenprune.plan import Plan, load_plan, positions_of
 
 
 def decoder(strategy: str = "fastv", **keys: Any) -> dict[str, Any]:
@@ -62,6 +62,18 @@ def test_none_is_added_where_the_study_has_it_or_nothing_is_inside() -> None:
     assert len(added(plan(decoder(layer=2)), other)) == 1, "position ids make another baseline"
 
 
+def test_a_method_that_chooses_its_position_ids_gets_a_random_plan_with_them() -> None:
+    methods = [plan(PRE | {"strategy": name}) for name in ("random", "fopru", "vscan")]
+    assert [positions_of(one) for one in methods] == ["original", "original", "compact"]
+    (found,) = missing_baselines(
+        models.llava_clip(), [(one.stages[0].strategy, one) for one in methods]
+    )
+    assert found[0] == "random pre_llm keep 16"
+    assert found[1].positions == "compact"
+    assert found[1].stages == methods[0].stages
+    assert added(*methods[1:]) == [], "who lists no random plan asks for no comparison with it"
+
+
 @pytest.mark.parametrize(
     ("stage", "layers"),
     [
@@ -93,7 +105,7 @@ def test_a_study_runs_it_compares_with_it_and_says_so(inside: Path) -> None:
     runner = CliRunner()
     result = runner.invoke(app, ["study", str(inside)])
     assert result.exit_code == 0, result.output
-    said = "added by the study, since plans inside the LLM are compared with random at the same"
+    said = "added by the study, since plans are compared with random at the same layers of the LLM"
     assert said in " ".join(result.output.split())
     assert "random decoder 1 keep 8" in result.output
     results = read_results(inside.parent / "records")
@@ -101,7 +113,7 @@ def test_a_study_runs_it_compares_with_it_and_says_so(inside: Path) -> None:
     assert [row.name for row in group.rows] == ["dense", "fastv", "random decoder 1 keep 8"]
     assert group.added == ("random decoder 1 keep 8",)
     assert group.rows[1].versus_random is not None
-    assert "Added by the study, since plans inside the LLM" in html(results, [group])
+    assert "Added by the study, since plans are compared" in html(results, [group])
     assert run_study(load_study(inside)).ran == []
 
 

@@ -26,7 +26,7 @@ SECTION = (
     .split("## A study from start to plot")[1]
     .split("\n## ")[0]
 )
-METHODS, BUDGETS = ("random", "fopru", "vscan"), (16, 8, 4)
+METHODS, BUDGETS = ("random", "fopru", "divprune"), (16, 8, 4)
 
 
 def block(language: str) -> str:

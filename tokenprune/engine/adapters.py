@@ -20,21 +20,28 @@ def choose_adapter(
 
     Raises:
         UnknownNameError: no adapter of that name is installed.
-        UnsupportedModelError: none fits, the one that fits refuses a part of the model, or the
-            model is wrapped or compiled.
+        UnsupportedModelError: none fits, the one that fits refuses a part of the model, the model
+            is wrapped or compiled, or it is no loaded model at all.
     """
+    if not isinstance(model, nn.Module):
+        given = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
+        raise UnsupportedModelError(
+            f"a plan is attached to a loaded model (a torch.nn.Module), not to {given}.",
+            where="model",
+            remedy="Load the model first, as with from_pretrained().",
+        )
     refuse_wrappers(model)
     if isinstance(wanted, EncoderAdapter | MllmAdapter):
         return wanted
     if isinstance(wanted, type) and issubclass(wanted, EncoderAdapter | MllmAdapter):
-        return wanted(model)
+        return _asked_for(wanted, model)
     known: dict[str, type[AnyAdapter]] = {**host().mllms, **host().encoders}
     if isinstance(wanted, str):
         if wanted not in known:
             raise UnknownNameError(
                 f"there is no adapter '{wanted}'.", remedy=suggestion(wanted, known)
             )
-        return known[wanted](model)
+        return _asked_for(known[wanted], model)
     for adapter in known.values():
         if adapter.fits(model):
             return adapter(model)
@@ -42,6 +49,25 @@ def choose_adapter(
         f"no adapter serves {type(model).__module__}.{type(model).__qualname__}.",
         remedy=f"Supported: {supported(known)}. Another family needs an adapter plugin.",
     )
+
+
+def _asked_for(adapter: type[AnyAdapter], model: nn.Module) -> AnyAdapter:
+    """An adapter that the user names, for a model that may be of another family.
+
+    Raises:
+        UnsupportedModelError: the adapter refuses the model, or misses a part of it.
+    """
+    try:
+        return adapter(model)
+    except AttributeError as error:
+        if adapter.fits(model):  # a fault of the adapter
+            raise
+        raise UnsupportedModelError(
+            f"the adapter '{adapter.name}' doesn't fit {type(model).__qualname__}: {error}.",
+            where="adapter",
+            remedy=f"It serves {supported({adapter.name: adapter})}; leave it out to have one "
+            "found by the model's class.",
+        ) from error
 
 
 def choose_encoder(tower: nn.Module | None) -> EncoderAdapter:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakSet
 
 from torch import nn
@@ -129,7 +129,11 @@ class Attachment:
         """Count the FLOPs of the calls inside, selection included, into `meter.flops`.
 
         Counting slows the calls down, so time them apart.
+
+        Raises:
+            UnsupportedCallError: the plan was detached, so the calls would run without it.
         """
+        self._require_attached()
         with count_flops() as counter:
             yield
         self.meter.flops += int(counter.total)
@@ -159,8 +163,23 @@ class Attachment:
         self._claimed.clear()
         self._model = None
 
+    def _require_attached(self) -> None:
+        if self._model is None:
+            raise UnsupportedCallError(
+                "this plan was detached, so calls would run without it.",
+                where="with",
+                remedy="Call tokenprune.attach() again.",
+            )
+
     def __enter__(self) -> Attachment:
+        self._require_attached()
         return self
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise UnsupportedCallError(
+            "a handle belongs to one model and can't be copied or pickled.",
+            remedy="Keep it outside of what is copied, and attach() the plan to the copy.",
+        )
 
     def __exit__(
         self,

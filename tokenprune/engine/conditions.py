@@ -54,6 +54,7 @@ class Conditions:
     _latest: tuple[Site, Tensor] | None = None
     _asked: list[Hashable] = field(default_factory=list)
     _pending: list[tuple[Tensor, TokenpruneError]] = field(default_factory=list)
+    _unread: bool = False
 
     def wanted(self, case: Hashable) -> bool:
         """Whether the values of this case, a site and a shape, are to be checked in this call."""
@@ -77,16 +78,20 @@ class Conditions:
             site: where the selection is made.
             hidden: `[B, N, D]` what arrives there.
         """
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and not hidden.is_meta:
             self._latest = site, hidden
 
     def require(self, fulfilled: Tensor, error: TokenpruneError) -> None:
         """Raise `error` unless a bool scalar `[]` holds: at once on the CPU, else in `settle`.
 
+        On the meta device, where costs are counted without weights, there are no values to hold.
+
         Raises:
             TokenpruneError: that error.
         """
-        if not at_once(fulfilled):
+        if fulfilled.is_meta:
+            self._unread = True
+        elif not at_once(fulfilled):
             self._pending.append((fulfilled, error))
         elif not bool(fulfilled):
             raise error
@@ -122,7 +127,8 @@ class Conditions:
             for fulfilled, (_, error) in zip(held, pending, strict=True):
                 if not fulfilled:
                     raise error
-        self.checks.passed.update(self._asked)
+        if not self._unread:
+            self.checks.passed.update(self._asked)
 
     def explain(self, cause: Exception) -> None:
         """Where something else raised: whether a condition that was put off is the reason.

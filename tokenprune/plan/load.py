@@ -62,7 +62,7 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         return data, ", extending ".join(str(file) for file in files)
     if not isinstance(source, str | Path):
         raise PlanError(
-            f"a plan is a file or a mapping, not {source!r}.",
+            f"a plan is a file or a mapping, not an object of type {type(source).__name__}.",
             remedy="Give a path, a dict or a tokenprune.Plan.",
         )
     path = Path(source)

@@ -130,8 +130,9 @@ class TransformersMllm(MllmAdapter):
 
     def outputs_cache(self, outputs: Any) -> Any:
         """The KV cache in outputs of LLM, model or `generate`; None without one."""
-        found = (getattr(outputs, name, None) for name in names.CACHE_NAMES)
-        return next((cache for cache in found if cache is not None), None)
+        # the older name is deprecated: it is read where the newer one isn't known, and nowhere else
+        known = (name for name in names.CACHE_NAMES if hasattr(outputs, name))
+        return getattr(outputs, next(known, ""), None)
 
     def read_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Arguments) -> LayerCall:
         """What a call of a layer says."""
@@ -236,8 +237,21 @@ class TransformersMllm(MllmAdapter):
         return tuple(part.to(rotary[0].dtype) for part in turned)
 
     def cached_length(self, cache: Any) -> int:
-        """Tokens in the first layer of a KV cache."""
-        return 0 if cache is None else int(cache.get_seq_length())
+        """Tokens in the first layer of a KV cache.
+
+        Raises:
+            UnsupportedCallError: the cache holds several prompts, as that of `generate_batch`.
+        """
+        if cache is None:
+            return 0
+        if not hasattr(cache, "get_seq_length"):
+            raise UnsupportedCallError(
+                f"a {type(cache).__name__} shares its pages among several prompts, and a plan "
+                "leaves each layer of each prompt another length.",
+                where="cache",
+                remedy="Use generate(), or detach the plan.",
+            )
+        return int(cache.get_seq_length())
 
     def cached_keys(self, cache: Any, layer: int) -> int:
         """Keys that a layer's cache holds; where layers share keys, those that it reads."""

@@ -19,7 +19,7 @@ from tokenprune.engine.encoder.install import claim
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
 from tokenprune.engine.llm.features import FeatureSeam
 from tokenprune.engine.llm.prompt import visual_places
-from tokenprune.engine.llm.refusals import check_forward, check_generate
+from tokenprune.engine.llm.refusals import check_forward, check_generate, check_readable
 from tokenprune.engine.llm.runner import LanguageRunner
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.tower import TowerSeam
@@ -101,6 +101,7 @@ class MllmRunner:
             if self.owner.stages:
                 refuse_checkpointing(self.owner.model, "layers", "model")
                 ids = given.ids
+                check_readable(self.spec, ids)
                 marked = ids is not None and bool(visual_places(ids, self.spec).any())
                 check_forward(
                     self.spec,

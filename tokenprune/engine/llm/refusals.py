@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import LlmCall, PromptCall, Refused
 from tokenprune.interface.specs import MllmSpec
@@ -78,6 +80,20 @@ def _refuse_prompt(call: PromptCall) -> None:
             "prune leave different lengths.",
             where=call.cache_name,
             remedy="Use a dynamic cache, or detach the plan.",
+        )
+
+
+def check_readable(spec: MllmSpec, ids: Tensor | None) -> None:
+    """Refuse a prompt without values, as on the meta device.
+
+    Raises:
+        UnsupportedCallError: naming the argument.
+    """
+    if ids is not None and ids.is_meta:
+        raise UnsupportedCallError(
+            "tokens have no values on the meta device, so visual ones can't be found.",
+            where=spec.names.ids,
+            remedy="Call the model on a device with values, or detach the plan.",
         )
 
 

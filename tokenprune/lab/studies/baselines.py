@@ -1,4 +1,4 @@
-"""The random plans that a study adds: what prunes inside the LLM needs one at the same layers."""
+"""The random plans that a study adds, so that every method has a fair one beside it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,24 @@ from tokenprune.lab.measure.entries import budgets
 from tokenprune.plan import Average, Plan, StagePlan, positions_of
 
 #: Why they are there, for people.
-WHY = "plans inside the LLM are compared with random at the same layers"
+WHY = "plans are compared with random at the same layers of the LLM and with the same position ids"
 
 #: What a stage of the baseline shares with that of the method.
 SHARED = ("at", "keep", "keep_text", "schedule", "layer", "layers")
 
 
+def may_lack(plans: Iterable[Plan]) -> bool:
+    """Whether plans of a study may need a random plan, for which a model has to be asked."""
+    given = list(plans)
+    inside = any(stage.at == "decoder" for plan in given for stage in plan.stages)
+    return inside or len({positions_of(plan) for plan in given if plan.stages}) > 1
+
+
 def missing_baselines(model: Any, plans: Iterable[tuple[str, Plan]]) -> list[tuple[str, Plan]]:
-    """Random plans for those that prune inside the LLM and have none at their places and budgets.
+    """Random plans for those that need one beside them and have none.
+
+    Those are plans that prune inside the LLM, where no other random plan does as much work, and
+    plans whose random plan has other position ids, which a method may choose by itself.
 
     Args:
         model: that the plans run on.
@@ -40,11 +50,14 @@ def missing_baselines(model: Any, plans: Iterable[tuple[str, Plan]]) -> list[tup
     layers, given = len(adapter.spec().layers), list(plans)
     names = {name for name, _ in given}
     known = {_key(one) for _, plan in given if (one := counterpart(plan, layers)) and _plain(plan)}
+    places = {_places(one) for _, one in given if _plain(one)}
     found: list[tuple[str, Plan]] = []
     for _, plan in given:
+        random = None if _plain(plan) else counterpart(plan, layers)
+        if random is None or _key(random) in known:
+            continue
         inside = any(stage.at == "decoder" for stage in plan.stages)
-        random = counterpart(plan, layers) if inside and not _plain(plan) else None
-        if random is None or _key(random) in known or not _fits(model, random):
+        if not (inside or _places(random) in places) or not _fits(model, random):
             continue
         known.add(_key(random))
         name = _name(random)
@@ -97,8 +110,11 @@ def _plain(plan: Plan) -> bool:
 
 
 def _key(plan: Plan) -> tuple[object, ...]:
-    stages = ((s.at, s.layer, str(s.keep), str(s.keep_text)) for s in plan.stages)
-    return (*stages, positions_of(plan), plan.images)
+    return (*_places(plan), positions_of(plan), plan.images)
+
+
+def _places(plan: Plan) -> tuple[object, ...]:
+    return tuple((s.at, s.layer, str(s.keep), str(s.keep_text)) for s in plan.stages)
 
 
 def _fits(model: Any, plan: Plan) -> bool:

@@ -189,8 +189,8 @@ class Study(Frozen):
     """Tokens generated per question. Default: 2 for the built-in tasks, whose answers are one word,
     and 32 for the user's own (ours)."""
     add_random: bool = True
-    """Whether plans that prune inside the LLM get a random plan at their layers and budgets beside
-    them, where the study has none."""
+    """Whether plans get a random plan beside them where the study has none that is fair: at the
+    same layers of the LLM, and with the same position ids."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the plans that name none, of the order of runs and of resampling."""
 

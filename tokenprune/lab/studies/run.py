@@ -17,7 +17,7 @@ from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.opening import revision
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.metrics import chosen_metrics
-from tokenprune.lab.studies.baselines import missing_baselines
+from tokenprune.lab.studies.baselines import may_lack, missing_baselines
 from tokenprune.lab.studies.code import code_of, method_facts
 from tokenprune.lab.studies.execute import cell_task, loaded_model, model_place
 from tokenprune.lab.studies.load import Cell, cells, identity
@@ -113,7 +113,7 @@ def with_baselines(study: Study) -> list[Cell]:
     for _, several in groupby(found, key=lambda cell: (cell.model, cell.task)):
         mine = list(several)
         first, plans = mine[0], [(cell.name, cell.plan) for cell in mine]
-        if not any(stage.at == "decoder" for _, plan in plans for stage in plan.stages):
+        if not may_lack(plan for _, plan in plans):
             continue
         model = loaded_model(model_place(first.model, first.task), first.model).model
         for name, plan in missing_baselines(model, plans):

@@ -42,7 +42,8 @@ def attend(
     require(0 <= skip < length, "skip must be in 0..{}, not {}", length - 1, skip)
     require_rows("bias", bias, batch, length)
     differentiable = any(each.requires_grad for each in (query, key, value))
-    if torch.is_autocast_enabled(query.device.type) or (differentiable and torch.is_grad_enabled()):
+    autocast = not query.is_meta and torch.is_autocast_enabled(query.device.type)
+    if autocast or (differentiable and torch.is_grad_enabled()):
         return apart(query, key, value, bias, skip)
     attended, received = attend_op(query, key, value, bias, skip)
     return attended, received

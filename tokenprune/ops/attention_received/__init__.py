@@ -9,6 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_heads, require_rows
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.gradients import carries_no_gradient
 
 
 def attention_received(
@@ -63,6 +64,9 @@ def attention_received_op(
 def _fake(query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int) -> Tensor:
     shape = (query.shape[0], query.shape[2] - skip)
     return query.new_empty(shape, dtype=torch.float32)
+
+
+carries_no_gradient(attention_received_op)
 
 
 @register_flop_formula(torch.ops.tokenprune.attention_received)

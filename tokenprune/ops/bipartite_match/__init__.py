@@ -9,6 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.gradients import carries_no_gradient
 
 
 def bipartite_match(
@@ -91,6 +92,9 @@ def bipartite_match_op(
 def _fake(a: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     shape = a.shape[:2]
     return a.new_empty(shape, dtype=torch.float32), a.new_empty(shape, dtype=torch.int64)
+
+
+carries_no_gradient(bipartite_match_op)
 
 
 @register_flop_formula(torch.ops.tokenprune.bipartite_match)

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import register_flop_formula
 from tokenprune.ops.checks import require
 from tokenprune.ops.cosines import exponents
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.gradients import carries_no_gradient
 
 
 def knn_density(x: Tensor, *, neighbours: int, tau: float | None) -> Tensor:
@@ -53,6 +54,9 @@ def knn_distance_op(x: Tensor, count: int) -> Tensor:
 @knn_distance_op.register_fake
 def _fake(x: Tensor, count: int) -> Tensor:
     return x.new_empty((x.shape[0], x.shape[1], count), dtype=torch.float32)
+
+
+carries_no_gradient(knn_distance_op)
 
 
 @register_flop_formula(torch.ops.tokenprune.knn_distance)

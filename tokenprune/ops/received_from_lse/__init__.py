@@ -9,6 +9,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_heads, require_rows
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.gradients import carries_no_gradient
 
 
 def received_from_lse(
@@ -55,6 +56,9 @@ def received_from_lse_op(
 @received_from_lse_op.register_fake
 def _fake(query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int) -> Tensor:
     return query.new_empty((query.shape[0], query.shape[2] - skip), dtype=torch.float32)
+
+
+carries_no_gradient(received_from_lse_op)
 
 
 @register_flop_formula(torch.ops.tokenprune.received_from_lse)

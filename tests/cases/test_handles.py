@@ -1,0 +1,34 @@
+"""A handle is good for one attachment: entered once, and never copied."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+import tokenprune
+from tests import models
+from tests.mllm.plans import plan, tome
+from tokenprune.errors import UnsupportedCallError
+
+
+def test_a_detached_handle_is_not_entered_again() -> None:
+    """Calls inside would be dense, and count as those of the plan."""
+    model = models.clip_vision()
+    with tokenprune.attach(model, plan(tome())) as handle:
+        model(models.pixels(1))
+    with pytest.raises(UnsupportedCallError, match="was detached"), handle:
+        pass
+    with pytest.raises(UnsupportedCallError, match="was detached"), handle.count_flops():
+        pass
+    handle.detach()
+    assert handle.report().calls == 1
+
+
+def test_a_handle_is_neither_copied_nor_pickled() -> None:
+    model = models.clip_vision()
+    with tokenprune.attach(model, plan(tome())) as handle:
+        for how in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(UnsupportedCallError, match="belongs to one model"):
+                how(handle)
