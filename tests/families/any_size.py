@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.families import scenes
 from tests.families.case import Case
 from tests.families.models.common import PATCH
 from tests.families.scenes import Prompt
-from tests.families.towers import LAYER
+from tests.families.towers import LAYER, attending, running
 from tokenprune.interface.trace import Trace
 
 
@@ -113,40 +113,26 @@ def blocks(tower: Any) -> list[nn.Module]:
     return list(inner.layers)
 
 
-@contextmanager
 def hidden(
     tower: Any, shown: Sequence[Pass], patch: pytest.MonkeyPatch, first: int = LAYER + 1
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Hide the rows that are gone as keys, from block `first` on."""
-    waiting, now, plain = list(shown), list[Pass](), nn.functional.scaled_dot_product_attention
 
-    def attend(query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if now:
-            mask = kwargs.get("attn_mask")
-            seen = torch.ones(len(key), 1, query.shape[2], key.shape[2], dtype=torch.bool)
-            if mask is not None:
-                seen &= mask if mask.dtype == torch.bool else mask == 0
-            for picture in now[-1]:
-                seen[picture.row, :, :, picture.gone] = False
-            kwargs["attn_mask"] = seen
-        return plain(query, key, *args, **kwargs)
+    def mask(pictures: Pass, query: Tensor, key: Tensor, given: Tensor | None) -> Tensor:
+        seen = torch.ones(len(key), 1, query.shape[2], key.shape[2], dtype=torch.bool)
+        if given is not None:
+            seen &= given if given.dtype == torch.bool else given == 0
+        for picture in pictures:
+            seen[picture.row, :, :, picture.gone] = False
+        return seen
 
     own = blocks(tower)
-    hooks = [
-        own[first].register_forward_pre_hook(lambda *_: now.append(waiting.pop(0))),
-        own[-1].register_forward_hook(lambda *_: now.clear()),
-    ]
-    patch.setattr(nn.functional, "scaled_dot_product_attention", attend)
-    try:
-        yield
-    finally:
-        patch.undo()
-        for hook in hooks:
-            hook.remove()
+    return attending([(own[first], own[-1])], shown, mask, patch)
 
 
-@contextmanager
-def by_picture(tower: Any, shown: Sequence[Pass], *, revived: bool = False) -> Iterator[None]:
+def by_picture(
+    tower: Any, shown: Sequence[Pass], *, revived: bool = False
+) -> AbstractContextManager[None]:
     """Let blocks from `LAYER` on run on what is left, picture by picture.
 
     Args:
@@ -157,9 +143,7 @@ def by_picture(tower: Any, shown: Sequence[Pass], *, revived: bool = False) -> I
     """
     waiting, now = list(shown), list[Pass]()
 
-    def short(block: Any, first: bool) -> Callable[..., Tensor]:
-        plain = block.forward
-
+    def short(plain: Callable[..., Any], first: bool) -> Callable[..., Tensor]:
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if first:
                 now.append(waiting.pop(0))
@@ -178,14 +162,7 @@ def by_picture(tower: Any, shown: Sequence[Pass], *, revived: bool = False) -> I
 
         return forward
 
-    overridden = blocks(tower)[LAYER:]
-    for block in overridden:
-        block.__dict__["forward"] = short(block, block is overridden[0])
-    try:
-        yield
-    finally:
-        for block in overridden:
-            del block.__dict__["forward"]
+    return running([blocks(tower)], short)
 
 
 def _merged(states: Tensor, picture: Picture) -> Tensor:

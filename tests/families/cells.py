@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import tokenprune
 from tests.adapters.packed_oracle import hidden_units, removed
 from tests.families import any_size
 from tests.families.calls import language
@@ -106,46 +107,83 @@ def run(model: Any, call: dict[str, Tensor]) -> Run:
     return Run(states[0], out.sequences[:, length:], torch.stack(out.logits))
 
 
-def cuts(
-    case: Case, stages: str, trace: Trace, ids: Tensor, prompts: list[Prompt]
-) -> list[tuple[int, Tensor]]:
+@dataclass(frozen=True)
+class Pruned:
+    """What was decided in a call with a plan; the plain run that it equals is made of that.
+
+    Attributes:
+        case: the family.
+        stages: what acted, see `STAGES`.
+        model: its model.
+        call: what it was called with.
+        prompts: of the call.
+        trace: of the call.
+    """
+
+    case: Case
+    stages: str
+    model: Any
+    call: dict[str, Tensor]
+    prompts: list[Prompt]
+    trace: Trace
+
+    @property
+    def inside(self) -> bool:
+        """Whether a stage acted inside the tower."""
+        return self.stages in ("encoder", "all")
+
+
+def pruned(
+    case: Case,
+    stages: str,
+    model: Any,
+    wanted: dict[str, Any],
+    call: dict[str, Tensor],
+    prompts: list[Prompt],
+) -> tuple[Run, Pruned]:
+    """Prefill and steps with a plan, and what was decided in them."""
+    with tokenprune.attach(model, wanted) as handle:
+        made = run(model, call)
+        return made, Pruned(case, stages, model, call, prompts, handle.trace)
+
+
+def cuts(one: Pruned) -> list[tuple[int, Tensor]]:
     """From which layer of the LLM on which places `[B, T]` are gone."""
-    late = LAYER.get(case.name, 2)
+    late = LAYER.get(one.case.name, 2)
     steps = {"decoder": {-1: late}, "late": {-2: 0, -1: late}, "all": {-2: 0, -1: late}}
-    found = steps.get(stages, {-1: 0})
-    return [(layer, gone(case, trace, ids, prompts, step)) for step, layer in found.items()]
+    found, ids = steps.get(one.stages, {-1: 0}), one.call["input_ids"]
+    return [
+        (layer, gone(one.case, one.trace, ids, one.prompts, step)) for step, layer in found.items()
+    ]
 
 
 @contextmanager
-def tower_without(
-    case: Case,
-    model: Any,
-    call: dict[str, Tensor],
-    prompts: list[Prompt],
-    trace: Trace,
-    passes: Sequence[tuple[Tensor, int]],
-    patch: pytest.MonkeyPatch,
-) -> Iterator[None]:
+def cut_at(model: Any, found: Sequence[tuple[int, Tensor]]) -> Iterator[None]:
+    """The plain model, with what is gone hidden from the layers on that `cuts` tells."""
+    with ExitStack() as stack:
+        for layer, places in found:
+            stack.enter_context(hidden_from(layers(model), layer, places))
+        yield
+
+
+@contextmanager
+def tower_without(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """The plain model, with what a drop inside its tower removed hidden there.
 
     Args:
-        case: the family.
-        model: its model.
-        call: what it will be called with.
-        prompts: of the call.
-        trace: of the run with the plan.
-        passes: what `Drop` noted in it.
+        one: the call with the plan.
         patch: for the attention that the blocks of towers with pieces call.
     """
+    case, model = one.case, one.model
     with ExitStack() as stack:
         if family(case) in PACKED:
-            tower = model.model.visual
-            stack.enter_context(hidden_units(tower, *packed_passes(model, call, trace.images)))
+            units = packed_passes(model, one.call, one.trace.images)
+            stack.enter_context(hidden_units(model.model.visual, *units))
         elif family(case) in ANY_SIZE:
-            tower, seen = model.model.vision_tower, any_size.passes(case, prompts, trace)
-            stack.enter_context(any_size.hidden(tower, seen, patch))
+            seen = any_size.passes(case, one.prompts, one.trace)
+            stack.enter_context(any_size.hidden(model.model.vision_tower, seen, patch))
         else:
-            stack.enter_context(hidden_in(model, passes, class_tokens(case), patch))
+            stack.enter_context(hidden_in(model, list(Drop.gone), class_tokens(case), patch))
         yield
 
 
@@ -161,21 +199,11 @@ def packed_passes(model: Any, call: dict[str, Tensor], images: Sequence[ImageTra
 
 
 @contextmanager
-def without(
-    case: Case,
-    stages: str,
-    model: Any,
-    call: dict[str, Tensor],
-    prompts: list[Prompt],
-    trace: Trace,
-    patch: pytest.MonkeyPatch,
-) -> Iterator[Tensor]:
+def without(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[Tensor]:
     """The plain model over everything, what a plan of drops removed hidden; `[B, T]` all of it."""
-    found = cuts(case, stages, trace, call["input_ids"], prompts)
+    found = cuts(one)
     with ExitStack() as stack:
-        if stages in ("encoder", "all"):
-            passes = list(Drop.gone)
-            stack.enter_context(tower_without(case, model, call, prompts, trace, passes, patch))
-        for layer, places in found:
-            stack.enter_context(hidden_from(layers(model), layer, places))
+        if one.inside:
+            stack.enter_context(tower_without(one, patch))
+        stack.enter_context(cut_at(one.model, found))
         yield found[-1][1]

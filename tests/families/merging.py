@@ -15,10 +15,9 @@ from tests.adapters.packed_oracle import How, Loop
 from tests.families.any_size import by_picture, passes
 from tests.families.calls import language
 from tests.families.case import Case
-from tests.families.cells import ANY_SIZE, GRIDS, PACKED, class_tokens, family
+from tests.families.cells import ANY_SIZE, GRIDS, PACKED, Pruned, class_tokens, family
 from tests.families.fate import shown
 from tests.families.plans import LAYER, layers, plan
-from tests.families.scenes import Prompt
 from tests.families.towers import Pair, paired_in
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
@@ -66,10 +65,10 @@ def content(case: Case, stages: str, keep: float) -> dict[str, Any]:
     return plan(*({**parts[name], "keep": keep} for name in chosen))
 
 
-def groups(case: Case, trace: Trace, ids: Tensor, prompts: list[Prompt], step: int) -> Groups:
+def groups(one: Pruned, step: int) -> Groups:
     """What one of the trace's steps merged."""
     found: Groups = []
-    for kind in shown(case, trace, ids, prompts):
+    for kind in shown(one.case, one.trace, one.call["input_ids"], one.prompts):
         for image, mine in zip(kind.images, kind.units, strict=True):
             for anchor, patches in _merged(image, step % len(image.steps)).items():
                 row, place = kind.places[mine[anchor]]
@@ -121,48 +120,34 @@ def merged_at(module: nn.Module, name: str, wanted: Groups) -> Iterator[None]:
 
 
 @contextmanager
-def merged_in(
-    case: Case,
-    stages: str,
-    model: Any,
-    call: dict[str, Tensor],
-    prompts: list[Prompt],
-    trace: Trace,
-    patch: pytest.MonkeyPatch,
-) -> Iterator[None]:
+def merged_in(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """The plain model with all merges of a plan in its tower, in front of the LLM and in it."""
-    ids, layer = call["input_ids"], LAYER.get(case.name, 2)
     behind = {"pre_llm": {"pre_llm": -1}, "decoder": {"decoder": -1}, "encoder": {}}
-    steps = behind.get(stages, {"pre_llm": -2, "decoder": -1})
+    steps = behind.get(one.stages, {"pre_llm": -2, "decoder": -1})
+    layer = layers(one.model)[LAYER.get(one.case.name, 2)]
     with ExitStack() as stack:
-        if stages in ("encoder", "all"):
-            stack.enter_context(tower_merging(case, model, call, prompts, trace, patch))
+        if one.inside:
+            stack.enter_context(tower_merging(one, patch))
         if "pre_llm" in steps:
-            early = groups(case, trace, ids, prompts, steps["pre_llm"])
-            stack.enter_context(merged_at(language(model), "inputs_embeds", early))
+            early = groups(one, steps["pre_llm"])
+            stack.enter_context(merged_at(language(one.model), "inputs_embeds", early))
         if "decoder" in steps:
-            late = groups(case, trace, ids, prompts, steps["decoder"])
-            stack.enter_context(merged_at(layers(model)[layer], "hidden_states", late))
+            late = groups(one, steps["decoder"])
+            stack.enter_context(merged_at(layer, "hidden_states", late))
         yield
 
 
 @contextmanager
-def tower_merging(
-    case: Case,
-    model: Any,
-    call: dict[str, Tensor],
-    prompts: list[Prompt],
-    trace: Trace,
-    patch: pytest.MonkeyPatch,
-) -> Iterator[None]:
+def tower_merging(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """The plain model, whose tower merges by loops what the trace says."""
+    case, model = one.case, one.model
     with ExitStack() as stack:
         if family(case) in PACKED:
             patched = stack.enter_context(patch.context())
-            looped(model.model.visual, call, trace, How(biased=True), patched)
+            looped(model.model.visual, one.call, one.trace, How(biased=True), patched)
         elif family(case) in ANY_SIZE:
-            tower = model.model.vision_tower
-            stack.enter_context(by_picture(tower, passes(case, prompts, trace)))
+            seen = passes(case, one.prompts, one.trace)
+            stack.enter_context(by_picture(model.model.vision_tower, seen))
         else:
             stack.enter_context(paired_in(model, Pair.made, class_tokens(case)))
         yield

@@ -26,6 +26,7 @@ from tests.families.cells import (
     content,
     cuts,
     family,
+    pruned,
     run,
     tower_without,
     without,
@@ -149,10 +150,8 @@ def _equals(
 ) -> None:
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     prompts = case.prompts(scene, padding)
-    with tokenprune.attach(model, content(case, stages, 0.5)) as handle:
-        short = run(model, call)
-        trace = handle.trace
-    with without(case, stages, model, call, prompts, trace, patch) as lost:
+    short, decided = pruned(case, stages, model, content(case, stages, 0.5), call, prompts)
+    with without(decided, patch) as lost:
         full = run(model, call)
     cell = f"{case.name}, {scene}, {padding}, {stages}"
     seen = call["attention_mask"].bool() & ~lost
@@ -166,25 +165,19 @@ def _short_throughout(case: Case, scene: str, padding: str, stages: str) -> None
     """Linear attention sees the shortened prompt, so a row is held to a run on what is left."""
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     wanted, prompts = content(case, stages, 0.5), case.prompts(scene, padding)
-    with tokenprune.attach(model, wanted) as handle:
-        batch = run(model, call)
-        lost = gone(case, handle.trace, call["input_ids"], prompts)
+    batch, decided = pruned(case, stages, model, wanted, call, prompts)
+    lost = gone(case, decided.trace, call["input_ids"], prompts)
     for row, alone in enumerate(case.alone(scene, padding, torch.float64)):
         if not bool(lost[row].any()):
             continue
-        with tokenprune.attach(model, wanted) as handle:
-            run(model, alone)
-            trace = handle.trace
-        found = cuts(case, stages, trace, alone["input_ids"], [prompts[row]])
+        _, decided = pruned(case, stages, model, wanted, alone, [prompts[row]])
+        found = cuts(decided)
         valid = call["attention_mask"][row].bool()
         assert torch.equal(found[-1][1][0], lost[row][valid])
         kept = (~found[0][1][0]).nonzero()[:, 0]
         with ExitStack() as stack:
-            if stages in ("encoder", "all"):
-                inside = tower_without(
-                    case, model, alone, [prompts[row]], trace, (), pytest.MonkeyPatch()
-                )
-                stack.enter_context(inside)
+            if decided.inside:
+                stack.enter_context(tower_without(decided, pytest.MonkeyPatch()))
             own = layers(model)
             later = [hidden_from(own, layer, places[:, kept]) for layer, places in found[1:]]
             expected = reference(model, alone, kept, batch.tokens[row], later)

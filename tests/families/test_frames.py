@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -12,12 +12,11 @@ from torch import Tensor
 
 import tokenprune
 from tests.families.calls import case_of, logits
-from tests.families.cells import class_tokens, content, cuts, run, without
-from tests.families.masked import hidden_from
-from tests.families.plans import layers, plan
+from tests.families.cells import Pruned, class_tokens, content, cut_at, cuts, pruned, run, without
+from tests.families.plans import plan
 from tests.families.scenes import Image, Prompt, Text, Video
 from tests.families.test_refusals import refused
-from tests.families.towers import LAYER, PLUGIN, Drop, members, of_rows, towers
+from tests.families.towers import LAYER, PLUGIN, Drop, members, of_rows, running, towers
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
@@ -104,7 +103,8 @@ def test_a_shortened_video_equals_the_full_prompt_with_removed_tokens_hidden(
     with tokenprune.attach(model, wanted) as handle:
         short = logits(model, call, **where)
         images, report = handle.trace.images, handle.report()
-        with without(case, stages, model, call, prompts, handle.trace, monkeypatch) as lost:
+        decided = Pruned(case, stages, model, call, prompts, handle.trace)
+        with without(decided, monkeypatch) as lost:
             handle.detach()
             full = logits(model, call, **where)
     assert [image.grid[0] for image in images] == [2, 3]
@@ -142,18 +142,16 @@ def test_keeping_all_changes_no_bit(name: str) -> None:
     assert torch.equal(logits(model, call), dense)
 
 
-@contextmanager
-def crossed_in(model: Any, lengths: list[int], units: int, prefix: int) -> Iterator[None]:
+def crossed_in(
+    model: Any, lengths: list[int], units: int, prefix: int
+) -> AbstractContextManager[None]:
     """Let the blocks from `LAYER` on run on what `Across` leaves, frame by frame, by loops."""
-    (blocks,) = towers(model)
     starts = [sum(lengths[:number]) for number in range(len(lengths))]
 
     def rows(unit: int, count: int) -> list[int]:
         return (members(torch.tensor(unit), units, count) + prefix).tolist()
 
-    def short(block: Any, first: bool) -> Callable[..., Tensor]:
-        plain = block.forward
-
+    def short(plain: Callable[..., Any], first: bool) -> Callable[..., Tensor]:
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             count, old, gone = hidden.shape[1] - prefix, hidden.clone(), dict[int, list[int]]()
             hidden = hidden.clone()
@@ -175,13 +173,7 @@ def crossed_in(model: Any, lengths: list[int], units: int, prefix: int) -> Itera
 
         return forward
 
-    for block in blocks[LAYER:]:
-        block.forward = short(block, block is blocks[LAYER])
-    try:
-        yield
-    finally:
-        for block in blocks[LAYER:]:
-            del block.forward
+    return running(towers(model), short)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -191,13 +183,10 @@ def test_units_merge_across_frames_as_in_loops(name: str) -> None:
     call = case.call(prompts, "left", torch.float64)
     units = int(case.placeholders(call).sum()) // 5
     stage = {"strategy": "t-across", "at": "encoder", "keep": units - 1}
-    with tokenprune.attach(model, plan(stage, images="frames")) as handle:
-        short, trace = run(model, call), handle.trace
-    ((layer, lost),) = cuts(case, "encoder", trace, call["input_ids"], prompts)
-    with (
-        crossed_in(model, [2, 3], units, class_tokens(case)),
-        hidden_from(layers(model), layer, lost),
-    ):
+    wanted = plan(stage, images="frames")
+    short, decided = pruned(case, "encoder", model, wanted, call, prompts)
+    ((layer, lost),) = cuts(decided)
+    with crossed_in(model, [2, 3], units, class_tokens(case)), cut_at(model, [(layer, lost)]):
         full = run(model, call)
     assert int(lost.sum()) == 5
     assert torch.equal(short.tokens, full.tokens)

@@ -7,7 +7,6 @@ before left; where a family's tower can't lose tokens of a scene, behind the tow
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ import torch
 import tokenprune
 from tests.families.calls import case_of, language
 from tests.families.case import Case
-from tests.families.cells import LINEAR, cuts, family, run
+from tests.families.cells import LINEAR, cut_at, cuts, family, pruned, run
 from tests.families.masked import hidden_from
 from tests.families.merging import (
     PLUGIN,
@@ -59,14 +58,9 @@ def _equals(case: Case, scene: str, padding: str, stages: str, patch: pytest.Mon
     model, call = case.build(torch.float64), case.inputs(scene, padding, torch.float64)
     prompts = case.prompts(scene, padding)
     Pair.made.clear()
-    with tokenprune.attach(model, content(case, stages, KEEP)) as handle:
-        short = run(model, call)
-        trace = handle.trace
-    found = cuts(case, stages, trace, call["input_ids"], prompts)
-    with ExitStack() as stack:
-        stack.enter_context(merged_in(case, stages, model, call, prompts, trace, patch))
-        for layer, places in found:
-            stack.enter_context(hidden_from(layers(model), layer, places))
+    short, decided = pruned(case, stages, model, content(case, stages, KEEP), call, prompts)
+    found = cuts(decided)
+    with merged_in(decided, patch), cut_at(model, found):
         full = run(model, call)
     cell, lost = f"{family(case)}, {scene}, {padding}", found[-1][1]
     seen = call["attention_mask"].bool() & ~lost
@@ -74,9 +68,7 @@ def _equals(case: Case, scene: str, padding: str, stages: str, patch: pytest.Mon
     assert torch.equal(short.tokens, full.tokens), cell
     assert short.apart(full, seen) < EXACT, cell
     if padding == "left":  # it isn't what a drop of the same tokens gives
-        with ExitStack() as stack:
-            for layer, places in found:
-                stack.enter_context(hidden_from(layers(model), layer, places))
+        with cut_at(model, found):
             dropped = run(model, call)
         assert short.apart(dropped, seen) > 1e-4, cell
 
@@ -92,19 +84,16 @@ def _short_throughout(
     for row, alone in enumerate(case.alone(scene, padding, torch.float64)):
         if not bool(case.placeholders(alone).any()):
             continue
-        with tokenprune.attach(model, wanted) as handle:
-            run(model, alone)
-            trace = handle.trace
-        ids, mine = alone["input_ids"], [prompts[row]]
-        found = cuts(case, stages, trace, ids, mine)
+        _, decided = pruned(case, stages, model, wanted, alone, [prompts[row]])
+        found = cuts(decided)
         kept = (~found[0][1][0]).nonzero()[:, 0]
-        late = moved(groups(case, trace, ids, mine, -1), kept.tolist())
+        late = moved(groups(decided, -1), kept.tolist())
         own = layers(model)
         later = [hidden_from(own, layer, places[:, kept]) for layer, places in found[1:]]
         later.append(merged_at(own[LAYER[case.name]], "hidden_states", late))
         with (
-            tower_merging(case, model, alone, mine, trace, patch),
-            merged_at(language(model), "inputs_embeds", groups(case, trace, ids, mine, -2)),
+            tower_merging(decided, patch),
+            merged_at(language(model), "inputs_embeds", groups(decided, -2)),
         ):
             expected = reference(model, alone, kept, batch.tokens[row], later)
         for step, one in zip(batch.scores, expected, strict=True):

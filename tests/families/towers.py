@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 import torch
@@ -19,6 +19,9 @@ from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.interface.placement import Encoder
 
+PassT = TypeVar("PassT")
+Short = Callable[[Callable[..., Any], bool], Callable[..., Any]]
+"""What a block runs in place of its forward, given that and whether the block is the first."""
 TOWERS = ("vision_tower", "image_tower", "video_tower", "vision_model", "visual")
 BLOCKS = ("EncoderLayer", "VisionLayer", "EvaBlock")
 """Ends of the names of the classes of blocks."""
@@ -116,33 +119,45 @@ def members(units: Tensor, count: int, patches: int) -> Tensor:
 
 
 @contextmanager
-def hidden_in(
-    model: Any, passes: Sequence[tuple[Tensor, int]], prefix: int, patch: pytest.MonkeyPatch
+def running(own: Sequence[Sequence[nn.Module]], short: Short) -> Iterator[None]:
+    """Let the blocks of some towers, from `LAYER` on, run what loops make of them."""
+    overridden = [(block, block is blocks[LAYER]) for blocks in own for block in blocks[LAYER:]]
+    for block, first in overridden:
+        block.__dict__["forward"] = short(block.forward, first)
+    try:
+        yield
+    finally:
+        for block, _ in overridden:
+            del block.__dict__["forward"]
+
+
+@contextmanager
+def attending(
+    own: Sequence[tuple[nn.Module, nn.Module]],
+    passes: Sequence[PassT],
+    mask: Callable[[PassT, Tensor, Tensor, Tensor | None], Tensor],
+    patch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
-    """Hide units as keys in all blocks behind the one in which `Drop` acted.
+    """Give the attention of some blocks masks of its own, pass by pass.
 
     Args:
-        model: the plain model.
-        passes: `[n, R]` units to hide and how many there are, for every pass through a tower.
-        prefix: class tokens in front of the patches.
+        own: of every tower the first and the last of these blocks.
+        passes: what every pass through a tower hides.
+        mask: the mask, from that, query, key, and the mask that the block gives.
         patch: for the attention that all blocks call.
     """
-    waiting, plain = list(passes), nn.functional.scaled_dot_product_attention
-    now: list[tuple[Tensor, int]] = []
+    waiting, now = list(passes), list[PassT]()
+    plain = nn.functional.scaled_dot_product_attention
 
     def attend(query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if now:
-            units, count = now[-1]
-            mask = torch.zeros(len(key), 1, 1, key.shape[2], dtype=query.dtype)
-            hide = members(units, count, key.shape[2] - prefix).flatten(1)
-            kwargs["attn_mask"] = mask.scatter(3, hide[:, None, None] + prefix, float("-inf"))
+            kwargs["attn_mask"] = mask(now[-1], query, key, kwargs.get("attn_mask"))
         return plain(query, key, *args, **kwargs)
 
     hooks = []
-    for blocks in towers(model):
-        behind = blocks[LAYER + 1]
-        hooks.append(behind.register_forward_pre_hook(lambda *_: now.append(waiting.pop(0))))
-        hooks.append(blocks[-1].register_forward_hook(lambda *_: now.clear()))
+    for first, last in own:
+        hooks.append(first.register_forward_pre_hook(lambda *_: now.append(waiting.pop(0))))
+        hooks.append(last.register_forward_hook(lambda *_: now.clear()))
     patch.setattr(nn.functional, "scaled_dot_product_attention", attend)
     try:
         yield
@@ -152,8 +167,30 @@ def hidden_in(
             hook.remove()
 
 
-@contextmanager
-def paired_in(model: Any, passes: Sequence[tuple[int, int]], prefix: int) -> Iterator[None]:
+def hidden_in(
+    model: Any, passes: Sequence[tuple[Tensor, int]], prefix: int, patch: pytest.MonkeyPatch
+) -> AbstractContextManager[None]:
+    """Hide units as keys in all blocks behind the one in which `Drop` acted.
+
+    Args:
+        model: the plain model.
+        passes: `[n, R]` units to hide and how many there are, for every pass through a tower.
+        prefix: class tokens in front of the patches.
+        patch: for the attention that all blocks call.
+    """
+
+    def mask(gone: tuple[Tensor, int], query: Tensor, key: Tensor, given: Tensor | None) -> Tensor:
+        seen = torch.zeros(len(key), 1, 1, key.shape[2], dtype=query.dtype)
+        hide = members(*gone, key.shape[2] - prefix).flatten(1)
+        return seen.scatter(3, hide[:, None, None] + prefix, float("-inf"))
+
+    own = [(blocks[LAYER + 1], blocks[-1]) for blocks in towers(model)]
+    return attending(own, passes, mask, patch)
+
+
+def paired_in(
+    model: Any, passes: Sequence[tuple[int, int]], prefix: int
+) -> AbstractContextManager[None]:
     """Let all blocks from `LAYER` on run on what `Pair` leaves, merged by loops.
 
     Rows in between are zeros, so every block gets and gives as many as ever.
@@ -163,11 +200,9 @@ def paired_in(model: Any, passes: Sequence[tuple[int, int]], prefix: int) -> Ite
         passes: `Pair.made`, for every pass through a tower.
         prefix: class tokens in front of the patches.
     """
-    waiting, now, overridden = list(passes), list[tuple[int, int]](), []
+    waiting, now = list(passes), list[tuple[int, int]]()
 
-    def short(block: Any, first: bool) -> Callable[..., Tensor]:
-        plain = block.forward
-
+    def short(plain: Callable[..., Any], first: bool) -> Callable[..., Tensor]:
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if first:
                 now.append(waiting.pop(0))
@@ -181,28 +216,19 @@ def paired_in(model: Any, passes: Sequence[tuple[int, int]], prefix: int) -> Ite
 
         return forward
 
-    for blocks in towers(model):
-        for block in blocks[LAYER:]:
-            block.forward = short(block, block is blocks[LAYER])
-            overridden.append(block)
-    try:
-        yield
-    finally:
-        for block in overridden:
-            del block.forward
+    return running(towers(model), short)
 
 
-@contextmanager
-def revived_in(model: Any, passes: Sequence[tuple[Tensor, int]], prefix: int) -> Iterator[None]:
+def revived_in(
+    model: Any, passes: Sequence[tuple[Tensor, int]], prefix: int
+) -> AbstractContextManager[None]:
     """Let blocks from `LAYER` on run on what `Revive` leaves, piece by piece.
 
     The rows of dropped units hold what they held in front of block `LAYER`.
     """
-    waiting, now, overridden = list(passes), list[tuple[Tensor, int]](), []
+    waiting, now = list(passes), list[tuple[Tensor, int]]()
 
-    def short(block: Any, first: bool) -> Callable[..., Tensor]:
-        plain = block.forward
-
+    def short(plain: Callable[..., Any], first: bool) -> Callable[..., Tensor]:
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if first:
                 now.append(waiting.pop(0))
@@ -218,15 +244,7 @@ def revived_in(model: Any, passes: Sequence[tuple[Tensor, int]], prefix: int) ->
 
         return forward
 
-    for blocks in towers(model):
-        for block in blocks[LAYER:]:
-            block.forward = short(block, block is blocks[LAYER])
-            overridden.append(block)
-    try:
-        yield
-    finally:
-        for block in overridden:
-            del block.forward
+    return running(towers(model), short)
 
 
 def of_rows(kwargs: dict[str, Any], rows: Sequence[int], prefix: int) -> dict[str, Any]:

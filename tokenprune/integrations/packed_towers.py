@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
 
@@ -16,19 +15,17 @@ from tokenprune.engine.llm.whole_arrivals import arrived_whole, pictures_of
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.integrations.attached import attached
-from tokenprune.integrations.given import checked_grid
-from tokenprune.integrations.static import AnyPlan, Selected, left_of
+from tokenprune.integrations.pruned import PrunedTower
+from tokenprune.integrations.static import AnyPlan, Selected
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.places import Places
-from tokenprune.interface.sites import Grid
-from tokenprune.interface.trace import Trace
 
 Levels = Tensor | Sequence[Tensor]
 """Rows of all units `[U, d]`, or several of them: the tower's last ones and those of its depths."""
 
 
-class PrunedPackedEncoder(AbstractContextManager["PrunedPackedEncoder"]):
+class PrunedPackedEncoder(PrunedTower):
     """A packed vision tower that carries a plan, until `detach`; made by `packed_encoder`.
 
     Attributes:
@@ -36,34 +33,8 @@ class PrunedPackedEncoder(AbstractContextManager["PrunedPackedEncoder"]):
     """
 
     def __init__(self, attachment: Attachment, adapter: PackedEncoderAdapter) -> None:
-        self.plan, self._attachment = attachment.plan, attachment
-        self._runner = encoder_runner(attachment, adapter, adapter.spec())
-        self._later = attachment.stages_at("pre_llm")
-        self._runner.install(attachment.patches)
-        attachment.begin()
-
-    @property
-    def trace(self) -> Trace:
-        """What was kept in this thread's latest finished `run`; an image a picture or clip."""
-        return self._attachment.trace
-
-    @property
-    def notes(self) -> list[str]:
-        """What to know about the plan on this tower, in plain words."""
-        return sorted(self._attachment.notes)
-
-    def count(self, grid: Grid) -> int:
-        """Tokens that `run` leaves of a picture or clip.
-
-        Args:
-            grid: its units (t, h, w): what become tokens of the LLM, such as squares of patches.
-
-        Raises:
-            DataError: the grid is none.
-            BudgetError: a budget can't be reached on it.
-        """
-        grid = checked_grid(grid)
-        return left_of(self._runner.layout, self._later, grid, by_frame=True)
+        runner = encoder_runner(attachment, adapter, adapter.spec())
+        super().__init__(attachment, runner, by_frame=True)
 
     def run(self, features: Callable[[], Levels]) -> list[Selected]:
         """What the plan leaves of the pictures and clips that the tower sees in `features`.
@@ -86,13 +57,6 @@ class PrunedPackedEncoder(AbstractContextManager["PrunedPackedEncoder"]):
             made = features()
             rows, *depths = [made] if isinstance(made, Tensor) else made
             return self._left(call, _required(call, (rows, *depths)), rows, depths)
-
-    def detach(self) -> None:
-        """Give the tower back as it was; calling it twice is harmless."""
-        self._attachment.detach()
-
-    def __exit__(self, *_: object) -> None:
-        self.detach()
 
     def _left(
         self, call: CallState, state: PackedState, rows: Tensor, depths: Sequence[Tensor]

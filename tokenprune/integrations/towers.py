@@ -7,7 +7,6 @@ length. Encoder stages run inside the tower's own blocks, stages behind it on it
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
 
@@ -18,18 +17,17 @@ from tokenprune.engine.pre_llm.projector import project, split_at_projector
 from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, enter, run_stages
 from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
 from tokenprune.integrations.attached import attached
-from tokenprune.integrations.given import checked_grid
-from tokenprune.integrations.static import AnyPlan, Selected, left_of
+from tokenprune.integrations.pruned import PrunedTower
+from tokenprune.integrations.static import AnyPlan, Selected
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.sites import Grid
-from tokenprune.interface.trace import Trace
 
 #: The modules of a tower to the tokens that the LLM gets.
 Projector = Callable[[Tensor], Tensor]
 
 
-class PrunedEncoder(AbstractContextManager["PrunedEncoder"]):
+class PrunedEncoder(PrunedTower):
     """A vision tower that carries a plan, until `detach`; made by `encoder`.
 
     Attributes:
@@ -38,43 +36,27 @@ class PrunedEncoder(AbstractContextManager["PrunedEncoder"]):
 
     def __init__(self, attachment: Attachment, adapter: EncoderAdapter, used: int | None) -> None:
         spec = adapter.spec()
-        self.plan = attachment.plan
-        self._attachment, self._grid = attachment, spec.grid
-        self._used = spec.used if used is None else used
+        self._grid, self._used = spec.grid, spec.used if used is None else used
         if not 1 <= self._used <= len(spec.blocks):
             raise LayerError(
                 f"{self._used} of {len(spec.blocks)} blocks can't feed the features.",
                 where="used",
                 remedy=f"Give 1 to {len(spec.blocks)}.",
             )
-        self._runner = encoder_runner(attachment, adapter, spec, used)
-        self._later = attachment.stages_at("pre_llm")
+        super().__init__(attachment, encoder_runner(attachment, adapter, spec, used))
         self._before, self._after = split_at_projector(self._later)
-        self._runner.install(attachment.patches)
-        attachment.begin()
-
-    @property
-    def trace(self) -> Trace:
-        """What was kept in this thread's latest finished `run`."""
-        return self._attachment.trace
-
-    @property
-    def notes(self) -> list[str]:
-        """What to know about the plan on this tower, in plain words."""
-        return sorted(self._attachment.notes)
 
     def count(self, grid: Grid | None = None) -> int:
-        """Tokens that `run` leaves of an image of a patch grid.
+        """Tokens that `run` leaves of an image.
 
         Args:
-            grid: patch grid (t, h, w); by default the tower's own.
+            grid: its patch grid (t, h, w); by default the tower's own.
 
         Raises:
             DataError: the grid is none.
             BudgetError: a budget can't be reached on it.
         """
-        grid = self._grid if grid is None else checked_grid(grid)
-        return left_of(self._runner.layout, self._later, grid)
+        return super().count(self._grid if grid is None else grid)
 
     def run(
         self,
@@ -111,13 +93,6 @@ class PrunedEncoder(AbstractContextManager["PrunedEncoder"]):
             batches = run_stages(call, self._after, batches, self._used)
             count_left(call, batches)
             return _selected(batches)
-
-    def detach(self) -> None:
-        """Give the tower back as it was; calling it twice is harmless."""
-        self._attachment.detach()
-
-    def __exit__(self, *_: object) -> None:
-        self.detach()
 
     def _require(self, projector: Projector | None) -> None:
         for stage in self._after if projector is None else ():

@@ -11,7 +11,7 @@ from training.detail_model.vocab import WORDS
 from training.reference_model.card import accuracy_table, selection_table, stage_rows, type_table
 from training.reference_model.model import FEATURE_LAYER, LM_BLOCKS, TOWER_BLOCKS, WIDTH
 from training.reference_model.vocab import SPECIAL
-from training.shared.writing import Record, card_command
+from training.shared.writing import PICTURE_INPUTS, Record, card_command, usage_example
 
 _HEAD = """# tokenprune detail model
 
@@ -26,19 +26,7 @@ picture.
 - Llama: {lm_blocks} blocks, {width} wide. Two-layer projector. fp16 safetensors, {megabytes} MB.
 - Licence: that of the project. All data are generated; no outside picture, text or weight is in it.
 
-```python
-import torch
-from transformers import AutoProcessor, LlavaForConditionalGeneration
-from tokenprune.reference import detail_model_path, heldout_details
-
-path = detail_model_path()
-model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
-processor = AutoProcessor.from_pretrained(path)
-sample = heldout_details(1)[0]
-inputs = processor(images=sample.image, text=f"<image> {{sample.question}}", return_tensors="pt")
-output = model.generate(**inputs, max_new_tokens=3)
-print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-```
+{usage}
 
 ## Data
 
@@ -105,6 +93,7 @@ def write_card(record: Record) -> str:
             canvas=DETAIL_CANVAS,
             layer=FEATURE_LAYER,
             megabytes=record["megabytes"],
+            usage=usage_example("detail_model_path", "heldout_details", PICTURE_INPUTS, 3),
             pictures=HELDOUT_DETAILS,
             images=record["held_out"]["images"],
             questions=sum(record["questions"].values()),

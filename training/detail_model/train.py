@@ -26,9 +26,9 @@ from training.reference_model.forward import (
     tower_forward,
 )
 from training.reference_model.optimiser import Optimisers
-from training.reference_model.trainer import ModelTrainer, answer_loss, by_type
+from training.reference_model.trainer import Losses, ModelTrainer, Scores, answer_loss, by_type
 from training.shared.drawing import drawn
-from training.shared.running import SAVE_EVERY, Meter, arguments, train
+from training.shared.running import Meter, arguments, train
 
 #: Steps that wait while pictures are replayed, so that the same ones don't follow each other.
 WAITING = 24
@@ -47,7 +47,7 @@ class Turn:
     asked: slice
 
 
-class Trainer(ModelTrainer[DetailHeads]):
+class Trainer(ModelTrainer[DetailHeads, Stage]):
     """Model, heads and the random choices of training."""
 
     def __init__(self, seed: int) -> None:
@@ -103,18 +103,15 @@ class Trainer(ModelTrainer[DetailHeads]):
 
     def optimisers(self, stage: Stage) -> Optimisers:
         """Fresh optimisers of the parts that a stage trains."""
-        named = list(self.model.named_parameters())
-        parts = []
-        if stage.tower is not None:
-            tower = [(n, p) for n, p in named if "vision_tower" in n]
-            parts.append((tower + list(self.heads.named_parameters()), stage.tower))
-        if stage.lm is not None:
-            parts.append(([(n, p) for n, p in named if "vision_tower" not in n], stage.lm))
-        return Optimisers(parts, stage.steps)
+        return self.tower_and_language(stage.tower, stage.lm, stage.steps)
 
-    def step(self, turn: Turn, stage: Stage) -> tuple[Tensor, dict[str, float]]:
+    def meter(self, stage: Stage) -> Meter:
+        """What writes the stage's log, in pictures a second."""
+        return Meter(stage.name, stage.taken, stage.data.batch, "img/s", digits=1)
+
+    def step(self, turn: Turn, stage: Stage) -> tuple[Tensor, Scores]:
         """Loss and scores of one step."""
-        loss, scores = torch.zeros(()), dict[str, float]()
+        loss, scores = torch.zeros(()), Scores()
         if stage.tower is not None:
             loss, scores = detail_loss(
                 self.heads, turn.out, turn.batch, stage.beside_weight, stage.places_weight
@@ -123,31 +120,20 @@ class Trainer(ModelTrainer[DetailHeads]):
             answers, right = self.answers(self.weights(), turn, stage)
             loss = loss + answers
             scores |= by_type(right, turn.batch.type[:, turn.asked], DETAIL_TYPES)
-        return loss, {"loss": float(loss.detach()), **scores}
+        return loss, scores
 
-    def run(self, stage: Stage, number: int, options: Namespace) -> None:
-        """Train one stage; `partial.pt` holds a look at it while it runs."""
-        self.random.manual_seed(1000 * self.seed + number)
-        optimisers = self.optimisers(stage)
-        meter = Meter(stage.name, stage.taken, stage.data.batch, "img/s", digits=1)
+    def losses(self, stage: Stage, number: int, options: Namespace) -> Losses:
+        """The forwards of a stage, each on the questions of one turn."""
         fresh = range(-(-stage.taken // stage.replays))
         key = (self.seed, DRAWING, number)
         with drawn(drawer(stage.data, self.seed), key, fresh, options.workers) as stream:
-            turns = self.turns(stage, (DetailBatch.of(arrays) for arrays in stream))
-            for step, turn in zip(range(stage.taken), turns, strict=False):
-                loss, scores = self.step(turn, stage)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimisers.step(step)
-                meter.add(step, scores)
-                if (step + 1) % SAVE_EVERY == 0:
-                    self.save(options.out / "partial.pt")
+            for turn in self.turns(stage, (DetailBatch.of(arrays) for arrays in stream)):
+                yield self.step(turn, stage)
 
 
 def main() -> None:
     """Run all stages, resuming after the last one that left a checkpoint."""
-    parser = arguments(__doc__)
-    parser.add_argument("--workers", type=int, default=1)
-    train(parser, Trainer, STAGES)
+    train(arguments(__doc__, workers=True), Trainer, STAGES)
 
 
 if __name__ == "__main__":

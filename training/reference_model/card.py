@@ -7,7 +7,7 @@ from tokenprune.reference.questions import TYPES
 from training.reference_model.evaluate import RECORD
 from training.reference_model.model import FEATURE_LAYER, LM_BLOCKS, PATCHES, TOWER_BLOCKS, WIDTH
 from training.reference_model.vocab import SPECIAL, WORDS
-from training.shared.writing import Record, card_command, head, row
+from training.shared.writing import PICTURE_INPUTS, Record, card_command, head, row, usage_example
 
 _HEAD = """# tokenprune reference model
 
@@ -20,19 +20,7 @@ It is not a general vision model: it knows {words} words and one kind of picture
 - Llama: {lm_blocks} blocks, {width} wide. Two-layer projector. fp16 safetensors, {megabytes} MB.
 - Licence: that of the project. All data are generated; no outside picture, text or weight is in it.
 
-```python
-import torch
-from transformers import AutoProcessor, LlavaForConditionalGeneration
-from tokenprune.reference import heldout_samples, reference_model_path
-
-path = reference_model_path()
-model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
-processor = AutoProcessor.from_pretrained(path)
-sample = heldout_samples(1)[0]
-inputs = processor(images=sample.image, text=f"<image> {{sample.question}}", return_tensors="pt")
-output = model.generate(**inputs, max_new_tokens=3)
-print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-```
+{usage}
 """
 
 _DATA = """## Data
@@ -157,6 +145,7 @@ def write_card(record: Record) -> str:
             patches=PATCHES,
             layer=FEATURE_LAYER,
             megabytes=record["megabytes"],
+            usage=usage_example("reference_model_path", "heldout_samples", PICTURE_INPUTS, 3),
         ),
         _DATA.format(
             images=record["held_out"]["images"],

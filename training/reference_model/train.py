@@ -22,11 +22,11 @@ from training.reference_model.heads import Heads, tower_loss
 from training.reference_model.model import PATCHES, TOWER_BLOCKS, build_model
 from training.reference_model.optimiser import Optimisers
 from training.reference_model.stages import STAGES, Stage
-from training.reference_model.trainer import ModelTrainer, answer_loss, by_type
-from training.shared.running import SAVE_EVERY, Meter, arguments, train
+from training.reference_model.trainer import Losses, ModelTrainer, Scores, answer_loss, by_type
+from training.shared.running import Meter, arguments, train
 
 
-class Trainer(ModelTrainer[Heads]):
+class Trainer(ModelTrainer[Heads, Stage]):
     """Model, heads and the random choices of training."""
 
     def __init__(self, seed: int) -> None:
@@ -83,42 +83,34 @@ class Trainer(ModelTrainer[Heads]):
 
     def optimisers(self, stage: Stage) -> Optimisers:
         """Fresh optimisers for a stage; a stage without language model leaves it alone."""
-        named = list(self.model.named_parameters())
-        tower = [(n, p) for n, p in named if "vision_tower" in n] + list(
-            self.heads.named_parameters()
-        )
-        parts = [(tower, stage.tower)]
-        if stage.lm is not None:
-            parts.append(([(n, p) for n, p in named if "vision_tower" not in n], stage.lm))
-        return Optimisers(parts, stage.steps)
+        return self.tower_and_language(stage.tower, stage.lm, stage.steps)
 
-    def run(self, stage: Stage, number: int, options: Namespace) -> None:
-        """Train one stage; `partial.pt` holds a look at it while it runs."""
-        self.random.manual_seed(1000 * self.seed + number)
-        optimisers = self.optimisers(stage)
-        meter = Meter(stage.name, stage.taken, stage.data.batch, "img/s", digits=0)
+    def meter(self, stage: Stage) -> Meter:
+        """What writes the stage's log, in pictures a second."""
+        return Meter(stage.name, stage.taken, stage.data.batch, "img/s", digits=0)
+
+    def step(self, batch: Batch, stage: Stage, step: int) -> tuple[Tensor, Scores]:
+        """Loss and scores of one step."""
+        w = self.weights()
+        out = self.run_tower(w, batch, stage, step)
+        loss, scores = tower_loss(self.heads, out, batch)
+        loss = loss * stage.dense_weight
+        if stage.lm is not None:
+            answers, right = self.answers(w, out, batch, stage)
+            loss = loss + answers
+            scores |= by_type(right, batch.type, ALL_TYPES)
+        return loss, scores
+
+    def losses(self, stage: Stage, number: int, options: Namespace) -> Losses:
+        """The forwards of a stage, each on new pictures."""
         with batches(stage.data, self.seed, number, range(stage.taken), options.workers) as stream:
             for step, batch in enumerate(stream):
-                w = self.weights()
-                out = self.run_tower(w, batch, stage, step)
-                loss, scores = tower_loss(self.heads, out, batch)
-                loss = loss * stage.dense_weight
-                if stage.lm is not None:
-                    answers, right = self.answers(w, out, batch, stage)
-                    loss = loss + answers
-                    scores |= by_type(right, batch.type, ALL_TYPES)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimisers.step(step)
-                meter.add(step, {"loss": float(loss.detach()), **scores})
-                if (step + 1) % SAVE_EVERY == 0:
-                    self.save(options.out / "partial.pt")
+                yield self.step(batch, stage, step)
 
 
 def main() -> None:
     """Run all stages, resuming after the last one that left a checkpoint."""
-    parser = arguments(__doc__)
-    parser.add_argument("--workers", type=int, default=1)
-    train(parser, Trainer, STAGES)
+    train(arguments(__doc__, workers=True), Trainer, STAGES)
 
 
 if __name__ == "__main__":

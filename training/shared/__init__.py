@@ -1,1 +1,1 @@
-"""What the training of both bundled models has in common: a run, questions asked, a card."""
+"""What the training of the bundled models has in common: a run, questions asked, a card."""

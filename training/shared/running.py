@@ -20,16 +20,19 @@ LOG_EVERY, SAVE_EVERY = 25, 100
 StageC = TypeVar("StageC", bound=Schedule, contravariant=True)
 
 
-def arguments(text: str | None) -> argparse.ArgumentParser:
+def arguments(text: str | None, *, workers: bool = False) -> argparse.ArgumentParser:
     """What every run is asked for.
 
     Args:
         text: what the command says of itself.
+        workers: whether also for the number of processes that draw pictures.
     """
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the steps")
+    if workers:
+        parser.add_argument("--workers", type=int, default=1)
     return parser
 
 

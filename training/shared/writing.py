@@ -10,6 +10,12 @@ from typing import Any
 
 Record = dict[str, Any]
 
+#: How the processor is given a picture and a question about it.
+PICTURE_INPUTS = (
+    'inputs = processor(images=sample.image, text=f"<image> {sample.question}", '
+    'return_tensors="pt")'
+)
+
 
 def row(cells: Iterable[str]) -> str:
     """A row of a Markdown table."""
@@ -25,6 +31,31 @@ def write_record(path: Path, record: Record) -> None:
     """Write a record into the folder of records."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def usage_example(loads: str, draws: str, inputs: str, words: int, *also: str) -> str:
+    """The part of a card that shows how a bundled model answers a held-out question.
+
+    Args:
+        loads: the function of `tokenprune.reference` that gives the model's folder.
+        draws: the one that draws held-out samples.
+        inputs: the statement that makes `inputs` of `processor` and `sample`.
+        words: that `generate` may say.
+        also: what else `inputs` takes from `tokenprune.reference`.
+    """
+    return f"""```python
+import torch
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+from tokenprune.reference import {", ".join(sorted((loads, draws, *also)))}
+
+path = {loads}()
+model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+processor = AutoProcessor.from_pretrained(path)
+sample = {draws}(1)[0]
+{inputs}
+output = model.generate(**inputs, max_new_tokens={words})
+print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+```"""
 
 
 def card_command(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from tokenprune.reference import CLIP_TYPES, FRAMES, video_model_path
-from training.shared.writing import Record, card_command, head, row
+from training.shared.writing import Record, card_command, head, row, usage_example
 from training.video_model.evaluate import RECORD
 from training.video_model.forward import QUESTION_START
 from training.video_model.train import FEWEST, MOST
 from training.video_model.vocab import WORDS
+
+#: How the processor is given the frames of a clip and a question about it.
+CLIP_INPUTS = """inputs = processor(
+    images=list(sample.frames), text=clip_prompt(sample.question), return_tensors="pt"
+)"""
 
 _HEAD = """# tokenprune video model
 
@@ -23,21 +28,7 @@ methods on video. It is not a general model, and it no longer answers the image 
 - {words} words, fp16 safetensors, {megabytes} MB.
 - Licence: that of the project. All data are generated; no outside picture, text or weight is in it.
 
-```python
-import torch
-from transformers import AutoProcessor, LlavaForConditionalGeneration
-from tokenprune.reference import clip_prompt, heldout_clips, video_model_path
-
-path = video_model_path()
-model = LlavaForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
-processor = AutoProcessor.from_pretrained(path)
-sample = heldout_clips(1)[0]
-inputs = processor(
-    images=list(sample.frames), text=clip_prompt(sample.question), return_tensors="pt"
-)
-output = model.generate(**inputs, max_new_tokens=2)
-print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-```
+{usage}
 """
 
 _DATA = """## Data
@@ -151,6 +142,9 @@ def write_card(record: Record) -> str:
                 start=QUESTION_START,
                 words=len(WORDS),
                 megabytes=record["megabytes"],
+                usage=usage_example(
+                    "video_model_path", "heldout_clips", CLIP_INPUTS, 2, "clip_prompt"
+                ),
             ),
             _DATA.format(
                 clips=record["held_out"]["clips"],

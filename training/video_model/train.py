@@ -13,14 +13,12 @@ from tokenprune.reference import CLIP_TYPES
 from training.reference_model import choose
 from training.reference_model.model import WIDTH
 from training.reference_model.optimiser import Optimisers, Rates
-from training.reference_model.trainer import ModelTrainer, answer_loss, by_type
+from training.reference_model.trainer import Losses, ModelTrainer, Scores, answer_loss, by_type
 from training.shared.recipe import Schedule
-from training.shared.running import SAVE_EVERY, Meter, arguments, train
+from training.shared.running import Meter, arguments, train
 from training.video_model.data import ClipBatch, DataPlan, clip_batches
 from training.video_model.forward import answer_clips
 from training.video_model.model import build_model
-
-Scores = dict[str, float]
 
 #: How often a batch is used, each time with other tokens; looking at clips is what costs.
 REPLAYS = 3
@@ -64,12 +62,13 @@ STAGES = (
 )
 
 
-class Trainer(ModelTrainer[nn.ModuleDict]):
+class Trainer(ModelTrainer[nn.ModuleDict, Stage]):
     """The model and the random choices of training."""
 
     def __init__(self, seed: int) -> None:
+        model = build_model(seed)  # seeds the heads, too
         heads = {"entry": nn.Linear(WIDTH, 2), "visit": nn.Linear(WIDTH, 1 + VISITS)}
-        super().__init__(seed, build_model(seed), nn.ModuleDict(heads))
+        super().__init__(seed, model, nn.ModuleDict(heads))
 
     def thinned(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """Features `[B, 8, M, D]` for the language model, and where in the batch `[B, 8, M]`."""
@@ -103,21 +102,18 @@ class Trainer(ModelTrainer[nn.ModuleDict]):
         counted = self.heads["visit"](_unit(taps[VISIT_BLOCK][there]))
         return F.cross_entropy(told, entry[there]) + F.cross_entropy(counted, visit[there])
 
-    def step(self, stage: Stage, number: int, batch: ClipBatch, optimisers: Optimisers) -> Scores:
-        """One update; the loss and accuracies by type."""
+    def step(self, stage: Stage, batch: ClipBatch) -> tuple[Tensor, Scores]:
+        """Loss and scores of one step."""
         w = self.weights()
         patches, keep = self.thinned(batch)
         index, taps = batch.index.gather(2, keep), list[Tensor]()
         hidden = answer_clips(w, patches, index, batch.words, self.chance(COMPACT_SHARE), taps)
         loss, right = answer_loss(w, hidden, batch.answer_at, batch.answer)
-        scores = {"loss": float(loss.detach())}
+        scores = {"loss": float(loss.detach())}  # the log tells the loss of answers alone
         if stage.visit_weight:
             dense = self.visit_loss(taps, batch, keep)
             loss, scores["visits"] = loss + stage.visit_weight * dense, float(dense.detach())
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimisers.step(number)
-        scores |= by_type(right, batch.type, CLIP_TYPES)
-        return scores
+        return loss, scores | by_type(right, batch.type, CLIP_TYPES)
 
     def optimisers(self, stage: Stage) -> Optimisers:
         """Fresh optimisers for a stage."""
@@ -126,12 +122,13 @@ class Trainer(ModelTrainer[nn.ModuleDict]):
             [([(n, p) for n, p in named if p.requires_grad], stage.rates)], stage.steps
         )
 
-    def run(self, stage: Stage, number: int, options: Namespace) -> None:
-        """Train one stage; `partial.pt` holds a look at the model while it runs."""
-        self.random.manual_seed(1000 * self.seed + number)
+    def meter(self, stage: Stage) -> Meter:
+        """What writes the stage's log, in clips a second."""
+        return Meter(stage.name, stage.taken, stage.data.clips, "clips/s", digits=1)
+
+    def losses(self, stage: Stage, number: int, options: Namespace) -> Losses:
+        """The forwards of a stage; most are on clips that an earlier one has seen."""
         memory: list[ClipBatch] = []
-        meter = Meter(stage.name, stage.taken, stage.data.clips, "clips/s", digits=1)
-        optimisers = self.optimisers(stage)
         fresh = -(-stage.taken // REPLAYS)
         frozen = {name: p.detach() for name, p in self.weights().items()}
         with clip_batches(frozen, self.seed, stage.data, fresh, number) as stream:
@@ -142,9 +139,7 @@ class Trainer(ModelTrainer[nn.ModuleDict]):
                 else:
                     pick = int(torch.randint(len(memory), (), generator=self.random))
                     batch = memory[pick]
-                meter.add(step, self.step(stage, step, batch, optimisers))
-                if (step + 1) % SAVE_EVERY == 0:
-                    self.save(options.out / "partial.pt")
+                yield self.step(stage, batch)
 
 
 def _unit(hidden: Tensor) -> Tensor:

@@ -1,0 +1,69 @@
+"""A tower of an engine's own while it carries a plan: what it tells, and how it ends."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.encoder.runner import EncoderRunner
+from tokenprune.integrations.given import checked_grid
+from tokenprune.integrations.static import left_of
+from tokenprune.interface.sites import Grid
+from tokenprune.interface.trace import Trace
+
+
+class PrunedTower:
+    """What towers with a plan have in common, whether they pack their pictures or not.
+
+    Args:
+        attachment: the attachment, which begins here.
+        runner: of the tower, checked against the plan.
+        by_frame: whether encoder stages act on each frame of a grid by itself.
+
+    Attributes:
+        plan: the plan.
+    """
+
+    def __init__(
+        self, attachment: Attachment, runner: EncoderRunner, *, by_frame: bool = False
+    ) -> None:
+        self.plan, self._attachment = attachment.plan, attachment
+        self._runner, self._by_frame = runner, by_frame
+        self._later = attachment.stages_at("pre_llm")
+        runner.install(attachment.patches)
+        attachment.begin()
+
+    @property
+    def trace(self) -> Trace:
+        """What was kept in this thread's latest finished `run`; an image a picture or clip."""
+        return self._attachment.trace
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know about the plan on this tower, in plain words."""
+        return sorted(self._attachment.notes)
+
+    def count(self, grid: Grid) -> int:
+        """Tokens that `run` leaves of a picture or clip.
+
+        Args:
+            grid: its patch grid (t, h, w); of a packed tower that of its units, which become
+                tokens of the LLM, such as squares of patches.
+
+        Raises:
+            DataError: the grid is none.
+            BudgetError: a budget can't be reached on it.
+        """
+        return left_of(
+            self._runner.layout, self._later, checked_grid(grid), by_frame=self._by_frame
+        )
+
+    def detach(self) -> None:
+        """Give the tower back as it was; calling it twice is harmless."""
+        self._attachment.detach()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
