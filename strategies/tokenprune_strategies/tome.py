@@ -72,7 +72,7 @@ class ToMe(PruningStrategy[ToMeParams]):
         """
         if budget.remove == 0:
             return Reduction.none()
-        require_half(tokens.count, budget.remove, str(tokens.site))
+        require_half(tokens.count, budget.remove, tokens.site)
         in_front = 0 if tokens.prefix is None else tokens.prefix.shape[1]
         first = in_front % 2 if self.params.parity == "paper" else 0
         source, target = match_pairs(self._metric(tokens), budget.remove, first=first)

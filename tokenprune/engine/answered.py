@@ -35,7 +35,9 @@ def answered(
     if values:
         conditions.require_finite(tokens.site, tokens.hidden)
     _follow(stage, tokens.hidden.device)
-    before = None if conditions is UNCHECKED else Untouched.of(tokens, values=values)
+    # torch counts no changes in inference mode, so there only values can tell
+    told = conditions is not UNCHECKED and (values or not tokens.hidden.is_inference())
+    before = Untouched.of(tokens, values=values) if told else None
     answer = _answer(stage, tokens, keep, conditions)
     changed = [] if before is None else before.changed(tokens)
     if changed:

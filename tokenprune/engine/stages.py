@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenprune.errors import BudgetError, PlanError
+from tokenprune.interface.signals import BlockBefore, Signal, sums_attention
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, placement
 from tokenprune.plan import Average, PerTile, Plan, StagePlan, Total
@@ -103,11 +104,33 @@ def behind_dynamic(stages: Sequence[ResolvedStage]) -> list[ResolvedStage]:
 
 @dataclass(frozen=True, eq=False)
 class EncoderSite:
-    """One encoder block at which one stage removes tokens."""
+    """One encoder block at which one stage removes tokens.
+
+    Attributes:
+        stage: the stage.
+        site: the block.
+        remove: how many tokens.
+        signals: what the stage's strategy asks for there.
+        sums: whether that is made of what tokens receive of the attention in the block.
+        before: whether it is made of what entered the block before.
+        where: at which place of the block the strategy acts.
+    """
 
     stage: ResolvedStage
     site: Site
     remove: int
+    signals: tuple[Signal, ...]
+    sums: bool
+    before: bool
+    where: str
+
+    @classmethod
+    def of(cls, stage: ResolvedStage, site: Site, remove: int) -> EncoderSite:
+        """The site of a stage, whose strategy is asked once which signals it wants there."""
+        wanted = tuple(stage.strategy.signals(site))
+        before = any(signal.reads(BlockBefore) for signal in wanted)
+        where = placement(stage.strategy, "encoder").where
+        return cls(stage, site, remove, wanted, sums_attention(wanted), before, where)
 
 
 @dataclass
@@ -167,7 +190,7 @@ class EncoderSchedule:
                 budget = Budget(present, present - blocks[block])
                 stage.strategy.check(site, budget, self.grid)
                 present = budget.keep
-                sites[block] = EncoderSite(stage, site, blocks[block])
+                sites[block] = EncoderSite.of(stage, site, blocks[block])
             last_block = acting[-1] if acting else last_block
         return sites
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tokenprune.errors import SignalError
 from tokenprune.interface.dense import Part
 from tokenprune.interface.signals import WHOLE, Signal
 from tokenprune.interface.sites import Grid, Site
@@ -65,8 +66,6 @@ class Tokens:
         Raises:
             SignalError: the strategy did not ask for it.
         """
-        from tokenprune.errors import SignalError
-
         if signal.name not in self.signals:
             raise SignalError(
                 f"the signal '{signal}' was read but not asked for.",

@@ -4,18 +4,20 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 # Rows of a product whose mirror image isn't multiplied; numbers of the matrices of several samples
 # that are worth an operation of their own on a CPU, and that a device may hold (ours).
 _BLOCK = 96
 _SMALL = 1 << 16
 _HELD = 1 << 26
+_SHORTEST = 1e-12  # length below which a row isn't brought to 1, as in torch's normalize
 
 
 def unit_rows(x: Tensor) -> Tensor:
     """Rows at length 1 in float32, `[..., D]`; a zero vector stays zero."""
-    return normalize(x.float(), dim=-1)
+    x = x.float()
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / length.clamp(min=_SHORTEST)
 
 
 def gram(unit: Tensor, rows: int | None = None) -> Tensor:

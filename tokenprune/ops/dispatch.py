@@ -1,8 +1,8 @@
 """Which implementation of an operation runs, and why."""
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import cache
@@ -121,19 +121,19 @@ def explain(device: torch.device | str | None = None) -> list[OpChoice]:
 
 def run(op: str, tensor: Tensor, *args: Any) -> Any:
     """Calls the chosen implementation of `op`; `tensor` is its first argument and decides."""
-    module = import_module(f"tokenprune.ops.{op}.{choose(op, tensor).backend}")
-    with _full_precision(tensor.device.type):
-        return getattr(module, op)(tensor, *args)
-
-
-@contextmanager
-def _full_precision(device: str) -> Iterator[None]:
-    # Autocast would turn the float32 products inside an operation into half precision.
+    implementation = _implementation(op, "reference" if op in PLAIN else choose(op, tensor).backend)
+    device = tensor.device.type
     if not torch.is_autocast_enabled(device):
-        yield
-        return
+        return implementation(tensor, *args)
+    # Autocast would turn the float32 products inside an operation into half precision.
     with torch.autocast(device, enabled=False):
-        yield
+        return implementation(tensor, *args)
+
+
+@cache
+def _implementation(op: str, backend: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(import_module(f"tokenprune.ops.{op}.{backend}"), op)
+    return found
 
 
 def _decide(op: str, device: torch.device, dtype: torch.dtype) -> OpChoice:

@@ -69,7 +69,7 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
         if budget.remove == 0:
             return Reduction.none()
         frames = tokens.grid[0] if self.params.temporal else 1
-        require_half(tokens.count // frames, budget.remove // frames, str(tokens.site))
+        require_half(tokens.count // frames, budget.remove // frames, tokens.site)
         importance = self._importance(tokens)
         ranked, riders = importance, {}
         if importance is not None and self.params.protect == "forever":

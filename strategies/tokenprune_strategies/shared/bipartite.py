@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tokenprune.errors import BudgetError
+from tokenprune.interface.sites import Site
 
 
 def alternate(order: Tensor) -> tuple[Tensor, Tensor]:
@@ -15,7 +16,7 @@ def alternate(order: Tensor) -> tuple[Tensor, Tensor]:
     return order[:, 0::2], order[:, 1::2]
 
 
-def require_half(count: int, remove: int, where: str) -> None:
+def require_half(count: int, remove: int, site: Site) -> None:
     """Refuse to remove more than half of the tokens at once.
 
     Raises:
@@ -25,7 +26,7 @@ def require_half(count: int, remove: int, where: str) -> None:
     if remove > count // 2:
         raise BudgetError(
             f"merging {count} tokens in pairs can't remove {remove} of them at once.",
-            where=where,
+            where=str(site),
             remedy=f"Keep at least {least} here, or spread the merges over more blocks.",
             nearest=least,
         )

@@ -20,7 +20,6 @@ from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune.interface.specs import EncoderSpec
-from tokenprune.interface.strategy import placement
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -240,7 +239,7 @@ class PackedRunner(EncoderRunner):
                     continue
                 mine, stage = state.stacks[place].state, site.stage
                 if step is not None and stage.number not in read:
-                    read[stage.number] = step.read(stage.strategy.signals(site.site))
+                    read[stage.number] = step.read(site.signals)
                 found = read[stage.number][place] if step is not None else {}
                 signals = self.seen.at_stack(site, mine, found, number)
                 if mine.videos is not None and stage.strategy.spans_frames():
@@ -338,5 +337,4 @@ def _no_clips(call: CallState) -> Sequence[int] | None:
 
 def _acting(site: EncoderSite | None, where: str) -> EncoderSite | None:
     """The site, if its strategy acts at this place of the block."""
-    acts = site is not None and placement(site.stage.strategy, "encoder").where == where
-    return site if acts else None
+    return site if site is not None and site.where == where else None

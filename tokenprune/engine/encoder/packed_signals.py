@@ -132,11 +132,10 @@ class PackedSignals(BlockSignals):
         Raises:
             SignalError: a signal doesn't exist at this block.
         """
-        wanted = site.stage.strategy.signals(site.site)
         found = _left(found, state, number)
         if state.previous is not None:
-            found |= read(wanted, BlockBefore(state.previous, 0))
-        require_all(site.stage, site.site, wanted, found)
+            found |= read(site.signals, BlockBefore(state.previous, 0))
+        require_all(site, found)
         return found
 
     def keep_packed(self, state: PackedState, number: int, step: PackedStep) -> None:

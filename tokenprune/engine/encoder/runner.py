@@ -31,9 +31,7 @@ from tokenprune.engine.videos import Videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.dense import Part
-from tokenprune.interface.signals import BlockBefore, sums_attention
 from tokenprune.interface.specs import EncoderSpec
-from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trace import Trace
 
@@ -261,7 +259,7 @@ class EncoderRunner:
 
     def _is_plain(self, state: EncoderState, number: int) -> bool:
         site = state.sites.get(number)
-        if site is not None and placement(site.stage.strategy, "encoder").where == "inside":
+        if site is not None and site.where == "inside":
             return False
         if state.proportional or state.companions or revived(state, number):
             return False
@@ -289,10 +287,10 @@ class EncoderRunner:
         step: Attended | None,
     ) -> Tensor:
         site = state.sites.get(number)
-        if site is None or placement(site.stage.strategy, "encoder").where != where:
+        if site is None or site.where != where:
             return hidden
         with call.meter.stage("select"):
-            signals = self.captured.at_site(site.stage, site.site, state, step)
+            signals = self.captured.at_site(site, state, step)
             return self._reduce(call, state, site, hidden, signals)
 
     def _reduce(
@@ -335,15 +333,11 @@ class EncoderRunner:
     def _sums(self, state: EncoderState, number: int) -> bool:
         """Whether the strategy behind a block's attention asks what tokens receive of it."""
         site = state.sites.get(number)
-        if site is None or placement(site.stage.strategy, "encoder").where != "inside":
-            return False
-        return sums_attention(site.stage.strategy.signals(site.site))
+        return site is not None and site.where == "inside" and site.sums
 
     def _wants_previous(self, state: EncoderState, number: int) -> bool:
         site = state.sites.get(number)
-        return site is not None and any(
-            signal.reads(BlockBefore) for signal in site.stage.strategy.signals(site.site)
-        )
+        return site is not None and site.before
 
     def _finish(self, call: CallState, state: EncoderState, hidden: Tensor) -> Tensor:
         revival = state.revival

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokenprune.engine.encoder.attention import Attended, BlockCall
 from tokenprune.engine.encoder.revival import Revival
 from tokenprune.engine.encoder.state import EncoderState
-from tokenprune.engine.stages import ResolvedStage
+from tokenprune.engine.stages import EncoderSite, ResolvedStage
 from tokenprune.errors import SignalError
 from tokenprune.interface.signals import (
     BlockAttention,
@@ -63,20 +63,19 @@ class BlockSignals:
         return number in self._output
 
     def at_site(
-        self, stage: ResolvedStage, site: Site, state: EncoderState, step: Attended | None
+        self, site: EncoderSite, state: EncoderState, step: Attended | None
     ) -> dict[str, Tensor]:
         """What the strategy at an encoder site asks for, `[B, N, ...]` each.
 
         Args:
-            stage: the stage.
-            site: the block it acts at.
+            site: the block and the stage that acts there.
             state: of the pass.
             step: what the block's attention left behind; None in front of the block.
 
         Raises:
             SignalError: a signal doesn't exist at this block.
         """
-        wanted = stage.strategy.signals(site)
+        wanted = site.signals
         found: dict[str, Tensor] = {}
         if step is not None:
             view = self._view(step.query, step.key, step.value, step.bias, state.prefix)
@@ -88,7 +87,7 @@ class BlockSignals:
             if state.members is not None:
                 before = BlockBefore(state.units(state.previous), 0)
             found |= read(wanted, before)
-        require_all(stage, site, wanted, found)
+        require_all(site, found)
         return found
 
     def keep_attention(
@@ -163,20 +162,18 @@ class BlockSignals:
         return kind(query, key, value, bias, prefix)
 
 
-def require_all(
-    stage: ResolvedStage, site: Site, wanted: Sequence[Signal], found: Mapping[str, Tensor]
-) -> None:
+def require_all(site: EncoderSite, found: Mapping[str, Tensor]) -> None:
     """Refuse a site at which a signal that its strategy asks for doesn't exist.
 
     Raises:
         SignalError: naming it.
     """
-    missing = [signal for signal in wanted if signal.name not in found]
+    missing = [signal for signal in site.signals if signal.name not in found]
     if missing:
         raise SignalError(
-            f"'{stage.strategy.name}' needs {', '.join(map(str, missing))}, which doesn't "
-            f"exist at {site}.",
-            where=stage.where,
+            f"'{site.stage.strategy.name}' needs {', '.join(map(str, missing))}, which doesn't "
+            f"exist at {site.site}.",
+            where=site.stage.where,
             remedy="Let it act at a later block.",
         )
 
@@ -185,9 +182,11 @@ def _parted(
     state: EncoderState, wanted: Sequence[Signal], view: View
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Signals of the tokens, means over the members of units, and those of the prefix tokens."""
-    own = read([signal for signal in wanted if signal.per_token], view)
-    found = {name: state.means(value) for name, value in own.items()}
-    return found, read([signal for signal in wanted if not signal.per_token], view)
+    found = read(wanted, view)
+    prefixed = {
+        one.name: found.pop(one.name) for one in wanted if one.name in found and not one.per_token
+    }
+    return {name: state.means(value) for name, value in found.items()}, prefixed
 
 
 def take_over(

@@ -26,7 +26,7 @@ def read(wanted: Iterable[Signal], *views: View) -> dict[str, Tensor]:
     found = {}
     for signal in wanted:
         for view in views:
-            if signal.reads(View) and isinstance(view, signal.needs or ()):
+            if signal.needs is not None and isinstance(view, signal.needs):
                 found[signal.name] = signal.of(view)
                 break
     return found

@@ -45,13 +45,14 @@ def refuse_shape(name: str, axes: Sequence[str], value: Tensor, view: View) -> N
     Raises:
         SignalError: naming both shapes.
     """
-    sizes = tuple(view.sizes.get(axis) for axis in axes if axis != "...")
+    known = view.sizes
+    sizes = [known.get(axis) for axis in axes if axis != "..."]
     fits = value.ndim == len(sizes) or (axes[-1] == "..." and value.ndim > len(sizes))
     if not fits or any(w not in (None, n) for w, n in zip(sizes, value.shape, strict=False)):
-        known = ", ".join(f"{axis} = {size}" for axis, size in view.sizes.items())
+        told = ", ".join(f"{axis} = {size}" for axis, size in known.items())
         raise SignalError(
             f"its function answered {list(value.shape)}, and its meaning says "
-            f"[{', '.join(axes)}] with {known}.",
+            f"[{', '.join(axes)}] with {told}.",
             where=f"Signal '{name}'",
             remedy="Mend the function or the shape in front of the meaning.",
         )

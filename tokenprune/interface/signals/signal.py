@@ -50,6 +50,7 @@ class Signal:
         compute: its function of that view. Values per token cover all tokens of the view.
         base: for a signal of a chosen block, the name without the block.
         block: that block of the encoder, from 0; None for the block of the site.
+        axes: that the meaning begins with; per token and otherwise open if it says none.
 
     Raises:
         SignalError: the row contradicts itself.
@@ -61,6 +62,7 @@ class Signal:
     compute: Compute | None = field(default=None, compare=False, repr=False)
     base: str = field(default="", compare=False)
     block: int | None = field(default=None, compare=False)
+    axes: tuple[str, ...] = field(init=False, compare=False, repr=False)
 
     ATTENTION_RECEIVED = _row(
         "[B, N] mean over heads and patch queries of the softmax weight each token receives",
@@ -309,6 +311,7 @@ class Signal:
                 where=f"Signal '{self.name}'",
                 remedy="Give needs and compute.",
             )
+        object.__setattr__(self, "axes", self._axes())
         if self.needs is None:
             return
         refuse_lead(self.name, self.meaning, self.axes, self.needs)
@@ -362,9 +365,7 @@ class Signal:
             return ()
         return self.needs.stages if self.block is None else ("pre_llm",)
 
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """The axes that the meaning begins with; per token and otherwise open if it says none."""
+    def _axes(self) -> tuple[str, ...]:
         found = re.match(r"\[(B\b[^\]]*)\]", self.meaning)
         if found is None:
             return ("B", "N", "...") if self.needs is None else ("",)

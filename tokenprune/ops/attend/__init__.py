@@ -4,14 +4,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
 from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.attention_received import attention_received
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
 from tokenprune.ops.flops import attention_flops
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 def attend(
@@ -58,7 +57,7 @@ def apart(
     return attended, attention_received(query.detach(), key.detach(), bias=bias, skip=skip)
 
 
-@custom_op("tokenprune::attend", mutates_args=())
+@operation("attend")
 def attend_op(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
 ) -> tuple[Tensor, Tensor]:
@@ -67,7 +66,7 @@ def attend_op(
     return attended, received
 
 
-@attend_op.register_fake
+@fake("attend")
 def _fake(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
 ) -> tuple[Tensor, Tensor]:
@@ -76,6 +75,9 @@ def _fake(
     return attended, query.new_empty((batch, length - skip), dtype=torch.float32)
 
 
-@register_flop_formula(torch.ops.tokenprune.attend)
+@flops("attend")
 def _flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
     return attention_flops(query, key, value)
+
+
+without_gradient("attend")

@@ -4,12 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_heads, require_rows
 from tokenprune.ops.dispatch import run
-from tokenprune.ops.gradients import carries_no_gradient
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 def attention_received(
@@ -51,7 +49,7 @@ def attention_received(
     return received
 
 
-@custom_op("tokenprune::attention_received", mutates_args=())
+@operation("attention_received")
 def attention_received_op(
     query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int
 ) -> Tensor:
@@ -60,16 +58,16 @@ def attention_received_op(
     return out
 
 
-@attention_received_op.register_fake
+@fake("attention_received")
 def _fake(query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int) -> Tensor:
     shape = (query.shape[0], query.shape[2] - skip)
     return query.new_empty(shape, dtype=torch.float32)
 
 
-carries_no_gradient(attention_received_op)
-
-
-@register_flop_formula(torch.ops.tokenprune.attention_received)
+@flops("attention_received")
 def _flops(query: torch.Size, key: torch.Size, *_: Any, **__: Any) -> int:
     batch, heads, length, width = query
     return 2 * batch * heads * length * length * width
+
+
+without_gradient("attention_received")

@@ -4,12 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
-from tokenprune.ops.gradients import carries_no_gradient
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 def bipartite_match(
@@ -70,7 +68,7 @@ def bipartite_match(
     return value, index
 
 
-@custom_op("tokenprune::bipartite_match", mutates_args=())
+@operation("bipartite_match")
 def bipartite_match_op(
     a: Tensor,
     b: Tensor,
@@ -88,16 +86,16 @@ def bipartite_match_op(
     return value, index
 
 
-@bipartite_match_op.register_fake
+@fake("bipartite_match")
 def _fake(a: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     shape = a.shape[:2]
     return a.new_empty(shape, dtype=torch.float32), a.new_empty(shape, dtype=torch.int64)
 
 
-carries_no_gradient(bipartite_match_op)
-
-
-@register_flop_formula(torch.ops.tokenprune.bipartite_match)
+@flops("bipartite_match")
 def _flops(a: torch.Size, b: torch.Size, *_: Any, **__: Any) -> int:
     batch, rows, width = a
     return 2 * batch * rows * b[1] * width
+
+
+without_gradient("bipartite_match")

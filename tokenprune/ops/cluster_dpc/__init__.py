@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 def cluster_dpc(x: Tensor, count: int, *, neighbours: int) -> tuple[Tensor, Tensor]:
@@ -43,22 +42,25 @@ def cluster_dpc(x: Tensor, count: int, *, neighbours: int) -> tuple[Tensor, Tens
     return centre, label
 
 
-@custom_op("tokenprune::cluster_dpc", mutates_args=())
+@operation("cluster_dpc")
 def cluster_dpc_op(x: Tensor, count: int, neighbours: int) -> tuple[Tensor, Tensor]:
     """The registered operation; `cluster_dpc` checks its arguments."""
     centre, label = run("cluster_dpc", x, count, neighbours)
     return centre, label
 
 
-@cluster_dpc_op.register_fake
+@fake("cluster_dpc")
 def _fake(x: Tensor, count: int, neighbours: int) -> tuple[Tensor, Tensor]:
     batch, tokens = x.shape[:2]
     index = x.new_empty((batch, count), dtype=torch.int64)
     return index, x.new_empty((batch, tokens), dtype=torch.int64)
 
 
-@register_flop_formula(torch.ops.tokenprune.cluster_dpc)
+@flops("cluster_dpc")
 def _flops(x: torch.Size, *_: Any, **__: Any) -> int:
     # The distances: a difference, a square and a sum for each pair and dimension.
     batch, tokens, width = x
     return 3 * batch * tokens * tokens * width
+
+
+without_gradient("cluster_dpc")

@@ -4,12 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
 from tokenprune.ops.picks import require_count
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 def coverage_select(cover: Tensor, k: int, *, gain: Tensor | None = None) -> Tensor:
@@ -44,20 +43,23 @@ def coverage_select(cover: Tensor, k: int, *, gain: Tensor | None = None) -> Ten
     return index
 
 
-@custom_op("tokenprune::coverage_select", mutates_args=())
+@operation("coverage_select")
 def coverage_select_op(cover: Tensor, k: int, gain: Tensor | None) -> Tensor:
     """The registered operation; `coverage_select` checks its arguments."""
     out: Tensor = run("coverage_select", cover, k, gain)
     return out
 
 
-@coverage_select_op.register_fake
+@fake("coverage_select")
 def _fake(cover: Tensor, k: int, gain: Tensor | None) -> Tensor:
     return cover.new_empty((cover.shape[0], k), dtype=torch.int64)
 
 
-@register_flop_formula(torch.ops.tokenprune.coverage_select)
+@flops("coverage_select")
 def _flops(cover: torch.Size, k: int, *_: Any, **__: Any) -> int:
     # A difference and a sum for each pair and pick; how much lazy greedy saves is in the data.
     batch, targets, tokens = cover
     return 2 * batch * targets * tokens * k
+
+
+without_gradient("coverage_select")

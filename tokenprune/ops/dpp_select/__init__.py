@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.dispatch import run
 from tokenprune.ops.picks import require_count, require_square
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 def dpp_select(kernel: Tensor, k: int) -> Tensor:
@@ -42,20 +41,23 @@ def dpp_select(kernel: Tensor, k: int) -> Tensor:
     return index
 
 
-@custom_op("tokenprune::dpp_select", mutates_args=())
+@operation("dpp_select")
 def dpp_select_op(kernel: Tensor, k: int) -> Tensor:
     """The registered operation; `dpp_select` checks its arguments."""
     out: Tensor = run("dpp_select", kernel, k)
     return out
 
 
-@dpp_select_op.register_fake
+@fake("dpp_select")
 def _fake(kernel: Tensor, k: int) -> Tensor:
     return kernel.new_empty((kernel.shape[0], k), dtype=torch.int64)
 
 
-@register_flop_formula(torch.ops.tokenprune.dpp_select)
+@flops("dpp_select")
 def _flops(kernel: torch.Size, k: int, *_: Any, **__: Any) -> int:
     # Pick number t: t products and sums a token, then a division, a square and a difference.
     batch, tokens = kernel[:2]
     return batch * tokens * (k * (k - 1) + 3 * k)
+
+
+without_gradient("dpp_select")

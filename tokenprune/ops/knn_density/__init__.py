@@ -4,13 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require
 from tokenprune.ops.cosines import exponents
 from tokenprune.ops.dispatch import run
-from tokenprune.ops.gradients import carries_no_gradient
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 def knn_density(x: Tensor, *, neighbours: int, tau: float | None) -> Tensor:
@@ -44,22 +42,22 @@ def knn_density(x: Tensor, *, neighbours: int, tau: float | None) -> Tensor:
     return -exponents(square, tau).expm1().mean(-1)
 
 
-@custom_op("tokenprune::knn_distance", mutates_args=())
+@operation("knn_distance")
 def knn_distance_op(x: Tensor, count: int) -> Tensor:
     """Squared distances `[B, N, count]` to the nearest others, in no particular order."""
     out: Tensor = run("knn_density", x, count)
     return out
 
 
-@knn_distance_op.register_fake
+@fake("knn_distance")
 def _fake(x: Tensor, count: int) -> Tensor:
     return x.new_empty((x.shape[0], x.shape[1], count), dtype=torch.float32)
 
 
-carries_no_gradient(knn_distance_op)
-
-
-@register_flop_formula(torch.ops.tokenprune.knn_distance)
+@flops("knn_distance")
 def _flops(x: torch.Size, *_: Any, **__: Any) -> int:
     batch, length, width = x
     return 2 * batch * length * length * width
+
+
+without_gradient("knn_distance")

@@ -4,11 +4,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 class Diversity(NamedTuple):
@@ -84,7 +83,7 @@ def match_pairs(
     return source, target
 
 
-@custom_op("tokenprune::match_pairs", mutates_args=())
+@operation("match_pairs")
 def match_pairs_op(
     x: Tensor,
     remove: int,
@@ -105,13 +104,13 @@ def match_pairs_op(
     return source, target
 
 
-@match_pairs_op.register_fake
+@fake("match_pairs")
 def _fake(x: Tensor, remove: int, *_: Any) -> tuple[Tensor, Tensor]:
     shape = (x.shape[0], remove)
     return x.new_empty(shape, dtype=torch.int64), x.new_empty(shape, dtype=torch.int64)
 
 
-@register_flop_formula(torch.ops.tokenprune.match_pairs)
+@flops("match_pairs")
 def _flops(
     x: torch.Size,
     remove: int,
@@ -126,3 +125,6 @@ def _flops(
     batch, length, width = x
     halves = (candidates // 2) * (candidates - candidates // 2)
     return 2 * batch * (length * length if weight > 0 else halves) * width
+
+
+without_gradient("match_pairs")

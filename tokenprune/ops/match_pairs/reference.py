@@ -59,7 +59,7 @@ def _proposals(
     """
     gain = None
     if diversity is None:
-        score = unit[:, ahead] @ unit[:, behind].mT
+        score = torch.bmm(unit[:, ahead], unit[:, behind].mT)
     else:
         gain, cosine = gains(unit, ahead.stop, *diversity)
         score = cosine[:, ahead, behind]

@@ -4,12 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require_rows
 from tokenprune.ops.dispatch import run
 from tokenprune.ops.picks import require_count, require_square
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 def max_min_select(distance: Tensor, k: int, *, gain: Tensor | None = None) -> Tensor:
@@ -43,18 +42,21 @@ def max_min_select(distance: Tensor, k: int, *, gain: Tensor | None = None) -> T
     return index
 
 
-@custom_op("tokenprune::max_min_select", mutates_args=())
+@operation("max_min_select")
 def max_min_select_op(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
     """The registered operation; `max_min_select` checks its arguments."""
     out: Tensor = run("max_min_select", distance, k, gain)
     return out
 
 
-@max_min_select_op.register_fake
+@fake("max_min_select")
 def _fake(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
     return distance.new_empty((distance.shape[0], k), dtype=torch.int64)
 
 
-@register_flop_formula(torch.ops.tokenprune.max_min_select)
+@flops("max_min_select")
 def _flops(*_: Any, **__: Any) -> int:
     return 0  # comparisons only
+
+
+without_gradient("max_min_select")

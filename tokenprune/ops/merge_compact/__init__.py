@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.registering import fake, flops, gradient, operation
 
 
 def merge_compact(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tensor:
@@ -39,19 +38,19 @@ def merge_compact(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tenso
     return merged
 
 
-@custom_op("tokenprune::merge_compact", mutates_args=())
+@operation("merge_compact")
 def merge_compact_op(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tensor:
     """The registered operation; `merge_compact` checks its arguments."""
     out: Tensor = run("merge_compact", x, slot, weight, length)
     return out
 
 
-@merge_compact_op.register_fake
+@fake("merge_compact")
 def _fake(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tensor:
     return x.new_empty((x.shape[0], length, x.shape[2]))
 
 
-@register_flop_formula(torch.ops.tokenprune.merge_compact)
+@flops("merge_compact")
 def _flops(x: torch.Size, *_: Any, **__: Any) -> int:
     batch, tokens, width = x
     return 2 * batch * tokens * width
@@ -84,4 +83,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | Non
     return grad_x, None, grad_w, None
 
 
-merge_compact_op.register_autograd(_backward, setup_context=_keep_for_backward)
+gradient("merge_compact", _backward, _keep_for_backward)

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -33,19 +31,22 @@ def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Ten
     return anchor, slot
 
 
-@custom_op("tokenprune::merge_slots", mutates_args=())
+@operation("merge_slots")
 def merge_slots_op(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The registered operation; `merge_slots` checks its arguments."""
     anchor, slot = run("merge_slots", source, target, count)
     return anchor, slot
 
 
-@merge_slots_op.register_fake
+@fake("merge_slots")
 def _fake(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
     batch, merged = source.shape
     return source.new_empty((batch, count - merged)), source.new_empty((batch, count))
 
 
-@register_flop_formula(torch.ops.tokenprune.merge_slots)
+@flops("merge_slots")
 def _flops(*_: Any, **__: Any) -> int:
     return 0
+
+
+without_gradient("merge_slots")

@@ -1,7 +1,6 @@
 """Plain torch: tokens that stay are numbered, the others take their target's number."""
 
-import torch
-from torch import Tensor
+from torch import Tensor, searchsorted
 
 from tokenprune.ops.constants import numbers
 
@@ -10,11 +9,11 @@ def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Ten
     """See `tokenprune.ops.merge_slots`."""
     batch, merged = source.shape
     left = count - merged
-    stays = source.new_ones((batch, count)).scatter_(1, source, 0)
+    own = numbers(count, source.device).expand(batch, count)
+    into = own.scatter(1, source, target)
     # counted through the whole batch, of which every sample keeps as many
-    rank = stays.view(-1).cumsum(0).view(batch, count)
+    rank = (into == own).view(-1).cumsum(0).view(batch, count)
     nth = numbers(batch * left + 1, source.device)
     # the n-th token that stays stands where the rank first reaches n
-    anchor = torch.searchsorted(rank, nth[1:].view(batch, left))
-    slot = rank.sub_(nth[1::left, None])
-    return anchor, slot.scatter_(1, source, slot.gather(1, target))
+    anchor = searchsorted(rank, nth[1:].view(batch, left))
+    return anchor, rank.gather(1, into).sub_(nth[1::left, None])

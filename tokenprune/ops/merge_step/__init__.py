@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.registering import fake, flops, gradient, operation
 
 
 class Merged(NamedTuple):
@@ -74,7 +73,7 @@ def merge_step(
     return Merged(states, sizes, bias, places, tuple(carried))
 
 
-@custom_op("tokenprune::merge_step", mutates_args=())
+@operation("merge_step")
 def merge_step_op(
     hidden: Tensor,
     slot: Tensor,
@@ -89,7 +88,7 @@ def merge_step_op(
     return out
 
 
-@merge_step_op.register_fake
+@fake("merge_step")
 def _fake(
     hidden: Tensor,
     slot: Tensor,
@@ -109,7 +108,7 @@ def _fake(
     ]
 
 
-@register_flop_formula(torch.ops.tokenprune.merge_step)
+@flops("merge_step")
 def _flops(hidden: torch.Size, *_: Any, **__: Any) -> int:
     batch, rows, width = hidden
     return 2 * batch * rows * width
@@ -138,4 +137,4 @@ def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
     return back, None, None, None, None, None, spread
 
 
-merge_step_op.register_autograd(_backward, setup_context=_keep_for_backward)
+gradient("merge_step", _backward, _keep_for_backward)

@@ -2,10 +2,12 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag, pad
+from torch.nn.functional import pad
 
 from tokenprune.ops.constants import numbers
 from tokenprune.ops.take import take
+
+_SUM = 0  # as torch.embedding_bag calls this mode
 
 
 def merge_step(
@@ -22,16 +24,18 @@ def merge_step(
     ahead = hidden.shape[1] - slot.shape[1]
     left = ahead + kept
     number = numbers(batch * left + 1, slot.device)
-    grouped, order = _groups(slot, ahead, left, number).sort(stable=True)
+    group = _groups(slot, ahead, left, number)
+    grouped, order = group.sort(stable=True)
     bags = order, torch.searchsorted(grouped, number)
     kind = torch.promote_types(torch.float32, hidden.dtype)
-    each = size.reshape(-1, 1).to(kind)
-    sums = total = _added(each, bags)
+    each = size.reshape(-1).to(kind)
+    # whole numbers, whose sums are the same in any order
+    sums = total = each.new_zeros(batch * left).scatter_add_(0, group, each)
     if weight is not None:
-        each = pad(weight.to(kind), (ahead, 0), value=1.0).view(-1, 1)
-        total = _added(each, bags).clamp_(min=torch.finfo(torch.float32).tiny)
+        each = pad(weight.to(kind), (ahead, 0), value=1.0).view(-1)
+        total = _added(each[:, None], bags)[:, 0].clamp_(min=torch.finfo(torch.float32).tiny)
     # The share, not the weight, scales a token: w / w is exactly 1, (w * x) / w isn't x.
-    share = each[:, 0].gather(0, order) / total[:, 0].gather(0, grouped)
+    share = each.gather(0, order) / total.gather(0, grouped)
     states = _added(hidden.reshape(-1, hidden.shape[2]).to(kind), bags, share)
     sums = sums.view(batch, left).float()
     carried = (take(value, anchor) for value in (index, *riders))
@@ -40,13 +44,9 @@ def merge_step(
 
 def _groups(slot: Tensor, ahead: int, left: int, number: Tensor) -> Tensor:
     """The row, among all that are left of the batch, that every row goes to, `[B * (P + N)]`."""
-    batch, tokens = slot.shape
-    first = number[ahead:-1:left, None]  # behind the tokens in front, which are groups of one
-    if not ahead:
-        return (slot + first).view(-1)
-    group = slot.new_empty((batch, ahead + tokens))
-    group[:, :ahead] = number[:-1].view(batch, left)[:, :ahead]
-    torch.add(slot, first, out=group[:, ahead:])
+    group = slot + number[ahead:-1:left, None]
+    if ahead:  # tokens in front, which are groups of one
+        group = torch.cat((number[:-1].view(len(slot), left)[:, :ahead], group), dim=1)
     return group.view(-1)
 
 
@@ -61,6 +61,6 @@ def _added(rows: Tensor, bags: tuple[Tensor, Tensor], factor: Tensor | None = No
     order, first = bags
     if rows.numel() == 0:
         return rows.new_zeros((len(first) - 1, rows.shape[1]))
-    return embedding_bag(
-        order, rows, first, mode="sum", per_sample_weights=factor, include_last_offset=True
-    )
+    return torch.embedding_bag(
+        rows, order, first, mode=_SUM, per_sample_weights=factor, include_last_offset=True
+    )[0]

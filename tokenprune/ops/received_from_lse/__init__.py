@@ -4,12 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_heads, require_rows
 from tokenprune.ops.dispatch import run
-from tokenprune.ops.gradients import carries_no_gradient
+from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
 
 def received_from_lse(
@@ -44,7 +42,7 @@ def received_from_lse(
     return received
 
 
-@custom_op("tokenprune::received_from_lse", mutates_args=())
+@operation("received_from_lse")
 def received_from_lse_op(
     query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int
 ) -> Tensor:
@@ -53,15 +51,15 @@ def received_from_lse_op(
     return out
 
 
-@received_from_lse_op.register_fake
+@fake("received_from_lse")
 def _fake(query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int) -> Tensor:
     return query.new_empty((query.shape[0], query.shape[2] - skip), dtype=torch.float32)
 
 
-carries_no_gradient(received_from_lse_op)
-
-
-@register_flop_formula(torch.ops.tokenprune.received_from_lse)
+@flops("received_from_lse")
 def _flops(query: torch.Size, *_: Any, **__: Any) -> int:
     batch, heads, length, width = query
     return 2 * batch * heads * length * length * width
+
+
+without_gradient("received_from_lse")

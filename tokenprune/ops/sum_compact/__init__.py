@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.registering import fake, flops, gradient, operation
 
 
 def sum_compact(values: Tensor, slot: Tensor, length: int) -> Tensor:
@@ -32,20 +31,20 @@ def sum_compact(values: Tensor, slot: Tensor, length: int) -> Tensor:
     return summed
 
 
-@custom_op("tokenprune::sum_compact", mutates_args=())
+@operation("sum_compact")
 def sum_compact_op(values: Tensor, slot: Tensor, length: int) -> Tensor:
     """The registered operation; `sum_compact` checks its arguments."""
     out: Tensor = run("sum_compact", values, slot, length)
     return out
 
 
-@sum_compact_op.register_fake
+@fake("sum_compact")
 def _fake(values: Tensor, slot: Tensor, length: int) -> Tensor:
     kind = torch.promote_types(torch.float32, values.dtype)
     return values.new_empty((values.shape[0], length), dtype=kind)
 
 
-@register_flop_formula(torch.ops.tokenprune.sum_compact)
+@flops("sum_compact")
 def _flops(values: torch.Size, *_: Any, **__: Any) -> int:
     return values[0] * values[1]
 
@@ -64,4 +63,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     return grad.gather(1, slot.where(kept, 0)).where(kept, 0.0).to(ctx.dtype), None, None
 
 
-sum_compact_op.register_autograd(_backward, setup_context=_keep_for_backward)
+gradient("sum_compact", _backward, _keep_for_backward)

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
-from torch.utils.flop_counter import register_flop_formula
 
 from tokenprune.ops.checks import require
 from tokenprune.ops.dispatch import run
+from tokenprune.ops.registering import fake, flops, gradient, operation
 
 
 def topk_gather(score: Tensor, k: int, *riders: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -59,21 +58,21 @@ def topk_indices(score: Tensor, k: int) -> Tensor:
     return topk_gather(score, k)[0]
 
 
-@custom_op("tokenprune::topk_gather", mutates_args=())
+@operation("topk_gather")
 def topk_gather_op(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
     """The registered operation: the indices, then the gathered riders."""
     out: list[Tensor] = run("topk_gather", score, k, riders)
     return out
 
 
-@topk_gather_op.register_fake
+@fake("topk_gather")
 def _fake(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
     batch = score.shape[0]
     index = score.new_empty((batch, k), dtype=torch.int64)
     return [index, *(rider.new_empty((batch, k, *rider.shape[2:])) for rider in riders)]
 
 
-@register_flop_formula(torch.ops.tokenprune.topk_gather)
+@flops("topk_gather")
 def _flops(*_: Any, **__: Any) -> int:
     return 0
 
@@ -94,4 +93,4 @@ def _backward(ctx: Any, grads: list[Tensor]) -> tuple[None, None, list[Tensor | 
     return None, None, spread
 
 
-topk_gather_op.register_autograd(_backward, setup_context=_keep_for_backward)
+gradient("topk_gather", _backward, _keep_for_backward)
