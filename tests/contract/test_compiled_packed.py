@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
@@ -16,6 +17,7 @@ from tests import packed
 from tests.adapters import any_size
 from tests.contract.compiling import assert_same, needs_context_variables, one_graph
 from tests.families.cases import CASES
+from tests.families.models.common import built
 from tests.packed import plan
 
 MERGING_AND_DROPPING = plan(
@@ -56,7 +58,7 @@ def tower(family: str, blocks: int = 2) -> Any:
     return model
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "qwen3_5", *any_size.TOWERS])
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5", *any_size.TOWERS])
 @torch.no_grad()
 def test_every_tower_that_merges_and_drops_is_one_graph(family: str) -> None:
     model = tower(family)
@@ -106,6 +108,15 @@ def test_inductor_compiles_a_plan_to_one_graph(family: str) -> None:
         assert_same(torch.compile(model, fullgraph=True)(**given), plain)
 
 
+def mllm(family: str, blocks: int) -> tuple[Any, dict[str, Any]]:
+    """A multimodal LLM of few blocks and one layer, and a call of it."""
+    case = CASES[family]
+    config = case.config()
+    config.vision_config.depth, config.text_config.num_hidden_layers = blocks, 1
+    kind = getattr(transformers, case.model_class)
+    return built(kind, config, torch.float32, "sdpa"), case.inputs("one", "none")
+
+
 def recorded(handle: Any) -> list[Any]:
     """What the latest call says of its pictures, without the rounding of scores."""
     return [
@@ -115,22 +126,16 @@ def recorded(handle: Any) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma4"])
 @torch.no_grad()
-def test_a_tower_is_one_graph_inside_a_multimodal_llm(family: str) -> None:
-    """The plain one of Qwen breaks its graph, since it reads its grids of a tensor."""
-    case = CASES[family]
-    reason = case.missing()
-    if reason:
-        pytest.skip(f"{family}: {reason}")
-    model, given = case.create(), case.inputs("one", "none")
-    inner = getattr(model.model, "visual", None) or model.model.vision_tower
+def test_a_tower_is_one_graph_inside_a_multimodal_llm() -> None:
+    """The plain one breaks its graph, since it reads its grids of a tensor."""
+    model, given = mllm("qwen2_5_vl", 2)
     graphs, before = CompileCounter(), counters["graph_break"].total()
     with tokenprune.attach(model, MERGING_AND_DROPPING) as handle:
         plain = model(**given).logits
         told, counted = recorded(handle), handle.report()
         assert len(told) == 2
-        inner.compile(backend=graphs)
+        model.model.visual.compile(backend=graphs)
         for _ in range(2):  # traced, then from the cache
             handle.meter.reset()
             torch.testing.assert_close(model(**given).logits, plain)
@@ -140,3 +145,18 @@ def test_a_tower_is_one_graph_inside_a_multimodal_llm(family: str) -> None:
         assert "'encode'" in str(handle.report())
     assert graphs.frame_count == 1
     assert counters["graph_break"].total() == before
+
+
+@torch.no_grad()
+def test_a_compiled_multimodal_llm_is_no_more_graphs_than_the_plain_one() -> None:
+    model, given = mllm("qwen2_vl", 1)
+    plain, pruned = CompileCounter(), CompileCounter()
+    model.forward = torch.compile(model.forward, backend=plain)
+    model(**given)
+    del model.forward
+    with tokenprune.attach(model, plan({"strategy": "uniform", "layer": 0, "keep": 0.5})) as handle:
+        logits, told = model(**given).logits, recorded(handle)
+        model.compile(backend=pruned)
+        torch.testing.assert_close(model(**given).logits, logits)
+        assert recorded(handle) == told
+    assert pruned.frame_count <= plain.frame_count

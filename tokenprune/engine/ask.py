@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-
-import torch
 
 from tokenprune.engine.answered import answered
 from tokenprune.engine.conditions import Conditions
 from tokenprune.engine.inert import UNCHECKED
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.engine.tracers import may_compile
 from tokenprune.interface.dense import Part
 from tokenprune.interface.tokens import Tokens
-
-_COMPILER = "torch._dynamo"
 
 
 def ask(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions) -> list[Part]:
@@ -52,7 +48,7 @@ def _answering() -> Callable[..., list[Part]]:
     A function of its own, because a graph can be resumed behind its call, and not behind an import
     inside `ask`.
     """
-    if torch.compiler.is_compiling() or _COMPILER in sys.modules:
+    if may_compile():
         # imported here, because it takes the compiler along
         from tokenprune.engine.uncompiled import answered_uncompiled
 

@@ -90,7 +90,9 @@ def kept(images: Sequence[ImageTokens]) -> Tensor:
 
     A separator is there as long as any placeholder of its line is.
     """
-    stays, ends, lines = list[int](), list[int](), list[Span]()
+    stays: list[int] = []
+    ends: list[int] = []
+    lines: list[Span] = []
     for start, image in zip(starts([image.count for image in images]), images, strict=True):
         stays += range(start, start + image.prefix)
         for at, span in image.others.items():

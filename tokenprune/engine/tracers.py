@@ -1,7 +1,8 @@
-"""Tracers and exporters that would record a pruned model wrongly, refused by name."""
+"""Whether a compiler may be tracing; tracers and exporters that would record a wrong model."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -11,6 +12,12 @@ from torch import fx
 from tokenprune.errors import UnsupportedCallError
 
 _INSTEAD = "Use torch.export.export(..., strict=False), which records what the plan does."
+_COMPILER = "torch._dynamo"
+
+
+def may_compile() -> bool:
+    """Whether a compiler may be tracing this; it can't where nobody imported it."""
+    return torch.compiler.is_compiling() or _COMPILER in sys.modules
 
 
 def refuse_tracing() -> None:

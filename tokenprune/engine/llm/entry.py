@@ -42,7 +42,8 @@ def lay_out(
         layout.shortened = True
     state.left = left = Left()
     prunable = prompt.prunable(spec) if text else None
-    seen, slot_of = set[tuple[int, ...]](), held(layout.entry, layout.length)
+    seen: set[tuple[int, ...]] = set()
+    slot_of = held(layout.entry, layout.length)
     for number, row in enumerate(rows):
         # for beams, `generate` repeats every prompt; the first of its copies counts and is traced
         pictures = tuple(one.image.number for one in row)

@@ -26,6 +26,7 @@ from tokenprune.engine.llm.signals import SignalReader
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.patching import Patches
+from tokenprune.engine.tracers import may_compile
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import LayerCall, LlmCall, LlmOutputs, Rotary
@@ -148,7 +149,7 @@ class LanguageRunner:
         else:
             check_language(self.spec, embeds.shape[1], state.given.mask)
             with call.meter.stage("select"):
-                layout = lay_out(state, self.spec, self.token, embeds.device, self.text)
+                layout = _laying_out()(state, self.spec, self.token, embeds.device, self.text)
             self.reader.follow()
             layout.trim, state.layout = self.trim, layout
             layout.base = max(self.trim, self.spec.base)
@@ -271,6 +272,16 @@ class LanguageRunner:
         for start, end in pairwise(edges):
             total += behind[start] * (end - start)
         call.meter.count("llm_average", total / layers, state.left.pictures)
+
+
+def _laying_out() -> Callable[..., Layout]:
+    """`lay_out`, or where a compiler may be tracing the same closed to it."""
+    if may_compile():
+        # imported here, because it takes the compiler along
+        from tokenprune.engine.llm.uncompiled import lay_out_uncompiled
+
+        return lay_out_uncompiled
+    return lay_out
 
 
 def _require(flow: Flow, number: int) -> None:
