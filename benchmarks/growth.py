@@ -164,10 +164,10 @@ def table(record: dict[str, Any]) -> Table:
     shown = Table("what", "of", "exponent", "tail", "by nature")
     for row in record["images_exponents"]:
         name = f"{row['model']}, {row['strategy']}: images"
-        shown.add_row(name, row["of"], f"{row['exponent']:.2f}", f"{row['tail']:.2f}", "1")
+        shown.add_row(name, row["of"], f"{row['exponent']:z.2f}", f"{row['tail']:z.2f}", "1")
     for row in record["tokens_exponents"]:
         name = f"{row['op']}, {row['picks_by']}: tokens"
-        cells = (f"{row['exponent']:.2f}", f"{row['tail']:.2f}", str(row["nature"]))
+        cells = (f"{row['exponent']:z.2f}", f"{row['tail']:z.2f}", str(row["nature"]))
         shown.add_row(name, row["of"], *cells)
     return shown
 
