@@ -9,7 +9,6 @@ With `--dry` all models are tiny and any device will do: it shows that the scrip
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import tokenprune
 from benchmarks import first_token
 from benchmarks.encoders import placed
 from benchmarks.ops import Site, cases
+from benchmarks.recording import write_record
 from benchmarks.timing import alternating, launches
 from benchmarks.towers import Tower, towers
 from tokenprune import ops
@@ -188,8 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "left_out": run.left_out,
         **found,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(args.out, record)
     console.print(f"written to {args.out}")
     return record
 

@@ -13,7 +13,6 @@ matters. With `OMP_NUM_THREADS=1` in the environment, they are those of one thre
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ import tokenprune
 from benchmarks.counting import dispatched
 from benchmarks.growing import Family, families
 from benchmarks.growth_ops import ATTENTION, HEADS, NATURES, RATIO, rows_of
+from benchmarks.recording import write_record
 from benchmarks.timing import seconds
 from tokenprune.lab.bench.compiling import shared_copy
 from tokenprune.lab.measure.environment import describe_environment
@@ -164,10 +164,10 @@ def table(record: dict[str, Any]) -> Table:
     shown = Table("what", "of", "exponent", "tail", "by nature")
     for row in record["images_exponents"]:
         name = f"{row['model']}, {row['strategy']}: images"
-        shown.add_row(name, row["of"], f"{row['exponent']:.2f}", f"{row['tail']:.2f}", "1")
+        shown.add_row(name, row["of"], f"{row['exponent']:z.2f}", f"{row['tail']:z.2f}", "1")
     for row in record["tokens_exponents"]:
         name = f"{row['op']}, {row['picks_by']}: tokens"
-        cells = (f"{row['exponent']:.2f}", f"{row['tail']:.2f}", str(row["nature"]))
+        cells = (f"{row['exponent']:z.2f}", f"{row['tail']:z.2f}", str(row["nature"]))
         shown.add_row(name, row["of"], *cells)
     return shown
 
@@ -195,8 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         **found,
     }
     console.print(table(record))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(args.out, record)
     console.print(f"written to {args.out}")
     return record
 

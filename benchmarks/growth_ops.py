@@ -68,7 +68,7 @@ NATURES = {
     ("dpp_select", FURTHER): Nature(1, "products with the picks so far"),
     ("coverage_select", "count"): Nature(2, "what each token covers of all others"),
     ("coverage_select", "ratio"): Nature(3, "the same at each pick, lazily of few tokens"),
-    ("coverage_select", FURTHER): Nature(1, "what few tokens cover of all others"),
+    ("coverage_select", FURTHER): Nature(2, "what tokens that could win cover of all others"),
 }
 """By operation and by what sets the number of picks."""
 
@@ -122,28 +122,38 @@ def rows_of(sizes: Sequence[int], picks: int, rounds: int, least: float) -> list
     """
     rows: list[Row] = []
     for tokens in sizes:
-        here: dict[tuple[str, str], Row] = {}
+        once: dict[str, tuple[Call, int]] = {}
         for name, sets, k, call in cases(tokens, picks):
             with count_flops() as counter:
                 call()
+            timed, flops = partial(_seconds, call), counter.total
+            if sets == "count":
+                once[name] = call, counter.total
+            if sets == DOUBLE:
+                first, before = once[name]
+                timed, flops = partial(_further, first, call, picks), (flops - before) / picks
+                sets, k = FURTHER, 1
             row = {"op": name, "picks_by": sets, "tokens": tokens, "picks": k}
-            here[name, sets] = row | {"seconds": _median(call, rounds, least)}
-            here[name, sets]["flops"] = counter.total
-        for name in PICKING:
-            once, twice = here[name, "count"], here.pop((name, DOUBLE))
-            further = {key: (twice[key] - once[key]) / picks for key in ("seconds", "flops")}
-            row = {"op": name, "picks_by": FURTHER, "tokens": tokens, "picks": 1}
-            here[name, FURTHER] = row | further
-        rows += here.values()
+            rows.append(row | {"seconds": _median(timed, rounds, least), "flops": flops})
     return sorted(rows, key=lambda row: (row["op"], row["picks_by"]))
 
 
-def _median(call: Call, rounds: int, least: float) -> float:
-    """Median seconds; a call that takes long is made once more than its first time."""
-    device, found = torch.device("cpu"), list[float]()
+def _seconds(call: Call) -> float:
+    return seconds(call, torch.device("cpu"))
+
+
+def _further(once: Call, twice: Call, picks: int) -> float:
+    """Seconds of a further pick, from calls of so many and of twice as many, made in turn."""
+    before = _seconds(once)
+    return (_seconds(twice) - before) / picks
+
+
+def _median(timed: Callable[[], float], rounds: int, least: float) -> float:
+    """Median seconds; what takes long is timed once more than its first time."""
+    found = list[float]()
     start = perf_counter()
     while len(found) < rounds or perf_counter() - start < least:
-        found.append(seconds(call, device))
+        found.append(timed())
         if perf_counter() - start > ENOUGH * least:
             break
     return statistics.median(found)

@@ -11,7 +11,6 @@ that pick token by token are measured against plain loops (`benchmarks/loops.py`
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from rich.table import Table
 from torch.utils.benchmark import Timer
 
 from benchmarks import loops
+from benchmarks.recording import write_record
 from tokenprune import ops
 from tokenprune.lab.measure.environment import describe_environment
 
@@ -199,8 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         record["load"] = os.getloadavg()[2]
     record["rows"] = rows
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=2) + "\n")
+        write_record(args.out, record)
         console.print(f"written to {args.out}")
     return record
 

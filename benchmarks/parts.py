@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.recording import write_record
 from tokenprune.lab.measure.environment import describe_environment
 
 Row = dict[str, Any]
@@ -63,8 +64,7 @@ class Parts:
         self.rows = [one for one in self.rows if self._named(one) != mine] + [row]
         self.rows.sort(key=self._place)
         record = {"schema_version": 1, "environment": self.environment, "rows": self.rows}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_record(self.path, record)
 
     def _named(self, row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in self.key)

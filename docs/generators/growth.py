@@ -27,7 +27,9 @@ def growth(record: Data) -> str:
         f"Operations on one picture, in milliseconds, by its number of tokens; at a fixed ratio "
         f"one token of {record['ratio']} is picked. *Nature* is the power of the number of tokens "
         "that the definition takes, and why. *FLOPs* are those at the most tokens, as a share of "
-        f"the FLOPs of one attention of {record['heads']} heads.\n",
+        f"the FLOPs of one attention of {record['heads']} heads. What a further pick takes is the "
+        f"difference of {2 * record['picks']} and {record['picks']} picks; a dash stands where it "
+        "is lost in the noise of both.\n",
         _tokens(record, sizes),
     ]
     return "\n".join(parts)
@@ -44,7 +46,7 @@ def _images(record: Data, counts: Sequence[int]) -> str:
         timed = found["of"] == "seconds"
         cells = [f"{1e3 * mine[n]:.1f}" if timed else str(mine[n]) for n in counts]
         what = "ms" if timed else "operations"
-        ends = (f"{found['exponent']:.2f}", f"{found['tail']:.2f}")
+        ends = (f"{found['exponent']:z.2f}", f"{found['tail']:z.2f}")
         rows.append((found["model"], f"{found['strategy']} ({found['at']})", what, *cells, *ends))
     rows.sort(key=lambda row: (row[0], row[2], row[1]))
     heading = ("model", "strategy", "of", *map(str, counts), "exponent", "tail")
@@ -60,11 +62,16 @@ def _tokens(record: Data, sizes: Sequence[int]) -> str:
             if (row["op"], row["picks_by"]) == (found["op"], found["picks_by"])
         }
         picks = {"count": f"{record['picks']}", "ratio": "ratio", "-": "-"}
-        cells = [f"{1e3 * mine[n]['seconds']:.2f}" for n in sizes]
+        cells = [_milliseconds(mine[n]["seconds"]) for n in sizes]
         share = mine[sizes[-1]]["flops"] / record["attention_flops"][str(sizes[-1])]
         name = found["op"] if " " in found["op"] else f"`{found['op']}`"
-        ends = (f"{found['exponent']:.2f}", f"{found['tail']:.2f}", str(found["nature"]))
+        ends = (f"{found['exponent']:z.2f}", f"{found['tail']:z.2f}", str(found["nature"]))
         sets = picks.get(found["picks_by"], found["picks_by"])
         rows.append((name, sets, found["why"], *cells, f"{share:.3f}", *ends))
     heading = ("operation", "picks", "what grows", *map(str, sizes), "FLOPs")
     return table((*heading, "exponent", "tail", "nature"), rows, numbers=len(sizes) + 4)
+
+
+def _milliseconds(seconds: float) -> str:
+    """A time; a dash where a difference of two times is no time."""
+    return f"{1e3 * seconds:.2f}" if seconds > 0 else "-"

@@ -112,13 +112,21 @@ def test_growth_by_pictures_and_by_tokens(benchmarks: ModuleType, tmp_path: Path
     ]
     op = {"op": "knn_density", "picks_by": "-", "picks": 0}
     tokens = [{**op, "tokens": n, "seconds": n / 1000, "flops": n} for n in (10, 20)]
+    noise = {"op": "max_min_select", "picks_by": "a further pick", "picks": 1}
+    tokens += [
+        {**noise, "tokens": n, "seconds": took, "flops": n} for n, took in ((10, 1e-5), (20, -1e-9))
+    ]
     slope = {"exponent": 1.02, "tail": 0.98}
+    level = {"exponent": -0.001, "tail": -0.004}
     record = {
         "rounds": 3, "load": 0.25, "picks": 8, "ratio": 8, "heads": 2,
         "environment": {**ENVIRONMENT, "cores": 2},
         "images": images, "tokens": tokens, "attention_flops": {"10": 40, "20": 80},
         "images_exponents": [{**head, "of": of, **slope} for of in ("seconds", "operations")],
-        "tokens_exponents": [{**op, **slope, "nature": 2, "why": "all pairs"}],
+        "tokens_exponents": [
+            {**op, **slope, "nature": 2, "why": "all pairs"},
+            {**noise, **level, "nature": 1, "why": "a row"},
+        ],
     }  # fmt: skip
     write(tmp_path, "growth.json", record)
     page = benchmarks.benchmarks(tmp_path)
@@ -126,6 +134,8 @@ def test_growth_by_pictures_and_by_tokens(benchmarks: ModuleType, tmp_path: Path
     assert "| llava | tome (encoder) | operations | 7 | 28 | 1.02 | 0.98 |" in page
     row = "| all pairs | 10.00 | 20.00 | 0.250 | 1.02 | 0.98 | 2 |"
     assert f"| `knn_density` | - {row}" in page
+    row = "| a row | 0.01 | - | 0.250 | 0.00 | 0.00 | 1 |"
+    assert f"| `max_min_select` | a further pick {row}" in page
 
 
 def test_defaults_report_the_half_that_was_not_chosen_on(

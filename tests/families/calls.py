@@ -11,6 +11,8 @@ from torch import Tensor
 from tests.families.case import Case
 from tests.families.cases import CASES
 
+STEPS = 4
+"""How many tokens are generated behind the first new one."""
 ARGUMENTS = {
     "image": (
         "pixel_values",
@@ -50,6 +52,21 @@ def logits(model: Any, call: dict[str, Tensor], **more: Tensor) -> Tensor:
     with torch.no_grad():
         out: Tensor = model(**call, **more).logits
     return out
+
+
+def generated(model: Any, call: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """New tokens `[B, S]`, greedy, and the logits `[S, B, V]` that they were chosen by."""
+    out = model.generate(
+        **call,
+        max_new_tokens=STEPS + 1,
+        min_new_tokens=STEPS + 1,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    length = call["input_ids"].shape[1]
+    assert torch.equal(out.sequences[:, :length], call["input_ids"])
+    return out.sequences[:, length:], torch.stack(out.logits)
 
 
 def feature_rows(model: Any, call: dict[str, Tensor], modality: str) -> int:

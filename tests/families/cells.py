@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 import tokenprune
 from tests.adapters.packed_oracle import hidden_units, removed
 from tests.families import any_size
-from tests.families.calls import language
+from tests.families.calls import generated, language
 from tests.families.case import Case
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
@@ -25,7 +24,6 @@ from tokenprune.interface.trace import ImageTrace, Trace
 
 STAGES = ("encoder", "pre_llm", "decoder", "late", "all")
 """What acts: one of the three, those behind the tower together, or all three."""
-STEPS = 4
 LINEAR = ("qwen3_5", "qwen3_5_moe")
 """Families with linear attention, in which a removed token isn't the same as a hidden one."""
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *LINEAR)
@@ -92,19 +90,10 @@ def run(model: Any, call: dict[str, Tensor]) -> Run:
         lambda module, args, out: states.append(out.last_hidden_state)
     )
     try:
-        out = model.generate(
-            **call,
-            max_new_tokens=STEPS + 1,
-            min_new_tokens=STEPS + 1,
-            do_sample=False,
-            output_logits=True,
-            return_dict_in_generate=True,
-        )
+        tokens, scores = generated(model, call)
     finally:
         hook.remove()
-    length = call["input_ids"].shape[1]
-    assert torch.equal(out.sequences[:, :length], call["input_ids"])
-    return Run(states[0], out.sequences[:, length:], torch.stack(out.logits))
+    return Run(states[0], tokens, scores)
 
 
 @dataclass(frozen=True)

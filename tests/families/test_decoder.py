@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import tokenprune
 from tests.families.calls import case_of, logits
@@ -15,23 +15,9 @@ from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.plans import LAYER, layers, staged
 
-EXACT, STEPS = 1e-9, 4
+EXACT = 1e-9
 LINEAR = ("qwen3_5", "qwen3_5_moe")
 """Families with linear attention, in which a removed token isn't the same as a hidden one."""
-
-
-def generated(model: Any, call: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """New tokens `[B, S]` and the logits `[S, B, V]` that they were chosen by."""
-    out = model.generate(
-        **call,
-        max_new_tokens=STEPS + 1,
-        min_new_tokens=STEPS + 1,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
-    assert torch.equal(out.sequences[:, : call["input_ids"].shape[1]], call["input_ids"])
-    return out.sequences[:, call["input_ids"].shape[1] :], torch.stack(out.logits)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 import tokenprune
-from tests.families.calls import logits
+from tests.families.calls import generated, logits
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.models.common import IMAGE, clip, text
 from tests.families.models.llava import PATCHES, SIDE, Llava
 from tests.families.plans import layers, plan, staged
-from tests.families.test_decoder import EXACT, generated
+from tests.families.test_decoder import EXACT
 from tokenprune.errors import UnsupportedModelError
 
 # a window of 12 ends inside of the picture's 36 tokens

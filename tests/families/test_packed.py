@@ -11,13 +11,13 @@ import tokenprune
 from tests.adapters.packed_full import Watch, full, near
 from tests.adapters.packed_oracle import How, hidden_units, removed
 from tests.contract.cases import footprint
-from tests.families.calls import case_of, logits
+from tests.families.calls import case_of, generated, logits
 from tests.families.cells import Pass, packed_passes
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.merging import looped
 from tests.families.plans import decoder, layers, plan
-from tests.families.test_decoder import EXACT, generated
+from tests.families.test_decoder import EXACT
 from tests.families.test_steps import LINEAR, PACKED
 from tests.packed import MEMBERS
 from tests.plugin import registering

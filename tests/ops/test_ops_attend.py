@@ -1,5 +1,8 @@
 """Attention together with what tokens receive of it, and from a kernel's logarithms."""
 
+import warnings
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from tokenprune import ops
+from tokenprune.errors import BackendWarning
 from tokenprune.ops import logsumexp
 from tokenprune.ops.attend import reference as blocks
 from tokenprune.ops.received_from_lse import reference as lse_blocks
@@ -141,17 +145,48 @@ def missing(*_: Tensor | None) -> tuple[Tensor, Tensor]:
     return torch.ops.aten._attention_of_another_version()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kernel", [wrong_lse, wrong_output, padded, missing])
-def test_a_kernel_that_gives_something_else_is_not_trusted(
-    kernel: object, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def untried() -> Iterator[None]:
+    """No kernel has been tried yet, before the test and behind it."""
+    logsumexp._trusted.cache_clear()
+    yield
+    logsumexp._trusted.cache_clear()
+
+
+KERNELS = {
+    wrong_lse: "gives other log-sum-exps",
+    padded: "gives other log-sum-exps",
+    wrong_output: "gives other values",
+    missing: r"can't be called \(AttributeError: .*_attention_of_another_version",
+}
+
+
+@pytest.mark.usefixtures("untried")
+@pytest.mark.parametrize(("kernel", "why"), KERNELS.items())
+def test_a_kernel_that_gives_something_else_is_told_of_once_and_not_used(
+    kernel: object, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert logsumexp._trusted.__wrapped__(torch.device("cpu"), torch.float32)
+    query, key, value = (each.bfloat16() for each in heads(1, 2, 9, 8))
+    attended, received = ops.attend(query, key, value)
+    logsumexp._trusted.cache_clear()
     monkeypatch.setitem(logsumexp._KERNELS, "cpu", kernel)
-    assert not logsumexp._trusted.__wrapped__(torch.device("cpu"), torch.float32)
+    told = rf"kernel of cpu in torch\.bfloat16 {why}.*\(attention_received\).* take longer"
+    with pytest.warns(BackendWarning, match=told):
+        found = ops.attend(query, key, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = ops.attend(query, key, value)
+    for values, weights in (found, again):
+        torch.testing.assert_close(values, attended)
+        torch.testing.assert_close(weights, received, rtol=1e-4, atol=1e-6)
 
 
-def test_other_devices_have_no_kernel() -> None:
-    assert not logsumexp._trusted(torch.device("meta"), torch.float32)
+@pytest.mark.usefixtures("untried")
+def test_sound_kernels_and_other_devices_say_nothing() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert logsumexp._trusted(torch.device("cpu"), torch.float32)
+        assert not logsumexp._trusted(torch.device("meta"), torch.float32)
 
 
 def test_logarithms_with_hidden_keys_and_shared_heads() -> None:

@@ -3,11 +3,16 @@ import torch
 
 from benchmarks import loops
 from tokenprune.ops import coverage_select
+from tokenprune.ops.coverage_select import reference
 from tokenprune.ops.coverage_select.reference import scores
 
 
+@pytest.mark.parametrize("block", [reference._BLOCK, 700])
 @pytest.mark.parametrize("ties", [False, True])
-def test_picks_are_those_of_the_loop(ties: bool) -> None:
+def test_picks_are_those_of_the_loop(
+    ties: bool, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "_BLOCK", block)
     torch.manual_seed(0)
     for _ in range(100):
         targets, tokens = torch.randint(1, 90, (2,)).tolist()

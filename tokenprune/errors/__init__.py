@@ -3,6 +3,7 @@
 from tokenprune.errors.errors import (
     AlreadyAttachedError,
     BackendUnavailableError,
+    BackendWarning,
     BudgetError,
     CheckpointError,
     DataError,
@@ -25,6 +26,7 @@ from tokenprune.errors.errors import (
 __all__ = [
     "AlreadyAttachedError",
     "BackendUnavailableError",
+    "BackendWarning",
     "BudgetError",
     "CheckpointError",
     "DataError",

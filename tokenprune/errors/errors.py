@@ -35,6 +35,10 @@ class PictureWarning(UserWarning):
     """A plan is in force that will refuse calls with some pictures, which only a call tells."""
 
 
+class BackendWarning(UserWarning):
+    """A backend's own kernel didn't pass its self-test, so the same is computed more slowly."""
+
+
 class PlanError(TokenpruneError):
     """A plan file or mapping that can't be read or doesn't validate."""
 

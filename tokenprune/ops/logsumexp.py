@@ -1,11 +1,14 @@
 """The backend's own attention, together with the logarithm of each query's normaliser."""
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from tokenprune.errors import BackendWarning
 
 Found = tuple[Tensor, Tensor]
 
@@ -19,7 +22,7 @@ def attention_with_lse(
     """Attention by the device's fused kernel, and `log sum_j exp(q_i k_j / sqrt(d) + bias_j)`.
 
     The kernels are private to torch, so each is tried on a small example first, once for every
-    device and type.
+    device and type. One that fails is told of by a `BackendWarning`.
 
     Args:
         query: `[B, H, T, d]`.
@@ -65,23 +68,42 @@ _KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Found]] = 
 
 @cache
 def _trusted(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernel of a device gives what it should, on an example of odd length."""
+    """Whether the kernel of a device gives what it should; says so once where it doesn't."""
     if device.type not in _KERNELS:
         return False
+    fault = _fault(device, dtype)
+    if fault is not None:
+        warnings.warn(
+            f"torch {torch.__version__}: the attention kernel of {device.type} in {dtype} {fault}. "
+            "What tokens receive of an encoder's attention is computed apart from it "
+            "(attention_received), normalisers of the softmax included, so strategies that read it "
+            "take longer. Results are the same up to rounding.",
+            BackendWarning,
+            stacklevel=2,
+        )
+    return fault is None
+
+
+def _fault(device: torch.device, dtype: torch.dtype) -> str | None:
+    """What is wrong with the kernel of a device, on an example of odd length; None if nothing."""
     angles = torch.arange(2 * 2 * 13 * 16, dtype=torch.float32).view(2, 2, 13, 16)
     query, key = angles.sin().to(device, dtype), (angles * 0.7).cos().to(device, dtype)
     bias = angles[:, 0, :, 0].sin().abs().to(device, dtype)
     try:
         attended, lse = _call(query, key, key, bias)
         plain, bare = _call(query, key, key, None)
-    except (AttributeError, RuntimeError, NotImplementedError, TypeError, ValueError):
-        return False  # of another version of torch, or not made for this device
+    except (AttributeError, RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        # of another version of torch, or not made for this device
+        return f"can't be called ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
     logits = query.float() @ key.float().mT * 16**-0.5
     wanted = (logits + bias.float()[:, None, None]).logsumexp(-1)
     want = scaled_dot_product_attention(query, key, key, attn_mask=bias[:, None, None])
-    close = ((lse, wanted), (bare, logits.logsumexp(-1)), (attended, want))
-    sound = [_close(got, expected) for got, expected in close]
-    return all(sound) and _close(plain, scaled_dot_product_attention(query, key, key))
+    unbiased = scaled_dot_product_attention(query, key, key)
+    if not (_close(lse, wanted) and _close(bare, logits.logsumexp(-1))):
+        return "gives other log-sum-exps than it should"
+    if not (_close(attended, want) and _close(plain, unbiased)):
+        return "gives other values than scaled_dot_product_attention"
+    return None
 
 
 def _close(got: Tensor, want: Tensor) -> bool:

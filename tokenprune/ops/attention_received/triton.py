@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.heads_triton import begin, key_bias, launch_size, mean_of_heads, rows_of
+
 
 @triton.jit
 def _logits(
@@ -14,11 +16,8 @@ def _logits(
     BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Biased logits of a block of queries and keys; -1e30 where the key is outside."""
-    dims = tl.arange(0, BLOCK_D)
-    q_mask = (rows[:, None] < length) & (dims[None, :] < width)
-    k_mask = (cols[:, None] < length) & (dims[None, :] < width)
-    q = tl.load(q_ptr + rows[:, None] * q_row + dims[None, :] * q_col, mask=q_mask, other=0.0)
-    k = tl.load(k_ptr + cols[:, None] * k_row + dims[None, :] * k_col, mask=k_mask, other=0.0)
+    q = rows_of(q_ptr, rows, length, width, q_row, q_col, BLOCK_D)
+    k = rows_of(k_ptr, cols, length, width, k_row, k_col, BLOCK_D)
     bias = tl.load(bias_ptr + cols, mask=cols < length, other=-1e30)
     logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     return logits + tl.maximum(bias, -1e30)[None, :]
@@ -30,10 +29,7 @@ def _normaliser_kernel(
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    pair = tl.program_id(0).to(tl.int64)
-    batch, head = pair // heads, pair % heads
-    q_ptr += batch * q_batch + head * q_head
-    k_ptr += batch * k_batch + (head // group) * k_head
+    pair, batch, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
     bias_ptr += batch * length
     rows = tl.program_id(1).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -58,10 +54,7 @@ def _column_kernel(
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    pair = tl.program_id(0).to(tl.int64)
-    batch, head = pair // heads, pair % heads
-    q_ptr += batch * q_batch + head * q_head
-    k_ptr += batch * k_batch + (head // group) * k_head
+    pair, batch, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
     bias_ptr += batch * length
     cols = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     total = tl.zeros([BLOCK_N], tl.float32)
@@ -86,8 +79,7 @@ def attention_received(
     batch, heads, length, width = query.shape
     if key.dtype != query.dtype:
         key = key.to(query.dtype)
-    bias = query.new_zeros(batch, length) if bias is None else bias
-    bias = bias.to(torch.float32).contiguous()
+    bias = key_bias(query, bias)
     peak = torch.empty((batch, heads, length), device=query.device, dtype=torch.float32)
     mass, columns = torch.empty_like(peak), torch.empty_like(peak)
     size = launch_size(width, query.element_size())
@@ -102,14 +94,4 @@ def attention_received(
         query, key, bias, peak, mass, columns, heads, group, length, width, skip, scale,
         *strides, **size,
     )  # fmt: skip
-    # Heads are added here, in a fixed order: atomic additions would not be deterministic.
-    return columns[:, :, skip:].mean(1) / (length - skip)
-
-
-def launch_size(width: int, item: int) -> dict[str, int]:
-    """Rows, columns and stages of a program over heads of `width` numbers of `item` bytes."""
-    # Bounds the shared memory: stages * (M + N) * D * item stays below 100 KB.
-    padded = max(16, triton.next_power_of_2(width))
-    block = 64 if padded * item <= 256 else 32
-    stages = 3 if padded * item <= 512 else 1
-    return {"BLOCK_M": block, "BLOCK_N": block, "BLOCK_D": padded, "num_stages": stages}
+    return mean_of_heads(columns, skip)

@@ -49,9 +49,10 @@ def attention_rows(
     )
     factor = width**-0.5 if scale is None else scale
     with torch.autocast(query.device.type, enabled=False):
-        # heads that share keys stand below each other as further rows, so keys aren't copied
-        grouped = query.float().reshape(batch, key.shape[1], -1, width)
-        logits = (grouped @ key.float().mT * factor).view(batch, heads, rows, length)
+        # Heads that share keys stand below each other as further rows, so keys aren't copied.
+        # Queries are scaled and not logits, of which there are T for d numbers of a query.
+        grouped = query.float().reshape(batch, key.shape[1], -1, width) * factor
+        logits = (grouped @ key.float().mT).view(batch, heads, rows, length)
     if softcap is not None:
         logits = softcap * (logits / softcap).tanh()
     if bias is not None:
@@ -86,7 +87,5 @@ def attention_row(
     """
     rows = query.shape[2]
     require(-rows <= row < rows, "row must be in {}..{}, not {}", -rows, rows - 1, row)
-    factor = query.shape[-1] ** -0.5 if scale is None else scale
-    with torch.autocast(query.device.type, enabled=False):
-        one = query[:, :, row, None].float() * factor
-    return attention_rows(one, key, bias=bias, scale=1.0).mean(dim=1)[:, 0]
+    one = query[:, :, row, None]
+    return attention_rows(one, key, bias=bias, scale=scale).mean(dim=1)[:, 0]

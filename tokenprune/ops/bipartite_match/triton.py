@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.cosines_triton import length_of, products
+
 
 @triton.jit
 def _match_kernel(
@@ -28,21 +30,11 @@ def _match_kernel(
     for start in range(0, n_b, BLOCK_N):
         cols = (start + tl.arange(0, BLOCK_N)).to(tl.int64)
         col_in = cols < n_b
-        dot = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        a_square = tl.zeros([BLOCK_M], tl.float32)
-        b_square = tl.zeros([BLOCK_N], tl.float32)
-        for first in range(0, width, BLOCK_D):
-            dims = first + tl.arange(0, BLOCK_D)
-            a_at = a_ptr + rows[:, None] * a_row + dims[None, :] * a_col
-            b_at = b_ptr + cols[:, None] * b_row + dims[None, :] * b_col
-            a = tl.load(a_at, mask=row_in[:, None] & (dims[None, :] < width), other=0.0)
-            b = tl.load(b_at, mask=col_in[:, None] & (dims[None, :] < width), other=0.0)
-            dot += tl.dot(a, tl.trans(b), input_precision="ieee")
-            a_square += tl.sum(a.to(tl.float32) * a.to(tl.float32), 1)
-            b_square += tl.sum(b.to(tl.float32) * b.to(tl.float32), 1)
-        a_norm = tl.maximum(tl.sqrt(a_square), 1e-12)
-        b_norm = tl.maximum(tl.sqrt(b_square), 1e-12)
-        score = dot / a_norm[:, None] / b_norm[None, :]
+        dot, a_square, b_square = products(
+            a_ptr, b_ptr, rows, cols, n_a, n_b, width, a_row, a_col, b_row, b_col,
+            BLOCK_M, BLOCK_N, BLOCK_D,
+        )  # fmt: skip
+        score = dot / length_of(a_square)[:, None] / length_of(b_square)[None, :]
         if SQUASH:
             score = (score + 1.0) * 0.5
         gain_b = tl.load(gain_b_ptr + batch * n_b + cols, mask=col_in, other=0.0)

@@ -8,6 +8,8 @@ from torch import Tensor
 from tokenprune.ops.picks import comparable, on_host
 
 _POOL = 64
+# Numbers of the rows whose first sums are taken together: what is added stays in the cache (ours).
+_BLOCK = 1 << 19
 
 
 def coverage_select(cover: Tensor, k: int, gain: Tensor | None) -> Tensor:
@@ -27,7 +29,9 @@ def _one(rows: Tensor, gain: Tensor, index: NDArray[np.int64]) -> None:
     rising = (gain < 0).numpy()
     any_rising = rising.any()
     # No score is above its bound, and those of the pool are their bounds.
-    bounds = scores(rows, covered, gain)
+    step = max(1, _BLOCK // max(1, rows.shape[1]))
+    parts = zip(torch.split(rows, step), torch.split(gain, step), strict=True)
+    bounds = torch.cat([scores(some, covered, factors) for some, factors in parts])
     bound, pool = bounds.numpy(), _Pool(rows, gain)
     for step in range(len(index)):
         if any_rising:

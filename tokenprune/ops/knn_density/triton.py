@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.cosines_triton import length_of, products
+
 
 @triton.jit
 def _nearest_kernel(
@@ -23,21 +25,11 @@ def _nearest_kernel(
     kept = tl.broadcast_to(kept, [BLOCK_M, SLOTS])
     for start in range(0, length, BLOCK_N):
         cols = (start + tl.arange(0, BLOCK_N)).to(tl.int64)
-        dot = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        row_square = tl.zeros([BLOCK_M], tl.float32)
-        col_square = tl.zeros([BLOCK_N], tl.float32)
-        for first in range(0, width, BLOCK_D):
-            dims = first + tl.arange(0, BLOCK_D)
-            row_at = x_ptr + rows[:, None] * x_row + dims[None, :] * x_col
-            col_at = x_ptr + cols[:, None] * x_row + dims[None, :] * x_col
-            dim_in = dims[None, :] < width
-            r = tl.load(row_at, mask=(rows[:, None] < length) & dim_in, other=0.0)
-            c = tl.load(col_at, mask=(cols[:, None] < length) & dim_in, other=0.0)
-            dot += tl.dot(r, tl.trans(c), input_precision="ieee")
-            row_square += tl.sum(r.to(tl.float32) * r.to(tl.float32), 1)
-            col_square += tl.sum(c.to(tl.float32) * c.to(tl.float32), 1)
-        row_norm = tl.maximum(tl.sqrt(row_square), 1e-12)
-        col_norm = tl.maximum(tl.sqrt(col_square), 1e-12)
+        dot, row_square, col_square = products(
+            x_ptr, x_ptr, rows, cols, length, length, width, x_row, x_col, x_row, x_col,
+            BLOCK_M, BLOCK_N, BLOCK_D,
+        )  # fmt: skip
+        row_norm, col_norm = length_of(row_square), length_of(col_square)
         row_unit = row_square / row_norm / row_norm
         col_unit = col_square / col_norm / col_norm
         cosine = dot / row_norm[:, None] / col_norm[None, :]

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.attention_received.triton import launch_size
+from tokenprune.ops.heads_triton import begin, key_bias, launch_size, mean_of_heads, rows_of
 
 
 @triton.jit
@@ -16,19 +16,13 @@ def _column_kernel(
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    pair = tl.program_id(0).to(tl.int64)
-    batch, head = pair // heads, pair % heads
-    q_ptr += batch * q_batch + head * q_head
-    k_ptr += batch * k_batch + (head // group) * k_head
+    pair, batch, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
     cols = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    dims = tl.arange(0, BLOCK_D)
-    k_mask = (cols[:, None] < length) & (dims[None, :] < width)
-    k = tl.load(k_ptr + cols[:, None] * k_row + dims[None, :] * k_col, mask=k_mask, other=0.0)
+    k = rows_of(k_ptr, cols, length, width, k_row, k_col, BLOCK_D)
     total = tl.zeros([BLOCK_N], tl.float32)
     for start in range(0, length, BLOCK_M):
         rows = (start + tl.arange(0, BLOCK_M)).to(tl.int64)
-        q_mask = (rows[:, None] < length) & (dims[None, :] < width)
-        q = tl.load(q_ptr + rows[:, None] * q_row + dims[None, :] * q_col, mask=q_mask, other=0.0)
+        q = rows_of(q_ptr, rows, length, width, q_row, q_col, BLOCK_D)
         lse = tl.load(lse_ptr + pair * length + rows, mask=rows < length, other=0.0)
         logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale - lse[:, None]
         counted = (rows[:, None] < length) & (rows[:, None] >= skip)
@@ -48,13 +42,11 @@ def received_from_lse(
         return query.new_zeros((batch, length - skip), dtype=torch.float32)
     if key.dtype != query.dtype:
         key = key.to(query.dtype)
-    bias = query.new_zeros(batch, length) if bias is None else bias
-    bias, lse = bias.float().contiguous(), lse.float().contiguous()
+    bias, lse = key_bias(query, bias), lse.float().contiguous()
     columns = torch.empty((batch, heads, length), device=query.device, dtype=torch.float32)
     size = launch_size(width, query.element_size())
     _column_kernel[(batch * heads, triton.cdiv(length, size["BLOCK_N"]))](
         query, key, lse, bias, columns, heads, heads // key.shape[1], length, width,
         skip, width**-0.5, *query.stride(), *key.stride(), **size,
     )  # fmt: skip
-    # Heads are added here, in a fixed order: atomic additions would not be deterministic.
-    return columns[:, :, skip:].mean(1) / (length - skip)
+    return mean_of_heads(columns, skip)

@@ -1,0 +1,49 @@
+"""Triton: what kernels over heads of queries and keys share, and how large programs are."""
+# mypy: ignore-errors
+# ruff: noqa: ANN001, ANN201
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head):
+    """Number of the program's head among all samples', its sample, its queries and its keys."""
+    pair = tl.program_id(0).to(tl.int64)
+    batch, head = pair // heads, pair % heads
+    q_ptr += batch * q_batch + head * q_head
+    k_ptr += batch * k_batch + (head // group) * k_head
+    return pair, batch, q_ptr, k_ptr
+
+
+@triton.jit
+def rows_of(ptr, rows, length, width, row, col, BLOCK_D: tl.constexpr):
+    """Rows of the queries or keys of a head, zeros where they are outside."""
+    dims = tl.arange(0, BLOCK_D)
+    inside = (rows[:, None] < length) & (dims[None, :] < width)
+    return tl.load(ptr + rows[:, None] * row + dims[None, :] * col, mask=inside, other=0.0)
+
+
+def launch_size(width: int, item: int) -> dict[str, int]:
+    """Rows, columns and stages of a program over heads of `width` numbers of `item` bytes."""
+    # Bounds the shared memory: stages * (M + N) * D * item stays below 100 KB.
+    padded = max(16, triton.next_power_of_2(width))
+    block = 64 if padded * item <= 256 else 32
+    stages = 3 if padded * item <= 512 else 1
+    return {"BLOCK_M": block, "BLOCK_N": block, "BLOCK_D": padded, "num_stages": stages}
+
+
+def key_bias(query: Tensor, bias: Tensor | None) -> Tensor:
+    """The bias of each key as the kernels read it, float32 `[B, T]`; zeros where there is none."""
+    bias = query.new_zeros(query.shape[0], query.shape[2]) if bias is None else bias
+    return bias.to(torch.float32).contiguous()
+
+
+def mean_of_heads(columns: Tensor, skip: int) -> Tensor:
+    """What tokens receive, `[B, T - skip]`, from the sums of the columns `[B, H, T]` of each head.
+
+    Heads are added here, in a fixed order: atomic additions would not be deterministic.
+    """
+    return columns[:, :, skip:].mean(1) / (columns.shape[2] - skip)
