@@ -167,7 +167,9 @@ SECTIONS = (
         "One encoder pass, dense against pruned, with random weights. The FLOPs ratio is what "
         "could be gained at the dense run's speed, selection included in the count; *achieved* is "
         "the measured speed-up over it. Compiled rows say of how many graphs the pruned tower is. "
-        "`--tower`, `--batch` and `--append` make the record in parts.",
+        "`uniform` keeps evenly spaced tokens without looking at them, so it achieves what the "
+        "machine makes of fewer tokens. `--tower`, `--batch`, `--strategy` and `--append` make the "
+        "record in parts.",
         "python -m benchmarks.encoders --out benchmarks/records/encoders.json",
         encoders,
     ),

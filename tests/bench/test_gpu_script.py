@@ -56,7 +56,7 @@ def test_a_record_of_encoders_grows_by_its_parts(
     monkeypatch.setattr(encoders, "STRATEGIES", ("tome",))
     out = tmp_path / "encoders.json"
     given = ["--tiny", "--rounds", "1", "--append", "--out", str(out), "--tower"]
-    encoders.main([*given, "qwen2.5-vl-112", "--batch", "1"])
+    encoders.main([*given, "qwen2.5-vl-112", "--batch", "1", "--strategy", "uniform"])
     encoders.main([*given, "clip-tiny", "--batch", "2", "--compile"])
     encoders.main([*given, "clip-tiny", "--batch", "2"])  # once more
     record = json.loads(out.read_text())
@@ -64,6 +64,7 @@ def test_a_record_of_encoders_grows_by_its_parts(
     assert [(row["encoder"], row["batch"], row["compiled"]) for row in rows] == [
         ("clip-tiny", 2, False), ("clip-tiny", 2, True), ("qwen2.5-vl-112", 1, False)
     ]  # fmt: skip
+    assert [row["strategy"] for row in rows] == ["tome", "tome", "uniform"]
     assert all(row["flops_ratio"] > 1 and row["speedup"] > 0 for row in rows)
     assert [row["select_share"] is None for row in rows] == [False, True, False]
     assert rows[1]["graphs"] == [1, 1]
