@@ -24,7 +24,8 @@ PACKAGES = {
     "tokenprune_strategies": ROOT / "strategies",
     "tokenprune_adapters": ROOT / "adapters",
 }
-LIMIT = 4
+LIMIT, KEEP = 4, 200
+"""Few questions, and one budget, which all of the dozen reach; `tests/compare` holds the others."""
 
 
 def python(*args: object, folder: Path, path: Path | None = None) -> str:
@@ -93,7 +94,8 @@ def test_the_main_command_runs_from_it_in_an_empty_folder(site: Path, tmp_path: 
     listed = json.loads(python("-m", "tokenprune", "list", "--json", folder=tmp_path, path=site))
     assert {entry["name"] for entry in listed} == host().strategies.keys()
 
-    python("-m", "tokenprune", "compare", "--limit", LIMIT, folder=tmp_path, path=site)
+    compare = ("compare", "--limit", LIMIT, "--keep", KEEP)
+    python("-m", "tokenprune", *compare, folder=tmp_path, path=site)
     record = json.loads((tmp_path / "comparison.json").read_text())
     assert record["failures"] == []
     assert record["task"]["samples"] == LIMIT

@@ -8,7 +8,7 @@ from tokenprune.reference.detail_scene import DETAIL_CANVAS
 from training.detail_model.evaluate import RECORD
 from training.detail_model.model import PATCHES
 from training.detail_model.vocab import WORDS
-from training.reference_model.card import accuracy_table, selection_table, stage_rows, type_table
+from training.reference_model.card import accuracy_table, kept_tokens, stage_rows
 from training.reference_model.model import FEATURE_LAYER, LM_BLOCKS, TOWER_BLOCKS, WIDTH
 from training.reference_model.vocab import SPECIAL
 from training.shared.writing import PICTURE_INPUTS, Record, card_command, usage_example
@@ -112,14 +112,7 @@ was decided on held-out pictures.
 
 ### Kept tokens
 
-Chosen after the tower; `random` is the mean of {record["random_draws"]} draws, `object-oracle`
-sees the truth. Original positions keep the place of every kept token; compact ones count anew.
-
-{selection_table(record)}
-
-By type at 100 tokens, original positions:
-
-{type_table(record, "100")}
+{kept_tokens(record, "100")}
 """,
         limits(record),
         "The numbers come from `benchmarks/records/detail_model.json`; how to make them again\n"

@@ -111,6 +111,19 @@ def type_table(record: Record, count: str) -> str:
     return "\n".join(rows)
 
 
+def kept_tokens(record: Record, count: str) -> str:
+    """How well the model bears missing tokens: all counts, and one of them by type."""
+    return f"""\
+Chosen after the tower; `random` is the mean of {record["random_draws"]} draws, `object-oracle`
+sees the truth. Original positions keep the place of every kept token; compact ones count anew.
+
+{selection_table(record)}
+
+By type at {count} tokens, original positions:
+
+{type_table(record, count)}"""
+
+
 def limits(record: Record) -> str:
     """What the model is not good for, with the weakest types of the record."""
     dense = record["dense"]
@@ -166,14 +179,7 @@ a seed that nothing was decided on: {fresh["dense"]["all"]:.1f} %, on {fresh["im
 
 ### Kept tokens
 
-Chosen after the tower; `random` is the mean of {record["random_draws"]} draws, `object-oracle`
-sees the truth. Original positions keep the place of every kept token; compact ones count anew.
-
-{selection_table(record)}
-
-By type at 16 tokens, original positions:
-
-{type_table(record, "16")}
+{kept_tokens(record, "16")}
 
 Tokens that go inside the tower, before one block (counted from 0), the others dropped or averaged
 into the most similar kept one:
