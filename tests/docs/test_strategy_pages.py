@@ -1,4 +1,4 @@
-"""The page of every strategy has its parameters, with the defaults of the code and whose they are."""
+"""The page of a strategy has its parameters, with the defaults of the code and whose they are."""
 
 from __future__ import annotations
 
