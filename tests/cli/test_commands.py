@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -256,3 +257,16 @@ def test_a_failed_expectation_is_exit_code_1(
 )
 def test_options_that_take_several_values(given: str, expected: str) -> None:
     assert spread(given.split()) == expected.split()
+
+
+@pytest.mark.parametrize(("command", "paused"), [("validate", True), ("compare", False)])
+def test_brief_commands_collect_no_garbage(
+    command: str, paused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    program = sys.modules["tokenprune.cli.app"]  # the package has the app itself by that name
+    monkeypatch.setattr(program.gc, "disable", lambda: called.append("disable"))
+    monkeypatch.setattr(program, "app", lambda: called.append("app"))
+    monkeypatch.setattr(sys, "argv", ["tokenprune", command])
+    program.main()
+    assert called == ["disable"] * paused + ["app"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from tests.strategies.cases import best_by_loops, budget, make_tokens
 from tests.strategies.loops import mean
 from tests.strategies.sparsevlm_oracle import PLACE, raters_by_loops
-from tokenprune.errors import BudgetError, LayerError
+from tokenprune.errors import BudgetError, LayerError, UnsupportedCallError
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget
@@ -134,3 +134,14 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(LayerError, match="layer before"):
         strategy.check(FRONT, Budget(576, 100), (1, 24, 24))
     strategy.check(FRONT, Budget(576, 576), (1, 24, 24))
+
+
+def test_a_prompt_without_text_is_refused() -> None:
+    nothing = {
+        Signal.TEXT_STATES: torch.zeros(2, 0, 4),
+        Signal.TEXT_PLACE: torch.zeros(2, 0, dtype=torch.int64),
+        Signal.TEXT_ATTENTION: torch.zeros(2, 0, 6),
+    }
+    tokens = make_tokens(torch.randn(2, 6, 4), site=SITE, signals=nothing)
+    with pytest.raises(UnsupportedCallError, match="no text"):
+        SparseVLM.from_params().reduce(tokens, budget(tokens, 3))

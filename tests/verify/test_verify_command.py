@@ -90,3 +90,9 @@ def test_bad_input(llava_folder: Path, plan: Path, tmp_path: Path) -> None:
         assert says in " ".join(err.split())
         assert "Traceback" not in err
     assert run("verify", llava_folder)[0] == 2  # without --plan
+
+
+def test_an_empty_question_is_refused(llava_folder: Path, plan: Path) -> None:
+    code, _, err = run("verify", llava_folder, "--plan", plan, "--question", " ")
+    assert code == 2
+    assert "a question is empty" in err

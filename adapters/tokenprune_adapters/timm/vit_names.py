@@ -125,16 +125,17 @@ def qkv(branch: Branch, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _projected(attention: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, by one projection or by three."""
-    batch, count, _ = normed.shape
+    # unflatten, since the batch may be empty, of which reshape can't tell a width
     if attention.qkv is None:
-        query = attention.q_proj(normed).reshape(batch, count, attention.num_heads, -1)
+        query = attention.q_proj(normed).unflatten(-1, (attention.num_heads, -1))
         width = query.shape[-1]
         key, value = (
-            project(normed).reshape(batch, count, -1, width)
+            project(normed).unflatten(-1, (-1, width))
             for project in (attention.k_proj, attention.v_proj)
         )
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    whole = _fused(attention, normed).reshape(batch, count, 3, attention.num_heads, -1)
+    whole: Any = _fused(attention, normed)
+    whole = whole.unflatten(-1, (3, attention.num_heads, -1))
     query, key, value = whole.permute(2, 0, 3, 1, 4).unbind(0)
     return query, key, value
 

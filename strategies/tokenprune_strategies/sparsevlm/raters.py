@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tokenprune.errors import LayerError
+from tokenprune.errors import LayerError, UnsupportedCallError
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.sites import Site
@@ -31,7 +31,16 @@ def raters(visual: Tensor, text: Tensor, place: Tensor) -> Tensor:
     Returns:
         `[B, S]` bool. Where no token is above the mean, the last one behind the image; where none
         is behind the image, the last of the prompt (ours).
+
+    Raises:
+        UnsupportedCallError: no prompt of the batch has text, as where all of it is labelled.
     """
+    if not place.shape[1]:
+        raise UnsupportedCallError(
+            "the prompt has no text, and text is what rates visual tokens here.",
+            where="labels",
+            remedy="Leave a token of the prompt unlabelled, or use a strategy that reads no text.",
+        )
     behind = place == 1
     asking = torch.where(behind.any(dim=1, keepdim=True), behind, place >= 0)
     logits = visual.float() @ text.float().transpose(1, 2)

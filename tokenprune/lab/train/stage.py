@@ -8,7 +8,6 @@ from typing import Any
 
 from tokenprune.errors import PlanError
 from tokenprune.errors.files import is_file
-from tokenprune.errors.names import suggestion
 from tokenprune.interface.trainable import ModelShape, TrainableStrategy, untrained_params
 from tokenprune.plan import Plan, StagePlan
 from tokenprune.plan.budget import kept
@@ -35,7 +34,7 @@ def trainable(name: str) -> type[TrainableStrategy[Any]]:
         raise PlanError(
             f"'{name}' has nothing to train.",
             where="tokenprune train",
-            remedy=f"{suggestion(name, known)} Trainable: {', '.join(known)}.",
+            remedy=f"Trainable: {', '.join(known)}.",
         )
     return found
 

@@ -61,8 +61,15 @@ def samples_for(
         The samples, and where their pictures come from.
 
     Raises:
-        DataError: the folder holds no pictures, or one can't be read.
+        DataError: the folder holds no pictures, one can't be read, or a question is empty.
     """
+    if not all(question.strip() for question in questions):
+        raise DataError(
+            "a question is empty: a prompt that ends in its picture may lose its last token, and "
+            "nothing is left to compare there.",
+            where="question",
+            remedy="Ask something of each picture.",
+        )
     bundled = bool(bundled_name(loaded.name))
     if folder is not None:
         pictures, source = _of_folder(folder), str(folder)

@@ -39,7 +39,7 @@ def merge_step(
     states = _added(hidden.reshape(-1, hidden.shape[2]).to(kind), bags, share)
     sums = sums.view(batch, left).float()
     carried = (take(value, anchor) for value in (index, *riders))
-    return [states.to(hidden.dtype).view(batch, left, -1), sums, sums.log(), *carried]
+    return [states.to(hidden.dtype).view(batch, left, hidden.shape[2]), sums, sums.log(), *carried]
 
 
 def _groups(slot: Tensor, ahead: int, left: int, number: Tensor) -> Tensor:
