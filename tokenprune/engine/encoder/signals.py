@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -78,8 +77,8 @@ class BlockSignals:
         wanted = site.signals
         found: dict[str, Tensor] = {}
         if step is not None:
-            view = self._view(step.query, step.key, step.value, step.bias, state.prefix)
-            view = view if step.received is None else replace(view, received=step.received)
+            parts = step.query, step.key, step.value, step.bias
+            view = self._view(*parts, state.prefix, received=step.received)
             own, prefixed = _parted(state, wanted, view)
             found |= own | prefixed
         if state.previous is not None:
@@ -156,10 +155,16 @@ class BlockSignals:
         take_over(state, found, prefixed)
 
     def _view(
-        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, prefix: int
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        prefix: int,
+        received: Tensor | None = None,
     ) -> BlockAttention:
         kind = ClassAttention if self._class_token else BlockAttention
-        return kind(query, key, value, bias, prefix)
+        return kind(query, key, value, bias, prefix, received=received)
 
 
 def require_all(site: EncoderSite, found: Mapping[str, Tensor]) -> None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from tokenprune.errors import SignalError
 from tokenprune.interface.signals.views import View
+
+
+def axes_of(meaning: str, *, computed: bool) -> tuple[str, ...]:
+    """The axes that a signal's meaning begins with.
+
+    Args:
+        meaning: as in `[B, N, d] keys`.
+        computed: whether the signal has a function; one that only a caller gives may leave its
+            axes out, and is per token and otherwise open then.
+    """
+    found = re.match(r"\[(B\b[^\]]*)\]", meaning)
+    if found is None:
+        return ("",) if computed else ("B", "N", "...")
+    return tuple(axis.strip() for axis in found[1].split(","))
 
 
 def refuse_lead(name: str, meaning: str, axes: Sequence[str], needs: type[View]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
@@ -12,7 +11,7 @@ from torch import Tensor
 from tokenprune.errors import SignalError, UnknownNameError
 from tokenprune.errors.names import suggestion
 from tokenprune.interface.signals import encoder, llm, llm_views, views
-from tokenprune.interface.signals.shapes import refuse_lead, refuse_shape
+from tokenprune.interface.signals.shapes import axes_of, refuse_lead, refuse_shape
 from tokenprune.interface.signals.text_tower import TowerSpace
 from tokenprune.interface.signals.views import View
 from tokenprune.interface.sites import Stage
@@ -311,7 +310,7 @@ class Signal:
                 where=f"Signal '{self.name}'",
                 remedy="Give needs and compute.",
             )
-        object.__setattr__(self, "axes", self._axes())
+        object.__setattr__(self, "axes", axes_of(self.meaning, computed=self.needs is not None))
         if self.needs is None:
             return
         refuse_lead(self.name, self.meaning, self.axes, self.needs)
@@ -364,12 +363,6 @@ class Signal:
         if self.needs is None:
             return ()
         return self.needs.stages if self.block is None else ("pre_llm",)
-
-    def _axes(self) -> tuple[str, ...]:
-        found = re.match(r"\[(B\b[^\]]*)\]", self.meaning)
-        if found is None:
-            return ("B", "N", "...") if self.needs is None else ("",)
-        return tuple(axis.strip() for axis in found[1].split(","))
 
     @property
     def per_token(self) -> bool:
