@@ -15,7 +15,7 @@ from torch._dynamo.utils import counters
 import tokenprune
 from tests import packed
 from tests.adapters import any_size
-from tests.contract.compiling import assert_same, needs_context_variables, one_graph
+from tests.contract.compiling import assert_same, one_graph
 from tests.families.cases import CASES
 from tests.families.models.common import built
 from tests.packed import plan
@@ -39,8 +39,6 @@ AMONG_WINDOWS: dict[str, list[dict[str, Any]]] = {
 """Stages; blocks 0 and 2 attend within windows."""
 GRIDS = ((1, 4, 8), (2, 8, 10))
 """A picture, and a clip whose windows of 2 x 2 units are of different sizes."""
-
-pytestmark = needs_context_variables
 
 
 @pytest.fixture(autouse=True)

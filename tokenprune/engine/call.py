@@ -113,21 +113,19 @@ def current(owner: Owner) -> CallState | None:
 
 
 @contextmanager
-def calling(owner: Owner, *, apart: bool = False, graph: bool = False) -> Iterator[CallState]:
+def calling(owner: Owner, *, apart: bool = False) -> Iterator[CallState]:
     """The running call of this attachment, or a new one that ends with the block.
 
     Args:
         owner: the attachment.
         apart: whether it is a call of its own inside the running one.
-        graph: whether what is traced into a graph here is one by itself, also inside a running
-            call, which then takes over what the graph leaves.
     """
     running = None if apart else current(owner)
-    if running is not None and not (graph and torch.compiler.is_dynamo_compiling()):
+    if running is not None:
         yield running
         return
     if torch.compiler.is_dynamo_compiling():
-        with _compiled(owner, running) as state:
+        with compiled(owner, None) as state:
             yield state
         return
     refuse_tracing()
@@ -150,7 +148,7 @@ def calling(owner: Owner, *, apart: bool = False, graph: bool = False) -> Iterat
 
 
 @contextmanager
-def _compiled(owner: Owner, around: CallState | None) -> Iterator[CallState]:
+def compiled(owner: Owner, around: CallState | None) -> Iterator[CallState]:
     """A call inside one graph: an attribute that is put back needs no code in the graph.
 
     Args:

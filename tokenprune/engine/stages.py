@@ -161,6 +161,10 @@ class EncoderSchedule:
             self._cache[count] = self._solve(count)
         return self._cache[count]
 
+    def solved(self, count: int) -> bool:
+        """Whether the sites of images of `count` patches are known."""
+        return count in self._cache
+
     def sites_of(self, stage: ResolvedStage) -> list[Site]:
         """Where a stage acts on images of the default grid; if nowhere, a block it might act at."""
         frames, height, width = self.grid

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tokenprune.engine.call import CallState, current
+from tokenprune.engine.call import CallState, compiled, current
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep, restored
 from tokenprune.engine.encoder.packed_state import PackedState
@@ -23,6 +23,9 @@ from tokenprune.interface.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
+
+_RUNNING = "tokenprune_running"
+"""Argument by which the call that runs around the encoder comes into a graph."""
 
 
 class PackedRunner(EncoderRunner):
@@ -60,6 +63,15 @@ class PackedRunner(EncoderRunner):
         for module in self.spec.exits:
             patches.override(module, "forward", self._exit)
 
+    def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if _RUNNING not in kwargs:
+            return super()._enter(original, *args, **kwargs)
+        running = kwargs.pop(_RUNNING)
+        if not torch.compiler.is_dynamo_compiling():
+            return super()._enter(original, *args, **kwargs)
+        with compiled(self.owner, running):
+            return super()._enter(original, *args, **kwargs)
+
     def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         call.drop(PackedState)
         packing = self.packed.packing(args, kwargs).grouped(self.side(call))
@@ -69,11 +81,21 @@ class PackedRunner(EncoderRunner):
     def _foresee(
         self, entry: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """The arguments of a call that is about to begin, with what its values decide."""
+        """The arguments of a call that is about to begin, with what its values decide.
+
+        Also the call around it, and solved budgets: older compilers break a graph at a context
+        variable, and look at no schedule.
+        """
         if not self.owner.traffic.acts():
             return None
         args, known = self.packed.foreseen(args, kwargs)
-        return args, dict(known)
+        running = current(self.owner)
+        if running is None and not self.alone:  # the tower of a multimodal LLM, called by itself
+            return args, dict(known)
+        packing = self.packed.packing(args, known)
+        for _, height, width in packing.grouped(1 if running is None else self.side(running)).grids:
+            self.layout.sites(height * width)
+        return args, {**known, _RUNNING: running}
 
     def _given(self, call: CallState, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         return self.packed.inside(kwargs, graph=call.compiled)
@@ -178,7 +200,9 @@ class PackedRunner(EncoderRunner):
             return begun
         packing = call.state(Packing)
         assert packing is not None
-        self._solve(call, [height * width for _, height, width in packing.grids])
+        counts = [height * width for _, height, width in packing.grids]
+        if not all(self.layout.solved(count) for count in counts):
+            self._solve(call, counts)
         seed, device = self.owner.plan.seed, hidden.device
         state = PackedState.begin(
             packing,

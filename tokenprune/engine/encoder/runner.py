@@ -104,7 +104,7 @@ class EncoderRunner:
         if self.alone and self.layout.stages:
             refuse_inside(self.spec.entry)
         self._refuse_maps(args, kwargs)
-        with calling(self.owner, graph=self.spec.packed) as call, call.meter.stage("encode"):
+        with calling(self.owner) as call, call.meter.stage("encode"):
             self._open(call, args, kwargs)
             call.put(self._demand(call, args, kwargs))
             try:
