@@ -3,10 +3,12 @@
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -202,6 +204,20 @@ def test_flops_are_counted(name: str, count: int) -> None:
     with ops.count_flops() as counter, torch.inference_mode():
         op(*cases()[name])
     assert counter.total == plain.get_total_flops() == count
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_who_watches_sees_operations_with_and_without_gradients(
+    guard: Callable[[], AbstractContextManager[None]],
+) -> None:
+    x = inputs()[2]
+    with guard(), ops.count_flops() as counter:
+        pairs = ops.match_pairs(x, 3)
+    assert counter.total == 2 * 2 * 5 * 5 * 6
+    with guard():
+        assert torch.equal(torch.stack(ops.match_pairs(x, 3)), torch.stack(pairs))
+    with FakeTensorMode() as mode, guard():
+        assert isinstance(ops.match_pairs(mode.from_tensor(x), 3)[0], FakeTensor)
 
 
 @pytest.mark.parametrize("known", [True, False])

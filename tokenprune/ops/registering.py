@@ -6,11 +6,13 @@ each operation to what the safeguards would look for.
 """
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -18,20 +20,40 @@ _library: Any = torch.library  # most of its functions have no types
 _LIBRARY: Any = _library.Library("tokenprune", "FRAGMENT")
 
 
-def operation(name: str) -> Callable[[Callable[..., Any]], OpOverload]:
+def operation(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function that changes none of its arguments, as `tokenprune::name`.
 
     It needs `fake`, `flops`, and `gradient` or `without_gradient` beside it.
+
+    Returns:
+        A decorator. It gives the operation, which goes through torch's dispatcher only where
+        somebody there has an interest in it: the way into the dispatcher and back to Python takes
+        longer than the smaller operations.
     """
 
-    def register(body: Callable[..., Any]) -> OpOverload:
+    def register(body: Callable[..., Any]) -> Callable[..., Any]:
         schema = _library.infer_schema(body, mutates_args=())
         _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
         _LIBRARY.impl(name, body, "CompositeExplicitAutograd")
-        found: OpOverload = getattr(torch.ops.tokenprune, name).default
-        return found
+        registered: OpOverload = getattr(torch.ops.tokenprune, name).default
+
+        @wraps(body)
+        def call(first: Tensor, *rest: Any) -> Any:
+            return registered(first, *rest) if _watched(first) else body(first, *rest)
+
+        return call
 
     return register
+
+
+def _watched(tensor: Tensor) -> bool:
+    """Whether a compiler, a gradient, a counter or a tensor of another kind wants to know."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
+        or type(tensor) is not Tensor
+        or is_in_torch_dispatch_mode()
+    )
 
 
 def fake(name: str) -> Callable[[_Function], _Function]:
