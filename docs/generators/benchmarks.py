@@ -222,10 +222,9 @@ SECTIONS = (
         "itself. Exponents are slopes in doubly logarithmic scale, over all sizes and, as *tail*, "
         "over the last three. Made with `OMP_NUM_THREADS=1` in the environment. FoPru reads "
         "LLaVA's attention weights a head at a time, 17 MB at 64 pictures: where the allocator "
-        "hands such matrices back to the system, fresh ones take as long as the arithmetic, and "
-        "where it keeps them (`GLIBC_TUNABLES`), a picture takes as long among 64 as among 32. A "
-        "further pick of `coverage_select` takes anew the sums of tokens that could still win; at "
-        "a fixed number of picks these are a share of all, 11 of 900 and 110 of 8,000 here.",
+        "hands such matrices back to the system, fresh ones cost page faults besides the "
+        "arithmetic. A further pick of `coverage_select` takes anew the sums of tokens that could "
+        "still win; at a fixed number of picks these are a share of all.",
         "python -m benchmarks.growth --out benchmarks/records/growth.json",
         growth,
     ),

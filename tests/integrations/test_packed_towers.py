@@ -107,6 +107,8 @@ def test_the_tower_is_as_before() -> None:
         pruned.detach()
         pruned.detach()
         assert torch.equal(visual(**given).pooler_output, before)
+        with pytest.raises(UnsupportedCallError, match="detached"):
+            pruned.run(lambda: visual(**given).pooler_output)
 
 
 def test_a_pixtral_tower_leaves_patches() -> None:

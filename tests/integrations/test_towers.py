@@ -102,6 +102,10 @@ def test_the_tower_is_as_before() -> None:
         pruned.detach()
         pruned.detach()
         assert torch.equal(before, tower(pixels()).last_hidden_state)
+        with pytest.raises(UnsupportedCallError, match="detached"):
+            pruned.run(lambda: tower(pixels()).last_hidden_state)
+        with pytest.raises(UnsupportedCallError, match="detached"), pruned:
+            pass
 
 
 REFUSED = {

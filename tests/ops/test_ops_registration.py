@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenprune import ops
@@ -218,6 +219,34 @@ def test_who_watches_sees_operations_with_and_without_gradients(
         assert torch.equal(torch.stack(ops.match_pairs(x, 3)), torch.stack(pairs))
     with FakeTensorMode() as mode, guard():
         assert isinstance(ops.match_pairs(mode.from_tensor(x), 3)[0], FakeTensor)
+
+
+def test_a_counter_of_another_thread_changes_nothing_here() -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def count() -> None:
+        with ops.count_flops():
+            begun.set()
+            over.wait()
+
+    other = threading.Thread(target=count)
+    other.start()
+    begun.wait()
+    with torch.no_grad(), ops.count_flops() as counter:
+        over.set()
+        other.join()
+        ops.match_pairs(inputs()[2], 3)
+    assert counter.total == 2 * 2 * 5 * 5 * 6
+
+
+@pytest.mark.parametrize(("guard", "seen"), [(torch.no_grad, False), (torch.enable_grad, True)])
+def test_the_dispatcher_is_left_out_where_nobody_there_asks(
+    guard: Callable[[], AbstractContextManager[None]], seen: bool
+) -> None:
+    with guard(), profile(activities=[ProfilerActivity.CPU]) as profiler:
+        ops.match_pairs(inputs()[2], 3)
+    names = {event.key for event in profiler.key_averages()}
+    assert ("tokenprune::match_pairs" in names) == seen
 
 
 @pytest.mark.parametrize("known", [True, False])

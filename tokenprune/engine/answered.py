@@ -35,9 +35,7 @@ def answered(
     if values:
         conditions.require_finite(tokens.site, tokens.hidden)
     _follow(stage, tokens.hidden.device)
-    # torch counts no changes in inference mode, so there only values can tell
-    told = conditions is not UNCHECKED and (values or not tokens.hidden.is_inference())
-    before = Untouched.of(tokens, values=values) if told else None
+    before = None if conditions is UNCHECKED else Untouched.of(tokens, values=values)
     answer = _answer(stage, tokens, keep, conditions)
     changed = [] if before is None else before.changed(tokens)
     if changed:

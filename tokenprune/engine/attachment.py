@@ -133,7 +133,7 @@ class Attachment:
         Raises:
             UnsupportedCallError: the plan was detached, so the calls would run without it.
         """
-        self._require_attached()
+        self.require_attached()
         with count_flops() as counter:
             yield
         self.meter.flops += int(counter.total)
@@ -163,16 +163,21 @@ class Attachment:
         self._claimed.clear()
         self._model = None
 
-    def _require_attached(self) -> None:
+    def require_attached(self) -> None:
+        """Refuse what would run without the plan.
+
+        Raises:
+            UnsupportedCallError: the plan was detached.
+        """
         if self._model is None:
             raise UnsupportedCallError(
                 "this plan was detached, so calls would run without it.",
-                where="with",
+                where="handle",
                 remedy="Call tokenprune.attach() again.",
             )
 
     def __enter__(self) -> Attachment:
-        self._require_attached()
+        self.require_attached()
         return self
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:

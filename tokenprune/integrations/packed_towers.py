@@ -50,9 +50,11 @@ class PrunedPackedEncoder(PrunedTower):
             `levels` with the same tokens of each further depth.
 
         Raises:
-            UnsupportedCallError: `features` didn't call the tower, or gives something else.
+            UnsupportedCallError: the plan was detached, or `features` didn't call the tower, or gives
+                something else.
             NonFiniteError: the features hold NaN or infinity.
         """
+        self._attachment.require_attached()
         with calling(self._attachment) as call:
             made = features()
             rows, *depths = [made] if isinstance(made, Tensor) else made

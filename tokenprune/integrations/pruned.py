@@ -63,6 +63,7 @@ class PrunedTower:
         self._attachment.detach()
 
     def __enter__(self) -> Self:
+        self._attachment.require_attached()
         return self
 
     def __exit__(self, *_: object) -> None:

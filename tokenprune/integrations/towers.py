@@ -79,9 +79,11 @@ class PrunedEncoder(PrunedTower):
 
         Raises:
             PlanError: a stage acts on projected tokens, and there is no projector.
-            UnsupportedCallError: `features` didn't call the tower, or gives something else.
+            UnsupportedCallError: the plan was detached, or `features` didn't call the tower, or gives
+                something else.
             NonFiniteError: the features hold NaN or infinity.
         """
+        self._attachment.require_attached()
         self._require(projector)
         with calling(self._attachment) as call:
             made = features()

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import register_flop_formula
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -52,7 +51,7 @@ def _watched(tensor: Tensor) -> bool:
         torch.compiler.is_compiling()
         or torch.is_grad_enabled()
         or type(tensor) is not Tensor
-        or is_in_torch_dispatch_mode()
+        or torch._C._len_torch_dispatch_stack() > 0  # of this thread alone
     )
 
 

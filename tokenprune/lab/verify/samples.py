@@ -63,13 +63,7 @@ def samples_for(
     Raises:
         DataError: the folder holds no pictures, one can't be read, or a question is empty.
     """
-    if not all(question.strip() for question in questions):
-        raise DataError(
-            "a question is empty: a prompt that ends in its picture may lose its last token, and "
-            "nothing is left to compare there.",
-            where="question",
-            remedy="Ask something of each picture.",
-        )
+    _require_words(questions)
     bundled = bool(bundled_name(loaded.name))
     if folder is not None:
         pictures, source = _of_folder(folder), str(folder)
@@ -98,6 +92,16 @@ def samples_for(
         return found, f"{source}, without a clip: {refused}"
     found.append(Question(clip, "", asked[count % len(asked)], "", count))
     return found, f"{source}, and a clip of {len(clip)} frames of them"
+
+
+def _require_words(questions: Sequence[str]) -> None:
+    if not all(question.strip() for question in questions):
+        raise DataError(
+            "a question is empty: a prompt that ends in its picture may lose its last token, and "
+            "nothing is left to compare there.",
+            where="question",
+            remedy="Ask something of each picture.",
+        )
 
 
 def _of_folder(folder: Path) -> list[Image]:
