@@ -50,7 +50,7 @@ class PrunedPackedEncoder(PrunedTower):
             `levels` with the same tokens of each further depth.
 
         Raises:
-            UnsupportedCallError: the plan was detached, `features` didn't call the tower, or it gives
+            UnsupportedCallError: the plan was detached, `features` didn't call the tower or gives
                 something else.
             NonFiniteError: the features hold NaN or infinity.
         """

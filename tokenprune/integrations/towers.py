@@ -79,7 +79,7 @@ class PrunedEncoder(PrunedTower):
 
         Raises:
             PlanError: a stage acts on projected tokens, and there is no projector.
-            UnsupportedCallError: the plan was detached, `features` didn't call the tower, or it gives
+            UnsupportedCallError: the plan was detached, `features` didn't call the tower or gives
                 something else.
             NonFiniteError: the features hold NaN or infinity.
         """
