@@ -45,7 +45,8 @@ def answered(
         for fulfilled, what in (*before.faults(tokens), *faults(answer, tokens.count)):
             conditions.require(fulfilled, asked.error(what))
         answer = harmless(answer, tokens.count)
-    _refuse_text(asked, answer)
+    if tokens.kind == "text":
+        _refuse_text(asked, answer)
     parts = normal(answer)
     _refuse_length(asked, answer, parts, keep)
     return parts
@@ -75,8 +76,7 @@ def _answer(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditi
 
 
 def _refuse_text(asked: Asked, answer: Reduction) -> None:
-    if asked.tokens.kind != "text":
-        return
+    """Refuse whatever makes new text tokens."""
     for one in answer.samples or (answer,):
         if any(part is not None for part in (one.weight, one.created, one.reconstruction)):
             raise asked.error("merged or replaced text tokens, which can only be kept or dropped")
@@ -88,12 +88,14 @@ def _refuse_length(asked: Asked, answer: Reduction, parts: Sequence[Part], keep:
     if stage.strategy.length == "planned" and (answer.mask is not None or answer.samples):
         what = "a mask" if answer.mask is not None else "lengths of each sample's own"
         raise asked.error(f"is static but answered with {what}")
-    given = stage.plan.keep if tokens.kind == "visual" else stage.plan.keep_text
-    left = max(tokens.count if part.dense is None else part.dense.length for part in parts)
+    lengths = [tokens.count if part.dense is None else part.dense.length for part in parts]
+    left = max(lengths)
     if stage.strategy.length == "planned":
         if left != keep:
             raise asked.error(f"left {left} tokens where the plan says {keep}")
-    elif given is not None and left > keep:
+        return
+    given = stage.plan.keep if tokens.kind == "visual" else stage.plan.keep_text
+    if given is not None and left > keep:
         raise asked.error(f"left {left} tokens where the plan allows {keep} at most")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +20,7 @@ _INDEX = (torch.int64,)
 _NUMBERS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A strategy and the tokens it was asked about; the source of errors about its answer."""
 
     stage: ResolvedStage
@@ -52,9 +51,10 @@ class Asked:
             return
         if (answer.anchor is None) != (answer.slot is None):
             raise self.error("answered with slots or anchors alone")
-        changes = (answer.weight, answer.created, answer.reconstruction)
-        if answer.anchor is None and any(part is not None for part in changes):
-            raise self.error("answered with weights, new or dropped tokens, but without slots")
+        if answer.anchor is None:
+            changes = (answer.weight, answer.created, answer.reconstruction)
+            if any(part is not None for part in changes):
+                raise self.error("answered with weights, new or dropped tokens, but without slots")
         self._parts(answer, self.tokens.hidden.shape[0])
 
     def _samples(self, samples: tuple[Reduction, ...]) -> None:
@@ -74,7 +74,7 @@ class Asked:
             self._tensor("slots", one.slot, full, _INDEX)
         if one.mask is not None:
             self._tensor("a mask", one.mask, full, (torch.bool,))
-        if one.weight is not None:
+        if one.weight is not None and one.weight is not tokens.size:
             self._tensor("weights", one.weight, full, _NUMBERS)
         if one.score is not None:
             self._tensor("scores", one.score, full, None)
@@ -95,17 +95,26 @@ class Asked:
         if not isinstance(value, Tensor):
             raise self.error(f"answered with {name} that are a {type(value).__name__}")
         found = value.shape[: len(shape)] if more else value.shape
-        fits = all(want in (None, size) for size, want in zip(found, shape, strict=False))
-        if len(found) != len(shape) or not fits:
+        if found != shape and not _alike(found, shape):
             wanted = ", ".join("K" if size is None else str(size) for size in shape)
             raise self.error(
                 f"answered with {name} of shape {tuple(value.shape)} where [{wanted}] is right"
             )
         if dtypes is not None and value.dtype not in dtypes:
             raise self.error(f"answered with {name} of {value.dtype} where {dtypes[0]} is right")
-        devices = (self.tokens.hidden.device, self.tokens.index.device)
-        if value.device not in devices:
-            raise self.error(f"answered with {name} on {value.device} where {devices[0]} is right")
+        device = self.tokens.hidden.device
+        if value.device not in (device, self.tokens.index.device):
+            raise self.error(f"answered with {name} on {value.device} where {device} is right")
+
+
+def _alike(found: Sequence[int], shape: Sequence[int | None]) -> bool:
+    """Whether a shape is the right one, of which some lengths are free."""
+    if len(found) != len(shape):
+        return False
+    for size, want in zip(found, shape, strict=True):
+        if want is not None and size != want:
+            return False
+    return True
 
 
 def _castable(hidden: Tensor) -> tuple[torch.dtype, ...]:

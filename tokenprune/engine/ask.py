@@ -35,10 +35,10 @@ def ask(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditions)
     """
     if conditions is UNCHECKED and stage.strategy.length == "planned":
         return answered(stage, tokens, keep, conditions, values=False)  # part of the graph
-    hidden = tokens.hidden
-    shape = (tuple(hidden.shape), hidden.dtype, hidden.device)
-    values = conditions.wanted((stage.number, tokens.site, tokens.kind, *shape))
-    conditions.watch(tokens.site, hidden)
+    hidden, site = tokens.hidden, tokens.site
+    kind = hidden.shape, hidden.dtype, hidden.device
+    values = conditions.wanted((stage.number, site.stage, site.layer, tokens.kind, *kind))
+    conditions.watch(site, hidden)
     return _answering()(stage, tokens, keep, conditions, values)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+_cuda: Any = torch.cuda  # looked up once; some of its functions have no types
+
 TIMED = ("encode", "select", "project", "prefill", "decode")
 
 #: Segments of stages that wait to be added up; a server may never ask for the seconds (ours).
@@ -96,24 +98,22 @@ class Meter:
 
     def enter(self, name: str) -> None:
         """Begin a stage; `stage` is the way to do so."""
-        self._turn()
-        self._watch.open.append(name)
+        watch, now = self._watch, _now()
+        if watch.open:
+            self._add(watch.open[-1], watch.mark, now)
+        watch.mark = now
+        watch.open.append(name)
 
     def leave(self) -> None:
         """End the stage that began last."""
-        self._turn()
-        self._watch.open.pop()
-
-    def _turn(self) -> None:
-        now = _now()
-        if self._watch.open:
-            self._add(self._watch.open[-1], self._watch.mark, now)
-        self._watch.mark = now
+        watch, now = self._watch, _now()
+        self._add(watch.open.pop(), watch.mark, now)
+        watch.mark = now
 
     def _add(self, name: str, start: Any, end: Any) -> None:
         with self._lock:
             if isinstance(start, float):
-                self._seconds[name] += _elapsed(start, end)
+                self._seconds[name] += end - start
             else:
                 self._segments.append((name, start, end))
                 if len(self._segments) > MOST:  # the older half, which ended long ago
@@ -142,16 +142,15 @@ class _Stage(AbstractContextManager[None]):
 
 
 def _now() -> Any:
-    cuda: Any = torch.cuda
-    if cuda.is_initialized() and cuda.is_available():  # the cheaper question first
-        event = cuda.Event(enable_timing=True)
+    if _cuda.is_initialized() and _cuda.is_available():  # the cheaper question first
+        event = _cuda.Event(enable_timing=True)
         event.record()
         return event
     return time.perf_counter()
 
 
 def _elapsed(start: Any, end: Any) -> float:
-    if isinstance(start, torch.cuda.Event):
+    if isinstance(start, _cuda.Event):
         end.synchronize()
         return float(start.elapsed_time(end)) / 1000
     return float(end - start)

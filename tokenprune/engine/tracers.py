@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import torch
 from torch import fx
+from torch.compiler import is_compiling
 
 from tokenprune.errors import UnsupportedCallError
 
 _INSTEAD = "Use torch.export.export(..., strict=False), which records what the plan does."
-_COMPILER = "torch._dynamo"
+_watching: Callable[[], object] = torch._C._dynamo.eval_frame.get_eval_frame_callback
+"""What looks at every function that this thread enters, to compile it; None if nothing does."""
 
 
 def may_compile() -> bool:
-    """Whether a compiler may be tracing this; it can't where nobody imported it."""
-    return torch.compiler.is_compiling() or _COMPILER in sys.modules
+    """Whether a compiler is tracing this, or waits to."""
+    return is_compiling() or _watching() is not None
 
 
 def refuse_tracing() -> None:

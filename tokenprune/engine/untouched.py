@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,50 +11,54 @@ from torch import Tensor
 from tokenprune.interface.tokens import Tokens
 
 
-@dataclass(frozen=True)
-class Untouched:
+class Untouched(NamedTuple):
     """What a strategy got, remembered to find changes in place.
 
     Attributes:
-        versions: torch's count of changes of every tensor, where there is one.
-        copies: the tensors' bytes, where values are checked.
+        tensors: the tokens' tensors.
+        versions: torch's count of changes of every tensor, where there is one; empty where there is
+            none at all.
+        copies: the tensors' bytes, where values are checked; else empty.
     """
 
-    versions: Mapping[str, int | None]
-    copies: Mapping[str, Tensor]
+    tensors: Sequence[Tensor]
+    versions: Sequence[int | None]
+    copies: Sequence[Tensor]
 
     @classmethod
     def of(cls, tokens: Tokens, *, values: bool) -> Untouched:
         """Remember the tokens' tensors; their bytes too if `values`."""
-        given = dict(_tensors(tokens))
-        copies = {name: _bytes(value).clone() for name, value in given.items()} if values else {}
-        return cls({name: _version(value) for name, value in given.items()}, copies)
+        prefix = () if tokens.prefix is None else (tokens.prefix,)
+        given = tokens.signals.values(), tokens.riders.values()
+        tensors = [tokens.hidden, tokens.size, tokens.index, *prefix, *given[0], *given[1]]
+        copies = [_bytes(value).clone() for value in tensors] if values else []
+        return cls(tensors, _versions(tensors), copies)
 
     def changed(self, tokens: Tokens) -> list[str]:
         """Names of the tensors that torch knows to have been changed."""
-        return [name for name, value in _tensors(tokens) if _version(value) != self.versions[name]]
+        now = _versions(self.tensors)
+        if now == self.versions:
+            return []
+        known = zip(_names(tokens), now, self.versions, strict=False)
+        return [name for name, version, before in known if version != before]
 
     def faults(self, tokens: Tokens) -> Iterator[tuple[Tensor, str]]:
         """As `engine.answers.faults`: changes that torch doesn't count (inference mode)."""
-        for name, value in _tensors(tokens):
-            if name in self.copies:
-                same = (_bytes(value) == self.copies[name]).all()
-                yield same, f"changed the {name} that it got in place"
+        for name, value, copy in zip(_names(tokens), self.tensors, self.copies, strict=False):
+            yield (_bytes(value) == copy).all(), f"changed the {name} that it got in place"
 
 
-def _tensors(tokens: Tokens) -> Iterator[tuple[str, Tensor]]:
-    yield "hidden states", tokens.hidden
-    yield "sizes", tokens.size
-    yield "indices", tokens.index
-    if tokens.prefix is not None:
-        yield "prefix tokens", tokens.prefix
-    for kind, values in (("signal", tokens.signals), ("rider", tokens.riders)):
-        for name, value in values.items():
-            yield f"{kind} '{name}'", value
+def _names(tokens: Tokens) -> list[str]:
+    prefix = [] if tokens.prefix is None else ["prefix tokens"]
+    signals = [f"signal '{name}'" for name in tokens.signals]
+    riders = [f"rider '{name}'" for name in tokens.riders]
+    return ["hidden states", "sizes", "indices", *prefix, *signals, *riders]
 
 
-def _version(value: Tensor) -> int | None:
-    return None if value.is_inference() else value._version
+def _versions(tensors: Sequence[Tensor]) -> list[int | None]:
+    if all(map(Tensor.is_inference, tensors)):
+        return []
+    return [None if value.is_inference() else value._version for value in tensors]
 
 
 def _bytes(value: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -34,8 +34,7 @@ class Reconstruction(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Dense:
+class Dense(NamedTuple):
     """A sparse linear map of a dense batch: every token goes to one slot, or to none.
 
     Attributes:
@@ -80,8 +79,7 @@ class Dense:
         return sum_compact(size, self.slot, self.length)
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """What becomes of those samples of a batch that are left equally many tokens.
 
     Attributes:
@@ -94,6 +92,6 @@ class Part:
 
     rows: Sequence[int] | None = None
     dense: Dense | None = None
-    riders: Mapping[str, Tensor] = field(default_factory=dict)
+    riders: Mapping[str, Tensor] = MappingProxyType({})
     score: Tensor | None = None
     reconstruction: Reconstruction | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +16,7 @@ Shapes = tuple[tuple[int, int], ...]
 """Rows and columns of several maps."""
 
 
-@dataclass(frozen=True)
-class BatchStep:
+class BatchStep(NamedTuple):
     """One reduction of several images with equally many tokens.
 
     Attributes:

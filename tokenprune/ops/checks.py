@@ -19,7 +19,7 @@ def require(condition: bool, message: str, *values: object) -> None:
 def require_rows(name: str, tensor: Tensor | None, batch: int, length: int) -> None:
     """Checks that an optional per-token tensor is `[batch, length]`."""
     if tensor is not None:
-        shape = tuple(tensor.shape)
+        shape = tensor.shape
         require(shape == (batch, length), "{} must be [{}, {}], not {}", name, batch, length, shape)
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_autocast_enabled
 
 from tokenprune.errors import BackendUnavailableError
 
@@ -123,7 +123,7 @@ def run(op: str, tensor: Tensor, *args: Any) -> Any:
     """Calls the chosen implementation of `op`; `tensor` is its first argument and decides."""
     implementation = _implementation(op, "reference" if op in PLAIN else choose(op, tensor).backend)
     device = tensor.device.type
-    if not torch.is_autocast_enabled(device):
+    if not is_autocast_enabled(device):
         return implementation(tensor, *args)
     # Autocast would turn the float32 products inside an operation into half precision.
     with torch.autocast(device, enabled=False):

@@ -10,12 +10,15 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
 from torch._ops import OpOverload
+from torch.compiler import is_dynamo_compiling
 from torch.utils.flop_counter import register_flop_formula
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _library: Any = torch.library  # most of its functions have no types
+_counters: Callable[[], int] = torch._C._len_torch_dispatch_stack
+"""How many modes of this thread alone want to see every operation."""
 _LIBRARY: Any = _library.Library("tokenprune", "FRAGMENT")
 
 
@@ -38,21 +41,18 @@ def operation(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
         @wraps(body)
         def call(first: Tensor, *rest: Any) -> Any:
-            return registered(first, *rest) if _watched(first) else body(first, *rest)
+            # whether a compiler, a gradient, a tensor of another kind or a counter wants to know
+            watched = (
+                is_dynamo_compiling()
+                or is_grad_enabled()
+                or type(first) is not Tensor
+                or _counters() > 0
+            )
+            return registered(first, *rest) if watched else body(first, *rest)
 
         return call
 
     return register
-
-
-def _watched(tensor: Tensor) -> bool:
-    """Whether a compiler, a gradient, a counter or a tensor of another kind wants to know."""
-    return (
-        torch.compiler.is_compiling()
-        or torch.is_grad_enabled()
-        or type(tensor) is not Tensor
-        or torch._C._len_torch_dispatch_stack() > 0  # of this thread alone
-    )
 
 
 def fake(name: str) -> Callable[[_Function], _Function]:

@@ -122,11 +122,13 @@ class TimmVitAdapter(EncoderAdapter):
         Raises:
             UnsupportedCallError: training with dropout on attention weights.
         """
-        active = compat.attention_dropout(block)
-        refuse_dropout(active, self.model, "Build the model with attn_drop_rate=0")
-        parts = [compat.qkv(branch, hidden) for branch in compat.branches(block)]
-        if len(parts) == 1:
-            return parts[0]
+        if block.training:
+            active = compat.attention_dropout(block)
+            refuse_dropout(active, self.model, "Build the model with attn_drop_rate=0")
+        branches = compat.branches(block)
+        if len(branches) == 1:
+            return compat.qkv(branches[0], hidden)
+        parts = [compat.qkv(branch, hidden) for branch in branches]
         query, key, value = (torch.cat(same, dim=1) for same in zip(*parts, strict=True))
         return query, key, value
 
@@ -156,13 +158,16 @@ class TimmVitAdapter(EncoderAdapter):
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
         """Output projections, layer scale, drop path, residual: `[B, T, D]` -> `[B, T, D]`."""
         branches = compat.branches(block)
-        parts = attended.chunk(len(branches), dim=1)
-        pairs = zip(branches, parts, strict=True)
+        if len(branches) == 1:
+            return hidden + compat.project(branches[0], hidden, attended)
+        pairs = zip(branches, attended.chunk(len(branches), dim=1), strict=True)
         return hidden + compat.added([compat.project(b, hidden, part) for b, part in pairs])
 
     def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
         """The MLP half, residual included: `[B, T, D]` -> `[B, T, D]`."""
         chains = compat.feed_forward_chains(block)
+        if len(chains) == 1:
+            return hidden + compat.run(chains[0], hidden)
         return hidden + compat.added([compat.run(chain, hidden) for chain in chains])
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:

@@ -7,8 +7,7 @@ Nothing here imports timm: models are read by attribute, classes by full name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +41,11 @@ ATTENTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Branch:
+_NOTHING = frozenset({type(None), nn.Identity})
+"""Types of parts that a block was built without."""
+
+
+class Branch(NamedTuple):
     """One attention of a block: what runs before it, itself, and what runs after it."""
 
     before: tuple[Any, ...]
@@ -76,47 +78,67 @@ def relied_on(model: Any) -> list[Relied]:
 
 def branches(block: Any) -> list[Branch]:
     """The attention half of a supported block; its branches run side by side and are added."""
-    kind = type(block).__name__
+    kind, parts = type(block).__name__, _parts(block)
+    if kind == "Block":
+        after = parts["ls1"], parts["drop_path1"]
+        return [Branch((parts["norm1"],), parts["attn"], after)]
     if kind == "ParallelThingsBlock":
         return [Branch((s.norm,), s.attn, (s.ls, s.drop_path)) for s in block.attns]
     if kind in ("ResPostBlock", "EvaBlockPostNorm"):
         return [Branch((), block.attn, (block.norm1, block.drop_path1))]
-    scale = block.gamma_1 if kind == "EvaBlock" else block.ls1
-    return [Branch((block.norm1,), block.attn, (scale, block.drop_path1))]
+    return [Branch((block.norm1,), block.attn, (block.gamma_1, block.drop_path1))]
 
 
 def feed_forward_chains(block: Any) -> list[Sequence[Any]]:
     """The MLP half of a supported block; its chains run side by side and are added."""
-    kind = type(block).__name__
+    kind, parts = type(block).__name__, _parts(block)
+    if kind == "Block":
+        return [(parts["norm2"], parts["mlp"], parts["ls2"], parts["drop_path2"])]
     if kind == "ParallelThingsBlock":
         return list(block.ffns)
     if kind in ("ResPostBlock", "EvaBlockPostNorm"):
         return [(block.mlp, block.norm2, block.drop_path2)]
-    scale = block.gamma_2 if kind == "EvaBlock" else block.ls2
-    return [(block.norm2, block.mlp, scale, block.drop_path2)]
+    return [(block.norm2, block.mlp, block.gamma_2, block.drop_path2)]
+
+
+def _parts(module: Any) -> dict[str, Any]:
+    """A module's modules by name; as its attributes they take as long as a small operation."""
+    parts: dict[str, Any] = module._modules
+    return parts
 
 
 def run(chain: Sequence[Any], hidden: Tensor) -> Tensor:
     """Call the modules one after the other: `[B, T, D]` -> `[B, T, D]`.
 
-    A parameter among them is multiplied; a part that the block was built without is None.
+    A parameter among them is multiplied. What does nothing is left out: a part that the block was
+    built without, which is None or an identity, and dropout outside of training.
     """
     for part in chain:
-        if part is not None:
-            hidden = hidden * part if isinstance(part, Tensor) else part(hidden)
+        kind = type(part)
+        if kind in _NOTHING or (kind is nn.Dropout and not part.training):
+            continue
+        hidden = hidden * part if isinstance(part, Tensor) else part(hidden)
     return hidden
+
+
+def _called(part: Any, states: Tensor) -> Tensor:
+    """What a part makes of states, if the block was built with it."""
+    if type(part) in _NOTHING:
+        return states
+    made: Tensor = part(states)
+    return made
 
 
 def added(outputs: Sequence[Tensor]) -> Tensor:
     """Sum of parallel outputs `[B, T, D]`, in the order and grouping of timm."""
-    return outputs[0] if len(outputs) == 1 else torch.stack(list(outputs)).sum(dim=0)
+    return torch.stack(list(outputs)).sum(dim=0)
 
 
 def qkv(branch: Branch, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, scaled so that 1/sqrt(d) is implied."""
-    attention = branch.attention
+    attention, parts = branch.attention, _parts(branch.attention)
     query, key, value = _projected(attention, run(branch.before, hidden))
-    query, key = attention.q_norm(query), attention.k_norm(key)
+    query, key = _called(parts["q_norm"], query), _called(parts["k_norm"], key)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # several heads of queries share one of keys and values
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
@@ -125,32 +147,34 @@ def qkv(branch: Branch, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _projected(attention: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, by one projection or by three."""
-    # unflatten, since the batch may be empty, of which reshape can't tell a width
-    if attention.qkv is None:
-        query = attention.q_proj(normed).unflatten(-1, (attention.num_heads, -1))
+    # the batch may be empty, of which view and reshape can't tell a width
+    heads = attention.num_heads
+    if _parts(attention).get("qkv") is None:
+        query = attention.q_proj(normed).unflatten(-1, (heads, -1))
         width = query.shape[-1]
         key, value = (
             project(normed).unflatten(-1, (-1, width))
             for project in (attention.k_proj, attention.v_proj)
         )
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    whole: Any = _fused(attention, normed)
-    whole = whole.unflatten(-1, (3, attention.num_heads, -1))
+    whole = _fused(attention, normed)
+    batch, length, width = whole.shape
+    whole = whole.view(batch, length, 3, heads, width // (3 * heads))
     query, key, value = whole.permute(2, 0, 3, 1, 4).unbind(0)
     return query, key, value
 
 
 def _fused(attention: Any, normed: Tensor) -> Tensor:
     """`[B, T, D]` -> `[B, T, 3 H d]`; Eva keeps the biases beside its projection."""
-    apart = getattr(attention, "q_bias", None)
+    projection, apart = _parts(attention)["qkv"], attention._parameters.get("q_bias")
     if apart is None:
-        made: Tensor = attention.qkv(normed)
+        made: Tensor = projection(normed)
         return made
     bias = torch.cat((apart, attention.k_bias, attention.v_bias))
     if attention.qkv_bias_separate:
-        made = attention.qkv(normed)
+        made = projection(normed)
         return made + bias
-    return linear(normed, attention.qkv.weight, bias)
+    return linear(normed, projection.weight, bias)
 
 
 def turns(model: Any) -> bool:
@@ -179,18 +203,16 @@ def cut(rope: Tensor, index: Tensor) -> Tensor:
 
 def project(branch: Branch, hidden: Tensor, attended: Tensor) -> Tensor:
     """Heads `[B, H, T, d]` -> the branch's contribution to `hidden` `[B, T, D]`."""
-    attention = branch.attention
-    together = attention.norm(attended.transpose(1, 2).flatten(2))
-    gate = getattr(attention, "gate", None)  # not in older releases
+    parts = _parts(branch.attention)
+    together = _called(parts["norm"], attended.transpose(1, 2).flatten(2))
+    gate = parts.get("gate")  # not in older releases
     if gate is not None:
         together = together * gate(run(branch.before, hidden)).sigmoid()
-    return run((attention.proj, attention.proj_drop, *branch.after), together)
+    return run((parts["proj"], parts["proj_drop"], *branch.after), together)
 
 
 def attention_dropout(block: Any) -> float:
-    """Dropout on attention weights that is active now."""
-    if not block.training:
-        return 0.0
+    """Dropout on attention weights that is active in training."""
     return max(float(branch.attention.attn_drop.p) for branch in branches(block))
 
 

@@ -61,8 +61,9 @@ class HalvedBlocks(EncoderAdapter):
         Raises:
             UnsupportedCallError: training with dropout on attention weights.
         """
-        active = compat.attention_dropout(block, self._block)
-        refuse_dropout(active, self.vision, "Set the config's attention dropout to 0")
+        if block.training:
+            active = compat.attention_dropout(block, self._block)
+            refuse_dropout(active, self.vision, "Set the config's attention dropout to 0")
         return compat.heads(block, self._block, hidden)
 
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:

@@ -108,9 +108,8 @@ def feed_forward(block: Any, names: BlockNames, hidden: Tensor) -> Tensor:
 
 
 def attention_dropout(block: Any, names: BlockNames) -> float:
-    """Dropout on attention weights that is active now."""
-    attention = attrgetter(names.attention)(block)
-    return float(getattr(attention, names.dropout)) if block.training else 0.0
+    """Dropout on attention weights that is active in training."""
+    return float(getattr(attrgetter(names.attention)(block), names.dropout))
 
 
 def _run(block: Any, parts: Sequence[str], hidden: Tensor) -> Tensor:

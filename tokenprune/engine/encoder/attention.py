@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,7 @@ from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.ops import attend as attend_once
 
 
-@dataclass(frozen=True)
-class BlockCall:
+class BlockCall(NamedTuple):
     """One call of a block by its encoder, which hands it arguments for all N patches.
 
     Attributes:
@@ -49,8 +47,7 @@ class BlockCall:
         return self.adapter.feed_forward(self.block, hidden)
 
 
-@dataclass(frozen=True)
-class Attended:
+class Attended(NamedTuple):
     """What one attention left behind.
 
     Attributes:

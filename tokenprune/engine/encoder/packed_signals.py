@@ -62,7 +62,7 @@ class PackedStep:
         if any(revived):
             hidden, order = state.full(hidden, revived)
             args, kwargs = block.arguments(order.rows)
-            cut = replace(block, args=args, kwargs=kwargs)
+            cut = block._replace(args=args, kwargs=kwargs)
         query, key, value = adapter.heads(block.block, hidden[None])
         query, key = adapter.rotate(query, key, cut.args, cut.kwargs)
         bias = _bias([stack.state for stack in state.stacks], order, revived)

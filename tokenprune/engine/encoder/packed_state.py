@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import torch
@@ -250,12 +250,12 @@ class PackedState:
     def _handed(self, block: BlockCall, number: int, rows: Tensor) -> BlockCall:
         if self.graph:  # the compiler finds what is alike by itself
             args, kwargs = block.arguments(rows)
-            return replace(block, args=args, kwargs=kwargs)
+            return block._replace(args=args, kwargs=kwargs)
         key = number, *map(id, (*block.args, *block.kwargs, *block.kwargs.values()))
         if key not in self.handed:
             args, kwargs = block.arguments(rows)
-            self.handed[key] = block, replace(block, args=args, kwargs=kwargs)
-        return replace(self.handed[key][1], block=block.block)
+            self.handed[key] = block, block._replace(args=args, kwargs=kwargs)
+        return self.handed[key][1]._replace(block=block.block)
 
     @property
     def frames(self) -> list[int]:

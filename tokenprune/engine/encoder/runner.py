@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from operator import index
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -180,7 +180,9 @@ class EncoderRunner:
                 self._refuse_alone(number)
                 return original(hidden, *args, **kwargs)
             state = self._state(call, number, hidden)
-            hidden = self._reduce_at(call, state, number, "before", hidden, None)
+            site = state.sites.get(number)
+            if site is not None and site.where == "before":
+                hidden = self._reduce_at(call, state, site, hidden, None)
             state.entered = hidden if self._wants_previous(state, number + 1) else None
             given = BlockCall(self.adapter, block, args, kwargs)
             if self._is_plain(state, number):
@@ -190,7 +192,7 @@ class EncoderRunner:
                 hidden = self._halves(call, state, number, given, hidden)
             self.captured.keep_output(state, number, hidden)
             if number == self.last and self.captured.reads(number + 1):
-                behind = replace(given, block=self.spec.blocks[number + 1])
+                behind = given._replace(block=self.spec.blocks[number + 1])
                 with call.meter.stage("select"):
                     self.captured.keep_attention_ahead(behind, state, number + 1, hidden)
             state.previous, state.entered = state.entered, None
@@ -218,9 +220,10 @@ class EncoderRunner:
             )
 
     def _state(self, call: CallState, number: int, hidden: Tensor) -> EncoderState:
+        begun = call.state(EncoderState)
         if number:
-            self._require(self._passed(call), number)
-            begun = call.state(EncoderState)
+            if begun is None or begun.passed != number:
+                self._require(self._passed(call), number)
             assert begun is not None
             begun.passed = number + 1
             if begun.size.device != hidden.device:
@@ -268,27 +271,27 @@ class EncoderRunner:
     def _halves(
         self, call: CallState, state: EncoderState, number: int, block: BlockCall, hidden: Tensor
     ) -> Tensor:
-        step = attend(block, state, hidden, number, sums=self._sums(state, number))
+        site = state.sites.get(number)
+        inside = site if site is not None and site.where == "inside" else None
+        step = attend(block, state, hidden, number, sums=inside is not None and inside.sums)
         if state.companions:
             advance_companions(block, state, step)
         if self.captured.reads(number):
             with call.meter.stage("select"):
                 self.captured.keep_attention(block, state, number, hidden, step)
-        hidden = self._reduce_at(call, state, number, "inside", step.hidden, step)
+        hidden = step.hidden
+        if inside is not None:
+            hidden = self._reduce_at(call, state, inside, hidden, step)
         return block.feed_forward(hidden)
 
     def _reduce_at(
         self,
         call: CallState,
         state: EncoderState,
-        number: int,
-        where: str,
+        site: EncoderSite,
         hidden: Tensor,
         step: Attended | None,
     ) -> Tensor:
-        site = state.sites.get(number)
-        if site is None or site.where != where:
-            return hidden
         with call.meter.stage("select"):
             signals = self.captured.at_site(site, state, step)
             return self._reduce(call, state, site, hidden, signals)
@@ -329,11 +332,6 @@ class EncoderRunner:
             if part.reconstruction is not None:
                 state.revival = state.revivable(site, part.dense, part.reconstruction, part.riders)
         return tokens, part
-
-    def _sums(self, state: EncoderState, number: int) -> bool:
-        """Whether the strategy behind a block's attention asks what tokens receive of it."""
-        site = state.sites.get(number)
-        return site is not None and site.where == "inside" and site.sums
 
     def _wants_previous(self, state: EncoderState, number: int) -> bool:
         site = state.sites.get(number)

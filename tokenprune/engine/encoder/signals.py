@@ -76,11 +76,11 @@ class BlockSignals:
         """
         wanted = site.signals
         found: dict[str, Tensor] = {}
-        if step is not None:
+        if step is not None and wanted:
             parts = step.query, step.key, step.value, step.bias
             view = self._view(*parts, state.prefix, received=step.received)
-            own, prefixed = _parted(state, wanted, view)
-            found |= own | prefixed
+            found, prefixed = _parted(state, wanted, view)
+            found.update(prefixed)
         if state.previous is not None:
             before = BlockBefore(state.previous, state.prefix)
             if state.members is not None:
@@ -187,10 +187,12 @@ def _parted(
     state: EncoderState, wanted: Sequence[Signal], view: View
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Signals of the tokens, means over the members of units, and those of the prefix tokens."""
-    found = read(wanted, view)
-    prefixed = {
-        one.name: found.pop(one.name) for one in wanted if one.name in found and not one.per_token
-    }
+    found, prefixed = read(wanted, view), {}
+    for one in wanted:
+        if one.name in found and not one.per_token:
+            prefixed[one.name] = found.pop(one.name)
+    if state.members is None:
+        return found, prefixed
     return {name: state.means(value) for name, value in found.items()}, prefixed
 
 

@@ -20,7 +20,7 @@ from tokenprune.interface.signals import WHOLE
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trace import Trace
-from tokenprune.ops import merge_step
+from tokenprune.ops.merge_step import merge_step_op
 
 
 @dataclass
@@ -244,27 +244,27 @@ class EncoderState:
 
     def _merge(self, part: Part, dense: Dense, hidden: Tensor) -> Tensor:
         """`apply` for a merge that drops no token: one operation carries everything."""
-        riders, signals = {**self.riders, **part.riders}, self.signals
-        moved = [name for name in signals if name not in WHOLE]
-        earlier = [] if self.entered is None else [self.entered[:, self.prefix :]]
-        merged = merge_step(
-            hidden,
-            dense.slot,
-            dense.anchor,
-            self.row_sizes,
-            self.index,
-            weight=None if dense.weight is self.size else dense.weight,
-            riders=[*riders.values(), *(signals[name] for name in moved), *earlier],
-        )
-        carried = iter(merged.riders)
-        self.riders = {name: next(carried) for name in riders}
-        self.signals = {**signals, **{name: next(carried) for name in moved}}
+        riders = {**self.riders, **part.riders}
+        moved = [name for name in self.signals if name not in WHOLE]
+        along = [*riders.values(), *map(self.signals.__getitem__, moved)]
+        prefix = self.prefix
         if self.entered is not None:
-            self.entered = self.behind_prefix(self.entered, next(carried))
-        self.index, self.size = merged.place, merged.size[:, self.prefix :]
-        self.sized = self.size, self.prefix, merged.size
-        self.biased = self.size, self.prefix, merged.bias
-        return merged.hidden
+            along.append(self.entered[:, prefix:])
+        weight = None if dense.weight is self.size else dense.weight
+        # the shapes were looked at where the strategy answered
+        merged: list[Tensor] = merge_step_op(
+            hidden, dense.slot, dense.anchor, self.row_sizes, self.index, weight, along
+        )
+        states, sizes, bias, self.index, *carried = merged
+        if along:
+            left = iter(carried)
+            self.riders = {name: next(left) for name in riders}
+            self.signals = {**self.signals, **{name: next(left) for name in moved}}
+            if self.entered is not None:
+                self.entered = self.behind_prefix(self.entered, next(left))
+        self.size = size = sizes[:, prefix:]
+        self.sized, self.biased = (size, prefix, sizes), (size, prefix, bias)
+        return states
 
     def behind_prefix(self, hidden: Tensor, units: Tensor) -> Tensor:
         """The prefix of `hidden` and units `[B, K, m * D]`, `[B, P + K * m, D]`."""

@@ -115,7 +115,7 @@ def _joined(decided: Sequence[Decided]) -> tuple[EncoderState, Part]:
     else:
         weight = _one_or_none([one.dense.weight for one in decided])
     created = _one_or_none([one.dense.created for one in decided])
-    return state, Part(None, Dense(anchor, slot, weight, created, first.dense.complete))
+    return state, Part(None, Dense(anchor, slot, weight, created, first.dense.complete), {})
 
 
 def _counted(parts: Sequence[Dense]) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -60,10 +60,9 @@ def refuse_shape(name: str, axes: Sequence[str], value: Tensor, view: View) -> N
     Raises:
         SignalError: naming both shapes.
     """
-    known = view.sizes
-    sizes = [known.get(axis) for axis in axes if axis != "..."]
-    fits = value.ndim == len(sizes) or (axes[-1] == "..." and value.ndim > len(sizes))
-    if not fits or any(w not in (None, n) for w, n in zip(sizes, value.shape, strict=False)):
+    known, shape = view.sizes, value.shape
+    # at a glance: every axis that is known has its length, and the others have their own
+    if tuple(map(known.get, axes, shape)) != shape and not _fits(axes, shape, known):
         told = ", ".join(f"{axis} = {size}" for axis, size in known.items())
         raise SignalError(
             f"its function answered {list(value.shape)}, and its meaning says "
@@ -71,3 +70,14 @@ def refuse_shape(name: str, axes: Sequence[str], value: Tensor, view: View) -> N
             where=f"Signal '{name}'",
             remedy="Mend the function or the shape in front of the meaning.",
         )
+
+
+def _fits(axes: Sequence[str], shape: Sequence[int], known: Mapping[str, int]) -> bool:
+    """Whether a shape has these axes, of which some lengths are known."""
+    named = len(axes) - (axes[-1] == "...")
+    if len(shape) < named or (len(shape) > named and axes[-1] != "..."):
+        return False
+    for axis, size in zip(axes[:named], shape, strict=False):
+        if known.get(axis, size) != size:
+            return False
+    return True

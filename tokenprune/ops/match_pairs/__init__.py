@@ -26,6 +26,10 @@ class Diversity(NamedTuple):
     tau: float | None
 
 
+_PLAIN = Diversity(0.0, 1, None)
+"""The cosine alone."""
+
+
 def match_pairs(
     x: Tensor,
     remove: int,
@@ -67,16 +71,17 @@ def match_pairs(
     number = length if candidates is None else candidates
     require(first in (0, 1), "first must be 0 or 1, not {}", first)
     require(0 <= number <= length, "candidates must be in 0..{}, not {}", length, number)
-    proposing = (number + 1 - first) // 2
-    pairs = proposing if number > 1 else 0
+    pairs = (number + 1 - first) // 2 if number > 1 else 0
     require(0 <= remove <= pairs, "remove must be in 0..{}, not {}", pairs, remove)
-    require_rows("order", order, batch, length)
-    require_rows("blocked", blocked, batch, length)
-    require(order is None or blocked is None, "order and blocked can't be combined")
-    weight, neighbours, tau = diversity or Diversity(0.0, 1, None)
-    require(weight >= 0, "the weight of diversity must not be negative, not {}", weight)
-    require(neighbours > 0, "neighbours must be positive, not {}", neighbours)
-    require(tau is None or tau > 0, "tau must be positive, not {}", tau)
+    if order is not None or blocked is not None:
+        require_rows("order", order, batch, length)
+        require_rows("blocked", blocked, batch, length)
+        require(order is None or blocked is None, "order and blocked can't be combined")
+    weight, neighbours, tau = _PLAIN if diversity is None else diversity
+    if weight != 0:
+        require(weight > 0, "the weight of diversity must not be negative, not {}", weight)
+        require(neighbours > 0, "neighbours must be positive, not {}", neighbours)
+        require(tau is None or tau > 0, "tau must be positive, not {}", tau)
     source, target = match_pairs_op(
         x, remove, first, order, number, blocked, weight, neighbours, tau, squash
     )

@@ -24,8 +24,8 @@ def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Ten
     Raises:
         ValueError: the shapes don't fit.
     """
-    shape = tuple(source.shape)
-    require(shape == tuple(target.shape), "source {} and target don't fit together", shape)
+    shape = source.shape
+    require(shape == target.shape, "source {} and target don't fit together", shape)
     require(shape[1] <= count, "{} tokens can't merge where there are {}", shape[1], count)
     anchor, slot = merge_slots_op(source, target, count)
     return anchor, slot
