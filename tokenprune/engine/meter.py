@@ -27,7 +27,7 @@ class _Stopwatch(threading.local):
 
 
 class Meter:
-    """Adds up seconds and tokens over the calls since `reset`.
+    """Adds up seconds and tokens over the calls since `reset`, in any number of threads.
 
     Stages nest and times are exclusive: what `select` takes inside `encode` is not in `encode`.
     On CUDA the marks are events, read when the seconds are asked for.
@@ -99,28 +99,23 @@ class Meter:
     def enter(self, name: str) -> None:
         """Begin a stage; `stage` is the way to do so."""
         watch, now = self._watch, _now()
-        if watch.open:
-            self._add(watch.open[-1], watch.mark, now)
+        around = watch.open
+        if around:
+            self._segments.append((around[-1], watch.mark, now))
         watch.mark = now
-        watch.open.append(name)
+        around.append(name)
 
     def leave(self) -> None:
         """End the stage that began last."""
         watch, now = self._watch, _now()
-        self._add(watch.open.pop(), watch.mark, now)
+        self._segments.append((watch.open.pop(), watch.mark, now))
         watch.mark = now
-
-    def _add(self, name: str, start: Any, end: Any) -> None:
-        with self._lock:
-            if isinstance(start, float):
-                self._seconds[name] += end - start
-            else:
-                self._segments.append((name, start, end))
-                if len(self._segments) > MOST:  # the older half, which ended long ago
-                    self._fold(MOST // 2)
+        if len(self._segments) > MOST:
+            with self._lock:  # the older half, which ended long ago
+                self._fold(MOST // 2)
 
     def _fold(self, count: int) -> None:
-        """Add up the oldest segments and let go of their events."""
+        """Add up the oldest segments and let go of their events; under the lock."""
         for name, start, end in self._segments[:count]:
             self._seconds[name] += _elapsed(start, end)
         del self._segments[:count]

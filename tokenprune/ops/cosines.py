@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from tokenprune.ops.take import typed
+
 # Rows of a product whose mirror image isn't multiplied; numbers of the matrices of several samples
 # that are worth an operation of their own on a CPU, and that a device may hold (ours).
 _BLOCK = 96
@@ -15,7 +17,7 @@ _SHORTEST = 1e-12  # length below which a row isn't brought to 1, as in torch's 
 
 def unit_rows(x: Tensor) -> Tensor:
     """Rows at length 1 in float32, `[..., D]`; a zero vector stays zero."""
-    x = x.float()
+    x = typed(x, torch.float32)
     length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / length.clamp(min=_SHORTEST)
 

@@ -7,11 +7,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.nn.functional import scaled_dot_product_attention
 
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.ops import attend as attend_once
+
+# Keys up to which two products are faster than the backend's attention with a bias; numbers of a
+# matrix that a CPU holds for them (ours, measured at 50 to 577 keys).
+_SHORT = 256
+_HELD = 1 << 23
 
 
 class BlockCall(NamedTuple):
@@ -47,19 +53,18 @@ class BlockCall(NamedTuple):
         return self.adapter.feed_forward(self.block, hidden)
 
 
-class Attended(NamedTuple):
-    """What one attention left behind.
+class Projected(NamedTuple):
+    """What one attention is made of, and what tokens receive of it.
 
     Attributes:
-        hidden: `[B, T, D]`, residual included.
         query: `[B, H, T, d]`; of the reconstructed full set while tokens are revived.
         key: `[B, H, T', d]`.
         value: `[B, H, T', d]`.
         bias: `[B, T']` added to key logits, or None.
-        received: float32 `[B, N]` mean weight that patches receive from patches, if asked for.
+        received: float32 `[B, N]` mean weight that patches receive from patches, behind an
+            attention that was asked for it.
     """
 
-    hidden: Tensor
     query: Tensor
     key: Tensor
     value: Tensor
@@ -67,44 +72,81 @@ class Attended(NamedTuple):
     received: Tensor | None = None
 
 
+def project(block: BlockCall, state: EncoderState, hidden: Tensor, number: int) -> Projected:
+    """Queries, keys and values of block `number`, which `hidden` `[B, P + N, D]` enters."""
+    revival = state.revival
+    if revival is None or number >= revival.until:
+        heads = block.heads(hidden, state.rows(state.index))
+        return Projected(*heads, state.key_bias(state.size))
+    heads = block.heads(state.full(hidden), state.revived_rows(revival))
+    return Projected(*heads, state.key_bias(revival.size))
+
+
 def attend(
-    block: BlockCall, state: EncoderState, hidden: Tensor, number: int, *, sums: bool = False
-) -> Attended:
-    """Attention half of block `number` on `hidden` `[B, P + N, D]`.
+    block: BlockCall,
+    state: EncoderState,
+    hidden: Tensor,
+    number: int,
+    parts: Projected,
+    *,
+    sums: bool = False,
+) -> tuple[Tensor, Projected]:
+    """Attention half of block `number`, residual included: `[B, P + N, D]` -> `[B, P + N, D]`.
 
     Args:
         block: the block and what it was called with.
         state: of the pass.
         hidden: what enters the block.
         number: of the block.
+        parts: see `project`.
         sums: whether the weight that each patch receives is asked for, at a block whose tokens are
             reduced, which therefore needn't give the plain model's bits.
+
+    Returns:
+        What leaves the half, and the parts, with that weight.
     """
+    query, key, value, bias, _ = parts
     revival = state.revival
-    if revival is None or number >= revival.until:
-        query, key, value = block.heads(hidden, state.rows(state.index))
-        bias = state.key_bias(state.size)
-        received = None
-        if sums:
-            attended, received = attend_once(query, key, value, bias=bias, skip=state.prefix)
-        else:
-            attended = attention(query, key, value, bias)
-        return Attended(block.join(hidden, attended), query, key, value, bias, received)
-    # the kept rows attend to everything; nobody reads the rows of dropped tokens
-    query, key, value = block.heads(state.full(hidden), state.revived_rows(revival))
-    bias = state.key_bias(revival.size)
-    rows = kept_rows(
-        revival.rows if state.members is None else state.members.slots(revival.rows), state.prefix
-    )
-    asking = query.gather(2, rows[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-    attended = attention(asking, key, value, bias)
-    return Attended(block.join(hidden, attended), query, key, value, bias)
+    if revival is not None and number < revival.until:
+        # the kept rows attend to everything; nobody reads the rows of dropped tokens
+        own = revival.rows if state.members is None else state.members.slots(revival.rows)
+        rows = kept_rows(own, state.prefix)[:, None, :, None]
+        query = query.gather(2, rows.expand(-1, query.shape[1], -1, query.shape[3]))
+    elif sums:
+        attended, received = attend_once(query, key, value, bias=bias, skip=state.prefix)
+        return block.join(hidden, attended), parts._replace(received=received)
+    return block.join(hidden, attention(query, key, value, bias)), parts
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """Scaled dot-product attention with an additive bias per key `[B, T]`: `[B, H, T, d]`."""
-    mask = None if bias is None else bias[:, None, None, :].to(query.dtype)
+    if bias is None:
+        return scaled_dot_product_attention(query, key, value)
+    if _short(query, key):
+        return _by_products(query, key, value, bias)
+    mask = bias[:, None, None, :].to(query.dtype)
     return scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def _short(query: Tensor, key: Tensor) -> bool:
+    """Whether two products are faster than the backend's attention, on a CPU at float32."""
+    if is_compiling() or query.device.type != "cpu" or query.dtype != torch.float32:
+        return False
+    batch, heads, rows, _ = query.shape
+    columns = key.shape[2]
+    few = columns <= _SHORT and batch * heads * rows * columns <= _HELD
+    return few and not torch.is_autocast_enabled("cpu")
+
+
+def _by_products(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """`attention` with all weights `[B * H, T, T']` at once."""
+    batch, heads, rows, width = query.shape
+    count, columns = batch * heads, key.shape[2]
+    added = bias if batch == 1 else bias.repeat_interleave(heads, dim=0)
+    asked, keys = query.reshape(count, rows, width), key.reshape(count, columns, width)
+    logits = torch.baddbmm(added[:, None], asked, keys.mT, alpha=width**-0.5)
+    values = value.reshape(count, columns, width)
+    return torch.bmm(logits.softmax(dim=-1), values).view(batch, heads, rows, width)
 
 
 def kept_rows(rows: Tensor, prefix: int) -> Tensor:
@@ -113,7 +155,7 @@ def kept_rows(rows: Tensor, prefix: int) -> Tensor:
     return torch.cat((front, rows + prefix), dim=1)
 
 
-def advance_companions(block: BlockCall, state: EncoderState, step: Attended) -> None:
+def advance_companions(block: BlockCall, state: EncoderState, parts: Projected) -> None:
     """Run the companion tokens `[B, G, D]` through a block.
 
     They attend to the image's tokens and to one another; no image token attends to them, so the
@@ -122,9 +164,9 @@ def advance_companions(block: BlockCall, state: EncoderState, step: Attended) ->
     """
     for number, companion in state.companions.items():
         query, key, value = block.adapter.heads(block.block, companion)
-        keys = torch.cat((step.key, key), dim=2)
-        values = torch.cat((step.value, value), dim=2)
-        bias = step.bias
+        keys = torch.cat((parts.key, key), dim=2)
+        values = torch.cat((parts.value, value), dim=2)
+        bias = parts.bias
         if bias is not None:
             bias = torch.cat((bias, bias.new_zeros(bias.shape[0], key.shape[2])), dim=1)
         attended = attention(query, keys, values, bias)

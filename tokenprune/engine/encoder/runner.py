@@ -17,10 +17,11 @@ from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.encoder.across_frames import reduce_across
 from tokenprune.engine.encoder.around import refuse_inside
 from tokenprune.engine.encoder.attention import (
-    Attended,
     BlockCall,
+    Projected,
     advance_companions,
     attend,
+    project,
 )
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
@@ -273,16 +274,21 @@ class EncoderRunner:
     ) -> Tensor:
         site = state.sites.get(number)
         inside = site if site is not None and site.where == "inside" else None
-        step = attend(block, state, hidden, number, sums=inside is not None and inside.sums)
+        parts, signals = project(block, state, hidden, number), None
+        if inside is not None and not inside.sums:
+            # in front of the attention, as long as the keys are in the cache
+            with call.meter.stage("select"):
+                signals = self.captured.at_site(inside, state, parts)
+        sums = inside is not None and inside.sums
+        joined, parts = attend(block, state, hidden, number, parts, sums=sums)
         if state.companions:
-            advance_companions(block, state, step)
+            advance_companions(block, state, parts)
         if self.captured.reads(number):
             with call.meter.stage("select"):
-                self.captured.keep_attention(block, state, number, hidden, step)
-        hidden = step.hidden
+                self.captured.keep_attention(block, state, number, hidden, parts)
         if inside is not None:
-            hidden = self._reduce_at(call, state, inside, hidden, step)
-        return block.feed_forward(hidden)
+            joined = self._reduce_at(call, state, inside, joined, parts, signals)
+        return block.feed_forward(joined)
 
     def _reduce_at(
         self,
@@ -290,10 +296,13 @@ class EncoderRunner:
         state: EncoderState,
         site: EncoderSite,
         hidden: Tensor,
-        step: Attended | None,
+        parts: Projected | None,
+        signals: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
+        """Let the strategy at a site act, on signals of the parts if there are none yet."""
         with call.meter.stage("select"):
-            signals = self.captured.at_site(site, state, step)
+            if signals is None:
+                signals = self.captured.at_site(site, state, parts)
             return self._reduce(call, state, site, hidden, signals)
 
     def _reduce(

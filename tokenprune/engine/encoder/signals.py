@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from tokenprune.engine.encoder.attention import Attended, BlockCall
+from tokenprune.engine.encoder.attention import BlockCall, Projected
 from tokenprune.engine.encoder.revival import Revival
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import EncoderSite, ResolvedStage
@@ -62,23 +62,22 @@ class BlockSignals:
         return number in self._output
 
     def at_site(
-        self, site: EncoderSite, state: EncoderState, step: Attended | None
+        self, site: EncoderSite, state: EncoderState, parts: Projected | None
     ) -> dict[str, Tensor]:
         """What the strategy at an encoder site asks for, `[B, N, ...]` each.
 
         Args:
             site: the block and the stage that acts there.
             state: of the pass.
-            step: what the block's attention left behind; None in front of the block.
+            parts: of the block's attention; None in front of the block.
 
         Raises:
             SignalError: a signal doesn't exist at this block.
         """
         wanted = site.signals
         found: dict[str, Tensor] = {}
-        if step is not None and wanted:
-            parts = step.query, step.key, step.value, step.bias
-            view = self._view(*parts, state.prefix, received=step.received)
+        if parts is not None and wanted:
+            view = self._view(*parts[:4], state.prefix, received=parts.received)
             found, prefixed = _parted(state, wanted, view)
             found.update(prefixed)
         if state.previous is not None:
@@ -95,7 +94,7 @@ class BlockSignals:
         state: EncoderState,
         number: int,
         hidden: Tensor,
-        step: Attended,
+        parts: Projected,
     ) -> None:
         """Capture what comes from the attention of block `number`.
 
@@ -104,9 +103,9 @@ class BlockSignals:
             state: of the pass; it takes the signals.
             number: of the block.
             hidden: what entered the block, `[B, P + N, D]`.
-            step: what its attention left behind.
+            parts: of its attention.
         """
-        query, key, value, bias = step.query, step.key, step.value, step.bias
+        query, key, value, bias, _ = parts
         revival = state.revival
         if revival is not None and revival.reconstruction.restore and number >= revival.until:
             # all tokens leave this encoder, so all of them need a score

@@ -26,8 +26,8 @@ def match_pairs(
     ahead, behind = slice(first, candidates, 2), slice(1 - first, candidates, 2)
     found = []
     for part in samples(batch, length, x.device):
-        rows = x[part] if order is None else _rows(x[part], order[part])
-        unit = unit_rows(rows)
+        rows = x if part.stop - part.start == batch else x[part]
+        unit = unit_rows(rows if order is None else _rows(rows, order[part]))
         block = None if blocked is None else (blocked[part, ahead], blocked[part, behind])
         value, partner, free = _proposals(unit, ahead, behind, block, diversity, squash)
         chosen = _best(value, free, remove)

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tokenprune.ops.constants import numbers
-from tokenprune.ops.take import take
+from tokenprune.ops.take import take, typed
 
 _SUM = 0  # as torch.embedding_bag calls this mode
 
@@ -28,25 +28,25 @@ def merge_step(
     grouped, order = group.sort(stable=True)
     bags = order, torch.searchsorted(grouped, number)
     kind = torch.promote_types(torch.float32, hidden.dtype)
-    each = size.reshape(-1).to(kind)
+    each = typed(size.reshape(-1), kind)
     # whole numbers, whose sums are the same in any order
     sums = total = each.new_zeros(batch * left).scatter_add_(0, group, each)
     if weight is not None:
-        each = pad(weight.to(kind), (ahead, 0), value=1.0).view(-1)
+        each = pad(typed(weight, kind), (ahead, 0), value=1.0).view(-1)
         total = _added(each[:, None], bags)[:, 0].clamp_(min=torch.finfo(torch.float32).tiny)
     # The share, not the weight, scales a token: w / w is exactly 1, (w * x) / w isn't x.
     share = each.gather(0, order) / total.gather(0, grouped)
-    states = _added(hidden.reshape(-1, hidden.shape[2]).to(kind), bags, share)
-    sums = sums.view(batch, left).float()
-    carried = (take(value, anchor) for value in (index, *riders))
-    return [states.to(hidden.dtype).view(batch, left, hidden.shape[2]), sums, sums.log(), *carried]
+    states = _added(typed(hidden.reshape(-1, hidden.shape[2]), kind), bags, share)
+    states = typed(states, hidden.dtype).view(batch, left, hidden.shape[2])
+    sums = typed(sums.view(batch, left), torch.float32)
+    return [states, sums, sums.log(), *[take(value, anchor) for value in (index, *riders)]]
 
 
 def _groups(slot: Tensor, ahead: int, left: int, number: Tensor) -> Tensor:
     """The row, among all that are left of the batch, that every row goes to, `[B * (P + N)]`."""
     group = slot + number[ahead:-1:left, None]
     if ahead:  # tokens in front, which are groups of one
-        group = torch.cat((number[:-1].view(len(slot), left)[:, :ahead], group), dim=1)
+        group = torch.cat((number[:-1].view(slot.shape[0], left)[:, :ahead], group), dim=1)
     return group.view(-1)
 
 
