@@ -74,6 +74,7 @@ def cases(
     lse = (query @ key.mT * site.head_width**-0.5).float().logsumexp(-1)
     return {
         "attend": lambda: ops.attend(query, key, key, bias=bias),
+        "attend_short": lambda: ops.attend_short(query, key, key, bias),
         "attention_received": lambda: ops.attention_received(query, key),
         "attention_row": lambda: ops.attention_row(query, key),
         "attention_rows": lambda: ops.attention_rows(query[:, :, :16], key),

@@ -14,6 +14,7 @@ from tokenprune import ops
 from tokenprune.errors import BackendWarning
 from tokenprune.ops import logsumexp
 from tokenprune.ops.attend import reference as blocks
+from tokenprune.ops.attend_short import suits
 from tokenprune.ops.received_from_lse import reference as lse_blocks
 
 
@@ -55,6 +56,48 @@ def test_against_the_whole_matrix(
     want, mean = by_softmax(*query_key_value, bias, skip)
     torch.testing.assert_close(attended, want.float())
     torch.testing.assert_close(received, mean.float())
+
+
+@given(
+    st.integers(0, 99), st.integers(1, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)
+)
+@settings(deadline=None, max_examples=20)
+def test_two_products_against_the_whole_matrix(
+    seed: int, batch: int, count: int, rows: int, length: int
+) -> None:
+    torch.manual_seed(seed)
+    query, (_, key, value) = heads(batch, count, rows, 4)[0], heads(batch, count, length, 4)
+    bias = log_sizes(batch, length)
+    want, _ = by_softmax(query, key, value, bias, 0)
+    torch.testing.assert_close(ops.attend_short(query, key, value, bias), want.float())
+
+
+@torch.no_grad()
+def test_two_products_are_for_one_sample_with_few_keys_on_a_cpu() -> None:
+    query, key, _ = heads(1, 2, 7, 4)
+    assert suits(query, key)
+    with torch.enable_grad():
+        assert not suits(query, key)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not suits(query, key)
+    assert not suits(query.bfloat16(), key.bfloat16())
+    assert not suits(query.expand(2, -1, -1, -1), key.expand(2, -1, -1, -1))
+    assert not suits(query.to("meta"), key.to("meta"))
+    assert not suits(query, key.expand(1, 2, 7, 4).repeat(1, 1, 40, 1))
+
+
+def test_two_products_refuse_shapes_that_do_not_fit() -> None:
+    query, key, value = heads(1, 2, 7, 4)
+    bias = log_sizes(1, 7)
+    for wrong in (
+        (query[:, :1], key, value),
+        (query[..., :3], key, value),
+        (query, key, value[:, :, :6]),
+    ):
+        with pytest.raises(ValueError, match="query"):
+            ops.attend_short(*wrong, bias)
+    with pytest.raises(ValueError, match="bias"):
+        ops.attend_short(query, key, value, bias[:, :6])
 
 
 @pytest.mark.parametrize("budget", [1, 40, 400, 3000])

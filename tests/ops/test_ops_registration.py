@@ -162,6 +162,7 @@ def cases() -> dict[str, tuple[object, ...]]:
     lse = (query * key).sum(-1)
     return {
         "attend": (query, key, query, torch.zeros(2, 11), 1),
+        "attend_short": (query, key, query, torch.zeros(2, 11)),
         "attention_received": (query, key, None, 0.5, 1),
         "bipartite_match": (x, x, ones, None, None, ones, None, ones > 2, True),
         "cluster_dpc": (x, 4, 3),
@@ -188,7 +189,8 @@ def test_registration_is_sound(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("attend", 2 * 2 * 2 * 2 * 11 * 11 * 4), ("received_from_lse", 2 * 2 * 2 * 11 * 11 * 4),
+        ("attend", 2 * 2 * 2 * 2 * 11 * 11 * 4), ("attend_short", 2 * 2 * 2 * 2 * 11 * 11 * 4),
+        ("received_from_lse", 2 * 2 * 2 * 11 * 11 * 4),
         ("attention_received", 2 * 2 * 2 * 11 * 11 * 4), ("bipartite_match", 2 * 2 * 10 * 10 * 6),
         ("knn_distance", 2 * 2 * 10 * 10 * 6), ("match_pairs", 2 * 2 * 10 * 10 * 6),
         ("merge_compact", 2 * 2 * 10 * 6),

@@ -7,6 +7,7 @@ run, and takes its output shape from its arguments alone.
 """
 
 from tokenprune.ops.attend import attend
+from tokenprune.ops.attend_short import attend_short
 from tokenprune.ops.attention_received import attention_received
 from tokenprune.ops.attention_rows import attention_row, attention_rows
 from tokenprune.ops.bipartite_match import bipartite_match
@@ -32,6 +33,7 @@ __all__ = [
     "Merged",
     "OpChoice",
     "attend",
+    "attend_short",
     "attention_flops",
     "attention_received",
     "attention_row",

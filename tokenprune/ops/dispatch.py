@@ -34,6 +34,7 @@ KERNELS = (
 PLAIN = {
     "attend": "no kernel of its own: on a CPU blocks in plain torch, elsewhere the backend's "
     "attention and received_from_lse",
+    "attend_short": "no kernel: on a CPU two products in plain torch, nobody asks for it elsewhere",
     "attention_row": "no kernel: one query row is a matrix-vector product, plain torch suffices",
     "attention_rows": "no kernel yet: rows of some queries, a product and a softmax in plain torch",
     "cluster_dpc": "no kernel: no step waits for another, plain torch suffices",

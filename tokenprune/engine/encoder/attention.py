@@ -7,17 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
 from torch.nn.functional import scaled_dot_product_attention
 
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.ops import attend as attend_once
-
-# Keys up to which two products are faster than the backend's attention with a bias; numbers of a
-# matrix that a CPU holds for them (ours, measured at 50 to 577 keys).
-_SHORT = 256
-_HELD = 1 << 23
+from tokenprune.ops.attend_short import attend_short_op, suits
 
 
 class BlockCall(NamedTuple):
@@ -122,31 +117,11 @@ def attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) ->
     """Scaled dot-product attention with an additive bias per key `[B, T]`: `[B, H, T, d]`."""
     if bias is None:
         return scaled_dot_product_attention(query, key, value)
-    if _short(query, key):
-        return _by_products(query, key, value, bias)
+    if suits(query, key):
+        attended: Tensor = attend_short_op(query, key, value, bias)  # of the adapter's shapes
+        return attended
     mask = bias[:, None, None, :].to(query.dtype)
     return scaled_dot_product_attention(query, key, value, attn_mask=mask)
-
-
-def _short(query: Tensor, key: Tensor) -> bool:
-    """Whether two products are faster than the backend's attention, on a CPU at float32."""
-    if is_compiling() or query.device.type != "cpu" or query.dtype != torch.float32:
-        return False
-    batch, heads, rows, _ = query.shape
-    columns = key.shape[2]
-    few = columns <= _SHORT and batch * heads * rows * columns <= _HELD
-    return few and not torch.is_autocast_enabled("cpu")
-
-
-def _by_products(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """`attention` with all weights `[B * H, T, T']` at once."""
-    batch, heads, rows, width = query.shape
-    count, columns = batch * heads, key.shape[2]
-    added = bias if batch == 1 else bias.repeat_interleave(heads, dim=0)
-    asked, keys = query.reshape(count, rows, width), key.reshape(count, columns, width)
-    logits = torch.baddbmm(added[:, None], asked, keys.mT, alpha=width**-0.5)
-    values = value.reshape(count, columns, width)
-    return torch.bmm(logits.softmax(dim=-1), values).view(batch, heads, rows, width)
 
 
 def kept_rows(rows: Tensor, prefix: int) -> Tensor:
