@@ -43,6 +43,8 @@ class Asked(NamedTuple):
         """
         if not isinstance(answer, Reduction):
             raise self.error(f"answered with {type(answer).__name__}, not with a Reduction")
+        if answer.pairs is not None and self._merges(answer):
+            return
         forms = (answer.mask is not None, answer.anchor is not None, bool(answer.samples))
         if sum(forms) > 1:
             raise self.error("answered with more than one of slots, a mask and samples")
@@ -56,6 +58,18 @@ class Asked(NamedTuple):
             if any(part is not None for part in changes):
                 raise self.error("answered with weights, new or dropped tokens, but without slots")
         self._parts(answer, self.tokens.hidden.shape[0])
+
+    def _merges(self, answer: Reduction) -> bool:
+        """Whether it is a merge in its right form and nothing else; seen at a glance."""
+        anchor, slot, tokens = answer.anchor, answer.slot, self.tokens
+        if anchor is None or slot is None or anchor.ndim != 2 or answer.weight is not tokens.size:
+            return False
+        bare = answer.mask is None and answer.created is None and answer.score is None
+        bare = bare and answer.reconstruction is None and not answer.riders and not answer.samples
+        right = slot.shape == tokens.size.shape and anchor.shape[0] == slot.shape[0]
+        whole = anchor.dtype == slot.dtype == torch.int64
+        here = anchor.device == slot.device == tokens.index.device
+        return bare and right and whole and here
 
     def _samples(self, samples: tuple[Reduction, ...]) -> None:
         if len(samples) != self.tokens.hidden.shape[0]:

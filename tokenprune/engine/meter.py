@@ -96,24 +96,6 @@ class Meter:
         found = (self._tokens[name] for name in ("patches", "units") if name in self._tokens)
         return int(next(found, [0, 0])[1])
 
-    def enter(self, name: str) -> None:
-        """Begin a stage; `stage` is the way to do so."""
-        watch, now = self._watch, _now()
-        around = watch.open
-        if around:
-            self._segments.append((around[-1], watch.mark, now))
-        watch.mark = now
-        around.append(name)
-
-    def leave(self) -> None:
-        """End the stage that began last."""
-        watch, now = self._watch, _now()
-        self._segments.append((watch.open.pop(), watch.mark, now))
-        watch.mark = now
-        if len(self._segments) > MOST:
-            with self._lock:  # the older half, which ended long ago
-                self._fold(MOST // 2)
-
     def _fold(self, count: int) -> None:
         """Add up the oldest segments and let go of their events; under the lock."""
         for name, start, end in self._segments[:count]:
@@ -130,10 +112,21 @@ class _Stage(AbstractContextManager[None]):
         self._meter, self._name = meter, name
 
     def __enter__(self) -> None:
-        self._meter.enter(self._name)
+        watch, now = self._meter._watch, _now()
+        around = watch.open
+        if around:
+            self._meter._segments.append((around[-1], watch.mark, now))
+        watch.mark = now
+        around.append(self._name)
 
     def __exit__(self, *error: object) -> None:
-        self._meter.leave()
+        meter, now = self._meter, _now()
+        watch, segments = meter._watch, meter._segments
+        segments.append((watch.open.pop(), watch.mark, now))
+        watch.mark = now
+        if len(segments) > MOST:
+            with meter._lock:  # the older half, which ended long ago
+                meter._fold(MOST // 2)
 
 
 def _now() -> Any:

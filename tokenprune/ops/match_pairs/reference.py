@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tokenprune.ops.constants import numbers
 from tokenprune.ops.cosines import gains, samples, unit_rows
 from tokenprune.ops.match_pairs import Diversity
 from tokenprune.ops.take import take
@@ -34,8 +35,10 @@ def match_pairs(
         found.append((chosen, partner.gather(1, chosen)))
     chosen, mate = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
     if order is None:
-        source, target = 2 * chosen, 2 * mate
-        return (source.add_(1), target) if first else (source, target.add_(1))
+        one = numbers(2, x.device)[1]
+        if first:
+            return one.add(chosen, alpha=2), mate + mate
+        return chosen + chosen, one.add(mate, alpha=2)
     return order[:, ahead].gather(1, chosen), order[:, behind].gather(1, mate)
 
 

@@ -45,9 +45,14 @@ def merge_step(
 def _groups(slot: Tensor, ahead: int, left: int, number: Tensor) -> Tensor:
     """The row, among all that are left of the batch, that every row goes to, `[B * (P + N)]`."""
     group = slot + number[ahead:-1:left, None]
-    if ahead:  # tokens in front, which are groups of one
-        group = torch.cat((number[:-1].view(slot.shape[0], left)[:, :ahead], group), dim=1)
-    return group.view(-1)
+    if not ahead:
+        return group.view(-1)
+    # tokens in front are groups of one
+    if slot.shape[0] == 1:
+        own = numbers(ahead + slot.shape[1], slot.device)
+        return own.scatter(0, own[ahead:], group.view(-1))
+    front = number[:-1].view(slot.shape[0], left)[:, :ahead]
+    return torch.cat((front, group), dim=1).view(-1)
 
 
 def _added(rows: Tensor, bags: tuple[Tensor, Tensor], factor: Tensor | None = None) -> Tensor:
