@@ -85,12 +85,14 @@ def _refuse_text(asked: Asked, answer: Reduction) -> None:
 def _refuse_length(asked: Asked, answer: Reduction, parts: Sequence[Part], keep: int) -> None:
     """Hold static strategies to the number that the plan says, and others to its ceiling."""
     stage, tokens = asked.stage, asked.tokens
-    if stage.strategy.length == "planned" and (answer.mask is not None or answer.samples):
+    planned = stage.strategy.length == "planned"
+    if planned and (answer.mask is not None or answer.samples):
         what = "a mask" if answer.mask is not None else "lengths of each sample's own"
         raise asked.error(f"is static but answered with {what}")
-    lengths = [tokens.count if part.dense is None else part.dense.length for part in parts]
-    left = max(lengths)
-    if stage.strategy.length == "planned":
+    left = 0
+    for part in parts:
+        left = max(left, tokens.count if part.dense is None else part.dense.length)
+    if planned:
         if left != keep:
             raise asked.error(f"left {left} tokens where the plan says {keep}")
         return

@@ -60,16 +60,22 @@ class Asked(NamedTuple):
         self._parts(answer, self.tokens.hidden.shape[0])
 
     def _merges(self, answer: Reduction) -> bool:
-        """Whether it is a merge in its right form and nothing else; seen at a glance."""
-        anchor, slot, tokens = answer.anchor, answer.slot, self.tokens
-        if anchor is None or slot is None or anchor.ndim != 2 or answer.weight is not tokens.size:
+        """Whether it is a merge in its right form and nothing else but scores; at a glance."""
+        anchor, slot, score = answer.anchor, answer.slot, answer.score
+        size, place = self.tokens.size, self.tokens.index.device
+        if not isinstance(anchor, Tensor) or not isinstance(slot, Tensor):
             return False
-        bare = answer.mask is None and answer.created is None and answer.score is None
-        bare = bare and answer.reconstruction is None and not answer.riders and not answer.samples
-        right = slot.shape == tokens.size.shape and anchor.shape[0] == slot.shape[0]
+        if anchor.ndim != 2 or answer.weight is not size:
+            return False
+        bare = answer.mask is None and answer.created is None and answer.reconstruction is None
+        right = slot.shape == size.shape and anchor.shape[0] == slot.shape[0]
         whole = anchor.dtype == slot.dtype == torch.int64
-        here = anchor.device == slot.device == tokens.index.device
-        return bare and right and whole and here
+        here = anchor.device == slot.device == place
+        bare = bare and not answer.riders and not answer.samples
+        if score is not None and not (isinstance(score, Tensor) and score.shape == size.shape):
+            return False
+        told = score is None or score.device == place
+        return bare and right and whole and here and told
 
     def _samples(self, samples: tuple[Reduction, ...]) -> None:
         if len(samples) != self.tokens.hidden.shape[0]:

@@ -1,6 +1,6 @@
 """Cosines of all pairs of tokens, in blocks that fit the cache, and what is read from them."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from tokenprune.ops.take import typed
 _BLOCK = 96
 _SMALL = 1 << 16
 _HELD = 1 << 26
+_ONE = (slice(0, 1),)
 _SHORTEST = 1e-12  # length below which a row isn't brought to 1, as in torch's normalize
 
 
@@ -96,9 +97,10 @@ def gains(
     return power.expm1_().sum(-1).mul_(weight / count).exp_(), cosine
 
 
-def samples(batch: int, length: int, device: torch.device) -> Iterator[slice]:
+def samples(batch: int, length: int, device: torch.device) -> Sequence[slice]:
     """Parts of a batch whose matrices `[b, N, N]` fit the cache, or a device's memory."""
+    if batch == 1:
+        return _ONE
     budget = _SMALL if device.type == "cpu" else _HELD
     step = max(1, budget // max(1, length * length))
-    for start in range(0, batch, step):
-        yield slice(start, min(start + step, batch))
+    return [slice(start, min(start + step, batch)) for start in range(0, batch, step)]

@@ -79,7 +79,7 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
         source, target = self._pairs(tokens, ranked, budget.remove)
         weight = tokens.size if self.params.size_weighted else torch.ones_like(tokens.size)
         answer = Reduction.merge(source, target, weight, score=importance)
-        return replace(answer, riders=riders)
+        return replace(answer, riders=riders) if riders else answer
 
     def _importance(self, tokens: Tokens) -> Tensor | None:
         """What protected tokens are chosen by, `[B, N]`; None if none is protected."""
