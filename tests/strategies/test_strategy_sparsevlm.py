@@ -145,3 +145,25 @@ def test_a_prompt_without_text_is_refused() -> None:
     tokens = make_tokens(torch.randn(2, 6, 4), site=SITE, signals=nothing)
     with pytest.raises(UnsupportedCallError, match="no text"):
         SparseVLM.from_params().reduce(tokens, budget(tokens, 3))
+
+
+def test_a_prompt_without_text_beside_one_with_text_keeps_the_first_tokens() -> None:
+    torch.manual_seed(0)
+    signals = {
+        Signal.TEXT_STATES: torch.randn(2, 3, 4),
+        Signal.TEXT_PLACE: torch.tensor([[0, 1, 1], [-1, -1, -1]]),
+        Signal.TEXT_ATTENTION: torch.rand(2, 3, 6),
+    }
+    hidden = torch.randn(2, 6, 4)
+    tokens = make_tokens(hidden, site=SITE, signals=signals)
+    strategy = SparseVLM.from_params(recycle=False)
+    both = strategy.reduce(tokens, budget(tokens, 2))
+    first = {name: value[:1] for name, value in signals.items()}
+    alone = make_tokens(hidden[:1], site=SITE, signals=first)
+    one = strategy.reduce(alone, budget(alone, 2))
+    assert both.score is not None and one.score is not None
+    assert both.anchor is not None and one.anchor is not None
+    assert torch.equal(both.score[:1], one.score)
+    assert torch.equal(both.anchor[:1], one.anchor)
+    assert both.anchor[1].tolist() == [0, 1]
+    assert torch.equal(both.score[1], torch.zeros(6))

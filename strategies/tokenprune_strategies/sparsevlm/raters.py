@@ -30,7 +30,7 @@ def raters(visual: Tensor, text: Tensor, place: Tensor) -> Tensor:
 
     Returns:
         `[B, S]` bool. Where no token is above the mean, the last one behind the image; where none
-        is behind the image, the last of the prompt (ours).
+        is behind the image, the last of the prompt; none where a prompt has no text (ours).
 
     Raises:
         UnsupportedCallError: no prompt of the batch has text, as where all of it is labelled.
@@ -45,6 +45,7 @@ def raters(visual: Tensor, text: Tensor, place: Tensor) -> Tensor:
     asking = torch.where(behind.any(dim=1, keepdim=True), behind, place >= 0)
     logits = visual.float() @ text.float().transpose(1, 2)
     pointing = logits.masked_fill(~asking[:, None], -torch.inf).softmax(dim=-1).mean(dim=1)
+    # NaN where a prompt has no text, which is above nothing
     mean = pointing.sum(dim=1, keepdim=True) / asking.sum(dim=1, keepdim=True)
     chosen = asking & (pointing > mean)
     number = torch.arange(place.shape[1], device=place.device)
@@ -82,6 +83,9 @@ def require_layer(name: str, site: Site, budget: Budget) -> None:
 
 
 def rated(weights: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of the raters' rows: `[B, S, N]` and `[B, S]` -> `[B, N]`."""
+    """Mean of the raters' rows: `[B, S, N]` and `[B, S]` -> `[B, N]`.
+
+    Without raters all scores are 0, so the first tokens stay (ours).
+    """
     share = chosen.float()[..., None]
-    return (weights.float() * share).sum(dim=1) / share.sum(dim=1)
+    return (weights.float() * share).sum(dim=1) / share.sum(dim=1).clamp(min=1.0)
