@@ -161,8 +161,10 @@ def test_a_prompt_without_text_beside_one_with_text_keeps_the_first_tokens() -> 
     first = {name: value[:1] for name, value in signals.items()}
     alone = make_tokens(hidden[:1], site=SITE, signals=first)
     one = strategy.reduce(alone, budget(alone, 2))
-    assert both.score is not None and one.score is not None
-    assert both.anchor is not None and one.anchor is not None
+    assert both.score is not None
+    assert one.score is not None
+    assert both.anchor is not None
+    assert one.anchor is not None
     assert torch.equal(both.score[:1], one.score)
     assert torch.equal(both.anchor[:1], one.anchor)
     assert both.anchor[1].tolist() == [0, 1]
