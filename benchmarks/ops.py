@@ -71,11 +71,11 @@ def cases(
     pairs = ops.match_pairs(x, tokens // 8)
     stays = ops.merge_slots(*pairs, tokens)
     bias = score.add(1).log()
-    few = [part[:1, :, :256] for part in (query, key, key)]
+    asked, few = query[:1, :, :256], key[:1, :, :256]
     lse = (query @ key.mT * site.head_width**-0.5).float().logsumexp(-1)
     return {
         "attend": lambda: ops.attend(query, key, key, bias=bias),
-        "attend_short": lambda: ops.attend_short(*few, bias[:1, :256]),
+        "attend_short": lambda: ops.attend_short(asked, few, few, bias[:1, :256]),
         "attention_received": lambda: ops.attention_received(query, key),
         "attention_row": lambda: ops.attention_row(query, key),
         "attention_rows": lambda: ops.attention_rows(query[:, :, :16], key),
