@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenprune_adapters.timm.vit import TimmVitAdapter
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -157,3 +158,15 @@ def test_stochastic_depth_acts_on_each_half(build: Callable[[], Any]) -> None:
     joined = adapter.join(block, hidden, scaled_dot_product_attention(query, key, value))
     untouched = (joined == hidden).all(dim=2).all(dim=1)
     assert 0 < int(untouched.sum()) < 64
+
+
+@pytest.mark.parametrize("name", ["ls1", "drop_path2", "attn.q_norm", "attn.proj_drop"])
+@torch.no_grad()
+def test_hooks_of_parts_that_do_nothing_act(name: str) -> None:
+    model = models.timm_vit(depth=2)
+    adapter, block = TimmVitAdapter(model), model.blocks[1]
+    hidden = torch.randn(1, 5, model.embed_dim)
+    plain = block(hidden)
+    block.get_submodule(name).register_forward_hook(lambda _, __, output: 2 * output)
+    assert not torch.allclose(block(hidden), plain)
+    torch.testing.assert_close(put_together(adapter, block, hidden), block(hidden))

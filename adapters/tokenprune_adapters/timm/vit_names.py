@@ -102,7 +102,7 @@ def feed_forward_chains(block: Any) -> list[Sequence[Any]]:
 
 
 def _parts(module: Any) -> dict[str, Any]:
-    """A module's modules by name; as its attributes they take as long as a small operation."""
+    """A module's modules by name; as attributes they are found only after a look-up in vain."""
     parts: dict[str, Any] = module._modules
     return parts
 
@@ -110,23 +110,32 @@ def _parts(module: Any) -> dict[str, Any]:
 def run(chain: Sequence[Any], hidden: Tensor) -> Tensor:
     """Call the modules one after the other: `[B, T, D]` -> `[B, T, D]`.
 
-    A parameter among them is multiplied. What does nothing is left out: a part that the block was
-    built without, which is None or an identity, and dropout outside of training.
+    A parameter among them is multiplied.
     """
     for part in chain:
-        kind = type(part)
-        if kind in _NOTHING or (kind is nn.Dropout and not part.training):
-            continue
-        hidden = hidden * part if isinstance(part, Tensor) else part(hidden)
+        hidden = hidden * part if isinstance(part, Tensor) else _called(part, hidden)
     return hidden
 
 
 def _called(part: Any, states: Tensor) -> Tensor:
-    """What a part makes of states, if the block was built with it."""
-    if type(part) in _NOTHING:
+    """What a part makes of states; one that does nothing isn't called."""
+    if _idle(part):
         return states
     made: Tensor = part(states)
     return made
+
+
+def _idle(part: Any) -> bool:
+    """Whether the block was built without a part, or it is dropout outside of training.
+
+    One with a hook, or with a forward of its own, is called as in the plain model.
+    """
+    kind = type(part)
+    if kind in _NOTHING or (kind is nn.Dropout and not part.training):
+        return part is None or not (
+            part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__
+        )
+    return False
 
 
 def added(outputs: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attention with a bias over few keys: two products are faster than the backend's kernel."""
+"""Attention with a bias over few keys of one sample: two products and one matrix of weights."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from tokenprune.ops.dispatch import run
 from tokenprune.ops.flops import attention_flops
 from tokenprune.ops.registering import fake, flops, operation, without_gradient
 
-# Keys up to which the products are faster on a CPU (ours, measured at 50 to 577 keys).
+# Keys up to which the products stand in for the backend's kernel (ours).
 _SHORT = 256
 
 
 def suits(query: Tensor, key: Tensor) -> bool:
-    """Whether `attend_short` is the faster way here: one sample on a CPU, without a gradient.
+    """Whether `attend_short` is meant: one sample on a CPU in float32, without a gradient.
 
     Several samples would be copied first, since heads of different ones lie apart in memory.
 
