@@ -2,8 +2,9 @@
 
     benchmarks/gpu.sh
 
-Parts run in the order of their worth; what the time didn't suffice for is named in the record.
-With `--dry` all models are tiny and any device will do: it shows that the script runs.
+Parts run in the order of their worth, and the record is written as it grows. What fails is named in
+it, as is what the time didn't suffice for. With `--dry` all models are tiny and any device will do:
+it shows that the script runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,24 +20,24 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import nn
 
 import tokenprune
-from benchmarks import first_token
+from benchmarks import first_token, kernels
+from benchmarks import ops as operations
 from benchmarks.encoders import placed
-from benchmarks.ops import Site, cases
 from benchmarks.recording import write_record
-from benchmarks.timing import alternating, launches
+from benchmarks.timing import Call, alternating, launches, replayed
 from benchmarks.towers import Tower, towers
-from tokenprune import ops
 from tokenprune.lab.bench.compiling import shared_copy
 from tokenprune.lab.measure.environment import describe_environment
 
 console = Console()
-STRATEGIES = ("tome", "evoprune", "fopru")
-MODES: dict[str, str | None] = {"compiled": "default", "graphs": "reduce-overhead"}
-#: Odd numbers of tokens and widths: nothing that a block of a kernel divides.
-ODD = (Site("odd", 37, 3, 40), Site("odd", 197, 3, 72), Site("odd", 577, 5, 64))
+EAGER = ("dense", "uniform", "tome", "evoprune", "fopru")
+COMPILED = ("dense", "evoprune", "tome")
+MODES: dict[str, str] = {"compiled": "default", "graphs": "reduce-overhead"}
+#: Least seconds that an operation is timed for.
+LEAST = 0.02
 
 
 @dataclass
@@ -47,14 +49,24 @@ class Run:
         dry: whether models are tiny.
         until: `time.monotonic()` at which nothing new is begun.
         rounds: timed calls.
-        left_out: what the time didn't suffice for.
+        path: file of the record.
+        record: what was found so far.
     """
 
     device: torch.device
     dry: bool
     until: float
     rounds: int
-    left_out: list[str] = field(default_factory=list)
+    path: Path
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        empty: dict[str, list[Any]] = {
+            name: []
+            for name in ("left_out", "failed", "kernels", "towers", "first_token", "operations")
+        }
+        environment = describe_environment()
+        self.record = {"schema_version": 1, "dry": self.dry, "environment": environment, **empty}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -66,103 +78,122 @@ class Run:
         """Batch sizes of towers."""
         return (1, 2) if self.dry else (1, 8, 32)
 
+    def put(self, section: str, row: Any) -> None:
+        """Add a row to the record, and write it."""
+        self.record[section].append(row)
+        write_record(self.path, self.record)
+
+    @contextmanager
+    def trying(self, what: str) -> Iterator[None]:
+        """Note that this failed, if it does, and go on."""
+        try:
+            yield
+        except Exception as error:
+            first = str(error).strip().partition("\n")[0]
+            self.put("failed", {"what": what, "error": f"{type(error).__name__}: {first}"})
+            console.print(f"{what}: {type(error).__name__}: {error}", markup=False)
+
     def begins(self, what: str) -> bool:
         """Whether there is time for something; notes it if there isn't."""
-        if time.monotonic() < self.until:
-            console.print(what, highlight=False)
+        left = self.until - time.monotonic()
+        if left > 0:
+            console.print(f"{what} ({left:.0f} s left)", highlight=False)
             return True
-        self.left_out.append(what)
+        self.put("left_out", what)
         return False
 
 
-def kernels(run: Run) -> Iterator[dict[str, Any]]:
-    """Every Triton kernel against its reference at odd sizes: the largest difference."""
-    has_triton = {choice.op: choice.backend == "triton" for choice in ops.explain(run.device)}
-    for site in ODD[: 1 if run.dry else None]:
-        for name, call in cases(site, 3, run.device, run.dtype).items():
-            row: dict[str, Any] = {"op": name, "tokens": site.tokens, "dtype": str(run.dtype)}
-            with ops.use_backend("reference"):
-                expected = _tensors(call())
-            if not has_triton[name]:
-                yield row | {"triton": "no kernel runs here"}
-                continue
-            with ops.use_backend("triton"):
-                found = _tensors(call())
-            pairs = list(zip(found, expected, strict=True))
-            yield row | {"triton": "ran", **_difference(pairs)}
-
-
-def _tensors(made: Any) -> list[Tensor]:
-    if isinstance(made, Tensor):
-        return [made]
-    return [tensor for part in made for tensor in _tensors(part)]
-
-
-def _difference(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Of numbers the largest difference, of indices the share that agrees."""
-    numbers = [(a, b) for a, b in pairs if a.is_floating_point()]
-    indices = [(a, b) for a, b in pairs if not a.is_floating_point()]
-    found = {}
-    if numbers:
-        found["difference"] = max(float((a - b).abs().nan_to_num().max()) for a, b in numbers)
-    if indices:
-        found["same"] = min(float((a == b).float().mean()) for a, b in indices)
-    return found
-
-
-def eager(run: Run, tower: Tower) -> Iterator[dict[str, Any]]:
-    """Dense and every strategy, in turn, with the kernels that they launch."""
-    dense = tower.build().to(device=run.device, dtype=run.dtype)
-    models = {"dense": dense, **{name: shared_copy(dense) for name in STRATEGIES}}
-    for name in STRATEGIES:
-        tokenprune.attach(models[name], tower.plan(name))
+def eager(run: Run, tower: Tower) -> None:
+    """Dense and every strategy, in turn, with the kernels that they launch; then as CUDA graphs."""
+    models = attached(run, tower, EAGER)
     for batch in run.batches:
-        if not run.begins(f"{tower.name}, batch {batch}, eager"):
+        what = f"{tower.name}, batch {batch}, eager"
+        if not run.begins(what):
             continue
-        given = placed(tower.inputs(batch), run.device, run.dtype)
-        calls = {name: partial(model, **given) for name, model in models.items()}
-        times = alternating(calls, run.device, run.rounds)
-        for name, call in calls.items():
-            row = {"tower": tower.name, "batch": batch, "mode": "eager", "strategy": name}
-            yield row | {"seconds": times[name], "launches": launches(call, run.device)}
+        with run.trying(what):
+            given = placed(tower.inputs(batch), run.device, run.dtype)
+            calls: dict[str, Call] = {
+                name: partial(model, **given) for name, model in models.items()
+            }
+            row = {"tower": tower.name, "batch": batch, "mode": "eager"}
+            times = alternating(calls, run.device, run.rounds)
+            for name, call in calls.items():
+                count = launches(call, run.device)
+                run.put("towers", {**row, "strategy": name, "seconds": times[name]} | count)
+            if run.device.type == "cuda" and not tower.packed:  # packed ones read their grids
+                recorded = {name: replayed(call) for name, call in calls.items()}
+                row["mode"] = "recorded"
+                for name, seconds in alternating(recorded, run.device, run.rounds).items():
+                    run.put("towers", {**row, "strategy": name, "seconds": seconds})
 
 
-def compiled(run: Run, tower: Tower, mode: str, batch: int) -> Iterator[dict[str, Any]]:
-    """The same through `torch.compile`, each by itself."""
-    dense = tower.build().to(device=run.device, dtype=run.dtype)
+def attached(run: Run, tower: Tower, names: Sequence[str]) -> dict[str, nn.Module]:
+    """Copies of a tower that share their weights, each with a strategy; the first is dense."""
+    with run.device:
+        dense = tower.build().to(device=run.device, dtype=run.dtype)
+    models = {name: dense if name == "dense" else shared_copy(dense) for name in names}
+    for name, model in models.items():
+        if name != "dense":
+            tokenprune.attach(model, tower.plan(name))
+    return models
+
+
+def compiled(run: Run, tower: Tower, mode: str, batch: int) -> None:
+    """The same through `torch.compile`, in turn."""
+    what = f"{tower.name}, batch {batch}, {mode}"
+    if not run.begins(what):
+        return
+    torch.compiler.reset()
     given = placed(tower.inputs(batch), run.device, run.dtype)
     # on a CPU without the time to generate code, tracing alone shows that it works
     options: dict[str, Any] = {"backend": "eager"} if run.dry else {"mode": MODES[mode]}
-    for name in ("dense", "evoprune", "tome"):
-        if not run.begins(f"{tower.name}, batch {batch}, {mode}, {name}"):
+    calls: dict[str, Call] = {}
+    first: dict[str, float] = {}
+    for name, model in attached(run, tower, COMPILED).items():
+        if not run.begins(f"{what}, {name}"):
             continue
-        torch.compiler.reset()
-        model = shared_copy(dense)
-        if name != "dense":
-            tokenprune.attach(model, tower.plan(name))
-        call = torch.compile(model, **options)
-        start = time.perf_counter()
-        call(**given)
-        first = time.perf_counter() - start
-        times = alternating({name: partial(call, **given)}, run.device, run.rounds)
-        row = {"tower": tower.name, "batch": batch, "mode": mode, "strategy": name}
-        yield row | {"seconds": times[name], "compiling": first}
+        with run.trying(f"{what}, {name}"):
+            call = partial(torch.compile(model, dynamic=False, **options), **given)
+            start = time.perf_counter()
+            call()
+            first[name] = time.perf_counter() - start
+            call()  # records the graph
+            calls[name] = call
+    with run.trying(what):
+        for name, seconds in alternating(calls, run.device, run.rounds).items():
+            row = {"tower": tower.name, "batch": batch, "mode": mode, "strategy": name}
+            run.put("towers", row | {"seconds": seconds, "compiling": first[name]})
 
 
-def measure(run: Run) -> dict[str, Any]:
+def measure(run: Run) -> None:
     """All parts."""
     known = towers(tiny=run.dry)
-    record: dict[str, Any] = {"kernels": list(kernels(run))}
-    record["towers"] = [row for tower in known for row in eager(run, tower)]
-    record["first_token"] = []
+    for row in kernels.compare(run.device, run.dtype, short=run.dry):
+        run.put("kernels", row)
+    for tower in known:
+        eager(run, tower)
+    for batch, mode in [(1, "graphs"), (8, "compiled"), (1, "compiled"), (8, "graphs")]:
+        for tower in known[: 1 if run.dry else None]:
+            compiled(run, tower, mode, min(batch, run.batches[-1]))
+        if batch == 1 and mode == "graphs":
+            tokens_and_operations(run)
+
+
+def tokens_and_operations(run: Run) -> None:
+    """Time to first token, and of each operation."""
     for family in first_token.FAMILIES:
-        if run.begins(f"{family}, time to first token"):
-            record["first_token"] += first_token.measure(family, run.device, run.dry, run.rounds)
-    for batch in run.batches[: 1 if run.dry else 2]:
-        for mode in MODES:
-            for tower in known[: 1 if run.dry else None]:
-                record["towers"] += compiled(run, tower, mode, batch)
-    return record
+        what = f"{family}, time to first token"
+        if run.begins(what):
+            with run.trying(what):
+                for row in first_token.measure(family, run.device, run.dry, run.rounds):
+                    run.put("first_token", row)
+    for site in operations.SITES[:1]:
+        if run.begins(f"operations, {site.name}"):
+            with run.trying(f"operations, {site.name}"):
+                least = 0.0 if run.dry else LEAST
+                batches = (1,) if run.dry else (1, 8)
+                for row in operations.measure([site], batches, run.device, run.dtype, least):
+                    run.put("operations", row)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -177,20 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         parser.error("there is no CUDA device; --dry shows that the script runs")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rounds = args.rounds or (1 if args.dry else 20)
-    run = Run(device, args.dry, time.monotonic() + args.seconds, rounds)
+    run = Run(device, args.dry, time.monotonic() + args.seconds, rounds, args.out)
     torch.manual_seed(0)
     with torch.inference_mode():
-        found = measure(run)
-    record = {
-        "schema_version": 1,
-        "dry": args.dry,
-        "environment": describe_environment(),
-        "left_out": run.left_out,
-        **found,
-    }
-    write_record(args.out, record)
+        measure(run)
+    write_record(args.out, run.record)
     console.print(f"written to {args.out}")
-    return record
+    return run.record
 
 
 if __name__ == "__main__":

@@ -39,12 +39,30 @@ def alternating(calls: Mapping[str, Call], device: torch.device, rounds: int) ->
     return {name: median(values) for name, values in found.items()}
 
 
-def launches(call: Call, device: torch.device) -> int | None:
-    """Kernels that one call runs on a GPU, by the profiler; None on a CPU, which launches none."""
+def launches(call: Call, device: torch.device) -> dict[str, float | None]:
+    """Kernels that one call runs on a GPU, and their seconds, by the profiler; a CPU has none."""
     if device.type != "cuda":
-        return None
+        return {"launches": None, "kernel_seconds": None}
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         call()
         synchronize(device)
     events: Any = profiler.events()
-    return sum("CUDA" in str(event.device_type) for event in events)
+    kernels = [event for event in events if "CUDA" in str(event.device_type)]
+    seconds = sum(event.time_range.elapsed_us() for event in kernels) / 1e6
+    return {"launches": len(kernels), "kernel_seconds": seconds}
+
+
+def replayed(call: Call) -> Call:
+    """The call recorded as a CUDA graph, which gives the GPU all kernels at once."""
+    streams: Any = torch.cuda
+    aside = streams.Stream()
+    aside.wait_stream(streams.current_stream())
+    with streams.stream(aside):  # what is made once is made in front of the recording
+        for _ in range(2):
+            call()
+    streams.current_stream().wait_stream(aside)
+    graph: Any = streams.CUDAGraph()
+    with streams.graph(graph):
+        call()
+    replay: Call = graph.replay
+    return replay

@@ -24,6 +24,7 @@ class Tower:
         inputs: a call with that many pictures.
         patches: tokens (units of a packed tower) of a picture.
         keep: how many are left.
+        packed: whether pictures are one sequence, whose parts are read from their grids.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Tower:
     inputs: Callable[[int], Inputs]
     patches: int
     keep: int
+    packed: bool = False
 
     def plan(self, strategy: str) -> tokenprune.Plan:
         """The strategy with its defaults; those that merge do so on the Skip schedule."""
@@ -146,4 +148,4 @@ def _qwen(pixels: int, depth: int, width: int) -> Tower:
         return {"hidden_states": rows, "grid_thw": grids}
 
     units = (pixels // 28) ** 2
-    return Tower(f"qwen2.5-vl-{pixels}", build, inputs, units, max(1, units // 4))
+    return Tower(f"qwen2.5-vl-{pixels}", build, inputs, units, max(1, units // 4), packed=True)

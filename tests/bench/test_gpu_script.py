@@ -23,7 +23,8 @@ def test_the_gpu_script_runs_to_its_end(tmp_path: Path) -> None:
     record = gpu.main(["--dry", "--seconds", "600", "--out", str(out)])
     assert json.loads(out.read_text()) == record
     assert record["dry"]
-    assert record["left_out"] == []
+    assert record["left_out"] == record["failed"] == []
+    assert {row["op"] for row in record["operations"]} >= {"match_pairs", "merge_step"}
     assert {row["op"] for row in record["kernels"]} >= {"bipartite_match", "merge_compact"}
     found = {(row["tower"], row["batch"], row["mode"], row["strategy"]) for row in record["towers"]}
     names = [tower.name for tower in towers(tiny=True)]

@@ -14,9 +14,7 @@ from tests import models, towers
 from tests.contract.cases import ENCODER_STAGES, ENCODERS, KEEP, Encoder, attached, plan
 from tests.contract.compiling import (
     assert_same,
-    needs_context_variables,
     one_graph,
-    traces_context_variables,
 )
 from tests.mllm.calls import SHORT, inputs
 from tokenprune.errors import NotMeasuredError
@@ -50,7 +48,6 @@ def called(model: Any, encoder: str) -> Any:
     return model.get_image_features if encoder in WHOLE_TOWERS else model
 
 
-@needs_context_variables
 @pytest.mark.parametrize("stage", ENCODER_STAGES)
 @torch.no_grad()
 def test_every_static_strategy_is_one_graph_and_gives_the_same(stage: str) -> None:
@@ -63,7 +60,6 @@ def test_every_static_strategy_is_one_graph_and_gives_the_same(stage: str) -> No
     assert counter.frame_count == 1
 
 
-@needs_context_variables
 @pytest.mark.parametrize("encoder", [*ENCODERS, *WRAPPED])
 @torch.no_grad()
 def test_every_tower_that_merges_and_drops_is_one_graph(encoder: str) -> None:
@@ -77,7 +73,6 @@ def test_every_tower_that_merges_and_drops_is_one_graph(encoder: str) -> None:
     assert counter.frame_count == 1
 
 
-@needs_context_variables
 @pytest.mark.parametrize(
     ("stage", "encoder", "backend"),
     [("evoprune", "clip-vision", "aot_eager"), ("tome", "timm-average", "eager")],
@@ -93,7 +88,6 @@ def test_seven_batch_sizes_need_three_graphs(stage: str, encoder: str, backend: 
     assert counter.frame_count <= 3
 
 
-@needs_context_variables
 @torch.no_grad()
 def test_other_sizes_of_pictures_need_a_graph_each() -> None:
     """And their budgets are solved while it is traced."""
@@ -107,7 +101,6 @@ def test_other_sizes_of_pictures_need_a_graph_each() -> None:
     assert counter.frame_count == 2
 
 
-@needs_context_variables
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 @torch.no_grad()
 def test_inductor_compiles_a_plan_to_one_graph() -> None:
@@ -118,7 +111,6 @@ def test_inductor_compiles_a_plan_to_one_graph() -> None:
         torch.testing.assert_close(compiled(pictures).last_hidden_state, plain)
 
 
-@needs_context_variables
 @torch.no_grad()
 def test_a_compiled_call_is_not_measured_and_says_so() -> None:
     model, pictures = built("clip-vision"), models.pixels(2)
@@ -143,6 +135,21 @@ def test_a_compiled_call_is_not_measured_and_says_so() -> None:
 
 
 @torch.no_grad()
+def test_a_call_that_a_cuda_graph_records_reads_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pictures = built("clip-vision"), models.pixels(2)
+    with attached(model, ENCODER_STAGES["tome"]) as handle:
+        plain = model(pictures)
+        handle.meter.reset()
+        monkeypatch.setattr("tokenprune.engine.call.capturing", lambda: True)
+        assert_same(model(pictures), plain)
+        model(pictures * float("nan"))  # values aren't checked
+        assert handle.report().compiled
+        assert handle.report().seconds == {}
+        with pytest.raises(NotMeasuredError, match="one compiled graph"):
+            _ = handle.trace
+
+
+@torch.no_grad()
 def test_a_strategy_that_breaks_the_graph_runs_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     reduce = ToMe.reduce
 
@@ -161,22 +168,22 @@ def test_a_strategy_that_breaks_the_graph_runs_beside_it(monkeypatch: pytest.Mon
         assert len(handle.trace.images) == 2
 
 
+@pytest.mark.parametrize("strategy", ["tome", "evoprune"])
 @torch.no_grad()
-def test_a_compiled_tower_inside_a_multimodal_llm_keeps_to_the_llms_call() -> None:
+def test_a_compiled_tower_inside_a_multimodal_llm_keeps_to_the_llms_call(strategy: str) -> None:
     model, given = models.llava_clip(vision_feature_layer=-3), inputs(SHORT)
-    stages = plan(ONE_BLOCK, keep=KEEP + 4)["stages"]
+    stages = plan(ONE_BLOCK | {"strategy": strategy}, keep=KEEP + 4)["stages"]
     stages += [{"at": "pre_llm", "strategy": "fopru", "keep": 9}]
     with tokenprune.attach(model, {"schema_version": 1, "stages": stages}) as handle:
         plain, tokens = model(**given).logits, handle.report().tokens
         model.model.vision_tower.compile(backend="eager")
-        model.model.vision_tower(given["pixel_values"])  # by itself one graph, where it can be
-        assert handle.report().compiled == traces_context_variables()
+        model.model.vision_tower(given["pixel_values"])  # by itself one graph
+        assert handle.report().compiled
         torch.testing.assert_close(model(**given).logits, plain)
         assert handle.report().tokens == tokens
         assert len(handle.trace.images) == 1
 
 
-@needs_context_variables
 @torch.no_grad()
 def test_values_that_a_graph_cannot_refuse_give_nan() -> None:
     model = built("idefics3")

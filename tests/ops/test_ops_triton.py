@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 
@@ -19,10 +20,19 @@ TRITON, NUMPY = (tuple(map(int, module.__version__.split(".")[:2])) for module i
     reason="the interpreter of this triton can't read loop bounds with numpy 2.4",
 )
 def test_kernels_agree_with_the_reference() -> None:
+    run_cases({"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_kernels_agree_with_the_reference_on_a_gpu() -> None:
+    run_cases({"TRITON_CASES_DEVICE": "cuda"})
+
+
+def run_cases(environment: dict[str, str]) -> None:
     cases = Path(__file__).with_name("triton_cases.py")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", str(cases)],
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,

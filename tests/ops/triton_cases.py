@@ -1,7 +1,11 @@
 """Triton kernels against the reference, in a process of their own (see test_ops_triton.py).
 
-Not named test_*.py: the interpreter must be switched on before triton is first imported.
+Not named test_*.py: the interpreter must be switched on before triton is first imported. The
+environment names the device.
 """
+
+import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,14 +16,17 @@ from tokenprune import ops
 from tokenprune.ops.dispatch import PLAIN
 
 INF, NAN = float("inf"), float("nan")
+DEVICE = os.environ.get("TRITON_CASES_DEVICE", "cpu")
 
 
 @pytest.fixture(autouse=True)
-def _poison() -> None:
+def _poison() -> Iterator[None]:
     """Fills every torch.empty with NaN, so that an element no kernel wrote shows."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     deterministic.fill_uninitialized_memory = True
     torch.manual_seed(0)
+    with torch.device(DEVICE):
+        yield
 
 
 def both(op: object, *args: object, **kwargs: object) -> tuple[object, object]:
@@ -34,12 +41,13 @@ def close(got: object, want: object, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
 
 
-def test_poison_and_interpreter_are_on() -> None:
+def test_poison_and_kernels_are_on() -> None:
     assert torch.empty(7).isnan().all()
-    assert ops.choose("knn_density", torch.ones(1)).backend == "reference"
+    plain = "reference" if DEVICE == "cpu" else "triton"
+    assert ops.choose("knn_density", torch.ones(1)).backend == plain
     with ops.use_backend("triton"):
         assert ops.choose("knn_density", torch.ones(1)).backend == "triton"
-        assert {c.backend for c in ops.explain("cpu") if c.op not in PLAIN} == {"triton"}
+        assert {c.backend for c in ops.explain(DEVICE) if c.op not in PLAIN} == {"triton"}
 
 
 @pytest.mark.parametrize(

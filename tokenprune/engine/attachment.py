@@ -50,6 +50,7 @@ class Attachment:
         checks: when the values of answers are checked.
         notes: what to know about the plan on this model, in plain words.
         compiling: the call that is being traced into one graph, only while it is.
+        idle: whether no call of the model is running, in any thread.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Attachment:
         self.patches = Patches(self.traffic)
         self.notes: set[str] = set()
         self.compiling: CallState | None = None
+        self.idle = True
+        self._open, self._lock = 0, threading.Lock()
         self._claimed: list[nn.Module] = []
         self._graphs = threading.local()
 
@@ -118,6 +121,12 @@ class Attachment:
         if call.noted:
             self.notes.add(_TOWER_COMPILED)
         self.meter.calls += 1
+
+    def running(self, more: int) -> None:
+        """Note that more calls are running, or fewer; called by the engine."""
+        with self._lock:
+            self._open += more
+            self.idle = self._open == 0
 
     def ran_compiled(self) -> None:
         """Note that a call ran as one compiled graph; called by the engine."""

@@ -13,7 +13,7 @@ import torch
 from tokenprune.engine.conditions import Checks, Conditions
 from tokenprune.engine.inert import UNCHECKED, UNMEASURED, UNRECORDED
 from tokenprune.engine.meter import Meter
-from tokenprune.engine.tracers import refuse_tracing
+from tokenprune.engine.tracers import capturing, refuse_tracing
 from tokenprune.errors import TokenpruneError
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.trace import Trace
@@ -34,12 +34,18 @@ class Owner(Protocol):
         meter: what counts seconds and tokens.
         checks: when values are checked.
         compiling: the call that is being traced into one graph, only while it is.
+        idle: whether no call is running, in any thread.
     """
 
     plan: Plan
     meter: Meter
     checks: Checks
     compiling: CallState | None
+    idle: bool
+
+    def running(self, more: int) -> None:
+        """Note that more calls are running, or fewer."""
+        ...
 
     def finished(self, call: CallState) -> None:
         """Take over what a call measured."""
@@ -86,7 +92,7 @@ class CallState:
 
     @property
     def compiled(self) -> bool:
-        """Whether the whole call is being traced into one graph."""
+        """Whether the whole call is being traced or recorded into one graph."""
         return self.conditions is UNCHECKED
 
     def state(self, kind: type[State]) -> State | None:
@@ -102,10 +108,19 @@ class CallState:
         self._states.pop(kind, None)
 
 
-def current(owner: Owner) -> CallState | None:
-    """The running call of this attachment in this thread and context, if any."""
-    if torch.compiler.is_dynamo_compiling() and owner.compiling is not None:
-        return owner.compiling
+def current(owner: Owner, *, tower: bool = False) -> CallState | None:
+    """The running call of this attachment in this thread and context, if any.
+
+    Args:
+        owner: the attachment.
+        tower: whether an encoder asks, which may be all of a call. Older compilers break a graph at
+            a context variable, so one where no call is running doesn't look at it.
+    """
+    if torch.compiler.is_dynamo_compiling():
+        if owner.compiling is not None:
+            return owner.compiling
+        if tower and owner.idle:
+            return None
     state = _active.get()
     while state is not None and state.owner is not owner:
         state = state.parent
@@ -113,14 +128,15 @@ def current(owner: Owner) -> CallState | None:
 
 
 @contextmanager
-def calling(owner: Owner, *, apart: bool = False) -> Iterator[CallState]:
+def calling(owner: Owner, *, apart: bool = False, tower: bool = False) -> Iterator[CallState]:
     """The running call of this attachment, or a new one that ends with the block.
 
     Args:
         owner: the attachment.
         apart: whether it is a call of its own inside the running one.
+        tower: see `current`.
     """
-    running = None if apart else current(owner)
+    running = None if apart else current(owner, tower=tower)
     if running is not None:
         yield running
         return
@@ -128,22 +144,36 @@ def calling(owner: Owner, *, apart: bool = False) -> Iterator[CallState]:
         with compiled(owner, None) as state:
             yield state
         return
+    if capturing():
+        with _recorded(owner) as state:
+            yield state
+        return
     refuse_tracing()
     conditions = Conditions(owner.checks)
     state = CallState(owner, owner.plan, owner.meter, conditions, parent=_active.get())
-    token = _active.set(state)
     try:
-        yield state
-        conditions.settle()
-        for counted in state.noted:
-            owner.meter.count(*counted)
-        owner.finished(state)
+        with _running(owner, state):
+            yield state
+            conditions.settle()
+            for counted in state.noted:
+                owner.meter.count(*counted)
+            owner.finished(state)
     except TokenpruneError:
         raise
     except Exception as cause:  # NaN can break the model before the call's end
         conditions.explain(cause)
         raise
+
+
+@contextmanager
+def _running(owner: Owner, state: CallState) -> Iterator[None]:
+    """Let `current` find a call."""
+    token = _active.set(state)
+    owner.running(1)
+    try:
+        yield
     finally:
+        owner.running(-1)
         _active.reset(token)
 
 
@@ -165,3 +195,16 @@ def compiled(owner: Owner, around: CallState | None) -> Iterator[CallState]:
             owner.ran_compiled()
     finally:
         owner.compiling = before
+
+
+@contextmanager
+def _recorded(owner: Owner) -> Iterator[CallState]:
+    """A call that a CUDA graph records: replays run its kernels alone, so nothing is measured.
+
+    Reading a value or a clock would break the recording, and a trace would hold tensors that every
+    replay writes anew.
+    """
+    state = CallState(owner, owner.plan, UNMEASURED, UNCHECKED, _active.get(), UNRECORDED)
+    with _running(owner, state):
+        yield state
+        owner.ran_compiled()

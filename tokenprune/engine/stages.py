@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count as counting
 from typing import Any
+from weakref import WeakValueDictionary
 
 from tokenprune.errors import BudgetError, PlanError
 from tokenprune.interface.signals import BlockBefore, Signal, sums_attention
@@ -142,13 +144,18 @@ class EncoderSchedule:
         used: encoder blocks that feed what is read.
         grid: the encoder's default patch grid (t, h, w).
         notes: what a user should know about the schedules solved so far, in plain words.
+        number: its key in `SCHEDULES`.
     """
 
     stages: Sequence[ResolvedStage]
     used: int
     grid: Grid
     notes: set[str] = field(default_factory=set)
+    number: int = field(default_factory=counting().__next__)
     _cache: dict[int, dict[int, EncoderSite]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        SCHEDULES[self.number] = self
 
     def sites(self, count: int) -> dict[int, EncoderSite]:
         """Sites by block for images of `count` patches.
@@ -225,6 +232,10 @@ class EncoderSchedule:
         if note:
             self.notes.add(f"{stage.where}: {note}")
         return blocks
+
+
+SCHEDULES: WeakValueDictionary[int, EncoderSchedule] = WeakValueDictionary()
+"""Every schedule by its number: a compiler holds numbers as constants, and no objects."""
 
 
 def build_strategy(stage: StagePlan) -> PruningStrategy[Any]:

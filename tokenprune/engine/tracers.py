@@ -1,9 +1,9 @@
-"""Whether a compiler may be tracing; tracers and exporters that would record a wrong model."""
+"""Whether a compiler may be tracing or a CUDA graph recording; tracers that are refused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import fx
@@ -12,6 +12,7 @@ from torch.compiler import is_compiling
 from tokenprune.errors import UnsupportedCallError
 
 _INSTEAD = "Use torch.export.export(..., strict=False), which records what the plan does."
+_cuda: Any = torch.cuda  # some of its functions have no types
 _watching: Callable[[], object] = torch._C._dynamo.eval_frame.get_eval_frame_callback
 """What looks at every function that this thread enters, to compile it; None if nothing does."""
 
@@ -19,6 +20,11 @@ _watching: Callable[[], object] = torch._C._dynamo.eval_frame.get_eval_frame_cal
 def may_compile() -> bool:
     """Whether a compiler is tracing this, or waits to."""
     return is_compiling() or _watching() is not None
+
+
+def capturing() -> bool:
+    """Whether a CUDA graph records what this thread's stream is given, instead of running it."""
+    return _cuda.is_initialized() and bool(_cuda.is_current_stream_capturing())
 
 
 def refuse_tracing() -> None:

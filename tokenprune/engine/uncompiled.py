@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from tokenprune.engine.answered import answered
-from tokenprune.engine.stages import EncoderSchedule
+from tokenprune.engine.stages import SCHEDULES
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 uncompiled: Callable[[_Function], _Function] = torch.compiler.disable
@@ -17,10 +17,15 @@ _constant: Callable[[_Function], _Function] = torch.compiler.assume_constant_res
 
 
 @_constant
-def solve(layout: EncoderSchedule, counts: Sequence[int]) -> bool:
-    """Solve budgets for images of so many patches while a graph is traced, not inside of it."""
+def solve(number: int, counts: Sequence[int]) -> bool:
+    """Solve budgets for images of so many patches while a graph is traced, not inside of it.
+
+    Args:
+        number: of the schedule; older compilers take no object here.
+        counts: of patches.
+    """
     for count in counts:
-        layout.sites(count)
+        SCHEDULES[number].sites(count)
     return True
 
 

@@ -37,6 +37,7 @@ class HfVitAdapter(HalvedBlocks):
         """
         super().__init__(model)
         self._weights = PoolWeights()
+        self._averages = any(name in self.averaging for name in class_names(self.model))
         self._spec = EncoderSpec(
             entry=self.vision,
             blocks=self.blocks,
@@ -77,7 +78,7 @@ class HfVitAdapter(HalvedBlocks):
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
         """For classifiers that average patches: the sizes' scope, and the scaling before it."""
-        if not any(name in self.averaging for name in class_names(self.model)):
+        if not self._averages:
             return {}
         return {
             (self.model, "forward"): self._weights.scoped,
@@ -86,7 +87,8 @@ class HfVitAdapter(HalvedBlocks):
 
     def weighted_pool(self, weight: Tensor) -> None:
         """Keep the sizes `[B, T]` until the classifier's mean is taken."""
-        self._weights.set(weight)
+        if self._averages:
+            self._weights.set(weight)
 
     def _scaled(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         output = original(*args, **kwargs)

@@ -109,7 +109,8 @@ def attend(
         query = query.gather(2, rows.expand(-1, query.shape[1], -1, query.shape[3]))
     elif sums:
         attended, received = attend_once(query, key, value, bias=bias, skip=state.prefix)
-        return block.join(hidden, attended), parts._replace(received=received)
+        parts = Projected(query, key, value, bias, received)
+        return block.join(hidden, attended), parts
     return block.join(hidden, attention(query, key, value, bias)), parts
 
 

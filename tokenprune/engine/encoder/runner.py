@@ -97,7 +97,7 @@ class EncoderRunner:
             patches.override(module, name, function)
 
     def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        running = current(self.owner)
+        running = current(self.owner, tower=True)
         if running is not None and in_pass(running):
             return original(*args, **kwargs)  # one pass method calls another
         refuse_checkpointing(self.spec.entry, "blocks", "encoder")
@@ -105,7 +105,7 @@ class EncoderRunner:
         if self.alone and self.layout.stages:
             refuse_inside(self.spec.entry)
         self._refuse_maps(args, kwargs)
-        with calling(self.owner) as call, call.meter.stage("encode"):
+        with calling(self.owner, tower=True) as call, call.meter.stage("encode"):
             self._open(call, args, kwargs)
             call.put(self._demand(call, args, kwargs))
             try:
@@ -259,7 +259,8 @@ class EncoderRunner:
             # imported here, because it takes the compiler along
             from tokenprune.engine.uncompiled import solve
 
-            solve(self.layout, tuple([index(count) for count in counts]))  # no symbols
+            # no symbols
+            solve(index(self.layout.number), tuple([index(count) for count in counts]))
 
     def _is_plain(self, state: EncoderState, number: int) -> bool:
         site = state.sites.get(number)
