@@ -1,7 +1,4 @@
-"""Triton: every row that is left looks for its members among all rows, and adds them up in order.
-
-Rows in front are groups of one. No sort comes first and nothing is added atomically.
-"""
+"""Triton: one launch for everything but riders; every row that is left looks for its members."""
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN202
 
@@ -10,29 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.groups_triton import group_means, group_sums
 from tokenprune.ops.rows_triton import copied_rows
 
 _MANY = 4096  # rows of a batch that keep a GPU busy also where a program takes several (ours)
-
-
-@triton.jit
-def _groups(slot_ptr, rows, ahead, length):
-    """The row, among those that are left, that some rows go to; -1 for rows outside."""
-    token = rows - ahead
-    slot = tl.load(slot_ptr + token, mask=(token >= 0) & (rows < length), other=0).to(tl.int32)
-    return tl.where(rows < length, tl.where(token < 0, rows, slot + ahead), -1)
-
-
-@triton.jit
-def _weights(weight_ptr, rows, ahead, inside, col, WEIGHED: tl.constexpr):
-    """What rows weigh in a mean; where weights are given, those are of tokens, and 1 in front."""
-    if WEIGHED:
-        token = rows - ahead
-        at = weight_ptr + token.to(tl.int64) * col
-        weight = tl.load(at, mask=inside & (token >= 0), other=1.0)
-    else:
-        weight = tl.load(weight_ptr + rows.to(tl.int64) * col, mask=inside, other=0.0)
-    return weight.to(tl.float32)
 
 
 # Lengths differ from site to site; a program for each kind of number would be compiled otherwise.
@@ -50,39 +28,24 @@ def _merge_kernel(
     programs = tl.cdiv(left, BLOCK_M)
     batch = (tl.program_id(0) // programs).to(tl.int64)
     mine = (tl.program_id(0) % programs) * BLOCK_M + tl.arange(0, BLOCK_M)
-    slot_ptr += batch * tokens
-    weight_ptr += batch * weight_batch
-    size = tl.zeros([BLOCK_M], tl.float32)
-    total = tl.zeros([BLOCK_M], tl.float32)
-    for start in range(0, length, BLOCK_N):
-        rows = start + tl.arange(0, BLOCK_N)
-        member = _groups(slot_ptr, rows, ahead, length)[None, :] == mine[:, None]
-        each = _weights(size_ptr + batch * size_batch, rows, ahead, rows < length, size_col, False)
-        size += tl.sum(tl.where(member, each[None, :], 0.0), 1)
-        if WEIGHED:
-            each = _weights(weight_ptr, rows, ahead, rows < length, weight_col, True)
-            total += tl.sum(tl.where(member, each[None, :], 0.0), 1)
-    # NaN isn't less, and stays.
-    total = tl.where(total < LEAST, LEAST, total) if WEIGHED else size
-
     dims = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    x_at = x_ptr + batch * x_batch + dims.to(tl.int64)[None, :] * x_col
-    mean = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    for start in range(0, length, BLOCK_N):
-        rows = start + tl.arange(0, BLOCK_N)
-        group = _groups(slot_ptr, rows, ahead, length)
-        member = group[None, :] == mine[:, None]
-        row = tl.min(tl.where(member, rows[None, :], length), 1)
-        while tl.min(row, 0) < length:
-            found = row < length
-            # The share, not the weight, scales a row: w / w is exactly 1, (w * x) / w isn't x.
-            each = _weights(weight_ptr, row, ahead, found, weight_col, WEIGHED)
-            share = tl.div_rn(each, total)
-            at = x_at + row.to(tl.int64)[:, None] * x_row
-            x = tl.load(at, mask=found[:, None] & (dims < width)[None, :], other=0.0)
-            mean = tl.where(found[:, None], mean + share[:, None] * x.to(tl.float32), mean)
-            later = member & (rows[None, :] > row[:, None])
-            row = tl.min(tl.where(later, rows[None, :], length), 1)
+    x_ptr += batch * x_batch
+    slot_ptr += batch * tokens
+    size_ptr += batch * size_batch
+    weight_ptr += batch * weight_batch
+    size = group_sums(size_ptr, size_col, slot_ptr, mine, ahead, length, False, BLOCK_M, BLOCK_N)
+    total = size
+    if WEIGHED:
+        total = group_sums(
+            weight_ptr, weight_col, slot_ptr, mine, ahead, length, True, BLOCK_M, BLOCK_N
+        )
+        # NaN isn't less, and stays.
+        total = tl.where(total < LEAST, LEAST, total)
+    # weight_ptr holds the sizes where no weights are given
+    mean = group_means(
+        x_ptr, x_row, x_col, weight_ptr, weight_col, slot_ptr, total, mine, dims,
+        ahead, length, width, WEIGHED, BLOCK_M, BLOCK_N, BLOCK_D,
+    )  # fmt: skip
     place = batch * left + mine
     inside = (mine < left)[:, None] & (dims < width)[None, :]
     tl.store(out_ptr + place[:, None] * width + dims[None, :], mean, mask=inside)
