@@ -13,25 +13,28 @@ import torch
 triton = pytest.importorskip("triton")
 
 TRITON, NUMPY = (tuple(map(int, module.__version__.split(".")[:2])) for module in (triton, np))
+CASES = ("triton_cases.py", "triton_merge_cases.py")
 
 
 @pytest.mark.skipif(
     TRITON < (3, 7) and NUMPY >= (2, 4),
     reason="the interpreter of this triton can't read loop bounds with numpy 2.4",
 )
-def test_kernels_agree_with_the_reference() -> None:
-    run_cases({"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+@pytest.mark.parametrize("cases", CASES)
+def test_kernels_agree_with_the_reference(cases: str) -> None:
+    run_cases(cases, {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_kernels_agree_with_the_reference_on_a_gpu() -> None:
-    run_cases({"TRITON_CASES_DEVICE": "cuda"})
+@pytest.mark.parametrize("cases", CASES)
+def test_kernels_agree_with_the_reference_on_a_gpu(cases: str) -> None:
+    run_cases(cases, {"TRITON_CASES_DEVICE": "cuda"})
 
 
-def run_cases(environment: dict[str, str]) -> None:
-    cases = Path(__file__).with_name("triton_cases.py")
+def run_cases(cases: str, environment: dict[str, str]) -> None:
+    file = Path(__file__).with_name(cases)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)],
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -42,11 +45,13 @@ def run_cases(environment: dict[str, str]) -> None:
 
 POINTERS = {
     "order_ptr": "*i64", "bound_ptr": "*i64", "index_ptr": "*i64", "slot_ptr": "*i64",
+    "source_ptr": "*i64", "target_ptr": "*i64", "anchor_ptr": "*i64", "place_ptr": "*i64",
     "pick_ptr": "*i64", "chosen_ptr": "*i8", "block_a_ptr": "*u8", "block_b_ptr": "*u8",
 }  # fmt: skip
 CONSTANTS = {
     "BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_S": 32, "BLOCK": 64,
     "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38, "SPANNED": 1e-6,
+    "WEIGHED": True, "LEAST": 1e-38,
 }  # fmt: skip
 FEATURES = ("q_ptr", "k_ptr", "a_ptr", "b_ptr", "x_ptr", "matrix_ptr")
 DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
@@ -55,28 +60,30 @@ DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted")
 @pytest.mark.parametrize("features", ["*fp32", "*bf16"])
 @pytest.mark.parametrize(
-    ("op", "kernel"),
+    ("place", "kernel"),
     [
         ("attention_received", "_normaliser_kernel"), ("attention_received", "_column_kernel"),
         ("bipartite_match", "_match_kernel"), ("knn_density", "_nearest_kernel"),
         ("max_min_select", "_step_kernel"), ("dpp_select", "_step_kernel"),
         ("coverage_select", "_step_kernel"),
         ("merge_compact", "_merge_kernel"), ("sum_compact", "_sum_kernel"),
+        ("merge_slots", "_slots_kernel"), ("merge_step", "_merge_kernel"),
         ("received_from_lse", "_column_kernel"),
         ("topk_gather", "_choose_kernel"), ("topk_gather", "_compact_kernel"),
-        ("topk_gather", "_copy_kernel"),
+        ("rows_triton", "_copy_kernel"),
     ],
 )  # fmt: skip
 def test_kernels_compile_for_a_gpu_that_is_not_here(
-    op: str, kernel: str, features: str, tmp_path: Path
+    place: str, kernel: str, features: str, tmp_path: Path
 ) -> None:
     """The interpreter accepts programs that the compiler refuses; this needs no device."""
     compiler = pytest.importorskip("triton.backends.compiler")
-    program = getattr(importlib.import_module(f"tokenprune.ops.{op}.triton"), kernel)
+    module = place if place.endswith("_triton") else f"{place}.triton"
+    program = getattr(importlib.import_module(f"tokenprune.ops.{module}"), kernel)
     signature, constants = {}, {}
-    for place, name in enumerate(program.arg_names):
+    for number, name in enumerate(program.arg_names):
         if name in CONSTANTS:
-            signature[name], constants[(place,)] = "constexpr", CONSTANTS[name]
+            signature[name], constants[(number,)] = "constexpr", CONSTANTS[name]
         elif name.endswith("_ptr"):
             sums = "*fp64" if name in DOUBLES else "*fp32"
             signature[name] = POINTERS.get(name, features if name in FEATURES else sums)

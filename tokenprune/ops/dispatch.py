@@ -25,6 +25,8 @@ KERNELS = (
     "knn_density",
     "max_min_select",
     "merge_compact",
+    "merge_slots",
+    "merge_step",
     "received_from_lse",
     "sum_compact",
     "topk_gather",
@@ -38,8 +40,6 @@ PLAIN = {
     "attention_row": "no kernel: one query row is a matrix-vector product, plain torch suffices",
     "attention_rows": "no kernel yet: rows of some queries, a product and a softmax in plain torch",
     "cluster_dpc": "no kernel: no step waits for another, plain torch suffices",
-    "merge_slots": "no kernel: two numbers a token, plain torch suffices",
-    "merge_step": "no kernel yet: one pass over whole rows in plain torch",
     "match_pairs": "no kernel: one matrix product, and rows and columns of it",
 }
 """Operations that are plain torch everywhere, with the reason."""

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+from tokenprune.ops.rows_triton import copied_rows
 
 
 @triton.jit
@@ -41,17 +41,6 @@ def _compact_kernel(chosen_ptr, index_ptr, tokens, k, BLOCK_N: tl.constexpr):
         filled += tl.sum(chosen, 0)
 
 
-@triton.jit
-def _copy_kernel(
-    rider_ptr, index_ptr, out_ptr, k, width, r_batch, r_row, r_col, BLOCK: tl.constexpr
-):
-    place = tl.program_id(0).to(tl.int64)
-    dims = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    token = tl.load(index_ptr + place)
-    at = rider_ptr + (place // k) * r_batch + token * r_row + dims * r_col
-    tl.store(out_ptr + place * width + dims, tl.load(at, mask=dims < width), mask=dims < width)
-
-
 def topk_gather(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
     """See `tokenprune.ops.topk_gather`; the indices come first."""
     batch, tokens = score.shape
@@ -62,26 +51,4 @@ def topk_gather(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
             score.to(torch.float32).contiguous(), chosen, tokens, k, BLOCK_M=32, BLOCK_N=128
         )
         _compact_kernel[(batch,)](chosen, index, tokens, k, BLOCK_N=512)
-    return [index, *(_gather(rider, index) for rider in riders)]
-
-
-def _gather(rider: Tensor, index: Tensor) -> Tensor:
-    batch, k = index.shape
-    out = torch.empty((batch, k, *rider.shape[2:]), device=rider.device, dtype=rider.dtype)
-    if out.numel() == 0:
-        return out
-    source, target = _as_integers(rider), _as_integers(out)
-    source = source.reshape(batch, rider.shape[1], -1)
-    width = source.shape[2]
-    block = min(1024, max(16, triton.next_power_of_2(width)))
-    _copy_kernel[(batch * k, triton.cdiv(width, block))](
-        source, index, target, k, width, *source.stride(), BLOCK=block
-    )
-    return out
-
-
-def _as_integers(tensor: Tensor) -> Tensor:
-    # Copying moves bits, so one kernel per item size serves every type.
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
-    return tensor.view(_INTEGERS[tensor.element_size()])
+    return [index, *(copied_rows(rider, index) for rider in riders)]
