@@ -79,6 +79,7 @@ def cases(
         "attention_received": lambda: ops.attention_received(query, key),
         "attention_row": lambda: ops.attention_row(query, key),
         "attention_rows": lambda: ops.attention_rows(query[:, :, :16], key),
+        "best_last": lambda: ops.best_last(score, tokens // 4),
         "bipartite_match": lambda: ops.bipartite_match(
             a, b, gain_a=gain_a, gain_b=gain_b, block_a=gain_a > 0.75, squash=True
         ),

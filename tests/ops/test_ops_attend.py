@@ -156,9 +156,9 @@ def test_under_autocast_attention_is_cast_as_ever() -> None:
 def test_half_precision_goes_by_the_kernels_logarithms_or_without(
     dtype: torch.dtype, trusted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert logsumexp._trusted(torch.device("cpu"), dtype), "of this version of torch"
+    assert logsumexp._kernel(torch.device("cpu"), dtype, 16), "of this version of torch"
     if not trusted:
-        monkeypatch.setattr(logsumexp, "_trusted", lambda device, dtype: False)
+        monkeypatch.setattr(logsumexp, "_kernel", lambda device, dtype, width: None)
     query, key, value = (each.to(dtype) for each in heads(2, 2, 33, 16))
     bias = log_sizes(2, 33)
     attended, received = ops.attend(query, key, value, bias=bias, skip=1)
@@ -191,9 +191,9 @@ def missing(*_: Tensor | None) -> tuple[Tensor, Tensor]:
 @pytest.fixture
 def untried() -> Iterator[None]:
     """No kernel has been tried yet, before the test and behind it."""
-    logsumexp._trusted.cache_clear()
+    logsumexp._kernel.cache_clear()
     yield
-    logsumexp._trusted.cache_clear()
+    logsumexp._kernel.cache_clear()
 
 
 KERNELS = {
@@ -211,8 +211,8 @@ def test_a_kernel_that_gives_something_else_is_told_of_once_and_not_used(
 ) -> None:
     query, key, value = (each.bfloat16() for each in heads(1, 2, 9, 8))
     attended, received = ops.attend(query, key, value)
-    logsumexp._trusted.cache_clear()
-    monkeypatch.setitem(logsumexp._KERNELS, "cpu", kernel)
+    logsumexp._kernel.cache_clear()
+    monkeypatch.setitem(logsumexp._KERNELS, "cpu", (kernel,))
     told = rf"kernel of cpu in torch\.bfloat16 {why}.*\(attention_received\).* take longer"
     with pytest.warns(BackendWarning, match=told):
         found = ops.attend(query, key, value)
@@ -228,8 +228,19 @@ def test_a_kernel_that_gives_something_else_is_told_of_once_and_not_used(
 def test_sound_kernels_and_other_devices_say_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert logsumexp._trusted(torch.device("cpu"), torch.float32)
-        assert not logsumexp._trusted(torch.device("meta"), torch.float32)
+        assert logsumexp._kernel(torch.device("cpu"), torch.float32, 16)
+        assert logsumexp._kernel(torch.device("meta"), torch.float32, 16) is None
+
+
+@pytest.mark.usefixtures("untried")
+def test_a_device_goes_on_to_its_next_kernel_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernels = (missing, wrong_lse, logsumexp._cpu)
+    monkeypatch.setitem(logsumexp._KERNELS, "cpu", kernels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert logsumexp._kernel(torch.device("cpu"), torch.bfloat16, 8) is logsumexp._cpu
 
 
 def test_logarithms_with_hidden_keys_and_shared_heads() -> None:

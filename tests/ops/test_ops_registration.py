@@ -164,6 +164,7 @@ def cases() -> dict[str, tuple[object, ...]]:
         "attend": (query, key, query, torch.zeros(2, 11), 1),
         "attend_short": (query, key, query, torch.zeros(2, 11)),
         "attention_received": (query, key, None, 0.5, 1),
+        "best_last": (ones, 4),
         "bipartite_match": (x, x, ones, None, None, ones, None, ones > 2, True),
         "cluster_dpc": (x, 4, 3),
         "coverage_select": (x, 4, ones[:, :6]),
@@ -186,6 +187,14 @@ def test_registration_is_sound(name: str) -> None:
     torch.library.opcheck(getattr(torch.ops.tokenprune, name).default, cases()[name])
 
 
+def test_attention_in_half_precision_is_laid_out_as_registered() -> None:
+    query, key, _ = (each.bfloat16() for each in inputs())
+    given = (query, key, query, torch.zeros(2, 11), 1)
+    torch.library.opcheck(torch.ops.tokenprune.attend.default, given)
+    attended, _ = ops.attend(query, key, query)
+    assert attended.transpose(1, 2).is_contiguous()
+
+
 @pytest.mark.parametrize(
     ("name", "count"),
     [
@@ -194,7 +203,7 @@ def test_registration_is_sound(name: str) -> None:
         ("attention_received", 2 * 2 * 2 * 11 * 11 * 4), ("bipartite_match", 2 * 2 * 10 * 10 * 6),
         ("knn_distance", 2 * 2 * 10 * 10 * 6), ("match_pairs", 2 * 2 * 10 * 10 * 6),
         ("merge_compact", 2 * 2 * 10 * 6),
-        ("merge_slots", 0), ("merge_step", 2 * 2 * 10 * 6),
+        ("best_last", 0), ("merge_slots", 0), ("merge_step", 2 * 2 * 10 * 6),
         ("sum_compact", 2 * 10), ("topk_gather", 0), ("max_min_select", 0),
         ("cluster_dpc", 3 * 2 * 10 * 10 * 6), ("coverage_select", 2 * 2 * 10 * 6 * 4),
         ("dpp_select", 2 * 10 * (4 * 3 + 3 * 4)),

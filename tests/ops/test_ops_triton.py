@@ -46,12 +46,13 @@ def run_cases(cases: str, environment: dict[str, str]) -> None:
 POINTERS = {
     "order_ptr": "*i64", "bound_ptr": "*i64", "index_ptr": "*i64", "slot_ptr": "*i64",
     "source_ptr": "*i64", "target_ptr": "*i64", "anchor_ptr": "*i64", "place_ptr": "*i64",
-    "pick_ptr": "*i64", "chosen_ptr": "*i8", "block_a_ptr": "*u8", "block_b_ptr": "*u8",
+    "pick_ptr": "*i64", "rank_ptr": "*i32",
+    "chosen_ptr": "*i8", "block_a_ptr": "*u8", "block_b_ptr": "*u8",
 }  # fmt: skip
 CONSTANTS = {
     "BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_S": 32, "BLOCK": 64,
     "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38, "SPANNED": 1e-6,
-    "WEIGHED": True, "LEAST": 1e-38,
+    "WEIGHED": True, "BIASED": True, "LEAST": 1e-38,
 }  # fmt: skip
 FEATURES = ("q_ptr", "k_ptr", "a_ptr", "b_ptr", "x_ptr", "matrix_ptr")
 DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
@@ -63,6 +64,7 @@ DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
     ("place", "kernel"),
     [
         ("attention_received", "_normaliser_kernel"), ("attention_received", "_column_kernel"),
+        ("best_last", "_rank_kernel"), ("best_last", "_place_kernel"),
         ("bipartite_match", "_match_kernel"), ("knn_density", "_nearest_kernel"),
         ("max_min_select", "_step_kernel"), ("dpp_select", "_step_kernel"),
         ("coverage_select", "_step_kernel"),

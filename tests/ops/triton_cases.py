@@ -178,6 +178,15 @@ def test_merge_in_half_precision_and_tokens_alone() -> None:
     assert torch.equal(got, x.flip(1))
 
 
+@pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 11), (601, 30), (67, 67)])
+def test_best_last(tokens: int, k: int) -> None:
+    score = torch.randn(2, tokens).mul(2).round()
+    for case in (score, score.bfloat16(), score.mT.contiguous().mT):
+        close(*both(ops.best_last, case, k), 0)
+    score[0, ::3], score[1, ::4] = NAN, -INF
+    close(*both(ops.best_last, score, k), 0)
+
+
 @pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 11), (37, 30), (601, 9), (67, 67)])
 def test_topk_gather(tokens: int, k: int) -> None:
     score = torch.randn(2, tokens).mul(2).round()

@@ -10,6 +10,7 @@ from tokenprune.ops.attend import attend
 from tokenprune.ops.attend_short import attend_short
 from tokenprune.ops.attention_received import attention_received
 from tokenprune.ops.attention_rows import attention_row, attention_rows
+from tokenprune.ops.best_last import best_last
 from tokenprune.ops.bipartite_match import bipartite_match
 from tokenprune.ops.cluster_dpc import cluster_dpc
 from tokenprune.ops.coverage_select import coverage_select
@@ -38,6 +39,7 @@ __all__ = [
     "attention_received",
     "attention_row",
     "attention_rows",
+    "best_last",
     "bipartite_match",
     "choose",
     "cluster_dpc",

@@ -19,6 +19,7 @@ Backend = Literal["auto", "reference", "triton"]
 
 KERNELS = (
     "attention_received",
+    "best_last",
     "bipartite_match",
     "coverage_select",
     "dpp_select",

@@ -2,7 +2,6 @@
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN201
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -26,6 +25,16 @@ def rows_of(ptr, rows, length, width, row, col, BLOCK_D: tl.constexpr):
     return tl.load(ptr + rows[:, None] * row + dims[None, :] * col, mask=inside, other=0.0)
 
 
+@triton.jit
+def bias_of(ptr, cols, inside, outside, BIASED: tl.constexpr):
+    """The biases of some keys of a sample; `outside` where there is no key."""
+    if BIASED:
+        bias = tl.load(ptr + cols, mask=inside, other=outside).to(tl.float32)
+    else:
+        bias = tl.where(inside, 0.0, outside)
+    return bias
+
+
 def launch_size(width: int, item: int) -> dict[str, int]:
     """Rows, columns and stages of a program over heads of `width` numbers of `item` bytes."""
     # Bounds the shared memory: stages * (M + N) * D * item stays below 100 KB.
@@ -35,15 +44,9 @@ def launch_size(width: int, item: int) -> dict[str, int]:
     return {"BLOCK_M": block, "BLOCK_N": block, "BLOCK_D": padded, "num_stages": stages}
 
 
-def key_bias(query: Tensor, bias: Tensor | None) -> Tensor:
-    """The bias of each key as the kernels read it, float32 `[B, T]`; zeros where there is none."""
-    bias = query.new_zeros(query.shape[0], query.shape[2]) if bias is None else bias
-    return bias.to(torch.float32).contiguous()
-
-
 def mean_of_heads(columns: Tensor, skip: int) -> Tensor:
     """What tokens receive, `[B, T - skip]`, from the sums of the columns `[B, H, T]` of each head.
 
     Heads are added here, in a fixed order: atomic additions would not be deterministic.
     """
-    return columns[:, :, skip:].mean(1) / (columns.shape[2] - skip)
+    return columns[:, :, skip:].mean(1)

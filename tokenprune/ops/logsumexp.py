@@ -22,7 +22,7 @@ def attention_with_lse(
     """Attention by the device's fused kernel, and `log sum_j exp(q_i k_j / sqrt(d) + bias_j)`.
 
     The kernels are private to torch, so each is tried on a small example first, once for every
-    device and type. One that fails is told of by a `BackendWarning`.
+    device, type and width of heads. Where none gives both, a `BackendWarning` tells why.
 
     Args:
         query: `[B, H, T, d]`.
@@ -33,13 +33,8 @@ def attention_with_lse(
     Returns:
         Attended values `[B, H, T, dv]` and float32 `[B, H, T]`; None where no kernel gives both.
     """
-    if not _trusted(query.device, query.dtype):
-        return None
-    return _call(query, key, value, bias)
-
-
-def _call(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Found:
-    return _KERNELS[query.device.type](query, key, value, bias)
+    kernel = _kernel(query.device, query.dtype, query.shape[-1])
+    return None if kernel is None else kernel(query, key, value, bias)
 
 
 def _cpu(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Found:
@@ -49,7 +44,14 @@ def _cpu(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Foun
     return attended, lse
 
 
-def _cuda(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Found:
+def _cudnn(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Found:
+    mask = None if bias is None else bias[:, None, None]
+    kernel = torch.ops.aten._scaled_dot_product_cudnn_attention
+    attended, lse, *_ = kernel(query, key, value, mask, True)
+    return attended, lse.view(query.shape[:3])
+
+
+def _efficient(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Found:
     batch, heads, length, _ = query.shape
     mask = None
     if bias is not None:  # rows of it have to start at multiples of 16 bytes
@@ -60,42 +62,46 @@ def _cuda(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Fou
     return attended, lse[..., :length]  # padded
 
 
-_KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Found]] = {
-    "cpu": _cpu,
-    "cuda": _cuda,
-}
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Found]
+
+#: By device, the fastest first.
+_KERNELS: dict[str, tuple[Kernel, ...]] = {"cpu": (_cpu,), "cuda": (_cudnn, _efficient)}
 
 
 @cache
-def _trusted(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernel of a device gives what it should; says so once where it doesn't."""
-    if device.type not in _KERNELS:
-        return False
-    fault = _fault(device, dtype)
-    if fault is not None:
+def _kernel(device: torch.device, dtype: torch.dtype, width: int) -> Kernel | None:
+    """The first kernel of a device that gives what it should; says so once where none does."""
+    faults = []
+    for kernel in _KERNELS.get(device.type, ()):
+        fault = _fault(kernel, device, dtype, width)
+        if fault is None:
+            return kernel
+        faults.append(fault)
+    if faults:
         warnings.warn(
-            f"torch {torch.__version__}: the attention kernel of {device.type} in {dtype} {fault}. "
+            f"torch {torch.__version__}: the attention kernel of {device.type} in {dtype} "
+            f"{'; another '.join(faults)}. "
             "What tokens receive of an encoder's attention is computed apart from it "
             "(attention_received), normalisers of the softmax included, so strategies that read it "
             "take longer. Results are the same up to rounding.",
             BackendWarning,
             stacklevel=2,
         )
-    return fault is None
+    return None
 
 
-def _fault(device: torch.device, dtype: torch.dtype) -> str | None:
-    """What is wrong with the kernel of a device, on an example of odd length; None if nothing."""
-    angles = torch.arange(2 * 2 * 13 * 16, dtype=torch.float32).view(2, 2, 13, 16)
+def _fault(kernel: Kernel, device: torch.device, dtype: torch.dtype, width: int) -> str | None:
+    """What is wrong with a kernel, on an example of odd length; None if nothing."""
+    angles = torch.arange(2 * 2 * 13 * width, dtype=torch.float32).view(2, 2, 13, width)
     query, key = angles.sin().to(device, dtype), (angles * 0.7).cos().to(device, dtype)
     bias = angles[:, 0, :, 0].sin().abs().to(device, dtype)
     try:
-        attended, lse = _call(query, key, key, bias)
-        plain, bare = _call(query, key, key, None)
+        attended, lse = kernel(query, key, key, bias)
+        plain, bare = kernel(query, key, key, None)
     except (AttributeError, RuntimeError, NotImplementedError, TypeError, ValueError) as error:
         # of another version of torch, or not made for this device
         return f"can't be called ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
-    logits = query.float() @ key.float().mT * 16**-0.5
+    logits = query.float() @ key.float().mT * width**-0.5
     wanted = (logits + bias.float()[:, None, None]).logsumexp(-1)
     want = scaled_dot_product_attention(query, key, key, attn_mask=bias[:, None, None])
     unbiased = scaled_dot_product_attention(query, key, key)

@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from tokenprune.ops import topk_indices
-from tokenprune_strategies.shared.indexing import best_last
+from tokenprune.ops import best_last, topk_indices
 
 
 def protected_count(count: int, remove: int, ratio: float) -> int:

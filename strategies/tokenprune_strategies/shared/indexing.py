@@ -11,18 +11,6 @@ def complement(index: Tensor, count: int) -> Tensor:
     return torch.sort(taken, dim=1, stable=True).indices[:, : count - index.shape[1]]
 
 
-def best_last(score: Tensor, number: int) -> Tensor:
-    """All indices, those of the `number` best scores behind the others, `[B, N]` -> `[B, N]`.
-
-    The others are ascending, these best first; ties count the lower index as better.
-    """
-    order = torch.sort(score, dim=1, descending=True, stable=True).indices
-    # no two indices are equal, so topk has no ties to break and does in one operation what sort
-    # does in three
-    others = order[:, number:].topk(order.shape[1] - number, dim=1, largest=False).values
-    return torch.cat((others, order[:, :number]), dim=1)
-
-
 def every(values: Tensor) -> Tensor:
     """The indices of all tokens of `values` `[B, N, ...]`, `[B, N]`."""
     return torch.arange(values.shape[1], device=values.device).expand(values.shape[0], -1)

@@ -57,6 +57,15 @@ def apart(
     return attended, attention_received(query.detach(), key.detach(), bias=bias, skip=skip)
 
 
+def in_blocks(query: Tensor) -> bool:
+    """Whether the weights of these queries are made in blocks, on a CPU, and heads stand apart.
+
+    Elsewhere a token's heads stand side by side, as the kernels of backends leave them, so that a
+    model joins them without a copy.
+    """
+    return query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64)
+
+
 @operation("attend")
 def attend_op(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
@@ -70,8 +79,11 @@ def attend_op(
 def _fake(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
 ) -> tuple[Tensor, Tensor]:
-    batch, _, length, _ = query.shape
-    attended = value.new_empty(value.shape)
+    batch, heads, length, width = value.shape
+    if in_blocks(query):
+        attended = value.new_empty(value.shape)
+    else:
+        attended = value.new_empty(batch, length, heads, width).transpose(1, 2)
     return attended, query.new_empty((batch, length - skip), dtype=torch.float32)
 
 

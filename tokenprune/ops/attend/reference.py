@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from tokenprune.ops.attend import apart
+from tokenprune.ops.attend import apart, in_blocks
 from tokenprune.ops.logsumexp import attention_with_lse
 from tokenprune.ops.received_from_lse import received_from_lse
 
-_EXACT = (torch.float32, torch.float64)
 # Numbers that one block of weights may hold: so that it stays in the cache from the product to its
 # sum; and of whole heads and whole samples, as many as are worth an operation of their own (ours).
 _BLOCK = 1 << 19
@@ -19,14 +18,16 @@ def attend(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
 ) -> tuple[Tensor, Tensor]:
     """See `tokenprune.ops.attend`."""
-    if query.device.type == "cpu" and query.dtype in _EXACT:
+    if in_blocks(query):
         return _in_blocks(query, key, value, bias, skip)
     bias = None if bias is None else bias.to(query.dtype)  # as the kernel sees it
     found = attention_with_lse(query, key, value, bias)
     if found is None:
-        return apart(query, key, value, bias, skip)
-    attended, lse = found
-    return attended.contiguous(), received_from_lse(query, key, lse, bias=bias, skip=skip)
+        attended, received = apart(query, key, value, bias, skip)
+    else:
+        attended, lse = found
+        received = received_from_lse(query, key, lse, bias=bias, skip=skip)
+    return attended.transpose(1, 2).contiguous().transpose(1, 2), received
 
 
 def _in_blocks(

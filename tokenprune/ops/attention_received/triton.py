@@ -7,18 +7,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.heads_triton import begin, key_bias, launch_size, mean_of_heads, rows_of
+from tokenprune.ops.heads_triton import begin, bias_of, launch_size, mean_of_heads, rows_of
 
 
 @triton.jit
 def _logits(
     q_ptr, k_ptr, bias_ptr, rows, cols, length, width, q_row, q_col, k_row, k_col, scale,
-    BLOCK_D: tl.constexpr,
+    BIASED: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Biased logits of a block of queries and keys; -1e30 where the key is outside."""
     q = rows_of(q_ptr, rows, length, width, q_row, q_col, BLOCK_D)
     k = rows_of(k_ptr, cols, length, width, k_row, k_col, BLOCK_D)
-    bias = tl.load(bias_ptr + cols, mask=cols < length, other=-1e30)
+    bias = bias_of(bias_ptr, cols, cols < length, -1e30, BIASED)
     logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     return logits + tl.maximum(bias, -1e30)[None, :]
 
@@ -27,7 +27,7 @@ def _logits(
 def _normaliser_kernel(
     q_ptr, k_ptr, bias_ptr, peak_ptr, mass_ptr, heads, group, length, width, scale,
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    BIASED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     pair, batch, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
     bias_ptr += batch * length
@@ -38,7 +38,7 @@ def _normaliser_kernel(
         cols = (start + tl.arange(0, BLOCK_N)).to(tl.int64)
         logits = _logits(
             q_ptr, k_ptr, bias_ptr, rows, cols, length, width,
-            q_row, q_col, k_row, k_col, scale, BLOCK_D,
+            q_row, q_col, k_row, k_col, scale, BIASED, BLOCK_D,
         )  # fmt: skip
         logits = tl.where(cols[None, :] < length, logits, float("-inf"))
         higher = tl.maximum(peak, tl.max(logits, 1))
@@ -52,7 +52,7 @@ def _normaliser_kernel(
 def _column_kernel(
     q_ptr, k_ptr, bias_ptr, peak_ptr, mass_ptr, out_ptr, heads, group, length, width, skip, scale,
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    BIASED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     pair, batch, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
     bias_ptr += batch * length
@@ -62,14 +62,14 @@ def _column_kernel(
         rows = (start + tl.arange(0, BLOCK_M)).to(tl.int64)
         logits = _logits(
             q_ptr, k_ptr, bias_ptr, rows, cols, length, width,
-            q_row, q_col, k_row, k_col, scale, BLOCK_D,
+            q_row, q_col, k_row, k_col, scale, BIASED, BLOCK_D,
         )  # fmt: skip
         peak = tl.load(peak_ptr + pair * length + rows, mask=rows < length, other=0.0)
         mass = tl.load(mass_ptr + pair * length + rows, mask=rows < length, other=1.0)
         weight = tl.exp(logits - peak[:, None]) / mass[:, None]
         counted = (rows[:, None] < length) & (rows[:, None] >= skip)
         total += tl.sum(tl.where(counted, weight, 0.0), 0)
-    tl.store(out_ptr + pair * length + cols, total, mask=cols < length)
+    tl.store(out_ptr + pair * length + cols, total / (length - skip), mask=cols < length)
 
 
 def attention_received(
@@ -79,10 +79,11 @@ def attention_received(
     batch, heads, length, width = query.shape
     if key.dtype != query.dtype:
         key = key.to(query.dtype)
-    bias = key_bias(query, bias)
     peak = torch.empty((batch, heads, length), device=query.device, dtype=torch.float32)
     mass, columns = torch.empty_like(peak), torch.empty_like(peak)
-    size = launch_size(width, query.element_size())
+    biased = bias is not None
+    bias = bias.contiguous() if biased else peak
+    size = {"BIASED": biased, **launch_size(width, query.element_size())}
     grid = (batch * heads, triton.cdiv(length, size["BLOCK_M"]))
     if batch * heads == 0:
         return query.new_zeros((batch, length - skip), dtype=torch.float32)
