@@ -23,6 +23,7 @@ KERNELS = (
     "coverage_select",
     "dpp_select",
     "knn_density",
+    "match_pairs",
     "max_min_select",
     "merge_compact",
     "received_from_lse",
@@ -40,7 +41,6 @@ PLAIN = {
     "cluster_dpc": "no kernel: no step waits for another, plain torch suffices",
     "merge_slots": "no kernel: two numbers a token, plain torch suffices",
     "merge_step": "no kernel yet: one pass over whole rows in plain torch",
-    "match_pairs": "no kernel: one matrix product, and rows and columns of it",
 }
 """Operations that are plain torch everywhere, with the reason."""
 
