@@ -1,7 +1,7 @@
-"""Triton: proposals under diversity: products of all tokens, nearest others, best partners.
+"""Triton: proposals under diversity, by the products of all tokens.
 
-A program of the last two has one row. So a row is never wider than a few warps, mostly one, which
-find a maximum without waiting for each other, and a single image has hundreds of programs.
+A program has one row, so a single image has hundreds of programs. The nearest of a row are found by
+one maximum after the other; while the row is short by a single warp, which waits for no other.
 """
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN202
@@ -11,51 +11,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.cosines_triton import length_of, products
+from tokenprune.ops.cosines import samples
+from tokenprune.ops.cosines_triton import length_of
 from tokenprune.ops.keys_triton import NONE, PREFERRED, key_of, place_of, score_of
 from tokenprune.ops.match_pairs import Diversity
-from tokenprune.ops.match_pairs.pieces_triton import settled, similarity, tokens_at
-
-_VARYING = ("length", "number", "tiles", "behind", "ahead", "first", "count", "others")
-"""Numbers that change from site to site; a kernel isn't compiled anew for those of a kind."""
+from tokenprune.ops.match_pairs.gram_triton import gram
+from tokenprune.ops.match_pairs.pieces_triton import VARYING, settled, similarity
 
 
-@triton.jit(do_not_specialize=_VARYING)
-def _product_kernel(
-    x_ptr, order_ptr, dot_ptr, square_ptr, length, number, tiles, width, x_batch, x_row, x_col,
-    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """Products of the first `number` rows with all, and all squared lengths."""
-    pair = tl.program_id(0).to(tl.int64)
-    batch = tl.program_id(1).to(tl.int64)
-    across = tl.cdiv(length, BLOCK)
-    # The tiles on the diagonal have the squared lengths. The programs after those of the products
-    # have such a tile below the last row, of which nothing else is stored.
-    extra = pair >= tiles * across
-    down = tl.where(extra, pair - tiles * across + tiles, pair // across)
-    over = tl.where(extra, down, pair % across)
-    rows = down * BLOCK + tl.arange(0, BLOCK)
-    cols = over * BLOCK + tl.arange(0, BLOCK)
-    row_in, col_in = rows < length, cols < length
-    if order_ptr is not None:
-        order_ptr += batch * length
-    row_at = tl.where(row_in, tokens_at(order_ptr, rows, row_in), length)
-    col_at = tl.where(col_in, tokens_at(order_ptr, cols, col_in), length)
-    x_ptr += batch * x_batch
-    dot, _, _ = products(
-        x_ptr, x_ptr, row_at, col_at, length, length, width, x_row, x_col, x_row, x_col,
-        BLOCK, BLOCK, BLOCK_D, SQUARES=False,
-    )  # fmt: skip
-    at = dot_ptr + (batch * number + rows[:, None]) * length + cols[None, :]
-    tl.store(at, dot, mask=(rows[:, None] < number) & col_in[None, :])
-    square = tl.sum(tl.where(rows[:, None] == cols[None, :], dot, 0.0), 1)
-    tl.store(square_ptr + batch * length + rows, square, mask=row_in & (down == over))
-
-
-@triton.jit(do_not_specialize=_VARYING)
-def _nearest_kernel(
-    dot_ptr, square_ptr, near_ptr, length, number, count, BLOCK: tl.constexpr
-):  # fmt: skip
+@triton.jit(do_not_specialize=VARYING)
+def _nearest_kernel(dot_ptr, square_ptr, near_ptr, length, number, count, BLOCK: tl.constexpr):
     """Squared distances of a row to the nearest others, nearest first, and after them their sum."""
     row = tl.program_id(0).to(tl.int64)
     batch = tl.program_id(1).to(tl.int64)
@@ -83,16 +48,18 @@ def _nearest_kernel(
 
 
 @triton.jit
-def _gain(near_ptr, places, inside, number, count, scale, weight):
-    """`exp(-w d)` of the density d by the distances to the nearest others."""
-    total = tl.exp(tl.load(near_ptr + places, mask=inside, other=0.0) * scale) - 1.0
-    for rank in range(1, count):
-        distance = tl.load(near_ptr + rank * number + places, mask=inside, other=0.0)
-        total += tl.exp(distance * scale) - 1.0
-    return tl.exp(total * weight)
+def _gains(near_ptr, row, cols, inside, number, count, scale, weight, BLOCK: tl.constexpr):
+    """`exp(-w d)` of a row and of columns, by the distances d to the nearest others of each."""
+    row_total = 0.0
+    col_total = tl.zeros([BLOCK], tl.float32)
+    for rank in tl.range(0, count, loop_unroll_factor=4):  # loads of several ranks at a time
+        at = near_ptr + rank * number
+        row_total += tl.exp(tl.load(at + row) * scale) - 1.0
+        col_total += tl.exp(tl.load(at + cols, mask=inside, other=0.0) * scale) - 1.0
+    return tl.exp(row_total * weight), tl.exp(col_total * weight)
 
 
-@triton.jit(do_not_specialize=_VARYING)
+@triton.jit(do_not_specialize=VARYING)
 def _best_kernel(
     dot_ptr, square_ptr, near_ptr, blocked_ptr, key_ptr, length, number, ahead, behind, first,
     count, scale, weight, SQUASH: tl.constexpr, BLOCK: tl.constexpr,
@@ -119,7 +86,8 @@ def _best_kernel(
     dot = tl.load(dot_ptr + places, mask=inside, other=0.0)
     col_length = length_of(tl.load(square_ptr + places, mask=inside, other=0.0))
     score = similarity(dot, length_of(tl.load(square_ptr + row)), col_length, SQUASH)
-    score = score * _gain(near_ptr, places, inside, number, count, scale, weight)
+    row_gain, col_gain = _gains(near_ptr, row, places, inside, number, count, scale, weight, BLOCK)
+    score = score * col_gain
     key = tl.where(inside, key_of(score, cols), NONE)
     best = tl.max(key, 0)
     if blocked_ptr is not None:
@@ -127,7 +95,7 @@ def _best_kernel(
         held = tl.load(blocked_ptr + places, mask=inside, other=1) | tl.load(blocked_ptr + row)
         best = settled(best, tl.max(tl.where(held != 0, NONE, key), 0))
     # a row's own gain changes nothing about its best partner
-    value = score_of(best) * _gain(near_ptr, row, row < number, number, count, scale, weight)
+    value = score_of(best) * row_gain
     proposal = key_of(value, place_of(best)) | (best & PREFERRED)
     tl.store(key_ptr + batch * ahead + pair, proposal)
 
@@ -136,40 +104,50 @@ def diverse_keys(
     x: Tensor,
     order: Tensor | None,
     blocked: Tensor | None,
-    key: Tensor,
     first: int,
-    candidates: int,
+    ahead: int,
+    behind: int,
+    diversity: Diversity,
+    squash: bool,
+) -> Tensor:
+    """Keys of all proposals, each at its partner, int64 `[1, 1, B, Na]`; as many as fit at once."""
+    batch, length, _ = x.shape
+    key = torch.empty((1, 1, batch, ahead), device=x.device, dtype=torch.int64)
+    for part in samples(batch, length, x.device):
+        given = (None if each is None else each[part] for each in (order, blocked))
+        _fill(key[0, 0, part], x[part], *given, first, behind, diversity, squash)
+    return key
+
+
+def _fill(
+    key: Tensor,
+    x: Tensor,
+    order: Tensor | None,
+    blocked: Tensor | None,
+    first: int,
+    behind: int,
     diversity: Diversity,
     squash: bool,
 ) -> None:
-    """Writes the keys of all proposals, each at its partner, into `key`, int64 `[B, Na]`."""
-    batch, length, width = x.shape
-    ahead, behind = key.shape[1], candidates - key.shape[1]
+    """Writes the keys of some samples, `[B, Na]`."""
+    (batch, length, _), ahead = x.shape, key.shape[1]
     weight, neighbours, tau = diversity
     # a width that is taken from an image is that of all its tokens
-    number, count = length if tau is None else candidates, min(neighbours, length - 1)
-    dot, square, near = (
-        torch.empty((batch, *shape), device=x.device, dtype=torch.float32)
-        for shape in ((number, length), (length,), (count + 1, number))
-    )
-    block = 64 if batch * length * number >= 64 * 64 * 64 else 32
-    tiles, across = triton.cdiv(number, block), triton.cdiv(length, block)
-    _product_kernel[(tiles * across + across - tiles, batch)](
-        x, order, dot, square, length, number, tiles, width, *x.stride(),
-        BLOCK=block, BLOCK_D=256 // x.element_size(),
-    )  # fmt: skip
+    number, count = length if tau is None else ahead + behind, min(neighbours, length - 1)
+    dot, square = gram(x, order, number)
+    near = torch.empty((batch, count + 1, number), device=x.device, dtype=torch.float32)
     wide = max(32, triton.next_power_of_2(length))
     _nearest_kernel[(number, batch)](
-        dot, square, near, length, number, count, BLOCK=wide, num_warps=_warps(wide)
+        dot, square, near, length, number, count, BLOCK=wide, num_warps=_warps(wide, 1024)
     )
     wide = max(32, triton.next_power_of_2(behind))
     _best_kernel[(ahead, batch)](
         dot, square, near, blocked, key, length, number, ahead, behind, first,
         count, None if tau is None else -1.0 / tau**2, weight / count,
-        SQUASH=squash, BLOCK=wide, num_warps=_warps(wide),
+        SQUASH=squash, BLOCK=wide, num_warps=_warps(wide, 128),
     )  # fmt: skip
 
 
-def _warps(wide: int) -> int:
-    """Warps of a program over a row of `wide` numbers: 32 numbers a thread."""
-    return min(16, max(1, wide // 1024))
+def _warps(wide: int, each: int) -> int:
+    """Warps of a program over a row of `wide` numbers, of which one takes `each` or more."""
+    return min(8, max(1, wide // each))

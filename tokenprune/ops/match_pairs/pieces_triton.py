@@ -10,6 +10,11 @@ import triton.language as tl
 
 from tokenprune.ops.keys_triton import NONE, PREFERRED, key_of, score_of
 
+VARYING = (
+    "length", "number", "tiles", "ahead", "behind", "first", "span", "count", "remove",
+)  # fmt: skip
+"""Numbers that change from site to site; a kernel isn't compiled anew for those of a kind."""
+
 
 @triton.jit
 def tokens_at(order_ptr, places, inside):
