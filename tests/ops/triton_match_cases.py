@@ -34,7 +34,7 @@ def options(kind: str, batch: int, length: int) -> dict[str, Tensor | int]:
     return {"blocked": torch.rand(batch, length) < 0.4} if kind == "blocked" else {}
 
 
-@pytest.mark.parametrize(("length", "width"), [(2, 3), (5, 7), (37, 5), (40, 131)])
+@pytest.mark.parametrize(("length", "width"), [(2, 3), (5, 7), (34, 131)])
 @pytest.mark.parametrize("kind", ["all", "order", "blocked"])
 @pytest.mark.parametrize("diversity", SEVERAL)
 def test_pairs(length: int, width: int, kind: str, diversity: Diversity | None) -> None:
@@ -65,33 +65,31 @@ def axes(batch: int, length: int) -> Tensor:
 @pytest.mark.parametrize("kind", ["all", "order", "blocked"])
 @pytest.mark.parametrize("diversity", SEVERAL)
 def test_ties(kind: str, diversity: Diversity | None) -> None:
-    x = axes(2, 41)
-    for case in (x, x.half(), torch.zeros_like(x), torch.ones_like(x)):
-        how = options(kind, 2, 41)
-        same(case, 20, squash=diversity is not None, diversity=diversity, **how)
+    x = torch.cat([axes(1, 26), torch.zeros(1, 26, 3), torch.ones(1, 26, 3)]).half()
+    same(x, 8, squash=diversity is not None, diversity=diversity, **options(kind, 3, 26))
 
 
 def test_everything_is_blocked() -> None:
-    for x in (torch.randn(2, 40, 5), axes(2, 40)):
-        for diversity in SEVERAL:
-            same(x, 19, blocked=torch.ones(2, 40, dtype=torch.bool), diversity=diversity)
+    x = torch.cat([torch.randn(1, 14, 3), axes(1, 14)])
+    for diversity in SEVERAL:
+        same(x, 7, blocked=torch.ones(2, 14, dtype=torch.bool), diversity=diversity)
 
 
 @pytest.mark.parametrize("odd", [NAN, INF])
 @pytest.mark.parametrize("diversity", SEVERAL)
 def test_tokens_that_are_no_numbers(odd: float, diversity: Diversity | None) -> None:
-    x = torch.randn(3, 25, 5)
+    x = torch.randn(3, 17, 5)
     x[0, 7, 2], x[1, 4, 0], x[1, 11, 1], x[1, 12] = odd, odd, -odd, odd
-    blocked = torch.rand(3, 25) < 0.3
+    blocked = torch.rand(3, 17) < 0.3
     blocked[1, 4], blocked[1, 11] = False, True
-    for how in ({}, {"blocked": blocked}, {"blocked": ~blocked}, {"first": 1}):
-        same(x, 12, diversity=diversity, **how)
+    for how in ({}, {"blocked": blocked}, {"blocked": ~blocked, "first": 1}):
+        same(x, 8, diversity=diversity, **how)
 
 
 @pytest.mark.parametrize("diversity", SEVERAL)
 def test_half_precision(diversity: Diversity | None) -> None:
     # not bfloat16: the interpreter multiplies the bits of its numbers
-    same(torch.randn(2, 29, 150).half(), 14, diversity=diversity)
+    same(torch.randn(1, 21, 150).half(), 10, diversity=diversity)
 
 
 @pytest.mark.parametrize("diversity", SEVERAL)
@@ -113,15 +111,15 @@ def test_programs_that_take_several_tiles_or_share_a_row(
 
 
 def test_ranks_among_more_than_a_program_takes_at_once() -> None:
-    same(axes(1, 2063), 1031)
+    same(axes(1, 2053), 1026)
 
 
 def test_samples_that_do_not_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cosines, "_SMALL", 200)
-    x = torch.randn(5, 10, 4)
+    x = torch.randn(3, 10, 4)
     for kind in ("order", "blocked"):
         for diversity in SEVERAL:
-            same(x, 3, diversity=diversity, **options(kind, 5, 10))
+            same(x, 3, diversity=diversity, **options(kind, 3, 10))
 
 
 @pytest.mark.parametrize("plenty", [0, 10**9])
