@@ -13,7 +13,7 @@ import torch
 triton = pytest.importorskip("triton")
 
 TRITON, NUMPY = (tuple(map(int, module.__version__.split(".")[:2])) for module in (triton, np))
-CASES = ("triton_cases.py", "triton_merge_cases.py")
+CASES = ("triton_cases.py", "triton_merge_cases.py", "triton_match_cases.py")
 
 
 @pytest.mark.skipif(

@@ -10,8 +10,12 @@ import triton.language as tl
 def products(
     a_ptr, b_ptr, rows, cols, n_a, n_b, width, a_row, a_col, b_row, b_col,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    SQUARES: tl.constexpr = True,
 ):  # fmt: skip
-    """Products of some rows of `a` with some of `b`, and the squared lengths of both."""
+    """Products of some rows of `a` with some of `b`, and the squared lengths of both.
+
+    Without SQUARES the lengths are left at zero: to take them costs as much as the products do.
+    """
     dot = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     a_square = tl.zeros([BLOCK_M], tl.float32)
     b_square = tl.zeros([BLOCK_N], tl.float32)
@@ -22,8 +26,9 @@ def products(
         a = tl.load(a_at, mask=(rows[:, None] < n_a) & (dims[None, :] < width), other=0.0)
         b = tl.load(b_at, mask=(cols[:, None] < n_b) & (dims[None, :] < width), other=0.0)
         dot += tl.dot(a, tl.trans(b), input_precision="ieee")
-        a_square += tl.sum(a.to(tl.float32) * a.to(tl.float32), 1)
-        b_square += tl.sum(b.to(tl.float32) * b.to(tl.float32), 1)
+        if SQUARES:
+            a_square += tl.sum(a.to(tl.float32) * a.to(tl.float32), 1)
+            b_square += tl.sum(b.to(tl.float32) * b.to(tl.float32), 1)
     return dot, a_square, b_square
 
 

@@ -24,6 +24,7 @@ KERNELS = (
     "coverage_select",
     "dpp_select",
     "knn_density",
+    "match_pairs",
     "max_min_select",
     "merge_compact",
     "merge_slots",
@@ -41,7 +42,6 @@ PLAIN = {
     "attention_row": "no kernel: one query row is a matrix-vector product, plain torch suffices",
     "attention_rows": "no kernel yet: rows of some queries, a product and a softmax in plain torch",
     "cluster_dpc": "no kernel: no step waits for another, plain torch suffices",
-    "match_pairs": "no kernel: one matrix product, and rows and columns of it",
 }
 """Operations that are plain torch everywhere, with the reason."""
 

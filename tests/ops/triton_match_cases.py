@@ -1,0 +1,157 @@
+"""The kernels of match_pairs against the reference, in a process of their own, as triton_cases.py.
+
+Pairs must be equal: scores of random tokens are far apart, and ties are between tokens whose
+cosines are exact in either implementation.
+"""
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from tests.ops.triton_cases import INF, NAN, _poison, both, close
+from tokenprune import ops
+from tokenprune.ops import Diversity, cosines
+from tokenprune.ops.keys_triton import NONE, PREFERRED, key_of, place_of, score_of
+from tokenprune.ops.match_pairs import gram_triton, plain_triton
+
+__all__ = ["_poison"]  # for every case here, too
+
+SEVERAL = [None, Diversity(1.5, 3, 0.8), Diversity(1.5, 3, None)]
+
+
+def same(x: Tensor, remove: int, **how: object) -> tuple[Tensor, Tensor]:
+    got, want = both(ops.match_pairs, x, remove, **how)
+    close(got, want, 0)
+    return got  # type: ignore[return-value]
+
+
+def options(kind: str, batch: int, length: int) -> dict[str, Tensor | int]:
+    if kind == "order":
+        order = torch.stack([torch.randperm(length) for _ in range(batch)])
+        return {"order": order, "candidates": max(2, length * 2 // 3)}
+    return {"blocked": torch.rand(batch, length) < 0.4} if kind == "blocked" else {}
+
+
+@pytest.mark.parametrize(("length", "width"), [(2, 3), (5, 7), (34, 131)])
+@pytest.mark.parametrize("kind", ["all", "order", "blocked"])
+@pytest.mark.parametrize("diversity", SEVERAL)
+def test_pairs(length: int, width: int, kind: str, diversity: Diversity | None) -> None:
+    how = options(kind, 2, length)
+    first = length % 2
+    remove = (int(how.get("candidates", length)) + 1 - first) // 2
+    x = torch.randn(2, length, width)
+    same(x, remove, first=first, squash=width > 6, diversity=diversity, **how)
+    same(x, remove // 2, diversity=diversity, **how)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("squash", [False, True])
+def test_more_neighbours_than_others_and_nothing_to_remove(first: int, squash: bool) -> None:
+    x = torch.randn(3, 6, 4)
+    for tau in (1.0, None):
+        same(x, 3, first=first, squash=squash, diversity=Diversity(2.0, 20, tau))
+    assert same(x, 0)[0].shape == (3, 0)
+    assert same(x[:0], 2)[1].shape == (0, 2)
+
+
+def axes(batch: int, length: int) -> Tensor:
+    """Multiples of a few axes, some negative, and zeros: all cosines are -1, 0 or 1."""
+    x = torch.eye(3)[torch.randint(3, (batch, length))]
+    return x * torch.randint(-1, 3, (batch, length, 1)).float() * 0.25
+
+
+@pytest.mark.parametrize("kind", ["all", "order", "blocked"])
+@pytest.mark.parametrize("diversity", SEVERAL)
+def test_ties(kind: str, diversity: Diversity | None) -> None:
+    x = torch.cat([axes(1, 26), torch.zeros(1, 26, 3), torch.ones(1, 26, 3)]).half()
+    same(x, 8, squash=diversity is not None, diversity=diversity, **options(kind, 3, 26))
+
+
+def test_everything_is_blocked() -> None:
+    x = torch.cat([torch.randn(1, 14, 3), axes(1, 14)])
+    for diversity in SEVERAL:
+        same(x, 7, blocked=torch.ones(2, 14, dtype=torch.bool), diversity=diversity)
+
+
+@pytest.mark.parametrize("odd", [NAN, INF])
+@pytest.mark.parametrize("diversity", SEVERAL)
+def test_tokens_that_are_no_numbers(odd: float, diversity: Diversity | None) -> None:
+    x = torch.randn(3, 17, 5)
+    x[0, 7, 2], x[1, 4, 0], x[1, 11, 1], x[1, 12] = odd, odd, -odd, odd
+    blocked = torch.rand(3, 17) < 0.3
+    blocked[1, 4], blocked[1, 11] = False, True
+    for how in ({}, {"blocked": blocked}, {"blocked": ~blocked, "first": 1}):
+        same(x, 8, diversity=diversity, **how)
+
+
+@pytest.mark.parametrize("diversity", SEVERAL)
+def test_half_precision(diversity: Diversity | None) -> None:
+    # not bfloat16: the interpreter multiplies the bits of its numbers
+    same(torch.randn(1, 21, 150).half(), 10, diversity=diversity)
+
+
+@pytest.mark.parametrize("diversity", SEVERAL)
+def test_views(diversity: Diversity | None) -> None:
+    x = torch.randn(2, 7, 64)[..., ::2].mT
+    order = torch.randperm(32).expand(2, 32)
+    same(x, 9, order=order, candidates=23, diversity=diversity)
+    same(x, 9, blocked=(torch.rand(32, 2) < 0.3).mT, diversity=diversity)
+
+
+@pytest.mark.parametrize("programs", [1, 4, 999])
+def test_programs_that_take_several_tiles_or_share_a_row(
+    programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain_triton, "_PROGRAMS", programs)
+    x = torch.randn(2, 270, 6)
+    for how in ({}, options("blocked", 2, 270)):
+        same(x, 130, **how)
+
+
+def test_ranks_among_more_than_a_program_takes_at_once() -> None:
+    same(axes(1, 2053), 1026)
+
+
+def test_samples_that_do_not_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cosines, "_SMALL", 200)
+    x = torch.randn(3, 10, 4)
+    for kind in ("order", "blocked"):
+        for diversity in SEVERAL:
+            same(x, 3, diversity=diversity, **options(kind, 3, 10))
+
+
+@pytest.mark.parametrize("plenty", [0, 10**9])
+@pytest.mark.parametrize("number", [1, 64, 70, 150])
+def test_gram(number: int, plenty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gram_triton, "_PLENTY", plenty)
+    x = torch.randn(2, 150, 9)
+    order = torch.stack([torch.randperm(150) for _ in x])
+    for rows, given in ((x, None), (x.gather(1, order[..., None].expand(-1, -1, 9)), order)):
+        dot, square = gram_triton.gram(x, given, number)
+        close(dot, rows[:, :number] @ rows.mT)
+        close(square, rows.square().sum(-1))
+
+
+@triton.jit
+def _keys_kernel(score_ptr, key_ptr, back_ptr, place_ptr, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202
+    place = tl.arange(0, BLOCK)
+    key = key_of(tl.load(score_ptr + place), place)
+    tl.store(key_ptr + place, key)
+    tl.store(back_ptr + place, score_of(key))
+    tl.store(place_ptr + place, place_of(key))
+
+
+def test_keys_order_as_torch_sorts() -> None:
+    score = torch.tensor(
+        [0.0, -0.0, NAN, -NAN, INF, -INF, 1.5, -1.5, 1e-42, -1e-42, 1.5, NAN, 3e38, -3e38, 1.0, 0.0]
+    )
+    key, back, place = torch.empty(16).long(), torch.empty(16), torch.empty(16).long()
+    _keys_kernel[(1,)](score, key, back, place, BLOCK=16)
+    assert torch.equal(place, torch.arange(16))
+    torch.testing.assert_close(back, score, rtol=0, atol=0, equal_nan=True)
+    want = torch.sort(score, descending=True, stable=True).indices
+    assert torch.equal(key.argsort(descending=True), want)
+    assert NONE.value < key.min()
+    assert key.max() < PREFERRED.value
