@@ -1,6 +1,7 @@
 """Everything that only a GPU can tell, within a time limit: kernels, towers, time to first token.
 
     benchmarks/gpu.sh
+    benchmarks/gpu.sh --fill        and fill the table of the kernels' sizes, ahead of the towers
 
 Parts run in the order of their worth, and the record is written as it grows. What fails is named in
 it, as is what the time didn't suffice for. With `--dry` all models are tiny and any device will do:
@@ -23,18 +24,20 @@ from rich.console import Console
 from torch import nn
 
 import tokenprune
-from benchmarks import first_token, kernels
+from benchmarks import first_token, kernels, launches
 from benchmarks import ops as operations
 from benchmarks.encoders import placed
 from benchmarks.recording import write_record
-from benchmarks.timing import Call, alternating, launches, replayed
+from benchmarks.timing import Call, alternating, launched, replayed
 from benchmarks.towers import Tower, towers
 from tokenprune.lab.bench.compiling import shared_copy
 from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.ops.launching import fill
 
 console = Console()
-EAGER = ("dense", "uniform", "tome", "evoprune", "fopru")
-COMPILED = ("dense", "evoprune", "tome")
+EARLY = "evoprune, early"
+EAGER = ("dense", "uniform", "tome", "evoprune", EARLY, "fopru")
+COMPILED = ("dense", "evoprune", EARLY, "tome")
 MODES: dict[str, str] = {"compiled": "default", "graphs": "reduce-overhead"}
 #: Least seconds that an operation is timed for.
 LEAST = 0.02
@@ -50,6 +53,7 @@ class Run:
         until: `time.monotonic()` at which nothing new is begun.
         rounds: timed calls.
         path: file of the record.
+        fills: whether the fastest sizes of kernels are written into their table.
         record: what was found so far.
     """
 
@@ -58,12 +62,21 @@ class Run:
     until: float
     rounds: int
     path: Path
+    fills: bool = False
     record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         empty: dict[str, list[Any]] = {
             name: []
-            for name in ("left_out", "failed", "kernels", "towers", "first_token", "operations")
+            for name in (
+                "left_out",
+                "failed",
+                "kernels",
+                "launches",
+                "towers",
+                "first_token",
+                "operations",
+            )
         }
         environment = describe_environment()
         self.record = {"schema_version": 1, "dry": self.dry, "environment": environment, **empty}
@@ -118,7 +131,7 @@ def eager(run: Run, tower: Tower) -> None:
             row = {"tower": tower.name, "batch": batch, "mode": "eager"}
             times = alternating(calls, run.device, run.rounds)
             for name, call in calls.items():
-                count = launches(call, run.device)
+                count = launched(call, run.device)
                 run.put("towers", {**row, "strategy": name, "seconds": times[name]} | count)
             if run.device.type == "cuda" and not tower.packed:  # packed ones read their grids
                 recorded = {name: replayed(call) for name, call in calls.items()}
@@ -134,7 +147,8 @@ def attached(run: Run, tower: Tower, names: Sequence[str]) -> dict[str, nn.Modul
     models = {name: dense if name == "dense" else shared_copy(dense) for name in names}
     for name, model in models.items():
         if name != "dense":
-            tokenprune.attach(model, tower.plan(name))
+            strategy, early, _ = name.partition(", ")
+            tokenprune.attach(model, tower.plan(strategy, early=bool(early)))
     return models
 
 
@@ -170,13 +184,31 @@ def measure(run: Run) -> None:
     known = towers(tiny=run.dry)
     for row in kernels.compare(run.device, run.dtype, short=run.dry):
         run.put("kernels", row)
+    sizes(run)
     for tower in known:
         eager(run, tower)
-    for batch, mode in [(1, "graphs"), (8, "compiled"), (1, "compiled"), (8, "graphs")]:
+    compiled(run, known[0], "graphs", 1)
+    tokens_and_operations(run)
+    most = run.batches[1]
+    cases = [(1, "graphs"), (most, "compiled"), (1, "compiled"), (most, "graphs")]
+    for batch, mode in cases:
         for tower in known[: 1 if run.dry else None]:
-            compiled(run, tower, mode, min(batch, run.batches[-1]))
-        if batch == 1 and mode == "graphs":
-            tokens_and_operations(run)
+            if (tower, batch, mode) != (known[0], 1, "graphs"):
+                compiled(run, tower, mode, batch)
+
+
+def sizes(run: Run) -> None:
+    """Sizes of the kernels' programs, tried out where there are kernels."""
+    if run.device.type != "cuda":
+        return
+    for trial in launches.trials(run.dtype):
+        if run.begins(f"sizes of {trial.kernel}"):
+            with run.trying(f"sizes of {trial.kernel}"):
+                clock = launches.clock_of(run.device)
+                for row in launches.measure(trial, run.device, run.dtype, clock):
+                    run.put("launches", row)
+    if run.fills:
+        fill(launches.best(run.record["launches"]))
 
 
 def tokens_and_operations(run: Run) -> None:
@@ -202,13 +234,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/gpu.json"))
     parser.add_argument("--dry", action="store_true", help="tiny models, on any device")
     parser.add_argument("--seconds", type=float, default=420, help="when nothing new is begun")
-    parser.add_argument("--rounds", type=int, default=0, help="timed calls; default 20, dry 1")
+    parser.add_argument("--rounds", type=int, default=0, help="timed calls; default 10, dry 1")
+    parser.add_argument("--fill", action="store_true", help="fill the table of kernels' sizes")
     args = parser.parse_args(arguments)
     if not torch.cuda.is_available() and not args.dry:
         parser.error("there is no CUDA device; --dry shows that the script runs")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rounds = args.rounds or (1 if args.dry else 20)
-    run = Run(device, args.dry, time.monotonic() + args.seconds, rounds, args.out)
+    rounds = args.rounds or (1 if args.dry else 10)
+    run = Run(device, args.dry, time.monotonic() + args.seconds, rounds, args.out, args.fill)
     torch.manual_seed(0)
     with torch.inference_mode():
         measure(run)

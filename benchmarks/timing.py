@@ -39,7 +39,7 @@ def alternating(calls: Mapping[str, Call], device: torch.device, rounds: int) ->
     return {name: median(values) for name, values in found.items()}
 
 
-def launches(call: Call, device: torch.device) -> dict[str, float | None]:
+def launched(call: Call, device: torch.device) -> dict[str, float | None]:
     """Kernels that one call runs on a GPU, and their seconds, by the profiler; a CPU has none."""
     if device.type != "cuda":
         return {"launches": None, "kernel_seconds": None}

@@ -24,6 +24,7 @@ class Tower:
         inputs: a call with that many pictures.
         patches: tokens (units of a packed tower) of a picture.
         keep: how many are left.
+        depth: number of blocks.
         packed: whether pictures are one sequence, whose parts are read from their grids.
     """
 
@@ -32,11 +33,20 @@ class Tower:
     inputs: Callable[[int], Inputs]
     patches: int
     keep: int
+    depth: int
     packed: bool = False
 
-    def plan(self, strategy: str) -> tokenprune.Plan:
-        """The strategy with its defaults; those that merge do so on the Skip schedule."""
-        stage = {"at": "encoder", "strategy": strategy, "keep": self.keep, "schedule": "skip"}
+    def plan(self, strategy: str, *, early: bool = False) -> tokenprune.Plan:
+        """The strategy with its defaults; those that merge do so on the Skip schedule.
+
+        Args:
+            strategy: its name.
+            early: whether only the first third of the blocks acts.
+        """
+        stage: dict[str, Any] = {"at": "encoder", "strategy": strategy, "schedule": "skip"}
+        if early:
+            stage["layers"] = [0, -(-self.depth // 3) - 1]
+        stage["keep"] = self.keep
         return tokenprune.load_plan({"schema_version": 1, "stages": [stage]})
 
 
@@ -72,7 +82,7 @@ def _timm(
         )
         return made.eval()
 
-    return Tower(name, build, _pictures("x", pixels), (pixels // patch) ** 2, keep)
+    return Tower(name, build, _pictures("x", pixels), (pixels // patch) ** 2, keep, depth)
 
 
 def _clip(pixels: int, patch: int, width: int, depth: int, heads: int, keep: int) -> Tower:
@@ -85,7 +95,9 @@ def _clip(pixels: int, patch: int, width: int, depth: int, heads: int, keep: int
         return made.eval()
 
     name = f"clip-l{patch}-{pixels}" if width == 1024 else "clip-tiny"
-    return Tower(name, build, _pictures("pixel_values", pixels), (pixels // patch) ** 2, keep)
+    return Tower(
+        name, build, _pictures("pixel_values", pixels), (pixels // patch) ** 2, keep, depth
+    )
 
 
 def _siglip(pixels: int, patch: int, width: int, depth: int, heads: int, keep: int) -> Tower:
@@ -98,7 +110,7 @@ def _siglip(pixels: int, patch: int, width: int, depth: int, heads: int, keep: i
         return made.eval()
 
     pictures = _pictures("pixel_values", pixels)
-    return Tower("siglip-so400m-384", build, pictures, (pixels // patch) ** 2, keep)
+    return Tower("siglip-so400m-384", build, pictures, (pixels // patch) ** 2, keep, depth)
 
 
 def _sizes(
@@ -148,4 +160,5 @@ def _qwen(pixels: int, depth: int, width: int) -> Tower:
         return {"hidden_states": rows, "grid_thw": grids}
 
     units = (pixels // 28) ** 2
-    return Tower(f"qwen2.5-vl-{pixels}", build, inputs, units, max(1, units // 4), packed=True)
+    keep = units // (4 if depth > 8 else 2)  # a tiny one has few sites, which can take half each
+    return Tower(f"qwen2.5-vl-{pixels}", build, inputs, units, keep, depth, packed=True)

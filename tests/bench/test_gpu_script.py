@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import encoders, gpu, growth
+from benchmarks import encoders, gpu, growth, launches
 from benchmarks.growing import families
 from benchmarks.growth_ops import NATURES
+from benchmarks.ops import Site
 from benchmarks.towers import towers
+from tokenprune.ops import launching
 
 pytest.importorskip("timm")
 pytest.importorskip("transformers")
@@ -35,6 +37,31 @@ def test_the_gpu_script_runs_to_its_end(tmp_path: Path) -> None:
     assert {(row["model"], row["images"]) for row in timed} == {
         (family, images) for family in ("llava-7b", "qwen2.5-vl-7b") for images in (1, 2)
     }
+
+
+def test_the_fastest_right_sizes_of_a_kernel_are_found_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[launching.Sizes] = [{"BLOCK_M": 8}, {"BLOCK_M": 4}, {"BLOCK_M": 2}]
+    trial = launches.Trial("best_last", "best_last", Site("tiny", 9, 1, 4), (1, 2), sizes)
+    monkeypatch.setattr(launching, "TABLE", tmp_path / "launches.json")
+    launching.TABLE.write_text(json.dumps({"best_last": {"BLOCK_M": 32}, "gram": {"BLOCK": 16}}))
+    launching._table.cache_clear()
+    seconds = {16: 3.0, 8: 1.0, 4: 2.0}
+
+    def clock(call: Any) -> float:
+        return seconds[launching.launch("best_last", {"BLOCK_M": 16})["BLOCK_M"]]
+
+    rows = list(launches.measure(trial, torch.device("cpu"), torch.float32, clock))
+    assert [row["sizes"] for row in rows] == [{}, *sizes]
+    assert [row["seconds"] for row in rows] == [pytest.approx(3), 1, pytest.approx(2), None]
+    assert rows[-1]["error"] == "KeyError: 2"
+    launching.fill(launches.best(rows))
+    launching._table.cache_clear()
+    assert launching.launch("best_last", {"BLOCK_M": 16, "n": 1}) == {"BLOCK_M": 8, "n": 1}
+    assert launching.launch("gram", {"BLOCK": 64}) == {"BLOCK": 16}
+    assert launching.launch("other", {"BLOCK": 64}) == {"BLOCK": 64}
+    launching._table.cache_clear()
 
 
 def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:

@@ -47,12 +47,13 @@ POINTERS = {
     "order_ptr": "*i64", "bound_ptr": "*i64", "index_ptr": "*i64", "slot_ptr": "*i64",
     "source_ptr": "*i64", "target_ptr": "*i64", "anchor_ptr": "*i64", "place_ptr": "*i64",
     "pick_ptr": "*i64", "rank_ptr": "*i32",
+    "key_ptr": "*i64", "blocked_ptr": "*u8",
     "chosen_ptr": "*i8", "block_a_ptr": "*u8", "block_b_ptr": "*u8",
 }  # fmt: skip
 CONSTANTS = {
     "BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_S": 32, "BLOCK": 64,
     "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38, "SPANNED": 1e-6,
-    "WEIGHED": True, "BIASED": True, "LEAST": 1e-38,
+    "WEIGHED": True, "BIASED": True, "SPLITS": 2, "SETTLE": True, "LEAST": 1e-38,
 }  # fmt: skip
 FEATURES = ("q_ptr", "k_ptr", "a_ptr", "b_ptr", "x_ptr", "matrix_ptr")
 DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
@@ -69,6 +70,10 @@ DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
         ("max_min_select", "_step_kernel"), ("dpp_select", "_step_kernel"),
         ("coverage_select", "_step_kernel"),
         ("merge_compact", "_merge_kernel"), ("sum_compact", "_sum_kernel"),
+        ("match_pairs", "_rank_kernel"), ("match_pairs.plain_triton", "_match_kernel"),
+        ("match_pairs.gram_triton", "_gram_kernel"),
+        ("match_pairs.diverse_triton", "_nearest_kernel"),
+        ("match_pairs.diverse_triton", "_best_kernel"),
         ("merge_slots", "_slots_kernel"), ("merge_step", "_merge_kernel"),
         ("received_from_lse", "_column_kernel"),
         ("topk_gather", "_choose_kernel"), ("topk_gather", "_compact_kernel"),
@@ -90,7 +95,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(
             sums = "*fp64" if name in DOUBLES else "*fp32"
             signature[name] = POINTERS.get(name, features if name in FEATURES else sums)
         else:
-            signature[name] = "fp32" if name == "scale" else "i32"
+            signature[name] = "fp32" if name in ("scale", "weight") else "i32"
     source = triton.compiler.ASTSource(program, signature, constants)
     with triton.knobs.cache.scope():
         triton.knobs.cache.dir = str(tmp_path)

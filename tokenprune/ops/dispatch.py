@@ -123,13 +123,21 @@ def explain(device: torch.device | str | None = None) -> list[OpChoice]:
 
 def run(op: str, tensor: Tensor, *args: Any) -> Any:
     """Calls the chosen implementation of `op`; `tensor` is its first argument and decides."""
-    implementation = _implementation(op, "reference" if op in PLAIN else choose(op, tensor).backend)
+    plain = op in PLAIN
+    backend = "reference" if plain else _chosen(op, tensor.device, tensor.dtype, _asked.get())
+    implementation = _implementation(op, backend)
     device = tensor.device.type
     if not is_autocast_enabled(device):
         return implementation(tensor, *args)
     # Autocast would turn the float32 products inside an operation into half precision.
     with torch.autocast(device, enabled=False):
         return implementation(tensor, *args)
+
+
+@cache
+def _chosen(op: str, device: torch.device, dtype: torch.dtype, asked: Backend) -> str:
+    """The backend of an operation, found once; `asked` is in force."""
+    return _decide(op, device, dtype).backend
 
 
 @cache

@@ -6,6 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.launching import Sizes, launch
+
 
 @triton.jit
 def begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head):
@@ -35,13 +37,14 @@ def bias_of(ptr, cols, inside, outside, BIASED: tl.constexpr):
     return bias
 
 
-def launch_size(width: int, item: int) -> dict[str, int]:
-    """Rows, columns and stages of a program over heads of `width` numbers of `item` bytes."""
+def launch_size(kernel: str, width: int, item: int) -> Sizes:
+    """Sizes of the programs of a kernel over heads of `width` numbers of `item` bytes."""
     # Bounds the shared memory: stages * (M + N) * D * item stays below 100 KB.
     padded = max(16, triton.next_power_of_2(width))
     block = 64 if padded * item <= 256 else 32
     stages = 3 if padded * item <= 512 else 1
-    return {"BLOCK_M": block, "BLOCK_N": block, "BLOCK_D": padded, "num_stages": stages}
+    own = {"BLOCK_M": block, "BLOCK_N": block, "BLOCK_D": padded, "num_stages": stages}
+    return launch(f"{kernel} {padded}x{item}", own)
 
 
 def mean_of_heads(columns: Tensor, skip: int) -> Tensor:

@@ -83,7 +83,7 @@ def attention_received(
     mass, columns = torch.empty_like(peak), torch.empty_like(peak)
     biased = bias is not None
     bias = bias.contiguous() if biased else peak
-    size = {"BIASED": biased, **launch_size(width, query.element_size())}
+    size = {"BIASED": biased, **launch_size("attention_received", width, query.element_size())}
     grid = (batch * heads, triton.cdiv(length, size["BLOCK_M"]))
     if batch * heads == 0:
         return query.new_zeros((batch, length - skip), dtype=torch.float32)

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.launching import launch
+
 
 # Numbers differ from site to site; a program for each kind of number would be compiled otherwise.
 @triton.jit(do_not_specialize=["tokens", "s_batch"])
@@ -54,7 +56,8 @@ def best_last(score: Tensor, number: int) -> Tensor:
     order = torch.empty((batch, tokens), device=score.device, dtype=torch.int64)
     if order.numel():
         rank = torch.empty((batch, tokens), device=score.device, dtype=torch.int32)
-        grid, blocks = (batch, triton.cdiv(tokens, 16)), {"BLOCK_M": 16, "BLOCK_N": 128}
+        blocks = launch("best_last", {"BLOCK_M": 16, "BLOCK_N": 128})
+        grid = batch, triton.cdiv(tokens, blocks["BLOCK_M"])
         _rank_kernel[grid](score, rank, tokens, *score.stride(), **blocks)
         _place_kernel[grid](rank, order, tokens, number, **blocks)
     return order

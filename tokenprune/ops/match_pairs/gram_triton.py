@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.cosines_triton import products
+from tokenprune.ops.launching import launch
 from tokenprune.ops.match_pairs.pieces_triton import VARYING, tokens_at
 
 _PLENTY = 64**3  # products, from which on wide tiles are enough programs for a large GPU (ours)
@@ -53,10 +54,14 @@ def gram(x: Tensor, order: Tensor | None, number: int) -> tuple[Tensor, Tensor]:
     batch, length, width = x.shape
     dot = torch.empty((batch, number, length), device=x.device, dtype=torch.float32)
     square = torch.empty((batch, length), device=x.device, dtype=torch.float32)
-    block = 64 if batch * length * number >= _PLENTY else 32
+    item = x.element_size()
+    sizes = {"BLOCK": 32, "BLOCK_D": 256 // item}
+    if batch * length * number >= _PLENTY:
+        sizes = launch(f"gram x{item}", {"BLOCK": 64, "BLOCK_D": 256 // item})
+    block = sizes["BLOCK"]
     tiles, across = triton.cdiv(number, block), triton.cdiv(length, block)
     _gram_kernel[(tiles * across + across - tiles, batch)](
         x, order, dot, square, length, number, tiles, width, *x.stride(),
-        BLOCK=block, BLOCK_D=256 // x.element_size(),
+        **sizes,
     )  # fmt: skip
     return dot, square

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.launching import launch
+
 
 # Lengths differ from site to site; a program for each kind of number would be compiled otherwise.
 @triton.jit(do_not_specialize=["merged", "tokens", "source_batch", "target_batch"])
@@ -50,8 +52,9 @@ def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Ten
     anchor = torch.empty((batch, count - merged), device=source.device, dtype=torch.int64)
     slot = torch.empty((batch, count), device=source.device, dtype=torch.int64)
     if slot.numel():
-        _slots_kernel[(batch, triton.cdiv(count, 16))](
+        blocks = launch("merge_slots", {"BLOCK_M": 16, "BLOCK_N": 128})
+        _slots_kernel[(batch, triton.cdiv(count, blocks["BLOCK_M"]))](
             source, target, anchor, slot, merged, count, *source.stride(), *target.stride(),
-            BLOCK_M=16, BLOCK_N=128,
+            **blocks,
         )  # fmt: skip
     return anchor, slot

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.groups_triton import group_means, group_sums
+from tokenprune.ops.launching import launch
 from tokenprune.ops.rows_triton import copied_rows
 
 _MANY = 4096  # rows of a batch that keep a GPU busy also where a program takes several (ours)
@@ -90,6 +91,6 @@ def merge_step(
             *hidden.stride(), *size.stride(), *each.stride(), *index.stride(),
             WEIGHED=weighed, LEAST=torch.finfo(torch.float32).tiny,
             BLOCK_M=rows, BLOCK_N=min(1024, max(16, triton.next_power_of_2(length))), BLOCK_D=block,
-            num_warps=8 if rows * block > 4096 else 4,
+            **launch(f"merge_step {rows}x{block}", {"num_warps": 8 if rows * block > 4096 else 4}),
         )  # fmt: skip
     return [states, sums, logs, place, *(copied_rows(rider, anchor) for rider in riders)]

@@ -45,7 +45,7 @@ def received_from_lse(
     biased, lse = bias is not None, lse.float().contiguous()
     bias = bias.contiguous() if biased else lse
     columns = torch.empty((batch, heads, length), device=query.device, dtype=torch.float32)
-    size = launch_size(width, query.element_size())
+    size = launch_size("received_from_lse", width, query.element_size())
     _column_kernel[(batch * heads, triton.cdiv(length, size["BLOCK_N"]))](
         query, key, lse, bias, columns, heads, heads // key.shape[1], length, width,
         skip, width**-0.5, *query.stride(), *key.stride(), BIASED=biased, **size,
