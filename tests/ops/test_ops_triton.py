@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,14 +48,21 @@ POINTERS = {
     "order_ptr": "*i64", "bound_ptr": "*i64", "index_ptr": "*i64", "slot_ptr": "*i64",
     "source_ptr": "*i64", "target_ptr": "*i64", "anchor_ptr": "*i64", "place_ptr": "*i64",
     "pick_ptr": "*i64", "rank_ptr": "*i32",
-    "key_ptr": "*i64", "blocked_ptr": "*u8",
     "chosen_ptr": "*i8", "block_a_ptr": "*u8", "block_b_ptr": "*u8",
+    "blocked_ptr": "*u8", "key_ptr": "*i64",
 }  # fmt: skip
 CONSTANTS = {
     "BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_S": 32, "BLOCK": 64,
     "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38, "SPANNED": 1e-6,
-    "WEIGHED": True, "BIASED": True, "SPLITS": 2, "SETTLE": True, "LEAST": 1e-38,
+    "WEIGHED": True, "BIASED": True, "LEAST": 1e-38, "SPLITS": 3, "SETTLE": True,
 }  # fmt: skip
+NUMBERS = ("scale", "weight")
+OPTIONS = ("order_ptr", "blocked_ptr", "scale")
+MATCHES = [
+    ("match_pairs", "_rank_kernel"), ("match_pairs.plain_triton", "_match_kernel"),
+    ("match_pairs.gram_triton", "_gram_kernel"), ("match_pairs.diverse_triton", "_nearest_kernel"),
+    ("match_pairs.diverse_triton", "_best_kernel"),
+]  # fmt: skip
 FEATURES = ("q_ptr", "k_ptr", "a_ptr", "b_ptr", "x_ptr", "matrix_ptr")
 DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
 
@@ -70,34 +78,42 @@ DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
         ("max_min_select", "_step_kernel"), ("dpp_select", "_step_kernel"),
         ("coverage_select", "_step_kernel"),
         ("merge_compact", "_merge_kernel"), ("sum_compact", "_sum_kernel"),
-        ("match_pairs", "_rank_kernel"), ("match_pairs.plain_triton", "_match_kernel"),
-        ("match_pairs.gram_triton", "_gram_kernel"),
-        ("match_pairs.diverse_triton", "_nearest_kernel"),
-        ("match_pairs.diverse_triton", "_best_kernel"),
         ("merge_slots", "_slots_kernel"), ("merge_step", "_merge_kernel"),
         ("received_from_lse", "_column_kernel"),
         ("topk_gather", "_choose_kernel"), ("topk_gather", "_compact_kernel"),
-        ("rows_triton", "_copy_kernel"),
+        ("rows_triton", "_copy_kernel"), *MATCHES,
     ],
 )  # fmt: skip
 def test_kernels_compile_for_a_gpu_that_is_not_here(
     place: str, kernel: str, features: str, tmp_path: Path
 ) -> None:
     """The interpreter accepts programs that the compiler refuses; this needs no device."""
+    assert compiled(place, kernel, features, tmp_path).metadata.shared <= 99 * 1024
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted")
+@pytest.mark.parametrize(("place", "kernel"), MATCHES)
+def test_matches_compile_without_their_options(place: str, kernel: str, tmp_path: Path) -> None:
+    compiled(place, kernel, "*bf16", tmp_path, absent=OPTIONS)
+
+
+def compiled(
+    place: str, kernel: str, features: str, cache: Path, absent: tuple[str, ...] = ()
+) -> Any:
     compiler = pytest.importorskip("triton.backends.compiler")
     module = place if place.endswith("_triton") else f"{place}.triton"
     program = getattr(importlib.import_module(f"tokenprune.ops.{module}"), kernel)
+    fixed = CONSTANTS | dict.fromkeys(absent)
     signature, constants = {}, {}
     for number, name in enumerate(program.arg_names):
-        if name in CONSTANTS:
-            signature[name], constants[(number,)] = "constexpr", CONSTANTS[name]
+        if name in fixed:
+            signature[name], constants[(number,)] = "constexpr", fixed[name]
         elif name.endswith("_ptr"):
             sums = "*fp64" if name in DOUBLES else "*fp32"
             signature[name] = POINTERS.get(name, features if name in FEATURES else sums)
         else:
-            signature[name] = "fp32" if name in ("scale", "weight") else "i32"
+            signature[name] = "fp32" if name in NUMBERS else "i32"
     source = triton.compiler.ASTSource(program, signature, constants)
     with triton.knobs.cache.scope():
-        triton.knobs.cache.dir = str(tmp_path)
-        compiled = triton.compile(source, target=compiler.GPUTarget("cuda", 80, 32))
-    assert compiled.metadata.shared <= 99 * 1024
+        triton.knobs.cache.dir = str(cache)
+        return triton.compile(source, target=compiler.GPUTarget("cuda", 80, 32))

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tests.ops.triton_cases import INF, NAN, _poison, both, close
+from tests.ops.triton_cases import DEVICE, INF, NAN, _poison, both, close
 from tokenprune import ops
 from tokenprune.ops import Diversity, cosines
 from tokenprune.ops.keys_triton import NONE, PREFERRED, key_of, place_of, score_of
@@ -88,8 +88,9 @@ def test_tokens_that_are_no_numbers(odd: float, diversity: Diversity | None) -> 
 
 @pytest.mark.parametrize("diversity", SEVERAL)
 def test_half_precision(diversity: Diversity | None) -> None:
-    # not bfloat16: the interpreter multiplies the bits of its numbers
-    same(torch.randn(1, 21, 150).half(), 10, diversity=diversity)
+    # the interpreter multiplies the bits of a bfloat16
+    dtype = torch.float16 if DEVICE == "cpu" else torch.bfloat16
+    same(torch.randn(1, 21, 150).to(dtype), 10, diversity=diversity)
 
 
 @pytest.mark.parametrize("diversity", SEVERAL)
@@ -115,7 +116,8 @@ def test_ranks_among_more_than_a_program_takes_at_once() -> None:
 
 
 def test_samples_that_do_not_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cosines, "_SMALL", 200)
+    for device in ("_SMALL", "_HELD"):
+        monkeypatch.setattr(cosines, device, 200)
     x = torch.randn(3, 10, 4)
     for kind in ("order", "blocked"):
         for diversity in SEVERAL:
@@ -153,6 +155,6 @@ def test_keys_order_as_torch_sorts() -> None:
     torch.testing.assert_close(back, score, rtol=0, atol=0, equal_nan=True)
     # on a CPU, as a GPU sorts NaN by their signs
     want = torch.sort(score.cpu(), descending=True, stable=True).indices
-    assert torch.equal(key.cpu().argsort(descending=True), want)
+    assert torch.equal(key.argsort(descending=True).cpu(), want)
     assert NONE.value < key.min()
     assert key.max() < PREFERRED.value
