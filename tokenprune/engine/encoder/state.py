@@ -21,6 +21,7 @@ from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trace import Trace
 from tokenprune.ops.merge_step import merge_step_op
+from tokenprune.ops.take import typed
 
 
 @dataclass
@@ -263,7 +264,8 @@ class EncoderState:
             if self.entered is not None:
                 self.entered = self.behind_prefix(self.entered, next(left))
         self.size = size = sizes[:, prefix:]
-        self.sized, self.biased = (size, prefix, sizes), (size, prefix, bias)
+        self.sized = size, prefix, sizes
+        self.biased = size, prefix, typed(bias, hidden.dtype)  # as every block's kernel wants it
         return states
 
     def behind_prefix(self, hidden: Tensor, units: Tensor) -> Tensor:
