@@ -35,7 +35,9 @@ def answered(
     if values:
         conditions.require_finite(tokens.site, tokens.hidden)
     _follow(stage, tokens.hidden.device)
-    before = None if conditions is UNCHECKED else Untouched.of(tokens, values=values)
+    # torch counts no changes of what is made in inference mode
+    counted = conditions is not UNCHECKED and not torch.is_inference_mode_enabled()
+    before = Untouched.of(tokens, values=values) if values or counted else None
     answer = _answer(stage, tokens, keep, conditions)
     changed = [] if before is None else before.changed(tokens)
     if changed:

@@ -115,12 +115,10 @@ class Conditions:
         if latest is not None:
             site, hidden = latest
             total = _total(hidden)
-            error: TokenpruneError = _not_finite(site, "here or before")
-            if not pending:  # two operations: the sum, and its way to the CPU
-                if not math.isfinite(float(total)):
-                    raise error
-            else:
-                pending.append((total.isfinite(), error))
+            if pending:
+                pending.append((total.isfinite(), _not_finite(site, "here or before")))
+            elif not math.isfinite(float(total)):  # two operations: the sum, its way to the CPU
+                raise _not_finite(site, "here or before")
         if pending:
             device = pending[-1][0].device
             held = torch.stack([fulfilled.to(device) for fulfilled, _ in pending]).tolist()
@@ -148,9 +146,10 @@ def at_once(value: Tensor) -> bool:
     return value.device.type == "cpu"
 
 
-@torch.no_grad()
 def _total(hidden: Tensor) -> Tensor:
-    return hidden.sum(dtype=torch.float32)
+    """Sum of hidden states, `[]`, of which nobody wants a gradient."""
+    values = hidden.detach() if hidden.requires_grad else hidden
+    return values.sum(dtype=torch.float32)
 
 
 def _not_finite(site: Site, place: str) -> NonFiniteError:

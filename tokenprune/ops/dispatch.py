@@ -123,10 +123,11 @@ def explain(device: torch.device | str | None = None) -> list[OpChoice]:
 
 def run(op: str, tensor: Tensor, *args: Any) -> Any:
     """Calls the chosen implementation of `op`; `tensor` is its first argument and decides."""
-    plain = op in PLAIN
-    backend = "reference" if plain else _chosen(op, tensor.device, tensor.dtype, _asked.get())
+    device, asked = tensor.device.type, _asked.get()
+    # on a CPU a kernel runs only where somebody asked for it
+    plain = op in PLAIN or (device == "cpu" and asked != "triton")
+    backend = "reference" if plain else _chosen(op, tensor.device, tensor.dtype, asked)
     implementation = _implementation(op, backend)
-    device = tensor.device.type
     if not is_autocast_enabled(device):
         return implementation(tensor, *args)
     # Autocast would turn the float32 products inside an operation into half precision.

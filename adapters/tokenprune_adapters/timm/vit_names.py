@@ -41,8 +41,8 @@ ATTENTIONS = (
 )
 
 
-_NOTHING = frozenset({type(None), nn.Identity})
-"""Types of parts that a block was built without."""
+_MAYBE_IDLE = frozenset({type(None), nn.Identity, nn.Dropout})
+"""Types of parts that do nothing: those that a block was built without, dropout but in training."""
 
 
 class Branch(NamedTuple):
@@ -110,32 +110,28 @@ def _parts(module: Any) -> dict[str, Any]:
 def run(chain: Sequence[Any], hidden: Tensor) -> Tensor:
     """Call the modules one after the other: `[B, T, D]` -> `[B, T, D]`.
 
-    A parameter among them is multiplied.
+    A parameter among them is multiplied; a part that does nothing isn't called.
     """
     for part in chain:
-        hidden = hidden * part if isinstance(part, Tensor) else _called(part, hidden)
+        if type(part) in _MAYBE_IDLE and _idle(part):
+            continue
+        hidden = hidden * part if isinstance(part, Tensor) else part(hidden)
     return hidden
-
-
-def _called(part: Any, states: Tensor) -> Tensor:
-    """What a part makes of states; one that does nothing isn't called."""
-    if _idle(part):
-        return states
-    made: Tensor = part(states)
-    return made
 
 
 def _idle(part: Any) -> bool:
     """Whether the block was built without a part, or it is dropout outside of training.
 
     One with a hook, or with a forward of its own, is called as in the plain model.
+
+    Args:
+        part: of one of the types in `_MAYBE_IDLE`.
     """
-    kind = type(part)
-    if kind in _NOTHING or (kind is nn.Dropout and not part.training):
-        return part is None or not (
-            part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__
-        )
-    return False
+    if part is None:
+        return True
+    if part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__:
+        return False
+    return not part.training or type(part) is nn.Identity
 
 
 def added(outputs: Sequence[Tensor]) -> Tensor:
@@ -147,7 +143,7 @@ def qkv(branch: Branch, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, scaled so that 1/sqrt(d) is implied."""
     attention, parts = branch.attention, _parts(branch.attention)
     query, key, value = _projected(attention, run(branch.before, hidden))
-    query, key = _called(parts["q_norm"], query), _called(parts["k_norm"], key)
+    query, key = run((parts["q_norm"],), query), run((parts["k_norm"],), key)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # several heads of queries share one of keys and values
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
@@ -213,7 +209,7 @@ def cut(rope: Tensor, index: Tensor) -> Tensor:
 def project(branch: Branch, hidden: Tensor, attended: Tensor) -> Tensor:
     """Heads `[B, H, T, d]` -> the branch's contribution to `hidden` `[B, T, D]`."""
     parts = _parts(branch.attention)
-    together = _called(parts["norm"], attended.transpose(1, 2).flatten(2))
+    together = run((parts["norm"],), attended.transpose(1, 2).flatten(2))
     gate = parts.get("gate")  # not in older releases
     if gate is not None:
         together = together * gate(run(branch.before, hidden)).sigmoid()

@@ -364,7 +364,7 @@ class EncoderRunner:
 
     def _count(self, call: CallState, state: EncoderState, name: str) -> None:
         """Tell the meter how many tokens there are, and of how many images if that is known."""
-        call.meter.count(name, state.index.numel(), 0 if self.pieces else len(state.index))
+        call.meter.count(name, state.index.numel(), 0 if self.pieces else state.index.shape[0])
         if self.pieces:
             state.counted.append(name)
 

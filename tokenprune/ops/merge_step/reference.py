@@ -21,37 +21,44 @@ def merge_step(
 ) -> list[Tensor]:
     """See `tokenprune.ops.merge_step`."""
     batch, kept = anchor.shape
-    ahead = hidden.shape[1] - slot.shape[1]
-    left = ahead + kept
+    rows, width = hidden.shape[1:]
+    left = rows - slot.shape[1] + kept
     number = numbers(batch * left + 1, slot.device)
-    group = _groups(slot, ahead, left, number)
+    group = _groups(slot, rows, left, number)
     grouped, order = group.sort(stable=True)
     bags = order, torch.searchsorted(grouped, number)
-    kind = torch.promote_types(torch.float32, hidden.dtype)
+    kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     each = typed(size.reshape(-1), kind)
     # whole numbers, whose sums are the same in any order
     sums = total = each.new_zeros(batch * left).scatter_add_(0, group, each)
     if weight is not None:
-        each = pad(typed(weight, kind), (ahead, 0), value=1.0).view(-1)
+        each = pad(typed(weight, kind), (rows - slot.shape[1], 0), value=1.0).view(-1)
         total = _added(each[:, None], bags)[:, 0].clamp_(min=torch.finfo(torch.float32).tiny)
     # The share, not the weight, scales a token: w / w is exactly 1, (w * x) / w isn't x.
     share = each.gather(0, order) / total.gather(0, grouped)
-    states = _added(typed(hidden.reshape(-1, hidden.shape[2]), kind), bags, share)
-    states = typed(states, hidden.dtype).view(batch, left, hidden.shape[2])
-    sums = typed(sums.view(batch, left), torch.float32)
+    states = _added(typed(hidden.reshape(-1, width), kind), bags, share)
+    states = typed(states, hidden.dtype).view(batch, left, width)
+    sums = typed(sums, torch.float32).view(batch, left)
     return [states, sums, sums.log(), *[take(value, anchor) for value in (index, *riders)]]
 
 
-def _groups(slot: Tensor, ahead: int, left: int, number: Tensor) -> Tensor:
-    """The row, among all that are left of the batch, that every row goes to, `[B * (P + N)]`."""
+def _groups(slot: Tensor, rows: int, left: int, number: Tensor) -> Tensor:
+    """The row, among all that are left of the batch, that every row goes to, `[B * (P + N)]`.
+
+    Args:
+        slot: see `tokenprune.ops.merge_step`.
+        rows: P + N.
+        left: rows P + K that are left of each sample.
+        number: 0, 1, ... of all that are left.
+    """
+    batch, tokens = slot.shape
+    ahead = rows - tokens
+    if batch == 1:
+        # tokens in front are groups of one
+        own, group = numbers(rows, slot.device), slot.view(-1)
+        return own.scatter(0, own[ahead:], group + ahead) if ahead else group
     group = slot + number[ahead:-1:left, None]
-    if not ahead:
-        return group.view(-1)
-    # tokens in front are groups of one
-    if slot.shape[0] == 1:
-        own = numbers(ahead + slot.shape[1], slot.device)
-        return own.scatter(0, own[ahead:], group.view(-1))
-    front = number[:-1].view(slot.shape[0], left)[:, :ahead]
+    front = number[:-1].view(batch, left)[:, :ahead]
     return torch.cat((front, group), dim=1).view(-1)
 
 
