@@ -161,35 +161,6 @@ def _encoder(row: Data) -> tuple[str, ...]:
     )
 
 
-def gpu(record: Data) -> str:
-    """The tables of `benchmarks/gpu.sh`, in milliseconds, and what there was no time for."""
-    towers = [
-        (
-            row["tower"],
-            str(row["batch"]),
-            row["mode"],
-            row["strategy"],
-            f"{row['seconds'] * 1e3:.2f}",
-            str(row.get("launches") or "-"),
-        )
-        for row in record["towers"]
-    ]
-    first = [
-        (row["model"], str(row["images"]), row["strategy"], f"{row['seconds'] * 1e3:.1f}")
-        for row in record["first_token"]
-        if "refused" not in row
-    ]
-    parts = [
-        table(("tower", "batch", "mode", "strategy", "ms", "launches"), towers, numbers=2),
-        table(("model", "images", "strategy", "first token, ms"), first, numbers=1),
-    ]
-    refused = [row["refused"] for row in record["first_token"] if "refused" in row]
-    parts += [f"Refused: {refusal}\n" for refusal in refused]
-    if record["left_out"]:
-        parts.append(f"No time was left for: {'; '.join(record['left_out'])}.\n")
-    return "\n".join(parts)
-
-
 def ops(record: Data) -> str:
     """The table of `benchmarks/ops.py`, in milliseconds."""
     rows = [

@@ -193,17 +193,32 @@ def test_loops_show_their_ratio_and_how_busy_the_machine_was(
 def test_a_gpu_record_says_what_was_refused_and_left_out(
     benchmarks: ModuleType, tmp_path: Path
 ) -> None:
-    row = {"tower": "t", "batch": 8, "mode": "eager", "strategy": "tome", "seconds": 0.0125}
+    row = {"tower": "t", "batch": 8, "mode": "eager", "strategy": "dense", "seconds": 0.0125}
+    tome = row | {"strategy": "tome", "seconds": 0.01}
+    counted = {"launches": 321, "kernel_seconds": 0.0042}
     answer = {"model": "m", "images": 1, "strategy": "dense", "seconds": 0.5}
+    kernel = {"op": "best_last", "tokens": 37, "dtype": "torch.bfloat16", "triton": "ran"}
+    tried = {"kernel": "gram x2", "sizes": {"BLOCK": 64}, "seconds": 4e-5}
     record = {
-        "towers": [row | {"launches": 321}, row | {"mode": "compiled"}],
+        "kernels": [kernel | {"same": 1.0}, kernel | {"op": "merge_step", "difference": 0.25}],
+        "launches": [tried, tried | {"sizes": {}, "seconds": None}],
+        "towers": [row | counted, tome, tome | {"mode": "recorded"}],
         "first_token": [answer, {"model": "m", "strategy": "fopru", "refused": "no such place."}],
+        "operations": [{"site": "s", "batch": 1, "op": "o", "reference": 4e-3, "triton": 2e-3}],
         "left_out": ["t, batch 32, eager"],
+        "failed": [{"what": "t, batch 1, graphs", "error": "RuntimeError: no"}],
     }
     write(tmp_path, "gpu.json", record)
     page = benchmarks.benchmarks(tmp_path)
-    assert "| t | 8 | eager | tome | 12.50 | 321 |" in page
-    assert "| t | 8 | compiled | tome | 12.50 | - |" in page
+    assert "2 operations with features in bfloat16 at 37 tokens: 100.0% of all indices" in page
+    assert "the largest difference of a number is 0.25 (`merge_step`)" in page
+    assert "| t | 8 | eager | 12.50 | 1.25 |" in page
+    assert "| t | 8 | CUDA graph | - | - |" in page
+    assert "| t | 8 | 321 (4.20) | - |" in page
     assert "| m | 1 | dense | 500.0 |" in page
+    assert "| s | 1 | `o` | 4.000 | 2.000 | 2.00 |" in page
+    assert "| `gram x2` | BLOCK 64 | 40.0 |" in page
+    assert "| `gram x2` | its own | - |" in page
+    assert "Failed: t, batch 1, graphs (RuntimeError: no)." in page
     assert "Refused: no such place." in page
     assert "No time was left for: t, batch 32, eager." in page

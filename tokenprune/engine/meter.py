@@ -24,6 +24,17 @@ class _Stopwatch(threading.local):
     def __init__(self) -> None:
         self.open: list[str] = []
         self.mark: Any = None
+        self.stream: Any = None
+
+    def now(self) -> Any:
+        """A mark of this moment: an event on CUDA, in the stream of the outermost stage."""
+        if not _cuda.is_initialized():  # not is_available, which asks the driver
+            return time.perf_counter()
+        if not self.open:  # looked up once, which takes longer than the rest
+            self.stream = _cuda.current_stream()
+        event = _cuda.Event(enable_timing=True)
+        event.record(self.stream)
+        return event
 
 
 class Meter:
@@ -112,7 +123,8 @@ class _Stage(AbstractContextManager[None]):
         self._meter, self._name = meter, name
 
     def __enter__(self) -> None:
-        watch, now = self._meter._watch, _now()
+        watch = self._meter._watch
+        now = watch.now()
         around = watch.open
         if around:
             self._meter._segments.append((around[-1], watch.mark, now))
@@ -120,21 +132,14 @@ class _Stage(AbstractContextManager[None]):
         around.append(self._name)
 
     def __exit__(self, *error: object) -> None:
-        meter, now = self._meter, _now()
+        meter = self._meter
         watch, segments = meter._watch, meter._segments
+        now = watch.now()
         segments.append((watch.open.pop(), watch.mark, now))
         watch.mark = now
         if len(segments) > MOST:
             with meter._lock:  # the older half, which ended long ago
                 meter._fold(MOST // 2)
-
-
-def _now() -> Any:
-    if _cuda.is_initialized():  # not is_available, which asks the driver
-        event = _cuda.Event(enable_timing=True)
-        event.record()
-        return event
-    return time.perf_counter()
 
 
 def _elapsed(start: Any, end: Any) -> float:

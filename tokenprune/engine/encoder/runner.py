@@ -276,7 +276,7 @@ class EncoderRunner:
         site = state.sites.get(number)
         inside = site if site is not None and site.where == "inside" else None
         parts, signals = project(block, state, hidden, number), None
-        if inside is not None and not inside.sums:
+        if inside is not None and inside.signals and not inside.sums:
             # in front of the attention, as long as the keys are in the cache
             with call.meter.stage("select"):
                 signals = self.captured.at_site(inside, state, parts)
