@@ -182,11 +182,13 @@ def compiled(run: Run, tower: Tower, mode: str, batch: int) -> None:
 def measure(run: Run) -> None:
     """All parts."""
     known = towers(tiny=run.dry)
-    for row in kernels.compare(run.device, run.dtype, short=run.dry):
-        run.put("kernels", row)
+    with run.trying("kernels"):
+        for row in kernels.compare(run.device, run.dtype, short=run.dry):
+            run.put("kernels", row)
     sizes(run)
     for tower in known:
-        eager(run, tower)
+        with run.trying(tower.name):
+            eager(run, tower)
     compiled(run, known[0], "graphs", 1)
     tokens_and_operations(run)
     most = run.batches[1]

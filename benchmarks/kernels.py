@@ -51,5 +51,5 @@ def _difference(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
     if numbers:
         found["difference"] = max(float((a - b).abs().nan_to_num().max()) for a, b in numbers)
     if indices:
-        found["same"] = min(float((a == b).float().mean()) for a, b in indices)
+        found["same"] = min(float((a == b).double().mean()) for a, b in indices)
     return found

@@ -96,14 +96,15 @@ def measure(
 
 
 def best(rows: Sequence[dict[str, Any]]) -> dict[str, Sizes]:
-    """Of every kernel the fastest sizes, where these are clearly faster than its own."""
+    """Of every kernel the fastest sizes, or none where its own are hardly slower."""
     found: dict[str, Sizes] = {}
     for kernel in dict.fromkeys(row["kernel"] for row in rows):
         timed = [row for row in rows if row["kernel"] == kernel and row["seconds"] is not None]
         fastest = min(timed, key=lambda row: row["seconds"], default=None)
         own = next((row["seconds"] for row in timed if not row["sizes"]), None)
-        if fastest and own and own > GAIN * fastest["seconds"]:
-            found[kernel] = fastest["sizes"]
+        if fastest and own:  # else its own failed, and nothing is known
+            gains = own > GAIN * fastest["seconds"]
+            found[kernel] = fastest["sizes"] if gains else {}
     return found
 
 

@@ -52,7 +52,8 @@ def test_the_fastest_right_sizes_of_a_kernel_are_found_and_kept(
     def clock(call: Any) -> float:
         return seconds[launching.launch("best_last", {"BLOCK_M": 16})["BLOCK_M"]]
 
-    rows = list(launches.measure(trial, torch.device("cpu"), torch.float32, clock))
+    cpu = torch.device("cpu")
+    rows = list(launches.measure(trial, cpu, torch.float32, clock))
     assert [row["sizes"] for row in rows] == [{}, *sizes]
     assert [row["seconds"] for row in rows] == [pytest.approx(3), 1, pytest.approx(2), None]
     assert rows[-1]["error"] == "KeyError: 2"
@@ -61,6 +62,10 @@ def test_the_fastest_right_sizes_of_a_kernel_are_found_and_kept(
     assert launching.launch("best_last", {"BLOCK_M": 16, "n": 1}) == {"BLOCK_M": 8, "n": 1}
     assert launching.launch("gram", {"BLOCK": 64}) == {"BLOCK": 16}
     assert launching.launch("other", {"BLOCK": 64}) == {"BLOCK": 64}
+    seconds[16] = 1.02  # its own are hardly slower
+    launching.fill(launches.best(list(launches.measure(trial, cpu, torch.float32, clock))))
+    launching._table.cache_clear()
+    assert launching.launch("best_last", {"BLOCK_M": 16}) == {"BLOCK_M": 16}
     launching._table.cache_clear()
 
 

@@ -42,9 +42,12 @@ def trying(kernel: str, sizes: Sizes) -> Iterator[None]:
 
 
 def fill(found: Mapping[str, Sizes]) -> None:
-    """Write sizes into the table, beside those of other kernels."""
+    """Write sizes into the table, beside those of other kernels; a kernel with none has its own."""
     table = _table()
-    table.update({kernel: dict(sizes) for kernel, sizes in found.items()})
+    for kernel, sizes in found.items():
+        table.pop(kernel, None)
+        if sizes:
+            table[kernel] = dict(sizes)
     text = json.dumps(dict(sorted(table.items())), indent=2)
     TABLE.write_text(text + "\n", encoding="utf-8")
 

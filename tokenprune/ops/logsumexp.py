@@ -91,10 +91,11 @@ def _kernel(device: torch.device, dtype: torch.dtype, width: int) -> Kernel | No
 
 
 def _fault(kernel: Kernel, device: torch.device, dtype: torch.dtype, width: int) -> str | None:
-    """What is wrong with a kernel, on an example of odd length; None if nothing."""
+    """What is wrong with a kernel, on an odd length with hidden keys; None if nothing."""
     angles = torch.arange(2 * 2 * 13 * width, dtype=torch.float32).view(2, 2, 13, width)
     query, key = angles.sin().to(device, dtype), (angles * 0.7).cos().to(device, dtype)
     bias = angles[:, 0, :, 0].sin().abs().to(device, dtype)
+    bias[1, 5:7] = -torch.inf  # hidden keys
     try:
         attended, lse = kernel(query, key, key, bias)
         plain, bare = kernel(query, key, key, None)
