@@ -18,6 +18,7 @@ from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
 from tokenprune_adapters.shared.rotary import rotated, rotated_pairs
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.timm import vit_names as compat
+from tokenprune_adapters.timm.parts import Parts
 
 _PARALLEL = "its MLP runs beside its attention, so there is no place between the two"
 _DIFFERENTIAL = "its attention is the difference of two softmaxes, so scores mean something else"
@@ -68,7 +69,7 @@ class TimmVitAdapter(EncoderAdapter):
             for branch in compat.branches(block):
                 require_exact(branch.attention, f"{where}, attention", compat.ATTENTIONS, _REASONS)
         check_library("timm", compat.relied_on(vit))
-        self._weights = PoolWeights()
+        self._weights, self._run = PoolWeights(), Parts().run
         self._spec = self._describe(vit)
 
     def _describe(self, vit: Any) -> EncoderSpec:
@@ -127,8 +128,8 @@ class TimmVitAdapter(EncoderAdapter):
             refuse_dropout(active, self.model, "Build the model with attn_drop_rate=0")
         branches = compat.branches(block)
         if len(branches) == 1:
-            return compat.qkv(branches[0], hidden)
-        parts = [compat.qkv(branch, hidden) for branch in branches]
+            return compat.qkv(branches[0], hidden, self._run)
+        parts = [compat.qkv(branch, hidden, self._run) for branch in branches]
         query, key, value = (torch.cat(same, dim=1) for same in zip(*parts, strict=True))
         return query, key, value
 
@@ -159,16 +160,18 @@ class TimmVitAdapter(EncoderAdapter):
         """Output projections, layer scale, drop path, residual: `[B, T, D]` -> `[B, T, D]`."""
         branches = compat.branches(block)
         if len(branches) == 1:
-            return hidden + compat.project(branches[0], hidden, attended)
+            return hidden + compat.project(branches[0], hidden, attended, self._run)
         pairs = zip(branches, attended.chunk(len(branches), dim=1), strict=True)
-        return hidden + compat.added([compat.project(b, hidden, part) for b, part in pairs])
+        return hidden + compat.added(
+            [compat.project(b, hidden, part, self._run) for b, part in pairs]
+        )
 
     def feed_forward(self, block: nn.Module, hidden: Tensor) -> Tensor:
         """The MLP half, residual included: `[B, T, D]` -> `[B, T, D]`."""
         chains = compat.feed_forward_chains(block)
         if len(chains) == 1:
-            return hidden + compat.run(chains[0], hidden)
-        return hidden + compat.added([compat.run(chain, hidden) for chain in chains])
+            return hidden + self._run(chains[0], hidden)
+        return hidden + compat.added([self._run(chain, hidden) for chain in chains])
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
         """The sizes' scope, and the pooling where it averages."""

@@ -15,6 +15,7 @@ from torch.nn.functional import linear
 
 from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.shared.signatures import Relied
+from tokenprune_adapters.timm.parts import Run
 
 VIT = "timm.models.vision_transformer"
 EVA = "timm.models.eva"
@@ -39,10 +40,6 @@ ATTENTIONS = (
     "timm.layers.attention.AttentionRope",
     f"{EVA}.EvaAttention",
 )
-
-
-_MAYBE_IDLE = frozenset({type(None), nn.Identity, nn.Dropout})
-"""Types of parts that do nothing: those that a block was built without, dropout but in training."""
 
 
 class Branch(NamedTuple):
@@ -89,13 +86,13 @@ def branches(block: Any) -> list[Branch]:
     return [Branch((block.norm1,), block.attn, (block.gamma_1, block.drop_path1))]
 
 
-def feed_forward_chains(block: Any) -> list[Sequence[Any]]:
+def feed_forward_chains(block: Any) -> list[tuple[Any, ...]]:
     """The MLP half of a supported block; its chains run side by side and are added."""
     kind, parts = type(block).__name__, _parts(block)
     if kind == "Block":
         return [(parts["norm2"], parts["mlp"], parts["ls2"], parts["drop_path2"])]
     if kind == "ParallelThingsBlock":
-        return list(block.ffns)
+        return [tuple(chain) for chain in block.ffns]
     if kind in ("ResPostBlock", "EvaBlockPostNorm"):
         return [(block.mlp, block.norm2, block.drop_path2)]
     return [(block.norm2, block.mlp, block.gamma_2, block.drop_path2)]
@@ -107,42 +104,15 @@ def _parts(module: Any) -> dict[str, Any]:
     return parts
 
 
-def run(chain: Sequence[Any], hidden: Tensor) -> Tensor:
-    """Call the modules one after the other: `[B, T, D]` -> `[B, T, D]`.
-
-    A parameter among them is multiplied; a part that does nothing isn't called.
-    """
-    for part in chain:
-        if type(part) in _MAYBE_IDLE and _idle(part):
-            continue
-        hidden = hidden * part if isinstance(part, Tensor) else part(hidden)
-    return hidden
-
-
-def _idle(part: Any) -> bool:
-    """Whether the block was built without a part, or it is dropout outside of training.
-
-    One with a hook, or with a forward of its own, is called as in the plain model.
-
-    Args:
-        part: of one of the types in `_MAYBE_IDLE`.
-    """
-    if part is None:
-        return True
-    if part._forward_hooks or part._forward_pre_hooks or "forward" in part.__dict__:
-        return False
-    return not part.training or type(part) is nn.Identity
-
-
 def added(outputs: Sequence[Tensor]) -> Tensor:
     """Sum of parallel outputs `[B, T, D]`, in the order and grouping of timm."""
     return torch.stack(list(outputs)).sum(dim=0)
 
 
-def qkv(branch: Branch, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def qkv(branch: Branch, hidden: Tensor, run: Run) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, scaled so that 1/sqrt(d) is implied."""
     attention, parts = branch.attention, _parts(branch.attention)
-    query, key, value = _projected(attention, run(branch.before, hidden))
+    query, key, value = _projected(branch, hidden, run)
     query, key = run((parts["q_norm"],), query), run((parts["k_norm"],), key)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # several heads of queries share one of keys and values
@@ -150,34 +120,35 @@ def qkv(branch: Branch, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return scaled(query, float(attention.scale)), key, value
 
 
-def _projected(attention: Any, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _projected(branch: Branch, hidden: Tensor, run: Run) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, by one projection or by three."""
+    attention, parts = branch.attention, _parts(branch.attention)
     # the batch may be empty, of which view and reshape can't tell a width
     heads = attention.num_heads
-    if _parts(attention).get("qkv") is None:
-        query = attention.q_proj(normed).unflatten(-1, (heads, -1))
-        width = query.shape[-1]
-        key, value = (
-            project(normed).unflatten(-1, (-1, width))
-            for project in (attention.k_proj, attention.v_proj)
-        )
+    if parts.get("qkv") is None:
+        normed = run(branch.before, hidden)
+        # unflatten has no types
+        rows: list[Any] = [run((parts[name],), normed) for name in ("q_proj", "k_proj", "v_proj")]
+        query = rows[0].unflatten(-1, (heads, -1))
+        key, value = (row.unflatten(-1, (-1, query.shape[-1])) for row in rows[1:])
         return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    whole = _fused(attention, normed)
+    whole = _fused(branch, parts["qkv"], hidden, run)
     batch, length, width = whole.shape
     whole = whole.view(batch, length, 3, heads, width // (3 * heads))
     query, key, value = whole.permute(2, 0, 3, 1, 4).unbind(0)
     return query, key, value
 
 
-def _fused(attention: Any, normed: Tensor) -> Tensor:
+def _fused(branch: Branch, projection: Any, hidden: Tensor, run: Run) -> Tensor:
     """`[B, T, D]` -> `[B, T, 3 H d]`; Eva keeps the biases beside its projection."""
-    projection, apart = _parts(attention)["qkv"], attention._parameters.get("q_bias")
+    attention = branch.attention
+    apart = attention._parameters.get("q_bias")
     if apart is None:
-        made: Tensor = projection(normed)
-        return made
+        return run((*branch.before, projection), hidden)
+    normed = run(branch.before, hidden)
     bias = torch.cat((apart, attention.k_bias, attention.v_bias))
     if attention.qkv_bias_separate:
-        made = projection(normed)
+        made: Tensor = projection(normed)
         return made + bias
     return linear(normed, projection.weight, bias)
 
@@ -206,14 +177,15 @@ def cut(rope: Tensor, index: Tensor) -> Tensor:
     return rows[:, None] if rope.dim() == 2 else rows.transpose(0, 1)
 
 
-def project(branch: Branch, hidden: Tensor, attended: Tensor) -> Tensor:
+def project(branch: Branch, hidden: Tensor, attended: Tensor, run: Run) -> Tensor:
     """Heads `[B, H, T, d]` -> the branch's contribution to `hidden` `[B, T, D]`."""
     parts = _parts(branch.attention)
-    together = run((parts["norm"],), attended.transpose(1, 2).flatten(2))
-    gate = parts.get("gate")  # not in older releases
-    if gate is not None:
-        together = together * gate(run(branch.before, hidden)).sigmoid()
-    return run((parts["proj"], parts["proj_drop"], *branch.after), together)
+    together, gate = attended.transpose(1, 2).flatten(2), parts.get("gate")
+    behind = parts["proj"], parts["proj_drop"], *branch.after
+    if gate is None:  # as in all older releases
+        return run((parts["norm"], *behind), together)
+    normed = run((parts["norm"],), together)
+    return run(behind, normed * gate(run(branch.before, hidden)).sigmoid())
 
 
 def attention_dropout(block: Any) -> float:
