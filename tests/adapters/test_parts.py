@@ -61,7 +61,7 @@ def test_the_parts_give_the_modules_bits_and_none_is_called() -> None:
     chain, runner, hidden = without_dropout(), Parts(), states()
     expected = called(chain, hidden)
     with no_call(chain):
-        found = runner.run(chain, hidden)
+        found = runner(chain, hidden)
     assert torch.equal(found, expected)
     assert torch.equal(hidden, states())
 
@@ -70,7 +70,7 @@ def test_the_parts_give_the_modules_bits_and_none_is_called() -> None:
 @torch.no_grad()
 def test_what_is_handed_in_is_never_written_to(alone: nn.Module) -> None:
     hidden = states()
-    found = Parts().run((alone,), hidden)
+    found = Parts()((alone,), hidden)
     assert torch.equal(hidden, states())
     assert torch.equal(found, alone(hidden))
 
@@ -80,7 +80,7 @@ def test_what_a_called_module_gave_is_never_written_to() -> None:
     kept: list[Tensor] = []
     chain = nn.Linear(WIDTH, WIDTH), nn.GELU()
     chain[0].register_forward_hook(lambda _, __, output: kept.append(output))
-    found = Parts().run(chain, states())
+    found = Parts()(chain, states())
     assert not torch.equal(kept[0], found)
     assert torch.equal(chain[1](kept[0]), found)
 
@@ -88,15 +88,15 @@ def test_what_a_called_module_gave_is_never_written_to() -> None:
 def test_gradients_are_the_modules() -> None:
     chain, hidden = without_dropout(), states().requires_grad_()
     expected = torch.autograd.grad(called(chain, hidden).square().sum(), (hidden, chain[4]))
-    found = torch.autograd.grad(Parts().run(chain, hidden).square().sum(), (hidden, chain[4]))
+    found = torch.autograd.grad(Parts()(chain, hidden).square().sum(), (hidden, chain[4]))
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 
 
 def test_dropout_acts_in_training() -> None:
     chain, hidden = parts(), torch.ones(4, 50, WIDTH)
-    assert (Parts().run(chain, hidden) == 0).any()
-    assert not (Parts().run(without_dropout(), hidden) == 0).all()
+    assert (Parts()(chain, hidden) == 0).any()
+    assert not (Parts()(without_dropout(), hidden) == 0).all()
 
 
 def double(_: nn.Module, __: Any, output: Tensor) -> Tensor:
@@ -166,31 +166,41 @@ def test_whatever_hangs_on_a_module_acts(change: Callable[[Mlp], None], ran: boo
     chain, runner, hidden = without_dropout(), Parts(), states()
     before = called(chain, hidden)
     if ran:
-        assert torch.equal(runner.run(chain, hidden), before)
+        assert torch.equal(runner(chain, hidden), before)
     change(chain[1])
     expected = called(chain, hidden)
     assert not torch.allclose(expected, before)
     for _ in range(2):
-        assert torch.equal(runner.run(chain, hidden), expected)
+        assert torch.equal(runner(chain, hidden), expected)
 
 
 @torch.no_grad()
 def test_hooks_of_all_modules_see_every_one_of_them() -> None:
     chain, runner, seen = without_dropout(), Parts(), []
-    runner.run(chain, states())
+    runner(chain, states())
     handle = register_module_forward_pre_hook(lambda module, args: seen.append(type(module)))
     try:
-        runner.run(chain, states())
+        runner(chain, states())
     finally:
         handle.remove()
     assert seen == [nn.LayerNorm, Mlp, *map(type, chain[1].children()), nn.Identity, nn.Dropout]
     with no_call(chain):
-        runner.run(chain, states())
+        runner(chain, states())
 
 
 @torch.no_grad()
 def test_a_forward_that_was_put_into_a_class_acts(monkeypatch: pytest.MonkeyPatch) -> None:
     chain, runner, hidden = without_dropout(), Parts(), states()
-    runner.run(chain, hidden)
+    runner(chain, hidden)
     monkeypatch.setattr(Mlp, "forward", lambda self, x: x + 1)
-    assert torch.equal(runner.run(chain, hidden), called(chain, hidden))
+    assert torch.equal(runner(chain, hidden), called(chain, hidden))
+
+
+@torch.no_grad()
+def test_parts_are_idle_as_long_as_nothing_hangs_on_them() -> None:
+    idle, runner = (nn.Identity(), None, nn.Identity()), Parts()
+    assert runner.idle(idle)
+    assert not runner.idle((*idle, nn.LayerNorm(WIDTH)))
+    idle[2].register_forward_hook(double)
+    assert not runner.idle(idle)
+    assert torch.equal(runner(idle, states()), 2 * states())

@@ -53,6 +53,7 @@ class Meter:
     def __init__(self) -> None:
         self._watch = _Stopwatch()
         self._lock = threading.Lock()
+        self._stages: dict[str, _Stage] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -68,7 +69,10 @@ class Meter:
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Time what runs inside as `name`, pausing the stage around it."""
-        return _Stage(self, name)
+        found = self._stages.get(name)
+        if found is None:
+            found = self._stages[name] = _Stage(self, name)
+        return found
 
     def count(self, stage: str, tokens: float, images: float) -> None:
         """Record that `images` images (prompts for text) had `tokens` tokens at a stage."""
@@ -115,7 +119,10 @@ class Meter:
 
 
 class _Stage(AbstractContextManager[None]):
-    """A stage of a meter, open inside a `with` block; a generator would cost several times more."""
+    """A stage of a meter, open inside a `with` block; a generator would cost several times more.
+
+    The stopwatch of the thread keeps what is open, so one of each name serves all threads.
+    """
 
     __slots__ = ("_meter", "_name")
 

@@ -123,10 +123,10 @@ def explain(device: torch.device | str | None = None) -> list[OpChoice]:
 
 def run(op: str, tensor: Tensor, *args: Any) -> Any:
     """Calls the chosen implementation of `op`; `tensor` is its first argument and decides."""
-    device, asked = tensor.device.type, _asked.get()
+    device, backend = tensor.device.type, "reference"
     # on a CPU a kernel runs only where somebody asked for it
-    plain = op in PLAIN or (device == "cpu" and asked != "triton")
-    backend = "reference" if plain else _chosen(op, tensor.device, tensor.dtype, asked)
+    if device != "cpu" or _asked.get() == "triton":
+        backend = _chosen(op, tensor.device, tensor.dtype, _asked.get())
     implementation = _implementation(op, backend)
     if not is_autocast_enabled(device):
         return implementation(tensor, *args)

@@ -18,8 +18,6 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.functional import gelu, layer_norm, linear
 from torch.nn.modules import module as torch_module
 
-Run = Callable[[tuple[Any, ...], Tensor], Tensor]
-"""See `Parts.run`."""
 Known = Callable[[Any, Tensor, bool], Tensor]
 """Of a module, its input, and whether nobody else holds that input: the module's output."""
 
@@ -112,20 +110,16 @@ class Parts:
     def __init__(self) -> None:
         self._chains: dict[tuple[Any, ...], _Chain] = {}
 
-    def run(self, parts: tuple[Any, ...], hidden: Tensor) -> Tensor:
+    def __call__(self, parts: tuple[Any, ...], hidden: Tensor) -> Tensor:
         """What the parts make of hidden states: `[B, T, D]` -> `[B, T, E]`.
 
         Args:
             parts: modules, parameters, and None for a part that isn't there.
             hidden: never written to.
         """
-        if is_dynamo_compiling():
+        chain = self._standing(parts)
+        if chain is None:
             return _called(parts, hidden)
-        chain = self._chains.get(parts)
-        if chain is None or not chain.stands():
-            if any(_everywhere):
-                return _called(parts, hidden)
-            chain = self._chains[parts] = _chain(parts)
         own = False
         for known, part in chain.steps:
             made = known(part, hidden, own)
@@ -133,6 +127,22 @@ class Parts:
             own = known is not _call and (own or made is not hidden)
             hidden = made
         return hidden
+
+    def idle(self, parts: tuple[Any, ...]) -> bool:
+        """Whether all of these parts do nothing, and needn't be run."""
+        chain = self._standing(parts)
+        return chain is not None and not chain.steps
+
+    def _standing(self, parts: tuple[Any, ...]) -> _Chain | None:
+        """What the parts do now; None where all have to be called."""
+        if is_dynamo_compiling():
+            return None
+        chain = self._chains.get(parts)
+        if chain is None or not chain.stands():
+            if any(_everywhere):
+                return None
+            chain = self._chains[parts] = _chain(parts)
+        return chain
 
 
 def _called(parts: tuple[Any, ...], hidden: Tensor) -> Tensor:

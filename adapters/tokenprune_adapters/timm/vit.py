@@ -69,7 +69,7 @@ class TimmVitAdapter(EncoderAdapter):
             for branch in compat.branches(block):
                 require_exact(branch.attention, f"{where}, attention", compat.ATTENTIONS, _REASONS)
         check_library("timm", compat.relied_on(vit))
-        self._weights, self._run = PoolWeights(), Parts().run
+        self._weights, self._run = PoolWeights(), Parts()
         self._spec = self._describe(vit)
 
     def _describe(self, vit: Any) -> EncoderSpec:

@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 
 from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.shared.signatures import Relied
-from tokenprune_adapters.timm.parts import Run
+from tokenprune_adapters.timm.parts import Parts
 
 VIT = "timm.models.vision_transformer"
 EVA = "timm.models.eva"
@@ -109,18 +109,20 @@ def added(outputs: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(outputs)).sum(dim=0)
 
 
-def qkv(branch: Branch, hidden: Tensor, run: Run) -> tuple[Tensor, Tensor, Tensor]:
+def qkv(branch: Branch, hidden: Tensor, run: Parts) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, scaled so that 1/sqrt(d) is implied."""
     attention, parts = branch.attention, _parts(branch.attention)
     query, key, value = _projected(branch, hidden, run)
-    query, key = run((parts["q_norm"],), query), run((parts["k_norm"],), key)
+    norms = parts["q_norm"], parts["k_norm"]
+    if not run.idle(norms):
+        query, key = run(norms[:1], query), run(norms[1:], key)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # several heads of queries share one of keys and values
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     return scaled(query, float(attention.scale)), key, value
 
 
-def _projected(branch: Branch, hidden: Tensor, run: Run) -> tuple[Tensor, Tensor, Tensor]:
+def _projected(branch: Branch, hidden: Tensor, run: Parts) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, by one projection or by three."""
     attention, parts = branch.attention, _parts(branch.attention)
     # the batch may be empty, of which view and reshape can't tell a width
@@ -139,7 +141,7 @@ def _projected(branch: Branch, hidden: Tensor, run: Run) -> tuple[Tensor, Tensor
     return query, key, value
 
 
-def _fused(branch: Branch, projection: Any, hidden: Tensor, run: Run) -> Tensor:
+def _fused(branch: Branch, projection: Any, hidden: Tensor, run: Parts) -> Tensor:
     """`[B, T, D]` -> `[B, T, 3 H d]`; Eva keeps the biases beside its projection."""
     attention = branch.attention
     apart = attention._parameters.get("q_bias")
@@ -177,7 +179,7 @@ def cut(rope: Tensor, index: Tensor) -> Tensor:
     return rows[:, None] if rope.dim() == 2 else rows.transpose(0, 1)
 
 
-def project(branch: Branch, hidden: Tensor, attended: Tensor, run: Run) -> Tensor:
+def project(branch: Branch, hidden: Tensor, attended: Tensor, run: Parts) -> Tensor:
     """Heads `[B, H, T, d]` -> the branch's contribution to `hidden` `[B, T, D]`."""
     parts = _parts(branch.attention)
     together, gate = attended.transpose(1, 2).flatten(2), parts.get("gate")
