@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from tokenprune.engine.answered import answered
+from tokenprune.engine.call import current
 from tokenprune.engine.stages import SCHEDULES
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -31,3 +32,4 @@ def solve(number: int, counts: Sequence[int]) -> bool:
 
 # a compiled model breaks its graph here: plugins may do anything
 answered_uncompiled = uncompiled(answered)
+current_uncompiled = uncompiled(current)

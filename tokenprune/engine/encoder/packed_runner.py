@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tokenprune.engine.call import CallState, compiled, current
+from tokenprune.engine.call import CallState, current
 from tokenprune.engine.encoder.attention import BlockCall
+from tokenprune.engine.encoder.graphs import RUNNING
 from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep, restored
 from tokenprune.engine.encoder.packed_state import PackedState
-from tokenprune.engine.encoder.runner import EncoderRunner, in_pass, revived
+from tokenprune.engine.encoder.passes import in_pass
+from tokenprune.engine.encoder.runner import EncoderRunner, revived
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.encoder.together import Decided, carry_out
 from tokenprune.engine.lines import flat, stacked
@@ -23,9 +25,6 @@ from tokenprune.interface.specs import EncoderSpec
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
-
-_RUNNING = "tokenprune_running"
-"""Argument by which the call that runs around the encoder comes into a graph."""
 
 
 class PackedRunner(EncoderRunner):
@@ -56,21 +55,14 @@ class PackedRunner(EncoderRunner):
     def install(self, patches: Patches) -> None:
         """Override what runs this instance's entry, its used blocks and its exits."""
         super().install(patches)
+        for module in self.spec.exits:
+            patches.override(module, "forward", self._exit)
+
+    def _hand_in(self, patches: Patches) -> None:
         # imported here, because it takes the compiler along
         from tokenprune.engine.uncompiled import uncompiled
 
         patches.hook_before(self.spec.entry, uncompiled(self._foresee))
-        for module in self.spec.exits:
-            patches.override(module, "forward", self._exit)
-
-    def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if _RUNNING not in kwargs:
-            return super()._enter(original, *args, **kwargs)
-        running = kwargs.pop(_RUNNING)
-        if not torch.compiler.is_dynamo_compiling():
-            return super()._enter(original, *args, **kwargs)
-        with compiled(self.owner, running):
-            return super()._enter(original, *args, **kwargs)
 
     def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         call.drop(PackedState)
@@ -95,7 +87,7 @@ class PackedRunner(EncoderRunner):
         packing = self.packed.packing(args, known)
         for _, height, width in packing.grouped(1 if running is None else self.side(running)).grids:
             self.layout.sites(height * width)
-        return args, {**known, _RUNNING: running}
+        return args, {**known, RUNNING: running}
 
     def _given(self, call: CallState, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         return self.packed.inside(kwargs, graph=call.compiled)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import index
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.ask import ask
-from tokenprune.engine.call import CallState, calling, current
+from tokenprune.engine.call import CallState, calling, compiled, current
 from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.encoder.across_frames import reduce_across
 from tokenprune.engine.encoder.around import refuse_inside
@@ -23,6 +22,8 @@ from tokenprune.engine.encoder.attention import (
     attend,
     project,
 )
+from tokenprune.engine.encoder.graphs import RUNNING, hand_in_running_call
+from tokenprune.engine.encoder.passes import Pass, demand, in_pass, sound
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.patching import Override, Patches
@@ -38,17 +39,6 @@ from tokenprune.interface.trace import Trace
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
-
-
-@dataclass
-class _Pass:
-    """Stands in a call's states while the encoder runs.
-
-    Attributes:
-        sound: in a compiled graph, whether the call's values are as they have to be, `[]`.
-    """
-
-    sound: Tensor | None = None
 
 
 class EncoderRunner:
@@ -95,8 +85,24 @@ class EncoderRunner:
             patches.override(self.spec.blocks[number], "forward", self._forward_of(number))
         for (module, name), function in self.adapter.overrides().items():
             patches.override(module, name, function)
+        self._hand_in(patches)
+
+    def _hand_in(self, patches: Patches) -> None:
+        """Have what a graph of the tower can't look up handed to its entry."""
+        if not self.alone:
+            hand_in_running_call(patches, self.owner, self.spec.entry)
 
     def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if RUNNING in kwargs:
+            running = kwargs.pop(RUNNING)
+            if torch.compiler.is_dynamo_compiling():
+                with compiled(self.owner, running):
+                    return self._begin(original, args, kwargs)
+        return self._begin(original, args, kwargs)
+
+    def _begin(
+        self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         running = current(self.owner, tower=True)
         if running is not None and in_pass(running):
             return original(*args, **kwargs)  # one pass method calls another
@@ -107,11 +113,11 @@ class EncoderRunner:
         self._refuse_maps(args, kwargs)
         with calling(self.owner, tower=True) as call, call.meter.stage("encode"):
             self._open(call, args, kwargs)
-            call.put(self._demand(call, args, kwargs))
+            call.put(demand(call, self.adapter, type(self.spec.entry).__name__, args, kwargs))
             try:
                 output = original(*args, **self._given(call, kwargs))
             finally:
-                call.drop(_Pass)
+                call.drop(Pass)
             self._require(self._passed(call), self.spec.used)
             return self._hand_on(call, output)
 
@@ -132,19 +138,6 @@ class EncoderRunner:
         """How many blocks of the running pass were entered."""
         state = call.state(EncoderState)
         return 0 if state is None else state.passed
-
-    def _demand(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Pass:
-        """Hold a call's values to what they have to fulfil; a graph only notes whether they do."""
-        found = _Pass()
-        for one in self.adapter.demands(args, kwargs):
-            if call.compiled:
-                held = one.fulfilled
-                found.sound = held if found.sound is None else found.sound & held
-                continue
-            where = type(self.spec.entry).__name__
-            error = UnsupportedCallError(one.problem, where=where, remedy=one.remedy)
-            call.conditions.require(one.fulfilled, error)
-        return found
 
     def _refuse(self, name: str, instead: str, original: Override, *_: Any, **__: Any) -> NoReturn:
         raise UnsupportedCallError(
@@ -357,14 +350,11 @@ class EncoderRunner:
         self._count(call, state, "encoder")
         if state.sites:
             self.adapter.weighted_pool(state.row_sizes)
-        entered = call.state(_Pass)
-        if entered is not None and entered.sound is not None:
-            hidden = torch.where(entered.sound, hidden, torch.nan)
-        return hidden
+        return sound(call, hidden)
 
     def _count(self, call: CallState, state: EncoderState, name: str) -> None:
         """Tell the meter how many tokens there are, and of how many images if that is known."""
-        call.meter.count(name, state.index.numel(), 0 if self.pieces else state.index.shape[0])
+        call.count(name, state.index.numel(), 0 if self.pieces else state.index.shape[0])
         if self.pieces:
             state.counted.append(name)
 
@@ -375,11 +365,6 @@ def _one(call: CallState) -> int:
 
 def _no_videos(call: CallState, images: int, patches: int) -> Videos | None:
     return None
-
-
-def in_pass(call: CallState) -> bool:
-    """Whether the encoder is running in a call."""
-    return call.state(_Pass) is not None
 
 
 def revived(state: EncoderState, number: int) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 from tokenprune.engine.adapters import choose_encoder
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
+from tokenprune.engine.encoder.graphs import RUNNING
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.packed_runner import PackedRunner
 from tokenprune.engine.encoder.packed_state import PackedState
@@ -230,7 +231,8 @@ class FollowedTower:
             patches.override(self.tower.module, "forward", self._hand_on)
 
     def _hand_on(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        output, call = original(*args, **kwargs), current(self.owner)
+        output = original(*args, **kwargs)
+        call = kwargs[RUNNING] if RUNNING in kwargs else current(self.owner)
         state = None if call is None else call.state(EncoderState)
         if state is None:
             return output

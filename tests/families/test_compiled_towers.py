@@ -1,0 +1,106 @@
+"""A tower that is compiled by itself is one graph inside of its multimodal LLM, too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tokenprune_strategies.tome import ToMe
+from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
+
+import tokenprune
+from tests import models
+from tests.contract.test_compiled_packed import recorded
+from tests.families.calls import case_of, logits
+from tests.families.plans import plan
+from tests.mllm.calls import LONG, inputs
+from tokenprune.interface.reduction import Reduction
+from tokenprune.interface.strategy import Budget
+from tokenprune.interface.tokens import Tokens
+
+FAMILIES = (
+    "llava",
+    "llava_next",
+    "llava_next_video",
+    "llava_onevision",
+    "vipllava",
+    "paligemma",
+    "gemma3",
+    "internvl",
+    "idefics3",
+    "smolvlm",
+)
+INSIDE = {"strategy": "tome", "at": "encoder", "layer": 1, "keep": 0.7}
+BEHIND = {"strategy": "fopru", "at": "pre_llm", "keep": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    torch._dynamo.reset()
+
+
+def tower(model: Any) -> Any:
+    core = model.model
+    return core.vision_tower if hasattr(core, "vision_tower") else core.vision_model
+
+
+def plain_graphs(name: str) -> int:
+    """Graphs of the tower without a plan."""
+    case, graphs = case_of(name), CompileCounter()
+    model = case.create()
+    tower(model).compile(backend=graphs)
+    logits(model, case.inputs("one"))
+    found: int = graphs.frame_count
+    return found
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_a_tower_is_one_graph_inside_a_multimodal_llm(name: str) -> None:
+    """The only break stands in front of it, where the running call is looked up."""
+    case = case_of(name)
+    model, call = case.create(), case.inputs("one")
+    if plain_graphs(name) != 1:
+        pytest.skip("the plain tower is no single graph in this release of transformers")
+    graphs, before = CompileCounter(), counters["graph_break"].total()
+    with tokenprune.attach(model, plan(INSIDE, BEHIND)) as handle:
+        plain, told, counted = logits(model, call), recorded(handle), handle.report()
+        assert {step[1].stage for step in told} == {"encoder", "pre_llm"}
+        tower(model).compile(backend=graphs)
+        for _ in range(2):  # traced, then from the cache
+            handle.meter.reset()
+            torch.testing.assert_close(logits(model, call), plain)
+            assert recorded(handle) == told
+            assert handle.report().tokens == counted.tokens
+            assert not handle.report().compiled
+    assert graphs.frame_count == 1
+    assert counters["graph_break"].total() <= before + 1
+
+
+def peeking(self: ToMe, tokens: Tokens, budget: Budget) -> Reduction:
+    assert float(tokens.size.sum()) > 0  # no graph can hold this
+    return _REDUCE(self, tokens, budget)
+
+
+_REDUCE = ToMe.reduce
+
+
+@pytest.mark.parametrize("images", ["separate", "frames"])
+@pytest.mark.parametrize("peeks", [False, True])
+@torch.no_grad()
+def test_what_no_graph_can_hold_gives_the_same(
+    images: str, peeks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at values, by a strategy or at the prompts that say which images are frames."""
+    if peeks:
+        monkeypatch.setattr(ToMe, "reduce", peeking)
+    model, given = models.llava_clip(vision_feature_layer=-2), inputs(LONG)
+    with tokenprune.attach(model, plan(INSIDE, BEHIND, images=images)) as handle:
+        plain, told = model(**given).logits, recorded(handle)
+        model.model.vision_tower.compile(backend="eager")
+        for _ in range(2):
+            torch.testing.assert_close(model(**given).logits, plain)
+            assert recorded(handle) == told
+            assert not handle.report().compiled
