@@ -140,6 +140,25 @@ def computed_weight(mlp: Mlp) -> None:
     parametrize.register_parametrization(mlp.fc1, "weight", Halved())
 
 
+def computed_bias(mlp: Mlp) -> None:
+    parametrize.register_parametrization(mlp.fc2, "bias", Halved())
+
+
+def further_step(mlp: Mlp) -> None:
+    """What a later release might do."""
+    mlp.__class__ = type("Mlp", (Mlp,), {"forward": _further(Mlp.forward)})
+    mlp.further = nn.Tanh()
+
+
+def _further(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def further(self: Any, x: Tensor) -> Tensor:
+        made: Tensor = self.further(forward(self, x))
+        return made
+
+    further.__module__, further.__qualname__ = forward.__module__, forward.__qualname__
+    return further
+
+
 def own_weight(mlp: Mlp) -> None:
     weight = mlp.fc1.weight.detach() * 3
     del mlp.fc1._parameters["weight"]
@@ -155,6 +174,8 @@ CHANGES = [
     exchanged,
     adapted_by_low_rank,
     computed_weight,
+    computed_bias,
+    further_step,
     own_weight,
 ]
 
@@ -204,3 +225,10 @@ def test_parts_are_idle_as_long_as_nothing_hangs_on_them() -> None:
     idle[2].register_forward_hook(double)
     assert not runner.idle(idle)
     assert torch.equal(runner(idle, states()), 2 * states())
+
+
+@torch.no_grad()
+def test_a_scripted_module_is_called() -> None:
+    chain, hidden = without_dropout(), states()
+    scripted = (chain[0], torch.jit.trace(chain[1], hidden), *chain[2:])
+    torch.testing.assert_close(Parts()(scripted, hidden), called(chain, hidden))

@@ -15,23 +15,15 @@ from tests import models
 from tests.contract.test_compiled_packed import recorded
 from tests.families.calls import case_of, logits
 from tests.families.plans import plan
+from tests.families.test_encoder import FAMILIES as NAMES
+from tests.families.towers import TOWERS
 from tests.mllm.calls import LONG, inputs
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 
-FAMILIES = (
-    "llava",
-    "llava_next",
-    "llava_next_video",
-    "llava_onevision",
-    "vipllava",
-    "paligemma",
-    "gemma3",
-    "internvl",
-    "idefics3",
-    "smolvlm",
-)
+FAMILIES = ("llava", *(name for name in NAMES if name != "perception_lm"))
+"""Perception LM's wrapper runs its tower by another method than a call, past the hook."""
 INSIDE = {"strategy": "tome", "at": "encoder", "layer": 1, "keep": 0.7}
 BEHIND = {"strategy": "fopru", "at": "pre_llm", "keep": 0.5}
 
@@ -42,8 +34,8 @@ def _fresh() -> None:
 
 
 def tower(model: Any) -> Any:
-    core = model.model
-    return core.vision_tower if hasattr(core, "vision_tower") else core.vision_model
+    """That of pictures."""
+    return next(getattr(model.model, name) for name in TOWERS if hasattr(model.model, name))
 
 
 def plain_graphs(name: str) -> int:

@@ -1,7 +1,7 @@
 """The parts of a block, run one after the other: known modules as the functions they stand for.
 
-A module's call looks up its hooks, its forward and each of its parameters. Between two layers,
-whose weights leave no cache warm, that takes longer than a small operation.
+A module's call looks up its hooks, its forward and each of its parameters. A few checks of a whole
+chain of parts stand for all of that where nothing hangs on them.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class _Chain(NamedTuple):
         steps: the parts that do something, and how.
         hooks: where hooks of the modules that aren't called would be, and those of all modules.
         own: attributes of these modules themselves.
-        kinds: their classes,
-        forwards: and what these had as their forward.
+        known: these modules,
+        forwards: and what their classes had as their forward.
         inside: where modules inside of modules were found,
         names: under which names,
         found: and these modules.
@@ -52,7 +52,7 @@ class _Chain(NamedTuple):
     steps: list[tuple[Known, Any]]
     hooks: list[dict[int, Any]]
     own: list[dict[str, Any]]
-    kinds: list[type]
+    known: list[Any]
     forwards: list[Any]
     inside: list[dict[str, Any]]
     names: list[str]
@@ -65,7 +65,7 @@ class _Chain(NamedTuple):
             return False
         if any(map(contains, own, _COMPILED)):
             return False
-        if not all(map(is_, map(_forward, self.kinds), self.forwards)):
+        if not all(map(is_, map(_forward, map(type, self.known)), self.forwards)):
             return False
         return all(map(is_, map(dict.get, self.inside, self.names), self.found))
 
@@ -75,13 +75,16 @@ class _Chain(NamedTuple):
             self.steps.append((_scale, part))
             return
         kind = type(part)
-        known = _known(kind.forward) if _bare(part) else None
+        # classes of scripted modules have no forward
+        known = _known(getattr(kind, "forward", None)) if _bare(part) else None
+        if isinstance(known, tuple) and set(part._modules) != set(known):
+            known = None  # a release that does more
         if known is None:
             self.steps.append((_call, part))
             return
         self.hooks.extend(part.__dict__[name] for name in _HOOKS)
         self.own.append(part.__dict__)
-        self.kinds.append(kind)
+        self.known.append(part)
         self.forwards.append(kind.forward)
         if isinstance(known, tuple):
             for name in known:
@@ -175,7 +178,7 @@ def _known(forward: Any) -> Known | tuple[str, ...] | None:
 
     Told by its name, so that one which somebody has put in its place isn't taken for it.
     """
-    if hasattr(forward, "__wrapped__"):
+    if forward is None or hasattr(forward, "__wrapped__"):
         return None
     return _KNOWN.get(f"{forward.__module__}.{forward.__qualname__}")
 
@@ -198,17 +201,22 @@ def _dropout(part: Any, hidden: Tensor, own: bool) -> Tensor:
 
 
 def _linear(part: Any, hidden: Tensor, own: bool) -> Tensor:
-    weight = part._parameters.get("weight")
-    if weight is None:  # it is computed, or one of several shards
+    held = part._parameters
+    if not _plain(held):
         return _call(part, hidden, own)
-    return linear(hidden, weight, part._parameters["bias"])
+    return linear(hidden, held["weight"], held["bias"])
 
 
 def _layer_norm(part: Any, hidden: Tensor, own: bool) -> Tensor:
-    weight = part._parameters.get("weight")
-    if weight is None:
+    held = part._parameters
+    if not _plain(held):
         return _call(part, hidden, own)
-    return layer_norm(hidden, part.normalized_shape, weight, part._parameters["bias"], part.eps)
+    return layer_norm(hidden, part.normalized_shape, held["weight"], held["bias"], part.eps)
+
+
+def _plain(held: dict[str, Any]) -> bool:
+    """Whether weight and bias are parameters, and neither is computed or one of several shards."""
+    return held.get("weight") is not None and "bias" in held
 
 
 def _layer_norm_of_timm(part: Any, hidden: Tensor, own: bool) -> Tensor:
