@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tokenprune
 from tests.mllm.calls import LONG, SHORT, inputs, logits, model
@@ -22,6 +24,7 @@ from tokenprune.plugins.host import register_plugin
 
 KINDS = {
     "attention_received": Signal.ATTENTION_RECEIVED,
+    "attention_given": Signal.ATTENTION_GIVEN,
     "cls_attention": Signal.CLS_ATTENTION,
     "received_from_all": Signal.ATTENTION_RECEIVED_FROM_ALL,
     "cls_joined": Signal.CLS_ATTENTION_JOINED,
@@ -90,6 +93,36 @@ def plain(kind: str) -> Any:
         return tower(
             inputs(SHORT, LONG)["pixel_values"], output_hidden_states=True, output_attentions=True
         )
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations of tokenprune, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.namespace == "tokenprune":
+            self.calls[func._schema.name.partition("::")[2]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@pytest.mark.parametrize("wanted", [("given",), ("received", "given"), ("given", "received")])
+def test_what_tokens_receive_and_give_is_of_one_product(kind: str, wanted: tuple[str, ...]) -> None:
+    prefix, names = int(kind == "clip"), [f"attention_{one}@1" for one in wanted]
+    with Counted() as counted:
+        tokens = seen(kind, read(*names))
+    attention = plain(kind).attentions[1].mean(dim=1)[:, prefix:, prefix:]
+    want = {"given": attention.mean(dim=2), "received": attention.mean(dim=1)}
+    for one in wanted:
+        got = tokens.signals[f"attention_{one}@1"]
+        torch.testing.assert_close(got, want[one], atol=1e-6, rtol=1e-4)
+    # without a prefix every token gives the same
+    assert counted.calls["attention_received"] == int(prefix or "received" in wanted)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])

@@ -6,13 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tokenprune.ops import attention_received, attention_row, attention_rows
+from tokenprune.ops import attention_margins, attention_received, attention_row, attention_rows
 from tokenprune.ops.attention_received import reference
 
 
-def naive(query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int) -> Tensor:
+def naive(
+    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int
+) -> tuple[Tensor, Tensor]:
+    """What tokens receive and what they give, weight by weight."""
     batch, heads, length, _ = query.shape
-    out = torch.zeros(batch, length - skip)
+    received, given = torch.zeros(2, batch, length - skip)
     for b in range(batch):
         for h in range(heads):
             for i in range(skip, length):
@@ -21,8 +24,10 @@ def naive(query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: i
                     logits = [x + float(bias[b, j]) for j, x in enumerate(logits)]
                 mass = sum(math.exp(x) for x in logits)
                 for j in range(skip, length):
-                    out[b, j - skip] += math.exp(logits[j]) / mass / heads / (length - skip)
-    return out
+                    share = math.exp(logits[j]) / mass / heads / (length - skip)
+                    received[b, j - skip] += share
+                    given[b, i - skip] += share
+    return received, given
 
 
 @given(st.integers(0, 99), st.integers(1, 3), st.integers(1, 9), st.integers(0, 3), st.booleans())
@@ -32,8 +37,9 @@ def test_against_loops(seed: int, heads: int, length: int, skip: int, biased: bo
     query, key = torch.randn(2, 2, heads, length, 4).unbind()
     bias = torch.randn(2, length) if biased else None
     skip = min(skip, length - 1)
-    got = attention_received(query, key, bias=bias, scale=0.7, skip=skip)
+    got = attention_margins(query, key, bias=bias, scale=0.7, skip=skip)
     torch.testing.assert_close(got, naive(query, key, bias, 0.7, skip), rtol=1e-4, atol=1e-5)
+    assert torch.equal(got[0], attention_received(query, key, bias=bias, scale=0.7, skip=skip))
 
 
 def test_all_weight_is_received_somewhere() -> None:
@@ -45,18 +51,17 @@ def test_all_weight_is_received_somewhere() -> None:
 @pytest.mark.parametrize("budget", [1, 40, 400])
 def test_blocks_make_no_difference(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     query, key = torch.randn(2, 2, 3, 19, 8).unbind()
-    whole = attention_received(query, key, skip=2)
+    whole = attention_margins(query, key, skip=2)
     monkeypatch.setattr(reference, "_BLOCK_CPU", budget)
-    torch.testing.assert_close(attention_received(query, key, skip=2), whole)
+    torch.testing.assert_close(attention_margins(query, key, skip=2), whole)
 
 
 def test_a_batch_gives_what_its_samples_give() -> None:
     query, key = torch.randn(2, 5, 4, 33, 8).unbind()
-    together = attention_received(query, key)
+    together = attention_margins(query, key, skip=1)
     for b in range(5):
-        assert torch.equal(
-            together[b : b + 1], attention_received(query[b : b + 1], key[b : b + 1])
-        )
+        alone = attention_margins(query[b : b + 1], key[b : b + 1], skip=1)
+        assert all(torch.equal(a, t[b : b + 1]) for a, t in zip(alone, together, strict=True))
 
 
 def test_half_precision_inputs_have_a_float32_softmax() -> None:

@@ -163,7 +163,7 @@ def cases() -> dict[str, tuple[object, ...]]:
     return {
         "attend": (query, key, query, torch.zeros(2, 11), 1),
         "attend_short": (query, key, query, torch.zeros(2, 11)),
-        "attention_received": (query, key, None, 0.5, 1),
+        "attention_received": (query, key, None, 0.5, 1, True),
         "best_last": (ones, 4),
         "bipartite_match": (x, x, ones, None, None, ones, None, ones > 2, True),
         "cluster_dpc": (x, 4, 3),

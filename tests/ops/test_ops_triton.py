@@ -97,6 +97,11 @@ def test_matches_compile_without_their_options(place: str, kernel: str, tmp_path
     compiled(place, kernel, "*bf16", tmp_path, absent=OPTIONS)
 
 
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted")
+def test_normalisers_compile_without_what_tokens_give(tmp_path: Path) -> None:
+    compiled("attention_received", "_normaliser_kernel", "*bf16", tmp_path, absent=("given_ptr",))
+
+
 def compiled(
     place: str, kernel: str, features: str, cache: Path, absent: tuple[str, ...] = ()
 ) -> Any:

@@ -8,7 +8,7 @@ run, and takes its output shape from its arguments alone.
 
 from tokenprune.ops.attend import attend
 from tokenprune.ops.attend_short import attend_short
-from tokenprune.ops.attention_received import attention_received
+from tokenprune.ops.attention_received import attention_margins, attention_received
 from tokenprune.ops.attention_rows import attention_row, attention_rows
 from tokenprune.ops.best_last import best_last
 from tokenprune.ops.bipartite_match import bipartite_match
@@ -36,6 +36,7 @@ __all__ = [
     "attend",
     "attend_short",
     "attention_flops",
+    "attention_margins",
     "attention_received",
     "attention_row",
     "attention_rows",

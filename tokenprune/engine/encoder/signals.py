@@ -20,11 +20,12 @@ from tokenprune.interface.signals import (
     ClassOutput,
     Signal,
     View,
+    both_means,
     read,
 )
 from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import EncoderSpec
-from tokenprune.ops import take
+from tokenprune.ops import attention_margins, take
 
 
 class BlockSignals:
@@ -77,7 +78,7 @@ class BlockSignals:
         wanted = site.signals
         found: dict[str, Tensor] = {}
         if parts is not None and wanted:
-            view = self._view(*parts[:4], state.prefix, received=parts.received)
+            view = self._view(*parts[:4], state.prefix, {"received": parts.received})
             found, prefixed = _parted(state, wanted, view)
             found.update(prefixed)
         if state.previous is not None:
@@ -111,8 +112,10 @@ class BlockSignals:
             # all tokens leave this encoder, so all of them need a score
             query, key, value = block.heads(state.full(hidden), state.revived_rows(revival))
             bias = state.key_bias(revival.size)
-        view = self._view(query, key, value, bias, state.prefix)
-        found, prefixed = _parted(state, self._attention[number], view)
+        wanted = self._attention[number]
+        means = _means(wanted, query, key, bias, state.prefix)
+        view = self._view(query, key, value, bias, state.prefix, means)
+        found, prefixed = _parted(state, wanted, view)
         if revival is not None and not revival.reconstruction.restore and number < revival.until:
             found = of_kept(found, revival)
         take_over(state, found, prefixed)
@@ -132,8 +135,10 @@ class BlockSignals:
         if revival is not None and revival.reconstruction.restore:
             hidden, rows, size = state.full(hidden), state.revived_rows(revival), revival.size
         query, key, value = block.heads(hidden, rows)
-        view = self._view(query, key, value, state.key_bias(size), state.prefix)
-        take_over(state, *_parted(state, self._attention[number], view))
+        wanted, bias = self._attention[number], state.key_bias(size)
+        means = _means(wanted, query, key, bias, state.prefix)
+        view = self._view(query, key, value, bias, state.prefix, means)
+        take_over(state, *_parted(state, wanted, view))
 
     def keep_output(self, state: EncoderState, number: int, hidden: Tensor) -> None:
         """Capture what block `number` put out, `[B, P + K, D]`; a view where nothing was dropped.
@@ -160,10 +165,20 @@ class BlockSignals:
         value: Tensor,
         bias: Tensor | None,
         prefix: int,
-        received: Tensor | None = None,
+        means: Mapping[str, Tensor | None],
     ) -> BlockAttention:
         kind = ClassAttention if self._class_token else BlockAttention
-        return kind(query, key, value, bias, prefix, received=received)
+        return kind(query, key, value, bias, prefix, **means)
+
+
+def _means(
+    wanted: Sequence[Signal], query: Tensor, key: Tensor, bias: Tensor | None, prefix: int
+) -> dict[str, Tensor]:
+    """What patches receive and what they give, of the same weights, if both are asked for."""
+    if not prefix or not both_means(wanted):
+        return {}
+    received, given = attention_margins(query, key, bias=bias, skip=prefix)
+    return {"received": received, "given": given}
 
 
 def require_all(site: EncoderSite, found: Mapping[str, Tensor]) -> None:

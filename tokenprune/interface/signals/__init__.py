@@ -12,7 +12,7 @@ from tokenprune.interface.signals.llm_views import (
     PromptText,
     Rotation,
 )
-from tokenprune.interface.signals.reading import WHOLE, read, sums_attention
+from tokenprune.interface.signals.reading import WHOLE, both_means, read, sums_attention
 from tokenprune.interface.signals.signal import Signal
 from tokenprune.interface.signals.text_tower import TowerSpace
 from tokenprune.interface.signals.views import (
@@ -54,6 +54,7 @@ __all__ = [
     "Signal",
     "TowerSpace",
     "View",
+    "both_means",
     "read",
     "sums_attention",
 ]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from tokenprune.interface.signals.views import BlockAttention, BlockOutput
-from tokenprune.ops import attention_received, attention_row, attention_rows
+from tokenprune.ops import attention_margins, attention_received, attention_row, attention_rows
 
 
 def received(view: BlockAttention) -> Tensor:
@@ -43,30 +42,22 @@ def received_from_all(view: BlockAttention) -> Tensor:
 
 
 def given(view: BlockAttention) -> Tensor:
-    """Row mean of softmax(q k^T) over patch keys, `[B, N]`: (1 - weight on the prefix) / N.
-
-    A softmax row sums to one, so only the prefix columns have to be looked at.
-    """
+    """Row mean of softmax(q k^T) over patch keys, `[B, N]`: (1 - weight on the prefix) / N."""
     query, prefix = view.query, view.prefix
-    count = query.shape[2] - prefix
     if prefix == 0:
+        count = query.shape[2]
         even = query.new_full((query.shape[0], count), 1.0 / count).float()
         even = even if view.real is None else (1.0 / _count(view)).expand(-1, count)
         return _of_picture(view, even)
-    heads = range(query.shape[1])  # a head at a time, so that no [B, H, T, T] exists
-    shares = torch.stack([_prefix_share(view, head) for head in heads])
-    return _of_picture(view, (1.0 - shares.mean(dim=0)) / count)
+    mean = view.given
+    if mean is None:
+        _, mean = attention_margins(query, view.key, bias=view.bias, skip=prefix)
+    return _of_picture(view, mean)
 
 
 def _of_picture(view: BlockAttention, mean: Tensor) -> Tensor:
     """A mean over a window `[B, N]` as the mean over its picture: other windows give zeros."""
     return mean if view.share is None else mean * view.share[:, None]
-
-
-def _prefix_share(view: BlockAttention, head: int) -> Tensor:
-    one = slice(head, head + 1)
-    weights = attention_rows(view.query[:, one], view.key[:, one], bias=view.bias)
-    return weights[:, 0, view.prefix :, : view.prefix].sum(-1)
 
 
 def logits_received(view: BlockAttention) -> Tensor:

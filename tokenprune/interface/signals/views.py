@@ -54,7 +54,9 @@ class BlockAttention(View):
             of a picture's patches that a window has, whose queries alone can see its keys; None
             where it has all.
         received: float32 `[B, N]` mean weight that each patch receives from the patches, where the
-            attention itself has told it.
+            attention itself has told it, or both means are asked for.
+        given: float32 `[B, N]` mean weight that each patch gives to the patches, where both means
+            are asked for.
         real: `[B, P + N]` False for padding, where windows of a compiled graph are padded to one
             length: its queries, keys and values are zeros, its bias is -inf; else None. Only
             the functions in `PADDED` are given such views.
@@ -72,6 +74,7 @@ class BlockAttention(View):
     prefix: int
     share: Tensor | None = None
     received: Tensor | None = None
+    given: Tensor | None = None
     real: Tensor | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""Attention that tokens receive, without a matrix of all pairs leaving the operation."""
+"""Attention that tokens receive and give, without a matrix of all pairs leaving the operation."""
 
 from typing import Any
 
@@ -39,29 +39,68 @@ def attention_received(
 
     Source: the importance of EvoPrune (arXiv 2603.03681, section 3.4), read as a column mean.
     """
+    (received,) = _checked(query, key, bias, scale, skip, given=False)
+    return received
+
+
+def attention_margins(
+    query: Tensor,
+    key: Tensor,
+    *,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    skip: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Both means of the same weights: `attention_received`, and what each token gives.
+
+    A row of the softmax sums to 1, so a token gives the others what it doesn't give to the tokens
+    that are left out.
+
+    Args:
+        query: see `attention_received`, as are all others.
+        key: its keys.
+        bias: its bias.
+        scale: its scale.
+        skip: its skip.
+
+    Returns:
+        The column means and the row means, float32 `[B, T - skip]` each. They carry no gradient.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    received, given = _checked(query, key, bias, scale, skip, given=True)
+    return received, given
+
+
+def _checked(
+    query: Tensor, key: Tensor, bias: Tensor | None, scale: float | None, skip: int, *, given: bool
+) -> list[Tensor]:
     batch, _, length, width = query.shape
     require_heads(query, key)
     require(key.shape[2] == length, "query and key must have the same number of tokens")
     require(0 <= skip < length, "skip must be in 0..{}, not {}", length - 1, skip)
     require_rows("bias", bias, batch, length)
     factor = width**-0.5 if scale is None else scale
-    received: Tensor = attention_received_op(query, key, bias, factor, skip)
-    return received
+    out: list[Tensor] = attention_received_op(query, key, bias, factor, skip, given)
+    return out
 
 
 @operation("attention_received")
 def attention_received_op(
-    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int
-) -> Tensor:
-    """The registered operation; `attention_received` checks its arguments."""
-    out: Tensor = run("attention_received", query, key, bias, scale, skip)
+    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int, given: bool
+) -> list[Tensor]:
+    """The registered operation, which gives the row means if asked; its arguments are checked."""
+    out: list[Tensor] = run("attention_received", query, key, bias, scale, skip, given)
     return out
 
 
 @fake("attention_received")
-def _fake(query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int) -> Tensor:
+def _fake(
+    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int, given: bool
+) -> list[Tensor]:
     shape = (query.shape[0], query.shape[2] - skip)
-    return query.new_empty(shape, dtype=torch.float32)
+    return [query.new_empty(shape, dtype=torch.float32) for _ in range(2 if given else 1)]
 
 
 @flops("attention_received")

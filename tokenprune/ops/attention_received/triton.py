@@ -25,15 +25,17 @@ def _logits(
 
 @triton.jit
 def _normaliser_kernel(
-    q_ptr, k_ptr, bias_ptr, peak_ptr, mass_ptr, heads, group, length, width, scale,
+    q_ptr, k_ptr, bias_ptr, peak_ptr, mass_ptr, given_ptr, heads, group, length, width, skip, scale,
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
     BIASED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
+    """Each query's largest logit and the sum that follows from it; what it gives if asked."""
     pair, batch, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
     bias_ptr += batch * length
     rows = tl.program_id(1).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
     mass = tl.zeros([BLOCK_M], tl.float32)
+    ahead = tl.zeros([BLOCK_M], tl.float32)
     for start in range(0, length, BLOCK_N):
         cols = (start + tl.arange(0, BLOCK_N)).to(tl.int64)
         logits = _logits(
@@ -42,10 +44,16 @@ def _normaliser_kernel(
         )  # fmt: skip
         logits = tl.where(cols[None, :] < length, logits, float("-inf"))
         higher = tl.maximum(peak, tl.max(logits, 1))
-        mass = mass * tl.exp(peak - higher) + tl.sum(tl.exp(logits - higher[:, None]), 1)
+        weight, shrunk = tl.exp(logits - higher[:, None]), tl.exp(peak - higher)
+        mass = mass * shrunk + tl.sum(weight, 1)
+        if given_ptr is not None:
+            ahead = ahead * shrunk + tl.sum(tl.where(cols[None, :] < skip, weight, 0.0), 1)
         peak = higher
     tl.store(peak_ptr + pair * length + rows, peak, mask=rows < length)
     tl.store(mass_ptr + pair * length + rows, mass, mask=rows < length)
+    if given_ptr is not None:
+        given = (1.0 - ahead / mass) / (length - skip)
+        tl.store(given_ptr + pair * length + rows, given, mask=rows < length)
 
 
 @triton.jit
@@ -73,26 +81,29 @@ def _column_kernel(
 
 
 def attention_received(
-    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int
-) -> Tensor:
+    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int, given: bool
+) -> list[Tensor]:
     """See `tokenprune.ops.attention_received`."""
     batch, heads, length, width = query.shape
+    if batch * heads == 0:
+        shape = (batch, length - skip)
+        return [query.new_zeros(shape, dtype=torch.float32) for _ in range(2 if given else 1)]
     if key.dtype != query.dtype:
         key = key.to(query.dtype)
     peak = torch.empty((batch, heads, length), device=query.device, dtype=torch.float32)
     mass, columns = torch.empty_like(peak), torch.empty_like(peak)
+    rows = torch.empty_like(peak) if given else None
     biased = bias is not None
     bias = bias.contiguous() if biased else peak
     size = {"BIASED": biased, **launch_size("attention_received", width, query.element_size())}
     grid = (batch * heads, triton.cdiv(length, size["BLOCK_M"]))
-    if batch * heads == 0:
-        return query.new_zeros((batch, length - skip), dtype=torch.float32)
     group, strides = heads // key.shape[1], (*query.stride(), *key.stride())
     _normaliser_kernel[grid](
-        query, key, bias, peak, mass, heads, group, length, width, scale, *strides, **size
-    )
+        query, key, bias, peak, mass, rows, heads, group, length, width, skip, scale,
+        *strides, **size,
+    )  # fmt: skip
     _column_kernel[grid](
         query, key, bias, peak, mass, columns, heads, group, length, width, skip, scale,
         *strides, **size,
     )  # fmt: skip
-    return mean_of_heads(columns, skip)
+    return [mean_of_heads(sums, skip) for sums in (columns, rows) if sums is not None]
