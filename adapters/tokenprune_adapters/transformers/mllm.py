@@ -46,7 +46,8 @@ class TransformersMllm(MllmAdapter):
         given = named(getattr(type(owner), method), args, kwargs)
         if entry == "generate":
             self._add_settings(given)
-        self._add_config(given)
+        if entry != "model":  # which hands all to the core, and there they are read
+            self._add_config(given)
         ids = given.get(names.IDS)
         encoded = given.get(names.ENCODED) or {}
         cache_name, cache = _given_cache(given)

@@ -6,8 +6,9 @@ Index words (prompt place, input column, slot) are those of `level`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from operator import is_
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +42,20 @@ class Behind:
     tail: Tensor | None
 
 
+class Made(NamedTuple):
+    """What a layer was called with, for further layers of its kind that are handed the same.
+
+    Attributes:
+        kind: what tells layers apart.
+        of: objects that the call was made of.
+        call: the call.
+    """
+
+    kind: tuple[object, ...]
+    of: tuple[object, ...]
+    call: LayerCall
+
+
 @dataclass
 class Flow:
     """One forward of the LLM over a shortened sequence.
@@ -59,6 +74,7 @@ class Flow:
         windows: see `MllmSpec.windows`, of an LLM that makes its masks by itself: it would count
             the windows of a shortened prompt in slots, so its layers get masks of the engine's.
         layer: the layer that ran last.
+        made: what layers were called with so far.
     """
 
     layout: Layout
@@ -72,6 +88,16 @@ class Flow:
     flat_layers: frozenset[int] = frozenset()
     windows: Sequence[int | None] = ()
     layer: int = -1
+    made: list[Made] = field(default_factory=list)
+
+    def untouched(self, layer: int) -> bool:
+        """Whether a layer is called with what the LLM hands on, no matter what that is."""
+        layout = self.layout
+        if layout.cuts and layout.cut_before(layer) is not None:
+            return False
+        if layout.shortened and (self.flat or self.windows):
+            return False
+        return self.behind is None and not self._hides_tail(layer)
 
     def layer_call(self, layer: int, call: LayerCall) -> LayerCall:
         """What a layer is called with, from a call whose `hidden` `[B, T, D]` alone is shortened.
@@ -79,6 +105,43 @@ class Flow:
         Position ids are withheld: only FlashAttention's detection of packed sequences would read
         them, and mistake the gaps for sequence borders. The rotary rows carry the positions.
         """
+        if torch.compiler.is_compiling():
+            return self._make(layer, call)
+        # layers of a kind are handed the same objects, so what follows from these is made once
+        kind, of = self._kind(layer, call), self._sources(layer, call)
+        for made in self.made:
+            if made.kind == kind and all(map(is_, made.of, of)):
+                rest = self._rest(layer, call)
+                return replace(made.call, hidden=call.hidden, per_token=rest)
+        new = self._make(layer, call)
+        self.made.append(Made(kind, of, new))
+        return new
+
+    def _kind(self, layer: int, call: LayerCall) -> tuple[object, ...]:
+        """What tells layers apart that are handed the same objects."""
+        window = self.windows[layer] if self.windows else None
+        known = self.behind
+        keys = known and (known.keys[layer], known.windows[layer] if known.windows else None)
+        # rows that a layer makes by itself may be of its own type
+        own = layer if self.compact and call.rotary is None else None
+        return layer in self.flat_layers, window, keys, own, self._hides_tail(layer)
+
+    def _sources(self, layer: int, call: LayerCall) -> tuple[object, ...]:
+        """What a layer's mask and rotary rows are made of."""
+        return self.layout.cut_before(layer), call.mask, call.positions, call.rotary
+
+    def _rest(self, layer: int, call: LayerCall) -> Mapping[str, Tensor]:
+        """Further arguments, which may be of each layer's own: in a prompt those of survivors."""
+        cut = self.layout.cut_before(layer)
+        if cut is None or self.mode == "continue" or not call.per_token:
+            return call.per_token
+        return taken(call.per_token, cut.level.column, self.axes)
+
+    def _hides_tail(self, layer: int) -> bool:
+        layout = self.layout
+        return self.mode == "again" and layer < layout.trim and layout.tail > 0
+
+    def _make(self, layer: int, call: LayerCall) -> LayerCall:
         told = self._told(layer, call)
         if self.behind is not None:
             return replace(told, mask=self._own_mask(self.behind, layer, call))
@@ -87,7 +150,7 @@ class Flow:
             level = self.layout.level(layer)
             mask = within(level.place, level.valid, self.windows[layer], call.mask)
             told = replace(told, mask=mask)
-        if self.mode == "again" and layer < self.layout.trim and self.layout.tail:
+        if self._hides_tail(layer):
             # with a cache, it would have been trimmed before the tail was generated
             mask = hide_behind(
                 told.mask,
@@ -105,7 +168,7 @@ class Flow:
             # what the LLM prepared for its input is right, and gaps are in its position ids only if
             # the input was shortened
             return replace(call, positions=None) if self.layout.shortened else call
-        level, rotary, rest = cut.level, call.rotary, call.per_token
+        level, rotary = cut.level, call.rotary
         if self.mode == "continue":
             # queries are new tokens: their own rows are right, their keys are this layer's cache
             columns, valid = self._with_tail(level, call.hidden.shape[1])
@@ -115,7 +178,6 @@ class Flow:
         else:
             # queries are the survivors: pick their rows out of those of the LLM's input
             columns, valid = level.column, level.valid
-            rest = taken(rest, columns, self.axes)
             if self.compact:
                 places = renumbered(call.positions, level.shift, columns)
                 rotary = self.rotary(layer, call.hidden, places)
@@ -131,7 +193,7 @@ class Flow:
                 square=self.mode != "continue",
                 flat=self.flat or flat,
             )
-        return LayerCall(call.hidden, mask, None, rotary, rest)
+        return LayerCall(call.hidden, mask, None, rotary, self._rest(layer, call))
 
     def _own_mask(self, known: Behind, layer: int, call: LayerCall) -> Tensor | None:
         """The mask of new tokens over one layer's cache, which may hold the last keys only."""

@@ -146,8 +146,9 @@ class MllmRunner:
         self, state: MllmState, original: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Call what runs the LLM, for the first time in this call, if all parts are in place."""
-        if self.owner.stages:
+        if self.owner.stages and not state.standing:
             self.standing.require()
+            state.standing = True
         return original(*args, **kwargs)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.llm.calls import Behind, Flow, Mode, continuation, shortened
@@ -121,13 +122,17 @@ class LanguageRunner:
         where = self.spec.names.mask
         compact = self.numbering.compact_entry
         new = continuation(layout, past, given, compact=compact, counted=counted, where=where)
-        state.flow = self._flow(layout, "continue", past)
+        flow = state.flow = self._flow(layout, "continue", past)
         if self.spec.masks or self.spec.windows:
             tail = mask[:, layout.length :].bool() if isinstance(mask, Tensor) else None
-            state.flow.behind = Behind(self._keys(given.cache), self.spec.windows, tail)
+            flow.behind = Behind(self._keys(given.cache), self.spec.windows, tail)
         try:
+            # without a cut the layers are alike
+            if not layout.cuts and flow.untouched(0) and not is_compiling():
+                with self.owner.traffic.passing():
+                    return run(new)
             outputs = run(new)
-            _require(state.flow, len(self.spec.layers))
+            _require(flow, len(self.spec.layers))
             return outputs
         finally:
             state.flow = None
@@ -223,9 +228,12 @@ class LanguageRunner:
             state = None if call is None else call.state(MllmState)
             if call is None or state is None or state.flow is None:
                 return original(*args, **kwargs)
-            flow, given = state.flow, adapter.read_layer(layer, args, kwargs)
+            flow, acts = state.flow, number in self.stages or self.reader.listens(number)
             _require(flow, number)
             flow.layer = number
+            if (not acts or flow.mode != "first") and flow.untouched(number):
+                return original(*args, **kwargs)
+            given = adapter.read_layer(layer, args, kwargs)
             # decide, shorten the layer's input, then tell the layer what belongs to the rest of it
             if flow.mode == "first" and number in self.stages:
                 with call.meter.stage("select"):

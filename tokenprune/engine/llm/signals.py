@@ -76,6 +76,10 @@ class SignalReader:
                 new = self.owner.patches.hook(module, self._put_aside(number, name))
                 self._hooked[number, name] = module, new
 
+    def listens(self, number: int) -> bool:
+        """Whether a layer's attention or its input is asked for."""
+        return number + 1 in self.entered or number in self.asked
+
     def listen(self, state: MllmState, number: int, call: LayerCall) -> None:
         """Put aside what a layer is called with, where its attention or its input is asked for."""
         if number + 1 in self.entered and state.flow is not None and state.flow.mode == "first":

@@ -75,6 +75,7 @@ class MllmState:
         encoding: kind of the pictures whose features are being made; None while none are.
         clips: while features are being made, how many pictures each clip is for a packed tower.
         aside: True during the text-only pass for questions.
+        standing: whether the model was found to be as it was when the plan was attached.
         prefilled: whether the LLM ran once in this call.
         prompt: what the prompts say; None before the LLM ran.
         layout: how the prompts are shortened, fixed at the first forward of the call.
@@ -96,6 +97,7 @@ class MllmState:
     encoding: str | None = None
     clips: Sequence[int] | None = None
     aside: bool = False
+    standing: bool = False
     prefilled: bool = False
     prompt: Prompt | None = None
     layout: Layout | None = None

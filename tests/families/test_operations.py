@@ -1,0 +1,72 @@
+"""Operations that a plan adds to an LLM: as many as its cuts ask for, however deep the LLM is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+import tokenprune
+from tests.contract.test_check_costs import counted
+from tests.families.calls import case_of
+from tests.families.case import Case
+from tests.families.cases import CASES
+from tests.families.models.common import LAYERS, built
+from tests.families.plans import plan, staged
+from tokenprune.engine.adapters import choose_adapter
+from tokenprune.interface.adapter import MllmAdapter
+
+NEW = 3
+OWN_INPUTS = {"gemma4-shared"}
+"""Families whose layers get inputs of their own, of which those of survivors are taken."""
+
+
+def deep(case: Case, times: int) -> Any:
+    """The family's tiny model with its layers so many times over."""
+    config = case.config()
+    text = config.text_config.to_dict()
+    for name in ("layer_types", "mlp_layer_types"):
+        if text.get(name):
+            text[name] = times * text[name]
+    single = text.get("per_layer_config") or {}
+    if single:
+        text["per_layer_config"] = {
+            str(int(layer) + start): change
+            for start in range(0, times * LAYERS, LAYERS)
+            for layer, change in single.items()
+        }
+    text["num_hidden_layers"] = times * LAYERS
+    config.text_config = type(config.text_config).from_dict(text)
+    return built(getattr(transformers, case.model_class), config, torch.float32, "sdpa")
+
+
+def added(model: Any, stages: dict[str, Any], call: dict[str, Any]) -> int:
+    """Operations of `generate` beyond those of the plain model."""
+    found = []
+    for one in (plan(), stages):
+        with tokenprune.attach(model, one), torch.no_grad():
+            settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
+            model.generate(**call, **settings)  # checks of values run at the first call of a shape
+            found.append(counted(lambda: model.generate(**call, **settings)).total())  # noqa: B023
+    return found[1] - found[0]
+
+
+@pytest.mark.parametrize(("scene", "padding"), [("one", "none"), ("several", "left")])
+@pytest.mark.parametrize("stages", ["pre_llm", "decoder", "both"])
+@pytest.mark.parametrize("name", CASES)
+def test_layers_add_no_operations_of_their_own(
+    name: str, stages: str, scene: str, padding: str
+) -> None:
+    if name in OWN_INPUTS and stages != "pre_llm":
+        pytest.skip("every layer behind a cut has inputs of its own to be cut")
+    case = case_of(name, scene)
+    call, one = case.inputs(scene, padding), staged(name, stages, 0.5)
+    # every kind of layer stands behind the cut in both
+    models = deep(case, 2), deep(case, 3)
+    adapter = choose_adapter(models[0])
+    assert isinstance(adapter, MllmAdapter)
+    if scene == "one" and adapter.spec().masks:
+        pytest.skip("torch reads the engine's mask layer by layer where the plain step has none")
+    assert added(models[0], one, call) == added(models[1], one, call)
