@@ -1,4 +1,4 @@
-"""Operations that a plan adds to the LLM: as many as cuts ask for, no matter how deep the LLM is."""
+"""Operations that a plan adds to the LLM: as many as cuts ask for, however deep the LLM is."""
 
 from __future__ import annotations
 
