@@ -36,8 +36,10 @@ def lengths(rows: Tensor) -> list[int]:
     return [int(((rows >= start) & (rows < end)).sum()) for start, end in pairwise(EDGES)]
 
 
-def steps(units: list[int], *, bias: bool, seed: int = 0) -> tuple[PackedStep, PackedStep]:
-    """The same attention in padded windows, and in windows by themselves."""
+def steps(
+    units: list[int], *, bias: bool, seed: int = 0
+) -> tuple[PackedStep, PackedStep, Tensor | None]:
+    """The same attention in padded windows, and in windows by themselves, and its bias."""
     order = left(units)
     torch.manual_seed(seed)
     heads = torch.randn(3, 1, 2, len(order.rows), 8, dtype=torch.float64)
@@ -45,7 +47,8 @@ def steps(units: list[int], *, bias: bool, seed: int = 0) -> tuple[PackedStep, P
     counts = torch.tensor([0, *(n for n in lengths(order.rows) if n)])
     alone = Segments.of(counts.cumsum(0).tolist(), CPU)
     padded = Segments.padded(EDGES, order.rows)
-    return PackedStep(*heads, added, padded, order), PackedStep(*heads, added, alone, order)
+    made = [PackedStep(*heads, one, one.biases(added), order) for one in (padded, alone)]
+    return made[0], made[1], added
 
 
 UNITS = some.lists(some.integers(0, EDGES[-1] // MEMBERS - 1), min_size=1, unique=True).map(sorted)
@@ -56,14 +59,14 @@ UNITS = some.lists(some.integers(0, EDGES[-1] // MEMBERS - 1), min_size=1, uniqu
 def test_padding_changes_neither_attention_nor_signals(
     units: list[int], bias: bool, seed: int
 ) -> None:
-    padded, alone = steps(units, bias=bias, seed=seed)
+    padded, alone, added = steps(units, bias=bias, seed=seed)
     found = padded.attended(padded.order)
     torch.testing.assert_close(found, alone.attended(alone.order))
     rows, start = [], 0
     for length in lengths(padded.order.rows):
         own = slice(start, start + length)
         query, key, value = (part[:, :, own] for part in (padded.query, padded.key, padded.value))
-        mask = None if padded.bias is None else padded.bias[None, own]
+        mask = None if added is None else added[None, own]
         rows.append(scaled_dot_product_attention(query, key, value, attn_mask=mask))
         start += length
     torch.testing.assert_close(found, torch.cat(rows, dim=2))
@@ -75,7 +78,7 @@ def test_padding_changes_neither_attention_nor_signals(
 def test_gradients_are_those_of_windows_by_themselves() -> None:
     """Of three units, so that windows are empty."""
     found = []
-    for step in steps([0, 1, 9], bias=True):
+    for step in steps([0, 1, 9], bias=True)[:2]:
         parts = (step.query, step.key, step.value)
         for part in parts:
             part.requires_grad_()
@@ -88,7 +91,7 @@ def test_every_signal_of_attention_that_ships_knows_padding() -> None:
 
 
 def test_other_signals_of_attention_are_refused_in_padded_windows() -> None:
-    padded, alone = steps([0, 3, 4, 8], bias=False)
+    padded, alone, _ = steps([0, 3, 4, 8], bias=False)
     own = Signal("own", "[B, N] mean", BlockAttention, lambda view: view.key.mean(dim=(1, 3)))
     assert alone.read([own])[0]["own"].shape == (1, 4)
     with pytest.raises(UnsupportedCallError, match="'own' is computed from windows"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 import tokenprune
 from tests.adapters.packed_full import Watch, full, near
@@ -16,11 +17,13 @@ from tests.families.cells import Pass, packed_passes
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.merging import looped
+from tests.families.models.common import built
 from tests.families.plans import decoder, layers, plan
 from tests.families.test_decoder import EXACT
 from tests.families.test_steps import LINEAR, PACKED
 from tests.packed import MEMBERS
 from tests.plugin import registering
+from tokenprune.engine.encoder.segments import Segments
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.plugins.host import register_plugin
 
@@ -203,3 +206,26 @@ def test_signals_of_the_tower_stand_behind_it(name: str, scene: str) -> None:
             for frame in range(tokens.grid[0]):
                 part = slice(frame * count, (frame + 1) * count)
                 whole.check({name: one[part] for name, one in shown.items()}, units[part])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_segments_are_looked_up_once_behind_a_merge(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many blocks follow: on a GPU every look-up waits for the borders' values."""
+    made, found = Segments.of, []
+
+    def counted(*given: Any) -> Segments:
+        found[-1] += 1
+        return made(*given)
+
+    monkeypatch.setattr(Segments, "of", counted)
+    case = case_of(name)
+    for depth in (4, 12):
+        config, call = case.config(), case.inputs("one")
+        config.vision_config.depth = depth
+        model = built(getattr(transformers, case.model_class), config, torch.float32, "sdpa")
+        found.append(0)
+        with tokenprune.attach(model, plan(inside("tome", layers=[0, 1]))):
+            logits(model, call)
+    assert found[0] == found[1] > 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.packed_state import Order, PackedState
-from tokenprune.engine.encoder.segments import Segments
+from tokenprune.engine.encoder.segments import Segments, Within
 from tokenprune.engine.encoder.signals import BlockSignals, of_kept, require_all, take_over
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.lines import each, flat
@@ -28,16 +28,16 @@ class PackedStep:
         query: `[1, H, R, d]`.
         key: the same.
         value: the same.
-        bias: `[R]` added to key logits, or None.
         segments: within which attention stays.
+        biases: added to key logits, see `Segments.biases`.
         order: of the units of these rows.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
-    bias: Tensor | None
     segments: Segments
+    biases: Sequence[Tensor | None]
     order: Order
 
     @classmethod
@@ -65,13 +65,12 @@ class PackedStep:
             cut = block._replace(args=args, kwargs=kwargs)
         query, key, value = adapter.heads(block.block, hidden[None])
         query, key = adapter.rotate(query, key, cut.args, cut.kwargs)
-        bias = _bias([stack.state for stack in state.stacks], order, revived)
-        segments = _segments(adapter.borders(cut.args, cut.kwargs), state, order)
-        return cls(query, key, value, bias, segments, order)
+        borders = adapter.borders(cut.args, cut.kwargs)
+        return cls(query, key, value, *_within(borders, state, order, revived), order)
 
     def attended(self, left: Order) -> Tensor:
         """Attended heads `[1, H, R', d]` of the rows of an order of fewer units, or of this one."""
-        made = self.segments.attend(self.query, self.key, self.value, self.bias)
+        made = self.segments.attend(self.query, self.key, self.value, self.biases)
         if left is self.order:
             return made
         return made[:, :, self.order.find(left.rows)]
@@ -94,7 +93,7 @@ class PackedStep:
         query, key, value = (segments.heads(part) for part in (self.query, self.key, self.value))
         views = [
             BlockAttention(q, k, v, bias, 0, real=segments.real)
-            for q, k, v, bias in zip(query, key, value, segments.biases(self.bias), strict=True)
+            for q, k, v, bias in zip(query, key, value, self.biases, strict=True)
         ]
         if segments.count == sum(batch for batch, _ in self.order.shapes):
             return views
@@ -157,6 +156,31 @@ def _left(found: dict[str, Tensor], state: EncoderState, number: int) -> dict[st
 def restored(state: EncoderState) -> bool:
     """Whether dropped units are handed on again, so that all of them need signals and features."""
     return state.revival is not None and state.revival.reconstruction.restore
+
+
+def _within(
+    borders: Tensor | Sequence[int] | None,
+    state: PackedState,
+    order: Order,
+    revived: Sequence[bool],
+) -> Within:
+    """Segments of an attention and their biases, which many blocks have alike.
+
+    Args:
+        borders: as the adapter gives them.
+        state: of the pass.
+        order: of the rows that enter the block.
+        revived: of which stacks the dropped units are reconstructed.
+    """
+    shared = order is state.order and not state.graph  # a compiler finds what is alike by itself
+    if shared and id(borders) in state.within:
+        return state.within[id(borders)][1]
+    segments = _segments(borders, state, order)
+    bias = _bias([stack.state for stack in state.stacks], order, revived)
+    made = segments, segments.biases(bias)
+    if shared:
+        state.within[id(borders)] = borders, made
+    return made
 
 
 def _segments(borders: Tensor | Sequence[int] | None, state: PackedState, order: Order) -> Segments:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.encoder.attention import BlockCall
+from tokenprune.engine.encoder.segments import Within
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.lines import each, flat, stacked
 from tokenprune.engine.stages import EncoderSchedule
@@ -150,6 +151,8 @@ class PackedState:
         graph: whether the call is traced into one graph, inside of which no value can be read.
         handed: what blocks are handed, cut to the rows that are left: many blocks are handed the
             same. By the identities of what it is made of, which is kept with it.
+        within: in the same way, the segments within which attention stays, and what is added to
+            key logits in each.
     """
 
     stacks: Sequence[Stack]
@@ -161,6 +164,7 @@ class PackedState:
     passed: int = 1
     graph: bool = False
     handed: dict[tuple[int, ...], tuple[BlockCall, BlockCall]] = field(default_factory=dict)
+    within: dict[int, tuple[object, Within]] = field(default_factory=dict)
 
     @classmethod
     def begin(
@@ -229,7 +233,7 @@ class PackedState:
         """Find the places of what is left after a reduction."""
         index = [stack.state.index for stack in self.stacks]
         self.order = ordered(self.stacks, self.packing, index, batched=self.batched)
-        self.handed = {}
+        self.handed, self.within = {}, {}
 
     def sequence(self, hidden: Tensor) -> Tensor:
         """Hidden states in the shape of the first block's as the rows `[R, D]` of all units."""

@@ -118,19 +118,24 @@ class Segments:
         """Heads of the sequence `[1, H, R, d]` by segment, `[S, H, L, d]` for every length."""
         return [part.transpose(1, 2) for part in self.split(states[0].transpose(0, 1))]
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, biases: Sequence[Tensor | None]
+    ) -> Tensor:
         """Attention within every segment.
 
         Args:
             query: `[1, H, R, d]`.
             key: the same.
             value: the same.
-            bias: `[R]` added to the logits of each key, or None.
+            biases: added to the logits of each key, see `biases`.
 
         Returns:
             `[1, H, R, d]`.
         """
         parts = zip(self.heads(query), self.heads(key), self.heads(value), strict=True)
-        biases = self.biases(bias)
         made = [attention(*part, one) for part, one in zip(parts, biases, strict=True)]
         return self.join([part.transpose(1, 2) for part in made]).transpose(0, 1)[None]
+
+
+Within = tuple[Segments, Sequence[Tensor | None]]
+"""Segments of an attention, and what is added to key logits in those of every length."""
