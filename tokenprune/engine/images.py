@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tokenprune.engine.lines import each, starts
+from tokenprune.engine.lines import each, joined, starts
 from tokenprune.engine.meter import Meter
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.places import Span
@@ -77,9 +77,10 @@ def shown_units(images: Sequence[ImageTokens], device: torch.device) -> Tensor:
 
 def shown(images: Sequence[ImageTokens]) -> Tensor:
     """`[n]` numbers of the placeholders that show survivors, counted through all images."""
-    index = torch.cat([image.index for image in images])
-    kept = [len(image.index) for image in images]
-    index = index + each(starts([image.patches for image in images]), kept, index.device)
+    index = joined([image.index for image in images])
+    if len(images) > 1:
+        kept = [len(image.index) for image in images]
+        index = index + each(starts([image.patches for image in images]), kept, index.device)
     if not any(image.prefix or image.others for image in images):
         return index
     return shown_units(images, index.device)[index]

@@ -23,6 +23,11 @@ def flat(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.flatten(0, 1) for part in parts])
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Values `[K, ...]` of several parts in a line, `[n, ...]`, and a single part as it is."""
+    return parts[0] if len(parts) == 1 else torch.cat([*parts])
+
+
 def stacked(line: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
     """The inverse: values `[n, ...]` as views `[B, K, ...]` of these shapes."""
     parts = torch.split(line, [batch * count for batch, count in shapes])
@@ -31,6 +36,8 @@ def stacked(line: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
 
 def each(values: Sequence[int], counts: Sequence[int], device: torch.device) -> Tensor:
     """Each value as often as its count says, in a line; the number of operations is fixed."""
+    if len(values) == 1:
+        return torch.full((counts[0],), values[0], device=device)
     made = torch.tensor(values, dtype=torch.int64).repeat_interleave(
         torch.tensor(counts, dtype=torch.int64), output_size=sum(counts)
     )

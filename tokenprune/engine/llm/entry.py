@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from tokenprune.engine.images import ImageTokens, by_row, kept
-from tokenprune.engine.lines import each
+from tokenprune.engine.lines import each, joined
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import held, shorten, whole
 from tokenprune.engine.llm.prompt import Prompt
@@ -35,7 +35,7 @@ def lay_out(
         # the encoder or a pre-LLM stage removed some: their placeholders leave the input
         every = [one for row in rows for one in row]
         counts = [sum(len(one.places) for one in row) for row in rows]
-        places = each(range(len(rows)), counts, device), torch.cat([one.places for one in every])
+        places = each(range(len(rows)), counts, device), joined([one.places for one in every])
         removed = ~kept([one.image for one in every]).to(device)
         gone = torch.zeros_like(prompt.visual).index_put(places, removed)
         layout.entry = shorten(layout.entry, prompt.valid & ~gone).entered()
@@ -80,8 +80,9 @@ def shown_in(
         counts, images = places.sum(dim=1).tolist(), pictures.get(kind, ())
         if not sum(counts) and not images:
             continue
+        rows = torch.split(places.nonzero()[:, 1], counts)
         for number, mine in enumerate(by_row(counts, images, spec.names.ids)):
-            at, start = places[number].nonzero()[:, 0], 0
+            at, start = rows[number], 0
             for image in mine:
                 shown[number].append(Shown(image, at[start : start + image.count]))
                 start += image.count

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens, kept, shown_units
 from tokenprune.engine.images import shown as shown_places
-from tokenprune.engine.lines import each, starts
+from tokenprune.engine.lines import each, joined, starts
 from tokenprune.engine.maps import Maps
 from tokenprune.interface.dense import Dense, Part
 from tokenprune.interface.sites import Grid, Site
@@ -149,9 +149,9 @@ def visual_row(shown: Sequence[Shown], slot_of: Tensor, copy: bool) -> TokenRow 
     if not shown:
         return None
     images = [one.image for one in shown]
-    places = torch.cat([one.places for one in shown])[shown_places(images)]
+    places = joined([one.places for one in shown])[shown_places(images)]
     slot = slot_of[places]
-    index = torch.cat([image.index for image in images])
+    index = joined([image.index for image in images])
     counts = [len(image.index) for image in images]
     names = set.intersection(*(set(image.riders) for image in images))
     return TokenRow(
@@ -161,8 +161,8 @@ def visual_row(shown: Sequence[Shown], slot_of: Tensor, copy: bool) -> TokenRow 
         slot=slot,
         image=each(range(len(images)), counts, index.device),
         index=index,
-        size=torch.cat([image.size for image in images]),
-        riders={name: torch.cat([image.riders[name] for image in images]) for name in names},
+        size=joined([image.size for image in images]),
+        riders={name: joined([image.riders[name] for image in images]) for name in names},
         copy=copy,
         ends=ends_of(shown, slot_of),
         tiles=sum(image.tiles for image in images),
