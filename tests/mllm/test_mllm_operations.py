@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenprune_adapters.transformers.mllm import TransformersMllm
 from transformers import CLIPVisionConfig, LlamaConfig
 
 import tokenprune
@@ -55,6 +56,23 @@ def added(of: Any, name: str, *prompts: list[int]) -> tuple[Counter[str], Counte
 def test_layers_add_no_operations_of_their_own(name: str, prompts: tuple[list[int], ...]) -> None:
     few, many = added(deep(3), name, *prompts), added(deep(6), name, *prompts)
     assert [one.total() for one in few] == [one.total() for one in many]
+
+
+@pytest.mark.parametrize("name", [name for name in PLANS if name != "both, compact"])
+def test_layers_that_are_alike_are_read_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, found = TransformersMllm.read_layer, list[int]()
+
+    def counted_read(*given: Any) -> Any:
+        found[-1] += 1
+        return read(*given)
+
+    monkeypatch.setattr(TransformersMllm, "read_layer", counted_read)
+    for layers in (4, 7):
+        of = deep(layers)
+        found.append(0)
+        with tokenprune.attach(of, PLANS[name]):
+            of.generate(**inputs(SHORT, LONG), max_new_tokens=3, min_new_tokens=3)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from tokenprune.engine.llm.alike import Alike
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, take
 from tokenprune.engine.llm.masks import behind, enter, hide_behind, narrow, within
@@ -75,6 +76,7 @@ class Flow:
             the windows of a shortened prompt in slots, so its layers get masks of the engine's.
         layer: the layer that ran last.
         made: what layers were called with so far.
+        alike: the same as arguments.
     """
 
     layout: Layout
@@ -89,6 +91,7 @@ class Flow:
     windows: Sequence[int | None] = ()
     layer: int = -1
     made: list[Made] = field(default_factory=list)
+    alike: Alike = field(default_factory=Alike)
 
     def untouched(self, layer: int) -> bool:
         """Whether a layer is called with what the LLM hands on, no matter what that is."""
@@ -108,7 +111,9 @@ class Flow:
         if torch.compiler.is_compiling():
             return self._make(layer, call)
         # layers of a kind are handed the same objects, so what follows from these is made once
-        kind, of = self._kind(layer, call), self._sources(layer, call)
+        # rows that a layer makes by itself may be of its own type
+        own = layer if self.compact and call.rotary is None else None
+        kind, of = (*self.kind(layer), own), self._sources(layer, call)
         for made in self.made:
             if made.kind == kind and all(map(is_, made.of, of)):
                 rest = self._rest(layer, call)
@@ -117,18 +122,17 @@ class Flow:
         self.made.append(Made(kind, of, new))
         return new
 
-    def _kind(self, layer: int, call: LayerCall) -> tuple[object, ...]:
+    def kind(self, layer: int) -> tuple[object, ...]:
         """What tells layers apart that are handed the same objects."""
         window = self.windows[layer] if self.windows else None
         known = self.behind
         keys = known and (known.keys[layer], known.windows[layer] if known.windows else None)
-        # rows that a layer makes by itself may be of its own type
-        own = layer if self.compact and call.rotary is None else None
-        return layer in self.flat_layers, window, keys, own, self._hides_tail(layer)
+        cut = self.layout.cut_before(layer)
+        return id(cut), layer in self.flat_layers, window, keys, self._hides_tail(layer)
 
     def _sources(self, layer: int, call: LayerCall) -> tuple[object, ...]:
         """What a layer's mask and rotary rows are made of."""
-        return self.layout.cut_before(layer), call.mask, call.positions, call.rotary
+        return call.mask, call.positions, call.rotary
 
     def _rest(self, layer: int, call: LayerCall) -> Mapping[str, Tensor]:
         """Further arguments, which may be of each layer's own: in a prompt those of survivors."""

@@ -228,23 +228,34 @@ class LanguageRunner:
             state = None if call is None else call.state(MllmState)
             if call is None or state is None or state.flow is None:
                 return original(*args, **kwargs)
-            flow, acts = state.flow, number in self.stages or self.reader.listens(number)
+            flow = state.flow
             _require(flow, number)
             flow.layer = number
-            if (not acts or flow.mode != "first") and flow.untouched(number):
+            first, cuts = flow.mode == "first", flow.layout.cuts
+            acts = first and (number in self.stages or self.reader.listens(number))
+            if not acts and flow.untouched(number):
                 return original(*args, **kwargs)
-            given = adapter.read_layer(layer, args, kwargs)
+            # a compiler finds what is alike by itself, and renumbered rows may be of a layer's type
+            here = flow.mode != "continue" and number in cuts
+            shared = not (acts or here or flow.compact or is_compiling())
+            if shared:
+                known = flow.alike.find(flow.kind(number), args, kwargs)
+                if known is not None:
+                    return original(*known[0], **known[1])
+            handed, given = (args, kwargs), adapter.read_layer(layer, args, kwargs)
             # decide, shorten the layer's input, then tell the layer what belongs to the rest of it
-            if flow.mode == "first" and number in self.stages:
+            if first and number in self.stages:
                 with call.meter.stage("select"):
                     self._decide(call, state, flow, self.stages[number], given)
             new = given
-            if flow.mode != "continue" and number in flow.layout.cuts:
-                new = replace(given, hidden=flow.layout.cuts[number].apply(given.hidden))
+            if number in cuts and flow.mode != "continue":
+                new = replace(given, hidden=cuts[number].apply(given.hidden))
             new = flow.layer_call(number, new)
             self.reader.listen(state, number, new)
             if new is not given:
                 args, kwargs = adapter.write_layer(layer, new, args, kwargs)
+            if shared:
+                flow.alike.keep(flow.kind(number), given.hidden, handed, (args, kwargs))
             return original(*args, **kwargs)
 
         return forward
