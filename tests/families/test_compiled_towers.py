@@ -22,8 +22,7 @@ from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 
-FAMILIES = ("llava", *(name for name in NAMES if name != "perception_lm"))
-"""Perception LM's wrapper runs its tower by another method than a call, past the hook."""
+FAMILIES = ("llava", *NAMES)
 INSIDE = {"strategy": "tome", "at": "encoder", "layer": 1, "keep": 0.7}
 BEHIND = {"strategy": "fopru", "at": "pre_llm", "keep": 0.5}
 

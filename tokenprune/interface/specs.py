@@ -57,6 +57,8 @@ class EncoderSpec:
         paired: whether a text tower can share a space with its tokens (CLIP).
         exits: of a packed encoder, the modules that make one row of every unit `[R, D]` ->
             `[U, d]`, behind the last block or between blocks. Rows of removed units are zeros.
+        caller: the module that runs `entry` by another method than a call, and hands on to it what
+            it is given by name; None where `entry` is called itself.
     """
 
     entry: nn.Module
@@ -71,6 +73,7 @@ class EncoderSpec:
     packed: bool = False
     paired: bool = False
     exits: Sequence[nn.Module] = ()
+    caller: nn.Module | None = None
 
     @property
     def supplies(self) -> frozenset[type[View]]:

@@ -70,9 +70,9 @@ class TimmVitAdapter(EncoderAdapter):
                 require_exact(branch.attention, f"{where}, attention", compat.ATTENTIONS, _REASONS)
         check_library("timm", compat.relied_on(vit))
         self._weights, self._run = PoolWeights(), Parts()
-        self._spec = self._describe(vit)
+        self._spec = self._describe(vit, None if vit is model else model)
 
-    def _describe(self, vit: Any) -> EncoderSpec:
+    def _describe(self, vit: Any, wrapper: nn.Module | None) -> EncoderSpec:
         class_token = vit.cls_token is not None
         return EncoderSpec(
             entry=vit,
@@ -84,6 +84,7 @@ class TimmVitAdapter(EncoderAdapter):
             width=int(vit.embed_dim),
             passes=compat.PASSES,
             refused=compat.without_place(vit),
+            caller=wrapper,
         )
 
     def spec(self) -> EncoderSpec:

@@ -26,7 +26,7 @@ def hand_in_running_call(patches: Patches, owner: Owner, entry: nn.Module) -> No
     Args:
         patches: of the attachment; they take the hook.
         owner: the attachment.
-        entry: the module that runs the tower's blocks.
+        entry: the module that runs the tower's blocks, or what hands its arguments on to that.
     """
 
     def ahead(entry: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments | None:

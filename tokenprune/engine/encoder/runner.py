@@ -90,7 +90,7 @@ class EncoderRunner:
     def _hand_in(self, patches: Patches) -> None:
         """Have what a graph of the tower can't look up handed to its entry."""
         if not self.alone:
-            hand_in_running_call(patches, self.owner, self.spec.entry)
+            hand_in_running_call(patches, self.owner, self.spec.caller or self.spec.entry)
 
     def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if RUNNING in kwargs:
