@@ -326,3 +326,11 @@ class MllmAdapter(PictureAdapter, TextAdapter, Adapter):
     @abstractmethod
     def padding_masks(self) -> bool:
         """Whether the layers' attention takes masks `[B, T]` only (FlashAttention)."""
+
+    def ignores_positions(self) -> bool:
+        """Whether no layer's attention looks at position ids, whose gaps some take for borders.
+
+        False unless an adapter knows better: then the ids are withheld from every layer of an LLM
+        whose input is shortened.
+        """
+        return False

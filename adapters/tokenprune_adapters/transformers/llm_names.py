@@ -42,6 +42,10 @@ PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")
 NAMES = ArgumentNames(ids=IDS, pictures=PICTURES, mask=MASK, encoded=ENCODED)
 
 MODEL_CONFIG = "config"
+IMPLEMENTATION = "_attn_implementation"
+"""Attribute of a config: which attention its model runs."""
+PLAIN_ATTENTION = ("sdpa", "eager")
+"""Attentions of torch alone, which know no samples that share a row."""
 REFUSED = {
     EMBEDS: Refused(
         "embeddings don't say which tokens are visual.",

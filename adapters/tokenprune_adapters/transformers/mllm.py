@@ -159,6 +159,11 @@ class TransformersMllm(MllmAdapter):
         }
         return written(layer, args, kwargs, new)
 
+    def ignores_positions(self) -> bool:
+        """Whether the LLM runs an attention of torch; that of others may look for borders."""
+        config = getattr(self.spec().language_model, names.MODEL_CONFIG)
+        return getattr(config, names.IMPLEMENTATION) in names.PLAIN_ATTENTION
+
     def run_text(self, ids: Tensor) -> Tensor:
         """The LLM's last states `[B, T, d_llm]` for token ids `[B, T]`, without cache."""
         language: Any = self.spec().language_model

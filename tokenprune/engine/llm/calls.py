@@ -69,6 +69,7 @@ class Flow:
         flat: whether attention takes `[B, T]` masks only.
         rotary: rotary rows of a layer, by its number, for a layer's input and position ids.
         axes: see `Axes`.
+        withheld: whether layers must not see position ids, see `MllmAdapter.ignores_positions`.
         past: length of the first layer's cache.
         behind: set in `continue` if the core makes masks, which it can't for a short cache.
         flat_layers: see `MllmSpec.flat_layers`.
@@ -85,6 +86,7 @@ class Flow:
     flat: bool
     rotary: Callable[[int, Tensor, Tensor], Rotary]
     axes: Axes
+    withheld: bool
     past: int = 0
     behind: Behind | None = None
     flat_layers: frozenset[int] = frozenset()
@@ -98,7 +100,7 @@ class Flow:
         layout = self.layout
         if layout.cuts and layout.cut_before(layer) is not None:
             return False
-        if layout.shortened and (self.flat or self.windows):
+        if layout.shortened and (self.withheld or self.windows):
             return False
         return self.behind is None and not self._hides_tail(layer)
 
@@ -106,7 +108,8 @@ class Flow:
         """What a layer is called with, from a call whose `hidden` `[B, T, D]` alone is shortened.
 
         Position ids are withheld: only FlashAttention's detection of packed sequences would read
-        them, and mistake the gaps for sequence borders. The rotary rows carry the positions.
+        them, and mistake the gaps for sequence borders. The rotary rows carry the positions. Layers
+        that are untouched keep them.
         """
         if torch.compiler.is_compiling():
             return self._make(layer, call)

@@ -180,7 +180,8 @@ class LanguageRunner:
     def _flow(self, layout: Layout, mode: Mode, past: int) -> Flow:
         flat, axes = self.adapter.padding_masks(), self.spec.per_token
         compact = self.numbering.compact_layers
-        flow = Flow(layout, mode, compact, flat, self._rotary, axes, past)
+        withheld = bool(self.spec.flat_layers) or not self.adapter.ignores_positions()
+        flow = Flow(layout, mode, compact, flat, self._rotary, axes, withheld, past)
         flow.flat_layers = self.spec.flat_layers
         flow.windows = () if self.spec.masks else self.spec.windows
         return flow
