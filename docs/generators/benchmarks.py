@@ -225,11 +225,9 @@ SECTIONS = (
         "time and in operations. `qwen2.5-vl, 8 grids` has pictures of eight sizes, about which "
         "strategies are asked apart. From 196 to 8,000 tokens of one picture: each operation by "
         "itself. Exponents are slopes in doubly logarithmic scale, over all sizes and, as *tail*, "
-        "over the last three. Made with `OMP_NUM_THREADS=1` in the environment. FoPru reads "
-        "LLaVA's attention weights a head at a time, 17 MB at 64 pictures: where the allocator "
-        "hands such matrices back to the system, fresh ones cost page faults besides the "
-        "arithmetic. A further pick of `coverage_select` takes anew the sums of tokens that could "
-        "still win; at a fixed number of picks these are a share of all.",
+        "over the last three. Made with `OMP_NUM_THREADS=1` in the environment. A further "
+        "pick of `coverage_select` takes anew the sums of tokens that could still win; at a fixed "
+        "number of picks these are a share of all.",
         "python -m benchmarks.growth --out benchmarks/records/growth.json",
         growth,
     ),
