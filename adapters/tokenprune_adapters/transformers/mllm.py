@@ -46,7 +46,7 @@ class TransformersMllm(MllmAdapter):
         given = named(getattr(type(owner), method), args, kwargs)
         if entry == "generate":
             self._add_settings(given)
-        if entry != "model":  # which hands all to the core, and there they are read
+        if entry != "model":  # its call goes on to the core, where settings are looked at
             self._add_config(given)
         ids = given.get(names.IDS)
         encoded = given.get(names.ENCODED) or {}

@@ -1,4 +1,8 @@
-"""Layers that are alike: what one was called with is right for others that are handed the same."""
+"""Layers that are alike: what one was called with is right for others that are handed the same.
+
+Told apart are the kind of a layer, which is compared by value, and what the LLM hands it, which is
+compared by identity: layers of a kind are handed the same objects.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from tokenprune.interface.calls import Rotary
+
+Kind = tuple[object, ...]
+Objects = tuple[object, ...]
 Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
@@ -16,48 +24,65 @@ class Known(NamedTuple):
     """What a layer was handed, and what it was called with instead.
 
     Attributes:
-        kind: what tells layers apart that are handed the same objects.
-        names: of the arguments that were given by name.
+        kind: of the layer.
         handed: all arguments but the states.
+        names: of those that were given by name.
         rest: arguments behind the states that the layer was called with.
         kwargs: those by name.
     """
 
-    kind: tuple[object, ...]
+    kind: Kind
+    handed: Objects
     names: tuple[str, ...]
-    handed: tuple[object, ...]
     rest: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
 
-@dataclass
-class Alike:
-    """Calls of layers in one forward of the LLM, which hands all layers of a kind the same.
+class Made(NamedTuple):
+    """What a layer was called with, where layers have further inputs of their own, too.
 
     Attributes:
-        known: one call of every kind.
+        kind: of the layer.
+        of: objects that the call was made of.
+        mask: of the call, as are the others; its states aren't held.
+        positions: its position ids.
+        rotary: its rotary rows.
+    """
+
+    kind: Kind
+    of: Objects
+    mask: Tensor | None
+    positions: Tensor | None
+    rotary: Rotary
+
+
+@dataclass
+class Alike:
+    """Calls of layers in one forward of the LLM: one of every kind.
+
+    Attributes:
+        known: as arguments, which spares reading and writing them.
+        made: as data.
     """
 
     known: list[Known] = field(default_factory=list)
+    made: list[Made] = field(default_factory=list)
 
-    def find(
-        self, kind: tuple[object, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    def arguments(
+        self, kind: Kind, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Arguments | None:
         """The arguments of a layer, if another of its kind was handed the same besides states."""
-        handed = (*args[1:], *kwargs.values())
+        handed, names = (*args[1:], *kwargs.values()), tuple(kwargs)
         for one in self.known:
-            same = len(one.handed) == len(handed) and all(map(is_, one.handed, handed))
-            if same and one.kind == kind and one.names == tuple(kwargs):
+            if _same(one.handed, handed) and one.names == names and one.kind == kind:
                 return (*args[:1], *one.rest), one.kwargs
         return None
 
-    def keep(
-        self, kind: tuple[object, ...], hidden: Tensor, handed: Arguments, told: Arguments
-    ) -> None:
-        """Note a call of a layer, if states come first in it and as they were handed.
+    def keep(self, kind: Kind, hidden: Tensor, handed: Arguments, told: Arguments) -> None:
+        """Note the arguments of a layer, if states come first and are those that it was handed.
 
         Args:
-            kind: see `Known`.
+            kind: of the layer.
             hidden: the states.
             handed: what the layer was handed.
             told: what it was called with.
@@ -65,4 +90,13 @@ class Alike:
         args, kwargs = handed
         if args and told[0] and args[0] is told[0][0] is hidden:
             rest = (*args[1:], *kwargs.values())
-            self.known.append(Known(kind, tuple(kwargs), rest, told[0][1:], told[1]))
+            self.known.append(Known(kind, rest, tuple(kwargs), told[0][1:], told[1]))
+
+    def call(self, kind: Kind, of: Objects) -> Made | None:
+        """The call of another layer of this kind that was made of the same objects."""
+        found = (one for one in self.made if _same(one.of, of) and one.kind == kind)
+        return next(found, None)
+
+
+def _same(some: Objects, others: Objects) -> bool:
+    return len(some) == len(others) and all(map(is_, some, others))

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import is_
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from tokenprune.engine.llm.alike import Alike
+from tokenprune.engine.llm.alike import Alike, Kind, Made
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, take
 from tokenprune.engine.llm.masks import behind, enter, hide_behind, narrow, within
@@ -43,20 +42,6 @@ class Behind:
     tail: Tensor | None
 
 
-class Made(NamedTuple):
-    """What a layer was called with, for further layers of its kind that are handed the same.
-
-    Attributes:
-        kind: what tells layers apart.
-        of: objects that the call was made of.
-        call: the call.
-    """
-
-    kind: tuple[object, ...]
-    of: tuple[object, ...]
-    call: LayerCall
-
-
 @dataclass
 class Flow:
     """One forward of the LLM over a shortened sequence.
@@ -76,8 +61,7 @@ class Flow:
         windows: see `MllmSpec.windows`, of an LLM that makes its masks by itself: it would count
             the windows of a shortened prompt in slots, so its layers get masks of the engine's.
         layer: the layer that ran last.
-        made: what layers were called with so far.
-        alike: the same as arguments.
+        alike: what layers were called with so far.
     """
 
     layout: Layout
@@ -92,7 +76,6 @@ class Flow:
     flat_layers: frozenset[int] = frozenset()
     windows: Sequence[int | None] = ()
     layer: int = -1
-    made: list[Made] = field(default_factory=list)
     alike: Alike = field(default_factory=Alike)
 
     def untouched(self, layer: int) -> bool:
@@ -113,29 +96,24 @@ class Flow:
         """
         if torch.compiler.is_compiling():
             return self._make(layer, call)
-        # layers of a kind are handed the same objects, so what follows from these is made once
         # rows that a layer makes by itself may be of its own type
         own = layer if self.compact and call.rotary is None else None
-        kind, of = (*self.kind(layer), own), self._sources(layer, call)
-        for made in self.made:
-            if made.kind == kind and all(map(is_, made.of, of)):
-                rest = self._rest(layer, call)
-                return replace(made.call, hidden=call.hidden, per_token=rest)
+        kind, of = (*self.kind(layer), own), (call.mask, call.positions, call.rotary)
+        known = self.alike.call(kind, of)
+        if known is not None:
+            _, _, mask, positions, rotary = known
+            return LayerCall(call.hidden, mask, positions, rotary, self._rest(layer, call))
         new = self._make(layer, call)
-        self.made.append(Made(kind, of, new))
+        self.alike.made.append(Made(kind, of, new.mask, new.positions, new.rotary))
         return new
 
-    def kind(self, layer: int) -> tuple[object, ...]:
+    def kind(self, layer: int) -> Kind:
         """What tells layers apart that are handed the same objects."""
         window = self.windows[layer] if self.windows else None
         known = self.behind
         keys = known and (known.keys[layer], known.windows[layer] if known.windows else None)
         cut = self.layout.cut_before(layer)
         return id(cut), layer in self.flat_layers, window, keys, self._hides_tail(layer)
-
-    def _sources(self, layer: int, call: LayerCall) -> tuple[object, ...]:
-        """What a layer's mask and rotary rows are made of."""
-        return call.mask, call.positions, call.rotary
 
     def _rest(self, layer: int, call: LayerCall) -> Mapping[str, Tensor]:
         """Further arguments, which may be of each layer's own: in a prompt those of survivors."""

@@ -240,7 +240,7 @@ class LanguageRunner:
             here = flow.mode != "continue" and number in cuts
             shared = not (acts or here or flow.compact or is_compiling())
             if shared:
-                known = flow.alike.find(flow.kind(number), args, kwargs)
+                known = flow.alike.arguments(flow.kind(number), args, kwargs)
                 if known is not None:
                     return original(*known[0], **known[1])
             handed, given = (args, kwargs), adapter.read_layer(layer, args, kwargs)
