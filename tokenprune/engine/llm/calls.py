@@ -70,7 +70,7 @@ class Flow:
     flat: bool
     rotary: Callable[[int, Tensor, Tensor], Rotary]
     axes: Axes
-    withheld: bool
+    withheld: bool = True
     past: int = 0
     behind: Behind | None = None
     flat_layers: frozenset[int] = frozenset()
