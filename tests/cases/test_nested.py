@@ -73,3 +73,23 @@ def test_a_call_inside_generate_answers_as_it_does_alone(
         assert len(handle.trace.images) == 1
         again = [step.anchor for step in handle.trace.images[0].steps]
         assert all(torch.equal(one, two) for one, two in zip(anchors, again, strict=True))
+
+
+@pytest.mark.parametrize("place", ["encoder", "pre_llm", "decoder"])
+@torch.no_grad()
+def test_a_call_inside_a_layer_of_a_step_answers_as_it_does_alone(place: str) -> None:
+    """A hook of somebody's asks about other pictures while the LLM takes a step."""
+    model: Any = models.llava_clip()
+    found: list[Tensor] = []
+
+    def ask(layer: Any, args: tuple[Any, ...], output: Any) -> None:
+        if args[0].shape[1] == 1:
+            found.append(model(**NESTED["other pictures"]).logits)
+
+    with tokenprune.attach(model, COMBINATIONS[place]):
+        alone, expected = model(**NESTED["other pictures"]).logits, generated(model)
+        model.model.language_model.layers[-1].register_forward_hook(ask)
+        assert torch.equal(generated(model), expected)
+    assert len(found) == 3
+    for answer in found:
+        torch.testing.assert_close(answer, alone)

@@ -130,3 +130,22 @@ def test_layers_that_compute_with_position_ids() -> None:
     model = built(transformers.Mistral3ForConditionalGeneration, config, torch.float32, "sdpa")
     with pytest.raises(UnsupportedModelError, match="Ministral3DecoderLayer compute with position"):
         tokenprune.attach(model, staged("mistral3", "pre_llm", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "at", "why"),
+    [("fopru", "pre_llm", "runs past what"), ("tome", "encoder", "has no place")],
+)
+def test_a_method_of_a_wrapped_tower_that_runs_past_the_plan(
+    strategy: str, at: str, why: str
+) -> None:
+    """transformers' wrapper calls it where its config asks for the states of all depths."""
+    case = case_of("perception_lm")
+    model = case.create()
+    model.model.vision_tower.config.output_hidden_states = True
+    stage = {"strategy": strategy, "at": at, "keep": 0.5}
+    with (
+        tokenprune.attach(model, plan(stage)),
+        pytest.raises(UnsupportedCallError, match=f"'forward_intermediates' {why}"),
+    ):
+        logits(model, case.inputs("one"))

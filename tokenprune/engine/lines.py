@@ -37,7 +37,7 @@ def stacked(line: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
 def each(values: Sequence[int], counts: Sequence[int], device: torch.device) -> Tensor:
     """Each value as often as its count says, in a line; the number of operations is fixed."""
     if len(values) == 1:
-        return torch.full((counts[0],), values[0], device=device)
+        return torch.full((counts[0],), values[0], dtype=torch.int64, device=device)
     made = torch.tensor(values, dtype=torch.int64).repeat_interleave(
         torch.tensor(counts, dtype=torch.int64), output_size=sum(counts)
     )

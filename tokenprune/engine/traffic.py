@@ -90,15 +90,6 @@ class Traffic:
             if pruned:
                 self._ended(me)
 
-    @contextmanager
-    def passing(self) -> Iterator[None]:
-        """A stretch of a pruned call in which no override has anything to do: all are plain."""
-        token = _inside.set(_Inside(self, False, _inside.get()))
-        try:
-            yield
-        finally:
-            _inside.reset(token)
-
     def open(self, model: nn.Module) -> None:
         """Prune the calls that begin from now on.
 

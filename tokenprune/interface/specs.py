@@ -49,8 +49,8 @@ class EncoderSpec:
         width: D, channels of a token.
         passes: methods of `entry` that run all blocks and give what is left of the tokens, the
             outermost first; each is a pass where it is called.
-        refused: methods of `entry` whose results have no place for removed tokens, and what is
-            to be called instead.
+        refused: methods of `entry` whose results have no place for removed tokens, and which run
+            past what is read of blocks; and what is to be called instead.
         packed: whether all pictures of a call are one sequence of rows, see `interface.packed`;
             tokens are units then: `grid` is a nominal one, since pictures have any size, and
             `width` that of the members of a unit side by side.

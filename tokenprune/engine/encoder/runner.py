@@ -78,7 +78,7 @@ class EncoderRunner:
         """Override what runs this instance's entry, and the forward of its used blocks."""
         for name in self.spec.passes:
             patches.override(self.spec.entry, name, self._enter)
-        if self.layout.stages:
+        if self.layout.stages or self.captured.asks:
             for name, instead in self.spec.refused.items():
                 patches.override(self.spec.entry, name, partial(self._refuse, name, instead))
         for number in range(self.spec.used):
@@ -140,8 +140,11 @@ class EncoderRunner:
         return 0 if state is None else state.passed
 
     def _refuse(self, name: str, instead: str, original: Override, *_: Any, **__: Any) -> NoReturn:
+        fault = "has no place for the tokens that the plan removes"
+        if not self.layout.stages:
+            fault = "runs past what the plan reads of the encoder"
         raise UnsupportedCallError(
-            f"'{name}' has no place for the tokens that the plan removes.",
+            f"'{name}' {fault}.",
             where=type(self.spec.entry).__name__,
             remedy=f"Call {instead}, or detach the plan for this call.",
         )

@@ -54,6 +54,11 @@ class BlockSignals:
         """Whether the queries and keys of any block are asked for."""
         return bool(self._attention)
 
+    @property
+    def asks(self) -> bool:
+        """Whether anything of any block is asked for."""
+        return bool(self._attention or self._output)
+
     def reads(self, number: int) -> bool:
         """Whether the queries and keys of a block are asked for."""
         return number in self._attention

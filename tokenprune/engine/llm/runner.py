@@ -127,10 +127,6 @@ class LanguageRunner:
             tail = mask[:, layout.length :].bool() if isinstance(mask, Tensor) else None
             flow.behind = Behind(self._keys(given.cache), self.spec.windows, tail)
         try:
-            # without a cut the layers are alike
-            if not layout.cuts and flow.untouched(0) and not is_compiling():
-                with self.owner.traffic.passing():
-                    return run(new)
             outputs = run(new)
             _require(flow, len(self.spec.layers))
             return outputs

@@ -57,11 +57,11 @@ def attention_margins(
     that are left out.
 
     Args:
-        query: see `attention_received`, as are all others.
-        key: its keys.
-        bias: its bias.
-        scale: its scale.
-        skip: its skip.
+        query: `[B, H, T, d]`.
+        key: `[B, H, T, d]`; fewer heads are allowed if their number divides H.
+        bias: `[B, T]`, added to the logits of each key; -inf hides a key.
+        scale: factor on the logits; default `d ** -0.5`.
+        skip: number of leading tokens to leave out.
 
     Returns:
         The column means and the row means, float32 `[B, T - skip]` each. They carry no gradient.
