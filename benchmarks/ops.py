@@ -86,6 +86,8 @@ def cases(
         "cluster_dpc": lambda: ops.cluster_dpc(x, tokens // 8, neighbours=7),
         "coverage_select": lambda: ops.coverage_select(kernel, tokens // 8),
         "dpp_select": lambda: ops.dpp_select(kernel, tokens // 8),
+        "keep_slots": lambda: ops.keep_slots(stays[0], tokens),
+        "keep_step": lambda: ops.keep_step(x, stays[0], ones, slot),
         "knn_density": lambda: ops.knn_density(x, neighbours=8, tau=1.0),
         "match_pairs": lambda: ops.match_pairs(
             x, tokens // 8, diversity=ops.Diversity(1.0, 8, 1.0)

@@ -36,6 +36,10 @@ def clip_tower() -> tuple[Any, Callable[[], Any], dict[str, Any]]:
         ("tome", clip_tower, 40),
         ("evoprune", tower, 60),
         ("evoprune", clip_tower, 60),
+        ("fopru", tower, 50),
+        ("fopru", clip_tower, 50),
+        ("uniform", tower, 20),
+        ("uniform", clip_tower, 20),
     ],
 )
 @torch.no_grad()

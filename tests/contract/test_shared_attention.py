@@ -16,8 +16,14 @@ from tokenprune.ops.attend import apart
 
 def in_two(
     query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None, skip: int
-) -> tuple[Tensor, Tensor]:
-    return apart(query, key, value, bias, skip)
+) -> list[Tensor]:
+    return apart(query, key, value, bias, skip, given=False)
+
+
+def in_two_both(
+    query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None, skip: int
+) -> list[Tensor]:
+    return apart(query, key, value, bias, skip, given=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -37,12 +43,19 @@ def test_the_same_tokens_go_as_with_two_products(
             return model(pictures), handle.trace.records
 
     once, mine = run()
-    calls = []
-    monkeypatch.setattr(
-        attention, "attend_once", lambda *args, **named: calls.append(0) or in_two(*args, **named)
-    )
+    calls: list[str] = []
+    for name, other in (("attend_once", in_two), ("attend_margins", in_two_both)):
+
+        def call(*args: Any, _name: str = name, _other: Any = other, **named: Any) -> list[Tensor]:
+            calls.append(_name)
+            found: list[Tensor] = _other(*args, **named)
+            return found
+
+        monkeypatch.setattr(attention, name, call)
     twice, theirs = run()
-    assert len(calls) == len(mine) == len(theirs)
+    asked = "attend_once" if strategy == "evoprune" else "attend_margins"
+    assert calls == [asked] * len(mine)
+    assert len(mine) == len(theirs)
     for record, other in zip(mine, theirs, strict=True):
         assert torch.equal(record.slot, other.slot)
         torch.testing.assert_close(record.score, other.score, rtol=1e-2, atol=1e-4)

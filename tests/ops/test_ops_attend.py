@@ -37,6 +37,15 @@ def by_softmax(
     return weights @ value.double(), weights[:, :, skip:, skip:].mean((1, 2))
 
 
+def row_means(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
+) -> Tensor:
+    """What tokens give, in float64."""
+    logits = query.double() @ key.double().mT * query.shape[-1] ** -0.5
+    weights = (logits if bias is None else logits + bias.double()[:, None, None]).softmax(-1)
+    return weights[:, :, skip:, skip:].mean((1, 3))
+
+
 @given(
     st.integers(0, 99),
     st.integers(1, 3),
@@ -56,6 +65,10 @@ def test_against_the_whole_matrix(
     want, mean = by_softmax(*query_key_value, bias, skip)
     torch.testing.assert_close(attended, want.float())
     torch.testing.assert_close(received, mean.float())
+    again, column, row = ops.attend_margins(*query_key_value, bias=bias, skip=skip)
+    assert torch.equal(again, attended)
+    assert torch.equal(column, received)
+    torch.testing.assert_close(row, row_means(*query_key_value, bias, skip).float())
 
 
 @given(
@@ -115,15 +128,20 @@ def test_blocks_make_no_difference(budget: int, skip: int, monkeypatch: pytest.M
     lse = (query @ key.mT * 8**-0.5 + bias[:, None, None]).logsumexp(-1)
     found = ops.received_from_lse(query, key, lse, bias=bias, skip=skip)
     torch.testing.assert_close(found, want[1].float())
+    rows = row_means(query, key, value, bias, skip).float()
+    torch.testing.assert_close(ops.attend_margins(query, key, value, bias=bias, skip=skip)[2], rows)
+    margins = ops.margins_from_lse(query, key, lse, bias=bias, skip=skip)
+    assert torch.equal(margins[0], found)
+    torch.testing.assert_close(margins[1], rows)
 
 
 @pytest.mark.parametrize(("count", "length"), [(2, 33), (3, 65), (12, 101)])
 def test_a_batch_gives_what_its_samples_give(count: int, length: int) -> None:
     every, bias = heads(5, count, length, 16), log_sizes(5, length)
-    together = ops.attend(*every, bias=bias, skip=1)
+    together = ops.attend_margins(*every, bias=bias, skip=1)
     for b in range(5):
         one = slice(b, b + 1)
-        alone = ops.attend(*(each[one] for each in every), bias=bias[one], skip=1)
+        alone = ops.attend_margins(*(each[one] for each in every), bias=bias[one], skip=1)
         assert all(torch.equal(a, t[one]) for a, t in zip(alone, together, strict=True))
 
 
@@ -139,6 +157,11 @@ def test_gradients_are_those_of_attention() -> None:
         torch.testing.assert_close(mine, other)
     with torch.no_grad():
         torch.testing.assert_close(ops.attend(query, key, value, bias=bias, skip=1)[1], received)
+    _, column, row = ops.attend_margins(query, key, value, bias=bias, skip=1)
+    assert torch.equal(column, received)
+    assert not row.requires_grad
+    want_row = row_means(query, key, value, bias, 1).float()
+    torch.testing.assert_close(row, want_row)
 
 
 def test_under_autocast_attention_is_cast_as_ever() -> None:
@@ -161,12 +184,13 @@ def test_half_precision_goes_by_the_kernels_logarithms_or_without(
         monkeypatch.setattr(logsumexp, "_kernel", lambda device, dtype, width: None)
     query, key, value = (each.to(dtype) for each in heads(2, 2, 33, 16))
     bias = log_sizes(2, 33)
-    attended, received = ops.attend(query, key, value, bias=bias, skip=1)
+    attended, received, row = ops.attend_margins(query, key, value, bias=bias, skip=1)
     mask = bias[:, None, None].to(dtype)
     assert torch.equal(attended, scaled_dot_product_attention(query, key, value, attn_mask=mask))
     rounded = bias.to(dtype).float()
-    want = ops.attention_received(query, key, bias=rounded, skip=1)
+    want, row_want = ops.attention_margins(query, key, bias=rounded, skip=1)
     torch.testing.assert_close(received, want, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(row, row_want, rtol=1e-4, atol=1e-6)
 
 
 def wrong_lse(*args: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -250,8 +274,9 @@ def test_logarithms_with_hidden_keys_and_shared_heads() -> None:
     key[0, :, 4] *= 1e3  # a hidden key's sum is larger than any number
     wide = key.repeat_interleave(2, dim=1)
     lse = (query @ wide.mT * 8**-0.5 + bias[:, None, None]).logsumexp(-1)
-    found = ops.received_from_lse(query, key, lse, bias=bias, skip=1)
-    torch.testing.assert_close(found, ops.attention_received(query, key, bias=bias, skip=1))
+    found, row = ops.margins_from_lse(query, key, lse, bias=bias, skip=1)
+    want = ops.attention_margins(query, key, bias=bias, skip=1)
+    torch.testing.assert_close((found, row), want)
     assert found[0, 3:6].tolist() == [0, 0, 0]
 
 

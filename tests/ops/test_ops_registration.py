@@ -161,7 +161,7 @@ def cases() -> dict[str, tuple[object, ...]]:
     merged = (torch.arange(10).clamp(max=7).expand(2, 10), torch.arange(8).expand(2, 8))
     lse = (query * key).sum(-1)
     return {
-        "attend": (query, key, query, torch.zeros(2, 11), 1),
+        "attend": (query, key, query, torch.zeros(2, 11), 1, True),
         "attend_short": (query, key, query, torch.zeros(2, 11)),
         "attention_received": (query, key, None, 0.5, 1, True),
         "best_last": (ones, 4),
@@ -169,13 +169,15 @@ def cases() -> dict[str, tuple[object, ...]]:
         "cluster_dpc": (x, 4, 3),
         "coverage_select": (x, 4, ones[:, :6]),
         "dpp_select": (torch.eye(10).repeat(2, 1, 1), 4),
+        "keep_slots": (torch.tensor([[1, 4]] * 2), 10),
+        "keep_step": (x, torch.tensor([[1, 4]] * 2), ones, slot[:, :9], [ones[:, :9]]),
         "knn_distance": (x, 3),
         "match_pairs": (x, 3, 0, None, 10, ones > 2, 1.0, 3, None, True),
         "max_min_select": (1 - torch.eye(10).repeat(2, 1, 1), 4, ones),
         "merge_compact": (grad, slot, ones.clone().requires_grad_(), 3),
         "merge_slots": (torch.tensor([[1, 4]] * 2), torch.tensor([[0, 0]] * 2), 10),
         "merge_step": (x, *merged, torch.ones(2, 10), slot, ones, [ones]),
-        "received_from_lse": (query, key, lse, torch.zeros(2, 11), 1),
+        "received_from_lse": (query, key, lse, torch.zeros(2, 11), 1, True),
         "sum_compact": (ones.clone().requires_grad_(), slot, 3),
         # opcheck can't add up an integer output and a differentiable one, so no gradient here.
         "topk_gather": (ones, 4, [x, slot]),
@@ -189,7 +191,7 @@ def test_registration_is_sound(name: str) -> None:
 
 def test_attention_in_half_precision_is_laid_out_as_registered() -> None:
     query, key, _ = (each.bfloat16() for each in inputs())
-    given = (query, key, query, torch.zeros(2, 11), 1)
+    given = (query, key, query, torch.zeros(2, 11), 1, False)
     torch.library.opcheck(torch.ops.tokenprune.attend.default, given)
     attended, _ = ops.attend(query, key, query)
     assert attended.transpose(1, 2).is_contiguous()
@@ -202,7 +204,7 @@ def test_attention_in_half_precision_is_laid_out_as_registered() -> None:
         ("received_from_lse", 2 * 2 * 2 * 11 * 11 * 4),
         ("attention_received", 2 * 2 * 2 * 11 * 11 * 4), ("bipartite_match", 2 * 2 * 10 * 10 * 6),
         ("knn_distance", 2 * 2 * 10 * 10 * 6), ("match_pairs", 2 * 2 * 10 * 10 * 6),
-        ("merge_compact", 2 * 2 * 10 * 6),
+        ("merge_compact", 2 * 2 * 10 * 6), ("keep_slots", 0), ("keep_step", 0),
         ("best_last", 0), ("merge_slots", 0), ("merge_step", 2 * 2 * 10 * 6),
         ("sum_compact", 2 * 10), ("topk_gather", 0), ("max_min_select", 0),
         ("cluster_dpc", 3 * 2 * 10 * 10 * 6), ("coverage_select", 2 * 2 * 10 * 6 * 4),

@@ -91,15 +91,16 @@ def test_received_from_lse(heads: int, length: int, width: int, skip: int, biase
         bias[0, 2] = -INF
     logits = query @ key.mT * width**-0.5
     lse = (logits if bias is None else logits + bias[:, None, None]).logsumexp(-1)
-    got, want = both(ops.received_from_lse, query, key, lse, bias=bias, skip=skip)
+    got, want = both(ops.margins_from_lse, query, key, lse, bias=bias, skip=skip)
     close(got, want)
-    close(got, ops.attention_received(query, key, bias=bias, skip=skip))
+    close(got, ops.attention_margins(query, key, bias=bias, skip=skip))
+    close(*both(ops.received_from_lse, query, key, lse, bias=bias, skip=skip))
 
 
 def test_received_from_the_logarithms_of_a_kernel() -> None:
     half = torch.randn(3, 2, 2, 41, 16).to(torch.float16)
     bias = torch.rand(2, 41).mul(4).log()
-    close(*both(ops.attend, *half, bias=bias, skip=1), 1e-3)
+    close(*both(ops.attend_margins, *half, bias=bias, skip=1), 1e-3)
 
 
 def terms(rows: int, cols: int) -> dict[str, Tensor]:

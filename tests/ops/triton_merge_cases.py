@@ -147,3 +147,41 @@ def test_empty_batches_and_rows_without_width() -> None:
     with ops.use_backend("triton"):
         got, want = (ops.merge_step(x, *rest) for x in (hidden[..., :0], hidden))
     close(got[1:], want[1:], 0)
+
+
+def stays(batch: int, tokens: int, kept: int) -> Tensor:
+    """Random tokens that stay, ascending, as a view with strides of its own."""
+    orders = [torch.randperm(tokens)[:kept].sort()[0] for _ in range(batch)]
+    return torch.stack(orders).mT.contiguous().mT
+
+
+@pytest.mark.parametrize(
+    ("batch", "tokens", "kept"),
+    [(1, 1, 0), (1, 1, 1), (2, 5, 2), (3, 37, 37), (2, 39, 1), (1, 577, 288), (1, 1100, 950)],
+)
+def test_keep_slots(batch: int, tokens: int, kept: int) -> None:
+    close(*both(ops.keep_slots, stays(batch, tokens, kept), tokens), 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("batch", "tokens", "kept", "ahead", "width"),
+    [(1, 1, 0, 0, 1), (1, 3, 0, 2, 3), (2, 5, 2, 1, 3), (3, 37, 36, 0, 17), (1, 7, 4, 5, 2100)],
+)
+def test_keep_step(
+    batch: int, tokens: int, kept: int, ahead: int, width: int, dtype: torch.dtype
+) -> None:
+    hidden = torch.randn(batch, ahead + tokens, width).to(dtype)
+    size = torch.randint(1, 9, (batch, ahead + tokens)).float()
+    riders = [torch.rand(batch, tokens, 2), torch.rand(batch, tokens) < 0.5]
+    index = torch.randint(0, 99, (batch, tokens))
+    step = (hidden, stays(batch, tokens, kept), size, index)
+    close(*both(ops.keep_step, *step, riders=riders), 0)
+
+
+def test_keep_step_of_views_of_any_type() -> None:
+    hidden = torch.randn(2, 16, 23).mT[..., ::2]
+    index = torch.arange(42, dtype=torch.int32).view(21, 2).mT
+    size = torch.rand(2, 46)[:, ::2]
+    step = (hidden, stays(2, 21, 9), size, index)
+    close(*both(ops.keep_step, *step, riders=[torch.randn(2, 4, 21).mT]), 0)

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from tokenprune.errors import BudgetError, PlanError
-from tokenprune.interface.signals import BlockBefore, Signal, sums_attention
+from tokenprune.interface.signals import BlockBefore, Signal, both_means, sums_attention
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, placement
 from tokenprune.plan import Average, PerTile, Plan, StagePlan, Total
@@ -114,6 +114,7 @@ class EncoderSite:
         remove: how many tokens.
         signals: what the stage's strategy asks for there.
         sums: whether that is made of what tokens receive of the attention in the block.
+        gives: whether what tokens give is asked for besides.
         before: whether it is made of what entered the block before.
         where: at which place of the block the strategy acts.
     """
@@ -123,6 +124,7 @@ class EncoderSite:
     remove: int
     signals: tuple[Signal, ...]
     sums: bool
+    gives: bool
     before: bool
     where: str
 
@@ -132,7 +134,8 @@ class EncoderSite:
         wanted = tuple(stage.strategy.signals(site))
         before = any(signal.reads(BlockBefore) for signal in wanted)
         where = placement(stage.strategy, "encoder").where
-        return cls(stage, site, remove, wanted, sums_attention(wanted), before, where)
+        sums, gives = sums_attention(wanted), both_means(wanted)
+        return cls(stage, site, remove, wanted, sums, gives, before, where)
 
 
 @dataclass

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
 from tokenprune.ops import merge_compact, sum_compact, take
+
+
+Form = Literal["any", "keep", "merge"]
+"""What is known of a map: `keep` gives every slot one token, `merge` drops none."""
 
 
 class Reconstruction(Protocol):
@@ -43,14 +47,14 @@ class Dense(NamedTuple):
         weight: weight of every token in its slot's mean, `[B, N]`; None if slots are copies of
             their anchors.
         created: new hidden states of the slots, `[B, K, D]`, instead of means or copies.
-        complete: whether it is a merge that is known to drop no token.
+        form: what is known of the map.
     """
 
     anchor: Tensor
     slot: Tensor
     weight: Tensor | None = None
     created: Tensor | None = None
-    complete: bool = False
+    form: Form = "any"
 
     @property
     def length(self) -> int:
@@ -76,6 +80,8 @@ class Dense(NamedTuple):
 
     def sizes(self, size: Tensor) -> Tensor:
         """Sizes of the slots: `[B, N]` -> `[B, K]`; dropped patches leave the sum."""
+        if self.form == "keep":
+            return self.take(size)
         return sum_compact(size, self.slot, self.length)
 
 

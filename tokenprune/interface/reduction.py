@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from tokenprune.interface.dense import Dense, Reconstruction
-from tokenprune.ops import merge_slots, take
+from tokenprune.interface.dense import Dense, Form, Reconstruction
+from tokenprune.ops import keep_slots, merge_slots, take
 
 __all__ = ["Reconstruction", "Reduction"]
 
@@ -34,6 +34,7 @@ class Reduction:
         samples: one dense reduction of a batch of one for every sample, whose lengths may differ;
             nothing else is set then.
         pairs: source and target of a merge as they were given; no token is dropped then.
+        single: the slots as `keep` made them; as long as they are `slot`, each has one token.
     """
 
     anchor: Tensor | None = None
@@ -46,6 +47,7 @@ class Reduction:
     riders: Mapping[str, Tensor] = field(default_factory=dict)
     samples: tuple[Reduction, ...] = ()
     pairs: tuple[Tensor, Tensor] | None = None
+    single: Tensor | None = None
 
     @classmethod
     def none(cls) -> Reduction:
@@ -62,10 +64,8 @@ class Reduction:
         reconstruction: Reconstruction | None = None,
     ) -> Reduction:
         """Keep the tokens at `index` `[B, K]` (ascending) out of `count`, drop the others."""
-        order = torch.arange(index.shape[1], device=index.device, dtype=index.dtype)
-        order = order.expand_as(index)
-        slot = index.new_full((index.shape[0], count), -1).scatter(1, index, order)
-        return cls(anchor=index, slot=slot, score=score, reconstruction=reconstruction)
+        slot = keep_slots(index, count)
+        return cls(index, slot, score=score, reconstruction=reconstruction, single=slot)
 
     @classmethod
     def keep_mask(cls, mask: Tensor, *, score: Tensor | None = None) -> Reduction:
@@ -115,8 +115,12 @@ class Reduction:
         """Where every token goes; None if nothing changes or lengths depend on the data."""
         if self.anchor is None or self.slot is None:
             return None
-        complete = self.pairs is not None
-        return Dense(self.anchor, self.slot, self.weight, self.created, complete)
+        form: Form = "any"
+        if self.pairs is not None:
+            form = "merge"
+        elif self.slot is self.single and self.weight is None and self.created is None:
+            form = "keep"
+        return Dense(self.anchor, self.slot, self.weight, self.created, form)
 
     @property
     def length(self) -> int:
@@ -141,6 +145,7 @@ class Reduction:
             created=_rows(self.created, pick),
             score=_rows(self.score, pick),
             pairs=None,
+            single=None,
         )
 
     def apply(self, hidden: Tensor, size: Tensor) -> Tensor:

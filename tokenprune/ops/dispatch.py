@@ -23,6 +23,8 @@ KERNELS = (
     "bipartite_match",
     "coverage_select",
     "dpp_select",
+    "keep_slots",
+    "keep_step",
     "knn_density",
     "match_pairs",
     "max_min_select",
@@ -128,7 +130,7 @@ def run(op: str, tensor: Tensor, *args: Any) -> Any:
     if device != "cpu" or _asked.get() == "triton":
         backend = _chosen(op, tensor.device, tensor.dtype, _asked.get())
     implementation = _implementation(op, backend)
-    if not is_autocast_enabled(device):
+    if device == "meta" or not is_autocast_enabled(device):
         return implementation(tensor, *args)
     # Autocast would turn the float32 products inside an operation into half precision.
     with torch.autocast(device, enabled=False):

@@ -27,7 +27,7 @@ def copied_rows(rider: Tensor, index: Tensor) -> Tensor:
     out = torch.empty((batch, k, *rider.shape[2:]), device=rider.device, dtype=rider.dtype)
     if out.numel() == 0:
         return out
-    source, target = _as_integers(rider), _as_integers(out)
+    source, target = as_integers(rider), as_integers(out)
     source = source.reshape(batch, rider.shape[1], -1)
     width = source.shape[2]
     block = min(1024, max(16, triton.next_power_of_2(width)))
@@ -37,7 +37,7 @@ def copied_rows(rider: Tensor, index: Tensor) -> Tensor:
     return out
 
 
-def _as_integers(tensor: Tensor) -> Tensor:
+def as_integers(tensor: Tensor) -> Tensor:
     # Copying moves bits, so one kernel per item size serves every type.
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)

@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.ops import attend as attend_once
+from tokenprune.ops import attend_margins
 from tokenprune.ops.attend_short import attend_short_op, suits
 
 
@@ -58,6 +59,7 @@ class Projected(NamedTuple):
         bias: `[B, T']` added to key logits, or None.
         received: float32 `[B, N]` mean weight that patches receive from patches, behind an
             attention that was asked for it.
+        given: float32 `[B, N]` mean weight that patches give to patches, likewise.
     """
 
     query: Tensor
@@ -65,6 +67,7 @@ class Projected(NamedTuple):
     value: Tensor
     bias: Tensor | None
     received: Tensor | None = None
+    given: Tensor | None = None
 
 
 def project(block: BlockCall, state: EncoderState, hidden: Tensor, number: int) -> Projected:
@@ -85,6 +88,7 @@ def attend(
     parts: Projected,
     *,
     sums: bool = False,
+    gives: bool = False,
 ) -> tuple[Tensor, Projected]:
     """Attention half of block `number`, residual included: `[B, P + N, D]` -> `[B, P + N, D]`.
 
@@ -96,11 +100,12 @@ def attend(
         parts: see `project`.
         sums: whether the weight that each patch receives is asked for, at a block whose tokens are
             reduced, which therefore needn't give the plain model's bits.
+        gives: whether the weight that each patch gives is asked for besides.
 
     Returns:
         What leaves the half, and the parts, with that weight.
     """
-    query, key, value, bias, _ = parts
+    query, key, value, bias = parts[:4]
     revival = state.revival
     if revival is not None and number < revival.until:
         # the kept rows attend to everything; nobody reads the rows of dropped tokens
@@ -108,8 +113,12 @@ def attend(
         rows = kept_rows(own, state.prefix)[:, None, :, None]
         query = query.gather(2, rows.expand(-1, query.shape[1], -1, query.shape[3]))
     elif sums:
-        attended, received = attend_once(query, key, value, bias=bias, skip=state.prefix)
-        parts = Projected(query, key, value, bias, received)
+        # without class or register tokens all that a patch gives goes to patches
+        both = gives and state.prefix > 0
+        attended, *means = (attend_margins if both else attend_once)(
+            query, key, value, bias=bias, skip=state.prefix
+        )
+        parts = Projected(query, key, value, bias, *means)
         return block.join(hidden, attended), parts
     return block.join(hidden, attention(query, key, value, bias)), parts
 

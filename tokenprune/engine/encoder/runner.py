@@ -276,8 +276,8 @@ class EncoderRunner:
             # in front of the attention, as long as the keys are in the cache
             with call.meter.stage("select"):
                 signals = self.captured.at_site(inside, state, parts)
-        sums = inside is not None and inside.sums
-        joined, parts = attend(block, state, hidden, number, parts, sums=sums)
+        sums, gives = (False, False) if inside is None else (inside.sums, inside.gives)
+        joined, parts = attend(block, state, hidden, number, parts, sums=sums, gives=gives)
         if state.companions:
             advance_companions(block, state, parts)
         if self.captured.reads(number):

@@ -83,7 +83,8 @@ class BlockSignals:
         wanted = site.signals
         found: dict[str, Tensor] = {}
         if parts is not None and wanted:
-            view = self._view(*parts[:4], state.prefix, {"received": parts.received})
+            means = {"received": parts.received, "given": parts.given}
+            view = self._view(*parts[:4], state.prefix, means)
             found, prefixed = _parted(state, wanted, view)
             found.update(prefixed)
         if state.previous is not None:
@@ -111,7 +112,7 @@ class BlockSignals:
             hidden: what entered the block, `[B, P + N, D]`.
             parts: of its attention.
         """
-        query, key, value, bias, _ = parts
+        query, key, value, bias = parts[:4]
         revival = state.revival
         if revival is not None and revival.reconstruction.restore and number >= revival.until:
             # all tokens leave this encoder, so all of them need a score

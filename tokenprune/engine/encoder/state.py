@@ -20,6 +20,7 @@ from tokenprune.interface.signals import WHOLE
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trace import Trace
+from tokenprune.ops.keep_step import keep_step_op
 from tokenprune.ops.merge_step import merge_step_op
 from tokenprune.ops.take import typed
 
@@ -231,8 +232,8 @@ class EncoderState:
         Returns:
             `[B, P + K, D]`.
         """
-        if part.dense is not None and part.dense.complete and self.members is None:
-            return self._merge(part, part.dense, hidden)
+        if part.dense is not None and part.dense.form != "any" and self.members is None:
+            return self._step(part, part.dense, hidden)
         left = replace(tokens, riders=self.riders, signals=self.signals).after(part)
         self.riders = left.riders
         if part.dense is None:
@@ -243,20 +244,25 @@ class EncoderState:
         self.size, self.index, self.signals = left.size, left.index, left.signals
         return self.behind_prefix(hidden, left.hidden)
 
-    def _merge(self, part: Part, dense: Dense, hidden: Tensor) -> Tensor:
-        """`apply` for a merge that drops no token: one operation carries everything."""
+    def _step(self, part: Part, dense: Dense, hidden: Tensor) -> Tensor:
+        """`apply` where tokens are only merged or only dropped: one operation carries all."""
         riders = {**self.riders, **part.riders}
         moved = [name for name in self.signals if name not in WHOLE]
         along = [*riders.values(), *map(self.signals.__getitem__, moved)]
         prefix = self.prefix
         if self.entered is not None:
             along.append(self.entered[:, prefix:])
-        weight = None if dense.weight is self.size else dense.weight
         # the shapes were looked at where the strategy answered
-        merged: list[Tensor] = merge_step_op(
-            hidden, dense.slot, dense.anchor, self.row_sizes, self.index, weight, along
-        )
-        states, sizes, bias, self.index, *carried = merged
+        anchor, rows, bias = dense.anchor, self.row_sizes, None
+        if dense.form == "keep":
+            kept: list[Tensor] = keep_step_op(hidden, anchor, rows, self.index, along)
+            states, sizes, self.index, *carried = kept
+        else:
+            weight = None if dense.weight is self.size else dense.weight
+            merged: list[Tensor] = merge_step_op(
+                hidden, dense.slot, anchor, rows, self.index, weight, along
+            )
+            states, sizes, bias, self.index, *carried = merged
         if along:
             left = iter(carried)
             self.riders = {name: next(left) for name in riders}
@@ -265,7 +271,8 @@ class EncoderState:
                 self.entered = self.behind_prefix(self.entered, next(left))
         self.size = size = sizes[:, prefix:]
         self.sized = size, prefix, sizes
-        self.biased = size, prefix, typed(bias, hidden.dtype)  # as every block's kernel wants it
+        if bias is not None:  # as every block's kernel wants it
+            self.biased = size, prefix, typed(bias, hidden.dtype)
         return states
 
     def behind_prefix(self, hidden: Tensor, units: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class Decided:
             return ("stays",)
         carried = (*self.riders.items(), *self.signals.items())
         return (
-            dense.complete,
+            dense.form,
             _form(dense.weight),
             dense.weight is state.size,
             _form(dense.created),
@@ -115,7 +115,7 @@ def _joined(decided: Sequence[Decided]) -> tuple[EncoderState, Part]:
     else:
         weight = _one_or_none([one.dense.weight for one in decided])
     created = _one_or_none([one.dense.created for one in decided])
-    return state, Part(None, Dense(anchor, slot, weight, created, first.dense.complete), {})
+    return state, Part(None, Dense(anchor, slot, weight, created, first.dense.form), {})
 
 
 def _counted(parts: Sequence[Dense]) -> tuple[Tensor, Tensor]:
@@ -125,7 +125,7 @@ def _counted(parts: Sequence[Dense]) -> tuple[Tensor, Tensor]:
     anchor, slot = flat([part.anchor for part in parts]), flat([part.slot for part in parts])
     anchor = anchor + each(starts(tokens), slots, anchor.device)
     counted = slot + each(starts(slots), tokens, slot.device)
-    if not all(part.complete for part in parts):
+    if not all(part.form == "merge" for part in parts):
         counted = torch.where(slot < 0, slot, counted)
     return anchor[None], counted[None]
 

@@ -1,4 +1,4 @@
-"""Attention, and what each token receives of it, from one product of queries and keys."""
+"""Attention, and what each token receives and gives, from one product of queries and keys."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from tokenprune.ops.attention_received import attention_received
+from tokenprune.ops.attention_received import attention_received_op
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
 from tokenprune.ops.flops import attention_flops
@@ -35,6 +35,36 @@ def attend(
     Raises:
         ValueError: the shapes don't fit.
     """
+    attended, received = _checked(query, key, value, bias, skip, given=False)
+    return attended, received
+
+
+def attend_margins(
+    query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None = None, skip: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`scaled_dot_product_attention` and `attention_margins` of the same queries and keys.
+
+    Args:
+        query: `[B, H, T, d]`.
+        key: `[B, H, T, d]`.
+        value: `[B, H, T, d]`.
+        bias: `[B, T]`, see `attend`.
+        skip: number of leading tokens left out of both means, as rows and columns.
+
+    Returns:
+        Attended values, `[B, H, T, d]`, and the mean weights that each token receives and gives,
+        float32 `[B, T - skip]` each, which carry no gradient.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    attended, received, given = _checked(query, key, value, bias, skip, given=True)
+    return attended, received, given
+
+
+def _checked(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int, *, given: bool
+) -> list[Tensor]:
     batch, _, length, _ = query.shape
     for name, each in (("key", key), ("value", value)):
         require(each.shape == query.shape, "{} must be {}, not {}", name, query.shape, each.shape)
@@ -43,18 +73,19 @@ def attend(
     differentiable = any(each.requires_grad for each in (query, key, value))
     autocast = not query.is_meta and torch.is_autocast_enabled(query.device.type)
     if autocast or (differentiable and torch.is_grad_enabled()):
-        return apart(query, key, value, bias, skip)
-    attended, received = attend_op(query, key, value, bias, skip)
-    return attended, received
+        return apart(query, key, value, bias, skip, given)
+    out: list[Tensor] = attend_op(query, key, value, bias, skip, given)
+    return out
 
 
 def apart(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
-) -> tuple[Tensor, Tensor]:
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int, given: bool
+) -> list[Tensor]:
     """`attend` in two operations, each with a product of its own."""
     mask = None if bias is None else bias[:, None, None, :].to(query.dtype)
     attended = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return attended, attention_received(query.detach(), key.detach(), bias=bias, skip=skip)
+    scale, heads = query.shape[-1] ** -0.5, (query.detach(), key.detach())
+    return [attended, *attention_received_op(*heads, bias, scale, skip, given)]
 
 
 def in_blocks(query: Tensor) -> bool:
@@ -68,23 +99,25 @@ def in_blocks(query: Tensor) -> bool:
 
 @operation("attend")
 def attend_op(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
-) -> tuple[Tensor, Tensor]:
-    """The registered operation; `attend` checks its arguments."""
-    attended, received = run("attend", query, key, value, bias, skip)
-    return attended, received
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int, given: bool
+) -> list[Tensor]:
+    """The registered operation, which gives the row means if asked; its arguments are checked."""
+    out: list[Tensor] = run("attend", query, key, value, bias, skip, given)
+    return out
 
 
 @fake("attend")
 def _fake(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
-) -> tuple[Tensor, Tensor]:
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int, given: bool
+) -> list[Tensor]:
     batch, heads, length, width = value.shape
     if in_blocks(query):
         attended = value.new_empty(value.shape)
     else:
         attended = value.new_empty(batch, length, heads, width).transpose(1, 2)
-    return attended, query.new_empty((batch, length - skip), dtype=torch.float32)
+    means = 2 if given else 1
+    shape = (batch, length - skip)
+    return [attended, *(query.new_empty(shape, dtype=torch.float32) for _ in range(means))]
 
 
 @flops("attend")

@@ -1,4 +1,4 @@
-"""Attention that tokens receive, where the normaliser of every query is known already."""
+"""Attention that tokens receive and give, where each query's normaliser is known already."""
 
 from typing import Any
 
@@ -31,6 +31,37 @@ def received_from_lse(
     Raises:
         ValueError: the shapes don't fit.
     """
+    (received,) = _checked(query, key, lse, bias, skip, given=False)
+    return received
+
+
+def margins_from_lse(
+    query: Tensor, key: Tensor, lse: Tensor, *, bias: Tensor | None = None, skip: int = 0
+) -> tuple[Tensor, Tensor]:
+    """`attention_margins` of such logarithms: `received_from_lse`, and what each token gives.
+
+    That is what it doesn't give to the tokens that are left out, which are few.
+
+    Args:
+        query: `[B, H, T, d]`.
+        key: `[B, H_kv, T, d]`; fewer heads are allowed if their number divides H.
+        lse: `[B, H, T]`, `log sum_j exp(q_i k_j / sqrt(d) + bias_j)`.
+        bias: `[B, T]`, as in `lse`; -inf hides a key.
+        skip: number of leading tokens to leave out.
+
+    Returns:
+        The column means and the row means, float32 `[B, T - skip]` each. They carry no gradient.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    received, given = _checked(query, key, lse, bias, skip, given=True)
+    return received, given
+
+
+def _checked(
+    query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int, *, given: bool
+) -> list[Tensor]:
     batch, heads, length, _ = query.shape
     require_heads(query, key)
     require(key.shape[2] == length, "query and key must have the same number of tokens")
@@ -38,22 +69,25 @@ def received_from_lse(
     require(shape == (batch, heads, length), "lse must be [B, H, T], not {}", shape)
     require(0 <= skip < length, "skip must be in 0..{}, not {}", length - 1, skip)
     require_rows("bias", bias, batch, length)
-    received: Tensor = received_from_lse_op(query, key, lse, bias, skip)
-    return received
+    out: list[Tensor] = received_from_lse_op(query, key, lse, bias, skip, given)
+    return out
 
 
 @operation("received_from_lse")
 def received_from_lse_op(
-    query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int
-) -> Tensor:
-    """The registered operation; `received_from_lse` checks its arguments."""
-    out: Tensor = run("received_from_lse", query, key, lse, bias, skip)
+    query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int, given: bool
+) -> list[Tensor]:
+    """The registered operation, which gives the row means if asked; its arguments are checked."""
+    out: list[Tensor] = run("received_from_lse", query, key, lse, bias, skip, given)
     return out
 
 
 @fake("received_from_lse")
-def _fake(query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int) -> Tensor:
-    return query.new_empty((query.shape[0], query.shape[2] - skip), dtype=torch.float32)
+def _fake(
+    query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int, given: bool
+) -> list[Tensor]:
+    shape = (query.shape[0], query.shape[2] - skip)
+    return [query.new_empty(shape, dtype=torch.float32) for _ in range(2 if given else 1)]
 
 
 @flops("received_from_lse")

@@ -8,20 +8,26 @@ _BLOCK_DEVICE = 1 << 26
 
 
 def received_from_lse(
-    query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int
-) -> Tensor:
-    """See `tokenprune.ops.received_from_lse`."""
+    query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int, given: bool
+) -> list[Tensor]:
+    """See `tokenprune.ops.received_from_lse`; what tokens give comes second."""
     heads, rows = query.shape[1], query.shape[2] - skip
-    queries, keys = query[:, :, skip:].float(), key[:, :, skip:].float().mT
+    queries, keys, lse = query[:, :, skip:].float(), key.float().mT, lse[:, :, skip:, None].float()
     if key.shape[1] != heads:
         keys = keys.repeat_interleave(heads // key.shape[1], dim=1)
-    total = queries.new_zeros(query.shape[0], rows)
+    total, patches = queries.new_zeros(query.shape[0], rows), keys[..., skip:]
     for sample, sums in enumerate(total):  # in blocks that don't depend on the batch
-        _add(queries[sample], keys[sample], lse[sample, :, skip:, None].float(), sums)
+        _add(queries[sample], patches[sample], lse[sample], sums)
     if bias is not None:
         hidden = bias[:, skip:] == -torch.inf  # 0 times a sum that may be too large for a number
         total = (total * bias[:, skip:].float().exp()).masked_fill(hidden, 0.0)
-    return total / (heads * rows)
+    found = [total / (heads * rows)]
+    if given:
+        logits = queries @ keys[..., :skip] * query.shape[-1] ** -0.5 - lse
+        if bias is not None:
+            logits = logits + bias[:, None, None, :skip].float()
+        found.append((1 - logits.exp().sum(-1).mean(1)) / rows)
+    return found
 
 
 def _add(queries: Tensor, keys: Tensor, lse: Tensor, sums: Tensor) -> None:

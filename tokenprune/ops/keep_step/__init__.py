@@ -1,0 +1,111 @@
+"""Everything that dropping tokens changes, in one operation."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tokenprune.ops.checks import require, require_rows
+from tokenprune.ops.dispatch import run
+from tokenprune.ops.registering import fake, flops, gradient, operation
+
+
+class Kept(NamedTuple):
+    """What is left of tokens, and of what rides along, where the others are dropped.
+
+    Attributes:
+        hidden: `[B, P + K, D]`, copies.
+        size: `[B, P + K]`, of the tokens that stay; patches that were dropped leave the sum.
+        place: `[B, K]` index of the tokens that stay.
+        riders: `[B, K, ...]` of the tokens that stay.
+    """
+
+    hidden: Tensor
+    size: Tensor
+    place: Tensor
+    riders: tuple[Tensor, ...]
+
+
+def keep_step(
+    hidden: Tensor,
+    anchor: Tensor,
+    size: Tensor,
+    index: Tensor,
+    *,
+    riders: Sequence[Tensor] = (),
+) -> Kept:
+    """Keep some tokens and drop the others. Differentiable in `hidden` and `riders`.
+
+    Args:
+        hidden: `[B, P + N, D]`; the P tokens in front stay.
+        anchor: int64 `[B, K]` tokens that stay, in 0..N-1.
+        size: `[B, P + N]`.
+        index: `[B, N]`, places.
+        riders: each `[B, N, ...]`, of any type.
+
+    Raises:
+        ValueError: the shapes don't fit.
+    """
+    batch, tokens = index.shape
+    rows = hidden.shape[1]
+    require(hidden.shape[0] == batch, "hidden must be of {} samples", batch)
+    require(rows >= tokens, "hidden must have at least {} tokens, not {}", tokens, rows)
+    require(anchor.shape[0] == batch, "anchor must be of {} samples", batch)
+    require_rows("size", size, batch, rows)
+    for number, rider in enumerate(riders):
+        shape = tuple(rider.shape[:2])
+        require(shape == (batch, tokens), "rider {} must begin with {}", number, (batch, tokens))
+    states, sizes, places, *carried = keep_step_op(hidden, anchor, size, index, list(riders))
+    return Kept(states, sizes, places, tuple(carried))
+
+
+@operation("keep_step")
+def keep_step_op(
+    hidden: Tensor, anchor: Tensor, size: Tensor, index: Tensor, riders: list[Tensor]
+) -> list[Tensor]:
+    """The registered operation; `keep_step` checks its arguments."""
+    out: list[Tensor] = run("keep_step", hidden, anchor, size, index, riders)
+    return out
+
+
+@fake("keep_step")
+def _fake(
+    hidden: Tensor, anchor: Tensor, size: Tensor, index: Tensor, riders: list[Tensor]
+) -> list[Tensor]:
+    batch, kept = anchor.shape
+    rows = hidden.shape[1] - index.shape[1] + kept
+    return [
+        hidden.new_empty((batch, rows, hidden.shape[2])),
+        size.new_empty((batch, rows)),
+        *(value.new_empty((batch, kept, *value.shape[2:])) for value in (index, *riders)),
+    ]
+
+
+@flops("keep_step")
+def _flops(*_: Any, **__: Any) -> int:
+    return 0
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    hidden, anchor, _, index, riders = inputs
+    ctx.save_for_backward(anchor)
+    ctx.ahead, ctx.shape = hidden.shape[1] - index.shape[1], hidden.shape
+    ctx.shapes = [rider.shape for rider in riders]
+    ctx.needed = [rider.requires_grad for rider in riders]
+
+
+def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
+    (anchor,) = ctx.saved_tensors
+    grad, ahead = grads[0], ctx.ahead
+    sample = torch.arange(len(anchor), device=anchor.device)[:, None]
+    back = grad.new_zeros(ctx.shape).index_put((sample, anchor + ahead), grad[:, ahead:])
+    back[:, :ahead] = grad[:, :ahead]
+    spread = [
+        one.new_zeros(shape).index_put((sample, anchor), one) if needed else None
+        for one, shape, needed in zip(grads[3:], ctx.shapes, ctx.needed, strict=True)
+    ]
+    return back, None, None, None, spread
+
+
+gradient("keep_step", _backward, _keep_for_backward)
