@@ -37,9 +37,7 @@ def by_softmax(
     return weights @ value.double(), weights[:, :, skip:, skip:].mean((1, 2))
 
 
-def row_means(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int
-) -> Tensor:
+def row_means(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int) -> Tensor:
     """What tokens give, in float64."""
     logits = query.double() @ key.double().mT * query.shape[-1] ** -0.5
     weights = (logits if bias is None else logits + bias.double()[:, None, None]).softmax(-1)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from tokenprune.ops import merge_compact, sum_compact, take
 
-
 Form = Literal["any", "keep", "merge"]
 """What is known of a map: `keep` gives every slot one token, `merge` drops none."""
 

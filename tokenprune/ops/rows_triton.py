@@ -38,7 +38,7 @@ def copied_rows(rider: Tensor, index: Tensor) -> Tensor:
 
 
 def as_integers(tensor: Tensor) -> Tensor:
-    # Copying moves bits, so one kernel per item size serves every type.
+    """The same bits as integers: copying moves these, so one kernel an item size serves all."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     return tensor.view(_INTEGERS[tensor.element_size()])
