@@ -105,8 +105,10 @@ def farthest(hidden: Tensor, count: int) -> Tensor:
 
 def residual(hidden: Tensor, basis: Tensor) -> Tensor:
     """Distance of every token `[B, N, D]` from its best approximation by a basis `[B, b, D]`."""
-    products = basis @ basis.transpose(1, 2)
-    ridge = _RIDGE * torch.eye(basis.shape[1], device=basis.device)
-    weights = torch.linalg.solve(products + ridge, basis @ hidden.transpose(1, 2))
-    away: Tensor = (hidden - weights.transpose(1, 2) @ basis).norm(dim=-1)
-    return away
+    # beside the squares of long tokens float32 loses the ridge, and a basis may hold duplicates
+    basis, wide = basis.double(), hidden.double()
+    ridge = _RIDGE * torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
+    products, matches = basis @ basis.transpose(1, 2), basis @ wide.transpose(1, 2)
+    weights = torch.linalg.solve(products + ridge, matches)
+    away: Tensor = (wide - weights.transpose(1, 2) @ basis).norm(dim=-1)
+    return away.float()

@@ -54,6 +54,7 @@ class CDPruner(PruningStrategy[CDPrunerParams]):
         licence="Written from method notes; CDPruner's and OpenVINO GenAI's code are under "
         "Apache-2.0, none was copied.",
         ours={},
+        borrowed={"weight": "OpenVINO's", "halves": "OpenVINO's"},
     )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:

@@ -44,6 +44,7 @@ class FastV(ScoreStrategy[FastVParams]):
         licence="Written from notes on the paper; the reference code carries no licence and was "
         "not used.",
         ours={},
+        borrowed={"query": "the code's"},
     )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:

@@ -55,6 +55,7 @@ class IPCV(PruningStrategy[IPCVParams]):
         ours={
             "stabilise": "the official scripts use 7 (Qwen2-VL) and 3 (InternVL3); 5 is for CLIP",
         },
+        borrowed={"neighbours": "the code's"},
     )
 
     def check(self, site: Site, budget: Budget, grid: Grid) -> None:

@@ -40,6 +40,7 @@ class Scissor(PruningStrategy[ScissorParams]):
         licence="Written from method notes; the reference code is for non-commercial use, none was "
         "copied.",
         ours={},
+        borrowed={"tau": "the code's"},
     )
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:

@@ -12,13 +12,12 @@ from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
-from tokenprune.ops import merge_compact, take, topk_indices
+from tokenprune.ops import merge_compact, take
 from tokenprune_strategies.shared.frames import frame_sizes
 from tokenprune_strategies.shared.ranking import place_in_group
 
 _WIDTHS = tuple(2.0**power for power in range(-3, 2))
 """Widths of the Gaussian kernels, the code's."""
-_ALWAYS = 1e6
 
 
 class VidCom2Params(StrategyParams):
@@ -62,8 +61,19 @@ class VidCom2(PruningStrategy[VidCom2Params]):
         # largest ones fill the budget exactly, or take off what rounding has too much.
         place = place_in_group(-usual, frame)
         reach = target.gather(1, frame) - place - 0.5
-        reach = torch.where(place == 0, reach + _ALWAYS, reach)
-        return Reduction.keep(topk_indices(reach, budget.keep), tokens.count, score=-usual)
+        index = foremost(reach, place == 0, budget.keep)
+        return Reduction.keep(index, tokens.count, score=-usual)
+
+
+def foremost(reach: Tensor, first: Tensor, keep: int) -> Tensor:
+    """The best tokens by `reach` `[B, N]`, those that are `first` before all others.
+
+    Returns:
+        `[B, keep]`, ascending; ties go to the lower index.
+    """
+    best = reach.argsort(dim=1, descending=True, stable=True)
+    ahead = first.gather(1, best).byte().argsort(dim=1, descending=True, stable=True)
+    return best.gather(1, ahead[:, :keep]).sort(dim=1).values
 
 
 def calm(states: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,17 @@ def test_a_basis_of_duplicates_and_ties() -> None:
         for count in (1, 4, 12):
             assert farthest(hidden[None], count)[0].tolist() == spread(hidden.tolist(), count)
         assert residual(hidden[None], hidden[None, :4]).isfinite().all()
+
+
+@pytest.mark.parametrize("length", [1.0, 30.0, 3000.0])
+def test_long_tokens_that_are_all_equal_are_approximated(length: float) -> None:
+    for seed in range(8):
+        torch.manual_seed(seed)
+        one = torch.randn(1, 1, 64)
+        hidden = (one / one.norm() * length).expand(1, 24, 64).contiguous()
+        hidden = hidden * (1 + 1e-7 * torch.randn_like(hidden))
+        away = residual(hidden, hidden[:, :10])
+        assert (away <= 1e-3 * length).all()
 
 
 def test_what_the_basis_spans_has_no_error() -> None:

@@ -108,7 +108,8 @@ def test_every_strategy_describes_itself(name: str) -> None:
     fields = strategy.Params.model_fields
     assert all(field.description for field in fields.values())
     assert strategy.about.ours is not None, "say whose the defaults are"
-    assert set(strategy.about.ours) <= set(fields)
+    assert set(strategy.about.ours) | set(strategy.about.borrowed) <= set(fields)
+    assert not set(strategy.about.ours) & set(strategy.about.borrowed)
 
 
 def test_what_ships_is_registered() -> None:

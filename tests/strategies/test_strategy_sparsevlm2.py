@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -70,6 +71,20 @@ def test_a_step_against_loops(seed: int, heads: tuple[float, int], data: st.Data
         torch.testing.assert_close(answer.score[sample], torch.tensor(score), atol=1e-4, rtol=1e-3)
         found = answer.score[sample].tolist()
         assert answer.anchor[sample].tolist() == sorted(best_by_loops(found, keep))
+
+
+def test_a_prompt_without_text_leaves_the_others_of_its_batch_alone() -> None:
+    torch.manual_seed(0)
+    tokens, strategy = picture(9), SparseVLM2.from_params()
+    alone = strategy.reduce(tokens, budget(tokens, 4))
+    silent = PLACE.clone()
+    silent[1] = -1
+    signals = {**tokens.signals, Signal.TEXT_PLACE.name: silent}
+    found = strategy.reduce(replace(tokens, signals=signals), budget(tokens, 4))
+    assert found.anchor is not None
+    assert alone.anchor is not None
+    assert found.anchor[1].tolist() == [0, 1, 2, 3]
+    assert torch.equal(found.anchor[[0, 2]], alone.anchor[[0, 2]])
 
 
 def test_raters_are_noted_in_front_of_layer_0() -> None:

@@ -86,6 +86,21 @@ def test_the_codes_choice_but_for_rounding(grid: Grid, seed: int, data: st.DataO
             assert all(n >= 1 for n in mine)
 
 
+def test_with_fewer_tokens_than_frames_the_frames_of_the_largest_shares_keep_theirs() -> None:
+    grid, keep = (16, 2, 2), 6
+    for seed in range(20):
+        hidden = clip(grid, seed)
+        for sample, found in enumerate(kept(hidden, grid, keep)):
+            rows = hidden[sample].double().tolist()
+            share = targets(rows, grid, keep / math.prod(grid))
+            order = ordered(rows, grid)
+            edge = sorted(share, reverse=True)[keep - 1]
+            for frame, tokens in enumerate(order):
+                if abs(share[frame] - edge) > 1e-4:
+                    assert (tokens[0] in found) == (share[frame] > edge)
+                assert not set(tokens[1:]) & set(found)
+
+
 def test_a_frame_that_stands_out_gets_more() -> None:
     torch.manual_seed(0)
     frames = torch.randn(2, 8)[[0, 0, 0, 0, 1], None]

@@ -109,6 +109,8 @@ def _whose(kind: type[PruningStrategy[Any]], name: str) -> str:
         return f"[yellow]ours[/]: {_text(ours[name])}"
     if field.is_required() or field.default is None:
         return "-"
+    if name in kind.about.borrowed:
+        return _text(kind.about.borrowed[name])
     return NOT_STATED if ours is None else "the paper's"
 
 

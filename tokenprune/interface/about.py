@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,14 @@ class About:
         summary: one line for tables.
         paper: title and number of the paper.
         licence: what the code was written from, and under which licence it is.
-        ours: parameters whose default isn't the paper's, with the reason; empty if all defaults
-            are the paper's, None if the author doesn't say whose they are.
+        ours: parameters whose default is nobody else's, with the reason; None if the author
+            doesn't say whose the defaults are.
+        borrowed: parameters whose default is in published code and not in the paper, with whose
+            code it is. All other defaults are the paper's.
     """
 
     summary: str = ""
     paper: str = ""
     licence: str = ""
     ours: Mapping[str, str] | None = None
+    borrowed: Mapping[str, str] = field(default_factory=dict)

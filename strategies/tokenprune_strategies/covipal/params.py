@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from tokenprune_strategies.shared import learned
 from tokenprune_strategies.shared.learned import LearnedParams
 
 Variant = Literal["transformer", "mlp"]
@@ -57,4 +58,5 @@ OURS: dict[str, str] = {
     "heads": UNKNOWN,
     "per_image": "which of both the paper does could not be read",
     "queries": "the sources print one range of queries and describe another",
+    **learned.OURS,
 }

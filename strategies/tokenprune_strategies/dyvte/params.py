@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from tokenprune_strategies.shared import learned
 from tokenprune_strategies.shared.learned import LearnedParams
 
 
@@ -64,4 +65,5 @@ OURS: dict[str, str] = {
     "max_layer": "a knob of ours; none is the released behaviour",
     "slack": "ours; 0 is the released rule",
     "exit_layer": "a fixed exit without training, a stand-in and a baseline",
+    **learned.OURS,
 }

@@ -54,6 +54,7 @@ class DyVTE(LearnedStrategy[DyVTEParams, ExitGates]):
         licence="Written from method notes; the official code, which has no licence file, was not "
         "used.",
         ours=OURS,
+        borrowed={"width": "the code's"},
     )
 
     @classmethod

@@ -55,6 +55,7 @@ class PruneVid(PruningStrategy[PruneVidParams]):
         paper="PruneVid, arXiv 2412.16117",
         licence="Written from notes; the official code (CC BY-NC-SA 4.0) was not used.",
         ours=OURS,
+        borrowed={"neighbours": "the code's", "untouched": "the code's", "scope": "the code's"},
     )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:

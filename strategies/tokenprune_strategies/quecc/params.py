@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from tokenprune_strategies.shared import learned
 from tokenprune_strategies.shared.learned import LearnedParams
 
 Depth = Annotated[float, Field(gt=0, le=1)]
@@ -56,4 +57,5 @@ class QueCCParams(LearnedParams):
 
 OURS: dict[str, str] = {
     "levels": "the entries 12, 16, 22, 23 of the released code as relative depths, for any encoder",
+    **learned.OURS,
 }

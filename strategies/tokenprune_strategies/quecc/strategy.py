@@ -57,6 +57,7 @@ class QueCC(LearnedStrategy[QueCCParams, QueryCompressor]):
         licence="Written from method notes; the official code, which has no licence file, was not "
         "used.",
         ours=OURS,
+        borrowed={"stride": "the code's", "heads": "the code's"},
     )
     phases = (training.ALIGNMENT, training.ANSWERS)
 

@@ -21,6 +21,11 @@ from tokenprune_strategies.shared.checkpoint import Checkpoint
 #: Facts of a checkpoint about the model that it was trained for.
 MODEL = ("model", "model_sha256", "model_sample")
 
+#: Defaults of `LearnedParams` that are ours, with the reason.
+OURS: dict[str, str] = {
+    "other_model": "weights of another model run without an error and choose badly",
+}
+
 
 class LearnedParams(StrategyParams):
     """Parameters of a learned strategy: a checkpoint, or the seed and shape of an untrained start.

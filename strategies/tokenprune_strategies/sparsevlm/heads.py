@@ -28,13 +28,14 @@ def seen_by_best_heads(weights: Tensor, chosen: Tensor, heads: int) -> Tensor:
 
     Args:
         weights: `[B, S, H, N]`.
-        chosen: `[B, S]` True for raters, at least one a sample.
+        chosen: `[B, S]` True for raters; without any all scores are 0, as in `rated`.
         heads: how many heads; ties: the lower number.
 
     Returns:
         `[B, N]`, mean over raters and heads.
     """
     raters = chosen.float()
-    rows = (weights * raters[:, :, None, None]).sum(dim=1) / raters.sum(dim=1)[:, None, None]
+    total = (weights * raters[:, :, None, None]).sum(dim=1)
+    rows = total / raters.sum(dim=1).clamp(min=1.0)[:, None, None]
     best = topk_indices(rows.sum(dim=-1), heads)
     return rows.gather(1, best[..., None].expand(-1, -1, rows.shape[-1])).mean(dim=1)

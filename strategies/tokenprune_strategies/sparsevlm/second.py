@@ -52,6 +52,7 @@ class SparseVLM2(PruningStrategy[SparseVLM2Params]):
         licence="Written from method notes; the reference code is under Apache-2.0, none was "
         "copied.",
         ours={},
+        borrowed={"heads": "the code's"},
     )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from tokenprune_strategies.shared import learned
 from tokenprune_strategies.shared.learned import LearnedParams
 
 
@@ -35,4 +36,5 @@ OURS: dict[str, str] = {
     "groups": "64 is the smallest reported setting; the paper's others are unknown",
     "tau": "GroupViT's; the paper's is unknown",
     "eps": "GroupViT's; the paper's is unknown",
+    **learned.OURS,
 }

@@ -43,6 +43,7 @@ class VScan(PruningStrategy[VScanParams]):
         licence="Written from method notes; the reference code is under the MIT licence, none was "
         "copied.",
         ours=OURS,
+        borrowed={"window": "the code's", "rope_in_scoring": "the code's"},
     )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
