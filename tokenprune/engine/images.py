@@ -68,10 +68,10 @@ def shown_units(images: Sequence[ImageTokens], device: torch.device) -> Tensor:
         for start, image in zip(first, images, strict=True)
         for at in (*range(image.prefix), *image.others)
     ]
-    every = torch.arange(sum(image.count for image in images))
+    every = torch.arange(sum(image.count for image in images), device="cpu")
     if hidden:
-        shows = torch.ones(len(every), dtype=torch.bool)
-        every = every[shows.index_fill(0, torch.tensor(hidden), False)]
+        shows = torch.ones(len(every), dtype=torch.bool, device="cpu")
+        every = every[shows.index_fill(0, torch.tensor(hidden, device="cpu"), False)]
     return every.to(device)
 
 

@@ -38,8 +38,8 @@ def each(values: Sequence[int], counts: Sequence[int], device: torch.device) -> 
     """Each value as often as its count says, in a line; the number of operations is fixed."""
     if len(values) == 1:
         return torch.full((counts[0],), values[0], dtype=torch.int64, device=device)
-    made = torch.tensor(values, dtype=torch.int64).repeat_interleave(
-        torch.tensor(counts, dtype=torch.int64), output_size=sum(counts)
+    made = torch.tensor(values, dtype=torch.int64, device="cpu").repeat_interleave(
+        torch.tensor(counts, dtype=torch.int64, device="cpu"), output_size=sum(counts)
     )
     return made.to(device)
 

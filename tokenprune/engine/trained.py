@@ -114,5 +114,5 @@ def _spread(values: Sequence[Tensor]) -> list[float]:
 
 def _weight(value: Tensor, place: int) -> float:
     with torch.no_grad():
-        index = torch.unravel_index(torch.tensor(place), value.shape)
+        index = torch.unravel_index(torch.tensor(place, device="cpu"), value.shape)
         return float(value[index])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -24,7 +24,21 @@ from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import Demand, EncoderSpec, MllmSpec
 from tokenprune.interface.text_adapter import TextAdapter
 
-_NOTE = "tokenprune_layout"
+NOTE = "tokenprune_layout"
+"""Attribute of a KV cache that holds the engine's note on it."""
+
+
+class CacheNote(Protocol):
+    """What the engine notes on a KV cache: of every row, how its prompt was shortened."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+        ...
+
+    def of_rows(self, rows: Tensor) -> CacheNote:
+        """The note on a cache that holds these rows: `[n]` their numbers, or `[B]` bool."""
+        ...
 
 
 def class_names(model: nn.Module) -> list[str]:
@@ -248,13 +262,16 @@ class MllmAdapter(PictureAdapter, TextAdapter, Adapter):
             UnsupportedCallError: a cache of a kind that can't be cut.
         """
 
-    def mark_cache(self, cache: Any, note: Any) -> None:
-        """Leave a note of the engine on a KV cache, which travels with it."""
-        setattr(cache, _NOTE, note)
+    def mark_cache(self, cache: Any, note: CacheNote | None) -> None:
+        """Leave a note of the engine on a KV cache, which travels with it; None takes it off.
+
+        Where a cache has methods that move its rows, an adapter lets the note follow these.
+        """
+        setattr(cache, NOTE, note)
 
     def cache_mark(self, cache: Any) -> Any:
         """The engine's note on a KV cache; None without one."""
-        return getattr(cache, _NOTE, None)
+        return getattr(cache, NOTE, None)
 
     def no_query_key(self, layer: nn.Module) -> str | None:
         """Why query and key of a layer can't be had, as the end of a sentence.

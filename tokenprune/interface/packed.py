@@ -76,7 +76,7 @@ class Packing:
                     where="pictures",
                     remedy="Give pictures of sizes that the model's processor makes.",
                 )
-            own = torch.arange(start, start + frames * height * width)
+            own = torch.arange(start, start + frames * height * width, device="cpu")
             start += len(own)
             square = own.view(frames, height // side, side, width // side, side).transpose(2, 3)
             rows.append(square.reshape(-1, side**2))

@@ -123,24 +123,26 @@ def _stitched(pieces: Sequence[ImageTrace], piece: Tensor, patch: Tensor) -> lis
         patch: `[N0]` and its patch there.
     """
     found = []
-    present = torch.ones(len(patch), dtype=torch.bool)
-    arrived = torch.arange(pieces[0].patches).expand(len(pieces), -1)
+    present = torch.ones(len(patch), dtype=torch.bool, device="cpu")
+    arrived = torch.arange(pieces[0].patches, device="cpu").expand(len(pieces), -1)
     for number, first in enumerate(pieces[0].steps):
         steps = [one.steps[number] for one in pieces]
         anchor = torch.stack([step.anchor for step in steps])
         slot = torch.stack([step.assignment for step in steps])[piece, patch]
         # which survivor of its piece stands in the place of each patch of the image
-        holder = torch.full((len(pieces), pieces[0].patches), -1)
-        holder = holder.scatter(1, anchor, torch.arange(first.kept).expand_as(anchor))[piece, patch]
+        holder = torch.full((len(pieces), pieces[0].patches), -1, device="cpu")
+        holder = holder.scatter(
+            1, anchor, torch.arange(first.kept, device="cpu").expand_as(anchor)
+        )[piece, patch]
         place = (holder >= 0).nonzero()[:, 0]
         # survivors that stand in places of the image, by piece and slot; the last entry is for -1
-        numbers = torch.full((len(pieces) * first.kept + 1,), -1)
-        numbers[piece[place] * first.kept + holder[place]] = torch.arange(len(place))
+        numbers = torch.full((len(pieces) * first.kept + 1,), -1, device="cpu")
+        numbers[piece[place] * first.kept + holder[place]] = torch.arange(len(place), device="cpu")
         assignment = numbers[torch.where(slot < 0, -1, piece * first.kept + slot)]
         scores = [step.score for step in steps if step.score is not None]
         score = None
         if scores:
-            told = torch.zeros(arrived.shape[0], pieces[0].patches)
+            told = torch.zeros(arrived.shape, dtype=torch.float32, device="cpu")
             score = told.scatter(1, arrived, torch.stack(scores))[piece, patch][present]
         found.append(TraceStep(first.site, first.strategy, assignment, place, score))
         present, arrived = holder >= 0, anchor
@@ -201,7 +203,7 @@ class Trace:
     def image(self, number: int) -> ImageTrace:
         """The steps of one image."""
         grid = self.grids[number]
-        assignment = torch.arange(grid[0] * grid[1] * grid[2])
+        assignment = torch.arange(grid[0] * grid[1] * grid[2], device="cpu")
         before: dict[str, Tensor] = {}
         steps = self.origins[number].steps() if number in self.origins else []
         assignment = steps[-1].assignment if steps else assignment

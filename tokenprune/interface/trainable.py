@@ -278,7 +278,7 @@ def answer_loss(logits: Tensor, batch: Batch) -> StepLoss:
 def right(logits: Tensor, batch: Batch) -> Tensor:
     """`[A, V]` -> `[B]` bool: whether every labelled token of a row is the most likely one."""
     wrong = logits.detach().argmax(dim=-1).cpu() != batch.targets.cpu()
-    misses = torch.zeros(batch.labels.shape[0], dtype=torch.long)
+    misses = torch.zeros(batch.labels.shape[0], dtype=torch.long, device="cpu")
     return misses.index_add(0, batch.rows.cpu(), wrong.long()) == 0
 
 

@@ -18,4 +18,4 @@ def numbers(count: int, device: torch.device) -> Tensor:
 @lru_cache(maxsize=256)
 def _kept(count: int) -> Tensor:
     with torch.inference_mode(False):  # so that it may also be saved for a backward pass
-        return torch.arange(count)
+        return torch.arange(count, device="cpu")

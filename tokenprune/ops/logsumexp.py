@@ -92,7 +92,9 @@ def _kernel(device: torch.device, dtype: torch.dtype, width: int) -> Kernel | No
 
 def _fault(kernel: Kernel, device: torch.device, dtype: torch.dtype, width: int) -> str | None:
     """What is wrong with a kernel, on an odd length with hidden keys; None if nothing."""
-    angles = torch.arange(2 * 2 * 13 * width, dtype=torch.float32).view(2, 2, 13, width)
+    angles = torch.arange(2 * 2 * 13 * width, dtype=torch.float32, device="cpu").view(
+        2, 2, 13, width
+    )
     query, key = angles.sin().to(device, dtype), (angles * 0.7).cos().to(device, dtype)
     bias = angles[:, 0, :, 0].sin().abs().to(device, dtype)
     bias[1, 5:7] = -torch.inf  # hidden keys

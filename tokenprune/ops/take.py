@@ -15,7 +15,7 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     """Rows of `values` `[B, N, ...]` at `index` `[B, K]` -> `[B, K, ...]`."""
     if values.device.type == "cpu" and values.dim() > 2:
         # whole rows are copied at once; an expanded index looks every number up by itself
-        sample = torch.arange(index.shape[0])[:, None]
+        sample = torch.arange(index.shape[0], device="cpu")[:, None]
         return values[sample, index]
     tail = values.shape[2:]
     if not tail:

@@ -76,7 +76,7 @@ def to_picture(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> I
     """Undo the normalisation of one picture: `[3, H, W]` -> RGB."""
     from PIL import Image
 
-    shift = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+    shift = torch.tensor(mean, dtype=torch.float32, device="cpu").view(-1, 1, 1)
+    scale = torch.tensor(std, dtype=torch.float32, device="cpu").view(-1, 1, 1)
     values = (pixels.detach().float().cpu() * scale + shift).clamp(0, 1) * 255
     return Image.fromarray(values.round().byte().permute(1, 2, 0).numpy())

@@ -87,6 +87,8 @@ class ClipTextTower(TextTower):
         rows, masks = [], []
         for ids, count in zip(whole, counts, strict=True):
             padding = [0] * (count * self._length - len(ids))
-            rows.append(torch.tensor([*ids, *padding]).view(count, self._length))
-            masks.append(torch.tensor([1] * len(ids) + padding).view(count, self._length))
+            rows.append(torch.tensor([*ids, *padding], device="cpu").view(count, self._length))
+            masks.append(
+                torch.tensor([1] * len(ids) + padding, device="cpu").view(count, self._length)
+            )
         return {"input_ids": torch.cat(rows), "attention_mask": torch.cat(masks)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.adapter import CacheNote, MllmAdapter
 from tokenprune.interface.calls import (
     Arguments,
     Entry,
@@ -25,6 +25,7 @@ from tokenprune.interface.signals import LLM_VIEWS, LayerValues, PromptEmbedding
 from tokenprune_adapters.shared.arguments import named, replaced
 from tokenprune_adapters.transformers import layer_names, layers, llm_layers, words
 from tokenprune_adapters.transformers import llm_names as names
+from tokenprune_adapters.transformers.cache_notes import follow
 
 
 class TransformersMllm(MllmAdapter):
@@ -264,7 +265,15 @@ class TransformersMllm(MllmAdapter):
         language: Any = self.spec().language_model
         part = cache.layers[llm_layers.source(language.config, layer)]
         keys = getattr(part, "keys", None)
+        if hasattr(part, "_quantize"):  # `keys` are those that aren't quantized yet
+            return int(part.get_seq_length())
         return 0 if keys is None else int(keys.shape[-2])
+
+    def mark_cache(self, cache: Any, note: CacheNote | None) -> None:
+        """Leave a note on a KV cache, which follows what the cache's methods do to its rows."""
+        super().mark_cache(cache, note)
+        if note is not None:
+            follow(cache)
 
     def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:
         """Gather `slots` `[B, K]` of the keys and values of one layer of a `DynamicCache`.

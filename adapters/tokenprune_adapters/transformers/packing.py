@@ -30,6 +30,13 @@ KEPT = 256
 _KNOWN: WeakKeyDictionary[nn.Module, dict[Any, Tensor]] = WeakKeyDictionary()
 
 
+def sizes_of(given: Mapping[str, Any]) -> list[Size]:
+    """Heights and widths in pixels, which may be given as a tensor or as pairs of numbers."""
+    sizes = given["image_sizes"]
+    pairs = sizes.tolist() if isinstance(sizes, Tensor) else sizes
+    return [(int(height), int(width)) for height, width in pairs]
+
+
 def sources(core: Any, given: Mapping[str, Any], count: int) -> Iterator[tuple[int, Tensor]]:
     """Tiles of every picture, and the number of every feature's patch among those of all tiles.
 
@@ -42,7 +49,7 @@ def sources(core: Any, given: Mapping[str, Any], count: int) -> Iterator[tuple[i
         count: patches of a tile.
     """
     first, aspect = 0, given.get("vision_aspect_ratio")
-    sizes = [tuple(size) for size in given["image_sizes"].tolist()]
+    sizes = sizes_of(given)
     for size, tiles in zip(sizes, _tiles(core, sizes, given), strict=True):
         own = _arranged(core, size, tiles, count, aspect)
         yield tiles, torch.where(own < 0, own, own + first)
@@ -64,12 +71,12 @@ def _arranged(core: Any, size: Size, tiles: int, count: int, aspect: str | None)
 
 
 def _arrange(core: Any, size: Size, tiles: int, count: int, aspect: str | None) -> Tensor:
-    number = torch.arange(tiles * count, dtype=torch.float64)
+    number = torch.arange(tiles * count, dtype=torch.float64, device="cpu")
     marked = torch.stack((number, number.square()), dim=-1).view(tiles, count, 2)
     wanted = {
         "vision_feature_select_strategy": core.config.vision_feature_select_strategy,
         "vision_aspect_ratio": aspect,
-        "image_newline": torch.tensor([NEWLINE, NEWLINE**2], dtype=torch.float64),
+        "image_newline": torch.tensor([NEWLINE, NEWLINE**2], dtype=torch.float64, device="cpu"),
     }
     taken = parameters(getattr(type(core), METHOD))
     rest = {name: value for name, value in wanted.items() if name in taken}

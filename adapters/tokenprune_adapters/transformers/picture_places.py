@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tokenprune.interface.places import Places, Span
@@ -41,14 +40,14 @@ def packed(name: str) -> Read:
 def sized(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Sizes in pixels, of which a square makes a unit."""
     unit = core.config.vision_config.patch_size * core.config.spatial_merge_size
-    return [Places((1, h // unit, w // unit)) for h, w in given["image_sizes"].tolist()]
+    return [Places((1, h // unit, w // unit)) for h, w in packing.sizes_of(given)]
 
 
 def patched(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Sizes in pixels, or pictures that fill their tensor, of which every patch is a unit."""
     side, pixels, sizes = core.config.vision_config.patch_size, given["pixel_values"], None
     if given.get("image_sizes") is not None:
-        sizes = given["image_sizes"].tolist()
+        sizes = packing.sizes_of(given)
     pairs = [pixels.shape[-2:]] * len(pixels) if sizes is None else sizes
     return [Places((1, int(h) // side, int(w) // side)) for h, w in pairs]
 
@@ -84,7 +83,7 @@ def resized(core: Any, given: Arguments) -> str | None:
     """Why a token of tiled pictures shows several patches; None if none does."""
     vision = core.config.vision_config
     arranged = packing.sources(core, given, (vision.image_size // vision.patch_size) ** 2)
-    for (_, sources), (high, wide) in zip(arranged, given["image_sizes"].tolist(), strict=True):
+    for (_, sources), (high, wide) in zip(arranged, packing.sizes_of(given), strict=True):
         if bool((sources == packing.BLENDED).any()):
             most = given.get("vision_aspect_ratio") or core.config.vision_aspect_ratio
             return (
@@ -96,7 +95,7 @@ def resized(core: Any, given: Arguments) -> str | None:
 
 def may_be_resized(core: Any) -> str | None:
     """The same of pictures as large as the largest maps that the config has."""
-    return resized(core, {"image_sizes": torch.tensor(core.config.image_grid_pinpoints)})
+    return resized(core, {"image_sizes": core.config.image_grid_pinpoints})
 
 
 def frames(core: Any, given: Arguments, features: Features) -> list[Places]:

@@ -69,7 +69,7 @@ def drawn(layers: range, gates: int, step: TrainingStep) -> int:
             where="dyvte",
             remedy=f"Give the stage layers from 1 to {gates}.",
         )
-    return sites[int(torch.randint(len(sites), (1,), generator=step.generator))]
+    return sites[int(torch.randint(len(sites), (1,), generator=step.generator, device="cpu"))]
 
 
 def harmless(dense: Tensor, blind: Tensor, batch: Batch, slack: float = 0.0) -> Tensor:

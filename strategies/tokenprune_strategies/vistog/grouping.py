@@ -87,5 +87,5 @@ def assignment(logits: Tensor, noise: Tensor | None, tau: float) -> tuple[Tensor
 def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Standard Gumbel noise, `[*shape]` float32 on the CPU."""
     # Exponential samples can be 0, whose logarithm is infinite.
-    waiting = torch.empty(shape).exponential_(generator=generator).clamp_(min=1e-20)
-    return -waiting.log()
+    waiting = torch.empty(shape, dtype=torch.float32, device="cpu")
+    return -waiting.exponential_(generator=generator).clamp_(min=1e-20).log()

@@ -37,11 +37,11 @@ class Segments:
             starts.setdefault(end - start, []).append(start)
         alike = sorted(starts.items())
         # made for all lengths at once, so that further ones cost no operations
-        begin = torch.tensor([start for _, group in alike for start in group])
-        length = torch.tensor([length for length, group in alike for _ in group])
+        begin = torch.tensor([start for _, group in alike for start in group], device="cpu")
+        length = torch.tensor([length for length, group in alike for _ in group], device="cpu")
         ahead = begin - (torch.cumsum(length, 0) - length)
         order = torch.repeat_interleave(ahead, length, output_size=edges[-1] - edges[0])
-        order = (order + torch.arange(len(order))).to(device)
+        order = (order + torch.arange(len(order), device="cpu")).to(device)
         counts = [len(group) * length for length, group in alike]
         rows = [
             part.view(-1, length)

@@ -146,7 +146,7 @@ def _looked_up(
     holder = _holders((state.index + first).flatten(), batch * count)[torch.cat(list(sources))]
     there = (holder >= 0).nonzero()[:, 0]
     units = [len(own) for own in sources]
-    ends = torch.tensor(starts([*units, 0]))
+    ends = torch.tensor(starts([*units, 0]), device="cpu")
     edges = torch.searchsorted(there, ends).tolist()
     counts = [end - start for start, end in pairwise(edges)]
     return there - each(starts(units), counts, there.device), holder[there], counts
@@ -163,10 +163,12 @@ def _sources(shown: Sequence[Places], pieces: int, count: int) -> list[Tensor]:
             where="features",
             remedy="Use an adapter that knows this model.",
         )
-    return list(torch.split(torch.arange(units), [places.units for places in shown]))
+    return list(torch.split(torch.arange(units, device="cpu"), [places.units for places in shown]))
 
 
 def _holders(unit: Tensor, total: int) -> Tensor:
     """For every unit the number of the token that holds its place, or -1, on the CPU."""
     unit = unit.cpu()
-    return torch.full((total,), -1).scatter(0, unit, torch.arange(len(unit)))
+    return torch.full((total,), -1, device="cpu").scatter(
+        0, unit, torch.arange(len(unit), device="cpu")
+    )

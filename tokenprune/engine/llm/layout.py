@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokenprune.engine.llm.cut import Cut
 from tokenprune.engine.llm.level import Level
+from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 
 
@@ -66,6 +67,36 @@ class Layout:
         deep, level = self.standing(self.trim), self.standing(layer)
         stays = deep.valid.new_zeros(deep.column.shape[0], self.entry.length)
         return ~stays.scatter(1, deep.column, deep.valid).gather(1, level.column)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+        return self.entry.place.shape[0]
+
+    def of_rows(self, rows: Tensor) -> Layout:
+        """The layout of some rows, for what stands behind them: `[n]` their numbers, or bool."""
+        cuts = {number: Cut(cut.level.of_rows(rows), ()) for number, cut in self.cuts.items()}
+        return replace(self, entry=self.entry.of_rows(rows), cuts=cuts)
+
+    def cropped(self, count: int) -> Layout:
+        """The layout of a prompt whose last `count` tokens have left all layers' caches.
+
+        Raises:
+            UnsupportedCallError: these aren't the same tokens in all layers and rows.
+        """
+        first = self.length - count
+        for level in (self.entry, *(cut.level for cut in self.cuts.values())):
+            last = torch.arange(first, self.length, device=level.place.device)
+            stood = level.place[:, -count:] == last if level.length > count else None
+            if stood is None or not bool((stood & level.valid[:, -count:]).all()):
+                raise UnsupportedCallError(
+                    f"{count} tokens of the prompt have left the cache, and not every layer and "
+                    "row held the same ones last: visual tokens are removed, or padding follows.",
+                    where="KV cache",
+                    remedy="Crop no further than to the last picture, and pad in front.",
+                )
+        cuts = {number: Cut(cut.level.cropped(count), ()) for number, cut in self.cuts.items()}
+        return replace(self, length=first, entry=self.entry.cropped(count), cuts=cuts)
 
     def longer(self, tail: int) -> Layout:
         """The same decisions for a prompt with `tail` tokens of text behind it."""

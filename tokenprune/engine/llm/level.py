@@ -71,6 +71,17 @@ class Level:
         none = torch.zeros_like
         return replace(self, shift=none(self.shift), removed=none(self.removed))
 
+    def of_rows(self, rows: Tensor) -> Level:
+        """The same of some rows: `[n]` their numbers, or `[B]` bool."""
+        rows = rows.to(self.place.device)
+        mine = {name: value[rows] for name, value in vars(self).items() if name != "padded"}
+        return replace(self, **mine)
+
+    def cropped(self, count: int) -> Level:
+        """Without the last `count` slots."""
+        names = ("place", "column", "source", "valid", "shift")
+        return replace(self, **{name: getattr(self, name)[:, :-count] for name in names})
+
     def longer(self, tail: int, prompt: int, entry: int, before: int) -> Level:
         """With `tail` text tokens appended.
 

@@ -125,4 +125,6 @@ class Questions:
                 last = self.adapter.run_text(ids)
         finally:
             state.aside = False
-        return last[torch.arange(len(lengths)), torch.tensor(lengths) - 1]
+        return last[
+            torch.arange(len(lengths), device="cpu"), torch.tensor(lengths, device="cpu") - 1
+        ]

@@ -123,6 +123,13 @@ class TokenRow:
         ends, gone = self.ends.left(self.line())
         return replace(self, ends=ends), gone
 
+    def only(self, index: Tensor) -> TokenRow:
+        """The row with its tokens at `index` `[K]` alone, ascending."""
+        riders = {name: value[index] for name, value in self.riders.items()}
+        names = ("slot", "image", "index", "size")
+        mine = {name: getattr(self, name)[index] for name in names}
+        return replace(self, riders=riders, **mine)
+
     def before(self) -> Tensor:
         """`[n]` units in front of each image."""
         counts = torch.tensor([math.prod(grid) for grid in self.grids], device=self.index.device)
@@ -138,23 +145,27 @@ class TokenRow:
         return replace(self, slot=slot_of[self.slot], ends=ends)
 
 
-def visual_row(shown: Sequence[Shown], slot_of: Tensor, copy: bool) -> TokenRow | None:
+def visual_row(
+    shown: Sequence[Shown], slot_of: Tensor, copy: bool, seen: Tensor | None = None
+) -> TokenRow | None:
     """The visual tokens of a row, or None without images.
 
     Args:
         shown: the row's images.
         slot_of: slots of the LLM's input, by prompt place of the row.
         copy: see `TokenRow`.
+        seen: `[L]` by prompt place, False where the prompt's mask hides a token, which is none to
+            be cut then; None where it hides no visual one.
     """
     if not shown:
         return None
     images = [one.image for one in shown]
-    places = joined([one.places for one in shown])[shown_places(images)]
+    places = left_places(shown)
     slot = slot_of[places]
     index = joined([image.index for image in images])
     counts = [len(image.index) for image in images]
     names = set.intersection(*(set(image.riders) for image in images))
-    return TokenRow(
+    row = TokenRow(
         kind="visual",
         numbers=tuple(image.number for image in images),
         grids=tuple(image.grid for image in images),
@@ -164,18 +175,26 @@ def visual_row(shown: Sequence[Shown], slot_of: Tensor, copy: bool) -> TokenRow 
         size=joined([image.size for image in images]),
         riders={name: joined([image.riders[name] for image in images]) for name in names},
         copy=copy,
-        ends=ends_of(shown, slot_of),
+        ends=ends_of(shown, slot_of, seen),
         tiles=sum(image.tiles for image in images),
         parts=tuple(image.parts for image in images),
     )
+    return row if seen is None else row.only(seen[places].nonzero()[:, 0])
 
 
-def ends_of(shown: Sequence[Shown], slot_of: Tensor) -> LineEnds | None:
+def left_places(shown: Sequence[Shown]) -> Tensor:
+    """Prompt places of the tokens that are left of a row's images, one behind the other."""
+    every = joined([one.places for one in shown])
+    return every[shown_places([one.image for one in shown])]
+
+
+def ends_of(shown: Sequence[Shown], slot_of: Tensor, seen: Tensor | None = None) -> LineEnds | None:
     """The separators of a row that leave with their lines, or None without any.
 
     Args:
         shown: the row's images.
         slot_of: slots of the LLM's input, by prompt place of the row.
+        seen: see `visual_row`.
     """
     images = [one.image for one in shown]
     found = [
@@ -186,14 +205,16 @@ def ends_of(shown: Sequence[Shown], slot_of: Tensor) -> LineEnds | None:
     ]
     if not found:
         return None
-    owner = torch.full((sum(image.count for image in images),), -1)
+    owner = torch.full((sum(image.count for image in images),), -1, device="cpu")
     for number, (_, start, end) in enumerate(found):
         owner[start:end] = number
     stays = kept(images)
     device = stays.device
     ends = torch.tensor([at for at, *_ in found], device=device)
-    there = stays[ends]
-    places = torch.cat([one.places for one in shown])[ends[there].to(shown[0].places.device)]
+    there, every = stays[ends], torch.cat([one.places for one in shown])
+    if seen is not None:
+        there = there & seen[every[ends.to(every.device)]].to(device)
+    places = every[ends[there].to(every.device)]
     if not len(places):
         return None
     # lines are counted without those whose separator has left

@@ -114,6 +114,9 @@ class LanguageRunner:
                 remedy="Start again without it.",
             )
         assert given.embeds is not None
+        if past < layout.entry.length:
+            layout = layout.cropped(layout.entry.length - past)
+            self.adapter.mark_cache(given.cache, layout)
         whole = layout.length + past - layout.entry.length + given.embeds.shape[1]
         mask = state.given.mask if self.spec.masks else given.mask
         check_language(self.spec, whole, mask)
@@ -137,6 +140,8 @@ class LanguageRunner:
         """The prompt, or without cache the prompt and what was generated so far."""
         assert given.embeds is not None
         embeds = given.embeds
+        if given.cache is not None and self.adapter.cache_mark(given.cache) is not None:
+            self.adapter.mark_cache(given.cache, None)  # emptied since
         mode: Mode = "first"
         # without cache, a longer prompt of the same call is the first one and generated text: what
         # was decided about the first one is repeated
@@ -150,7 +155,9 @@ class LanguageRunner:
         else:
             check_language(self.spec, embeds.shape[1], state.given.mask)
             with call.meter.stage("select"):
-                layout = _laying_out()(state, self.spec, self.token, embeds.device, self.text)
+                layout = _laying_out()(
+                    state, self.spec, call.trace, self.token, embeds.device, self.text
+                )
             self.reader.follow()
             layout.trim, state.layout = self.trim, layout
             layout.base = max(self.trim, self.spec.base)

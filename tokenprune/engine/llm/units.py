@@ -65,10 +65,12 @@ class Located:
             if not bare
         ]
         units = [places.units for places in shown]
-        rows = torch.arange(sum(units) + len(others))
+        rows = torch.arange(sum(units) + len(others), device="cpu")
         if others:
             rows = rows[
-                torch.ones(len(rows), dtype=torch.bool).index_fill(0, torch.tensor(others), False)
+                torch.ones(len(rows), dtype=torch.bool, device="cpu").index_fill(
+                    0, torch.tensor(others, device="cpu"), False
+                )
             ]
         return cls(rows.to(device), starts(units))
 

@@ -55,7 +55,7 @@ def _by_products(x: Tensor) -> Tensor:
     # Rounded, so that differences of small integers, and so their ties, stay exact.
     wide -= wide.mean(dim=0).bfloat16()
     square = wide.square().sum(dim=1)
-    out = torch.empty(len(x), len(x))
+    out = torch.empty(len(x), len(x), dtype=x.dtype, device=x.device)
     for start in range(0, len(x), _BLOCK):
         rows, others = wide[start : start + _BLOCK], wide[start:]
         sums = square[start : start + _BLOCK, None] + square[start:]

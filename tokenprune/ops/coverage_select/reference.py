@@ -15,8 +15,8 @@ _BLOCK = 1 << 19
 def coverage_select(cover: Tensor, k: int, gain: Tensor | None) -> Tensor:
     """See `tokenprune.ops.coverage_select`."""
     batch, _, tokens = cover.shape
-    index = torch.empty((batch, k), dtype=torch.int64)
-    factor = torch.ones(()) if gain is None else on_host(gain)
+    index = torch.empty((batch, k), dtype=torch.int64, device="cpu")
+    factor = torch.ones((), dtype=torch.float32, device="cpu") if gain is None else on_host(gain)
     for one, rows, factors in zip(index, on_host(cover), factor.expand(batch, tokens), strict=True):
         # One row for each token: the sum of a row is rounded the same way whichever rows are
         # taken, and the sum of a column is not.

@@ -13,7 +13,7 @@ SPANNED = 1e-6
 
 def dpp_select(kernel: Tensor, k: int) -> Tensor:
     """See `tokenprune.ops.dpp_select`."""
-    index = torch.empty((kernel.shape[0], k), dtype=torch.int64)
+    index = torch.empty((kernel.shape[0], k), dtype=torch.int64, device="cpu")
     # Sample by sample, so that a batch gives bit for bit what its samples give alone.
     for one, matrix in zip(index, on_host(kernel), strict=True):
         with np.errstate(invalid="ignore", over="ignore"):  # NaN is ranked below all

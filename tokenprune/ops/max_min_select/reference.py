@@ -12,7 +12,7 @@ _BLOCK = 128
 
 def max_min_select(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
     """See `tokenprune.ops.max_min_select`."""
-    index = torch.empty((distance.shape[0], k), dtype=torch.int64)
+    index = torch.empty((distance.shape[0], k), dtype=torch.int64, device="cpu")
     first = on_host(first_score(distance, gain))
     for b, one in enumerate(on_host(distance)):
         factor = None if gain is None else on_host(gain[b]).numpy()

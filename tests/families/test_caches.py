@@ -1,0 +1,146 @@
+"""What users do to a KV cache between a prompt and what follows: rows move, tokens leave."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tokenprune
+from tests.families.cases import CASES
+from tests.families.fate import gone
+from tests.families.masked import hidden_from
+from tests.families.plans import LAYER, layers, staged
+from tokenprune.errors import UnsupportedCallError
+
+MOVES: dict[str, list[int]] = {
+    "reorder_cache": [2, 0, 1],
+    "batch_select_indices": [0, 2],
+    "batch_repeat_interleave": [0, 0, 1, 1, 2, 2],
+}
+KEEP = 0.5
+FAMILIES = ["llava", "llava_next", "gemma3", "paligemma", "smolvlm"]
+QUESTION = torch.tensor([[78, 81, 82]])
+
+
+def prefilled(model: Any, call: dict[str, Tensor]) -> tuple[dict[str, Any], Any]:
+    """The cache of a prompt, as an argument and alone."""
+    out = model(**call, use_cache=True)
+    named = {"cache": out.cache} if "cache" in out else {"past_key_values": out.past_key_values}
+    return named, *named.values()
+
+
+def moved(model: Any, call: dict[str, Tensor], move: str | None, copied: str = "") -> Tensor:
+    """Logits of one step behind a cache whose rows were moved, with the mask that goes along."""
+    named, cache = prefilled(model, call)
+    if copied:
+        cache = copy.deepcopy(cache) if copied == "deepcopy" else pickle.loads(pickle.dumps(cache))
+        named = dict.fromkeys(named, cache)
+    rows = torch.arange(3) if move is None else torch.tensor(MOVES[move])
+    if move is not None:
+        getattr(cache, move)(2 if move == "batch_repeat_interleave" else rows)
+    mask = call["attention_mask"][rows]
+    longer = torch.cat((mask, mask.new_ones(len(rows), 1)), dim=1)
+    step = torch.tensor([[77], [78], [79]])[rows]
+    logits: Tensor = model(input_ids=step, attention_mask=longer, **named).logits
+    return logits
+
+
+@pytest.mark.parametrize("copied", ["", "deepcopy", "pickle"])
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_rows_of_a_cache_may_be_moved(name: str, stage: str, move: str, copied: str) -> None:
+    case = CASES[name]
+    model, call = case.create(torch.float64), case.inputs("several", "left", torch.float64)
+    with tokenprune.attach(model, staged(name, stage, KEEP)):
+        found, plain = moved(model, call, move, copied), moved(model, call, None)
+    torch.testing.assert_close(found, plain[MOVES[move]], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+@pytest.mark.parametrize("name", [*FAMILIES, "qwen2_5_vl", "qwen3_5"])
+@torch.no_grad()
+def test_a_cache_that_was_emptied_starts_anew(name: str, stage: str) -> None:
+    case = CASES[name]
+    model, call = case.create(torch.float64), case.inputs("one", "none", torch.float64)
+
+    def answer() -> Tensor:
+        named, cache = prefilled(model, call)
+        cache.reset()
+        model(input_ids=torch.tensor([[1, 30, 31, 32, 33, 34]]), **named)
+        logits: Tensor = model(input_ids=torch.tensor([[78]]), **named).logits
+        return logits
+
+    dense = answer()
+    with tokenprune.attach(model, staged(name, stage, KEEP)):
+        torch.testing.assert_close(answer(), dense, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+@pytest.mark.parametrize("name", ["llava", "llava_next", "internvl", "smolvlm", "mistral3"])
+@torch.no_grad()
+def test_a_question_may_be_cropped_away_and_another_one_asked(
+    name: str, stage: str, masked: bool
+) -> None:
+    case, left = CASES[name], 4
+    model, call = case.create(torch.float64), case.inputs("one", "none", torch.float64)
+    ids = call["input_ids"]
+    whole = {**call, "input_ids": torch.cat((ids[:, :-left], QUESTION), dim=1)}
+    whole["attention_mask"] = torch.ones_like(whole["input_ids"])
+    with tokenprune.attach(model, staged(name, stage, KEEP)) as handle:
+        named, cache = prefilled(model, call)
+        removed = gone(case, handle.trace, ids, case.prompts("one", "none"))
+        cache.crop(-left)
+        rest = {"attention_mask": whole["attention_mask"]} if masked else {}
+        found = [model(input_ids=QUESTION[:, :1], **named, **_upto(rest, 1)).logits]
+        found.append(model(input_ids=QUESTION[:, 1:], **named, **rest).logits)
+    hidden = torch.cat((removed[:, :-left], torch.zeros_like(QUESTION, dtype=torch.bool)), dim=1)
+    first = LAYER.get(name, 2) if stage == "decoder" else 0
+    with hidden_from(layers(model), first, hidden):
+        want = model(**whole).logits[:, -QUESTION.shape[1] :]
+    torch.testing.assert_close(torch.cat(found, dim=1), want, rtol=1e-8, atol=1e-8)
+
+
+def _upto(rest: dict[str, Tensor], new: int) -> dict[str, Tensor]:
+    """A mask for the first of the new tokens alone."""
+    end = new - QUESTION.shape[1]
+    return {name: value[:, :end] for name, value in rest.items()}
+
+
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+@torch.no_grad()
+def test_crops_that_mean_another_thing_in_each_layer_are_refused(stage: str) -> None:
+    case = CASES["llava"]
+    model, call = case.create(torch.float64), case.inputs("one", "none", torch.float64)
+    with tokenprune.attach(model, staged("llava", stage, KEEP)):
+        named, cache = prefilled(model, call)
+        with pytest.raises(UnsupportedCallError, match=r"crop\(-n\)"):
+            cache.crop(9)
+        cache.crop(-12)  # into the picture
+        with pytest.raises(UnsupportedCallError, match="12 tokens of the prompt have left"):
+            model(input_ids=QUESTION, **named)
+    named, cache = prefilled(model, call)
+    cache.crop(-12)  # without a plan it's the user's affair
+
+
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+@torch.no_grad()
+def test_a_quantized_cache_is_counted_as_it_counts_itself(stage: str) -> None:
+    from transformers import cache_utils
+
+    if not hasattr(cache_utils, "Fp8QuantizedLayer"):
+        pytest.skip("this version of transformers quantizes by other packages only")
+    case = CASES["paligemma"]
+    model, call = case.create(), case.inputs("one", "none")
+    wanted = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    fp8 = {"cache_implementation": "quantized", "cache_config": {"backend": "fp8"}}
+    with tokenprune.attach(model, staged("paligemma", stage, KEEP)):
+        plain, found = model.generate(**call, **wanted), model.generate(**call, **wanted, **fp8)
+    assert found.shape == plain.shape
