@@ -207,4 +207,6 @@ def harmless(answer: Reduction, count: int) -> Reduction:
     if answer.anchor is None or answer.slot is None or at_once(answer.anchor):
         return answer
     anchor = answer.anchor.clamp(0, count - 1)
-    return replace(answer, anchor=anchor, slot=answer.slot.clamp(-1, anchor.shape[1] - 1))
+    slot = answer.slot.clamp(-1, anchor.shape[1] - 1)
+    single = slot if answer.single is answer.slot else None
+    return replace(answer, anchor=anchor, slot=slot, single=single)

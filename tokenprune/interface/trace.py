@@ -142,7 +142,8 @@ def _stitched(pieces: Sequence[ImageTrace], piece: Tensor, patch: Tensor) -> lis
         scores = [step.score for step in steps if step.score is not None]
         score = None
         if scores:
-            told = torch.zeros(arrived.shape, dtype=torch.float32, device="cpu")
+            shape = (len(pieces), pieces[0].patches)
+            told = torch.zeros(shape, dtype=torch.float32, device="cpu")
             score = told.scatter(1, arrived, torch.stack(scores))[piece, patch][present]
         found.append(TraceStep(first.site, first.strategy, assignment, place, score))
         present, arrived = holder >= 0, anchor
