@@ -62,6 +62,18 @@ def test_rounding_does_not_tell_duplicates_apart() -> None:
         assert dpp_select(kernel, 23).tolist() == dpp_select(kernel[:, :23, :23], 23).tolist()
 
 
+def test_behind_the_rank_the_longest_of_the_others_follow() -> None:
+    for seed in range(8):
+        torch.manual_seed(seed)
+        unit = torch.nn.functional.normalize(torch.randn(1, 144, 64), dim=-1)
+        length = torch.rand(1, 144)
+        kernel = length[:, :, None] * (unit @ unit.mT) * length[:, None]
+        picks = dpp_select(kernel, 80)[0].tolist()
+        diagonal = kernel[0].diagonal()
+        rest = [token for token in range(144) if token not in picks[:64]]
+        assert picks[64:] == sorted(rest, key=lambda token: -float(diagonal[token]))[:16]
+
+
 def test_tokens_without_a_number_come_last_and_once() -> None:
     x = torch.randn(1, 6, 4)
     kernel = x @ x.mT

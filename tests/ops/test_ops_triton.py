@@ -53,7 +53,7 @@ POINTERS = {
 }  # fmt: skip
 CONSTANTS = {
     "BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_S": 32, "BLOCK": 64,
-    "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38, "SPANNED": 1e-6,
+    "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38, "SPANNED": 1e-5,
     "WEIGHED": True, "BIASED": True, "LEAST": 1e-38, "SPLITS": 3, "SETTLE": True,
 }  # fmt: skip
 NUMBERS = ("scale", "weight")

@@ -24,10 +24,10 @@ def dpp_select(kernel: Tensor, k: int) -> Tensor:
 
     Returns:
         int64 `[B, k]`, in the order of picking, without repetition: the first `m` columns are the
-        answer for `m`. Ties go to the lower index. Where every token left is spanned (less than a
-        millionth of its own diagonal entry remains, which rounding can't tell from nothing), the
-        largest diagonal entry is next (ours; released code divides by the rest). NaN counts as
-        less than everything. Carries no gradient.
+        answer for `m`. Ties go to the lower index. Where every token left is spanned (of its own
+        diagonal entry less than 1e-5 remains, which rounding can't tell from nothing), the largest
+        diagonal entry is next (ours; released code divides by the rest). NaN counts as less than
+        everything. Carries no gradient.
 
     Raises:
         ValueError: the shapes don't fit or `k` is out of range.

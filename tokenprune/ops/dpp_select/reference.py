@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tokenprune.ops.picks import comparable, on_host
 
-SPANNED = 1e-6
+SPANNED = 1e-5
 """Share of its diagonal entry below which nothing of a token counts as left."""
 
 
