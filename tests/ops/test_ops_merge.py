@@ -51,6 +51,8 @@ def test_step_is_what_its_parts_are(
     assert torch.equal(got.size[:, ahead:], sum_compact(size[:, ahead:], slot, kept))
     assert (got.size[:, :ahead] == 1).all()
     assert torch.equal(got.bias, got.size.log())
+    half = merge_step(hidden.bfloat16(), slot, anchor, size, index, weight=weight)
+    assert torch.equal(half.bias, got.size.log().bfloat16())
     assert torch.equal(got.place, take(index, anchor))
     assert torch.equal(got.riders[0], take(rider, anchor))
 

@@ -22,7 +22,6 @@ from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trace import Trace
 from tokenprune.ops.keep_step import keep_step_op
 from tokenprune.ops.merge_step import merge_step_op
-from tokenprune.ops.take import typed
 
 
 @dataclass
@@ -271,8 +270,8 @@ class EncoderState:
                 self.entered = self.behind_prefix(self.entered, next(left))
         self.size = size = sizes[:, prefix:]
         self.sized = size, prefix, sizes
-        if bias is not None:  # as every block's kernel wants it
-            self.biased = size, prefix, typed(bias, hidden.dtype)
+        if bias is not None:
+            self.biased = size, prefix, bias
         return states
 
     def behind_prefix(self, hidden: Tensor, units: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ class Merged(NamedTuple):
         hidden: `[B, P + K, D]` weighted means, in the type of the states; a token alone comes out
             bit-identical, and so do the tokens in front.
         size: `[B, P + K]` float32, sums.
-        bias: `[B, P + K]` float32, their logarithm: what later blocks add to key logits.
+        bias: `[B, P + K]`, their logarithm in the type of the states: what later blocks add to key
+            logits.
         place: `[B, K]` index of the tokens that stay.
         riders: `[B, K, ...]` of the tokens that stay.
     """
@@ -103,7 +104,7 @@ def _fake(
     return [
         hidden.new_empty((batch, rows, hidden.shape[2])),
         size.new_empty((batch, rows), dtype=torch.float32),
-        size.new_empty((batch, rows), dtype=torch.float32),
+        hidden.new_empty((batch, rows)),
         *(value.new_empty((batch, kept, *value.shape[2:])) for value in (index, *riders)),
     ]
 

@@ -39,7 +39,8 @@ def merge_step(
     states = _added(typed(hidden.reshape(-1, width), kind), bags, share)
     states = typed(states, hidden.dtype).view(batch, left, width)
     sums = typed(sums, torch.float32).view(batch, left)
-    return [states, sums, sums.log(), *[take(value, anchor) for value in (index, *riders)]]
+    bias = typed(sums.log(), hidden.dtype)
+    return [states, sums, bias, *[take(value, anchor) for value in (index, *riders)]]
 
 
 def _groups(slot: Tensor, rows: int, left: int, number: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def merge_step(
     left = length - tokens + kept
     states = torch.empty((batch, left, width), device=hidden.device, dtype=hidden.dtype)
     sums = torch.empty((batch, left), device=hidden.device, dtype=torch.float32)
-    logs = torch.empty_like(sums)
+    logs = torch.empty((batch, left), device=hidden.device, dtype=hidden.dtype)
     place = torch.empty((batch, kept), device=hidden.device, dtype=index.dtype)
     anchor = anchor.contiguous()
     if sums.numel():
