@@ -105,7 +105,7 @@ class Patches:
         traffic = self._traffic
 
         def acting(*args: Any) -> Any:
-            if traffic is None or torch.compiler.is_compiling() or traffic.held():
+            if torch.compiler.is_compiling() or traffic is None or traffic.held():
                 return function(*args)
             return None
 
@@ -139,7 +139,7 @@ class Patches:
         def replaced(*args: Any, **kwargs: Any) -> Any:
             if not layer.live:  # somebody who wrapped the model meanwhile still calls this
                 return original(*args, **kwargs)
-            if traffic is None or torch.compiler.is_compiling():
+            if torch.compiler.is_compiling() or traffic is None:
                 return function(original, *args, **kwargs)
             pruned = traffic.held()
             if pruned is not None:
