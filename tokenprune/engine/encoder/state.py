@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn.functional import pad
 
 from tokenprune.engine.encoder.members import Members
@@ -231,7 +232,9 @@ class EncoderState:
         Returns:
             `[B, P + K, D]`.
         """
-        if part.dense is not None and part.dense.form != "any" and self.members is None:
+        form = "any" if part.dense is None or self.members is not None else part.dense.form
+        # a compiler makes copies by itself where they are read
+        if part.dense is not None and form != "any" and not (form == "keep" and is_compiling()):
             return self._step(part, part.dense, hidden)
         left = replace(tokens, riders=self.riders, signals=self.signals).after(part)
         self.riders = left.riders
