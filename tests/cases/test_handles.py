@@ -32,3 +32,21 @@ def test_a_handle_is_neither_copied_nor_pickled() -> None:
         for how in (copy.copy, copy.deepcopy, pickle.dumps):
             with pytest.raises(UnsupportedCallError, match="belongs to one model"):
                 how(handle)
+
+
+def test_flops_that_nobody_counted_are_none() -> None:
+    """Zero would read as a cost of nothing."""
+    model = models.clip_vision()
+    with tokenprune.attach(model, plan(tome())) as handle:
+        model(models.pixels(1))
+        assert handle.report().flops is None
+        assert "FLOPs    not counted" in str(handle.report())
+        with handle.count_flops():
+            model(models.pixels(1))
+        once = handle.report().flops
+        with handle.count_flops():
+            model(models.pixels(1))
+        assert once is not None
+        assert handle.report().flops == 2 * once > 0
+        handle.meter.reset()
+        assert handle.report().flops is None

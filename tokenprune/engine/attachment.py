@@ -145,7 +145,7 @@ class Attachment:
         self.require_attached()
         with count_flops() as counter:
             yield
-        self.meter.flops += int(counter.total)
+        self.meter.flops = (self.meter.flops or 0) + int(counter.total)
 
     def report(self) -> Report:
         """Tokens, FLOPs and seconds by stage, as measured since `meter.reset()`.

@@ -45,7 +45,7 @@ class Meter:
 
     Attributes:
         calls: finished outermost calls that were measured.
-        flops: FLOPs counted under `count_flops`.
+        flops: FLOPs counted under `count_flops`; None where nothing was counted.
         tiles: pieces in which a tower saw an image, in the mean; None where nobody tells.
         compiled: whether calls ran as one compiled graph since, which nothing measures.
     """
@@ -64,7 +64,7 @@ class Meter:
             self._tokens: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
             self._tiles = [0, 0]
             self.calls = 0
-            self.flops = 0
+            self.flops: int | None = None
             self.compiled = False
 
     def stage(self, name: str) -> AbstractContextManager[None]:

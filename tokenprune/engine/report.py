@@ -23,7 +23,7 @@ class Report:
         images: images encoded in these calls.
         tokens: mean tokens per image by stage; `text[K]` is per prompt.
         seconds: exclusive seconds by stage; empty if no call was measured and others ran.
-        flops: FLOPs counted under `count_flops`, 0 if nothing was counted.
+        flops: FLOPs counted under `count_flops`; None where nothing was counted.
         notes: what to know about the plan on this model, in plain words.
         compiled: whether calls ran as one compiled graph besides, which nothing measures.
         tiles: pieces in which a tower saw an image, in the mean; None where nobody tells.
@@ -34,7 +34,7 @@ class Report:
     images: int
     tokens: dict[str, float]
     seconds: dict[str, float]
-    flops: int
+    flops: int | None
     notes: tuple[str, ...] = ()
     compiled: bool = False
     tiles: float | None = None
@@ -78,7 +78,7 @@ class Report:
                 + (f"; per prompt: {words}" if words else ""),
                 f"seconds  {seconds or _UNMEASURED}",
                 f"FLOPs    {self.flops:,}"
-                if self.flops
+                if self.flops is not None
                 else "FLOPs    not counted (run the call inside `with handle.count_flops():`)",
                 *(f"note     {note}" for note in self.notes),
             )
