@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tokenprune.cli import app
+from tokenprune.lab.measure.locks import locked
+from tokenprune.lab.train.run import LOCK
 
 PLAN = "stages: [{at: pre_llm, strategy: vistog, keep: 4}]"
 
@@ -55,3 +57,17 @@ def test_bad_input_is_said_in_a_sentence(
 ) -> None:
     assert run(*args, "--plan", plan, "--out", tmp_path / "out", "--limit", 0) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_folder_in_use_is_named(
+    tmp_path: Path, plan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    args = ("train", "vistog", "--plan", plan, "--out", out, "--limit", 0, "--steps", 1)
+    with locked(out / LOCK):
+        assert run(*args) == 2
+    said = capsys.readouterr().err
+    assert f"{out}\nanother run is training into this folder" in said
+    assert "use another --out" in said
+    assert not (out / "training.json").exists()

@@ -63,7 +63,9 @@ def writing_failed(path: Path, error: Exception, what: str = "file") -> DataErro
     elif number in (errno.EROFS, errno.EACCES, errno.EPERM):
         remedy = "Name a folder that can be written to, with --out or in a study with 'out'."
     elif number in UNLOCKED or isinstance(error, NotImplementedError):
-        remedy = "Name a folder on a file system that has locks, in a study with 'out'."
+        remedy = (
+            "Name a folder on a file system that has locks, with --out or in a study with 'out'."
+        )
     else:
         remedy = "Name a file in an existing folder, with --out or in a study with 'out'."
     return DataError(f"the {what} can't be written ({error}).", where=str(path), remedy=remedy)

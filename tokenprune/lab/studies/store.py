@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from tokenprune.errors import DataError
-from tokenprune.lab.measure.files import write_text, writing_failed
+from tokenprune.lab.measure.files import write_text
+from tokenprune.lab.measure.locks import locked
 from tokenprune.lab.studies.forms import wrong_form
 
 FORMAT = 1
@@ -118,8 +117,7 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return "", []
 
-    @contextmanager
-    def claimed(self, key: str) -> Iterator[bool]:
+    def claimed(self, key: str) -> AbstractContextManager[bool]:
         """Whether this process alone works on a cell; a claim ends with its process at the latest.
 
         Args:
@@ -128,18 +126,7 @@ class Store:
         Raises:
             DataError: there is no room for the lock, or the file system has none.
         """
-        lock = FileLock(self.folder / "cells" / f".{key}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-        except (OSError, NotImplementedError) as error:
-            raise writing_failed(Path(lock.lock_file), error, "lock") from error
-        try:
-            yield True
-        finally:
-            lock.release()
+        return locked(self.folder / "cells" / f".{key}.lock")
 
     def records(self) -> tuple[list[Record], dict[str, str]]:
         """All records, and what is wrong with damaged ones, by file name."""

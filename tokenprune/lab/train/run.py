@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.interface.trainable import ModelShape, TrainableStrategy
 from tokenprune.lab.measure.files import write_text, writing_failed
+from tokenprune.lab.measure.locks import locked
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.data import Example, Stream
 from tokenprune.lab.train.heldout import accuracy
@@ -40,6 +42,7 @@ from tokenprune.plan import Plan, dump_plan, load_plan
 
 RECORD = "training.json"
 PLAN = "plan.yaml"
+LOCK = ".train.lock"
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ def train(
     Raises:
         UnsupportedModelError: it is no multimodal LLM.
         PlanError: the plan doesn't have exactly one stage of the strategy, or doesn't fit.
-        DataError: the folder holds a run with other settings, or can't be written; there is no
-            place of that name for an auxiliary loss.
+        DataError: the folder holds a run with other settings, can't be written, or is another
+            run's at this moment; there is no place of that name for an auxiliary loss.
         BackendUnavailableError: accelerate isn't installed.
     """
     if not isinstance(loaded, LoadedMllm):
@@ -101,16 +104,64 @@ def train(
     check_trained_for(loaded, plan, but=number)
     job = Job(loaded, strategy, plan, number, stream, settings)
     start = _start(job, shape)
-    states = _states(out, job, start)
-    auxiliary = Auxiliary(loaded.model, shape, settings) if settings.aux_weight else None
-    if restart:
-        states.clear()
-    learner, run = _learn(job, adapter, start, shape, states, auxiliary, tell)
-    file = out / f"{strategy}.safetensors"
-    about = facts(loaded, adapter.spec().core, plan, number, settings.steps)
-    _write(learner, file, about, settings.precision)
+    with _claimed(out):
+        states = _states(out, job, start)
+        auxiliary = Auxiliary(loaded.model, shape, settings) if settings.aux_weight else None
+        if restart:
+            states.clear()
+        learner, run = _learn(job, adapter, start, shape, states, auxiliary, tell)
+        return _left(job, adapter, shape, out, learner, run, heldout, tell)
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """The folder of a run, for this run alone from its first state to its record.
+
+    Raises:
+        DataError: it can't be made, or another run is training into it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the folder can't be made ({error}).", where=str(out)) from error
+    with locked(out / LOCK) as mine:
+        if not mine:
+            raise DataError(
+                "another run is training into this folder.",
+                where=str(out),
+                remedy="Wait until that run has ended, or use another --out.",
+            )
+        yield
+
+
+def _left(
+    job: Job,
+    adapter: MllmAdapter,
+    shape: ModelShape,
+    out: Path,
+    learner: TrainableStrategy[Any],
+    run: TrainingRun,
+    heldout: Sequence[Example],
+    tell: Tell | None,
+) -> Trained:
+    """Write weights, plan and record of a run that has come to its end.
+
+    Args:
+        job: what was trained, on which model, from what.
+        adapter: the model's family.
+        shape: the model's.
+        out: the run's folder.
+        learner: the strategy as it was trained.
+        run: its course.
+        heldout: questions for the final accuracy.
+        tell: told (done, in all, what runs).
+    """
+    plan, number = job.plan, job.number
+    file = out / f"{job.strategy}.safetensors"
+    about = facts(job.loaded, adapter.spec().core, plan, number, job.settings.steps)
+    _write(learner, file, about, job.settings.precision)
     done = load_plan(finished(plan, number, shape, file))
-    found = accuracy(loaded, done, heldout, tell) if heldout else None
+    found = accuracy(job.loaded, done, heldout, tell) if heldout else None
     named = finished(with_absolute_files(plan), number, shape, Path(file.name))
     write_text(out / PLAN, dump_plan(named))
     record = job.record(learner, file, run, found)
@@ -191,10 +242,6 @@ def _no_mllm(loaded: LoadedModel) -> UnsupportedModelError:
 
 def _states(out: Path, job: Job, plan: Plan) -> StateFolder:
     """The folder of a run's states, for a run of just these settings, data, plan and model."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"the folder can't be made ({error}).", where=str(out)) from error
     told = {key: value for key, value in job.settings.data().items() if key != "save_every"}
     identity = {
         **told,
