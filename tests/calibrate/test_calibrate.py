@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from typer.testing import CliRunner
 from tests.compare.tiny import save_llava, save_pictures
 from tests.models import PATCHES
 from tokenprune.cli import app
-from tokenprune.errors import PlanError
-from tokenprune.lab.calibrate import Flops, Target, Within, calibrate
+from tokenprune.errors import DataError, PlanError
+from tokenprune.lab.calibrate import Flops, Target, Time, Within, calibrate
 from tokenprune.lab.calibrate.budgets import budgets_of
 from tokenprune.lab.studies.model import ModelEntry, TaskEntry
 from tokenprune.plan import Average, load_plan
@@ -119,3 +120,19 @@ def test_the_command_writes_the_plan(asked: Target, tmp_path: Path) -> None:
     assert not out.exists()
     for wrong in ([], ["--flops", "0.5", "--within", "1"], ["--flops", "0.5", "--sure"]):
         assert CliRunner().invoke(app, [*given, *wrong]).exit_code == 2
+
+
+def test_times_of_one_batch_are_refused_before_they_are_measured(
+    asked: Target, tmp_path: Path
+) -> None:
+    budgets = budgets_of(load_plan(staged(8)), None)
+    records = tmp_path / "records"
+    with pytest.raises(DataError, match="4 samples in batches of 4 make one batch") as error:
+        calibrate(replace(asked, records=records), budgets, Time(0.5, sure=True))
+    assert "Ask 6 samples or more" in error.value.remedy
+    task = asked.task.model_copy(update={"kind": "image", "path": None, "limit": 12})
+    bundled = Target(ModelEntry(name="reference"), task, records)
+    with pytest.raises(DataError, match="12 samples in batches of 16 make one batch") as error:
+        calibrate(bundled, budgets, Time(0.5, sure=True))
+    assert "--batch-size 2 or smaller" in error.value.remedy
+    assert not records.exists()

@@ -87,6 +87,16 @@ def test_numbers_of_a_row() -> None:
     assert fopru.lengths is None
 
 
+@pytest.mark.parametrize(("wrong", "unseen"), [(4, 3 / N), (3, 3 / N), (0, 3 / N), (5, 0.0)])
+def test_a_loss_that_no_picture_shows_is_not_excluded(wrong: int, unseen: float) -> None:
+    dense, (fopru,) = results(row(entry("fopru", 8), wrong, 1.0))
+    assert fopru.images == N
+    assert fopru.unseen == pytest.approx(unseen)
+    assert fopru.difference is not None
+    assert (fopru.difference.low < 0) == (wrong == 5)
+    assert dense.unseen == pytest.approx(3 / N)
+
+
 def test_a_row_of_the_record() -> None:
     given = row(entry("fopru", 8, compact=True), 10, 3.0)
     given.lengths = [4, 1, 2]

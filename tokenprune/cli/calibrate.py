@@ -50,7 +50,10 @@ def command(
     flops: FlopsShare = None,
     time: TimeShare = None,
     sure: Annotated[
-        bool, typer.Option("--sure", help="The far end of the 95 % interval has to hold too.")
+        bool,
+        typer.Option(
+            "--sure", help="The 95 % interval's far end has to hold too, on enough samples."
+        ),
     ] = False,
     stage: Annotated[
         int | None, typer.Option(min=0, help="Whose keep is looked for, from 0; default: the one.")
@@ -145,8 +148,10 @@ def _task(
 
 
 def _print(found: Calibration) -> None:
-    from tokenprune.lab.calibrate.table import calibration_table, conclusion
+    from tokenprune.lab.calibrate.table import calibration_table, cautions, conclusion
 
     console = wide_console()
     console.print(calibration_table(found))
+    for caution in cautions(found):
+        console.print(caution)
     console.print(conclusion(found), highlight=False)

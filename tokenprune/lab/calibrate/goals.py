@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar, Protocol
 
 from tokenprune.lab.judge.result import Result
+
+#: Batches from which on their times have a 95 % interval (ours): all of n lie on one side of the
+#: median with 2^(1 - n), which is less than 5 % from six on.
+BATCHES = 6
 
 
 class Goal(Protocol):
@@ -22,8 +27,17 @@ class Goal(Protocol):
         """The condition, as it stands behind "a keep that holds:"."""
         ...
 
+    @property
+    def batches(self) -> int:
+        """How many batches a result needs at least; of fewer, none holds."""
+        ...
+
     def holds(self, result: Result) -> bool:
         """Whether a budget with this result holds."""
+        ...
+
+    def caution(self, result: Result) -> str:
+        """What the samples of a result are too few for, in words; empty if they are enough."""
         ...
 
 
@@ -33,10 +47,12 @@ class Within:
 
     Attributes:
         points: percentage points.
-        sure: whether the lower end of the 95 % interval has to hold too.
+        sure: whether the lower end of the 95 % interval has to hold too; where no picture shows a
+            loss, what the rule of three can't exclude is below it.
     """
 
     smallest: ClassVar[bool] = True
+    batches: ClassVar[int] = 1
 
     points: float
     sure: bool = False
@@ -50,8 +66,24 @@ class Within:
     def holds(self, result: Result) -> bool:
         """Whether the paired difference to dense is within the points."""
         assert result.difference is not None
-        reached = result.difference.low if self.sure else result.difference.value
+        reached = lowest(result) if self.sure else result.difference.value
         return 100 * reached >= -self.points
+
+    def caution(self, result: Result) -> str:
+        """Whether a loss beyond the points may be hidden, though no picture shows one."""
+        hidden = -100 * lowest(result)
+        if not result.unseen or hidden <= self.points:
+            return ""
+        said = (
+            f"with these {result.images} pictures a loss of up to {hidden:.1f} points can't be "
+            "excluded (rule of three)"
+        )
+        if not self.sure:
+            return said
+        if not self.points:
+            return f"not sure: {said}"
+        enough = ceil(300 / self.points)
+        return f"not sure: {said}; {self.points:g} points take about {enough} pictures"
 
 
 @dataclass(frozen=True)
@@ -63,6 +95,7 @@ class Flops:
     """
 
     smallest: ClassVar[bool] = False
+    batches: ClassVar[int] = 1
 
     share: float
 
@@ -75,6 +108,10 @@ class Flops:
         """Whether the operations are within the share."""
         return result.flops_ratio <= self.share
 
+    def caution(self, result: Result) -> str:
+        """Nothing: operations are counted."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Time:
@@ -82,13 +119,19 @@ class Time:
 
     Attributes:
         share: between 0 and 1.
-        sure: whether the upper end of the 95 % interval has to hold too.
+        sure: whether the upper end of the 95 % interval has to hold too; of fewer than `BATCHES`
+            batches there is no such interval, and nothing is sure.
     """
 
     smallest: ClassVar[bool] = False
 
     share: float
     sure: bool = False
+
+    @property
+    def batches(self) -> int:
+        """See `Goal`."""
+        return BATCHES if self.sure else 1
 
     @property
     def words(self) -> str:
@@ -98,4 +141,21 @@ class Time:
 
     def holds(self, result: Result) -> bool:
         """Whether the time is within the share."""
+        if len(result.run.wall) < self.batches:
+            return False
         return (result.total.high if self.sure else result.total.value) <= self.share
+
+    def caution(self, result: Result) -> str:
+        """Whether the times are of too few batches for an interval."""
+        count = len(result.run.wall)
+        if count >= BATCHES:
+            return ""
+        batches = "one batch" if count == 1 else f"{count} batches"
+        unsure = "not sure: " if self.sure else ""
+        return f"{unsure}times of {batches} have no 95 % interval; it takes {BATCHES} or more"
+
+
+def lowest(result: Result) -> float:
+    """The least difference to dense that isn't excluded: the interval's end, and what it hides."""
+    assert result.difference is not None
+    return max(result.difference.low - result.unseen, -1.0)

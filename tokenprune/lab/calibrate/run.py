@@ -14,6 +14,8 @@ from tokenprune.lab.calibrate.goals import Goal
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.measure.checks import unpruned_tokens
 from tokenprune.lab.measure.search import border, widest
+from tokenprune.lab.measure.task import Task
+from tokenprune.lab.studies.building import build_task
 from tokenprune.lab.studies.execute import loaded_model, model_place
 from tokenprune.lab.studies.load import DENSE
 from tokenprune.lab.studies.model import ModelEntry, PlanEntry, Study, TaskEntry
@@ -83,10 +85,12 @@ def calibrate(asked: Target, budgets: Budgets, goal: Goal, tell: Tell | None = N
 
     Raises:
         TokenpruneError: bad input, or a plan that doesn't fit the model.
-        DataError: a budget's run failed, or another run is working on it.
+        DataError: a budget's run failed, another run is working on it, or the samples are too few
+            for the goal.
     """
     trial = _Trial(asked, budgets, tell)
-    model: Any = loaded_model(model_place(asked.model, asked.task), asked.model).model
+    loaded = loaded_model(model_place(asked.model, asked.task), asked.model)
+    model: Any = loaded.model
 
     def serves(number: int) -> bool:
         try:
@@ -96,6 +100,8 @@ def calibrate(asked: Target, budgets: Budgets, goal: Goal, tell: Tell | None = N
         return True
 
     attach(model, budgets.plan).detach()
+    if goal.batches > 1:
+        _check_batches(build_task(asked.task, loaded, trial.study(budgets.own)), goal.batches)
     patches = unpruned_tokens(trial.result(budgets.own).run.tokens)
     low, high = widest(serves, budgets.own, 1, budgets.most(patches))
     found = border(
@@ -120,13 +126,12 @@ class _Trial:
             self.tried[number] = self._run(number)
         return self.tried[number]
 
-    def _run(self, number: int) -> Result:
+    def study(self, number: int) -> Study:
+        """The study of one budget."""
         asked, shown = self.asked, self.budgets.shown(number)
-        if self.tell is not None:
-            self.tell(shown)
         name = f"keep {shown.strip('{}')}"  # braces would be a template
         plan = plan_data(self.budgets.at(number))
-        study = Study(
+        return Study(
             name="calibration",
             out=asked.records,
             models=(asked.model,),
@@ -136,12 +141,37 @@ class _Trial:
             seed=asked.seed,
             add_random=False,
         )
-        done = run_study(study)
+
+    def _run(self, number: int) -> Result:
+        if self.tell is not None:
+            self.tell(self.budgets.shown(number))
+        done = run_study(self.study(number))
         for label, reason in done.failed.items():
             raise DataError(f"the run failed: {reason}", where=label)
         for label in done.elsewhere:
             raise DataError("another run is working on it.", where=label, remedy="Wait for it.")
-        return _judged(done.records, asked.seed)
+        return _judged(done.records, self.asked.seed)
+
+
+def _check_batches(task: Task, least: int) -> None:
+    """Refuse samples of which no result could be sure, before any is measured.
+
+    Raises:
+        DataError: they make too few batches.
+    """
+    samples, count = len(task.questions), len(task.batches)
+    if count >= least:
+        return
+    made = "one batch" if count == 1 else f"{count} batches"
+    size = (samples - 1) // (least - 1)
+    raise DataError(
+        f"{samples} samples in batches of {task.batch_size} make {made}, and a 95 % interval of "
+        f"times needs {least} or more.",
+        where="--time with --sure",
+        remedy=f"Use --batch-size {size} or smaller, more samples, or leave --sure away."
+        if size
+        else f"Ask {least} samples or more, or leave --sure away.",
+    )
 
 
 def _judged(records: list[Record], seed: int) -> Result:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from collections.abc import Sequence
+from dataclasses import replace
 
+from rich.table import Table
+from rich.text import Text
+
+from tokenprune.lab.calibrate.goals import lowest
 from tokenprune.lab.calibrate.run import Calibration
 from tokenprune.lab.judge.columns import RESULTS, Column
+from tokenprune.lab.judge.result import Result
+from tokenprune.lab.judge.tables import warning_lines
 
 #: What is shown of every budget, by heading.
 SHOWN = ("accuracy", "vs dense", "tokens", "FLOPs / dense", "time / dense")
@@ -27,6 +34,15 @@ def calibration_table(found: Calibration) -> Table:
     return table
 
 
+def cautions(found: Calibration) -> Sequence[Text]:
+    """What to beware of, in words: of every budget, and of what was to hold."""
+    rows: list[Result] = []
+    for row in found.tried.values():
+        own = found.goal.caution(row)
+        rows.append(replace(row, warnings=(*row.warnings, own)) if own else row)
+    return warning_lines(rows)
+
+
 def conclusion(found: Calibration) -> str:
     """What was found, in one or two sentences."""
     which = "smallest" if found.goal.smallest else "largest"
@@ -37,9 +53,10 @@ def conclusion(found: Calibration) -> str:
     difference = row.difference
     assert difference is not None
     ends = [f"{100 * end:+.1f}" for end in (difference.value, difference.low, difference.high)]
+    hidden = f"; down to {100 * lowest(row):+.1f} can't be excluded" if row.unseen else ""
     return (
         f"The {which} keep that holds is {found.budgets.shown(found.chosen)}: accuracy "
-        f"{ends[0]} points against dense (95 % interval {ends[1]} to {ends[2]}), FLOPs "
+        f"{ends[0]} points against dense (95 % interval {ends[1]} to {ends[2]}{hidden}), FLOPs "
         f"{row.flops_ratio:.3f} and time {row.total.value:.2f} of dense, on "
         f"{len(row.run.right)} samples."
     )

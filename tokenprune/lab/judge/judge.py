@@ -9,7 +9,13 @@ import numpy as np
 
 from tokenprune.lab.judge.result import PlanRun, Result, Samples
 from tokenprune.lab.judge.warnings import warnings_of
-from tokenprune.lab.measure.statistics import Array, Bootstrap, Interval, mcnemar
+from tokenprune.lab.measure.statistics import (
+    Array,
+    Bootstrap,
+    Interval,
+    mcnemar,
+    rule_of_three,
+)
 from tokenprune.plan import Plan, positions_of
 
 #: Random is a baseline for plans whose mean number of tokens differs by no more than this (ours).
@@ -30,7 +36,8 @@ class Judge:
 
     def __init__(self, samples: Samples, runs: Sequence[PlanRun], seed: int = 0) -> None:
         self._kinds, self._runs = samples.kinds, runs
-        self._images = len(set(samples.images))
+        names, self._image = np.unique(np.asarray(samples.images), return_inverse=True)
+        self._images = len(names)
         self._boot = Bootstrap(samples.images, seed)
         # a batch of which nothing could be read is missing in the runs that met it
         self._batches = {n: Bootstrap(range(n), seed) for n in {len(run.wall) for run in runs}}
@@ -43,6 +50,7 @@ class Judge:
     def _result(self, run: PlanRun) -> Result:
         dense = self._dense
         accuracy = self._boot.mean(run.right)
+        difference = self._boot.difference(run.right, dense.right) if dense else None
         others = baselines(run, self._runs)
         versus = self._versus(run, others)
         total = self._batches[len(run.wall)].ratio(run.wall, run.dense_wall)
@@ -50,7 +58,7 @@ class Judge:
             run=run,
             accuracy=accuracy,
             retention=self._boot.ratio(run.right, dense.right) if dense else None,
-            difference=self._boot.difference(run.right, dense.right) if dense else None,
+            difference=difference,
             versus_random=versus,
             seeds=len(others),
             mcnemar=_mcnemar(run, dense) if dense else None,
@@ -60,7 +68,17 @@ class Judge:
             flops_ratio=run.flops / run.dense_flops if run.dense_flops else float("nan"),
             total=total,
             warnings=warnings_of(run, accuracy, versus, total, self._images),
+            images=self._images,
+            unseen=self._unseen(run, difference),
         )
+
+    def _unseen(self, run: PlanRun, difference: Interval | None) -> float:
+        """The loss that no image shows; resamples of what isn't there don't show it either."""
+        if difference is None or self._dense is None:
+            return 0.0
+        gained = np.bincount(self._image, weights=run.right - self._dense.right)
+        shown = bool((gained < 0).any()) and difference.low < difference.high
+        return 0.0 if shown else rule_of_three(self._images)
 
     def _versus(self, run: PlanRun, others: Sequence[PlanRun]) -> Interval | None:
         if not others:

@@ -116,6 +116,9 @@ class Result:
         flops_ratio: operations as a share of dense.
         total: seconds as a share of dense, over the same batches.
         warnings: what to beware of, in words.
+        images: number of different images.
+        unseen: how far below the lower end of `difference` a loss may lie that no image shows, by
+            the rule of three; 0 where images show losses, and without dense.
         probe: by place, the share of the encoder's information that can still be read there.
     """
 
@@ -132,6 +135,8 @@ class Result:
     flops_ratio: float
     total: Interval
     warnings: tuple[str, ...]
+    images: int
+    unseen: float
     probe: Mapping[str, Interval] = field(default_factory=dict)
 
     @property

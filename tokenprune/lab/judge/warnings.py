@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from tokenprune.lab.judge.result import PlanRun, Result
-from tokenprune.lab.measure.statistics import Interval
+from tokenprune.lab.measure.statistics import Interval, rule_of_three
 
 #: An interval wider than this share can't tell plans apart that differ by a few points (ours).
 WIDE = 0.10
@@ -45,7 +45,7 @@ def warnings_of(
     if accuracy.high - accuracy.low > WIDE:
         found.append("too few samples: the interval is too wide to tell small differences")
     if accuracy.low == accuracy.high:
-        hidden = min(3 / images, 1.0)  # the rule of three: 95 % sure that it is no more
+        hidden = rule_of_three(images)
         found.append(
             f"all answers are {'right' if accuracy.value else 'wrong'}, so the interval is empty; "
             f"with these {images} pictures up to {hidden:.0%} the other way can't be excluded"

@@ -95,6 +95,11 @@ def _interval(value: float, resampled: Array) -> Interval:
     return Interval(value, float(low), float(high))
 
 
+def rule_of_three(groups: int) -> float:
+    """The share that what happened in none of so many groups may have, at 95 %, and 1 at most."""
+    return min(3 / groups, 1.0)
+
+
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     """Exact two-sided p of McNemar's test for two answers to the same questions.
 

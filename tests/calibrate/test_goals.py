@@ -1,0 +1,74 @@
+"""When a budget holds, and when its samples are too few to be sure of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.judge.test_judge import entry, results, row
+from tokenprune.lab.calibrate import Flops, Time, Within
+from tokenprune.lab.calibrate.budgets import Budgets
+from tokenprune.lab.calibrate.goals import BATCHES
+from tokenprune.lab.calibrate.run import Calibration
+from tokenprune.lab.calibrate.table import cautions, conclusion
+from tokenprune.lab.judge import Result
+from tokenprune.plan import load_plan
+
+
+def answered(wrong: int) -> Result:
+    """Forty pictures, one question each; dense is wrong on the first four."""
+    return results(row(entry("fopru", 8), wrong, 1.0))[1][0]
+
+
+def timed(batches: int) -> Result:
+    found = answered(4)
+    return replace(found, run=replace(found.run, wall=found.run.wall[:batches]))
+
+
+@pytest.mark.parametrize("wrong", [4, 3])
+def test_an_interval_without_losses_is_not_sure(wrong: int) -> None:
+    """Resamples of answers that all agree agree too, however few they are."""
+    found = answered(wrong)
+    assert found.difference is not None
+    assert found.difference.low >= 0
+    assert Within(7).holds(found)
+    assert not Within(7, sure=True).holds(found)
+    assert Within(8, sure=True).holds(found)
+    assert "up to 7.5 points can't be excluded" in Within(7).caution(found)
+    assert not Within(7).caution(found).startswith("not sure")
+    said = Within(7, sure=True).caution(found)
+    assert said.startswith("not sure: with these 40 pictures")
+    assert said.endswith("7 points take about 43 pictures")
+    assert Within(0, sure=True).caution(found).endswith("(rule of three)")
+    assert not Within(8, sure=True).caution(found)
+
+
+def test_an_interval_with_losses_speaks_for_itself() -> None:
+    found = answered(5)
+    assert found.difference is not None
+    low = -100 * found.difference.low
+    assert Within(low, sure=True).holds(found)
+    assert not Within(low - 0.1, sure=True).holds(found)
+    assert not Within(low - 0.1, sure=True).caution(found)
+
+
+def test_times_of_few_batches_are_not_sure() -> None:
+    enough, few = timed(BATCHES), timed(BATCHES - 1)
+    assert Time(0.5, sure=True).holds(enough)
+    assert not Time(0.5, sure=True).caution(enough)
+    assert Time(0.5).holds(few)
+    assert not Time(0.5, sure=True).holds(few)
+    assert Time(0.5, sure=True).caution(few).startswith("not sure: times of 5 batches have no 95 %")
+    assert Time(0.5).caution(timed(1)).startswith("times of one batch have no 95 %")
+    assert not Flops(0.5).caution(timed(1))
+
+
+def test_warnings_of_results_and_goals_stand_below_the_table() -> None:
+    plan = load_plan({"stages": [{"at": "pre_llm", "strategy": "fopru", "keep": 8}]})
+    tried = {4: answered(20), 8: answered(4)}
+    found = Calibration(Within(7), tried, Budgets(plan, 0), 8)
+    said = [str(line) for line in cautions(found)]
+    assert len([line for line in said if "too few samples" in line]) == 1
+    assert len([line for line in said if "rule of three" in line]) == 1
+    assert "+0.0 to +0.0; down to -7.5 can't be excluded" in conclusion(found)
