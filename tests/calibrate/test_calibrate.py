@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +18,7 @@ from tokenprune.cli import app
 from tokenprune.errors import DataError, PlanError
 from tokenprune.lab.calibrate import Flops, Target, Time, Within, calibrate
 from tokenprune.lab.calibrate.budgets import budgets_of
+from tokenprune.lab.studies import runners
 from tokenprune.lab.studies.model import ModelEntry, TaskEntry
 from tokenprune.plan import Average, load_plan
 
@@ -136,3 +139,56 @@ def test_times_of_one_batch_are_refused_before_they_are_measured(
         calibrate(bundled, budgets, Time(0.5, sure=True))
     assert "--batch-size 2 or smaller" in error.value.remedy
     assert not records.exists()
+
+
+def test_every_keep_is_a_line_with_the_time_left(asked: Target, tmp_path: Path) -> None:
+    budgets = budgets_of(load_plan(staged(8)), None)
+    fresh, lines, told = replace(asked, records=tmp_path), [], []
+
+    def progress(done: int, most: int, what: str) -> None:
+        told.append((done, most, what))
+
+    found = calibrate(fresh, budgets, Flops(0.9), progress=progress, say=lines.append)
+    first, more, *others = lines
+    assert re.fullmatch(r"keep 8: accuracy .* points against dense \[.*\], FLOPs .*: holds", first)
+    assert re.fullmatch(r"at most \d+ more keeps to try, about 0 min \d+ s", more)
+    assert len(others) == len(found.tried) - 1
+    most = int(more.split()[2]) + 1
+    assert others[0].startswith(f"2 of at most {most}: keep 1: ")
+    assert re.search(r"; about 0 min \d+ s left$", others[0])
+    assert "keep 36: " in others[1]
+    assert "doesn't hold" in others[1]
+    assert told[0] == (0, 1, "keep 8")
+    assert told[-1][0] == len(found.tried) <= most == told[-1][1]
+    again: list[str] = []
+    calibrate(fresh, budgets, Flops(0.9), say=again.append)
+    assert all("hold, recorded before" in line or "holds, r" in line for line in again[2:])
+    assert not any("left" in line for line in again)
+
+
+def test_ctrl_c_says_what_is_kept(
+    asked: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, records, out = tmp_path / "plan.yaml", tmp_path / "records", tmp_path / "found.yaml"
+    plan.write_text(yaml.safe_dump({"schema_version": 1, **staged(8)}))
+    given = ["calibrate", asked.model.name, str(plan), "--data", str(asked.task.path)]
+    given += ["--records", str(records), "--out", str(out), "--batch-size", "4", "--flops", "0.9"]
+    execute, ran = runners.execute, []
+
+    def interrupted(*cell: Any) -> Any:
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        ran.append(cell)
+        return execute(*cell)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runners, "execute", interrupted)
+        done = CliRunner().invoke(app, given)
+    assert done.exit_code == 130
+    said = " ".join(done.output.split())
+    assert "2 keeps were tried to the end, and no plan was written." in said
+    assert "The same command goes on" in said
+    before = {path: path.stat().st_mtime_ns for path in records.glob("cells/*.json")}
+    assert len(before) == 3  # dense and two keeps
+    assert CliRunner().invoke(app, given).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from tokenprune.cli.consoles import wide_console
+from tokenprune.cli.consoles import notice, progress_bar, wide_console
 from tokenprune.cli.options import Device, Dtype, Seed, examples
 from tokenprune.errors import DataError
 
 if TYPE_CHECKING:
     from tokenprune.lab.calibrate import Calibration, Goal
     from tokenprune.lab.studies.model import TaskEntry
+
+Tell = Callable[[int, int, str], None]
 
 EXAMPLES = examples(
     "tokenprune calibrate reference plan.yaml --within 1",
@@ -90,15 +93,33 @@ def command(
         _task(data, images, labels, limit),
         records, batch_size, seed,
     )  # fmt: skip
-    console = Console(stderr=True)
-    found = calibrate(
-        asked, budgets, goal, lambda keep: console.print(f"keep {keep} ...", highlight=False)
-    )
+    with progress_bar() as tell, _saying_what_stays(records, tell) as heard:
+        found = calibrate(asked, budgets, goal, progress=heard, say=notice)
     _print(found)
     if found.plan is None:
         raise typer.Exit(1)
     write_text(out, dump_plan(found.plan))
     wide_console().print(f"plan: {out}; records: {records}", highlight=False)
+
+
+@contextmanager
+def _saying_what_stays(records: Path, tell: Tell) -> Iterator[Tell]:
+    """Hand on what is told; who interrupts the search hears what of it is recorded."""
+    tried = 0
+
+    def heard(done: int, total: int, what: str) -> None:
+        nonlocal tried
+        tried = done
+        tell(done, total, what)
+
+    try:
+        yield heard
+    except KeyboardInterrupt:
+        count = f"{tried} keeps were" if tried > 1 else f"{tried or 'no'} keep was"
+        raise KeyboardInterrupt(
+            f"{count} tried to the end, and no plan was written. The same command goes on: what is "
+            f"recorded in {records} isn't measured again, the keep that was running is."
+        ) from None
 
 
 def _goal(within: float | None, flops: float | None, time: float | None, sure: bool) -> Goal:

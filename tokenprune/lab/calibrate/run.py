@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from tokenprune.engine.attach import attach
 from tokenprune.errors import BudgetError, DataError
 from tokenprune.lab.calibrate.budgets import Budgets
 from tokenprune.lab.calibrate.goals import Goal
+from tokenprune.lab.calibrate.steps import Say, Steps
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.measure.checks import unpruned_tokens
-from tokenprune.lab.measure.search import border, widest
+from tokenprune.lab.measure.run import Progress
+from tokenprune.lab.measure.search import border, most_asked, widest
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.studies.building import build_task
 from tokenprune.lab.studies.execute import loaded_model, model_place
@@ -24,9 +25,6 @@ from tokenprune.lab.studies.store import Record
 from tokenprune.lab.studies.summary import summarise
 from tokenprune.plan import Plan
 from tokenprune.plan.dump import plan_data
-
-#: Told the budget that is tried, as it is shown.
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -74,21 +72,30 @@ class Calibration:
         return found.model_copy(update={"name": name})
 
 
-def calibrate(asked: Target, budgets: Budgets, goal: Goal, tell: Tell | None = None) -> Calibration:
+def calibrate(
+    asked: Target,
+    budgets: Budgets,
+    goal: Goal,
+    *,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> Calibration:
     """Find the border budget of a plan, among those that the model can serve.
 
     Args:
         asked: model, samples and where records are kept.
         budgets: plan and stage; the plan's own budget has to fit the model.
         goal: what has to hold.
-        tell: told every budget before it is tried.
+        progress: told (budgets tried, budgets at most, what runs).
+        say: given a line about what every budget came to, and how long the others may take.
 
     Raises:
         TokenpruneError: bad input, or a plan that doesn't fit the model.
         DataError: a budget's run failed, another run is working on it, or the samples are too few
             for the goal.
     """
-    trial = _Trial(asked, budgets, tell)
+    steps = Steps(goal, progress, say)
+    trial = _Trial(asked, budgets, steps)
     loaded = loaded_model(model_place(asked.model, asked.task), asked.model)
     model: Any = loaded.model
 
@@ -104,6 +111,7 @@ def calibrate(asked: Target, budgets: Budgets, goal: Goal, tell: Tell | None = N
         _check_batches(build_task(asked.task, loaded, trial.study(budgets.own)), goal.batches)
     patches = unpruned_tokens(trial.result(budgets.own).run.tokens)
     low, high = widest(serves, budgets.own, 1, budgets.most(patches))
+    steps.expect(most_asked(low, high) + (budgets.own not in (low, high)))
     found = border(
         lambda number: goal.holds(trial.result(number)), low, high, smallest=goal.smallest
     )
@@ -117,7 +125,7 @@ class _Trial:
 
     asked: Target
     budgets: Budgets
-    tell: Tell | None
+    steps: Steps
     tried: dict[int, Result] = field(default_factory=dict)
 
     def result(self, number: int) -> Result:
@@ -143,14 +151,16 @@ class _Trial:
         )
 
     def _run(self, number: int) -> Result:
-        if self.tell is not None:
-            self.tell(self.budgets.shown(number))
+        shown = self.budgets.shown(number)
+        self.steps.begins(shown)
         done = run_study(self.study(number))
         for label, reason in done.failed.items():
             raise DataError(f"the run failed: {reason}", where=label)
         for label in done.elsewhere:
             raise DataError("another run is working on it.", where=label, remedy="Wait for it.")
-        return _judged(done.records, self.asked.seed)
+        result = _judged(done.records, self.asked.seed)
+        self.steps.ended(shown, result, len(done.ran))
+        return result
 
 
 def _check_batches(task: Task, least: int) -> None:

@@ -35,6 +35,16 @@ def border(holds: Callable[[int], bool], low: int, high: int, *, smallest: bool)
     return good
 
 
+def most_asked(low: int, high: int) -> int:
+    """How many numbers `border` asks about at most.
+
+    Args:
+        low: the least number.
+        high: the greatest.
+    """
+    return 1 if low == high else 2 + (high - low - 1).bit_length()
+
+
 def widest(serves: Callable[[int], bool], start: int, low: int, high: int) -> tuple[int, int]:
     """The range of numbers around `start`, between `low` and `high`, that all serve.
 
