@@ -115,11 +115,18 @@ def test_the_command_writes_the_plan(asked: Target, tmp_path: Path) -> None:
     assert load_plan(out).name == "eight, calibrated"
     kept = load_plan(out).stages[0].keep
     assert f"holds is {kept}: accuracy" in done.output
-    # nothing holds: nothing is written
-    out.unlink()
+    # nothing holds: nothing is written, and the plan of before is named
+    before = out.read_text()
     done = CliRunner().invoke(app, [*given, "--flops", "0.001"])
     assert done.exit_code == 1
     assert "No keep from 1" in done.output
+    said = f"No plan was written; {out} is of an earlier run and was left as it was."
+    assert said in "".join(done.output.splitlines())
+    assert out.read_text() == before
+    out.unlink()
+    done = CliRunner().invoke(app, [*given, "--flops", "0.001"])
+    assert done.exit_code == 1
+    assert "No plan was written." in done.output
     assert not out.exists()
     for wrong in ([], ["--flops", "0.5", "--within", "1"], ["--flops", "0.5", "--sure"]):
         assert CliRunner().invoke(app, [*given, *wrong]).exit_code == 2
@@ -186,8 +193,7 @@ def test_ctrl_c_says_what_is_kept(
         done = CliRunner().invoke(app, given)
     assert done.exit_code == 130
     said = " ".join(done.output.split())
-    assert "2 keeps were tried to the end, and no plan was written." in said
-    assert "The same command goes on" in said
+    assert "2 keeps were tried to the end. No plan was written. The same command" in said
     before = {path: path.stat().st_mtime_ns for path in records.glob("cells/*.json")}
     assert len(before) == 3  # dense and two keeps
     assert CliRunner().invoke(app, given).exit_code == 0

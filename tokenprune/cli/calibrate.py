@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenprune.cli.consoles import notice, progress_bar, wide_console
+from tokenprune.cli.consoles import line, notice, progress_bar, wide_console
 from tokenprune.cli.options import Device, Dtype, Seed, examples
 from tokenprune.errors import DataError
 
@@ -93,17 +93,18 @@ def command(
         _task(data, images, labels, limit),
         records, batch_size, seed,
     )  # fmt: skip
-    with progress_bar() as tell, _saying_what_stays(records, tell) as heard:
+    with progress_bar() as tell, _saying_what_stays(records, out, tell) as heard:
         found = calibrate(asked, budgets, goal, progress=heard, say=notice)
     _print(found)
     if found.plan is None:
+        wide_console().print(line(_unwritten(out)))
         raise typer.Exit(1)
     write_text(out, dump_plan(found.plan))
     wide_console().print(f"plan: {out}; records: {records}", highlight=False)
 
 
 @contextmanager
-def _saying_what_stays(records: Path, tell: Tell) -> Iterator[Tell]:
+def _saying_what_stays(records: Path, out: Path, tell: Tell) -> Iterator[Tell]:
     """Hand on what is told; who interrupts the search hears what of it is recorded."""
     tried = 0
 
@@ -117,9 +118,15 @@ def _saying_what_stays(records: Path, tell: Tell) -> Iterator[Tell]:
     except KeyboardInterrupt:
         count = f"{tried} keeps were" if tried > 1 else f"{tried or 'no'} keep was"
         raise KeyboardInterrupt(
-            f"{count} tried to the end, and no plan was written. The same command goes on: what is "
+            f"{count} tried to the end. {_unwritten(out)} The same command goes on: what is "
             f"recorded in {records} isn't measured again, the keep that was running is."
         ) from None
+
+
+def _unwritten(out: Path) -> str:
+    """That there is no new plan, and whose the file is that stands in its place."""
+    left = f"; {out} is of an earlier run and was left as it was" if out.exists() else ""
+    return f"No plan was written{left}."
 
 
 def _goal(within: float | None, flops: float | None, time: float | None, sure: bool) -> Goal:
