@@ -13,6 +13,7 @@ from tokenprune.lab.calibrate.goals import BATCHES
 from tokenprune.lab.calibrate.run import Calibration
 from tokenprune.lab.calibrate.table import cautions, conclusion
 from tokenprune.lab.judge import Result
+from tokenprune.lab.measure.statistics import Interval
 from tokenprune.plan import load_plan
 
 
@@ -51,6 +52,15 @@ def test_an_interval_with_losses_speaks_for_itself() -> None:
     assert Within(low, sure=True).holds(found)
     assert not Within(low - 0.1, sure=True).holds(found)
     assert not Within(low - 0.1, sure=True).caution(found)
+
+
+@pytest.mark.parametrize("points", [3, 7, 29])
+def test_a_loss_of_exactly_the_points_is_within_them(points: int) -> None:
+    """100 * -0.07 is less than -7 in floating point."""
+    low = Interval(-points / 100, -points / 100, 0.0)
+    found = replace(answered(5), difference=low)
+    assert Within(points).holds(found)
+    assert Within(points, sure=True).holds(found)
 
 
 def test_times_of_few_batches_are_not_sure() -> None:

@@ -12,6 +12,9 @@ from tokenprune.lab.judge.result import Result
 #: median with 2^(1 - n), which is less than 5 % from six on.
 BATCHES = 6
 
+#: What rounding may add to points: they are computed from shares.
+ROUNDING = 1e-9
+
 
 class Goal(Protocol):
     """A condition that larger budgets meet and smaller ones don't, or the other way round.
@@ -67,12 +70,12 @@ class Within:
         """Whether the paired difference to dense is within the points."""
         assert result.difference is not None
         reached = lowest(result) if self.sure else result.difference.value
-        return 100 * reached >= -self.points
+        return 100 * reached >= -self.points - ROUNDING
 
     def caution(self, result: Result) -> str:
         """Whether a loss beyond the points may be hidden, though no picture shows one."""
         hidden = -100 * lowest(result)
-        if not result.unseen or hidden <= self.points:
+        if not result.unseen or hidden <= self.points + ROUNDING:
             return ""
         said = (
             f"with these {result.images} pictures a loss of up to {hidden:.1f} points can't be "
