@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from tests.judge.test_judge import entry, results, row
 from tokenprune.lab.calibrate import Flops, Time, Within
 from tokenprune.lab.calibrate.budgets import Budgets
 from tokenprune.lab.calibrate.goals import BATCHES
 from tokenprune.lab.calibrate.run import Calibration
-from tokenprune.lab.calibrate.table import cautions, conclusion
+from tokenprune.lab.calibrate.table import calibration_table, cautions, conclusion
 from tokenprune.lab.judge import Result
 from tokenprune.lab.measure.statistics import Interval
 from tokenprune.plan import load_plan
@@ -81,4 +83,8 @@ def test_warnings_of_results_and_goals_stand_below_the_table() -> None:
     said = [str(line) for line in cautions(found)]
     assert len([line for line in said if "too few samples" in line]) == 1
     assert len([line for line in said if "rule of three" in line]) == 1
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(calibration_table(found, console.width))
+    rows = [line.split() for line in console.export_text().splitlines() if "│" in line]
+    assert [(row[1], row[-2]) for row in rows] == [("4", "no"), ("8", "yes")]
     assert "+0.0 to +0.0; down to -7.5 can't be excluded" in conclusion(found)

@@ -179,7 +179,7 @@ def _print(found: Calibration) -> None:
     from tokenprune.lab.calibrate.table import calibration_table, cautions, conclusion
 
     console = wide_console()
-    console.print(calibration_table(found))
+    console.print(calibration_table(found, console.width))
     for caution in cautions(found):
         console.print(caution)
     console.print(conclusion(found), highlight=False)

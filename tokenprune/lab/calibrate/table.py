@@ -10,24 +10,30 @@ from rich.text import Text
 
 from tokenprune.lab.calibrate.goals import lowest
 from tokenprune.lab.calibrate.run import Calibration
-from tokenprune.lab.judge.columns import RESULTS, Column
+from tokenprune.lab.judge.columns import RESULTS
 from tokenprune.lab.judge.result import Result
-from tokenprune.lab.judge.tables import warning_lines
+from tokenprune.lab.judge.tables import MIDDLE, WIDE, warning_lines
 
 #: What is shown of every budget, by heading.
 SHOWN = ("accuracy", "vs dense", "tokens", "FLOPs / dense", "time / dense")
 
 
-def calibration_table(found: Calibration) -> Table:
-    """Every budget that was tried, and whether it holds."""
+def calibration_table(found: Calibration, width: int = WIDE) -> Table:
+    """Every budget that was tried, and whether it holds.
+
+    Args:
+        found: the calibration.
+        width: of the terminal; narrow ones get the intervals of the difference alone.
+    """
+    brief = width < MIDDLE
     columns = [column for column in RESULTS if column.heading in SHOWN]
     table = Table(title=f"to hold: {found.goal.words}", title_justify="left")
-    table.add_column("keep", justify="right")
+    table.add_column("keep", justify="right", no_wrap=True)
     for column in columns:
         table.add_column(column.title.replace(" ", "\n"), justify="right", no_wrap=True)
-    table.add_column("holds")
+    table.add_column("holds", no_wrap=True)
     for number, row in found.tried.items():
-        cells = [_cell(column, found, number) for column in columns]
+        cells = [column.shown(row, brief=brief and column.brief) for column in columns]
         style = "bold" if number == found.chosen else ""
         holds = "yes" if found.goal.holds(row) else "no"
         table.add_row(found.budgets.shown(number), *cells, holds, style=style)
@@ -60,7 +66,3 @@ def conclusion(found: Calibration) -> str:
         f"{row.flops_ratio:.3f} and time {row.total.value:.2f} of dense, on "
         f"{len(row.run.right)} samples."
     )
-
-
-def _cell(column: Column, found: Calibration, number: int) -> str:
-    return column.shown(found.tried[number])
