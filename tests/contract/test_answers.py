@@ -107,7 +107,9 @@ def test_scores_that_are_nan_are_refused(at: str, fault: str) -> None:
 @pytest.mark.parametrize("at", SITES)
 @pytest.mark.parametrize("fault", RAISED)
 def test_what_raises_in_a_strategy_names_it(at: str, fault: str) -> None:
-    assert "'t-wrong'" in refused(at, fault, StrategyFailedError)
+    said = refused(at, fault, StrategyFailedError)
+    assert "'t-wrong' raised" in said
+    assert re.search(r"\(tests/contract/wrong_strategies\.py:\d+, in <lambda>\): ", said), said
 
 
 @pytest.mark.parametrize("at", SITES)

@@ -77,6 +77,8 @@ def test_wrong_lengths(fault: str) -> None:
 def test_what_raises(fault: str) -> None:
     for note in said(check_strategy(Wrong, {"fault": fault}), "answers"):
         assert "raised" in note or "not asked for" in note
+        line = r"raised \w+ \(tests/contract/wrong_strategies\.py:\d+, in <lambda>\): "
+        assert fault == "unasked signal" or re.search(line, note), note
 
 
 @pytest.mark.parametrize("fault", ["all", "half"])
@@ -226,7 +228,11 @@ FAULTS: dict[str, tuple[type[PruningStrategy[Any]], dict[str, Any], str]] = {
     "order": (OfTheRow, {}, "another order"),
     "seeds": (GlobalRandom, {}, "global generator"),
     "repeats": (Counting, {}, "asked again"),
-    "no wait": (Reading, {}, "GPU has to be waited for"),
+    "no wait": (
+        Reading,
+        {},
+        r"faults\.py:\d+, in score\), .* GPU has to be waited for",
+    ),
     "ties": (LastTie, {}, "lower index"),
     "half precision": (FloatOnly, {}, "in bfloat16: .*raised RuntimeError"),
     "one token": (TwoAtLeast, {}, "nothing to compare"),

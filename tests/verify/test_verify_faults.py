@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from tests.plugin import registering
 from tests.verify.setting import FASTV, FOPRU, TOME, verified
+from tokenprune import ScoreStrategy, StrategyParams, Tokens
 from tokenprune.engine import attachment, call, images, stages
 from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.engine.encoder import state as encoder_state
@@ -20,6 +24,8 @@ from tokenprune.engine.llm import model as mllm
 from tokenprune.engine.llm import runner as language
 from tokenprune.engine.patching import Patches
 from tokenprune.interface.loading import LoadedModel
+from tokenprune.interface.placement import PreLlm
+from tokenprune.plugins.host import register_plugin
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -198,6 +204,22 @@ def test_a_row_that_raises_fails_and_the_others_go_on(
     assert {row.key for row in found.failed} >= {"decoding", "generation"}
     assert "no trim today" in found.row("decoding").note
     assert {"counts", "batch", "padding", "prefill"}.isdisjoint(row.key for row in found.failed)
+
+
+class Raising(ScoreStrategy[StrategyParams]):
+    name = "t-raising"
+    stages = (PreLlm(),)
+
+    def score(self, tokens: Tokens) -> Tensor:
+        raise ValueError("my mistake")
+
+
+def test_what_a_strategy_raises_is_told_with_its_own_line(fresh: LoadedModel) -> None:
+    with register_plugin(registering(Raising), "raising"):
+        found = verified(fresh, [{"at": "pre_llm", "strategy": "t-raising", "keep": 9}])
+    note = found.row("counts").note
+    assert re.search(r"test_verify_faults\.py:\d+, in score\): my mistake\. ", note), note
+    assert "_answer" not in note
 
 
 def test_halves_that_are_not_the_block_are_found(

@@ -13,6 +13,7 @@ from tokenprune.engine.inert import UNCHECKED
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.engine.untouched import Untouched
 from tokenprune.errors import StrategyFailedError, TokenpruneError
+from tokenprune.errors.raised import raised
 from tokenprune.interface.dense import Part
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.strategy import Budget
@@ -70,8 +71,9 @@ def _answer(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditi
         raise
     except Exception as cause:
         conditions.explain(cause)
+        said = raised(cause, type(stage.strategy)).rstrip(".")
         raise StrategyFailedError(
-            f"the strategy '{stage.strategy.name}' raised {type(cause).__name__}: {cause}",
+            f"the strategy '{stage.strategy.name}' {said}.",
             where=f"{stage.where}, {tokens.site}",
             remedy="The model is usable as before; report this to the strategy's author.",
         ) from cause

@@ -94,7 +94,10 @@ class PluginError(TokenpruneError):
 
 
 class StrategyFailedError(TokenpruneError):
-    """A strategy raised while it ran; the original exception is the cause."""
+    """A strategy raised while it ran; the original exception is the cause.
+
+    The message names the innermost line of the strategy's own code that the exception came through.
+    """
 
 
 class UnsupportedCallError(TokenpruneError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokenprune.errors import TokenpruneError
+from tokenprune.errors.raised import raised
 from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
 from tokenprune.interface.placement import Decoder, PreLlm
 from tokenprune.interface.signals import Signal, View
@@ -192,7 +193,7 @@ def refusal(kind: type[PruningStrategy[Any]], family: MatrixColumn, at: Stage) -
     except TokenpruneError as error:
         return f"not known: {error.message.rstrip('.')}"
     except Exception as error:  # what a strategy declares is a plugin's code
-        return f"not known: '{kind.name}' raised {type(error).__name__}: {error}"
+        return f"not known: '{kind.name}' {raised(error, kind)}"
     missing = [signal.kind.name for signal in wanted if not family.offers(signal, at)]
     if not missing and not family.behind and any(one.block == site.layers for one in wanted):
         return NO_BLOCK

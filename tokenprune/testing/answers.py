@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tokenprune.engine.untouched import Untouched
 from tokenprune.errors import TokenpruneError
+from tokenprune.errors.raised import raised_at
 from tokenprune.interface.tokens import Tokens
 from tokenprune.testing.subject import ODD, SQUARE, VIDEO, Case, DoesNotApplyError, Subject
 
@@ -133,10 +134,9 @@ def no_wait(subject: Subject) -> str:
                 answer = subject.answer(fake)
                 left = answer.apply(fake.tokens.hidden, fake.tokens.size).shape[1]
             except Exception as error:  # whatever a strategy does with a tensor without values
-                return (
-                    f"reads the value of a tensor ({type(error).__name__}), for which a GPU has "
-                    "to be waited for"
-                )
+                place = raised_at(error, subject.kind)
+                told = type(error).__name__ + (f", {place}" if place else "")
+                return f"reads the value of a tensor ({told}), for which a GPU has to be waited for"
         if left != case.keep:
             return f"leaves {left} tokens where {case.keep} are to be kept"
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tokenprune.errors import PlanError, TokenpruneError
+from tokenprune.errors.raised import raised
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.interface.trainable import TrainableStrategy, untrained_params
@@ -118,5 +119,5 @@ def _row(key: str, demand: str, check: Check, subject: Subject) -> Row:
     except TokenpruneError as error:
         fault = error.message
     except Exception as error:  # whatever a strategy raises
-        fault = f"raised {type(error).__name__}: {error}"
+        fault = raised(error, subject.kind)
     return Row(key, subject.at, demand, "fail" if fault else "pass", fault)

@@ -39,6 +39,7 @@ from tokenprune.lab.measure.zero_shot import task_of
 from tokenprune.lab.models import bundled_name, load_model
 from tokenprune.lab.trained import check_trained_for
 from tokenprune.plugins.host import host
+from tokenprune.plugins.strategies import strategy_class
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def _describable(
         try:
             rows({name: kind})
         except Exception as error:
-            left_out.append(f"{name} is left out: {why(error)}")
+            left_out.append(f"{name} is left out: {why(error, kind)}")
         else:
             sound[name] = kind
     return sound, left_out
@@ -259,7 +260,8 @@ def _fitting(loaded: LoadedModel, entries: Sequence[Entry]) -> tuple[list[Entry]
             refused = isinstance(error, SignalError | UnsupportedModelError)
             if entry.strategy == BASELINE and not refused:
                 raise
-            reasons[entry.name].append((entry, why(error)))
+            kinds = [strategy_class(stage.strategy) for stage in entry.plan.stages]
+            reasons[entry.name].append((entry, why(error, *kinds)))
         else:
             found.append(replace(entry, optional=entry.strategy != BASELINE))
     stand = {entry.name for entry in found}

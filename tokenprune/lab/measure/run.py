@@ -17,6 +17,7 @@ from tokenprune.engine.attach import attach
 from tokenprune.engine.conditions import Checks
 from tokenprune.engine.meter import Meter
 from tokenprune.errors import TokenpruneError
+from tokenprune.errors.raised import raised
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.lengths import own_length, tokens_in_llm
 from tokenprune.lab.measure.preparing import Preparing, Ready
@@ -125,11 +126,16 @@ class Measurement:
         return [f"{entry.name} is left out: {failure}" for entry, failure in failed]
 
 
-def why(error: Exception) -> str:
-    """The reason why a row is left out, in words."""
+def why(error: Exception, *kinds: type) -> str:
+    """The reason why a row is left out, in words.
+
+    Args:
+        error: what was raised.
+        *kinds: classes of the row's strategies, whose own code may be to blame.
+    """
     if isinstance(error, TokenpruneError):
         return error.message
-    return f"it raised {type(error).__name__}: {error}"
+    return f"it {raised(error, *kinds)}"
 
 
 def joined(parts: Sequence[Measurement], places: Sequence[Sequence[int]]) -> Measurement:

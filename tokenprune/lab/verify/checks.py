@@ -6,10 +6,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 
 import torch
 
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import StrategyFailedError
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify.observing import Observer, SeenCall
 from tokenprune.lab.verify.record import InvariantRow
@@ -124,9 +126,16 @@ class Bench:
         try:
             return check(self)
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            told = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
+            told = f"{type(error).__name__}: {error}{_place(error)}"
             return InvariantRow(key, INVARIANTS[key], "fail", None, None, self._dtype, "", told)
+
+
+def _place(error: Exception) -> str:
+    """The line that raised; what a strategy raised is told with a line of the strategy's own."""
+    if isinstance(error, StrategyFailedError):
+        return ""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({PurePath(place.filename).name}:{place.lineno}, in {place.name})"
 
 
 def counted(number: int, what: str) -> str:
