@@ -16,10 +16,12 @@ from tests.contract.wrong_strategies import (
     RAISED,
     WRONG,
     WRONG_LENGTH,
+    WRONG_SCORES,
     NanScores,
     Turning,
     Wrong,
     WrongLength,
+    WrongScores,
     replaced,
 )
 from tests.mllm.calls import SHORT, inputs, model
@@ -35,7 +37,9 @@ SITES = {"encoder": r"encoder\[1\]", "pre_llm": "pre_llm", "decoder": r"decoder\
 
 @pytest.fixture(autouse=True)
 def strategies() -> Iterator[None]:
-    with register_plugin(registering(Wrong, WrongLength, NanScores, Turning), "wrong-answers"):
+    with register_plugin(
+        registering(Wrong, WrongLength, WrongScores, NanScores, Turning), "wrong-answers"
+    ):
         yield
 
 
@@ -102,6 +106,14 @@ def test_scores_that_are_nan_are_refused(at: str, fault: str) -> None:
     said = refused(at, fault, ReductionError, strategy="t-nan")
     assert "'t-nan'" in said
     assert "scores that are NaN" in said
+
+
+@pytest.mark.parametrize("at", SITES)
+@pytest.mark.parametrize("fault", WRONG_SCORES)
+def test_scores_of_a_wrong_form_are_refused(at: str, fault: str) -> None:
+    said = refused(at, fault, ReductionError, strategy="t-wrong-scores")
+    assert re.search(rf"stages\.0.*{SITES[at]}: the strategy 't-wrong-scores' answered", said)
+    assert re.search(rf"with scores {WRONG_SCORES[fault][1]} is right\. It got \d+", said), said
 
 
 @pytest.mark.parametrize("at", SITES)

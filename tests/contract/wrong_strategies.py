@@ -59,6 +59,14 @@ def one_source(tokens: Tokens, budget: Budget) -> Reduction:
     return merged(tokens, source * 0 + 1, source * 0)
 
 
+def scored_merge(score: Callable[[Tokens], Tensor]) -> Answer:
+    def answer(tokens: Tokens, budget: Budget) -> Reduction:
+        source = first(tokens, budget.remove) + 1
+        return Reduction.merge(source, source * 0, tokens.size, score=score(tokens))
+
+    return answer
+
+
 def zeroed(tokens: Tokens, budget: Budget) -> Reduction:
     tokens.hidden.zero_()
     return good(tokens, budget)
@@ -122,6 +130,8 @@ WRONG: dict[str, tuple[Answer, str]] = {
     "wrong count": (lambda t, b: good(t, replace(b, keep=b.keep - 1)), "left 3 tokens"),
     "None": (lambda t, b: None, "NoneType"),
     "a tensor": (lambda t, b: t.hidden, "Tensor"),
+    "merge with complex scores": (scored_merge(lambda t: t.size + 1j), "scores of torch.complex64"),
+    "merge with narrow scores": (scored_merge(lambda t: t.size[:, 1:]), "scores of shape"),
 }
 
 #: The same, of strategies whose length depends on the data.
@@ -175,6 +185,32 @@ class NanScores(ScoreStrategy[Fault]):
         score = tokens.size.clone()
         score[:, :: 2 if self.params.fault == "half" else 1] = float("nan")
         return score
+
+
+#: What is no score `[B, N]`, and how the refusal describes it.
+WRONG_SCORES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "a channel": (lambda s: s[..., None], r"of shape \(\d, \d+, 1\) where \[\d, \d+\]"),
+    "many channels": (lambda s: s[..., None].expand(-1, -1, 4), r"of shape .* where \[\d, \d+\]"),
+    "no batch": (lambda s: s[0], r"of shape \(\d+,\) where \[\d, \d+\]"),
+    "too few": (lambda s: s[:, 1:], r"of shape .* where \[\d, \d+\]"),
+    "too many": (lambda s: s.repeat(1, 2), r"of shape .* where \[\d, \d+\]"),
+    "nothing": (lambda s: None, "that are a NoneType where a Tensor"),
+    "a list": (lambda s: s.tolist(), "that are a list where a Tensor"),
+    "an array": (lambda s: s.cpu().numpy(), "that are a ndarray where a Tensor"),
+    "complex": (lambda s: s + 1j, "of torch.complex64 where torch.float32"),
+}
+
+
+class WrongScores(ScoreStrategy[Fault]):
+    """Scores of a wrong kind, shape or dtype."""
+
+    name = "t-wrong-scores"
+    Params = Fault
+    stages = EVERYWHERE
+
+    def score(self, tokens: Tokens) -> Tensor:
+        made: Tensor = WRONG_SCORES[self.params.fault][0](tokens.size.clone())
+        return made
 
 
 class Turning(PruningStrategy[Fault]):

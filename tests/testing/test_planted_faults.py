@@ -15,10 +15,12 @@ from tests.contract.wrong_strategies import (
     RAISED,
     WRONG,
     WRONG_LENGTH,
+    WRONG_SCORES,
     NanScores,
     Turning,
     Wrong,
     WrongLength,
+    WrongScores,
 )
 from tokenprune import (
     Budget,
@@ -79,6 +81,12 @@ def test_what_raises(fault: str) -> None:
         assert "raised" in note or "not asked for" in note
         line = r"raised \w+ \(tests/contract/wrong_strategies\.py:\d+, in <lambda>\): "
         assert fault == "unasked signal" or re.search(line, note), note
+
+
+@pytest.mark.parametrize("fault", WRONG_SCORES)
+def test_scores_of_a_wrong_form(fault: str) -> None:
+    for note in said(check_strategy(WrongScores, {"fault": fault}), "answers"):
+        assert re.search(rf"answered with scores {WRONG_SCORES[fault][1]} is right", note), note
 
 
 @pytest.mark.parametrize("fault", ["all", "half"])

@@ -12,7 +12,7 @@ from tokenprune.engine.conditions import Conditions
 from tokenprune.engine.inert import UNCHECKED
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.engine.untouched import Untouched
-from tokenprune.errors import StrategyFailedError, TokenpruneError
+from tokenprune.errors import ReductionError, StrategyFailedError, TokenpruneError
 from tokenprune.errors.raised import raised
 from tokenprune.interface.dense import Part
 from tokenprune.interface.reduction import Reduction
@@ -67,6 +67,9 @@ def _answer(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditi
     given = tokens.kind == "text" or stage.plan.keep is not None
     try:
         return stage.strategy.reduce(tokens, Budget(tokens.count, keep, given))
+    except ReductionError as error:  # of a score, which the strategy's short form refuses
+        error.where = f"{stage.where}, {tokens.site}"
+        raise
     except (TokenpruneError, torch.OutOfMemoryError):
         raise
     except Exception as cause:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,12 +12,10 @@ from torch import Tensor
 from tokenprune.engine.conditions import at_once
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import ReductionError
+from tokenprune.interface.forms import NUMBERS, PLACES, SCORES, form_fault
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import take
-
-_INDEX = (torch.int64,)
-_NUMBERS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Asked(NamedTuple):
@@ -74,7 +72,7 @@ class Asked(NamedTuple):
         bare = bare and not answer.riders and not answer.samples
         if score is not None and not (isinstance(score, Tensor) and score.shape == size.shape):
             return False
-        told = score is None or score.device == place
+        told = score is None or (score.device == place and score.dtype in SCORES)
         return bare and right and whole and here and told
 
     def _samples(self, samples: tuple[Reduction, ...]) -> None:
@@ -90,14 +88,14 @@ class Asked(NamedTuple):
     def _parts(self, one: Reduction, batch: int) -> None:
         tokens, full = self.tokens, (batch, self.tokens.count)
         if one.anchor is not None:
-            self._tensor("anchors", one.anchor, (batch, None), _INDEX)
-            self._tensor("slots", one.slot, full, _INDEX)
+            self._tensor("anchors", one.anchor, (batch, None), PLACES)
+            self._tensor("slots", one.slot, full, PLACES)
         if one.mask is not None:
             self._tensor("a mask", one.mask, full, (torch.bool,))
         if one.weight is not None and one.weight is not tokens.size:
-            self._tensor("weights", one.weight, full, _NUMBERS)
+            self._tensor("weights", one.weight, full, NUMBERS)
         if one.score is not None:
-            self._tensor("scores", one.score, full, None)
+            self._tensor("scores", one.score, full, SCORES)
         if one.created is not None:
             shape = (batch, one.length, tokens.hidden.shape[2])
             self._tensor("new tokens", one.created, shape, _castable(tokens.hidden))
@@ -112,29 +110,12 @@ class Asked(NamedTuple):
         dtypes: tuple[torch.dtype, ...] | None,
         more: bool = False,
     ) -> None:
-        if not isinstance(value, Tensor):
-            raise self.error(f"answered with {name} that are a {type(value).__name__}")
-        found = value.shape[: len(shape)] if more else value.shape
-        if found != shape and not _alike(found, shape):
-            wanted = ", ".join("K" if size is None else str(size) for size in shape)
-            raise self.error(
-                f"answered with {name} of shape {tuple(value.shape)} where [{wanted}] is right"
-            )
-        if dtypes is not None and value.dtype not in dtypes:
-            raise self.error(f"answered with {name} of {value.dtype} where {dtypes[0]} is right")
+        fault = form_fault(name, value, shape, dtypes, more=more)
+        if fault:
+            raise self.error(fault)
         device = self.tokens.hidden.device
         if value.device not in (device, self.tokens.index.device):
             raise self.error(f"answered with {name} on {value.device} where {device} is right")
-
-
-def _alike(found: Sequence[int], shape: Sequence[int | None]) -> bool:
-    """Whether a shape is the right one, of which some lengths are free."""
-    if len(found) != len(shape):
-        return False
-    for size, want in zip(found, shape, strict=True):
-        if want is not None and size != want:
-            return False
-    return True
 
 
 def _castable(hidden: Tensor) -> tuple[torch.dtype, ...]:

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from tokenprune.errors import PlanError
+from tokenprune.errors import PlanError, ReductionError
 from tokenprune.interface.about import About
+from tokenprune.interface.forms import SCORES, form_fault
 from tokenprune.interface.placement import Decoder, Encoder, Placement, PreLlm
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
@@ -155,8 +156,20 @@ class ScoreStrategy(PruningStrategy[ParamsT]):
         """Importance of every token, `[B, N]`; larger stays, ties go to the lower index."""
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
-        """Keep the `budget.keep` best tokens."""
+        """Keep the `budget.keep` best tokens.
+
+        Raises:
+            ReductionError: what `score` gave is no real tensor `[B, N]`.
+        """
         score = self.score(tokens)
+        batch, count, _ = tokens.hidden.shape
+        fault = form_fault("scores", score, (batch, count), SCORES)
+        if fault:
+            raise ReductionError(
+                f"the strategy '{self.name}' {fault}.",
+                where=str(tokens.site),
+                remedy=f"It got {count} tokens in a batch of {batch}.",
+            )
         return Reduction.keep(topk_indices(score, budget.keep), tokens.count, score=score)
 
 
