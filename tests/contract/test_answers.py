@@ -138,6 +138,12 @@ def test_a_change_in_place_is_found_where_torch_counts_none(at: str) -> None:
 
 
 @pytest.mark.parametrize("at", SITES)
+def test_a_change_in_place_is_told_of_the_tensor_that_was_changed(at: str) -> None:
+    """Hidden states and prefix tokens of an encoder share memory, so torch counts for both."""
+    assert "changed the hidden states that" in refused(at, "changed in place", ReductionError)
+
+
+@pytest.mark.parametrize("at", SITES)
 def test_a_right_answer_passes(at: str) -> None:
     of, call = runner(at)
     for checks in ("first", "always"):

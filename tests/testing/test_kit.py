@@ -116,10 +116,15 @@ def test_the_command_line_tells_by_its_exit_code() -> None:
     with register_plugin(registering(Longest, Wrong), "kit"):
         right = run.invoke(app, ["check", "t-longest"], env={"COLUMNS": "100"})
         wrong = run.invoke(app, ["check", "t-wrong", "--set", "fault=one token", "--json"])
+        told = run.invoke(
+            app, ["check", "t-wrong", "--set", "fault=raises"], env={"COLUMNS": "400"}
+        )
         unknown = run.invoke(app, ["check", "t-longst"])
     assert right.exit_code == 0
     assert "0 fail" in right.stdout
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == told.exit_code == 1
+    assert told.stdout.count("not tried") == 1
+    assert "later, odd sizes, video, " in told.stdout
     found = json.loads(wrong.stdout)
     assert not found["passed"]
     failed = [row for row in found["rows"] if row["status"] == "fail"]

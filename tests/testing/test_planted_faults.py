@@ -16,6 +16,7 @@ from tests.contract.wrong_strategies import (
     WRONG,
     WRONG_LENGTH,
     WRONG_SCORES,
+    Fault,
     NanScores,
     Turning,
     Wrong,
@@ -89,6 +90,13 @@ def test_scores_of_a_wrong_form(fault: str) -> None:
         assert re.search(rf"answered with scores {WRONG_SCORES[fault][1]} is right", note), note
 
 
+@pytest.mark.parametrize("fault", RAISED)
+def test_what_raises_changes_nothing(fault: str) -> None:
+    report = check_strategy(Wrong, {"fault": fault})
+    assert {row.key for row in report.failed} == {"answers"}
+    assert report.row("in place", "encoder").note == "it raises, see 'answers'"
+
+
 @pytest.mark.parametrize("fault", ["all", "half"])
 def test_scores_that_are_nan(fault: str) -> None:
     for note in said(check_strategy(NanScores, {"fault": fault}), "answers"):
@@ -115,6 +123,31 @@ class Scored(ScoreStrategy[StrategyParams]):
 
     def score(self, tokens: Tokens) -> Tensor:
         return tokens.hidden.float().norm(dim=-1)
+
+
+class Rewriting(Scored):
+    """Writes into what it reads, and raises behind it or not; torch counts one, bytes the other."""
+
+    Params = Fault
+
+    def score(self, tokens: Tokens) -> Tensor:
+        fault = getattr(self.params, "fault", "")
+        (tokens.hidden.data if "uncounted" in fault else tokens.hidden).mul_(
+            1 if "the same" in fault else 2
+        )
+        if "raises" in fault:
+            raise ValueError("behind it")
+        return super().score(tokens)
+
+
+@pytest.mark.parametrize(
+    "fault", ["counted", "the same", "uncounted", "raises", "uncounted raises"]
+)
+def test_changes_in_place_fail_their_row_alone(fault: str) -> None:
+    report = check_strategy(Rewriting, {"fault": fault})
+    assert {row.key for row in report.failed} == {"in place"}
+    assert "changed the hidden states that it got" in report.row("in place", "encoder").note
+    assert report.row("answers", "encoder").note == "not tried, since 'in place' fails"
 
 
 class OfTheBatch(Scored):

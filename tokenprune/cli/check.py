@@ -67,9 +67,10 @@ def _show(found: Report) -> None:
         table.add_row(key, escape(visible(rows[0].demand)), *results)
     console = Console()
     console.print(table)
-    notes = dict.fromkeys(
-        f"{row.key}: {row.note}" for row in found.rows if row.status == "does not apply"
-    )
-    for note in notes:
-        console.print(line(note), style="dim")
+    notes: dict[str, dict[str, None]] = {}
+    for row in found.rows:
+        if row.status == "does not apply":
+            notes.setdefault(row.note, {})[row.key] = None
+    for note, keys in notes.items():
+        console.print(line(f"{', '.join(keys)}: {note}"), style="dim")
     console.print(line(str(found)))

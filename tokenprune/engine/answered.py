@@ -40,9 +40,9 @@ def answered(
     counted = conditions is not UNCHECKED and not torch.is_inference_mode_enabled()
     before = Untouched.of(tokens, values=values) if values or counted else None
     answer = _answer(stage, tokens, keep, conditions)
-    changed = [] if before is None else before.changed(tokens)
+    changed = "" if before is None else before.changed(tokens)
     if changed:
-        raise asked.error(f"changed the {', '.join(changed)} that it got in place")
+        raise asked.error(f"changed the {changed} that it got in place")
     asked.form(answer)
     if values and before is not None:
         for fulfilled, what in (*before.faults(tokens), *faults(answer, tokens.count)):

@@ -34,13 +34,25 @@ class Untouched(NamedTuple):
         copies = [_bytes(value).clone() for value in tensors] if values else []
         return cls(tensors, _versions(tensors), copies)
 
-    def changed(self, tokens: Tokens) -> list[str]:
-        """Names of the tensors that torch knows to have been changed."""
+    def changed(self, tokens: Tokens) -> str:
+        """Names of the tensors that torch knows to have been changed; empty if there is none.
+
+        Torch counts changes of what shares memory together, so the bytes tell which one it was; `a
+        or b` where they weren't remembered.
+        """
         now = _versions(self.tensors)
         if now == self.versions:
-            return []
+            return ""
         known = zip(_names(tokens), now, self.versions, strict=False)
-        return [name for name, version, before in known if version != before]
+        counted = {name: place for place, (name, *count) in enumerate(known) if len(set(count)) > 1}
+        other = [name for name, place in counted.items() if self._differs(place)]
+        return " and ".join(other) or " or ".join(counted)
+
+    def _differs(self, place: int) -> bool:
+        """Whether the bytes of a tensor were remembered and are others now."""
+        if not self.copies:
+            return False
+        return not torch.equal(_bytes(self.tensors[place]), self.copies[place])
 
     def faults(self, tokens: Tokens) -> Iterator[tuple[Tensor, str]]:
         """As `engine.answers.faults`: changes that torch doesn't count (inference mode)."""

@@ -41,7 +41,7 @@ CHECKS: Mapping[str, Check] = {
 """Demands by key; the first line of each check's docstring is the demand in words."""
 
 FIRST = ("in place", "answers")
-"""If one of these fails, what the others would say is no news."""
+"""If one of these fails, what those behind it would say is no news."""
 INSIDE = ("padding", "beams")
 """Demands that need a model."""
 
@@ -101,7 +101,7 @@ def _rows(subject: Subject, inside: bool) -> list[Row]:
     for key, check in CHECKS.items():
         demand = (check.__doc__ or "").partition("\n")[0]
         wrong = [row.key for row in rows if row.key in FIRST and row.status == "fail"]
-        note = f"not tried, since '{wrong[0]}' fails" if wrong and key not in FIRST else ""
+        note = f"not tried, since '{wrong[0]}' fails" if wrong else ""
         if key in INSIDE and not inside:
             note = "not tried without models"
         if note:
