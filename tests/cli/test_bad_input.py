@@ -39,6 +39,13 @@ BAD_PLANS = {
     "stages: [{at: encoder, strategy: tome, keep: 0}]": "keep",
     "stages: [{at: encoder, strategy: tome, keep: yes}]": "keep",
     "stages: [{at: decoder, strategy: tome, keep: 9}]": "encoder",
+    "stages: [{at: pre_llm, strategy: trim}]": "the plan names none",
+    "stages: [{at: pre_llm, strategy: vistog, keep: 4, params: {checkpoint: no.safetensors}}]": (
+        "no.safetensors it can't be read as safetensors"
+    ),
+    "stages: [{at: pre_llm, strategy: vistog, keep: 4, params: {checkpoint: 'bundled:no'}}]": (
+        "no checkpoint 'no' of vistog ships"
+    ),
     "schema_version: 7": "schema_version",
     "extends: absent.yaml": "absent.yaml",
 }

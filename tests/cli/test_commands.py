@@ -6,10 +6,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import tokenprune
+from tests.mllm.calls import model
 from tests.plugin import registering
 from tokenprune.cli import app
 from tokenprune.cli.app import spread
+from tokenprune.errors import CheckpointError, PlanError
 from tokenprune.interface.placement import PreLlm
+from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host, register_plugin
 
 PLAN = """
@@ -76,6 +80,23 @@ def test_validate_prints_the_plan_as_understood(plan: Path) -> None:
     assert "valid" in err
     plan.write_text(out)
     assert run("validate", plan)[1] == out
+
+
+def test_validate_says_what_attach_says(tmp_path: Path) -> None:
+    """A plan that is complete but for weights is right for `tokenprune train`."""
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("stages: [{at: pre_llm, strategy: vistog, keep: 4}]")
+    with pytest.raises(CheckpointError) as refusal:
+        tokenprune.attach(model(), load_plan(plan))
+    code, _, err = run("validate", plan)
+    assert code == 0
+    assert f"valid for training only: {refusal.value}" in err
+    plan.write_text("stages: [{at: pre_llm, strategy: trim}]")
+    with pytest.raises(PlanError) as refused:
+        tokenprune.attach(model(), load_plan(plan))
+    code, _, err = run("validate", plan)
+    assert code == 2
+    assert refused.value.message in " ".join(err.split())
 
 
 def test_position_ids_are_told_with_who_says_so(tmp_path: Path) -> None:

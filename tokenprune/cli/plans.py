@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tokenprune.cli.options import examples
+from tokenprune.errors import TokenpruneError
 from tokenprune.errors.visible import visible
 
 if TYPE_CHECKING:
@@ -32,13 +33,25 @@ def validate(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as stages.0.keep."),
     ] = None,
 ) -> None:
-    """Check a plan and print it as it was understood, extended files and overrides included."""
+    """Check a plan and print it as it was understood, extended files and overrides included.
+
+    A plan is refused too if a stage lacks what `attach` asks for on every model, such as a text
+    tower or a checkpoint's file. Learned stages without weights can be trained, so they are named.
+    """
+    from tokenprune.engine.complete import check_complete
     from tokenprune.plan import dump_plan, load_plan, numbering
 
     loaded = load_plan(plan, overrides=overrides or ())
+    try:
+        untrained = check_complete(loaded)
+    except TokenpruneError as error:
+        error.where = ": ".join(filter(None, (str(plan), error.where)))
+        raise
     typer.echo(dump_plan(loaded), nl=False)
     console = Console(stderr=True, soft_wrap=True)
     console.print(Text.assemble(("valid", "green"), f": {visible(str(plan))}"))
+    for lacking in untrained:
+        console.print(Text(visible(f"valid for training only: {lacking}"), style="yellow"))
     if loaded.stages:
         console.print(f"position ids of the survivors: {visible(str(numbering(loaded)))}")
 

@@ -11,7 +11,8 @@ from tokenprune.engine.llm.question import Questions
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.pre_llm.stages import ImageBatch
 from tokenprune.engine.stages import ResolvedStage
-from tokenprune.errors import CheckpointError, PlanError, UnsupportedModelError
+from tokenprune.engine.towers import named_tower
+from tokenprune.errors import CheckpointError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import Signal, TowerSpace, read
 from tokenprune.interface.sites import Site
@@ -103,36 +104,11 @@ def tower_reader(
         encoder: the vision tower as data.
 
     Raises:
-        PlanError: a stage names none, or two name different ones.
+        PlanError: see `named_tower`.
         TokenpruneError: see `TowerReader`.
     """
-    signals: dict[str, Signal] = {}
-    chosen: dict[TowerChoice, ResolvedStage] = {}
-    for stage in stages:
-        mine = [one for one in stage.strategy.signals(site) if one.reads(TowerSpace)]
-        if not mine:
-            continue
-        choice = stage.strategy.text_tower()
-        if choice is None:
-            raise PlanError(
-                f"'{stage.strategy.name}' needs {mine[0]} and names no text tower.",
-                where=stage.where,
-                remedy="Let its text_tower() name one.",
-            )
-        signals |= {one.name: one for one in mine}
-        chosen.setdefault(choice, stage)
-    if not chosen:
-        return None
-    choice, stage = next(iter(chosen.items()))
-    if len(chosen) > 1:
-        other = list(chosen.values())[1]
-        raise PlanError(
-            f"'{other.strategy.name}' reads another text tower or tokenizer than "
-            f"'{stage.strategy.name}' ({stage.where}).",
-            where=other.where,
-            remedy="Name the same in both stages.",
-        )
-    return TowerReader(list(signals.values()), choice, stage.where, adapter, encoder)
+    found = named_tower(stages, site)
+    return None if found is None else TowerReader(*found, adapter, encoder)
 
 
 def _loaded(target: str, where: str) -> TextTower:

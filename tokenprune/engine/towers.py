@@ -1,0 +1,65 @@
+"""The text tower that the stages of a plan name; known without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.errors import PlanError
+from tokenprune.interface.signals import Signal, TowerSpace
+from tokenprune.interface.sites import Site
+from tokenprune.interface.text_tower import TowerChoice
+
+
+class NamedTower(NamedTuple):
+    """What stages say of the text tower that the stages read.
+
+    Attributes:
+        signals: those of the tower that the stages ask for.
+        choice: the tower.
+        where: the first stage that names the tower.
+    """
+
+    signals: list[Signal]
+    choice: TowerChoice
+    where: str
+
+
+def named_tower(stages: Sequence[ResolvedStage], site: Site) -> NamedTower | None:
+    """The tower that the pre-LLM stages of a plan name; None if none needs one.
+
+    Args:
+        stages: the plan's pre-LLM stages.
+        site: where they act.
+
+    Raises:
+        PlanError: a stage names none, or two name different ones.
+    """
+    signals: dict[str, Signal] = {}
+    chosen: dict[TowerChoice, ResolvedStage] = {}
+    for stage in stages:
+        mine = [one for one in stage.strategy.signals(site) if one.reads(TowerSpace)]
+        if not mine:
+            continue
+        choice = stage.strategy.text_tower()
+        if choice is None:
+            raise PlanError(
+                f"'{stage.strategy.name}' needs {mine[0]} and names no text tower.",
+                where=stage.where,
+                remedy="Let its text_tower() name one.",
+            )
+        signals |= {one.name: one for one in mine}
+        chosen.setdefault(choice, stage)
+    if not chosen:
+        return None
+    choice, stage = next(iter(chosen.items()))
+    if len(chosen) > 1:
+        other = list(chosen.values())[1]
+        raise PlanError(
+            f"'{other.strategy.name}' reads another text tower or tokenizer than "
+            f"'{stage.strategy.name}' ({stage.where}).",
+            where=other.where,
+            remedy="Name the same in both stages.",
+        )
+    return NamedTower(list(signals.values()), choice, stage.where)
