@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,33 @@ def test_what_is_recorded_is_told_and_not_run_again(finished: Path) -> None:
     code, out = run("report", finished.parent / "records", "--no-figures")
     assert code == 0
     assert (finished.parent / "records" / "report.html").is_file()
+
+
+def test_records_under_other_code_are_told(finished: Path) -> None:
+    """The code has changed since all cells but one were recorded, and torch since that one."""
+    store = Store(load_study(finished).out)
+    for number, record in enumerate(store.records()[0]):
+        identity = json.loads(json.dumps(record.identity))
+        if number:
+            identity["code"]["tokenprune"] = "0" * 64
+            identity["environment"]["packages"]["tokenprune"] = "0.0.1"
+        else:
+            identity["environment"]["packages"]["torch"] = "0.0.1"
+        store.path(record.key).unlink()
+        store.write(replace(record, identity=identity))
+    told = "4 recorded under another version of tokenprune or of a plugin"
+    code, out = run("study", finished, "--dry-run")
+    assert (code, out.count("to run")) == (0, 5)
+    assert f"0 of them recorded, {told} (report --all shows them); about" in out
+    code, out = run("study", finished)
+    assert code == 0
+    assert f"{told} (report --all shows them); what is run now takes their place" in out
+    assert "recorded under" not in run("study", finished)[1]
+    out = run("report", store.folder, "--no-figures")[1]
+    assert f"left out: {told} (--all shows them)" in out
+    assert "left out: 1 recorded with other settings" in out
+    assert "5, of which 4 of another version of" in (store.folder / "report.html").read_text()
+    assert "left out" not in run("report", store.folder, "--no-figures", "--all")[1]
 
 
 def test_damaged_and_failed_cells_are_told(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ EXAMPLES = examples(
     "tokenprune report records --tidy --no-figures",
     "tokenprune report records --out shared/report.html --no-figures",
 )
+#: What is the matter with other records that are left out.
+OTHER = "recorded with other settings, other packages or on another machine"
 
 
 def command(
@@ -42,6 +44,7 @@ def command(
     are left out and named, and so are failed cells; the exit code is 1 then.
     """
     from tokenprune.lab.report import read_results, write_report
+    from tokenprune.lab.studies.older import OLDER
 
     results = read_results(folder, everything=everything)
     written = write_report(results, out or folder / "report.html", figures=figures, tidy=tidy)
@@ -52,6 +55,9 @@ def command(
         for name, reason in group.failed.items():
             label = f"{name}, {group.task}, {group.model}"
             console.print(Text(visible(f"failed: {label}: {reason}"), style="bold red"))
+    for count, what in ((results.older, OLDER), (results.others - results.older, OTHER)):
+        if count:
+            console.print(Text(f"left out: {count} {what} (--all shows them)", style="yellow"))
     if results.waiting:
         console.print(Text(f"cells without a record yet: {results.waiting}", style="yellow"))
     for path in written.files:

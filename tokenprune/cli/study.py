@@ -157,7 +157,7 @@ def _print_estimates(
     """Cells and their times; how many a cluster runs at once isn't known here."""
     from tokenprune.lab.measure.durations import duration
     from tokenprune.lab.studies.estimates import estimate
-    from tokenprune.lab.studies.lines import added
+    from tokenprune.lab.studies.lines import added, older
 
     with progress_bar() as tell:
         found = estimate(study, tell, check=check)
@@ -168,8 +168,10 @@ def _print_estimates(
     waiting = sum(one.seconds for one in found if not one.recorded)
     recorded = sum(one.recorded for one in found)
     shared = f"with {processes} at once" if processes else "if run one after another"
+    outdated = sum(one.older for one in found)
+    told = f", {older(outdated)}" if outdated else ""
     console.print(
-        f"{len(found)} cells, {recorded} of them recorded; about "
+        f"{len(found)} cells, {recorded} of them recorded{told}; about "
         f"{duration(waiting / (processes or 1))} left {shared}, from one batch a cell",
         highlight=False,
     )

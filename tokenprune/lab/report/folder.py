@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenprune.errors import DataError
+from tokenprune.lab.studies.older import is_older
 from tokenprune.lab.studies.store import Record, Store
 
 
@@ -19,6 +20,7 @@ class Results:
         damaged: damaged records by file name, with what is wrong.
         waiting: cells of the study that have no record yet.
         others: records that are left out, since the study has no such cell any more.
+        older: how many of these were recorded under other code than that which runs now.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Results:
     damaged: dict[str, str]
     waiting: int = 0
     others: int = 0
+    older: int = 0
 
 
 def read_results(folder: Path, *, everything: bool = False) -> Results:
@@ -52,11 +55,12 @@ def read_results(folder: Path, *, everything: bool = False) -> Results:
     broken = {file.removesuffix(".json") for file in damaged}
     waiting = len([key for key in keys if key not in broken]) - len(mine)
     others = sorted(found.values(), key=lambda record: str(record.identity["name"]))
-    shown = mine + others if everything or not keys else mine
+    left_out = [] if everything or not keys else others
     return Results(
         name or folder.resolve().name,
-        tuple(shown),
+        tuple(mine if left_out else mine + others),
         damaged,
         waiting,
-        len(mine) + len(others) - len(shown),
+        len(left_out),
+        sum(is_older(record.identity) for record in left_out),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from tokenprune.lab.measure.task import Task
 from tokenprune.lab.studies.execute import cell_task
 from tokenprune.lab.studies.load import Cell
 from tokenprune.lab.studies.model import Study
+from tokenprune.lab.studies.older import older_keys
 from tokenprune.lab.studies.run import identified
 from tokenprune.lab.studies.store import Damaged, Store, digest
 from tokenprune.plan import Plan
@@ -29,12 +30,14 @@ class Estimate:
         samples: samples of its task.
         seconds: what it will take, dense beside it included.
         recorded: whether there is a good record already, so that it won't run.
+        older: whether there is one under other code, which doesn't count.
     """
 
     cell: Cell
     samples: int
     seconds: float
     recorded: bool
+    older: bool = False
 
 
 def estimate(
@@ -55,6 +58,7 @@ def estimate(
     """
     found, dense = [], dict[tuple[str, str], float]()
     known = identified(study, check)
+    recorded, older = _recorded(study, [about for _, about in known])
     for number, (cell, about) in enumerate(known):
         if tell is not None:
             tell(number, len(known), cell.label)
@@ -68,18 +72,25 @@ def estimate(
         # itself for its peak memory and for the pictures of the report
         runs = len(task.questions) / len(task.batches[0]) + 1
         seconds = runs * (2 * dense[pair] + mine) + 2 * (mine or dense[pair])
-        found.append(Estimate(cell, len(task.questions), seconds, _recorded(study, about)))
+        key = digest(about)
+        found.append(Estimate(cell, len(task.questions), seconds, key in recorded, key in older))
     return found
 
 
-def _recorded(study: Study, about: dict[str, Any]) -> bool:
+def _recorded(study: Study, identities: Sequence[dict[str, Any]]) -> tuple[set[str], set[str]]:
+    """Keys of cells with a good record, and of others that have one under other code."""
     if not study.out.is_dir():  # a store would make it
-        return False
-    try:
-        record = Store(study.out).read(digest(about))
-    except Damaged:
-        return False
-    return record is not None and record.status == "done"
+        return set(), set()
+    store, recorded = Store(study.out), set()
+    for key in map(digest, identities):
+        try:
+            record = store.read(key)
+        except Damaged:
+            continue
+        if record is not None and record.status == "done":
+            recorded.add(key)
+    lacking = [one for one in identities if digest(one) not in recorded]
+    return recorded, older_keys(store, lacking)
 
 
 def _batch(task: Task, plan: Plan) -> float:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from tokenprune.lab.measure.durations import duration
 from tokenprune.lab.measure.metrics import ACCURACY
 from tokenprune.lab.studies.baselines import WHY
+from tokenprune.lab.studies.older import OLDER
 from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
 
 
@@ -34,6 +35,8 @@ class LineReporter:
         self._done = 0
         if opening.added:
             self.tell(added(opening.added))
+        if opening.older:
+            self.tell(f"{older(opening.older)}; what is run now takes their place")
 
     def finished(self, cell: CellReport) -> None:
         """See `Reporter`."""
@@ -50,6 +53,11 @@ class LineReporter:
 def added(labels: Sequence[str]) -> str:
     """Which cells the study added, and why."""
     return f"added by the study, since {WHY}: {'; '.join(labels)}"
+
+
+def older(count: int) -> str:
+    """How many cells have a record that doesn't count, and how such records are shown."""
+    return f"{count} {OLDER} (report --all shows {'it' if count == 1 else 'them'})"
 
 
 def _result(cell: CellReport) -> str:

@@ -22,12 +22,14 @@ class Opening:
         folder: where its records are.
         cells: labels of the cells that run now; recorded ones aren't among them.
         added: labels of the cells that the study added as baselines.
+        older: how many of the cells have a record under other code, which doesn't count.
     """
 
     study: str
     folder: str
     cells: tuple[str, ...]
     added: tuple[str, ...] = ()
+    older: int = 0
 
 
 @dataclass(frozen=True)

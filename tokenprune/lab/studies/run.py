@@ -22,6 +22,7 @@ from tokenprune.lab.studies.code import code_of, method_facts
 from tokenprune.lab.studies.execute import cell_task, loaded_model, model_place
 from tokenprune.lab.studies.load import Cell, cells, identity
 from tokenprune.lab.studies.model import Study, TaskEntry
+from tokenprune.lab.studies.older import older_keys
 from tokenprune.lab.studies.reporters import Announcer, Opening, Reporter
 from tokenprune.lab.studies.runners import LocalRunner, Runner
 from tokenprune.lab.studies.store import Damaged, Record, Store, digest
@@ -160,7 +161,8 @@ def run_study(
     with ExitStack() as claims:
         waiting = _waiting(known, store, done, claims)
         labels = tuple(cell.label for cell in waiting)
-        opening = Opening(study.name, str(study.out), labels, tuple(done.added))
+        older = older_keys(store, [known[cell.number][1] for cell in waiting])
+        opening = Opening(study.name, str(study.out), labels, tuple(done.added), len(older))
         claims.enter_context(announcer.study(opening))
         if tell is not None:
             tell(0, len(waiting), "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +130,17 @@ class Store:
 
     def records(self) -> tuple[list[Record], dict[str, str]]:
         """All records, and what is wrong with damaged ones, by file name."""
+        return self._read_all(frozenset())
+
+    def others(self, keys: Iterable[str]) -> list[Record]:
+        """All sound records but those of these keys."""
+        return self._read_all(frozenset(keys))[0]
+
+    def _read_all(self, without: Set[str]) -> tuple[list[Record], dict[str, str]]:
         found, damaged = [], {}
         for path in sorted((self.folder / "cells").glob("*.json")):
+            if path.stem in without:
+                continue
             try:
                 record = self.read(path.stem)
             except Damaged as error:
