@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from tests.reporting.made import record
-from tokenprune.lab.judge.columns import POINTS, RESULTS, SHARE, Column
+from tokenprune.lab.judge.columns import P_VALUE, POINTS, RESULTS, SHARE, Column
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.judge.tables import MIDDLE, WIDE, csv_table, markdown_table, terminal_tables
 from tokenprune.lab.measure.statistics import Interval
+from tokenprune.lab.studies.store import Record
 from tokenprune.lab.studies.summary import lines, summarise
 
 GROUPS = summarise(
@@ -46,6 +49,42 @@ def test_people_and_programs_read_the_same_numbers() -> None:
     kept = heading.index("of dense, %")
     assert float(shown[1][kept].split()[0]) == pytest.approx(100 * 3 / 4)
     assert float(rows[1]["of dense"]) == pytest.approx(3 / 4)
+
+
+def test_markdown_has_every_column_of_the_terminals_table() -> None:
+    (table,) = terminal_tables("title", GROUPS[0].rows, WIDE)
+    written = markdown_table(lines(GROUPS)).splitlines()
+    heading, _, *shown = (
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in written
+    )
+    assert {str(column.header).replace("\n", " ") for column in table.columns} <= set(heading)
+    assert [cells[heading.index("keep")] for cells in shown] == ["all", "8", "8"]
+    assert {"encoder out", "LLM in", "LLM mean"} <= set(heading)
+    assert [cells[heading.index("LLM in")] for cells in shown] == ["16", "8", "8"]
+
+
+def test_markdown_of_encoders_has_their_column() -> None:
+    rows = [record("dense", None), record("random", "random")]
+    groups = summarise([replace(row, result=_of_an_encoder(row)) for row in rows])
+    assert "| patches left |" in markdown_table(lines(groups)).splitlines()[0]
+
+
+def _of_an_encoder(row: Record) -> dict[str, Any]:
+    return {**row.result, "tokens": {"patches": 16.0, "encoder": row.result["tokens"]["llm"]}}
+
+
+def test_a_small_p_value_is_no_zero() -> None:
+    assert [P_VALUE.shown(value) for value in (1.3e-12, 0.00099, 0.001, 0.04)] == [
+        "< 0.001",
+        "< 0.001",
+        "0.001",
+        "0.040",
+    ]
+    rows = [record("dense", None, [True] * 6), record("bad", "random", [False] * 6)]
+    many = [{**row.result, "samples": [*row.result["samples"]] * 10} for row in rows]
+    groups = summarise([replace(row, result=ten) for row, ten in zip(rows, many, strict=True)])
+    assert (groups[0].rows[1].mcnemar or 1) < 1e-12
+    assert "| < 0.001 |" in markdown_table(lines(groups))
 
 
 def test_an_interval_has_its_ends_in_brackets_or_in_columns_of_their_own() -> None:

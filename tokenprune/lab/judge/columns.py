@@ -43,18 +43,26 @@ class Form:
         programs: format for programs.
         factor: by which numbers for people are multiplied.
         unit: of numbers for people.
+        least: what people are told of smaller numbers is that they are smaller than this one.
     """
 
     people: str
     programs: str
     factor: float = 1.0
     unit: str = ""
+    least: float | None = None
+
+    def shown(self, value: float) -> str:
+        """A number for people."""
+        if self.least is not None and value < self.least:
+            return f"< {self.factor * self.least:{self.people}}"
+        return f"{self.factor * value:{self.people}}"
 
 
 SHARE = Form(".1f", ".4f", 100.0, "%")
 POINTS = Form("+.1f", "+.4f", 100.0, "points")
 RATIO = Form(".2f", ".3f")
-P_VALUE = Form(".3f", ".4f")
+P_VALUE = Form(".3f", ".4f", least=0.001)
 TOKENS = Form(".4g", ".1f")
 NUMBER = Form(".4g", ".6g")
 WHOLE = Form(".0f", ".0f")
@@ -96,15 +104,19 @@ class Column:
     def shown(self, result: Result, *, brief: bool = False) -> str:
         """A cell for people: one number, with its interval in brackets unless `brief`."""
         value = self.value(result)
+        if value is None or isinstance(value, str):
+            return value or ""
         if not isinstance(value, Interval):
-            return self._written(value, self.form.people, self.form.factor)
-        ends = (value.value, value.low, value.high)
-        middle, low, high = (self._written(n, self.form.people, self.form.factor) for n in ends)
+            return self.form.shown(value)
+        middle, low, high = map(self.form.shown, (value.value, value.low, value.high))
         return middle if brief else f"{middle} [{low} {high}]"
 
     def cells(self, result: Result) -> list[str]:
         """The cells for programs, one a heading."""
-        return [self._written(one, self.form.programs) for one in self.values(result)]
+        return [
+            one or "" if one is None or isinstance(one, str) else format(one, self.form.programs)
+            for one in self.values(result)
+        ]
 
     def values(self, result: Result) -> Sequence[float | str | None]:
         """The same as they were computed."""
@@ -112,12 +124,6 @@ class Column:
         if isinstance(value, Interval):
             return [value.value, value.low, value.high][: len(self.headings)]
         return [value, None, None][: len(self.headings)]
-
-    def _written(self, value: Value, form: str, factor: float = 1.0) -> str:
-        if value is None or isinstance(value, str):
-            return value or ""
-        assert not isinstance(value, Interval)
-        return format(factor * value, form)
 
 
 #: What every table of results states, in order.
@@ -173,6 +179,13 @@ def stage_columns(results: Sequence[Result]) -> list[Column]:
     """Times by stage as shares of dense, where they were measured, for terminals."""
     timed = [stage for stage in STAGES if any(row.time.get(stage) is not None for row in results)]
     return [Column(stage, _time(stage), RATIO, part="time") for stage in timed]
+
+
+def all_columns(results: Sequence[Result]) -> list[Column]:
+    """Every column of terminals, and those that terminals leave to files, for people."""
+    at = [column.heading for column in RESULTS].index("tokens")
+    answers, costs = RESULTS[:at], RESULTS[at:]
+    return [*answers, *token_columns(results), *costs, *stage_columns(results)]
 
 
 def _counts(row: Result) -> dict[str, float]:

@@ -17,6 +17,7 @@ from tokenprune.lab.judge.columns import (
     MORE,
     RESULTS,
     Column,
+    all_columns,
     found_columns,
     stage_columns,
     token_columns,
@@ -24,6 +25,7 @@ from tokenprune.lab.judge.columns import (
 from tokenprune.lab.judge.planned import PLANNED, Planned, places_of
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.judge.warnings import gathered
+from tokenprune.lab.measure.entries import Entry
 
 #: Narrower terminals get the columns in two tables, and still narrower ones in three.
 WIDE = 200
@@ -121,16 +123,18 @@ def csv_table(lines: Sequence[Line]) -> str:
 
 
 def markdown_table(lines: Sequence[Line]) -> str:
-    """The same in short; what came from data stays text."""
-    headings = ["model", "task", "plan", *(column.title for column in RESULTS), "beware"]
+    """The columns of terminals and a few more; what came from data stays text."""
+    columns = all_columns([one.result for one in lines if one.result])
+    headings = ["model", "task", "plan", "keep", *(column.title for column in columns), "beware"]
     found = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
     for line in lines:
+        keep = Entry(line.about[-1], line.planned.plan).keep
         if line.result is None:
-            cells, beware = [""] * len(RESULTS), f"failed: {line.reason}"
+            cells, beware = [""] * len(columns), f"failed: {line.reason}"
         else:
             beware = "; ".join(line.result.warnings)
-            cells = [column.shown(line.result) for column in RESULTS]
-        found.append("| " + " | ".join(map(_text, (*line.about, *cells, beware))) + " |")
+            cells = [column.shown(line.result) for column in columns]
+        found.append("| " + " | ".join(map(_text, (*line.about, keep, *cells, beware))) + " |")
     return "\n".join(found) + "\n"
 
 
@@ -150,7 +154,8 @@ def _name(row: Result) -> Text:
 
 def _text(cell: str) -> str:
     """No tag, link, image or new cell comes out of data."""
-    plain = html.escape(visible(" ".join(cell.split())), quote=False)
+    # a space behind it makes no tag of "<", and keeps "< 0.001" readable
+    plain = html.escape(visible(" ".join(cell.split())), quote=False).replace("&lt; ", "< ")
     for mark in "\\|[]`":
         plain = plain.replace(mark, f"\\{mark}")
     return plain

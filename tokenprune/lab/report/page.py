@@ -9,7 +9,7 @@ from typing import Any
 from tokenprune.errors import BackendUnavailableError
 from tokenprune.errors.visible import visible
 from tokenprune.lab.judge.breaking import parts_of
-from tokenprune.lab.judge.columns import STAGES
+from tokenprune.lab.judge.columns import P_VALUE, STAGES
 from tokenprune.lab.report.families import families
 from tokenprune.lab.report.folder import Results
 from tokenprune.lab.report.overlays import PageImages
@@ -39,6 +39,7 @@ def html(results: Results, groups: Sequence[Group]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["p_value"] = P_VALUE.shown
     environment.filters["breakable"] = lambda name: Markup("<wbr>").join(
         map(escape, parts_of(name))
     )
