@@ -39,7 +39,7 @@ def test_a_missing_extra_is_named(
     )
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
-    assert "pip install 'tokenprune[" in done.stderr
+    assert "pip install -e '.[" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -109,7 +109,7 @@ def test_without_pyarrow_the_command_says_what_is_missing(
     monkeypatch.setattr("tokenprune.lab.report.tidy.util.find_spec", lambda name: None)
     result = CliRunner().invoke(app, ["report", str(folder), "--tidy", "--no-figures"])
     assert result.exit_code == 0, result.output
-    assert "tidy.parquet needs pyarrow: pip install 'tokenprune[parquet]'" in result.output
+    assert "tidy.parquet needs pyarrow: pip install -e '.[parquet]' in the folder" in result.output
     assert (folder / "tidy.csv").exists()
     assert not (folder / "tidy.parquet").exists()
 

@@ -105,7 +105,9 @@ def test_a_missing_library_is_said_before_anything_runs(
 ) -> None:
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     make: Callable[[str], object] = make_runner if name == "ray" else make_reporter
-    with pytest.raises(BackendUnavailableError, match=rf"pip install 'tokenprune\[{name}\]'"):
+    with pytest.raises(
+        BackendUnavailableError, match=rf"pip install -e '\.\[{name}\]' in the folder"
+    ):
         make(name)
 
 

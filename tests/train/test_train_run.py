@@ -188,7 +188,9 @@ def test_without_accelerate_the_install_command_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(BackendUnavailableError, match=r"pip install 'tokenprune\[train\]'"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"pip install -e '\.\[train\]' in the folder"
+    ):
         run("vistog", tmp_path)
 
 

@@ -123,7 +123,7 @@ def test_a_missing_module_of_an_extra_is_named(module: str, library: str | None)
     assert (found is None) == (library is None)
     if found is not None:
         assert str(found).startswith(f"import {module}: {library} isn't installed. Install it: pip")
-        extra = re.search(r"tokenprune\[(\w+)\]", found.remedy)
+        extra = re.search(r"'\.\[(\w+)\]'", found.remedy)
         assert extra
         assert extra[1] in PROJECT["optional-dependencies"]
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Literal, NamedTuple
 
 from tokenprune.errors import DependencyError
+from tokenprune.errors.installing import pip_install
 
 LIBRARIES = ("torch", "transformers", "timm")
 """The libraries whose models and operations tokenprune changes: bounded by minor version."""
@@ -122,7 +123,7 @@ def missing(error: ModuleNotFoundError) -> DependencyError | None:
             return DependencyError(
                 f"{library} isn't installed.",
                 where=f"import {module}",
-                remedy=f"Install it: pip install 'tokenprune[{match['extra']}]'.",
+                remedy=f"Install it: {pip_install(match['extra'])}.",
             )
     return None
 
@@ -143,7 +144,7 @@ def _requirements() -> list[str]:
     except metadata.PackageNotFoundError as error:
         raise DependencyError(
             "tokenprune isn't installed, and its metadata holds the tested versions.",
-            remedy="Install it: pip install -e . in its source tree.",
+            remedy=f"Install it: {pip_install()}.",
         ) from error
 
 

@@ -71,7 +71,7 @@ def _attached(subject: Subject) -> Iterator[tuple[TinyModel, Any]]:
     """
     models = tiny_models()
     if not models:
-        raise DoesNotApplyError("no model library is installed, such as tokenprune[hf]")
+        raise DoesNotApplyError("no model library is installed, such as transformers")
     for tiny in models:
         with _registered(subject), torch.inference_mode():
             model = tiny.build(MODEL)

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenprune.errors import CheckpointError, DataError, UnsupportedModelError
 from tokenprune.errors.files import TEXT_BYTES, check_file
+from tokenprune.errors.installing import pip_install
 from tokenprune.interface.loading import LoadOptions
 
 #: Multimodal LLMs, by whatever class their config names.
@@ -150,7 +151,7 @@ def _transformers() -> Any:
     except ImportError as error:
         raise UnsupportedModelError(
             f"transformers can't be imported ({error}).",
-            remedy="Install it: pip install 'tokenprune[hf]'.",
+            remedy=f"Install it: {pip_install('hf')}.",
         ) from error
     return transformers
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import CheckpointError, UnsupportedModelError
+from tokenprune.errors.installing import pip_install
 from tokenprune.interface.loading import LoadedClassifier, LoadOptions
 from tokenprune_adapters.loaders.checkpoints import hash_files, load_strictly, to_picture
 
@@ -66,7 +67,7 @@ def _timm(spec: str) -> Any:
         raise UnsupportedModelError(
             f"timm can't be imported ({error}).",
             where=spec,
-            remedy="Install it: pip install 'tokenprune[timm]'.",
+            remedy=f"Install it: {pip_install('timm')}.",
         ) from error
     return timm
 

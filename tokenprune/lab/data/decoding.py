@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
+from tokenprune.errors.installing import pip_install
 from tokenprune.lab.data.containers import (
     BrokenError,
     Packet,
@@ -44,7 +45,7 @@ def check_pyav(where: str = "") -> None:
         raise BackendUnavailableError(
             "video files are decoded by PyAV, which isn't installed.",
             where=where,
-            remedy="Install it: pip install 'tokenprune[video]'. Animated GIF, WebP and PNG files "
+            remedy=f"Install it: {pip_install('video')}. Animated GIF, WebP and PNG files "
             "and folders of frames do without it.",
         )
 

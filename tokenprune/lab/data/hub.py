@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.errors.files import PICTURE_BYTES, check_file
+from tokenprune.errors.installing import pip_install
 from tokenprune.errors.names import suggestion
 from tokenprune.lab.data.question import Columns, Question
 from tokenprune.lab.data.rows import DataRow
@@ -109,7 +110,7 @@ def _loaded(entry: HubDataset) -> Any:
         raise BackendUnavailableError(
             "tasks of kind 'dataset' need the library datasets.",
             where="tasks",
-            remedy="Install it: pip install 'tokenprune[data]'.",
+            remedy=f"Install it: {pip_install('data')}.",
         ) from error
     name = entry.name
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
+from tokenprune.errors.installing import pip_install
 from tokenprune.lab.report.beside import beside
 from tokenprune.lab.report.families import COSTS, families, sign
 from tokenprune.lab.report.labels import placed
@@ -54,7 +55,7 @@ def write_figures(groups: Sequence[Group], folder: Path) -> list[Path]:
     except ImportError as error:
         raise BackendUnavailableError(
             "figures need matplotlib.",
-            remedy="Install it: pip install 'tokenprune[report]'; or use --no-figures.",
+            remedy=f"Install it: {pip_install('report')}; or use --no-figures.",
         ) from error
     known, found = families(groups), list[Path]()
     # names of plans are data: a dollar sign in one is no formula

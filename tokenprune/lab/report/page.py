@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 from tokenprune.errors import BackendUnavailableError
+from tokenprune.errors.installing import pip_install
 from tokenprune.errors.visible import visible
 from tokenprune.lab.judge.breaking import parts_of
 from tokenprune.lab.judge.columns import P_VALUE, STAGES
@@ -34,7 +35,7 @@ def html(results: Results, groups: Sequence[Group]) -> str:
         from tokenprune.lab.report.views import group_view
     except ImportError as error:
         raise BackendUnavailableError(
-            "the report needs Jinja2.", remedy="Install it: pip install 'tokenprune[report]'."
+            "the report needs Jinja2.", remedy=f"Install it: {pip_install('report')}."
         ) from error
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

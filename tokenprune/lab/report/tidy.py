@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError
+from tokenprune.errors.installing import pip_install
 from tokenprune.lab.judge.columns import MORE, RESULTS, Column, found_columns
 from tokenprune.lab.judge.planned import PLANNED, places_of
 from tokenprune.lab.judge.tables import Line
@@ -20,7 +21,7 @@ from tokenprune.lab.measure.files import write_text
 ABOUT = ("model", "task", "plan", "status")
 
 #: How to get the library that Parquet needs.
-REMEDY = "pip install 'tokenprune[parquet]'"
+REMEDY = pip_install("parquet")
 
 
 def tidy(lines: Sequence[Line]) -> dict[str, list[Any]]:

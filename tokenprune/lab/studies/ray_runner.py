@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from tokenprune.errors import BackendUnavailableError, DataError, TokenpruneError
+from tokenprune.errors.installing import pip_install
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.studies.code import code_of, method_facts
 from tokenprune.lab.studies.execute import execute, forget_models
@@ -95,7 +96,7 @@ class RayRunner:
     def __post_init__(self) -> None:
         if util.find_spec("ray") is None:
             raise BackendUnavailableError(
-                "the runner 'ray' needs Ray.", remedy="Install it: pip install 'tokenprune[ray]'."
+                "the runner 'ray' needs Ray.", remedy=f"Install it: {pip_install('ray')}."
             )
 
     def run(self, cells: Sequence[Cell], study: Study) -> Iterator[Outcome]:

@@ -8,6 +8,7 @@ from importlib import import_module, util
 from typing import Any, ClassVar
 
 from tokenprune.errors import BackendUnavailableError
+from tokenprune.errors.installing import pip_install
 from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
 
 #: Parameters of MLflow's older servers hold so many characters.
@@ -34,7 +35,7 @@ class Tracker:
         if util.find_spec(self.name) is None:
             raise BackendUnavailableError(
                 f"the reporter '{self.name}' needs {self.name}.",
-                remedy=f"Install it: pip install 'tokenprune[{self.name}]'.",
+                remedy=f"Install it: {pip_install(self.name)}.",
             )
 
     def started(self, opening: Opening) -> None:

@@ -21,6 +21,7 @@ from tokenprune.errors import (
     NonFiniteError,
     UnsupportedCallError,
 )
+from tokenprune.errors.installing import pip_install
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import (
     StepLoss,
@@ -38,7 +39,6 @@ from tokenprune.lab.train.state import BEGIN_AGAIN, StateFolder
 Tell = Callable[[int, int, str], None]
 
 _PRIME = 1_000_003
-INSTALL = "pip install 'tokenprune[train]'"
 
 
 @dataclass
@@ -222,7 +222,7 @@ def accelerator(device: Any) -> Any:
         raise BackendUnavailableError(
             f"training needs accelerate, which can't be imported ({error}).",
             where="tokenprune train",
-            remedy=f"Install it: {INSTALL}",
+            remedy=f"Install it: {pip_install('train')}.",
         ) from error
     found = Accelerator(device_placement=False, cpu=device.type == "cpu", mixed_precision="no")
     if found.num_processes > 1:
