@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import Tensor
 from typer.testing import CliRunner
 
 import tokenprune
 from tests.mllm.calls import model
 from tests.plugin import registering
+from tokenprune import ScoreStrategy, Signal, Site, StrategyParams, Tokens
 from tokenprune.cli import app
 from tokenprune.cli.app import spread
-from tokenprune.errors import CheckpointError, PlanError
+from tokenprune.errors import CheckpointError, LayerError, PlanError
 from tokenprune.interface.placement import PreLlm
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host, register_plugin
@@ -97,6 +99,28 @@ def test_validate_says_what_attach_says(tmp_path: Path) -> None:
     code, _, err = run("validate", plan)
     assert code == 2
     assert refused.value.message in " ".join(err.split())
+
+
+class Deep(ScoreStrategy[StrategyParams]):
+    """Reads a block that small models don't have."""
+
+    name = "t-deep"
+    stages = (PreLlm(),)
+
+    def signals(self, site: Site) -> tuple[Signal, ...]:
+        if site.layers < 20:
+            raise LayerError("the encoder has no block 20.")
+        return ()
+
+    def score(self, tokens: Tokens) -> Tensor:
+        return tokens.size
+
+
+def test_validate_leaves_to_attach_what_depends_on_the_model(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("stages: [{at: pre_llm, strategy: t-deep, keep: 4}]")
+    with register_plugin(registering(Deep), "deep"):
+        assert run("validate", plan)[0] == 0
 
 
 def test_position_ids_are_told_with_who_says_so(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from tokenprune.engine.stages import ResolvedStage, build_strategy
 from tokenprune.engine.towers import named_tower
 from tokenprune.errors import CheckpointError
+from tokenprune.interface.sites import Site
 from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.plan import Plan
-from tokenprune.plugins.matrix import site_of
+from tokenprune.plugins.matrix import SHAPE
 from tokenprune.plugins.strategies import strategy_class
 
 
@@ -37,6 +38,15 @@ def check_complete(plan: Plan) -> list[CheckpointError]:
             untrained.append(error)
         else:
             early += [ResolvedStage(number, stage, strategy)] if stage.at == "pre_llm" else []
-    if early:
-        named_tower(early, site_of(type(early[0].strategy), "pre_llm"))
+    site = Site("pre_llm", SHAPE.encoder_blocks, SHAPE.encoder_blocks)
+    named_tower([stage for stage in early if _told(stage, site)], site)
     return untrained
+
+
+def _told(stage: ResolvedStage, site: Site) -> bool:
+    """Whether what a stage asks for is known without a model, whose depth may matter to it."""
+    try:
+        stage.strategy.signals(site)
+    except Exception:  # what a strategy declares is a plugin's code
+        return False
+    return True
