@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -131,3 +132,19 @@ def test_what_is_no_terminal_hears_now_and_then(
     with progress_bar(Recent()) as tell:
         tell(1, 2, "quiet")
     assert capsys.readouterr().err == ""
+
+
+def test_the_watcher_gives_the_time_left_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """The thread wakes just before a step is told, so its lines are most of what is seen."""
+    with progress_bar() as tell:
+        lines: Any = tell
+        lines(27, 131, "vscan")
+        began = lines._start
+        lines._told = began + 54.0  # 2 s a step
+        lines._say(began + 55.0)
+        lines._say(began + 70.0)  # too soon
+        lines._say(began + 90.0)
+    assert capsys.readouterr().err.splitlines() == [
+        "27 of 131: vscan; about 3 min left",
+        "27 of 131: vscan; for 36 s so far; about 3 min left",
+    ]

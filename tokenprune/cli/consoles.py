@@ -29,7 +29,7 @@ class _Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._start = self._said = self._told = time.monotonic()
-        self._step = ""
+        self._done, self._total, self._what = 0, 0, ""
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -43,22 +43,30 @@ class _Lines:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         with self._lock:
-            now = self._told = time.monotonic()
-            self._step = f"{done} of {total}: {what}"
-            if now - self._said < PAUSE:
-                return
-            self._said = now
-            left = (now - self._start) / done * (total - done) if done else None
-            about = "" if left is None else f"; about {left / 60:.0f} min left"
-            self._console.print(line(f"{self._step}{about}"))
+            self._told = time.monotonic()
+            self._done, self._total, self._what = done, total, what
+            self._say(self._told)
 
     def _watch(self) -> None:
         while not self._over.wait(PAUSE):
             with self._lock:
-                now = time.monotonic()
-                if self._step and now - self._said >= PAUSE:
-                    self._said = now
-                    self._console.print(line(f"{self._step}; for {now - self._told:.0f} s so far"))
+                self._say(time.monotonic())
+
+    def _say(self, now: float) -> None:
+        """The step that runs and the time left, unless a line was printed just now."""
+        if not self._total or now - self._said < PAUSE:
+            return
+        self._said = now
+        running = now - self._told
+        parts = [f"{self._done} of {self._total}: {self._what}"]
+        if running >= PAUSE:
+            parts.append(f"for {running:.0f} s so far")
+        if self._done:
+            each = (self._told - self._start) / self._done
+            left = each * (self._total - self._done) - min(running, each)
+            minutes = round(left / 60)
+            parts.append(f"about {minutes} min left" if minutes else "less than a minute left")
+        self._console.print(line("; ".join(parts)))
 
 
 def notice(text: str) -> None:
