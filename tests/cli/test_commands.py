@@ -261,6 +261,18 @@ def test_compare_prints_a_table_and_writes_the_record(llava_folder: Path, plan: 
     assert "accuracy by question type" in said
 
 
+def test_no_random_row_is_added_to_plans_of_ones_own_and_the_help_says_so(
+    llava_folder: Path, tmp_path: Path
+) -> None:
+    plan, out = tmp_path / "plan.yaml", tmp_path / "record.json"
+    plan.write_text("stages: [{at: decoder, strategy: fastv, keep: 4, layer: 1}]")
+    args = ("--plans", plan, "--model", llava_folder, "--limit", 2, "--out", out)
+    assert run("compare", *args)[0] == 0
+    assert [row["name"] for row in json.loads(out.read_text())["results"]] == ["plan"]
+    said = " ".join(run("compare", "--help")[1].split())
+    assert "With `--plans`, those plans are all rows." in said
+
+
 def test_compare_of_a_classifier(timm_weights: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "record.json"
     code, said, _ = run(

@@ -120,8 +120,8 @@ def command(
 
     Without any option: a dozen strategies at three budgets on the bundled detail model, with equal
     tokens in the mean over the LLM's layers; `--task image` asks the small model, which is quicker.
-    Plans without a random plan at their places and budgets, or at as many tokens, get one beside
-    them that keeps as many tokens as they left.
+    Default rows without a random row at their places and budgets, or at as many tokens, get one
+    beside them that keeps as many tokens as they left. With `--plans`, those plans are all rows.
     Study files run with `tokenprune study`.
     """
     from tokenprune.lab.compare import Settings, Source
