@@ -14,6 +14,7 @@ from rich.text import Text
 
 from generators.markdown import MARK, table
 from tokenprune.cli.app import app
+from tokenprune.cli.words import several
 
 INTRO = """\
 # Command line
@@ -24,8 +25,8 @@ scripts: **0** all is well, **1** something that must hold doesn't (a plugin is 
 count isn't the plan's), **2** bad input, with a message that names place and remedy and no
 traceback, **130** interrupted.
 
-An option that can be given several times may also be followed by several values in `compare`:
-`--keep 64 16` is `--keep 64 --keep 16`.
+In {spread}, which have no arguments but options, an option that can be given several times may
+also be followed by several values: `--plans a.yaml b.yaml` is `--plans a.yaml --plans b.yaml`.
 """
 KINDS = {str: "text", int: "integer", float: "number", Path: "path", bool: "flag"}
 
@@ -35,7 +36,8 @@ def command_line() -> str:
     group: Any = typer.main.get_command(app)
     mark = MARK.format(source="tokenprune/cli")
     parts = [part for name, command in _commands(group) for part in _command(name, command)]
-    return "\n".join([INTRO.format(mark=mark), *parts])
+    spreading = [f"`{name}`" for name, command in _commands(group) if several(command)]
+    return "\n".join([INTRO.format(mark=mark, spread=" and ".join(spreading)), *parts])
 
 
 def _commands(group: Any) -> Iterator[tuple[str, Any]]:

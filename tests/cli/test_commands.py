@@ -1,8 +1,10 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 from torch import Tensor
 from typer.testing import CliRunner
@@ -12,7 +14,6 @@ from tests.mllm.calls import model
 from tests.plugin import registering
 from tokenprune import ScoreStrategy, Signal, Site, StrategyParams, Tokens
 from tokenprune.cli import app
-from tokenprune.cli.app import spread
 from tokenprune.errors import CheckpointError, LayerError, PlanError
 from tokenprune.interface.placement import PreLlm
 from tokenprune.plan import load_plan
@@ -307,13 +308,20 @@ def test_a_failed_expectation_is_exit_code_1(
         ("compare --keep 1 2 3", "compare --keep 1 --keep 2 --keep 3"),
         ("compare --plans a --plans b c", "compare --plans a --plans b --plans c"),
         ("show x y --plan p", "show x y --plan p"),
-        ("compare --plans=a b", "compare --plans=a b"),
+        ("compare --plans=a b", "compare --plans=a --plans b"),
+        ("compare --prompt x y", "compare --prompt x --prompt y"),
+        ("bench --plans a b --size 1 2", "bench --plans a --plans b --size 1 --size 2"),
+        ("bench --model a b", "bench --model a b"),
+        ("show --frames 2 x --plan p", "show --frames 2 x --plan p"),
+        ("verify x --set a b", "verify x --set a b"),
+        ("unknown --plans a b", "unknown --plans a b"),
         ("compare --plans", "compare --plans"),
         ("", ""),
     ],
 )
 def test_options_that_take_several_values(given: str, expected: str) -> None:
-    assert spread(given.split()) == expected.split()
+    group: Any = typer.main.get_command(app)
+    assert group.spread(given.split()) == expected.split()
 
 
 @pytest.mark.parametrize(("command", "paused"), [("validate", True), ("compare", False)])

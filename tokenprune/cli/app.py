@@ -31,6 +31,7 @@ from tokenprune.cli import (
     vllm,
 )
 from tokenprune.cli.consoles import line
+from tokenprune.cli.words import several, spread
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.visible import visible
 from tokenprune.interface.versions import missing, refuse_older
@@ -39,12 +40,6 @@ BAD_INPUT = 2
 
 #: Exit code of a program that Ctrl-C ended, by custom.
 INTERRUPTED = 130
-
-#: Options that take several values: `--plans a.yaml b.yaml` is `--plans a.yaml --plans b.yaml`.
-SPREAD = (
-    *("--plans", "--keep", "--batch-size", "--images", "--frames", "--size", "--picture"),
-    "--probe",
-)
 
 #: Options of `compare` and `study` that take no value.
 FLAGS = (
@@ -61,12 +56,17 @@ class Group(TyperGroup):
     """Ends with exit code 2 and a sentence, not a traceback, where the input was bad."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        """Run with spread options, see `SPREAD`; study files of `compare` go to `study`."""
-        given = spread(sys.argv[1:] if args is None else list(args))
+        """Run with spread options, see `several`; study files of `compare` go to `study`."""
+        given = self.spread(sys.argv[1:] if args is None else list(args))
         if names_study(given):
             Console(stderr=True).print("studies run with: tokenprune study FILE", style="yellow")
             given[0] = "study"
         return super().main(given, *rest, **options)
+
+    def spread(self, args: Sequence[str]) -> list[str]:
+        """The arguments with the options of their command before each of their values."""
+        command = self.commands.get(args[0]) if args else None
+        return [*args[:1], *spread(args[1:], several(command))] if command else [*args]
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; turn a `TokenpruneError` or a missing extra into a message."""
@@ -140,19 +140,6 @@ def explain(error: TokenpruneError) -> None:
     if error.remedy:
         text.append(f"\n{visible(error.remedy)}", "green")
     Console(stderr=True, soft_wrap=True).print(text)
-
-
-def spread(args: Sequence[str]) -> list[str]:
-    """Repeat the options of `SPREAD` before each of their values."""
-    result: list[str] = []
-    option = ""
-    for arg in args:
-        if arg.startswith("-"):
-            option = arg if arg in SPREAD else ""
-        elif option and result[-1] != option:
-            result.append(option)
-        result.append(arg)
-    return result
 
 
 def names_study(args: Sequence[str]) -> bool:
