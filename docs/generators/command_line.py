@@ -25,7 +25,7 @@ scripts: **0** all is well, **1** something that must hold doesn't (a plugin is 
 count isn't the plan's), **2** bad input, with a message that names place and remedy and no
 traceback, **130** interrupted.
 
-In {spread}, which have no arguments but options, an option that can be given several times may
+In {spread}, which take options only, an option that can be given several times may
 also be followed by several values: `--plans a.yaml b.yaml` is `--plans a.yaml --plans b.yaml`.
 """
 KINDS = {str: "text", int: "integer", float: "number", Path: "path", bool: "flag"}

@@ -8,6 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.cli.test_commands import run
+from tokenprune.lab.studies.model import Study
+from tokenprune.plan import Plan
+from tokenprune.plan.read import OF_PLANS, OF_STUDIES
 
 Files = Callable[[str], Path]
 
@@ -227,3 +230,44 @@ def test_unknown_commands_and_options() -> None:
     refused("compere")
     refused("list", "--jsn")
     refused("validate")
+
+
+GOOD = "stages: [{at: pre_llm, strategy: random, keep: 4}]"
+STUDY = "out: records\nplans: [{plan: plan.yaml}]\n"
+
+
+def test_words_of_commands_that_take_options_only(plan: Files) -> None:
+    file = plan(GOOD)
+    for command in ("compare", "bench"):
+        for before in ((), ("--seed", "4"), ("--seed=4",), ("--plans=x.yaml", "--seed", "4")):
+            said = refused(command, *before, file)
+            assert f"{command} takes options only" in said
+            assert "Pass plans with --plans" in said
+            assert "studies run with" in said
+        assert "No such option: --limt" in refused(command, "--limt", "4", file)
+    assert "takes options only" in refused("compare", "--all", file, "--limit", "2")
+    assert "takes options only" in refused("compare", "absent.yaml")
+
+
+def test_several_prompts_are_no_study(tmp_path: Path) -> None:
+    said = compare(tmp_path, "--prompt", "a {}.", "b {}.")
+    assert "safetensors" in said or "config.json" in said
+
+
+def test_plans_and_studies_given_for_each_other(plan: Files, tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(STUDY)
+    for text in (GOOD, "extends: other.yaml"):
+        said = refused("study", plan(text))
+        assert "this is a plan, and a study is needed" in said
+        assert "compare --plans FILE" in said
+    for args in (("validate",), ("compare", "--plans"), ("bench", "--plans")):
+        said = refused(*args, study)
+        assert "study.yaml this is a study, and a plan is needed" in said
+        assert "tokenprune study FILE" in said
+
+
+def test_what_tells_plans_from_studies_are_their_keys() -> None:
+    assert set(Study.model_fields) >= OF_STUDIES
+    assert not OF_STUDIES & set(Plan.model_fields)
+    assert not OF_PLANS & set(Study.model_fields)

@@ -24,7 +24,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.docs.blocks import ALL, MARKED, ROOT, Block, name, of
-from tokenprune.cli.app import app, names_study
+from tokenprune.cli.app import app
 from tokenprune.lab.data.rows import DataRow
 from tokenprune.lab.studies import load_study
 from tokenprune.lab.studies.model import TaskEntry
@@ -131,11 +131,12 @@ def test_commands_are_understood_by_what_they_call(block: Block, folder: Path) -
 def understood(words: list[str], folder: Path) -> None:
     """Parse a command as the program does, or run it where that is quick."""
     output = words.index(">") if ">" in words else len(words)
-    group: Any = typer.main.get_command(app)
-    given = group.spread(words[:output])
-    if "[OPTIONS]" in given or any(word.isupper() for word in given[1:2]):
+    words = words[:output]
+    if "[OPTIONS]" in words or any(word.isupper() for word in words[1:2]):
         return  # the usage line of the reference, which is generated from the command itself
-    assert not names_study(given), "studies have a command of their own"
+    group: Any = typer.main.get_command(app)
+    given = group.understood(words)
+    assert given[0] == words[0], "studies have a command of their own"
     command, rest = group.commands[given[0]], given[1:]
     while hasattr(command, "commands"):
         command, rest = command.commands[rest[0]], rest[1:]

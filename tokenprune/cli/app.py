@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import typer
@@ -31,7 +30,7 @@ from tokenprune.cli import (
     vllm,
 )
 from tokenprune.cli.consoles import line
-from tokenprune.cli.words import several, spread
+from tokenprune.cli.words import check_strays, names_study, several, spread
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.visible import visible
 from tokenprune.interface.versions import missing, refuse_older
@@ -40,13 +39,6 @@ BAD_INPUT = 2
 
 #: Exit code of a program that Ctrl-C ended, by custom.
 INTERRUPTED = 130
-
-#: Options of `compare` and `study` that take no value.
-FLAGS = (
-    *("--dry-run", "--no-dry-run", "--answers", "--no-answers", "--by-type", "--no-by-type"),
-    "--all",
-)
-
 
 #: Commands that read, print and end.
 BRIEF = ("list", "describe", "validate", "schema", "plugins", "doctor")
@@ -57,16 +49,28 @@ class Group(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Run with spread options, see `several`; study files of `compare` go to `study`."""
-        given = self.spread(sys.argv[1:] if args is None else list(args))
-        if names_study(given):
-            Console(stderr=True).print("studies run with: tokenprune study FILE", style="yellow")
-            given[0] = "study"
+        try:
+            given = self.understood(sys.argv[1:] if args is None else list(args))
+        except TokenpruneError as error:
+            explain(error)
+            sys.exit(BAD_INPUT)
         return super().main(given, *rest, **options)
 
-    def spread(self, args: Sequence[str]) -> list[str]:
-        """The arguments with the options of their command before each of their values."""
+    def understood(self, args: list[str]) -> list[str]:
+        """The arguments as the commands take them.
+
+        Raises:
+            DataError: a word of a command that takes options only is no value of one.
+        """
         command = self.commands.get(args[0]) if args else None
-        return [*args[:1], *spread(args[1:], several(command))] if command else [*args]
+        if command is None:
+            return args
+        given = [args[0], *spread(args[1:], several(command))]
+        if names_study(given, command):
+            Console(stderr=True).print("studies run with: tokenprune study FILE", style="yellow")
+            return ["study", *given[1:]]
+        check_strays(given[1:], command)
+        return given
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; turn a `TokenpruneError` or a missing extra into a message."""
@@ -140,17 +144,3 @@ def explain(error: TokenpruneError) -> None:
     if error.remedy:
         text.append(f"\n{visible(error.remedy)}", "green")
     Console(stderr=True, soft_wrap=True).print(text)
-
-
-def names_study(args: Sequence[str]) -> bool:
-    """Whether spread arguments are `compare` with a file of its own, as studies were once run.
-
-    `compare` has options only, so whatever is neither an option nor the value of one is that file.
-    """
-    if args[:1] != ["compare"]:
-        return False
-    before = pairwise(args)
-    return any(
-        not arg.startswith("-") and (not last.startswith("-") or "=" in last or last in FLAGS)
-        for last, arg in before
-    )

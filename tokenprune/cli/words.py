@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from tokenprune.errors import DataError, PlanError
 
 
 def several(command: Any) -> list[str]:
@@ -31,3 +34,51 @@ def spread(words: Sequence[str], options: Sequence[str]) -> list[str]:
             found.append(option)
         found.append(word)
     return found
+
+
+def strays(words: Sequence[str], command: Any) -> list[str]:
+    """The words that are neither an option that the command knows nor the value of one."""
+    options = [param for param in command.params if param.param_type_name == "option"]
+    valued = {name for one in options if not one.is_flag for name in one.opts}
+    found, value = [], False
+    for word in words:
+        if not value and not word.startswith("-"):
+            found.append(word)
+        value = not value and word in valued
+    return found
+
+
+def check_strays(words: Sequence[str], command: Any) -> None:
+    """Refuse words of a command that takes options only, and say how plans are passed to it.
+
+    Of a command line with options that the command doesn't know, the command names those itself.
+
+    Raises:
+        DataError: there is such a word.
+    """
+    known = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
+    loose = strays(words, command)
+    if loose and "--plans" in several(command) and _options(words) <= known:
+        raise DataError(
+            f"{command.name} takes options only, and this word belongs to none.",
+            where=loose[0],
+            remedy="Pass plans with --plans; studies run with: tokenprune study FILE.",
+        )
+
+
+def names_study(args: Sequence[str], command: Any) -> bool:
+    """Whether arguments are `compare` with a study file, as studies were once run."""
+    return args[0] == "compare" and any(map(_holds_study, strays(args[1:], command)))
+
+
+def _holds_study(word: str) -> bool:
+    from tokenprune.plan.read import is_study, read_mapping
+
+    try:
+        return is_study(read_mapping(Path(word)))
+    except PlanError:
+        return False
+
+
+def _options(words: Sequence[str]) -> set[str]:
+    return {word.partition("=")[0] for word in words if word.startswith("--")}

@@ -16,7 +16,7 @@ from tokenprune.plan.keep import FORMS
 from tokenprune.plan.model import Plan, ScheduleSpec, StagePlan
 from tokenprune.plan.overrides import Overrides, overridden
 from tokenprune.plan.paths import anchored
-from tokenprune.plan.read import as_mapping, read_mapping, resolve_extends
+from tokenprune.plan.read import as_mapping, is_study, read_mapping, resolve_extends
 
 _KEYS = {
     "": (*Plan.model_fields, "extends"),
@@ -48,6 +48,12 @@ def load_plan(source: str | Path | Mapping[str, Any] | Plan, *, overrides: Overr
         data, where = plan_data(source), ""
     else:
         data, where = _read(source)
+    if is_study(data):
+        raise PlanError(
+            "this is a study, and a plan is needed.",
+            where=where,
+            remedy="Name a file with 'stages'; studies run with: tokenprune study FILE.",
+        )
     data = overridden(data, overrides)
     try:
         plan = Plan.model_validate(data)

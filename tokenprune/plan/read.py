@@ -25,6 +25,10 @@ VALUES = 200_000
 #: Integers have at most so many bits: those of seeds are the longest.
 BITS = 128
 
+#: Keys at the top that only one of the two kinds of files has.
+OF_PLANS = frozenset({"stages", "extends"})
+OF_STUDIES = frozenset({"out", "models", "tasks", "plans"})
+
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -152,6 +156,16 @@ def as_mapping(value: Any, where: str) -> dict[str, Any]:
         if not isinstance(key, str):
             raise PlanError(f"keys are words, this is {key!r}.", where=where)
     return dict(value)
+
+
+def is_study(data: Mapping[str, Any]) -> bool:
+    """Whether a mapping is a study file's, which has plans and is none."""
+    return not OF_PLANS & data.keys() and bool(OF_STUDIES & data.keys())
+
+
+def is_plan(data: Mapping[str, Any]) -> bool:
+    """Whether a mapping is a plan file's, and no study's."""
+    return not OF_STUDIES & data.keys() and bool(OF_PLANS & data.keys())
 
 
 def _hint(path: Path) -> str:

@@ -19,7 +19,7 @@ from tokenprune.lab.data.question import Columns
 from tokenprune.lab.studies.model import REFERENCE, ModelEntry, PlanEntry, Study, TaskEntry
 from tokenprune.lab.studies.naming import plan_name
 from tokenprune.plan import Plan, load_plan
-from tokenprune.plan.read import PLAN_BYTES, parse
+from tokenprune.plan.read import PLAN_BYTES, is_plan, parse
 
 DENSE = "dense"
 
@@ -73,6 +73,13 @@ def load_study(path: Path) -> Study:
     if not isinstance(data, Mapping):
         raise PlanError(
             "a study is a mapping.", where=str(path), remedy="Start with 'out:' and 'plans:'."
+        )
+    if is_plan(data):
+        raise PlanError(
+            "this is a plan, and a study is needed.",
+            where=str(path),
+            remedy="Check it with: tokenprune validate FILE; measure it with: tokenprune compare "
+            "--plans FILE.",
         )
     try:
         study = Study.model_validate(dict(data))
