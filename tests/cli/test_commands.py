@@ -15,6 +15,7 @@ from tests.plugin import registering
 from tokenprune import ScoreStrategy, Signal, Site, StrategyParams, Tokens
 from tokenprune.cli import app
 from tokenprune.errors import CheckpointError, LayerError, PlanError
+from tokenprune.cli.plans import file_names
 from tokenprune.interface.placement import PreLlm
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host, register_plugin
@@ -272,6 +273,44 @@ def test_no_random_row_is_added_to_plans_of_ones_own_and_the_help_says_so(
     assert [row["name"] for row in json.loads(out.read_text())["results"]] == ["plan"]
     said = " ".join(run("compare", "--help")[1].split())
     assert "With `--plans`, those plans are all rows." in said
+
+
+def test_plan_files_of_one_name_are_rows_of_two_names(llava_folder: Path, tmp_path: Path) -> None:
+    text = "stages: [{at: pre_llm, strategy: random, keep: 4}]"
+    files = [tmp_path / "x" / "plan.yaml", tmp_path / "y" / "plan.yaml"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(text)
+    out = tmp_path / "record.json"
+    args = ("--plans", *files, "--model", llava_folder, "--out", out)
+    code, said, _ = run("compare", *args, "--limit", 2)
+    assert code == 0
+    names = [row["name"] for row in json.loads(out.read_text())["results"]]
+    assert names == ["x/plan", "y/plan"]
+    assert all(name in said for name in names)
+    code, said, _ = run("bench", *args, "--rounds", 1, "--size", 28)
+    record = json.loads(out.read_text())
+    assert [row["name"] for row in record["rows"]] == ["dense", *names]
+    assert [*record["plans"]] == names
+    for file in files:
+        file.write_text(f"name: mine\n{text}")
+    assert run("compare", *args, "--limit", 2)[0] == 0
+    names = [row["name"] for row in json.loads(out.read_text())["results"]]
+    assert names == ["mine (x/plan)", "mine (y/plan)"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["a.yaml", "b.yaml"], ["a", "b"]),
+        (["x/p.yaml", "y/p.yaml", "x/q.yaml"], ["x/p", "y/p", "q"]),
+        (["x/1/p.yaml", "y/1/p.yaml", "y/2/p.yaml"], ["x/1/p", "y/1/p", "2/p"]),
+        (["p.yaml", "x/../p.yaml", "x/p.yml"], ["p", "p (2)", "x/p"]),
+        ([], []),
+    ],
+)
+def test_plan_files_are_called_apart(given: list[str], expected: list[str]) -> None:
+    assert file_names([*map(Path, given)]) == expected
 
 
 def test_compare_of_a_classifier(timm_weights: Path, pictures: Path, tmp_path: Path) -> None:

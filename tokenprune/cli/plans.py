@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,7 +61,25 @@ def read_plans(paths: Sequence[Path]) -> list[tuple[str, Plan]]:
     """Plan files, each with the name that stands for it where the plan has none."""
     from tokenprune.plan import load_plan
 
-    return [(path.stem, load_plan(path)) for path in paths]
+    return list(zip(file_names(paths), map(load_plan, paths), strict=True))
+
+
+def file_names(paths: Sequence[Path]) -> list[str]:
+    """What plan files are called: by stem, and where that is another's too, with their folders.
+
+    A file that is given twice, or once more with another ending, gets a number.
+    """
+    places = [(*Path(os.path.abspath(path)).parent.parts, path.stem) for path in paths]
+    return [_file_name(places, number) for number in range(len(places))]
+
+
+def _file_name(places: Sequence[tuple[str, ...]], number: int) -> str:
+    own = places[number]
+    for depth in range(1, len(own)):
+        if sum(other[-depth:] == own[-depth:] for other in places) == 1:
+            return "/".join(own[-depth:])
+    again = places[: number + 1].count(own)
+    return own[-1] if again == 1 else f"{own[-1]} ({again})"
 
 
 def schema(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +117,8 @@ def plan_entries(
     """The user's plans, or each of them at every budget in `keeps`.
 
     Args:
-        plans: a name for each that has none of its own, and the plan.
+        plans: a name for each that has none of its own, and the plan. Plans with one name and
+            one budget have the given name behind their own.
         keeps: tokens per image that replace the budgets of plans with one stage.
         strategies: by name.
 
@@ -124,13 +126,22 @@ def plan_entries(
         PlanError: a budget was given for a plan with several stages.
     """
     entries = []
-    for fallback, plan in plans:
+    given = list(plans)
+    rows = Counter(_row(plan, keeps) for _, plan in given)
+    for fallback, plan in given:
         name = plan.name or fallback
+        if plan.name and rows[_row(plan, keeps)] > 1:
+            name = f"{name} ({fallback})"
         for variant in _variants(name, plan, keeps):
             stages = variant.stages
             means = meaning(stages[0], strategies.get(stages[0].strategy)) if stages else ""
             entries.append(Entry(name, variant, MAIN, means if len(stages) == 1 else "each stage"))
     return entries
+
+
+def _row(plan: Plan, keeps: Sequence[int]) -> tuple[str | None, ...]:
+    """What rows are told apart by: name, and budgets where `keeps` doesn't replace them."""
+    return (plan.name, *(() if keeps else budgets(plan)))
 
 
 def meaning(stage: StagePlan, kind: type[PruningStrategy[Any]] | None) -> str:
