@@ -56,3 +56,14 @@ def test_titles_of_any_length_fit_on_their_line(text: str, size: int) -> None:
         longer = whole[: len(found.removesuffix("...")) + 2].rstrip() + "..."
         assert draw.textlength(longer, font=_font(size)) > 300
     assert strip([Panel(Image.new("RGB", (90, 90)), text, text)], text).width > 0
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "absent.mp4"])
+def test_the_file_that_is_no_video_is_named(folder: Path, name: str) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "clip.gif", save_all=True)
+    (folder / "photo.jpg").write_bytes(b"no video")
+    files = [str(folder / "clip.gif"), str(folder / name)]
+    command = ["show", *files, "--frames", "2", "--plan", str(folder / "p.yaml")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert f"{name}, --frames 2" in "".join(result.output.splitlines())

@@ -64,7 +64,7 @@ def command(
 
     loaded_plan = load_plan(plan, overrides=overrides or ())
     pictures = [
-        (path.name, opened(path if frames is None else Clip.of(path, frames, "--frames")))
+        (path.name, opened(path if frames is None else Clip.of(path, frames, _place(path, frames))))
         for path in images
     ]
     check_writable(out)
@@ -78,3 +78,8 @@ def command(
     sheet = show(loaded, loaded_plan, pictures, question=question, every_site=every_site)
     sheet.save(out, format=kind)
     console.print(line(f"wrote {out}: {sheet.width} x {sheet.height}"))
+
+
+def _place(path: Path, frames: int) -> str:
+    """What errors call a video."""
+    return f"{path}, --frames {frames}"
