@@ -9,7 +9,9 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from tokenprune.cli.app import app
+from tokenprune.errors import TokenpruneError
 from tokenprune.lab.drawing.panels import Panel, _fit, _font, strip
+from tokenprune.lab.models import bundled_name
 
 
 @pytest.fixture
@@ -67,3 +69,46 @@ def test_the_file_that_is_no_video_is_named(folder: Path, name: str) -> None:
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
     assert f"{name}, --frames 2" in "".join(result.output.splitlines())
+
+
+def test_reference_is_the_bundled_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every command, and of clips it is the bundled one for clips."""
+    asked: list[str] = []
+
+    def load(spec: str, *_: object, **__: object) -> None:
+        asked.append(bundled_name(spec))
+        raise TokenpruneError("asked")
+
+    # modules that import the name come first, so that none keeps the other one
+    monkeypatch.setattr("tokenprune.lab.compare.run.load_model", load)
+    monkeypatch.setattr("tokenprune.lab.studies.execute.load_model", load)
+    monkeypatch.setattr("tokenprune.lab.models.load_model", load)
+    Image.new("RGB", (8, 8)).save(folder / "clip.gif", save_all=True)
+    plan, out = ("--plan", str(folder / "p.yaml")), ("--out", str(folder / "out"))
+    sheet = ("--out", str(folder / "out.png"))
+    for args, expected in (
+        (("show", str(folder / "a.png"), *plan, *sheet), "reference"),
+        (("show", str(folder / "clip.gif"), "--frames", "8", *plan, *sheet), "video"),
+        (("bench", *out), "reference"),
+        (("bench", "--frames", "4", *out), "video"),
+        (("train", "vistog", *plan, *out), "reference"),
+        (("compare", *out), "detail"),
+        (("compare", "--task", "video", *out), "video"),
+    ):
+        for more in ((), ("--model", "reference")):
+            result = CliRunner().invoke(app, [*args, *more])
+            assert (result.exit_code, asked.pop()) == (2, expected), result.output
+    for more in ((), ("reference",)):
+        CliRunner().invoke(app, ["verify", *more, *plan])
+        assert asked.pop() == "reference"
+    result = CliRunner().invoke(app, [*args, "--model", "referense"])
+    assert "Did you mean 'reference'" in result.output
+    assert not asked
+
+
+def test_a_clip_is_shown_on_the_bundled_model_for_clips(folder: Path) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(folder / "clip.gif", save_all=True, append_images=frames[1:])
+    command = ["show", str(folder / "clip.gif"), "--frames", "8", "--out", str(folder / "x.png")]
+    result = CliRunner().invoke(app, [*command, "--plan", str(folder / "p.yaml")])
+    assert result.exit_code == 0, result.output

@@ -10,8 +10,9 @@ import pytest
 
 from tests.studies.test_studies import change
 from tokenprune.errors import DataError, PlanError, UnknownNameError
+from tokenprune.lab.models import REFERENCE
 from tokenprune.lab.studies import cells, load_study, run_study
-from tokenprune.lab.studies.model import LONG, REFERENCE, SHORT, ModelEntry, TaskEntry
+from tokenprune.lab.studies.model import LONG, SHORT, ModelEntry, TaskEntry
 from tokenprune.lab.studies.tasks import questions
 from tokenprune.plan.read import parse
 

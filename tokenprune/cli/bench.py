@@ -32,7 +32,10 @@ Plans = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="Model folder, or timm:NAME; default: the bundled reference model."),
+    typer.Option(
+        help="Model folder, timm:NAME or reference, which is the default: the bundled model; "
+        "with --frames, the one for clips."
+    ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint of a timm:NAME model.")]
 Batch = Annotated[list[int] | None, typer.Option(min=1, help="Prompts of a call; default: 1.")]
@@ -140,12 +143,11 @@ def _run(
     from tokenprune.lab.bench.record import bench_record, write_bench
     from tokenprune.lab.bench.request import quarters
     from tokenprune.lab.measure.files import check_writable
-    from tokenprune.lab.models import load_model
-    from tokenprune.reference import reference_model_path
+    from tokenprune.lab.models import load_model, model_place
 
     check_writable(out)
     given = read_plans(plans)
-    loaded = load_model(model or str(reference_model_path()), options)
+    loaded = load_model(model_place(model, "video" if asked.frames else "image"), options)
     given, left_out = (given, []) if given else quarters(loaded)
     own = asked.own(loaded)
     sizes = asked.workloads(own)

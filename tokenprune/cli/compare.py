@@ -56,7 +56,9 @@ Match = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="Model folder or timm:NAME; default: the task's bundled model."),
+    typer.Option(
+        help="Model folder, timm:NAME or reference, which is the default: the task's bundled model."
+    ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of pictures, for encoders.")]
@@ -127,18 +129,19 @@ def command(
     from tokenprune.lab.compare import Settings, Source
     from tokenprune.lab.data.candidates import PROMPTS
     from tokenprune.lab.measure.files import check_writable
-    from tokenprune.lab.models import bundled_model, load_options
+    from tokenprune.lab.models import REFERENCE, load_options, model_place
 
     check_writable(out)
     # the learned strategies' checkpoints were trained for the small model
-    task = task or ("image" if model or family == "learned" else "detail")
+    own = model is not None and model != REFERENCE
+    task = task or ("image" if own or family == "learned" else "detail")
     settings = Settings(
         plans=read_plans(plans or ()), keeps=keep or (), limit=limit, batch_size=batch_size,
         seed=seed, positions=positions, new_tokens=new_tokens, split=split, task=task,
         jobs=jobs, probe=probe or (), every=every, family=family, match=match, check=check_data,
     )  # fmt: skip
     source = Source(
-        model or str(bundled_model(task)), load_options(device, dtype, weights), settings,
+        model_place(model, task), load_options(device, dtype, weights), settings,
         images, labels, classes, tuple(prompts or PROMPTS),
     )  # fmt: skip
     _run(source, out, answers, by_type)

@@ -29,7 +29,10 @@ def command(
     ] = Path("tokens.png"),
     model: Annotated[
         str | None,
-        typer.Option(help="Model folder or timm:NAME; default: the bundled reference model."),
+        typer.Option(
+            help="Model folder, timm:NAME or reference, which is the default: the bundled model; "
+            "with --frames, the one for clips."
+        ),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")] = None,
     question: Annotated[
@@ -58,9 +61,8 @@ def command(
     from tokenprune.lab.drawing.show import show
     from tokenprune.lab.judge.warnings import unknown_words
     from tokenprune.lab.measure.files import check_writable
-    from tokenprune.lab.models import load_model, load_options
+    from tokenprune.lab.models import load_model, load_options, model_place
     from tokenprune.plan import load_plan
-    from tokenprune.reference import reference_model_path
 
     loaded_plan = load_plan(plan, overrides=overrides or ())
     pictures = [
@@ -70,7 +72,7 @@ def command(
     check_writable(out)
     kind = drawing_format(out)
     options = load_options(device, dtype, weights)
-    loaded = load_model(model or str(reference_model_path()), options)
+    loaded = load_model(model_place(model, "image" if frames is None else "video"), options)
     console = Console(soft_wrap=True)
     missing = loaded.unknown(question) if isinstance(loaded, LoadedMllm) else []
     if missing:

@@ -27,7 +27,8 @@ Strategy = Annotated[str, typer.Argument(help="A learned strategy.")]
 PlanFile = Annotated[Path, typer.Option(help="Plan file with one stage of the strategy.")]
 Out = Annotated[Path, typer.Option(help="Folder for weights, plan, record and states.")]
 Model = Annotated[
-    str | None, typer.Option(help="Model folder; default: the bundled reference model.")
+    str | None,
+    typer.Option(help="Model folder or reference, which is the default: the bundled model."),
 ]
 Data = Annotated[
     str,
@@ -91,11 +92,10 @@ def command(
     """
     import torch
 
-    from tokenprune.lab.models import load_model, load_options
+    from tokenprune.lab.models import load_model, load_options, model_place
     from tokenprune.lab.train import FileStream, ReferenceStream, TrainSettings, train
     from tokenprune.lab.train.heldout import questions_for
     from tokenprune.plan import load_plan
-    from tokenprune.reference import reference_model_path
 
     own = data != "reference"
     settings = TrainSettings(
@@ -107,9 +107,7 @@ def command(
     asked = questions_for(data, heldout, limit, check_data)
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = load_model(
-        model or str(reference_model_path()), load_options(device, dtype), wanted="mllm"
-    )
+    loaded = load_model(model_place(model, "image"), load_options(device, dtype), wanted="mllm")
     with _going_on(out, save_every), progress_bar() as tell:
         done = train(
             loaded, strategy, start, out, stream, settings,

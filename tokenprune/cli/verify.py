@@ -26,7 +26,7 @@ Model = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="Model folder or timm:NAME; default: the bundled reference model.",
+        help="Model folder, timm:NAME or reference, which is the default: the bundled model.",
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")]
@@ -62,14 +62,13 @@ def command(
     Every row is measured on the model's own weights, against the model without the plan. On the
     CPU, and without --dtype, most rows run in float64. The exit code is 1 if a row fails.
     """
-    from tokenprune.lab.models import load_model, load_options
+    from tokenprune.lab.models import load_model, load_options, model_place
     from tokenprune.lab.verify import samples_for, verify
     from tokenprune.plan import load_plan
-    from tokenprune.reference import reference_model_path
 
     loaded_plan = load_plan(plan, overrides=overrides or ())
     options = load_options(device, dtype, weights)
-    loaded = load_model(model or str(reference_model_path()), options)
+    loaded = load_model(model_place(model, "image", "MODEL"), options)
     samples, source = samples_for(loaded, images, question or (), plan=loaded_plan)
     widen = dtype is None and options.device.type == "cpu"
     with progress_bar() as tell:

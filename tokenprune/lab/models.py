@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from tokenprune.errors import DataError, UnsupportedModelError
+from tokenprune.errors import DataError, UnknownNameError, UnsupportedModelError
+from tokenprune.errors.names import nearest, suggestion
 from tokenprune.interface.loading import (
     LoadedModel,
     Loader,
@@ -18,6 +19,9 @@ from tokenprune.plugins.host import host
 from tokenprune.reference import detail_model_path, reference_model_path, video_model_path
 
 FOLDERS = "path"
+
+#: The bundled model of each task, whatever folders there are.
+REFERENCE = "reference"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -93,6 +97,27 @@ def load_options(
     if weights is not None and not weights.is_file():
         raise DataError(f"there is no file '{weights}'.", where="--weights")
     return LoadOptions(weights, place, DTYPES[dtype])
+
+
+def model_place(name: str | None, task: str, where: str = "--model") -> str:
+    """Where a model is loaded from.
+
+    Args:
+        name: a folder, a name with a scheme, or `reference`, which None stands for too.
+        task: whose bundled model `reference` is, see `bundled_model`.
+        where: what errors call the place of the name.
+
+    Raises:
+        UnknownNameError: it is no name with a scheme and no folder, and nearly `reference`.
+    """
+    if name is None or name == REFERENCE:
+        return str(bundled_model(task))
+    strange = ":" not in name and not Path(name).exists()
+    if strange and nearest(name, [REFERENCE]):
+        raise UnknownNameError(
+            f"there is no model '{name}'.", where=where, remedy=suggestion(name, [REFERENCE])
+        )
+    return name
 
 
 def bundled_model(task: str) -> Path:

@@ -17,7 +17,7 @@ from tokenprune.lab.measure.run import Progress
 from tokenprune.lab.measure.search import border, most_asked, widest
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.studies.building import build_task
-from tokenprune.lab.studies.execute import loaded_model, model_place
+from tokenprune.lab.studies.execute import loaded_model, model_of
 from tokenprune.lab.studies.load import DENSE
 from tokenprune.lab.studies.model import ModelEntry, PlanEntry, Study, TaskEntry
 from tokenprune.lab.studies.run import run_study
@@ -96,7 +96,7 @@ def calibrate(
     """
     steps = Steps(goal, progress, say)
     trial = _Trial(asked, budgets, steps)
-    loaded = loaded_model(model_place(asked.model, asked.task), asked.model)
+    loaded = loaded_model(model_of(asked.model, asked.task), asked.model)
     model: Any = loaded.model
 
     def serves(number: int) -> bool:

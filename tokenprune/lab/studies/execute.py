@@ -6,14 +6,12 @@ import gc
 import traceback
 from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from tokenprune.engine.attach import attach
-from tokenprune.errors import TokenpruneError, UnknownNameError
-from tokenprune.errors.names import nearest, suggestion
+from tokenprune.errors import TokenpruneError
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.interface.metric import Answered
 from tokenprune.lab.judge import Judge
@@ -26,32 +24,19 @@ from tokenprune.lab.measure.metrics import chosen_metrics, scores
 from tokenprune.lab.measure.preparing import first_ready
 from tokenprune.lab.measure.run import Measured, Measurement, measure
 from tokenprune.lab.measure.task import Task
-from tokenprune.lab.models import bundled_model, load_model, load_options
+from tokenprune.lab.models import load_model, load_options, model_place
 from tokenprune.lab.studies.building import build_task
 from tokenprune.lab.studies.load import Cell
-from tokenprune.lab.studies.model import REFERENCE, ModelEntry, Study, TaskEntry
+from tokenprune.lab.studies.model import ModelEntry, Study, TaskEntry
 from tokenprune.lab.studies.samples import shown_samples
 from tokenprune.lab.studies.store import Status
 from tokenprune.lab.trained import check_trained_for
 from tokenprune.plugins.host import host
 
 
-def model_place(model: ModelEntry, task: TaskEntry) -> str:
-    """Where a model of a study is loaded from.
-
-    Raises:
-        UnknownNameError: it is no name with a scheme and no folder, and nearly `reference`.
-    """
-    if model.name != REFERENCE:
-        strange = ":" not in model.name and not Path(model.name).exists()
-        if strange and nearest(model.name, [REFERENCE]):
-            raise UnknownNameError(
-                f"there is no model '{model.name}'.",
-                where="models",
-                remedy=suggestion(model.name, [REFERENCE]),
-            )
-        return model.name
-    return str(bundled_model("video" if task.video else task.kind))
+def model_of(model: ModelEntry, task: TaskEntry) -> str:
+    """Where a model of a study is loaded from, see `model_place`."""
+    return model_place(model.name, "video" if task.video else task.kind, "models")
 
 
 @lru_cache(maxsize=2)
@@ -69,7 +54,7 @@ def forget_models() -> None:
 
 def cell_task(cell: Cell, study: Study) -> Task:
     """The cell's samples on its model."""
-    loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+    loaded = loaded_model(model_of(cell.model, cell.task), cell.model)
     return build_task(cell.task, loaded, study)
 
 
@@ -88,7 +73,7 @@ def execute(cell: Cell, study: Study) -> tuple[Status, dict[str, Any]]:
 
 
 def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
-    loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+    loaded = loaded_model(model_of(cell.model, cell.task), cell.model)
     check_trained_for(loaded, cell.plan)
     entries = [Entry(cell.name, cell.plan)] if cell.plan.stages else []
     found = measure(task, entries, seed=study.seed)
@@ -132,7 +117,7 @@ def _judged(task: Task, found: Measurement, seed: int) -> dict[str, Any]:
 
 def _shown(task: Task, cell: Cell) -> dict[str, Any]:
     """Pictures for the report; a cell that can't be drawn is measured all the same."""
-    loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+    loaded = loaded_model(model_of(cell.model, cell.task), cell.model)
     try:
         return {"shown": shown_samples(task, cell.plan, loaded)}
     except Exception as error:

@@ -16,7 +16,8 @@ from tokenprune.errors import PlanError
 from tokenprune.errors.files import read_text
 from tokenprune.errors.validation import plan_error
 from tokenprune.lab.data.question import Columns
-from tokenprune.lab.studies.model import REFERENCE, ModelEntry, PlanEntry, Study, TaskEntry
+from tokenprune.lab.models import REFERENCE
+from tokenprune.lab.studies.model import ModelEntry, PlanEntry, Study, TaskEntry
 from tokenprune.lab.studies.naming import plan_name
 from tokenprune.plan import Plan, load_plan
 from tokenprune.plan.read import PLAN_BYTES, is_plan, parse

@@ -11,12 +11,10 @@ from tokenprune.lab.data.builtin import BUILT_IN
 from tokenprune.lab.data.candidates import PLACE, PROMPTS
 from tokenprune.lab.data.hub import HubDataset
 from tokenprune.lab.data.question import Columns, Frozen
+from tokenprune.lab.models import REFERENCE
 
 #: A value of a grid: what stands in a plan at a dotted place.
 Value = str | int | float | bool | dict[str, Any] | list[Any] | None
-
-#: The bundled model of each task, whatever folders there are.
-REFERENCE = "reference"
 
 #: New tokens where a study doesn't say: of the built-in tasks, and of others (ours).
 SHORT, LONG = 2, 32

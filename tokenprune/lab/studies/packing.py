@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenprune.lab.models import REFERENCE
 from tokenprune.lab.studies.load import Cell
-from tokenprune.lab.studies.model import REFERENCE, ModelEntry, Study, TaskEntry
+from tokenprune.lab.studies.model import ModelEntry, Study, TaskEntry
 from tokenprune.plan import Plan, load_plan
 from tokenprune.plan.dump import plan_data
 from tokenprune.plugins.strategies import strategy_class, strategy_params

@@ -19,7 +19,7 @@ from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.metrics import chosen_metrics
 from tokenprune.lab.studies.baselines import may_lack, missing_baselines
 from tokenprune.lab.studies.code import code_of, method_facts
-from tokenprune.lab.studies.execute import cell_task, loaded_model, model_place
+from tokenprune.lab.studies.execute import cell_task, loaded_model, model_of
 from tokenprune.lab.studies.load import Cell, cells, identity
 from tokenprune.lab.studies.model import Study, TaskEntry
 from tokenprune.lab.studies.older import older_keys
@@ -78,7 +78,7 @@ def identified(study: Study, check: int | None = None) -> list[Known]:
             if cell.task not in checked:
                 check_samples(task.questions, check)
                 checked.append(cell.task)
-            loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+            loaded = loaded_model(model_of(cell.model, cell.task), cell.model)
             facts[pair] = {
                 "weights": loaded.fingerprint(),
                 "data": revision(task.questions, task.choices),
@@ -116,7 +116,7 @@ def with_baselines(study: Study) -> list[Cell]:
         first, plans = mine[0], [(cell.name, cell.plan) for cell in mine]
         if not may_lack(plan for _, plan in plans):
             continue
-        model = loaded_model(model_place(first.model, first.task), first.model).model
+        model = loaded_model(model_of(first.model, first.task), first.model).model
         for name, plan in missing_baselines(model, plans):
             number = len(found) + len(added)
             added.append(Cell(number, first.model, first.task, name, plan, added=True))
@@ -127,7 +127,7 @@ def _on_model(cell: Cell) -> Cell:
     """The cell, with its plan as it runs on clips if it is about these."""
     if not cell.task.video:
         return cell
-    loaded = loaded_model(model_place(cell.model, cell.task), cell.model)
+    loaded = loaded_model(model_of(cell.model, cell.task), cell.model)
     if not isinstance(loaded, LoadedMllm):  # refused with its task
         return cell
     return replace(cell, plan=on_clips(cell.plan, loaded))
