@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.cli.test_commands import run
+from tokenprune.errors.files import NotReadableError, reason
 from tokenprune.lab.studies.model import Study
 from tokenprune.plan import Plan
 from tokenprune.plan.read import OF_PLANS, OF_STUDIES
@@ -271,3 +272,33 @@ def test_what_tells_plans_from_studies_are_their_keys() -> None:
     assert set(Study.model_fields) >= OF_STUDIES
     assert not OF_STUDIES & set(Plan.model_fields)
     assert not OF_PLANS & set(Study.model_fields)
+
+
+def test_missing_files_are_called_so_everywhere(plan: Files, tmp_path: Path) -> None:
+    none, out = tmp_path / "none", ("--out", tmp_path / "x.png")
+    study = tmp_path / "study.yaml"
+    file = plan(GOOD)
+    study.write_text(f"{STUDY}tasks: [{{kind: jsonl, path: none}}]\n")
+    for args in (
+        ("validate", none),
+        ("study", none),
+        ("study", study, "--dry-run"),
+        ("show", none, "--plan", file, *out),
+        ("bench", "--questions", none, *out),
+    ):
+        said = refused(*args)
+        assert "there is no such file" in said
+        assert "Errno" not in said
+
+
+def test_why_a_file_cannot_be_read() -> None:
+    for found, expected in (
+        (FileNotFoundError(2, "No such file or directory", "x"), "there is no such file"),
+        (NotADirectoryError(20, "Not a directory", "x"), "there is no such file"),
+        (PermissionError(13, "Permission denied", "x"), "permission denied"),
+        (NotReadableError("it is no regular file"), "it is no regular file"),
+        (ValueError("one\ntwo"), "one"),
+        (ValueError(), "ValueError"),
+    ):
+        assert reason(found) == expected
+    assert reason(FileNotFoundError(), "folder") == "there is no such folder"

@@ -245,8 +245,15 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\n")
     with pytest.raises(PlanError, match="can't be read"):
         load_plan(tmp_path / "latin.yaml")
-    (tmp_path / "child.yaml").write_text("extends: missing.yaml\n")
-    with pytest.raises(PlanError, match=r"missing\.yaml: there is no such file"):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "child.yaml").write_text("extends: m/missing.yaml\n")
+    match = r"child\.yaml: extends: .*missing\.yaml: there is no such file\.$"
+    for near in ("m/d9.yaml", "missing.yaml", "m/missing.py"):  # not alike, elsewhere, no plan
+        (tmp_path / near).write_text("seed: 1\n")
+    with pytest.raises(PlanError, match=match):
+        load_plan(tmp_path / "child.yaml")
+    (tmp_path / "m" / "misssing.yml").write_text("seed: 1\n")
+    with pytest.raises(PlanError, match=r"Did you mean '.*m/misssing\.yml'"):
         load_plan(tmp_path / "child.yaml")
     with pytest.raises(PlanError, match="a plan is a file or a mapping, not an object of type int"):
         load_plan(3)  # type: ignore[arg-type]

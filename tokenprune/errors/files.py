@@ -38,6 +38,20 @@ def check_file(path: Path, most: int | None = None) -> None:
         raise NotReadableError(f"it has {found.st_size:,} bytes, at most {most:,} are read")
 
 
+def reason(error: Exception, what: str = "file") -> str:
+    """Why a file can't be read, in words; numbers of the system and the file's name are left out.
+
+    Args:
+        error: what reading it raised.
+        what: what there isn't, of a missing one.
+    """
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"there is no such {what}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[:1].lower() + error.strerror[1:]
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 def is_file(path: Path) -> bool:
     """Whether there is a regular file of that name; False for names that no file can have."""
     try:

@@ -9,15 +9,20 @@ from difflib import get_close_matches
 LONG, LISTED = 100, 60
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest(name: str, known: Iterable[str], alike: float = 0.5) -> str | None:
     """The known name closest to `name`, or None where nothing comes near.
 
     Names are compared letter by letter, so long ones, which nobody misspells, are near to none.
+
+    Args:
+        name: as it was written.
+        known: those that exist.
+        alike: least similarity of a near one, from 0 to 1.
     """
     if len(name) > LONG:
         return None
     choices = {choice.lower(): choice for choice in known}
-    found = get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
+    found = get_close_matches(name.lower(), choices, n=1, cutoff=alike)
     return choices[found[0]] if found else None
 
 

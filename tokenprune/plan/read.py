@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tokenprune.errors import PlanError
-from tokenprune.errors.files import read_text
+from tokenprune.errors.files import read_text, reason
 from tokenprune.errors.names import nearest
 from tokenprune.plan.paths import anchored
 
@@ -21,6 +21,9 @@ LEVELS = 50
 
 #: Most keys and values of a plan or study (ours).
 VALUES = 200_000
+
+#: Endings of files that are suggested for a missing one, and how alike their names are (ours).
+ENDINGS, CLOSE = (".yaml", ".yml", ".json"), 0.7
 
 #: Integers have at most so many bits: those of seeds are the longest.
 BITS = 128
@@ -135,7 +138,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise PlanError("there is no such file.", where=str(path), remedy=_hint(path)) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"the file can't be read ({error}).", where=str(path)) from error
+        raise PlanError(f"the file can't be read ({reason(error)}).", where=str(path)) from error
     return as_mapping(parse(text, str(path)), str(path))
 
 
@@ -170,9 +173,10 @@ def is_plan(data: Mapping[str, Any]) -> bool:
 
 def _hint(path: Path) -> str:
     folder = path.parent
-    names = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
-    near = nearest(path.name, names)
-    return f"Did you mean '{folder / near}'?" if near else ""
+    files = [p for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+    names = {p.stem: p.name for p in files if p.suffix in ENDINGS}
+    near = nearest(path.stem, names, CLOSE)
+    return f"Did you mean '{folder / names[near]}'?" if near else ""
 
 
 def _resolved(path: Path, name: str, where: str) -> Path:
@@ -219,7 +223,11 @@ def resolve_extends(
     if path in chain:
         circle = " -> ".join(p.name for p in (*chain[chain.index(path) :], path))
         raise PlanError(f"plans extend each other in a circle: {circle}.", where=where)
-    found = anchored(read_mapping(path), path.parent)
+    try:
+        found = anchored(read_mapping(path), path.parent)
+    except PlanError as error:
+        error.where = f"{where}: extends: {error.where}"
+        raise
     base, files = resolve_extends(found, path.parent, str(path), (*chain, path))
     result: dict[str, Any] = merged(base, data)
     return result, files

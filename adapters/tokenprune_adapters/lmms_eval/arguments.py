@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError, PlanError
-from tokenprune.errors.files import read_text
+from tokenprune.errors.files import read_text, reason
 from tokenprune.errors.names import suggestion
 from tokenprune.interface.loading import LoadOptions
 from tokenprune.lab.models import load_options
@@ -131,5 +131,5 @@ class Arguments:
             return read_text(Path(self.chat_template))
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
-                f"the chat template can't be read ({error}).", where=self.chat_template
+                f"the chat template can't be read ({reason(error)}).", where=self.chat_template
             ) from error

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tokenprune.errors import CheckpointError
-from tokenprune.errors.files import check_file
+from tokenprune.errors.files import check_file, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,7 +40,7 @@ def load_strictly(model: nn.Module, file: Path) -> None:
         state = load_file(file)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"the file is no readable safetensors checkpoint ({error}).",
+            f"the file is no readable safetensors checkpoint ({reason(error)}).",
             where=str(file),
             remedy="Pass a complete .safetensors file; pickled checkpoints are not read.",
         ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import CheckpointError, DataError, UnsupportedModelError
-from tokenprune.errors.files import TEXT_BYTES, check_file
+from tokenprune.errors.files import TEXT_BYTES, check_file, reason
 from tokenprune.errors.installing import pip_install
 from tokenprune.interface.loading import LoadOptions
 
@@ -62,7 +62,7 @@ def check_files(folder: Path) -> None:
                 check_file(path, None if path.suffix == ".safetensors" else TEXT_BYTES)
             except OSError as error:
                 raise CheckpointError(
-                    f"the file can't be read ({error}).",
+                    f"the file can't be read ({reason(error)}).",
                     where=str(path),
                     remedy="Restore the folder that save_pretrained wrote.",
                 ) from error

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tokenprune.errors import DataError
+from tokenprune.errors.files import reason
 from tokenprune.lab.data.pictures import spread
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.data.reading import PICTURES
@@ -86,7 +87,9 @@ def listed(folder: Path) -> list[Path]:
     try:
         found = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
-        raise DataError(f"the folder can't be read ({error}).", where=str(folder)) from error
+        raise DataError(
+            f"the folder can't be read ({reason(error, 'folder')}).", where=str(folder)
+        ) from error
     return sorted(found, key=lambda path: natural(path.name))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
-from tokenprune.errors.files import PICTURE_BYTES, check_file
+from tokenprune.errors.files import PICTURE_BYTES, check_file, reason
 from tokenprune.errors.installing import pip_install
 from tokenprune.errors.names import suggestion
 from tokenprune.lab.data.question import Columns, Question
@@ -223,5 +223,5 @@ def _read(path: Path, entry: HubDataset) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"the picture '{path}' can't be read ({error}).", where=entry.name
+            f"the picture '{path}' can't be read ({reason(error)}).", where=entry.name
         ) from error

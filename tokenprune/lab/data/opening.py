@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError
+from tokenprune.errors.files import reason
 from tokenprune.interface.loading import Frames
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.data.reading import open_picture
@@ -67,7 +68,9 @@ def revision(samples: Sequence[Question], choices: Sequence[Sequence[str]] = ())
             try:
                 total.update(digest(image) if isinstance(image, Clip) else _bytes(image))
             except OSError as error:
-                raise DataError(f"the file can't be read ({error}).", where=sample.where) from error
+                raise DataError(
+                    f"the file can't be read ({reason(error)}).", where=sample.where
+                ) from error
     return total.hexdigest()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tokenprune.errors import DataError
-from tokenprune.errors.files import TEXT_BYTES, check_file, is_file
+from tokenprune.errors.files import TEXT_BYTES, check_file, is_file, reason
 from tokenprune.interface.loading import Frames
 from tokenprune.lab.data.question import Question
 
@@ -160,7 +160,9 @@ def _rows(labels: Path) -> list[dict[str, str]]:
         with labels.open(newline="", encoding="utf-8-sig") as handle:
             rows = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the labels can't be read ({error}).", where=str(labels)) from error
+        raise DataError(
+            f"the labels can't be read ({reason(error)}).", where=str(labels)
+        ) from error
     if not rows:
         raise DataError(
             "the file holds no labels.", where=str(labels), remedy="Write a header and rows."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokenprune.errors import DataError
-from tokenprune.errors.files import PICTURE_BYTES, check_file
+from tokenprune.errors.files import PICTURE_BYTES, check_file, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,8 +85,7 @@ def pillow(source: Path | BytesIO, what: str, where: str) -> Iterator[Image]:
             remedy=f"Save it as one of {', '.join(FORMATS)}.",
         ) from error
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise DataError(f"the {what} can't be read ({reason}).", where=where) from error
+        raise DataError(f"the {what} can't be read ({reason(error)}).", where=where) from error
 
 
 def as_rgb(picture: Image) -> Image:

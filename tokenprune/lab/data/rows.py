@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import DataError
-from tokenprune.errors.files import is_file, read_text
+from tokenprune.errors.files import is_file, read_text, reason
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def read_lines(path: Path, what: str) -> list[str]:
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the {what} can't be read ({error}).", where=str(path)[:400]) from error
+        raise DataError(
+            f"the {what} can't be read ({reason(error)}).", where=str(path)[:400]
+        ) from error
     return text.removesuffix("\n").split("\n") if text else []
 
 

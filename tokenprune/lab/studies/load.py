@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tokenprune.errors import PlanError
-from tokenprune.errors.files import read_text
+from tokenprune.errors.files import read_text, reason
 from tokenprune.errors.validation import plan_error
 from tokenprune.lab.data.question import Columns
 from tokenprune.lab.models import REFERENCE
@@ -70,7 +70,7 @@ def load_study(path: Path) -> Study:
     try:
         data = parse(read_text(path, PLAN_BYTES), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"the study can't be read ({error}).", where=str(path)) from error
+        raise PlanError(f"the study can't be read ({reason(error)}).", where=str(path)) from error
     if not isinstance(data, Mapping):
         raise PlanError(
             "a study is a mapping.", where=str(path), remedy="Start with 'out:' and 'plans:'."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tokenprune.errors import DataError
+from tokenprune.errors.files import reason
 from tokenprune.lab.measure.files import write_text
 from tokenprune.lab.measure.locks import locked
 from tokenprune.lab.studies.forms import wrong_form
@@ -97,7 +98,7 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError) as error:
-            raise Damaged(f"it can't be read ({error})") from error
+            raise Damaged(f"it can't be read ({reason(error)})") from error
         return parse(text, key)
 
     def write(self, record: Record) -> None:

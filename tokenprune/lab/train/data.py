@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tokenprune.errors import DataError
+from tokenprune.errors.files import reason
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.jsonl import right_answers
 from tokenprune.lab.data.reading import open_picture
@@ -181,7 +182,9 @@ def _digest(questions: Sequence[Example]) -> str:
         try:
             about = [question.text, question.answer, *question.others, files(question.image)]
         except OSError as error:
-            raise DataError(f"the file can't be read ({error}).", where=question.where) from error
+            raise DataError(
+                f"the file can't be read ({reason(error)}).", where=question.where
+            ) from error
         total.update(json.dumps(about).encode())
     return total.hexdigest()
 
