@@ -154,6 +154,20 @@ def test_the_backend_is_shown_where_it_differs() -> None:
     assert "dense attention" not in [str(c.header) for c in bench_tables(one)[0].columns]
 
 
+def test_tokens_are_counted_where_the_heading_says() -> None:
+    """A plan before or inside of the LLM leaves the encoder's tokens as they are."""
+    tokens = {"encoder": 196.0, "llm": 49.0, "llm_average": 20.0}
+    lane = Lane("dense", None, nn.Identity(), first=[1.0], tokens=tokens)
+    table = bench_tables(rows_of([lane], Workload(), 0.0))[1]
+    shown = {str(column.header): [*column.cells] for column in table.columns}
+    assert (shown["LLM in"], shown["LLM mean"]) == (["49"], ["20"])
+    assert "encoding" not in str(table.title)
+    lane = Lane("dense", None, nn.Identity(), first=[1.0], tokens={"encoder": 196.0})
+    table = bench_tables(rows_of([lane], Workload(), 0.0))[1]
+    assert [*table.columns[-1].cells] == ["196"]
+    assert table.columns[-1].header == "encoder out"
+
+
 @pytest.mark.parametrize(("rounds", "said"), [(7, True), (20, True), (21, False)])
 def test_p95_of_few_rounds_is_called_what_it_is(rounds: int, said: bool) -> None:
     caveat = BenchSettings(rounds=rounds).caveat

@@ -14,8 +14,8 @@ from tests.mllm.calls import model
 from tests.plugin import registering
 from tokenprune import ScoreStrategy, Signal, Site, StrategyParams, Tokens
 from tokenprune.cli import app
-from tokenprune.errors import CheckpointError, LayerError, PlanError
 from tokenprune.cli.plans import file_names
+from tokenprune.errors import CheckpointError, LayerError, PlanError
 from tokenprune.interface.placement import PreLlm
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host, register_plugin

@@ -95,6 +95,11 @@ def test_an_interval_has_its_ends_in_brackets_or_in_columns_of_their_own() -> No
     assert share.shown(result, brief=True) == "25.0"
     assert share.cells(result) == ["0.2500", "0.1250", "0.5000"]
     assert share.headings == ["share", "low", "high"]
+    none = Column("share", lambda _: Interval(*[float("nan")] * 3), SHARE, ("low", "high"))
+    assert none.shown(result) == none.shown(result, brief=True) == "-"
+    half = Column("share", lambda _: Interval(0.5, 0.25, float("nan")), SHARE)
+    assert half.shown(result) == "50.0 [25.0 -]"
+    assert Column("number", lambda _: float("nan")).shown(result) == "-"
     points = Column("points", lambda _: None, POINTS, ("low", "high"))
     assert (points.shown(result), points.cells(result)) == ("", ["", "", ""])
 

@@ -51,7 +51,7 @@ def test_unknown_names_suggest_the_nearest(plan: dict[str, Any], place: str, nea
         ({"seed": -1}, "seed", "greater than or equal to 0"),
         ({"seed": True}, "seed", "valid integer"),
         ({"stages": {"at": "encoder"}}, "stages", "valid list"),
-        ({"stages": ["evoprune"]}, "stages.0", "valid dictionary"),
+        ({"stages": ["evoprune"]}, "stages.0", "should be a mapping"),
         ({"stages": [{"at": "encoder", "keep": 3}]}, "stages.0.strategy", "missing"),
         ({"stages": [{**STAGE, "keep": 0}]}, "stages.0.keep", "got 0"),
         ({"stages": [{**STAGE, "keep": 0.0}]}, "stages.0.keep", "greater than 0"),
@@ -127,7 +127,7 @@ def test_unknown_names_suggest_the_nearest(plan: dict[str, Any], place: str, nea
             "stages.0.params.inner.deep",
             "",
         ),
-        ({"stages": [{**STAGE, "params": [1]}]}, "stages.0.params", "valid dictionary"),
+        ({"stages": [{**STAGE, "params": [1]}]}, "stages.0.params", "should be a mapping"),
         ({"extends": 3}, "plan: extends", "names one file"),
         ({"extends": ""}, "plan: extends", "names one file"),
         ({1: 2}, "plan", "keys are words"),
@@ -172,7 +172,7 @@ def test_several_problems_are_all_told_misspelt_keys_first() -> None:
         ("seed: !!map 3\n", "line 1, column 7", "malformed YAML"),
         ("- 1\n", "", "this is a list"),
         ("", "", "this is nothing"),
-        ("just words\n", "", "this is a str"),
+        ("just words\n", "", "this is a text"),
     ],
 )
 def test_malformed_files(tmp_path: Path, text: str, place: str, message: str) -> None:

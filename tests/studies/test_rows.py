@@ -57,7 +57,7 @@ def test_several_answers_are_right(folder: Path, changes: Any, answers: tuple[st
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"answer": 3}, "'answer' has to be a text, and this is a int"),
+        ({"answer": 3}, "'answer' has to be a text, and this is a whole number"),
         ({"answer": True}, "'answer' has to be a text"),
         ({"answer": ["red", None]}, "'answer' has to be a text, and this is nothing"),
         ({"answer": [["red"]]}, "'answer' has to be a text"),

@@ -182,10 +182,10 @@ def test_without_it_states_are_what_they_were(tmp_path: Path) -> None:
 
 def test_a_folder_of_a_run_with_another_weight_is_refused(tmp_path: Path) -> None:
     run("vistog", tmp_path / "off", steps=2)
-    with pytest.raises(DataError, match=r"another aux_weight, aux_place: it had aux_weight unset"):
+    with pytest.raises(DataError, match=r"other settings: aux_weight was unset and is 0\.5; aux"):
         run("vistog", tmp_path / "off", steps=2, aux_weight=WEIGHT)
     run("vistog", tmp_path / "on", steps=2, aux_weight=WEIGHT)
-    with pytest.raises(DataError, match=r"it had aux_weight 0\.5, aux_place projector"):
+    with pytest.raises(DataError, match=r"aux_weight was 0\.5 and is unset; aux_place was p"):
         run("vistog", tmp_path / "on", steps=2)
 
 

@@ -144,7 +144,7 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_state_before(tmp_path: Pat
 
 def test_other_settings_are_refused_unless_it_starts_again(tmp_path: Path) -> None:
     run("vistog", tmp_path, steps=2)
-    with pytest.raises(DataError, match=r"another lr: it had lr 0\.001"):
+    with pytest.raises(DataError, match=r"other settings: lr was 0\.001 and is 0\.002"):
         run("vistog", tmp_path, steps=2, lr=2e-3)
     assert run("vistog", tmp_path, steps=2, lr=2e-3, restart=True).data["starts"] == 1
 

@@ -16,6 +16,7 @@ from tokenprune.cli.consoles import Recent, line, progress_bar, wide_console
 from tokenprune.cli.options import CheckData, examples
 from tokenprune.errors import DataError
 from tokenprune.errors.visible import visible
+from tokenprune.errors.words import counted
 
 if TYPE_CHECKING:
     from tokenprune.lab.studies import Finished, Runner, Study
@@ -103,7 +104,8 @@ def _say_how_many(study: Study) -> None:
 
     count = cell_count(study)
     if count > MANY:
-        said = f"{count:,} cells: {len(study.models)} models x {len(study.tasks)} tasks x plans"
+        models, tasks = counted(len(study.models), "model"), counted(len(study.tasks), "task")
+        said = f"{count:,} cells: {models} x {tasks} x plans"
         Console(stderr=True, soft_wrap=True).print(line(said))
 
 
@@ -121,9 +123,10 @@ def _saying_how_far(study: Study, tell: Tell) -> Iterator[Tell]:
         yield heard
     except KeyboardInterrupt:
         done, total = last
-        count = f"{done} of the {total} cells of this run are" if total else "nothing new is"
+        are = "are" if total and done != 1 else "is"
+        count = f"{done} of the {counted(total, 'cell')} of this run" if total else "nothing new"
         raise KeyboardInterrupt(
-            f"{count} recorded in {study.out}. The same command goes on with the others."
+            f"{count} {are} recorded in {study.out}. The same command goes on with the others."
         ) from None
 
 
@@ -147,7 +150,9 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
     for label, reason in done.failed.items():
         console.print(Text(visible(f"failed: {label}: {reason}"), style="bold red"))
     cells = len(done.records)
-    console.print(line(f"{len(done.ran)} cells ran now, {cells} are recorded: {study.out}"))
+    ran = counted(len(done.ran), "cell")
+    recorded = f"{cells:,} {'is' if cells == 1 else 'are'} recorded"
+    console.print(line(f"{ran} ran now, {recorded}: {study.out}"))
     console.print(line(f"report: tokenprune report {study.out}"))
 
 
@@ -171,7 +176,7 @@ def _print_estimates(
     outdated = sum(one.older for one in found)
     told = f", {older(outdated)}" if outdated else ""
     console.print(
-        f"{len(found)} cells, {recorded} of them recorded{told}; about "
+        f"{counted(len(found), 'cell')}, {recorded} of them recorded{told}; about "
         f"{duration(waiting / (processes or 1))} left {shared}, from one batch a cell",
         highlight=False,
     )

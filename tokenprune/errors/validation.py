@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tokenprune.errors import PlanError, UnknownNameError
 from tokenprune.errors.names import nearest, suggestion
+from tokenprune.errors.words import counted
 
 Path = tuple[int | str, ...]
 Keys = Mapping[str, Iterable[str]]
@@ -124,12 +125,23 @@ def _problem(detail: Mapping[str, Any], path: Path, keys: Keys, at: str) -> _Pro
         return _Problem(place, message, suggestion(name, known), UnknownNameError)
     if kind == "missing":
         return _Problem(place, f"'{path[-1]}' is missing.", "Add it.", missing=True)
-    text = detail["msg"].removeprefix("Value error, ").rstrip(".").replace("tuple", "list")
+    text = _said(detail)
     if kind == "value_error":
         return _Problem(place, f"{text}.")
     remedy = "Tokens are written without a decimal point." if _ratio_of_tokens(detail, path) else ""
     message = f"{text[:1].lower()}{text[1:]}, got {_short(detail['input'])}."
     return _Problem(place, message, remedy, short=kind == "too_short")
+
+
+def _said(detail: Mapping[str, Any]) -> str:
+    """The complaint itself, without words of Python."""
+    limit = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
+    if detail["type"] in limit:
+        most, key = limit[detail["type"]]
+        count = counted(detail["ctx"][key], "entry", "entries")
+        return f"a list of {most} {count} belongs here"
+    text = str(detail["msg"]).removeprefix("Value error, ").rstrip(".").replace("tuple", "list")
+    return re.sub(r"valid dictionary( or instance of \w+)?", "mapping", text)
 
 
 def _ratio_of_tokens(detail: Mapping[str, Any], path: Path) -> bool:

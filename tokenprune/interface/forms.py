@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.errors.words import indefinite
+
 PLACES = (torch.int64,)
 NUMBERS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SCORES = (*NUMBERS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
@@ -36,7 +38,7 @@ def form_fault(
         right"; empty if the form is right.
     """
     if not isinstance(value, Tensor):
-        return f"answered with {name} that are a {type(value).__name__} where a Tensor is right"
+        return f"answered with {name} that are {indefinite(type(value).__name__)} where a Tensor is right"
     found = value.shape[: len(shape)] if more else value.shape
     if found != shape and not _alike(found, shape):
         wanted = ", ".join("K" if size is None else str(size) for size in shape)

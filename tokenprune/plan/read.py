@@ -11,6 +11,7 @@ import yaml
 from tokenprune.errors import PlanError
 from tokenprune.errors.files import read_text, reason
 from tokenprune.errors.names import nearest
+from tokenprune.errors.words import kind_of
 from tokenprune.plan.paths import anchored
 
 #: Most bytes of a plan or study (ours).
@@ -149,9 +150,8 @@ def as_mapping(value: Any, where: str) -> dict[str, Any]:
         PlanError: it is anything else.
     """
     if not isinstance(value, Mapping):
-        found = "nothing" if value is None else f"a {type(value).__name__}"
         raise PlanError(
-            f"a plan is a mapping, this is {found}.",
+            f"a plan is a mapping, this is {kind_of(value)}.",
             where=where,
             remedy="Begin with 'schema_version: 1' and 'stages:'.",
         )

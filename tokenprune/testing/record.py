@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from tokenprune.errors import words
+
 Status = Literal["pass", "fail", "does not apply"]
 
 
@@ -66,5 +68,5 @@ class Report:
     def __str__(self) -> str:
         """The verdict, and every fault in a line of its own."""
         held = sum(row.status == "pass" for row in self.rows)
-        verdict = f"{self.name}: {held} rows hold, {len(self.failed)} fail"
+        verdict = f"{self.name}: {words.verdict(held, len(self.failed))}"
         return "\n".join([verdict, *(f"  {row.at}, {row.key}: {row.note}" for row in self.failed)])

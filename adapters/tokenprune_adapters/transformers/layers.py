@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
+from tokenprune.errors.words import indefinite
 from tokenprune.interface.adapter import class_names
 from tokenprune.interface.calls import Rotary
 from tokenprune_adapters.shared.arguments import required
@@ -74,7 +75,7 @@ def no_query_key(layer: nn.Module, kinds: Kinds = names.KINDS) -> str | None:
     """Why query and key of a layer can't be had, as the end of a sentence; None if they can."""
     kind = _found(layer, kinds)
     if kind is None:
-        return f"is a {type(layer).__name__}, whose attention isn't known"
+        return f"is {indefinite(type(layer).__name__)}, whose attention isn't known"
     attention = getattr(layer, names.ATTENTION, None)
     if attention is None:
         return "has linear attention, without query and key"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors.words import indefinite
 from tokenprune.interface.adapter import CacheNote, MllmAdapter
 from tokenprune.interface.calls import (
     Arguments,
@@ -117,7 +118,7 @@ class TransformersMllm(MllmAdapter):
         last = getattr(outputs, names.LAST, None)
         if last is None:
             raise UnsupportedCallError(
-                f"the LLM put out a {type(outputs).__name__} without {names.LAST}.",
+                f"the LLM put out {indefinite(type(outputs).__name__)} without {names.LAST}.",
                 where=type(self.spec().language_model).__name__,
                 remedy="Call the model with return_dict=True, the default.",
             )
@@ -253,8 +254,8 @@ class TransformersMllm(MllmAdapter):
             return 0
         if not hasattr(cache, "get_seq_length"):
             raise UnsupportedCallError(
-                f"a {type(cache).__name__} shares its pages among several prompts, and a plan "
-                "leaves each layer of each prompt another length.",
+                f"{indefinite(type(cache).__name__)} shares its pages among several prompts, and a "
+                "plan leaves each layer of each prompt another length.",
                 where="cache",
                 remedy="Use generate(), or detach the plan.",
             )

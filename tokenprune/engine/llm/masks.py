@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tokenprune.engine.llm.level import Level
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors.words import indefinite
 from tokenprune.interface.calls import Mask
 
 
@@ -71,7 +72,7 @@ def narrow(
     """
     if mask is not None and (not isinstance(mask, Tensor) or mask.dim() not in (2, 4)):
         raise UnsupportedCallError(
-            f"a {type(mask).__name__} as attention mask can't be shortened.",
+            f"{indefinite(type(mask).__name__)} as attention mask can't be shortened.",
             remedy="Use the attention implementation sdpa, eager or flash_attention.",
         )
     if mask is None:
@@ -144,7 +145,7 @@ def seen_by(mask: Any) -> Tensor | None:
     if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[1] != 1:
         shape = f" {tuple(mask.shape)}" if isinstance(mask, Tensor) else ""
         raise UnsupportedCallError(
-            f"what queries see can't be told from a {type(mask).__name__}{shape} as mask.",
+            f"{indefinite(type(mask).__name__)}{shape} as mask doesn't say what queries see.",
             remedy="Use the attention implementation sdpa, eager or flash_attention.",
         )
     seen: Tensor = mask[:, 0]

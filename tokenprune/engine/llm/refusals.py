@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors.words import indefinite
 from tokenprune.interface.calls import LlmCall, PromptCall, Refused
 from tokenprune.interface.specs import MllmSpec
 
@@ -76,8 +77,8 @@ def _refuse_prompt(call: PromptCall) -> None:
         )
     if call.preallocated:
         raise UnsupportedCallError(
-            f"a {type(call.cache).__name__} has its full length from the start, and layers that "
-            "prune leave different lengths.",
+            f"{indefinite(type(call.cache).__name__)} has its full length from the start, and "
+            "layers that prune leave different lengths.",
             where=call.cache_name,
             remedy="Use a dynamic cache, or detach the plan.",
         )

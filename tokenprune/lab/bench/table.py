@@ -13,6 +13,11 @@ from tokenprune.lab.bench.rows import BenchRow, attention_of
 #: Order of the stages in a call.
 STAGES = ("load", "encode", "select", "project", "prefill", "decode")
 
+#: Where tokens are counted for people: handed to an LLM and in the mean over its layers, or left by
+#: an encoder alone.
+LLM = {"llm": "LLM in", "llm_average": "LLM mean"}
+ENCODER = {"encoder": "encoder out"}
+
 
 def bench_tables(rows: Sequence[BenchRow]) -> list[Table]:
     """Two tables: speed, and milliseconds by stage."""
@@ -60,15 +65,16 @@ def _speed(rows: Sequence[BenchRow]) -> Table:
 
 
 def _stages(rows: Sequence[BenchRow]) -> Table:
-    table = Table(title="Milliseconds by stage, and visual tokens per image at the end of encoding")
+    table = Table(title="Milliseconds by stage, and visual tokens per image")
+    places = LLM if any("llm" in row.tokens for row in rows) else ENCODER
     for name in ("workload", "plan"):
         table.add_column(name)
-    for name in (*STAGES, "tokens"):
+    for name in (*STAGES, *places.values()):
         table.add_column(name, justify="right")
     for row in rows:
-        tokens = row.tokens.get("llm", row.tokens.get("encoder", 0.0))
         cells = [_ms(row.stages[name]) if name in row.stages else "-" for name in STAGES]
-        table.add_row(row.workload.label, Text(visible(row.name)), *cells, f"{tokens:.0f}")
+        tokens = [f"{row.tokens.get(place, 0.0):.0f}" for place in places]
+        table.add_row(row.workload.label, Text(visible(row.name)), *cells, *tokens)
     return table
 
 

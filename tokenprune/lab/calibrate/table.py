@@ -8,6 +8,7 @@ from dataclasses import replace
 from rich.table import Table
 from rich.text import Text
 
+from tokenprune.errors.words import counted
 from tokenprune.lab.calibrate.goals import lowest
 from tokenprune.lab.calibrate.run import Calibration
 from tokenprune.lab.judge.columns import RESULTS
@@ -64,5 +65,5 @@ def conclusion(found: Calibration) -> str:
         f"The {which} keep that holds is {found.budgets.shown(found.chosen)}: accuracy "
         f"{ends[0]} points against dense (95 % interval {ends[1]} to {ends[2]}{hidden}), FLOPs "
         f"{row.flops_ratio:.3f} and time {row.total.value:.2f} of dense, on "
-        f"{len(row.run.right)} samples."
+        f"{counted(len(row.run.right), 'sample')}."
     )

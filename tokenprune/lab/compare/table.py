@@ -8,6 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tokenprune.errors.words import counted
 from tokenprune.lab.compare.record import Comparison
 from tokenprune.lab.judge.columns import RESULTS, SHARE, Column, Value
 from tokenprune.lab.judge.result import Result
@@ -108,9 +109,9 @@ def legend(comparison: Comparison) -> list[str]:
     others = comparison.settings.get("others", 0)
     more = [f"{others} other strategies: --all, or --family for one place."] if others else []
     return [
-        f"{count['samples']} samples of {count['images']} images; dense accuracy "
-        f"{100 * comparison.dense.accuracy.value:.1f} %. [low high]: 95 % paired bootstrap over "
-        "images.",
+        f"{counted(count['samples'], 'sample')} of {counted(count['images'], 'image')}; dense "
+        f"accuracy {100 * comparison.dense.accuracy.value:.1f} %. [low high]: 95 % paired "
+        "bootstrap over images.",
         *(f"keep of {', '.join(names)}: {meaning}." for meaning, names in means.items()),
         *video,
         *probe,

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenprune.errors import DataError
 from tokenprune.errors.files import is_file, read_text, reason
+from tokenprune.errors.words import kind_of
 
 
 @dataclass(frozen=True)
@@ -127,16 +128,15 @@ def _object(line: str, where: str, usage: str) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"the line is no JSON ({error}).", where=where, remedy=usage) from error
     if not isinstance(row, dict):
-        found = f"the line is no object, but a {type(row).__name__}."
+        found = f"the line is no object, but {kind_of(row)}."
         raise DataError(found, where=where, remedy=usage)
     return row
 
 
 def _text(value: Any, name: str, row: DataRow) -> str:
     if not isinstance(value, str):
-        found = "nothing" if value is None else f"a {type(value).__name__}"
         raise DataError(
-            f"{name} has to be a text, and this is {found}.",
+            f"{name} has to be a text, and this is {kind_of(value)}.",
             where=row.where,
             remedy='Write texts in quotes, numbers too: "3".' if not row.usage else row.usage,
         )

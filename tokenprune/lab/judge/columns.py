@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,10 @@ def counted(key: str) -> str:
     return COUNTED.get(key, key)
 
 
+#: What stands for a number that there isn't, such as a share of a dense accuracy of 0.
+NONE = "-"
+
+
 @dataclass(frozen=True)
 class Form:
     """How numbers are written.
@@ -54,6 +59,8 @@ class Form:
 
     def shown(self, value: float) -> str:
         """A number for people."""
+        if math.isnan(value):
+            return NONE
         if self.least is not None and value < self.least:
             return f"< {self.factor * self.least:{self.people}}"
         return f"{self.factor * value:{self.people}}"
@@ -109,7 +116,7 @@ class Column:
         if not isinstance(value, Interval):
             return self.form.shown(value)
         middle, low, high = map(self.form.shown, (value.value, value.low, value.high))
-        return middle if brief else f"{middle} [{low} {high}]"
+        return middle if brief or middle == NONE else f"{middle} [{low} {high}]"
 
     def cells(self, result: Result) -> list[str]:
         """The cells for programs, one a heading."""

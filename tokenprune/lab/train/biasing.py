@@ -13,6 +13,7 @@ from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import current
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors.words import indefinite
 from tokenprune.interface.adapter import MllmAdapter
 
 
@@ -135,7 +136,7 @@ def biased_mask(keys: Tensor, valid: Tensor, given: Any) -> Tensor:
         seen = valid.to(keys.device)[:, None, None, :] & causal
     elif not isinstance(given, Tensor) or given.dim() != 4 or given.shape[-1] != length:
         raise UnsupportedCallError(
-            f"a bias can't be put on top of a {type(given).__name__} as attention mask.",
+            f"a bias can't be put on top of {indefinite(type(given).__name__)} as attention mask.",
             where="train",
             remedy="Load the model with attn_implementation='sdpa' or 'eager'.",
         )

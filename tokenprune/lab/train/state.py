@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,12 @@ class StateFolder:
         keys = {**self.identity, **before}
         changed = [key for key in keys if self.identity.get(key) != before.get(key)]
         if changed:
-            pairs = ", ".join(f"{key} {before.get(key, 'unset')}" for key in changed)
+            pairs = [
+                f"{key} was {_value(before, key)} and is {_value(self.identity, key)}"
+                for key in changed
+            ]
             raise DataError(
-                f"the folder holds a run with another {', '.join(changed)}: it had {pairs}.",
+                f"the folder holds a run with other settings: {'; '.join(pairs)}.",
                 where=str(state.parent.parent),
                 remedy="Use the same settings to go on, --restart, or another --out.",
             )
@@ -98,3 +102,7 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _value(settings: Mapping[str, Any], key: str) -> str:
+    return str(settings[key]) if key in settings else "unset"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
+from tokenprune.errors import words
 from tokenprune.lab.verify.record import InvariantRow, Verification
 
 STYLES = {"pass": "green", "fail": "bold red", "does not apply": "dim"}
@@ -42,9 +43,7 @@ def verdict(found: Verification) -> str:
     counts = dict.fromkeys(STYLES, 0)
     for row in found.rows:
         counts[row.status] += 1
-    return (
-        f"{counts['pass']} rows hold, {counts['fail']} fail, {counts['does not apply']} don't apply"
-    )
+    return words.verdict(counts["pass"], counts["fail"], counts["does not apply"])
 
 
 def _compared(row: InvariantRow) -> Iterator[str]:
