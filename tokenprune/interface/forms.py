@@ -38,7 +38,8 @@ def form_fault(
         right"; empty if the form is right.
     """
     if not isinstance(value, Tensor):
-        return f"answered with {name} that are {indefinite(type(value).__name__)} where a Tensor is right"
+        kind = indefinite(type(value).__name__)
+        return f"answered with {name} that are {kind} where a Tensor is right"
     found = value.shape[: len(shape)] if more else value.shape
     if found != shape and not _alike(found, shape):
         wanted = ", ".join("K" if size is None else str(size) for size in shape)
