@@ -189,5 +189,5 @@ def harmless(answer: Reduction, count: int) -> Reduction:
         return answer
     anchor = answer.anchor.clamp(0, count - 1)
     slot = answer.slot.clamp(-1, anchor.shape[1] - 1)
-    single = slot if answer.single is answer.slot else None
-    return replace(answer, anchor=anchor, slot=slot, single=single)
+    made = slot if answer.made is answer.slot else None
+    return replace(answer, anchor=anchor, slot=slot, made=made)

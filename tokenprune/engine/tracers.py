@@ -15,6 +15,8 @@ _INSTEAD = "Use torch.export.export(..., strict=False), which records what the p
 _cuda: Any = torch.cuda  # some of its functions have no types
 _watching: Callable[[], object] = torch._C._dynamo.eval_frame.get_eval_frame_callback
 """What looks at every function that this thread enters, to compile it; None if nothing does."""
+_transforming: Callable[[], object] = torch._C._functorch.peek_interpreter_stack
+"""The innermost transform of `torch.func` that is running; None without one."""
 
 
 def may_compile() -> bool:
@@ -38,13 +40,18 @@ def refuse_tracing() -> None:
 
 
 def refuse_symbols(arguments: Iterable[object]) -> None:
-    """Refuse arguments that stand for values, as `torch.fx` hands them.
+    """Refuse arguments that stand for values, as `torch.fx` hands them, and transforms of calls.
 
     Raises:
-        UnsupportedCallError: one of them is symbolic.
+        UnsupportedCallError: one of them is symbolic, or `torch.func` transforms the call.
     """
     if any(isinstance(one, fx.Proxy) for one in arguments):
         _refuse("torch.fx", "records no choice that depends on values")
+    if not is_compiling() and _transforming() is not None:
+        raise UnsupportedCallError(
+            "torch.func's transforms (grad, jacrev, vmap) don't know the operations of a plan.",
+            remedy="Use torch.autograd, and a loop or a batch for vmap, or detach the plan.",
+        )
 
 
 def _refuse(tracer: str, why: str) -> NoReturn:

@@ -34,7 +34,8 @@ class Reduction:
         samples: one dense reduction of a batch of one for every sample, whose lengths may differ;
             nothing else is set then.
         pairs: source and target of a merge as they were given; no token is dropped then.
-        single: the slots as `keep` made them; as long as they are `slot`, each has one token.
+        made: the slots as `keep` or `merge` made them; as long as they are `slot`, what is known
+            of such slots is known of these.
     """
 
     anchor: Tensor | None = None
@@ -47,7 +48,7 @@ class Reduction:
     riders: Mapping[str, Tensor] = field(default_factory=dict)
     samples: tuple[Reduction, ...] = ()
     pairs: tuple[Tensor, Tensor] | None = None
-    single: Tensor | None = None
+    made: Tensor | None = None
 
     @classmethod
     def none(cls) -> Reduction:
@@ -65,7 +66,7 @@ class Reduction:
     ) -> Reduction:
         """Keep the tokens at `index` `[B, K]` (ascending) out of `count`, drop the others."""
         slot = keep_slots(index, count)
-        return cls(index, slot, score=score, reconstruction=reconstruction, single=slot)
+        return cls(index, slot, score=score, reconstruction=reconstruction, made=slot)
 
     @classmethod
     def keep_mask(cls, mask: Tensor, *, score: Tensor | None = None) -> Reduction:
@@ -82,7 +83,8 @@ class Reduction:
         be a target.
         """
         anchor, slot = merge_slots(source, target, size.shape[1])
-        return cls(anchor=anchor, slot=slot, weight=size, score=score, pairs=(source, target))
+        pairs = source, target
+        return cls(anchor, slot, size, score=score, pairs=pairs, made=slot)
 
     @classmethod
     def replace(cls, created: Tensor, slot: Tensor, *, anchor: Tensor | None = None) -> Reduction:
@@ -116,10 +118,11 @@ class Reduction:
         if self.anchor is None or self.slot is None:
             return None
         form: Form = "any"
-        if self.pairs is not None:
-            form = "merge"
-        elif self.slot is self.single and self.weight is None and self.created is None:
-            form = "keep"
+        if self.slot is self.made and self.created is None:
+            if self.pairs is not None and self.weight is not None:
+                form = "merge"
+            elif self.pairs is None and self.weight is None:
+                form = "keep"
         return Dense(self.anchor, self.slot, self.weight, self.created, form)
 
     @property
@@ -145,7 +148,7 @@ class Reduction:
             created=_rows(self.created, pick),
             score=_rows(self.score, pick),
             pairs=None,
-            single=None,
+            made=None,
         )
 
     def apply(self, hidden: Tensor, size: Tensor) -> Tensor:

@@ -117,10 +117,11 @@ def scaled_for_mean(hidden: Tensor, weight: Tensor, skip: int, length: int | Non
     Returns:
         `[B, T, D]`, or `[B, skip + length, D]`.
     """
-    part = weight[:, skip:].float()
+    kind = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    part = weight[:, skip:].to(kind)
     divisor = part.shape[1] if length is None else length
     scale = part * (divisor / part.sum(dim=1, keepdim=True))
-    patches = (hidden[:, skip:].float() * scale[..., None]).to(hidden.dtype)
+    patches = (hidden[:, skip:].to(kind) * scale[..., None]).to(hidden.dtype)
     missing = divisor - part.shape[1]
     if missing > 0:
         rows = patches.new_zeros(patches.shape[0], missing, patches.shape[2])

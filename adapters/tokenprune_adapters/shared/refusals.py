@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
+from torch.compiler import is_compiling
 
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 
@@ -52,3 +54,51 @@ def refuse_dropout(active: float, model: nn.Module, switch_off: str) -> None:
             where=type(model).__name__,
             remedy=f"{switch_off} or call eval().",
         )
+
+
+_LIBRARIES = ("transformers.", "accelerate.", "deepspeed.", "torch.")
+"""Modules whose hooks capture or move tensors; what the halves of a block call is hooked, too."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def refuse_unrun(part: nn.Module, block: nn.Module) -> None:
+    """Refuse what a user hung on a part that a block's halves don't call, as it would never run.
+
+    A compiled block isn't looked into.
+
+    Args:
+        part: the attention of a block; its projections are called.
+        block: the block.
+
+    Raises:
+        UnsupportedCallError: a hook or a forward of the part's own.
+    """
+    if is_compiling():
+        return
+    own = part.__dict__.get("forward")
+    if own is None and not any(part.__dict__[name] for name in _HOOKS):
+        return
+    hooks = [hook for name in _HOOKS for hook in part.__dict__[name].values()]
+    if not all(_of_library(hook) for hook in hooks):
+        what = "a hook"
+    elif own is not None and not _placed(part):
+        what = "a forward of its own"
+    else:
+        return
+    raise UnsupportedCallError(
+        f"{what} is on the {type(part).__name__} of a block that a plan runs in two halves, so it "
+        "would never run.",
+        where=type(block).__name__,
+        remedy="Put it on the block or on a projection, or detach the plan for this call.",
+    )
+
+
+def _of_library(hook: Callable[..., Any]) -> bool:
+    name = getattr(getattr(hook, "func", hook), "__module__", None) or ""
+    return f"{name}.".startswith(_LIBRARIES)
+
+
+def _placed(part: nn.Module) -> bool:
+    """Whether a part's own forward is accelerate's, around that of the class."""
+    inner = getattr(part, "_old_forward", None)
+    return getattr(inner, "__func__", None) is type(part).forward

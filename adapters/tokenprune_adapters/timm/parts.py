@@ -22,6 +22,9 @@ Known = Callable[[Any, Tensor, bool], Tensor]
 """Of a module, its input, and whether nobody else holds that input: the module's output."""
 
 _functions: Any = torch._C._nn  # some of them have no name in torch.nn.functional
+KEPT = 4096
+"""Chains that are remembered (ours): several times those of the deepest towers. Parameters that are
+replaced again and again, as by `functional_call`, make new ones."""
 _everywhere: tuple[dict[int, Any], ...] = (
     torch_module._global_forward_hooks,
     torch_module._global_forward_pre_hooks,
@@ -144,6 +147,8 @@ class Parts:
         if chain is None or not chain.stands():
             if any(_everywhere):
                 return None
+            if len(self._chains) >= KEPT:
+                self._chains.clear()
             chain = self._chains[parts] = _chain(parts)
         return chain
 

@@ -14,7 +14,7 @@ from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
-from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
+from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
 from tokenprune_adapters.shared.rotary import rotated, rotated_pairs
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.timm import vit_names as compat
@@ -122,12 +122,15 @@ class TimmVitAdapter(EncoderAdapter):
         """Projections of all attentions of the block, `[B, T, D]` -> three `[B, H, T, d]`.
 
         Raises:
-            UnsupportedCallError: training with dropout on attention weights.
+            UnsupportedCallError: training with dropout on attention weights, or something hangs on
+                the attention, which isn't called.
         """
+        branches = compat.branches(block)
+        for branch in branches:
+            refuse_unrun(branch.attention, block)
         if block.training:
             active = compat.attention_dropout(block)
             refuse_dropout(active, self.model, "Build the model with attn_drop_rate=0")
-        branches = compat.branches(block)
         if len(branches) == 1:
             return compat.qkv(branches[0], hidden, self._run)
         parts = [compat.qkv(branch, hidden, self._run) for branch in branches]
@@ -209,7 +212,9 @@ class TimmVitAdapter(EncoderAdapter):
     def _refuse_unknown(self, x: Tensor, pool_type: str | None) -> None:
         """Refuse a mean of tokens whose sizes nobody knows; unpruned ones have size 1."""
         vit, spec = self.model, self._spec
-        whole = spec.prefix + spec.grid[1] * spec.grid[2]
+        # a model that takes any size may have left as many of a larger picture
+        fixed = not getattr(vit, "dynamic_img_size", False)
+        whole = spec.prefix + spec.grid[1] * spec.grid[2] if fixed else None
         chosen = vit.global_pool if pool_type is None else pool_type
         plain = vit.attn_pool is None and chosen not in ("avg", "avgmax")
         averages = compat.averaging_norm(vit) is not None or not (plain or vit.attn_pool)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tokenprune.interface.adapter import EncoderAdapter
-from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
+from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.vit_family_names import CLIP, VisionNames
@@ -35,10 +35,12 @@ class HalvedBlocks(EncoderAdapter):
         super().__init__(model)
         self.vision: nn.Module = self._vision()
         self.blocks = compat.blocks(self.vision, self.names)
+        self._attentions: dict[nn.Module, list[nn.Module]] = {}
         for number, block in enumerate(self.blocks):
             where = f"{type(model).__name__}, block {number}"
             require_exact(block, where, self.block_classes, {})
-            for attention in compat.attentions(block, self.names):
+            self._attentions[block] = compat.attentions(block, self.names)
+            for attention in self._attentions[block]:
                 require_exact(attention, f"{where}, attention", self.attention_classes, {})
             self._block = compat.block_names(block, where, self.names)
         check_library("transformers", compat.relied_on(self.vision, self.names))
@@ -59,8 +61,11 @@ class HalvedBlocks(EncoderAdapter):
         """First norm and projections, `[B, T, D]` -> three `[B, H, T, d]`.
 
         Raises:
-            UnsupportedCallError: training with dropout on attention weights.
+            UnsupportedCallError: training with dropout on attention weights, or something hangs on
+                the attention, which isn't called.
         """
+        for attention in self._attentions.get(block, ()):
+            refuse_unrun(attention, block)
         if block.training:
             active = compat.attention_dropout(block, self._block)
             refuse_dropout(active, self.vision, "Set the config's attention dropout to 0")

@@ -11,7 +11,7 @@ from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
-from tokenprune_adapters.shared.refusals import refuse_dropout, require_exact
+from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
 from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import packed_names as names
@@ -107,8 +107,10 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         """First norm and projections, `[1, R, D]` -> three `[1, H, R, d]`.
 
         Raises:
-            UnsupportedCallError: training with dropout on attention weights.
+            UnsupportedCallError: training with dropout on attention weights, or something hangs on
+                the attention, which isn't called.
         """
+        refuse_unrun(block.get_submodule("attn"), block)
         refuse_dropout(names.dropout(block), self.model, "Set the attention's dropout to 0")
         return names.heads(block, hidden)
 

@@ -12,13 +12,18 @@ from tokenprune.errors import UnsupportedCallError
 from tokenprune.plugins.host import host
 
 
-def refuse_inside(encoder: nn.Module) -> None:
+def refuse_inside(encoder: nn.Module, own: nn.Module | None) -> None:
     """Refuse a pass of an encoder whose caller is a multimodal LLM without a plan of its own.
 
     Its prompt has a place for every feature of the layer that it reads, which may be an earlier one
     than that behind which a plan restores its tokens. So it would fail over their number, or fill
     the places wrongly. Only the callers know that they hold the encoder. A compiled model isn't
     looked into.
+
+    Args:
+        encoder: the encoder.
+        own: a multimodal LLM that has a plan and may share its encoder with others; None if the
+            plan is the encoder's.
 
     Raises:
         UnsupportedCallError: naming the model to attach to.
@@ -27,7 +32,8 @@ def refuse_inside(encoder: nn.Module) -> None:
         return
     outermost = None
     for module in _callers():
-        if module is not encoder and any(one.fits(module) for one in host().mllms.values()):
+        known = module is encoder or (own is not None and _akin(module, own))
+        if not known and any(one.fits(module) for one in host().mllms.values()):
             outermost = module
     if outermost is not None:
         name = type(outermost).__name__
@@ -35,8 +41,15 @@ def refuse_inside(encoder: nn.Module) -> None:
             f"this encoder runs inside of a {name}, whose prompt has a place for every feature of "
             "the layer that it reads, and the plan leaves fewer.",
             where=type(encoder).__name__,
-            remedy=f"Detach, and attach the plan to the {name}.",
+            remedy=f"Detach, and attach the plan to the {name}."
+            if own is None
+            else f"Attach a plan to this {name}, too, or give it an encoder of its own.",
         )
+
+
+def _akin(some: nn.Module, other: nn.Module) -> bool:
+    """Whether one of two modules is the other, or inside of it."""
+    return other in set(some.modules()) or some in set(other.modules())
 
 
 def _callers() -> Iterator[nn.Module]:

@@ -108,8 +108,8 @@ class EncoderRunner:
             return original(*args, **kwargs)  # one pass method calls another
         refuse_checkpointing(self.spec.entry, "blocks", "encoder")
         refuse_symbols((*args, *kwargs.values()))
-        if self.alone and self.layout.stages:
-            refuse_inside(self.spec.entry)
+        if self.layout.stages and (self.alone or running is None):
+            refuse_inside(self.spec.entry, None if self.alone else self.owner.model)
         self._refuse_maps(args, kwargs)
         with calling(self.owner, tower=True) as call, call.meter.stage("encode"):
             self._open(call, args, kwargs)
