@@ -73,8 +73,8 @@ def test_a_cache_that_was_emptied_starts_anew(name: str, stage: str) -> None:
     def answer() -> Tensor:
         named, cache = prefilled(model, call)
         cache.reset()
-        if cache.get_seq_length():
-            pytest.skip("in this version of transformers reset() leaves a dynamic cache its length")
+        if any(getattr(layer, "keys", None) is not None for layer in cache.layers):
+            pytest.skip("in this version of transformers reset() fills a cache with zeros")
         model(input_ids=torch.tensor([[1, 30, 31, 32, 33, 34]]), **named)
         logits: Tensor = model(input_ids=torch.tensor([[78]]), **named).logits
         return logits
