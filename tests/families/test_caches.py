@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,6 +23,11 @@ MOVES: dict[str, list[int]] = {
     "batch_select_indices": [0, 2],
     "batch_repeat_interleave": [0, 0, 1, 1, 2, 2],
 }
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda cache: pickle.loads(pickle.dumps(cache)),
+}
 KEEP = 0.5
 FAMILIES = ["llava", "llava_next", "gemma3", "paligemma", "smolvlm"]
 QUESTION = torch.tensor([[78, 81, 82]])
@@ -38,7 +44,7 @@ def moved(model: Any, call: dict[str, Tensor], move: str | None, copied: str = "
     """Logits of one step behind a cache whose rows were moved, with the mask that goes along."""
     named, cache = prefilled(model, call)
     if copied:
-        cache = copy.deepcopy(cache) if copied == "deepcopy" else pickle.loads(pickle.dumps(cache))
+        cache = COPIES[copied](cache)
         named = dict.fromkeys(named, cache)
     rows = torch.arange(3) if move is None else torch.tensor(MOVES[move])
     if move is not None:
@@ -50,7 +56,7 @@ def moved(model: Any, call: dict[str, Tensor], move: str | None, copied: str = "
     return logits
 
 
-@pytest.mark.parametrize("copied", ["", "deepcopy", "pickle"])
+@pytest.mark.parametrize("copied", ["", *COPIES])
 @pytest.mark.parametrize("move", MOVES)
 @pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
 @pytest.mark.parametrize("name", FAMILIES)

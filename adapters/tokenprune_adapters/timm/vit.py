@@ -213,7 +213,7 @@ class TimmVitAdapter(EncoderAdapter):
         """Refuse a mean of tokens whose sizes nobody knows; unpruned ones have size 1."""
         vit, spec = self.model, self._spec
         # a model that takes any size may have left as many of a larger picture
-        fixed = not getattr(vit, "dynamic_img_size", False)
+        fixed = not compat.takes_any_size(vit)
         whole = spec.prefix + spec.grid[1] * spec.grid[2] if fixed else None
         chosen = vit.global_pool if pool_type is None else pool_type
         plain = vit.attn_pool is None and chosen not in ("avg", "avgmax")

@@ -195,6 +195,11 @@ def attention_dropout(block: Any) -> float:
     return max(float(branch.attention.attn_drop.p) for branch in branches(block))
 
 
+def takes_any_size(model: Any) -> bool:
+    """Whether a model takes pictures of any size."""
+    return default_grid(model) is None or bool(model.dynamic_img_size)
+
+
 def default_grid(model: Any) -> tuple[int, int] | None:
     """Patch grid (h, w) of the image size that the model was made for."""
     size = model.patch_embed.grid_size
@@ -204,7 +209,7 @@ def default_grid(model: Any) -> tuple[int, int] | None:
 def grid_of(model: Any, height: int, width: int) -> tuple[int, int]:
     """Patch grid (h, w) of a picture of this size."""
     fixed = default_grid(model)
-    if fixed is not None and not model.dynamic_img_size:
+    if fixed is not None and not takes_any_size(model):
         return fixed
     rows, columns = model.patch_embed.dynamic_feat_size((height, width))
     return int(rows), int(columns)

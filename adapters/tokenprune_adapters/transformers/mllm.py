@@ -26,7 +26,7 @@ from tokenprune.interface.signals import LLM_VIEWS, LayerValues, PromptEmbedding
 from tokenprune_adapters.shared.arguments import named, replaced
 from tokenprune_adapters.transformers import layer_names, layers, llm_layers, words
 from tokenprune_adapters.transformers import llm_names as names
-from tokenprune_adapters.transformers.cache_notes import follow
+from tokenprune_adapters.transformers.cache_notes import follow, noted
 
 
 class TransformersMllm(MllmAdapter):
@@ -272,9 +272,13 @@ class TransformersMllm(MllmAdapter):
 
     def mark_cache(self, cache: Any, note: CacheNote | None) -> None:
         """Leave a note on a KV cache, which follows what the cache's methods do to its rows."""
-        super().mark_cache(cache, note)
+        super().mark_cache(noted(cache), note)
         if note is not None:
             follow(cache)
+
+    def cache_mark(self, cache: Any) -> Any:
+        """The note on a KV cache, which a shallow copy shares; None without one."""
+        return super().cache_mark(noted(cache))
 
     def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:
         """Gather `slots` `[B, K]` of the keys and values of one layer of a `DynamicCache`.
