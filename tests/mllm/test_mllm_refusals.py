@@ -112,16 +112,6 @@ def test_a_cache_of_another_plan_is_refused() -> None:
         of(input_ids=call["input_ids"][:, -1:], **with_cache(of, cache))
 
 
-def test_gradient_checkpointing_is_refused_while_training() -> None:
-    of, call = models.llava_clip().train(), inputs(SHORT)
-    of.gradient_checkpointing_enable()
-    with (
-        tokenprune.attach(of, COMBINATIONS["decoder"]),
-        pytest.raises(UnsupportedCallError, match="checkpointing"),
-    ):
-        of(**call)
-
-
 def test_features_alone_can_not_be_pruned_before_the_projector() -> None:
     of, call = model(), inputs(SHORT)
     with (

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 
-from torch import nn
-
 from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
-from tokenprune.errors import CheckpointError, PlanError, SignalError, UnsupportedCallError
+from tokenprune.errors import CheckpointError, PlanError, SignalError
 from tokenprune.interface.adapter import Adapter
 from tokenprune.interface.signals import BlockAttention, BlockBefore, Companions, Signal, View
 from tokenprune.interface.sites import Site
@@ -212,25 +210,3 @@ def refuse_doubles(stages: Iterable[ResolvedStage], used: int) -> None:
                     where=stage.where,
                     remedy="Rename one of them.",
                 )
-
-
-def refuse_checkpointing(model: nn.Module, parts: str, whose: str) -> None:
-    """Refuse gradient checkpointing, which runs parts again after the call's state is gone.
-
-    Args:
-        model: an MLLM or an encoder.
-        parts: what would run again, for the message.
-        whose: of what.
-
-    Raises:
-        UnsupportedCallError: it is switched on.
-    """
-    active = model.training and any(
-        getattr(module, "gradient_checkpointing", False) for module in model.modules()
-    )
-    if active:
-        raise UnsupportedCallError(
-            f"gradient checkpointing runs {parts} twice, and a pruned {whose} can't.",
-            where=type(model).__name__,
-            remedy="Call gradient_checkpointing_disable() before training with a plan.",
-        )

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState, calling, compiled, current
-from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.encoder.across_frames import reduce_across
 from tokenprune.engine.encoder.around import refuse_inside
 from tokenprune.engine.encoder.attention import (
@@ -27,6 +26,7 @@ from tokenprune.engine.encoder.passes import Pass, demand, in_pass, sound
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.patching import Override, Patches
+from tokenprune.engine.recomputing import refuse_around
 from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
 from tokenprune.engine.tracers import refuse_symbols
 from tokenprune.engine.videos import Videos
@@ -106,7 +106,7 @@ class EncoderRunner:
         running = current(self.owner, tower=True)
         if running is not None and in_pass(running):
             return original(*args, **kwargs)  # one pass method calls another
-        refuse_checkpointing(self.spec.entry, "blocks", "encoder")
+        refuse_around(self.spec.entry, "encoder")
         refuse_symbols((*args, *kwargs.values()))
         if self.layout.stages and (self.alone or running is None):
             refuse_inside(self.spec.entry, None if self.alone else self.owner.model)

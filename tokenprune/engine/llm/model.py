@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.engine.call import CallState, calling, current
-from tokenprune.engine.checks import refuse_checkpointing
 from tokenprune.engine.coupling import couple
 from tokenprune.engine.encoder.install import claim
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
@@ -23,6 +22,7 @@ from tokenprune.engine.llm.refusals import check_forward, check_generate, check_
 from tokenprune.engine.llm.runner import LanguageRunner
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.tower import TowerSeam
+from tokenprune.engine.recomputing import refuse_around
 from tokenprune.engine.stages import behind_dynamic
 from tokenprune.engine.standing import Standing
 from tokenprune.engine.steps import in_steps
@@ -99,7 +99,7 @@ class MllmRunner:
             if not state.prefilled:
                 state.first = given
             if self.owner.stages:
-                refuse_checkpointing(self.owner.model, "layers", "model")
+                refuse_around(self.owner.model, "model")
                 ids = given.ids
                 check_readable(self.spec, ids)
                 marked = ids is not None and bool(visual_places(ids, self.spec).any())
