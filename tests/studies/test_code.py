@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from tests.studies.test_studies import change
 from tokenprune.lab.studies import code, load_study, run_study
 from tokenprune.lab.studies.code import code_of, method_facts, package_digest
+from tokenprune.lab.studies.execute import forget_models
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import register_plugin
 
@@ -103,3 +106,22 @@ def test_code_without_a_file_has_an_empty_digest(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     typed = type("Typed", (), {"__module__": "__main__"})
     assert code.code_of([typed]) == {"__main__": ""}
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [("config.json", "vision_feature_layer", 1), ("generation_config.json", "num_beams", 2)],
+)
+def test_a_model_with_another_config_is_another_cell(
+    study: Path, model: Path, tmp_path: Path, file: str, key: str, value: int
+) -> None:
+    folder = shutil.copytree(model, tmp_path / "copied")
+    change(study, models=[{"name": str(folder)}])
+    forget_models()
+    first = run_study(load_study(study))
+    data = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(data | {key: value}))
+    forget_models()
+    again = run_study(load_study(study))
+    assert again.ran == first.ran
+    assert again.records[0].identity["weights"] == first.records[0].identity["weights"]

@@ -58,6 +58,8 @@ class LoadedMllm:
         picture: a picture -> the same as the model sees it, cropped and resized.
         fingerprint: SHA-256 of the weights.
         weights: where they came from.
+        configs: SHA-256 of what else the model is loaded from, such as configs, processor and
+            tokenizer; empty where its name says all of it.
         backends: attention implementations by name, each with what switches the model to it; it
             raises where the implementation isn't installed.
         answer_ids: an answer -> its token ids as the model would generate them, the end of the
@@ -80,6 +82,7 @@ class LoadedMllm:
     fingerprint: Callable[[], str]
     weights: str
     backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    configs: str = ""
     answer_ids: Callable[[str], list[int]] | None = None
     unknown: Callable[[str], list[str]] = lambda text: []
     tiles: Callable[[Image], Sequence[Box]] = _whole
@@ -114,6 +117,8 @@ class LoadedClassifier:
         classes: number of classes.
         fingerprint: SHA-256 of the weights.
         weights: where they came from.
+        configs: SHA-256 of what else the model is loaded from, such as configs, processor and
+            tokenizer; empty where its name says all of it.
         backends: attention implementations, as of `LoadedMllm`.
     """
 
@@ -125,6 +130,7 @@ class LoadedClassifier:
     fingerprint: Callable[[], str]
     weights: str
     backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    configs: str = ""
 
     def inputs(self, pictures: Sequence[Image], questions: Sequence[str] = ()) -> Any:
         """What `call` takes for a batch of pictures; a classifier gets no questions."""
@@ -149,6 +155,8 @@ class LoadedDual:
         picture: a picture -> the same as the model sees it, cropped and resized.
         fingerprint: SHA-256 of the weights.
         weights: where they came from.
+        configs: SHA-256 of what else the model is loaded from, such as configs, processor and
+            tokenizer; empty where its name says all of it.
         backends: attention implementations, as of `LoadedMllm`.
     """
 
@@ -161,6 +169,7 @@ class LoadedDual:
     fingerprint: Callable[[], str]
     weights: str
     backends: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    configs: str = ""
 
     def inputs(self, pictures: Sequence[Image], questions: Sequence[str] = ()) -> Any:
         """What `call` takes for a batch of pictures; a dual encoder gets no questions."""

@@ -29,6 +29,14 @@ def hash_files(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
+def hash_named(files: Iterable[Path]) -> str:
+    """SHA-256 over the names of the files and their contents: each says something by its name."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.name} {hash_files([path])}\n".encode())
+    return digest.hexdigest()
+
+
 def load_strictly(model: nn.Module, file: Path) -> None:
     """Load a safetensors file whose keys and shapes must be the model's own.
 

@@ -14,9 +14,14 @@ from torch.nn.functional import normalize
 
 from tokenprune.errors import CheckpointError, UnsupportedModelError
 from tokenprune.interface.loading import LoadedDual, LoadOptions
-from tokenprune_adapters.loaders.checkpoints import hash_files
+from tokenprune_adapters.loaders.checkpoints import hash_files, hash_named
 from tokenprune_adapters.loaders.dual_pictures import PatchPictures, SizedPictures
-from tokenprune_adapters.loaders.folders import backends, load_model, load_processor
+from tokenprune_adapters.loaders.folders import (
+    backends,
+    config_files,
+    load_model,
+    load_processor,
+)
 from tokenprune_adapters.transformers import dual_names, vit_names
 
 if TYPE_CHECKING:
@@ -89,6 +94,7 @@ def load_dual(
         picture=pictures.seen,
         fingerprint=lambda: hash_files(files),
         weights=", ".join(file.name for file in files),
+        configs=hash_named(config_files(folder)),
         backends=backends(model),
     )
 

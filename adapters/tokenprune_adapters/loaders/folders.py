@@ -47,6 +47,15 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def config_files(folder: Path) -> list[Path]:
+    """What transformers reads in a folder beside the weights: configs, processor, tokenizer."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix in READ - {".safetensors"} and path.is_file()
+    )
+
+
 def check_files(folder: Path) -> None:
     """Refuse a folder with files that can't be read to their end, before anything opens them.
 

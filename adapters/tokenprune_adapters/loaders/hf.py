@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedDual, LoadedMllm, LoadOptions
 from tokenprune.lab.models import FOLDERS
-from tokenprune_adapters.loaders.checkpoints import hash_files
+from tokenprune_adapters.loaders.checkpoints import hash_files, hash_named
 from tokenprune_adapters.loaders.dual import dual_class, load_dual
-from tokenprune_adapters.loaders.folders import backends, load_model, load_processor, weight_files
+from tokenprune_adapters.loaders.folders import (
+    backends,
+    config_files,
+    load_model,
+    load_processor,
+    weight_files,
+)
 from tokenprune_adapters.loaders.hub import checkpoint_folder
 from tokenprune_adapters.loaders.prompts import Prompts
 
@@ -41,7 +47,7 @@ class HfLoader:
                 remedy="Leave it out, or pass timm:NAME.",
             )
         folder = checkpoint_folder(target)
-        files = weight_files(folder)
+        files, configs = weight_files(folder), hash_named(config_files(folder))
         class_name = dual_class(folder)
         if class_name is not None:
             return load_dual(target, folder, files, class_name, options)
@@ -65,6 +71,7 @@ class HfLoader:
             answer_values=prompts.answer_values,
             fingerprint=lambda: hash_files(files),
             weights=", ".join(file.name for file in files),
+            configs=configs,
             backends=backends(model),
             answer_ids=prompts.answer_ids,
             unknown=prompts.unknown,

@@ -81,6 +81,7 @@ def identified(study: Study, check: int | None = None) -> list[Known]:
             loaded = loaded_model(model_of(cell.model, cell.task), cell.model)
             facts[pair] = {
                 "weights": loaded.fingerprint(),
+                "configs": loaded.configs,
                 "data": revision(task.questions, task.choices),
                 "settings": {
                     **study.model_dump(mode="json", include=SETTINGS),
