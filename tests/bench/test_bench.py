@@ -58,6 +58,13 @@ def test_peak_memory_counts_what_lives_at_once() -> None:
     assert 4000 <= peak_bytes(one_after_the_other, cpu) <= 2 * 4000
 
 
+def test_peak_memory_leaves_out_parameters_and_inputs() -> None:
+    layer, given = torch.nn.Linear(100, 100, bias=False), torch.ones(10, 100)
+    with torch.no_grad():
+        assert peak_bytes(lambda: layer(given), torch.device("cpu")) == given.nbytes
+        assert peak_bytes(lambda: given.add_(1).view(-1), torch.device("cpu")) == 0
+
+
 @pytest.mark.parametrize(
     ("dense", "other", "words"),
     [

@@ -13,7 +13,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts bytes of the storages that operators make, and when they are freed."""
+    """Counts bytes of the storages that operators make, and when they are freed.
+
+    What operators are handed and none of them made, such as parameters, was there before.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -23,17 +26,21 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        self._meet((args, kwargs), made=False)
         output = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(output):
-            if isinstance(leaf, Tensor):
-                self._meet(leaf.untyped_storage())
+        self._meet(output, made=True)
         return output
 
-    def _meet(self, storage: torch.UntypedStorage) -> None:
+    def _meet(self, values: Any, *, made: bool) -> None:
+        for leaf in tree_leaves(values):
+            if isinstance(leaf, Tensor):
+                self._note(leaf.untyped_storage(), made=made)
+
+    def _note(self, storage: torch.UntypedStorage, *, made: bool) -> None:
         key = storage._cdata
         if key in self._known:
             return
-        size = storage.nbytes()
+        size = storage.nbytes() if made else 0
         self._known.add(key)
         self.now += size
         self.peak = max(self.peak, self.now)
