@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from tests.compare.tiny import save_llava
-from tests.models import PATCHES
+from tests.models import IMAGE_TOKEN, PATCHES, llava_clip, llava_inputs
 from tokenprune.cli.app import app
+from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError
 from tokenprune.interface.sites import Site
 from tokenprune.interface.trace import ImageTrace, TraceStep
-from tokenprune.lab.bench.formula import block_flops, encoder_lengths, llm_lengths
+from tokenprune.lab.bench.formula import block_flops, encoder_lengths, llm_lengths, model_flops
 from tokenprune.lab.bench.timer import Speedup
 from tokenprune.lab.bench.workload import parse_size, workloads
 from tokenprune.lab.measure.memory import peak_bytes
+from tokenprune.plan import Plan
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,47 @@ def test_a_block_costs_its_weights_and_its_attention() -> None:
     block = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 4))
     assert block_flops(block, 10) == 2 * 10 * 64 + 4 * 100 * 4
     assert block_flops(torch.nn.LayerNorm(4), 10) == 0
+
+
+def llava_of(language: Any) -> Any:
+    """LLaVA with another LLM than the helpers have."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    config = llava_clip().config
+    built = LlavaConfig(**{**config.to_dict(), "text_config": language})
+    return LlavaForConditionalGeneration(built).eval()
+
+
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 128,
+         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
+
+
+def test_the_formula_takes_the_width_of_the_heads() -> None:
+    from transformers import Qwen3Config
+
+    model, words, sizes = llava_of(Qwen3Config(**SIZES)), [1, IMAGE_TOKEN, 6], (32, 64, 4, 2, 16)
+    inputs, (width, inner, heads, shared, channels) = llava_inputs([words]), sizes
+    count = PATCHES + 2
+    projections = width * channels * (heads + 2 * shared) + heads * channels * width
+    layer = 2 * count * (projections + 3 * width * inner) + 4 * count**2 * heads * channels
+    used = model.config.vision_config.num_hidden_layers - 1
+    with torch.no_grad(), attach(model, Plan()) as handle:
+        model(**inputs)
+        found = model_flops(model, handle.trace, inputs)
+    block = model.model.vision_tower.encoder.layers[0]
+    assert found == used * block_flops(block, PATCHES + 1) + 2 * layer
+
+
+def test_experts_behind_one_tower_have_no_formula() -> None:
+    from transformers import Qwen3MoeConfig
+
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    model = llava_of(Qwen3MoeConfig(**SIZES, **experts))
+    inputs = llava_inputs([[1, IMAGE_TOKEN, 6]])
+    with torch.no_grad(), attach(model, Plan()) as handle:
+        model(**inputs)
+        with pytest.raises(DataError, match="has experts"):
+            model_flops(model, handle.trace, inputs)
 
 
 def test_peak_memory_counts_what_lives_at_once() -> None:

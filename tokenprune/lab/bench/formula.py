@@ -1,8 +1,9 @@
 """FLOPs by formula: what papers of the field quote, beside what the counter measures.
 
-For every block, with n tokens of width d: 2 n per weight of its linear layers, and 4 n^2 d for
-the two products of attention (FastV, arXiv 2403.06764, sec. 4.2 counts multiply-adds; here a
-multiply-add is two operations). Norms, the projector, the head and selection are left out.
+For every block, with n tokens and d channels of all query heads: 2 n per weight of its linear
+layers, and 4 n^2 d for the two products of attention (FastV, arXiv 2403.06764, sec. 4.2 counts
+multiply-adds; here a multiply-add is two operations). Norms, the projector, the head and selection
+are left out.
 """
 
 from __future__ import annotations
@@ -10,20 +11,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from tokenprune.errors import DataError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.specs import EncoderSpec
+from tokenprune.interface.specs import EncoderSpec, MllmSpec
 from tokenprune.interface.trace import ImageTrace, Trace
 
 
-def block_flops(block: nn.Module, tokens: float) -> float:
-    """Operations of one transformer block on a sequence of `tokens`."""
+def block_flops(block: nn.Module, tokens: float, width: int | None = None) -> float:
+    """Operations of one transformer block on a sequence of `tokens`.
+
+    Args:
+        block: the block.
+        tokens: of the sequence.
+        width: channels of all query heads; None for as many as the block's input has.
+    """
     found = linears(block)
     if not found:
         return 0.0
-    return linear_flops(block, tokens) + attention_flops(tokens, found[0].in_features)
+    heads = found[0].in_features if width is None else width
+    return linear_flops(block, tokens) + attention_flops(tokens, heads)
 
 
 def linears(block: nn.Module) -> list[nn.Linear]:
@@ -68,7 +77,7 @@ def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> fl
         inputs: of the call, with `input_ids` `[B, T]` and perhaps `attention_mask`.
 
     Raises:
-        DataError: the prompts differ in how many visual tokens they hold.
+        DataError: the prompts differ in how many visual tokens they hold, or a layer has experts.
     """
     from tokenprune.engine.adapters import choose_adapter, choose_encoder
 
@@ -81,6 +90,9 @@ def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> fl
     used = spec.used if spec.used is not None else len(tower.blocks)
     images, ids = trace.images, inputs["input_ids"]
     total = _tower(tower, used, images)
+    for layer in spec.layers:
+        refuse_experts(layer)
+    widths = [attention_width(adapter, spec, number) for number in range(len(spec.layers))]
     visual = ids == spec.placeholder_id
     if visual.sum(dim=1).unique().numel() > 1:
         raise DataError(
@@ -93,8 +105,40 @@ def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> fl
     words = ~visual if mask is None else mask.bool() & ~visual
     for row, text in enumerate(words.sum(dim=1).tolist()):
         mine = images[row * each : (row + 1) * each]
-        total += stack_flops(spec.layers, llm_lengths(mine, len(spec.layers), text))
+        lengths = llm_lengths(mine, len(spec.layers), text)
+        total += sum(map(block_flops, spec.layers, lengths, widths))
     return total
+
+
+def refuse_experts(block: nn.Module) -> None:
+    """Refuse a block with stacked experts, of which every token runs through a few only.
+
+    Raises:
+        DataError: naming the block.
+    """
+    for module in block.modules():
+        stacked = any(parameter.dim() == 3 for parameter in module.parameters(recurse=False))
+        if stacked and not isinstance(module, nn.Conv1d):
+            raise DataError(
+                f"{type(block).__name__} has experts ({type(module).__name__}), and the formula "
+                "counts blocks whose tokens all run through all weights.",
+                where="--flops formula",
+                remedy="Use --flops measured.",
+            )
+
+
+def attention_width(adapter: MllmAdapter, spec: MllmSpec, number: int) -> int:
+    """Channels of all query heads of an LLM layer; 0 for linear attention, which has no square."""
+    layer = spec.layers[number]
+    if number in spec.flat_layers:
+        return 0
+    first = linears(layer)[0]
+    if adapter.no_query_key(layer) is not None:
+        return first.in_features
+    hidden = first.weight.new_zeros(1, 1, first.in_features)
+    with torch.no_grad():
+        query, _ = adapter.query_key(layer, adapter.project(layer, hidden), None)
+    return query.shape[1] * query.shape[3]
 
 
 def _tower(tower: EncoderSpec, used: int, images: Iterable[ImageTrace]) -> float:

@@ -20,7 +20,13 @@ from tokenprune.errors import DataError
 from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.specs import MllmSpec, Tower
-from tokenprune.lab.bench.formula import attention_flops, linear_flops, linears
+from tokenprune.lab.bench.formula import (
+    attention_flops,
+    attention_width,
+    linear_flops,
+    linears,
+    refuse_experts,
+)
 
 
 @dataclass
@@ -46,7 +52,7 @@ def watched(model: nn.Module) -> Iterator[Watched | None]:
         return
     spec, seen = adapter.spec(), Watched()
     hooks = [
-        (layer, _of_layer(seen, layer, _width(adapter, spec, number)))
+        (layer, _of_layer(seen, layer, attention_width(adapter, spec, number)))
         for number, layer in enumerate(spec.layers)
     ]
     for tower in _towers(model, spec):
@@ -54,7 +60,7 @@ def watched(model: nn.Module) -> Iterator[Watched | None]:
         hooks += [(b, _of_block(seen, encoder, b)) for b in encoder.spec().blocks[: tower.used]]
     with ExitStack() as stack:
         for module, hook in hooks:
-            _refuse_experts(module)
+            refuse_experts(module)
             stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         yield seen
 
@@ -75,33 +81,6 @@ def _towers(model: nn.Module, spec: MllmSpec) -> list[Tower]:
         if known is None or known.used < tower.used:
             found[id(tower.module)] = tower
     return list(found.values())
-
-
-def _refuse_experts(block: nn.Module) -> None:
-    """Refuse a block with stacked experts, of which every token runs through a few only."""
-    for module in block.modules():
-        stacked = any(parameter.dim() == 3 for parameter in module.parameters(recurse=False))
-        if stacked and not isinstance(module, nn.Conv1d):
-            raise DataError(
-                f"{type(block).__name__} has experts ({type(module).__name__}), and the formula "
-                "counts blocks whose tokens all run through all weights.",
-                where="--flops formula",
-                remedy="Use --flops measured.",
-            )
-
-
-def _width(adapter: MllmAdapter, spec: MllmSpec, number: int) -> int:
-    """Channels of all query heads of an LLM layer; 0 for linear attention, which has no square."""
-    layer = spec.layers[number]
-    if number in spec.flat_layers:
-        return 0
-    first = linears(layer)[0]
-    if adapter.no_query_key(layer) is not None:
-        return first.in_features
-    hidden = first.weight.new_zeros(1, 1, first.in_features)
-    with torch.no_grad():
-        query, _ = adapter.query_key(layer, adapter.project(layer, hidden), None)
-    return query.shape[1] * query.shape[3]
 
 
 def _of_layer(seen: Watched, layer: nn.Module, width: int) -> Callable[..., None]:
