@@ -228,6 +228,9 @@ def test_of_a_strategy_of_several_layers_the_last_one_counts() -> None:
         stage = {"at": "decoder", "strategy": "pyramiddrop", "keep": keep}
         plan = load_plan({"schema_version": 1, "stages": [stage]})
         assert expected_tokens(Entry("x", plan), 36, host().strategies, measured) == expected
+    ceiling = {"at": "decoder", "strategy": "feather", "keep": 9}  # it may leave fewer
+    plan = load_plan({"schema_version": 1, "stages": [ceiling]})
+    assert expected_tokens(Entry("x", plan), 36, host().strategies, measured) == {}
     entry = strategy_entry(host().strategies["pyramiddrop"], 4, "decoder", layers=32)
     assert entry.plan.stages[0].layer is None
     assert entry.meaning == "tokens from the last of its LLM layers on; more before it"

@@ -52,7 +52,8 @@ def expected_tokens(
         kind = strategies[stage.strategy]
         left = _left(stage, arriving, whole=entry.plan.images == "frames", tiles=tiles)
         if stage.at == "decoder" and stage.layer is None and placement(kind, "decoder").steps:
-            if isinstance(stage.keep, int) and stage is entry.plan.stages[-1]:
+            last = stage is entry.plan.stages[-1]
+            if isinstance(stage.keep, int) and last and kind.length == "planned":
                 counts[stage_key(stage, max(_layers(measured or {}), default=None))] = stage.keep
             break
         if left is None or kind.length != "planned":
