@@ -171,6 +171,30 @@ def test_warnings(versus: Interval | None, total: Interval, says: list[str]) -> 
     assert list(told) == says
 
 
+@pytest.mark.parametrize(
+    ("share", "images", "says"),
+    [
+        (
+            1.0,
+            40,
+            "all answers are right, so the interval is empty; with these 40 pictures up to 8%",
+        ),
+        (
+            0.0,
+            40,
+            "all answers are wrong, so the interval is empty; with these 40 pictures up to 8%",
+        ),
+        (0.5, 40, "50% of the answers are right of every picture, so the interval is empty"),
+        (0.5, 1, "50% of the answers are right of the only picture, so the interval is empty"),
+    ],
+)
+def test_why_an_interval_is_empty(share: float, images: int, says: str) -> None:
+    _, (result,) = results(row(entry("fopru", 8), 10, 1.0))
+    accuracy = Interval(share, share, share)
+    (told,) = warnings_of(result.run, accuracy, None, Interval(0.5, 0.5, 0.5), images)
+    assert told.startswith(says)
+
+
 def checked(*rows: Measured, idle_wrong: int = 4) -> list[str]:
     idle = row(Entry("dense", load_plan({"schema_version": 1})), idle_wrong, 2.0)
     return failed_checks(Measurement(row(None, 4, 2.0), idle, list(rows)), host().strategies)

@@ -45,12 +45,19 @@ def warnings_of(
     if accuracy.high - accuracy.low > WIDE:
         found.append("too few samples: the interval is too wide to tell small differences")
     if accuracy.low == accuracy.high:
-        hidden = rule_of_three(images)
-        found.append(
-            f"all answers are {'right' if accuracy.value else 'wrong'}, so the interval is empty; "
-            f"with these {images} pictures up to {hidden:.0%} the other way can't be excluded"
-        )
+        found.append(_empty(accuracy.value, images))
     return tuple(found)
+
+
+def _empty(share: float, images: int) -> str:
+    """Why resampling shows no interval, and what can be said all the same."""
+    if 0 < share < 1:
+        every = "of every picture" if images > 1 else "of the only picture"
+        return f"{share:.0%} of the answers are right {every}, so the interval is empty"
+    return (
+        f"all answers are {'right' if share else 'wrong'}, so the interval is empty; with these "
+        f"{images} pictures up to {rule_of_three(images):.0%} the other way can't be excluded"
+    )
 
 
 def unknown_words(words: Sequence[str]) -> str:
