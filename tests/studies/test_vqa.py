@@ -101,3 +101,19 @@ def test_of_few_answers_one_match_is_enough(answer: str, score: float) -> None:
 @given(st.text())
 def test_normalising_any_text_ends(text: str) -> None:
     assert normalised(text) == " ".join(normalised(text).split(" "))
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "score"),
+    [
+        ("5", ".5", 0.0),
+        (".5", ".5", 1.0),
+        ("cat .", "cat", 1.0),
+        (" Cat!\n", "cat", 1.0),
+        ("yes, .", "Yes", 1.0),
+        ("no", "yes", 0.0),
+    ],
+)
+def test_accuracy_leaves_out_closing_marks_alone(answer: str, right: str, score: float) -> None:
+    (metric,) = chosen_metrics([])
+    assert metric.score([Answered("how much ?", right, answer, (right,))]) == [score]

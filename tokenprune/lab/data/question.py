@@ -7,6 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+#: What may stand behind an answer: marks, and spaces in front of these.
+CLOSING = ".!, \t\n"
+
 
 @dataclass(frozen=True)
 class Question:
@@ -38,7 +41,7 @@ class Question:
 
 def plain(answer: str) -> str:
     """An answer without case, outer spaces and closing marks."""
-    return answer.strip().strip(".!,").lower()
+    return answer.strip().rstrip(CLOSING).lower()
 
 
 class Frozen(BaseModel):
