@@ -74,6 +74,20 @@ def test_names_of_columns_are_plain() -> None:
     assert plain("tokens: LLM layer 2") == "tokens_llm_layer_2"
 
 
+@pytest.mark.parametrize("kind", ["low", "\u8ba1\u6570", "A", "?"])
+def test_no_type_of_questions_takes_another_columns_place(kind: str) -> None:
+    made = [record("dense", None, text=kind)]
+    (row,) = summarise(made)[0].rows
+    found = tidy(lines(summarise(made)))
+    assert found["accuracy"] == [row.accuracy.value]
+    assert (found["accuracy_low"], found["accuracy_high"]) == (
+        [row.accuracy.low],
+        [row.accuracy.high],
+    )
+    mine = [values for name, values in found.items() if name.startswith("accuracy")]
+    assert len(mine) == 3 + len(row.by_type)
+
+
 def test_the_digest_is_that_of_what_a_plan_does(table: dict[str, list[Any]]) -> None:
     named = {**record("b", "uniform").identity["plan"], "name": "another"}
     again = tidy(lines(summarise([record("a", "uniform"), record("b", "uniform", plan=named)])))

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 from importlib import util
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ def tidy(lines: Sequence[Line]) -> dict[str, list[Any]]:
     """Columns by name; None where a row has nothing.
 
     Names are of small letters, digits and underscores; only places of a grid stand as the study
-    file has them, such as `stages.0.keep`. Shares are between 0 and 1.
+    file has them, such as `stages.0.keep`. Of what would have one name, such as the lower end of
+    the accuracy and that of a type of questions called `low`, the later ones are numbered from 2
+    on. Shares are between 0 and 1.
     """
     columns = [*RESULTS, *MORE, *found_columns([one.result for one in lines if one.result])]
     places = places_of([line.planned for line in lines])
     measured = [plain(heading) for column in columns for heading in _headings(column)]
-    names = [*ABOUT, *map(plain, PLANNED), *places, *measured, "beware"]
+    names = _apart([*ABOUT, *map(plain, PLANNED), *places, *measured, "beware"])
     rows = [_row(line, columns, places) for line in lines]
     return {name: [row[at] for row in rows] for at, name in enumerate(names)}
 
@@ -63,8 +66,17 @@ def write_tidy(lines: Sequence[Line], folder: Path) -> tuple[list[Path], str]:
 
 
 def plain(heading: str) -> str:
-    """A heading as a name: `FLOPs / dense` as `flops_dense`."""
-    return re.sub(r"[^0-9a-z]+", "_", heading.lower()).strip("_")
+    """A heading as a name: `FLOPs / dense` as `flops_dense`; letters of any script stay."""
+    return re.sub(r"[\W_]+", "_", heading.lower()).strip("_")
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """Names of columns without repetition: a later `x` becomes `x_2`, then `x_3`."""
+    found: dict[str, None] = {}
+    for name in names:
+        numbered = (f"{name}_{number}" for number in count(2))
+        found[next(one for one in chain((name,), numbered) if one not in found)] = None
+    return list(found)
 
 
 def _headings(column: Column) -> list[str]:
