@@ -9,7 +9,7 @@ import pytest
 
 from tests.reporting.made import SIX, failed, record
 from tokenprune.lab.judge.warnings import gathered
-from tokenprune.lab.studies.summary import summarise
+from tokenprune.lab.studies.summary import lines, summarise
 
 WORSE = (False, False, False, True, False, False)
 
@@ -84,3 +84,11 @@ def test_failed_cells_stand_beside_the_others() -> None:
     assert group.failed == {"ours": "out of memory"}
     assert [row.name for row in group.rows] == ["dense"]
     assert summarise([failed("ours", "out of memory")])[0].rows == ()
+
+
+def test_cells_of_one_name_keep_their_own_plans() -> None:
+    made = [record("dense", None), record("ours", "uniform"), record("ours", "uniform", keep=4)]
+    found = lines(summarise([*made, failed("ours", "out of memory")]))
+    keeps = [one.planned.plan.stages[0].keep for one in found[1:3]]
+    assert keeps == [8, 4]
+    assert [one.planned.plan.stages[0].strategy for one in found[1:]] == ["uniform"] * 2 + ["fastv"]

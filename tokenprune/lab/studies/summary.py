@@ -34,7 +34,8 @@ class Group:
         rows: dense first.
         repeated: plans that the rows hold under several seeds.
         failed: names of failed cells with their reasons.
-        plans: of all cells, by name.
+        plans: of failed cells, by name; under one name there may be rows of other plans, which an
+            earlier version of the study had.
         added: names of the plans that the study added as baselines.
     """
 
@@ -71,7 +72,10 @@ def lines(groups: Sequence[Group]) -> list[Line]:
     found = []
     for group in groups:
         about = (group.model, group.task)
-        found += [Line((*about, row.name), group.plans[row.name], row) for row in group.rows]
+        found += [
+            Line((*about, row.name), Planned(row.run.plan, row.run.varied), row)
+            for row in group.rows
+        ]
         found += [
             Line((*about, name), group.plans[name], reason=reason)
             for name, reason in group.failed.items()
@@ -176,7 +180,9 @@ def _group(records: Sequence[Record], seed: int) -> Group:
         rows = Judge(asked, [run_of(record, common) for record in done], seed).results()
     about = _shared(records[0])
     model, task = about["model"]["name"], about["task"].get("name") or about["task"]["kind"]
-    plans = {str(record.identity["name"]): _planned(record) for record in records}
+    plans = {
+        str(record.identity["name"]): _planned(record) for record in records if record not in done
+    }
     added = tuple(
         str(record.identity["name"]) for record in records if record.identity.get("added")
     )
