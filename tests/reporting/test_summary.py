@@ -9,6 +9,8 @@ import pytest
 
 from tests.reporting.made import SIX, failed, record
 from tokenprune.lab.judge.warnings import gathered
+from tokenprune.lab.measure.statistics import Bootstrap, Interval
+from tokenprune.lab.studies.store import Record
 from tokenprune.lab.studies.summary import lines, summarise
 
 WORSE = (False, False, False, True, False, False)
@@ -92,3 +94,21 @@ def test_cells_of_one_name_keep_their_own_plans() -> None:
     keeps = [one.planned.plan.stages[0].keep for one in found[1:3]]
     assert keeps == [8, 4]
     assert [one.planned.plan.stages[0].strategy for one in found[1:]] == ["uniform"] * 2 + ["fastv"]
+
+
+def test_intervals_are_those_of_the_studys_seed() -> None:
+    right = [bool(number % 3) for number in range(60)]
+    groups = [number * number % 23 for number in range(60)]  # of several sizes
+
+    def interval(seed: int) -> Interval:
+        made = record("dense", None, settings={"batch_size": 3, "seed": seed})
+        samples = [
+            {**made.result["samples"][0], "group": group, "right": one}
+            for group, one in zip(groups, right, strict=True)
+        ]
+        done = Record(made.identity, "done", {**made.result, "samples": samples})
+        return summarise([done])[0].rows[0].accuracy
+
+    for seed in (0, 5):
+        assert interval(seed) == Bootstrap(groups, seed).mean(right)
+    assert interval(0) != interval(5)

@@ -135,7 +135,7 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
     from tokenprune.lab.studies.lines import added
     from tokenprune.lab.studies.summary import summarise
 
-    for group in summarise(done.records, study.seed):
+    for group in summarise(done.records):
         for part in (
             *terminal_tables(group.title, group.rows, console.width),
             *warning_lines(group.rows),

@@ -158,7 +158,7 @@ class _Trial:
             raise DataError(f"the run failed: {reason}", where=label)
         for label in done.elsewhere:
             raise DataError("another run is working on it.", where=label, remedy="Wait for it.")
-        result = _judged(done.records, self.asked.seed)
+        result = _judged(done.records)
         self.steps.ended(shown, result, len(done.ran))
         return result
 
@@ -184,8 +184,8 @@ def _check_batches(task: Task, least: int) -> None:
     )
 
 
-def _judged(records: list[Record], seed: int) -> Result:
+def _judged(records: list[Record]) -> Result:
     """The plan's row of two records, of dense and of the plan."""
-    (group,) = summarise(records, seed)
+    (group,) = summarise(records)
     (row,) = (row for row in group.rows if row.name != DENSE)
     return row

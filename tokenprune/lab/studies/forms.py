@@ -24,12 +24,16 @@ class _Named(_Form):
     name: str | None = None
 
 
+class _Settings(_Form):
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class _Identity(_Form):
     name: str
     plan: dict[str, Any]
     task: _Named
     model: _Named
-    settings: dict[str, Any]
+    settings: _Settings
     environment: dict[str, Any]
     weights: str
     data: str

@@ -54,17 +54,18 @@ class Group:
         return f"{self.model}, {self.task}"
 
 
-def summarise(records: Sequence[Record], seed: int = 0) -> list[Group]:
+def summarise(records: Sequence[Record]) -> list[Group]:
     """Judge records, group by group; those of one group differ in the plan alone.
+
+    Resamples are drawn with the seed of the study that a group was recorded for.
 
     Args:
         records: in the order of the rows; dense is put first.
-        seed: of the resampling.
     """
     sets: dict[str, list[Record]] = defaultdict(list)
     for record in sorted(records, key=lambda r: r.identity["name"] != DENSE):
         sets[digest(_shared(record))].append(record)
-    return [_group(mine, seed) for mine in sets.values()]
+    return [_group(mine) for mine in sets.values()]
 
 
 def lines(groups: Sequence[Group]) -> list[Line]:
@@ -163,7 +164,8 @@ def _shared(record: Record) -> dict[str, Any]:
     return {key: value for key, value in record.identity.items() if key not in PLANS}
 
 
-def _group(records: Sequence[Record], seed: int) -> Group:
+def _group(records: Sequence[Record]) -> Group:
+    about = _shared(records[0])
     done = [record for record in records if record.status == "done"]
     failed = {
         str(record.identity["name"]): str(record.result.get("reason", ""))
@@ -177,8 +179,8 @@ def _group(records: Sequence[Record], seed: int) -> Group:
         asked = Samples(
             [one["group"] for one in common.values()], [one["kind"] for one in common.values()]
         )
+        seed = about["settings"].get("seed", 0)
         rows = Judge(asked, [run_of(record, common) for record in done], seed).results()
-    about = _shared(records[0])
     model, task = about["model"]["name"], about["task"].get("name") or about["task"]["kind"]
     plans = {
         str(record.identity["name"]): _planned(record) for record in records if record not in done
