@@ -33,6 +33,19 @@ def test_rows_with_the_same_picture_are_one_group(folder: Path) -> None:
     assert [one.where for one in found] == [f"{labels}:{line}" for line in (2, 3, 4, 5)]
 
 
+def test_rows_with_the_same_picture_stand_in_one_half(folder: Path) -> None:
+    for number in range(6):
+        Image.new("RGB", (4, 4)).save(folder / f"{number}.png")
+    labels = folder / "labels.csv"
+    rows = [f"{number}.png,{label}" for label in (0, 1) for number in range(6)]
+    labels.write_text("\n".join(["file,class_index", *rows]))
+    halves = [labelled_pictures(folder, labels, classes=3, split=s) for s in ("first", "second")]
+    groups = [{one.image_id for one in half} for half in halves]
+    assert [len(half) for half in halves] == [6, 6]
+    assert not groups[0] & groups[1]
+    assert groups[0] | groups[1] == set(range(6))
+
+
 def test_two_classes_of_one_name_are_refused(folder: Path) -> None:
     names = folder / "names.txt"
     names.write_text("hen\ncrane\nking\ncrane \n")

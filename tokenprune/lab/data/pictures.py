@@ -131,7 +131,8 @@ def labelled_pictures(
         picture = _file(folder, row[name], where)
         group = groups.setdefault(picture.resolve(), len(groups))
         questions.append(Question(picture, str(target), image_id=group, where=where))
-    return spread(halve(questions, split), limit)
+    chosen = set(halve([*groups.values()], split))
+    return spread([one for one in questions if one.image_id in chosen], limit)
 
 
 def halve(items: Sequence[T], split: str) -> list[T]:
