@@ -79,6 +79,22 @@ def test_the_users_prompts_are_measured(place: Path) -> None:
     assert record["rows"][0]["ttft"]["p50"] > 0
 
 
+def test_operations_and_caches_are_of_all_inputs(place: Path) -> None:
+    lines = [
+        {"image": "0.png", "question": "what is it"},
+        {"images": ["0.png", "1.png", "2.png"], "question": "what is it"},
+    ]
+    found = []
+    for name, mine in (("one", lines[:1]), ("three", lines[1:]), ("both", lines)):
+        path = place / f"{name}.jsonl"
+        path.write_text("\n".join(map(json.dumps, mine)))
+        found.append(run(place, *llava(place), "--questions", str(path))["rows"])
+    for one, three, both in zip(*found, strict=True):
+        assert one["flops"] < three["flops"]
+        assert both["flops"] == (one["flops"] + three["flops"]) / 2
+        assert both["cache"] == three["cache"]
+
+
 def test_batches_of_the_users_input_are_filled_up_and_bounded_by_the_rounds() -> None:
     own = [Question(None, "", text) for text in "abcde"]
     parts = batches(Workload(batch=2), BenchSettings(rounds=9), own)

@@ -85,10 +85,13 @@ class BenchRow:
         total: seconds of the whole call; of classifiers, of the encoder with its head.
         speedup: of the time to the first token (else of the call), against the baseline.
         stages: mean exclusive seconds by stage of a whole call; `load` is preprocessing.
-        tokens: measured visual tokens per image, by stage.
-        flops: operations to the first token, of the whole call for classifiers.
-        peak: bytes of tensors, see `peak_bytes`; None where it can't be seen.
-        cache: bytes of the KV cache after the call; None without one.
+        tokens: measured visual tokens per image, by stage, mean over the inputs.
+        flops: operations to the first token, of the whole call for classifiers; mean over the
+            inputs.
+        peak: bytes of tensors, see `peak_bytes`, of the input that takes most; None where it can't
+            be seen.
+        cache: bytes of the KV cache after the call, of the input with the largest; None without
+            one.
         compiled: whether `torch.compile` was used.
         baseline: whether it is the dense row that the others are compared with: the fastest.
         attention: the workload's backend, on which dense was fastest; all its rows use it.

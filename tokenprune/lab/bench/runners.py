@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -55,21 +56,27 @@ class Timed(ABC):
             self.whole(lane, inputs)
 
     def prepare(self, lane: Lane, settings: BenchSettings) -> None:
-        """Warm up, then what needs no clock, on the first batch: tokens, operations, memory."""
-        inputs = self.batches[0]
+        """Warm up, then what needs no clock, on every batch: tokens, operations, memory."""
         with lane.attached() as handle:
             for _ in range(settings.warmup):
                 self.warm(lane)
             handle.meter.reset()
-            if settings.flops == "formula":
-                lane.flops = self.formula(lane, handle, inputs)
-            else:
-                with count_flops() as counter:
-                    self.first(lane, inputs)
-                lane.flops = float(counter.total)
+            by_formula = settings.flops == "formula"
+            lane.flops = fmean(self._flops(lane, handle, one, by_formula) for one in self.batches)
             lane.tokens = handle.report().tokens
-            lane.peak = peak_bytes(lambda: self.first(lane, inputs), self.device)
-            lane.cache = self.cache(lane, inputs)
+            lane.peak = max(self._peak(lane, one) for one in self.batches)
+            caches = [self.cache(lane, one) for one in self.batches]
+            lane.cache = max((one for one in caches if one is not None), default=None)
+
+    def _flops(self, lane: Lane, handle: Attachment, inputs: Any, by_formula: bool) -> float:
+        if by_formula:
+            return self.formula(lane, handle, inputs)
+        with count_flops() as counter:
+            self.first(lane, inputs)
+        return float(counter.total)
+
+    def _peak(self, lane: Lane, inputs: Any) -> int:
+        return peak_bytes(lambda: self.first(lane, inputs), self.device)
 
     def cache(self, lane: Lane, inputs: Any) -> int | None:
         """Bytes of the KV cache after a whole call."""
