@@ -26,6 +26,8 @@ def _step_kernel(
     # The first launch has nothing to pick from: no score, nothing covered.
     _, pick = best(old_ptr + batch * tokens, tokens, BLOCK)
     picked = step >= 0
+    # Limits instead of masks joined with a scalar, which the interpreter of Triton 3.9 refuses.
+    read, written = tl.where(picked, targets, 0), tl.where(leads, targets, 0)
     tl.store(pick_ptr + batch * k + step, pick.to(tl.int64), mask=leads & picked)
     sums = tl.zeros([BLOCK_N], tl.float32)
     for start in range(0, targets, BLOCK_M):
@@ -33,9 +35,9 @@ def _step_kernel(
         row_in = rows < targets
         mine = tl.load(old_covered_ptr + batch * targets + rows, mask=row_in, other=0.0)
         column = matrix_ptr + rows * m_row + pick.to(tl.int64) * m_col
-        theirs = tl.load(column, mask=row_in & picked, other=0.0).to(tl.float32)
+        theirs = tl.load(column, mask=rows < read, other=0.0).to(tl.float32)
         covered = tl.where(theirs > mine, theirs, mine)
-        tl.store(new_covered_ptr + batch * targets + rows, covered, mask=row_in & leads)
+        tl.store(new_covered_ptr + batch * targets + rows, covered, mask=rows < written)
         tile = matrix_ptr + rows[:, None] * m_row + cols[None, :] * m_col
         tile_in = row_in[:, None] & inside[None, :]
         added = tl.load(tile, mask=tile_in, other=0.0).to(tl.float32) - covered[:, None]

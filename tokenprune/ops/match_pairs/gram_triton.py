@@ -43,7 +43,9 @@ def _gram_kernel(
     at = dot_ptr + (batch * number + rows[:, None]) * length + cols[None, :]
     tl.store(at, dot, mask=(rows[:, None] < number) & col_in[None, :])
     square = tl.sum(tl.where(rows[:, None] == cols[None, :], dot, 0.0), 1)
-    tl.store(square_ptr + batch * length + rows, square, mask=row_in & (down == over))
+    # A limit instead of a mask joined with a scalar, which the interpreter of Triton 3.9 refuses.
+    crossing = tl.where(down == over, length, 0)
+    tl.store(square_ptr + batch * length + rows, square, mask=rows < crossing)
 
 
 def gram(x: Tensor, order: Tensor | None, number: int) -> tuple[Tensor, Tensor]:

@@ -50,8 +50,9 @@ def _merge_kernel(
     place = batch * left + mine
     inside = (mine < left)[:, None] & (dims < width)[None, :]
     tl.store(out_ptr + place[:, None] * width + dims[None, :], mean, mask=inside)
-    # one program of those that share rows writes the rest
-    writes = (mine < left) & (tl.program_id(1) == 0)
+    # One program of those that share rows writes the rest: a limit instead of a mask joined with a
+    # scalar, which the interpreter of Triton 3.9 refuses.
+    writes = mine < tl.where(tl.program_id(1) == 0, left, 0)
     tl.store(sum_ptr + place, size, mask=writes)
     tl.store(log_ptr + place, tl.log(size), mask=writes)
     writes = writes & (mine >= ahead)
