@@ -93,9 +93,29 @@ def test_raters_of_the_first_step_hold_in_later_ones() -> None:
     note = looked.riders[RATERS]
     assert note.shape == (3, 30, 5)
     later = picture(torch.randn(3, 30, 3), torch.randn(3, 5, 3))
-    found = strategy.reduce(replace(later, riders={RATERS: note}), budget(later, 12))
+    found = strategy.reduce(replace(later, riders=looked.riders), budget(later, 12))
     assert torch.equal(found.riders[RATERS], note)
     assert not torch.equal(strategy.reduce(later, budget(later, 12)).riders[RATERS], note)
+
+
+def test_where_text_left_in_between_raters_are_chosen_anew() -> None:
+    torch.manual_seed(1)
+    strategy, hidden = SparseVLM.from_params(recycle=False), torch.randn(3, 30, 3)
+    front = picture(hidden, torch.randn(3, 5, 3), FRONT)
+    looked = strategy.reduce(front, budget(front, 30)).riders
+    # of the first prompt's text the second token has left, and the numbers behind it mean others
+    place, text = torch.tensor([[0, 1, 1, 1], *PLACE[1:, :4].tolist()]), torch.randn(3, 4, 3)
+    signals = {Signal.TEXT_STATES: text, Signal.TEXT_PLACE: place}
+    weights = signals[Signal.TEXT_ATTENTION] = torch.rand(3, 4, 30)
+    later = make_tokens(hidden, site=SITE, signals=signals)
+    found = strategy.reduce(replace(later, riders=looked), budget(later, 12))
+    anew = raters_by_loops(hidden[0].tolist(), text[0].tolist(), place[0].tolist())
+    noted = [row.nonzero()[:, 0].tolist() for row in looked[RATERS][:, 0]]
+    assert anew != noted[0]
+    assert found.anchor is not None
+    for sample, rating in enumerate([anew, *noted[1:]]):
+        best = best_by_loops(weights[sample][rating].mean(0).tolist(), 12)
+        assert found.anchor[sample].tolist() == sorted(best)
 
 
 @pytest.mark.parametrize(

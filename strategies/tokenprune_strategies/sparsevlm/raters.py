@@ -16,6 +16,8 @@ from tokenprune.interface.tokens import Tokens
 
 RATERS = "sparsevlm.raters"
 """Rider `[B, N, S]`: which of the prompt's text tokens rate; the same for every visual token."""
+TEXTS = "sparsevlm.texts"
+"""Rider `[B, N]`: how many text tokens the prompt had then; the same for every visual token."""
 
 
 def raters(visual: Tensor, text: Tensor, place: Tensor) -> Tensor:
@@ -54,18 +56,30 @@ def raters(visual: Tensor, text: Tensor, place: Tensor) -> Tensor:
 
 
 def noted(tokens: Tokens) -> Tensor:
-    """Those chosen in front of layer 0; in a plan that doesn't stand there, by what is here."""
+    """Those chosen in front of layer 0, `[B, S]` bool.
+
+    By what is here in a plan that doesn't stand there, and where text has left since (ours).
+    """
     place = tokens.signal(Signal.TEXT_PLACE)
+    found = raters(tokens.hidden, tokens.signal(Signal.TEXT_STATES), place)
     before = tokens.riders.get(RATERS)
     if before is None:
-        return raters(tokens.hidden, tokens.signal(Signal.TEXT_STATES), place)
-    return before[:, 0, : place.shape[1]]
+        return found
+    # which text tokens are left can't be told, so that their numbers mean others then
+    same = tokens.riders[TEXTS][:, 0] == text_count(place)
+    return torch.where(same[:, None], before[:, 0, : place.shape[1]], found)
+
+
+def text_count(place: Tensor) -> Tensor:
+    """How many text tokens `[B]` every prompt has, by their places `[B, S]`."""
+    return (place >= 0).sum(dim=1)
 
 
 def with_note(answer: Reduction, tokens: Tokens, chosen: Tensor) -> Reduction:
     """An answer that hands the raters `[B, S]` on to the next step."""
+    count = text_count(tokens.signal(Signal.TEXT_PLACE))[:, None].expand(-1, tokens.count)
     note = chosen[:, None].expand(-1, tokens.count, -1)
-    return replace(answer, riders={RATERS: note})
+    return replace(answer, riders={RATERS: note, TEXTS: count})
 
 
 def require_layer(name: str, site: Site, budget: Budget) -> None:
