@@ -26,8 +26,9 @@ from tests.mllm.calls import (
     split,
 )
 from tests.mllm.plans import fastv, pick, plan
-from tests.mllm.strategies import Spy
+from tests.mllm.strategies import Look, Spy
 from tests.models import EOS_TOKEN, PAD_TOKEN, PATCHES
+from tokenprune import Signal
 from tokenprune.errors import PlanError, ReductionError, TokenpruneError, UnsupportedModelError
 from tokenprune.interface.specs import MllmSpec
 
@@ -63,6 +64,30 @@ def test_special_tokens_padding_and_the_last_token_are_never_shown() -> None:
     assert mine.position.tolist() == [[[0, 0, place] for place in PRUNABLE]]
     assert mine.size.tolist() == [[1.0] * len(PRUNABLE)]
     assert mine.hidden.shape[1] == len(PRUNABLE)
+
+
+def test_labelled_answers_are_no_part_of_the_prompt_that_text_is_counted_in() -> None:
+    of, call = model(), inputs(TALK, [*LONG, *range(26, 40)])
+    labels = torch.full_like(call["input_ids"], -100)
+    labels[:, -2:] = call["input_ids"][:, -2:]
+    with tokenprune.attach(of, plan(spying(3))), torch.no_grad():
+        of(**call, labels=labels)
+    texts = {tokens.grid[2]: tokens for tokens in Spy.seen if tokens.kind == "text"}
+    mine = texts[len(TALK) + PATCHES - 1 - 2]
+    assert mine.index.tolist() == [PRUNABLE[:-2]]
+
+
+def test_text_behind_the_images_is_told_from_text_before_where_some_has_left() -> None:
+    look = {**spying(1.0, layer=3), "strategy": "t-look", "params": {"signals": ["behind_images"]}}
+    Look.seen.clear()
+    with tokenprune.attach(model(), plan(reading(2, 1.0, 3), look)):
+        logits(model(), inputs(TALK))
+    visual, texts = Look.seen
+    assert not visual.signal(Signal.BEHIND_IMAGES).any()
+    assert texts.count == 3
+    behind = texts.signal(Signal.BEHIND_IMAGES)
+    assert torch.equal(behind, texts.index > PRUNABLE[1] + PATCHES)
+    assert behind.any()
 
 
 @pytest.mark.parametrize(("keep_text", "left"), [(4, 4), (1, 1), (0.5, 3), (1.0, 6), (100, 6)])

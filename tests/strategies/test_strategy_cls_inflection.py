@@ -162,7 +162,7 @@ def test_signals_and_layers() -> None:
     for similarity, signal in SIGNALS.items():
         strategy = ClsInflection.from_params(similarity=similarity)
         assert strategy.signals(SITES["pre_llm"]) == (signal,)
-        asked = (Signal.QUESTION_ATTENTION_MEAN, Signal.TEXT_PLACE)
+        asked = (Signal.QUESTION_ATTENTION_MEAN, Signal.BEHIND_IMAGES)
         assert strategy.signals(SITES["decoder"]) == asked
     own = placement(ClsInflection, "decoder")
     assert [own.layer_of(count) for count in (2, 3, 32)] == [

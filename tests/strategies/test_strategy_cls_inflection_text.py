@@ -15,11 +15,11 @@ from tokenprune.interface.tokens import Tokens
 
 def prompt(score: Tensor, length: int, behind: int, index: list[int]) -> Tokens:
     """Prunable text tokens of a prompt of `length` tokens, `behind` of them behind the image."""
-    place = torch.tensor([[0, 0] + [1] * behind + [-1]])
+    asking = torch.tensor([[place >= length - behind for place in index]])
     tokens = make_tokens(
         torch.zeros(1, len(index), 2),
         site=SITES["decoder"],
-        signals={Signal.QUESTION_ATTENTION_MEAN: score[None], Signal.TEXT_PLACE: place},
+        signals={Signal.QUESTION_ATTENTION_MEAN: score[None], Signal.BEHIND_IMAGES: asking},
         index=torch.tensor([index]),
         grid=(1, 1, length),
     )

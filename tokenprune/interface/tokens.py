@@ -23,7 +23,7 @@ class Tokens:
 
     They are visual, except in the second call of a decoder stage whose plan says `keep_text`. Then
     they are the prompt's prunable text tokens: `index` is their place in the prompt (padding left
-    out), `grid` is (1, 1, tokens of the prompt) and sizes are one.
+    out), `grid` is (1, 1, tokens of the prompt without labelled answers) and sizes are one.
 
     Attributes:
         hidden: hidden states, `[B, N, D]`. Where several patches become one token of the LLM, and

@@ -52,9 +52,9 @@ class ClsInflection(PruningStrategy[ClsInflectionParams]):
     )
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
-        """The similarity asked for; inside the LLM the question's attention and place."""
+        """The similarity asked for; inside the LLM the question's attention, and where it is."""
         if site.stage == "decoder":
-            return (Signal.QUESTION_ATTENTION_MEAN, Signal.TEXT_PLACE)
+            return (Signal.QUESTION_ATTENTION_MEAN, Signal.BEHIND_IMAGES)
         return _ASKED[self.params.similarity]
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
@@ -81,10 +81,9 @@ class ClsInflection(PruningStrategy[ClsInflectionParams]):
         return head(score, params.knee, params.window, least, most)
 
     def _words(self, tokens: Tokens, score: Tensor, budget: Budget, row: int) -> Tensor:
-        params, length = self.params, tokens.grid[2]
-        behind = int((tokens.signal(Signal.TEXT_PLACE)[row] == 1).sum())
-        asking = tokens.index[row] >= length - behind
-        last = tokens.index[row] >= length - params.last_text
+        params = self.params
+        asking = tokens.signal(Signal.BEHIND_IMAGES)[row]
+        last = tokens.index[row] >= tokens.grid[2] - params.last_text
         return words(score, asking, last, params.knee, params.window, params.min_text, budget.keep)
 
 

@@ -51,7 +51,7 @@ def lay_out(
         layout.entry = shorten(layout.entry, prompt.valid & ~gone).entered()
         layout.shortened = True
     state.left = left = Left()
-    prunable = prompt.prunable(spec) if text else None
+    prunable, said = (prompt.prunable(spec), prompt.said()) if text else (None, None)
     known: set[tuple[int, ...]] = set()
     slot_of, site = held(layout.entry, layout.length), Site("decoder", 0, len(spec.layers))
     for number, row in enumerate(rows):
@@ -62,8 +62,8 @@ def lay_out(
         seen = prompt.valid[number] if hides else None
         visible = row if seen is None else unmasked(None if copy else trace, site, row, seen)
         left.rows.append(visual_row(visible, slot_of[number], copy, seen))
-        if prunable is not None:
-            words = text_row(prunable[number], prompt.valid[number], slot_of[number], copy)
+        if prunable is not None and said is not None:
+            words = text_row(prunable[number], said[number], slot_of[number], copy)
             left.texts.append(words if visible else None)
     arrived = [0 if row is None else row.slot.shape[0] for row in left.rows]
     state.counted = Counted(arrived, left.visual)

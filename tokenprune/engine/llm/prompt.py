@@ -57,6 +57,11 @@ class Prompt:
         places = torch.arange(self.ids.shape[1], device=self.ids.device)
         return self.words & ~torch.isin(self.ids, ids) & (places < self.query[:, None])
 
+    def said(self) -> Tensor:
+        """`[B, L]` True for all tokens up to the last prompt token, without padding."""
+        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return self.valid & (places <= self.query[:, None])
+
     def question(self) -> Tensor:
         """`[B, L]` True for the question of every row: its text behind the last image.
 

@@ -225,21 +225,21 @@ def ends_of(shown: Sequence[Shown], slot_of: Tensor, seen: Tensor | None = None)
     return LineEnds(slot, torch.arange(len(places), device=slot.device), of.to(slot.device))
 
 
-def text_row(prunable: Tensor, valid: Tensor, slot_of: Tensor, copy: bool) -> TokenRow:
+def text_row(prunable: Tensor, said: Tensor, slot_of: Tensor, copy: bool) -> TokenRow:
     """The prunable text tokens of a row; places count from the first token that isn't padding.
 
     Args:
         prunable: `[T]` True for them, by place in the user's sequence.
-        valid: `[T]` False for padding.
+        said: `[T]` True for the tokens of the prompt, False for padding and labelled answers.
         slot_of: slots of the LLM's input, by prompt place of the row.
         copy: see `TokenRow`.
     """
     places = prunable.nonzero()[:, 0]
-    index = (torch.cumsum(valid, 0) - 1)[places]
+    index = (torch.cumsum(said, 0) - 1)[places]
     return TokenRow(
         kind="text",
         numbers=(),
-        grids=((1, 1, int(valid.sum())),),
+        grids=((1, 1, int(said.sum())),),
         slot=slot_of[places],
         image=torch.zeros_like(index),
         index=index,

@@ -303,6 +303,12 @@ class Signal:
         llm.text_place,
     )
 
+    BEHIND_IMAGES = _row(
+        "[B, N] bool, whether a token stands behind the last visual token of the prompt",
+        llm_views.PromptText,
+        lambda view: view.behind,
+    )
+
     def __post_init__(self) -> None:
         if (self.needs is None) != (self.compute is None):
             raise SignalError(
