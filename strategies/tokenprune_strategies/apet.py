@@ -44,6 +44,7 @@ class ApET(PruningStrategy[ApETParams]):
         licence="Written from method notes; the reference code is under the MIT licence, none was "
         "copied.",
         ours={},
+        borrowed={"basis": "the code's"},
     )
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:

@@ -41,6 +41,7 @@ class GPrune(ScoreStrategy[GPruneParams]):
         licence="Written from method notes; the reference code carries no licence and was not "
         "used.",
         ours={},
+        borrowed={"threshold": "the code's", "temperature": "the code's"},
     )
 
     def score(self, tokens: Tokens) -> Tensor:
