@@ -72,6 +72,13 @@ def test_compact_positions_where_layers_rotate_differently(name: str) -> None:
     refused(name, wanted, UnsupportedModelError, "rotary embeddings of several kinds")
 
 
+@pytest.mark.parametrize("name", ["video_llava", "vipllava", "internvl"])
+def test_class_tokens_that_no_projector_has_seen(name: str) -> None:
+    params = {"order": "paper", "class_token": True}
+    stage = {"at": "pre_llm", "strategy": "visionzip", "keep": 0.5, "params": params}
+    refused(name, plan(stage, positions="compact"), SignalError, "prefix_features")
+
+
 def test_frames_of_a_family_that_knows_clips() -> None:
     wanted = plan(decoder("qwen2_vl", 0.5), images="frames")
     refused("qwen2_vl", wanted, UnsupportedModelError, "which frames are one video")

@@ -27,7 +27,7 @@ from tokenprune.interface.tokens import Tokens
 
 def picture(hidden: Tensor, score: Tensor, keys: Tensor) -> Tokens:
     prefix = 100 + torch.arange(2.0)[None, :, None].expand(len(hidden), -1, hidden.shape[2])
-    signals = {Signal.CLS_ATTENTION: score, Signal.KEYS: keys, Signal.PREFIX_STATES: prefix}
+    signals = {Signal.CLS_ATTENTION: score, Signal.KEYS: keys, Signal.PREFIX_FEATURES: prefix}
     return make_tokens(hidden, site=SITES["pre_llm"], signals=signals)
 
 

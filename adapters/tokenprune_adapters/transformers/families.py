@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
 from tokenprune.interface.places import Places
-from tokenprune.interface.signals import Companions, Question, TowerSpace, View
+from tokenprune.interface.signals import ClassFeature, Companions, Question, TowerSpace, View
 from tokenprune.interface.specs import MllmSpec, Modality, Tower
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
@@ -125,9 +125,9 @@ class FamilyAdapter(TransformersMllm):
     family: ClassVar[Family]
     supplies: ClassVar[frozenset[type[View]]] = SUPPLIED
     towers: ClassVar[tuple[str, ...] | None] = None
-    # stages in front of the LLM act behind the projector, at its width, and companions are
-    # narrower; nor is it told there which question is about which of several tiles
-    withholds: ClassVar[frozenset[type[View]]] = frozenset({Companions, TowerSpace})
+    # stages in front of the LLM act behind the projector, at its width, and companions and class
+    # tokens are narrower; nor is it told there which question is about which of several tiles
+    withholds: ClassVar[frozenset[type[View]]] = frozenset({ClassFeature, Companions, TowerSpace})
     projected: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module) -> None:

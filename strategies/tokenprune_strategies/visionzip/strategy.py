@@ -70,7 +70,7 @@ class VisionZip(PruningStrategy[VisionZipParams]):
 
     def signals(self, site: Site) -> tuple[Signal, ...]:
         """The class token's row, or the attention that a patch receives; the keys."""
-        extra = (Signal.PREFIX_STATES,) if self.params.class_token else ()
+        extra = (Signal.PREFIX_FEATURES,) if self.params.class_token else ()
         return (self.params.saliency, Signal.KEYS, *extra)
 
     def check(self, site: Site, budget: Budget, grid: Grid) -> None:
@@ -97,5 +97,5 @@ class VisionZip(PruningStrategy[VisionZipParams]):
         dominant = topk_indices(score, budget.keep - count - first)
         rest = complement(dominant, tokens.count)
         made = contextual(tokens.hidden, tokens.signal(Signal.KEYS), rest, count)
-        ahead = tokens.signal(Signal.PREFIX_STATES)[:, :1] if first else None
+        ahead = tokens.signal(Signal.PREFIX_FEATURES)[:, :1] if first else None
         return assembled(tokens, dominant, made, self.params.order, score=score, ahead=ahead)

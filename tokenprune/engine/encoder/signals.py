@@ -17,7 +17,7 @@ from tokenprune.interface.signals import (
     BlockBefore,
     BlockOutput,
     ClassAttention,
-    ClassOutput,
+    ClassFeature,
     Signal,
     View,
     both_means,
@@ -156,7 +156,7 @@ class BlockSignals:
         revival = state.revival
         if revival is not None and revival.reconstruction.restore:
             hidden = state.full(hidden)
-        kind = ClassOutput if self._class_token else BlockOutput
+        kind = ClassFeature if self._class_token else BlockOutput
         wanted = self._output[number]
         found, prefixed = _parted(state, wanted, kind(hidden, state.prefix))
         if state.members is not None:

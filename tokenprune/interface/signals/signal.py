@@ -137,6 +137,11 @@ class Signal:
         views.ClassOutput,
         lambda view: view.hidden[:, : view.prefix],
     )
+    PREFIX_FEATURES = _row(
+        "[B, P, D] `prefix_states` where they are as wide as the tokens: in front of the projector",
+        views.ClassFeature,
+        lambda view: view.hidden[:, : view.prefix],
+    )
     PREVIOUS_HIDDEN = _row(
         "[B, N, D] hidden states that entered the block before this one",
         views.BlockBefore,

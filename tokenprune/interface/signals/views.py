@@ -128,6 +128,12 @@ class ClassOutput(BlockOutput):
     title: ClassVar[str] = "output of an encoder block, class token in front"
 
 
+class ClassFeature(ClassOutput):
+    """The same where strategies stand in front of the projector, and it is as wide as tokens."""
+
+    title: ClassVar[str] = "output of an encoder block, class token in front, as wide as the tokens"
+
+
 class BlockBefore(_Hidden):
     """What entered the encoder block before the one at the site.
 
@@ -205,5 +211,5 @@ BLOCK_VIEWS: frozenset[type[View]] = frozenset(
     {BlockAttention, BlockOutput, BlockBefore, Companions}
 )
 """What an encoder with attention and feed-forward halves supplies."""
-CLASS_VIEWS: frozenset[type[View]] = frozenset({ClassAttention, ClassOutput})
+CLASS_VIEWS: frozenset[type[View]] = frozenset({ClassAttention, ClassOutput, ClassFeature})
 """What it supplies besides if its first token is a class token."""
