@@ -351,3 +351,11 @@ class MllmAdapter(PictureAdapter, TextAdapter, Adapter):
         whose input is shortened.
         """
         return False
+
+    def maskless(self) -> str | None:
+        """What the layers' attention is called, if it is given no masks; None if it is.
+
+        Such an attention sees padding, and can't be shown a batch whose rows are left unequally
+        many tokens. None unless an adapter knows better.
+        """
+        return None

@@ -79,7 +79,7 @@ def refuse_unrun(part: nn.Module, block: nn.Module) -> None:
     if own is None and not any(part.__dict__[name] for name in _HOOKS):
         return
     hooks = [hook for name in _HOOKS for hook in part.__dict__[name].values()]
-    if not all(_of_library(hook) for hook in hooks):
+    if not all(of_library(hook) for hook in hooks):
         what = "a hook"
     elif own is not None and not _placed(part):
         what = "a forward of its own"
@@ -93,8 +93,9 @@ def refuse_unrun(part: nn.Module, block: nn.Module) -> None:
     )
 
 
-def _of_library(hook: Callable[..., Any]) -> bool:
-    name = getattr(getattr(hook, "func", hook), "__module__", None) or ""
+def of_library(function: Callable[..., Any]) -> bool:
+    """Whether a hook, or what an attention calls, is of a model library and not the user's."""
+    name = getattr(getattr(function, "func", function), "__module__", None) or ""
     return f"{name}.".startswith(_LIBRARIES)
 
 

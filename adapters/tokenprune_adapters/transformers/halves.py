@@ -11,6 +11,7 @@ from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers.attention_functions import refuse_registered
 from tokenprune_adapters.transformers.vit_family_names import CLIP, VisionNames
 
 
@@ -62,10 +63,11 @@ class HalvedBlocks(EncoderAdapter):
 
         Raises:
             UnsupportedCallError: training with dropout on attention weights, or something hangs on
-                the attention, which isn't called.
+                the attention, which isn't called, or its function is a user's.
         """
         for attention in self._attentions.get(block, ()):
             refuse_unrun(attention, block)
+            refuse_registered(attention, block)
         if block.training:
             active = compat.attention_dropout(block, self._block)
             refuse_dropout(active, self.vision, "Set the config's attention dropout to 0")

@@ -24,7 +24,13 @@ from tokenprune.interface.calls import (
 )
 from tokenprune.interface.signals import LLM_VIEWS, LayerValues, PromptEmbeddings, View
 from tokenprune_adapters.shared.arguments import named, replaced
-from tokenprune_adapters.transformers import layer_names, layers, llm_layers, words
+from tokenprune_adapters.transformers import (
+    attention_functions,
+    layer_names,
+    layers,
+    llm_layers,
+    words,
+)
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.cache_notes import follow, noted
 
@@ -165,6 +171,10 @@ class TransformersMllm(MllmAdapter):
         """Whether the LLM runs an attention of torch; that of others may look for borders."""
         config = getattr(self.spec().language_model, names.MODEL_CONFIG)
         return getattr(config, names.IMPLEMENTATION) in names.PLAIN_ATTENTION
+
+    def maskless(self) -> str | None:
+        """An attention function that a user registered without one for its masks."""
+        return attention_functions.maskless(self.spec().language_model)
 
     def run_text(self, ids: Tensor) -> Tensor:
         """The LLM's last states `[B, T, d_llm]` for token ids `[B, T]`, without cache."""

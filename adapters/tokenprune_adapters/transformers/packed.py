@@ -16,6 +16,7 @@ from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import packed_names as names
 from tokenprune_adapters.transformers import vit_names
+from tokenprune_adapters.transformers.attention_functions import refuse_registered
 
 NOMINAL = (1, 16, 16)
 """Units (t, h, w) of the picture that plans are checked for (ours): pictures have any size."""
@@ -108,9 +109,11 @@ class PackedVisionAdapter(PackedEncoderAdapter):
 
         Raises:
             UnsupportedCallError: training with dropout on attention weights, or something hangs on
-                the attention, which isn't called.
+                the attention, which isn't called, or its function is a user's.
         """
-        refuse_unrun(block.get_submodule("attn"), block)
+        attention = block.get_submodule("attn")
+        refuse_unrun(attention, block)
+        refuse_registered(attention, block)
         refuse_dropout(names.dropout(block), self.model, "Set the attention's dropout to 0")
         return names.heads(block, hidden)
 

@@ -139,6 +139,26 @@ def check_language(spec: MllmSpec, length: int, mask: Any) -> None:
         )
 
 
+def check_maskless(spec: MllmSpec, attention: str | None) -> None:
+    """Refuse an attention that is given no masks where tokens have to be hidden from it.
+
+    Args:
+        spec: the model.
+        attention: see `MllmAdapter.maskless`.
+
+    Raises:
+        UnsupportedCallError: naming the attention.
+    """
+    if attention is not None:
+        raise UnsupportedCallError(
+            f"no masks are made for the attention function '{attention}', and in this call some "
+            "tokens must be hidden: padding, rows that are left unequally many tokens, or windows.",
+            where=type(spec.language_model).__name__,
+            remedy=f"Register a mask function for '{attention}' too, or give every prompt a call "
+            "of its own.",
+        )
+
+
 def check_embedded(spec: MllmSpec, call: LlmCall) -> None:
     """Refuse an LLM that embeds its tokens by itself.
 

@@ -21,6 +21,7 @@ from tokenprune.engine.llm.refusals import (
     check_counted,
     check_embedded,
     check_language,
+    check_maskless,
     check_seen,
 )
 from tokenprune.engine.llm.signals import SignalReader
@@ -158,6 +159,8 @@ class LanguageRunner:
                 layout = _laying_out()(
                     state, self.spec, call.trace, self.token, embeds.device, self.text
                 )
+            if layout.shortened and layout.entry.padded:
+                check_maskless(self.spec, self.adapter.maskless())
             self.reader.follow()
             layout.trim, state.layout = self.trim, layout
             layout.base = max(self.trim, self.spec.base)
@@ -255,6 +258,8 @@ class LanguageRunner:
             if number in cuts and flow.mode != "continue":
                 new = replace(given, hidden=cuts[number].apply(given.hidden))
             new = flow.layer_call(number, new)
+            if given.mask is None and new.mask is not None:
+                check_maskless(self.spec, adapter.maskless())
             self.reader.listen(state, number, new)
             if new is not given:
                 args, kwargs = adapter.write_layer(layer, new, args, kwargs)
