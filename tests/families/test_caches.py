@@ -138,6 +138,29 @@ def test_crops_that_mean_another_thing_in_each_layer_are_refused(stage: str) -> 
     cache.crop(-12)  # without a plan it's the user's affair
 
 
+@pytest.mark.parametrize("copied", ["", *COPIES])
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+@pytest.mark.parametrize("name", ["llava", "gemma3", "qwen2_5_vl", "qwen3_5"])
+@torch.no_grad()
+def test_a_model_without_the_plan_is_refused_behind_its_cache(
+    name: str, stage: str, copied: str
+) -> None:
+    case = CASES[name]
+    model, call = case.create(torch.float64), case.inputs("one", "none", torch.float64)
+    with tokenprune.attach(model, staged(name, stage, KEEP)):
+        named, cache = prefilled(model, call)
+        if copied:
+            named = dict.fromkeys(named, COPIES[copied](cache))
+        model(input_ids=QUESTION[:, :1], **named)
+        held = named[next(iter(named))].get_seq_length()
+    ids = torch.cat((call["input_ids"], QUESTION), dim=1)
+    with pytest.raises(UnsupportedCallError, match="shortened by a plan"):
+        model(input_ids=QUESTION[:, 1:], **named)
+    with pytest.raises(UnsupportedCallError, match="shortened by a plan"):
+        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **named)
+    assert named[next(iter(named))].get_seq_length() == held
+
+
 @pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
 @torch.no_grad()
 def test_a_quantized_cache_is_counted_as_it_counts_itself(stage: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -272,6 +273,13 @@ class MllmAdapter(PictureAdapter, TextAdapter, Adapter):
     def cache_mark(self, cache: Any) -> Any:
         """The engine's note on a KV cache; None without one."""
         return getattr(cache, NOTE, None)
+
+    def heeding(self, cache: Any) -> AbstractContextManager[None]:
+        """While the LLM runs behind a cache whose note the engine heeds.
+
+        An adapter may refuse models that run behind such a cache elsewhere, without its plan.
+        """
+        return nullcontext()
 
     def no_query_key(self, layer: nn.Module) -> str | None:
         """Why query and key of a layer can't be had, as the end of a sentence.

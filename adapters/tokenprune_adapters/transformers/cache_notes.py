@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from tokenprune.interface.adapter import NOTE
 
 #: Methods that give the rows of a cache another order, or another number.
 ROWS = ("reorder_cache", "batch_select_indices", "batch_repeat_interleave")
+
+#: The methods by which a model adds to a cache: keys and values, states of linear attention.
+UPDATES = ("update", "update_conv_state", "update_recurrent_state")
 
 
 class Followed:
@@ -55,7 +60,29 @@ class Followed:
                 given if isinstance(given, Tensor) else torch.tensor(given, device="cpu")
             )
         setattr(self.cache, NOTE, note)
+        if note is None:
+            forget(self.cache)
         return answer
+
+
+class Refusing:
+    """Stands for a noted cache's method that adds keys, where no plan heeds the note.
+
+    It is copied and pickled along with the cache.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse a model without the plan: it would count positions from what a plan left.
+
+        Raises:
+            UnsupportedCallError: always.
+        """
+        raise UnsupportedCallError(
+            "this KV cache was shortened by a plan, and the model that is called with it doesn't "
+            "have that plan in force.",
+            where="cache",
+            remedy="Attach the plan for the whole conversation, or start again without the cache.",
+        )
 
 
 def noted(cache: Any) -> Any:
@@ -65,7 +92,39 @@ def noted(cache: Any) -> Any:
 
 
 def follow(cache: Any) -> None:
-    """Let a cache's note follow the methods by which users and `generate` change its rows."""
+    """Let a cache's note follow the methods by which users and `generate` change its rows.
+
+    Models that don't heed the note are refused from then on.
+    """
     for name in (*ROWS, "reset", "crop"):
         if hasattr(type(cache), name):
             cache.__dict__.setdefault(name, Followed(cache, name))
+    _refuse_updates(cache)
+
+
+def _refuse_updates(cache: Any) -> None:
+    for name in UPDATES:
+        if hasattr(type(cache), name):
+            cache.__dict__[name] = Refusing()
+
+
+def _let_update(cache: Any) -> None:
+    for name in UPDATES:
+        cache.__dict__.pop(name, None)
+
+
+def forget(cache: Any) -> None:
+    """Serve every model again: the cache has no note any more."""
+    for one in (cache, noted(cache)):
+        _let_update(one)
+
+
+@contextmanager
+def heeded(cache: Any) -> Iterator[None]:
+    """Let a model add to a noted cache, while a plan heeds the note."""
+    _let_update(cache)
+    try:
+        yield
+    finally:
+        if getattr(noted(cache), NOTE, None) is not None:
+            _refuse_updates(cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ from tokenprune_adapters.transformers import (
     words,
 )
 from tokenprune_adapters.transformers import llm_names as names
-from tokenprune_adapters.transformers.cache_notes import follow, noted
+from tokenprune_adapters.transformers.cache_notes import follow, forget, heeded, noted
 
 
 class TransformersMllm(MllmAdapter):
@@ -285,6 +286,12 @@ class TransformersMllm(MllmAdapter):
         super().mark_cache(noted(cache), note)
         if note is not None:
             follow(cache)
+        else:
+            forget(cache)
+
+    def heeding(self, cache: Any) -> AbstractContextManager[None]:
+        """While the model runs behind a cache with a note of the engine's."""
+        return heeded(cache)
 
     def cache_mark(self, cache: Any) -> Any:
         """The note on a KV cache, which a shallow copy shares; None without one."""

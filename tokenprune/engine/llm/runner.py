@@ -131,7 +131,8 @@ class LanguageRunner:
             tail = mask[:, layout.length :].bool() if isinstance(mask, Tensor) else None
             flow.behind = Behind(self._keys(given.cache), self.spec.windows, tail)
         try:
-            outputs = run(new)
+            with self.adapter.heeding(given.cache):
+                outputs = run(new)
             _require(flow, len(self.spec.layers))
             return outputs
         finally:
