@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import tokenprune
 from tests import models
@@ -118,15 +117,3 @@ def test_checkpoints_around_layers_are_refused_while_training(name: str) -> None
     model.eval()
     with tokenprune.attach(model, COMBINATIONS[name]), torch.no_grad():
         model(**call)
-
-
-def test_wrappers_that_checkpoint_around_a_layer_are_refused_while_training() -> None:
-    model, call = models.llava_clip().train(), inputs(SHORT)
-    layers = model.model.language_model.layers
-    with tokenprune.attach(model, COMBINATIONS["decoder"]):
-        layers[3] = checkpoint_wrapper(layers[3])
-        with pytest.raises(UnsupportedCallError, match="CheckpointWrapper"):
-            model(**call)
-        model.eval()
-        with torch.no_grad():
-            model(**call)

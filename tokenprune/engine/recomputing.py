@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
+import torch
 from torch import nn
+from torch.compiler import is_compiling
 
 from tokenprune.errors import UnsupportedCallError
-
-_WRAPPERS = "torch.distributed.algorithms._checkpoint.checkpoint_wrapper"
 
 
 def refuse_around(model: nn.Module, whose: str) -> None:
@@ -39,9 +37,25 @@ def refuse_around(model: nn.Module, whose: str) -> None:
         )
 
 
+def refuse_repeated(part: str, where: nn.Module) -> None:
+    """Refuse a part of a model that runs again in a backward pass, outside of its pruned call.
+
+    Args:
+        part: what runs, for the message.
+        where: what it is a part of.
+
+    Raises:
+        UnsupportedCallError: a backward pass is running.
+    """
+    if not is_compiling() and torch._C._current_graph_task_id() != -1:
+        raise UnsupportedCallError(
+            f"activation checkpointing runs {part} again in the backward pass, where what its call "
+            "left of the tokens isn't known any more.",
+            where=type(where).__name__,
+            remedy="Checkpoint the whole model, or train without activation checkpointing.",
+        )
+
+
 def _is_around(module: nn.Module) -> bool:
-    wrappers = sys.modules.get(_WRAPPERS)  # imported by whoever wraps
-    if wrappers is not None and isinstance(module, wrappers.CheckpointWrapper):
-        return True
     asked = module.training and getattr(module, "gradient_checkpointing", False)
     return bool(asked) and type(module).__call__ is not nn.Module.__call__

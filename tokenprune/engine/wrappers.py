@@ -17,6 +17,10 @@ _WRAPPERS = {
     "PeftModel": ("peft", "Attach to its get_base_model()."),
     "PeftMixedModel": ("peft", "Attach to its get_base_model()."),
     "OptimizedModule": ("torch._dynamo", "Attach before compiling."),
+    "ActivationWrapper": (
+        "torch.distributed.algorithms._checkpoint.checkpoint_wrapper",
+        "Attach to a model without activation checkpointing.",
+    ),
 }
 
 

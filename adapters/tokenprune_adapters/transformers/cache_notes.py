@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,17 +66,26 @@ class Followed:
 
 
 class Refusing:
-    """Stands for a noted cache's method that adds keys, where no plan heeds the note.
+    """Stands for a noted cache's method that adds to it, where no plan heeds the note.
 
     It is copied and pickled along with the cache.
+
+    Args:
+        cache: the cache.
+        name: of the method.
     """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse a model without the plan: it would count positions from what a plan left.
+    def __init__(self, cache: Any, name: str) -> None:
+        self.cache, self.name = cache, name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse a model without the plan; a checkpointed layer runs again as it ran.
 
         Raises:
-            UnsupportedCallError: always.
+            UnsupportedCallError: no backward pass is running.
         """
+        if torch._C._current_graph_task_id() != -1:  # in a backward pass
+            return getattr(type(self.cache), self.name)(self.cache, *args, **kwargs)
         raise UnsupportedCallError(
             "this KV cache was shortened by a plan, and the model that is called with it doesn't "
             "have that plan in force.",
@@ -105,7 +114,7 @@ def follow(cache: Any) -> None:
 def _refuse_updates(cache: Any) -> None:
     for name in UPDATES:
         if hasattr(type(cache), name):
-            cache.__dict__[name] = Refusing()
+            cache.__dict__[name] = Refusing(cache, name)
 
 
 def _let_update(cache: Any) -> None:

@@ -28,6 +28,7 @@ from tokenprune.engine.llm.signals import SignalReader
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.patching import Patches
+from tokenprune.engine.recomputing import refuse_repeated
 from tokenprune.engine.tracers import may_compile
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
@@ -82,6 +83,8 @@ class LanguageRunner:
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         call = current(self.owner)
         state = None if call is None else call.state(MllmState)
+        if call is None and self.owner.stages:
+            refuse_repeated("the LLM", self.owner.model)
         if call is None or state is None or state.aside:
             return original(*args, **kwargs)
         given = self.adapter.read_llm(args, kwargs)
@@ -230,10 +233,13 @@ class LanguageRunner:
 
     def _layer(self, number: int) -> Callable[..., Any]:
         layer, adapter = self.spec.layers[number], self.adapter
+        first_cut = min(self.stages, default=len(self.spec.layers))
 
         def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             call = current(self.owner)
             state = None if call is None else call.state(MllmState)
+            if call is None and (number >= first_cut or not adapter.ignores_positions()):
+                refuse_repeated(f"layer {number}", self.spec.language_model)
             if call is None or state is None or state.flow is None:
                 return original(*args, **kwargs)
             flow = state.flow

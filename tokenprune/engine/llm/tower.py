@@ -20,6 +20,7 @@ from tokenprune.engine.llm.words import Words
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
 from tokenprune.engine.pre_llm.stages import count_left, enter, run_stages, whole_videos
+from tokenprune.engine.recomputing import refuse_repeated
 from tokenprune.engine.videos import Videos, videos_of
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
@@ -93,6 +94,8 @@ class TowerSeam:
                     where="projector",
                     remedy=f"Call generate or forward of the model, with {names.pictures}.",
                 )
+            if self.encoder.layout.stages:
+                refuse_repeated("the projector", self.owner.model)
             return original(features)
         used = self.encoder.spec.used
         entered = enter(call, features, self.prefix)
