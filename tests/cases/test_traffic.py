@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -201,6 +202,27 @@ def test_detaching_waits_and_the_call_ends_pruned(monkeypatch: pytest.MonkeyPatc
         assert slow.go.is_set()
     assert torch.equal(found[0], pruned)
     assert not torch.equal(logits(model), pruned)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doesn't fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_has_no_calls_of_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llava_clip()
+    slow = Slow(model)
+    handle = attach(model, PRE_LLM)
+    monkeypatch.setattr(traffic, "WAIT", 0.05)
+    with one_call(model, slow):
+        child = os.fork()
+        if not child:
+            try:
+                handle.detach()
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        slow.go.set()
+    assert os.waitstatus_to_exitcode(status) == 0
+    handle.detach()
 
 
 def test_one_of_many_threads_attaches() -> None:

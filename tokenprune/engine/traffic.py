@@ -111,7 +111,7 @@ class Traffic:
         me = threading.get_ident()
         with self._changed:
             before, self._open = self._open, False
-            if not self._changed.wait_for(lambda: not self._running.keys() - {me}, WAIT):
+            if not self._changed.wait_for(lambda: not self._others(me), WAIT):
                 self._open = before
                 raise UnsupportedCallError(
                     "a plan can't be detached from a model that another thread has been calling "
@@ -120,6 +120,10 @@ class Traffic:
                     remedy="Let the call end first.",
                 )
             self._stood.clear()
+
+    def _others(self, me: int) -> set[int]:
+        """Other threads with a pruned call; those of before a fork are none of this process."""
+        return (self._running.keys() & sys._current_frames().keys()) - {me}
 
     def _ended(self, thread: int) -> None:
         with self._changed:
