@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -133,14 +134,24 @@ def test_what_is_not_served(
         served_plan(CASES[name].config(), plan)
 
 
-def test_engines_on_a_cpu_get_a_worker_that_asks_for_positions() -> None:
-    from types import SimpleNamespace
-
+def engine_config() -> tuple[Any, Any, Any]:
+    """What is read of an engine's config, its part for pictures and its part for ranks."""
     multimodal = SimpleNamespace(video_pruning_rate=None)
-    parallel = SimpleNamespace(worker_cls="auto")
-    config = SimpleNamespace(
-        model_config=SimpleNamespace(multimodal_config=multimodal), parallel_config=parallel
-    )
+    parallel = SimpleNamespace(worker_cls="auto", pipeline_parallel_size=1)
+    model = SimpleNamespace(multimodal_config=multimodal)
+    return SimpleNamespace(model_config=model, parallel_config=parallel), multimodal, parallel
+
+
+def test_positions_that_would_reach_the_first_rank_alone_are_refused() -> None:
+    config, _, parallel = engine_config()
+    parallel.pipeline_parallel_size = 2
+    for on_cpu in (False, True):
+        with pytest.raises(UnsupportedModelError, match="first rank alone"):
+            let_pictures_bring_positions(config, on_cpu=on_cpu)
+
+
+def test_engines_on_a_cpu_get_a_worker_that_asks_for_positions() -> None:
+    config, multimodal, parallel = engine_config()
     let_pictures_bring_positions(config, on_cpu=False)
     assert multimodal.video_pruning_rate > 0
     assert parallel.worker_cls == "auto"

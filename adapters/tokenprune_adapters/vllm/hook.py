@@ -97,13 +97,21 @@ def let_pictures_bring_positions(vllm_config: Any, *, on_cpu: bool) -> None:
     """Switch on what vLLM does for pruned clips, as the pictures' positions come with them.
 
     Raises:
-        UnsupportedModelError: a worker of the user's own that couldn't be told.
+        UnsupportedModelError: ranks that pictures don't reach, or a worker of the user's own
+            that couldn't be told.
     """
+    parallel = vllm_config.parallel_config
+    if parallel.pipeline_parallel_size > 1:
+        raise UnsupportedModelError(
+            "positions of this family's pictures come with their features, which the first rank "
+            "alone sees.",
+            where="--pipeline-parallel-size",
+            remedy="Leave it away.",
+        )
     # any rate above 0 is the switch: clips, which it would act on, aren't taken
     vllm_config.model_config.multimodal_config.video_pruning_rate = 0.5
     if not on_cpu:
         return
-    parallel = vllm_config.parallel_config
     if parallel.worker_cls not in ("auto", CPU_WORKER):
         raise UnsupportedModelError(
             "positions of this family's pictures need a worker of tokenprune's on a CPU.",
