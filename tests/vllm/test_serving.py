@@ -106,6 +106,7 @@ def test_towers_that_are_not_served() -> None:
         ("compilation_config", "compile_mm_encoder", True),
         ("compilation_config", "cudagraph_mm_encoder", True),
         ("model_config.multimodal_config", "enable_mm_embeds", True),
+        ("lora_config", "enable_tower_connector_lora", True),
         ("model_config.multimodal_config", "video_pruning_rate", 0.5),
     ],
 )
@@ -114,11 +115,15 @@ def test_options_under_which_a_plan_would_be_wrong(place: str, name: str, value:
         parallel_config=SimpleNamespace(tensor_parallel_size=1),
         compilation_config=SimpleNamespace(compile_mm_encoder=False, cudagraph_mm_encoder=False),
         model_config=SimpleNamespace(
+            enable_prompt_embeds=False,
             multimodal_config=SimpleNamespace(
                 mm_encoder_tp_mode="weights", enable_mm_embeds=False, video_pruning_rate=None
-            )
+            ),
         ),
+        lora_config=None,
     )
+    refuse_options(options)
+    options.lora_config = SimpleNamespace(enable_tower_connector_lora=False)
     refuse_options(options)
     holder: Any = options
     for part in place.split("."):

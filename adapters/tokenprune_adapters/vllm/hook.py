@@ -87,6 +87,11 @@ def refuse_options(vllm_config: Any) -> None:
             "embeddings that were computed before bypass the tower and the plan",
             "Leave it away.",
         ),
+        "--enable-tower-connector-lora": (
+            bool(vllm_config.lora_config and vllm_config.lora_config.enable_tower_connector_lora),
+            "vLLM counts the tower's tokens from those that are left of a picture",
+            "Leave it away: adapters of the LLM are served without it.",
+        ),
     }
     for option, (given, why, remedy) in wrong.items():
         if given:
