@@ -154,6 +154,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"stages": [BEHIND], "positions": "original"}, {}, "positions: compact"),
     (plan([{**BEHIND, "keep": 999}]), {}, "999"),
     (plan([BEHIND]), {"enable_mm_embeds": True}, "bypass the tower"),
+    (plan([BEHIND]), {"enable_prompt_embeds": True}, "bypass the tower"),
     (plan([BEHIND]), {"enable_lora": True, "enable_tower_connector_lora": True}, "tower's tokens"),
     (plan([BEHIND]), COMPILED, "compiled tower"),
     (plan([BEHIND]), CAPTURED, "captured tower"),

@@ -106,6 +106,7 @@ def test_towers_that_are_not_served() -> None:
         ("compilation_config", "compile_mm_encoder", True),
         ("compilation_config", "cudagraph_mm_encoder", True),
         ("model_config.multimodal_config", "enable_mm_embeds", True),
+        ("model_config", "enable_prompt_embeds", True),
         ("lora_config", "enable_tower_connector_lora", True),
         ("model_config.multimodal_config", "video_pruning_rate", 0.5),
     ],

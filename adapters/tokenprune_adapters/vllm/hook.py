@@ -87,6 +87,11 @@ def refuse_options(vllm_config: Any) -> None:
             "embeddings that were computed before bypass the tower and the plan",
             "Leave it away.",
         ),
+        "--enable-prompt-embeds": (
+            bool(vllm_config.model_config.enable_prompt_embeds),
+            "embeddings that were computed before bypass the tower and the plan",
+            "Leave it away.",
+        ),
         "--enable-tower-connector-lora": (
             bool(vllm_config.lora_config and vllm_config.lora_config.enable_tower_connector_lora),
             "vLLM counts the tower's tokens from those that are left of a picture",
