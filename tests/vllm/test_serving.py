@@ -140,7 +140,8 @@ def test_options_under_which_a_plan_would_be_wrong(place: str, name: str, value:
 
 def test_an_untested_release_is_said() -> None:
     assert untested("0.32.0") == untested("0.32.1+cpu") == ""
-    assert "vLLM 0.32, and this is 0.33.0" in untested("0.33.0")
+    assert "Python code of vLLM 0.33 on the compiled code of 0.32" in untested("0.33.0")
+    assert "vLLM 0.32, and this is 0.34.0" in untested("0.34.0")
 
 
 def run(*args: object) -> tuple[int, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenprune.errors import UnsupportedModelError
 from tokenprune_adapters.vllm.grids import ServedGrids
-from tokenprune_adapters.vllm.names import CPU_WORKER, TESTED
+from tokenprune_adapters.vllm.names import CPU_WORKER, TESTED, TESTED_IN_PYTHON
 from tokenprune_adapters.vllm.served import ServedPlan
 from tokenprune_adapters.vllm.serving import served_plan
 
@@ -42,10 +42,13 @@ class PlanHook:
 
 def untested(version: str) -> str:
     """What to beware of with a release of vLLM that wasn't tested; empty for tested ones."""
-    if version.split("+")[0].startswith(f"{TESTED}."):
+    if version.startswith(f"{TESTED}."):
         return ""
+    tested = f"vLLM {TESTED}"
+    if version.startswith(f"{TESTED_IN_PYTHON}."):
+        tested = f"the Python code of vLLM {TESTED_IN_PYTHON} on the compiled code of {TESTED}"
     return (
-        f"tokenprune was tested with vLLM {TESTED}, and this is {version}: compare its answers "
+        f"tokenprune was tested with {tested}, and this is {version}: compare its answers "
         "with those of tokenprune.attach before you rely on them."
     )
 

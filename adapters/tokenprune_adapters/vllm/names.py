@@ -24,7 +24,7 @@ CPU_WORKER = f"{_HERE}.cpu.PlannedCPUWorker"
 
 _MODELS = "vllm.model_executor.models"
 
-#: Private and semi-private names of vLLM 0.32 that are used here; a test looks for each.
+#: Private and semi-private names of vLLM that are used here; a test looks for each.
 RELIED_ON = (
     f"{_MODELS}.config:MODELS_CONFIG_MAP",
     f"{_MODELS}.config:VerifyAndUpdateConfig.verify_and_update_config",
@@ -70,5 +70,8 @@ RELIED_ON = (
     f"{_MODELS}.utils:WeightsMapper",
 )
 
-#: The releases that were tested, by minor.
+#: The releases whose build for CPUs was tested, by minor.
 TESTED = "0.32"
+
+#: Those whose Python code alone was tested, on the compiled code of `TESTED`.
+TESTED_IN_PYTHON = "0.33"
