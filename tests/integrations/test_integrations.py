@@ -36,6 +36,13 @@ def test_budgets_of_videos_count_per_frame() -> None:
     assert count((2, 4, 3), two) == 6 == select(FEATURES, (2, 4, 3), two).features.shape[1]
 
 
+def test_budgets_per_tile_count_the_pieces() -> None:
+    given = plan({"strategy": "uniform", "keep": {"per_tile": 4}})
+    for tiles, left in ((None, 4), (3, 12), (7, 24)):
+        chosen = select(FEATURES, GRID, given, tiles=tiles)
+        assert count(GRID, given, tiles=tiles) == left == chosen.features.shape[1]
+
+
 def test_a_batch_gives_what_its_images_give() -> None:
     together = select(FEATURES, GRID, TWO)
     for row in range(3):

@@ -53,6 +53,17 @@ def test_tokens_of_tiles(name: str, size: tuple[int, int]) -> None:
     assert tiles(name, HALF).left(size) == (dense - high) // 2 + high
 
 
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
+def test_budgets_per_tile_count_every_piece(name: str) -> None:
+    served, size = tiles(name, {**HALF, "keep": {"per_tile": 3}}), (64, 64)
+    places = served.places(size)
+    assert places.pieces == 5, "an overview and four tiles"
+    left = 5 * 3 + len(places.others)
+    assert served.left(size) == len(served.kept(torch.randn(places.count, 4), size)) == left
+    shown = {picture.dense: picture.left for picture in served.pictures()}
+    assert shown[served.places(served.largest).count] == served.left(served.largest)
+
+
 def test_what_is_left_of_tiles_stands_in_its_order() -> None:
     served, size = tiles("llava_next", UNIFORM), (64, 64)
     dense, newlines = served.places(size).count, served.places(size).others

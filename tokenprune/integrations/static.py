@@ -122,6 +122,7 @@ def select(
     *,
     signals: Mapping[str, Tensor] | None = None,
     prefix: Tensor | None = None,
+    tiles: int | None = None,
 ) -> Selected:
     """The features that a plan leaves.
 
@@ -131,6 +132,7 @@ def select(
         plan: a plan, a plan file, or a mapping.
         signals: what the strategies ask for, by signal name, `[B, N, ...]`.
         prefix: class and register tokens `[B, P, D]`, if a strategy reads them.
+        tiles: in how many pieces the tower saw each image, as `count` was told.
 
     Raises:
         DataError: the grid is none.
@@ -161,7 +163,7 @@ def select(
     )
     conditions = Conditions(Checks("always"))  # nothing outlives this call
     for stage in stages:
-        tokens = _after(stage, tokens, conditions, known)
+        tokens = _after(stage, tokens, conditions, known, tiles)
     conditions.settle()
     return Selected(tokens.hidden, tokens.index, tokens.size)
 
@@ -180,7 +182,11 @@ def _check_features(features: Tensor, grid: Grid) -> None:
 
 
 def _after(
-    stage: ResolvedStage, tokens: Tokens, conditions: Conditions, known: Mapping[str, Signal]
+    stage: ResolvedStage,
+    tokens: Tokens,
+    conditions: Conditions,
+    known: Mapping[str, Signal],
+    tiles: int | None,
 ) -> Tokens:
     missing = [s for s in stage.strategy.signals(SITE) if s.name not in tokens.signals]
     if missing:
@@ -189,7 +195,7 @@ def _after(
             where=stage.where,
             remedy=missing_remedy(missing, tokens.signals),
         )
-    keep = stage.keep(tokens.count, tokens.grid[0])
+    keep = stage.keep(tokens.count, tokens.grid[0], tiles)
     (part,) = ask(stage, tokens, keep, conditions)
     whole = {n: v for n, v in tokens.signals.items() if not of_name(n, known).per_token}
     riding = {n: v for n, v in tokens.signals.items() if n not in whole}

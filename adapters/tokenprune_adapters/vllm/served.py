@@ -122,25 +122,34 @@ def check_behind(plan: Plan) -> None:
     )
 
 
-def left_of(grid: Grid, plan: Plan) -> int | None:
-    """Tokens that are left of a picture; None where a budget asks for more than it has."""
+def left_of(grid: Grid, plan: Plan, tiles: int | None = None) -> int | None:
+    """Tokens that are left of a picture; None where a budget asks for more than it has.
+
+    Args:
+        grid: units (t, h, w).
+        plan: the plan.
+        tiles: in how many pieces the tower sees the picture; None for one.
+    """
     try:
-        return count(grid, plan)
+        return count(grid, plan, tiles=tiles)
     except BudgetError:
         return None
 
 
-def require_some(pictures: list[ServedPicture], plan: Plan, grid: Grid) -> list[ServedPicture]:
+def require_some(
+    pictures: list[ServedPicture], plan: Plan, grid: Grid, tiles: int | None = None
+) -> list[ServedPicture]:
     """The pictures, if a budget can be reached for one of them.
 
     Args:
         pictures: by size.
         plan: the plan.
         grid: of the largest.
+        tiles: of the largest.
 
     Raises:
         BudgetError: it can be reached for none.
     """
     if all(picture.left is None for picture in pictures):
-        count(grid, plan)
+        count(grid, plan, tiles=tiles)
     return pictures

@@ -54,7 +54,7 @@ class ServedTiles(ServedPlan):
             BudgetError: a budget asks for more tokens than the picture has.
         """
         places = self.places(size)
-        return count(places.grid, self.plan) + len(places.others)
+        return count(places.grid, self.plan, tiles=places.pieces) + len(places.others)
 
     def kept(self, features: Tensor, size: Size) -> Tensor:
         """What is left of the features `[L, d]` of a picture, `[left(size), d]`."""
@@ -62,7 +62,7 @@ class ServedTiles(ServedPlan):
         newline = torch.zeros(len(features), dtype=torch.bool, device=features.device)
         newline[list(places.others)] = True
         units, lines = (~newline).nonzero()[:, 0], newline.nonzero()[:, 0]
-        chosen = select(features[units][None], places.grid, self.plan)
+        chosen = select(features[units][None], places.grid, self.plan, tiles=places.pieces)
         at = torch.cat((units[chosen.index[0]], lines))
         made = torch.cat((chosen.features[0].to(features.dtype), features[lines]))
         return made[at.argsort(stable=True)]
@@ -81,11 +81,13 @@ class ServedTiles(ServedPlan):
             dense, left = self.places((height, width)).count, self._left((height, width))
             found.setdefault((dense, left), ServedPicture(f"{width} x {height}", dense, left))
         rows = sorted(found.values(), key=lambda row: row.dense)
-        return require_some(rows, self.plan, self.places(self.largest).grid)
+        largest = self.places(self.largest)
+        return require_some(rows, self.plan, largest.grid, largest.pieces)
 
     def _left(self, size: Size) -> int | None:
-        left = left_of(self.places(size).grid, self.plan)
-        return None if left is None else left + len(self.places(size).others)
+        places = self.places(size)
+        left = left_of(places.grid, self.plan, places.pieces)
+        return None if left is None else left + len(places.others)
 
 
 def tiles(config: Any, plan: Plan) -> ServedTiles:
