@@ -57,7 +57,7 @@ def test_ids_are_those_of_attach(name: str, engines: Engines, folder: Callable[[
     prompts = asked(picture)
     half = plan(rest, {"strategy": "divprune", "keep": 0.5})
     tile = {"strategy": "divprune", "keep": {"per_tile": 4}}
-    few = plan(rest, {"strategy": "uniform", "keep": 0.8}, tile)
+    few = plan(rest, {"strategy": "random", "keep": 0.8}, tile)
     dense, whole, unshared, chunked = engines(
         # vLLM's own classes don't know the names under which transformers 5 saves CLIP and SigLIP
         request(plan(rest) if rest is TILES else None, prompts, model, options=BLOCK),

@@ -17,6 +17,7 @@ from tokenprune_adapters.vllm.hook import let_pictures_bring_positions, started
 from tokenprune_adapters.vllm.names import CPU_WORKER
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.tiles import ServedTiles
+from tokenprune_strategies.shared.draws import draw
 
 from tests.families.cases import CASES
 from tests.families.scenes import Image
@@ -99,6 +100,21 @@ def test_what_is_left_of_a_grid_brings_its_places_and_depths() -> None:
     index = rows * 5 + columns
     assert index.tolist() == sorted(set(index.tolist()))
     assert torch.equal(kept[:, : 3 * 4], features[index]), "all depths of one token"
+
+
+def test_random_draws_as_attached() -> None:
+    drawn = {"at": "pre_llm", "strategy": "random", "keep": 6}
+    features = torch.arange(80.0)[:, None].expand(-1, 4)
+    # attach follows no tower for such a plan, so it draws at layer 0 of the second kind of stage
+    index = draw(15, 6, (0, 0, 1, 0), features.device)
+    kept = grids("qwen3_vl", drawn).kept(features[:15], (1, 6, 10), 4)
+    assert kept[:, 0].tolist() == index.tolist()
+    served, size = tiles("llava_next", drawn), (64, 64)
+    places = served.places(size)
+    units = [at for at in range(places.count) if at not in places.others]
+    index = draw(80, 6, (0, 0, 1, 0), features.device)
+    left = served.kept(torch.arange(float(places.count))[:, None], size)[:, 0].tolist()
+    assert [at for at in left if at not in places.others] == [units[at] for at in index.tolist()]
 
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.data())

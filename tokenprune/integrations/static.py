@@ -36,8 +36,6 @@ __all__ = ["Selected", "count", "select"]
 
 AnyPlan = Plan | str | Path | Mapping[str, Any]
 
-SITE = Site("pre_llm", 1, 1)
-
 
 @dataclass(frozen=True)
 class Selected:
@@ -123,6 +121,7 @@ def select(
     signals: Mapping[str, Tensor] | None = None,
     prefix: Tensor | None = None,
     tiles: int | None = None,
+    used: int = 1,
 ) -> Selected:
     """The features that a plan leaves.
 
@@ -133,6 +132,8 @@ def select(
         signals: what the strategies ask for, by signal name, `[B, N, ...]`.
         prefix: class and register tokens `[B, P, D]`, if a strategy reads them.
         tiles: in how many pieces the tower saw each image, as `count` was told.
+        used: how many blocks of the vision tower feed the features, by which `random` draws; 0
+            draws what `attach` does behind a tower that it doesn't follow.
 
     Raises:
         DataError: the grid is none.
@@ -146,8 +147,8 @@ def select(
     plan, grid = load_plan(plan), checked_grid(grid)
     _check_features(features, grid)
     batch, patches = features.shape[:2]
-    stages, signals = _stages(plan), signals or {}
-    asked = [signal for stage in stages for signal in stage.strategy.signals(SITE)]
+    stages, signals, site = _stages(plan), signals or {}, Site("pre_llm", used, used)
+    asked = [signal for stage in stages for signal in stage.strategy.signals(site)]
     known = defined(asked)
     check_signals(signals, known, features)
     index = torch.arange(patches, device=features.device).expand(batch, patches)
@@ -156,7 +157,7 @@ def select(
         size=torch.ones(batch, patches, device=features.device),
         index=index,
         grid=grid,
-        site=SITE,
+        site=site,
         prefix=prefix,
         signals=dict(signals),
         seed=plan.seed,
@@ -188,7 +189,7 @@ def _after(
     known: Mapping[str, Signal],
     tiles: int | None,
 ) -> Tokens:
-    missing = [s for s in stage.strategy.signals(SITE) if s.name not in tokens.signals]
+    missing = [s for s in stage.strategy.signals(tokens.site) if s.name not in tokens.signals]
     if missing:
         raise SignalError(
             f"'{stage.plan.strategy}' needs {', '.join(map(str, missing))}.",

@@ -69,7 +69,7 @@ class ServedGrids(ServedPlan):
             `[left(patches), d + CHANNELS]`, in raster order.
         """
         grid = self.merged(patches)
-        chosen = select(features[None, :, :width], grid, self.plan)
+        chosen = select(features[None, :, :width], grid, self.plan, used=0)
         index, order = chosen.index[0].sort(stable=True)
         first = chosen.features[0][order].to(features.dtype)
         # rows of other depths are those of the places that survivors hold

@@ -62,7 +62,7 @@ class ServedTiles(ServedPlan):
         newline = torch.zeros(len(features), dtype=torch.bool, device=features.device)
         newline[list(places.others)] = True
         units, lines = (~newline).nonzero()[:, 0], newline.nonzero()[:, 0]
-        chosen = select(features[units][None], places.grid, self.plan, tiles=places.pieces)
+        chosen = select(features[units][None], places.grid, self.plan, tiles=places.pieces, used=0)
         at = torch.cat((units[chosen.index[0]], lines))
         made = torch.cat((chosen.features[0].to(features.dtype), features[lines]))
         return made[at.argsort(stable=True)]
