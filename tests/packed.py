@@ -12,12 +12,24 @@ from tests.families.cases import CASES
 from tests.families.models.common import WIDTH
 from tests.families.models.qwen import ROW
 
+Grids = tuple[tuple[int, int, int], ...]
+
 MEMBERS = 4
 GRIDS = ((1, 4, 8), (1, 8, 10), (1, 4, 8), (2, 4, 10))
 """(t, h, w) in patches; two pictures are of one size, and windows of 2x2 units cut all of them."""
 UNITS = sum(t * h * w for t, h, w in GRIDS) // MEMBERS
 UNIT_WIDTH = MEMBERS * WIDTH
-TOWERS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+TOWERS = (
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"),
+    *("glm4v", "glm4v_moe", "glm_ocr"),
+)
+
+
+def grids_of(family: str, grids: Grids = GRIDS) -> Grids:
+    """Grids as a family's tower takes them: GLM's takes the frames of a clip as pictures."""
+    if not family.startswith("glm"):
+        return grids
+    return tuple((1, height, width) for frames, height, width in grids for _ in range(frames))
 
 
 def tower(
@@ -31,9 +43,7 @@ def tower(
     return case.build(dtype, attention).model.visual
 
 
-def call(
-    grids: tuple[tuple[int, int, int], ...] = GRIDS, dtype: torch.dtype = torch.float32
-) -> dict[str, Tensor]:
+def call(grids: Grids = GRIDS, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Rows of random patches and the grids they are of; a grid's rows depend on it alone."""
     rows = [
         torch.randn(t * h * w, ROW, generator=torch.Generator().manual_seed(97 * h + 7 * w + t))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tests.adapters.packed_oracle import hidden_units, order, turned
+from tests.adapters.packed_oracle import hidden_units, normed, order, taken, turned
 from tests.packed import MEMBERS
 from tokenprune import Signal
 from tokenprune.interface.placement import Encoder, PreLlm
@@ -106,16 +106,17 @@ def full(
         for at, block in enumerate(model.blocks)
     ]
     with torch.no_grad(), hidden_units(model, (gone, given["grid_thw"])):
-        model(**given)
+        model(**taken(model, given))
         states, arguments = found[number]
         block, count = model.blocks[number], len(states)
-        normed = block.norm1(states)
-        attended = states + block.attn(normed, **arguments)
+        entered = block.norm1(states)
+        attended = states + block.attn(entered, **arguments)
         query, key, _ = (
-            block.attn.qkv(normed).view(count, 3, block.attn.num_heads, -1).permute(1, 2, 0, 3)
+            block.attn.qkv(entered).view(count, 3, block.attn.num_heads, -1).permute(1, 2, 0, 3)
         )
     for hook in hooks:
         hook.remove()
+    query, key = normed(block.attn, query, key)
     query, key = (turned(part, *arguments["position_embeddings"]) for part in (query, key))
     standing = torch.tensor(order(model, given["grid_thw"]))
     left = (~gone[number])[standing].repeat_interleave(MEMBERS)

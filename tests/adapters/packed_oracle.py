@@ -58,6 +58,14 @@ def inputs(tower: Any, call: dict[str, Tensor]) -> Inputs:
     return found
 
 
+def taken(tower: Any, call: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A call as a tower takes it: GLM's takes the frames of clips as pictures."""
+    if not hasattr(tower, "downsample"):
+        return call
+    frames = call["grid_thw"].repeat_interleave(call["grid_thw"][:, 0], dim=0)
+    return {**call, "grid_thw": torch.cat((torch.ones_like(frames[:, :1]), frames[:, 1:]), dim=1)}
+
+
 def order(tower: Any, grids: Tensor) -> list[int]:
     """Numbers of the units as they stand in the sequence."""
     if not hasattr(tower, "window_size"):
@@ -83,7 +91,7 @@ class Loop:
         self, tower: Any, call: dict[str, Tensor], trace: Trace, how: How, first: int = 0
     ) -> None:
         self.tower, self.how, self.trace, self.first = tower, how, trace, first
-        self.given = inputs(tower, call)
+        self.given = inputs(tower, taken(tower, call))
         self.order = order(tower, call["grid_thw"])
         self.counts = (call["grid_thw"].prod(-1) // MEMBERS).tolist()
         rows = self.given[0][0]
@@ -106,7 +114,17 @@ class Loop:
                 if number in exits:
                     level = self.tower.deepstack_merger_list[exits.index(number)]
                     levels.append(self.exit(level, self.whole()))
-            return [self.exit(self.tower.merger, self.whole()), *levels]
+            return [self.exit(self.joined, self.whole()), *levels]
+
+    def joined(self, states: Tensor) -> Tensor:
+        """A row of the members `[m, D]` of a unit, `[1, d]`."""
+        if not hasattr(self.tower, "downsample"):
+            return self.tower.merger(states)
+        side = self.tower.spatial_merge_size
+        square = self.tower.post_layernorm(states).view(side, side, -1)
+        weight, bias = self.tower.downsample.weight, self.tower.downsample.bias
+        row = torch.einsum("hwc,dchw->d", square, weight) + bias
+        return self.tower.merger(row[None])
 
     def block(self, block: Any, number: int) -> None:
         """Drop in front of the block, or attend, reduce, and go through the MLP."""
@@ -141,6 +159,7 @@ class Loop:
             for member, state in enumerate(unit.states):
                 row = places[unit.number] * MEMBERS + member
                 query, key, value = block.attn.qkv(block.norm1(state[None]))[0].view(3, heads, -1)
+                query, key = normed(block.attn, query, key)
                 parts[0].append(turned(query, cos[row], sin[row]))
                 parts[1].append(turned(key, cos[row], sin[row]))
                 parts[2].append(value)
@@ -245,6 +264,13 @@ def turned(state: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return made.to(state.dtype)
 
 
+def normed(attention: Any, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """Heads `[..., d]`, normed where the attention has norms for them."""
+    if not hasattr(attention, "q_norm"):
+        return query, key
+    return attention.q_norm(query), attention.k_norm(key)
+
+
 @contextmanager
 def hidden_units(tower: Any, *passes: tuple[Mapping[int, Tensor], Tensor]) -> Iterator[None]:
     """Hide units as keys, in runs over all units.
@@ -263,6 +289,7 @@ def hidden_units(tower: Any, *passes: tuple[Mapping[int, Tensor], Tensor]) -> It
             count = states.shape[0]
             heads = attention.qkv(states).view(count, 3, attention.num_heads, -1)
             query, key, value = heads.permute(1, 2, 0, 3)
+            query, key = normed(attention, query, key)
             query, key = (turned(part, *kwargs["position_embeddings"]) for part in (query, key))
             own = torch.eye(count, dtype=torch.bool)
             segment = torch.bucketize(torch.arange(count), cu_seqlens[1:].long(), right=True)

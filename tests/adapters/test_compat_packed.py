@@ -16,7 +16,17 @@ from torch.nn.functional import scaled_dot_product_attention
 import tokenprune
 from tests.adapters.packed_oracle import inputs
 from tests.adapters.variants import adapted
-from tests.packed import GRIDS, MEMBERS, TOWERS, UNIT_WIDTH, UNITS, call, plan, tower
+from tests.packed import (
+    GRIDS,
+    MEMBERS,
+    TOWERS,
+    UNIT_WIDTH,
+    UNITS,
+    call,
+    grids_of,
+    plan,
+    tower,
+)
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 
 PARTS = {"norm1", "norm2", "attn", "mlp"}
@@ -29,7 +39,8 @@ def test_a_tower_has_the_parts_that_are_read_and_no_others(family: str) -> None:
     assert isinstance(adapter, PackedVisionAdapter)
     for block in names.blocks(model):
         assert {name for name, _ in block.named_children()} == PARTS
-        assert {name for name, _ in block.attn.named_children()} == {"qkv", "proj"}
+        normed = {"q_norm", "k_norm"} if family == "glm_ocr" else set()
+        assert {name for name, _ in block.attn.named_children()} == {"qkv", "proj", *normed}
         assert not dict(block.named_parameters(recurse=False))
         assert block.attn.scaling == (block.attn.qkv.in_features // block.attn.num_heads) ** -0.5
     spec = adapter.spec()
@@ -51,7 +62,7 @@ def test_what_grids_decide_is_made_by_the_towers_own_functions(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that the tower asks them for it is given ready-made, and it is what they make."""
-    model, given, made = tower(family), call(), list[str]()
+    model, given, made = tower(family), call(grids_of(family)), list[str]()
     module = importlib.import_module(type(model).__module__)
     makers = [name for name in vars(module) if name.startswith("get_vision_")]
     assert makers
@@ -101,7 +112,7 @@ def test_packing_is_read_from_the_call_however_it_is_given() -> None:
 @pytest.mark.parametrize("family", TOWERS)
 @torch.no_grad()
 def test_halves_equal_the_block(family: str) -> None:
-    model, given = tower(family), call()
+    model, given = tower(family), call(grids_of(family))
     adapter: Any = adapted(model)
     for block, (hidden, arguments) in zip(model.blocks, inputs(model, given), strict=True):
         expected = block(hidden, **arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 import tokenprune
 from tests.adapters.packed_oracle import How, Loop, hidden_units, removed
 from tests.contract.cases import footprint
-from tests.packed import GRIDS, MEMBERS, TOWERS, UNITS, call, plan, run, tower
+from tests.packed import GRIDS, MEMBERS, TOWERS, UNITS, call, grids_of, plan, run, tower
 from tokenprune.errors import BudgetError, PlanError, UnsupportedCallError
+from tokenprune.interface.sites import Grid
 
 EXACT = 1e-9
 DROPPING: dict[str, dict[str, Any]] = {
@@ -29,9 +31,9 @@ RESTORING = {"strategy": "ipcv", "layer": 2, "params": {"stabilise": 1, "neighbo
 ALL = {**DROPPING, **MERGING, "ipcv": RESTORING}
 
 
-def kept(keep: float) -> list[int]:
+def kept(keep: float, grids: Sequence[Grid] = GRIDS) -> list[int]:
     """Units that are left of every picture; frames are left equally many."""
-    return [t * round(keep * h * w / MEMBERS) for t, h, w in GRIDS]
+    return [t * round(keep * h * w / MEMBERS) for t, h, w in grids]
 
 
 def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
@@ -47,7 +49,7 @@ def apart(left: list[torch.Tensor], right: list[torch.Tensor]) -> float:
 def test_keeping_all_changes_no_bit_and_detaching_leaves_nothing(
     family: str, stage: dict[str, Any]
 ) -> None:
-    model, given = tower(family), call()
+    model, given = tower(family), call(grids_of(family))
     dense, before = run(model, given), footprint(model)
     with tokenprune.attach(model, plan({**stage, "keep": 1.0})):
         assert same(run(model, given), dense)
@@ -56,7 +58,7 @@ def test_keeping_all_changes_no_bit_and_detaching_leaves_nothing(
         counts = [image.kept for image in handle.trace.images]
         inside = [image.steps[0].kept for image in handle.trace.images]
     whole = [image.patches for image in handle.trace.images]
-    assert counts == (whole if stage is RESTORING else kept(0.5))
+    assert counts == (whole if stage is RESTORING else kept(0.5, grids_of(family)))
     assert sum(inside) < UNITS
     assert not same(short, dense)
     assert footprint(model) == before
@@ -76,7 +78,7 @@ def test_a_copy_is_plain() -> None:
 @pytest.mark.parametrize("stage", DROPPING.values(), ids=DROPPING)
 @pytest.mark.parametrize("family", TOWERS)
 def test_dropping_units_equals_hiding_them(family: str, stage: dict[str, Any]) -> None:
-    model, given = tower(family, torch.float64), call(dtype=torch.float64)
+    model, given = tower(family, torch.float64), call(grids_of(family), torch.float64)
     dense = run(model, given)
     with tokenprune.attach(model, plan({**stage, "keep": 0.4})) as handle:
         short = run(model, given)
@@ -93,11 +95,11 @@ def test_dropping_units_equals_hiding_them(family: str, stage: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("stage", MERGING.values(), ids=MERGING)
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "glm_ocr"])
 def test_merging_units_is_what_loops_over_their_members_make(
     family: str, stage: dict[str, Any]
 ) -> None:
-    model, given = tower(family, torch.float64), call(dtype=torch.float64)
+    model, given = tower(family, torch.float64), call(grids_of(family), torch.float64)
     with tokenprune.attach(model, plan({**stage, "keep": 0.4})) as handle:
         short = run(model, given)
     biased = stage.get("params", {}).get("proportional_attention", True)
@@ -108,9 +110,9 @@ def test_merging_units_is_what_loops_over_their_members_make(
     assert apart(short, bare) > 1e-3
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v"])
 def test_restored_units_follow_their_neighbours_member_by_member(family: str) -> None:
-    model, given = tower(family, torch.float64), call(dtype=torch.float64)
+    model, given = tower(family, torch.float64), call(grids_of(family), torch.float64)
     with tokenprune.attach(model, plan({**RESTORING, "keep": 0.4})) as handle:
         short = run(model, given)
     how = How(stabilise=1, neighbours=2)

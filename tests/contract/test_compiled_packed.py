@@ -56,11 +56,12 @@ def tower(family: str, blocks: int = 2) -> Any:
     return model
 
 
-@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5", *any_size.TOWERS])
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5", "glm4v", "glm_ocr", *any_size.TOWERS])
 @torch.no_grad()
 def test_every_tower_that_merges_and_drops_is_one_graph(family: str) -> None:
     model = tower(family)
-    given = any_size.call(family) if family in any_size.TOWERS else packed.call(GRIDS)
+    grids = packed.grids_of(family, GRIDS)
+    given = any_size.call(family) if family in any_size.TOWERS else packed.call(grids)
     with tokenprune.attach(model, MERGING_AND_DROPPING) as handle:
         plain = model(**given)
         assert len(handle.trace.image(0).steps) == 2

@@ -6,6 +6,7 @@ from tests.families.case import Case
 from tests.families.models import (
     gemma,
     gemma4,
+    glm,
     llava,
     mistral3,
     perception,
@@ -22,6 +23,7 @@ CASES: dict[str, Case] = {
         tiled,
         video_llava,
         qwen,
+        glm,
         shuffled,
         gemma,
         gemma4,

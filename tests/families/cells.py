@@ -26,7 +26,9 @@ STAGES = ("encoder", "pre_llm", "decoder", "late", "all")
 """What acts: one of the three, those behind the tower together, or all three."""
 LINEAR = ("qwen3_5", "qwen3_5_moe")
 """Families with linear attention, in which a removed token isn't the same as a hidden one."""
-PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *LINEAR)
+GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
+"""Families whose tower gets the frames of a clip as pictures."""
+PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *LINEAR, *GLM)
 """Families whose tower packs its pictures into one row."""
 ANY_SIZE = ("mistral3", "llava_pixtral", "gemma4")
 """Families whose tower takes pictures of any size, one behind the other or padded."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.adapters.packed_oracle import How, Loop
+from tests.adapters.packed_oracle import How, Loop, taken
 from tests.families.any_size import by_picture, passes
 from tests.families.calls import language
 from tests.families.case import Case
@@ -164,7 +164,7 @@ def looped(
         rows = {"hidden_states": call[pixels], "grid_thw": call[grids]}
         levels = Loop(tower, rows, trace, how, first).run()
         with torch.no_grad():
-            made = tower(**rows)
+            made = tower(**taken(tower, rows))
         made.pooler_output = levels[0]
         if len(levels) > 1:
             made.deepstack_features = levels[1:]

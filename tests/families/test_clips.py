@@ -15,6 +15,7 @@ from tokenprune_adapters.loaders.prompts import Prompts
 from typer.testing import CliRunner
 
 from tests.families.cases import CASES
+from tests.families.cells import GLM
 from tests.families.plans import plan, staged
 from tests.studies.conftest import save_study
 from tokenprune.cli.app import app
@@ -35,6 +36,8 @@ from tokenprune.plugins.host import host
 Load = Callable[[str], LoadedMllm]
 Folder = Callable[[str], Path]
 CLIPS = [name for name, case in CASES.items() if case.clip]
+APART = ("smolvlm", *GLM)
+"""Families that take either pictures or clips in one call."""
 JOINED = (
     "llava",
     "llava-siglip",
@@ -46,12 +49,13 @@ JOINED = (
     "paligemma",
 )
 """Families whose LLM is shown the frames of a clip as pictures."""
-SHOWN = ["qwen2_5_vl", "llava_onevision", "llava_next_video", "internvl", "gemma3"]
+SHOWN = ["qwen2_5_vl", "glm4v", "llava_onevision", "llava_next_video", "internvl", "gemma3"]
 FRAMES = 4
 
 #: Rows and columns of the views of a clip of four frames.
 VIEWS = {
     "qwen2_5_vl": [(6, 8)] * 2,
+    "glm4v": [(3, 4)] * 2,
     "llava_onevision": [(3, 3)] * 4,
     "llava_next_video": [(2, 2)] * 4,
     "internvl": [(3, 3)] * 4,
@@ -89,7 +93,7 @@ def test_clips_become_what_the_family_takes(name: str, load: Load) -> None:
     assert len(loaded.seen(frames(0))) == FRAMES
 
 
-@pytest.mark.parametrize("name", [name for name in CLIPS if name != "smolvlm"])
+@pytest.mark.parametrize("name", [name for name in CLIPS if name not in APART])
 def test_clips_stand_beside_pictures(name: str, load: Load) -> None:
     loaded = load(name)
     shown = [frames(0)[0], frames(1)]
@@ -102,9 +106,11 @@ def test_clips_stand_beside_pictures(name: str, load: Load) -> None:
             loaded.model(**inputs)
 
 
-def test_one_name_for_the_pixels_of_both_is_refused(load: Load) -> None:
-    with pytest.raises(DataError, match="SmolVLMProcessor makes either pictures or clips"):
-        load("smolvlm").prepare([frames(0)[0], frames(1)], ["what?", "how many?"])
+@pytest.mark.parametrize("name", APART)
+def test_one_name_for_both_is_refused(name: str, load: Load) -> None:
+    """Of their pixels, or of their placeholders."""
+    with pytest.raises(DataError, match="Processor makes either pictures or clips"):
+        load(name).prepare([frames(0)[0], frames(1)], ["what?", "how many?"])
 
 
 @pytest.mark.parametrize("mark", ["<video>", "<image>"])
@@ -227,7 +233,7 @@ def test_commands_refuse_clips_by_the_models_name(folder: Folder, tmp_path: Path
         assert "LlavaNextForConditionalGeneration takes no videos" in said
 
 
-@pytest.mark.parametrize("name", [name for name in SHOWN if name in CLIPS])
+@pytest.mark.parametrize("name", [name for name in SHOWN if name in CLIPS and name not in APART])
 def test_verify_passes_on_a_clip(name: str, load: Load) -> None:
     loaded, given = load(name), load_plan(staged(name, "both", 0.5))
     samples, source = samples_for(loaded, None, (), plan=given)

@@ -156,6 +156,22 @@ def test_without_rows_nothing_is_rotated() -> None:
     assert all(torch.equal(*pair) for pair in pairs)
 
 
+@torch.no_grad()
+def test_ones_turn_as_the_layers_queries_do() -> None:
+    """By halves, or by pairs of neighbouring channels, as far as rotary rows reach."""
+    from importlib import import_module
+
+    for name in ("glm4v", "glm4v_moe"):
+        case = case_of(name)
+        model = case.build(torch.float64)
+        (one,) = ran(model, [language(model).layers[2]], case.inputs("one", dtype=torch.float64))
+        cos, sin = one.given[llm_names.ROTARY]
+        states = torch.ones(1, 1, cos.shape[1], 16, dtype=torch.float64)
+        turn = import_module(type(one.layer).__module__).apply_rotary_pos_emb
+        made = layers.ones(one.layer, one.given[llm_names.HIDDEN], (cos, sin))
+        torch.testing.assert_close(made, turn(states, states, cos, sin)[0])
+
+
 def test_unknown_layers_are_refused_by_name() -> None:
     unknown = nn.TransformerEncoderLayer(8, 2)
     reason = layers.no_query_key(unknown)

@@ -105,7 +105,7 @@ def test_a_batch_gives_what_its_prompts_give_alone(name: str) -> None:
             assert float((single - together[row, -len(single) :]).abs().max()) < case.rounding
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm4v"])
 def test_beams_and_runs_without_a_cache(name: str) -> None:
     case = case_of(name)
     model, call = case.build(torch.float64), case.inputs("two_sizes", "left", torch.float64)
@@ -127,6 +127,26 @@ def test_beams_and_runs_without_a_cache(name: str) -> None:
         hidden_from(layers(model), 2, last),
     ):
         assert torch.equal(model.generate(**call, **new, num_beams=2), tokens)
+
+
+def test_clips_given_frame_by_frame_merge_across_their_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = case_of("glm4v", "video")
+    model, call = case.build(torch.float64), case.inputs("video", "left", torch.float64)
+    spanning = inside("evoprune", layers=[0, 3], params={"temporal": True})
+    with tokenprune.attach(model, plan(spanning)) as handle:
+        short, trace = logits(model, call), handle.trace
+    lost = gone(case, trace, call["input_ids"], case.prompts("video"))
+    frame = trace.image(0).steps[-1].anchor // 6
+    assert torch.bincount(frame).tolist() == [3, 3, 3]
+    own = torch.arange(18) // 6
+    assert bool((frame[trace.image(0).steps[-1].assignment] != own).any())
+    looped(model.model.visual, call, trace, How(biased=True), monkeypatch)
+    with hidden_from(layers(model), 0, lost):
+        full = logits(model, call)
+    seen = call["attention_mask"].bool() & ~lost
+    assert float((short - full)[seen].abs().max()) < EXACT
 
 
 def test_training_reaches_the_tower_through_what_is_left() -> None:
@@ -178,7 +198,7 @@ def test_features_without_a_prompt_are_refused() -> None:
 
 
 @pytest.mark.parametrize("scene", ["several", "video"])
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "qwen3_5"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm_ocr"])
 def test_signals_of_the_tower_stand_behind_it(name: str, scene: str) -> None:
     case = case_of(name, scene)
     model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)

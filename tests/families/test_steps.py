@@ -18,7 +18,7 @@ from tests.families.plans import LAYER, layers, staged
 from tokenprune.errors import UnsupportedCallError
 
 EXACT, NEW = 1e-9, 4
-PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm4v_moe", "glm_ocr")
 LINEAR = ("qwen3_5", "qwen3_5_moe")
 NEXT = (77, 90, 41, 120)
 

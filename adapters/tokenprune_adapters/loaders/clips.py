@@ -19,6 +19,9 @@ VIDEO = "<video>"
 #: Frames a second of a clip, where the processor names no rate that it samples at (ours).
 RATE = 1.0
 
+#: Processors whose models know pictures and clips by one placeholder, so that they take one kind.
+ONE_PLACEHOLDER = ("Glm4vProcessor", "Glm46VProcessor")
+
 
 def takes_clips(processor: Any) -> bool:
     """Whether a processor makes videos of clips; others can be given their frames as pictures."""
@@ -26,16 +29,18 @@ def takes_clips(processor: Any) -> bool:
 
 
 def check_beside(processor: Any) -> None:
-    """Refuse clips beside pictures in one call, where the pixels of both would have one name.
+    """Refuse clips beside pictures in one call, where pixels or placeholders of both are alike.
 
     Raises:
-        DataError: they would (SmolVLM), so that one would take the other's place.
+        DataError: they are, so that one would take the other's place (SmolVLM), or the model can't
+            tell them apart (GLM).
     """
     made = (processor.image_processor, processor.video_processor)
     names = [{*one.model_input_names} for one in made]
-    if names[0] & names[1]:
+    kind = type(processor).__name__
+    if names[0] & names[1] or kind in ONE_PLACEHOLDER:
         raise DataError(
-            f"{type(processor).__name__} makes either pictures or clips in one call.",
+            f"{kind} makes either pictures or clips in one call.",
             where="videos",
             remedy="Ask about pictures and about clips in batches of their own.",
         )

@@ -33,6 +33,7 @@ _MASKED = (
     "`encoder`, and `pre_llm` by the tower's signals, at the call: depends on the picture's size; "
     "padding that hides patches is refused"
 )
+_ONE_KIND = "pictures and clips in one call, which the model itself refuses"
 _LAST = Followed(layers=(), cut=0)
 """The tower's last states, without a class token."""
 _POOLED = replace(_LAST, projector=None)
@@ -60,8 +61,9 @@ def _videos(
     method: str = "get_video_features",
     tower: Followed | None = None,
     frames: Frames | None = None,
+    placeholder: tuple[str, ...] = _VIDEO_ID,
 ) -> Mapping[str, Pictures]:
-    return {"video": Pictures(method, _VIDEO_ID, ("pixel_values_videos",), read, tower, frames)}
+    return {"video": Pictures(method, placeholder, ("pixel_values_videos",), read, tower, frames)}
 
 
 def _tiled_and_resized() -> Mapping[str, Pictures]:
@@ -96,6 +98,14 @@ def _packed() -> Family:
         **_videos(places.packed("video_grid_thw"), tower=tower),
     }
     return Family(grids, apart=True, towers=("qwen-vision",))
+
+
+def _packed_by_frames() -> Family:
+    """Frames of clips are pictures for the tower, and have the placeholder of pictures (GLM)."""
+    family = _packed()
+    tower, read = family.pictures["video"].tower, family.pictures["video"].read
+    clips = _videos(read, tower=tower, frames=places.gridded, placeholder=_IMAGE_ID)
+    return replace(family, pictures={**family.pictures, **clips}, notes=(_ONE_KIND,))
 
 
 TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
@@ -145,6 +155,10 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "qwen3_vl_moe": (("Qwen3VLMoe",), _packed()),
     "qwen3_5": (("Qwen3_5",), _packed()),
     "qwen3_5_moe": (("Qwen3_5Moe",), _packed()),
+    "glm4v": (("Glm4v",), _packed_by_frames()),
+    "glm46v": (("Glm46V",), _packed_by_frames()),
+    "glm4v_moe": (("Glm4vMoe",), _packed_by_frames()),
+    "glm_ocr": (("GlmOcr",), _packed_by_frames()),
     "internvl": (
         ("InternVL",),
         Family(

@@ -44,31 +44,37 @@ ROTARY_EMBEDDING = "rotary_emb"
 class LayerKind:
     """What sets the attention of a layer class apart; the defaults are Llama's.
 
-    In all of them every head is rotated by halves, as far as the rotary rows reach.
+    In all of them every head is rotated as far as the rotary rows reach, by halves or by pairs.
 
     Attributes:
         normed: whether every head is normed before it is rotated.
         gated: whether the query projection puts out a gate behind the query of every head.
         capped: whether logits are capped; some classes have the setting and don't heed it.
         typed: whether rotary rows are made for a type of layer.
+        paired: whether neighbouring channels turn together, instead of halves.
     """
 
     normed: bool = False
     gated: bool = False
     capped: bool = False
     typed: bool = False
+    paired: bool = False
 
 
 LLAMA = LayerKind()
 NORMED = LayerKind(normed=True)
 GATED = LayerKind(normed=True, gated=True)
 TYPED = LayerKind(normed=True, typed=True)
+PAIRED = LayerKind(paired=True)
 
 _KINDS = {
     "gemma": {"GemmaDecoderLayer": LLAMA},
     "gemma2": {"Gemma2DecoderLayer": LayerKind(capped=True)},
     "gemma3": {"Gemma3DecoderLayer": TYPED},
     "gemma4": {"Gemma4TextDecoderLayer": TYPED},
+    "glm4v": {"Glm4vTextDecoderLayer": PAIRED},
+    "glm4v_moe": {"Glm4vMoeTextDecoderLayer": LLAMA},
+    "glm_ocr": {"GlmOcrTextDecoderLayer": PAIRED},
     "llama": {"LlamaDecoderLayer": LLAMA},
     "ministral": {"MinistralDecoderLayer": LLAMA},
     "mistral": {"MistralDecoderLayer": LLAMA},

@@ -16,7 +16,7 @@ from tokenprune.errors.words import indefinite
 from tokenprune.interface.adapter import class_names
 from tokenprune.interface.calls import Rotary
 from tokenprune_adapters.shared.arguments import required
-from tokenprune_adapters.shared.rotary import rotated
+from tokenprune_adapters.shared.rotary import rotated, rotated_pairs
 from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.transformers import layer_names as names
 from tokenprune_adapters.transformers.llm_names import POSITIONS
@@ -160,18 +160,18 @@ def query_key(
     query, key = (_heads(layer, kind, name, projected[name], width) for name in names.PROJECTIONS)
     if rotary is not None:
         cos, sin = (part.unsqueeze(1) for part in rotary)
-        query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
+        query, key = _rotated(kind, query, cos, sin), _rotated(kind, key, cos, sin)
     return scaled(query, float(getattr(attention, names.SCALING))), key
 
 
-def ones(layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
+def ones(layer: nn.Module, hidden: Tensor, rotary: Rotary, kinds: Kinds = names.KINDS) -> Tensor:
     """Ones `[B, 1, T, d]`, rotated as a layer's queries and keys, neither normed nor scaled."""
     width = int(getattr(getattr(layer, names.ATTENTION), names.HEAD_WIDTH))
     states = hidden.new_ones(hidden.shape[0], 1, hidden.shape[1], width)
     if rotary is None:
         return states
     cos, sin = (part.unsqueeze(1) for part in rotary)
-    return _rotated(states, cos, sin)
+    return _rotated(_kind(layer, kinds), states, cos, sin)
 
 
 def softcap(layer: nn.Module, kinds: Kinds = names.KINDS) -> float | None:
@@ -228,8 +228,8 @@ def _heads(
     return states.transpose(1, 2)
 
 
-def _rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotated(kind: names.LayerKind, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Only as many channels as the rotary rows have; the others stay as they are."""
     width = cos.shape[-1]
-    turned = rotated(states[..., :width], cos, sin)
+    turned = (rotated_pairs if kind.paired else rotated)(states[..., :width], cos, sin)
     return torch.cat((turned, states[..., width:]), dim=-1) if width < states.shape[-1] else turned

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 LINEAR, SLIDING = "linear_attention", "sliding_attention"
+_AROUND = tuple(
+    f"{kind}_{end}" for kind in ("vision", "image", "video") for end in ("start", "end")
+)
 
 
 def types(config: Any) -> list[str]:
@@ -97,7 +100,7 @@ def special_ids(model: Any) -> frozenset[int]:
         model.config.get_text_config(),
         getattr(model, "generation_config", None),
     )
-    wanted = ("bos", "eos", "pad", "vision_start", "vision_end", "boi", "eoi")
+    wanted = ("bos", "eos", "pad", "boi", "eoi", *_AROUND)
     named = [
         getattr(config, f"{name}_token_{end}", None)
         for config in configs

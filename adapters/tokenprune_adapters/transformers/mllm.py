@@ -224,7 +224,7 @@ class TransformersMllm(MllmAdapter):
 
     def ones(self, layer: nn.Module, hidden: Tensor, rotary: Rotary) -> Tensor:
         """Ones `[B, 1, T, d]`, rotated."""
-        return layers.ones(layer, hidden, rotary)
+        return layers.ones(layer, hidden, rotary, self.kinds)
 
     def softcap(self, layer: nn.Module) -> float | None:
         """What a layer caps its logits to; None where it doesn't."""

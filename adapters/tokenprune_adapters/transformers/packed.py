@@ -1,4 +1,4 @@
-"""Vision towers in transformers that read all pictures as one sequence: Qwen2-VL to Qwen3.5."""
+"""Vision towers in transformers that read all pictures as one sequence: those of Qwen and GLM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ NOMINAL = (1, 16, 16)
 
 
 class PackedVisionAdapter(PackedEncoderAdapter):
-    """The towers of Qwen2-VL, Qwen2.5-VL (with windows), Qwen3-VL (with DeepStack) and Qwen3.5."""
+    """The towers of Qwen2-VL, Qwen2.5-VL (with windows), Qwen3-VL (with DeepStack) and Qwen3.5.
+
+    And those of GLM-4.1V to 4.6V and GLM-OCR, where a convolution joins the members of a unit.
+    """
 
     name: ClassVar[str] = "qwen-vision"
     claims: ClassVar[tuple[str, ...]] = names.TOWERS
@@ -84,7 +87,8 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         given = without(kwargs)
         if graph:
             _, frames, windows = numbers(kwargs)
-            given[names.BORDERS] = tuple(frames)
+            inside = names.computes(self.model)
+            given[names.EDGES_INSIDE if inside else names.BORDERS] = tuple(frames)
             if windows:
                 given[names.ORDER_BORDERS] = tuple(windows)
         return given
@@ -93,7 +97,7 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Tensor | Sequence[int] | None:
         """Those of frames or windows, as the tower gives them to this block."""
-        found: Tensor | Sequence[int] = kwargs[names.BORDERS]
+        found: Tensor | Sequence[int] = kwargs.get(names.EDGES_INSIDE, kwargs[names.BORDERS])
         return found
 
     def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:

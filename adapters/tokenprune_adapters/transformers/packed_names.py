@@ -30,6 +30,9 @@ _CLASSES = {
     ),
     "qwen3_5": ("Qwen3_5VisionModel", "Qwen3_5VisionBlock", "Qwen3_5VisionAttention"),
     "qwen3_5_moe": ("Qwen3_5MoeVisionModel", "Qwen3_5MoeVisionBlock", "Qwen3_5MoeVisionAttention"),
+    "glm4v": ("Glm4vVisionModel", "Glm4vVisionBlock", "Glm4vVisionAttention"),
+    "glm4v_moe": ("Glm4vMoeVisionModel", "Glm4vMoeVisionBlock", "Glm4vMoeVisionAttention"),
+    "glm_ocr": ("GlmOcrVisionModel", "GlmOcrVisionBlock", "GlmOcrVisionAttention"),
 }
 
 
@@ -56,6 +59,8 @@ PLACES, WINDOWS, EDGES, TAPS = (
 )
 """What works out, in a tower's module, from grids: places of rows, windows, borders of frames, and
 how the learned positions are resampled."""
+EDGES_INSIDE = "tokenprune_borders"
+"""The borders as numbers, beside those that a tower computes with; it hands them to its blocks."""
 LONGEST = "max_seqlen", "max_window_seqlen"
 """Rows of the longest frame and window; only asked for where FlashAttention runs."""
 
@@ -78,6 +83,11 @@ def side(tower: Any) -> int:
 def width(tower: Any) -> int:
     """Channels of a row."""
     return int(tower.blocks[0].attn.proj.out_features)
+
+
+def computes(tower: Any) -> bool:
+    """Whether a tower computes with the borders, before it hands them to its blocks (GLM)."""
+    return hasattr(tower, "embeddings")
 
 
 def foreseen(tower: Any, grids: Tensor, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,10 +123,15 @@ def foreseen(tower: Any, grids: Tensor, given: Mapping[str, Any]) -> dict[str, A
 
 
 def heads(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`[B, T, D]` -> query, key, value `[B, H, T, d]`, which one projection makes."""
+    """`[B, T, D]` -> query, key, value `[B, H, T, d]`, which one projection makes.
+
+    Heads of query and key are normed where the attention has norms for them (GLM-OCR).
+    """
     attention = block.attn
     whole = attention.qkv(block.norm1(hidden)).unflatten(-1, (3, attention.num_heads, -1))
     query, key, value = whole.permute(2, 0, 3, 1, 4)
+    if hasattr(attention, "q_norm"):
+        query, key = attention.q_norm(query), attention.k_norm(key)
     return query, key, value
 
 
@@ -141,7 +156,8 @@ def cut(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
     """What a block is given, for some rows `[R']`, ascending, of the whole sequence."""
     rotary = tuple(part[rows.to(part.device)] for part in kwargs[ROTARY])
     borders = kwargs[BORDERS]
-    if isinstance(borders, Tensor):  # in a graph they are numbers, and how many are left has none
+    # in a graph there are numbers, and how many are left has none
+    if isinstance(borders, Tensor) and EDGES_INSIDE not in kwargs:
         borders = left_of(borders, rows)
     return {**kwargs, BORDERS: borders, ROTARY: rotary}
 
@@ -161,5 +177,10 @@ def relied_on(tower: Any) -> list[Relied]:
     return [
         Relied(tower, "forward", first=TAKES),
         *(Relied(block, "forward", (BORDERS, ROTARY), first=(ROWS,)) for block in blocks(tower)),
-        *(Relied(module, "forward", first=("x",)) for module in exits(tower)),
+        *(Relied(module, "forward", first=(_taken(tower),)) for module in exits(tower)),
     ]
+
+
+def _taken(tower: Any) -> str:
+    """First argument of an exit; in GLM, a convolution in front of it has joined the members."""
+    return "hidden_state" if hasattr(tower, "downsample") else "x"

@@ -37,6 +37,12 @@ def packed(name: str) -> Read:
     return read
 
 
+def gridded(given: Arguments) -> Sequence[int] | None:
+    """Frames of every clip, which the tower is given as pictures; None for pictures (GLM)."""
+    grids: Tensor | None = given.get("video_grid_thw")
+    return None if grids is None else [int(frames) for frames, _, _ in grids.tolist()]
+
+
 def sized(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Sizes in pixels, of which a square makes a unit."""
     unit = core.config.vision_config.patch_size * core.config.spatial_merge_size

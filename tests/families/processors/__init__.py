@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.families.processors import gemma, llava, others, qwen, shuffled
+from tests.families.processors import gemma, glm, llava, others, qwen, shuffled
 from tests.families.processors.common import Recipe
 
 RECIPES: dict[str, Recipe] = {
     **llava.RECIPES,
     **qwen.RECIPES,
+    **glm.RECIPES,
     **shuffled.RECIPES,
     **gemma.RECIPES,
     **others.RECIPES,

@@ -107,9 +107,13 @@ def shown_in(
         UnsupportedCallError: the placeholders of a row are not those of whole pictures.
     """
     shown: list[list[Shown]] = [[] for _ in prompt.ids]
+    taken = {spec.placeholders[kind] for kind, images in pictures.items() if images}
     for kind, placeholder in spec.placeholders.items():
+        images = pictures.get(kind, ())
+        if not images and placeholder in taken:  # those of another kind, with the same placeholder
+            continue
         places = prompt.ids == placeholder
-        counts, images = places.sum(dim=1).tolist(), pictures.get(kind, ())
+        counts = places.sum(dim=1).tolist()
         if not sum(counts) and not images:
             continue
         rows = torch.split(places.nonzero()[:, 1], counts)

@@ -49,8 +49,11 @@ def _placeholders(state: MllmState, spec: MllmSpec, kind: str) -> list[int]:
             where=spec.names.ids,
             remedy="Give token ids, or a budget per image.",
         )
-    counts = {name: (ids == one).sum(dim=1) for name, one in spec.placeholders.items()}
-    mine = counts.pop(kind)
+    ours = spec.placeholders[kind]
+    mine = (ids == ours).sum(dim=1)
+    # a core whose kinds share a placeholder takes one kind a call
+    others = {name: one for name, one in spec.placeholders.items() if one != ours}
+    counts = {name: (ids == one).sum(dim=1) for name, one in others.items()}
     for other, count in counts.items():
         if bool(((mine > 0) & (count > 0)).any()):
             raise UnsupportedCallError(
