@@ -14,6 +14,7 @@ from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
+from tokenprune_adapters.transformers.paddleocr_vision import PaddleOcrVisionAdapter
 from tokenprune_adapters.transformers.pixtral_vision import PixtralVisionAdapter
 from tokenprune_adapters.transformers.siglip import SiglipAdapter
 
@@ -26,6 +27,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     Dinov3Adapter,
     PackedVisionAdapter,
     PixtralVisionAdapter,
+    PaddleOcrVisionAdapter,
     Gemma4VisionAdapter,
     TimmVitAdapter,
 )

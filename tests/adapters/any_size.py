@@ -8,14 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.families.any_size import tower_of
 from tests.families.cases import CASES
 
-TOWERS = ("mistral3", "gemma4")
+TOWERS = ("mistral3", "paddleocr_vl", "gemma4")
 SCENE = "several"
 """Pictures of two sizes, two of them of one."""
-SIDES = {"mistral3": 1, "gemma4": 2}
+SIDES = {"mistral3": 1, "paddleocr_vl": 1, "gemma4": 2}
 """Rows and columns of patches of what a tower alone makes one row of."""
-WHERE = {"mistral3": "image_sizes", "gemma4": "pixel_position_ids"}
+WHERE = {
+    "mistral3": "image_sizes",
+    "paddleocr_vl": "grid_thw",
+    "gemma4": "pixel_position_ids",
+}
 """The argument that tells sizes or places."""
 
 
@@ -27,14 +32,18 @@ def tower(
     reason = case.missing()
     if reason:
         pytest.skip(f"{family}: {reason}")
-    return case.build(dtype, attention).model.vision_tower
+    return tower_of(case.build(dtype, attention))
 
 
-def call(family: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Pictures and their sizes or places."""
-    given = CASES[family].inputs(SCENE, "left", dtype)
-    where = "image_sizes" if family == "mistral3" else "image_position_ids"
-    return {"pixel_values": given["pixel_values"], WHERE[family]: given[where]}
+def call(family: str, dtype: torch.dtype = torch.float32, scene: str = SCENE) -> dict[str, Tensor]:
+    """Pictures and their sizes, grids or places."""
+    given = CASES[family].inputs(scene, "left", dtype)
+    names = ("image_sizes", "image_grid_thw", "image_position_ids")
+    (where,) = (given[name] for name in names if name in given)
+    pixels = given["pixel_values"]
+    if family == "paddleocr_vl":
+        pixels = pixels[None]
+    return {"pixel_values": pixels, WHERE[family]: where}
 
 
 def run(model: Any, given: dict[str, Any]) -> Tensor:

@@ -158,7 +158,7 @@ def test_adapters_register_through_their_hook() -> None:
     register_adapters(found.append)
     assert [adapter.name for adapter in found] == [
         *("clip", "siglip", "internvl-vision", "idefics3-vision", "dinov2", "dinov3"),
-        *("qwen-vision", "pixtral-vision", "gemma4-vision", "timm"),
+        *("qwen-vision", "pixtral-vision", "paddleocr-vision", "gemma4-vision", "timm"),
     ]
 
 

@@ -44,6 +44,7 @@ BUILD: dict[str, Callable[..., Any]] = {
     "dinov3": towers.dinov3,
     "qwen-vision": packed.tower,
     "pixtral-vision": partial(any_size.tower, "mistral3"),
+    "paddleocr-vision": partial(any_size.tower, "paddleocr_vl"),
     "gemma4-vision": partial(any_size.tower, "gemma4"),
     "timm": models.timm_vit,
     "llava + clip": models.llava_clip,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -45,9 +46,14 @@ class Picture:
         """Rows of the others."""
         return [row for n, unit in enumerate(self.units) if n not in self.kept for row in unit]
 
+    @property
+    def start(self) -> int:
+        """Its first row."""
+        return min(row for unit in self.units for row in unit)
+
 
 Pass = list[Picture]
-ROWS = ("mistral3", "llava_pixtral")
+ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl")
 """Families whose pictures stand one behind the other; others are padded to the longest."""
 SIDES = {"llava_pixtral": 1}
 """Rows and columns of patches of a unit; 2 in most."""
@@ -107,6 +113,12 @@ def _units(rows: int, columns: int, side: int, start: int) -> list[list[int]]:
     ]
 
 
+def tower_of(model: Any) -> Any:
+    """The module of a model that runs the blocks of its tower."""
+    core = model.model
+    return core.vision_tower if hasattr(core, "vision_tower") else core.visual.vision_model
+
+
 def blocks(tower: Any) -> list[nn.Module]:
     """The blocks of a tower."""
     inner = tower.transformer if hasattr(tower, "transformer") else tower.encoder
@@ -118,7 +130,14 @@ def hidden(
 ) -> AbstractContextManager[None]:
     """Hide the rows that are gone as keys, from block `first` on."""
 
+    own, turns = blocks(tower), dict[int, Iterator[Picture]]()
+
     def mask(pictures: Pass, query: Tensor, key: Tensor, given: Tensor | None) -> Tensor:
+        if type(own[0]).__name__.startswith("PaddleOCR"):  # it attends picture by picture
+            one = next(turns.setdefault(id(pictures), cycle(pictures)))
+            seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool)
+            seen[:, [row - one.start for row in one.gone]] = False
+            return seen
         seen = torch.ones(len(key), 1, query.shape[2], key.shape[2], dtype=torch.bool)
         if given is not None:
             seen &= given if given.dtype == torch.bool else given == 0
@@ -126,7 +145,6 @@ def hidden(
             seen[picture.row, :, :, picture.gone] = False
         return seen
 
-    own = blocks(tower)
     return attending([(own[first], own[-1])], shown, mask, patch)
 
 
@@ -147,18 +165,22 @@ def by_picture(
         def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if first:
                 now.append(waiting.pop(0))
-            made = hidden.clone() if revived else torch.zeros_like(hidden)
+            flat = hidden.dim() == 2
+            batch = hidden[None] if flat else hidden
+            made = batch.clone() if revived else torch.zeros_like(batch)
             for picture in now[-1]:
-                states = hidden[picture.row]
+                states = batch[picture.row]
                 if first:
                     states = _merged(states, picture)
                 everything = sorted(row for unit in picture.units for row in unit)
                 seen = everything if first and revived else picture.left
                 given = _of_rows(kwargs, picture.row, seen)
-                out = plain(states[seen][None], *(None for _ in args), **given)[0]
+                rows = states[seen] if flat else states[seen][None]
+                out = plain(rows, *(None for _ in args), **given)
+                out = out if flat else out[0]
                 own = [seen.index(row) for row in picture.left]
                 made[picture.row, picture.left] = out[own]
-            return made
+            return made[0] if flat else made
 
         return forward
 
@@ -183,6 +205,8 @@ def _of_rows(kwargs: dict[str, Any], row: int, seen: list[int]) -> dict[str, Any
             given[name] = tuple(p[row][seen][None] if dense else p[seen] for p in value)
         elif name == "position_ids" and value is not None:
             given[name] = value[row][seen][None] if value.dim() == 3 else value[seen]
+    if "cu_seqlens" in kwargs:
+        given["cu_seqlens"] = torch.tensor([0, len(seen)], dtype=torch.int32)
     if "attention_mask" in kwargs:
         given["attention_mask"] = None
     return given

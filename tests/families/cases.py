@@ -9,6 +9,7 @@ from tests.families.models import (
     glm,
     llava,
     mistral3,
+    paddleocr,
     perception,
     qwen,
     shuffled,
@@ -28,6 +29,7 @@ CASES: dict[str, Case] = {
         gemma,
         gemma4,
         mistral3,
+        paddleocr,
         perception,
     )
     for case in module.CASES

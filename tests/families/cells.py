@@ -30,7 +30,7 @@ GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
 """Families whose tower gets the frames of a clip as pictures."""
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *LINEAR, *GLM)
 """Families whose tower packs its pictures into one row."""
-ANY_SIZE = ("mistral3", "llava_pixtral", "gemma4")
+ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4")
 """Families whose tower takes pictures of any size, one behind the other or padded."""
 _BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm")
 PREFIX = dict.fromkeys(_BARE, 0)
@@ -172,7 +172,7 @@ def tower_without(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
             stack.enter_context(hidden_units(model.model.visual, *units))
         elif family(case) in ANY_SIZE:
             seen = any_size.passes(case, one.prompts, one.trace)
-            stack.enter_context(any_size.hidden(model.model.vision_tower, seen, patch))
+            stack.enter_context(any_size.hidden(any_size.tower_of(model), seen, patch))
         else:
             stack.enter_context(hidden_in(model, list(Drop.gone), class_tokens(case), patch))
         yield

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.adapters.packed_oracle import How, Loop, taken
-from tests.families.any_size import by_picture, passes
+from tests.families.any_size import by_picture, passes, tower_of
 from tests.families.calls import language
 from tests.families.case import Case
 from tests.families.cells import ANY_SIZE, GRIDS, PACKED, Pruned, class_tokens, family
@@ -147,7 +147,7 @@ def tower_merging(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
             looped(model.model.visual, one.call, one.trace, How(biased=True), patched)
         elif family(case) in ANY_SIZE:
             seen = passes(case, one.prompts, one.trace)
-            stack.enter_context(by_picture(model.model.vision_tower, seen))
+            stack.enter_context(by_picture(tower_of(model), seen))
         else:
             stack.enter_context(paired_in(model, Pair.made, class_tokens(case)))
         yield

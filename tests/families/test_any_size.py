@@ -10,7 +10,7 @@ import torch
 
 import tokenprune
 from tests.contract.cases import footprint
-from tests.families.any_size import blocks, by_picture, hidden, passes
+from tests.families.any_size import blocks, by_picture, hidden, passes, tower_of
 from tests.families.calls import case_of, logits
 from tests.families.cases import CASES
 from tests.families.cells import ANY_SIZE as FAMILIES
@@ -37,7 +37,9 @@ def staged(strategy: str, keep: Any) -> dict[str, Any]:
     return plan({"strategy": strategy, "at": "encoder", "keep": keep})
 
 
-@pytest.mark.parametrize(("name", "scene"), [("mistral3", "several"), ("gemma4", "mixed")])
+@pytest.mark.parametrize(
+    ("name", "scene"), [("mistral3", "several"), ("paddleocr_vl", "several"), ("gemma4", "mixed")]
+)
 def test_restored_units_are_those_of_loops(name: str, scene: str) -> None:
     case = case_of(name, scene)
     model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)
@@ -45,7 +47,7 @@ def test_restored_units_are_those_of_loops(name: str, scene: str) -> None:
     with tokenprune.attach(model, staged("t-tower-revive", 0.8)) as handle:
         short, trace = logits(model, call), handle.trace
     assert all(image.kept == image.patches for image in trace.images)
-    with by_picture(model.model.vision_tower, passes(case, prompts, trace), revived=True):
+    with by_picture(tower_of(model), passes(case, prompts, trace), revived=True):
         full = logits(model, call)
     seen = call["attention_mask"].bool()
     assert float((short - full)[seen].abs().max()) < EXACT
@@ -157,7 +159,11 @@ def test_pictures_that_fill_their_tensor_need_no_sizes() -> None:
 def test_features_without_a_prompt_are_refused(name: str) -> None:
     case = case_of(name)
     model, call = case.build(), case.inputs("one")
-    given = {key: call[key] for key in ("image_sizes", "image_position_ids") if key in call}
+    given = {
+        key: call[key]
+        for key in ("image_sizes", "image_position_ids", "image_grid_thw")
+        if key in call
+    }
     with (
         tokenprune.attach(model, staged("tome", 0.5)),
         pytest.raises(UnsupportedCallError, match="features alone"),
@@ -203,7 +209,7 @@ def test_training_reaches_the_tower_through_what_is_left(name: str) -> None:
     labels = call["input_ids"].masked_fill(case.placeholders(call), -100)
     with tokenprune.attach(model, staged("tome", 0.5)):
         model(**call, labels=labels).loss.backward()
-    first, last = blocks(model.model.vision_tower)[0], blocks(model.model.vision_tower)[-1]
+    first, last = blocks(tower_of(model))[0], blocks(tower_of(model))[-1]
     weights = [parameter for block in (first, last) for parameter in block.parameters()]
     assert all(float(weight.grad.abs().sum()) > 0 for weight in weights if weight.dim() > 1)
 

@@ -59,7 +59,7 @@ def given_to_the_llm(model: Any, inputs: dict[str, Tensor], stages: tuple[Any, .
 
 
 @pytest.mark.parametrize("stages", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm4v"])
 def test_it_is_what_attach_gives_the_llm(name: str, stages: tuple[Any, ...]) -> None:
     case = case_of(name)
     model, inputs = case.build(), case.inputs("one", "none")

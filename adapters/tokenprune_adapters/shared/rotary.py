@@ -12,6 +12,18 @@ def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return states * cos + torch.cat((-second, first), dim=-1) * sin
 
 
+def rotated_as_float32(
+    query: Tensor, key: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Turn query and key by halves in float32, and give them in their own type."""
+    cos, sin = cos.float(), sin.float()
+    query_type, key_type = query.dtype, key.dtype
+    return (
+        rotated(query.float(), cos, sin).to(query_type),
+        rotated(key.float(), cos, sin).to(key_type),
+    )
+
+
 def rotated_pairs(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn neighbouring channels of `[..., T, d]` by cosines and sines (RoFormer, eq. 15)."""
     first, second = states[..., ::2], states[..., 1::2]

@@ -12,7 +12,7 @@ from tokenprune_adapters.transformers.packed import NOMINAL
 
 
 class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
-    """Base of Pixtral's and Gemma 4's towers; subclasses are data, and what differs."""
+    """Base of the towers of Pixtral, PaddleOCR-VL and Gemma 4; subclasses say what differs."""
 
     def __init__(self, model: nn.Module) -> None:
         """Find the blocks and check them.
@@ -22,13 +22,13 @@ class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
         """
         super().__init__(model)
         self._spec = EncoderSpec(
-            entry=model,
+            entry=self.vision,
             blocks=self.blocks,
             used=len(self.blocks),
             prefix=0,
             class_token=False,
             grid=NOMINAL,
-            width=compat.width(model) * self.members,
+            width=compat.width(self.vision) * self.members,
             packed=True,
         )
 

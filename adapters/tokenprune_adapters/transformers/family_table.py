@@ -13,7 +13,12 @@ from tokenprune_adapters.transformers.families import (
     FamilyAdapter,
     Pictures,
 )
-from tokenprune_adapters.transformers.family_towers import Followed, class_token, in_line
+from tokenprune_adapters.transformers.family_towers import (
+    Followed,
+    class_token,
+    in_line,
+    in_line_of_grids,
+)
 from tokenprune_adapters.transformers.picture_places import Frames, Read
 from tokenprune_adapters.transformers.tile_runs import Begins
 
@@ -176,6 +181,25 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(
             _images(places.sized, tower=Followed(cut=0, side=sides.merged, shown=in_line)),
             towers=("pixtral-vision",),
+            behind=False,
+        ),
+    ),
+    "paddleocr_vl": (
+        ("PaddleOCRVL",),
+        Family(
+            _images(
+                places.packed("image_grid_thw"),
+                tower=Followed(
+                    "visual",
+                    layers=(),
+                    cut=0,
+                    side=sides.merged_inside,
+                    projector="projector",
+                    shown=in_line_of_grids,
+                ),
+            ),
+            apart=True,
+            towers=("paddleocr-vision",),
             behind=False,
         ),
     ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
@@ -112,6 +113,13 @@ def in_line(core: Any, units: Tensor) -> Written:
     pixels = side * int(core.config.vision_config.patch_size)
     rows = units.view(count, side, side, -1).transpose(0, 1).flatten(0, 2)
     return (rows, [(pixels, count * pixels)]), {}
+
+
+def in_line_of_grids(core: Any, units: Tensor) -> Written:
+    """The same with its grid in patches (PaddleOCR-VL)."""
+    side, count = int(core.config.vision_config.spatial_merge_size), len(units)
+    rows = units.view(count, side, side, -1).transpose(0, 1).flatten(0, 2)
+    return (rows, torch.tensor([[1, side, count * side]], device=units.device)), {}
 
 
 def spread(tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:

@@ -78,6 +78,7 @@ _KINDS = {
     "llama": {"LlamaDecoderLayer": LLAMA},
     "ministral": {"MinistralDecoderLayer": LLAMA},
     "mistral": {"MistralDecoderLayer": LLAMA},
+    "paddleocr_vl": {"PaddleOCRDecoderLayer": LLAMA},
     "qwen2": {"Qwen2DecoderLayer": LLAMA},
     "qwen2_5_vl": {"Qwen2_5_VLDecoderLayer": LLAMA},
     "qwen2_vl": {"Qwen2VLDecoderLayer": LLAMA},

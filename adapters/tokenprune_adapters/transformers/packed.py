@@ -12,7 +12,7 @@ from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
 from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
-from tokenprune_adapters.shared.rotary import rotated
+from tokenprune_adapters.shared.rotary import rotated_as_float32
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import packed_names as names
 from tokenprune_adapters.transformers import vit_names
@@ -125,9 +125,7 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor]:
         """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
-        cos, sin = (part.float() for part in kwargs[names.ROTARY])
-        turned = [rotated(part.float(), cos, sin).to(part.dtype) for part in (query, key)]
-        return turned[0], turned[1]
+        return rotated_as_float32(query, key, *kwargs[names.ROTARY])
 
     def arguments(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor

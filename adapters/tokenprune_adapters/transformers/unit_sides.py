@@ -26,6 +26,11 @@ def merged(core: Any) -> int:
     return int(core.config.spatial_merge_size)
 
 
+def merged_inside(core: Any) -> int:
+    """The same where the tower's config says it (PaddleOCR-VL)."""
+    return int(core.config.vision_config.spatial_merge_size)
+
+
 def averaged(core: Any) -> int:
     """The mean of a square (Gemma 3)."""
     return int(core.multi_modal_projector.kernel_size)

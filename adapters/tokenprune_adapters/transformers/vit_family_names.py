@@ -152,6 +152,12 @@ PIXTRAL = VisionNames(
     block_keywords=(ROTARY,),
 )
 
+PADDLEOCR = VisionNames(
+    (BlockNames(scale="scaling", dropout="attention_dropout"),),
+    takes=("pixel_values", "attention_mask", "grid_thw"),
+    block_keywords=("cu_seqlens", ROTARY),
+)
+
 GEMMA4 = VisionNames(
     (
         BlockNames(

@@ -1,12 +1,12 @@
-"""Processors of towers of Pixtral and of PerceptionLM."""
+"""Processors of towers of Pixtral, of PaddleOCR-VL and of PerceptionLM."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tests.families.case import Case
-from tests.families.models import mistral3, perception
-from tests.families.models.common import BREAK, END, IMAGE, PATCH, VIDEO
+from tests.families.models import mistral3, paddleocr, perception
+from tests.families.models.common import BREAK, END, IMAGE, PATCH, START, VIDEO
 from tests.families.processors.common import VISION, Recipe, images, made, square
 
 
@@ -21,6 +21,14 @@ def _pixtral(case: mistral3.Mistral3, tokenizer: Any) -> Any:
         patch_size=PATCH,
         spatial_merge_size=case.merge,
     )
+
+
+def _paddleocr(case: Case, tokenizer: Any) -> Any:
+    sizes = {"shortest_edge": 4 * paddleocr.UNIT**2, "longest_edge": 64 * paddleocr.UNIT**2}
+    shown = images(
+        "PaddleOCRVLImageProcessor", size=sizes, patch_size=PATCH, merge_size=paddleocr.MERGE
+    )
+    return made("PaddleOCRVLProcessor", image_processor=shown, tokenizer=tokenizer)
 
 
 def _perception_lm(case: Case, tokenizer: Any) -> Any:
@@ -48,6 +56,17 @@ PIXTRAL = Recipe(
 RECIPES: dict[str, Recipe] = {
     "mistral3": PIXTRAL,
     "llava_pixtral": PIXTRAL,
+    "paddleocr_vl": Recipe(
+        _paddleocr,
+        {
+            IMAGE: "<|IMAGE_PLACEHOLDER|>",
+            START: "<|IMAGE_START|>",
+            END: "<|IMAGE_END|>",
+        },
+        "<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
+        named={"image_token": IMAGE},
+        needs=VISION,
+    ),
     "perception_lm": Recipe(
         _perception_lm,
         {IMAGE: "<|image|>", VIDEO: "<|video|>"},

@@ -1,0 +1,106 @@
+"""PaddleOCR-VL's vision tower in transformers: pictures of any shape, patch by patch in rows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tokenprune.interface.packed import Packing
+from tokenprune_adapters.shared.arguments import named
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.rotary import rotated_as_float32
+from tokenprune_adapters.transformers import packed_names
+from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers.any_size import AnySizeAdapter
+from tokenprune_adapters.transformers.packed_names import BORDERS, LONGEST
+from tokenprune_adapters.transformers.vit_family_names import PADDLEOCR, ROTARY, VisionNames
+
+_MODULE = "transformers.models.paddleocr_vl.modeling_paddleocr_vl"
+PLACES, TAPS = "position_ids", ("interp_indices", "interp_weights")
+"""Arguments by which embeddings and blocks take ready-made what they work out of grids."""
+MADE = (PLACES, BORDERS, LONGEST[0], *TAPS)
+
+
+class PaddleOcrVisionAdapter(AnySizeAdapter):
+    """PaddleOCRVisionModel, alone and in PaddleOCR-VL, where squares of patches make a unit."""
+
+    name: ClassVar[str] = "paddleocr-vision"
+    claims: ClassVar[tuple[str, ...]] = (
+        f"{_MODULE}.PaddleOCRVisionModel",
+        f"{_MODULE}.PaddleOCRVisionTransformer",
+    )
+    names: ClassVar[VisionNames] = PADDLEOCR
+    block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.PaddleOCRVisionEncoderLayer",)
+    attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.PaddleOCRVisionAttention",)
+    raster: ClassVar[bool] = True
+
+    def _vision(self) -> nn.Module:
+        found: nn.Module = compat.vision_module(self.model, self.names)
+        return found
+
+    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+        """Every patch a unit, in raster order; grids come with the patches."""
+        if NUMBERS not in kwargs:
+            _, kwargs = self.foreseen(args, kwargs)
+        flat, _ = numbers(kwargs)
+        return Packing(list(zip(flat[::3], flat[1::3], flat[2::3], strict=True)), 1)
+
+    def foreseen(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """All that the tower works out of the grids, by its own functions; grids as text."""
+        given = named(type(self.vision).forward, args, kwargs)
+        grids: Tensor = given[packed_names.GRIDS]
+        vision: Any = self.vision
+        module, embeddings = sys.modules[type(vision).__module__], vision.embeddings
+        places = getattr(module, packed_names.PLACES)(grids, 1)
+        borders, longest = getattr(module, packed_names.EDGES)(grids, vision.config)
+        taps = getattr(module, packed_names.TAPS)(
+            grids,
+            num_grid_per_side=embeddings.num_grid_per_side,
+            mode=embeddings.interpolation_mode,
+            align_corners=embeddings.interpolation_align_corners,
+            spatial_merge_size=1,
+        )
+        made = dict(zip(MADE, (places, borders, longest, *taps), strict=True))
+        told = {NUMBERS: text(grids.flatten().tolist(), borders.tolist())}
+        return (), {**given, **{n: v for n, v in made.items() if v is not None}, **told}
+
+    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+        """In a graph with what the grids decide, of which blocks would be handed the rest."""
+        given = without(kwargs)
+        if not graph:
+            return {name: value for name, value in given.items() if name not in MADE}
+        return {**given, BORDERS: tuple(numbers(kwargs)[1])}
+
+    def borders(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor | Sequence[int] | None:
+        """Those of pictures."""
+        found: Tensor | Sequence[int] = kwargs[BORDERS]
+        return found
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Borders and rotary rows of the rows `[R']` that are left."""
+        return args, packed_names.cut(kwargs, index)
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
+        return rotated_as_float32(query, key, *kwargs[ROTARY])
+
+    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
+        """The last norm, which makes something of the zeros of patches that are gone."""
+        vision: Any = self.vision
+        return {(vision.post_layernorm, "forward"): _still_zero}
+
+
+def _still_zero(original: Callable[..., Any], hidden: Tensor) -> Tensor:
+    normed: Tensor = original(hidden)
+    return normed.masked_fill(~hidden.any(dim=-1, keepdim=True), 0)
