@@ -60,7 +60,9 @@ def test_stages_that_need_a_tower_which_is_not_followed(
     assert not any("forward" in module.__dict__ for module in model.modules())
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v"])
+@pytest.mark.parametrize(
+    "name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "paddleocr_vl"]
+)
 def test_compact_positions_where_three_axes_are_counted(name: str) -> None:
     wanted = plan(decoder(name, 0.5), positions="compact")
     refused(name, wanted, UnsupportedModelError, "time, height and width apart")
