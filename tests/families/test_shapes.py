@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from tests.families.calls import case_of, language, logits
 from tests.families.cases import CASES
-from tests.families.models.common import LAYERS
+from tests.families.cells import GLM
+from tests.families.models.common import END, IMAGE, LAYERS, START
+from tests.families.models.glm import CLIP_END, CLIP_START
+from tokenprune.engine.adapters import choose_adapter
 
 
 def arguments(layers: Any, name: str, model: Any, call: dict[str, Tensor]) -> list[Tensor]:
@@ -40,6 +43,24 @@ def test_qwen2_5_has_blocks_with_windows_and_blocks_with_whole_frames() -> None:
     model, call = case.build(), case.inputs("one")
     borders = arguments(model.model.visual.blocks, "cu_seqlens", model, call)
     assert [len(of) - 1 for of in borders] == [2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("name", GLM)
+def test_glm_shows_the_frames_of_a_clip_as_pictures(name: str) -> None:
+    """To its tower, and by one placeholder; what stands around both is special."""
+    case = case_of(name, "video")
+    model, call = case.build(), case.inputs("video")
+    spec = choose_adapter(model).spec()
+    assert set(spec.placeholders.values()) == {IMAGE}
+    assert spec.special_ids is not None
+    assert {START, END, CLIP_START, CLIP_END} <= spec.special_ids
+    grids: list[Tensor] = []
+    hook = model.model.visual.register_forward_pre_hook(
+        lambda _, args, kwargs: grids.append(kwargs["grid_thw"]), with_kwargs=True
+    )
+    logits(model, call)
+    hook.remove()
+    assert grids[0].tolist() == [[1, 4, 6]] * 6
 
 
 @pytest.mark.parametrize("name", ["qwen3_vl", "qwen3_vl_moe"])

@@ -70,10 +70,10 @@ class PaddleOcrVisionAdapter(AnySizeAdapter):
         return (), {**given, **{n: v for n, v in made.items() if v is not None}, **told}
 
     def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
-        """In a graph with what the grids decide, of which blocks would be handed the rest."""
+        """In a graph with borders as numbers; else without what would go on to all blocks."""
         given = without(kwargs)
-        if not graph:
-            return {name: value for name, value in given.items() if name not in MADE}
+        if not graph:  # embeddings take these, but the encoder hands them on
+            return {name: value for name, value in given.items() if name not in TAPS}
         return {**given, BORDERS: tuple(numbers(kwargs)[1])}
 
     def borders(
