@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tests.adapters.packed_oracle import hidden_units, normed, order, taken, turned
+from tests.adapters.packed_oracle import hidden_units, normed, order, projected, taken, turned
 from tests.packed import MEMBERS
 from tokenprune import Signal
 from tokenprune.interface.placement import Encoder, PreLlm
@@ -112,7 +112,9 @@ def full(
         entered = block.norm1(states)
         attended = states + block.attn(entered, **arguments)
         query, key, _ = (
-            block.attn.qkv(entered).view(count, 3, block.attn.num_heads, -1).permute(1, 2, 0, 3)
+            projected(block.attn, entered)
+            .view(count, 3, block.attn.num_heads, -1)
+            .permute(1, 2, 0, 3)
         )
     for hook in hooks:
         hook.remove()

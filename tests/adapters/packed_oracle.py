@@ -158,7 +158,8 @@ class Loop:
             parts: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
             for member, state in enumerate(unit.states):
                 row = places[unit.number] * MEMBERS + member
-                query, key, value = block.attn.qkv(block.norm1(state[None]))[0].view(3, heads, -1)
+                (joint,) = projected(block.attn, block.norm1(state[None]))
+                query, key, value = joint.view(3, heads, -1)
                 query, key = normed(block.attn, query, key)
                 parts[0].append(turned(query, cos[row], sin[row]))
                 parts[1].append(turned(key, cos[row], sin[row]))
@@ -257,6 +258,14 @@ class Loop:
         return torch.stack([made.get(number, nothing) for number in range(sum(self.counts))])
 
 
+def projected(attention: Any, states: Tensor) -> Tensor:
+    """Query, key and value side by side, which some towers make by one projection."""
+    if hasattr(attention, "qkv"):
+        joint: Tensor = attention.qkv(states)
+        return joint
+    return torch.cat([part(states) for part in (attention.q, attention.k, attention.v)], dim=-1)
+
+
 def turned(state: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Heads `[H, d]` of one row, rotated in float32 as the towers do."""
     first, second = state.float().chunk(2, dim=-1)
@@ -287,7 +296,7 @@ def hidden_units(tower: Any, *passes: tuple[Mapping[int, Tensor], Tensor]) -> It
         def forward(states: Tensor, cu_seqlens: Tensor, **kwargs: Any) -> Tensor:
             gone, standing = now[-1]
             count = states.shape[0]
-            heads = attention.qkv(states).view(count, 3, attention.num_heads, -1)
+            heads = projected(attention, states).view(count, 3, attention.num_heads, -1)
             query, key, value = heads.permute(1, 2, 0, 3)
             query, key = normed(attention, query, key)
             query, key = (turned(part, *kwargs["position_embeddings"]) for part in (query, key))

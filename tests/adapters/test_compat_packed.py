@@ -40,9 +40,10 @@ def test_a_tower_has_the_parts_that_are_read_and_no_others(family: str) -> None:
     for block in names.blocks(model):
         assert {name for name, _ in block.named_children()} == PARTS
         normed = {"q_norm", "k_norm"} if family == "glm_ocr" else set()
-        assert {name for name, _ in block.attn.named_children()} == {"qkv", "proj", *normed}
+        parts = {"qkv"} if hasattr(block.attn, "qkv") else {"q", "k", "v"}
+        assert {name for name, _ in block.attn.named_children()} == {*parts, "proj", *normed}
         assert not dict(block.named_parameters(recurse=False))
-        assert block.attn.scaling == (block.attn.qkv.in_features // block.attn.num_heads) ** -0.5
+        assert block.attn.scaling == (block.attn.proj.in_features // block.attn.num_heads) ** -0.5
     spec = adapter.spec()
     assert (spec.width, spec.prefix, spec.packed) == (UNIT_WIDTH, 0, True)
     exits = getattr(model, "deepstack_visual_indexes", ())

@@ -35,6 +35,8 @@ class Taking:
         (Relied(Taking(), "named", (("past", "cache"),)), None),
         (Relied(Taking(), "named", (("past", "state"),)), "no longer takes 'past' or 'state'"),
         (Relied(Taking(), "named", first=("mask",)), "no longer begins with 'mask'"),
+        (Relied(Taking(), "named", first=(("x", "hidden"), "mask")), None),
+        (Relied(Taking(), "named", first=(("x", "y"),)), "no longer begins with 'x' or 'y'"),
         (Relied(Taking(), "gone"), "no longer exists"),
         (Relied(Taking(), "anything", ("mask",)), "no longer takes 'mask'"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ class Case(ABC):
             above 1e-9 where the model itself rounds to float32.
     """
 
+    heard: ClassVar[tuple[str, ...]] = ()
+    """Arguments that bring sound; processors aren't asked for any."""
     name: str
     model_class: str
     sizes: tuple[tuple[int, int], tuple[int, int]]
@@ -140,6 +142,10 @@ class Case(ABC):
         """`[B, T]` bool: the places of pictures and clips, separators included."""
         ids = inputs["input_ids"]
         return (ids == IMAGE) | (ids == VIDEO)
+
+    def sound(self, inputs: dict[str, Tensor]) -> Tensor:
+        """`[B, T]` bool: the places of sound."""
+        return torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
 
     def added(self, inputs: dict[str, Tensor]) -> int:
         """Separators that the model adds behind `get_image_features` and `get_video_features`."""

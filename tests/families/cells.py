@@ -28,7 +28,9 @@ LINEAR = ("qwen3_5", "qwen3_5_moe")
 """Families with linear attention, in which a removed token isn't the same as a hidden one."""
 GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
 """Families whose tower gets the frames of a clip as pictures."""
-PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *LINEAR, *GLM)
+OMNI = ("qwen2_5_omni", "qwen3_omni_moe")
+"""Families that hear, too."""
+PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *OMNI, *LINEAR, *GLM)
 """Families whose tower packs its pictures into one row."""
 ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4")
 """Families whose tower takes pictures of any size, one behind the other or padded."""

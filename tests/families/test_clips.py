@@ -83,7 +83,7 @@ def test_clips_become_what_the_family_takes(name: str, load: Load) -> None:
     inputs = loaded.prepare([frames(0), frames(1)], ["what?", "how many of them?"])
     alone = CASES[name].inputs("video")
     assert {key: value.dim() for key, value in inputs.items()} == {
-        key: value.dim() for key, value in alone.items()
+        key: value.dim() for key, value in alone.items() if key not in CASES[name].heard
     }
     marks = CASES[name].placeholders(inputs).sum(1).tolist()
     assert marks[0] == marks[1] > 0

@@ -13,6 +13,7 @@ import tokenprune
 from tests.families.calls import case_of, logits
 from tests.families.models.common import HEADS, WIDTH, built, text
 from tests.families.plans import decoder, plan, staged
+from tests.families.test_steps import APART
 from tokenprune.errors import (
     BudgetError,
     LayerError,
@@ -60,9 +61,7 @@ def test_stages_that_need_a_tower_which_is_not_followed(
     assert not any("forward" in module.__dict__ for module in model.modules())
 
 
-@pytest.mark.parametrize(
-    "name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "paddleocr_vl"]
-)
+@pytest.mark.parametrize("name", APART)
 def test_compact_positions_where_three_axes_are_counted(name: str) -> None:
     wanted = plan(decoder(name, 0.5), positions="compact")
     refused(name, wanted, UnsupportedModelError, "time, height and width apart")
@@ -104,11 +103,12 @@ def test_attention_of_a_layer_with_linear_attention(name: str) -> None:
     refused(name, wanted, SignalError, "layer 2, which has linear attention")
 
 
-def test_router_logits() -> None:
-    case = case_of("qwen3_vl_moe")
+@pytest.mark.parametrize("name", ["qwen3_vl_moe", "qwen3_omni_moe"])
+def test_router_logits(name: str) -> None:
+    case = case_of(name)
     model, call = case.build(), case.inputs("one")
     with (
-        tokenprune.attach(model, staged("qwen3_vl_moe", "decoder", 0.5)),
+        tokenprune.attach(model, staged(name, "decoder", 0.5)),
         pytest.raises(UnsupportedCallError, match="router logits"),
     ):
         model(**call, output_router_logits=True)

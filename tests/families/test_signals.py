@@ -114,7 +114,10 @@ def test_the_text_is_embedded_for_stages_in_front_of_the_llm(name: str) -> None:
     del stage["layer"]
     with tokenprune.attach(model, plan(stage)) as handle:
         logits(model, call)
-    table, shown = language(model).get_input_embeddings(), case.placeholders(call)
+    table, shown = (
+        language(model).get_input_embeddings(),
+        case.placeholders(call) | case.sound(call),
+    )
     said = []
     for ids, mask, places in zip(call["input_ids"], call["attention_mask"], shown, strict=True):
         with torch.no_grad():

@@ -12,13 +12,15 @@ from torch import Tensor
 
 import tokenprune
 from tests.families.calls import case_of, language, logits
+from tests.families.cells import OMNI
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.plans import LAYER, layers, staged
 from tokenprune.errors import UnsupportedCallError
 
 EXACT, NEW = 1e-9, 4
-PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm4v_moe", "glm_ocr")
+GLM = ("glm4v", "glm4v_moe", "glm_ocr")
+PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *OMNI, *GLM)
 APART = (*PACKED, "paddleocr_vl")
 """Families whose positions have three axes."""
 LINEAR = ("qwen3_5", "qwen3_5_moe")
@@ -35,6 +37,7 @@ def by_hand(model: Any, call: dict[str, Tensor], how: str) -> Steps:
     """Logits of steps with given tokens; `how` says what the user passes beside them."""
     mask, found = call["attention_mask"], []
     call = call if how != "alone" else {k: v for k, v in call.items() if k != "attention_mask"}
+    model.model.rope_deltas = None  # without a mask, thinkers count on by those of a call before
     with torch.no_grad():
         out = model(**call, use_cache=True)
         for token in NEXT:

@@ -45,10 +45,20 @@ def choose_adapter(
     for adapter in known.values():
         if adapter.fits(model):
             return adapter(model)
+    part = _served_part(model)
     raise UnsupportedModelError(
         f"no adapter serves {type(model).__module__}.{type(model).__qualname__}.",
-        remedy=f"Supported: {supported(known)}. Another family needs an adapter plugin.",
+        remedy=f"Supported: {supported(known)}. Another family needs an adapter plugin."
+        if part is None
+        else f"Attach to its .{part}, which is a multimodal LLM that is served.",
     )
+
+
+def _served_part(model: nn.Module) -> str | None:
+    """Attribute of a model that holds a multimodal LLM, as one that also speaks has."""
+    mllms = host().mllms.values()
+    served = (name for name, part in model.named_children() if any(m.fits(part) for m in mllms))
+    return next(served, None)
 
 
 def _asked_for(adapter: type[AnyAdapter], model: nn.Module) -> AnyAdapter:

@@ -177,6 +177,7 @@ class MllmSpec:
             family doesn't tell.
         special_ids: token ids that are never pruned as text; None if the family doesn't tell, and
             plans with `keep_text` are refused then.
+        sound_ids: token ids that stand for sound, which is neither visual nor text and stays.
     """
 
     core: nn.Module
@@ -207,6 +208,7 @@ class MllmSpec:
     fixed_layers: Mapping[int, str] = field(default_factory=dict)
     first_id: int | None = None
     special_ids: frozenset[int] | None = None
+    sound_ids: frozenset[int] = frozenset()
 
     @property
     def placeholders(self) -> Mapping[str, int]:

@@ -23,14 +23,15 @@ class Relied:
         owner: object that has the method, a module of the model or the model.
         method: name of the method.
         names: parameters that must exist; of a tuple one is enough.
-        first: parameters that must stand in front, in this order, since they go by position.
+        first: parameters that must stand in front, in this order, since they go by position; of a
+            tuple any.
         anything: whether a method that takes any keyword is fine (it hands them on).
     """
 
     owner: Any
     method: str
     names: Sequence[str | tuple[str, ...]] = ()
-    first: Sequence[str] = ()
+    first: Sequence[str | tuple[str, ...]] = ()
     anything: bool = False
 
     def missing(self) -> str | None:
@@ -39,12 +40,16 @@ class Relied:
         if function is None:
             return "no longer exists"
         parameters = inspect.signature(function).parameters
-        if list(parameters)[: len(self.first)] != list(self.first):
-            return f"no longer begins with {_listed(self.first)}"
+        front = [_either(name) for name in self.first]
+        begins = list(parameters)[: len(front)]
+        if len(begins) < len(front) or any(
+            name not in wanted for name, wanted in zip(begins, front, strict=True)
+        ):
+            return f"no longer begins with {', '.join(_listed(one, ' or ') for one in front)}"
         if self.anything and any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             return None
         for name in self.names:
-            wanted = (name,) if isinstance(name, str) else name
+            wanted = _either(name)
             if not set(wanted) & set(parameters):
                 return f"no longer takes {_listed(wanted, ' or ')}"
         return None
@@ -73,5 +78,9 @@ def check_library(library: str, relied: Iterable[Relied]) -> None:
             )
 
 
-def _listed(names: Sequence[str], between: str = ", ") -> str:
+def _either(name: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (name,) if isinstance(name, str) else name
+
+
+def _listed(names: Sequence[str], between: str) -> str:
     return between.join(f"'{name}'" for name in names)

@@ -13,10 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import ClassFeature, Companions, Question, TowerSpace, View
 from tokenprune.interface.specs import MllmSpec, Modality, Tower
+from tokenprune.interface.versions import installed
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
 from tokenprune_adapters.transformers import deepstack, family_towers, llm_layers
@@ -134,10 +136,11 @@ class FamilyAdapter(TransformersMllm):
         """Read the model's parts, and check the signatures of what is called.
 
         Raises:
-            UnsupportedModelError: a release of transformers with other arguments, or layers that
-                compute with position ids.
+            UnsupportedModelError: a release of transformers with other parts or arguments, or
+                layers that compute with position ids.
         """
         super().__init__(model)
+        self._check_core()
         self._spec = self._read()
         check_library("transformers", self._relied_on())
         check_positions(self._spec.layers, f"{type(self._spec.language_model).__name__}")
@@ -314,7 +317,22 @@ class FamilyAdapter(TransformersMllm):
             renumbers=llm_layers.renumbers(config, apart=family.apart),
             fixed_layers=llm_layers.fixed(config),
             special_ids=self._special_ids({one.placeholder_id for one in modalities.values()}),
+            sound_ids=llm_layers.sound_ids(model.config),
         )
+
+    def _check_core(self) -> None:
+        """Refuse a model whose LLM isn't a part of a core, as releases of some families built it.
+
+        Raises:
+            UnsupportedModelError: naming the part.
+        """
+        core: Any = self.model.model
+        if not hasattr(core, self.family.language):
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} has no model.{self.family.language} in this release.",
+                where=f"transformers {installed('transformers')}",
+                remedy="Use a newer release of transformers.",
+            )
 
     def _placeholder(self, pictures: Pictures) -> int:
         config: Any = self.model.config

@@ -25,6 +25,10 @@ from tokenprune_adapters.transformers.tile_runs import Begins
 _IMAGE_ID = ("image_token_id", "image_token_index")
 _VIDEO_ID = ("video_token_id", "video_token_index")
 _EITHER = ("clip", "siglip")
+_SPEAKS = (
+    "from transformers 5.21 on; plans are attached to `model.thinker`; sound stays; what speaks "
+    "reads, in the place of a removed token, the state of the kept one before it"
+)
 _RESIZED = "its frames are resized, so that every token shows several patches."
 _LARGER = (
     "the same (image), at the call: depends on the picture's size; one with more tiles than "
@@ -156,6 +160,8 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "qwen2_vl": (("Qwen2VL",), _packed()),
     "qwen2_5_vl": (("Qwen2_5_VL",), _packed()),
+    "qwen2_5_omni": (("Qwen2_5OmniThinker",), replace(_packed(), notes=(_SPEAKS,))),
+    "qwen3_omni_moe": (("Qwen3OmniMoeThinker",), replace(_packed(), notes=(_SPEAKS,))),
     "qwen3_vl": (("Qwen3VL",), _packed()),
     "qwen3_vl_moe": (("Qwen3VLMoe",), _packed()),
     "qwen3_5": (("Qwen3_5",), _packed()),

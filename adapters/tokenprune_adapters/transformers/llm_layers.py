@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 LINEAR, SLIDING = "linear_attention", "sliding_attention"
 _AROUND = tuple(
-    f"{kind}_{end}" for kind in ("vision", "image", "video") for end in ("start", "end")
+    f"{kind}_{end}" for kind in ("vision", "image", "video", "audio") for end in ("start", "end")
 )
 
 
@@ -94,17 +95,25 @@ def depths(config: Any) -> int:
 
 
 def special_ids(model: Any) -> frozenset[int]:
-    """What the configs name as first, last and padding tokens, and around pictures."""
+    """What the configs name as first, last and padding tokens, and around pictures and sound."""
     configs = (
         model.config,
         model.config.get_text_config(),
         getattr(model, "generation_config", None),
     )
-    wanted = ("bos", "eos", "pad", "boi", "eoi", *_AROUND)
+    return _ids(configs, "bos", "eos", "pad", "boi", "eoi", "boa", "eoa", *_AROUND)
+
+
+def sound_ids(config: Any) -> frozenset[int]:
+    """What the config names as the placeholder of sound; nothing where the model hears none."""
+    return _ids([config], "audio")
+
+
+def _ids(configs: Iterable[Any], *names: str) -> frozenset[int]:
     named = [
         getattr(config, f"{name}_token_{end}", None)
         for config in configs
-        for name in wanted
+        for name in names
         for end in ("id", "index")
     ]
     ids = [value for one in named for value in (one if isinstance(one, list) else [one])]

@@ -23,7 +23,7 @@ NOMINAL = (1, 16, 16)
 
 
 class PackedVisionAdapter(PackedEncoderAdapter):
-    """The towers of Qwen2-VL, Qwen2.5-VL (with windows), Qwen3-VL (with DeepStack) and Qwen3.5.
+    """Of Qwen2-VL, Qwen2.5-VL and -Omni (windows), Qwen3-VL and -Omni (DeepStack), and Qwen3.5.
 
     And those of GLM-4.1V to 4.6V and GLM-OCR, where a convolution joins the members of a unit.
     """

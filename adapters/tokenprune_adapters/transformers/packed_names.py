@@ -28,6 +28,16 @@ _CLASSES = {
         "Qwen3VLMoeVisionBlock",
         "Qwen3VLMoeVisionAttention",
     ),
+    "qwen2_5_omni": (
+        "Qwen2_5OmniVisionEncoder",
+        "Qwen2_5OmniVisionBlock",
+        "Qwen2_5OmniVisionAttention",
+    ),
+    "qwen3_omni_moe": (
+        "Qwen3OmniMoeVisionEncoder",
+        "Qwen3OmniMoeVisionBlock",
+        "Qwen3OmniMoeVisionAttention",
+    ),
     "qwen3_5": ("Qwen3_5VisionModel", "Qwen3_5VisionBlock", "Qwen3_5VisionAttention"),
     "qwen3_5_moe": ("Qwen3_5MoeVisionModel", "Qwen3_5MoeVisionBlock", "Qwen3_5MoeVisionAttention"),
     "glm4v": ("Glm4vVisionModel", "Glm4vVisionBlock", "Glm4vVisionAttention"),
@@ -47,6 +57,8 @@ TOWERS, BLOCKS, ATTENTIONS = (_named(part) for part in range(3))
 
 ROWS, GRIDS = TAKES = "hidden_states", "grid_thw"
 """What a tower is called with: rows of patches `[R, ...]`, and (t, h, w) in patches `[n, 3]`."""
+MERGED = ("x", "hidden", "hidden_state")
+"""What modules that make one row of every unit call its patches, which go by position."""
 BORDERS, ROTARY = "cu_seqlens", "position_embeddings"
 """What a block is given by name: borders of its segments, cosines and sines `[R, d]`."""
 ORDER, ORDER_BORDERS = "window_index", "cu_window_seqlens"
@@ -123,12 +135,16 @@ def foreseen(tower: Any, grids: Tensor, given: Mapping[str, Any]) -> dict[str, A
 
 
 def heads(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`[B, T, D]` -> query, key, value `[B, H, T, d]`, which one projection makes.
+    """`[B, T, D]` -> query, key, value `[B, H, T, d]`, which one projection makes, or three.
 
     Heads of query and key are normed where the attention has norms for them (GLM-OCR).
     """
-    attention = block.attn
-    whole = attention.qkv(block.norm1(hidden)).unflatten(-1, (3, attention.num_heads, -1))
+    attention, rows = block.attn, block.norm1(hidden)
+    if hasattr(attention, "qkv"):
+        joint = attention.qkv(rows)
+    else:
+        joint = torch.cat((attention.q(rows), attention.k(rows), attention.v(rows)), dim=-1)
+    whole = joint.unflatten(-1, (3, attention.num_heads, -1))
     query, key, value = whole.permute(2, 0, 3, 1, 4)
     if hasattr(attention, "q_norm"):
         query, key = attention.q_norm(query), attention.k_norm(key)
@@ -177,10 +193,5 @@ def relied_on(tower: Any) -> list[Relied]:
     return [
         Relied(tower, "forward", first=TAKES),
         *(Relied(block, "forward", (BORDERS, ROTARY), first=(ROWS,)) for block in blocks(tower)),
-        *(Relied(module, "forward", first=(_taken(tower),)) for module in exits(tower)),
+        *(Relied(module, "forward", first=(MERGED,)) for module in exits(tower)),
     ]
-
-
-def _taken(tower: Any) -> str:
-    """First argument of an exit; in GLM, a convolution in front of it has joined the members."""
-    return "hidden_state" if hasattr(tower, "downsample") else "x"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tests.families.processors import gemma, glm, llava, others, qwen, shuffled
+from tests.families.processors import gemma, glm, llava, omni, others, qwen, shuffled
 from tests.families.processors.common import Recipe
 
 RECIPES: dict[str, Recipe] = {
     **llava.RECIPES,
     **qwen.RECIPES,
     **glm.RECIPES,
+    **omni.RECIPES,
     **shuffled.RECIPES,
     **gemma.RECIPES,
     **others.RECIPES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -47,15 +48,14 @@ class Prompt:
         visual = visual_places(ids, spec)
         valid = torch.ones_like(visual) if given.mask is None else given.mask.bool().to(device)
         query = query_places(valid, visual, given.labels)
-        words = prompt_words(valid & ~visual, query, given.labels)
+        words = prompt_words(valid & ~visual & ~_among(ids, spec.sound_ids), query, given.labels)
         return cls(ids, valid, visual, given.labels, query, words, last_place(visual))
 
     def prunable(self, spec: MllmSpec) -> Tensor:
         """`[B, L]` True for text in front of the last prompt token that isn't special."""
         special = {*(spec.special_ids or ()), *spec.placeholders.values()}
-        ids = torch.tensor(sorted(special), device=self.ids.device)
         places = torch.arange(self.ids.shape[1], device=self.ids.device)
-        return self.words & ~torch.isin(self.ids, ids) & (places < self.query[:, None])
+        return self.words & ~_among(self.ids, special) & (places < self.query[:, None])
 
     def said(self) -> Tensor:
         """`[B, L]` True for all tokens up to the last prompt token, without padding."""
@@ -75,15 +75,14 @@ class Prompt:
 
 def visual_places(ids: Tensor, spec: MllmSpec) -> Tensor:
     """`[B, L]` True for placeholders of any kind of picture."""
-    wanted = torch.tensor(sorted(spec.placeholders.values()), device=ids.device)
-    return torch.isin(ids, wanted)
+    return _among(ids, spec.placeholders.values())
 
 
 def prompt_words(text: Tensor, query: Tensor, labels: Tensor | None) -> Tensor:
     """Text up to the last prompt token, without labelled answers, `[B, L]` bool.
 
     Args:
-        text: `[B, L]` False for padding and placeholders.
+        text: `[B, L]` False for padding, placeholders and sound.
         query: `[B]` prompt place of the last prompt token.
         labels: `[B, L]` with -100 for tokens without label, or None.
     """
@@ -111,6 +110,10 @@ def query_places(valid: Tensor, visual: Tensor, labels: Tensor | None) -> Tensor
     answer = valid & behind & (labels.to(valid.device) != -100)
     first = places.masked_fill(~answer, valid.shape[1]).amin(dim=1)
     return torch.where(answer.any(dim=1), (first - 1).clamp(min=0), last)
+
+
+def _among(ids: Tensor, wanted: Iterable[int]) -> Tensor:
+    return torch.isin(ids, torch.tensor(sorted(wanted), dtype=ids.dtype, device=ids.device))
 
 
 def last_place(marked: Tensor) -> Tensor:
