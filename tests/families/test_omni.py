@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from tokenprune_adapters.lmms_eval.arguments import Arguments
+from tokenprune_adapters.lmms_eval.loading import load
 from torch import Tensor
 
 import tokenprune
+from tests.families import checkpoints
 from tests.families.calls import case_of, language, logits
 from tests.families.case import Case
 from tests.families.cases import CASES
@@ -19,6 +23,8 @@ from tests.families.models.common import FIRST_WORD
 from tests.families.models.omni import Omni
 from tests.families.plans import decoder, plan, staged
 from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.loading import LoadedMllm, LoadOptions
+from tokenprune.lab.models import load_model
 
 WHOLE = {"qwen2_5_omni": "Qwen2_5Omni", "qwen3_omni_moe": "Qwen3OmniMoe"}
 """How the class of the whole model begins, and that of its config."""
@@ -159,3 +165,19 @@ def test_the_whole_model_answers_in_words_by_its_attached_thinker(name: str) -> 
         )
     assert all(map(torch.equal, short.logits, alone.logits))
     assert not torch.equal(short.logits[0], dense.logits[0])
+
+
+@pytest.mark.parametrize("name", OMNI)
+def test_a_folder_with_the_whole_model_loads_as_its_thinker(name: str, tmp_path: Path) -> None:
+    case = case_of(name)
+    model = whole(name)
+    checkpoints.save(case, tmp_path)
+    model.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path), LoadOptions())
+    assert isinstance(loaded, LoadedMllm)
+    assert type(loaded.model).__name__ == case.model_class
+    call = case.inputs("two_sizes")
+    assert torch.equal(logits(loaded.model, call), logits(model.thinker, call))
+    assert loaded.model.name_or_path == str(tmp_path)
+    measured, *_ = load(Arguments(pretrained=str(tmp_path), device="cpu"))
+    assert type(measured) is type(loaded.model)

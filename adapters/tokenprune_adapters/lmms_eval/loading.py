@@ -8,6 +8,7 @@ from typing import Any
 from tokenprune.engine import Attachment, attach
 from tokenprune.errors import CheckpointError, TokenpruneError, UnsupportedModelError
 from tokenprune_adapters.lmms_eval.arguments import Arguments
+from tokenprune_adapters.loaders.folders import mllm_config
 
 
 def check_family(arguments: Arguments, families: Sequence[str]) -> None:
@@ -42,6 +43,7 @@ def load(arguments: Arguments) -> tuple[Any, Any, Attachment | None]:
     model = _from_pretrained(
         "AutoModelForImageTextToText",
         arguments,
+        config=mllm_config(_from_pretrained("AutoConfig", arguments)),
         dtype=options.dtype,
         use_safetensors=True,
         **({} if chosen is None else {"attn_implementation": chosen}),

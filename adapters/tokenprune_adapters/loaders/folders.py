@@ -92,6 +92,7 @@ def load_model(folder: Path, options: LoadOptions, class_name: str = MLLM_CLASS)
     transformers = _transformers()
     try:
         with _quiet(transformers):
+            chosen = {"config": _config(folder)} if class_name == MLLM_CLASS else {}
             model, info = getattr(transformers, class_name).from_pretrained(
                 folder,
                 dtype=options.dtype,
@@ -100,6 +101,7 @@ def load_model(folder: Path, options: LoadOptions, class_name: str = MLLM_CLASS)
                 trust_remote_code=False,
                 use_safetensors=True,
                 output_loading_info=True,
+                **chosen,
             )
     except ValueError as error:
         if "nrecognized" not in str(error):
@@ -115,6 +117,28 @@ def load_model(folder: Path, options: LoadOptions, class_name: str = MLLM_CLASS)
         raise _damaged(folder, error) from error
     _refuse_foreign(folder, info)
     return model.eval().to(options.device)
+
+
+def _config(folder: Path) -> Any:
+    found = _transformers().AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    return mllm_config(found)
+
+
+def mllm_config(whole: Any) -> Any:
+    """The config of a multimodal LLM, which may be a part of a model that also speaks.
+
+    The part's own class finds its weights among those of the whole.
+
+    Args:
+        whole: config of a checkpoint.
+    """
+    known = _transformers().MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if type(whole) in known:
+        return whole
+    parts = (getattr(whole, name, None) for name in whole.sub_configs)
+    return next((part for part in parts if type(part) in known), whole)
 
 
 def load_processor(folder: Path) -> Any:
