@@ -42,6 +42,15 @@ def idefics3_inputs(batch: int = 2, *, hidden: int = 0, seed: int = 0) -> dict[s
 
 
 @copied
+def ovis2(attention: str = "sdpa", **changes: Any) -> Any:
+    """The transformer of Ovis2's vision model, without the head that makes visual words."""
+    from transformers.models.ovis2 import configuration_ovis2, modeling_ovis2
+
+    config = configuration_ovis2.Ovis2VisionConfig(**models._vision(**changes))
+    return models._built(modeling_ovis2.Ovis2VisionTransformer, config, attention)
+
+
+@copied
 def dinov2(
     attention: str = "sdpa", *, registers: int = 0, classifier: bool = False, **changes: Any
 ) -> Any:

@@ -13,14 +13,18 @@ from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
 from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
+from tokenprune_adapters.transformers.ovis2_vision import Ovis2VisionAdapter
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
 from tokenprune_adapters.transformers.paddleocr_vision import PaddleOcrVisionAdapter
 from tokenprune_adapters.transformers.pixtral_vision import PixtralVisionAdapter
 from tokenprune_adapters.transformers.siglip import SiglipAdapter
+from tokenprune_adapters.transformers.siglip2_naflex import Siglip2NaflexAdapter
+from tokenprune_adapters.transformers.video_llama3_vision import VideoLlama3VisionAdapter
 
 ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     ClipAdapter,
     SiglipAdapter,
+    Siglip2NaflexAdapter,
     InternVLVisionAdapter,
     Idefics3VisionAdapter,
     Dinov2Adapter,
@@ -29,6 +33,8 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     PixtralVisionAdapter,
     PaddleOcrVisionAdapter,
     Gemma4VisionAdapter,
+    VideoLlama3VisionAdapter,
+    Ovis2VisionAdapter,
     TimmVitAdapter,
 )
 

@@ -15,6 +15,7 @@ from tokenprune_adapters.transformers.clip import ClipAdapter
 from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
+from tokenprune_adapters.transformers.ovis2_vision import Ovis2VisionAdapter
 from tokenprune_adapters.transformers.siglip import SiglipAdapter
 from tokenprune_adapters.transformers.vit import HfVitAdapter
 from tokenprune_adapters.transformers.vit_family_names import DINOV3, IDEFICS3, PATCHES, ROTARY
@@ -32,6 +33,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "internvl-plain": partial(towers.internvl, use_qk_norm=False, projection_dropout=0.1),
     "idefics3": towers.idefics3,
     "smolvlm": partial(towers.idefics3, kind="SmolVLM"),
+    "ovis2": towers.ovis2,
     "dinov2": partial(towers.dinov2, drop_path_rate=0.1),
     "dinov2-registers": partial(towers.dinov2, registers=3),
     "dinov3": towers.dinov3,
@@ -41,6 +43,7 @@ ADAPTERS = (
     SiglipAdapter,
     InternVLVisionAdapter,
     Idefics3VisionAdapter,
+    Ovis2VisionAdapter,
     Dinov2Adapter,
     Dinov3Adapter,
 )

@@ -157,8 +157,9 @@ def test_adapters_register_through_their_hook() -> None:
     found = []
     register_adapters(found.append)
     assert [adapter.name for adapter in found] == [
-        *("clip", "siglip", "internvl-vision", "idefics3-vision", "dinov2", "dinov3"),
-        *("qwen-vision", "pixtral-vision", "paddleocr-vision", "gemma4-vision", "timm"),
+        *("clip", "siglip", "siglip2-naflex", "internvl-vision", "idefics3-vision", "dinov2"),
+        *("dinov3", "qwen-vision", "pixtral-vision", "paddleocr-vision", "gemma4-vision"),
+        *("video-llama-3-vision", "ovis2-vision", "timm"),
     ]
 
 

@@ -97,6 +97,10 @@ VARIANTS: dict[str, Variant] = {
     ),
     "idefics3": Variant(towers.idefics3, "idefics3-vision", 0, False, towers.idefics3_inputs),
     "smolvlm": Variant(partial(towers.idefics3, kind="SmolVLM"), "idefics3-vision", 0, False),
+    "ovis2": Variant(towers.ovis2, "ovis2-vision", 0, False),
+    "ovis2-biases": Variant(
+        partial(towers.ovis2, qkv_bias=True, mlp_bias=True), "ovis2-vision", 0, False
+    ),
     "dinov2": Variant(towers.dinov2, "dinov2", 1, True),
     "dinov2-gated": Variant(partial(towers.dinov2, use_swiglu_ffn=True), "dinov2", 1, True),
     "dinov2-registers": Variant(partial(towers.dinov2, registers=3), "dinov2", 4, True),
@@ -145,5 +149,5 @@ VARIANTS: dict[str, Variant] = {
 
 
 def adapted(model: nn.Module) -> EncoderAdapter:
-    (adapter,) = [adapter for adapter in ADAPTERS if adapter.fits(model)]
-    return adapter(model)
+    """The first one that claims the model's class, as `attach` finds it."""
+    return next(adapter for adapter in ADAPTERS if adapter.fits(model))(model)

@@ -46,6 +46,9 @@ BUILD: dict[str, Callable[..., Any]] = {
     "pixtral-vision": partial(any_size.tower, "mistral3"),
     "paddleocr-vision": partial(any_size.tower, "paddleocr_vl"),
     "gemma4-vision": partial(any_size.tower, "gemma4"),
+    "siglip2-naflex": partial(any_size.tower, "lfm2_vl"),
+    "video-llama-3-vision": partial(any_size.tower, "video_llama_3"),
+    "ovis2-vision": towers.ovis2,
     "timm": models.timm_vit,
     "llava + clip": models.llava_clip,
     "llava + siglip": models.llava_siglip,
@@ -76,13 +79,13 @@ def test_a_cell_is_what_attach_does(name: str, at: Stage, family: str) -> None:
     kind = host().strategies[name]
     stage = stage_of(kind, at)
     one = fit(kind, column)
-    model = BUILD[family]()
+    model, named = BUILD[family](), None if column.llm else column.adapter
     plan = {"schema_version": 1, "stages": [stage]}
     if at in one.runs:
-        tokenprune.attach(model, plan).detach()
+        tokenprune.attach(model, plan, adapter=named).detach()
         return
     with pytest.raises((PlanError, SignalError)) as caught:
-        tokenprune.attach(model, plan)
+        tokenprune.attach(model, plan, adapter=named)
     reason = one.refused[at]
     assert isinstance(caught.value, SignalError) == reason.startswith("needs ")
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from tests.families import scenes
 from tests.families.case import Case
+from tests.families.models import lfm2
 from tests.families.models.common import PATCH
-from tests.families.scenes import Prompt
+from tests.families.scenes import Image, Prompt
 from tests.families.towers import LAYER, attending, running
 from tokenprune.interface.trace import Trace
 
@@ -53,9 +54,9 @@ class Picture:
 
 
 Pass = list[Picture]
-ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl")
+ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl", "video_llama_3")
 """Families whose pictures stand one behind the other; others are padded to the longest."""
-SIDES = {"llava_pixtral": 1}
+SIDES = {("llava_pixtral", "image"): 1, ("video_llama_3", "image"): 1}
 """Rows and columns of patches of a unit; 2 in most."""
 
 
@@ -68,24 +69,23 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
         trace: of a call.
         side: rows and columns of patches of a unit; None for what it is in the family.
     """
-    side = side or SIDES.get(case.name, 2)
-    images = [(1, image.height, image.width) for image in scenes.images(prompts)]
-    clips = [(clip.frames, clip.height, clip.width) for clip in scenes.videos(prompts)]
+    images = [pieces(case, image) for image in scenes.images(prompts)]
+    clips = [[(clip.height, clip.width)] * clip.frames for clip in scenes.videos(prompts)]
     padded, number, found = not case.name.startswith(ROWS), 0, []
-    for shown in (images, clips):
+    for kind, shown in (("image", images), ("video", clips)):
         pictures, start = Pass(), 0
-        for frames, height, width in shown:
+        wide = side or SIDES.get((case.name, kind), 2)
+        for sizes in shown:
             image = trace.images[number]
-            number += 1
-            rows, columns = height // PATCH, width // PATCH
-            count = rows * columns // side**2
+            number, first = number + 1, 0
             slots = anchors = list(range(image.patches))
             if image.steps:
                 slots, anchors = (
                     part.tolist() for part in (image.steps[0].assignment, image.steps[0].anchor)
                 )
-            for frame in range(frames):
-                first = frame * count
+            for height, width in sizes:
+                rows, columns = height // PATCH, width // PATCH
+                count = rows * columns // wide**2
                 kept = [unit - first for unit in anchors if first <= unit < first + count]
                 held = {unit: anchors[slots[first + unit]] - first for unit in range(count)}
                 pairs = [
@@ -94,11 +94,19 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
                     if slots[first + unit] >= 0 and unit != into
                 ]
                 row = len(pictures) if padded else 0
-                units = _units(rows, columns, side, 0 if padded else start)
+                units = _units(rows, columns, wide, 0 if padded else start)
+                if case.name == "video_llama_3":  # its units stand one behind the other
+                    units = torch.arange(start, start + rows * columns).view(count, -1).tolist()
                 pictures.append(Picture(row, units, kept, pairs))
-                start += rows * columns
+                start, first = start + rows * columns, first + count
         found += [pictures] if pictures else []
     return found
+
+
+def pieces(case: Case, image: Image) -> list[tuple[int, int]]:
+    """Heights and widths of what the tower sees of a picture."""
+    seen = lfm2.pieces(image) if isinstance(case, lfm2.Lfm2Vl) else [image]
+    return [(one.height, one.width) for one in seen]
 
 
 def _units(rows: int, columns: int, side: int, start: int) -> list[list[int]]:
@@ -116,7 +124,9 @@ def _units(rows: int, columns: int, side: int, start: int) -> list[list[int]]:
 def tower_of(model: Any) -> Any:
     """The module of a model that runs the blocks of its tower."""
     core = model.model
-    return core.vision_tower if hasattr(core, "vision_tower") else core.visual.vision_model
+    if hasattr(core, "visual"):
+        return core.visual.vision_model
+    return core.vision_tower if hasattr(core, "vision_tower") else core.vision_model
 
 
 def blocks(tower: Any) -> list[nn.Module]:
@@ -131,9 +141,10 @@ def hidden(
     """Hide the rows that are gone as keys, from block `first` on."""
 
     own, turns = blocks(tower), dict[int, Iterator[Picture]]()
+    parted = type(own[0]).__name__.startswith(("PaddleOCR", "VideoLlama3"))
 
     def mask(pictures: Pass, query: Tensor, key: Tensor, given: Tensor | None) -> Tensor:
-        if type(own[0]).__name__.startswith("PaddleOCR"):  # it attends picture by picture
+        if parted:  # it attends picture by picture
             one = next(turns.setdefault(id(pictures), cycle(pictures)))
             seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool)
             seen[:, [row - one.start for row in one.gone]] = False
@@ -203,6 +214,8 @@ def _of_rows(kwargs: dict[str, Any], row: int, seen: list[int]) -> dict[str, Any
         if name == "position_embeddings":
             dense = value[0].dim() == 3
             given[name] = tuple(p[row][seen][None] if dense else p[seen] for p in value)
+        elif name == "cu_seqlens":
+            given[name] = torch.tensor([0, len(seen)])
         elif name == "position_ids" and value is not None:
             given[name] = value[row][seen][None] if value.dim() == 3 else value[seen]
     if "cu_seqlens" in kwargs:

@@ -7,14 +7,17 @@ from tests.families.models import (
     gemma,
     gemma4,
     glm,
+    lfm2,
     llava,
     mistral3,
     omni,
+    ovis2,
     paddleocr,
     perception,
     qwen,
     shuffled,
     tiled,
+    video_llama3,
     video_llava,
 )
 
@@ -33,6 +36,9 @@ CASES: dict[str, Case] = {
         mistral3,
         paddleocr,
         perception,
+        lfm2,
+        video_llama3,
+        ovis2,
     )
     for case in module.CASES
 }

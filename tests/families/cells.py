@@ -24,17 +24,18 @@ from tokenprune.interface.trace import ImageTrace, Trace
 
 STAGES = ("encoder", "pre_llm", "decoder", "late", "all")
 """What acts: one of the three, those behind the tower together, or all three."""
-LINEAR = ("qwen3_5", "qwen3_5_moe")
-"""Families with linear attention, in which a removed token isn't the same as a hidden one."""
+LINEAR = ("qwen3_5", "qwen3_5_moe", "lfm2_vl")
+"""Families with linear attention or convolutions, where a removed token isn't like a hidden one."""
 GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
 """Families whose tower gets the frames of a clip as pictures."""
 OMNI = ("qwen2_5_omni", "qwen3_omni_moe")
 """Families that hear, too."""
-PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *OMNI, *LINEAR, *GLM)
+_QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+PACKED = (*_QWEN, *OMNI, *GLM)
 """Families whose tower packs its pictures into one row."""
-ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4")
+ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4", "lfm2_vl", "video_llama_3")
 """Families whose tower takes pictures of any size, one behind the other or padded."""
-_BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm")
+_BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm", "ovis2")
 PREFIX = dict.fromkeys(_BARE, 0)
 """Class tokens of a family's tower; one in most."""
 GRIDS = ("image_grid_thw", "video_grid_thw")

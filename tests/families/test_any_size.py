@@ -11,7 +11,7 @@ import torch
 import tokenprune
 from tests.contract.cases import footprint
 from tests.families.any_size import blocks, by_picture, hidden, passes, tower_of
-from tests.families.calls import case_of, logits
+from tests.families.calls import ARGUMENTS, case_of, logits
 from tests.families.cases import CASES
 from tests.families.cells import ANY_SIZE as FAMILIES
 from tests.families.fate import gone
@@ -38,7 +38,14 @@ def staged(strategy: str, keep: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "scene"), [("mistral3", "several"), ("paddleocr_vl", "several"), ("gemma4", "mixed")]
+    ("name", "scene"),
+    [
+        ("mistral3", "several"),
+        ("paddleocr_vl", "several"),
+        ("gemma4", "mixed"),
+        ("lfm2_vl", "several"),
+        ("video_llama_3", "mixed"),
+    ],
 )
 def test_restored_units_are_those_of_loops(name: str, scene: str) -> None:
     case = case_of(name, scene)
@@ -99,7 +106,7 @@ def test_blocks_behind_the_last_one_that_is_read_run_on_all_rows(
     assert torch.equal(logits(model, call), dense)
     removed, shown = gone(case, trace, call["input_ids"], prompts), passes(case, prompts, trace)
     revived = strategy == "t-tower-revive"
-    tower = model.model.vision_tower
+    tower = tower_of(model)
     run = by_picture(tower, shown, revived=True) if revived else hidden(tower, shown, monkeypatch)
     with run, hidden_from(layers(model), 0, removed):
         full = logits(model, call)
@@ -159,16 +166,12 @@ def test_pictures_that_fill_their_tensor_need_no_sizes() -> None:
 def test_features_without_a_prompt_are_refused(name: str) -> None:
     case = case_of(name)
     model, call = case.build(), case.inputs("one")
-    given = {
-        key: call[key]
-        for key in ("image_sizes", "image_position_ids", "image_grid_thw")
-        if key in call
-    }
+    given = {key: call[key] for key in ARGUMENTS["image"] if key in call}
     with (
         tokenprune.attach(model, staged("tome", 0.5)),
         pytest.raises(UnsupportedCallError, match="features alone"),
     ):
-        model.model.get_image_features(call["pixel_values"], **given)
+        model.model.get_image_features(**given)
 
 
 def test_clips_merge_across_frames_where_a_strategy_spans_them() -> None:

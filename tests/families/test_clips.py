@@ -47,6 +47,7 @@ JOINED = (
     "smolvlm",
     "gemma3",
     "paligemma",
+    "ovis2",
 )
 """Families whose LLM is shown the frames of a clip as pictures."""
 SHOWN = ["qwen2_5_vl", "glm4v", "llava_onevision", "llava_next_video", "internvl", "gemma3"]

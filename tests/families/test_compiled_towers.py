@@ -33,8 +33,9 @@ def _fresh() -> None:
 
 
 def tower(model: Any) -> Any:
-    """That of pictures."""
-    return next(getattr(model.model, name) for name in TOWERS if hasattr(model.model, name))
+    """That of pictures; without the head that Ovis2 has in it, which runs on what is left."""
+    found = next(getattr(model.model, name) for name in TOWERS if hasattr(model.model, name))
+    return getattr(found, "transformer", found)
 
 
 def plain_graphs(name: str) -> int:

@@ -16,8 +16,8 @@ from tests.families.masked import hidden_from
 from tests.families.plans import LAYER, layers, staged
 
 EXACT = 1e-9
-LINEAR = ("qwen3_5", "qwen3_5_moe")
-"""Families with linear attention, in which a removed token isn't the same as a hidden one."""
+LINEAR = ("qwen3_5", "qwen3_5_moe", "lfm2_vl")
+"""Families with linear attention or convolutions, where a removed token isn't like a hidden one."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -54,10 +54,12 @@ def test_linear_attention_sees_the_shortened_prompt(name: str) -> None:
         short = logits(model, call)
         removed = gone(case, handle.trace, call["input_ids"], case.prompts("one", "none"))
     kept = (~removed[0]).nonzero()[:, 0]
+    places = given.get("position_ids")
+    places = torch.arange(len(removed[0]))[None] if places is None else places
     with torch.no_grad():
         states = model.model.language_model(
             inputs_embeds=given["inputs_embeds"][:, kept],
-            position_ids=given["position_ids"][..., kept],
+            position_ids=places[..., kept],
             attention_mask=torch.ones(1, len(kept), dtype=torch.long),
         ).last_hidden_state
         expected = model.lm_head(states)

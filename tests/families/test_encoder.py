@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import tokenprune
 from tests.families.calls import case_of, logits
@@ -31,6 +31,7 @@ FAMILIES = (
     "idefics3",
     "smolvlm",
     "perception_lm",
+    "ovis2",
 )
 AVERAGED = ("gemma3", "perception_lm")
 """Families that average squares behind or inside of the projector, which runs on all patches."""
@@ -55,18 +56,27 @@ def staged(strategy: str, keep: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in AVERAGED])
-def test_the_projector_runs_on_the_units_that_are_left(name: str) -> None:
+def test_the_projector_runs_on_the_units_that_are_left(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = case_of(name)
     model, call = case.build(), case.inputs("one")
     core, seen = model.model, list[int]()
-    projector = getattr(core, "multi_modal_projector", None) or core.connector.modality_projection
+    names = ("multi_modal_projector", "connector.modality_projection", "vision_tower.head_linear")
+    projector = next(part for name, part in core.named_modules() if name in names)
     linear = next(part for part in projector.modules() if isinstance(part, nn.Linear))
-    hook = linear.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    plain = nn.functional.linear
+
+    def noted(rows: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+        if weight is linear.weight:
+            seen.append(rows.shape[1])
+        return plain(rows, weight, *rest)
+
+    monkeypatch.setattr(nn.functional, "linear", noted)
     logits(model, call)
     with tokenprune.attach(model, staged("t-tower-drop", 0.5)) as handle:
         logits(model, call)
         assert "project" in handle.meter.seconds
-    hook.remove()
     ((dropped, count),) = Drop.gone
     assert seen == [count, count - dropped.shape[1]]
 

@@ -22,9 +22,11 @@ from tokenprune.interface.adapter import class_names
 
 (VipLlavaAdapter,) = (adapter for adapter in ADAPTERS if adapter.name == "vipllava")
 LINEAR, SHARED = "has linear attention", "shares the keys of an earlier layer"
+CONVOLUTION = "is a convolution"
 REFUSED = {
     "qwen3_5": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "qwen3_5_moe": {0: LINEAR, 1: LINEAR, 2: LINEAR},
+    "lfm2_vl": {0: CONVOLUTION, 2: CONVOLUTION},
     "gemma4-shared": {2: SHARED, 3: SHARED},
 }
 WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 6}

@@ -20,7 +20,7 @@ from tokenprune.lab.models import load_model
 
 Load = Callable[[str], LoadedMllm]
 Folder = Callable[[str], Path]
-TILED = ("internvl", "idefics3", "smolvlm", "perception_lm")
+TILED = ("internvl", "idefics3", "smolvlm", "perception_lm", "ovis2", "lfm2_vl")
 
 
 def picture(width: int, height: int) -> Image.Image:

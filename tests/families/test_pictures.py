@@ -11,14 +11,15 @@ from tokenprune_adapters.transformers.tile_runs import between_marks, tiles_of, 
 import tokenprune
 from tests.families import scenes
 from tests.families.calls import case_of, logits
-from tests.families.models import perception, shuffled
+from tests.families.models import lfm2, perception, shuffled
 from tests.families.models.tiled import LlavaNext
-from tests.families.plans import decoder, plan
+from tests.families.plans import LAYER, decoder, plan
 from tests.families.scenes import Image, Prompt, Text
 from tokenprune.interface.places import Places
 
 TILED = ("internvl", "idefics3", "smolvlm", "perception_lm", "llava_next", "llava_onevision")
-SEPARATE = ("internvl", "idefics3", "smolvlm")
+TILED += ("ovis2", "lfm2_vl")
+SEPARATE = ("internvl", "idefics3", "smolvlm", "ovis2", "lfm2_vl")
 """Families whose core gets tiles without being told of which picture."""
 
 
@@ -28,6 +29,8 @@ def tiles(case: Any, image: Image, prompt: Prompt) -> int:
         alone = case.name != "llava_onevision" or len(scenes.images([prompt])) == 1
         high, wide = case.tiles(image)
         return 1 + high * wide if alone else 1
+    if case.name == "lfm2_vl":
+        return len(lfm2.pieces(image))
     return perception.TILES if case.name == "perception_lm" else shuffled.tiles(image)
 
 
@@ -47,7 +50,7 @@ def test_a_picture_counts_once(name: str, scene: str) -> None:
     assert report.tiles == pytest.approx(sum(seen) / len(seen))
     assert report.tokens["units"] == sum(image.patches for image in images) / len(images)
     assert report.tokens["llm"] == 4
-    assert report.tokens["decoder[2]"] == 3
+    assert report.tokens[f"decoder[{LAYER.get(name, 2)}]"] == 3
     assert (f"in {report.tiles:.3g} tiles" in str(report)) == (report.tiles != 1)
 
 
@@ -130,14 +133,16 @@ def test_marks_in_front_of_tiles() -> None:
     picture = [*tile, *tile, *line, *tile, *line, *tile, MARK]
     ids = torch.tensor([WORD, *picture, *picture, WORD, *tile, MARK, WORD])
     starts = (ids == IMAGE).nonzero()[:, 0].tolist()[::2]
-    begins = between_marks(ids, starts, 2)
+    begins = between_marks(ids, [(start, start + 2) for start in starts])
     assert [n for n, new in enumerate(begins) if new] == [0, 4, 8]
 
 
 def test_prompts_that_do_not_fit_leave_tiles_apart() -> None:
     rows = torch.tensor([[WORD, IMAGE, IMAGE, IMAGE, IMAGE], [IMAGE, IMAGE, WORD, WORD, WORD]])
-    assert tiles_of(without_gap, rows, IMAGE, 2, 3) == [2, 1]
+    assert tiles_of(without_gap, rows, IMAGE, [2] * 3) == [2, 1]
+    assert tiles_of(without_gap, rows, IMAGE, [1, 3, 2]) == [2, 1]
+    assert tiles_of(without_gap, rows, IMAGE, [3, 3]) == [1, 1]
     beams = rows.repeat_interleave(2, dim=0)
-    assert tiles_of(without_gap, beams, IMAGE, 2, 3) == [2, 1]
-    assert tiles_of(without_gap, rows, IMAGE, 2, 5) == [1] * 5
-    assert tiles_of(without_gap, rows[:, :1], IMAGE, 2, 3) == [1] * 3
+    assert tiles_of(without_gap, beams, IMAGE, [2] * 3) == [2, 1]
+    assert tiles_of(without_gap, rows, IMAGE, [2] * 5) == [1] * 5
+    assert tiles_of(without_gap, rows[:, :1], IMAGE, [2] * 3) == [1] * 3

@@ -85,10 +85,17 @@ def test_frames_of_a_family_that_knows_clips() -> None:
     refused("qwen2_vl", wanted, UnsupportedModelError, "which frames are one video")
 
 
-@pytest.mark.parametrize("name", ["qwen3_5", "qwen3_5_moe"])
-def test_layers_with_linear_attention(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("qwen3_5", "has linear attention"),
+        ("qwen3_5_moe", "has linear attention"),
+        ("lfm2_vl", "is a short convolution"),
+    ],
+)
+def test_layers_without_keys(name: str, told: str) -> None:
     wanted = plan({**decoder(name, 0.5), "layer": 2})
-    refused(name, wanted, LayerError, "layer 2 of this LLM has linear attention")
+    refused(name, wanted, LayerError, f"layer 2 of this LLM {told}")
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])

@@ -24,6 +24,10 @@ PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *OMNI, *GLM)
 APART = (*PACKED, "paddleocr_vl")
 """Families whose positions have three axes."""
 LINEAR = ("qwen3_5", "qwen3_5_moe")
+SHORT = (*LINEAR, "lfm2_vl")
+"""Families in which a removed token isn't the same as a hidden one."""
+SCORES = 1e-6
+"""How far scores of `generate`, which are of float32, may be from others."""
 NEXT = (77, 90, 41, 120)
 
 Steps = list[Tensor]
@@ -116,7 +120,9 @@ def reference(
     )
     logits(model, call)
     hook.remove()
-    where = seen["position_ids"][..., kept]
+    every = seen.get("position_ids")  # families that count in one axis leave them to the LLM
+    every = torch.arange(seen["inputs_embeds"].shape[1])[None] if every is None else every
+    where = every[..., kept]
     embeds, found, cache = seen["inputs_embeds"][:, kept], [], dict[str, Any]()
     with torch.no_grad(), ExitStack() as stack:
         for one in later:
@@ -125,11 +131,11 @@ def reference(
             out = of(inputs_embeds=embeds, position_ids=where, use_cache=True, **cache)
             found.append(model.lm_head(out.last_hidden_state[:, -1]))
             cache, embeds = cache_of(out), model.get_input_embeddings()(token.view(1, 1))
-            where = seen["position_ids"][..., -1:] + len(found)
+            where = every[..., -1:] + len(found)
     return found
 
 
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", SHORT)
 def test_generating_behind_linear_attention_goes_on_from_the_short_prompt(name: str) -> None:
     case = case_of(name)
     model, call = case.build(torch.float64), case.inputs("one", "none", torch.float64)
@@ -145,13 +151,13 @@ def test_generating_behind_linear_attention_goes_on_from_the_short_prompt(name: 
     kept = (~removed[0]).nonzero()[:, 0]
     assert len(kept) < length
     expected = reference(model, call, kept, made.sequences[0, length:])
-    assert apart(list(made.logits), expected) < case.rounding
+    assert apart(list(made.logits), expected) < max(case.rounding, SCORES)
     following = reference(model, call, kept, torch.tensor([*NEXT, 0]))
     assert apart(steps, following[1:]) < case.rounding
 
 
 @pytest.mark.parametrize("stages", ["pre_llm", "decoder", "both"])
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", SHORT)
 def test_padded_prompts_generate_what_they_generate_alone(name: str, stages: str) -> None:
     case = case_of(name, "several")
     model, more = case.build(torch.float64), {"max_new_tokens": NEW, "min_new_tokens": NEW}

@@ -105,3 +105,21 @@ def test_what_is_forgotten_takes_its_origin_along() -> None:
     trace.begin(2, (1, 1, 12), Origin(pieces, torch.arange(12)))
     trace.forget(1, 0)
     assert (len(trace.images), list(trace.origins)) == (1, [0])
+
+
+def test_pieces_of_several_sizes_may_lack_a_step() -> None:
+    """A tile of four units loses one at block 1 and one at block 2, an overview of two one at 2."""
+    pieces, first, second = Trace(), Site("encoder", 1, 4), Site("encoder", 2, 4)
+    pieces.begin(1, (1, 1, 2))
+    pieces.begin(1, (1, 2, 2))
+    pieces.record(first, "a", [1], torch.tensor([[0, -1, 1, 2]]), torch.tensor([[0, 2, 3]]))
+    pieces.record(second, "a", [1], torch.tensor([[0, 0, 1]]), torch.tensor([[0, 3]]))
+    pieces.record(second, "a", [0], torch.tensor([[-1, 0]]), torch.tensor([[1]]))
+    trace = Trace()
+    trace.begin(1, (1, 1, 6), Origin(pieces, torch.arange(6)))
+    one, two = trace.image(0).steps
+    assert (one.site, two.site) == (first, second)
+    assert one.anchor.tolist() == [0, 1, 2, 4, 5]
+    assert one.assignment.tolist() == [0, 1, 2, -1, 3, 4]
+    assert two.anchor.tolist() == [1, 2, 5]
+    assert two.assignment.tolist() == [-1, 0, 1, -1, 1, 2]

@@ -32,7 +32,7 @@ from tokenprune.plan import load_plan
 
 Load = Callable[[str], LoadedMllm]
 LINEAR = ("qwen3_5", "qwen3_5_moe")
-LEARNED = [name for name in CASES if name not in (*LINEAR, "gemma4-shared")]
+LEARNED = [name for name in CASES if name not in (*LINEAR, "lfm2_vl", "gemma4-shared")]
 SETTINGS = TrainSettings(steps=2, batch_size=2, shared=2, warmup=0.0, save_every=1)
 
 
@@ -96,7 +96,11 @@ def test_gates_of_an_exit_learn_on_a_family(load: Load, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "layer", "told"),
-    [(LINEAR[0], 3, "linear attention"), ("gemma4-shared", 0, "read the keys of earlier ones")],
+    [
+        (LINEAR[0], 3, "linear attention"),
+        ("lfm2_vl", 3, "short convolution"),
+        ("gemma4-shared", 0, "read the keys of earlier ones"),
+    ],
 )
 def test_what_a_loss_cannot_do_is_refused(
     name: str, layer: int, told: str, load: Load, tmp_path: Path

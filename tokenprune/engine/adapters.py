@@ -80,8 +80,12 @@ def _asked_for(adapter: type[AnyAdapter], model: nn.Module) -> AnyAdapter:
         ) from error
 
 
-def choose_encoder(tower: nn.Module | None) -> EncoderAdapter:
+def choose_encoder(tower: nn.Module | None, named: str | None = None) -> EncoderAdapter:
     """The encoder adapter of an MLLM's vision tower.
+
+    Args:
+        tower: the tower.
+        named: see `Tower.encoder`.
 
     Raises:
         UnsupportedModelError: none fits, or the MLLM's adapter names no tower.
@@ -91,9 +95,10 @@ def choose_encoder(tower: nn.Module | None) -> EncoderAdapter:
             "the adapter of this model doesn't follow tokens through its tower yet.",
             remedy="attach() with decoder stages works; what looks into the tower doesn't.",
         )
-    for adapter in host().encoders.values():
-        if adapter.fits(tower):
-            return adapter(tower)
+    known = host().encoders
+    for name in known if named is None else (named,):
+        if name in known and known[name].fits(tower):
+            return known[name](tower)
     raise UnsupportedModelError(
         f"no adapter serves the vision tower {type(tower).__module__}.{type(tower).__qualname__}.",
         remedy=f"Supported: {supported(dict(host().encoders))}.",

@@ -28,6 +28,10 @@ class PictureAdapter:
         """
         raise NotImplementedError(f"{type(self).__name__} has no modalities")
 
+    def tiled(self, modality: str) -> bool:
+        """Whether `whole_pictures` may put several pictures of a kind together."""
+        return False
+
     def whole_pictures(
         self, modality: str, shown: list[Places], prompts: Tensor | None
     ) -> list[Places]:

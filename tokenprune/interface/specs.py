@@ -86,7 +86,7 @@ class EncoderSpec:
 
 @dataclass(frozen=True)
 class Tower:
-    """A vision tower whose tokens are followed into the prompt; its adapter is found by class.
+    """A vision tower whose tokens are followed into the prompt.
 
     The tower sees *pieces*: images, tiles, crops or frames, a row of its batch each. What it hands
     on has a row for every patch, zeros for those that were removed, so that the model's own code
@@ -103,6 +103,7 @@ class Tower:
             None where it arranges rows itself. Of a packed tower, one that makes rows of all units,
             `[U, d_llm]`, of all rows `[R, D]` or `[1, R, D]`; see `MllmAdapter.write_units`.
         frames: whether pieces are frames of clips, which its blocks see one by one.
+        encoder: name of its adapter; None for the first that claims its class.
     """
 
     module: nn.Module
@@ -112,6 +113,7 @@ class Tower:
     blended: str | None = None
     projector: nn.Module | None = None
     frames: bool = False
+    encoder: str | None = None
 
     @property
     def used(self) -> int:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import accumulate
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from tokenprune.interface.sites import Grid, Site
 
+L = TypeVar("L")
+R = TypeVar("R")
 Shapes = tuple[tuple[int, int], ...]
 """Rows and columns of several maps."""
 
@@ -107,47 +110,75 @@ class Origin:
 
     def steps(self) -> list[TraceStep]:
         """The pass's steps, told of the image instead of its pieces."""
-        count = math.prod(self.pieces.grids[0])
-        sources = self.sources.cpu()
-        numbers, piece = torch.unique(sources // count, return_inverse=True)
+        sources, edges = self.sources.cpu(), _edges(map(math.prod, self.pieces.grids))
+        numbers, piece = torch.unique(
+            torch.searchsorted(edges, sources, right=True) - 1, return_inverse=True
+        )
         traced = [self.pieces.image(int(number)) for number in numbers]
-        return _stitched(traced, piece, sources % count)
+        first = _edges(one.patches for one in traced)
+        return _stitched(traced, sources - edges[numbers][piece] + first[piece])
 
 
-def _stitched(pieces: Sequence[ImageTrace], piece: Tensor, patch: Tensor) -> list[TraceStep]:
-    """The steps of equally long pieces as those of one image, whose patches stand in them.
+def _stitched(pieces: Sequence[ImageTrace], patch: Tensor) -> list[TraceStep]:
+    """The steps of pieces as those of one image, whose patches stand in them.
 
     Args:
-        pieces: with the same steps.
-        piece: `[N0]` for every patch of the image its piece.
-        patch: `[N0]` and its patch there.
+        pieces: of which one may lack steps, where nothing left it.
+        patch: `[N0]` for every patch of the image its number among those of all pieces.
     """
-    found = []
+    found, first = list[TraceStep](), _edges(one.patches for one in pieces)
     present = torch.ones(len(patch), dtype=torch.bool, device="cpu")
-    arrived = torch.arange(pieces[0].patches, device="cpu").expand(len(pieces), -1)
-    for number, first in enumerate(pieces[0].steps):
-        steps = [one.steps[number] for one in pieces]
-        anchor = torch.stack([step.anchor for step in steps])
-        slot = torch.stack([step.assignment for step in steps])[piece, patch]
-        # which survivor of its piece stands in the place of each patch of the image
-        holder = torch.full((len(pieces), pieces[0].patches), -1, device="cpu")
-        holder = holder.scatter(
-            1, anchor, torch.arange(first.kept, device="cpu").expand_as(anchor)
-        )[piece, patch]
+    anchors = slots = [torch.arange(one.patches, device="cpu") for one in pieces]
+    told = [{_key(one.steps, at): step for at, step in enumerate(one.steps)} for one in pieces]
+    for key in sorted(dict.fromkeys(key for own in told for key in own), key=_depth):
+        steps = [own.get(key) for own in told]
+        arrived = torch.cat([own + start for own, start in _pairs(anchors, first)])
+        anchors = [own if one is None else one.anchor for own, one in _pairs(anchors, steps)]
+        slots = [own if one is None else one.assignment for own, one in _pairs(slots, steps)]
+        behind = _edges(len(own) for own in anchors)
+        anchor = torch.cat([own + start for own, start in _pairs(anchors, first)])
+        slot = torch.cat([torch.where(own < 0, -1, own + at) for own, at in _pairs(slots, behind)])
+        slot = slot[patch]
+        # which survivor stands in the place of each patch of the image
+        holder = torch.full((int(first[-1]),), -1, device="cpu")
+        holder = holder.scatter(0, anchor, torch.arange(len(anchor), device="cpu"))[patch]
         place = (holder >= 0).nonzero()[:, 0]
-        # survivors that stand in places of the image, by piece and slot; the last entry is for -1
-        numbers = torch.full((len(pieces) * first.kept + 1,), -1, device="cpu")
-        numbers[piece[place] * first.kept + holder[place]] = torch.arange(len(place), device="cpu")
-        assignment = numbers[torch.where(slot < 0, -1, piece * first.kept + slot)]
-        scores = [step.score for step in steps if step.score is not None]
-        score = None
-        if scores:
-            shape = (len(pieces), pieces[0].patches)
-            told = torch.zeros(shape, dtype=torch.float32, device="cpu")
-            score = told.scatter(1, arrived, torch.stack(scores))[piece, patch][present]
-        found.append(TraceStep(first.site, first.strategy, assignment, place, score))
-        present, arrived = holder >= 0, anchor
+        # survivors that stand in places of the image, by slot; the last entry is for -1
+        numbers = torch.full((len(anchor) + 1,), -1, device="cpu")
+        numbers[holder[place]] = torch.arange(len(place), device="cpu")
+        score, scores = None, [step.score for step in steps if step and step.score is not None]
+        if len(scores) == len(pieces):
+            whole = torch.zeros(int(first[-1]), dtype=torch.float32, device="cpu")
+            score = whole.scatter(0, arrived, torch.cat(scores))[patch][present]
+        found.append(TraceStep(key[0], key[1], numbers[slot], place, score))
+        present = holder >= 0
     return found
+
+
+def _pairs(left: Iterable[L], right: Iterable[R]) -> Iterable[tuple[L, R]]:
+    return zip(left, right, strict=False)
+
+
+Key = tuple[Site, str, int]
+"""A step of pieces: where and whose it is, and how many of such stand in front of it."""
+
+
+def _key(steps: Sequence[TraceStep], at: int) -> Key:
+    alike = [one for one in steps[:at] if (one.site, one.strategy) == _whose(steps[at])]
+    return (*_whose(steps[at]), len(alike))
+
+
+def _whose(step: TraceStep) -> tuple[Site, str]:
+    return step.site, step.strategy
+
+
+def _depth(key: Key) -> tuple[int, int]:
+    return key[0].layer, key[2]
+
+
+def _edges(sizes: Iterable[int]) -> Tensor:
+    """Where spans of these sizes begin, and where the last one ends."""
+    return torch.tensor([*accumulate(sizes, initial=0)], device="cpu")
 
 
 @dataclass

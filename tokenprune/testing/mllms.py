@@ -65,7 +65,7 @@ def placed(subject: MllmSubject) -> str:
 def shortened(subject: MllmSubject) -> str:
     """A shortened prompt equals the whole one in which the removed tokens are hidden as keys."""
     if subject.adapter.spec().flat_layers:
-        raise DoesNotApplyError("layers with linear attention can't hide a token")
+        raise DoesNotApplyError("layers with linear attention or convolutions can't hide a token")
     for number, prompt in enumerate(subject.prompts):
         found, fate = _shortened(subject, prompt)
         if bool(fate.stays.all()):

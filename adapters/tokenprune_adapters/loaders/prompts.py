@@ -18,7 +18,7 @@ from tokenprune_adapters.loaders.clips import (
     takes_clips,
     video_arguments,
 )
-from tokenprune_adapters.loaders.tiles import coordinates, seen_box
+from tokenprune_adapters.loaders.tiles import coordinates, seen_box, unpatched
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,6 +35,9 @@ ANSWER_VALUES = {"PaliGemmaProcessor": {"token_type_ids": 1}}
 
 #: What the names of pixels begin with, in every family.
 PIXELS = "pixel_values"
+
+#: Rows and columns of the patches of each tile, where pixels are patches padded to the most.
+SHAPES = "spatial_shapes"
 
 
 class Prompts:
@@ -186,10 +189,13 @@ class Prompts:
         images = self.processor.image_processor
         return [seen_box(to_picture(tile, images.image_mean, images.image_std)) for tile in tiles]
 
-    def _pixels(self, picture: Image) -> Tensor | None:
-        """Tiles `[n, 3, H, W]` of a picture; None where the encoder gets a list of patches."""
+    def _pixels(self, picture: Image) -> Sequence[Tensor] | None:
+        """Tiles `[3, H, W]` of a picture; None where the encoder gets a list of patches."""
         made = self.processor.image_processor(images=[picture], return_tensors="pt")
         pixels: Tensor = next(value for name, value in made.items() if name.startswith(PIXELS))
+        if SHAPES in made:
+            pairs = zip(pixels, made[SHAPES].tolist(), strict=True)
+            return [unpatched(patches, rows, columns) for patches, (rows, columns) in pairs]
         if pixels.dim() < 4:
             return None
-        return pixels.reshape(-1, *pixels.shape[-3:])
+        return pixels.reshape(-1, *pixels.shape[-3:]).unbind()

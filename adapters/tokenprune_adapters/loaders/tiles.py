@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from tokenprune.interface.loading import WHOLE, Box
 
@@ -24,6 +26,19 @@ def coordinates(width: int, height: int) -> Image:
     raw = np.zeros((height, width, 3))
     raw[..., 0], raw[..., 1] = across[None, :], down[:, None]
     return Image.fromarray((raw * SHADES).round().astype(np.uint8))
+
+
+def unpatched(patches: Tensor, rows: int, columns: int) -> Tensor:
+    """The tile `[3, H, W]` of patches.
+
+    Args:
+        patches: `[P, side * side * 3]`, the colours of a pixel side by side, padding at the end.
+        rows: of patches.
+        columns: of patches.
+    """
+    side = math.isqrt(patches.shape[-1] // 3)
+    grid = patches[: rows * columns].reshape(rows, columns, side, side, 3)
+    return grid.permute(4, 0, 2, 1, 3).reshape(3, rows * side, columns * side)
 
 
 def seen_box(tile: Image) -> Box:

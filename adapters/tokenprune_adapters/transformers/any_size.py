@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.specs import EncoderSpec
@@ -12,7 +16,7 @@ from tokenprune_adapters.transformers.packed import NOMINAL
 
 
 class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
-    """Base of the towers of Pixtral, PaddleOCR-VL and Gemma 4; subclasses say what differs."""
+    """Base of towers such as those of Pixtral and Gemma 4; subclasses say what differs."""
 
     def __init__(self, model: nn.Module) -> None:
         """Find the blocks and check them.
@@ -40,3 +44,8 @@ class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
     def spec(self) -> EncoderSpec:
         """The encoder as data."""
         return self._spec
+
+
+def norm_of_rows(original: Callable[..., Any], hidden_states: Tensor) -> Tensor:
+    """A norm behind the blocks, which leaves rows of zeros, those of removed units, as they are."""
+    return torch.where(hidden_states.any(dim=-1, keepdim=True), original(hidden_states), 0)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokenprune.errors import UnsupportedModelError
+from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import ClassFeature, Companions, Question, TowerSpace, View
@@ -56,6 +56,7 @@ class Pictures:
         tower: the tower that they come through; None if it isn't followed.
         frames: how many pictures each clip is, where a packed tower sees clips as such.
         begins: tells which tiles begin a picture, where `read` tells tiles.
+        overview: which tile of such a picture shows it whole.
         overlaps: tells from a method's arguments why a token shows several units of the tower;
             None where `tower` says it of all pictures, or none does.
         may_overlap: the same of pictures that the config allows.
@@ -68,6 +69,7 @@ class Pictures:
     tower: Followed | None = None
     frames: Frames | None = None
     begins: Begins | None = None
+    overview: int = -1
     overlaps: Callable[[Any, Arguments], str | None] | None = None
     may_overlap: Callable[[Any], str | None] | None = None
 
@@ -86,6 +88,7 @@ class Family:
         behind: whether released models have blocks behind the last one that is read.
         joins: see `MllmSpec.joins`.
         renumbers: whether survivors can be renumbered, where `apart` doesn't forbid it already.
+        full: masks that may hide nothing where they are given, and what to do about it.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
         notes: what else its users should know of its pictures, in words.
     """
@@ -99,6 +102,7 @@ class Family:
     behind: bool = True
     joins: bool = False
     renumbers: bool = True
+    full: Mapping[str, Refused] = field(default_factory=dict)
     whole: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -150,8 +154,16 @@ class FamilyAdapter(TransformersMllm):
         return self._spec
 
     def read_prompt(self, entry: Entry, args: tuple[Any, ...], kwargs: Arguments) -> PromptCall:
-        """What a call of the whole model says, and which kinds of pictures it has."""
+        """What a call of the whole model says, and which kinds of pictures it has.
+
+        Raises:
+            UnsupportedCallError: a mask hides features of pictures from the prompt.
+        """
         call = super().read_prompt(entry, args, kwargs)
+        for name, refused in self.family.full.items():
+            mask = call.arguments.get(name)
+            if mask is not None and not bool(mask.all()):
+                raise UnsupportedCallError(refused.reason, where=name, remedy=refused.remedy)
         encoded = call.arguments.get(names.ENCODED) or {}
         kinds = [
             kind
@@ -180,18 +192,22 @@ class FamilyAdapter(TransformersMllm):
         rows = [one.reshape(-1, one.shape[-1]) for one in features]
         return own.read(core, given, rows)
 
+    def tiled(self, modality: str) -> bool:
+        """Whether the core is given tiles of such pictures."""
+        return self.family.pictures[modality].begins is not None
+
     def whole_pictures(
         self, modality: str, shown: list[Places], prompts: Tensor | None
     ) -> list[Places]:
         """The user's pictures; where the core is given tiles, the prompts tell whose they are."""
-        begins = self.family.pictures[modality].begins
+        own = self.family.pictures[modality]
+        begins = own.begins
         if begins is None or prompts is None or len(shown) < 2:
             return shown
         placeholder = self._spec.placeholders[modality]
-        sizes = tiles_of(begins, prompts, placeholder, shown[0].units, len(shown))
+        sizes = tiles_of(begins, prompts, placeholder, [one.units for one in shown])
         waiting = iter(shown)
-        # processors put the overview behind the tiles
-        return [Places.of_tiles([*islice(waiting, size)], overview=-1) for size in sizes]
+        return [Places.of_tiles([*islice(waiting, size)], own.overview) for size in sizes]
 
     def overlaps(self, modality: str, args: tuple[Any, ...], kwargs: Arguments) -> str | None:
         """Told from the arguments, where the family's pictures may overlap."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from tokenprune.interface.calls import Refused
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers import tile_runs as runs
 from tokenprune_adapters.transformers import unit_sides as sides
@@ -43,10 +44,16 @@ _MASKED = (
     "padding that hides patches is refused"
 )
 _ONE_KIND = "pictures and clips in one call, which the model itself refuses"
+_COMPRESSED = Refused(
+    "the processor left tokens of frames that resemble the one before out of the prompt.",
+    "Call it with use_token_compression=False: a plan prunes instead.",
+)
 _LAST = Followed(layers=(), cut=0)
 """The tower's last states, without a class token."""
 _POOLED = replace(_LAST, projector=None)
 """The same of a tower that makes its units by itself."""
+_AVERAGED = replace(_POOLED, module="vision_model")
+"""The same of a tower that its core calls so."""
 _ENCODED = Followed(
     layers=(),
     cut=class_token,
@@ -79,6 +86,19 @@ def _tiled_and_resized() -> Mapping[str, Pictures]:
     (image,) = _images(places.tiled, tower=Followed()).values()
     told = replace(image, overlaps=places.resized, may_overlap=places.may_be_resized)
     return {"image": told}
+
+
+def _worded() -> Mapping[str, Pictures]:
+    """Tiles behind their overview, of which a head makes words of a visual vocabulary."""
+    tower = Followed(
+        "vision_tower.transformer",
+        layers=(),
+        cut=0,
+        side=sides.strode,
+        projector="vision_tower.head_linear",
+    )
+    (image,) = _images(places.square, tower=tower, begins=runs.one_between).values()
+    return {"image": replace(image, overview=0)}
 
 
 def _shuffled() -> Family:
@@ -242,6 +262,40 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             _images(places.square, tower=_LAST),
             masks=True,
             towers=("siglip",),
+            behind=False,
+            joins=True,
+        ),
+    ),
+    "lfm2_vl": (
+        ("Lfm2Vl",),
+        Family(
+            _images(
+                places.shaped,
+                tower=replace(_POOLED, side=sides.unshuffled, encoder="siglip2-naflex"),
+                begins=runs.one_between,
+            ),
+            towers=("siglip2-naflex",),
+            behind=False,
+        ),
+    ),
+    "video_llama_3": (
+        ("VideoLlama3",),
+        Family(
+            {
+                **_images(places.packed_by("image_grid_thw", "image_merge_sizes"), tower=_AVERAGED),
+                **_videos(places.packed_by("video_grid_thw", "video_merge_sizes"), tower=_AVERAGED),
+            },
+            towers=("video-llama-3-vision",),
+            behind=False,
+            full={"video_compression_mask": _COMPRESSED},
+            notes=(f"clips, at the call: {_COMPRESSED.reason} {_COMPRESSED.remedy}",),
+        ),
+    ),
+    "ovis2": (
+        ("Ovis2",),
+        Family(
+            _worded(),
+            towers=("ovis2-vision",),
             behind=False,
             joins=True,
         ),

@@ -29,7 +29,7 @@ class Followed:
     """A tower, and what of it a kind of picture reads.
 
     Attributes:
-        module: attribute of the core that holds the tower.
+        module: dotted name of the tower below the core.
         layers: names of the setting that says which hidden states are read, the first that is
             there counts; none of them for the last states.
         cut: class tokens that are no units, the name of the setting that says so, or what reads it
@@ -42,6 +42,7 @@ class Followed:
         blocks: dotted name of the blocks below the tower, where its config doesn't say how many
             there are.
         frames: see `Tower.frames`.
+        encoder: see `Tower.encoder`.
     """
 
     module: str = "vision_tower"
@@ -53,6 +54,7 @@ class Followed:
     shown: Callable[[Any, Tensor], Written] | None = None
     blocks: str | None = None
     frames: bool = False
+    encoder: str | None = None
 
     def read(self, core: Any) -> Tower:
         """The tower of a model.
@@ -60,7 +62,7 @@ class Followed:
         Raises:
             UnsupportedModelError: the config reads states that no block puts out.
         """
-        module: nn.Module = getattr(core, self.module)
+        module: nn.Module = core.get_submodule(self.module)
         depth = self._depth(core, module)
         name, value = self._setting(core.config)
         chosen = [-1] if value is None else value if isinstance(value, list | tuple) else [value]
@@ -79,7 +81,14 @@ class Followed:
         projector = None if self.projector is None else core.get_submodule(self.projector)
         levels_read = tuple(sorted(levels))
         return Tower(
-            module, levels_read, cut, self.side(core), self.blended, projector, self.frames
+            module,
+            levels_read,
+            cut,
+            self.side(core),
+            self.blended,
+            projector,
+            self.frames,
+            self.encoder,
         )
 
     def fixed(self, config: Any) -> dict[str, Any]:

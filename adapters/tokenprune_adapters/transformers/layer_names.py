@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-NORM = "input_layernorm"
-"""The norm in front of the attention."""
+NORMS = ("input_layernorm", "operator_norm")
+"""The norm in front of the attention, by the names that classes have for it."""
 ATTENTION = "self_attn"
 """The attention; layers of mixed models that have another mixer don't have it."""
 PROJECTIONS = {"query": "q_proj", "key": "k_proj"}
 """Linear maps of the attention, whose outputs are split into heads of `head_dim` channels."""
 VALUE = "v_proj"
 """The same of the values; None in layers whose projected keys are their values."""
+CONVOLUTION = "conv"
+"""A mixer of layers without attention; such layers that don't have it have linear attention."""
 VALUE_NORM = "v_norm"
 """Norm of single heads of the values, in families that have one."""
-HEAD_NORMS = {"query": "q_norm", "key": "k_norm"}
-"""Norms of single heads, in front of the rotation."""
+HEAD_NORMS = {"query": ("q_norm", "q_layernorm"), "key": ("k_norm", "k_layernorm")}
+"""Norms of single heads, in front of the rotation, by the names that classes have for them."""
 HEAD_WIDTH = "head_dim"
 SCALING = "scaling"
 """What the logits are multiplied by."""
@@ -75,6 +77,7 @@ _KINDS = {
     "glm4v": {"Glm4vTextDecoderLayer": PAIRED},
     "glm4v_moe": {"Glm4vMoeTextDecoderLayer": LLAMA},
     "glm_ocr": {"GlmOcrTextDecoderLayer": PAIRED},
+    "lfm2": {"Lfm2DecoderLayer": NORMED},
     "llama": {"LlamaDecoderLayer": LLAMA},
     "ministral": {"MinistralDecoderLayer": LLAMA},
     "mistral": {"MistralDecoderLayer": LLAMA},

@@ -5,7 +5,7 @@ What sets the classes apart is data in `layer_names`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,7 +78,8 @@ def no_query_key(layer: nn.Module, kinds: Kinds = names.KINDS) -> str | None:
         return f"is {indefinite(type(layer).__name__)}, whose attention isn't known"
     attention = getattr(layer, names.ATTENTION, None)
     if attention is None:
-        return "has linear attention, without query and key"
+        mixer = "is a convolution" if hasattr(layer, names.CONVOLUTION) else "has linear attention"
+        return f"{mixer}, without query and key"
     if getattr(attention, names.SHARED, False):
         return "shares the keys of an earlier layer, and has none of its own"
     return None
@@ -111,6 +112,17 @@ def check_types(language: nn.Module, where: str) -> None:
         )
 
 
+def first_of(owner: nn.Module, known: Sequence[str]) -> nn.Module:
+    """The first part of a module that is there under one of the names that releases have for it.
+
+    Args:
+        owner: the module.
+        known: names of attributes, of which it has one.
+    """
+    found: nn.Module = next(getattr(owner, name) for name in known if hasattr(owner, name))
+    return found
+
+
 def projections(layer: nn.Module) -> Mapping[str, nn.Module]:
     """The query and key projections of a layer."""
     attention = getattr(layer, names.ATTENTION)
@@ -119,7 +131,7 @@ def projections(layer: nn.Module) -> Mapping[str, nn.Module]:
 
 def project(layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
     """What the query and key projections put out for a layer's input `[B, T, D]`."""
-    normed = getattr(layer, names.NORM)(hidden)
+    normed = first_of(layer, names.NORMS)(hidden)
     return {name: module(normed) for name, module in projections(layer).items()}
 
 
@@ -133,7 +145,7 @@ def values(layer: nn.Module, hidden: Tensor) -> Tensor:
     attention: Any = getattr(layer, names.ATTENTION)
     # some layers take the projected keys for values, without a projection of their own
     module = getattr(attention, names.VALUE) or getattr(attention, names.PROJECTIONS["key"])
-    states = module(getattr(layer, names.NORM)(hidden))
+    states = module(first_of(layer, names.NORMS)(hidden))
     states = states.view(*states.shape[:-1], -1, int(getattr(attention, names.HEAD_WIDTH)))
     norm = getattr(attention, names.VALUE_NORM, None)
     heads: Tensor = states if norm is None else norm(states)
@@ -224,7 +236,7 @@ def _heads(
     if gated:  # of each head, the gate stands behind the query
         states = states[..., :width]
     if kind.normed:
-        states = getattr(getattr(layer, names.ATTENTION), names.HEAD_NORMS[name])(states)
+        states = first_of(getattr(layer, names.ATTENTION), names.HEAD_NORMS[name])(states)
     return states.transpose(1, 2)
 
 

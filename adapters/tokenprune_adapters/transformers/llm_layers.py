@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-LINEAR, SLIDING = "linear_attention", "sliding_attention"
-_AROUND = tuple(
-    f"{kind}_{end}" for kind in ("vision", "image", "video", "audio") for end in ("start", "end")
+SLIDING = "sliding_attention"
+LINEAR = {
+    "linear_attention": "has linear attention",
+    "conv": "is a short convolution",
+}
+"""Types of layers without keys, in words."""
+_AROUND = (
+    *("boi", "eoi", "boa", "eoa", "visual_indicator"),
+    *(
+        f"{kind}_{end}"
+        for kind in ("vision", "image", "video", "audio")
+        for end in ("start", "end")
+    ),
 )
+"""Tokens around pictures, clips and sound."""
 
 
 def types(config: Any) -> list[str]:
@@ -41,8 +52,8 @@ def window(config: Any, known: tuple[int | None, ...], *, flat: bool) -> int | N
 
 
 def linear(config: Any) -> set[int]:
-    """Layers with linear attention, which have no keys."""
-    return {number for number, kind in enumerate(types(config)) if kind == LINEAR}
+    """Layers with linear attention or convolutions, which have no keys."""
+    return {number for number, kind in enumerate(types(config)) if kind in LINEAR}
 
 
 def source(config: Any, layer: int) -> int:
@@ -57,8 +68,8 @@ def source(config: Any, layer: int) -> int:
 def fixed(config: Any) -> dict[int, str]:
     """Why the LLM can't be pruned in front of some of its layers, by layer."""
     found = {
-        number: f"layer {number} of this LLM has linear attention, and a sequence is shortened in "
-        "front of full attention only."
+        number: f"layer {number} of this LLM {LINEAR[types(config)[number]]}, and a sequence is "
+        "shortened in front of full attention only."
         for number in linear(config)
     }
     first = _first_shared(config)
@@ -101,7 +112,7 @@ def special_ids(model: Any) -> frozenset[int]:
         model.config.get_text_config(),
         getattr(model, "generation_config", None),
     )
-    return _ids(configs, "bos", "eos", "pad", "boi", "eoi", "boa", "eoa", *_AROUND)
+    return _ids(configs, "bos", "eos", "pad", *_AROUND)
 
 
 def sound_ids(config: Any) -> frozenset[int]:
@@ -114,9 +125,9 @@ def _ids(configs: Iterable[Any], *names: str) -> frozenset[int]:
         getattr(config, f"{name}_token_{end}", None)
         for config in configs
         for name in names
-        for end in ("id", "index")
+        for end in ("id", "index", "ids")
     ]
-    ids = [value for one in named for value in (one if isinstance(one, list) else [one])]
+    ids = [value for one in named for value in (one if isinstance(one, list | tuple) else [one])]
     return frozenset(int(value) for value in ids if value is not None)
 
 

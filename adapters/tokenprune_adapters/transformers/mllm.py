@@ -237,7 +237,7 @@ class TransformersMllm(MllmAdapter):
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """The norm behind the LLM's last layer."""
-        normed: Tensor = getattr(self.spec().language_model, names.FINAL_NORM)(hidden)
+        normed: Tensor = layers.first_of(self.spec().language_model, names.FINAL_NORMS)(hidden)
         return normed
 
     def counted(self, rotary: Rotary, first: Tensor) -> Rotary:

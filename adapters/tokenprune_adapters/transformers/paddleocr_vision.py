@@ -14,7 +14,7 @@ from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
 from tokenprune_adapters.shared.rotary import rotated_as_float32
 from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers import vit_names as compat
-from tokenprune_adapters.transformers.any_size import AnySizeAdapter
+from tokenprune_adapters.transformers.any_size import AnySizeAdapter, norm_of_rows
 from tokenprune_adapters.transformers.packed_names import BORDERS, LONGEST
 from tokenprune_adapters.transformers.vit_family_names import PADDLEOCR, ROTARY, VisionNames
 
@@ -98,9 +98,4 @@ class PaddleOcrVisionAdapter(AnySizeAdapter):
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
         """The last norm, which makes something of the zeros of patches that are gone."""
         vision: Any = self.vision
-        return {(vision.post_layernorm, "forward"): _still_zero}
-
-
-def _still_zero(original: Callable[..., Any], hidden: Tensor) -> Tensor:
-    normed: Tensor = original(hidden)
-    return normed.masked_fill(~hidden.any(dim=-1, keepdim=True), 0)
+        return {(vision.post_layernorm, "forward"): norm_of_rows}

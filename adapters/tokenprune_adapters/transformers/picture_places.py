@@ -43,10 +43,26 @@ def gridded(given: Arguments) -> Sequence[int] | None:
     return None if grids is None else [int(frames) for frames, _, _ in grids.tolist()]
 
 
+def packed_by(name: str, sides: str) -> Read:
+    """The same as `packed`, where another argument says the side of the square of every picture."""
+
+    def read(core: Any, given: Arguments, features: Features) -> list[Places]:
+        pairs = zip(given[name].tolist(), given[sides].tolist(), strict=True)
+        return [Places((t, h // side, w // side)) for (t, h, w), side in pairs]
+
+    return read
+
+
 def sized(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Sizes in pixels, of which a square makes a unit."""
     unit = core.config.vision_config.patch_size * core.config.spatial_merge_size
     return [Places((1, h // unit, w // unit)) for h, w in packing.sizes_of(given)]
+
+
+def shaped(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """Rows and columns of patches, of which a square makes a unit."""
+    side = core.config.downsample_factor
+    return [Places((1, h // side, w // side)) for h, w in given["spatial_shapes"].tolist()]
 
 
 def patched(core: Any, given: Arguments, features: Features) -> list[Places]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tokenprune.errors import UnsupportedModelError
+from tokenprune_adapters.transformers.vit_names import default_grid
+
 
 def patch(core: Any) -> int:
     """Every patch is a unit."""
@@ -24,6 +27,27 @@ def scaled(core: Any) -> int:
 def merged(core: Any) -> int:
     """The patches of a square side by side (Mistral 3)."""
     return int(core.config.spatial_merge_size)
+
+
+def unshuffled(core: Any) -> int:
+    """The same (LFM2-VL)."""
+    return int(core.config.downsample_factor)
+
+
+def strode(core: Any) -> int:
+    """The same (Ovis2).
+
+    Raises:
+        UnsupportedModelError: the last squares are made up with padding.
+    """
+    side, grid = int(core.config.vision_config.hidden_stride), default_grid(core.vision_tower)
+    if any(length % side for length in grid):
+        raise UnsupportedModelError(
+            f"{grid[0]} x {grid[1]} patches aren't made of squares of {side} x {side}.",
+            where="config.vision_config.hidden_stride",
+            remedy="Use a model whose image_size is made of whole squares, as released ones are.",
+        )
+    return side
 
 
 def merged_inside(core: Any) -> int:

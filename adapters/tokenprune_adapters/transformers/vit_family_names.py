@@ -70,6 +70,7 @@ CLIP = VisionNames((BlockNames(),), called=("hidden_states", "attention_mask"))
 
 PATCHES = "pixel_values", "pixel_attention_mask", "spatial_shapes"
 """Arguments of an encoder that is given patches instead of pictures (SigLIP 2)."""
+SIGLIP2 = VisionNames(CLIP.variants, wrappers=(), takes=PATCHES, called=CLIP.called)
 
 IDEFICS3 = VisionNames(
     CLIP.variants, takes=("pixel_values", "patch_attention_mask"), called=CLIP.called
@@ -172,4 +173,24 @@ GEMMA4 = VisionNames(
     wrappers=(),
     takes=("pixel_values", "pixel_position_ids"),
     block_keywords=(ROTARY, "attention_mask", "position_ids"),
+)
+
+VIDEO_LLAMA3 = VisionNames(
+    (BlockNames(scale="scaling", dropout="attention_dropout"),),
+    wrappers=(),
+    takes=("pixel_values", "grid_thw", "merge_sizes"),
+    block_keywords=("cu_seqlens", ROTARY),
+)
+
+OVIS2 = VisionNames(
+    (
+        BlockNames(
+            norm="rms_norm1",
+            attention="attention",
+            after=("attention.out_proj",),
+            feed_forward=("rms_norm2", "ffn"),
+        ),
+    ),
+    wrappers=(),
+    called=CLIP.called,
 )

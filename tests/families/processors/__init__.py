@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tests.families.processors import gemma, glm, llava, omni, others, qwen, shuffled
+from tests.families.processors import (
+    gemma,
+    glm,
+    lfm2,
+    llava,
+    omni,
+    others,
+    ovis2,
+    qwen,
+    shuffled,
+    video_llama3,
+)
 from tests.families.processors.common import Recipe
 
 RECIPES: dict[str, Recipe] = {
@@ -13,4 +24,7 @@ RECIPES: dict[str, Recipe] = {
     **shuffled.RECIPES,
     **gemma.RECIPES,
     **others.RECIPES,
+    **lfm2.RECIPES,
+    **video_llama3.RECIPES,
+    **ovis2.RECIPES,
 }

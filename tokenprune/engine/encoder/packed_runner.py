@@ -22,6 +22,7 @@ from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune.interface.specs import EncoderSpec
+from tokenprune.interface.trace import Trace
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -51,6 +52,8 @@ class PackedRunner(EncoderRunner):
         self.seen = PackedSignals(later, spec)
         # a multimodal LLM may know which pictures of a call are the frames of clips
         self.clips: Callable[[CallState], Sequence[int] | None] = _no_clips
+        # and which are tiles of one
+        self.tiled: Callable[[CallState], bool] = _untiled
 
     def install(self, patches: Patches) -> None:
         """Override what runs this instance's entry, its used blocks and its exits."""
@@ -199,7 +202,7 @@ class PackedRunner(EncoderRunner):
         state = PackedState.begin(
             packing,
             self.layout,
-            call.trace,
+            Trace() if self.tiled(call) else call.trace,
             seed,
             device,
             batched=self.packed.batched,
@@ -207,12 +210,15 @@ class PackedRunner(EncoderRunner):
             graph=call.compiled,
         )
         for stack in state.stacks:
-            call.count("patches", stack.state.index.numel(), len(stack.starts))
+            self._count(call, stack.state, "patches")
         call.put(state)
         return state
 
     def _count(self, call: CallState, state: EncoderState, name: str) -> None:
-        call.count(name, state.index.numel(), len(state.index))  # pictures are seen whole
+        whole = state.trace is call.trace
+        call.count(name, state.index.numel(), len(state.index) if whole else 0)
+        if not whole:
+            state.counted.append(name)
 
     def _packed_halves(
         self, call: CallState, state: PackedState, number: int, block: BlockCall, hidden: Tensor
@@ -345,6 +351,10 @@ class PackedRunner(EncoderRunner):
         made = original(hidden)
         whole = made.new_zeros(state.packing.units, *made.shape[1:])
         return whole.index_copy(0, order.place, made)
+
+
+def _untiled(call: CallState) -> bool:
+    return False
 
 
 def _no_clips(call: CallState) -> Sequence[int] | None:

@@ -229,6 +229,11 @@ class PackedState:
         """Whether every unit is still there, in its own place."""
         return all(stack.state.untouched for stack in self.stacks)
 
+    @property
+    def counted(self) -> list[str]:
+        """What the meter was told of tiles, before it is known how many pictures they are."""
+        return list(dict.fromkeys(name for stack in self.stacks for name in stack.state.counted))
+
     def reorder(self) -> None:
         """Find the places of what is left after a reduction."""
         index = [stack.state.index for stack in self.stacks]

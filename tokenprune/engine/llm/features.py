@@ -9,6 +9,7 @@ import torch
 
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
+from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.images import count_pictures
@@ -144,7 +145,7 @@ class FeatureSeam:
         units = sum(image.patches for image in images)
         call.meter.count("units", units, frames)
         call.meter.count_tiles(sum(image.tiles for image in images), frames)
-        entered_tower = call.state(EncoderState)
+        entered_tower = call.state(PackedState) or call.state(EncoderState)
         for name in () if entered_tower is None else entered_tower.counted:
             call.meter.count(name, 0, frames)  # its tokens were counted when pieces passed
         if self.stages:

@@ -26,7 +26,12 @@ from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
 from tokenprune.engine.llm.clips import require_frames
 from tokenprune.engine.llm.state import MllmState
-from tokenprune.engine.llm.whole_arrivals import arrived_whole, clips_of, pictures_of
+from tokenprune.engine.llm.whole_arrivals import (
+    arrived_tiled,
+    arrived_whole,
+    clips_of,
+    pictures_of,
+)
 from tokenprune.engine.llm.words import TOLD
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.videos import Videos, videos_of
@@ -59,7 +64,7 @@ class FollowedTower:
     def __init__(self, owner: Attachment, adapter: MllmAdapter, kinds: dict[str, Tower]) -> None:
         self.owner, self.adapter, self.kinds = owner, adapter, kinds
         self.tower = next(iter(kinds.values()))
-        encoder = choose_encoder(self.tower.module)
+        encoder = choose_encoder(self.tower.module, self.tower.encoder)
         spec = encoder.spec()
         # which question belongs to a tile isn't told before the LLM
         told = adapter.spec().supplies & TOLD
@@ -73,7 +78,7 @@ class FollowedTower:
         self.runner.videos = self._videos
         self.runner.side = self._side
         if isinstance(self.runner, PackedRunner):
-            self.runner.clips = self._clips
+            self.runner.clips, self.runner.tiled = self._clips, self._tiled
         self.spec = self.runner.spec
         if self.spec.packed:
             self._refuse_depths()
@@ -134,6 +139,11 @@ class FollowedTower:
     def _clips(self, call: CallState) -> Sequence[int] | None:
         state = call.state(MllmState)
         return None if state is None else state.clips
+
+    def _tiled(self, call: CallState) -> bool:
+        """Whether pictures of a packed pass may be tiles, which are traced as pictures later."""
+        state = call.state(MllmState)
+        return bool(state and state.encoding and self.adapter.tiled(state.encoding))
 
     def _videos(self, call: CallState, images: int, units: int) -> Videos | None:
         """Which frames in the tower's batch are one video, where the plan says that they are.
@@ -216,7 +226,10 @@ class FollowedTower:
         """
         packed, state = call.state(PackedState), call.state(EncoderState)
         if packed is not None:
-            return arrived_whole(shown, packed.packing.grids, pictures_of(packed), device)
+            grids, states = packed.packing.grids, pictures_of(packed)
+            if packed.stacks[0].state.trace is not call.trace:
+                return arrived_tiled(shown, grids, list(states), call.trace, device)
+            return arrived_whole(shown, grids, states, device)
         if state is None or not self.separate(kind, shown, state):
             return unseen(shown, call.trace, device)
         if state.videos is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import torch
+from torch import Tensor
 
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.state import EncoderState
@@ -12,6 +14,7 @@ from tokenprune.engine.llm.arrivals import Arrival
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.places import Places
 from tokenprune.interface.sites import Grid
+from tokenprune.interface.trace import Origin, Trace
 
 
 def arrived_whole(
@@ -33,11 +36,7 @@ def arrived_whole(
     """
     mine = [places.grid for places in shown]
     if mine != list(grids):
-        raise UnsupportedCallError(
-            f"the pictures have units of {mine}, and the tower saw {list(grids)}.",
-            where="features",
-            remedy="Use an adapter that knows this model.",
-        )
+        raise _other(mine, grids)
     left = {
         number: (pictures, row) for pictures in states for row, number in enumerate(pictures.images)
     }
@@ -58,6 +57,57 @@ def arrived_whole(
     return found
 
 
+def arrived_tiled(
+    shown: Sequence[Places],
+    grids: Sequence[Grid],
+    states: Sequence[EncoderState],
+    trace: Trace,
+    device: torch.device,
+) -> list[Arrival]:
+    """What a packed pass left of every picture, of which it saw the tiles as pictures.
+
+    Args:
+        shown: the pictures, in the order of the call.
+        grids: of the tiles.
+        states: of the pass, each of some tiles.
+        trace: of the call; the pictures are added to it.
+        device: where their features are.
+
+    Raises:
+        UnsupportedCallError: the tower saw other tiles.
+    """
+    tiles = [Places(grid) for grid in grids]
+    if sum(places.pieces for places in shown) != len(tiles):
+        raise _other([places.grid for places in shown], grids)
+    waiting = iter(zip(tiles, arrived_whole(tiles, grids, states, device), strict=True))
+    found, start = [], 0
+    for places in shown:
+        mine = [next(waiting) for _ in range(places.pieces)]
+        ahead = [0, *accumulate(tile.units for tile, _ in mine)]
+        if ahead[-1] != places.units:
+            raise _other([places.grid], [tile.grid for tile, _ in mine])
+        origin = Origin(states[0].trace, torch.arange(start, start + places.units, device="cpu"))
+        start += places.units
+        pairs = list(zip([one for _, one in mine], ahead, strict=False))
+        found.append(
+            Arrival(
+                trace.begin(1, places.grid, origin, places.parts)[0],
+                places,
+                torch.cat([one.index + first for one, first in pairs]),
+                torch.cat([one.size for one, _ in pairs]),
+                _together([one.riders for one, _ in pairs]),
+                _together([one.signals for one, _ in pairs]),
+            )
+        )
+    return found
+
+
+def _together(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Values of the tokens of all tiles, one tile behind the other, which every tile has."""
+    shared = [name for name in parts[0] if all(name in one for one in parts)]
+    return {name: torch.cat([one[name] for one in parts]) for name in shared}
+
+
 def pictures_of(state: PackedState) -> Iterator[EncoderState]:
     """The states of whole pictures behind a packed tower; clips are put together from frames."""
     for stack in state.stacks:
@@ -71,3 +121,11 @@ def clips_of(state: EncoderState) -> Iterator[EncoderState]:
         return
     for bucket in state.videos.buckets():
         yield state.of_videos(bucket)
+
+
+def _other(shown: Sequence[Grid], seen: Sequence[Grid]) -> UnsupportedCallError:
+    return UnsupportedCallError(
+        f"the pictures have units of {list(shown)}, and the tower saw {list(seen)}.",
+        where="features",
+        remedy="Use an adapter that knows this model.",
+    )

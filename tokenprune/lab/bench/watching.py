@@ -56,7 +56,7 @@ def watched(model: nn.Module) -> Iterator[Watched | None]:
         for number, layer in enumerate(spec.layers)
     ]
     for tower in _towers(model, spec):
-        encoder = choose_encoder(tower.module)
+        encoder = choose_encoder(tower.module, tower.encoder)
         hooks += [(b, _of_block(seen, encoder, b)) for b in encoder.spec().blocks[: tower.used]]
     with ExitStack() as stack:
         for module, hook in hooks:

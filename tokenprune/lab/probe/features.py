@@ -46,7 +46,8 @@ class FeatureSeam(Seam):
         self._adapter, self._spec, self._encoder = adapter, adapter.spec(), encoder
         towers = [one.tower for one in self._spec.modalities.values() if one.tower is not None]
         used = min(tower.used for tower in towers)
-        self._blocks = [choose_encoder(tower.module).spec().blocks for tower in towers]
+        encoders = [choose_encoder(tower.module, tower.encoder) for tower in towers]
+        self._blocks = [encoder.spec().blocks for encoder in encoders]
         count = min(len(blocks) for blocks in self._blocks)
         self._block = max(min(count - 2, used - 1), 0)
         self._look: Look | None = None

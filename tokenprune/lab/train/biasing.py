@@ -31,7 +31,8 @@ class KeyBias:
 
     Raises:
         UnsupportedCallError: the model runs FlashAttention, which knows no additive masks, or has
-            layers with linear attention; in the forward, a layer has a mask of an unknown kind.
+            layers with linear attention or convolutions; in the forward, a layer has a mask of an
+            unknown kind.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class KeyBias:
             )
         if any(number >= first for number in adapter.spec().flat_layers):
             raise UnsupportedCallError(
-                "layers with linear attention have no keys that a bias could act on.",
+                "layers with linear attention or convolutions have no keys that a bias could act "
+                "on.",
                 where="train",
                 remedy="Train another method, or on a model whose layers all have attention.",
             )

@@ -49,7 +49,7 @@ def scope_of(plan: Plan, answers: Sequence[Answer], *, followed: bool, linear: b
         plan: the plan.
         answers: of one call.
         followed: whether the encoder can be run block by block on whole pictures.
-        linear: whether the LLM has layers with linear attention.
+        linear: whether the LLM has layers with linear attention or convolutions.
     """
     encoder = [answer for answer in answers if answer.site.stage == "encoder"]
     between = [answer for answer in answers if answer.site.stage == "pre_llm"]
@@ -77,7 +77,8 @@ def scope_of(plan: Plan, answers: Sequence[Answer], *, followed: bool, linear: b
         llm = f"positions are renumbered: {renumbered[0]}, which no full-length run has"
     if linear:
         llm = (
-            "layers with linear attention can't hide a token: the shortened prompt is what is meant"
+            "layers with linear attention or convolutions can't hide a token: the shortened prompt "
+            "is what is meant"
         )
     return MaskScope(tower, features, llm)
 

@@ -1,0 +1,86 @@
+"""SigLIP 2's vision encoder in transformers where its pictures have several sizes (NaFlex)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.interface.packed import Packing
+from tokenprune.interface.specs import Demand
+from tokenprune_adapters.shared.arguments import named
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.transformers.any_size import AnySizeAdapter, norm_of_rows
+from tokenprune_adapters.transformers.vit_family_names import PATCHES, SIGLIP2, VisionNames
+
+_MODULE = "transformers.models.siglip2.modeling_siglip2"
+PIXELS, MASK, SHAPES = PATCHES
+
+
+class Siglip2NaflexAdapter(AnySizeAdapter):
+    """Siglip2VisionModel inside of a multimodal LLM, on pictures padded to the longest.
+
+    As soon as patches are gone, no padding is computed. A pooling head would pool rows of zeros, so
+    no pooled features are given then; `siglip` serves the encoder alone, where all pictures have
+    one shape.
+    """
+
+    name: ClassVar[str] = "siglip2-naflex"
+    claims: ClassVar[tuple[str, ...]] = (f"{_MODULE}.Siglip2VisionModel",)
+    names: ClassVar[VisionNames] = SIGLIP2
+    block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.Siglip2EncoderLayer",)
+    attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.Siglip2Attention",)
+    batched: ClassVar[bool] = True
+    raster: ClassVar[bool] = True
+    by_segments: ClassVar[bool] = False
+
+    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+        """Every patch a unit; behind the patches of a picture stands its padding."""
+        if NUMBERS not in kwargs:
+            _, kwargs = self.foreseen(args, kwargs)
+        pixels: Tensor = kwargs[PIXELS]
+        shapes, long = numbers(kwargs), pixels.shape[1]
+        rows = torch.arange(len(pixels) * long, device=pixels.device).view(-1, long)
+        own = [row[: high * wide] for row, (high, wide) in zip(rows, shapes, strict=True)]
+        return Packing([(1, high, wide) for high, wide in shapes], 1, rows=torch.cat(own)[:, None])
+
+    def foreseen(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Rows and columns of patches of every picture as text."""
+        given = named(type(self.model).forward, args, kwargs)
+        return (), {**given, NUMBERS: text(*given[SHAPES].tolist())}
+
+    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+        """Without the text."""
+        return without(kwargs)
+
+    def demands(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Demand]:
+        """The mask over patches hides what is behind the patches of a picture, and nothing else."""
+        given = named(type(self.model).forward, args, kwargs)
+        mask, shapes = given.get(MASK), given[SHAPES]
+        if mask is None:
+            return ()
+        place = torch.arange(mask.shape[1], device=mask.device)
+        real = place < shapes.prod(dim=-1, keepdim=True).to(mask.device)
+        problem = f"'{MASK}' hides other patches than those behind the pictures of '{SHAPES}'."
+        remedy = "Give both as the model's processor makes them."
+        return (Demand(((mask != 0) == real).all(), problem, remedy),)
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Without the mask: of the rows that are left none is padding."""
+        (mask,) = self.names.called[1:]
+        return (None,), {name: value for name, value in kwargs.items() if name != mask}
+
+    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
+        """The norm behind the blocks."""
+        return {(self.model.get_submodule("post_layernorm"), "forward"): norm_of_rows}
+
+    def handed_on(self, output: Any, units: Callable[[Tensor], Tensor]) -> Any:
+        """The states alone."""
+        output.pooler_output = None
+        return output

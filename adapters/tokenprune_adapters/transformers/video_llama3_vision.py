@@ -1,0 +1,88 @@
+"""VideoLLaMA 3's vision tower in transformers: pictures and frames one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.packed import Packing
+from tokenprune_adapters.shared.arguments import named
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.rotary import rotated
+from tokenprune_adapters.transformers import packed_names
+from tokenprune_adapters.transformers.any_size import AnySizeAdapter, norm_of_rows
+from tokenprune_adapters.transformers.vit_family_names import VIDEO_LLAMA3, VisionNames
+
+_MODULE = "transformers.models.video_llama_3.modeling_video_llama_3"
+
+
+class VideoLlama3VisionAdapter(AnySizeAdapter):
+    """VideoLlama3VisionModel, which averages squares of patches behind its blocks: its units.
+
+    A call says how large the squares are: in the family one patch of a picture, 2 x 2 of a frame.
+    """
+
+    name: ClassVar[str] = "video-llama-3-vision"
+    claims: ClassVar[tuple[str, ...]] = (f"{_MODULE}.VideoLlama3VisionModel",)
+    names: ClassVar[VisionNames] = VIDEO_LLAMA3
+    block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.VideoLlama3VisionEncoderLayer",)
+    attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.VideoLlama3VisionAttention",)
+    raster: ClassVar[bool] = True
+
+    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+        """Grids and sides from the call; the members of a unit stand one behind the other."""
+        if NUMBERS not in kwargs:
+            _, kwargs = self.foreseen(args, kwargs)
+        grids, ((side, *_),) = numbers(kwargs)[:-1], numbers(kwargs)[-1:]
+        return Packing([(t, h // side, w // side) for t, h, w in grids], side**2)
+
+    def foreseen(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Grids of patches and the side of a unit as text.
+
+        Raises:
+            UnsupportedCallError: the units of a call are of several sizes.
+        """
+        given = named(type(self.model).forward, args, kwargs)
+        _, grids, sides = (given[name] for name in self.names.takes)
+        several = sorted(set(sides.tolist()))
+        if len(several) != 1:
+            raise UnsupportedCallError(
+                f"one call has pictures with units of several sides ({several} patches).",
+                where=self.names.takes[2],
+                remedy="Give the tower pictures with units of one size in a call.",
+            )
+        return (), {**given, NUMBERS: text(*grids.tolist(), several)}
+
+    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+        """Without the text."""
+        return without(kwargs)
+
+    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
+        """The norm behind the blocks."""
+        return {(self.model.get_submodule("post_layernorm"), "forward"): norm_of_rows}
+
+    def borders(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor | Sequence[int] | None:
+        """Those of pictures and frames, as the tower gives them to its blocks."""
+        found: Tensor = kwargs[packed_names.BORDERS]
+        return found
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Borders and rotary rows of the rows `[R']` of the sequence that are left."""
+        return args, packed_names.cut(kwargs, index)
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
+        cos, sin = (part.float() for part in kwargs[packed_names.ROTARY])
+        turned = [rotated(part.float(), cos, sin).to(part.dtype) for part in (query, key)]
+        return turned[0], turned[1]
