@@ -13,6 +13,7 @@ from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
 from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
+from tokenprune_adapters.transformers.llama4_vision import Llama4VisionAdapter
 from tokenprune_adapters.transformers.ovis2_vision import Ovis2VisionAdapter
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
 from tokenprune_adapters.transformers.paddleocr_vision import PaddleOcrVisionAdapter
@@ -35,6 +36,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     Gemma4VisionAdapter,
     VideoLlama3VisionAdapter,
     Ovis2VisionAdapter,
+    Llama4VisionAdapter,
     TimmVitAdapter,
 )
 

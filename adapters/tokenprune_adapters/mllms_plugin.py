@@ -8,10 +8,16 @@ from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune.testing.kinds import TinyModel
 from tokenprune_adapters.transformers.family_table import ADAPTERS as FAMILIES
+from tokenprune_adapters.transformers.llama4 import Llama4Adapter
 from tokenprune_adapters.transformers.llava import LlavaAdapter
 from tokenprune_adapters.transformers.llava_pixtral import LlavaPixtralAdapter
 
-ADAPTERS: tuple[type[MllmAdapter], ...] = (LlavaPixtralAdapter, LlavaAdapter, *FAMILIES)
+ADAPTERS: tuple[type[MllmAdapter], ...] = (
+    LlavaPixtralAdapter,
+    LlavaAdapter,
+    Llama4Adapter,
+    *FAMILIES,
+)
 
 
 @hookimpl

@@ -34,10 +34,11 @@ single layers (linear attention, shared keys) are said when a plan is attached.
 
 {families}
 
-Stages in front of the LLM see the projector's input in LLaVA, if their strategy wants that. In the
-other families they stand where the core puts its pictures together, behind the projector and at
-the LLM's width. That is why strategies with companions (`vistog`) and those of several encoder
-levels (`quecc`), which read the tower's width, are refused there.
+Stages in front of the LLM see the projector's input in LLaVA, if their strategy wants that, and
+in Llama 4, whose projector is a linear map. In the other families they stand where the core puts
+its pictures together, behind the projector and at the LLM's width. That is why strategies with
+companions (`vistog`) and those of several encoder levels (`quecc`), which read the tower's width,
+are refused there.
 """
 
 

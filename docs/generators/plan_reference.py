@@ -70,12 +70,13 @@ BUDGETS = """\
 
 Note that `1` is one token and `1.0` is all of them.
 
-**Tiles.** LLaVA-NeXT, LLaVA-OneVision, InternVL, Idefics3, SmolVLM and PerceptionLM show a picture
-to their encoder in several pieces: an overview and tiles. `{per_tile: 64}` grows with the picture:
-one that is seen in five pieces keeps 320 tokens. Behind the encoder a strategy may spend them
-anywhere in the picture, and a picture that has fewer, as padding was cut off its tiles, keeps all.
-Inside the encoder every piece keeps exactly so many, which is what `keep: 64` means there too. A
-picture that is seen whole, of whatever size, is one tile, and so is a frame of a video.
+**Tiles.** LLaVA-NeXT, LLaVA-OneVision, InternVL, Idefics3, SmolVLM, Aya Vision, Cohere2 Vision,
+Llama 4 and PerceptionLM show a picture to their encoder in several pieces: an overview and
+tiles. `{per_tile: 64}` grows with the picture: one that is seen in five pieces keeps 320
+tokens. Behind the encoder a strategy may spend them anywhere in the picture, and a picture that
+has fewer, as padding was cut off its tiles, keeps all. Inside the encoder every piece keeps
+exactly so many, which is what `keep: 64` means there too. A picture that is seen whole, of
+whatever size, is one tile, and so is a frame of a video.
 
 **Totals.** `{total: 640}` is for prompts with several images whose sizes aren't known before: a
 prompt keeps 640 visual tokens at most, however many its images are; one that has fewer keeps all.

@@ -14,6 +14,7 @@ import tokenprune
 from tests import models, packed, towers
 from tests.adapters import any_size
 from tests.contract.cases import shipped, stage_of
+from tests.families.cases import CASES
 from tokenprune.errors import PlanError, SignalError
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.interface.reduction import Reduction
@@ -49,6 +50,7 @@ BUILD: dict[str, Callable[..., Any]] = {
     "siglip2-naflex": partial(any_size.tower, "lfm2_vl"),
     "video-llama-3-vision": partial(any_size.tower, "video_llama_3"),
     "ovis2-vision": towers.ovis2,
+    "llama4-vision": lambda: CASES["llama4"].create().vision_model.model,
     "timm": models.timm_vit,
     "llava + clip": models.llava_clip,
     "llava + siglip": models.llava_siglip,

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from tests.families.case import Case
 from tests.families.cases import CASES
+from tests.families.models.common import library
+from tests.families.plans import core, language
+
+__all__ = ["case_of", "feature_rows", "generated", "language", "logits"]
 
 STEPS = 4
 """How many tokens are generated behind the first new one."""
@@ -44,12 +48,6 @@ def case_of(name: str, scene: str = "one") -> Case:
     return case
 
 
-def language(model: Any) -> Any:
-    """The LLM without head."""
-    core = model.model
-    return core.text_model if hasattr(core, "text_model") else core.language_model
-
-
 def logits(model: Any, call: dict[str, Tensor], **more: Tensor) -> Tensor:
     """Logits of a plain forward."""
     with torch.no_grad():
@@ -74,13 +72,18 @@ def generated(model: Any, call: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 def feature_rows(model: Any, call: dict[str, Tensor], modality: str) -> int:
     """How many features the model makes of the pictures or clips of a call."""
-    shown = {name: call[name] for name in ARGUMENTS[modality] if name in call}
+    shown: dict[str, Any] = {name: call[name] for name in ARGUMENTS[modality] if name in call}
     if not shown:
         return 0
     # PerceptionLM shows clips to the method of its pictures; the name of pixels is not one for all
-    method = getattr(model.model, f"get_{modality}_features", model.model.get_image_features)
+    inner = core(model)
+    if library() < (5, 18) and type(model).__name__.startswith("Llama4"):
+        shown["vision_feature_select_strategy"] = "default"  # has no effect, and no default there
+    method = getattr(inner, f"get_{modality}_features", inner.get_image_features)
     pixels = shown.pop(next(iter(shown)))
     with torch.no_grad():
-        made = method(pixels, **shown).pooler_output
+        found = method(pixels, **shown)
+    pooled = getattr(found, "pooler_output", None)
+    made = found.last_hidden_state if pooled is None else pooled
     tensors = [made] if isinstance(made, Tensor) else made
     return sum(tensor.reshape(-1, tensor.shape[-1]).shape[0] for tensor in tensors)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from tests.families.case import Case
 from tests.families.models import (
+    cohere,
     gemma,
     gemma4,
     glm,
     lfm2,
+    llama4,
     llava,
     mistral3,
     omni,
@@ -31,6 +33,8 @@ CASES: dict[str, Case] = {
         glm,
         omni,
         shuffled,
+        cohere,
+        llama4,
         gemma,
         gemma4,
         mistral3,

@@ -36,8 +36,9 @@ PACKED = (*_QWEN, *OMNI, *GLM)
 ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4", "lfm2_vl", "video_llama_3")
 """Families whose tower takes pictures of any size, one behind the other or padded."""
 _BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm", "ovis2")
-PREFIX = dict.fromkeys(_BARE, 0)
-"""Class tokens of a family's tower; one in most."""
+_BARE += ("aya_vision", "cohere2_vision")
+PREFIX = {**dict.fromkeys(_BARE, 0), "llama4": -1}
+"""Class tokens of a family's tower, one in most; -1 for one behind the patches."""
 GRIDS = ("image_grid_thw", "video_grid_thw")
 
 Pass = tuple[dict[int, Tensor], Tensor]

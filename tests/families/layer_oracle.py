@@ -14,6 +14,7 @@ from tokenprune_adapters.shared.arguments import named
 from torch import Tensor, nn
 
 from tests.families.models.common import VOCABULARY, WIDTH, built, text
+from tests.families.models.llama4 import in_double
 
 SOME = 7
 """Every so many queries are computed as loops."""
@@ -76,6 +77,8 @@ def text_model(kind: str, **changes: Any) -> Any:
 
     config = AutoConfig.for_model(**text(kind, head_dim=WIDTH // 4, **changes))
     assert config.vocab_size == VOCABULARY
+    if kind == "llama4_text":
+        in_double()
     return built(AutoModelForCausalLM.from_config, config, torch.float64, "eager")
 
 

@@ -27,8 +27,18 @@ def staged(name: str, stages: str, keep: Any) -> dict[str, Any]:
     return plan(*{"pre_llm": [early], "decoder": [late], "both": [early, late]}[stages])
 
 
+def core(model: Any) -> Any:
+    """What calls tower and LLM; in Llama 4 the model with its head."""
+    return getattr(model, "model", model)
+
+
+def language(model: Any) -> Any:
+    """The LLM without head."""
+    inner = core(model)
+    found = inner.text_model if hasattr(inner, "text_model") else inner.language_model
+    return getattr(found, "model", found)
+
+
 def layers(model: Any) -> list[nn.Module]:
     """The layers of the LLM."""
-    core = model.model
-    language = core.text_model if hasattr(core, "text_model") else core.language_model
-    return list(language.layers)
+    return list(language(model).layers)

@@ -228,3 +228,21 @@ def test_caches_that_a_window_slid_over_are_not_trimmed(name: str) -> None:
     ):
         model.generate(**call, **NEW)
     assert torch.equal(logits(model, call), dense)
+
+
+@pytest.mark.parametrize("name", ["internvl", "llama4"])
+def test_labelled_answers_take_no_part_in_the_choice(name: str) -> None:
+    """In Llama 4 the module that reads labels is the core itself."""
+    case = case_of(name)
+    model, call = case.build(), case.inputs("one", "none")
+    answer = torch.arange(90, 94)[None]
+    ids = torch.cat((call["input_ids"], answer), dim=1)
+    longer = {**call, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    labels = torch.cat((torch.full_like(call["input_ids"], -100), answer), dim=1)
+    stage = {"strategy": "fastv", "at": "decoder", "layer": 2, "keep": 0.5}
+    with tokenprune.attach(model, plan(stage)) as handle:
+        kept = []
+        for given in (call, {**longer, "labels": labels}, longer):
+            logits(model, given)
+            kept.append(handle.trace.images[0].steps[-1].anchor.tolist())
+    assert kept[0] == kept[1] != kept[2]

@@ -24,7 +24,16 @@ from tokenprune.interface.placement import Encoder, PreLlm
 from tokenprune.plugins.host import register_plugin
 
 EXACT = 1e-9
-NAMES = ("internvl", "idefics3", "smolvlm", "vipllava", "gemma3", "paligemma", "ovis2")
+NAMES = (
+    "internvl",
+    "aya_vision",
+    "idefics3",
+    "smolvlm",
+    "vipllava",
+    "gemma3",
+    "paligemma",
+    "ovis2",
+)
 SIDE = 48
 VIDEOS: list[Prompt] = [
     (Text(3, 10), Video(2, SIDE, SIDE, 4), Text(5, 20)),

@@ -31,9 +31,17 @@ REFUSED = {
 }
 WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 6}
 TEXTS: dict[str, dict[str, Any]] = {
+    "cohere": {"use_qk_norm": True},
+    "cohere2": WINDOWS,
     "gemma2": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
     # the setting is there, and Gemma 3's attention doesn't heed it
     "gemma3_text": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
+    "llama4_text": {
+        "intermediate_size_mlp": 64,
+        "interleave_moe_layer_step": 2,
+        "num_local_experts": 4,
+        "no_rope_layers": [1, 0, 1, 0],
+    },
     "ministral": WINDOWS,
     "mistral": {"sliding_window": 6},
     "qwen3": {},
@@ -47,11 +55,16 @@ def sentences() -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": (ids > 0).long()}
 
 
+def pair(rotary: Any) -> Any:
+    """Cosines and sines, which Llama 4 has in complex numbers."""
+    return (rotary.real, rotary.imag) if isinstance(rotary, Tensor) else rotary
+
+
 def worst(one: Ran) -> float:
     """Largest difference between the layer's own weights and those of its query and key."""
     layer, given = one.layer, one.given
     projected = layers.project(layer, given[llm_names.HIDDEN])
-    query, key = layers.query_key(layer, projected, given[llm_names.ROTARY])
+    query, key = layers.query_key(layer, projected, pair(given[llm_names.ROTARY]))
     assert one.weights is not None
     found = rows(query, key, given[llm_names.MASK], layers.softcap(layer))
     return max(float((one.weights[at] - row).abs().max()) for at, row in found)

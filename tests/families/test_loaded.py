@@ -20,7 +20,8 @@ from tokenprune.lab.models import load_model
 
 Load = Callable[[str], LoadedMllm]
 Folder = Callable[[str], Path]
-TILED = ("internvl", "idefics3", "smolvlm", "perception_lm", "ovis2", "lfm2_vl")
+TILED = ("internvl", "idefics3", "smolvlm", "aya_vision", "cohere2_vision", "llama4")
+TILED += ("perception_lm", "ovis2", "lfm2_vl")
 
 
 def picture(width: int, height: int) -> Image.Image:

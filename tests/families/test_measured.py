@@ -36,7 +36,7 @@ from tokenprune.plugins.host import host
 Load = Callable[[str], LoadedMllm]
 NO_FORMULA = ("gemma4", "gemma4-shared", "mistral3", "llava_pixtral", "perception_lm")
 NO_FORMULA += ("glm4v_moe", "qwen3_vl_moe", "qwen3_omni_moe", "qwen3_5", "qwen3_5_moe", "lfm2_vl")
-NO_FORMULA += ("llava", "llava-siglip")
+NO_FORMULA += ("llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""
 FOLLOWED = [name for name in CASES if name not in NO_FORMULA]
 SHOWN = ["llava_next", "qwen2_5_vl", "qwen3_vl_moe", "idefics3", "gemma3", "mistral3"]

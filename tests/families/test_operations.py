@@ -27,9 +27,10 @@ def deep(case: Case, times: int) -> Any:
     """The family's tiny model with its layers so many times over."""
     config = case.config()
     text = config.text_config.to_dict()
-    for name in ("layer_types", "mlp_layer_types"):
+    for name in ("layer_types", "mlp_layer_types", "no_rope_layers"):
         if text.get(name):
             text[name] = times * text[name]
+    text.pop("moe_layers", None)  # of Llama 4, counted anew
     single = text.get("per_layer_config") or {}
     if single:
         text["per_layer_config"] = {
@@ -67,6 +68,6 @@ def test_layers_add_no_operations_of_their_own(
     models = deep(case, 2), deep(case, 3)
     adapter = choose_adapter(models[0])
     assert isinstance(adapter, MllmAdapter)
-    if scene == "one" and adapter.spec().masks:
+    if scene == "one" and (adapter.spec().masks or adapter.spec().windows):
         pytest.skip("torch reads the engine's mask layer by layer where the plain step has none")
     assert added(models[0], one, call) == added(models[1], one, call)

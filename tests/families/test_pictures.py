@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tokenprune_adapters.transformers.tile_runs import between_marks, tiles_of, without_gap
+from tokenprune_adapters.transformers.tile_runs import (
+    between_marks,
+    closed_by_mark,
+    tiles_of,
+    without_gap,
+)
 
 import tokenprune
 from tests.families import scenes
@@ -17,9 +22,8 @@ from tests.families.plans import LAYER, decoder, plan
 from tests.families.scenes import Image, Prompt, Text
 from tokenprune.interface.places import Places
 
-TILED = ("internvl", "idefics3", "smolvlm", "perception_lm", "llava_next", "llava_onevision")
-TILED += ("ovis2", "lfm2_vl")
-SEPARATE = ("internvl", "idefics3", "smolvlm", "ovis2", "lfm2_vl")
+SEPARATE = ("internvl", "idefics3", "smolvlm", "ovis2", "lfm2_vl", "aya_vision", "cohere2_vision")
+TILED = (*SEPARATE, "llama4", "perception_lm", "llava_next", "llava_onevision")
 """Families whose core gets tiles without being told of which picture."""
 
 
@@ -135,6 +139,17 @@ def test_marks_in_front_of_tiles() -> None:
     starts = (ids == IMAGE).nonzero()[:, 0].tolist()[::2]
     begins = between_marks(ids, [(start, start + 2) for start in starts])
     assert [n for n, new in enumerate(begins) if new] == [0, 4, 8]
+
+
+@pytest.mark.parametrize("between", [0, 1])
+def test_a_mark_behind_every_picture(between: int) -> None:
+    tile = [NAME, IMAGE, IMAGE]
+    end = [*[LINE] * between, MARK]
+    ids = torch.tensor([WORD, *tile, *tile, *end, *tile, *end, WORD, *tile, *tile, *end, WORD])
+    tiles = [(start, start + 2) for start in (ids == IMAGE).nonzero()[:, 0].tolist()[::2]]
+    assert closed_by_mark(between)(ids, tiles) == [True, False, True, True, False]
+    assert closed_by_mark(between)(ids[: tiles[-1][1]], tiles) == [True] * 5
+    assert closed_by_mark(between)(ids, []) == []
 
 
 def test_prompts_that_do_not_fit_leave_tiles_apart() -> None:

@@ -67,7 +67,7 @@ def test_compact_positions_where_three_axes_are_counted(name: str) -> None:
     refused(name, wanted, UnsupportedModelError, "time, height and width apart")
 
 
-@pytest.mark.parametrize("name", ["gemma3", "gemma4"])
+@pytest.mark.parametrize("name", ["gemma3", "gemma4", "aya_vision", "llama4"])
 def test_compact_positions_where_layers_rotate_differently(name: str) -> None:
     wanted = plan(decoder(name, 0.5), positions="compact")
     refused(name, wanted, UnsupportedModelError, "rotary embeddings of several kinds")
@@ -110,7 +110,22 @@ def test_attention_of_a_layer_with_linear_attention(name: str) -> None:
     refused(name, wanted, SignalError, "layer 2, which has linear attention")
 
 
-@pytest.mark.parametrize("name", ["qwen3_vl_moe", "qwen3_omni_moe"])
+@pytest.mark.parametrize("setting", ["attention_chunk_size", "floor_scale"])
+def test_chunks_and_temperatures_that_count_places(setting: str) -> None:
+    """Up to their length they do nothing; decoding steps count, too."""
+    case = case_of("llama4")
+    config, call = case.config(), case.inputs("one", "none")
+    length = call["input_ids"].shape[1]
+    limit = length + 1 + (setting == "floor_scale")
+    setattr(config.text_config, setting, limit)
+    model = built(type(case.build()), config, torch.float32, "sdpa")
+    with tokenprune.attach(model, staged("llama4", "both", 0.5)):
+        model.generate(**call, max_new_tokens=2, min_new_tokens=2, do_sample=False)
+        with pytest.raises(UnsupportedCallError, match=f"{length + 2} tokens.* chunk of"):
+            model.generate(**call, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl_moe", "qwen3_omni_moe", "llama4"])
 def test_router_logits(name: str) -> None:
     case = case_of(name)
     model, call = case.build(), case.inputs("one")

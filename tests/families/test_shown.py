@@ -33,6 +33,9 @@ VIEWS = {
     "llava_next": [(4, 4), (6, 8)],
     "qwen2_5_vl": [(6, 9)],
     "internvl": [(3, 3), (6, 6)],
+    "aya_vision": [(3, 3), (6, 6)],
+    "cohere2_vision": [(3, 3), (6, 6)],
+    "llama4": [(3, 3), (6, 6)],
     "idefics3": [(3, 3), (6, 6)],
     "mistral3": [(3, 4)],
     "gemma3": [(3, 3)],
@@ -63,6 +66,15 @@ def test_every_token_has_one_place_on_the_picture(name: str, load: Load) -> None
         survivors = step.assignment[step.assignment >= 0]
         assert sorted(set(survivors.tolist())) == list(range(step.kept))
         assert step.assignment[step.anchor].tolist() == list(range(step.kept))
+
+
+def test_tiles_with_padding_stand_where_they_show_the_picture(load: Load) -> None:
+    """Two by two tiles of 48 pixels, on which Llama 4 lays a picture 96 pixels wide and 68 high."""
+    (one,) = seen(load("llama4"), staged("llama4", "both", 0.5), picture())
+    whole, tiles = one.views
+    assert whole.picture.size == (224, 160)
+    assert tiles.picture.size == (224, 226)
+    assert tiles.picture.crop((0, 0, 224, 160)).tobytes() == whole.picture.tobytes()
 
 
 @pytest.mark.parametrize("name", ["llava_next", "qwen3_vl", "internvl", "idefics3", "mistral3"])

@@ -21,7 +21,7 @@ from tokenprune.plugins.host import register_plugin
 BEFORE, AHEAD = Signal.LAST_QUERY_ATTENTION, Signal.AHEAD_ATTENTION
 SITE = 1
 """Behind a layer with a window, where there are some."""
-UNCUT = {"gemma3": 2}
+UNCUT = {"gemma3": 2, "aya_vision": 2, "cohere2_vision": 2}
 """Behind a layer whose cache no window cuts."""
 FIRST = {"qwen3_5": 3, "qwen3_5_moe": 3, "lfm2_vl": 1}
 """The first layer with attention, where it isn't the first one."""
@@ -108,7 +108,7 @@ def test_keys_and_values_are_those_that_the_layer_caches(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "llama4"])
 def test_the_text_is_embedded_for_stages_in_front_of_the_llm(name: str) -> None:
     case = case_of(name)
     model, call = case.build(), case.inputs("several")

@@ -5,6 +5,7 @@ Which patches of which piece leave is noted by the strategies themselves; no sta
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.families.plans import core
 from tests.plugin import registering
 from tokenprune import Budget, PruningStrategy, Reduction, StrategyParams, Tokens
 from tokenprune.interface.placement import Encoder
@@ -94,7 +96,7 @@ PLUGIN = registering(Drop, Pair, Revive)
 
 def towers(model: Any) -> list[list[nn.Module]]:
     """Blocks of every tower of a model."""
-    found = [getattr(model.model, name) for name in TOWERS if hasattr(model.model, name)]
+    found = [getattr(core(model), name) for name in TOWERS if hasattr(core(model), name)]
     return [
         [part for part in tower.modules() if type(part).__name__.endswith(BLOCKS)]
         for tower in found
@@ -123,12 +125,25 @@ def running(own: Sequence[Sequence[nn.Module]], short: Short) -> Iterator[None]:
     """Let the blocks of some towers, from `LAYER` on, run what loops make of them."""
     overridden = [(block, block is blocks[LAYER]) for blocks in own for block in blocks[LAYER:]]
     for block, first in overridden:
-        block.__dict__["forward"] = short(block.forward, first)
+        plain, called = block.forward, short
+        if "hidden_state" in inspect.signature(plain).parameters:
+            called = by_name(short)
+        block.__dict__["forward"] = called(plain, first)
     try:
         yield
     finally:
         for block, _ in overridden:
             del block.__dict__["forward"]
+
+
+def by_name(short: Short) -> Short:
+    """The same for blocks that are given states by name, and put out tuples (Llama 4)."""
+
+    def called(plain: Callable[..., Any], first: bool) -> Callable[..., Any]:
+        own = short(lambda hidden, **rest: plain(hidden_state=hidden, **rest)[0], first)
+        return lambda hidden_state, **rest: (own(hidden_state, **rest),)
+
+    return called
 
 
 @contextmanager
@@ -175,14 +190,14 @@ def hidden_in(
     Args:
         model: the plain model.
         passes: `[n, R]` units to hide and how many there are, for every pass through a tower.
-        prefix: class tokens in front of the patches.
+        prefix: class tokens in front of the patches; -1 for one behind them.
         patch: for the attention that all blocks call.
     """
 
     def mask(gone: tuple[Tensor, int], query: Tensor, key: Tensor, given: Tensor | None) -> Tensor:
         seen = torch.zeros(len(key), 1, 1, key.shape[2], dtype=query.dtype)
-        hide = members(*gone, key.shape[2] - prefix).flatten(1)
-        return seen.scatter(3, hide[:, None, None] + prefix, float("-inf"))
+        hide = members(*gone, key.shape[2] - abs(prefix)).flatten(1)
+        return seen.scatter(3, hide[:, None, None] + max(prefix, 0), float("-inf"))
 
     own = [(blocks[LAYER + 1], blocks[-1]) for blocks in towers(model)]
     return attending(own, passes, mask, patch)
@@ -198,7 +213,7 @@ def paired_in(
     Args:
         model: the plain model.
         passes: `Pair.made`, for every pass through a tower.
-        prefix: class tokens in front of the patches.
+        prefix: class tokens in front of the patches; -1 for one behind them.
     """
     waiting, now = list(passes), list[tuple[int, int]]()
 
@@ -233,7 +248,8 @@ def revived_in(
             if first:
                 now.append(waiting.pop(0))
             (units, count), full = now[-1], hidden.clone()
-            gone = members(units, count, hidden.shape[1] - prefix).flatten(1) + prefix
+            patches = hidden.shape[1] - abs(prefix)
+            gone = members(units, count, patches).flatten(1) + max(prefix, 0)
             for row, lost in enumerate(gone.tolist()):
                 stay = [place for place in range(hidden.shape[1]) if place not in lost]
                 seen = list(range(hidden.shape[1])) if first else stay
@@ -251,15 +267,17 @@ def of_rows(kwargs: dict[str, Any], rows: Sequence[int], prefix: int) -> dict[st
     """What a block is given, for some rows; masks of full towers hide nothing, and have all."""
     patches = [row - prefix for row in rows if row >= prefix]
     given = {name: None if "mask" in name else value for name, value in kwargs.items()}
-    return {name: value[patches] if name == "rope" else value for name, value in given.items()}
+    own = {"rope": patches, "freqs_ci": list(rows)}
+    return {name: value[own[name]] if name in own else value for name, value in given.items()}
 
 
 def _paired(hidden: Tensor, remove: int, count: int, prefix: int) -> tuple[Tensor, list[int]]:
     """States `[n, T, D]` with every third unit merged into the next one, and rows that are gone."""
     hidden, gone = hidden.clone(), list[int]()
     for number in range(remove):
-        pair = members(torch.tensor([3 * number, 3 * number + 1]), count, hidden.shape[1] - prefix)
-        for left, into in zip(*(pair + prefix).tolist(), strict=True):
+        units = torch.tensor([3 * number, 3 * number + 1])
+        pair = members(units, count, hidden.shape[1] - abs(prefix)) + max(prefix, 0)
+        for left, into in zip(*pair.tolist(), strict=True):
             hidden[:, into] = (hidden[:, left] + hidden[:, into]) / 2
             gone.append(left)
     return hidden, gone

@@ -77,7 +77,7 @@ def mistral(length: int | None, attention: str = "sdpa") -> Any:
 def test_a_window_that_hides_something_is_refused_by_name(attention: str) -> None:
     loaded = tiny(mistral(20, attention))
     made, given = session(loaded, plan("covipal_style")), batch(tiny())
-    with pytest.raises(UnsupportedCallError, match="sliding window of 20"):
+    with pytest.raises(UnsupportedCallError, match="sliding window or chunk of 20"):
         made.biased(given, torch.zeros(4, 36))
     loaded = tiny(mistral(64, attention))
     made = session(loaded, plan("covipal_style"))

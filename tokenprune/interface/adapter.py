@@ -79,9 +79,14 @@ class EncoderAdapter(Adapter):
     """A family of vision encoders: where its parts are and the two halves of a block.
 
     Families without a class token say `supplies = BLOCK_VIEWS`.
+
+    Class attributes:
+        whole_blocks: whether blocks run by their own forward on all tokens only. In a pass in which
+            tokens leave, all blocks run in halves; in the others signals are computed beside them.
     """
 
     supplies: ClassVar[frozenset[type[View]]] = BLOCK_VIEWS | CLASS_VIEWS
+    whole_blocks: ClassVar[bool] = False
 
     @abstractmethod
     def spec(self) -> EncoderSpec:
@@ -138,6 +143,27 @@ class EncoderAdapter(Adapter):
             index: `[B, K]` patch whose place each token that is left holds.
         """
         return args, kwargs
+
+    def run(
+        self,
+        original: Callable[..., Any],
+        hidden: Tensor,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Tensor:
+        """What a block's own forward makes of `[B, P + K, D]`, the prefix in front in both.
+
+        For families whose blocks have another order or form of states; `overrides` then has what
+        makes of a call of a block one with states `[B, P + K, D]` in front.
+
+        Args:
+            original: the block's own forward.
+            hidden: the states.
+            args: what the block is called with behind the states.
+            kwargs: the same, by name.
+        """
+        made: Tensor = original(hidden, *args, **kwargs)
+        return made
 
     @abstractmethod
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:

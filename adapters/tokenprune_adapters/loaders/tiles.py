@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -18,13 +18,16 @@ SHADES = 255
 
 
 def coordinates(width: int, height: int) -> Image:
-    """A picture whose red is x and whose green is y, from 0 at its left and upper edges on."""
+    """A picture whose red is x and whose green is y, from 0 at its left and upper edges on.
+
+    Its blue is full, so that padding around it is told apart.
+    """
     from PIL import Image
 
     across = (np.arange(width) + 0.5) / width
     down = (np.arange(height) + 0.5) / height
     raw = np.zeros((height, width, 3))
-    raw[..., 0], raw[..., 1] = across[None, :], down[:, None]
+    raw[..., 0], raw[..., 1], raw[..., 2] = across[None, :], down[:, None], 1
     return Image.fromarray((raw * SHADES).round().astype(np.uint8))
 
 
@@ -46,17 +49,32 @@ def seen_box(tile: Image) -> Box:
 
     Coordinates grow evenly, so the medians of the first and the last column or row, half a pixel
     inside of the tile's edges, say where the edges are; values that a resize overshot don't count.
+    Of a tile with padding the box reaches beyond the picture.
     """
     values = np.asarray(tile, dtype=np.float64) / SHADES
-    x, y = np.median(values[..., 0], axis=0), np.median(values[..., 1], axis=1)
-    (left, right), (top, bottom) = _ends(x), _ends(y)
+    shown = values[..., 2] > 0.5
+    across, down = (np.flatnonzero(np.any(shown, axis=axis)) for axis in (0, 1))
+    if min(len(across), len(down)) < 2:  # nothing but padding
+        return (1.0, 1.0, 1.0, 1.0)
+    part = values[down[0] : down[-1] + 1, across[0] : across[-1] + 1]
+    x, y = np.median(part[..., 0], axis=0), np.median(part[..., 1], axis=1)
+    (left, right), (top, bottom) = _ends(x, across, shown.shape[1]), _ends(y, down, len(shown))
     found = (left, top, right, bottom)
     near = max(abs(one - edge) for one, edge in zip(found, WHOLE, strict=True))
     return WHOLE if near < 0.05 else found
 
 
-def _ends(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float]:
-    """Where a line that grows evenly begins and ends, half a step outside of its values."""
-    slope, start = np.polyfit(np.arange(len(values)), values, 1)
-    first, last = start - slope / 2, start + slope * (len(values) - 0.5)
+Line = np.ndarray[tuple[int], np.dtype[Any]]
+
+
+def _ends(values: Line, places: Line, count: int) -> tuple[float, float]:
+    """Where a line that grows evenly begins and ends, half a step outside of its values.
+
+    Args:
+        values: at some places.
+        places: their numbers, in 0..count-1.
+        count: places of the whole line.
+    """
+    slope, start = np.polyfit(places, values, 1)
+    first, last = start - slope / 2, start + slope * (count - 0.5)
     return round(float(first), 3), round(float(last), 3)

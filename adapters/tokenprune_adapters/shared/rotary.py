@@ -28,3 +28,13 @@ def rotated_pairs(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn neighbouring channels of `[..., T, d]` by cosines and sines (RoFormer, eq. 15)."""
     first, second = states[..., ::2], states[..., 1::2]
     return states * cos + torch.stack((-second, first), dim=-1).flatten(-2) * sin
+
+
+def rotated_complex(states: Tensor, turn: Tensor) -> Tensor:
+    """Turn neighbouring channels of `[..., T, d]` by complex numbers, broadcast to `[..., d/2]`.
+
+    The same as `rotated_pairs`, in float32 at least and with the bits of complex products.
+    """
+    wide = states.to(torch.promote_types(states.dtype, torch.float32))
+    pairs = torch.view_as_complex(wide.reshape(*wide.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * turn).flatten(-2).to(states.dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -80,7 +81,7 @@ class Family:
 
     Attributes:
         pictures: kinds of pictures, in the order in which the core asks for them.
-        language: attribute of the core that holds the LLM.
+        language: dotted name below the core of the LLM without head.
         apart: whether position ids count time, height and width apart.
         masks: whether the core makes the layers' masks.
         per_token: further arguments of the LLM or its layers with an entry for each token.
@@ -126,9 +127,11 @@ class FamilyAdapter(TransformersMllm):
 
     Class attributes:
         family: what is its own.
+        made: attribute of what the methods for pictures put out, with the features.
     """
 
     family: ClassVar[Family]
+    made: ClassVar[str] = names.POOLED
     supplies: ClassVar[frozenset[type[View]]] = SUPPLIED
     towers: ClassVar[tuple[str, ...] | None] = None
     # stages in front of the LLM act behind the projector, at its width, and companions and class
@@ -188,7 +191,7 @@ class FamilyAdapter(TransformersMllm):
         """The places of every picture, read from features and arguments."""
         core, own = self._spec.core, self.family.pictures[modality]
         given = named(getattr(type(core), own.method), args, kwargs)
-        features = getattr(made, names.POOLED)
+        features = getattr(made, self.made)
         rows = [one.reshape(-1, one.shape[-1]) for one in features]
         return own.read(core, given, rows)
 
@@ -241,16 +244,16 @@ class FamilyAdapter(TransformersMllm):
 
     def features(self, made: Any) -> Tensor:
         """All features, whatever the form in which the core has them."""
-        found = getattr(made, names.POOLED)
+        found = getattr(made, self.made)
         return torch.cat([one.reshape(-1, one.shape[-1]) for one in found])
 
     def with_features(self, made: Any, features: Tensor) -> Any:
         """The core's own form, with other features."""
-        before = getattr(made, names.POOLED)
+        before = getattr(made, self.made)
         parts = torch.split(features, [one.numel() // one.shape[-1] for one in before])
         after = [part.view(one.shape) for part, one in zip(parts, before, strict=True)]
         form = torch.stack(after) if isinstance(before, Tensor) else type(before)(after)
-        setattr(made, names.POOLED, form)
+        setattr(made, self.made, form)
         return made
 
     def spread(self, tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:
@@ -279,20 +282,26 @@ class FamilyAdapter(TransformersMllm):
         return "flash" in str(self._config._attn_implementation)
 
     @property
+    def core(self) -> Any:
+        """The module that makes features and calls the LLM, inside of the model with its head."""
+        return self.model.model
+
+    @property
+    def _language(self) -> Any:
+        return attrgetter(self.family.language)(self.core)
+
+    @property
     def _config(self) -> Any:
-        language: Any = getattr(self.model.model, self.family.language)
-        return language.config
+        return self._language.config
 
     def _whole(self) -> dict[str, Any]:
         """What of `Family.whole` this release's LLM takes."""
-        language: Any = getattr(self.model.model, self.family.language)
-        taken = parameters(type(language).forward)
+        taken = parameters(type(self._language).forward)
         return {name: value for name, value in self.family.whole.items() if name in taken}
 
     def _read(self) -> MllmSpec:
         model: Any = self.model
-        core, family = model.model, self.family
-        language = getattr(core, family.language)
+        core, family, language = self.core, self.family, self._language
         layers = list(language.layers)
         modalities = {
             kind: Modality(
@@ -314,7 +323,7 @@ class FamilyAdapter(TransformersMllm):
             layers=layers,
             placeholder_id=next(iter(modalities.values())).placeholder_id,
             names=names.NAMES,
-            supplies=SUPPLIED,
+            supplies=self.supplies,
             modalities=modalities,
             fixed={
                 name: value for one in followed for name, value in one.fixed(core.config).items()

@@ -120,6 +120,13 @@ def _shuffled() -> Family:
     )
 
 
+def _shuffled_inside(tower: Followed, begins: Begins) -> Family:
+    """Squares become units inside of the projector, which runs on all patches."""
+    shuffled = replace(tower, side=sides.downsampled, projector=None)
+    read = _images(places.square, tower=shuffled, begins=begins)
+    return Family(read, towers=("siglip",), behind=False, joins=True, renumbers=False)
+
+
 def _packed() -> Family:
     tower = replace(_POOLED, module="visual")
     grids = {
@@ -200,6 +207,9 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             notes=(_APART,),
         ),
     ),
+    "aya_vision": (("AyaVision",), _shuffled_inside(Followed(), runs.closed_by_mark(0))),
+    # a line break stands behind every tile
+    "cohere2_vision": (("Cohere2Vision",), _shuffled_inside(_LAST, runs.closed_by_mark(1))),
     "idefics3": (("Idefics3",), _shuffled()),
     "smolvlm": (("SmolVLM",), _shuffled()),
     "mistral3": (

@@ -46,14 +46,20 @@ ROTARY_EMBEDDING = "rotary_emb"
 class LayerKind:
     """What sets the attention of a layer class apart; the defaults are Llama's.
 
-    In all of them every head is rotated as far as the rotary rows reach, by halves or by pairs.
+    In all of them every head is rotated as far as the rotary rows reach.
 
     Attributes:
-        normed: whether every head is normed before it is rotated.
+        normed: whether every head is normed before it is rotated, where the attention has norms.
         gated: whether the query projection puts out a gate behind the query of every head.
         capped: whether logits are capped; some classes have the setting and don't heed it.
         typed: whether rotary rows are made for a type of layer.
         paired: whether neighbouring channels turn together, instead of halves.
+        wide: whether heads turn in float32.
+        complex: whether rotary rows have an entry for each pair, and both are a complex number.
+        behind: attribute of the attention with a norm of single heads behind the rotation, where it
+            has one.
+        rotates: attribute of the attention that is empty in layers without rotation; None where
+            every layer rotates.
     """
 
     normed: bool = False
@@ -61,6 +67,10 @@ class LayerKind:
     capped: bool = False
     typed: bool = False
     paired: bool = False
+    wide: bool = False
+    complex: bool = False
+    behind: str | None = None
+    rotates: str | None = None
 
 
 LLAMA = LayerKind()
@@ -70,6 +80,8 @@ TYPED = LayerKind(normed=True, typed=True)
 PAIRED = LayerKind(paired=True)
 
 _KINDS = {
+    "cohere": {"CohereDecoderLayer": LayerKind(normed=True, paired=True, wide=True)},
+    "cohere2": {"Cohere2DecoderLayer": LayerKind(paired=True, wide=True, rotates="sliding_window")},
     "gemma": {"GemmaDecoderLayer": LLAMA},
     "gemma2": {"Gemma2DecoderLayer": LayerKind(capped=True)},
     "gemma3": {"Gemma3DecoderLayer": TYPED},
@@ -79,6 +91,9 @@ _KINDS = {
     "glm_ocr": {"GlmOcrTextDecoderLayer": PAIRED},
     "lfm2": {"Lfm2DecoderLayer": NORMED},
     "llama": {"LlamaDecoderLayer": LLAMA},
+    "llama4": {
+        "Llama4TextDecoderLayer": LayerKind(complex=True, behind="qk_norm", rotates="use_rope")
+    },
     "ministral": {"MinistralDecoderLayer": LLAMA},
     "mistral": {"MistralDecoderLayer": LLAMA},
     "paddleocr_vl": {"PaddleOCRDecoderLayer": LLAMA},

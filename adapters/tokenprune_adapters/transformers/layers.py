@@ -16,7 +16,7 @@ from tokenprune.errors.words import indefinite
 from tokenprune.interface.adapter import class_names
 from tokenprune.interface.calls import Rotary
 from tokenprune_adapters.shared.arguments import required
-from tokenprune_adapters.shared.rotary import rotated, rotated_pairs
+from tokenprune_adapters.shared.rotary import rotated, rotated_complex, rotated_pairs
 from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.transformers import layer_names as names
 from tokenprune_adapters.transformers.llm_names import POSITIONS
@@ -170,20 +170,19 @@ def query_key(
     width = int(getattr(attention, names.HEAD_WIDTH))
     kind = _kind(layer, kinds)
     query, key = (_heads(layer, kind, name, projected[name], width) for name in names.PROJECTIONS)
-    if rotary is not None:
-        cos, sin = (part.unsqueeze(1) for part in rotary)
-        query, key = _rotated(kind, query, cos, sin), _rotated(kind, key, cos, sin)
+    query, key = (_rotated(attention, kind, states, rotary) for states in (query, key))
+    norm = getattr(attention, kind.behind, None) if kind.behind else None
+    if norm is not None:
+        query, key = norm(query), norm(key)
     return scaled(query, float(getattr(attention, names.SCALING))), key
 
 
 def ones(layer: nn.Module, hidden: Tensor, rotary: Rotary, kinds: Kinds = names.KINDS) -> Tensor:
     """Ones `[B, 1, T, d]`, rotated as a layer's queries and keys, neither normed nor scaled."""
-    width = int(getattr(getattr(layer, names.ATTENTION), names.HEAD_WIDTH))
+    attention: Any = getattr(layer, names.ATTENTION)
+    width = int(getattr(attention, names.HEAD_WIDTH))
     states = hidden.new_ones(hidden.shape[0], 1, hidden.shape[1], width)
-    if rotary is None:
-        return states
-    cos, sin = (part.unsqueeze(1) for part in rotary)
-    return _rotated(_kind(layer, kinds), states, cos, sin)
+    return _rotated(attention, _kind(layer, kinds), states, rotary)
 
 
 def softcap(layer: nn.Module, kinds: Kinds = names.KINDS) -> float | None:
@@ -235,13 +234,20 @@ def _heads(
     states = states.view(*states.shape[:-1], -1, 2 * width if gated else width)
     if gated:  # of each head, the gate stands behind the query
         states = states[..., :width]
-    if kind.normed:
-        states = first_of(getattr(layer, names.ATTENTION), names.HEAD_NORMS[name])(states)
+    attention = getattr(layer, names.ATTENTION)
+    if kind.normed and any(hasattr(attention, norm) for norm in names.HEAD_NORMS[name]):
+        states = first_of(attention, names.HEAD_NORMS[name])(states)
     return states.transpose(1, 2)
 
 
-def _rotated(kind: names.LayerKind, states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotated(attention: Any, kind: names.LayerKind, states: Tensor, rotary: Rotary) -> Tensor:
     """Only as many channels as the rotary rows have; the others stay as they are."""
-    width = cos.shape[-1]
-    turned = (rotated_pairs if kind.paired else rotated)(states[..., :width], cos, sin)
+    if rotary is None or (kind.rotates is not None and not getattr(attention, kind.rotates)):
+        return states
+    cos, sin = (part.unsqueeze(1) for part in rotary)
+    if kind.complex:
+        return rotated_complex(states, torch.complex(cos, sin))
+    width, turn = cos.shape[-1], rotated_pairs if kind.paired else rotated
+    part = states[..., :width]
+    turned = turn(part.float() if kind.wide else part, cos, sin).to(states.dtype)
     return torch.cat((turned, states[..., width:]), dim=-1) if width < states.shape[-1] else turned

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-SLIDING = "sliding_attention"
+SLIDING, CHUNKED = "sliding_attention", "chunked_attention"
 LINEAR = {
     "linear_attention": "has linear attention",
     "conv": "is a short convolution",
@@ -28,11 +28,16 @@ def types(config: Any) -> list[str]:
 
 
 def windows(config: Any) -> tuple[int | None, ...]:
-    """Sliding window of every layer, None for none; empty if no layer has one."""
-    size = getattr(config, "sliding_window", None)
-    if size is None or SLIDING not in types(config):
-        return ()
-    return tuple(int(size) if kind == SLIDING else None for kind in types(config))
+    """Sliding window of every layer, None for none; empty if no layer has one.
+
+    Chunks count as windows, since calls longer than one are refused; see `window`.
+    """
+    sizes = {
+        SLIDING: getattr(config, "sliding_window", None),
+        CHUNKED: getattr(config, "attention_chunk_size", None),
+    }
+    found = tuple(sizes.get(kind) for kind in types(config))
+    return found if any(size is not None for size in found) else ()
 
 
 def window(config: Any, known: tuple[int | None, ...], *, flat: bool) -> int | None:
@@ -43,12 +48,24 @@ def window(config: Any, known: tuple[int | None, ...], *, flat: bool) -> int | N
         known: windows of layers whose masks can be cut.
         flat: whether the layers count the window themselves (FlashAttention).
     """
+    counted = _counted(config)
+    if counted is not None:
+        return counted
     if known and not flat:
         return None
     size = getattr(config, "sliding_window", None)
     if types(config) and SLIDING not in types(config):
         return None
     return None if size is None else int(size)
+
+
+def _counted(config: Any) -> int | None:
+    """Length up to which chunks and temperatures of queries, which count places, do nothing."""
+    chunk = getattr(config, "attention_chunk_size", None) if CHUNKED in types(config) else None
+    # the query in place p is scaled by 1 + s log(1 + floor((p + 1) / floor_scale))
+    tuned = getattr(config, "attn_temperature_tuning", False)
+    limits = [chunk, int(config.floor_scale) - 1 if tuned else None]
+    return min((int(one) for one in limits if one is not None), default=None)
 
 
 def linear(config: Any) -> set[int]:

@@ -39,6 +39,23 @@ def one_between(ids: Tensor, tiles: Sequence[Span]) -> list[bool]:
     return [at == 0 or tiles[at - 1][1] + 1 != start for at, (start, _) in enumerate(tiles)]
 
 
+def closed_by_mark(between: int) -> Begins:
+    """A mark stands behind every picture, and nowhere in it.
+
+    Args:
+        between: tokens between a picture's last tile and the mark.
+    """
+
+    def begins(ids: Tensor, tiles: Sequence[Span]) -> list[bool]:
+        ends = [0, *(behind for _, behind in tiles)]
+        closing = ends[-1] + between
+        mark = ids[closing] if closing < len(ids) else None
+        gaps = [ids[end:start] for end, (start, _) in zip(ends, tiles, strict=False)]
+        return [at == 0 or mark is None or bool((gap == mark).any()) for at, gap in enumerate(gaps)]
+
+    return begins
+
+
 def tiles_of(begins: Begins, prompts: Tensor, placeholder: int, units: Sequence[int]) -> list[int]:
     """Tiles of every picture, in order; each tile by itself where the prompts don't fit them.
 

@@ -19,9 +19,20 @@ def shuffled(core: Any) -> int:
     return round(1 / ratio)
 
 
+def shuffled_inside(core: Any) -> int:
+    """The same, inside of the tower (Llama 4)."""
+    ratio: float = core.config.vision_config.pixel_shuffle_ratio
+    return round(1 / ratio)
+
+
 def scaled(core: Any) -> int:
     """The same (Idefics3, SmolVLM)."""
     return int(core.config.scale_factor)
+
+
+def downsampled(core: Any) -> int:
+    """The same (Aya Vision, Cohere2 Vision)."""
+    return int(core.config.downsample_factor)
 
 
 def merged(core: Any) -> int:

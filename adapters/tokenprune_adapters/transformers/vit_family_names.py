@@ -159,6 +159,25 @@ PADDLEOCR = VisionNames(
     block_keywords=("cu_seqlens", ROTARY),
 )
 
+TURNS = "freqs_ci"
+"""Argument of a block: complex rotary rows `[N + 1, 1, d/2]`, that of the class token last."""
+
+LLAMA4 = VisionNames(
+    (
+        BlockNames(
+            norm="input_layernorm",
+            scale="scaling",
+            dropout="attention_dropout",
+            after=("self_attn.o_proj",),
+            feed_forward=("post_attention_layernorm", "mlp"),
+        ),
+    ),
+    wrappers=(),
+    blocks="layers",
+    takes=("hidden_states", TURNS),
+    called=("hidden_state", TURNS),
+)
+
 GEMMA4 = VisionNames(
     (
         BlockNames(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.families.processors import (
+    cohere,
     gemma,
     glm,
     lfm2,
@@ -22,6 +23,7 @@ RECIPES: dict[str, Recipe] = {
     **glm.RECIPES,
     **omni.RECIPES,
     **shuffled.RECIPES,
+    **cohere.RECIPES,
     **gemma.RECIPES,
     **others.RECIPES,
     **lfm2.RECIPES,

@@ -1,11 +1,11 @@
-"""Processors of towers of Pixtral, of PaddleOCR-VL and of PerceptionLM."""
+"""Processors of towers of Pixtral, of PaddleOCR-VL, of PerceptionLM and of Llama 4."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tests.families.case import Case
-from tests.families.models import mistral3, paddleocr, perception
+from tests.families.models import llama4, mistral3, paddleocr, perception, shuffled
 from tests.families.models.common import BREAK, END, IMAGE, PATCH, START, VIDEO
 from tests.families.processors.common import VISION, Recipe, images, made, square
 
@@ -47,13 +47,33 @@ def _perception_lm(case: Case, tokenizer: Any) -> Any:
     )
 
 
+def _llama4(case: Case, tokenizer: Any) -> Any:
+    size = square(shuffled.SIDE)
+    return made(
+        "Llama4Processor",
+        image_processor=made("Llama4ImageProcessor", size=size, max_patches=4),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        pixel_shuffle_ratio=1 / shuffled.MERGE,
+    )
+
+
 PIXTRAL = Recipe(
     _pixtral,
     {IMAGE: "[IMG]", BREAK: "[IMG_BREAK]", END: "[IMG_END]"},
     "[IMG]",
     needs=VISION,
 )
+LLAMA4 = {
+    IMAGE: "<|patch|>",
+    START: "<|image_start|>",
+    END: "<|image_end|>",
+    shuffled.WHOLE: "<|image|>",
+    llama4.BETWEEN: "<|tile_x_separator|>",
+    llama4.BELOW: "<|tile_y_separator|>",
+}
 RECIPES: dict[str, Recipe] = {
+    "llama4": Recipe(_llama4, LLAMA4, "<|image|>", needs=VISION),
     "mistral3": PIXTRAL,
     "llava_pixtral": PIXTRAL,
     "paddleocr_vl": Recipe(

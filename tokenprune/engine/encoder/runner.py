@@ -184,7 +184,7 @@ class EncoderRunner:
             given = BlockCall(self.adapter, block, args, kwargs)
             if self._is_plain(state, number):
                 rest, named = self._cut(given, state)
-                hidden = original(hidden, *rest, **named)
+                hidden = self._by_itself(state, number, given, hidden, original, rest, named)
             else:
                 hidden = self._halves(call, state, number, given, hidden)
             self.captured.keep_output(state, number, hidden)
@@ -258,7 +258,25 @@ class EncoderRunner:
             # no symbols
             solve(index(self.layout.number), tuple([index(count) for count in counts]))
 
+    def _by_itself(
+        self,
+        state: EncoderState,
+        number: int,
+        block: BlockCall,
+        hidden: Tensor,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Tensor:
+        """A block by its own forward; signals beside it, where that is the only way."""
+        if self.adapter.whole_blocks and self.captured.reads(number):
+            parts = project(block, state, hidden, number)
+            self.captured.keep_attention(block, state, number, hidden, parts)
+        return self.adapter.run(original, hidden, args, kwargs)
+
     def _is_plain(self, state: EncoderState, number: int) -> bool:
+        if self.adapter.whole_blocks:
+            return not state.sites and not state.companions
         site = state.sites.get(number)
         if site is not None and site.where == "inside":
             return False

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from tokenprune.engine.call import CallState, calling, current
 from tokenprune.engine.coupling import couple
 from tokenprune.engine.encoder.install import claim
@@ -111,18 +113,22 @@ class MllmRunner:
                     cached=self.adapter.cached_length(given.cache),
                 )
                 ids = ids if marked else None
-                state.given = replace(given, ids=ids, labels=state.given.labels)
+                state.given = replace(given, ids=ids, labels=self._labels(state, given))
                 if self.spec.masks and self.adapter.cache_mark(given.cache) is not None:
                     # no mask fits all layers of a shortened cache: each gets its own
                     bare = replace(given, mask=None)
                     args, kwargs = self.adapter.write_prompt("core", bare, args, kwargs)
             elif state.given.ids is None:
                 # tiles are counted as the prompt's pictures also where nothing is pruned
-                state.given = replace(given, labels=state.given.labels)
+                state.given = replace(given, labels=self._labels(state, given))
             if not state.prefilled:
                 return self._reaching(state, original, *args, **kwargs)
             with _untraced(call):  # without cache the model may encode its images at every step
                 return original(*args, **kwargs)
+
+    def _labels(self, state: MllmState, given: PromptCall) -> Tensor | None:
+        """Those that the model with its head was called with, which may be the core itself."""
+        return given.labels if self.owner.model is self.spec.core else state.given.labels
 
     def _begun(self, given: PromptCall | None = None) -> bool:
         """Whether a call is running whose LLM ran already, for another prompt than this one.

@@ -133,7 +133,8 @@ def check_language(spec: MllmSpec, length: int, mask: Any) -> None:
         )
     if spec.window is not None and length > spec.window:
         raise UnsupportedCallError(
-            f"{length} tokens exceed the sliding window of {spec.window}, which counts places.",
+            f"{length} tokens exceed the sliding window or chunk of {spec.window}, which counts "
+            "places.",
             where=type(spec.language_model).__name__,
             remedy="Use a shorter prompt, or detach the plan.",
         )

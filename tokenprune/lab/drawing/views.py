@@ -138,7 +138,22 @@ def stitched(picture: Image, images: Sequence[ImageTrace], boxes: Sequence[Box])
             views.append(DrawnView(picture, units))
         else:
             tiles.append((box, units))
-    return [*views, DrawnView(picture, _assembled(tiles))] if tiles else views
+    if not tiles:
+        return views
+    return [*views, DrawnView(_padded(picture, [box for box, _ in tiles]), _assembled(tiles))]
+
+
+def _padded(picture: Image, boxes: Sequence[Box]) -> Image:
+    """The picture as tiles show it that reach beyond its right and lower edge, black there."""
+    right, bottom = max(box[2] for box in boxes), max(box[3] for box in boxes)
+    if max(right, bottom) <= 1 + NEAR:
+        return picture
+    from PIL import Image as Images
+
+    wide, high = round(picture.width * max(right, 1)), round(picture.height * max(bottom, 1))
+    canvas = Images.new(picture.mode, (wide, high))
+    canvas.paste(picture)
+    return canvas
 
 
 def _assembled(tiles: Sequence[tuple[Box, NDArray[np.int64]]]) -> NDArray[np.int64]:

@@ -31,10 +31,13 @@ class HalvesBesideBlocks:
         blocks = self.adapter.spec().blocks
         for number in range(self.used):
             patches.override(blocks[number], "forward", self._block(blocks[number]))
+        for (module, name), function in self.adapter.overrides().items():
+            if any(module is block for block in blocks[: self.used]):
+                patches.override(module, name, function)
 
     def _block(self, block: nn.Module) -> Callable[..., Any]:
         def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            whole = original(hidden, *args, **kwargs)
+            whole = self.adapter.run(original, hidden, args, kwargs)
             query, key, value = self.adapter.heads(block, hidden)
             query, key = self.adapter.rotate(query, key, args, kwargs)
             attended = scaled_dot_product_attention(query, key, value)
