@@ -75,7 +75,7 @@ def _asked_for(adapter: type[AnyAdapter], model: nn.Module) -> AnyAdapter:
         raise UnsupportedModelError(
             f"the adapter '{adapter.name}' doesn't fit {type(model).__qualname__}: {error}.",
             where="adapter",
-            remedy=f"It serves {supported({adapter.name: adapter})}; leave it out to have one "
+            remedy=f"{adapter.name} serves {_classes(adapter)}; leave it out to have one "
             "found by the model's class.",
         ) from error
 
@@ -106,9 +106,9 @@ def choose_encoder(tower: nn.Module | None, named: str | None = None) -> Encoder
 
 
 def supported(known: dict[str, type[AnyAdapter]]) -> str:
-    """Adapters with the model classes they serve, for messages."""
-    parts = []
-    for name, adapter in known.items():
-        classes = ", ".join(claim.rpartition(".")[2] for claim in adapter.claims)
-        parts.append(f"{name} ({classes})")
-    return "; ".join(parts) or "nothing, because no adapter plugin loaded (see tokenprune plugins)"
+    """Names of adapters, for messages."""
+    return ", ".join(known) or "nothing, because no adapter plugin loaded (see tokenprune plugins)"
+
+
+def _classes(adapter: type[AnyAdapter]) -> str:
+    return ", ".join(claim.rpartition(".")[2] for claim in adapter.claims)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -25,18 +26,34 @@ def axes_of(meaning: str, *, computed: bool) -> tuple[str, ...]:
     return tuple(axis.strip() for axis in found[1].split(","))
 
 
-def refuse_lead(name: str, meaning: str, axes: Sequence[str], needs: type[View]) -> None:
-    """Refuse a meaning that begins with a shape which its view can't have.
+def refuse_row(
+    name: str,
+    meaning: str,
+    axes: Sequence[str],
+    needs: type[View] | None,
+    compute: Callable[[Any], Tensor] | None,
+) -> None:
+    """Refuse a row that contradicts itself.
 
     Args:
         name: of the signal.
         meaning: which begins with the shape.
         axes: read from it.
         needs: the view that it is computed from.
+        compute: its function of that view.
 
     Raises:
-        SignalError: naming the shapes that it could have.
+        SignalError: it has one of view and function alone, or its shape is none that a value
+            computed from the view can have; naming those that it could have.
     """
+    if (needs is None) != (compute is None):
+        raise SignalError(
+            "a signal has both a need and a function of it, or neither.",
+            where=f"Signal '{name}'",
+            remedy="Give needs and compute.",
+        )
+    if needs is None:
+        return
     leads = needs.leads
     if axes[0] != "B" or (leads and list(axes[1:2]) not in [[lead] for lead in leads]):
         wanted = " or ".join(f"[B, {lead}, ...]" for lead in leads) or "[B, ...]"

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokenprune.errors import SignalError, UnknownNameError
 from tokenprune.errors.names import suggestion
 from tokenprune.interface.signals import encoder, llm, llm_views, views
-from tokenprune.interface.signals.shapes import axes_of, refuse_lead, refuse_shape
+from tokenprune.interface.signals.shapes import axes_of, refuse_row, refuse_shape
 from tokenprune.interface.signals.text_tower import TowerSpace
 from tokenprune.interface.signals.views import View
 from tokenprune.interface.sites import Stage
@@ -307,7 +307,6 @@ class Signal:
         llm_views.PromptText,
         llm.text_place,
     )
-
     BEHIND_IMAGES = _row(
         "[B, N] bool, whether a token stands behind the last visual token of the prompt",
         llm_views.PromptText,
@@ -315,16 +314,8 @@ class Signal:
     )
 
     def __post_init__(self) -> None:
-        if (self.needs is None) != (self.compute is None):
-            raise SignalError(
-                "a signal has both a need and a function of it, or neither.",
-                where=f"Signal '{self.name}'",
-                remedy="Give needs and compute.",
-            )
         object.__setattr__(self, "axes", axes_of(self.meaning, computed=self.needs is not None))
-        if self.needs is None:
-            return
-        refuse_lead(self.name, self.meaning, self.axes, self.needs)
+        refuse_row(self.name, self.meaning, self.axes, self.needs, self.compute)
 
     @classmethod
     def shipped(cls) -> dict[str, Signal]:
