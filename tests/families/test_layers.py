@@ -205,4 +205,6 @@ def test_every_class_exists_and_is_run_here() -> None:
     models = [CASES[name].build() for name in CASES if CASES[name].missing() is None]
     run = {name for of in models for name in class_names(language(of).layers[0])}
     run |= {name for kind in TEXTS for name in class_names(text_model(kind).model.layers[0])}
-    assert set(layer_names.KINDS) <= run
+    absent = tuple(f".{name}." for name in CASES if CASES[name].missing() is not None)
+    known = {name for name in layer_names.KINDS if not any(part in name for part in absent)}
+    assert known <= run

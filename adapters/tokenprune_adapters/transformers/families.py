@@ -351,10 +351,10 @@ class FamilyAdapter(TransformersMllm):
         Raises:
             UnsupportedModelError: naming the part.
         """
-        core: Any = self.model.model
-        if not hasattr(core, self.family.language):
+        part = self.family.language.partition(".")[0]
+        if not hasattr(self.core, part):
             raise UnsupportedModelError(
-                f"{type(self.model).__name__} has no model.{self.family.language} in this release.",
+                f"{type(self.core).__name__} has no {part} in this release.",
                 where=f"transformers {installed('transformers')}",
                 remedy="Use a newer release of transformers.",
             )
