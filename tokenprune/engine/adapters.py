@@ -75,7 +75,7 @@ def _asked_for(adapter: type[AnyAdapter], model: nn.Module) -> AnyAdapter:
         raise UnsupportedModelError(
             f"the adapter '{adapter.name}' doesn't fit {type(model).__qualname__}: {error}.",
             where="adapter",
-            remedy=f"{adapter.name} serves {_classes(adapter)}; leave it out to have one "
+            remedy=f"It serves {adapter.name} ({_classes(adapter)}); leave it out to have one "
             "found by the model's class.",
         ) from error
 
