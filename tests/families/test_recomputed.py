@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -50,6 +51,14 @@ def runs(model: nn.Module, layer: nn.Module, call: dict[str, Tensor]) -> tuple[A
     return found, count
 
 
+def clip_blocks(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if type(module).__name__ == "CLIPEncoderLayer"]
+
+
+def noted(ran: list[int], number: int, *_: Any) -> None:
+    ran.append(number)
+
+
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     assert all(math.isfinite(float(g.sum())) for g in one.values())
@@ -91,17 +100,25 @@ def test_layers_run_twice_and_plans_act_once(name: str, reentrant: bool) -> None
 
 @newer
 def test_an_encoder_alone_has_the_gradients_of_a_run_without() -> None:
-    model, pixels = models.clip_vision().train(), models.pixels()
+    """Blocks from a merge on, which are run in halves, are kept; those in front run twice."""
+    model, pixels, ran = models.clip_vision().train(), models.pixels(), list[int]()
+    # in front of each feed-forward half, which runs in split blocks too
+    for number, block in enumerate(clip_blocks(model)):
+        block.mlp.register_forward_pre_hook(partial(noted, ran, number))
 
     def found() -> dict[str, Tensor]:
         model.zero_grad()
         model(pixels).last_hidden_state.square().sum().backward()
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
-    with tokenprune.attach(model, COMBINATIONS["encoder"]):
+    inside = {"strategy": "tome", "at": "encoder", "keep": 18, "layers": [1, 1]}
+    with tokenprune.attach(model, plan(inside)):
         want = found()
+        assert ran == [0, 1, 2, 3]
+        ran.clear()
         model.gradient_checkpointing_enable({"use_reentrant": False})
         same(want, found())
+        assert [ran.count(number) for number in range(4)] == [2, 1, 1, 1]
 
 
 @pytest.mark.skipif(INSIDE, reason="transformers checkpoints inside of its layers")

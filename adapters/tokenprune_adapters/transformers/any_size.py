@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.specs import EncoderSpec
+from tokenprune_adapters.shared.rotary import rotated_as_float32
+from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.halves import HalvedBlocks
 from tokenprune_adapters.transformers.packed import NOMINAL
@@ -44,6 +46,29 @@ class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
     def spec(self) -> EncoderSpec:
         """The encoder as data."""
         return self._spec
+
+
+class SegmentedAdapter(AnySizeAdapter):
+    """Base of towers that tell their blocks where pictures end and how their rows turn."""
+
+    def borders(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor | Sequence[int] | None:
+        """Those of pictures and frames, as the tower gives them to its blocks."""
+        found: Tensor | Sequence[int] = kwargs[packed_names.BORDERS]
+        return found
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Borders and rotary rows of the rows `[R']` of the sequence that are left."""
+        return args, packed_names.cut(kwargs, index)
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
+        return rotated_as_float32(query, key, *kwargs[packed_names.ROTARY])
 
 
 def norm_of_rows(original: Callable[..., Any], hidden_states: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
-from tokenprune_adapters.shared.rotary import rotated_as_float32
 from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers import vit_names as compat
-from tokenprune_adapters.transformers.any_size import AnySizeAdapter, norm_of_rows
+from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
 from tokenprune_adapters.transformers.packed_names import BORDERS, LONGEST
-from tokenprune_adapters.transformers.vit_family_names import PADDLEOCR, ROTARY, VisionNames
+from tokenprune_adapters.transformers.vit_family_names import PADDLEOCR, VisionNames
 
 _MODULE = "transformers.models.paddleocr_vl.modeling_paddleocr_vl"
 PLACES, TAPS = "position_ids", ("interp_indices", "interp_weights")
@@ -24,7 +23,7 @@ PLACES, TAPS = "position_ids", ("interp_indices", "interp_weights")
 MADE = (PLACES, BORDERS, LONGEST[0], *TAPS)
 
 
-class PaddleOcrVisionAdapter(AnySizeAdapter):
+class PaddleOcrVisionAdapter(SegmentedAdapter):
     """PaddleOCRVisionModel, alone and in PaddleOCR-VL, where squares of patches make a unit."""
 
     name: ClassVar[str] = "paddleocr-vision"
@@ -75,25 +74,6 @@ class PaddleOcrVisionAdapter(AnySizeAdapter):
         if not graph:  # embeddings take these, but the encoder hands them on
             return {name: value for name, value in given.items() if name not in TAPS}
         return {**given, BORDERS: tuple(numbers(kwargs)[1])}
-
-    def borders(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Tensor | Sequence[int] | None:
-        """Those of pictures."""
-        found: Tensor | Sequence[int] = kwargs[BORDERS]
-        return found
-
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Borders and rotary rows of the rows `[R']` that are left."""
-        return args, packed_names.cut(kwargs, index)
-
-    def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
-        return rotated_as_float32(query, key, *kwargs[ROTARY])
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
         """The last norm, which makes something of the zeros of patches that are gone."""

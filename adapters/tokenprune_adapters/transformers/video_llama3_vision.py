@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
-from tokenprune_adapters.shared.rotary import rotated
-from tokenprune_adapters.transformers import packed_names
-from tokenprune_adapters.transformers.any_size import AnySizeAdapter, norm_of_rows
+from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
 from tokenprune_adapters.transformers.vit_family_names import VIDEO_LLAMA3, VisionNames
 
 _MODULE = "transformers.models.video_llama_3.modeling_video_llama_3"
 
 
-class VideoLlama3VisionAdapter(AnySizeAdapter):
+class VideoLlama3VisionAdapter(SegmentedAdapter):
     """VideoLlama3VisionModel, which averages squares of patches behind its blocks: its units.
 
     A call says how large the squares are: in the family one patch of a picture, 2 x 2 of a frame.
@@ -65,24 +63,3 @@ class VideoLlama3VisionAdapter(AnySizeAdapter):
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
         """The norm behind the blocks."""
         return {(self.model.get_submodule("post_layernorm"), "forward"): norm_of_rows}
-
-    def borders(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Tensor | Sequence[int] | None:
-        """Those of pictures and frames, as the tower gives them to its blocks."""
-        found: Tensor = kwargs[packed_names.BORDERS]
-        return found
-
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Borders and rotary rows of the rows `[R']` of the sequence that are left."""
-        return args, packed_names.cut(kwargs, index)
-
-    def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
-        """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
-        cos, sin = (part.float() for part in kwargs[packed_names.ROTARY])
-        turned = [rotated(part.float(), cos, sin).to(part.dtype) for part in (query, key)]
-        return turned[0], turned[1]

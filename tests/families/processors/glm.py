@@ -6,23 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.families.case import Case
-from tests.families.models import glm, qwen
+from tests.families.models import glm
 from tests.families.models.common import END, IMAGE, START, VIDEO
 from tests.families.processors.common import VISION, Recipe, images, made
+from tests.families.processors.qwen import SETTINGS
 
 
 def _glm(name: str) -> Callable[[Any, Any], Any]:
     def build(case: Case, tokenizer: Any) -> Any:
-        settings: dict[str, Any] = {
-            "size": {"shortest_edge": 4 * qwen.GROUP**2, "longest_edge": 64 * qwen.GROUP**2},
-            "patch_size": qwen.PATCH,
-            "temporal_patch_size": qwen.TEMPORAL,
-            "merge_size": qwen.MERGE,
-        }
         return made(
             f"{name}Processor",
-            image_processor=images(f"{name}ImageProcessor", **settings),
-            video_processor=made(f"{name}VideoProcessor", **settings),
+            image_processor=images(f"{name}ImageProcessor", **SETTINGS),
+            video_processor=made(f"{name}VideoProcessor", **SETTINGS),
             tokenizer=tokenizer,
         )
 

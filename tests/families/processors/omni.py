@@ -6,29 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.families.case import Case
-from tests.families.models import omni, qwen
+from tests.families.models import omni
 from tests.families.models.common import END, IMAGE, START, VIDEO
 from tests.families.processors.common import VISION, Recipe, images, made
+from tests.families.processors.qwen import SETTINGS
 
 
 def _omni(processor: str) -> Callable[[Any, Any], Any]:
     def build(case: Case, tokenizer: Any) -> Any:
-        settings: dict[str, Any] = {
-            "size": {"shortest_edge": 4 * qwen.GROUP**2, "longest_edge": 64 * qwen.GROUP**2},
-            "patch_size": qwen.PATCH,
-            "temporal_patch_size": qwen.TEMPORAL,
-            "merge_size": qwen.MERGE,
-        }
         built = made(
             processor,
-            image_processor=images("Qwen2VLImageProcessor", **settings),
-            video_processor=made("Qwen2VLVideoProcessor", **settings),
+            image_processor=images("Qwen2VLImageProcessor", **SETTINGS),
+            video_processor=made("Qwen2VLVideoProcessor", **SETTINGS),
             feature_extractor=made("WhisperFeatureExtractor", feature_size=omni.MELS),
             tokenizer=tokenizer,
         )
         # the size of clips that the class names counts above the one that is saved
         kind: Any = type(built)
-        kind.videos_kwargs = {**kind.videos_kwargs, "size": settings["size"]}
+        kind.videos_kwargs = {**kind.videos_kwargs, "size": SETTINGS["size"]}
         return built
 
     return build

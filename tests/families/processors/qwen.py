@@ -10,19 +10,21 @@ from tests.families.models import qwen
 from tests.families.models.common import END, IMAGE, START, VIDEO
 from tests.families.processors.common import VISION, Recipe, images, made
 
+SETTINGS: dict[str, Any] = {
+    "size": {"shortest_edge": 4 * qwen.GROUP**2, "longest_edge": 64 * qwen.GROUP**2},
+    "patch_size": qwen.PATCH,
+    "temporal_patch_size": qwen.TEMPORAL,
+    "merge_size": qwen.MERGE,
+}
+"""Of processors of pictures and clips that make patches of squares."""
+
 
 def _qwen(processor: str, videos: str) -> Callable[[Any, Any], Any]:
     def build(case: Case, tokenizer: Any) -> Any:
-        settings: dict[str, Any] = {
-            "size": {"shortest_edge": 4 * qwen.GROUP**2, "longest_edge": 64 * qwen.GROUP**2},
-            "patch_size": qwen.PATCH,
-            "temporal_patch_size": qwen.TEMPORAL,
-            "merge_size": qwen.MERGE,
-        }
         return made(
             processor,
-            image_processor=images("Qwen2VLImageProcessor", **settings),
-            video_processor=made(videos, **settings),
+            image_processor=images("Qwen2VLImageProcessor", **SETTINGS),
+            video_processor=made(videos, **SETTINGS),
             tokenizer=tokenizer,
         )
 
