@@ -184,6 +184,7 @@ def test_warnings(versus: Interval | None, total: Interval, says: list[str]) -> 
             40,
             "all answers are wrong, so the interval is empty; with these 40 pictures up to 8%",
         ),
+        (0.0, 1, "all answers are wrong, so the interval is empty; with this picture up to 100%"),
         (0.5, 40, "50% of the answers are right of every picture, so the interval is empty"),
         (0.5, 1, "50% of the answers are right of the only picture, so the interval is empty"),
     ],

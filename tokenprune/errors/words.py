@@ -32,6 +32,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def these(number: int, noun: str) -> str:
+    """Those at hand: `this picture`, `these 2 pictures`."""
+    return f"this {noun}" if number == 1 else f"these {counted(number, noun)}"
+
+
 def verdict(held: int, failed: int, idle: int | None = None) -> str:
     """How many rows of a check hold and fail, and how many don't apply, where there are such."""
     parts = [f"{counted(held, 'row')} {'holds' if held == 1 else 'hold'}"]

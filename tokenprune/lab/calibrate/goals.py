@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar, Protocol
 
+from tokenprune.errors.words import these
 from tokenprune.lab.judge.result import Result
 
 #: Batches from which on their times have a 95 % interval (ours): all of n lie on one side of the
@@ -78,7 +79,7 @@ class Within:
         if not result.unseen or hidden <= self.points + ROUNDING:
             return ""
         said = (
-            f"with these {result.images} pictures a loss of up to {hidden:.1f} points can't be "
+            f"with {these(result.images, 'picture')} a loss of up to {hidden:.1f} points can't be "
             "excluded (rule of three)"
         )
         if not self.sure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from tokenprune.errors.words import these
 from tokenprune.lab.judge.result import PlanRun, Result
 from tokenprune.lab.measure.statistics import Interval, rule_of_three
 
@@ -55,8 +56,9 @@ def _empty(share: float, images: int) -> str:
         every = "of every picture" if images > 1 else "of the only picture"
         return f"{share:.0%} of the answers are right {every}, so the interval is empty"
     return (
-        f"all answers are {'right' if share else 'wrong'}, so the interval is empty; with these "
-        f"{images} pictures up to {rule_of_three(images):.0%} the other way can't be excluded"
+        f"all answers are {'right' if share else 'wrong'}, so the interval is empty; with "
+        f"{these(images, 'picture')} up to {rule_of_three(images):.0%} the other way can't be "
+        "excluded"
     )
 
 
