@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import tokenprune
 from benchmarks.timing import alternating
 from benchmarks.towers import qwen_picture, qwen_vision
 from tokenprune.errors import TokenpruneError
-from tokenprune.lab.bench.compiling import shared_copy
+from tokenprune.lab.bench.compiling import compilations, room, shared_copy
 
 WORDS = 32
 #: Ids of special tokens, the same in all models here; words are drawn from above them.
@@ -106,17 +107,84 @@ FAMILIES: dict[str, tuple[Callable[[bool], Any], Callable[[bool, int], dict[str,
 }
 
 
-def measure(family: str, device: torch.device, tiny: bool, rounds: int) -> list[dict[str, Any]]:
-    """Dense and every strategy in turn, with one image and with eight.
+#: By family the vision tower of its model, where time is measured with compiled towers too.
+TOWERS: dict[str, Callable[[Any], Any]] = {"llava-7b": lambda model: model.model.vision_tower}
+SUFFIX = ", tower compiled"
+COMPILED = (f"dense{SUFFIX}", f"evoprune{SUFFIX}")
+
+
+@dataclass
+class Lineup:
+    """Models of one family that share their weights, each with a strategy.
+
+    Attributes:
+        family: its name.
+        models: by strategy; the first is dense.
+        calls: of `generate`, by the number of images.
+        attached: where plans are detached again.
+        refused: rows of strategies that the family refuses.
+        graphs: of compiled towers, all numbers of images together.
+    """
+
+    family: str
+    models: dict[str, Any]
+    calls: dict[int, dict[str, Tensor]]
+    attached: ExitStack
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    graphs: dict[str, int] = field(default_factory=dict)
+
+    def attach(self, model: Any, name: str) -> None:
+        """Attach a strategy of `STAGES`."""
+        stage = {"at": STAGES[name], "strategy": name, "keep": 0.5}
+        plan = {"schema_version": 1, "stages": [stage]}
+        self.attached.enter_context(tokenprune.attach(model, plan))
+
+    def compile_tower(self, name: str, warming: int, options: dict[str, Any]) -> None:
+        """Add a model whose tower is compiled, for every number of images.
+
+        Args:
+            name: one of `COMPILED`.
+            warming: calls until nothing is compiled or recorded any more.
+            options: of `torch.compile`.
+        """
+        strategy, model = name.removesuffix(SUFFIX), shared_copy(self.models["dense"])
+        if strategy != "dense":
+            self.attach(model, strategy)
+        calls = [_first_token(model, given) for given in self.calls.values()]
+        calls[0]()  # as usual: transformers hooks into blocks at the first, which breaks a graph
+        TOWERS[self.family](model).compile(**options)
+        before = compilations()
+        with room():
+            for call in calls:
+                for _ in range(warming):
+                    call()
+        self.models[name] = model
+        self.graphs[name] = compilations() - before
+
+    def measure(self, device: torch.device, rounds: int) -> list[dict[str, Any]]:
+        """All models in turn.
+
+        Returns:
+            A row for every strategy and number of images, or what refuses the strategy.
+        """
+        rows = list(self.refused)
+        for images, given in self.calls.items():
+            calls = {name: _first_token(model, given) for name, model in self.models.items()}
+            for name, value in alternating(calls, device, rounds).items():
+                row = {"model": self.family, "images": images, "strategy": name}
+                graphs = {"graphs": self.graphs[name]} if name in self.graphs else {}
+                rows.append(row | {"seconds": value} | graphs)
+        return rows
+
+
+@contextmanager
+def lineup(family: str, device: torch.device, tiny: bool) -> Iterator[Lineup]:
+    """Dense and every strategy, with one image and with eight.
 
     Args:
         family: one of `FAMILIES`.
         device: where to.
         tiny: whether the model is.
-        rounds: timed calls.
-
-    Returns:
-        A row for every strategy and number of images, or what refuses the strategy.
     """
     build, inputs = FAMILIES[family]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -127,24 +195,22 @@ def measure(family: str, device: torch.device, tiny: bool, rounds: int) -> list[
             dense = build(tiny).eval()
     finally:
         torch.set_default_dtype(before)
-    models = {"dense": dense, **{name: shared_copy(dense) for name in STAGES}}
-    rows: list[dict[str, Any]] = []
+    calls = {}
+    for images in (1, 2) if tiny else (1, 8):
+        calls[images] = {name: value.to(device) for name, value in inputs(tiny, images).items()}
+        calls[images]["pixel_values"] = calls[images]["pixel_values"].to(dtype)
     with ExitStack() as attached:
-        for name, place in STAGES.items():
-            stage = {"at": place, "strategy": name, "keep": 0.5}
-            plan = {"schema_version": 1, "stages": [stage]}
+        found = Lineup(family, {"dense": dense}, calls, attached)
+        for name in STAGES:
+            model = shared_copy(dense)
             try:
-                attached.enter_context(tokenprune.attach(models[name], plan))
+                found.attach(model, name)
             except TokenpruneError as refusal:
-                del models[name]
-                rows.append({"model": family, "strategy": name, "refused": str(refusal)})
-        for images in (1, 2) if tiny else (1, 8):
-            given = {name: value.to(device) for name, value in inputs(tiny, images).items()}
-            given["pixel_values"] = given["pixel_values"].to(dtype)
-            calls = {name: _first_token(model, given) for name, model in models.items()}
-            for name, value in alternating(calls, device, rounds).items():
-                rows.append({"model": family, "images": images, "strategy": name, "seconds": value})
-    return rows
+                row = {"model": family, "strategy": name, "refused": str(refusal)}
+                found.refused.append(row)
+            else:
+                found.models[name] = model
+        yield found
 
 
 def _first_token(model: Any, given: dict[str, Tensor]) -> Callable[[], object]:

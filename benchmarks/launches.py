@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ops import SITES, Site, cases
-from benchmarks.timing import Call, alternating, replayed
+from benchmarks.timing import Call, alternating, queued, replayed
 from tokenprune.ops.launching import Sizes, trying
 
 Clock = Callable[[Call], float]
@@ -109,11 +109,15 @@ def best(rows: Sequence[dict[str, Any]]) -> dict[str, Sizes]:
 
 
 def clock_of(device: torch.device) -> Clock:
-    """Seconds that a GPU needs for a call, without the time to launch its kernels."""
+    """Seconds that a GPU needs for a call, without the time to launch its kernels.
+
+    Nothing of it depends on a CPU that is busy otherwise.
+    """
 
     def seconds(call: Call) -> float:
-        several = replayed(lambda: [call() for _ in range(CALLS)])
-        return alternating({"": several}, device, CALLS)[""] / CALLS
+        calls = {"": replayed(lambda: [call() for _ in range(CALLS)])}
+        found = queued(calls, device, CALLS)[""]
+        return (found or alternating(calls, device, CALLS)[""]) / CALLS
 
     return seconds
 

@@ -12,6 +12,11 @@ from torch.profiler import ProfilerActivity, profile
 
 Call = Callable[[], object]
 
+#: Seconds that a GPU is kept busy ahead of a call, beside twice the call's own (ours).
+LEAD = 0.002
+#: Ticks a second of the clocks of GPUs, roughly; it only says how long that is.
+CLOCK = 2e9
+
 
 def synchronize(device: torch.device) -> None:
     """Wait for what the device has to do."""
@@ -37,6 +42,32 @@ def alternating(calls: Mapping[str, Call], device: torch.device, rounds: int) ->
         for name, call in calls.items():
             found[name].append(seconds(call, device))
     return {name: median(values) for name, values in found.items()}
+
+
+def queued(calls: Mapping[str, Call], device: torch.device, rounds: int) -> dict[str, float | None]:
+    """Median seconds that a GPU alone needs for each, from its first kernel to its last, in turn.
+
+    A kernel that does nothing runs ahead, until the CPU has queued all of the call. A call that
+    waits for the GPU itself can't be queued, and has no such time; nor has any on a CPU.
+    """
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    if device.type != "cuda":
+        return dict.fromkeys(calls)
+    cuda: Any = torch.cuda
+    ahead = {name: 2 * seconds(call, device) + LEAD for name, call in calls.items()}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start, end = (cuda.Event(enable_timing=True) for _ in range(2))
+            synchronize(device)
+            cuda._sleep(int(ahead[name] * CLOCK))
+            start.record()
+            call()
+            waited = start.query()
+            end.record()
+            synchronize(device)
+            if not waited:
+                found[name].append(start.elapsed_time(end) / 1e3)
+    return {name: median(times) if times else None for name, times in found.items()}
 
 
 def launched(call: Call, device: torch.device) -> dict[str, float | None]:

@@ -194,7 +194,7 @@ SECTIONS = (
         "to the same number of tokens. Eager passes of a few pictures wait for the CPU, which "
         "launches kernels one by one, and a site adds launches; record a CUDA graph for these, or "
         "compile. Then the time to the first token of random models in the shape of 7B ones, with "
-        "half of the visual tokens left, in eager mode.",
+        "half of the visual tokens left.",
         "benchmarks/gpu.sh",
         gpu,
     ),

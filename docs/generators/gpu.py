@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from generators import gpu_compiled
 from generators.markdown import table
 
 Data = dict[str, Any]
-MODES = {
-    "eager": "eager",
-    "recorded": "CUDA graph",
-    "compiled": "compiled",
-    "graphs": "compiled, CUDA graphs",
-}
+MODES = {"eager": "eager", "recorded": "CUDA graph"}
+#: What the names of strategies end in, where the tower alone is compiled.
+COMPILED = ", tower compiled"
+GRAPHS = gpu_compiled.MODES["graphs"]
 
 
 def gpu(record: Data) -> str:
     """The tables of `benchmarks/gpu.sh`: kernels, towers, time to first token, operations."""
     parts = [
         _kernels(record.get("kernels", [])),
-        _towers(record["towers"]),
+        _towers([row for row in record["towers"] if row["mode"] not in gpu_compiled.MODES]),
+        gpu_compiled.compiled(record["towers"]),
         _first_token(record["first_token"]),
         _operations(record.get("operations", [])),
         _sizes(record.get("launches", [])),
@@ -58,6 +58,8 @@ def _listed(numbers: Any) -> str:
 
 def _towers(rows: list[Data]) -> str:
     """Passes of towers: dense in milliseconds, strategies as a speed-up over it."""
+    if not rows:
+        return ""
     names = list(dict.fromkeys(row["strategy"] for row in rows if row["strategy"] != "dense"))
     groups: dict[tuple[str, int, str], dict[str, Data]] = {}
     for row in rows:
@@ -102,12 +104,37 @@ def _kernel_time(row: Data | None) -> str:
 
 
 def _first_token(rows: list[Data]) -> str:
+    """Dense in milliseconds, strategies as a speed-up over dense with a tower of the same kind."""
+    groups: dict[tuple[str, int, str], dict[str, float]] = {}
+    for row in rows:
+        if "refused" not in row:
+            name, compiled, _ = row["strategy"].partition(COMPILED)
+            key = row["model"], row["images"], GRAPHS if compiled else "eager"
+            groups.setdefault(key, {})[name] = row["seconds"]
+    names = list(dict.fromkeys(name for found in groups.values() for name in found))
+    strategies = [name for name in names if name != "dense"]
     lines = [
-        (row["model"], str(row["images"]), row["strategy"], f"{row['seconds'] * 1e3:.1f}")
-        for row in rows
-        if "refused" not in row
+        (
+            model,
+            str(images),
+            tower,
+            f"{found['dense'] * 1e3:.1f}" if "dense" in found else "-",
+            *(_answer(found, name) for name in strategies),
+        )
+        for (model, images, tower), found in groups.items()
     ]
-    return table(("model", "images", "strategy", "first token, ms"), lines, numbers=1)
+    heading = ("model", "images", "tower", "dense, ms", *(f"{name}, ms" for name in strategies))
+    told = "Time to first token, in parentheses the speed-up over dense with a tower of that kind"
+    if any(tower == GRAPHS for _, _, tower in groups):
+        told += f'; a tower with {GRAPHS} is compiled with `mode="reduce-overhead"`'
+    return f"{told}:\n\n{table(heading, lines, numbers=len(strategies) + 1)}" if lines else ""
+
+
+def _answer(found: dict[str, float], name: str) -> str:
+    if name not in found:
+        return "-"
+    shown = f"{found[name] * 1e3:.1f}"
+    return shown + (f" ({found['dense'] / found[name]:.2f})" if "dense" in found else "")
 
 
 def _operations(rows: list[Data]) -> str:

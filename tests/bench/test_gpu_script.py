@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import encoders, gpu, growth, launches
+from benchmarks import encoders, first_token, gpu, gpu_compiled, growth, launches, timing
 from benchmarks.growing import families
 from benchmarks.growth_ops import NATURES
 from benchmarks.ops import Site
 from benchmarks.towers import towers
+from benchmarks.workers import Job, Orders
 from tokenprune.ops import launching
 
 pytest.importorskip("timm")
@@ -22,7 +26,7 @@ pytest.importorskip("transformers")
 
 def test_the_gpu_script_runs_to_its_end(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    record = gpu.main(["--dry", "--seconds", "600", "--out", str(out)])
+    record = gpu.main(["--dry", "--seconds", "3600", "--out", str(out)])
     assert json.loads(out.read_text()) == record
     assert record["dry"]
     assert record["left_out"] == record["failed"] == []
@@ -31,12 +35,29 @@ def test_the_gpu_script_runs_to_its_end(tmp_path: Path) -> None:
     found = {(row["tower"], row["batch"], row["mode"], row["strategy"]) for row in record["towers"]}
     names = [tower.name for tower in towers(tiny=True)]
     assert {(name, 2, "eager", "evoprune") for name in names} <= found
-    assert {(names[0], 1, mode, "tome") for mode in gpu.MODES} <= found
+    assert {
+        (name, 1, mode, strategy)
+        for name in names
+        for mode in gpu_compiled.MODES
+        for strategy in gpu_compiled.COMPILED
+    } <= found
     assert all(row["seconds"] > 0 for row in record["towers"])
     timed = [row for row in record["first_token"] if "refused" not in row]
-    assert {(row["model"], row["images"]) for row in timed} == {
-        (family, images) for family in ("llava-7b", "qwen2.5-vl-7b") for images in (1, 2)
+    answered = {(row["model"], row["images"], row["strategy"]) for row in timed}
+    assert len(answered) == len(timed), "each is measured once"
+    every = ["dense", *first_token.STAGES]
+    expected = {"llava-7b": [*every, *first_token.COMPILED], "qwen2.5-vl-7b": every}
+    assert answered == {
+        (family, images, name)
+        for family, strategies in expected.items()
+        for images in (1, 2)
+        for name in strategies
     }
+    graphs = {row["graphs"] for row in timed if row["strategy"] in first_token.COMPILED}
+    assert graphs == {2}, "one for each number of images"
+    phases = [row["phase"] for row in record["phases"]]
+    assert "clip-tiny, batch 1, torch.compile: ready" in phases
+    assert "llava-7b, first token: done" in phases
 
 
 def test_the_fastest_right_sizes_of_a_kernel_are_found_and_kept(
@@ -74,6 +95,104 @@ def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
     assert record["towers"] == []
     assert "vit-tiny, batch 1, eager" in record["left_out"]
     assert "llava-7b, time to first token" in record["left_out"]
+    assert {f"vit-tiny, batch 1, {mode}" for mode in gpu_compiled.MODES} <= {*record["left_out"]}
+    assert {f"llava-7b, time to first token, {name}" for name in first_token.COMPILED} <= {
+        *record["left_out"]
+    }
+    assert record["failed"] == []
+
+
+def test_what_there_is_no_time_to_compile_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is measured; so is a family whose worker failed."""
+    start = gpu_compiled.jobs
+
+    def some(*, dry: bool, rounds: int) -> list[Job]:
+        clip, llava = (
+            next(job for job in start(dry=dry, rounds=rounds) if job.name.startswith(name))
+            for name in ("clip-tiny", "llava-7b")
+        )
+        return [clip, replace(llava, command=(sys.executable, "-c", "raise MemoryError('full')"))]
+
+    monkeypatch.setattr(gpu_compiled, "jobs", some)
+    monkeypatch.setattr(gpu, "towers", lambda *, tiny: towers(tiny=tiny)[1:2])
+    out = tmp_path / "gpu.json"
+    record = gpu.main(["--dry", "--compiling", "0", "--seconds", "3600", "--out", str(out)])
+    assert record["left_out"] == ["clip-tiny, batch 1, graphs", "clip-tiny, batch 1, compiled"]
+    error = "exit code 1: MemoryError: full"
+    assert record["failed"] == [{"what": "llava-7b, first token", "error": error}]
+    assert {row["mode"] for row in record["towers"]} == {"eager"}
+    assert {row["model"] for row in record["first_token"]} == {*first_token.FAMILIES}
+
+
+class Told(Orders):
+    """Orders of a parent that is somewhere else: what it is told is kept."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[Any]] = {"failed": [], "left_out": [], "towers": []}
+
+    def put(self, section: str, row: Any) -> None:
+        self.found[section].append(row)
+
+
+def test_a_strategy_that_cannot_be_compiled_is_named_and_the_others_are_measured() -> None:
+    def refusing(input: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError("no code for this graph")
+
+    told, given = Told(), {"input": torch.ones(2)}
+    run = gpu_compiled.Working(torch.device("cpu"), True, time.monotonic() + 600, 2, told)
+    cell = gpu_compiled.Cell("t, batch 1, graphs", {"tower": "t", "batch": 1, "mode": "graphs"})
+    with torch.inference_mode():
+        models = {"dense": torch.nn.Linear(2, 2), "tome": refusing}
+        cell.prepare(run, models, given)
+        cell.measure(run)
+        run.until = time.monotonic()
+        cell.prepare(run, models, given)
+    (row,) = told.found["towers"]
+    assert (row["strategy"], row["graphs"], row["gpu_seconds"]) == ("dense", 1, None)
+    (failed,) = told.found["failed"]
+    assert failed["what"] == "t, batch 1, graphs, tome"
+    assert "no code for this graph" in failed["error"]
+    assert told.found["left_out"] == ["t, batch 1, graphs"]
+
+
+def test_the_time_of_a_gpu_alone_is_none_where_a_call_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A GPU that is played: `_sleep` fills its queue, a call that waits for it empties it."""
+    busy, clock = [False], [0.0]
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = clock[0]
+
+        def query(self) -> bool:
+            return not busy[0]
+
+        def elapsed_time(self, other: Event) -> float:
+            return 1e3 * (other.at - self.at)
+
+    def sleep(ticks: int) -> None:
+        assert ticks >= timing.LEAD * timing.CLOCK
+        busy[0] = True
+
+    def waits(*_: Any) -> None:
+        busy[0] = False
+
+    def works() -> None:
+        clock[0] += 0.25
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", sleep)
+    monkeypatch.setattr(timing, "synchronize", waits)
+    calls: dict[str, timing.Call] = {"works": works, "waits": waits}
+    found = timing.queued(calls, torch.device("cuda"), 3)
+    assert found == {"works": 0.25, "waits": None}
+    assert timing.queued(calls, torch.device("cpu"), 3) == dict.fromkeys(calls)
 
 
 def test_without_a_gpu_only_a_dry_run_is_possible(capsys: pytest.CaptureFixture[str]) -> None:

@@ -215,10 +215,43 @@ def test_a_gpu_record_says_what_was_refused_and_left_out(
     assert "| t | 8 | eager | 12.50 | 1.25 |" in page
     assert "| t | 8 | CUDA graph | - | - |" in page
     assert "| t | 8 | 321 (4.20) | - |" in page
-    assert "| m | 1 | dense | 500.0 |" in page
+    assert "| m | 1 | eager | 500.0 |" in page
     assert "| s | 1 | `o` | 4.000 | 2.000 | 2.00 |" in page
     assert "| `gram x2` | BLOCK 64 | 40.0 |" in page
     assert "| `gram x2` | its own | - |" in page
     assert "Failed: t, batch 1, graphs (RuntimeError: no)." in page
     assert "Refused: no such place." in page
     assert "No time was left for: t, batch 32, eager." in page
+
+
+def test_compiled_towers_are_compared_with_dense_of_their_mode(
+    benchmarks: ModuleType, tmp_path: Path
+) -> None:
+    row = {"tower": "t", "batch": 1, "mode": "graphs", "strategy": "dense", "seconds": 0.004}
+    tome = row | {"strategy": "tome", "seconds": 0.005, "gpu_seconds": 0.002}
+    towers = [
+        row | {"gpu_seconds": 0.003},
+        tome,
+        row | {"mode": "compiled", "seconds": 0.008},
+        tome | {"mode": "compiled", "seconds": 0.004, "gpu_seconds": None},
+        tome | {"strategy": "evoprune", "batch": 8},
+    ]
+    answer = {"model": "m", "images": 1, "strategy": "dense, tower compiled", "seconds": 0.5}
+    record: dict[str, Any] = {
+        "towers": towers,
+        "first_token": [answer, answer | {"strategy": "tome, tower compiled", "seconds": 0.4}],
+        "left_out": [],
+    }
+    write(tmp_path, "gpu.json", record)
+    page = benchmarks.benchmarks(tmp_path)
+    assert "Batch 1:\n\n| tower | mode | dense, ms | tome | evoprune |" in page
+    assert "| t | CUDA graphs | 4.00 (3.00) | 0.80 (1.50) | - |" in page
+    assert "| t | compiled | 8.00 | 2.00 | - |" in page
+    assert "Batch 8:" in page
+    assert (
+        "Slower than dense are 1 of 2 compiled rows:\n\n- t, batch 1, CUDA graphs: tome 0.80"
+        in page
+    )
+    assert "| m | 1 | CUDA graphs | 500.0 | 400.0 (1.25) |" in page
+    write(tmp_path, "gpu.json", {**record, "towers": towers[2:4]})
+    assert "Slower than dense are 0 of 1 compiled rows." in benchmarks.benchmarks(tmp_path)
