@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.launching import Sizes, launch
+from tokenprune.ops.launching import Sizes, launch, padded
 
 
 @triton.jit
@@ -40,11 +40,11 @@ def bias_of(ptr, cols, inside, outside, BIASED: tl.constexpr):
 def launch_size(kernel: str, width: int, item: int) -> Sizes:
     """Sizes of the programs of a kernel over heads of `width` numbers of `item` bytes."""
     # Bounds the shared memory: stages * (M + N) * D * item stays below 100 KB.
-    padded = max(16, triton.next_power_of_2(width))
-    block = 64 if padded * item <= 256 else 32
-    stages = 3 if padded * item <= 512 else 1
-    own = {"BLOCK_M": block, "BLOCK_N": block, "BLOCK_D": padded, "num_stages": stages}
-    return launch(f"{kernel} {padded}x{item}", own)
+    wide = padded(width, 16)
+    block = 64 if wide * item <= 256 else 32
+    stages = 3 if wide * item <= 512 else 1
+    own = {"BLOCK_M": block, "BLOCK_N": block, "BLOCK_D": wide, "num_stages": stages}
+    return launch(f"{kernel} {wide}x{item}", own)
 
 
 def mean_of_heads(columns: Tensor, skip: int) -> Tensor:

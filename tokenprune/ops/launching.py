@@ -27,6 +27,27 @@ def launch(kernel: str, own: Sizes) -> Sizes:
     return own if found is None else {**own, **found}
 
 
+def ceil_div(count: int, size: int) -> int:
+    """How many programs of `size` elements `count` elements take.
+
+    In plain integers, as `padded` is: Triton's own functions of that kind take microseconds each,
+    and an eager pass at batch 1 waits for every one of them.
+    """
+    return -(-count // size)
+
+
+def padded(count: int, least: int = 1, most: int | None = None) -> int:
+    """The power of two that `count` elements, one or more, fit in.
+
+    Args:
+        count: number of elements.
+        least: the smallest answer, a power of two.
+        most: the greatest answer, a power of two; a program then takes several turns.
+    """
+    size = max(least, 1 << (count - 1).bit_length())
+    return size if most is None else min(size, most)
+
+
 @contextmanager
 def trying(kernel: str, sizes: Sizes) -> Iterator[None]:
     """Let a kernel have other sizes inside a `with` block, in all threads; for measuring them."""

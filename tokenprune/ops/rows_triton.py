@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.launching import ceil_div, padded
+
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -30,8 +32,8 @@ def copied_rows(rider: Tensor, index: Tensor) -> Tensor:
     source, target = as_integers(rider), as_integers(out)
     source = source.reshape(batch, rider.shape[1], -1)
     width = source.shape[2]
-    block = min(1024, max(16, triton.next_power_of_2(width)))
-    _copy_kernel[(batch * k, triton.cdiv(width, block))](
+    block = padded(width, 16, 1024)
+    _copy_kernel[(batch * k, ceil_div(width, block))](
         source, index, target, k, width, *source.stride(), BLOCK=block
     )
     return out

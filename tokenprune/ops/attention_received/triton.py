@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.heads_triton import begin, bias_of, launch_size, mean_of_heads, rows_of
+from tokenprune.ops.launching import ceil_div
 
 
 @triton.jit
@@ -96,7 +97,7 @@ def attention_received(
     biased = bias is not None
     bias = bias.contiguous() if biased else peak
     size = {"BIASED": biased, **launch_size("attention_received", width, query.element_size())}
-    grid = (batch * heads, triton.cdiv(length, size["BLOCK_M"]))
+    grid = (batch * heads, ceil_div(length, size["BLOCK_M"]))
     group, strides = heads // key.shape[1], (*query.stride(), *key.stride())
     _normaliser_kernel[grid](
         query, key, bias, peak, mass, rows, heads, group, length, width, skip, scale,

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.launching import launch
+from tokenprune.ops.launching import ceil_div, launch
 
 
 # Numbers differ from site to site; a program for each kind of number would be compiled otherwise.
@@ -57,7 +57,7 @@ def best_last(score: Tensor, number: int) -> Tensor:
     if order.numel():
         rank = torch.empty((batch, tokens), device=score.device, dtype=torch.int32)
         blocks = launch("best_last", {"BLOCK_M": 16, "BLOCK_N": 128})
-        grid = batch, triton.cdiv(tokens, blocks["BLOCK_M"])
+        grid = batch, ceil_div(tokens, blocks["BLOCK_M"])
         _rank_kernel[grid](score, rank, tokens, *score.stride(), **blocks)
         _place_kernel[grid](rank, order, tokens, number, **blocks)
     return order

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.cosines_triton import length_of, products
+from tokenprune.ops.launching import ceil_div
 
 
 @triton.jit
@@ -77,7 +78,7 @@ def bipartite_match(
         )
         for term, length in zip(pair, (n_a, n_b), strict=True)
     ]  # fmt: skip
-    _match_kernel[(batch, triton.cdiv(n_a, 32))](
+    _match_kernel[(batch, ceil_div(n_a, 32))](
         a, b, *terms, value, index, n_a, n_b, width, *a.stride(), *b.stride(),
         SQUASH=squash, BLOCK_M=32, BLOCK_N=64, BLOCK_D=64,
     )  # fmt: skip

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.launching import ceil_div
 from tokenprune.ops.picks import LOWEST as _LOWEST
 from tokenprune.ops.picks_triton import best, ranked
 
@@ -60,7 +61,7 @@ def coverage_select(cover: Tensor, k: int, gain: Tensor | None) -> Tensor:
     covered, new = old.new_zeros(batch, targets), torch.empty_like(old)
     new_covered = torch.empty_like(covered)
     for step in range(-1, k):
-        _step_kernel[(batch, triton.cdiv(tokens, 32))](
+        _step_kernel[(batch, ceil_div(tokens, 32))](
             cover, factor, covered, new_covered, old, new, index, targets, tokens, k, step,
             *cover.stride(), LOWEST=_LOWEST, BLOCK=1024, BLOCK_M=64, BLOCK_N=32,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tokenprune.ops.dpp_select.reference import SPANNED as _SPANNED
 from tokenprune.ops.dpp_select.reference import spanned_score
+from tokenprune.ops.launching import ceil_div
 from tokenprune.ops.picks import LOWEST as _LOWEST
 from tokenprune.ops.picks_triton import best, ranked
 
@@ -63,7 +64,7 @@ def dpp_select(kernel: Tensor, k: int) -> Tensor:
     new_rest, new = torch.empty_like(rest), torch.empty_like(old)
     factor = rest.new_empty(batch, k, tokens)
     for step in range(k):
-        _step_kernel[(batch, triton.cdiv(tokens, 128))](
+        _step_kernel[(batch, ceil_div(tokens, 128))](
             kernel, diagonal, rest, new_rest, factor, old, new, index, tokens, k, step,
             *kernel.stride(),
             SPANNED=_SPANNED, LOWEST=_LOWEST, BLOCK=1024, BLOCK_N=128, BLOCK_S=32,

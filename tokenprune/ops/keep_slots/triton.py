@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.launching import launch
+from tokenprune.ops.launching import ceil_div, launch
 
 
 # Lengths differ from site to site; a program for each kind of number would be compiled otherwise.
@@ -34,7 +34,7 @@ def keep_slots(index: Tensor, count: int) -> Tensor:
     slot = torch.empty((batch, count), device=index.device, dtype=torch.int64)
     if slot.numel():
         blocks = launch("keep_slots", {"BLOCK_M": 16, "BLOCK_N": 128})
-        _slots_kernel[(batch, triton.cdiv(count, blocks["BLOCK_M"]))](
+        _slots_kernel[(batch, ceil_div(count, blocks["BLOCK_M"]))](
             index, slot, kept, count, *index.stride(), **blocks
         )
     return slot

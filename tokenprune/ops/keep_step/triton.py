@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.launching import ceil_div, padded
 from tokenprune.ops.rows_triton import as_integers, copied_rows
 
 
@@ -51,8 +52,8 @@ def keep_step(
     place = torch.empty((batch, kept), device=index.device, dtype=index.dtype)
     if sizes.numel():
         source, target = as_integers(hidden), as_integers(states)
-        block = min(1024, max(16, triton.next_power_of_2(width)))
-        _keep_kernel[(batch * left, max(1, triton.cdiv(width, block)))](
+        block = padded(width, 16, 1024)
+        _keep_kernel[(batch * left, max(1, ceil_div(width, block)))](
             source, anchor, size, index, target, sizes, place, ahead, kept, width,
             *source.stride(), *anchor.stride(), *size.stride(), *index.stride(), BLOCK=block,
         )  # fmt: skip

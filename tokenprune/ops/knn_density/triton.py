@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.cosines_triton import length_of, products
+from tokenprune.ops.launching import ceil_div, padded
 
 
 @triton.jit
@@ -54,8 +55,8 @@ def knn_density(x: Tensor, count: int) -> Tensor:
     out = torch.empty((batch, length, count), device=x.device, dtype=torch.float32)
     if out.numel() == 0:
         return out
-    _nearest_kernel[(batch, triton.cdiv(length, 32))](
+    _nearest_kernel[(batch, ceil_div(length, 32))](
         x, out, length, width, *x.stride(),
-        COUNT=count, SLOTS=triton.next_power_of_2(count), BLOCK_M=32, BLOCK_N=64, BLOCK_D=64,
+        COUNT=count, SLOTS=padded(count), BLOCK_M=32, BLOCK_N=64, BLOCK_D=64,
     )  # fmt: skip
     return out

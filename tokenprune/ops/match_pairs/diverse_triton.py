@@ -14,6 +14,7 @@ from torch import Tensor
 from tokenprune.ops.cosines import samples
 from tokenprune.ops.cosines_triton import length_of
 from tokenprune.ops.keys_triton import NONE, PREFERRED, key_of, place_of, score_of
+from tokenprune.ops.launching import padded
 from tokenprune.ops.match_pairs import Diversity
 from tokenprune.ops.match_pairs.gram_triton import gram
 from tokenprune.ops.match_pairs.pieces_triton import VARYING, settled, similarity
@@ -136,11 +137,11 @@ def _fill(
     number, count = length if tau is None else ahead + behind, min(neighbours, length - 1)
     dot, square = gram(x, order, number)
     near = torch.empty((batch, count + 1, number), device=x.device, dtype=torch.float32)
-    wide = max(32, triton.next_power_of_2(length))
+    wide = padded(length, 32)
     _nearest_kernel[(number, batch)](
         dot, square, near, length, number, count, BLOCK=wide, num_warps=_warps(wide, 1024)
     )
-    wide = max(32, triton.next_power_of_2(behind))
+    wide = padded(behind, 32)
     _best_kernel[(ahead, batch)](
         dot, square, near, blocked, key, length, number, ahead, behind, first,
         count, None if tau is None else -1.0 / tau**2, weight / count,

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.cosines_triton import products
-from tokenprune.ops.launching import launch
+from tokenprune.ops.launching import ceil_div, launch
 from tokenprune.ops.match_pairs.pieces_triton import VARYING, tokens_at
 
 _PLENTY = 64**3  # products, from which on wide tiles are enough programs for a large GPU (ours)
@@ -61,7 +61,7 @@ def gram(x: Tensor, order: Tensor | None, number: int) -> tuple[Tensor, Tensor]:
     if batch * length * number >= _PLENTY:
         sizes = launch(f"gram x{item}", {"BLOCK": 64, "BLOCK_D": 256 // item})
     block = sizes["BLOCK"]
-    tiles, across = triton.cdiv(number, block), triton.cdiv(length, block)
+    tiles, across = ceil_div(number, block), ceil_div(length, block)
     _gram_kernel[(tiles * across + across - tiles, batch)](
         x, order, dot, square, length, number, tiles, width, *x.stride(),
         **sizes,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokenprune.ops.cosines_triton import length_of, products
 from tokenprune.ops.keys_triton import NONE
+from tokenprune.ops.launching import ceil_div
 from tokenprune.ops.match_pairs.pieces_triton import VARYING, pair_keys, similarity, tokens_at
 
 _PROGRAMS = 128  # about as many as a large GPU runs at once (ours)
@@ -79,7 +80,7 @@ def plain_keys(
     block, span, splits = _tiles(batch, ahead, behind)
     kinds = 1 if blocked is None else 2
     key = torch.empty((kinds, splits, batch, ahead), device=x.device, dtype=torch.int64)
-    _match_kernel[(batch, triton.cdiv(ahead, block), splits)](
+    _match_kernel[(batch, ceil_div(ahead, block), splits)](
         x, order, blocked, key, length, width, ahead, behind, first, span, *x.stride(),
         SQUASH=squash, BLOCK_M=block, BLOCK_N=block, BLOCK_D=256 // x.element_size(),
     )  # fmt: skip
@@ -88,7 +89,7 @@ def plain_keys(
 
 def _tiles(batch: int, ahead: int, behind: int) -> tuple[int, int, int]:
     """Width of tiles, how many of them a program takes, and how many programs share a row."""
-    block = 64 if batch * triton.cdiv(ahead, 64) * triton.cdiv(behind, 64) >= _PROGRAMS else 32
-    rows, cols = batch * triton.cdiv(ahead, block), triton.cdiv(behind, block)
-    span = triton.cdiv(cols, min(cols, triton.cdiv(_PROGRAMS, rows)))
-    return block, span, triton.cdiv(cols, span)
+    block = 64 if batch * ceil_div(ahead, 64) * ceil_div(behind, 64) >= _PROGRAMS else 32
+    rows, cols = batch * ceil_div(ahead, block), ceil_div(behind, block)
+    span = ceil_div(cols, min(cols, ceil_div(_PROGRAMS, rows)))
+    return block, span, ceil_div(cols, span)

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.keys_triton import NONE, moved, place_of
+from tokenprune.ops.launching import ceil_div, padded
 from tokenprune.ops.match_pairs import Diversity
 from tokenprune.ops.match_pairs.diverse_triton import diverse_keys
 from tokenprune.ops.match_pairs.pieces_triton import VARYING, settled, tokens_at
@@ -86,8 +87,8 @@ def match_pairs(
         key = plain_keys(x, order, blocked, first, ahead, behind, squash)
     else:
         key = diverse_keys(x, order, blocked, first, ahead, behind, diversity, squash)
-    wide = min(1024, max(32, triton.next_power_of_2(ahead)))
-    _rank_kernel[(batch, triton.cdiv(ahead, 4))](
+    wide = padded(ahead, 32, 1024)
+    _rank_kernel[(batch, ceil_div(ahead, 4))](
         key, order, source, target, length, ahead, first, remove,
         SPLITS=key.shape[1], SETTLE=key.shape[0] == 2, BLOCK_M=4, BLOCK_N=wide,
     )  # fmt: skip

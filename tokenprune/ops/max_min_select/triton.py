@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.launching import ceil_div
 from tokenprune.ops.max_min_select.reference import first_score
 from tokenprune.ops.picks import LOWEST as _LOWEST
 from tokenprune.ops.picks_triton import best, ranked
@@ -44,7 +45,7 @@ def max_min_select(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
     nearest, new = torch.full_like(old, torch.inf), torch.empty_like(old)
     factor = torch.ones_like(old) if gain is None else gain.to(torch.float32).contiguous()
     for step in range(k):
-        _step_kernel[(batch, triton.cdiv(tokens, 128))](
+        _step_kernel[(batch, ceil_div(tokens, 128))](
             distance, factor, nearest, old, new, index, tokens, k, step, *distance.stride(),
             LOWEST=_LOWEST, BLOCK=1024, BLOCK_N=128,
         )  # fmt: skip

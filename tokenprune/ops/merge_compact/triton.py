@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.launching import ceil_div, padded
+
 
 @triton.jit
 def _merge_kernel(
@@ -43,8 +45,8 @@ def merge_compact(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tenso
     ordered, order = torch.sort(slot.long(), dim=1, stable=True)
     slots = torch.arange(length + 1, device=x.device).expand(batch, -1).contiguous()
     bounds = torch.searchsorted(ordered, slots)
-    block = min(1024, max(16, triton.next_power_of_2(width)))
-    _merge_kernel[(batch * length, triton.cdiv(width, block))](
+    block = padded(width, 16, 1024)
+    _merge_kernel[(batch * length, ceil_div(width, block))](
         x, order, bounds, weight.to(torch.float32).contiguous(), out, tokens, length, width,
         *x.stride(), BLOCK_D=block,
     )  # fmt: skip

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.launching import launch
+from tokenprune.ops.launching import ceil_div, launch
 
 
 # Lengths differ from site to site; a program for each kind of number would be compiled otherwise.
@@ -53,7 +53,7 @@ def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Ten
     slot = torch.empty((batch, count), device=source.device, dtype=torch.int64)
     if slot.numel():
         blocks = launch("merge_slots", {"BLOCK_M": 16, "BLOCK_N": 128})
-        _slots_kernel[(batch, triton.cdiv(count, blocks["BLOCK_M"]))](
+        _slots_kernel[(batch, ceil_div(count, blocks["BLOCK_M"]))](
             source, target, anchor, slot, merged, count, *source.stride(), *target.stride(),
             **blocks,
         )  # fmt: skip

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.groups_triton import group_means, group_sums
-from tokenprune.ops.launching import launch
+from tokenprune.ops.launching import ceil_div, launch, padded
 from tokenprune.ops.rows_triton import copied_rows
 
 _MANY = 4096  # rows of a batch that keep a GPU busy also where a program takes several (ours)
@@ -84,14 +84,14 @@ def merge_step(
         weighed = weight is not None
         each = weight if weighed else size
         rows = 4 if batch * left > _MANY else 1
-        block = min(2048, max(16, triton.next_power_of_2(width)))
-        grid = batch * triton.cdiv(left, rows), max(1, triton.cdiv(width, block))
+        block = padded(width, 16, 2048)
+        grid = batch * ceil_div(left, rows), max(1, ceil_div(width, block))
         _merge_kernel[grid](
             hidden, slot.contiguous(), anchor, size, each, index, states, sums, logs, place,
             tokens, length - tokens, kept, width,
             *hidden.stride(), *size.stride(), *each.stride(), *index.stride(),
             WEIGHED=weighed, LEAST=torch.finfo(torch.float32).tiny,
-            BLOCK_M=rows, BLOCK_N=min(1024, max(16, triton.next_power_of_2(length))), BLOCK_D=block,
+            BLOCK_M=rows, BLOCK_N=padded(length, 16, 1024), BLOCK_D=block,
             **launch(f"merge_step {rows}x{block}", {"num_warps": 8 if rows * block > 4096 else 4}),
         )  # fmt: skip
     return [states, sums, logs, place, *(copied_rows(rider, anchor) for rider in riders)]

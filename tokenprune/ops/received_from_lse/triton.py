@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.heads_triton import begin, bias_of, launch_size, mean_of_heads, rows_of
+from tokenprune.ops.launching import ceil_div
 
 
 @triton.jit
@@ -72,14 +73,14 @@ def received_from_lse(
     columns = torch.empty((batch, heads, length), device=query.device, dtype=torch.float32)
     size = launch_size("received_from_lse", width, query.element_size())
     group, strides = heads // key.shape[1], (*query.stride(), *key.stride())
-    _column_kernel[(batch * heads, triton.cdiv(length, size["BLOCK_N"]))](
+    _column_kernel[(batch * heads, ceil_div(length, size["BLOCK_N"]))](
         query, key, lse, bias, columns, heads, group, length, width, skip, width**-0.5,
         *strides, BIASED=biased, **size,
     )  # fmt: skip
     found = [mean_of_heads(columns, skip)]
     if given:
         rows = torch.empty_like(columns)
-        _given_kernel[(batch * heads, triton.cdiv(length, 64))](
+        _given_kernel[(batch * heads, ceil_div(length, 64))](
             query, key, lse, bias, rows, heads, group, length, width, skip, width**-0.5,
             *strides, BIASED=biased, BLOCK_M=64, BLOCK_D=size["BLOCK_D"],
         )  # fmt: skip

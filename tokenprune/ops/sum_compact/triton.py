@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.launching import ceil_div
+
 
 @triton.jit
 def _sum_kernel(
@@ -31,7 +33,7 @@ def sum_compact(values: Tensor, slot: Tensor, length: int) -> Tensor:
     out = torch.empty((batch, length), device=values.device, dtype=torch.float32)
     if out.numel() == 0:
         return out
-    _sum_kernel[(batch, triton.cdiv(length, 32))](
+    _sum_kernel[(batch, ceil_div(length, 32))](
         values.to(torch.float32).contiguous(), slot.long().contiguous(), out, tokens, length,
         BLOCK_S=32, BLOCK_N=128,
     )  # fmt: skip

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tokenprune.ops.launching import ceil_div
 from tokenprune.ops.rows_triton import copied_rows
 
 
@@ -47,7 +48,7 @@ def topk_gather(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
     index = torch.empty((batch, k), device=score.device, dtype=torch.int64)
     if index.numel():
         chosen = torch.empty((batch, tokens), device=score.device, dtype=torch.int8)
-        _choose_kernel[(batch, triton.cdiv(tokens, 32))](
+        _choose_kernel[(batch, ceil_div(tokens, 32))](
             score.to(torch.float32).contiguous(), chosen, tokens, k, BLOCK_M=32, BLOCK_N=128
         )
         _compact_kernel[(batch,)](chosen, index, tokens, k, BLOCK_N=512)
