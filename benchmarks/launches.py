@@ -47,6 +47,7 @@ def _blocks(*sizes: tuple[int, int, int]) -> list[Sizes]:
 
 
 _HEADS = _blocks((64, 32, 4), (32, 32, 4), (128, 64, 8), (128, 32, 4))
+_ALONE: list[Sizes] = [{"num_warps": 4}, {"num_warps": 16}, {"tokens": 512}]  # or two launches
 _RANKS = _blocks((8, 256, 4), (4, 1024, 4), (1, 1024, 1))
 _TILES: list[Sizes] = [
     {"BLOCK": block, "BLOCK_D": depth, "num_warps": warps}
@@ -63,7 +64,7 @@ def trials(dtype: torch.dtype) -> list[Trial]:
         Trial(f"received_from_lse 64x{item}", "received_from_lse", clip, (1, 8), _HEADS),
         Trial(f"received_from_lse 128x{item}", "received_from_lse", siglip, (1, 8), _HEADS),
         Trial(f"gram x{item}", "match_pairs", clip, (1, 8), _TILES),
-        Trial("best_last", "best_last", clip, (1, 8), _RANKS),
+        Trial("best_last alone", "best_last", clip, (1, 8), _ALONE),
         Trial("merge_slots", "merge_slots", clip, (1, 8), _RANKS),
         Trial("merge_step 1x1024", "merge_step", clip, (1,), _WARPS),
         Trial("merge_step 4x2048", "merge_step", siglip, (8,), _WARPS),

@@ -54,7 +54,7 @@ POINTERS = {
 CONSTANTS = {
     "BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_S": 32, "BLOCK": 64,
     "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38, "SPANNED": 1e-5,
-    "WEIGHED": True, "BIASED": True, "LEAST": 1e-38, "SPLITS": 3, "SETTLE": True,
+    "WEIGHED": True, "BIASED": True, "LEAST": 1e-38, "BEST": 16, "SPLITS": 3, "SETTLE": True,
 }  # fmt: skip
 NUMBERS = ("scale", "weight")
 OPTIONS = ("order_ptr", "blocked_ptr", "scale")
@@ -73,6 +73,7 @@ DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
     ("place", "kernel"),
     [
         ("attention_received", "_normaliser_kernel"), ("attention_received", "_column_kernel"),
+        ("best_last", "_alone_kernel"),
         ("best_last", "_rank_kernel"), ("best_last", "_place_kernel"),
         ("bipartite_match", "_match_kernel"), ("knn_density", "_nearest_kernel"),
         ("max_min_select", "_step_kernel"), ("dpp_select", "_step_kernel"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import deterministic
 
 from tokenprune import ops
+from tokenprune.ops.best_last import triton as best_last
 from tokenprune.ops.dispatch import PLAIN
 
 INF, NAN = float("inf"), float("nan")
@@ -180,8 +181,15 @@ def test_merge_in_half_precision_and_tokens_alone() -> None:
     assert torch.equal(got, x.flip(1))
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize(("tokens", "k"), [(1, 1), (37, 0), (37, 11), (601, 30), (67, 67)])
-def test_best_last(tokens: int, k: int) -> None:
+def test_best_last(tokens: int, k: int, alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a program that holds the sample needs no other kernel
+    monkeypatch.setattr(best_last, "_rank_kernel" if alone else "_alone_kernel", None)
+    if not alone:
+        monkeypatch.setattr(
+            best_last, "launch", lambda _, own: own | dict.fromkeys(own.keys() & {"tokens"}, 0)
+        )
     score = torch.randn(2, tokens).mul(2).round()
     for case in (score, score.bfloat16(), score.mT.contiguous().mT):
         close(*both(ops.best_last, case, k), 0)
