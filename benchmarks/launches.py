@@ -46,7 +46,8 @@ def _blocks(*sizes: tuple[int, int, int]) -> list[Sizes]:
     return [{"BLOCK_M": m, "BLOCK_N": n, "num_warps": warps} for m, n, warps in sizes]
 
 
-_HEADS = _blocks((64, 32, 4), (32, 32, 4), (128, 64, 8), (128, 32, 4))
+_HEADS = _blocks((64, 32, 4), (64, 128, 8), (128, 64, 8))
+_PARTS: list[Sizes] = [{"programs": 128}, {"programs": 512}]
 _ALONE: list[Sizes] = [{"num_warps": 4}, {"num_warps": 16}, {"tokens": 512}]  # or two launches
 _RANKS = _blocks((8, 256, 4), (4, 1024, 4), (1, 1024, 1))
 _TILES: list[Sizes] = [
@@ -63,6 +64,7 @@ def trials(dtype: torch.dtype) -> list[Trial]:
     return [
         Trial(f"received_from_lse 64x{item}", "received_from_lse", clip, (1, 8), _HEADS),
         Trial(f"received_from_lse 128x{item}", "received_from_lse", siglip, (1, 8), _HEADS),
+        Trial("received_from_lse parts", "received_from_lse", clip, (1, 8), _PARTS),
         Trial(f"gram x{item}", "match_pairs", clip, (1, 8), _TILES),
         Trial("best_last alone", "best_last", clip, (1, 8), _ALONE),
         Trial("merge_slots", "merge_slots", clip, (1, 8), _RANKS),

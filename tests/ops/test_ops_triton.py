@@ -83,7 +83,7 @@ DOUBLES = ("old_rest_ptr", "new_rest_ptr", "factor_ptr")
         ("received_from_lse", "_column_kernel"), ("received_from_lse", "_given_kernel"),
         ("keep_slots", "_slots_kernel"), ("keep_step", "_keep_kernel"),
         ("topk_gather", "_choose_kernel"), ("topk_gather", "_compact_kernel"),
-        ("rows_triton", "_copy_kernel"), *MATCHES,
+        ("rows_triton", "_copy_kernel"), ("heads_triton", "_mean_kernel"), *MATCHES,
     ],
 )  # fmt: skip
 def test_kernels_compile_for_a_gpu_that_is_not_here(

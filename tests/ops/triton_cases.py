@@ -15,6 +15,7 @@ from torch.utils import deterministic
 from tokenprune import ops
 from tokenprune.ops.best_last import triton as best_last
 from tokenprune.ops.dispatch import PLAIN
+from tokenprune.ops.received_from_lse import triton as received_from_lse
 
 INF, NAN = float("inf"), float("nan")
 DEVICE = os.environ.get("TRITON_CASES_DEVICE", "cpu")
@@ -96,6 +97,24 @@ def test_received_from_lse(heads: int, length: int, width: int, skip: int, biase
     close(got, want)
     close(got, ops.attention_margins(query, key, bias=bias, skip=skip))
     close(*both(ops.received_from_lse, query, key, lse, bias=bias, skip=skip))
+
+
+@pytest.mark.parametrize("programs", [1, 8, 99])
+def test_programs_that_share_a_column_give_an_image_the_same_in_every_batch(
+    programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(received_from_lse, "_PROGRAMS", programs)
+    query, key = torch.randn(2, 3, 2, 290, 8).unbind()
+    bias, lse = torch.randn(3, 290), (query @ key.mT * 8**-0.5).logsumexp(-1)
+    bias[1, 7] = -INF
+    got, want = both(ops.received_from_lse, query, key, lse, bias=bias, skip=3)
+    close(got, want)
+    with ops.use_backend("triton"):
+        alone = [
+            ops.received_from_lse(*(each[at : at + 1] for each in (query, key, lse)), skip=3)
+            for at in range(3)
+        ]
+        assert torch.equal(torch.cat(alone), ops.received_from_lse(query, key, lse, skip=3))
 
 
 def test_received_from_the_logarithms_of_a_kernel() -> None:

@@ -1,12 +1,13 @@
 """Triton: what kernels over heads of queries and keys share, and how large programs are."""
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN201, ANN202
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.launching import Sizes, launch, padded
+from tokenprune.ops.launching import Sizes, ceil_div, launch, padded
 
 
 @triton.jit
@@ -47,9 +48,43 @@ def launch_size(kernel: str, width: int, item: int) -> Sizes:
     return launch(f"{kernel} {wide}x{item}", own)
 
 
-def mean_of_heads(columns: Tensor, skip: int) -> Tensor:
-    """What tokens receive, `[B, T - skip]`, from the sums of the columns `[B, H, T]` of each head.
+@triton.jit(do_not_specialize=["parts", "length", "skip", "counted"])
+def _mean_kernel(
+    sums_ptr, bias_ptr, out_ptr, heads, parts, length, skip, counted,
+    BIASED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    batch = tl.program_id(0).to(tl.int64)
+    cols = skip + tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    head = tl.arange(0, BLOCK_M)
+    inside = cols < length
+    at = (batch * heads + head)[:, None] * parts * length + cols[None, :]
+    total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for part in range(0, parts):
+        mask = (head < heads)[:, None] & inside[None, :]
+        total += tl.load(sums_ptr + at + part * length, mask=mask, other=0.0)
+    mean = tl.sum(total, 0)
+    if BIASED:
+        bias = bias_of(bias_ptr + batch * length, cols, inside, 0.0, BIASED)
+        # a hidden key's sum may be too large for a number, and infinity times 0 is none
+        mean = tl.where(bias == float("-inf"), 0.0, mean * tl.exp(bias))
+    tl.store(out_ptr + batch * (length - skip) + cols - skip, mean / (heads * counted), mask=inside)
 
-    Heads are added here, in a fixed order: atomic additions would not be deterministic.
+
+def mean_of_heads(sums: Tensor, skip: int, counted: int = 1, bias: Tensor | None = None) -> Tensor:
+    """Means over heads, `[B, T - skip]`, of sums `[B, H, P, T]` of which each has P parts.
+
+    Parts and heads are added here, in a fixed order: atomic additions would not be deterministic.
+
+    Args:
+        sums: contiguous.
+        skip: number of leading tokens to leave out.
+        counted: numbers that a sum of one head is of.
+        bias: `[B, T]`, contiguous, logarithms that the means are multiplied with; or None.
     """
-    return columns[:, :, skip:].mean(1)
+    batch, heads, parts, length = sums.shape
+    out = torch.empty((batch, length - skip), device=sums.device, dtype=torch.float32)
+    _mean_kernel[(batch, ceil_div(length - skip, 32))](
+        sums, sums if bias is None else bias, out, heads, parts, length, skip, counted,
+        BIASED=bias is not None, BLOCK_M=padded(heads), BLOCK_N=32,
+    )  # fmt: skip
+    return out

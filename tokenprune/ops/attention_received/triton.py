@@ -91,7 +91,7 @@ def attention_received(
         return [query.new_zeros(shape, dtype=torch.float32) for _ in range(2 if given else 1)]
     if key.dtype != query.dtype:
         key = key.to(query.dtype)
-    peak = torch.empty((batch, heads, length), device=query.device, dtype=torch.float32)
+    peak = torch.empty((batch, heads, 1, length), device=query.device, dtype=torch.float32)
     mass, columns = torch.empty_like(peak), torch.empty_like(peak)
     rows = torch.empty_like(peak) if given else None
     biased = bias is not None

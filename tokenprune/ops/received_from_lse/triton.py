@@ -1,6 +1,8 @@
-"""Triton: one pass; the sum of each key's column, weighed by its size at the end.
+"""Triton: one pass over the columns of each head, then their means, weighed by the keys' sizes.
 
-What a query gives is made of the few tokens that are left out, in a pass over these alone.
+Programs share the queries of a column where one image has few columns, as many at any batch, so
+that an image gets the same numbers in every batch. What a query gives is made of the few tokens
+that are left out, in a pass over these alone.
 """
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN202
@@ -11,30 +13,35 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.heads_triton import begin, bias_of, launch_size, mean_of_heads, rows_of
-from tokenprune.ops.launching import ceil_div
+from tokenprune.ops.launching import ceil_div, launch
+
+_PROGRAMS = 256  # of one image, about two for each processor of a large GPU (ours)
+_LOG2_E = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["span"])
 def _column_kernel(
-    q_ptr, k_ptr, lse_ptr, bias_ptr, out_ptr, heads, group, length, width, skip, scale,
+    q_ptr, k_ptr, lse_ptr, out_ptr, heads, group, length, width, skip, span, scale,
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
-    BIASED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    pair, batch, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
+    """Of one head, the sums of some columns over `span` queries."""
+    pair, _, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
     cols = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    part = tl.program_id(2)
     k = rows_of(k_ptr, cols, length, width, k_row, k_col, BLOCK_D)
-    total = tl.zeros([BLOCK_N], tl.float32)
-    for start in range(0, length, BLOCK_M):
+    # Rows of blocks are added first: a sum within a block waits for all warps.
+    total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for start in range(part * span, tl.minimum(part * span + span, length), BLOCK_M):
         rows = (start + tl.arange(0, BLOCK_M)).to(tl.int64)
         q = rows_of(q_ptr, rows, length, width, q_row, q_col, BLOCK_D)
         lse = tl.load(lse_ptr + pair * length + rows, mask=rows < length, other=0.0)
         logits = tl.dot(q, tl.trans(k), input_precision="ieee") * scale - lse[:, None]
         counted = (rows[:, None] < length) & (rows[:, None] >= skip)
-        total += tl.sum(tl.exp(tl.where(counted, logits, float("-inf"))), 0)
-    bias = bias_of(bias_ptr + batch * length, cols, cols < length, 0.0, BIASED)
-    # a hidden key's sum may be too large for a number, and infinity times 0 is none
-    total = tl.where(bias == float("-inf"), 0.0, total * tl.exp(bias)) / (length - skip)
-    tl.store(out_ptr + pair * length + cols, total, mask=cols < length)
+        # `tl.exp` takes twice as many instructions, for weights below the least normal number.
+        total += tl.exp2(tl.where(counted, logits, float("-inf")) * _LOG2_E)
+    out_ptr += (pair * tl.num_programs(2) + part) * length
+    tl.store(out_ptr + cols, tl.sum(total, 0), mask=cols < length)
 
 
 @triton.jit(do_not_specialize=["length", "skip"])
@@ -70,19 +77,29 @@ def received_from_lse(
         key = key.to(query.dtype)
     biased, lse = bias is not None, lse.float().contiguous()
     bias = bias.contiguous() if biased else lse
-    columns = torch.empty((batch, heads, length), device=query.device, dtype=torch.float32)
     size = launch_size("received_from_lse", width, query.element_size())
+    blocks, span = _spans(heads, length, size["BLOCK_M"], size["BLOCK_N"])
+    parts = ceil_div(length, span)
+    sums = torch.empty((batch, heads, parts, length), device=query.device, dtype=torch.float32)
     group, strides = heads // key.shape[1], (*query.stride(), *key.stride())
-    _column_kernel[(batch * heads, ceil_div(length, size["BLOCK_N"]))](
-        query, key, lse, bias, columns, heads, group, length, width, skip, width**-0.5,
-        *strides, BIASED=biased, **size,
+    _column_kernel[(batch * heads, blocks, parts)](
+        query, key, lse, sums, heads, group, length, width, skip, span, width**-0.5,
+        *strides, **size,
     )  # fmt: skip
-    found = [mean_of_heads(columns, skip)]
+    found = [mean_of_heads(sums, skip, length - skip, bias if biased else None)]
     if given:
-        rows = torch.empty_like(columns)
+        rows = torch.empty((batch, heads, 1, length), device=query.device, dtype=torch.float32)
         _given_kernel[(batch * heads, ceil_div(length, 64))](
             query, key, lse, bias, rows, heads, group, length, width, skip, width**-0.5,
             *strides, BIASED=biased, BLOCK_M=64, BLOCK_D=size["BLOCK_D"],
         )  # fmt: skip
         found.append(mean_of_heads(rows, skip))
     return found
+
+
+def _spans(heads: int, length: int, rows: int, cols: int) -> tuple[int, int]:
+    """Blocks of `cols` columns, and how many queries a program takes, in blocks of `rows`."""
+    blocks, turns = ceil_div(length, cols), ceil_div(length, rows)
+    programs = launch("received_from_lse parts", {"programs": _PROGRAMS})["programs"]
+    parts = min(turns, ceil_div(programs, heads * blocks))
+    return blocks, ceil_div(turns, parts) * rows
