@@ -57,7 +57,7 @@ CONSTANTS = {
     "WEIGHED": True, "BIASED": True, "LEAST": 1e-38, "BEST": 16, "SPLITS": 3, "SETTLE": True,
 }  # fmt: skip
 NUMBERS = ("scale", "weight")
-OPTIONS = ("order_ptr", "blocked_ptr", "scale")
+OPTIONS = ("order_ptr", "blocked_ptr", "scale", "weight")
 MATCHES = [
     ("match_pairs", "_rank_kernel"), ("match_pairs.plain_triton", "_match_kernel"),
     ("match_pairs.gram_triton", "_gram_kernel"), ("match_pairs.diverse_triton", "_nearest_kernel"),

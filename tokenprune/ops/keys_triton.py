@@ -14,25 +14,37 @@ NONE = tl.constexpr(-1)
 """Below every key; its score is NaN."""
 PREFERRED = tl.constexpr(1 << 62)
 """What a key gains by being of the preferred kind."""
+LOWEST = tl.constexpr(-(1 << 31))
+"""Below the bits of every score."""
 _LAST = tl.constexpr((1 << 30) - 1)
 _MIDDLE = tl.constexpr(1 << 31)
 _NAN = tl.constexpr(0x7FFFFFFF)
 
 
 @triton.jit
-def key_of(score, place):
-    """Keys, not preferred, of float32 scores at places below 2^30."""
+def bits_of(score):
+    """float32 scores as int32 of the same order; NaN is above all, and `LOWEST` below."""
     bits = tl.where(score == 0.0, 0.0, score).to(tl.int32, bitcast=True)  # 0 and -0 are a tie
     bits = bits ^ ((bits >> 31) & _NAN)  # so that the bits of negative scores ascend as well
-    bits = tl.where(score != score, _NAN, bits)
-    return ((bits.to(tl.int64) + _MIDDLE) << 30) | (place.to(tl.int64) ^ _LAST)
+    return tl.where(score != score, _NAN, bits)
+
+
+@triton.jit
+def score_at(bits):
+    """The scores of such integers."""
+    return (bits ^ ((bits >> 31) & _NAN)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def key_of(score, place):
+    """Keys, not preferred, of float32 scores at places below 2^30."""
+    return ((bits_of(score).to(tl.int64) + _MIDDLE) << 30) | (place.to(tl.int64) ^ _LAST)
 
 
 @triton.jit
 def score_of(key):
     """The scores of keys."""
-    bits = (((key >> 30) & ((1 << 32) - 1)) - _MIDDLE).to(tl.int32)
-    return (bits ^ ((bits >> 31) & _NAN)).to(tl.float32, bitcast=True)
+    return score_at((((key >> 30) & ((1 << 32) - 1)) - _MIDDLE).to(tl.int32))
 
 
 @triton.jit

@@ -12,8 +12,16 @@ import triton.language as tl
 from torch import Tensor
 
 from tokenprune.ops.cosines import samples
-from tokenprune.ops.cosines_triton import length_of
-from tokenprune.ops.keys_triton import NONE, PREFERRED, key_of, place_of, score_of
+from tokenprune.ops.keys_triton import (
+    LOWEST,
+    NONE,
+    PREFERRED,
+    bits_of,
+    key_of,
+    place_of,
+    score_at,
+    score_of,
+)
 from tokenprune.ops.launching import padded
 from tokenprune.ops.match_pairs import Diversity
 from tokenprune.ops.match_pairs.gram_triton import gram
@@ -21,30 +29,48 @@ from tokenprune.ops.match_pairs.pieces_triton import VARYING, settled, similarit
 
 
 @triton.jit(do_not_specialize=VARYING)
-def _nearest_kernel(dot_ptr, square_ptr, near_ptr, length, number, count, BLOCK: tl.constexpr):
-    """Squared distances of a row to the nearest others, nearest first, and after them their sum."""
+def _nearest_kernel(
+    dot_ptr, size_ptr, near_ptr, length, number, count, scale, weight, BLOCK: tl.constexpr
+):
+    """`exp(-w d)` of a row, by its squared distances to the nearest others.
+
+    Without a scale, which then is the image's, these distances instead, nearest first, and their
+    sum after them.
+    """
     row = tl.program_id(0).to(tl.int64)
     batch = tl.program_id(1).to(tl.int64)
     cols = tl.arange(0, BLOCK)
-    square_ptr += batch * length
-    square = tl.load(square_ptr + cols, mask=cols < length, other=0.0)
-    own = tl.load(square_ptr + row)
-    col_length, row_length = length_of(square), length_of(own)
-    dot = tl.load(dot_ptr + (batch * number + row) * length + cols, mask=cols < length, other=0.0)
+    inside = cols < length
+    size_ptr += 2 * batch * length
+    row_length, row_half = tl.load(size_ptr + row), tl.load(size_ptr + length + row)
+    col_length = tl.load(size_ptr + cols, mask=inside, other=1.0)
+    half = tl.load(size_ptr + length + cols, mask=inside, other=0.0)
+    dot = tl.load(dot_ptr + (batch * number + row) * length + cols, mask=inside, other=0.0)
     # |u - v|^2 = |u|^2 + |v|^2 - 2 u v with lengths of 1 or 0; |u|^2 is the same along the row.
-    near = dot / (row_length * col_length) - 0.5 * (square / (col_length * col_length))
-    other = (cols < length) & (cols != row)
-    key = tl.where(other, key_of(near, cols), NONE)
-    near_ptr += batch * (count + 1) * number + row
-    total = 0.0
-    for _ in range(0, count):
-        top = tl.max(key, 0)
-        key = tl.where(key == top, NONE, key)
-        distance = own / (row_length * row_length) - 2.0 * score_of(top)
+    near = dot / (row_length * col_length) - half
+    bits = tl.where(inside & (cols != row), bits_of(near), LOWEST)
+    if scale is None:
+        near_ptr += batch * (count + 1) * number + row
+    else:
+        near_ptr += batch * number + row
+    total, found = 0.0, 0
+    while found < count:
+        top = tl.max(bits, 0)
+        equal = bits == top
+        many = tl.sum(equal.to(tl.int32), 0)
+        bits = tl.where(equal, LOWEST, bits)
+        distance = 2.0 * row_half - 2.0 * score_at(top)
         distance = tl.where(distance < 0.0, 0.0, distance)  # NaN stays
-        tl.store(near_ptr, distance)
-        near_ptr += number
-        total += distance
+        for _ in range(0, tl.minimum(many, count - found)):
+            if scale is None:
+                tl.store(near_ptr, distance)
+                near_ptr += number
+                total += distance
+            else:
+                total += tl.exp(distance * scale) - 1.0
+        found += many
+    if scale is not None:
+        total = tl.exp(total * weight)
     tl.store(near_ptr, total)
 
 
@@ -62,16 +88,30 @@ def _gains(near_ptr, row, cols, inside, number, count, scale, weight, BLOCK: tl.
 
 @triton.jit(do_not_specialize=VARYING)
 def _best_kernel(
-    dot_ptr, square_ptr, near_ptr, blocked_ptr, key_ptr, length, number, ahead, behind, first,
-    count, scale, weight, SQUASH: tl.constexpr, BLOCK: tl.constexpr,
+    dot_ptr, size_ptr, near_ptr, blocked_ptr, key_ptr, length, number, ahead, behind, first,
+    count, weight, SQUASH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The best partner of a proposing token, under its score with the gains of both."""
+    """The best partner of a proposing token, under its score with the gains of both.
+
+    With a weight, gains are made of distances here, by the image's own scale.
+    """
     pair = tl.program_id(0).to(tl.int64)
     batch = tl.program_id(1).to(tl.int64)
     row = first + 2 * pair
-    square_ptr += batch * length
-    near_ptr += batch * (count + 1) * number
-    if scale is None:  # by the mean over the image, from the sums that follow the distances
+    size_ptr += 2 * batch * length
+    cols = tl.arange(0, BLOCK)
+    inside = cols < behind
+    places = 1 - first + 2 * cols
+    dot_ptr += (batch * number + row) * length
+    dot = tl.load(dot_ptr + places, mask=inside, other=0.0)
+    col_length = tl.load(size_ptr + places, mask=inside, other=1.0)
+    score = similarity(dot, tl.load(size_ptr + row), col_length, SQUASH)
+    if weight is None:
+        near_ptr += batch * number
+        row_gain = tl.load(near_ptr + row)
+        col_gain = tl.load(near_ptr + places, mask=inside, other=0.0)
+    else:
+        near_ptr += batch * (count + 1) * number
         total = 0.0
         for start in range(0, number, BLOCK):
             each = start + tl.arange(0, BLOCK)
@@ -80,14 +120,9 @@ def _best_kernel(
         mean = total / number / count
         # The floor keeps an image of duplicates at 0 / tiny = 0 instead of 0 / 0.
         scale = -1.0 / tl.where(mean < 1e-12, 1e-12, mean)
-    cols = tl.arange(0, BLOCK)
-    inside = cols < behind
-    places = 1 - first + 2 * cols
-    dot_ptr += (batch * number + row) * length
-    dot = tl.load(dot_ptr + places, mask=inside, other=0.0)
-    col_length = length_of(tl.load(square_ptr + places, mask=inside, other=0.0))
-    score = similarity(dot, length_of(tl.load(square_ptr + row)), col_length, SQUASH)
-    row_gain, col_gain = _gains(near_ptr, row, places, inside, number, count, scale, weight, BLOCK)
+        row_gain, col_gain = _gains(
+            near_ptr, row, places, inside, number, count, scale, weight, BLOCK
+        )
     score = score * col_gain
     key = tl.where(inside, key_of(score, cols), NONE)
     best = tl.max(key, 0)
@@ -135,16 +170,19 @@ def _fill(
     weight, neighbours, tau = diversity
     # a width that is taken from an image is that of all its tokens
     number, count = length if tau is None else ahead + behind, min(neighbours, length - 1)
-    dot, square = gram(x, order, number)
-    near = torch.empty((batch, count + 1, number), device=x.device, dtype=torch.float32)
+    dot, size = gram(x, order, number)
+    scale, weight = None if tau is None else -1.0 / tau**2, weight / count
+    rows = count + 1 if tau is None else 1
+    near = torch.empty((batch, rows, number), device=x.device, dtype=torch.float32)
     wide = padded(length, 32)
     _nearest_kernel[(number, batch)](
-        dot, square, near, length, number, count, BLOCK=wide, num_warps=_warps(wide, 1024)
-    )
+        dot, size, near, length, number, count, scale, weight,
+        BLOCK=wide, num_warps=_warps(wide, 1024),
+    )  # fmt: skip
     wide = padded(behind, 32)
     _best_kernel[(ahead, batch)](
-        dot, square, near, blocked, key, length, number, ahead, behind, first,
-        count, None if tau is None else -1.0 / tau**2, weight / count,
+        dot, size, near, blocked, key, length, number, ahead, behind, first,
+        count, weight if tau is None else None,
         SQUASH=squash, BLOCK=wide, num_warps=_warps(wide, 128),
     )  # fmt: skip
 

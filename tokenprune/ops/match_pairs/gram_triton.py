@@ -1,4 +1,4 @@
-"""Triton: products of all tokens, and their squared lengths to divide them by."""
+"""Triton: products of all tokens, and the lengths that they are divided by."""
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN202
 
@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.cosines_triton import products
+from tokenprune.ops.cosines_triton import length_of, products
 from tokenprune.ops.launching import ceil_div, launch
 from tokenprune.ops.match_pairs.pieces_triton import VARYING, tokens_at
 
@@ -16,14 +16,14 @@ _PLENTY = 64**3  # products, from which on wide tiles are enough programs for a 
 
 @triton.jit(do_not_specialize=VARYING)
 def _gram_kernel(
-    x_ptr, order_ptr, dot_ptr, square_ptr, length, number, tiles, width, x_batch, x_row, x_col,
+    x_ptr, order_ptr, dot_ptr, size_ptr, length, number, tiles, width, x_batch, x_row, x_col,
     BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Products of the first `number` rows with all, and all squared lengths."""
+    """Products of the first `number` rows with all, and the lengths of all."""
     pair = tl.program_id(0).to(tl.int64)
     batch = tl.program_id(1).to(tl.int64)
     across = tl.cdiv(length, BLOCK)
-    # The tiles on the diagonal have the squared lengths. The programs after those of the products
+    # The tiles on the diagonal have the lengths. The programs after those of the products
     # have such a tile below the last row, of which nothing else is stored.
     extra = pair >= tiles * across
     down = tl.where(extra, pair - tiles * across + tiles, pair // across)
@@ -45,17 +45,22 @@ def _gram_kernel(
     square = tl.sum(tl.where(rows[:, None] == cols[None, :], dot, 0.0), 1)
     # A limit instead of a mask joined with a scalar, which the interpreter of Triton 3.9 refuses.
     crossing = tl.where(down == over, length, 0)
-    tl.store(square_ptr + batch * length + rows, square, mask=rows < crossing)
+    own = length_of(square)
+    size_ptr += 2 * batch * length + rows
+    tl.store(size_ptr, own, mask=rows < crossing)
+    tl.store(size_ptr + length, 0.5 * (square / (own * own)), mask=rows < crossing)
 
 
 def gram(x: Tensor, order: Tensor | None, number: int) -> tuple[Tensor, Tensor]:
-    """Products of the first tokens of the order with all, `[B, number, N]`, and squares, `[B, N]`.
+    """Products of the first tokens of the order with all, `[B, number, N]`, and sizes, `[B, 2, N]`.
 
+    Sizes are lengths, and half the squares of what is left of them where rows are divided by them,
+    which is 1/2 or, of a zero vector, 0.
     Rows aren't brought to length 1 before, so that the products of tokens that are equal are too.
     """
     batch, length, width = x.shape
     dot = torch.empty((batch, number, length), device=x.device, dtype=torch.float32)
-    square = torch.empty((batch, length), device=x.device, dtype=torch.float32)
+    size = torch.empty((batch, 2, length), device=x.device, dtype=torch.float32)
     item = x.element_size()
     sizes = {"BLOCK": 32, "BLOCK_D": 256 // item}
     if batch * length * number >= _PLENTY:
@@ -63,7 +68,7 @@ def gram(x: Tensor, order: Tensor | None, number: int) -> tuple[Tensor, Tensor]:
     block = sizes["BLOCK"]
     tiles, across = ceil_div(number, block), ceil_div(length, block)
     _gram_kernel[(tiles * across + across - tiles, batch)](
-        x, order, dot, square, length, number, tiles, width, *x.stride(),
+        x, order, dot, size, length, number, tiles, width, *x.stride(),
         **sizes,
     )  # fmt: skip
-    return dot, square
+    return dot, size
