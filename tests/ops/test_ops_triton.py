@@ -54,7 +54,8 @@ POINTERS = {
 CONSTANTS = {
     "BLOCK_M": 32, "BLOCK_N": 64, "BLOCK_D": 64, "BLOCK_S": 32, "BLOCK": 64,
     "SQUASH": True, "COUNT": 5, "SLOTS": 8, "LOWEST": -3e38, "SPANNED": 1e-5,
-    "WEIGHED": True, "BIASED": True, "LEAST": 1e-38, "BEST": 16, "SPLITS": 3, "SETTLE": True,
+    "WEIGHED": True, "BIASED": True, "LEAST": 1e-38, "BEST": 16, "EVEN": 8,
+    "SPLITS": 3, "SETTLE": True,
 }  # fmt: skip
 NUMBERS = ("scale", "weight")
 OPTIONS = ("order_ptr", "blocked_ptr", "scale", "weight")
@@ -104,13 +105,31 @@ def test_normalisers_compile_without_what_tokens_give(tmp_path: Path) -> None:
     compiled("attention_received", "_normaliser_kernel", "*bf16", tmp_path, absent=("given_ptr",))
 
 
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="kernels are interpreted")
+@pytest.mark.parametrize("place", ["attention_received", "received_from_lse"])
+def test_heads_of_a_width_that_16_does_not_divide_are_fetched_ahead(
+    place: str, tmp_path: Path
+) -> None:
+    """Heads 72 wide were loaded number by number, and nothing while a product was under way."""
+    whole = ("q_ptr", "k_ptr", "q_batch", "q_row", "k_batch", "k_row")
+    program = compiled(place, "_column_kernel", "*bf16", tmp_path, whole=whole, q_col=1, k_col=1)
+    assert "cp.async.cg.shared.global" in program.asm["ptx"]
+
+
 def compiled(
-    place: str, kernel: str, features: str, cache: Path, absent: tuple[str, ...] = ()
+    place: str,
+    kernel: str,
+    features: str,
+    cache: Path,
+    absent: tuple[str, ...] = (),
+    whole: tuple[str, ...] = (),
+    **given: int,
 ) -> Any:
+    """A kernel without its arguments `absent`; 16 divides those in `whole`."""
     compiler = pytest.importorskip("triton.backends.compiler")
     module = place if place.endswith("_triton") else f"{place}.triton"
     program = getattr(importlib.import_module(f"tokenprune.ops.{module}"), kernel)
-    fixed = CONSTANTS | dict.fromkeys(absent)
+    fixed = CONSTANTS | dict.fromkeys(absent) | given
     signature, constants = {}, {}
     for number, name in enumerate(program.arg_names):
         if name in fixed:
@@ -120,7 +139,8 @@ def compiled(
             signature[name] = POINTERS.get(name, features if name in FEATURES else sums)
         else:
             signature[name] = "fp32" if name in NUMBERS else "i32"
-    source = triton.compiler.ASTSource(program, signature, constants)
+    known = {(program.arg_names.index(name),): [["tt.divisibility", 16]] for name in whole}
+    source = triton.compiler.ASTSource(program, signature, constants, known)
     with triton.knobs.cache.scope():
         triton.knobs.cache.dir = str(cache)
         return triton.compile(source, target=compiler.GPUTarget("cuda", 80, 32))

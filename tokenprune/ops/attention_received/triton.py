@@ -7,7 +7,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.heads_triton import begin, bias_of, launch_size, mean_of_heads, rows_of
+from tokenprune.ops.heads_triton import (
+    begin,
+    bias_of,
+    even,
+    launch_size,
+    mean_of_heads,
+    multiple,
+    rows_of,
+)
 from tokenprune.ops.launching import ceil_div
 
 
@@ -28,10 +36,14 @@ def _logits(
 def _normaliser_kernel(
     q_ptr, k_ptr, bias_ptr, peak_ptr, mass_ptr, given_ptr, heads, group, length, width, skip, scale,
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
-    BIASED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    BIASED: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Each query's largest logit and the sum that follows from it; what it gives if asked."""
-    pair, batch, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
+    pair, batch, q_ptr, k_ptr = begin(
+        q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head, EVEN
+    )
+    width = multiple(width, EVEN)
     bias_ptr += batch * length
     rows = tl.program_id(1).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -61,9 +73,13 @@ def _normaliser_kernel(
 def _column_kernel(
     q_ptr, k_ptr, bias_ptr, peak_ptr, mass_ptr, out_ptr, heads, group, length, width, skip, scale,
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
-    BIASED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    BIASED: tl.constexpr, EVEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    pair, batch, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
+    pair, batch, q_ptr, k_ptr = begin(
+        q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head, EVEN
+    )
+    width = multiple(width, EVEN)
     bias_ptr += batch * length
     cols = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     total = tl.zeros([BLOCK_N], tl.float32)
@@ -96,7 +112,10 @@ def attention_received(
     rows = torch.empty_like(peak) if given else None
     biased = bias is not None
     bias = bias.contiguous() if biased else peak
-    size = {"BIASED": biased, **launch_size("attention_received", width, query.element_size())}
+    size = {
+        "BIASED": biased, "EVEN": even(query, key),
+        **launch_size("attention_received", width, query.element_size()),
+    }  # fmt: skip
     grid = (batch * heads, ceil_div(length, size["BLOCK_M"]))
     group, strides = heads // key.shape[1], (*query.stride(), *key.stride())
     _normaliser_kernel[grid](

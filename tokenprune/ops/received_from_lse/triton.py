@@ -12,7 +12,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokenprune.ops.heads_triton import begin, bias_of, launch_size, mean_of_heads, rows_of
+from tokenprune.ops.heads_triton import (
+    begin,
+    bias_of,
+    even,
+    launch_size,
+    mean_of_heads,
+    multiple,
+    rows_of,
+)
 from tokenprune.ops.launching import ceil_div, launch
 
 _PROGRAMS = 256  # of one image, about two for each processor of a large GPU (ours)
@@ -23,10 +31,13 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 def _column_kernel(
     q_ptr, k_ptr, lse_ptr, out_ptr, heads, group, length, width, skip, span, scale,
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    EVEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Of one head, the sums of some columns over `span` queries."""
-    pair, _, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
+    pair, _, q_ptr, k_ptr = begin(
+        q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head, EVEN
+    )
+    width = multiple(width, EVEN)
     cols = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     part = tl.program_id(2)
     k = rows_of(k_ptr, cols, length, width, k_row, k_col, BLOCK_D)
@@ -48,10 +59,13 @@ def _column_kernel(
 def _given_kernel(
     q_ptr, k_ptr, lse_ptr, bias_ptr, out_ptr, heads, group, length, width, skip, scale,
     q_batch, q_head, q_row, q_col, k_batch, k_head, k_row, k_col,
-    BIASED: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
+    BIASED: tl.constexpr, EVEN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Of one head and some queries, the weights that are left, as a share of the keys."""
-    pair, batch, q_ptr, k_ptr = begin(q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head)
+    pair, batch, q_ptr, k_ptr = begin(
+        q_ptr, k_ptr, heads, group, q_batch, q_head, k_batch, k_head, EVEN
+    )
+    width = multiple(width, EVEN)
     rows = tl.program_id(1).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     dims = tl.arange(0, BLOCK_D)
     q = rows_of(q_ptr, rows, length, width, q_row, q_col, BLOCK_D).to(tl.float32)
@@ -82,16 +96,17 @@ def received_from_lse(
     parts = ceil_div(length, span)
     sums = torch.empty((batch, heads, parts, length), device=query.device, dtype=torch.float32)
     group, strides = heads // key.shape[1], (*query.stride(), *key.stride())
+    each = even(query, key)
     _column_kernel[(batch * heads, blocks, parts)](
         query, key, lse, sums, heads, group, length, width, skip, span, width**-0.5,
-        *strides, **size,
+        *strides, EVEN=each, **size,
     )  # fmt: skip
     found = [mean_of_heads(sums, skip, length - skip, bias if biased else None)]
     if given:
         rows = torch.empty((batch, heads, 1, length), device=query.device, dtype=torch.float32)
         _given_kernel[(batch * heads, ceil_div(length, 64))](
             query, key, lse, bias, rows, heads, group, length, width, skip, width**-0.5,
-            *strides, BIASED=biased, BLOCK_M=64, BLOCK_D=size["BLOCK_D"],
+            *strides, BIASED=biased, EVEN=each, BLOCK_M=64, BLOCK_D=size["BLOCK_D"],
         )  # fmt: skip
         found.append(mean_of_heads(rows, skip))
     return found
