@@ -49,12 +49,21 @@ def _blocks(*sizes: tuple[int, int, int]) -> list[Sizes]:
 _HEADS = _blocks((64, 32, 4), (64, 128, 8), (128, 64, 8))
 _PARTS: list[Sizes] = [{"programs": 128}, {"programs": 512}]
 _ALONE: list[Sizes] = [{"num_warps": 4}, {"num_warps": 16}, {"tokens": 512}]  # or two launches
-_RANKS = _blocks((8, 256, 4), (4, 1024, 4), (1, 1024, 1))
+_RANKS = _blocks((8, 256, 4), (4, 1024, 4))
 _TILES: list[Sizes] = [
     {"BLOCK": block, "BLOCK_D": depth, "num_warps": warps}
-    for block, depth, warps in ((64, 64, 4), (64, 128, 8), (32, 128, 4), (128, 64, 8))
+    for block, depth, warps in ((64, 64, 4), (64, 128, 8), (128, 64, 8))
 ]
+_FEW: list[Sizes] = [
+    {"BLOCK": block, "BLOCK_D": depth, "num_warps": warps, "num_stages": stages}
+    for block, depth, warps, stages in ((32, 64, 4, 5), (32, 128, 4, 4), (32, 256, 4, 2))
+]
+_FEW += [{"BLOCK": 16, "BLOCK_D": 256, "num_warps": 2, "num_stages": 3}]
 _WARPS: list[Sizes] = [{"num_warps": warps} for warps in (2, 8)]
+
+
+#: A single image has few tiles of products.
+_SHORT = Site("vit-b16-224", 196, 12, 64)
 
 
 def trials(dtype: torch.dtype) -> list[Trial]:
@@ -66,6 +75,7 @@ def trials(dtype: torch.dtype) -> list[Trial]:
         Trial(f"received_from_lse 128x{item}", "received_from_lse", siglip, (1, 8), _HEADS),
         Trial("received_from_lse parts", "received_from_lse", clip, (1, 8), _PARTS),
         Trial(f"gram x{item}", "match_pairs", clip, (1, 8), _TILES),
+        Trial(f"gram few x{item}", "match_pairs", _SHORT, (1,), _FEW),
         Trial("best_last alone", "best_last", clip, (1, 8), _ALONE),
         Trial("merge_slots", "merge_slots", clip, (1, 8), _RANKS),
         Trial("merge_step 1x1024", "merge_step", clip, (1,), _WARPS),

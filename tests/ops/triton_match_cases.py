@@ -136,6 +136,15 @@ def test_gram(number: int, plenty: int, monkeypatch: pytest.MonkeyPatch) -> None
         close(size, torch.stack((rows.norm(dim=-1), torch.full((2, 150), 0.5)), 1))
 
 
+def test_few_tiles_have_sizes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(gram_triton, "launch", lambda name, own: asked.append(name) or own)
+    for plenty in (0, 10**9):
+        monkeypatch.setattr(gram_triton, "_PLENTY", plenty)
+        gram_triton.gram(torch.randn(1, 9, 4), None, 9)
+    assert asked == ["gram x4", "gram few x4"]
+
+
 @triton.jit
 def _keys_kernel(score_ptr, key_ptr, back_ptr, place_ptr, BLOCK: tl.constexpr):  # noqa: ANN001, ANN202
     place = tl.arange(0, BLOCK)

@@ -62,9 +62,8 @@ def gram(x: Tensor, order: Tensor | None, number: int) -> tuple[Tensor, Tensor]:
     dot = torch.empty((batch, number, length), device=x.device, dtype=torch.float32)
     size = torch.empty((batch, 2, length), device=x.device, dtype=torch.float32)
     item = x.element_size()
-    sizes = {"BLOCK": 32, "BLOCK_D": 256 // item}
-    if batch * length * number >= _PLENTY:
-        sizes = launch(f"gram x{item}", {"BLOCK": 64, "BLOCK_D": 256 // item})
+    name, block = ("gram", 64) if batch * length * number >= _PLENTY else ("gram few", 32)
+    sizes = launch(f"{name} x{item}", {"BLOCK": block, "BLOCK_D": 256 // item})
     block = sizes["BLOCK"]
     tiles, across = ceil_div(number, block), ceil_div(length, block)
     _gram_kernel[(tiles * across + across - tiles, batch)](
