@@ -10,6 +10,7 @@ from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune_adapters.timm.vit import TimmVitAdapter
 from tokenprune_adapters.transformers.clip import ClipAdapter
 from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
+from tokenprune_adapters.transformers.ernie_vision import ErnieVisionAdapter
 from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
@@ -31,6 +32,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     Dinov2Adapter,
     Dinov3Adapter,
     PackedVisionAdapter,
+    ErnieVisionAdapter,
     PixtralVisionAdapter,
     PaddleOcrVisionAdapter,
     Gemma4VisionAdapter,

@@ -259,10 +259,21 @@ class Loop:
 
 
 def projected(attention: Any, states: Tensor) -> Tensor:
-    """Query, key and value side by side, which some towers make by one projection."""
+    """Query, key and value side by side, which some towers make by one projection.
+
+    Heads of key and value that several heads of the query share are there for each of these.
+    """
     if hasattr(attention, "qkv"):
         joint: Tensor = attention.qkv(states)
-        return joint
+        groups = getattr(attention, "num_key_value_groups", 1)
+        if groups == 1:
+            return joint
+        width = attention.head_dim
+        heads = joint.view(len(joint), -1, width)
+        count = attention.num_heads // groups
+        rest = [heads[:, attention.num_heads + at] for at in range(2 * count)]
+        several = [one for one in rest for _ in range(groups)]
+        return torch.cat((heads[:, : attention.num_heads].flatten(1), *several), dim=1)
     return torch.cat([part(states) for part in (attention.q, attention.k, attention.v)], dim=-1)
 
 

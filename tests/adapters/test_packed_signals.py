@@ -40,7 +40,7 @@ def _known() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "exaone4_5"])
 def test_signals_are_means_over_members_and_over_the_picture(family: str) -> None:
     model, given = tower(family, torch.float64), call(dtype=torch.float64)
     with tokenprune.attach(model, plan(FIRST, WATCH)) as handle:

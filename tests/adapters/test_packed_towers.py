@@ -95,7 +95,9 @@ def test_dropping_units_equals_hiding_them(family: str, stage: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("stage", MERGING.values(), ids=MERGING)
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "glm_ocr"])
+@pytest.mark.parametrize(
+    "family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "exaone4_5", "glm4v", "glm_ocr"]
+)
 def test_merging_units_is_what_loops_over_their_members_make(
     family: str, stage: dict[str, Any]
 ) -> None:
@@ -110,7 +112,7 @@ def test_merging_units_is_what_loops_over_their_members_make(
     assert apart(short, bare) > 1e-3
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "exaone4_5", "glm4v"])
 def test_restored_units_follow_their_neighbours_member_by_member(family: str) -> None:
     model, given = tower(family, torch.float64), call(grids_of(family), torch.float64)
     with tokenprune.attach(model, plan({**RESTORING, "keep": 0.4})) as handle:

@@ -30,34 +30,46 @@ class Picture:
         units: rows of the members of every unit, within that row of the batch.
         kept: units that are left.
         pairs: units that were merged, with the ones that they went into.
+        frames: that its units span, in each of which attention stays.
     """
 
     row: int
     units: list[list[int]]
     kept: list[int]
     pairs: list[tuple[int, int]]
+    frames: int = 1
 
     @property
     def left(self) -> list[int]:
         """Rows of the units that are left."""
-        return [row for unit in self.kept for row in self.units[unit]]
+        return sorted(row for unit in self.kept for row in self.units[unit])
 
     @property
     def gone(self) -> list[int]:
         """Rows of the others."""
         return [row for n, unit in enumerate(self.units) if n not in self.kept for row in unit]
 
-    @property
-    def start(self) -> int:
-        """Its first row."""
-        return min(row for unit in self.units for row in unit)
+    def hidden(self) -> list[list[int]]:
+        """Of every frame, the rows that are gone, counted from its first one."""
+        everything = sorted(row for unit in self.units for row in unit)
+        length = len(everything) // self.frames
+        starts = everything[::length]
+        return [
+            [row - start for row in self.gone if start <= row < start + length] for start in starts
+        ]
 
 
 Pass = list[Picture]
-ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl", "video_llama_3")
+ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl", "video_llama_3", "ernie4_5_vl_moe")
 """Families whose pictures stand one behind the other; others are padded to the longest."""
 SIDES = {("llava_pixtral", "image"): 1, ("video_llama_3", "image"): 1}
 """Rows and columns of patches of a unit; 2 in most."""
+
+
+BEHIND = ("video_llama_3", "ernie4_5_vl_moe")
+"""Families in which the patches of a unit stand one behind the other."""
+SPANS = {"ernie4_5_vl_moe": 2}
+"""Frames of a clip that a unit spans; 1 in most."""
 
 
 def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = None) -> list[Pass]:
@@ -70,7 +82,8 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
         side: rows and columns of patches of a unit; None for what it is in the family.
     """
     images = [pieces(case, image) for image in scenes.images(prompts)]
-    clips = [[(clip.height, clip.width)] * clip.frames for clip in scenes.videos(prompts)]
+    span = SPANS.get(case.name, 1)
+    clips = [[(clip.height, clip.width)] * (clip.frames // span) for clip in scenes.videos(prompts)]
     padded, number, found = not case.name.startswith(ROWS), 0, []
     for kind, shown in (("image", images), ("video", clips)):
         pictures, start = Pass(), 0
@@ -95,10 +108,12 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
                 ]
                 row = len(pictures) if padded else 0
                 units = _units(rows, columns, wide, 0 if padded else start)
-                if case.name == "video_llama_3":  # its units stand one behind the other
-                    units = torch.arange(start, start + rows * columns).view(count, -1).tolist()
-                pictures.append(Picture(row, units, kept, pairs))
-                start, first = start + rows * columns, first + count
+                deep = span if kind == "video" else 1
+                if case.name in BEHIND:
+                    every = torch.arange(start, start + deep * rows * columns)
+                    units = every.view(deep, count, -1).transpose(0, 1).flatten(1).tolist()
+                pictures.append(Picture(row, units, kept, pairs, deep))
+                start, first = start + deep * rows * columns, first + count
         found += [pictures] if pictures else []
     return found
 
@@ -131,6 +146,8 @@ def tower_of(model: Any) -> Any:
 
 def blocks(tower: Any) -> list[nn.Module]:
     """The blocks of a tower."""
+    if hasattr(tower, "blocks"):
+        return list(tower.blocks)
     inner = tower.transformer if hasattr(tower, "transformer") else tower.encoder
     return list(inner.layers)
 
@@ -140,14 +157,14 @@ def hidden(
 ) -> AbstractContextManager[None]:
     """Hide the rows that are gone as keys, from block `first` on."""
 
-    own, turns = blocks(tower), dict[int, Iterator[Picture]]()
-    parted = type(own[0]).__name__.startswith(("PaddleOCR", "VideoLlama3"))
+    own, turns = blocks(tower), dict[int, Iterator[list[int]]]()
+    parted = type(own[0]).__name__.startswith(("PaddleOCR", "VideoLlama3", "Ernie"))
 
     def mask(pictures: Pass, query: Tensor, key: Tensor, given: Tensor | None) -> Tensor:
         if parted:  # it attends picture by picture
-            one = next(turns.setdefault(id(pictures), cycle(pictures)))
+            frames = (rows for one in pictures for rows in one.hidden())
             seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool)
-            seen[:, [row - one.start for row in one.gone]] = False
+            seen[:, next(turns.setdefault(id(pictures), cycle(frames)))] = False
             return seen
         seen = torch.ones(len(key), 1, query.shape[2], key.shape[2], dtype=torch.bool)
         if given is not None:
@@ -186,6 +203,9 @@ def by_picture(
                 everything = sorted(row for unit in picture.units for row in unit)
                 seen = everything if first and revived else picture.left
                 given = _of_rows(kwargs, picture.row, seen)
+                if picture.frames > 1:
+                    edges = range(0, len(seen) + 1, len(seen) // picture.frames)
+                    given["cu_seqlens"] = torch.tensor([*edges], dtype=torch.int32)
                 rows = states[seen] if flat else states[seen][None]
                 out = plain(rows, *(None for _ in args), **given)
                 out = out if flat else out[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.families.case import Case
 from tests.families.models import (
     cohere,
+    ernie,
+    exaone,
     gemma,
     gemma4,
     glm,
@@ -30,6 +32,7 @@ CASES: dict[str, Case] = {
         tiled,
         video_llava,
         qwen,
+        exaone,
         glm,
         omni,
         shuffled,
@@ -39,6 +42,7 @@ CASES: dict[str, Case] = {
         gemma4,
         mistral3,
         paddleocr,
+        ernie,
         perception,
         lfm2,
         video_llama3,

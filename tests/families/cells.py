@@ -31,9 +31,10 @@ GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
 OMNI = ("qwen2_5_omni", "qwen3_omni_moe")
 """Families that hear, too."""
 _QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
-PACKED = (*_QWEN, *OMNI, *GLM)
+PACKED = (*_QWEN, "exaone4_5", *OMNI, *GLM)
 """Families whose tower packs its pictures into one row."""
 ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4", "lfm2_vl", "video_llama_3")
+ANY_SIZE += ("ernie4_5_vl_moe",)
 """Families whose tower takes pictures of any size, one behind the other or padded."""
 _BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm", "ovis2")
 _BARE += ("aya_vision", "cohere2_vision")

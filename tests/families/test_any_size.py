@@ -42,6 +42,7 @@ def staged(strategy: str, keep: Any) -> dict[str, Any]:
     [
         ("mistral3", "several"),
         ("paddleocr_vl", "several"),
+        ("ernie4_5_vl_moe", "mixed"),
         ("gemma4", "mixed"),
         ("lfm2_vl", "several"),
         ("video_llama_3", "mixed"),

@@ -33,6 +33,7 @@ WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_
 TEXTS: dict[str, dict[str, Any]] = {
     "cohere": {"use_qk_norm": True},
     "cohere2": WINDOWS,
+    "exaone4": WINDOWS,
     "gemma2": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
     # the setting is there, and Gemma 3's attention doesn't heed it
     "gemma3_text": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
@@ -94,6 +95,14 @@ def test_weights_of_other_llms_are_those_of_the_model(kind: str) -> None:
     calls = ran(model, list(model.model.layers), sentences())
     assert len(calls) == 4
     assert all(worst(one) < 1e-9 for one in calls)
+
+
+@torch.no_grad()
+def test_all_layers_rotate_where_none_has_a_window() -> None:
+    """EXAONE 4's with full attention don't, if others of the LLM have windows."""
+    full = {"layer_types": ["full_attention"] * 4, "sliding_window": None}
+    model = text_model("exaone4", **full)
+    assert all(worst(one) < 1e-9 for one in ran(model, list(model.model.layers), sentences()))
 
 
 GRANITE = {"transformers.models.granite.modeling_granite.GraniteDecoderLayer": layer_names.LLAMA}

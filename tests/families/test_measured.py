@@ -35,7 +35,15 @@ from tokenprune.plugins.host import host
 
 Load = Callable[[str], LoadedMllm]
 NO_FORMULA = ("gemma4", "gemma4-shared", "mistral3", "llava_pixtral", "perception_lm")
-NO_FORMULA += ("glm4v_moe", "qwen3_vl_moe", "qwen3_omni_moe", "qwen3_5", "qwen3_5_moe", "lfm2_vl")
+NO_FORMULA += (
+    "ernie4_5_vl_moe",
+    "glm4v_moe",
+    "qwen3_vl_moe",
+    "qwen3_omni_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "lfm2_vl",
+)
 NO_FORMULA += ("llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""
 FOLLOWED = [name for name in CASES if name not in NO_FORMULA]

@@ -198,7 +198,9 @@ def test_features_without_a_prompt_are_refused() -> None:
 
 
 @pytest.mark.parametrize("scene", ["several", "video"])
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm_ocr"])
+@pytest.mark.parametrize(
+    "name", ["qwen2_5_vl", "qwen3_vl", "qwen3_5", "exaone4_5", "glm4v", "glm_ocr"]
+)
 def test_signals_of_the_tower_stand_behind_it(name: str, scene: str) -> None:
     case = case_of(name, scene)
     model, call = case.build(torch.float64), case.inputs(scene, "left", torch.float64)

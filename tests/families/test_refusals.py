@@ -67,7 +67,7 @@ def test_compact_positions_where_three_axes_are_counted(name: str) -> None:
     refused(name, wanted, UnsupportedModelError, "time, height and width apart")
 
 
-@pytest.mark.parametrize("name", ["gemma3", "gemma4", "aya_vision", "llama4"])
+@pytest.mark.parametrize("name", ["gemma3", "gemma4", "aya_vision", "llama4", "exaone4_5"])
 def test_compact_positions_where_layers_rotate_differently(name: str) -> None:
     wanted = plan(decoder(name, 0.5), positions="compact")
     refused(name, wanted, UnsupportedModelError, "rotary embeddings of several kinds")

@@ -21,7 +21,7 @@ from tokenprune.errors import UnsupportedCallError
 EXACT, NEW = 1e-9, 4
 GLM = ("glm4v", "glm4v_moe", "glm_ocr")
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *OMNI, *GLM)
-APART = (*PACKED, "paddleocr_vl")
+APART = (*PACKED, "paddleocr_vl", "ernie4_5_vl_moe")
 """Families whose positions have three axes."""
 LINEAR = ("qwen3_5", "qwen3_5_moe")
 SHORT = (*LINEAR, "lfm2_vl")

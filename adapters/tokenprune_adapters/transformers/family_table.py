@@ -18,6 +18,7 @@ from tokenprune_adapters.transformers.family_towers import (
     Followed,
     class_token,
     in_line,
+    in_line_of_frames,
     in_line_of_grids,
 )
 from tokenprune_adapters.transformers.picture_places import Frames, Read
@@ -54,6 +55,8 @@ _POOLED = replace(_LAST, projector=None)
 """The same of a tower that makes its units by itself."""
 _AVERAGED = replace(_POOLED, module="vision_model")
 """The same of a tower that its core calls so."""
+_RESAMPLED = replace(_LAST, projector="resampler_model", shown=in_line_of_frames)
+"""The same where squares become units behind the tower, of clips those of two frames (ERNIE)."""
 _ENCODED = Followed(
     layers=(),
     cut=class_token,
@@ -193,6 +196,8 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "qwen3_vl_moe": (("Qwen3VLMoe",), _packed()),
     "qwen3_5": (("Qwen3_5",), _packed()),
     "qwen3_5_moe": (("Qwen3_5Moe",), _packed()),
+    # three of four layers have sliding windows
+    "exaone4_5": (("Exaone4_5_",), replace(_packed(), apart=False, renumbers=False)),
     "glm4v": (("Glm4v",), _packed_by_frames()),
     "glm46v": (("Glm46V",), _packed_by_frames()),
     "glm4v_moe": (("Glm4vMoe",), _packed_by_frames()),
@@ -237,6 +242,19 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             apart=True,
             towers=("paddleocr-vision",),
             behind=False,
+        ),
+    ),
+    "ernie4_5_vl_moe": (
+        ("Ernie4_5_VLMoe",),
+        Family(
+            {
+                **_images(places.packed("image_grid_thw"), tower=_RESAMPLED),
+                **_videos(places.packed_in_time("video_grid_thw"), tower=_RESAMPLED),
+            },
+            apart=True,
+            towers=("ernie-vision",),
+            behind=False,
+            per_token={"moe_mm_token_type_ids": 1},
         ),
     ),
     "gemma3": (

@@ -131,6 +131,14 @@ def in_line_of_grids(core: Any, units: Tensor) -> Written:
     return (rows, torch.tensor([[1, side, count * side]], device=units.device)), {}
 
 
+def in_line_of_frames(core: Any, units: Tensor) -> Written:
+    """The same in rows unit by unit, one frame or two behind each other (ERNIE 4.5 VL)."""
+    side, count = int(core.config.vision_config.spatial_merge_size), len(units)
+    frames = units.shape[1] // side**2
+    rows = units.view(count, frames, side**2, -1).transpose(0, 1).flatten(0, 2)
+    return (rows, torch.tensor([[frames, side, count * side]], device=units.device)), {}
+
+
 def spread(tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:
     """What a tower put out, with rows for all patches in the states that are read.
 

@@ -60,6 +60,9 @@ class LayerKind:
             has one.
         rotates: attribute of the attention that is empty in layers without rotation; None where
             every layer rotates.
+        mixed: attribute of the attention without whose value every layer rotates all the same; None
+            where `rotates` alone tells.
+        bare: whether no norm stands in front of the attention.
     """
 
     normed: bool = False
@@ -71,6 +74,8 @@ class LayerKind:
     complex: bool = False
     behind: str | None = None
     rotates: str | None = None
+    mixed: str | None = None
+    bare: bool = False
 
 
 LLAMA = LayerKind()
@@ -82,6 +87,12 @@ PAIRED = LayerKind(paired=True)
 _KINDS = {
     "cohere": {"CohereDecoderLayer": LayerKind(normed=True, paired=True, wide=True)},
     "cohere2": {"Cohere2DecoderLayer": LayerKind(paired=True, wide=True, rotates="sliding_window")},
+    "ernie4_5_vl_moe": {"Ernie4_5_VLMoeDecoderLayer": LayerKind(paired=True, wide=True)},
+    "exaone4": {
+        "Exaone4DecoderLayer": LayerKind(
+            normed=True, rotates="is_sliding", mixed="sliding_window", bare=True
+        )
+    },
     "gemma": {"GemmaDecoderLayer": LLAMA},
     "gemma2": {"Gemma2DecoderLayer": LayerKind(capped=True)},
     "gemma3": {"Gemma3DecoderLayer": TYPED},

@@ -129,23 +129,24 @@ def projections(layer: nn.Module) -> Mapping[str, nn.Module]:
     return {name: getattr(attention, module) for name, module in names.PROJECTIONS.items()}
 
 
-def project(layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
+def project(layer: nn.Module, hidden: Tensor, kinds: Kinds = names.KINDS) -> Mapping[str, Tensor]:
     """What the query and key projections put out for a layer's input `[B, T, D]`."""
-    normed = first_of(layer, names.NORMS)(hidden)
+    normed = _normed(layer, hidden, kinds)
     return {name: module(normed) for name, module in projections(layer).items()}
 
 
-def values(layer: nn.Module, hidden: Tensor) -> Tensor:
+def values(layer: nn.Module, hidden: Tensor, kinds: Kinds = names.KINDS) -> Tensor:
     """Values `[B, H_kv, T, d]` of a layer for its input `[B, T, D]`.
 
     Args:
         layer: the decoder layer.
         hidden: its input, in front of its first norm.
+        kinds: what is known of layers.
     """
     attention: Any = getattr(layer, names.ATTENTION)
     # some layers take the projected keys for values, without a projection of their own
     module = getattr(attention, names.VALUE) or getattr(attention, names.PROJECTIONS["key"])
-    states = module(first_of(layer, names.NORMS)(hidden))
+    states = module(_normed(layer, hidden, kinds))
     states = states.view(*states.shape[:-1], -1, int(getattr(attention, names.HEAD_WIDTH)))
     norm = getattr(attention, names.VALUE_NORM, None)
     heads: Tensor = states if norm is None else norm(states)
@@ -226,6 +227,15 @@ def _kind(layer: nn.Module, kinds: Kinds) -> names.LayerKind:
     return kind
 
 
+def _normed(layer: nn.Module, hidden: Tensor, kinds: Kinds) -> Tensor:
+    """A layer's input as its attention gets it."""
+    kind = _found(layer, kinds)
+    if kind is not None and kind.bare:
+        return hidden
+    normed: Tensor = first_of(layer, names.NORMS)(hidden)
+    return normed
+
+
 def _heads(
     layer: nn.Module, kind: names.LayerKind, name: str, states: Tensor, width: int
 ) -> Tensor:
@@ -240,9 +250,15 @@ def _heads(
     return states.transpose(1, 2)
 
 
+def _rotates(attention: Any, kind: names.LayerKind) -> bool:
+    if kind.rotates is None or (kind.mixed is not None and getattr(attention, kind.mixed) is None):
+        return True
+    return bool(getattr(attention, kind.rotates))
+
+
 def _rotated(attention: Any, kind: names.LayerKind, states: Tensor, rotary: Rotary) -> Tensor:
     """Only as many channels as the rotary rows have; the others stay as they are."""
-    if rotary is None or (kind.rotates is not None and not getattr(attention, kind.rotates)):
+    if rotary is None or not _rotates(attention, kind):
         return states
     cos, sin = (part.unsqueeze(1) for part in rotary)
     if kind.complex:

@@ -193,7 +193,7 @@ class TransformersMllm(MllmAdapter):
 
     def values(self, layer: nn.Module, hidden: Tensor) -> Tensor:
         """Values of a layer for its input."""
-        return layers.values(layer, hidden)
+        return layers.values(layer, hidden, self.kinds)
 
     def reader(self, tokenizer: str | None = None) -> Callable[[Tensor], str]:
         """What turns token ids `[T]` into words, by the tokenizer of the model's own checkpoint."""
@@ -214,7 +214,7 @@ class TransformersMllm(MllmAdapter):
 
     def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
         """Outputs of the query and key projections for a layer's input `[B, T, D]`."""
-        return layers.project(layer, hidden)
+        return layers.project(layer, hidden, self.kinds)
 
     def query_key(
         self, layer: nn.Module, projections: Mapping[str, Tensor], rotary: Rotary

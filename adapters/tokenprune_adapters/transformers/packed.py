@@ -1,4 +1,4 @@
-"""Vision towers in transformers that read all pictures as one sequence: those of Qwen and GLM."""
+"""Vision towers in transformers that read all pictures as one sequence: of Qwen, EXAONE and GLM."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ NOMINAL = (1, 16, 16)
 class PackedVisionAdapter(PackedEncoderAdapter):
     """Of Qwen2-VL, Qwen2.5-VL and -Omni (windows), Qwen3-VL and -Omni (DeepStack), and Qwen3.5.
 
-    And those of GLM-4.1V to 4.6V and GLM-OCR, where a convolution joins the members of a unit.
+    And those of EXAONE 4.5 (windows, grouped heads), GLM-4.1V to 4.6V and GLM-OCR, where a
+    convolution joins the members of a unit.
     """
 
     name: ClassVar[str] = "qwen-vision"
     claims: ClassVar[tuple[str, ...]] = names.TOWERS
+    block_classes: ClassVar[tuple[str, ...]] = names.BLOCKS
+    attention_classes: ClassVar[tuple[str, ...]] = names.ATTENTIONS
 
     def __init__(self, model: nn.Module) -> None:
         """Read the tower's parts and check its blocks.
@@ -41,9 +44,9 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         blocks = names.blocks(model)
         for number, block in enumerate(blocks):
             where = f"{type(model).__name__}, block {number}"
-            require_exact(block, where, names.BLOCKS, {})
+            require_exact(block, where, self.block_classes, {})
             attention = block.get_submodule("attn")
-            require_exact(attention, f"{where}, attention", names.ATTENTIONS, {})
+            require_exact(attention, f"{where}, attention", self.attention_classes, {})
         check_library("transformers", names.relied_on(model))
         self._spec = EncoderSpec(
             entry=model,

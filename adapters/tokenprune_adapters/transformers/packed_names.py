@@ -40,6 +40,11 @@ _CLASSES = {
     ),
     "qwen3_5": ("Qwen3_5VisionModel", "Qwen3_5VisionBlock", "Qwen3_5VisionAttention"),
     "qwen3_5_moe": ("Qwen3_5MoeVisionModel", "Qwen3_5MoeVisionBlock", "Qwen3_5MoeVisionAttention"),
+    "exaone4_5": (
+        "Exaone4_5_VisionModel",
+        "Exaone4_5_VisionBlock",
+        "Exaone4_5_VisionAttention",
+    ),
     "glm4v": ("Glm4vVisionModel", "Glm4vVisionBlock", "Glm4vVisionAttention"),
     "glm4v_moe": ("Glm4vMoeVisionModel", "Glm4vMoeVisionBlock", "Glm4vMoeVisionAttention"),
     "glm_ocr": ("GlmOcrVisionModel", "GlmOcrVisionBlock", "GlmOcrVisionAttention"),
@@ -54,6 +59,12 @@ def _named(part: int) -> tuple[str, ...]:
 
 TOWERS, BLOCKS, ATTENTIONS = (_named(part) for part in range(3))
 """Classes of towers, of their blocks and of the attention in these."""
+
+_ERNIE = "transformers.models.ernie4_5_vl_moe.modeling_ernie4_5_vl_moe.Ernie4_5_VLMoeVision{0}"
+ERNIE_TOWERS, ERNIE_BLOCKS, ERNIE_ATTENTIONS = (
+    (_ERNIE.format(part),) for part in ("TransformerPretrainedModel", "Block", "Attention")
+)
+"""The same of ERNIE 4.5 VL."""
 
 ROWS, GRIDS = TAKES = "hidden_states", "grid_thw"
 """What a tower is called with: rows of patches `[R, ...]`, and (t, h, w) in patches `[n, 3]`."""
@@ -73,6 +84,8 @@ PLACES, WINDOWS, EDGES, TAPS = (
 how the learned positions are resampled."""
 EDGES_INSIDE = "tokenprune_borders"
 """The borders as numbers, beside those that a tower computes with; it hands them to its blocks."""
+GROUPS = "num_key_value_groups"
+"""Of the attention: heads of the query that share one of key and value."""
 LONGEST = "max_seqlen", "max_window_seqlen"
 """Rows of the longest frame and window; only asked for where FlashAttention runs."""
 
@@ -83,8 +96,12 @@ def blocks(tower: Any) -> list[nn.Module]:
 
 
 def exits(tower: Any) -> list[nn.Module]:
-    """What makes one row of every unit: behind the last block, and between blocks (DeepStack)."""
-    return [tower.merger, *getattr(tower, "deepstack_merger_list", ())]
+    """What makes one row of every unit: behind the last block, and between blocks (DeepStack).
+
+    Nothing in the tower does where it is a part of the model (ERNIE).
+    """
+    last = [tower.merger] if hasattr(tower, "merger") else []
+    return [*last, *getattr(tower, "deepstack_merger_list", ())]
 
 
 def side(tower: Any) -> int:
@@ -137,18 +154,30 @@ def foreseen(tower: Any, grids: Tensor, given: Mapping[str, Any]) -> dict[str, A
 def heads(block: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`[B, T, D]` -> query, key, value `[B, H, T, d]`, which one projection makes, or three.
 
-    Heads of query and key are normed where the attention has norms for them (GLM-OCR).
+    Heads of query and key are normed where the attention has norms for them (GLM-OCR), and heads of
+    key and value repeated where several heads of the query share one (EXAONE 4.5).
     """
     attention, rows = block.attn, block.norm1(hidden)
     if hasattr(attention, "qkv"):
         joint = attention.qkv(rows)
     else:
         joint = torch.cat((attention.q(rows), attention.k(rows), attention.v(rows)), dim=-1)
+    if getattr(attention, GROUPS, 1) > 1:
+        joint = _repeated(joint, attention.num_heads, getattr(attention, GROUPS))
     whole = joint.unflatten(-1, (3, attention.num_heads, -1))
     query, key, value = whole.permute(2, 0, 3, 1, 4)
     if hasattr(attention, "q_norm"):
         query, key = attention.q_norm(query), attention.k_norm(key)
     return query, key, value
+
+
+def _repeated(joint: Tensor, heads: int, groups: int) -> Tensor:
+    """Rows of query, key and value with a head of key and value for every one of the query."""
+    count = heads // groups
+    by_head = torch.unflatten(joint, -1, (heads + 2 * count, -1))
+    query, *shared = torch.split(by_head, [heads, count, count], dim=-2)
+    repeated = [one.repeat_interleave(groups, dim=-2) for one in shared]
+    return torch.cat((query, *repeated), dim=-2).flatten(-2)
 
 
 def join(block: Any, hidden: Tensor, attended: Tensor) -> Tensor:

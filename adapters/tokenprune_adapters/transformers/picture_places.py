@@ -37,6 +37,17 @@ def packed(name: str) -> Read:
     return read
 
 
+def packed_in_time(name: str) -> Read:
+    """The same as `packed`, where the squares of several frames make a unit (ERNIE 4.5 VL)."""
+
+    def read(core: Any, given: Arguments, features: Features) -> list[Places]:
+        vision = core.config.vision_config
+        side, span = vision.spatial_merge_size, vision.temporal_merge_size
+        return [Places((t // span, h // side, w // side)) for t, h, w in given[name].tolist()]
+
+    return read
+
+
 def gridded(given: Arguments) -> Sequence[int] | None:
     """Frames of every clip, which the tower is given as pictures; None for pictures (GLM)."""
     grids: Tensor | None = given.get("video_grid_thw")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.families.processors import (
     cohere,
+    ernie,
     gemma,
     glm,
     lfm2,
@@ -26,6 +27,7 @@ RECIPES: dict[str, Recipe] = {
     **cohere.RECIPES,
     **gemma.RECIPES,
     **others.RECIPES,
+    **ernie.RECIPES,
     **lfm2.RECIPES,
     **video_llama3.RECIPES,
     **ovis2.RECIPES,

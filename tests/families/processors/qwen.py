@@ -47,6 +47,7 @@ QWEN3 = _packed("Qwen3VLProcessor", "Qwen3VLVideoProcessor")
 RECIPES: dict[str, Recipe] = {
     "qwen2_vl": _packed("Qwen2VLProcessor", "Qwen2VLVideoProcessor"),
     "qwen2_5_vl": _packed("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
+    "exaone4_5": _packed("Exaone4_5_Processor", "Qwen2VLVideoProcessor"),
     "qwen3_vl": QWEN3,
     "qwen3_vl_moe": QWEN3,
     "qwen3_5": QWEN3,
