@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from weakref import WeakSet
 
 from torch import nn
@@ -40,6 +40,22 @@ _TOWER_COMPILED = (
 )
 
 
+class Replayable(Protocol):
+    """The passes of one tower, which may be recorded and replayed."""
+
+    def refusal(self) -> str:
+        """Why none of them can ever be recorded; empty if some may be."""
+        ...
+
+    def begin(self, limit: int) -> None:
+        """Record and replay from now on, of so many kinds of input."""
+        ...
+
+    def end(self) -> None:
+        """Replay nothing any more."""
+        ...
+
+
 class Attachment:
     """A plan in force on one model instance; a context manager that detaches at its end.
 
@@ -51,6 +67,7 @@ class Attachment:
         notes: what to know about the plan on this model, in plain words.
         compiling: the call that is being traced into one graph, only while it is.
         idle: whether no call of the model is running, in any thread.
+        recordings: of the towers that the plan acts in or reads.
     """
 
     def __init__(
@@ -71,6 +88,7 @@ class Attachment:
         self.compiling: CallState | None = None
         self.idle = True
         self._open, self._lock = 0, threading.Lock()
+        self.recordings: list[Replayable] = []
         self._claimed: list[nn.Module] = []
         self._graphs = threading.local()
 
@@ -154,6 +172,51 @@ class Attachment:
         """
         return Report.of(self.stages, self.meter, self.notes)
 
+    def record(self, limit: int = 8) -> Attachment:
+        """Replay passes of the vision tower from CUDA graphs, from now on until `detach`.
+
+        That is for passes of one or a few pictures, which take as long as the CPU needs to launch
+        their kernels. The first pass of a kind (shapes, types, device, other arguments) runs as
+        usual, the second is recorded, and later ones are replayed. What comes out of the model is
+        the caller's own, as ever. Replays count as one stage, `encode`, and read no value: inputs
+        that hold NaN aren't refused.
+
+        Passes run as usual with gradients, in training mode, on other devices, inside of
+        `torch.compile` or of another graph, and with hooks on modules inside; the notes of
+        `report()` say so. Weights that are replaced, or modules, begin it anew.
+
+        Args:
+            limit: kinds of input that are recorded; others run as usual. A graph holds what a pass
+                needs of memory; all of them share a pool.
+
+        Returns:
+            This handle.
+
+        Raises:
+            UnsupportedCallError: no pass of this model with this plan can ever be recorded.
+        """
+        self.require_attached()
+        whys = [one.refusal() for one in self.recordings]
+        why = ", ".join(dict.fromkeys(filter(None, whys)))
+        if not self.recordings:
+            why = "the plan does nothing inside of a vision tower"
+        if self.checks.when == "always":
+            why, whys = 'checks="always" looks at values in every call', ["always"]
+        if limit < 1:
+            why, whys = f"limit={limit} leaves nothing to record", ["limit"]
+        if all(whys):
+            raise UnsupportedCallError(
+                f"no pass can be recorded: {why}.",
+                where="record",
+                remedy="Leave record() out: calls run as usual.",
+            )
+        for one, reason in zip(self.recordings, whys, strict=True):
+            if reason:
+                self.notes.add(f"Passes of a tower aren't recorded: {reason}.")
+            else:
+                one.begin(limit)
+        return self
+
     def begin(self) -> None:
         """Prune the calls that begin from now on; called by the engine, once all is in place."""
         self.traffic.open(self.model)
@@ -168,6 +231,8 @@ class Attachment:
         """
         self.traffic.close()
         self.patches.undo()
+        for one in self.recordings:
+            one.end()
         ATTACHED.difference_update(self._claimed)
         self._claimed.clear()
         self._model = None

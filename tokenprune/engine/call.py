@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -102,6 +103,15 @@ class CallState:
     def put(self, state: object) -> None:
         """Keep a state in place of the former one of its class."""
         self._states[type(state)] = state
+
+    def still(self) -> CallState:
+        """This call as it stands, whatever becomes of its states."""
+        return replace(self, _states={kind: copy(one) for kind, one in self._states.items()})
+
+    def made(self, around: CallState) -> dict[type[Any], object]:
+        """The states that stand here and not in the call around this one."""
+        known = around._states
+        return {kind: one for kind, one in self._states.items() if known.get(kind) is not one}
 
     def drop(self, kind: type[Any]) -> None:
         """Forget the state of this class, if there is one."""
@@ -208,3 +218,23 @@ def _recorded(owner: Owner) -> Iterator[CallState]:
     with _running(owner, state):
         yield state
         owner.ran_compiled()
+
+
+@contextmanager
+def repeated(owner: Owner, around: CallState) -> Iterator[CallState]:
+    """A part of a running call whose kernels are to be replayed in later calls.
+
+    It is as inert as a call that a CUDA graph records, and sees what stands in the call around it.
+    What it leaves stands in the state that it yields, and nowhere else.
+
+    Args:
+        owner: the attachment.
+        around: the running call.
+    """
+    state = CallState(owner, owner.plan, UNMEASURED, UNCHECKED, around, Trace(), around.grid)
+    state._states = dict(around._states)
+    token = _active.set(state)
+    try:
+        yield state
+    finally:
+        _active.reset(token)

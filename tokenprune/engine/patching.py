@@ -190,6 +190,16 @@ class Patches:
         return plain
 
 
+def own_forward(module: nn.Module) -> bool:
+    """Whether a module runs its class's forward, under nothing but overrides of plans."""
+    found = module.__dict__.get("forward", _ABSENT)
+    layer = _layer_of(found)
+    while layer is not None:
+        found = layer.below()
+        layer = _layer_of(found)
+    return found is _ABSENT and _INNERMOST not in module.__dict__
+
+
 def _layer_of(value: Any) -> _Layer | None:
     """The override whose function this is; wrappers that copy its attributes aren't it."""
     if not isinstance(value, FunctionType):

@@ -39,6 +39,10 @@ class BackendWarning(UserWarning):
     """A backend's own kernel didn't pass its self-test, so the same is computed more slowly."""
 
 
+class RecordingWarning(UserWarning):
+    """A pass that was to be recorded as a graph can't be, and runs as usual."""
+
+
 class PlanError(TokenpruneError):
     """A plan file or mapping that can't be read or doesn't validate."""
 

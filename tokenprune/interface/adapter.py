@@ -187,6 +187,18 @@ class EncoderAdapter(Adapter):
         Families that average tokens use it in their pooling; the others ignore it.
         """
 
+    def own_hook(self, hook: Callable[..., Any]) -> bool:
+        """Whether a forward hook on a module inside is one that the library itself puts there.
+
+        Asked before a pass is recorded, since replays run no hooks. True only if the hook acts on
+        nothing but the output of the call of `entry`, unless `listened` says otherwise.
+        """
+        return False
+
+    def listened(self) -> bool:
+        """Whether hooks of the library collect states for a running call around `entry`."""
+        return False
+
 
 class MllmAdapter(PictureAdapter, TextAdapter, Adapter):
     """A family of multimodal LLMs: where its parts are, and how its calls are read and written.

@@ -98,6 +98,11 @@ class use_backend(AbstractContextManager["use_backend"]):
         _asked.reset(self._token)
 
 
+def asked() -> Backend:
+    """The backend in force here, see `use_backend`."""
+    return _asked.get()
+
+
 def choose(op: str, tensor: Tensor) -> OpChoice:
     """Decides what runs `op` on tensors like `tensor`.
 
@@ -152,14 +157,14 @@ def _implementation(op: str, backend: str) -> Callable[..., Any]:
 def _decide(op: str, device: torch.device, dtype: torch.dtype) -> OpChoice:
     if op in PLAIN:
         return OpChoice(op, "reference", PLAIN[op])
-    asked = _asked.get()
-    if asked == "reference":
+    wanted = _asked.get()
+    if wanted == "reference":
         return OpChoice(op, "reference", "asked for by use_backend")
-    obstacle = _obstacle(device, dtype, interpreter=asked == "triton" and _interpreted())
+    obstacle = _obstacle(device, dtype, interpreter=wanted == "triton" and _interpreted())
     if obstacle is None:
-        how = "asked for by use_backend" if asked == "triton" else f"{device.type} tensors"
+        how = "asked for by use_backend" if wanted == "triton" else f"{device.type} tensors"
         return OpChoice(op, "triton", f"{how}, and triton can run")
-    if asked == "triton":
+    if wanted == "triton":
         raise BackendUnavailableError(
             f"The Triton kernel can't run: {obstacle}.",
             where=op,

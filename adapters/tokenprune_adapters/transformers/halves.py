@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
 from tokenprune_adapters.shared.signatures import check_library
+from tokenprune_adapters.transformers import collecting_names as collecting
 from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.attention_functions import refuse_registered
 from tokenprune_adapters.transformers.vit_family_names import CLIP, VisionNames
@@ -57,6 +58,14 @@ class HalvedBlocks(EncoderAdapter):
         if given is None and any(getattr(one, compat.MAPS, False) for one in configs):
             return f"config.{compat.MAPS}"
         return compat.MAPS if given else None
+
+    def own_hook(self, hook: Callable[..., Any]) -> bool:
+        """Whether a hook collects states for the outputs of a call."""
+        return collecting.is_hook(hook)
+
+    def listened(self) -> bool:
+        """Whether a call around that of the tower collects states."""
+        return collecting.running()
 
     def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """First norm and projections, `[B, T, D]` -> three `[B, H, T, d]`.

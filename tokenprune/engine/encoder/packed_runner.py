@@ -14,7 +14,8 @@ from tokenprune.engine.encoder.graphs import RUNNING
 from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep, restored
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.passes import in_pass
-from tokenprune.engine.encoder.runner import EncoderRunner, revived
+from tokenprune.engine.encoder.revival import revived
+from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.encoder.together import Decided, carry_out
 from tokenprune.engine.lines import flat, stacked
@@ -223,13 +224,14 @@ class PackedRunner(EncoderRunner):
     def _packed_halves(
         self, call: CallState, state: PackedState, number: int, block: BlockCall, hidden: Tensor
     ) -> Tensor:
-        attending = [revived(stack.state, number) for stack in state.stacks]
+        attending = [revived(stack.state.revival, number) for stack in state.stacks]
         step = PackedStep.of(self.packed, block, state, hidden, attending)
         joined = block.join(hidden[None], step.attended(state.order))[0]
         if self.seen.reads(number):
             with call.meter.stage("select"):
                 wanted = [
-                    restored(stack.state) or revived(stack.state, number) for stack in state.stacks
+                    restored(stack.state) or revived(stack.state.revival, number)
+                    for stack in state.stacks
                 ]
                 whole = step
                 if wanted != attending:

@@ -23,13 +23,15 @@ from tokenprune.engine.encoder.attention import (
 )
 from tokenprune.engine.encoder.graphs import RUNNING, hand_in_running_call
 from tokenprune.engine.encoder.passes import Pass, demand, in_pass, sound
+from tokenprune.engine.encoder.recording import Recording
+from tokenprune.engine.encoder.revival import revived
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.patching import Override, Patches
 from tokenprune.engine.recomputing import refuse_around
 from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
 from tokenprune.engine.tracers import refuse_symbols
-from tokenprune.engine.videos import Videos
+from tokenprune.engine.videos import Videos, no_videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.dense import Part
@@ -65,7 +67,7 @@ class EncoderRunner:
         self.last = spec.used - 1
         self.alone = False  # whether the plan was attached to the encoder itself
         # only a prompt says which images are frames of one video, and the LLM's wing reads it
-        self.videos: Callable[[CallState, int, int], Videos | None] = _no_videos
+        self.videos: Callable[[CallState, int, int], Videos | None] = no_videos
         # a multimodal LLM may see pictures in pieces, which are traced as whole pictures, read the
         # states of further depths, and make one token of a square of patches
         self.pieces, self.levels = False, frozenset[int]()
@@ -73,9 +75,11 @@ class EncoderRunner:
         self.captured = BlockSignals(later, spec)
         learned = any(stage.strategy.companions() is not None for stage in later)
         self.splits = bool(layout.stages) or self.captured.attention or learned
+        self.recording = Recording(self)
 
     def install(self, patches: Patches) -> None:
         """Override what runs this instance's entry, and the forward of its used blocks."""
+        self.owner.recordings.append(self.recording)
         for name in self.spec.passes:
             patches.override(self.spec.entry, name, self._enter)
         if self.layout.stages or self.captured.asks:
@@ -112,14 +116,24 @@ class EncoderRunner:
             refuse_inside(self.spec.entry, None if self.alone else self.owner.model)
         self._refuse_maps(args, kwargs)
         with calling(self.owner, tower=True) as call, call.meter.stage("encode"):
-            self._open(call, args, kwargs)
-            call.put(demand(call, self.adapter, type(self.spec.entry).__name__, args, kwargs))
-            try:
-                output = original(*args, **self._given(call, kwargs))
-            finally:
-                call.drop(Pass)
-            self._require(self._passed(call), self.spec.used)
-            return self._hand_on(call, output)
+            return self.recording(call, original, args, kwargs)
+
+    def passing(
+        self,
+        call: CallState,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """A pass through the encoder inside of a call that is running."""
+        self._open(call, args, kwargs)
+        call.put(demand(call, self.adapter, type(self.spec.entry).__name__, args, kwargs))
+        try:
+            output = original(*args, **self._given(call, kwargs))
+        finally:
+            call.drop(Pass)
+        self._require(self._passed(call), self.spec.used)
+        return self._hand_on(call, output)
 
     def _given(self, call: CallState, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """The arguments by name that the encoder itself is given."""
@@ -280,7 +294,7 @@ class EncoderRunner:
         site = state.sites.get(number)
         if site is not None and site.where == "inside":
             return False
-        if state.proportional or state.companions or revived(state, number):
+        if state.proportional or state.companions or revived(state.revival, number):
             return False
         return not self.captured.reads(number)
 
@@ -382,12 +396,3 @@ class EncoderRunner:
 
 def _one(call: CallState) -> int:
     return 1
-
-
-def _no_videos(call: CallState, images: int, patches: int) -> Videos | None:
-    return None
-
-
-def revived(state: EncoderState, number: int) -> bool:
-    """Whether the attention of a block sees dropped tokens, reconstructed."""
-    return state.revival is not None and number < state.revival.until

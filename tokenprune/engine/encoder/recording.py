@@ -1,0 +1,356 @@
+"""Passes through a tower that are recorded once for each kind of input, and replayed from then on.
+
+The first pass of a kind runs as usual: values are checked, and kernels compiled. The second is
+recorded. Later ones copy their input to where the graph reads it, replay, and copy out what the
+graph wrote: the output, and all that a pass leaves on its call, from states to the trace.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.engine.call import CallState, Count, repeated
+from tokenprune.engine.capturing import CudaRecorder, Recorder, Replay
+from tokenprune.engine.copies import Copies
+from tokenprune.engine.encoder.as_recorded import AsRecorded, modes, observed
+from tokenprune.engine.encoder.state import EncoderState
+from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
+from tokenprune.engine.tracers import capturing, may_compile
+from tokenprune.errors import RecordingWarning, TokenpruneError
+from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.sites import Grid
+from tokenprune.interface.specs import EncoderSpec
+from tokenprune.interface.trace import Trace
+
+if TYPE_CHECKING:
+    from tokenprune.engine.attachment import Attachment
+
+REPLAYED = (
+    "Passes of the vision tower were replayed from CUDA graphs: what choosing takes inside is in "
+    "'encode', and values aren't checked there."
+)
+_USUAL = "Passes of the vision tower ran as usual, none was replayed, where"
+
+#: Kinds that were met and not recorded yet, of which the oldest is forgotten (ours).
+MET = 64
+
+new_recorder: Callable[[], Recorder] = CudaRecorder
+_Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+
+class Runner(Protocol):
+    """What runs the passes of a tower, see `EncoderRunner`."""
+
+    owner: Attachment
+    adapter: EncoderAdapter
+    spec: EncoderSpec
+    layout: EncoderSchedule
+    later: Sequence[ResolvedStage]
+    side: Callable[[CallState], int]
+
+    def passing(
+        self,
+        call: CallState,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """A pass as usual, inside of a call that is running."""
+        ...
+
+
+class _Left(NamedTuple):
+    """What a pass leaves: its output, and what it puts on its call."""
+
+    output: Any
+    states: dict[type[Any], object]
+    trace: Trace
+    counts: tuple[Count, ...]
+    grid: Grid
+
+
+class _Graph(NamedTuple):
+    """A recorded pass: where it reads its input, how it is replayed, and what it leaves."""
+
+    inputs: list[Tensor]
+    replay: Replay
+    copies: Copies
+
+
+class Recording:
+    """Replays the passes of one tower, once `begin` was called.
+
+    Args:
+        runner: of the tower.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._lock = threading.Lock()
+        self._limit = 0
+        self._recorder: Recorder | None = None
+        self._tower: AsRecorded | None = None
+        self._graphs: dict[Hashable, _Graph] = {}
+        self._met: dict[Hashable, str] = {}
+
+    def refusal(self) -> str:
+        """Why no pass of this tower can ever be recorded; empty if some may be."""
+        runner = self._runner
+        name = type(runner.spec.entry).__name__
+        if runner.spec.packed:
+            return f"{name} reads the sizes of its pictures from tensors, which no graph can"
+        if runner.owner.plan.images == "frames":
+            return "the prompt of every call says which images are the frames of one video"
+        for stage in runner.layout.stages:
+            if stage.strategy.length != "planned":
+                return f"how many tokens '{stage.plan.strategy}' leaves depends on values"
+        return ""
+
+    def begin(self, limit: int) -> None:
+        """Record and replay passes from now on; those that were recorded are forgotten.
+
+        Args:
+            limit: kinds of input that are recorded.
+        """
+        with self._lock:
+            self._forget()
+            self._limit = limit
+            self._recorder = new_recorder()
+
+    def end(self) -> None:
+        """Replay nothing any more, and give all memory back."""
+        with self._lock:
+            self._forget()
+            self._recorder = None
+
+    def __call__(
+        self,
+        call: CallState,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """One pass: replayed, if it can be.
+
+        Args:
+            call: the running call.
+            original: what runs the tower.
+            args: what the tower is called with.
+            kwargs: the same, by name.
+        """
+        if self._recorder is None or call.compiled or may_compile() or capturing():
+            return self._runner.passing(call, original, args, kwargs)
+        given: list[Tensor] = []
+        why = "gradients are recorded" if torch.is_grad_enabled() else observed()
+        if not why and self._runner.adapter.listened():
+            why = "a call around collects the states of its blocks"
+        kind = None if why else self._kind(call, args, kwargs, given)
+        if kind is None:
+            self._note(
+                why or "the input isn't made of tensors on one CUDA device, numbers and text"
+            )
+            return self._runner.passing(call, original, args, kwargs)
+        with self._lock:
+            left = self._replayed(call, kind, original, (args, kwargs), given)
+        if left is not None:
+            return self._handed(call, left)
+        output = self._runner.passing(call, original, args, kwargs)
+        with self._lock:
+            if kind not in self._met:
+                self._meet(kind, "")
+        return output
+
+    def _kind(
+        self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any], into: list[Tensor]
+    ) -> Hashable:
+        """The kind of a pass, and the tensors among its arguments; None if it has no kind."""
+        try:
+            told = _described((args, kwargs), into)
+        except _Undescribed:
+            return None
+        devices = {one.device for one in into}
+        if len(devices) != 1 or self._recorder is None:
+            return None
+        device = devices.pop()
+        if not self._recorder.serves(device):
+            return None
+        return told, device, self._runner.side(call), modes(device)
+
+    def _replayed(
+        self,
+        call: CallState,
+        kind: Hashable,
+        original: Callable[..., Any],
+        given: _Arguments,
+        tensors: Sequence[Tensor],
+    ) -> _Left | None:
+        """What a replay left, of a graph that may be recorded first; None for a pass as usual."""
+        recorder = self._recorder
+        if recorder is None:  # detached meanwhile
+            return None
+        tower = self._standing()
+        why = "a module is in training mode" if tower.training() else tower.why
+        device = tensors[0].device
+        if not why and tower.devices - {device}:
+            why = "the weights are on another device than the input"
+        if why:
+            self._note(why)
+            return None
+        graph = self._graphs.get(kind)
+        if graph is None:
+            graph = self._new(recorder, call, kind, original, given, tensors)
+        if graph is None:
+            return None
+        with recorder.turn(device):
+            torch._foreach_copy_(graph.inputs, list(tensors), non_blocking=True)
+            graph.replay()
+            left: _Left = graph.copies.taken()
+        return left
+
+    def _standing(self) -> AsRecorded:
+        """The tower as it stands; graphs of one that has changed since are forgotten."""
+        tower = self._tower
+        if tower is None or not tower.same():
+            self._forget()
+            runner = self._runner
+            stages = (*runner.layout.stages, *runner.later)
+            modules = (stage.strategy.modules() for stage in stages)
+            others: list[nn.Module] = [one for one in modules if one is not None]
+            self._tower = tower = AsRecorded(runner.adapter, runner.spec, others)
+        return tower
+
+    def _new(
+        self,
+        recorder: Recorder,
+        call: CallState,
+        kind: Hashable,
+        original: Callable[..., Any],
+        given: _Arguments,
+        tensors: Sequence[Tensor],
+    ) -> _Graph | None:
+        """Record a kind that was met before; None for a first pass, and if it can't be done."""
+        known = self._met.get(kind)
+        if known is None:
+            return None
+        if not known and len(self._graphs) >= self._limit:
+            known = f"more than {self._limit} kinds of input came: raise record(limit=...)"
+        if known:
+            self._note(known)
+            return None
+        inputs = [one.clone() for one in tensors]
+        args, kwargs = _replaced(given, iter(inputs))
+        around = call.still()
+
+        def run() -> _Left:
+            with repeated(self._runner.owner, around) as inside, _uncached():
+                output = self._runner.passing(inside, original, args, kwargs)
+                made, counts = inside.made(around), tuple(inside.noted)
+                return _Left(output, made, inside.trace, counts, inside.grid)
+
+        try:
+            replay, left = recorder.record(run, inputs[0].device)
+            graph = _Graph(inputs, replay, Copies(left))
+        except Exception as error:
+            said = error.message if isinstance(error, TokenpruneError) else str(error)
+            why = said.strip().split("\n")[0].rstrip(".") or type(error).__name__
+            warnings.warn(
+                f"a pass of the vision tower can't be recorded, and runs as usual: {why}.",
+                RecordingWarning,
+                stacklevel=2,
+            )
+            self._meet(kind, f"recording failed: {why}")
+            return None
+        self._met.pop(kind, None)
+        self._graphs[kind] = graph
+        return graph
+
+    def _handed(self, call: CallState, left: _Left) -> Any:
+        """The output of a replay; what else it left is put on its call."""
+        call.drop(EncoderState)
+        call.grid = left.grid
+        for counted in left.counts:
+            call.count(*counted)
+        trace, whole, first = left.trace, call.trace, len(call.trace.grids)
+        whole.grids += trace.grids
+        for record in trace.records:
+            images = tuple(number + first for number in record.images)
+            whole.records.append(record._replace(images=images))
+        for state in left.states.values():
+            if isinstance(state, EncoderState):
+                if state.trace is trace:
+                    state.trace = whole
+                    state.images = [number + first for number in state.images]
+                if state.sites:
+                    self._runner.adapter.weighted_pool(state.row_sizes)
+            call.put(state)
+        self._runner.owner.notes.add(REPLAYED)
+        return left.output
+
+    def _meet(self, kind: Hashable, why: str) -> None:
+        """Remember a kind that has no graph, and why it never gets one."""
+        self._met.pop(kind, None)
+        if len(self._met) >= MET:
+            del self._met[next(iter(self._met))]
+        self._met[kind] = why
+
+    def _note(self, why: str) -> None:
+        self._runner.owner.notes.add(f"{_USUAL} {why}.")
+
+    def _forget(self) -> None:
+        if self._recorder is not None:
+            self._recorder.release()
+        self._graphs.clear()
+        self._met.clear()
+        self._tower = None
+
+
+class _Undescribed(Exception):
+    """An argument that says nothing by its value."""
+
+
+def _described(given: Any, into: list[Tensor]) -> Hashable:
+    """An argument as a key, without the values of its tensors, which are listed.
+
+    Raises:
+        _Undescribed: it is neither a tensor, a container, a number nor text.
+    """
+    kind = type(given)
+    if kind in (Tensor, nn.Parameter) and given.layout == torch.strided:
+        into.append(given)
+        return given.shape, given.dtype
+    if given is None or kind in (bool, int, float, str, torch.dtype, torch.device, torch.Size):
+        return kind, given
+    if kind in (tuple, list):
+        return kind, tuple([_described(one, into) for one in given])
+    if kind is dict:
+        return kind, tuple([(name, _described(one, into)) for name, one in given.items()])
+    raise _Undescribed
+
+
+def _replaced(given: Any, tensors: Iterator[Tensor]) -> Any:
+    """An argument with other tensors, in the order in which `_described` lists them."""
+    if isinstance(given, Tensor):
+        return next(tensors)
+    if isinstance(given, tuple | list):
+        return type(given)([_replaced(one, tensors) for one in given])
+    if isinstance(given, dict):
+        return {name: _replaced(one, tensors) for name, one in given.items()}
+    return given
+
+
+@contextmanager
+def _uncached() -> Iterator[None]:
+    """Without autocast's cache, whose casts of weights end with its block."""
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
