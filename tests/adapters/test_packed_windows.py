@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from tokenprune import Signal
+from tokenprune.engine.encoder.order import Order
 from tokenprune.engine.encoder.packed_signals import PackedStep
-from tokenprune.engine.encoder.packed_state import Order
 from tokenprune.engine.encoder.segments import Segments
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.signals import PADDED, BlockAttention

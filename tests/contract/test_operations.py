@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import tokenprune
-from benchmarks.counting import dispatched, leaves
+from benchmarks.counting import IDLE, dispatched, leaves
+from benchmarks.towers import qwen_picture, qwen_vision
 from tests import models
 
 #: Operations a site beyond the dense tower's: as dispatched.
@@ -73,3 +74,32 @@ def test_a_static_plan_waits_for_the_device_once_at_the_end(strategy: str) -> No
     assert dense == []
     assert waits == ["_local_scalar_dense"]
     assert names[-1] == waits[0]
+
+
+def packed_tower(depth: int) -> Any:
+    transformers = pytest.importorskip("transformers")
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
+
+    config = transformers.Qwen2_5_VLConfig(vision_config=qwen_vision(depth, 64, 128))
+    return qwen.Qwen2_5_VisionTransformerPretrainedModel(config.vision_config).eval()
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "tome", "evoprune", "fopru"])
+@pytest.mark.parametrize(("pictures", "bound"), [(1, 1.0), (8, 0.65)])
+@torch.inference_mode()
+def test_a_pruned_packed_tower_has_fewer_operations_than_the_dense_one(
+    strategy: str, pictures: int, bound: float
+) -> None:
+    """The dense one attends to its windows one by one, whatever is left of them."""
+    tower = packed_tower(32)
+    rows, grids = qwen_picture(336, pictures)
+
+    def call() -> Any:
+        return tower(hidden_states=rows, grid_thw=grids)
+
+    dense = sum(name not in IDLE for name in dispatched(call))
+    plan = {"schema_version": 1, "stages": [{"at": "encoder", "strategy": strategy, "keep": 36}]}
+    with tokenprune.attach(tower, plan):
+        call()  # the first call checks what strategies answer
+        names = [name for name in dispatched(call) if name not in IDLE]
+    assert len(names) <= bound * dense

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
@@ -59,6 +59,11 @@ class Packing:
             part if part is None else part.to(device) for part in (self.place, self.rows)
         )
         return replace(self, place=place, rows=rows)
+
+    def listed(self, device: torch.device) -> Packing:
+        """The same on a device, with the rows of all units as a table: looking some up is cheap."""
+        units = torch.arange(self.units, device=device)
+        return replace(self, place=None, rows=self.moved(device).members_of(units))
 
     def grouped(self, side: int) -> Packing:
         """Squares of `side` x `side` units of one row each as units.
@@ -173,6 +178,30 @@ class PackedEncoderAdapter(EncoderAdapter):
             kwargs: the same, by name.
         """
         return None
+
+    def loops(self, block: nn.Module) -> bool:
+        """Whether a block that is called as a whole attends to its segments one by one.
+
+        Then the engine runs its halves behind the first unit that is gone, with all segments at
+        once and the rows in an order of its own, for which it asks `turning`. A block whose halves
+        would be refused or would compute something else gives False.
+
+        Args:
+            block: one of the blocks.
+        """
+        return False
+
+    def turning(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """What `rotate` reads of the arguments of a block, for rows `[R']` in any order.
+
+        Args:
+            args: what the block was called with behind the hidden states.
+            kwargs: the same, by name.
+            index: rows of the whole sequence.
+        """
+        return self.arguments(args, kwargs, index)
 
     def handed_on(self, output: Any, units: Callable[[Tensor], Tensor]) -> Any:
         """What `entry` gave, with rows for all units; for encoders that pool by themselves.

@@ -93,6 +93,12 @@ def refuse_unrun(part: nn.Module, block: nn.Module) -> None:
     )
 
 
+def unhung(part: nn.Module) -> bool:
+    """Whether nothing hangs on a part: neither a hook nor a forward of its own."""
+    own = part.__dict__
+    return "forward" not in own and not any(own[name] for name in _HOOKS)
+
+
 def of_library(function: Callable[..., Any]) -> bool:
     """Whether a hook, or what an attention calls, is of a model library and not the user's."""
     name = getattr(getattr(function, "func", function), "__module__", None) or ""

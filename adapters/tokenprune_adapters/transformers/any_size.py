@@ -13,6 +13,7 @@ from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.rotary import rotated_as_float32
 from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers import vit_names as compat
+from tokenprune_adapters.transformers.attention_functions import loops
 from tokenprune_adapters.transformers.halves import HalvedBlocks
 from tokenprune_adapters.transformers.packed import NOMINAL
 
@@ -63,6 +64,18 @@ class SegmentedAdapter(AnySizeAdapter):
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """Borders and rotary rows of the rows `[R']` of the sequence that are left."""
         return args, packed_names.cut(kwargs, index)
+
+    def loops(self, block: nn.Module) -> bool:
+        """Whether its attention does, without dropout and with nothing hung on it."""
+        attentions = self._attentions.get(block, ())
+        dropout = block.training and compat.attention_dropout(block, self._block)
+        return not dropout and bool(attentions) and all(map(loops, attentions))
+
+    def turning(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Rotary rows."""
+        return args, packed_names.turned(kwargs, index)
 
     def rotate(
         self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -6,12 +6,13 @@ Nothing here imports transformers. `tests/cases/test_attention_functions.py` che
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from tokenprune.errors import UnsupportedCallError
-from tokenprune_adapters.shared.refusals import of_library
+from tokenprune_adapters.shared.refusals import of_library, unhung
 from tokenprune_adapters.transformers import llm_names as names
 
 FUNCTIONS = "ALL_ATTENTION_FUNCTIONS"
@@ -51,6 +52,20 @@ def refuse_registered(attention: nn.Module, block: nn.Module) -> None:
             remedy="Call set_attn_implementation('sdpa') on the vision tower, or detach the plan "
             "for this call.",
         )
+
+
+def loops(attention: nn.Module, segmented: Sequence[str] = ("sdpa", "eager")) -> bool:
+    """Whether an attention of a packed tower calls its function segment by segment.
+
+    Args:
+        attention: the attention of a block.
+        segmented: names of functions that take one segment at a time; others take borders.
+    """
+    name = implementation(attention)
+    table = getattr(sys.modules[type(attention).__module__], FUNCTIONS, {})
+    if name not in segmented or not unhung(attention):
+        return False
+    return name not in table or of_library(table[name])
 
 
 def maskless(language: nn.Module) -> str | None:

@@ -16,7 +16,7 @@ from tokenprune_adapters.shared.rotary import rotated_as_float32
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import packed_names as names
 from tokenprune_adapters.transformers import vit_names
-from tokenprune_adapters.transformers.attention_functions import refuse_registered
+from tokenprune_adapters.transformers.attention_functions import loops, refuse_registered
 
 NOMINAL = (1, 16, 16)
 """Units (t, h, w) of the picture that plans are checked for (ours): pictures have any size."""
@@ -102,6 +102,16 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         """Those of frames or windows, as the tower gives them to this block."""
         found: Tensor | Sequence[int] = kwargs.get(names.EDGES_INSIDE, kwargs[names.BORDERS])
         return found
+
+    def loops(self, block: nn.Module) -> bool:
+        """Whether its attention does, without dropout and with nothing hung on it."""
+        return names.dropout(block) == 0 and loops(block.get_submodule("attn"))
+
+    def turning(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Rotary rows."""
+        return args, names.turned(kwargs, index)
 
     def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
         """Asked for by argument, or by the config where the argument is absent."""

@@ -199,12 +199,17 @@ def dropout(block: Any) -> float:
 
 def cut(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
     """What a block is given, for some rows `[R']`, ascending, of the whole sequence."""
-    rotary = tuple(part[rows.to(part.device)] for part in kwargs[ROTARY])
     borders = kwargs[BORDERS]
     # in a graph there are numbers, and how many are left has none
     if isinstance(borders, Tensor) and EDGES_INSIDE not in kwargs:
         borders = left_of(borders, rows)
-    return {**kwargs, BORDERS: borders, ROTARY: rotary}
+    return {**turned(kwargs, rows), BORDERS: borders}
+
+
+def turned(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
+    """What a block is given, with cosines and sines of some rows `[R']` in any order."""
+    rotary = tuple(part[rows.to(part.device)] for part in kwargs[ROTARY])
+    return {**kwargs, ROTARY: rotary}
 
 
 def left_of(borders: Tensor, rows: Tensor) -> Tensor:

@@ -35,6 +35,14 @@ class BlockCall(NamedTuple):
         """`args` and `kwargs` for tokens that hold the places `[B, K]`."""
         return self.adapter.arguments(self.args, self.kwargs, index)
 
+    def turning(self, index: Tensor) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """What the rotation reads of them, for rows of a packed sequence in any order."""
+        adapter: Any = self.adapter
+        made: tuple[tuple[Any, ...], Mapping[str, Any]] = adapter.turning(
+            self.args, self.kwargs, index
+        )
+        return made
+
     def heads(self, hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key, value `[B, H, P + K, d]` of `[B, P + K, D]`, which holds places `[B, K]`."""
         query, key, value = self.adapter.heads(self.block, hidden)

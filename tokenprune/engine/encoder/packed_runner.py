@@ -172,7 +172,7 @@ class PackedRunner(EncoderRunner):
         self._note_entered(state, number, hidden)
         plain = all(self._is_plain(stack.state, number) for stack in state.stacks)
         # a block that splits its attention at borders reads them, which no graph can
-        if not plain or (state.graph and self.packed.by_segments):
+        if not plain or state.turned or (state.graph and self.packed.by_segments):
             hidden = self._packed_halves(call, state, number, block, hidden)
         elif self.packed.batched:
             calls = zip(state.cut_stacks(block), state.order.split(hidden), strict=True)
@@ -209,6 +209,7 @@ class PackedRunner(EncoderRunner):
             batched=self.packed.batched,
             shape=hidden.shape,
             graph=call.compiled,
+            loops=all(map(self.packed.loops, self.spec.blocks[: self.spec.used])),
         )
         for stack in state.stacks:
             self._count(call, stack.state, "patches")
@@ -338,7 +339,9 @@ class PackedRunner(EncoderRunner):
         if again:
             state.reorder()
             hidden = state.order.pack(parts)
-        return state.whole(hidden, state.order) if self.packed.raster else hidden
+        if self.packed.raster:
+            return state.whole(hidden, state.order)
+        return state.ascending(hidden) if state.turned else hidden
 
     def _exit(self, original: Callable[..., Any], hidden: Tensor) -> Any:
         """A row for every unit of the call: of those that are left, and zeros."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tokenprune.engine.encoder.attention import BlockCall
-from tokenprune.engine.encoder.packed_state import Order, PackedState
+from tokenprune.engine.encoder.order import Order
+from tokenprune.engine.encoder.packed_state import PackedState
+from tokenprune.engine.encoder.pictures import Pictures, few
 from tokenprune.engine.encoder.segments import Segments, Within
 from tokenprune.engine.encoder.signals import BlockSignals, of_kept, require_all, take_over
 from tokenprune.engine.encoder.state import EncoderState
@@ -18,6 +22,11 @@ from tokenprune.engine.stages import EncoderSite
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.signals import PADDED, BlockAttention, BlockBefore, Signal, read
+
+Heads = tuple[list[Tensor], list[Tensor], list[Tensor]]
+"""Query, key and value by segment."""
+Kind = Literal["masked", "padded", "exact"]
+"""Whether windows may be hidden by masks, and segments padded."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +40,19 @@ class PackedStep:
         segments: within which attention stays.
         biases: added to key logits, see `Segments.biases`.
         order: of the units of these rows.
+        others: the segments without masks, and those without padding, of which any signal can be
+            computed; None where there are no others.
+        gathered: `heads`, once they are.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
-    segments: Segments
+    segments: Segments | Pictures
     biases: Sequence[Tensor | None]
     order: Order
+    others: Callable[[Kind], Within] | None = None
+    gathered: list[Heads] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -61,16 +75,28 @@ class PackedStep:
         order, cut = state.order, state.cut(block)
         if any(revived):
             hidden, order = state.full(hidden, revived)
-            args, kwargs = block.arguments(order.rows)
-            cut = block._replace(args=args, kwargs=kwargs)
+            cut = state.cut(block, order)
         query, key, value = adapter.heads(block.block, hidden[None])
         query, key = adapter.rotate(query, key, cut.args, cut.kwargs)
-        borders = adapter.borders(cut.args, cut.kwargs)
-        return cls(query, key, value, *_within(borders, state, order, revived), order)
+        call = block if order.stackwise else cut
+        borders = adapter.borders(call.args, call.kwargs)
+        within = _within(borders, state, order, revived)
+        others = None
+        if order.stackwise and not state.graph:
+            others = partial(_within, borders, state, order, revived)
+        return cls(query, key, value, *within, order, others)
+
+    @property
+    def heads(self) -> Heads:
+        """Query, key and value by segment, which the attention and signals read."""
+        if not self.gathered:
+            query, key, value = map(self.segments.heads, (self.query, self.key, self.value))
+            self.gathered.append((query, key, value))
+        return self.gathered[0]
 
     def attended(self, left: Order) -> Tensor:
         """Attended heads `[1, H, R', d]` of the rows of an order of fewer units, or of this one."""
-        made = self.segments.attend(self.query, self.key, self.value, self.biases)
+        made = self.segments.attend(*self.heads, self.biases)
         if left is self.order:
             return made
         return made[:, :, self.order.find(left.rows)]
@@ -80,8 +106,14 @@ class PackedStep:
         asked = [signal for signal in wanted if signal.reads(BlockAttention)]
         if not asked:
             return [{} for _ in self.order.shapes]
-        if self.segments.real is not None:
-            _refuse_padded(asked)
+        if not self.segments.serves(asked):
+            if self.others is None:
+                _refuse_padded(asked)
+            else:
+                masked = isinstance(self.segments, Pictures)
+                segments, biases = self.others("padded" if masked else "exact")
+                step = replace(self, segments=segments, biases=biases, gathered=[])
+                return step.read(wanted)
         parts = [read(asked, view) for view in self._views()]
         rows = {one.name: self.segments.join([part[one.name] for part in parts]) for one in asked}
         means = {name: self.order.means(values) for name, values in rows.items()}
@@ -90,11 +122,9 @@ class PackedStep:
 
     def _views(self) -> list[BlockAttention]:
         segments = self.segments
-        query, key, value = (segments.heads(part) for part in (self.query, self.key, self.value))
-        views = [
-            BlockAttention(q, k, v, bias, 0, real=segments.real)
-            for q, k, v, bias in zip(query, key, value, self.biases, strict=True)
-        ]
+        views = segments.views(*self.heads, self.biases)
+        if isinstance(segments, Pictures) or segments.share is not None:
+            return views
         if segments.count == sum(batch for batch, _ in self.order.shapes):
             return views
         frames = segments.split(self._frames())
@@ -163,24 +193,50 @@ def _within(
     state: PackedState,
     order: Order,
     revived: Sequence[bool],
+    kind: Kind = "masked",
 ) -> Within:
     """Segments of an attention and their biases, which many blocks have alike.
 
     Args:
-        borders: as the adapter gives them.
+        borders: as the adapter gives them; of the whole sequence if rows stand stack by stack.
         state: of the pass.
         order: of the rows that enter the block.
         revived: of which stacks the dropped units are reconstructed.
+        kind: what is allowed.
     """
-    shared = order is state.order and not state.graph  # a compiler finds what is alike by itself
-    if shared and id(borders) in state.within:
-        return state.within[id(borders)][1]
-    segments = _segments(borders, state, order)
+    # a compiler finds what is alike by itself
+    key = None if state.graph else (id(borders), id(order), *revived, kind)
+    if key is not None and key in state.within:
+        return state.within[key][1]
     bias = _bias([stack.state for stack in state.stacks], order, revived)
+    if order.stackwise and not state.graph:
+        segments = _parted(borders, state, order, bias, kind)
+    else:
+        segments = _segments(borders, state, order)
     made = segments, segments.biases(bias)
-    if shared:
-        state.within[id(borders)] = borders, made
+    if key is not None:
+        state.within[key] = (borders, order), made
     return made
+
+
+def _parted(
+    borders: Tensor | Sequence[int] | None,
+    state: PackedState,
+    order: Order,
+    bias: Tensor | None,
+    kind: Kind,
+) -> Segments | Pictures:
+    """The segments of rows that stand stack by stack."""
+    windows = state.parted(borders)
+    shapes = [(batch, count * order.members) for batch, count in order.shapes]
+    if windows.whole and (few(shapes) or kind == "exact"):
+        return Pictures.of(shapes, bias)
+    if windows.whole:
+        lengths = [length for batch, length in shapes for _ in range(batch)]
+        return Segments.grouped(lengths, order.rows.device)
+    if kind == "masked" and few(shapes) and windows.fits(shapes):
+        return Pictures.of(shapes, bias, windows.number[order.rows])
+    return windows.segments(order.rows, state.lengths(order), exact=kind == "exact")
 
 
 def _segments(borders: Tensor | Sequence[int] | None, state: PackedState, order: Order) -> Segments:

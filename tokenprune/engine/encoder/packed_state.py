@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.encoder.attention import BlockCall
+from tokenprune.engine.encoder.order import Order
 from tokenprune.engine.encoder.segments import Within
 from tokenprune.engine.encoder.state import EncoderState
-from tokenprune.engine.lines import each, flat, stacked
+from tokenprune.engine.encoder.windows import Windows
+from tokenprune.engine.lines import each, flat
 from tokenprune.engine.stages import EncoderSchedule
 from tokenprune.engine.videos import Videos
 from tokenprune.interface.packed import Packing
@@ -34,105 +36,12 @@ class Stack:
     Attributes:
         state: of their units; of clips, frame by frame.
         starts: number of each one's first unit among all units of the call.
+        offset: the same, `[B, 1]` on the device; None if it is 0 for the only one.
     """
 
     state: EncoderState
     starts: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Order:
-    """Which rows are left of the sequence, and where the units of the stacks are among them.
-
-    Attributes:
-        shapes: pictures and units left of each, (B, K), of every stack.
-        members: rows m of a unit.
-        rows: `[R]` rows of the whole sequence that are left, in the order in which they stand.
-        member: `[R]` which member of a unit stands there, counted through units and stacks; None if
-            they stand as they are counted.
-        back: `[R]` the inverse: where the members of the units of the stacks stand.
-    """
-
-    shapes: Sequence[tuple[int, int]]
-    members: int
-    rows: Tensor
-    member: Tensor | None
-    back: Tensor | None
-
-    @classmethod
-    def of(
-        cls, shapes: Sequence[tuple[int, int]], rows: Tensor, *, ascending: bool = True
-    ) -> Order:
-        """The order of units.
-
-        Args:
-            shapes: see the class.
-            rows: `[n, m]` of their members in the whole sequence, counted through the stacks.
-            ascending: whether rows stand as in the whole sequence; else stack by stack.
-        """
-        members, flat = rows.shape[1], rows.flatten()
-        if not ascending:
-            return cls(shapes, members, flat, None, None)
-        left, member = flat.sort()
-        back = torch.empty_like(member).scatter(
-            0, member, torch.arange(len(member), device=member.device)
-        )
-        return cls(shapes, members, left, member, back)
-
-    @property
-    def place(self) -> Tensor:
-        """`[n]` places in the whole sequence of units left whose members are neighbours."""
-        return self.rows[:: self.members] // self.members
-
-    def units(self, hidden: Tensor) -> Tensor:
-        """The rows `[R, D]` unit by unit, counted through the stacks: `[n, m * D]`."""
-        return self._by_unit(hidden).flatten(1)
-
-    def by_row(self, units: Tensor) -> Tensor:
-        """The inverse of `units`: `[n, m * D]` -> `[R, D]`."""
-        return self._by_row(torch.unflatten(units, 1, (self.members, -1)).flatten(0, 1))
-
-    def unpack(self, hidden: Tensor) -> list[Tensor]:
-        """The rows `[R, D]` as stacks `[B, K, m * D]`."""
-        return self.stacked(self.units(hidden))
-
-    def pack(self, parts: Sequence[Tensor]) -> Tensor:
-        """Stacks `[B, K, m * D]` as rows `[R, D]`."""
-        return self.by_row(flat(parts))
-
-    def spread(self, values: Tensor) -> Tensor:
-        """A value for every unit, `[n]`, as one for every row, `[R]`."""
-        return self._by_row(values.repeat_interleave(self.members))
-
-    def means(self, values: Tensor) -> list[Tensor]:
-        """Values of rows `[R, ...]` as means over the members of units, `[B, K, ...]` each."""
-        return self.stacked(self._by_unit(values).mean(dim=1))
-
-    def split(self, values: Tensor) -> list[Tensor]:
-        """Values that stand stack by stack, `[R, ...]`, of every picture: `[B, K * m, ...]`."""
-        counts = [batch * count * self.members for batch, count in self.shapes]
-        parts = torch.split(values, counts)
-        return [
-            torch.unflatten(p, 0, (b, -1)) for p, (b, _) in zip(parts, self.shapes, strict=True)
-        ]
-
-    def find(self, rows: Tensor) -> Tensor:
-        """Where rows of the whole sequence, all of them left, stand."""
-        ordered, at = self.rows.sort()
-        return at[torch.searchsorted(ordered, rows)]
-
-    def _by_unit(self, values: Tensor) -> Tensor:
-        """`[R, ...]` -> `[n, m, ...]`, counted through the stacks."""
-        counted = values if self.back is None else values[self.back]
-        return torch.unflatten(counted, 0, (-1, self.members))
-
-    def _by_row(self, counted: Tensor) -> Tensor:
-        """The inverse of `_by_unit`, without its last step."""
-        return counted if self.member is None else counted[self.member]
-
-    def stacked(self, units: Tensor) -> list[Tensor]:
-        """Values of units `[n, ...]` as views `[B, K, ...]`, one for every stack."""
-        return stacked(units, self.shapes)
+    offset: Tensor | None = None
 
 
 @dataclass
@@ -152,7 +61,11 @@ class PackedState:
         handed: what blocks are handed, cut to the rows that are left: many blocks are handed the
             same. By the identities of what it is made of, which is kept with it.
         within: in the same way, the segments within which attention stays, and what is added to
-            key logits in each.
+            key logits in each; further by the stacks whose dropped units are reconstructed.
+        fulls: by these stacks, the order of all their units.
+        loops: whether the engine runs the halves of all blocks once units are gone, with rows that
+            stand stack by stack; see `PackedEncoderAdapter.loops`.
+        windows: of the whole sequence, by the identity of the borders, which are kept with them.
     """
 
     stacks: Sequence[Stack]
@@ -163,8 +76,11 @@ class PackedState:
     raw: bool = True
     passed: int = 1
     graph: bool = False
-    handed: dict[tuple[int, ...], tuple[BlockCall, BlockCall]] = field(default_factory=dict)
-    within: dict[int, tuple[object, Within]] = field(default_factory=dict)
+    handed: dict[tuple[object, ...], tuple[BlockCall, BlockCall]] = field(default_factory=dict)
+    within: dict[tuple[object, ...], tuple[object, Within]] = field(default_factory=dict)
+    fulls: dict[tuple[bool, ...], Order] = field(default_factory=dict)
+    loops: bool = False
+    windows: dict[int, tuple[object, Windows]] = field(default_factory=dict)
 
     @classmethod
     def begin(
@@ -178,6 +94,7 @@ class PackedState:
         batched: bool = False,
         shape: tuple[int, ...] = (),
         graph: bool = False,
+        loops: bool = False,
     ) -> PackedState:
         """State at the first block.
 
@@ -190,8 +107,10 @@ class PackedState:
             batched: see `PackedEncoderAdapter`.
             shape: of the hidden states.
             graph: whether the call is traced into one graph.
+            loops: see the class.
         """
-        packing = packing.moved(device)  # once, and not whenever units are put in order
+        # once, and not whenever units are put in order
+        packing = packing.moved(device) if graph else packing.listed(device)
         # the trace of a graph gives no numbers
         numbers = [(trace.begin(1, grid) or [0])[0] for grid in packing.grids]
         sizes = (math.prod(grid) for grid in packing.grids)
@@ -219,10 +138,11 @@ class PackedState:
                 first=index,
                 trace=trace,
             )
-            stacks.append(Stack(state, first))
+            stacks.append(Stack(state, first, None if graph else _offset(first, device)))
         whole = [stack.state.index for stack in stacks]
         order = ordered(stacks, packing, whole, batched=batched)
-        return cls(stacks, packing, order, batched, shape, graph=graph)
+        loops = loops and not graph
+        return cls(stacks, packing, order, batched, shape, graph=graph, loops=loops)
 
     @property
     def untouched(self) -> bool:
@@ -236,20 +156,31 @@ class PackedState:
 
     def reorder(self) -> None:
         """Find the places of what is left after a reduction."""
-        index = [stack.state.index for stack in self.stacks]
-        self.order = ordered(self.stacks, self.packing, index, batched=self.batched)
-        self.handed, self.within = {}, {}
+        self.order = self._ordered([stack.state.index for stack in self.stacks])
+        self.handed, self.within, self.fulls = {}, {}, {}
 
     def sequence(self, hidden: Tensor) -> Tensor:
         """Hidden states in the shape of the first block's as the rows `[R, D]` of all units."""
         flat = hidden.flatten(0, -2)
         return flat[self.order.rows] if self.batched else flat
 
-    def cut(self, block: BlockCall) -> BlockCall:
-        """A block's call with arguments for the rows that are left, one behind the other."""
-        if self.untouched and not self.batched:
-            return block
-        return self._handed(block, -1, self.order.rows)
+    @property
+    def turned(self) -> bool:
+        """Whether the engine runs the halves of every block, on rows that stand stack by stack."""
+        return self.loops and self.order.stackwise
+
+    def cut(self, block: BlockCall, order: Order | None = None) -> BlockCall:
+        """A block's call with arguments for rows, one behind the other.
+
+        Args:
+            block: the call.
+            order: of the rows; of those that are left by default.
+        """
+        if order is None:
+            order = self.order
+            if self.untouched and not self.batched:
+                return block
+        return self._handed(block, -1 if order is self.order else id(order), order.rows)
 
     def cut_stacks(self, block: BlockCall) -> list[BlockCall]:
         """A block's calls with the pictures of every stack as a batch."""
@@ -262,7 +193,7 @@ class PackedState:
             return block._replace(args=args, kwargs=kwargs)
         key = number, *map(id, (*block.args, *block.kwargs, *block.kwargs.values()))
         if key not in self.handed:
-            args, kwargs = block.arguments(rows)
+            args, kwargs = (block.turning if self.turned else block.arguments)(rows)
             self.handed[key] = block, block._replace(args=args, kwargs=kwargs)
         return self.handed[key][1]._replace(block=block.block)
 
@@ -273,6 +204,19 @@ class PackedState:
         starts = sorted(start for stack in self.stacks for start in stack.starts)
         return [*(start * members for start in starts), self.packing.units * members]
 
+    def parted(self, borders: Tensor | Sequence[int] | None) -> Windows:
+        """The windows of the whole sequence, by borders as the adapter gives them."""
+        if id(borders) not in self.windows:
+            made = Windows.of(borders, self.frames, self.order.rows.device)
+            self.windows[id(borders)] = borders, made
+        return self.windows[id(borders)][1]
+
+    def lengths(self, order: Order) -> list[int]:
+        """Rows of an order that are left of each picture or frame, as the sequence has them."""
+        shapes = zip(self.stacks, order.shapes, strict=True)
+        frames = [(one, count * order.members) for s, (_, count) in shapes for one in s.starts]
+        return [length for _, length in sorted(frames)]
+
     def edges(self, order: Order) -> list[int]:
         """Where pictures and frames begin and end among the rows of an order."""
         frames = [
@@ -280,7 +224,7 @@ class PackedState:
             for stack, (_, count) in zip(self.stacks, order.shapes, strict=True)
             for start in stack.starts
         ]
-        lengths = [length for _, length in (frames if self.batched else sorted(frames))]
+        lengths = [length for _, length in (frames if order.stackwise else sorted(frames))]
         return list(accumulate(lengths, initial=0))
 
     def whole(self, rows: Tensor, order: Order) -> Tensor:
@@ -288,6 +232,12 @@ class PackedState:
         total = math.prod(self.shape[:-1])
         made = rows.new_zeros(total, rows.shape[-1]).index_copy(0, order.rows, rows)
         return made.view(*self.shape[:-1], -1)
+
+    def ascending(self, hidden: Tensor) -> Tensor:
+        """Rows `[R, D]` as they stand in the whole sequence, behind the blocks."""
+        units, self.loops = self.order.units(hidden), False
+        self.reorder()
+        return self.order.by_row(units)
 
     @property
     def numbers(self) -> Tensor:
@@ -301,8 +251,10 @@ class PackedState:
 
     def move(self, device: torch.device) -> None:
         """Follow the hidden states to the device of the next block."""
+        self.packing, self.windows = self.packing.moved(device), {}
         for stack in self.stacks:
             stack.state.move(device)
+            stack.offset = None if stack.offset is None else stack.offset.to(device)
         self.reorder()
 
     def full(self, hidden: Tensor, which: Sequence[bool]) -> tuple[Tensor, Order]:
@@ -312,13 +264,36 @@ class PackedState:
             hidden: `[R, D]`.
             which: of which stacks; their dropped units can be reconstructed.
         """
-        parts, index = self.order.unpack(hidden), [stack.state.index for stack in self.stacks]
+        parts = self.order.unpack(hidden)
         for number, stack in enumerate(self.stacks):
             revival = stack.state.revival
             if which[number] and revival is not None:
-                parts[number], index[number] = revival.full(parts[number], 0), revival.index
-        order = ordered(self.stacks, self.packing, index, batched=self.batched)
+                parts[number] = revival.full(parts[number], 0)
+        order = self._full(which)
         return order.pack(parts), order
+
+    def _full(self, which: Sequence[bool]) -> Order:
+        """The order behind `full`, which many blocks have alike."""
+        known = tuple(which)
+        if known in self.fulls and not self.graph:
+            return self.fulls[known]
+        index = []
+        for stack, full in zip(self.stacks, which, strict=True):
+            revival = stack.state.revival
+            index.append(revival.index if full and revival is not None else stack.state.index)
+        self.fulls[known] = order = self._ordered(index)
+        return order
+
+    def _ordered(self, index: Sequence[Tensor]) -> Order:
+        """The order of the units `index` `[B, K]` of every stack."""
+        stackwise = self.batched or (self.loops and not self.untouched)
+        return ordered(self.stacks, self.packing, index, batched=stackwise)
+
+
+def _offset(first: Sequence[int], device: torch.device) -> Tensor | None:
+    if list(first) == [0]:
+        return None
+    return torch.tensor(first, device="cpu").to(device)[:, None]
 
 
 def ordered(
@@ -332,6 +307,9 @@ def ordered(
 
 def numbered(stacks: Sequence[Stack], index: Sequence[Tensor]) -> Tensor:
     """`[n]` numbers among all units of the call of the units `index` `[B, K]` of every stack."""
+    if all(stack.offset is not None or list(stack.starts) == [0] for stack in stacks):
+        offsets = [stack.offset for stack in stacks]
+        return flat([i if o is None else i + o for i, o in zip(index, offsets, strict=True)])
     units = flat(index)
     starts = [start for stack in stacks for start in stack.starts]
     return units + each(starts, [own.shape[1] for own in index for _ in own], units.device)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import accumulate, chain, pairwise
 
 import torch
 from torch import Tensor
 
 from tokenprune.engine.encoder.attention import attention
+from tokenprune.engine.encoder.pictures import Pictures, mask_of, masked
+from tokenprune.engine.lines import stacked
+from tokenprune.interface.signals import PADDED, BlockAttention, Signal
+
+# Rows with padding, for one that is none, up to which segments go together (ours).
+_PADDED = 2
 
 
 @dataclass(frozen=True)
@@ -21,13 +27,20 @@ class Segments:
         back: `[R]` where every row of the sequence stands in `rows`, one after the other; None if
             it stands in its place.
         order: `[R]` `rows`, one after the other; with padding longer.
-        real: `[S, L]` False for padding, where all segments are padded to one length; else None.
+        real: for every length `[S, L]`, False for padding; None if there is none.
+        share: of each segment of every length the part of its picture's rows that it has, if it is
+            known.
+        repeated: whether padding repeats a row of its own segment, so that it may be read.
+        masks: of `attend`, by length and type, so far.
     """
 
     rows: Sequence[Tensor]
     back: Tensor | None
     order: Tensor
-    real: Tensor | None = None
+    real: Sequence[Tensor] | None = None
+    share: Sequence[Sequence[float]] | None = None
+    repeated: bool = False
+    masks: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, edges: Sequence[int], device: torch.device) -> Segments:
@@ -68,7 +81,61 @@ class Segments:
         segment = torch.searchsorted(borders, rows, right=True) - 1
         place = torch.arange(len(rows), device=rows.device) - starts[segment]
         real = inside < starts.diff()[:, None]
-        return cls([table], segment * longest + place, table.flatten(), real)
+        return cls([table], segment * longest + place, table.flatten(), [real])
+
+    @classmethod
+    def grouped(
+        cls,
+        lengths: Sequence[int],
+        device: torch.device,
+        order: Tensor | None = None,
+        share: Sequence[float] | None = None,
+        *,
+        exact: bool = False,
+    ) -> Segments:
+        """Segments of rows that stand anywhere, padded where that makes few batches of many.
+
+        Args:
+            lengths: rows of each segment, of some 0.
+            device: of the sequence.
+            order: `[R]` the rows of the first one, then those of the second; None if they stand so.
+            share: of each segment, see the class.
+            exact: whether segments of unequal length stay apart.
+        """
+        groups = _groups(lengths, exact=exact)
+        starts = list(accumulate(lengths, initial=0))
+        shapes = [(len(group), lengths[group[0]]) for group in groups]
+        numbers = list(chain.from_iterable(groups))
+        begin, count, wide = torch.tensor(
+            [
+                [starts[one] for one in numbers],
+                [lengths[one] for one in numbers],
+                [length for group, (_, length) in zip(groups, shapes, strict=True) for _ in group],
+            ],
+            device="cpu",
+        )
+        ahead = begin - (wide.cumsum(0) - wide)
+        total = sum(many * length for many, length in shapes)
+        ahead, begin, count = torch.stack((ahead, begin, begin + count)).repeat_interleave(
+            wide, dim=1, output_size=total
+        )
+        places, rows = torch.arange(total, device="cpu"), starts[-1]
+        table = places + ahead
+        real = table < count
+        back = torch.empty(rows, dtype=torch.int64, device="cpu")
+        back[table[real]] = places[real]
+        table = torch.cat((torch.where(real, table, begin), back)).to(device)
+        table, back = torch.split(table, [total, rows])
+        if order is not None:
+            table, back = order[table], torch.empty_like(order).scatter_(0, order, back)
+        return cls(
+            stacked(table, shapes),
+            back,
+            table,
+            stacked(real.to(device), shapes) if total > rows else None,
+            None if share is None else [[share[one] for one in group] for group in groups],
+            repeated=True,
+        )
 
     @property
     def count(self) -> int:
@@ -79,21 +146,29 @@ class Segments:
     def lengths(self) -> list[int | Tensor]:
         """Rows of each segment of every length; where they are padded, `[S]` without padding."""
         if self.real is not None:
-            return [self.real.sum(dim=1)]
+            return [real.sum(dim=1) for real in self.real]
         return [rows.shape[1] for rows in self.rows]
 
-    def split(self, values: Tensor) -> list[Tensor]:
-        """Values of rows `[R, ...]` by segment, `[S, L, ...]` for every length; padding is 0."""
+    def serves(self, wanted: Sequence[Signal]) -> bool:
+        """Whether signals can be computed from these segments."""
+        return self.real is None or all(signal.compute in PADDED for signal in wanted)
+
+    def split(self, values: Tensor, *, cleared: bool = True) -> list[Tensor]:
+        """Values of rows `[R, ...]` by segment, `[S, L, ...]` for every length.
+
+        Args:
+            values: the values.
+            cleared: whether padding is 0 also where it repeats a row.
+        """
         if self.back is None:
             return [torch.unflatten(values, 0, tuple(self.rows[0].shape))]
         parts = torch.split(values[self.order], [rows.numel() for rows in self.rows])
         parts = tuple(
             torch.unflatten(p, 0, tuple(r.shape)) for p, r in zip(parts, self.rows, strict=True)
         )
-        if self.real is None:
+        if self.real is None or (self.repeated and not cleared):
             return [*parts]
-        real = self.real.view(*self.real.shape, *[1] * (values.dim() - 1))
-        return [torch.where(real, part, 0) for part in parts]
+        return [_cleared(part, real, 1) for part, real in zip(parts, self.real, strict=True)]
 
     def biases(self, bias: Tensor | None) -> list[Tensor | None]:
         """What is added to the logits of keys, `[S, L]` for every length, -inf for padding.
@@ -101,13 +176,15 @@ class Segments:
         Args:
             bias: `[R]` of the rows, or None.
         """
-        parts = [None] * len(self.rows) if bias is None else self.split(bias)
+        parts = [None] * len(self.rows) if bias is None else self.split(bias, cleared=False)
         if self.real is None:
             return [*parts]
-        # a segment that no row is left of sees its padding, so that nothing becomes NaN
-        seen = self.real | ~self.real.any(dim=1, keepdim=True)
-        hidden = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -torch.inf)
-        return [hidden if part is None else part + hidden for part in parts]
+        if self.repeated:
+            hidden = [real.log() for real in self.real]  # 0 and -inf
+            return [
+                one if part is None else one + part for one, part in zip(hidden, parts, strict=True)
+            ]
+        return [_hidden(real, part) for real, part in zip(self.real, parts, strict=True)]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """What `split` took apart: `[R, ...]`."""
@@ -116,15 +193,20 @@ class Segments:
 
     def heads(self, states: Tensor) -> list[Tensor]:
         """Heads of the sequence `[1, H, R, d]` by segment, `[S, H, L, d]` for every length."""
-        return [part.transpose(1, 2) for part in self.split(states[0].transpose(0, 1))]
+        parts = self.split(states[0].transpose(0, 1), cleared=False)
+        return [part.transpose(1, 2) for part in parts]
 
     def attend(
-        self, query: Tensor, key: Tensor, value: Tensor, biases: Sequence[Tensor | None]
+        self,
+        query: Sequence[Tensor],
+        key: Sequence[Tensor],
+        value: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
     ) -> Tensor:
         """Attention within every segment.
 
         Args:
-            query: `[1, H, R, d]`.
+            query: `heads`.
             key: the same.
             value: the same.
             biases: added to the logits of each key, see `biases`.
@@ -132,10 +214,78 @@ class Segments:
         Returns:
             `[1, H, R, d]`.
         """
-        parts = zip(self.heads(query), self.heads(key), self.heads(value), strict=True)
-        made = [attention(*part, one) for part, one in zip(parts, biases, strict=True)]
+        made = []
+        for place, (q, k, v, bias) in enumerate(zip(query, key, value, biases, strict=True)):
+            if bias is not None and self.repeated:
+                made.append(masked(q, k, v, self._mask(place, bias, q.dtype)))
+            else:
+                made.append(attention(q, k, v, bias))
         return self.join([part.transpose(1, 2) for part in made]).transpose(0, 1)[None]
 
+    def views(
+        self,
+        query: Sequence[Tensor],
+        key: Sequence[Tensor],
+        value: Sequence[Tensor],
+        biases: Sequence[Tensor | None],
+    ) -> list[BlockAttention]:
+        """What signals are computed from, length by length; parts of pictures as far as known."""
+        reals: Sequence[Tensor | None] = [None] * len(self.rows)
+        if self.real is not None:
+            reals = self.real
+            if self.repeated:
+                query, key, value = (
+                    [_cleared(one, real, 2) for one, real in zip(part, self.real, strict=True)]
+                    for part in (query, key, value)
+                )
+        shares: Sequence[Tensor | None] = [None] * len(self.rows)
+        if self.share is not None:
+            device = self.order.device
+            line = torch.tensor([*chain.from_iterable(self.share)], device="cpu").to(device)
+            shares = torch.split(line, [len(share) for share in self.share])
+        parts = zip(query, key, value, biases, shares, reals, strict=True)
+        return [
+            BlockAttention(q, k, v, bias, 0, share=share, real=real)
+            for q, k, v, bias, share, real in parts
+        ]
 
-Within = tuple[Segments, Sequence[Tensor | None]]
+    def _mask(self, place: int, bias: Tensor, dtype: torch.dtype) -> Tensor:
+        if (place, dtype) not in self.masks:
+            self.masks[place, dtype] = mask_of(None, bias, dtype)
+        return self.masks[place, dtype]
+
+
+def _groups(lengths: Sequence[int], *, exact: bool) -> list[list[int]]:
+    """Numbers of segments that go together, the longest first, empty ones in none."""
+    left = sorted((one for one in range(len(lengths)) if lengths[one]), key=lengths.__getitem__)
+    left = left[::-1]
+    if not exact and lengths[left[0]] * len(left) <= _PADDED * sum(lengths):
+        return [left]
+    groups: list[list[int]] = []
+    for one in left:
+        longest = lengths[groups[-1][0]] if groups else None
+        near = longest == lengths[one] if exact else longest and longest <= _PADDED * lengths[one]
+        if near:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return groups
+
+
+def _cleared(part: Tensor, real: Tensor, rows: int) -> Tensor:
+    """Values `[S, ..., L, ...]`, 0 for padding; `rows` is the axis of L."""
+    shape = [real.shape[0], *[1] * (part.dim() - 1)]
+    shape[rows] = real.shape[1]
+    return torch.where(real.view(shape), part, 0)
+
+
+def _hidden(real: Tensor, bias: Tensor | None) -> Tensor:
+    """A bias `[S, L]` with -inf for padding."""
+    # a segment that no row is left of sees its padding, so that nothing becomes NaN
+    seen = real | ~real.any(dim=1, keepdim=True)
+    hidden = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, -torch.inf)
+    return hidden if bias is None else bias + hidden
+
+
+Within = tuple[Segments | Pictures, Sequence[Tensor | None]]
 """Segments of an attention, and what is added to key logits in those of every length."""

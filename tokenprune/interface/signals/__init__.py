@@ -1,6 +1,6 @@
 """Signals: what a strategy may ask for, and what each is computed from."""
 
-from tokenprune.interface.signals.encoder import PADDED
+from tokenprune.interface.signals.encoder import MASKED, PADDED, UNPAIRED
 from tokenprune.interface.signals.llm_views import (
     LLM_VIEWS,
     LayerAhead,
@@ -34,7 +34,9 @@ __all__ = [
     "BLOCK_VIEWS",
     "CLASS_VIEWS",
     "LLM_VIEWS",
+    "MASKED",
     "PADDED",
+    "UNPAIRED",
     "WHOLE",
     "BlockAttention",
     "BlockBefore",

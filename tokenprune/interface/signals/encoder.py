@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -18,6 +19,8 @@ def received(view: BlockAttention) -> Tensor:
 
 
 def _received(view: BlockAttention, query: Tensor, key: Tensor) -> Tensor:
+    if view.mask is not None:  # rows of other windows give nothing, and no class token is there
+        return _received_masked(query.detach().float(), key.detach().float(), view.mask)
     mean = attention_received(query, key, bias=view.bias, skip=view.prefix)
     if view.real is None or view.bias is None:
         return mean
@@ -25,6 +28,16 @@ def _received(view: BlockAttention, query: Tensor, key: Tensor) -> Tensor:
     length, real = mean.shape[1], _count(view)
     total = mean * length - view.bias.float().softmax(dim=1) * (length - real)
     return total / real
+
+
+def _received_masked(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    batch, heads, _, width = query.shape
+    if batch > 1:
+        mask = mask.repeat_interleave(heads, dim=0)
+    queries, keys = query.flatten(0, 1), key.flatten(0, 1)
+    logits = torch.baddbmm(mask, queries, keys.mT, alpha=width**-0.5)
+    weights = torch.unflatten(logits.softmax(dim=-1), 0, (batch, heads))
+    return weights.mean(dim=(1, 2))
 
 
 def _count(view: BlockAttention) -> Tensor:
@@ -35,6 +48,8 @@ def _count(view: BlockAttention) -> Tensor:
 
 def received_from_all(view: BlockAttention) -> Tensor:
     """Column mean of softmax(q k^T) over all queries, prefix tokens' too, `[B, N]`."""
+    if not view.prefix:
+        return received(view)
     ahead = view.query[:, :, : view.prefix]
     rows = attention_rows(ahead, view.key, bias=view.bias)[..., view.prefix :].mean(dim=1)
     mean = received(view)
@@ -144,3 +159,8 @@ PADDED = (
     received_joined,
 )
 """Functions that leave padding out of account, see `BlockAttention.real`."""
+
+UNPAIRED = (given, keys, keys_joined, queries_joined, values_joined)
+"""Functions that compute no weights of pairs where no class token is in front."""
+MASKED = (*UNPAIRED, received, received_from_all, received_joined)
+"""Functions that leave other windows out of account, see `BlockAttention.mask`."""

@@ -57,9 +57,12 @@ class BlockAttention(View):
             attention itself has told it, or both means are asked for.
         given: float32 `[B, N]` mean weight that each patch gives to the patches, where both means
             are asked for.
-        real: `[B, P + N]` False for padding, where windows of a compiled graph are padded to one
-            length: its queries, keys and values are zeros, its bias is -inf; else None. Only
-            the functions in `PADDED` are given such views.
+        real: `[B, P + N]` False for padding, where windows are padded to one length: its queries,
+            keys and values are zeros, its bias is -inf; else None. Only the functions in `PADDED`
+            are given such views.
+        mask: `[B, P + N, P + N]` added to the logits of every query and key, sizes of tokens
+            included, where windows part the pictures of this batch: -inf for keys of another
+            window; else None. Only the functions in `MASKED` are given such views.
     """
 
     title: ClassVar[str] = "attention of an encoder block"
@@ -76,6 +79,7 @@ class BlockAttention(View):
     received: Tensor | None = None
     given: Tensor | None = None
     real: Tensor | None = None
+    mask: Tensor | None = None
 
     @property
     def sizes(self) -> Mapping[str, int]:
