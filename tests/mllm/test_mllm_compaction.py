@@ -27,28 +27,37 @@ VALID = bools(["0011111111", "1111111111", "1111111000"])
 STAY = bools(["0010110011", "1000000001", "1111111000"])
 
 
+def uncut(valid: torch.Tensor) -> Level:
+    return whole(valid, valid.sum(dim=1).tolist(), renumbers=True)
+
+
+def cut_to(before: Level, stay: torch.Tensor) -> Level:
+    return shorten(before, stay, stay.sum(dim=1).tolist())
+
+
 def level() -> Level:
-    return shorten(whole(VALID), STAY)
+    return cut_to(uncut(VALID), STAY)
 
 
 def test_shorten_keeps_the_order_and_pads_in_front() -> None:
     short = level()
     assert short.length == 7
     assert short.padded
+    assert short.gone is not None
     for row in range(3):
         want = STAY[row].nonzero()[:, 0].tolist()
         assert short.place[row][short.valid[row]].tolist() == want
         assert short.valid[row].tolist() == sorted(short.valid[row].tolist())
         gone = [int((VALID & ~STAY)[row, :place].sum()) for place in want]
-        assert short.shift[row][short.valid[row]].tolist() == gone
-    assert short.removed.tolist() == [3, 8, 0]
+        assert short.gone.shift[row][short.valid[row]].tolist() == gone
+    assert short.gone.removed.tolist() == [3, 8, 0]
 
 
 def test_levels_compose() -> None:
     first = level()
     again = first.valid.clone()
     again[0, 3] = again[2, 0] = again[2, 5] = False
-    second = shorten(first, again)
+    second = cut_to(first, again)
     states = torch.randn(3, 10, 2)
     twice = take(take(states, first.source), second.source)
     assert torch.equal(twice, take(states, second.place))
@@ -71,7 +80,7 @@ def test_spread_fills_with_the_nearest_kept_state_before() -> None:
 def test_masks_show_what_they_showed_before(kind: str) -> None:
     valid = torch.ones(3, 10, dtype=torch.bool) if kind == "none" else VALID
     stay = STAY & valid
-    short = shorten(whole(valid), stay)
+    short = cut_to(uncut(valid), stay)
     causal = torch.ones(10, 10, dtype=torch.bool).tril() & valid[:, None, None, :]
     lowest = torch.finfo(torch.float32).min
     mask = {
@@ -100,7 +109,7 @@ def test_masks_show_what_they_showed_before(kind: str) -> None:
 
 
 def test_no_mask_stays_none_without_dummies() -> None:
-    short = shorten(whole(torch.ones(2, 4, dtype=torch.bool)), bools(["1011", "0111"]))
+    short = cut_to(uncut(torch.ones(2, 4, dtype=torch.bool)), bools(["1011", "0111"]))
     assert narrow(None, short.column, short.valid, padded=False, square=True, flat=False) is None
 
 
@@ -224,8 +233,8 @@ def test_positions_in_three_counts_are_not_renumbered() -> None:
 
 
 def test_further_arguments_of_a_layer_are_cut_with_its_tokens() -> None:
-    before = whole(VALID)
-    layout = Layout("owner", 10, before, shortened=False, cuts={2: Cut(shorten(before, STAY), ())})
+    before = uncut(VALID)
+    layout = Layout("owner", 10, before, shortened=False, cuts={2: Cut(cut_to(before, STAY), ())})
     rows, per_layer = (torch.randn(3, 10, 4), torch.randn(1, 10, 4)), torch.randn(3, 10, 6)
     call = LayerCall(torch.randn(3, 10, 8), None, None, rows, {"per_layer": per_layer})
     flow = Flow(layout, "first", False, False, lambda *_: None, {"per_layer": 1})

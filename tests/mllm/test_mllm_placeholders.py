@@ -66,10 +66,11 @@ def test_what_is_shown_and_kept_of_many_images(images: list[ImageTokens]) -> Non
 @settings(max_examples=40, deadline=None)
 def test_a_row_of_many_images_and_its_separators(images: list[ImageTokens], ahead: int) -> None:
     total = ahead + sum(one.count for one in images)
-    (_, slot_of) = held(whole(torch.ones(2, total + 1, dtype=torch.bool)), total + 1)
+    valid = torch.ones(2, total + 1, dtype=torch.bool)
+    (_, slot_of) = held(whole(valid, [total + 1] * 2, renumbers=False), total + 1)
     places, row = ahead + torch.arange(total - ahead), list[Shown]()
     for one in images:
-        row.append(Shown(one, places[: one.count]))
+        row.append(Shown(one, places[: one.count], 1))
         places = places[one.count :]
     made = visual_row(row, slot_of, False)
     assert made is not None

@@ -135,7 +135,7 @@ def test_question_tokens_by_hand() -> None:
 
     def question(labels: Tensor | None) -> Tensor:
         call = PromptCall(ids=ids, mask=(ids != 0).long(), labels=labels)
-        return Prompt.read(call, LlavaAdapter(model()).spec(), ids.device).question()
+        return Prompt(call, LlavaAdapter(model()).spec()).question()
 
     found = question(labels)
     assert [ids[row][found[row]].tolist() for row in range(3)] == [[2, 3, 4], [2], [2, 3]]

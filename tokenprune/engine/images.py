@@ -55,6 +55,11 @@ class ImageTokens:
         return self.prefix + self.patches + len(self.others)
 
     @property
+    def lined(self) -> bool:
+        """Whether separators leave with the last unit of their line."""
+        return any(span is not None for span in self.others.values())
+
+    @property
     def complete(self) -> bool:
         """Whether nothing was removed so far."""
         return self.index.shape[0] == self.patches

@@ -41,7 +41,17 @@ def each(values: Sequence[int], counts: Sequence[int], device: torch.device) -> 
     made = torch.tensor(values, dtype=torch.int64, device="cpu").repeat_interleave(
         torch.tensor(counts, dtype=torch.int64, device="cpu"), output_size=sum(counts)
     )
-    return made.to(device)
+    return sent(made, device)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values on a device, and of the CPU without waiting for what is at work there.
+
+    What is copied from the CPU's ordinary memory is read before the copy's call returns.
+    """
+    if values.device == device:
+        return values
+    return values.to(device, non_blocking=values.device.type == "cpu" and device.type == "cuda")
 
 
 def starts(counts: Sequence[int]) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tokenprune.engine.lines import sent
 from tokenprune.engine.llm.alike import Alike, Kind, Made
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, take
@@ -156,15 +157,17 @@ class Flow:
         level, rotary = cut.level, call.rotary
         if self.mode == "continue":
             # queries are new tokens: their own rows are right, their keys are this layer's cache
-            columns, valid = self._with_tail(level, call.hidden.shape[1])
+            columns, valid = level.column, level.valid
+            if call.mask is not None or level.padded:
+                columns, valid = self._with_tail(level, call.hidden.shape[1])
             if self.compact:
-                places = renumbered(call.positions, level.removed[:, None])
+                places = renumbered(call.positions, _behind(level))
                 rotary = self.rotary(layer, call.hidden, places)
         else:
             # queries are the survivors: pick their rows out of those of the LLM's input
             columns, valid = level.column, level.valid
             if self.compact:
-                places = renumbered(call.positions, level.shift, columns)
+                places = renumbered(call.positions, _ahead(level), columns)
                 rotary = self.rotary(layer, call.hidden, places)
             elif rotary is not None:
                 rotary = tuple(take(part, columns) for part in rotary)
@@ -215,6 +218,18 @@ def taken(values: Mapping[str, Tensor], index: Tensor, axes: Axes) -> dict[str, 
     return {name: take(value, index, axes[name]) for name, value in values.items()}
 
 
+def _ahead(level: Level) -> Tensor:
+    """`[B, T]` tokens that were removed in front of every slot, where survivors are renumbered."""
+    assert level.gone is not None
+    return level.gone.shift
+
+
+def _behind(level: Level) -> Tensor:
+    """`[B, 1]` tokens that were removed of every row, where survivors are renumbered."""
+    assert level.gone is not None
+    return level.gone.removed[:, None]
+
+
 def renumbered(positions: Tensor | None, removed: Tensor, index: Tensor | None = None) -> Tensor:
     """Position ids without gaps.
 
@@ -234,7 +249,7 @@ def renumbered(positions: Tensor | None, removed: Tensor, index: Tensor | None =
             remedy="Use positions: original.",
         )
     positions = positions if index is None else take(positions, index)
-    return (positions - removed.to(positions.device)).clamp(min=0)
+    return (positions - sent(removed, positions.device)).clamp(min=0)
 
 
 def shortened(layout: Layout, call: LlmCall, *, compact: bool, flat: bool, axes: Axes) -> LlmCall:
@@ -254,7 +269,7 @@ def shortened(layout: Layout, call: LlmCall, *, compact: bool, flat: bool, axes:
     if positions is None:
         positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
     if compact:
-        positions = renumbered(positions, entry.shift, entry.place)
+        positions = renumbered(positions, _ahead(entry), entry.place)
     else:
         positions = take(positions, entry.place, axis=-1)
     return replace(
@@ -292,7 +307,7 @@ def continuation(
     elif counted:
         positions = positions + (layout.length - entry.length)
     if compact:
-        positions = renumbered(positions, entry.removed[:, None])
+        positions = renumbered(positions, _behind(entry))
     mask = call.mask
     if layout.shortened and (mask is None or getattr(mask, "ndim", 0) == 2):
         mask = _with_tail(entry, mask, layout.length, past + new, where)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState
+from tokenprune.engine.lines import sent
 from tokenprune.engine.llm.level import Level, renumbered, shorten, take
 from tokenprune.engine.llm.rows import TokenRow, dense, reduced, trace_rows
 from tokenprune.engine.llm.stages import DecoderStage
@@ -42,7 +43,7 @@ class Write:
 
     def apply(self, hidden: Tensor) -> Tensor:
         """`[B, T, D]` with the new states in their anchors' slots."""
-        rows, slot = self.rows.to(hidden.device), self.slot.to(hidden.device)
+        rows, slot = sent(self.rows, hidden.device), sent(self.slot, hidden.device)
         states = self.dense.states(hidden[rows[:, None], slot])
         anchor = self.dense.take(slot)
         return hidden.index_put((rows[:, None], anchor), states.to(hidden.dtype))
@@ -89,12 +90,13 @@ def cut(
     Returns:
         The decision, None if nothing is removed, and the tokens of every row after it.
     """
-    draft = Draft(call, stage, hidden, signals, before.valid.clone())
+    survive, left = before.valid.clone(), list(before.counts)
+    draft = Draft(call, stage, hidden, signals, survive, left)
     seen = draft.decide(rows, arrived)
     read = draft.decide(texts, [0] * len(texts)) if stage.prunes_text else texts
-    if not draft.writes and bool((draft.survive == before.valid).all()):
+    if not draft.writes and left == [*before.counts]:
         return None, seen, read
-    level = shorten(before, draft.survive)
+    level = shorten(before, draft.survive, left)
     slot_of = renumbered(level, before.length)
     return Cut(level, tuple(draft.writes)), _moved(seen, slot_of), _moved(read, slot_of)
 
@@ -114,6 +116,7 @@ class Draft:
         hidden: input of the layer, `[B, T, D]`.
         signals: what the strategy asked for.
         survive: `[B, T]` True for slots that go on.
+        left: how many they are in every row.
         writes: new states of survivors.
     """
 
@@ -122,6 +125,7 @@ class Draft:
     hidden: Tensor
     signals: SiteSignals
     survive: Tensor
+    left: list[int]
     writes: list[Write] = field(default_factory=list)
 
     def decide(self, rows: Rows, arrived: Sequence[int]) -> Rows:
@@ -164,13 +168,15 @@ class Draft:
         """
         left = replace(tokens, signals={}).after(part, states=False)
         if part.dense is not None:
-            batch = torch.tensor(numbers, device=slot.device)
+            batch = self._numbers(numbers, slot.device)
             anchor = part.dense.take(slot)
             self.survive[batch[:, None], slot] = False
             self.survive[batch[:, None], anchor] = True
             if not part.dense.copies:
                 self.writes.append(Write(batch, slot, part.dense))
             self._trace(rows, part)
+            for number in numbers:
+                self.left[number] -= slot.shape[1] - anchor.shape[1]
             slot = anchor
         after = reduced(rows, left, slot, part.dense)
         return [self._ended(row, number) for row, number in zip(after, numbers, strict=True)]
@@ -181,6 +187,7 @@ class Draft:
             return row
         row, gone = row.ended()
         self.survive[number, gone] = False
+        self.left[number] -= len(gone)
         return row
 
     def _check(self, tokens: Tokens, keep: int) -> None:
@@ -201,13 +208,19 @@ class Draft:
 
     def _tokens(self, bucket: Sequence[int], picked: Sequence[TokenRow]) -> tuple[Tokens, Tensor]:
         slot = torch.stack([row.slot for row in picked])
-        rows = torch.tensor(bucket, device=slot.device)
+        rows = self._numbers(bucket, slot.device)
         device = self.hidden.device
-        states = self.hidden[rows.to(device)[:, None], slot.to(device)]
+        states = self.hidden[sent(rows, device)[:, None], sent(slot, device)]
         site = self.stage.site
         signals = self.signals.of(rows, slot)
         seed = self.call.plan.seed
         return dense(picked, states, signals, site, seed, self._maps(picked[0])), slot
+
+    def _numbers(self, rows: Sequence[int], device: torch.device) -> Tensor:
+        """Numbers of rows on a device, `[b]`."""
+        if [*rows] == [*range(len(self.left))]:  # all of them, which need no copy
+            return torch.arange(len(rows), device=device)
+        return sent(torch.tensor(rows, device="cpu"), device)
 
     def _maps(self, row: TokenRow) -> Maps:
         """The grid on which the strategy sees rows of a shape."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens, by_row, kept
-from tokenprune.engine.lines import each, joined
+from tokenprune.engine.lines import sent
 from tokenprune.engine.llm.layout import Layout
-from tokenprune.engine.llm.level import held, shorten, whole
+from tokenprune.engine.llm.level import Level, held, shorten, whole
 from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.engine.llm.rows import Shown, left_places, text_row, visual_row
 from tokenprune.engine.llm.state import Counted, Left, MllmState
@@ -23,51 +24,104 @@ MASKED = "mask"
 """What a trace names where the mask of a prompt hides visual tokens."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a plan's stages need to know of an LLM's input; the rest isn't worked out.
+
+    Attributes:
+        rows: whether a stage stands inside of the LLM, which cuts the tokens of every row.
+        text: whether a stage may prune text tokens.
+        numbers: whether survivors are renumbered.
+    """
+
+    rows: bool
+    text: bool
+    numbers: bool
+
+
 def lay_out(
-    state: MllmState, spec: MllmSpec, trace: Trace, owner: str, device: torch.device, text: bool
+    state: MllmState,
+    spec: MllmSpec,
+    trace: Trace,
+    owner: str,
+    device: torch.device,
+    wanted: Wanted,
 ) -> Layout:
     """Match placeholders with images, and lay out the LLM's input without the tokens that are gone.
 
+    How many tokens are left is known here, and only which ones is not. So nothing waits for the
+    device, unless a prompt's mask hides visual tokens or separators leave with their lines.
+
     Args:
-        state: the call's; its prompt, what is left and what was counted are set.
+        state: the call's; what is left and what was counted are set.
         spec: the model.
         trace: of the call; tokens that the prompt's mask hides are noted as gone.
         owner: name of the attachment.
         device: where the LLM's input is.
-        text: whether a stage may prune text tokens.
+        wanted: what the plan's stages need to know.
     """
-    state.prompt = prompt = Prompt.read(state.given, spec, device)
+    prompt = state.read(spec)
     rows = shown_in(prompt, state.pictures, spec)
-    layout = Layout(owner, prompt.visual.shape[1], whole(prompt.valid), shortened=False)
-    # a mask may hide placeholders, not padding alone: nothing is there to be cut then
-    hides = layout.entry.padded and bool((prompt.visual & ~prompt.valid).any())
-    if not all(one.image.complete for row in rows for one in row):
-        # the encoder or a pre-LLM stage removed some: their placeholders leave the input
-        every = [one for row in rows for one in row]
-        counts = [sum(len(one.places) for one in row) for row in rows]
-        places = each(range(len(rows)), counts, device), joined([one.places for one in every])
-        removed = ~kept([one.image for one in every]).to(device)
-        gone = torch.zeros_like(prompt.visual).index_put(places, removed)
-        layout.entry = shorten(layout.entry, prompt.valid & ~gone).entered()
-        layout.shortened = True
-    state.left = left = Left()
-    prunable, said = (prompt.prunable(spec), prompt.said()) if text else (None, None)
+    entry, shortened = enter(prompt, rows, device, wanted)
+    layout = Layout(owner, prompt.ids.shape[1], entry, shortened)
+    layout.begun = not wanted.text and prompt.begun
+    state.left, arrived, entered, pictures = Left(), list[int](), 0, 0
+    prunable, said = (prompt.prunable(), prompt.said()) if wanted.text else (None, None)
     known: set[tuple[int, ...]] = set()
-    slot_of, site = held(layout.entry, layout.length), Site("decoder", 0, len(spec.layers))
+    site = Site("decoder", 0, len(spec.layers))
+    slot_of = held(entry, layout.length) if wanted.rows or prompt.hides else None
     for number, row in enumerate(rows):
         # for beams, `generate` repeats every prompt; the first of its copies counts and is traced
-        pictures = tuple(one.image.number for one in row)
-        copy = bool(pictures) and pictures in known
-        known.add(pictures)
-        seen = prompt.valid[number] if hides else None
+        own = tuple(one.image.number for one in row)
+        copy = bool(own) and own in known
+        known.add(own)
+        seen = prompt.valid[number] if prompt.hides else None
         visible = row if seen is None else unmasked(None if copy else trace, site, row, seen)
-        left.rows.append(visual_row(visible, slot_of[number], copy, seen))
-        if prunable is not None and said is not None:
-            words = text_row(prunable[number], said[number], slot_of[number], copy)
-            left.texts.append(words if visible else None)
-    arrived = [0 if row is None else row.slot.shape[0] for row in left.rows]
-    state.counted = Counted(arrived, left.visual)
+        count = sum(len(one.image.index) for one in visible)
+        if slot_of is not None:
+            left = visual_row(visible, slot_of[number], copy, seen)
+            count = 0 if left is None else left.slot.shape[0]
+            state.left.rows.append(left)
+            if prunable is not None and said is not None:
+                words = text_row(prunable[number], said[number], slot_of[number], copy)
+                state.left.texts.append(words if visible else None)
+        arrived.append(count)
+        if not copy:
+            entered += count
+            pictures += sum(one.image.grid[0] for one in visible)
+    state.counted = Counted(arrived, entered, pictures)
     return layout
+
+
+def enter(
+    prompt: Prompt, rows: Sequence[Sequence[Shown]], device: torch.device, wanted: Wanted
+) -> tuple[Level, bool]:
+    """The LLM's input, and whether it is shorter than the prompt.
+
+    Args:
+        prompt: what the prompts say.
+        rows: the pictures of every row.
+        device: where the LLM's input is.
+        wanted: see `Wanted`.
+    """
+    counts = prompt.valid.sum(dim=1).tolist() if prompt.padded else [prompt.length] * len(rows)
+    before = whole(sent(prompt.valid, device), counts, renumbers=wanted.numbers)
+    every = [one for row in rows for one in row]
+    if all(one.image.complete for one in every):
+        return before, False
+    # the encoder or a pre-LLM stage removed some: their placeholders leave the input
+    line = torch.cat([one.places + one.row * prompt.length for one in every])
+    stays = kept([one.image for one in every])
+    if prompt.hides:
+        stays = sent(stays, device) & sent(prompt.valid.flatten()[line], device)
+    survive = before.valid.flatten().index_copy(0, sent(line, device), sent(stays, device))
+    survive = survive.view(before.valid.shape)
+    if prompt.hides or any(one.image.lined for one in every):
+        counts = survive.sum(dim=1).tolist()
+    else:
+        for one in every:
+            counts[one.row] -= one.image.patches - len(one.image.index)
+    return shorten(before, survive, counts).entered(), True
 
 
 def unmasked(trace: Trace | None, site: Site, row: Sequence[Shown], seen: Tensor) -> list[Shown]:
@@ -80,7 +134,7 @@ def unmasked(trace: Trace | None, site: Site, row: Sequence[Shown], seen: Tensor
         seen: `[L]` by prompt place, False where the mask hides a token.
     """
     for one in row:
-        stays = seen[left_places([one])]
+        stays = sent(seen, one.image.index.device)[left_places([one])]
         if trace is not None and not bool(stays.all()):
             index, patch = stays.nonzero().T, one.image.index
             slot = keep_slots(index, len(stays))
@@ -106,21 +160,21 @@ def shown_in(
     Raises:
         UnsupportedCallError: the placeholders of a row are not those of whole pictures.
     """
-    shown: list[list[Shown]] = [[] for _ in prompt.ids]
+    shown: list[list[Shown]] = [[] for _ in range(len(prompt.ids))]
     taken = {spec.placeholders[kind] for kind, images in pictures.items() if images}
     for kind, placeholder in spec.placeholders.items():
         images = pictures.get(kind, ())
         if not images and placeholder in taken:  # those of another kind, with the same placeholder
             continue
-        places = prompt.ids == placeholder
-        counts = places.sum(dim=1).tolist()
-        if not sum(counts) and not images:
+        row, place = (prompt.ids == placeholder).nonzero().unbind(1)
+        if not len(place) and not images:
             continue
-        rows = torch.split(places.nonzero()[:, 1], counts)
+        counts = torch.bincount(row, minlength=len(shown)).tolist()
+        start = 0
         for number, mine in enumerate(by_row(counts, images, spec.names.ids)):
-            at, start = rows[number], 0
             for image in mine:
-                shown[number].append(Shown(image, at[start : start + image.count]))
+                places = place[start : start + image.count]
+                shown[number].append(Shown(image, places, number))
                 start += image.count
     if sum(bool(images) for images in pictures.values()) > 1:
         for number, row in enumerate(shown):  # kind by kind so far

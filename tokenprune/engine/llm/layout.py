@@ -31,6 +31,7 @@ class Layout:
             keeps.
         tail: tokens behind the prompt, without a cache.
         base: the layer whose cache the LLM takes for its length, once caches are trimmed.
+        begun: whether the first token of every row is known to be left in all layers.
     """
 
     owner: str
@@ -41,6 +42,7 @@ class Layout:
     trim: int = 0
     tail: int = 0
     base: int = 0
+    begun: bool = False
 
     @property
     def changes(self) -> bool:
@@ -110,6 +112,7 @@ class Layout:
             trim=self.trim,
             tail=self.tail + tail,
             base=self.base,
+            begun=self.begun,
         )
         before = self.entry.length
         for number, cut in sorted(self.cuts.items()):
@@ -140,16 +143,20 @@ def continued(layout: Layout) -> Layout:
         return layout
     # after trimming, layers up to `base` hold the slots of layer `base`; these are the new columns
     deep = layout.standing(layout.base).entered()
+
+    def counted_as(level: Level) -> Level:
+        gone = deep.gone and level.gone and replace(deep.gone, removed=level.gone.removed)
+        return replace(deep, gone=gone)
+
     column_of = _slot_of(layout.standing(layout.base), layout.entry.length)
     cuts = {}
     for number, cut in layout.cuts.items():
         if number <= layout.base:
-            level = replace(deep, removed=cut.level.removed)
+            level = counted_as(cut.level)
         else:
             level = replace(cut.level, column=column_of.gather(1, cut.level.column))
         cuts[number] = Cut(level, ())
-    entry = replace(deep, removed=layout.entry.removed)
-    return replace(layout, entry=entry, shortened=True, cuts=cuts)
+    return replace(layout, entry=counted_as(layout.entry), shortened=True, cuts=cuts)
 
 
 def _slot_of(level: Level, length: int) -> Tensor:

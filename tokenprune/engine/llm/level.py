@@ -23,12 +23,46 @@ In layer 2, text `a` has slot 3, input column 4 and prompt place 5.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from tokenprune import ops
+from tokenprune.engine.lines import sent
+
+
+@dataclass(frozen=True)
+class Gone:
+    """How many tokens a shortened sequence lacks.
+
+    Attributes:
+        shift: `[B, T]` tokens that were removed in front of every slot.
+        removed: `[B]` the same for the whole row.
+    """
+
+    shift: Tensor
+    removed: Tensor
+
+    def none(self) -> Gone:
+        """Nothing removed so far."""
+        return Gone(torch.zeros_like(self.shift), torch.zeros_like(self.removed))
+
+    def longer(self, tail: int) -> Gone:
+        """With `tail` tokens appended."""
+        more = self.removed[:, None].expand(-1, tail)
+        return replace(self, shift=torch.cat((self.shift, more), dim=1))
+
+    def shortened(self, gone: Tensor, source: Tensor) -> Gone:
+        """Without further tokens.
+
+        Args:
+            gone: `[B, T]` True for slots that leave.
+            source: `[B, K]` slots of what stays.
+        """
+        shift = self.shift + torch.cumsum(gone, dim=1)
+        return Gone(shift.gather(1, source), self.removed + gone.sum(dim=1))
 
 
 @dataclass(frozen=True)
@@ -42,19 +76,19 @@ class Level:
         column: input column of every slot.
         source: slot in the sequence before this shortening.
         valid: False for padding and dummies.
+        counts: valid slots of every row, which nothing has to wait for; empty where nobody asks.
         padded: whether any slot isn't valid.
-        shift: tokens that were removed in front of every slot: of the user's sequence for the
-            LLM's input, and of the LLM's input for what layers see.
-        removed: the same for the whole row, `[B]`.
+        gone: what was removed: of the user's sequence for the LLM's input, and of the LLM's input
+            for what layers see; None where survivors keep their numbers, so that nobody asks.
     """
 
     place: Tensor
     column: Tensor
     source: Tensor
     valid: Tensor
+    counts: tuple[int, ...]
     padded: bool
-    shift: Tensor
-    removed: Tensor
+    gone: Gone | None = None
 
     @property
     def length(self) -> int:
@@ -68,19 +102,21 @@ class Level:
 
     def recounted(self) -> Level:
         """The same sequence with nothing removed so far."""
-        none = torch.zeros_like
-        return replace(self, shift=none(self.shift), removed=none(self.removed))
+        return self if self.gone is None else replace(self, gone=self.gone.none())
 
     def of_rows(self, rows: Tensor) -> Level:
         """The same of some rows: `[n]` their numbers, or `[B]` bool."""
         rows = rows.to(self.place.device)
-        mine = {name: value[rows] for name, value in vars(self).items() if name != "padded"}
-        return replace(self, **mine)
+        mine = {name: getattr(self, name)[rows] for name in ("place", "column", "source", "valid")}
+        gone = self.gone and Gone(self.gone.shift[rows], self.gone.removed[rows])
+        return replace(self, **mine, counts=(), gone=gone)
 
     def cropped(self, count: int) -> Level:
         """Without the last `count` slots."""
-        names = ("place", "column", "source", "valid", "shift")
-        return replace(self, **{name: getattr(self, name)[:, :-count] for name in names})
+        names = ("place", "column", "source", "valid")
+        mine = {name: getattr(self, name)[:, :-count] for name in names}
+        gone = self.gone and replace(self.gone, shift=self.gone.shift[:, :-count])
+        return replace(self, **mine, counts=(), gone=gone)
 
     def longer(self, tail: int, prompt: int, entry: int, before: int) -> Level:
         """With `tail` text tokens appended.
@@ -97,40 +133,48 @@ class Level:
             column=_append(self.column, tail, entry),
             source=_append(self.source, tail, before),
             valid=torch.cat((self.valid, self.valid.new_ones(self.valid.shape[0], tail)), dim=1),
-            shift=torch.cat((self.shift, self.removed[:, None].expand(-1, tail)), dim=1),
+            counts=(),
+            gone=self.gone and self.gone.longer(tail),
         )
 
 
-def whole(valid: Tensor) -> Level:
-    """The user's own sequence, nothing removed; `valid` `[B, T]` is False for padding."""
+def whole(valid: Tensor, counts: Sequence[int], *, renumbers: bool) -> Level:
+    """The user's own sequence, nothing removed.
+
+    Args:
+        valid: `[B, T]` False for padding.
+        counts: how many are valid in every row.
+        renumbers: whether survivors are renumbered, here or behind.
+    """
     places = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
-    none = torch.zeros_like(places)
-    return Level(places, places, places, valid, not bool(valid.all()), none, none[:, 0])
+    gone = Gone(torch.zeros_like(places), torch.zeros_like(places[:, 0])) if renumbers else None
+    padded = any(count < valid.shape[1] for count in counts)
+    return Level(places, places, places, valid, tuple(counts), padded, gone)
 
 
-def shorten(before: Level, survive: Tensor) -> Level:
+def shorten(before: Level, survive: Tensor, counts: Sequence[int]) -> Level:
     """The level that keeps some slots of another.
 
     Args:
         before: the sequence so far.
         survive: `[B, T]` True for slots that stay; it must be False for padding.
+        counts: how many stay of every row.
     """
-    longest = max(int(survive.sum(dim=1).max()), 1)
+    longest = max(*counts, 1)
     # a stable sort puts survivors last, in their order; of shorter rows the end of the others comes
     # along in front, as dummies
     order = torch.sort(survive.to(torch.int8), dim=1, stable=True).indices
     source = order[:, order.shape[1] - longest :]
     valid = survive.gather(1, source)
-    gone = before.valid & ~survive
-    shift = before.shift + torch.cumsum(gone, dim=1)
+    gone = before.gone and before.gone.shortened(before.valid & ~survive, source)
     return Level(
         place=before.place.gather(1, source),
         column=before.column.gather(1, source),
         source=source,
         valid=valid,
-        padded=not bool(valid.all()),
-        shift=shift.gather(1, source),
-        removed=before.removed + gone.sum(dim=1),
+        counts=tuple(counts),
+        padded=min(counts) < longest,
+        gone=gone,
     )
 
 
@@ -155,7 +199,7 @@ def _found(level: Level, of: Tensor, length: int) -> Tensor:
     slots = torch.arange(level.length, device=of.device).expand_as(of)
     # one entry more than there are: dummies write there, not over a survivor
     made = slots.new_zeros(len(of), length + 1)
-    return made.scatter(1, of.masked_fill(~level.valid, length), slots)
+    return made.scatter(1, of.masked_fill(~level.valid, length) if level.padded else of, slots)
 
 
 def take(states: Tensor, index: Tensor, axis: int = 1) -> Tensor:
@@ -167,29 +211,37 @@ def take(states: Tensor, index: Tensor, axis: int = 1) -> Tensor:
         axis: where the T tokens stand; the batch is the axis before it. Of position ids
             `[3, B, T]` it is the last one.
     """
+    index = sent(index, states.device)
     axis %= states.dim()
     if axis != 1:
         front = states.movedim((axis - 1, axis), (0, 1))
         return take(front, index).movedim((0, 1), (axis - 1, axis))
-    index = index.to(states.device)
     if states.shape[0] != index.shape[0]:
         states = states.expand(index.shape[0], *states.shape[1:])
     return ops.take(states, index)
 
 
-def spread(states: Tensor, level: Level, length: int) -> Tensor:
-    """States `[B, T, D]` of a level at the prompt places, `[B, length, D]`.
+def spread(states: Tensor, level: Level, length: int, *, begun: bool = False) -> Tensor:
+    """States of a level at the prompt places, `[B, length, D]`.
 
     A removed token's place gets the state of the nearest kept token before it, which is what
     the shortened model predicts from there on; zeros if there is none.
+
+    Args:
+        states: `[B, T, D]`.
+        level: the sequence that they are of.
+        length: tokens of the prompt.
+        begun: whether the first token of every row is known to be there.
     """
-    place, valid = level.place.to(states.device), level.valid.to(states.device)
+    place, valid = sent(level.place, states.device), sent(level.valid, states.device)
     # 1 + slot at every kept token's place, 0 at the others; the running maximum carries it on to
     # the gaps behind, because slots ascend with places
     slots = torch.arange(1, level.length + 1, device=states.device).expand_as(place)
-    marks = place.new_zeros(place.shape[0], length)
-    marks = marks.scatter_reduce(1, place, slots.masked_fill(~valid, 0), "amax")
+    slots = slots.masked_fill(~valid, 0) if level.padded else slots
+    marks = place.new_zeros(place.shape[0], length).scatter(1, place, slots)
     nearest = marks.cummax(dim=1).values
+    if begun:
+        return take(states, nearest - 1)
     filled = take(states, (nearest - 1).clamp(min=0))
     return filled.masked_fill((nearest == 0)[..., None], 0)
 

@@ -19,7 +19,6 @@ from tokenprune.engine.coupling import couple
 from tokenprune.engine.encoder.install import claim
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
 from tokenprune.engine.llm.features import FeatureSeam
-from tokenprune.engine.llm.prompt import visual_places
 from tokenprune.engine.llm.refusals import check_forward, check_generate, check_readable
 from tokenprune.engine.llm.runner import LanguageRunner
 from tokenprune.engine.llm.state import MllmState, state_of
@@ -102,18 +101,7 @@ class MllmRunner:
                 state.first = given
             if self.owner.stages:
                 refuse_around(self.owner.model, "model")
-                ids = given.ids
-                check_readable(self.spec, ids)
-                marked = ids is not None and bool(visual_places(ids, self.spec).any())
-                check_forward(
-                    self.spec,
-                    given,
-                    has_placeholders=marked,
-                    known=bool(state.pictures),
-                    cached=self.adapter.cached_length(given.cache),
-                )
-                ids = ids if marked else None
-                state.given = replace(given, ids=ids, labels=self._labels(state, given))
+                self._check(state, given)
                 if self.spec.masks and self.adapter.cache_mark(given.cache) is not None:
                     # no mask fits all layers of a shortened cache: each gets its own
                     bare = replace(given, mask=None)
@@ -125,6 +113,27 @@ class MllmRunner:
                 return self._reaching(state, original, *args, **kwargs)
             with _untraced(call):  # without cache the model may encode its images at every step
                 return original(*args, **kwargs)
+
+    def _check(self, state: MllmState, given: PromptCall) -> None:
+        """Refuse a call of the core that can't be served; else it is the one that is running."""
+        check_readable(self.spec, given.ids)
+        cached = self.adapter.cached_length(given.cache)
+        state.given = replace(given, labels=self._labels(state, given))
+        # behind a cache, new tokens are text wherever placeholders would be refused or wrong, so
+        # nothing waits for their values
+        step = cached and not (
+            given.pictured or given.encoded or given.packed or given.preallocated
+        )
+        marked = given.ids is not None and not step and state.read(self.spec).pictured
+        check_forward(
+            self.spec,
+            given,
+            has_placeholders=marked,
+            known=bool(state.pictures),
+            cached=cached,
+        )
+        if not marked:
+            state.given = replace(state.given, ids=None)
 
     def _labels(self, state: MllmState, given: PromptCall) -> Tensor | None:
         """Those that the model with its head was called with, which may be the core itself."""

@@ -4,62 +4,123 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from tokenprune.engine.lines import sent
 from tokenprune.interface.calls import PromptCall
 from tokenprune.interface.specs import MllmSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
     """The prompts of a batch, by prompt place; the same in every layer and forward.
 
+    Token ids are read once, in front of a call's work on its device, so everything here is on the
+    CPU: what follows from it costs no kernel and lets nothing wait. What nobody asks for isn't
+    worked out.
+
     Attributes:
-        ids: token ids `[B, L]`.
-        valid: `[B, L]` False for padding.
-        visual: `[B, L]` True for placeholders.
-        labels: `[B, L]` with -100 for tokens without label, or None.
-        query: `[B]` prompt place of the last prompt token, in front of labelled answers.
-        words: `[B, L]` True for text up to the last prompt token, without labelled answers.
-        image_end: `[B]` prompt place of the last visual token; -1 for none.
+        given: the call, with token ids.
+        spec: the model.
     """
 
-    ids: Tensor
-    valid: Tensor
-    visual: Tensor
-    labels: Tensor | None
-    query: Tensor
-    words: Tensor
-    image_end: Tensor
+    given: PromptCall
+    spec: MllmSpec
 
-    @classmethod
-    def read(cls, given: PromptCall, spec: MllmSpec, device: torch.device) -> Prompt:
-        """The prompts of a call with token ids.
+    @cached_property
+    def ids(self) -> Tensor:
+        """Token ids `[B, L]`."""
+        assert self.given.ids is not None
+        return self.given.ids.cpu()
 
-        Args:
-            given: the call.
-            spec: the model.
-            device: where the LLM's input is.
-        """
-        assert given.ids is not None
-        ids = given.ids.to(device)
-        visual = visual_places(ids, spec)
-        valid = torch.ones_like(visual) if given.mask is None else given.mask.bool().to(device)
-        query = query_places(valid, visual, given.labels)
-        words = prompt_words(valid & ~visual & ~_among(ids, spec.sound_ids), query, given.labels)
-        return cls(ids, valid, visual, given.labels, query, words, last_place(visual))
+    @cached_property
+    def valid(self) -> Tensor:
+        """`[B, L]` False for padding."""
+        if self.given.mask is None:
+            return torch.ones(self.ids.shape, dtype=torch.bool, device="cpu")
+        valid: Tensor = self.given.mask.cpu().bool()
+        return valid
 
-    def prunable(self, spec: MllmSpec) -> Tensor:
+    @cached_property
+    def padded(self) -> bool:
+        """Whether any place isn't valid."""
+        return self.given.mask is not None and not bool(self.valid.all())
+
+    @cached_property
+    def hides(self) -> bool:
+        """Whether the mask hides placeholders, and not padding alone: they are none to be cut."""
+        return self.padded and bool((self.visual & ~self.valid).any())
+
+    @cached_property
+    def begun(self) -> bool:
+        """Whether every row is known to begin with text."""
+        return not self.padded and not bool(self.visual[:, 0].any())
+
+    @property
+    def length(self) -> int:
+        """Tokens L of every row, padding included."""
+        return self.ids.shape[1]
+
+    @cached_property
+    def visual(self) -> Tensor:
+        """`[B, L]` True for placeholders of any kind of picture."""
+        return _among(self.ids, self.spec.placeholders.values())
+
+    @cached_property
+    def pictured(self) -> bool:
+        """Whether there is any placeholder."""
+        return bool(self.visual.any())
+
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """`[B, L]` with -100 for tokens without label, or None."""
+        return None if self.given.labels is None else self.given.labels.cpu()
+
+    @cached_property
+    def query(self) -> Tensor:
+        """`[B]` prompt place of the last prompt token, in front of labelled answers."""
+        return query_places(self.valid, self.visual, self.labels)
+
+    @cached_property
+    def words(self) -> Tensor:
+        """`[B, L]` True for text up to the last prompt token, without labelled answers."""
+        text = self.valid & ~self.visual & ~_among(self.ids, self.spec.sound_ids)
+        return prompt_words(text, self.query, self.labels)
+
+    @cached_property
+    def image_end(self) -> Tensor:
+        """`[B]` prompt place of the last visual token; -1 for none."""
+        return last_place(self.visual)
+
+    @cached_property
+    def _sent(self) -> dict[torch.device, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        return {}
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`words`, `visual`, `query` and `image_end` on another device, sent there once."""
+        if device not in self._sent:
+            words, visual = sent(self.words, device), sent(self.visual, device)
+            ends = sent(self.query, device), sent(self.image_end, device)
+            self._sent[device] = words, visual, *ends
+        return self._sent[device]
+
+    def placeholders(self, kind: str) -> list[int]:
+        """Placeholders of a kind of picture in every row."""
+        counts: list[int] = (self.ids == self.spec.placeholders[kind]).sum(dim=1).tolist()
+        return counts
+
+    def prunable(self) -> Tensor:
         """`[B, L]` True for text in front of the last prompt token that isn't special."""
-        special = {*(spec.special_ids or ()), *spec.placeholders.values()}
-        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        special = {*(self.spec.special_ids or ()), *self.spec.placeholders.values()}
+        places = torch.arange(self.ids.shape[1], device="cpu")
         return self.words & ~_among(self.ids, special) & (places < self.query[:, None])
 
     def said(self) -> Tensor:
         """`[B, L]` True for all tokens up to the last prompt token, without padding."""
-        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        places = torch.arange(self.ids.shape[1], device="cpu")
         return self.valid & (places <= self.query[:, None])
 
     def question(self) -> Tensor:
@@ -68,14 +129,9 @@ class Prompt:
         Where there is none, all text of the row (ours). Labelled tokens are answers and left out,
         and so is what stands behind the first of them behind the images.
         """
-        places = torch.arange(self.ids.shape[1], device=self.ids.device)
+        places = torch.arange(self.ids.shape[1], device="cpu")
         behind = self.words & (places > self.image_end[:, None])
         return torch.where(behind.any(dim=1, keepdim=True), behind, self.words)
-
-
-def visual_places(ids: Tensor, spec: MllmSpec) -> Tensor:
-    """`[B, L]` True for placeholders of any kind of picture."""
-    return _among(ids, spec.placeholders.values())
 
 
 def prompt_words(text: Tensor, query: Tensor, labels: Tensor | None) -> Tensor:
@@ -113,7 +169,10 @@ def query_places(valid: Tensor, visual: Tensor, labels: Tensor | None) -> Tensor
 
 
 def _among(ids: Tensor, wanted: Iterable[int]) -> Tensor:
-    return torch.isin(ids, torch.tensor(sorted(wanted), dtype=ids.dtype, device=ids.device))
+    found = sorted(set(wanted))
+    if len(found) == 1:
+        return ids == found[0]
+    return torch.isin(ids, torch.tensor(found, dtype=ids.dtype, device=ids.device))
 
 
 def last_place(marked: Tensor) -> Tensor:

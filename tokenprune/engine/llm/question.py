@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from tokenprune.engine.images import ImageTokens, by_row
-from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.engine.llm.refusals import check_language
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.errors import UnsupportedCallError
@@ -82,16 +81,17 @@ class Questions:
         return [state.words[number] for number in asked.number]
 
     def _asked(self, state: MllmState, images: Sequence[ImageTokens]) -> Asked:
-        ids, names = state.given.ids, self.spec.names
-        if ids is None:
+        names = self.spec.names
+        if state.given.ids is None:
             raise UnsupportedCallError(
                 "the plan chooses visual tokens by the question, and there are no token ids.",
                 where=names.ids,
                 remedy=f"Call generate or forward of the model with {names.ids} and "
                 f"{names.pictures}.",
             )
+        prompt = state.read(self.spec)
+        ids = prompt.ids
         check_language(self.spec, ids.shape[1], state.given.mask)
-        prompt = Prompt.read(state.given, self.spec, ids.device)
         rows = by_row(prompt.visual.sum(dim=1).tolist(), images, names.ids)
         pictured = [row for row, mine in enumerate(rows) if mine]
         question = prompt.question()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens, kept, shown_units
 from tokenprune.engine.images import shown as shown_places
-from tokenprune.engine.lines import each, joined, starts
+from tokenprune.engine.lines import each, joined, sent, starts
 from tokenprune.engine.maps import Maps
 from tokenprune.interface.dense import Dense, Part
 from tokenprune.interface.sites import Grid, Site
@@ -28,11 +28,13 @@ class Shown:
 
     Attributes:
         image: what is left of it.
-        places: `[C]` prompt places of its placeholders.
+        places: `[C]` prompt places of its placeholders, on the CPU.
+        row: of the batch.
     """
 
     image: ImageTokens
     places: Tensor
+    row: int
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def visual_row(
         return None
     images = [one.image for one in shown]
     places = left_places(shown)
-    slot = slot_of[places]
+    slot = slot_of[sent(places, slot_of.device)]
     index = joined([image.index for image in images])
     counts = [len(image.index) for image in images]
     names = set.intersection(*(set(image.riders) for image in images))
@@ -179,13 +181,15 @@ def visual_row(
         tiles=sum(image.tiles for image in images),
         parts=tuple(image.parts for image in images),
     )
-    return row if seen is None else row.only(seen[places].nonzero()[:, 0])
+    if seen is None:
+        return row
+    return row.only(sent(seen, places.device)[places].nonzero()[:, 0])
 
 
 def left_places(shown: Sequence[Shown]) -> Tensor:
     """Prompt places of the tokens that are left of a row's images, one behind the other."""
-    every = joined([one.places for one in shown])
-    return every[shown_places([one.image for one in shown])]
+    left = shown_places([one.image for one in shown])
+    return sent(joined([one.places for one in shown]), left.device)[left]
 
 
 def ends_of(shown: Sequence[Shown], slot_of: Tensor, seen: Tensor | None = None) -> LineEnds | None:
@@ -210,37 +214,38 @@ def ends_of(shown: Sequence[Shown], slot_of: Tensor, seen: Tensor | None = None)
         owner[start:end] = number
     stays = kept(images)
     device = stays.device
-    ends = torch.tensor([at for at, *_ in found], device=device)
-    there, every = stays[ends], torch.cat([one.places for one in shown])
+    ends = torch.tensor([at for at, *_ in found], device="cpu")
+    at = torch.cat([one.places for one in shown])[ends]
+    there = stays[sent(ends, device)]
     if seen is not None:
-        there = there & seen[every[ends.to(every.device)]].to(device)
-    places = every[ends[there].to(every.device)]
+        there = there & sent(seen[at], device)
+    places = sent(at, device)[there]
     if not len(places):
         return None
     # lines are counted without those whose separator has left
     line = torch.where(there, torch.cumsum(there, 0) - 1, -1)
-    owner = owner.to(device)[shown_units(images, device)]
+    owner = sent(owner, device)[shown_units(images, device)]
     of = torch.where(owner < 0, -1, line[owner.clamp(min=0)])
-    slot = slot_of[places]
-    return LineEnds(slot, torch.arange(len(places), device=slot.device), of.to(slot.device))
+    slot = slot_of[sent(places, slot_of.device)]
+    return LineEnds(slot, torch.arange(len(places), device=slot.device), sent(of, slot.device))
 
 
 def text_row(prunable: Tensor, said: Tensor, slot_of: Tensor, copy: bool) -> TokenRow:
     """The prunable text tokens of a row; places count from the first token that isn't padding.
 
     Args:
-        prunable: `[T]` True for them, by place in the user's sequence.
+        prunable: `[T]` True for them, by place in the user's sequence, on the CPU.
         said: `[T]` True for the tokens of the prompt, False for padding and labelled answers.
         slot_of: slots of the LLM's input, by prompt place of the row.
         copy: see `TokenRow`.
     """
     places = prunable.nonzero()[:, 0]
-    index = (torch.cumsum(said, 0) - 1)[places]
+    index = sent((torch.cumsum(said, 0) - 1)[places], slot_of.device)
     return TokenRow(
         kind="text",
         numbers=(),
         grids=((1, 1, int(said.sum())),),
-        slot=slot_of[places],
+        slot=slot_of[sent(places, slot_of.device)],
         image=torch.zeros_like(index),
         index=index,
         size=torch.ones(index.shape, device=index.device),

@@ -14,7 +14,7 @@ from torch.compiler import is_compiling
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.llm.calls import Behind, Flow, Mode, continuation, shortened
 from tokenprune.engine.llm.cut import cut, waiting
-from tokenprune.engine.llm.entry import lay_out
+from tokenprune.engine.llm.entry import Wanted, lay_out
 from tokenprune.engine.llm.layout import Layout, continued, trim_caches
 from tokenprune.engine.llm.level import spread
 from tokenprune.engine.llm.refusals import (
@@ -64,7 +64,11 @@ class LanguageRunner:
         self.stages = {stage.site.layer: stage for stage in stages}
         self.token = uuid4().hex
         self.numbering = numbering(owner.plan)
-        self.text = any(stage.prunes_text for stage in stages)
+        self.wanted = Wanted(
+            rows=bool(stages),
+            text=any(stage.prunes_text for stage in stages),
+            numbers=self.numbering.compact_entry or self.numbering.compact_layers,
+        )
         trimming = [stage for stage in stages if stage.stage.strategy.trims_cache()]
         self.trim = max((stage.site.layer for stage in trimming), default=0)
         self.reader = SignalReader(owner, adapter, spec)
@@ -161,7 +165,7 @@ class LanguageRunner:
             check_language(self.spec, embeds.shape[1], state.given.mask)
             with call.meter.stage("select"):
                 layout = _laying_out()(
-                    state, self.spec, call.trace, self.token, embeds.device, self.text
+                    state, self.spec, call.trace, self.token, embeds.device, self.wanted
                 )
             if layout.shortened and layout.entry.padded:
                 check_maskless(self.spec, self.adapter.maskless())
@@ -220,13 +224,14 @@ class LanguageRunner:
     def _spread(self, layout: Layout, outputs: Any) -> Any:
         """Outputs with states at the places of the user's own prompt."""
         short = self.adapter.read_outputs(outputs)
-        last = spread(short.last, layout.level(len(self.spec.layers)), layout.length)
+        length, begun = layout.length, layout.begun
+        last = spread(short.last, layout.level(len(self.spec.layers)), length, begun=begun)
         states = short.states and tuple(
             state
             if state is None
             else last
             if state is short.last
-            else spread(state, layout.level(number - 1), layout.length)
+            else spread(state, layout.level(number - 1), length, begun=begun)
             for number, state in enumerate(short.states)
         )
         return self.adapter.write_outputs(LlmOutputs(last, states), outputs)
@@ -306,7 +311,7 @@ class LanguageRunner:
         total = float(state.counted.entered * edges[0])
         for start, end in pairwise(edges):
             total += behind[start] * (end - start)
-        call.meter.count("llm_average", total / layers, state.left.pictures)
+        call.meter.count("llm_average", total / layers, state.counted.pictures)
 
 
 def _laying_out() -> Callable[..., Layout]:

@@ -42,24 +42,22 @@ def _placeholders(state: MllmState, spec: MllmSpec, kind: str) -> list[int]:
         UnsupportedCallError: there are no prompts, or one shows pictures of another kind too,
             whose features are made at another time.
     """
-    ids = state.given.ids
-    if ids is None:
+    if state.given.ids is None:
         raise UnsupportedCallError(
             f"a total over the {spec.names.pictures} of a prompt needs the prompt's tokens.",
             where=spec.names.ids,
             remedy="Give token ids, or a budget per image.",
         )
-    ours = spec.placeholders[kind]
-    mine = (ids == ours).sum(dim=1)
+    prompt, ours = state.read(spec), spec.placeholders[kind]
+    mine = prompt.placeholders(kind)
     # a core whose kinds share a placeholder takes one kind a call
-    others = {name: one for name, one in spec.placeholders.items() if one != ours}
-    counts = {name: (ids == one).sum(dim=1) for name, one in others.items()}
-    for other, count in counts.items():
-        if bool(((mine > 0) & (count > 0)).any()):
+    for other in (name for name, one in spec.placeholders.items() if one != ours):
+        counts = prompt.placeholders(other)
+        if any(map(min, mine, counts)):
             raise UnsupportedCallError(
                 f"a prompt shows pictures of two kinds ({kind} and {other}), which reach the LLM "
                 "one kind after the other, so no total can be shared in front of it.",
                 where="keep: total",
                 remedy="Use it at: decoder (layer: 0), or write a budget per image.",
             )
-    return [int(number) for number in mine.tolist()]
+    return mine

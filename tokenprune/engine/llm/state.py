@@ -14,6 +14,7 @@ from tokenprune.engine.llm.cut import Rows
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.interface.calls import LayerCall, PromptCall
+from tokenprune.interface.specs import MllmSpec
 
 
 @dataclass
@@ -52,11 +53,13 @@ class Counted:
     Attributes:
         arrived: of every row, at the LLM's input.
         entered: of the batch at the LLM's input, copies for beams left out.
+        pictures: images and frames of the batch, copies for beams left out.
         behind: of the batch behind every decoder stage, by layer, copies left out.
     """
 
     arrived: Sequence[int] = ()
     entered: int = 0
+    pictures: int = 0
     behind: dict[int, int] = field(default_factory=dict)
 
 
@@ -77,7 +80,7 @@ class MllmState:
         aside: True during the text-only pass for questions.
         standing: whether the model was found to be as it was when the plan was attached.
         prefilled: whether the LLM ran once in this call.
-        prompt: what the prompts say; None before the LLM ran.
+        prompt: what the prompts of `given` say; None before anybody asked.
         layout: how the prompts are shortened, fixed at the first forward of the call.
         left: what is left in the layer that is running.
         counted: what was counted.
@@ -107,6 +110,20 @@ class MllmState:
     projected: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     heard: dict[int, tuple[int, LayerCall]] = field(default_factory=dict)
     entered: dict[int, Tensor] = field(default_factory=dict)
+
+    def read(self, spec: MllmSpec) -> Prompt:
+        """What the prompts of the call that is running say, which has token ids; read once.
+
+        Args:
+            spec: the model.
+        """
+        if self.prompt is None or self.prompt.given is not self.given:
+            self.prompt = Prompt(self.given, spec)
+        return self.prompt
+
+    def ids(self, spec: MllmSpec) -> Tensor | None:
+        """Token ids `[B, L]` of that call, on the CPU; None if it has none or no placeholders."""
+        return None if self.given.ids is None else self.read(spec).ids
 
     def passed(self) -> None:
         """A forward of the LLM is over; what it held is let go."""

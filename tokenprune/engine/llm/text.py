@@ -22,12 +22,13 @@ def prompt_text(level: Level, hidden: Tensor, prompt: Prompt) -> PromptText:
         prompt: what the prompts say.
     """
     device = level.place.device
-    there = take(prompt.words.to(device), level.place) & level.valid
+    words, pictures, query, image_end = prompt.on(device)
+    there = take(words, level.place) & level.valid
     slots = torch.arange(level.length, device=device)
-    said = level.valid & (level.place <= prompt.query.to(device)[:, None])
+    said = level.valid & (level.place <= query[:, None])
     last = slots.expand_as(said).masked_fill(~said, 0).amax(dim=1)
-    behind = level.place > prompt.image_end.to(device)[:, None]
-    visual = take(prompt.visual.to(device), level.place) & level.valid
+    behind = level.place > image_end[:, None]
+    visual = take(pictures, level.place) & level.valid
     return PromptText(hidden, level.valid, there, behind, last, visual)
 
 

@@ -76,7 +76,7 @@ class TowerSeam:
         if self.owner.plan.images != "frames" or not self.owner.stages:
             return None
         state = call.state(MllmState)
-        ids = None if state is None else state.given.ids
+        ids = None if state is None else state.ids(self.spec)
         names = self.spec.names
         return videos_of(ids, self.spec.placeholder_id, images, patches, names)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens, by_row
+from tokenprune.engine.lines import sent
 from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.stages import ResolvedStage
@@ -57,33 +58,33 @@ class Words:
         """
         if not self.asked:
             return {}
-        ids, names = state.given.ids, self.spec.names
-        if ids is None:
+        names = self.spec.names
+        if state.given.ids is None:
             raise UnsupportedCallError(
                 "the plan chooses visual tokens by the prompt's text, and there are no token ids.",
                 where=names.ids,
                 remedy=f"Call generate or forward of the model with {names.ids} and "
                 f"{names.pictures}.",
             )
-        counts = (ids == self.spec.placeholders[kind]).sum(dim=1).tolist()
-        row: dict[int, int] = {}
-        for number, mine in enumerate(by_row(counts, images, names.ids)):
+        prompt, row = state.read(self.spec), dict[int, int]()
+        for number, mine in enumerate(by_row(prompt.placeholders(kind), images, names.ids)):
             for image in mine:
                 row.setdefault(image.number, number)
         if state.embedded is None:
-            state.embedded = self._embedded(Prompt.read(state.given, self.spec, ids.device), ids)
+            state.embedded = self._embedded(prompt)
         rows = [row[image.number] for image in images]
-        states, place = (part[rows].to(device) for part in state.embedded)
+        states, place = (sent(part, device)[rows] for part in state.embedded)
         return read(self.asked, PromptEmbeddings(states, place))
 
-    def _embedded(self, prompt: Prompt, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _embedded(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
         """Rows of the embedding table `[B, S, d_llm]` and `[B, S]` where they stand."""
-        places = torch.arange(ids.shape[1], device=ids.device)
+        ids = prompt.ids
+        places = torch.arange(ids.shape[1], device="cpu")
         behind = places > prompt.image_end[:, None]
         text = PromptText(ids, prompt.valid, prompt.words, behind, prompt.query, prompt.visual)
         with torch.no_grad():
             # placeholders have ids beyond some tables, so only words are looked up
             states = self.adapter.embed(text.pick(ids))
         place = text.pick(behind.long(), padding=-1)
-        lost = (place < 0).to(states.device)[..., None]
+        lost = sent(place < 0, states.device)[..., None]
         return states.masked_fill(lost, 0), place
