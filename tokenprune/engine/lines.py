@@ -30,7 +30,8 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
 
 def stacked(line: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
     """The inverse: values `[n, ...]` as views `[B, K, ...]` of these shapes."""
-    parts = torch.split(line, [batch * count for batch, count in shapes])
+    sizes = [batch * count for batch, count in shapes]
+    parts = (line,) if len(sizes) == 1 else torch.split(line, sizes)
     return [torch.unflatten(p, 0, shape) for p, shape in zip(parts, shapes, strict=True)]
 
 

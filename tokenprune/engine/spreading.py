@@ -19,6 +19,8 @@ def spread(hidden: Tensor, index: Tensor, prefix: int, count: int) -> Tensor:
         `[B, P + N, D]`.
     """
     batch, _, width = hidden.shape
-    ahead = torch.arange(prefix, device=index.device).expand(batch, -1)
-    column = torch.cat((ahead, prefix + index), dim=1)[..., None].expand_as(hidden)
+    if prefix:
+        ahead = torch.arange(prefix, device=index.device).expand(batch, -1)
+        index = torch.cat((ahead, prefix + index), dim=1)
+    column = index[..., None].expand_as(hidden)
     return hidden.new_zeros(batch, prefix + count, width).scatter(1, column, hidden)

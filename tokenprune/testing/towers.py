@@ -79,8 +79,8 @@ def _left(
     bare = sum(places.count for places in every) != total
     located = Located.of(every, bare=bare, device=torch.device("cpu"))
     found = [
-        located.rows[start + image.steps[-1].anchor]
-        for (kind, _), start, image in zip(shown, located.starts, images, strict=True)
+        located.find(image.steps[-1].anchor, [number], [len(image.steps[-1].anchor)])
+        for number, ((kind, _), image) in enumerate(zip(shown, images, strict=True))
         if kind in kinds
     ]
     return torch.cat(found)

@@ -245,7 +245,8 @@ class FamilyAdapter(TransformersMllm):
     def features(self, made: Any) -> Tensor:
         """All features, whatever the form in which the core has them."""
         found = getattr(made, self.made)
-        return torch.cat([one.reshape(-1, one.shape[-1]) for one in found])
+        rows = [one.reshape(-1, one.shape[-1]) for one in found]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def with_features(self, made: Any, features: Tensor) -> Any:
         """The core's own form, with other features."""

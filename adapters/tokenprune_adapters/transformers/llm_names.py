@@ -42,6 +42,8 @@ PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")
 NAMES = ArgumentNames(ids=IDS, pictures=PICTURES, mask=MASK, encoded=ENCODED)
 
 MODEL_CONFIG = "config"
+OTHER_NAMES = "attribute_map"
+"""Attribute of a class of configs: further names of its settings."""
 IMPLEMENTATION = "_attn_implementation"
 """Attribute of a config: which attention its model runs."""
 PLAIN_ATTENTION = ("sdpa", "eager")

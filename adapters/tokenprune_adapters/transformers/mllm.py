@@ -71,7 +71,7 @@ class TransformersMllm(MllmAdapter):
             cache=cache,
             cache_name=cache_name,
             preallocated=bool(getattr(cache, names.PREALLOCATED, False)),
-            packed=_packed(given),
+            packed=entry == "core" and _packed(given),  # the model's call goes on to the core
             arguments=given,
         )
 
@@ -86,10 +86,11 @@ class TransformersMllm(MllmAdapter):
         """Add what the config says now where a call of the model is silent."""
         spec = self.spec()
         read: Any = (self.model, spec.core, spec.language_model)
-        configs = [getattr(module, names.MODEL_CONFIG, None) for module in read]
+        # which may be one and the same
+        found = {id(one): one for one in (getattr(part, names.MODEL_CONFIG, None) for part in read)}
         for name in (*spec.fixed, *spec.refused):
             if given.get(name) is None:
-                values = (getattr(config, name, None) for config in configs)
+                values = (_said(config, name) for config in found.values())
                 given[name] = next((value for value in values if value), None)
 
     def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
@@ -322,6 +323,14 @@ class TransformersMllm(MllmAdapter):
             part.cumulative_length = slots.shape[1]
 
 
+def _said(config: Any, name: str) -> Any:
+    """A setting of a config; None without it, which takes far less time than asking for it."""
+    kind = type(config)
+    own = object.__getattribute__(config, "__dict__") if config is not None else ()
+    there = name in own or hasattr(kind, name) or name in getattr(kind, names.OTHER_NAMES, ())
+    return getattr(config, name, None) if there else None
+
+
 def _packed(given: Arguments) -> bool:
     """Whether a row holds several samples: transformers tells them by their position ids.
 
@@ -333,7 +342,9 @@ def _packed(given: Arguments) -> bool:
     positions = given.get(names.POSITIONS)
     if positions is None or given.get(names.MASK) is not None:
         return False
-    text = positions if positions.dim() == 2 else positions[0]
+    if positions.shape[-1] < 2:  # a step of decoding
+        return False
+    text = (positions if positions.dim() == 2 else positions[0]).cpu()
     steps = text.diff(dim=-1)
     return bool(((steps < 0) if positions.shape[:-2] == (3,) else (steps != 1)).any())
 

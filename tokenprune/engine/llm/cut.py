@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState
 from tokenprune.engine.lines import sent
-from tokenprune.engine.llm.level import Level, renumbered, shorten, take
+from tokenprune.engine.llm.level import Level, shorten, take
 from tokenprune.engine.llm.rows import TokenRow, dense, reduced, trace_rows
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.text import SiteSignals
@@ -88,7 +88,8 @@ def cut(
         signals: what the strategy asked for.
 
     Returns:
-        The decision, None if nothing is removed, and the tokens of every row after it.
+        The decision, None if nothing is removed, and the tokens of every row after it; their slots
+        are those before it, see `moved`.
     """
     survive, left = before.valid.clone(), list(before.counts)
     draft = Draft(call, stage, hidden, signals, survive, left)
@@ -97,8 +98,7 @@ def cut(
     if not draft.writes and left == [*before.counts]:
         return None, seen, read
     level = shorten(before, draft.survive, left)
-    slot_of = renumbered(level, before.length)
-    return Cut(level, tuple(draft.writes)), _moved(seen, slot_of), _moved(read, slot_of)
+    return Cut(level, tuple(draft.writes)), seen, read
 
 
 def waiting(rows: Rows) -> bool:
@@ -170,8 +170,8 @@ class Draft:
         if part.dense is not None:
             batch = self._numbers(numbers, slot.device)
             anchor = part.dense.take(slot)
-            self.survive[batch[:, None], slot] = False
-            self.survive[batch[:, None], anchor] = True
+            stays = self.survive[batch].scatter(1, slot, False).scatter(1, anchor, True)
+            self.survive.index_copy_(0, batch, stays)
             if not part.dense.copies:
                 self.writes.append(Write(batch, slot, part.dense))
             self._trace(rows, part)
@@ -186,7 +186,7 @@ class Draft:
         if row.ends is None:
             return row
         row, gone = row.ended()
-        self.survive[number, gone] = False
+        self.survive[number].index_fill_(0, gone, False)
         self.left[number] -= len(gone)
         return row
 
@@ -227,7 +227,8 @@ class Draft:
         return row.maps(placement(self.stage.stage.strategy, "decoder").maps)
 
 
-def _moved(rows: Rows, slot_of: Tensor) -> Rows:
+def moved(rows: Rows, slot_of: Tensor) -> Rows:
+    """Rows with the slots of the sequence after a shortening, `[B, T]` by slot before it."""
     return [row and row.moved(slot_of[number]) for number, row in enumerate(rows)]
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from tokenprune.engine.images import ImageTokens, by_row, kept
-from tokenprune.engine.lines import sent
+from tokenprune.engine.lines import joined, sent
+from tokenprune.engine.llm.cut import Rows
 from tokenprune.engine.llm.layout import Layout
-from tokenprune.engine.llm.level import Level, held, shorten, whole
+from tokenprune.engine.llm.level import Level, entered, held, whole
 from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.engine.llm.rows import Shown, left_places, text_row, visual_row
 from tokenprune.engine.llm.state import Counted, Left, MllmState
@@ -65,32 +67,59 @@ def lay_out(
     entry, shortened = enter(prompt, rows, device, wanted)
     layout = Layout(owner, prompt.ids.shape[1], entry, shortened)
     layout.begun = not wanted.text and prompt.begun
-    state.left, arrived, entered, pictures = Left(), list[int](), 0, 0
-    prunable, said = (prompt.prunable(), prompt.said()) if wanted.text else (None, None)
-    known: set[tuple[int, ...]] = set()
     site = Site("decoder", 0, len(spec.layers))
-    slot_of = held(entry, layout.length) if wanted.rows or prompt.hides else None
+    known: set[tuple[int, ...]] = set()
+    copies, seen = list[bool](), list[list[Shown]]()
     for number, row in enumerate(rows):
         # for beams, `generate` repeats every prompt; the first of its copies counts and is traced
         own = tuple(one.image.number for one in row)
-        copy = bool(own) and own in known
+        copies.append(bool(own) and own in known)
         known.add(own)
-        seen = prompt.valid[number] if prompt.hides else None
-        visible = row if seen is None else unmasked(None if copy else trace, site, row, seen)
-        count = sum(len(one.image.index) for one in visible)
-        if slot_of is not None:
-            left = visual_row(visible, slot_of[number], copy, seen)
-            count = 0 if left is None else left.slot.shape[0]
-            state.left.rows.append(left)
-            if prunable is not None and said is not None:
-                words = text_row(prunable[number], said[number], slot_of[number], copy)
-                state.left.texts.append(words if visible else None)
-        arrived.append(count)
-        if not copy:
-            entered += count
-            pictures += sum(one.image.grid[0] for one in visible)
-    state.counted = Counted(arrived, entered, pictures)
+        told = None if copies[-1] else trace
+        hidden = prompt.hides
+        seen.append(unmasked(told, site, row, prompt.valid[number]) if hidden else row)
+    left = state.left = Left(partial(_read, prompt, seen, copies, layout, wanted.text))
+    if wanted.rows or prompt.hides:
+        arrived = [0 if row is None else row.slot.shape[0] for row in left.rows]
+    else:
+        arrived = [sum(len(one.image.index) for one in row) for row in seen]
+    firsts = [number for number, copy in enumerate(copies) if not copy]
+    pictures = sum(one.image.grid[0] for number in firsts for one in seen[number])
+    state.counted = Counted(arrived, sum(arrived[number] for number in firsts), pictures)
     return layout
+
+
+def _read(
+    prompt: Prompt,
+    shown: Sequence[Sequence[Shown]],
+    copies: Sequence[bool],
+    layout: Layout,
+    text: bool,
+) -> tuple[Rows, Rows]:
+    """The visual and the prunable text tokens of every row, at the LLM's input.
+
+    Args:
+        prompt: what the prompts say.
+        shown: the pictures of every row of which something is seen.
+        copies: whether a row repeats another one, for beams.
+        layout: of the LLM's input.
+        text: whether text may be pruned.
+    """
+    entry = layout.entry
+    # of a whole prompt, places are slots
+    slot_of = held(entry, layout.length) if layout.shortened else entry.place
+    seen = [*prompt.valid] if prompt.hides else [None] * len(shown)
+    rows: Rows = [
+        visual_row(row, slots, copy, mine)
+        for row, slots, copy, mine in zip(shown, slot_of, copies, seen, strict=True)
+    ]
+    if not text:
+        return rows, []
+    told = zip(shown, prompt.prunable(), prompt.said(), slot_of, copies, strict=True)
+    return rows, [
+        text_row(prunable, said, slots, copy) if row else None
+        for row, prunable, said, slots, copy in told
+    ]
 
 
 def enter(
@@ -105,23 +134,25 @@ def enter(
         wanted: see `Wanted`.
     """
     counts = prompt.valid.sum(dim=1).tolist() if prompt.padded else [prompt.length] * len(rows)
-    before = whole(sent(prompt.valid, device), counts, renumbers=wanted.numbers)
+    valid = sent(prompt.valid, device)
     every = [one for row in rows for one in row]
     if all(one.image.complete for one in every):
-        return before, False
+        return whole(valid, counts, renumbers=wanted.numbers), False
     # the encoder or a pre-LLM stage removed some: their placeholders leave the input
-    line = torch.cat([one.places + one.row * prompt.length for one in every])
+    line = joined(
+        [one.places + one.row * prompt.length if one.row else one.places for one in every]
+    )
     stays = kept([one.image for one in every])
     if prompt.hides:
-        stays = sent(stays, device) & sent(prompt.valid.flatten()[line], device)
-    survive = before.valid.flatten().index_copy(0, sent(line, device), sent(stays, device))
-    survive = survive.view(before.valid.shape)
+        stays = stays & sent(prompt.valid.flatten()[line], stays.device)
+    survive = valid.flatten().index_copy(0, sent(line, device), sent(stays, device))
+    survive = survive.view(valid.shape)
     if prompt.hides or any(one.image.lined for one in every):
         counts = survive.sum(dim=1).tolist()
     else:
         for one in every:
             counts[one.row] -= one.image.patches - len(one.image.index)
-    return shorten(before, survive, counts).entered(), True
+    return entered(valid, survive, counts, renumbers=wanted.numbers), True
 
 
 def unmasked(trace: Trace | None, site: Site, row: Sequence[Shown], seen: Tensor) -> list[Shown]:
@@ -162,11 +193,14 @@ def shown_in(
     """
     shown: list[list[Shown]] = [[] for _ in range(len(prompt.ids))]
     taken = {spec.placeholders[kind] for kind, images in pictures.items() if images}
-    for kind, placeholder in spec.placeholders.items():
-        images = pictures.get(kind, ())
-        if not images and placeholder in taken:  # those of another kind, with the same placeholder
+    waiting = len(prompt.found)
+    # kinds without pictures come last: they may have no placeholders, or those of another kind
+    for kind in sorted(spec.placeholders, key=lambda kind: not pictures.get(kind)):
+        images, placeholder = pictures.get(kind, ()), spec.placeholders[kind]
+        if not images and (placeholder in taken or not waiting):
             continue
-        row, place = (prompt.ids == placeholder).nonzero().unbind(1)
+        row, place = prompt.places(placeholder)
+        waiting -= len(place)
         if not len(place) and not images:
             continue
         counts = torch.bincount(row, minlength=len(shown)).tolist()
@@ -177,8 +211,8 @@ def shown_in(
                 shown[number].append(Shown(image, places, number))
                 start += image.count
     if sum(bool(images) for images in pictures.values()) > 1:
-        for number, row in enumerate(shown):  # kind by kind so far
-            if row:
-                first = torch.stack([one.places[0] for one in row])
-                shown[number] = [row[at] for at in first.argsort().tolist()]
+        for number, mixed in enumerate(shown):  # kind by kind so far
+            if mixed:
+                first = torch.stack([one.places[0] for one in mixed])
+                shown[number] = [mixed[at] for at in first.argsort().tolist()]
     return shown

@@ -89,11 +89,10 @@ class FeatureSeam:
             finally:
                 state.encoding = state.clips = None
             shown = self.adapter.places(kind, args, kwargs, made)
-            ids = state.ids(self.spec)
-            shown = self.adapter.whole_pictures(kind, shown, ids)
+            shown = self.adapter.whole_pictures(kind, shown, state.given.ids)
             if self.owner.plan.images == "frames":
                 placeholder = self.spec.placeholders[kind]
-                shown = as_clips(shown, ids, placeholder, self.spec.names)
+                shown = as_clips(shown, state.ids(self.spec), placeholder, self.spec.names)
             if self.owner.plan.separators == "keep":
                 shown = [places.fixed() for places in shown]
             if not self.owner.stages:

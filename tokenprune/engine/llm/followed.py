@@ -157,10 +157,9 @@ class FollowedTower:
         kind, spec = state.encoding, self.adapter.spec()
         _, height, width = call.grid
         grid = (1, height // self.tower.side, width // self.tower.side)
-        ids = state.ids(spec)
-        whole = self.adapter.whole_pictures(kind, [Places(grid)] * images, ids)
+        whole = self.adapter.whole_pictures(kind, [Places(grid)] * images, state.given.ids)
         require_frames(whole, spec.names)
-        return videos_of(ids, spec.placeholders[kind], images, units, spec.names)
+        return videos_of(state.ids(spec), spec.placeholders[kind], images, units, spec.names)
 
     @property
     def site(self) -> Site:

@@ -76,10 +76,11 @@ class Level:
         column: input column of every slot.
         source: slot in the sequence before this shortening.
         valid: False for padding and dummies.
-        counts: valid slots of every row, which nothing has to wait for; empty where nobody asks.
+        counts: valid slots of every row; empty behind a cache, where nobody asks.
         padded: whether any slot isn't valid.
         gone: what was removed: of the user's sequence for the LLM's input, and of the LLM's input
             for what layers see; None where survivors keep their numbers, so that nobody asks.
+        complete: whether it is the user's own sequence, so that places, columns and slots are one.
     """
 
     place: Tensor
@@ -89,6 +90,25 @@ class Level:
     counts: tuple[int, ...]
     padded: bool
     gone: Gone | None = None
+    complete: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        slots: tuple[Tensor, Tensor, Tensor],
+        valid: Tensor,
+        counts: Sequence[int],
+        gone: Gone | None,
+    ) -> Level:
+        """A sequence of which it is known how many slots are valid, with nothing to wait for.
+
+        Args:
+            slots: `place`, `column` and `source`.
+            valid: `[B, T]`.
+            counts: valid slots of every row.
+            gone: what was removed.
+        """
+        return cls(*slots, valid, tuple(counts), min(counts) < valid.shape[1], gone)
 
     @property
     def length(self) -> int:
@@ -148,8 +168,25 @@ def whole(valid: Tensor, counts: Sequence[int], *, renumbers: bool) -> Level:
     """
     places = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
     gone = Gone(torch.zeros_like(places), torch.zeros_like(places[:, 0])) if renumbers else None
-    padded = any(count < valid.shape[1] for count in counts)
-    return Level(places, places, places, valid, tuple(counts), padded, gone)
+    return replace(Level.of((places, places, places), valid, counts, gone), complete=True)
+
+
+def entered(valid: Tensor, survive: Tensor, counts: Sequence[int], *, renumbers: bool) -> Level:
+    """The LLM's input, which keeps some places of the user's sequence.
+
+    Args:
+        valid: `[B, T]` False for padding.
+        survive: `[B, T]` True for places that stay; it must be False for padding.
+        counts: how many stay of every row.
+        renumbers: whether survivors are renumbered, here or behind.
+    """
+    source = _order(survive, counts)
+    own = torch.arange(source.shape[1], device=source.device).expand_as(source)
+    gone = None
+    if renumbers:
+        none = torch.zeros(valid.shape, dtype=torch.int64, device=valid.device)
+        gone = Gone(none, none[:, 0]).shortened(valid & ~survive, source)
+    return Level.of((source, own, source), survive.gather(1, source), counts, gone)
 
 
 def shorten(before: Level, survive: Tensor, counts: Sequence[int]) -> Level:
@@ -160,22 +197,22 @@ def shorten(before: Level, survive: Tensor, counts: Sequence[int]) -> Level:
         survive: `[B, T]` True for slots that stay; it must be False for padding.
         counts: how many stay of every row.
     """
-    longest = max(*counts, 1)
-    # a stable sort puts survivors last, in their order; of shorter rows the end of the others comes
-    # along in front, as dummies
-    order = torch.sort(survive.to(torch.int8), dim=1, stable=True).indices
-    source = order[:, order.shape[1] - longest :]
-    valid = survive.gather(1, source)
+    source = _order(survive, counts)
     gone = before.gone and before.gone.shortened(before.valid & ~survive, source)
-    return Level(
-        place=before.place.gather(1, source),
-        column=before.column.gather(1, source),
-        source=source,
-        valid=valid,
-        counts=tuple(counts),
-        padded=min(counts) < longest,
-        gone=gone,
-    )
+    # in the user's own sequence a slot is a place and a column
+    place = source if before.complete else before.place.gather(1, source)
+    column = place if before.column is before.place else before.column.gather(1, source)
+    return Level.of((place, column, source), survive.gather(1, source), counts, gone)
+
+
+def _order(survive: Tensor, counts: Sequence[int]) -> Tensor:
+    """`[B, K]` slots that stay, in their order.
+
+    A stable sort puts survivors last; of shorter rows the end of the others comes along in front,
+    as dummies.
+    """
+    order = torch.sort(survive.to(torch.int8), dim=1, stable=True).indices
+    return order[:, order.shape[1] - max(*counts, 1) :]
 
 
 def renumbered(level: Level, length: int) -> Tensor:
@@ -213,6 +250,9 @@ def take(states: Tensor, index: Tensor, axis: int = 1) -> Tensor:
     """
     index = sent(index, states.device)
     axis %= states.dim()
+    if axis == states.dim() - 1:  # numbers of tokens
+        states = states.expand(*states.shape[:-2], *index.shape[:1], -1)
+        return states.gather(-1, index.expand(*states.shape[:-2], -1, -1))
     if axis != 1:
         front = states.movedim((axis - 1, axis), (0, 1))
         return take(front, index).movedim((0, 1), (axis - 1, axis))
@@ -235,13 +275,15 @@ def spread(states: Tensor, level: Level, length: int, *, begun: bool = False) ->
     """
     place, valid = sent(level.place, states.device), sent(level.valid, states.device)
     # 1 + slot at every kept token's place, 0 at the others; the running maximum carries it on to
-    # the gaps behind, because slots ascend with places
-    slots = torch.arange(1, level.length + 1, device=states.device).expand_as(place)
+    # the gaps behind, because slots ascend with places; where the first token is there, its slot is
+    # that of no gap but those behind it, so that slots count from 0
+    first = 0 if begun else 1
+    slots = torch.arange(first, level.length + first, device=states.device).expand_as(place)
     slots = slots.masked_fill(~valid, 0) if level.padded else slots
     marks = place.new_zeros(place.shape[0], length).scatter(1, place, slots)
     nearest = marks.cummax(dim=1).values
     if begun:
-        return take(states, nearest - 1)
+        return take(states, nearest)
     filled = take(states, (nearest - 1).clamp(min=0))
     return filled.masked_fill((nearest == 0)[..., None], 0)
 

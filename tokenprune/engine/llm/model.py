@@ -83,7 +83,9 @@ class MllmRunner:
             check_generate(self.spec, given, marked=marked)
             self.standing.require()
         with calling(self.owner, apart=self._begun()) as call:
-            state_of(call).given = given  # images may be encoded before the first forward
+            state = state_of(call)
+            state.given = given  # images may be encoded before the first forward
+            state.standing = bool(self.owner.stages)
             return original(*args, **kwargs)
 
     def _outer(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -124,7 +126,7 @@ class MllmRunner:
         step = cached and not (
             given.pictured or given.encoded or given.packed or given.preallocated
         )
-        marked = given.ids is not None and not step and state.read(self.spec).pictured
+        marked = given.ids is not None and not step and bool(len(state.read(self.spec).found))
         check_forward(
             self.spec,
             given,

@@ -70,9 +70,15 @@ class Prompt:
         return _among(self.ids, self.spec.placeholders.values())
 
     @cached_property
-    def pictured(self) -> bool:
-        """Whether there is any placeholder."""
-        return bool(self.visual.any())
+    def found(self) -> Tensor:
+        """`[n, 2]` rows and prompt places of the placeholders of all kinds."""
+        return self.visual.nonzero()
+
+    def places(self, placeholder: int) -> tuple[Tensor, Tensor]:
+        """Rows `[n]` and prompt places `[n]` of one kind's placeholders."""
+        alone = len(set(self.spec.placeholders.values())) == 1
+        row, place = (self.found if alone else (self.ids == placeholder).nonzero()).unbind(1)
+        return row, place
 
     @cached_property
     def labels(self) -> Tensor | None:

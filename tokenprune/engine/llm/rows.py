@@ -116,7 +116,7 @@ class TokenRow:
 
     def line(self) -> Tensor:
         """`[N]` numbers of the tokens' units among those of all images."""
-        return self.before()[self.image] + self.index
+        return self.index if len(self.grids) == 1 else self.before()[self.image] + self.index
 
     def ended(self) -> tuple[TokenRow, Tensor]:
         """The row without the separators of empty lines, and the slots `[S]` of these."""
@@ -134,8 +134,8 @@ class TokenRow:
 
     def before(self) -> Tensor:
         """`[n]` units in front of each image."""
-        counts = torch.tensor([math.prod(grid) for grid in self.grids], device=self.index.device)
-        return torch.cumsum(counts, 0) - counts
+        ahead = torch.tensor(starts([math.prod(grid) for grid in self.grids]), device="cpu")
+        return sent(ahead, self.index.device)
 
     def moved(self, slot_of: Tensor) -> TokenRow:
         """The row with the slots of the sequence after a shortening.
@@ -275,8 +275,7 @@ def dense(
         seed: the plan's.
         maps: of every row.
     """
-    image, unit = places(rows)
-    index = maps.raster(rows[0].before()[image] + unit)
+    index = maps.raster(torch.stack([row.line() for row in rows]))
     return Tokens(
         hidden=hidden,
         size=torch.stack([row.size for row in rows]),
@@ -343,6 +342,13 @@ def trace_rows(
     anchor, slot = part.dense.anchor, part.dense.slot
     images, device = len(rows[0].numbers), anchor.device
     image, unit = places(rows)
+    if images == 1:
+        found = zip(rows, slot, unit.gather(1, anchor), strict=True)
+        for number, (row, to, left) in enumerate(found):
+            if not row.copy:
+                told = None if part.score is None else part.score[number][None]
+                trace.record(site, strategy, [*row.numbers], to[None], left[None], told)
+        return
     ahead = torch.arange(len(rows), device=device)[:, None]
     # the images of all rows in a line, and their tokens and survivors image by image
     of = image + ahead * images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -16,7 +17,7 @@ from tokenprune.engine.llm.calls import Behind, Flow, Mode, continuation, shorte
 from tokenprune.engine.llm.cut import cut, waiting
 from tokenprune.engine.llm.entry import Wanted, lay_out
 from tokenprune.engine.llm.layout import Layout, continued, trim_caches
-from tokenprune.engine.llm.level import spread
+from tokenprune.engine.llm.level import renumbered, spread
 from tokenprune.engine.llm.refusals import (
     check_counted,
     check_embedded,
@@ -293,11 +294,14 @@ class LanguageRunner:
         if waiting(left.rows) or (stage.prunes_text and waiting(left.texts)):
             before = layout.standing(number)
             signals = self.reader.read(state, flow, stage, given)
-            decision, left.rows, left.texts = cut(
+            decision, rows, texts = cut(
                 call, stage, hidden, before, left.rows, left.texts, state.counted.arrived, signals
             )
+            slot_of = None
             if decision is not None:
                 layout.cuts[number] = decision
+                slot_of = partial(renumbered, decision.level, before.length)
+            left.cut(rows, texts, slot_of)
         state.projected.pop(number, None)
         state.counted.behind[number] = left.visual
         call.meter.count(str(stage.site), left.visual, left.pictures)

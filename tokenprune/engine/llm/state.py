@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -10,40 +10,78 @@ from torch import Tensor
 from tokenprune.engine.call import CallState
 from tokenprune.engine.images import ImageTokens
 from tokenprune.engine.llm.calls import Flow
-from tokenprune.engine.llm.cut import Rows
+from tokenprune.engine.llm.cut import Rows, moved
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.interface.calls import LayerCall, PromptCall
 from tokenprune.interface.specs import MllmSpec
 
+Read = Callable[[], tuple[Rows, Rows]]
+"""Gives the visual and the prunable text tokens of every row."""
 
-@dataclass
+
 class Left:
     """What is left of the prompts in the layer that is running.
 
-    Attributes:
-        rows: visual tokens of every row.
-        texts: prunable text tokens of every row, if the plan prunes text.
+    Where nobody asks, as in front of and behind the last decoder stage, slots aren't worked out.
+
+    Args:
+        read: what is left at first; nothing by default.
     """
 
-    rows: Rows = field(default_factory=list)
-    texts: Rows = field(default_factory=list)
+    def __init__(self, read: Read | None = None) -> None:
+        self._known: tuple[Rows, Rows] = [], []
+        self._read = read
+
+    @property
+    def rows(self) -> Rows:
+        """Visual tokens of every row."""
+        return self._settled()[0]
+
+    @property
+    def texts(self) -> Rows:
+        """Prunable text tokens of every row, if the plan prunes text."""
+        return self._settled()[1]
+
+    def cut(self, rows: Rows, texts: Rows, slot_of: Callable[[], Tensor] | None) -> None:
+        """Note what a stage left.
+
+        Args:
+            rows: visual tokens of every row, with the slots in front of the stage.
+            texts: the same of text.
+            slot_of: gives the slots behind it, by those in front; None if they are the same.
+        """
+        self._known, self._read = (rows, texts), None
+        if slot_of is not None:
+
+            def read() -> tuple[Rows, Rows]:
+                slots = slot_of()
+                return moved(rows, slots), moved(texts, slots)
+
+            self._read = read
+
+    def _settled(self) -> tuple[Rows, Rows]:
+        if self._read is not None:
+            self._known, self._read = self._read(), None
+        return self._known
 
     @property
     def visual(self) -> int:
-        """Visual tokens of the batch, copies for beams left out."""
-        return sum(row.slot.shape[0] for row in self.rows if row is not None and not row.copy)
+        """Visual tokens of the batch behind a stage, copies for beams left out."""
+        rows = self._known[0]
+        return sum(row.slot.shape[0] for row in rows if row is not None and not row.copy)
 
     @property
     def text(self) -> tuple[int, int]:
-        """Prunable text tokens and their prompts, copies for beams left out."""
-        mine = [row.slot.shape[0] for row in self.texts if row is not None and not row.copy]
+        """Prunable text tokens behind a stage and their prompts, copies for beams left out."""
+        rows = self._known[1]
+        mine = [row.slot.shape[0] for row in rows if row is not None and not row.copy]
         return sum(mine), len(mine)
 
     @property
     def pictures(self) -> int:
-        """Images and frames in the batch, copies for beams left out."""
-        return sum(row.frames for row in self.rows if row is not None and not row.copy)
+        """Images and frames in the batch behind a stage, copies for beams left out."""
+        return sum(row.frames for row in self._known[0] if row is not None and not row.copy)
 
 
 @dataclass

@@ -107,8 +107,9 @@ class TowerSeam:
             with call.meter.stage("select"):
                 images = list(images_of(entered))
                 self.reader.add(state, entered, images, self.questions)
-        told = self.words.of(state, "image", list(images_of(entered)), features.device)
-        entered.shared = {**entered.shared, **told}
+        if self.words.asked:
+            told = self.words.of(state, "image", list(images_of(entered)), features.device)
+            entered.shared = {**entered.shared, **told}
         # pictures of this model are of one kind
         prompts = prompts_of(state, self.spec, next(iter(self.spec.placeholders)))
         batches = run_stages(call, self.features, [entered], used, prompts)

@@ -11,7 +11,7 @@ from torch import Tensor
 from tokenprune.engine.call import CallState
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.images import ImageTokens
-from tokenprune.engine.lines import each, flat, stacked, starts
+from tokenprune.engine.lines import each, flat, joined, sent, stacked, starts
 from tokenprune.engine.llm.arrivals import Arrival
 from tokenprune.engine.pre_llm.projector import images_of
 from tokenprune.engine.pre_llm.stages import ImageBatch
@@ -41,11 +41,12 @@ class Located:
     """Where the features show the units of all pictures.
 
     Attributes:
-        rows: `[U]` rows of the features, one picture behind the other.
+        rows: `[U]` rows of the features, one picture behind the other; None where every row shows
+            a unit.
         starts: units in front of each picture.
     """
 
-    rows: Tensor
+    rows: Tensor | None
     starts: Sequence[int]
 
     @classmethod
@@ -65,14 +66,11 @@ class Located:
             if not bare
         ]
         units = [places.units for places in shown]
-        rows = torch.arange(sum(units) + len(others), device="cpu")
-        if others:
-            rows = rows[
-                torch.ones(len(rows), dtype=torch.bool, device="cpu").index_fill(
-                    0, torch.tensor(others, device="cpu"), False
-                )
-            ]
-        return cls(rows.to(device), starts(units))
+        if not others:
+            return cls(None, starts(units))
+        shows = torch.ones(sum(units) + len(others), dtype=torch.bool, device="cpu")
+        shows = shows.index_fill(0, torch.tensor(others, device="cpu"), False)
+        return cls(sent(shows.nonzero()[:, 0], device), starts(units))
 
     def find(self, index: Tensor, numbers: Sequence[int], counts: Sequence[int]) -> Tensor:
         """Rows of the features that show some units.
@@ -82,7 +80,9 @@ class Located:
             numbers: of these pictures.
             counts: units of each.
         """
-        return self.rows[index + each([self.starts[n] for n in numbers], counts, index.device)]
+        if len(self.starts) > 1:
+            index = index + each([self.starts[n] for n in numbers], counts, index.device)
+        return index if self.rows is None else self.rows[index]
 
 
 def entered(
@@ -105,13 +105,13 @@ def entered(
         alike.setdefault(key, []).append(number)
     groups = list(alike.values())
     every = [number for numbers in groups for number in numbers]
-    index = torch.cat([arrivals[number].index for number in every])
+    index = joined([arrivals[number].index for number in every])
     counts = [len(arrivals[number].index) for number in every]
     hidden = features[located.find(index, every, counts)]
     shapes = [(len(numbers), count) for (*_, count), numbers in alike.items()]
 
     def lined(values: Sequence[Tensor]) -> list[Tensor]:
-        return stacked(torch.cat([values[number] for number in every]), shapes)
+        return stacked(joined([values[number] for number in every]), shapes)
 
     carried = zip(
         lined([one.size for one in arrivals]),
@@ -178,4 +178,6 @@ def replaced(features: Tensor, located: Located, batches: Sequence[ImageBatch]) 
     counts = [batch.state.index.shape[1] for batch in batches for _ in batch.rows]
     rows = located.find(flat([batch.state.index for batch in batches]), numbers, counts)
     hidden = flat([batch.hidden.to(features.dtype) for batch in batches])
-    return features.index_fill(0, located.rows, 0).index_copy(0, rows, hidden)
+    bare = located.rows
+    empty = torch.zeros_like(features) if bare is None else features.index_fill(0, bare, 0)
+    return empty.index_copy(0, rows, hidden)

@@ -80,6 +80,8 @@ def place(batches: Sequence[ImageBatch]) -> tuple[Tensor, list[ImageTokens]]:
 
 def _stacked(batches: Sequence[ImageBatch], parts: Sequence[Tensor]) -> Tensor:
     """Complete features of every batch, `[b, T * N, D]`, as a batch of frames `[n, N, D]`."""
+    if len(batches) == 1 and batches[0].state.grid[0] == 1:
+        return parts[0]
     split = [
         torch.unflatten(p, 1, (g.state.grid[0], -1)) for g, p in zip(batches, parts, strict=True)
     ]
