@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from tokenprune_adapters.transformers.mllm import TransformersMllm
-from transformers import CLIPVisionConfig, LlamaConfig
+from transformers import CLIPVisionConfig, LlamaConfig, Qwen2_5_VLForConditionalGeneration
 
 import tokenprune
 from tests import models
 from tests.contract.test_check_costs import WAITS, counted
+from tests.families.calls import case_of
+from tests.families.models.common import built
 from tests.mllm.calls import LONG, SHORT, cache_of, inputs, model, with_cache
 from tests.mllm.plans import drawn, fastv, plan
 
@@ -81,3 +84,59 @@ def test_further_prompts_add_few_operations_and_no_waits(name: str) -> None:
     assert {wait: few[wait] for wait in WAITS} == {wait: many[wait] for wait in WAITS}
     # a decoder stage takes rows apart and puts them together; most of it is views
     assert many.total() - few.total() <= 4 * (9 if name == "before the LLM" else 40)
+
+
+def half(at: str, strategy: str, **rest: Any) -> dict[str, Any]:
+    return {"at": at, "strategy": strategy, "keep": 0.5, **rest}
+
+
+#: Operations that a plan may add to a prompt of one picture, the strategy's own included, and
+#: values that it may read: ids, positions and what depends on them are on the CPU, where nothing
+#: waits; behind the tower it is the look for NaN alone.
+MOST = {
+    "before the LLM": 80,
+    "inside": 200,
+    "inside, uniform": 110,
+    "both, uniform": 160,
+}
+FEW = {
+    "before the LLM": plan(half("pre_llm", "uniform")),
+    "inside": plan(half("decoder", "fastv", layer=1)),
+    "inside, uniform": plan(half("decoder", "uniform", layer=1)),
+    "both, uniform": plan(half("pre_llm", "uniform"), half("decoder", "uniform", layer=1)),
+}
+READ = 5
+
+
+def qwen() -> tuple[Any, dict[str, Any]]:
+    case = case_of("qwen2_5_vl", "one")
+    of = built(Qwen2_5_VLForConditionalGeneration, case.config(), torch.float32, "sdpa")
+    return of, case.inputs("one", "none")
+
+
+def llava() -> tuple[Any, dict[str, Any]]:
+    return model(), inputs(SHORT)
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("made", [llava, qwen])
+def test_a_prompt_of_one_picture_costs_few_operations(
+    made: Callable[[], tuple[Any, dict[str, Any]]], name: str
+) -> None:
+    of, call = made()
+    found = []
+    for stages in (plan(), FEW[name]):
+        with tokenprune.attach(of, stages), torch.no_grad():
+            settings = {"do_sample": False, "eos_token_id": None}
+            of.generate(**call, **settings, max_new_tokens=2)
+            found += [
+                counted(lambda: of.generate(**call, **settings, max_new_tokens=new))  # noqa: B023
+                for new in (1, 2)
+            ]
+    dense, one = found[0], found[2]
+    assert one.total() - dense.total() <= MOST[name]
+    assert sum(one[wait] - dense[wait] for wait in WAITS) <= READ
+    # a step behind it: nothing is read, and nothing done but for positions
+    step, plain = found[3] - found[2], found[1] - found[0]
+    assert {wait: step[wait] for wait in WAITS} == {wait: plain[wait] for wait in WAITS}
+    assert step.total() - plain.total() <= 2
