@@ -275,7 +275,9 @@ def dense(
         seed: the plan's.
         maps: of every row.
     """
-    index = maps.raster(torch.stack([row.line() for row in rows]))
+    image, unit = places(rows)
+    line = unit if len(rows[0].grids) == 1 else rows[0].before()[image] + unit
+    index = maps.raster(line)
     return Tokens(
         hidden=hidden,
         size=torch.stack([row.size for row in rows]),
