@@ -54,9 +54,16 @@ class AsRecorded:
         ]
         self._objects, self._settings = self._objects_now(), self._settings_now()
         self._tensors = [one for one in self._tensors_now() if one is not None]
-        self._places = _places(self._tensors)
+        self._places, self._addresses = _places(self._tensors), _addresses(self._tensors)
         self.devices = {one.device for one in self._tensors}
         self.why = self._unfit()
+
+    def in_place(self) -> bool:
+        """Whether all memory that a graph reads of the tower is still there.
+
+        Weights that others took the place of are kept here, and with them their memory.
+        """
+        return _addresses(self._tensors) == self._addresses
 
     def same(self) -> bool:
         """Whether all of it is as it was; it costs a few dozen microseconds."""
@@ -109,7 +116,11 @@ def _config(module: nn.Module) -> Any:
 def _places(tensors: list[Tensor]) -> list[object]:
     """Where tensors are in memory, and how they are read there."""
     kinds: Iterator[object] = map(_dtype, tensors)
-    return [*map(Tensor.data_ptr, tensors), *kinds, *map(Tensor.stride, tensors)]
+    return [*_addresses(tensors), *kinds, *map(Tensor.stride, tensors)]
+
+
+def _addresses(tensors: list[Tensor]) -> list[int]:
+    return [*map(Tensor.data_ptr, tensors)]
 
 
 def _alike(now: list[Any], before: list[Any]) -> bool:

@@ -195,6 +195,11 @@ class Recording:
         recorder = self._recorder
         if recorder is None:  # detached meanwhile
             return None
+        tower, graph = self._tower, self._graphs.get(kind)
+        if tower is not None and graph is not None and tower.in_place():
+            left = self._launched(recorder, graph, tensors, tower)
+            if left is not None:
+                return left
         tower = self._standing()
         why = "a module is in training mode" if tower.training() else tower.why
         device = tensors[0].device
@@ -206,11 +211,31 @@ class Recording:
         graph = self._graphs.get(kind)
         if graph is None:
             graph = self._new(recorder, call, kind, original, given, tensors)
-        if graph is None:
-            return None
-        with recorder.turn(device):
+        return None if graph is None else self._launched(recorder, graph, tensors)
+
+    def _launched(
+        self,
+        recorder: Recorder,
+        graph: _Graph,
+        tensors: Sequence[Tensor],
+        tower: AsRecorded | None = None,
+    ) -> _Left | None:
+        """What a replay left.
+
+        The GPU replays while the CPU looks at the tower: a replay of a graph that turns out to be
+        stale writes to the graph's own memory only, and is forgotten.
+
+        Args:
+            recorder: of the graph.
+            graph: to be replayed, for which all memory that it reads is there.
+            tensors: its input.
+            tower: what must be as recorded; None if that is known.
+        """
+        with recorder.turn(tensors[0].device):
             torch._foreach_copy_(graph.inputs, list(tensors), non_blocking=True)
             graph.replay()
+            if tower is not None and (tower.training() or not tower.same()):
+                return None
             left: _Left = graph.copies.taken()
         return left
 
