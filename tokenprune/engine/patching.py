@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ from tokenprune.errors import AlreadyAttachedError, UnsupportedCallError
 Override = Callable[..., Any]
 _ABSENT = object()
 _MARK = "__tokenprune__"
+_LIVE = "live"
 _REDUCE = "__reduce_ex__"  # what `pickle` and `copy.deepcopy` look up on the instance
 _REPLICATE = "_replicate_for_data_parallel"
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"
@@ -39,7 +40,9 @@ class _Layer:
         original: the method below, bound.
         before: what stood under the key, or `_ABSENT`.
         function: what stands there instead.
-        live: whether the override acts; others may still hold `function` afterwards.
+        acts: under `live`, whether the override acts; others may still hold `function` afterwards.
+            A dictionary of its own: torch's compiler passes over a whole module whose dictionaries
+            haven't changed since the last call, but over none that an object's attribute hangs on.
     """
 
     owner: Any
@@ -47,7 +50,12 @@ class _Layer:
     original: Override
     before: Any
     function: Any = None
-    live: bool = True
+    acts: dict[str, bool] = field(default_factory=lambda: {_LIVE: True})
+
+    @property
+    def live(self) -> bool:
+        """Whether the override acts."""
+        return self.acts[_LIVE]
 
     def below(self) -> Any:
         """What stood under the key, without overrides that were taken back since."""
@@ -56,7 +64,7 @@ class _Layer:
 
     def remove(self) -> None:
         """Take the override back, from wherever in the owner it was moved to."""
-        self.live = False
+        self.acts[_LIVE] = False
         slots, below = self.owner.__dict__, self.below()
         for key in [key for key, value in slots.items() if value is self.function]:
             if below is not _ABSENT:
@@ -134,10 +142,11 @@ class Patches:
     ) -> None:
         original = getattr(owner, name)
         layer = _Layer(owner, name, original, owner.__dict__.get(name, _ABSENT))
+        acts = layer.acts
 
         @functools.wraps(original)
         def replaced(*args: Any, **kwargs: Any) -> Any:
-            if not layer.live:  # somebody who wrapped the model meanwhile still calls this
+            if not acts[_LIVE]:  # somebody who wrapped the model meanwhile still calls this
                 return original(*args, **kwargs)
             if torch.compiler.is_compiling() or traffic is None:
                 return function(original, *args, **kwargs)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
@@ -52,7 +53,14 @@ class HalvedBlocks(EncoderAdapter):
         return self.model
 
     def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
-        """Asked for by argument, or by the config where the argument is absent."""
+        """Asked for by argument, or by the config where the argument is absent.
+
+        Raises:
+            UnsupportedCallError: in a compiled graph, as `heads` elsewhere: it is asked once there,
+                as guards on the config that blocks share would be looked at for every block.
+        """
+        if is_compiling():
+            refuse_registered(self.vision, self.vision)
         given = compat.argument(self.vision, compat.MAPS, args, kwargs)
         configs = (getattr(self.vision, "config", None), getattr(self.model, "config", None))
         if given is None and any(getattr(one, compat.MAPS, False) for one in configs):
@@ -74,9 +82,10 @@ class HalvedBlocks(EncoderAdapter):
             UnsupportedCallError: training with dropout on attention weights, or something hangs on
                 the attention, which isn't called, or its function is a user's.
         """
-        for attention in self._attentions.get(block, ()):
-            refuse_unrun(attention, block)
-            refuse_registered(attention, block)
+        if not is_compiling():
+            for attention in self._attentions.get(block, ()):
+                refuse_unrun(attention, block)
+                refuse_registered(attention, block)
         if block.training:
             active = compat.attention_dropout(block, self._block)
             refuse_dropout(active, self.vision, "Set the config's attention dropout to 0")

@@ -111,9 +111,10 @@ class EncoderRunner:
         if running is not None and in_pass(running):
             return original(*args, **kwargs)  # one pass method calls another
         refuse_around(self.spec.entry, "encoder")
-        refuse_symbols((*args, *kwargs.values()))
-        if self.layout.stages and (self.alone or running is None):
-            refuse_inside(self.spec.entry, None if self.alone else self.owner.model)
+        if not torch.compiler.is_dynamo_compiling():  # it hands neither, and guards what it reads
+            refuse_symbols((*args, *kwargs.values()))
+            if self.layout.stages and (self.alone or running is None):
+                refuse_inside(self.spec.entry, None if self.alone else self.owner.model)
         self._refuse_maps(args, kwargs)
         with calling(self.owner, tower=True) as call, call.meter.stage("encode"):
             return self.recording(call, original, args, kwargs)

@@ -1,0 +1,87 @@
+"""The guards of a compiled tower grow with its blocks about as those of the plain one do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+import tokenprune
+from tests import models
+from tests.contract.cases import ENCODERS, attached
+from tests.contract.compiling import assert_same, one_graph
+
+STAGE = {"strategy": "evoprune", "schedule": "skip"}
+KEEP = 20
+MORE = 1.25
+"""Guards of a further block, in times of the plain model's (ours)."""
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    torch._dynamo.reset()
+
+
+def guards(model: Any, given: dict[str, Any]) -> int:
+    """How many guards a graph of a call has."""
+    found: list[int] = []
+
+    def all_of(entries: Sequence[Any]) -> list[bool]:
+        found.append(len(entries))
+        return [True] * len(entries)
+
+    torch._dynamo.reset()
+    options: dict[str, Any] = {"guard_filter_fn": all_of}
+    torch.compile(model, backend="eager", fullgraph=True, dynamic=False, options=options)(**given)
+    return found[-1]
+
+
+@pytest.mark.parametrize("encoder", ["clip-vision", "dinov2-registers", "timm-vit"])
+@torch.no_grad()
+def test_a_further_block_costs_about_as_many_guards_as_in_the_plain_model(encoder: str) -> None:
+    depth = "depth" if encoder.startswith("timm") else "num_hidden_layers"
+    given = ENCODERS[encoder].inputs(1)
+    counts: dict[str, list[int]] = {"dense": [], "plan": []}
+    for blocks in (4, 8):
+        model = ENCODERS[encoder].build(**{depth: blocks})
+        counts["dense"].append(guards(model, given))
+        with attached(model, STAGE, keep=KEEP):
+            counts["plan"].append(guards(model, given))
+    dense, plan = (few[1] - few[0] for few in counts.values())
+    assert plan <= MORE * dense
+
+
+def around(held: Callable[..., Any]) -> Callable[..., Any]:
+    """What somebody puts around a forward."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return held(*args, **kwargs)
+
+    return forward
+
+
+@pytest.mark.parametrize("where", ["tower", "block"])
+@torch.no_grad()
+def test_a_graph_that_still_calls_a_patched_forward_notices_that_the_plan_is_gone(
+    where: str,
+) -> None:
+    model, pictures = models.clip_vision(num_hidden_layers=3), models.pixels(2)
+    plain = model(pictures)
+    owner: Any = model
+    if where == "block":
+        owner = next(one for one in model.modules() if type(one).__name__ == "CLIPEncoderLayer")
+    handle = tokenprune.attach(
+        model,
+        {"schema_version": 1, "stages": [{"at": "encoder", **STAGE, "keep": KEEP}]},
+    )
+    owner.forward = around(owner.forward)
+    compiled, counter = one_graph(model)
+    pruned = compiled(pictures)
+    for _ in range(2):  # from the cache
+        assert_same(compiled(pictures), pruned)
+    assert counter.frame_count == 1
+    handle.detach()
+    assert "forward" in owner.__dict__
+    assert_same(compiled(pictures), plain)
