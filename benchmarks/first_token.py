@@ -111,6 +111,7 @@ FAMILIES: dict[str, tuple[Callable[[bool], Any], Callable[[bool, int], dict[str,
 TOWERS: dict[str, Callable[[Any], Any]] = {"llava-7b": lambda model: model.model.vision_tower}
 SUFFIX = ", tower compiled"
 COMPILED = (f"dense{SUFFIX}", f"evoprune{SUFFIX}")
+RECORDED = "evoprune, tower recorded"
 
 
 @dataclass
@@ -133,11 +134,20 @@ class Lineup:
     refused: list[dict[str, Any]] = field(default_factory=list)
     graphs: dict[str, int] = field(default_factory=dict)
 
-    def attach(self, model: Any, name: str) -> None:
+    def attach(self, model: Any, name: str) -> tokenprune.Attachment:
         """Attach a strategy of `STAGES`."""
         stage = {"at": STAGES[name], "strategy": name, "keep": 0.5}
         plan = {"schema_version": 1, "stages": [stage]}
-        self.attached.enter_context(tokenprune.attach(model, plan))
+        return self.attached.enter_context(tokenprune.attach(model, plan))
+
+    def record_tower(self, warming: int) -> None:
+        """Add EvoPrune with a tower whose passes are recorded, for every number of images."""
+        model = shared_copy(self.models["dense"])
+        self.attach(model, "evoprune").record()
+        for call in (_first_token(model, given) for given in self.calls.values()):
+            for _ in range(warming):
+                call()
+        self.models[RECORDED] = model
 
     def compile_tower(self, name: str, warming: int, options: dict[str, Any]) -> None:
         """Add a model whose tower is compiled, for every number of images.

@@ -23,13 +23,15 @@ import torch
 
 from benchmarks import first_token
 from benchmarks.encoders import placed
-from benchmarks.gpu_run import EARLY, Run, attached, batches, device_here
+from benchmarks.gpu_run import EARLY, RECORDED, Run, attached, batches, device_here
 from benchmarks.timing import Call, alternating, queued
 from benchmarks.towers import Tower, towers
 from benchmarks.workers import DONE, READY, Job, Orders
 from tokenprune.lab.bench.compiling import compilations, room
 
 COMPILED = ("dense", "evoprune", EARLY, "tome")
+#: Not compiled, but replayed as CUDA graphs as well; they alternate with compiled towers.
+REPLAYED = tuple(f"{name}{RECORDED}" for name in ("evoprune", EARLY, "tome"))
 MODES: dict[str, str] = {"compiled": "default", "graphs": "reduce-overhead"}
 #: Calls until a graph of kernels is replayed: one compiles, one records.
 WARMING = 3
@@ -125,6 +127,9 @@ class Cell:
             if not run.begins(what):
                 continue
             with run.trying(what), room():
+                if name in REPLAYED:
+                    self.warm(name, partial(model, **given))
+                    continue
                 options = run.options(MODES[self.row["mode"]])
                 call = partial(torch.compile(model, **options), **given)
                 graphs, skipped, start = compilations(), skips(), time.perf_counter()
@@ -134,9 +139,14 @@ class Cell:
                     "graphs": compilations() - graphs,
                     "graphs_not_recorded": skips() - skipped,
                 }
-                for _ in range(WARMING - 1):
-                    call()
-                self.calls[name] = call
+                self.warm(name, call)
+
+    def warm(self, name: str, call: Call) -> None:
+        """Call until nothing is recorded any more."""
+        self.facts.setdefault(name, {})
+        for _ in range(WARMING):
+            call()
+        self.calls[name] = call
 
     def measure(self, run: Working) -> None:
         """All strategies in turn, with what the CPU does ahead of a pass, and without."""
@@ -158,13 +168,15 @@ def skips() -> int:
 def measure_tower(run: Working, tower: Tower, batch: int) -> None:
     """Both modes of a tower at this batch size."""
     run.begin()
-    models = attached(run, tower, COMPILED)
+    replayed = () if tower.packed else REPLAYED
+    models = attached(run, tower, (*COMPILED, *replayed))
+    alone = {name: model for name, model in models.items() if name in COMPILED}
     given = placed(tower.inputs(batch), run.device, run.dtype)
     cells = []
     for mode in _modes(batch):
         row = {"tower": tower.name, "batch": batch, "mode": mode}
         cells.append(Cell(_cell(tower, batch, mode), row))
-        cells[-1].prepare(run, models, given)
+        cells[-1].prepare(run, models if mode == "graphs" else alone, given)
     run.orders.reach(READY)
     run.orders.wait_for("measure")
     for cell in cells:
@@ -182,6 +194,8 @@ def measure_first_token(run: Working, family: str) -> None:
             if run.begins(what):
                 with run.trying(what):
                     models.compile_tower(name, WARMING, run.options("reduce-overhead"))
+        with run.trying(_answer(family, first_token.RECORDED)):
+            models.record_tower(WARMING)
         run.orders.reach(READY)
         run.orders.wait_for("measure")
         for row in models.measure(run.device, run.rounds):

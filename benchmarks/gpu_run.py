@@ -19,6 +19,8 @@ from tokenprune.lab.bench.compiling import shared_copy
 
 console = Console()
 EARLY = "evoprune, early"
+#: What the name of a strategy ends in where `handle.record()` replays the tower's passes.
+RECORDED = ", recorded"
 
 
 @dataclass
@@ -87,6 +89,9 @@ def attached(run: Run, tower: Tower, names: Sequence[str]) -> dict[str, nn.Modul
     models = {name: dense if name == "dense" else shared_copy(dense) for name in names}
     for name, model in models.items():
         if name != "dense":
-            strategy, early, _ = name.partition(", ")
-            tokenprune.attach(model, tower.plan(strategy, early=bool(early)))
+            plain = name.removesuffix(RECORDED)
+            strategy, early, _ = plain.partition(", ")
+            handle = tokenprune.attach(model, tower.plan(strategy, early=bool(early)))
+            if plain != name:
+                handle.record()
     return models

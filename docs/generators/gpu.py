@@ -9,8 +9,8 @@ from generators.markdown import table
 
 Data = dict[str, Any]
 MODES = {"eager": "eager", "recorded": "CUDA graph"}
-#: What the names of strategies end in, where the tower alone is compiled.
-COMPILED = ", tower compiled"
+#: What the names of strategies end in, where the tower is compiled, or its passes are recorded.
+COMPILED, RECORDED = ", tower compiled", ", tower recorded"
 GRAPHS = gpu_compiled.MODES["graphs"]
 
 
@@ -109,7 +109,10 @@ def _first_token(rows: list[Data]) -> str:
     for row in rows:
         if "refused" not in row:
             name, compiled, _ = row["strategy"].partition(COMPILED)
-            key = row["model"], row["images"], GRAPHS if compiled else "eager"
+            replayed, recorded, _ = name.partition(RECORDED)
+            if recorded:  # beside dense whose tower is replayed as well
+                name = f"{replayed} with `record()`"
+            key = row["model"], row["images"], GRAPHS if compiled or recorded else "eager"
             groups.setdefault(key, {})[name] = row["seconds"]
     names = list(dict.fromkeys(name for found in groups.values() for name in found))
     strategies = [name for name in names if name != "dense"]

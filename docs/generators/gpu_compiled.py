@@ -25,7 +25,9 @@ def compiled(rows: list[Data]) -> str:
         "Compiled towers: dense in milliseconds, strategies as a speed-up over dense that is "
         'compiled in the same mode, `torch.compile` by itself or with `mode="reduce-overhead"` '
         "(CUDA graphs). A pass is what a user waits for, with the work of the CPU ahead of it; in "
-        "parentheses, where it was recorded, the GPU alone.\n"
+        "parentheses, where it was recorded, the GPU alone. Strategies that end in `recorded` "
+        "aren't compiled: `handle.record()` replays their passes, in turn with dense that is "
+        "compiled.\n"
     ]
     for batch in sorted({row["batch"] for row in rows}):
         cells: Cells = {}
@@ -79,7 +81,7 @@ def _slower(rows: list[Data]) -> str:
             slower.setdefault(cell, []).append(f"{name} {ratio:.2f}")
     count = sum(map(len, slower.values()))
     named = [f"- {cell}: {'; '.join(found)}\n" for cell, found in slower.items()]
-    told = f"Slower than dense are {count} of {len(ratios)} compiled rows"
+    told = f"Slower than dense that is compiled are {count} of {len(ratios)} rows"
     return f"{told}:\n\n{''.join(named)}" if named else f"{told}.\n"
 
 

@@ -41,12 +41,15 @@ def test_the_gpu_script_runs_to_its_end(tmp_path: Path) -> None:
         for mode in gpu_compiled.MODES
         for strategy in gpu_compiled.COMPILED
     } <= found
+    replayed = {row[0] for row in found if row[2:] == ("graphs", "evoprune, recorded")}
+    assert replayed == {tower.name for tower in towers(tiny=True) if not tower.packed}
     assert all(row["seconds"] > 0 for row in record["towers"])
     timed = [row for row in record["first_token"] if "refused" not in row]
     answered = {(row["model"], row["images"], row["strategy"]) for row in timed}
     assert len(answered) == len(timed), "each is measured once"
     every = ["dense", *first_token.STAGES]
-    expected = {"llava-7b": [*every, *first_token.COMPILED], "qwen2.5-vl-7b": every}
+    towered = [*first_token.COMPILED, first_token.RECORDED]
+    expected = {"llava-7b": [*every, *towered], "qwen2.5-vl-7b": every}
     assert answered == {
         (family, images, name)
         for family, strategies in expected.items()
