@@ -192,9 +192,10 @@ SECTIONS = (
         "`uniform` keeps evenly spaced tokens without looking at them, so its speed-up is what the "
         "machine makes of fewer tokens. *early* lets only the first third of the blocks act, down "
         "to the same number of tokens. Eager passes of a few pictures wait for the CPU, which "
-        "launches kernels one by one, and a site adds launches; record a CUDA graph for these, or "
-        "compile. Then the time to the first token of random models in the shape of 7B ones, with "
-        "half of the visual tokens left.",
+        "launches kernels one by one, and a site adds launches; for these there is "
+        "`handle.record()`. Compiled passes of one or a few pictures wait for the guards of the "
+        "compiler, of which a plan has more than the plain model. Then the time to the first token "
+        "of random models in the shape of 7B ones, with half of the visual tokens left.",
         "benchmarks/gpu.sh",
         gpu,
     ),

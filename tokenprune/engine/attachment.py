@@ -231,8 +231,8 @@ class Attachment:
         """
         self.traffic.close()
         self.patches.undo()
-        for one in self.recordings:
-            one.end()
+        while self.recordings:
+            self.recordings.pop().end()
         ATTACHED.difference_update(self._claimed)
         self._claimed.clear()
         self._model = None
