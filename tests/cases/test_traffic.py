@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -292,6 +293,29 @@ def test_a_handle_does_not_keep_its_model(called: bool) -> None:
     assert len(handle.trace.images) == called
     with pytest.raises(UnsupportedCallError, match="is gone"):
         _ = handle.model
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_no_garbage_is_collected_while_threads_are_looked_at(
+    collects: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11 would wait for ever: both take one lock."""
+    look, seen = sys._current_frames, list[bool]()
+
+    def looked() -> Any:
+        seen.append(gc.isenabled())
+        return look()
+
+    monkeypatch.setattr(sys, "_current_frames", looked)
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        attach(llava_clip(), DECODER).detach()
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert seen
+    assert not any(seen)
 
 
 def test_segments_that_nobody_asks_for_are_added_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ A call goes on as it began, pruned or not, whatever is attached or detached mean
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 import threading
@@ -99,7 +100,7 @@ class Traffic:
         me = threading.get_ident()
         with self._changed:
             self._modules = WeakSet(model.modules())
-            self._stood = {at: frame for at, frame in sys._current_frames().items() if at != me}
+            self._stood = {at: frame for at, frame in _frames().items() if at != me}
             self._open = True
 
     def close(self) -> None:
@@ -123,7 +124,8 @@ class Traffic:
 
     def _others(self, me: int) -> set[int]:
         """Other threads with a pruned call; those of before a fork are none of this process."""
-        return (self._running.keys() & sys._current_frames().keys()) - {me}
+        others = self._running.keys() - {me}
+        return others & _frames().keys() if others else others
 
     def _ended(self, thread: int) -> None:
         with self._changed:
@@ -161,3 +163,18 @@ class Traffic:
         with self._changed:
             self._stood.pop(thread, None)
         return False
+
+
+def _frames() -> dict[int, FrameType]:
+    """Where every thread stands.
+
+    Python 3.11 holds a lock meanwhile that a garbage collection takes, too: one that came in
+    between would never end.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()
+    finally:
+        if collects:
+            gc.enable()
