@@ -139,4 +139,4 @@ def test_a_prompt_of_one_picture_costs_few_operations(
     # a step behind it: nothing is read, and nothing done but for positions
     step, plain = found[3] - found[2], found[1] - found[0]
     assert {wait: step[wait] for wait in WAITS} == {wait: plain[wait] for wait in WAITS}
-    assert step.total() - plain.total() <= 2
+    assert step.total() - plain.total() <= 3  # of which older libraries add one
