@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from tokenprune.interface.cache_adapter import CacheAdapter
 from tokenprune.interface.calls import (
     Arguments,
     Entry,
@@ -24,22 +24,6 @@ from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS, LLM_VIEWS, Vi
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import Demand, EncoderSpec, MllmSpec
 from tokenprune.interface.text_adapter import TextAdapter
-
-NOTE = "tokenprune_layout"
-"""Attribute of a KV cache that holds the engine's note on it."""
-
-
-class CacheNote(Protocol):
-    """What the engine notes on a KV cache: of every row, how its prompt was shortened."""
-
-    @property
-    def rows(self) -> int:
-        """Rows of the batch."""
-        ...
-
-    def of_rows(self, rows: Tensor) -> CacheNote:
-        """The note on a cache that holds these rows: `[n]` their numbers, or `[B]` bool."""
-        ...
 
 
 def class_names(model: nn.Module) -> list[str]:
@@ -200,7 +184,7 @@ class EncoderAdapter(Adapter):
         return False
 
 
-class MllmAdapter(PictureAdapter, TextAdapter, Adapter):
+class MllmAdapter(PictureAdapter, TextAdapter, CacheAdapter, Adapter):
     """A family of multimodal LLMs: where its parts are, and how its calls are read and written.
 
     The model is called as ever; the engine shortens the sequence around `spec().language_model`
@@ -263,10 +247,6 @@ class MllmAdapter(PictureAdapter, TextAdapter, Adapter):
         """The LLM's outputs, with the states of `new` in place of theirs."""
 
     @abstractmethod
-    def outputs_cache(self, outputs: Any) -> Any:
-        """The KV cache in outputs of the LLM, the model or `generate`; None without one."""
-
-    @abstractmethod
     def read_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Arguments) -> LayerCall:
         """What a call of one of `spec().layers` says."""
 
@@ -279,45 +259,6 @@ class MllmAdapter(PictureAdapter, TextAdapter, Adapter):
     @abstractmethod
     def run_text(self, ids: Tensor) -> Tensor:
         """The LLM's last states for text alone, without cache: `[B, T]` -> `[B, T, d_llm]`."""
-
-    @abstractmethod
-    def cached_length(self, cache: Any) -> int:
-        """Tokens in the cache's first layer, which the LLM takes for its length; 0 for None."""
-
-    def cached_keys(self, cache: Any, layer: int) -> int:
-        """Keys that a layer's cache holds; needed with `MllmSpec.masks` or `windows`."""
-        raise NotImplementedError(f"{type(self).__name__} reads no layer's cache")
-
-    @abstractmethod
-    def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:
-        """Keep only some of the keys and values of one layer, in place.
-
-        Args:
-            cache: the KV cache that the LLM was called with, or made.
-            layer: number of the layer.
-            slots: `[B, K]` those to keep, in order.
-
-        Raises:
-            UnsupportedCallError: a cache of a kind that can't be cut.
-        """
-
-    def mark_cache(self, cache: Any, note: CacheNote | None) -> None:
-        """Leave a note of the engine on a KV cache, which travels with it; None takes it off.
-
-        Where a cache has methods that move its rows, an adapter lets the note follow these.
-        """
-        setattr(cache, NOTE, note)
-
-    def cache_mark(self, cache: Any) -> Any:
-        """The engine's note on a KV cache; None without one."""
-        return getattr(cache, NOTE, None)
-
-    def heeding(self, cache: Any) -> AbstractContextManager[None]:
-        """While the LLM runs behind a cache whose note the engine heeds.
-
-        An adapter may refuse models that run behind such a cache elsewhere, without its plan.
-        """
-        return nullcontext()
 
     def no_query_key(self, layer: nn.Module) -> str | None:
         """Why query and key of a layer can't be had, as the end of a sentence.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.adapter import NOTE
+from tokenprune.interface.cache_adapter import NOTE
 
 #: Methods that give the rows of a cache another order, or another number.
 ROWS = ("reorder_cache", "batch_select_indices", "batch_repeat_interleave")

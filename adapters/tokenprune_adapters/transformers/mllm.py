@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.errors.words import indefinite
-from tokenprune.interface.adapter import CacheNote, MllmAdapter
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.cache_adapter import CacheNote
 from tokenprune.interface.calls import (
     Arguments,
     Entry,
