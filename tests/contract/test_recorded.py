@@ -250,6 +250,21 @@ def test_hooks_inside_run_as_usual_and_those_around_a_replay_run_too(simulated: 
     assert simulated.replayed == 5
 
 
+@torch.no_grad()
+def test_passes_in_training_mode_are_replayed_once_in_vain_at_most(simulated: Simulated) -> None:
+    model, pictures = models.clip_vision(), models.pixels(2)
+    with attached(model, ENCODER_STAGES["tome"], keep=KEEP).record():
+        plain = [model(pictures).last_hidden_state for _ in range(3)][-1]
+        model.train()
+        for _ in range(3):
+            model(pictures)
+        assert simulated.replayed == 2 + 1
+        model.eval()
+        assert all(torch.equal(model(pictures).last_hidden_state, plain) for _ in range(2))
+    assert simulated.recorded == 1
+    assert simulated.replayed == 3 + 2
+
+
 @torch.inference_mode()
 def test_a_forward_that_was_replaced_inside_runs_as_usual(simulated: Simulated) -> None:
     model, pictures, seen = models.clip_vision(), models.pixels(2), list[int]()

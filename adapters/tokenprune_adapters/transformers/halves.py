@@ -46,6 +46,7 @@ class HalvedBlocks(EncoderAdapter):
             for attention in self._attentions[block]:
                 require_exact(attention, f"{where}, attention", self.attention_classes, {})
             self._block = compat.block_names(block, where, self.names)
+        self._first = self._attentions[self.blocks[0]] if len(self.blocks) else []
         check_library("transformers", compat.relied_on(self.vision, self.names))
 
     def _vision(self) -> nn.Module:
@@ -56,11 +57,13 @@ class HalvedBlocks(EncoderAdapter):
         """Asked for by argument, or by the config where the argument is absent.
 
         Raises:
-            UnsupportedCallError: in a compiled graph, as `heads` elsewhere: it is asked once there,
-                as guards on the config that blocks share would be looked at for every block.
+            UnsupportedCallError: in a compiled graph, as `heads` elsewhere: the first attention is
+                asked there for all, as guards on the config that blocks share would be looked at
+                for every block.
         """
         if is_compiling():
-            refuse_registered(self.vision, self.vision)
+            for attention in self._first:
+                refuse_registered(attention, self.vision)
         given = compat.argument(self.vision, compat.MAPS, args, kwargs)
         configs = (getattr(self.vision, "config", None), getattr(self.model, "config", None))
         if given is None and any(getattr(one, compat.MAPS, False) for one in configs):

@@ -99,6 +99,7 @@ class Recording:
         self._tower: AsRecorded | None = None
         self._graphs: dict[Hashable, _Graph] = {}
         self._met: dict[Hashable, str] = {}
+        self._stood = False  # whether the tower was as recorded at the latest pass
 
     def refusal(self) -> str:
         """Why no pass of this tower can ever be recorded; empty if some may be."""
@@ -196,11 +197,11 @@ class Recording:
         if recorder is None:  # detached meanwhile
             return None
         tower, graph = self._tower, self._graphs.get(kind)
-        if tower is not None and graph is not None and tower.in_place():
+        if self._stood and tower is not None and graph is not None and tower.in_place():
             left = self._launched(recorder, graph, tensors, tower)
             if left is not None:
                 return left
-        tower = self._standing()
+        self._stood, tower = False, self._standing()
         why = "a module is in training mode" if tower.training() else tower.why
         device = tensors[0].device
         if not why and tower.devices - {device}:
@@ -211,7 +212,10 @@ class Recording:
         graph = self._graphs.get(kind)
         if graph is None:
             graph = self._new(recorder, call, kind, original, given, tensors)
-        return None if graph is None else self._launched(recorder, graph, tensors)
+        if graph is None:
+            return None
+        self._stood = True
+        return self._launched(recorder, graph, tensors)
 
     def _launched(
         self,
