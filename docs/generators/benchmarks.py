@@ -194,8 +194,8 @@ SECTIONS = (
         "to the same number of tokens. Eager passes of a few pictures wait for the CPU, which "
         "launches kernels one by one, and a site adds launches; for these there is "
         "`handle.record()`. Compiled passes of a few pictures wait for the CPU, too, longer with a "
-        "plan. Then the time to the first token of random models in the shape of 7B ones, with half "
-        "of the visual tokens left.",
+        "plan. Then the time to the first token of random models in the shape of 7B ones, with "
+        "half of the visual tokens left.",
         "benchmarks/gpu.sh",
         gpu,
     ),

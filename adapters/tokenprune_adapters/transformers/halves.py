@@ -57,13 +57,11 @@ class HalvedBlocks(EncoderAdapter):
         """Asked for by argument, or by the config where the argument is absent.
 
         Raises:
-            UnsupportedCallError: in a compiled graph, as `heads` elsewhere: the first attention is
-                asked there for all, as guards on the config that blocks share would be looked at
-                for every block.
+            UnsupportedCallError: the first attention's function is a user's. Compiled graphs ask
+                no further one: guards on the config that blocks share would be looked at for each.
         """
-        if is_compiling():
-            for attention in self._first:
-                refuse_registered(attention, self.vision)
+        for attention in self._first:  # also where a compiler runs this call as it is
+            refuse_registered(attention, self.vision)
         given = compat.argument(self.vision, compat.MAPS, args, kwargs)
         configs = (getattr(self.vision, "config", None), getattr(self.model, "config", None))
         if given is None and any(getattr(one, compat.MAPS, False) for one in configs):
