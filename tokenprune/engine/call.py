@@ -176,6 +176,20 @@ def calling(owner: Owner, *, apart: bool = False, tower: bool = False) -> Iterat
 
 
 @contextmanager
+def stepping(owner: Owner) -> Iterator[CallState]:
+    """The running call, for a step that may be one graph of its own in it.
+
+    What a graph has to do with the call around it stands in its arguments, and it measures nothing.
+    """
+    if torch.compiler.is_dynamo_compiling() and owner.compiling is None:
+        with compiled(owner, None) as state:
+            yield state
+        return
+    with calling(owner) as state:
+        yield state
+
+
+@contextmanager
 def _running(owner: Owner, state: CallState) -> Iterator[None]:
     """Let `current` find a call."""
     token = _active.set(state)

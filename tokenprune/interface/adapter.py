@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from tokenprune.interface.cache_adapter import CacheAdapter
@@ -220,9 +221,9 @@ class MllmAdapter(PictureAdapter, TextAdapter, CacheAdapter, Adapter):
     def write_prompt(
         self, entry: Entry, call: PromptCall, args: tuple[Any, ...], kwargs: Arguments
     ) -> Written:
-        """The arguments of a call of the whole model with the mask of `call` in place of its own.
+        """The arguments of a call of the whole model with the mask and the cache of `call`.
 
-        Needed where `MllmSpec.masks` is True.
+        Needed where `MllmSpec.masks` is True, and for caches of fixed length.
         """
         raise NotImplementedError(f"{type(self).__name__} writes no calls of the whole model")
 
@@ -346,3 +347,11 @@ class MllmAdapter(PictureAdapter, TextAdapter, CacheAdapter, Adapter):
         many tokens. None unless an adapter knows better.
         """
         return None
+
+    def additive_masks(self) -> torch.dtype | None:
+        """The type of masks that layers add to logits; None where masks are bool."""
+        return None
+
+    def padding(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | None:
+        """The padding mask `[B, L]` in a call of `MllmSpec.prepares`; None if there is none."""
+        raise NotImplementedError(f"{type(self).__name__} reads no call of generate's parts")

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors.words import indefinite
+
 NOTE = "tokenprune_layout"
 """Attribute of a KV cache that holds the engine's note on it."""
 
@@ -52,6 +55,36 @@ class CacheAdapter(ABC):
         Raises:
             UnsupportedCallError: a cache of a kind that can't be cut.
         """
+
+    def growing_cache(self, cache: Any) -> Any:
+        """A new cache that grows, for a prompt whose keys a cache of fixed length takes afterwards.
+
+        Raises:
+            UnsupportedCallError: its layers can't be filled each to a length of its own, or the
+                LLM's attention can't be told which of its slots are filled.
+        """
+        raise UnsupportedCallError(
+            f"{indefinite(type(cache).__name__)} has its full length from the start, and layers "
+            "that prune leave different lengths.",
+            where="cache",
+            remedy="Use a dynamic cache, or detach the plan.",
+        )
+
+    def fill_cache(self, cache: Any, grown: Any) -> None:
+        """Move the keys and values of a cache that grew to the front of one of fixed length."""
+        raise NotImplementedError(f"{type(self).__name__} fills no cache")
+
+    def slots(self, cache: Any) -> int:
+        """How many tokens every layer of a cache of fixed length has room for."""
+        raise NotImplementedError(f"{type(self).__name__} reads no cache of fixed length")
+
+    def held(self, cache: Any, layer: int) -> Tensor:
+        """`[]` tokens in a layer of a cache of fixed length, on its device."""
+        raise NotImplementedError(f"{type(self).__name__} reads no cache of fixed length")
+
+    def put_cache(self, outputs: Any, cache: Any, grown: Any) -> Any:
+        """Outputs of the core with `cache` in place of the `grown` one."""
+        raise NotImplementedError(f"{type(self).__name__} writes no outputs of the core")
 
     def mark_cache(self, cache: Any, note: CacheNote | None) -> None:
         """Leave a note of the engine on a KV cache, which travels with it; None takes it off.

@@ -180,6 +180,8 @@ class MllmSpec:
         special_ids: token ids that are never pruned as text; None if the family doesn't tell, and
             plans with `keep_text` are refused then.
         sound_ids: token ids that stand for sound, which is neither visual nor text and stays.
+        prepares: method of the model in which `generate` makes the arguments of a forward, and of
+            padding masks such for caches of fixed length; None without one.
     """
 
     core: nn.Module
@@ -211,6 +213,7 @@ class MllmSpec:
     first_id: int | None = None
     special_ids: frozenset[int] | None = None
     sound_ids: frozenset[int] = frozenset()
+    prepares: str | None = None
 
     @property
     def placeholders(self) -> Mapping[str, int]:

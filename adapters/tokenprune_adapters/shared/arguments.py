@@ -32,6 +32,8 @@ def named(
         args: positional arguments, without `self`.
         kwargs: keyword arguments.
     """
+    if not args:
+        return dict(kwargs)
     return {**dict(zip(parameters(function), args, strict=False)), **kwargs}
 
 

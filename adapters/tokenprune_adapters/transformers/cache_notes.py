@@ -11,12 +11,15 @@ from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.cache_adapter import NOTE
+from tokenprune_adapters.transformers.llm_names import PREALLOCATED
 
 #: Methods that give the rows of a cache another order, or another number.
 ROWS = ("reorder_cache", "batch_select_indices", "batch_repeat_interleave")
 
 #: The methods by which a model adds to a cache: keys and values, states of linear attention.
 UPDATES = ("update", "update_conv_state", "update_recurrent_state")
+
+OPEN = "open"
 
 
 class Followed:
@@ -37,10 +40,16 @@ class Followed:
 
         Raises:
             UnsupportedCallError: the cache is to be cut to a length, which is another in each of
-                the layers of a shortened one.
+                the layers of a shortened one, or to be cut at all and is of fixed length.
         """
         note = getattr(self.cache, NOTE, None)
         given: Any = next(iter((*args, *kwargs.values())), None)
+        if note is not None and self.name == "crop" and getattr(self.cache, PREALLOCATED, False):
+            raise UnsupportedCallError(
+                "a shortened cache of fixed length can't be cut.",
+                where="cache.crop",
+                remedy="Use a dynamic cache, the default.",
+            )
         if note is not None and self.name == "crop" and given > 0:
             raise UnsupportedCallError(
                 f"the layers of a shortened cache can't be cut to {given} tokens: each holds "
@@ -66,25 +75,27 @@ class Followed:
 
 
 class Refusing:
-    """Stands for a noted cache's method that adds to it, where no plan heeds the note.
+    """Stands for a noted cache's method that adds to it, and acts only where a plan heeds the note.
 
     It is copied and pickled along with the cache.
 
     Args:
         cache: the cache.
         name: of the method.
+        gate: says under `OPEN` whether a plan heeds the note; one for all methods of a cache.
     """
 
-    def __init__(self, cache: Any, name: str) -> None:
-        self.cache, self.name = cache, name
+    def __init__(self, cache: Any, name: str, gate: dict[str, bool]) -> None:
+        self.cache, self.name, self.gate = cache, name, gate
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse a model without the plan; a checkpointed layer runs again as it ran.
 
         Raises:
-            UnsupportedCallError: no backward pass is running.
+            UnsupportedCallError: no plan heeds the note, and no backward pass is running.
         """
-        if torch._C._current_graph_task_id() != -1:  # in a backward pass
+        # a graph task runs in a backward pass only
+        if self.gate[OPEN] or torch._C._current_graph_task_id() != -1:
             return getattr(type(self.cache), self.name)(self.cache, *args, **kwargs)
         raise UnsupportedCallError(
             "this KV cache was shortened by a plan, and the model that is called with it doesn't "
@@ -96,7 +107,7 @@ class Refusing:
 
 def noted(cache: Any) -> Any:
     """Where a cache's note is: of a shallow copy, which shares its layers, at the original."""
-    method = getattr(cache, "__dict__", {}).get(ROWS[0])
+    method = getattr(cache, ROWS[0], None)
     return method.cache if isinstance(method, Followed) else cache
 
 
@@ -112,28 +123,31 @@ def follow(cache: Any) -> None:
 
 
 def _refuse_updates(cache: Any) -> None:
+    gate = {OPEN: False}
     for name in UPDATES:
         if hasattr(type(cache), name):
-            cache.__dict__[name] = Refusing(cache, name)
-
-
-def _let_update(cache: Any) -> None:
-    for name in UPDATES:
-        cache.__dict__.pop(name, None)
+            cache.__dict__[name] = Refusing(cache, name, gate)
 
 
 def forget(cache: Any) -> None:
     """Serve every model again: the cache has no note any more."""
     for one in (cache, noted(cache)):
-        _let_update(one)
+        for name in UPDATES:
+            one.__dict__.pop(name, None)
 
 
 @contextmanager
 def heeded(cache: Any) -> Iterator[None]:
-    """Let a model add to a noted cache, while a plan heeds the note."""
-    _let_update(cache)
+    """Let a model add to a noted cache, while a plan heeds the note.
+
+    Nothing but a dictionary changes meanwhile, which a compiler can follow.
+    """
+    refusing = getattr(noted(cache), UPDATES[0], None)
+    if not isinstance(refusing, Refusing):
+        yield
+        return
+    before, refusing.gate[OPEN] = refusing.gate[OPEN], True
     try:
         yield
     finally:
-        if getattr(noted(cache), NOTE, None) is not None:
-            _refuse_updates(cache)
+        refusing.gate[OPEN] = before

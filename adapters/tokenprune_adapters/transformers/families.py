@@ -26,7 +26,7 @@ from tokenprune_adapters.transformers import deepstack, family_towers, llm_layer
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_towers import Followed
 from tokenprune_adapters.transformers.layers import check_positions
-from tokenprune_adapters.transformers.mllm import TransformersMllm, written
+from tokenprune_adapters.transformers.mllm import TransformersMllm
 from tokenprune_adapters.transformers.picture_places import Frames, Read
 from tokenprune_adapters.transformers.tile_runs import Begins, tiles_of
 
@@ -177,13 +177,6 @@ class FamilyAdapter(TransformersMllm):
         named_pixels = (name for one in self.family.pictures.values() for name in one.pixels)
         pixels = {name: call.arguments.get(name) for name in named_pixels}
         return replace(call, kinds=frozenset(kinds), pictured=bool(kinds), pixels=pixels)
-
-    def write_prompt(
-        self, entry: Entry, call: PromptCall, args: tuple[Any, ...], kwargs: Arguments
-    ) -> Written:
-        """The call's arguments with another mask."""
-        owner = self._spec.core if entry == "core" else self.model
-        return written(owner, args, kwargs, {names.MASK: call.mask})
 
     def places(
         self, modality: str, args: tuple[Any, ...], kwargs: Arguments, made: Any
@@ -344,6 +337,7 @@ class FamilyAdapter(TransformersMllm):
             fixed_layers=llm_layers.fixed(config),
             special_ids=self._special_ids({one.placeholder_id for one in modalities.values()}),
             sound_ids=llm_layers.sound_ids(model.config),
+            prepares=names.PREPARES if hasattr(model, names.PREPARES) else None,
         )
 
     def _check_core(self) -> None:

@@ -73,6 +73,7 @@ class LlavaAdapter(TransformersMllm):
             windows=windows,
             renumbers=llm_layers.renumbers(language.config, apart=False),
             special_ids=compat.special_ids(model),
+            prepares=llm_names.PREPARES if hasattr(model, llm_names.PREPARES) else None,
         )
 
     def _used(self, layer: int) -> int:

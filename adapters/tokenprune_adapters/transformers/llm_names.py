@@ -34,6 +34,11 @@ Until 5.40 the newer releases take the second, too, and warn."""
 DYNAMIC_CACHES = ("DynamicLayer", "DynamicSlidingWindowLayer")
 """Cache layers that hold `keys` and `values` `[B, H, T, d]` and grow by concatenation."""
 
+PREPARES = "prepare_inputs_for_generation"
+"""Method of a model in which `generate` makes the arguments of a forward."""
+STATIC_CACHE, SLIDING_CACHE = "StaticLayer", "StaticSlidingWindowLayer"
+"""Cache layers of fixed length, which count the tokens that they hold; the second keeps the last
+ones of a window."""
 PREALLOCATED = "is_compileable"
 """Attribute of a cache: whether its layers have their full length from the start."""
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")
@@ -46,7 +51,8 @@ OTHER_NAMES = "attribute_map"
 """Attribute of a class of configs: further names of its settings."""
 IMPLEMENTATION = "_attn_implementation"
 """Attribute of a config: which attention its model runs."""
-PLAIN_ATTENTION = ("sdpa", "eager")
+EAGER = "eager"
+PLAIN_ATTENTION = ("sdpa", EAGER)
 """Attentions of torch alone, which know no samples that share a row."""
 REFUSED = {
     EMBEDS: Refused(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,8 +11,6 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.errors.words import indefinite
-from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.cache_adapter import CacheNote
 from tokenprune.interface.calls import (
     Arguments,
     Entry,
@@ -30,14 +27,13 @@ from tokenprune_adapters.transformers import (
     attention_functions,
     layer_names,
     layers,
-    llm_layers,
     words,
 )
 from tokenprune_adapters.transformers import llm_names as names
-from tokenprune_adapters.transformers.cache_notes import follow, forget, heeded, noted
+from tokenprune_adapters.transformers.caches import TransformersCaches
 
 
-class TransformersMllm(MllmAdapter):
+class TransformersMllm(TransformersCaches):
     """Base of the adapters of families in transformers.
 
     Class attributes:
@@ -94,6 +90,21 @@ class TransformersMllm(MllmAdapter):
                 values = (_said(config, name) for config in found.values())
                 given[name] = next((value for value in values if value), None)
 
+    def write_prompt(
+        self, entry: Entry, call: PromptCall, args: tuple[Any, ...], kwargs: Arguments
+    ) -> Written:
+        """The call's arguments with another mask, and another cache if it has one."""
+        owner = self.spec().core if entry == "core" else self.model
+        new = {names.MASK: call.mask}
+        if call.cache is not None:
+            new[call.cache_name] = call.cache
+        return written(owner, args, kwargs, new)
+
+    def padding(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | None:
+        """The padding mask that `generate` makes a forward's arguments of."""
+        mask = named(getattr(type(self.model), names.PREPARES), args, kwargs).get(names.MASK)
+        return mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+
     def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
         """What a call of the LLM says."""
         spec = self.spec()
@@ -140,15 +151,9 @@ class TransformersMllm(MllmAdapter):
             setattr(outputs, names.HIDDEN, new.states)
         return outputs
 
-    def outputs_cache(self, outputs: Any) -> Any:
-        """The KV cache in outputs of LLM, model or `generate`; None without one."""
-        # the older name is deprecated: it is read where the newer one isn't known, and nowhere else
-        known = (name for name in names.CACHE_NAMES if hasattr(outputs, name))
-        return getattr(outputs, next(known, ""), None)
-
     def read_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Arguments) -> LayerCall:
         """What a call of a layer says."""
-        given = named(type(layer).forward, args, kwargs)
+        given = _layer_arguments(layer, args, kwargs)
         return LayerCall(
             hidden=given[names.HIDDEN],
             mask=given.get(names.MASK),
@@ -162,18 +167,25 @@ class TransformersMllm(MllmAdapter):
     ) -> Written:
         """A layer's arguments as `call` says."""
         new = {
-            names.HIDDEN: call.hidden,
             names.MASK: call.mask,
             names.POSITIONS: call.positions,
             names.ROTARY: call.rotary,
             **call.per_token,
         }
-        return written(layer, args, kwargs, new)
+        if len(args) == 1:  # as LLMs call their layers: nobody has to ask how arguments are named
+            return (call.hidden,), {**kwargs, **_told(new, kwargs)}
+        return written(layer, args, kwargs, {names.HIDDEN: call.hidden, **new})
 
     def ignores_positions(self) -> bool:
         """Whether the LLM runs an attention of torch; that of others may look for borders."""
         config = getattr(self.spec().language_model, names.MODEL_CONFIG)
         return getattr(config, names.IMPLEMENTATION) in names.PLAIN_ATTENTION
+
+    def additive_masks(self) -> torch.dtype | None:
+        """The eager attention adds masks to logits."""
+        language: Any = self.spec().language_model
+        eager = getattr(language.config, names.IMPLEMENTATION) == names.EAGER
+        return language.dtype if eager else None
 
     def maskless(self) -> str | None:
         """An attention function that a user registered without one for its masks."""
@@ -257,77 +269,11 @@ class TransformersMllm(MllmAdapter):
         turned = (cos * cos_0 + sin * sin_0) / scale, (sin * cos_0 - cos * sin_0) / scale
         return tuple(part.to(rotary[0].dtype) for part in turned)
 
-    def cached_length(self, cache: Any) -> int:
-        """Tokens in the first layer of a KV cache.
-
-        Raises:
-            UnsupportedCallError: the cache holds several prompts, as that of `generate_batch`.
-        """
-        if cache is None:
-            return 0
-        if not hasattr(cache, "get_seq_length"):
-            raise UnsupportedCallError(
-                f"{indefinite(type(cache).__name__)} shares its pages among several prompts, and a "
-                "plan leaves each layer of each prompt another length.",
-                where="cache",
-                remedy="Use generate(), or detach the plan.",
-            )
-        return int(cache.get_seq_length())
-
-    def cached_keys(self, cache: Any, layer: int) -> int:
-        """Keys that a layer's cache holds; where layers share keys, those that it reads."""
-        language: Any = self.spec().language_model
-        part = cache.layers[llm_layers.source(language.config, layer)]
-        keys = getattr(part, "keys", None)
-        if hasattr(part, "_quantize"):  # `keys` are those that aren't quantized yet
-            return int(part.get_seq_length())
-        return 0 if keys is None else int(keys.shape[-2])
-
-    def mark_cache(self, cache: Any, note: CacheNote | None) -> None:
-        """Leave a note on a KV cache, which follows what the cache's methods do to its rows."""
-        super().mark_cache(noted(cache), note)
-        if note is not None:
-            follow(cache)
-        else:
-            forget(cache)
-
-    def heeding(self, cache: Any) -> AbstractContextManager[None]:
-        """While the model runs behind a cache with a note of the engine's."""
-        return heeded(cache)
-
-    def cache_mark(self, cache: Any) -> Any:
-        """The note on a KV cache, which a shallow copy shares; None without one."""
-        return super().cache_mark(noted(cache))
-
-    def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:
-        """Gather `slots` `[B, K]` of the keys and values of one layer of a `DynamicCache`.
-
-        Raises:
-            UnsupportedCallError: the layer's cache is of another kind, or a part of it slid away.
-        """
-        part = cache.layers[layer]
-        kind = type(part).__name__
-        if kind not in names.DYNAMIC_CACHES or part.keys.shape[-2] != part.get_seq_length():
-            raise UnsupportedCallError(
-                f"the cache of layer {layer}, of class {kind}, can't be cut to the tokens that a "
-                "stage left: it isn't a dynamic one, or a window slid over it.",
-                where="cache",
-                remedy="Use a DynamicCache, the default, or let the strategy leave caches as they "
-                "are.",
-            )
-        for name in ("keys", "values"):
-            states = getattr(part, name)
-            index = slots.to(states.device)[:, None, :, None]
-            shape = (-1, states.shape[1], -1, states.shape[3])
-            setattr(part, name, states.gather(2, index.expand(*shape)))
-        if hasattr(part, "cumulative_length"):
-            part.cumulative_length = slots.shape[1]
-
 
 def _said(config: Any, name: str) -> Any:
     """A setting of a config; None without it, which takes far less time than asking for it."""
     kind = type(config)
-    own = object.__getattribute__(config, "__dict__") if config is not None else ()
+    own = vars(config) if config is not None else ()
     there = name in own or hasattr(kind, name) or name in getattr(kind, names.OTHER_NAMES, ())
     return getattr(config, name, None) if there else None
 
@@ -366,6 +312,15 @@ def written(
 ) -> Written:
     """What isn't there stays away, unless the caller had given it."""
     forward = type(owner).forward
-    given = named(forward, args, kwargs)
-    told = {name: value for name, value in new.items() if value is not None or name in given}
-    return replaced(forward, args, kwargs, told)
+    return replaced(forward, args, kwargs, _told(new, named(forward, args, kwargs)))
+
+
+def _told(new: Mapping[str, Any], given: Arguments) -> dict[str, Any]:
+    return {name: value for name, value in new.items() if value is not None or name in given}
+
+
+def _layer_arguments(layer: nn.Module, args: tuple[Any, ...], kwargs: Arguments) -> Arguments:
+    """The arguments of a layer by name; the first one is its input."""
+    if len(args) == 1:
+        return {names.HIDDEN: args[0], **kwargs}
+    return named(type(layer).forward, args, kwargs)

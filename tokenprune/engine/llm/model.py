@@ -8,17 +8,18 @@ out again. So prompts, beams, streamers, labels and logits are those of the plai
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from tokenprune.engine.call import CallState, calling, current
+from tokenprune.engine.call import CallState, calling, current, stepping
 from tokenprune.engine.coupling import couple
 from tokenprune.engine.encoder.install import claim
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
 from tokenprune.engine.llm.features import FeatureSeam
+from tokenprune.engine.llm.fixed import Fixed, Step, begun
 from tokenprune.engine.llm.refusals import check_forward, check_generate, check_readable
 from tokenprune.engine.llm.runner import LanguageRunner
 from tokenprune.engine.llm.state import MllmState, state_of
@@ -27,6 +28,7 @@ from tokenprune.engine.recomputing import refuse_around
 from tokenprune.engine.stages import behind_dynamic
 from tokenprune.engine.standing import Standing
 from tokenprune.engine.steps import in_steps
+from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import PromptCall
 
@@ -73,6 +75,8 @@ class MllmRunner:
             patches.override(self.owner.model, "forward", self._outer)
         if hasattr(self.owner.model, "generate"):
             patches.override(self.owner.model, "generate", self._generate)
+        if self.owner.stages and spec.prepares is not None:
+            patches.override(self.owner.model, spec.prepares, self._prepare)
         self.language.install(patches)
         self.standing = Standing(self.owner.model, patches.modules)
 
@@ -86,19 +90,43 @@ class MllmRunner:
             state = state_of(call)
             state.given = given  # images may be encoded before the first forward
             state.standing = bool(self.owner.stages)
-            return original(*args, **kwargs)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self._close(state.filled)
+
+    def _prepare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Note the padding mask, of which `generate` makes others for a cache of fixed length."""
+        call = current(self.owner)
+        if call is not None:
+            state = state_of(call)
+            state.prepared, state.padding = True, self.adapter.padding(args, kwargs)
+        return original(*args, **kwargs)
+
+    def _close(self, cache: Any) -> None:
+        """The masks of whoever uses a cache of fixed length from now on aren't of `generate`."""
+        note = None if cache is None else self.adapter.cache_mark(cache)
+        if isinstance(note, Fixed):
+            note.generated = False
 
     def _outer(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = self.adapter.read_prompt("model", args, kwargs)
-        with calling(self.owner, apart=self._begun(given)) as call:
+        with self._called(given) as call:
+            if self._fixed(given) is not None:
+                return original(*args, **kwargs)
             state = state_of(call)
             state.given = replace(state.given, labels=given.labels)
             return self._reaching(state, original, *args, **kwargs)
 
     def _core(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = self.adapter.read_prompt("core", args, kwargs)
-        with calling(self.owner, apart=self._begun(given)) as call:
+        with self._called(given) as call:
+            note = self._fixed(given)
+            if note is not None:
+                return self._step(call, note, given, original, *args, **kwargs)
             state = state_of(call)
+            if self._fills(given):
+                return self._fill(call, given, original, *args, **kwargs)
             if not state.prefilled:
                 state.first = given
             if self.owner.stages:
@@ -116,6 +144,69 @@ class MllmRunner:
             with _untraced(call):  # without cache the model may encode its images at every step
                 return original(*args, **kwargs)
 
+    def _called(self, given: PromptCall) -> AbstractContextManager[CallState]:
+        """The call that a forward belongs to."""
+        if self._fixed(given) is not None:
+            return stepping(self.owner)
+        return calling(self.owner, apart=self._begun(given))
+
+    def _fixed(self, given: PromptCall) -> Fixed | None:
+        """The note on the cache of a call, if it is one of fixed length that a prompt is in."""
+        note = None if given.cache is None else self.adapter.cache_mark(given.cache)
+        return note if isinstance(note, Fixed) else None
+
+    def _fills(self, given: PromptCall) -> bool:
+        """Whether a call's prompt is the first to enter a cache of fixed length."""
+        wanted = bool(self.owner.stages) and given.preallocated
+        return wanted and not self.adapter.cached_length(given.cache)
+
+    def _fill(
+        self,
+        call: CallState,
+        given: PromptCall,
+        original: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Run a prompt with a cache that grows, and move what is left to that of fixed length."""
+        state, cache = state_of(call), given.cache
+        grown = self.adapter.growing_cache(cache)
+        new = replace(given, cache=grown, mask=state.padding if state.prepared else given.mask)
+        args, kwargs = self.adapter.write_prompt("core", new, args, kwargs)
+        outputs = self._core(original, *args, **kwargs)
+        self.adapter.fill_cache(cache, grown)
+        layout = self.adapter.cache_mark(grown)
+        owner, room = self.language.token, self.adapter.slots(cache)
+        device = self.adapter.held(cache, 0).device
+        note = Fixed.of(owner, layout, room, device)
+        note.generated = state.prepared
+        self.adapter.mark_cache(cache, note)
+        state.filled = cache
+        return self.adapter.put_cache(outputs, cache, grown)
+
+    def _step(
+        self,
+        call: CallState,
+        note: Fixed,
+        given: PromptCall,
+        original: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """New tokens of text behind a cache of fixed length."""
+        if note.owner != self.language.token:
+            raise UnsupportedCallError(
+                "this KV cache was shortened by another plan.",
+                where=given.cache_name,
+                remedy="Start again without it.",
+            )
+        check_forward(self.spec, given, has_placeholders=given.pictured, known=True, cached=1)
+        call.put(begun(note, given))
+        try:
+            return original(*args, **kwargs)
+        finally:
+            call.drop(Step)
+
     def _check(self, state: MllmState, given: PromptCall) -> None:
         """Refuse a call of the core that can't be served; else it is the one that is running."""
         check_readable(self.spec, given.ids)
@@ -123,9 +214,7 @@ class MllmRunner:
         state.given = replace(given, labels=self._labels(state, given))
         # behind a cache, new tokens are text wherever placeholders would be refused or wrong, so
         # nothing waits for their values
-        step = cached and not (
-            given.pictured or given.encoded or given.packed or given.preallocated
-        )
+        step = cached and not (given.pictured or given.encoded or given.packed)
         marked = given.ids is not None and not step and bool(len(state.read(self.spec).found))
         check_forward(
             self.spec,

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.errors.words import indefinite
 from tokenprune.interface.calls import LlmCall, PromptCall, Refused
 from tokenprune.interface.specs import MllmSpec
 
@@ -74,13 +73,6 @@ def _refuse_prompt(call: PromptCall) -> None:
             "several samples are packed into one row, and a shortened row loses their borders: "
             "they would see one another, and choices by the question would read another sample's.",
             remedy="Give every sample a row of its own with padding, or detach the plan.",
-        )
-    if call.preallocated:
-        raise UnsupportedCallError(
-            f"{indefinite(type(call.cache).__name__)} has its full length from the start, and "
-            "layers that prune leave different lengths.",
-            where=call.cache_name,
-            remedy="Use a dynamic cache, or detach the plan.",
         )
 
 

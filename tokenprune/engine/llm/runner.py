@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -16,6 +16,7 @@ from tokenprune.engine.call import CallState, current
 from tokenprune.engine.llm.calls import Behind, Flow, Mode, continuation, shortened
 from tokenprune.engine.llm.cut import cut, waiting
 from tokenprune.engine.llm.entry import Wanted, lay_out
+from tokenprune.engine.llm.fixed import Step, layer_call, llm_call
 from tokenprune.engine.llm.layout import Layout, continued, trim_caches
 from tokenprune.engine.llm.level import renumbered, spread
 from tokenprune.engine.llm.refusals import (
@@ -87,6 +88,10 @@ class LanguageRunner:
 
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         call = current(self.owner)
+        step = None if call is None else call.state(Step)
+        if call is not None and step is not None:
+            with call.meter.stage("decode"):
+                return self._step(original, step, args, kwargs)
         state = None if call is None else call.state(MllmState)
         if call is None and self.owner.stages:
             refuse_repeated("the LLM", self.owner.model)
@@ -243,6 +248,9 @@ class LanguageRunner:
 
         def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             call = current(self.owner)
+            step = None if call is None else call.state(Step)
+            if step is not None:
+                return self._layer_step(original, number, step, args, kwargs)
             state = None if call is None else call.state(MllmState)
             if call is None and (number >= first_cut or not adapter.ignores_positions()):
                 refuse_repeated(f"layer {number}", self.spec.language_model)
@@ -281,6 +289,36 @@ class LanguageRunner:
             return original(*args, **kwargs)
 
         return forward
+
+    def _step(
+        self,
+        original: Callable[..., Any],
+        step: Step,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """New tokens of text behind a cache of fixed length."""
+        given = self.adapter.read_llm(args, kwargs)
+        new = llm_call(step, given, self.adapter, compact=self.numbering.compact_entry)
+        put, named = self.adapter.write_llm(new, args, kwargs)
+        with self.adapter.heeding(given.cache):
+            return original(*put, **named)
+
+    def _layer_step(
+        self,
+        original: Callable[..., Any],
+        number: int,
+        step: Step,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        """A layer's forward over new tokens behind a cache of fixed length."""
+        layer = self.spec.layers[number]
+        given = self.adapter.read_layer(layer, args, kwargs)
+        new = layer_call(step, number, given, self._rotary, compact=self.numbering.compact_layers)
+        if new is not given:
+            args, kwargs = self.adapter.write_layer(layer, new, args, kwargs)
+        return original(*args, **kwargs)
 
     def _decide(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -123,6 +124,9 @@ class MllmState:
         left: what is left in the layer that is running.
         counted: what was counted.
         flow: the forward of the LLM that is running.
+        prepared: whether `generate` makes the arguments of forwards.
+        padding: the padding mask that it makes them of.
+        filled: the cache of fixed length that this call of `generate` filled.
         projected: what the projections of the layers that were asked put out, by the layer that
             asks.
         heard: number and call of the layers that were asked, by the layer that asks.
@@ -145,6 +149,9 @@ class MllmState:
     left: Left = field(default_factory=Left)
     counted: Counted = field(default_factory=Counted)
     flow: Flow | None = None
+    prepared: bool = False
+    padding: Tensor | None = None
+    filled: Any = None
     projected: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     heard: dict[int, tuple[int, LayerCall]] = field(default_factory=dict)
     entered: dict[int, Tensor] = field(default_factory=dict)

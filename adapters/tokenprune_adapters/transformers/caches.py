@@ -1,0 +1,124 @@
+"""What adapters of transformers' multimodal LLMs do with KV caches."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import Tensor
+
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors.words import indefinite
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.cache_adapter import CacheNote
+from tokenprune_adapters.transformers import llm_layers, static_caches
+from tokenprune_adapters.transformers import llm_names as names
+from tokenprune_adapters.transformers.cache_notes import follow, forget, heeded, noted
+
+
+class TransformersCaches(MllmAdapter):
+    """The part of `TransformersMllm` that is about KV caches."""
+
+    def outputs_cache(self, outputs: Any) -> Any:
+        """The KV cache in outputs of LLM, model or `generate`; None without one."""
+        # the older name is deprecated: it is read where the newer one isn't known, and nowhere else
+        known = (name for name in names.CACHE_NAMES if hasattr(outputs, name))
+        return getattr(outputs, next(known, ""), None)
+
+    def cached_length(self, cache: Any) -> int:
+        """Tokens in the first layer of a KV cache.
+
+        Raises:
+            UnsupportedCallError: the cache holds several prompts, as that of `generate_batch`.
+        """
+        if cache is None:
+            return 0
+        if not hasattr(cache, "get_seq_length"):
+            raise UnsupportedCallError(
+                f"{indefinite(type(cache).__name__)} shares its pages among several prompts, and a "
+                "plan leaves each layer of each prompt another length.",
+                where="cache",
+                remedy="Use generate(), or detach the plan.",
+            )
+        return int(cache.get_seq_length())
+
+    def cached_keys(self, cache: Any, layer: int) -> int:
+        """Keys that a layer's cache holds; where layers share keys, those that it reads."""
+        language: Any = self.spec().language_model
+        part = cache.layers[llm_layers.source(language.config, layer)]
+        keys = getattr(part, "keys", None)
+        if hasattr(part, "_quantize"):  # `keys` are those that aren't quantized yet
+            return int(part.get_seq_length())
+        return 0 if keys is None else int(keys.shape[-2])
+
+    def mark_cache(self, cache: Any, note: CacheNote | None) -> None:
+        """Leave a note on a KV cache, which follows what the cache's methods do to its rows."""
+        super().mark_cache(noted(cache), note)
+        if note is not None:
+            follow(cache)
+        else:
+            forget(cache)
+
+    def heeding(self, cache: Any) -> AbstractContextManager[None]:
+        """While the model runs behind a cache with a note of the engine's."""
+        return heeded(cache)
+
+    def cache_mark(self, cache: Any) -> Any:
+        """The note on a KV cache, which a shallow copy shares; None without one."""
+        return super().cache_mark(noted(cache))
+
+    def growing_cache(self, cache: Any) -> Any:
+        """A dynamic cache for a static one.
+
+        Raises:
+            UnsupportedCallError: the cache has windows or states of linear attention, or the
+                attention is none of torch's.
+        """
+        spec = self.spec()
+        language: Any = spec.language_model
+        sizes = spec.windows or [None] * len(spec.layers)
+        own = {llm_layers.source(language.config, number) for number in range(len(spec.layers))}
+        windows = {number: sizes[number] for number in sorted(own)}
+        static_caches.require(cache, windows, plain=self.ignores_positions())
+        return static_caches.growing()
+
+    def fill_cache(self, cache: Any, grown: Any) -> None:
+        """Move keys and values of a dynamic cache into a static one."""
+        static_caches.fill(cache, grown)
+
+    def slots(self, cache: Any) -> int:
+        """Tokens that every layer has room for."""
+        return static_caches.slots(cache)
+
+    def held(self, cache: Any, layer: int) -> Tensor:
+        """Tokens in the static cache that a layer reads."""
+        language: Any = self.spec().language_model
+        return static_caches.held(cache, llm_layers.source(language.config, layer))
+
+    def put_cache(self, outputs: Any, cache: Any, grown: Any) -> Any:
+        """The core's outputs, changed in place unless they are a tuple."""
+        return static_caches.put(outputs, cache, grown)
+
+    def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:
+        """Gather `slots` `[B, K]` of the keys and values of one layer of a `DynamicCache`.
+
+        Raises:
+            UnsupportedCallError: the layer's cache is of another kind, or a part of it slid away.
+        """
+        part = cache.layers[layer]
+        kind = type(part).__name__
+        if kind not in names.DYNAMIC_CACHES or part.keys.shape[-2] != part.get_seq_length():
+            raise UnsupportedCallError(
+                f"the cache of layer {layer}, of class {kind}, can't be cut to the tokens that a "
+                "stage left: it isn't a dynamic one, or a window slid over it.",
+                where="cache",
+                remedy="Use a DynamicCache, the default, or let the strategy leave caches as they "
+                "are.",
+            )
+        for name in ("keys", "values"):
+            states = getattr(part, name)
+            index = slots.to(states.device)[:, None, :, None]
+            shape = (-1, states.shape[1], -1, states.shape[3])
+            setattr(part, name, states.gather(2, index.expand(*shape)))
+        if hasattr(part, "cumulative_length"):
+            part.cumulative_length = slots.shape[1]

@@ -1,0 +1,87 @@
+"""Static KV caches of transformers: each of their layers counts the tokens that it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.errors.words import indefinite
+from tokenprune_adapters.transformers import llm_names as names
+
+_REMEDY = "Use a dynamic cache, the default, or detach the plan."
+
+
+def require(cache: Any, windows: Mapping[int, int | None], *, plain: bool) -> None:
+    """Refuse a cache whose layers can't be filled to a length of their own each.
+
+    Args:
+        cache: the cache.
+        windows: sliding window of every layer with keys of its own, None for none.
+        plain: whether the LLM's attention is one of torch's.
+
+    Raises:
+        UnsupportedCallError: naming the layer, or the attention.
+    """
+    if not plain:
+        raise UnsupportedCallError(
+            f"{indefinite(type(cache).__name__)} under a plan needs the attention sdpa or eager: "
+            "others aren't told which of its slots are filled.",
+            where="attn_implementation",
+            remedy=_REMEDY,
+        )
+    for number, window in windows.items():
+        layer = cache.layers[number]
+        kind = type(layer).__name__
+        if kind == names.STATIC_CACHE:
+            continue
+        if kind != names.SLIDING_CACHE or window is None:
+            raise UnsupportedCallError(
+                f"layer {number} of this {type(cache).__name__}, {indefinite(kind)}, can't be "
+                "filled with what a plan leaves.",
+                where="cache",
+                remedy=_REMEDY,
+            )
+        if layer.max_cache_len >= window:
+            raise UnsupportedCallError(
+                f"the window of layer {number}, {window} tokens, slides over a {kind}, and it "
+                "counts places of the whole prompt.",
+                where="cache",
+                remedy=f"Keep prompt and answer below {window} tokens. {_REMEDY}",
+            )
+
+
+def growing() -> Any:
+    """An empty dynamic cache."""
+    from transformers import DynamicCache
+
+    return DynamicCache()
+
+
+def fill(cache: Any, grown: Any) -> None:
+    """Write the keys and values of every layer of a dynamic cache to the front of a static one."""
+    for number, layer in enumerate(grown.layers):
+        cache.update(layer.keys, layer.values, number)
+
+
+def slots(cache: Any) -> int:
+    """Tokens that every layer has room for."""
+    return int(cache.layers[0].max_cache_len)
+
+
+def held(cache: Any, layer: int) -> Tensor:
+    """`[]` tokens in a layer."""
+    count: Tensor = cache.layers[layer].cumulative_length
+    return count
+
+
+def put(outputs: Any, cache: Any, grown: Any) -> Any:
+    """Outputs with another cache in place of the one that grew."""
+    if isinstance(outputs, tuple):
+        return tuple(cache if one is grown else one for one in outputs)
+    # the older name is deprecated: it is looked for where the newer one isn't known
+    name = next(name for name in names.CACHE_NAMES if name in outputs)
+    outputs[name] = cache
+    return outputs

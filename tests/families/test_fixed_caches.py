@@ -1,0 +1,88 @@
+"""Static caches in all families: what is generated is that with a cache that grows."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tokenprune
+from tests.families.calls import case_of
+from tests.families.cases import CASES
+from tests.families.plans import core, staged
+from tests.mllm.test_mllm_fixed_cache import STATIC, compiled, counted
+from tokenprune.errors import UnsupportedCallError
+
+SCORES = 1e-5
+"""How far scores may be from others: half of them are sums in another order."""
+LINEAR = ("qwen3_5", "qwen3_5_moe", "lfm2_vl")
+WIDE = 500
+"""A window that no prompt here fills."""
+TINY = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
+COMPILED = ("llava_next", "qwen2_5_vl", "gemma4")
+
+
+def widened(model: Any) -> Any:
+    """The model with sliding windows of another size, if it has any."""
+    model = copy.deepcopy(model)
+    config = model.config.get_text_config()
+    if getattr(config, "sliding_window", None):
+        config.sliding_window = WIDE
+        for module in model.modules():
+            if getattr(module, "sliding_window", None):
+                module.sliding_window = WIDE
+    return model
+
+
+def scores(model: Any, call: dict[str, Tensor], **how: Any) -> Tensor:
+    """Logits of generated tokens `[S, B, V]`; positions aren't counted by those of calls before."""
+    if hasattr(core(model), "rope_deltas"):
+        core(model).rope_deltas = None
+    wanted = {**TINY, "output_logits": True, "return_dict_in_generate": True}
+    return torch.stack(model.generate(**call, **wanted, **how).logits)
+
+
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+@pytest.mark.parametrize("name", CASES)
+def test_generation_is_that_with_a_cache_that_grows(name: str, stage: str) -> None:
+    case = case_of(name, "several")
+    model, call = widened(case.create()), case.inputs("several", "left")
+    with tokenprune.attach(model, staged(name, stage, 0.5)):
+        want = scores(model, call)
+        if name in LINEAR:
+            with pytest.raises(UnsupportedCallError, match="can't be filled with what a plan"):
+                scores(model, call, **STATIC)
+        else:
+            found = scores(model, call, **STATIC)
+            torch.testing.assert_close(found, want, rtol=0, atol=SCORES)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_steps_are_as_many_graphs_as_without_a_plan(name: str) -> None:
+    case = case_of(name)
+    model, call = widened(case.create()), case.inputs("one")
+    torch._dynamo.reset()
+    counted()
+    scores(model, call, **compiled())
+    dense, _ = counted()
+    with tokenprune.attach(model, staged(name, "both", 0.5)):
+        want = scores(model, call)
+        torch._dynamo.reset()
+        found = scores(model, call, **compiled())
+    torch.testing.assert_close(found, want, rtol=0, atol=SCORES)
+    graphs, _ = counted()
+    assert graphs <= dense
+
+
+@pytest.mark.parametrize("name", ["gemma3", "gemma4", "aya_vision", "exaone4_5"])
+def test_a_window_that_slides_is_refused(name: str) -> None:
+    case = case_of(name)
+    model, call = case.create(), case.inputs("one")
+    with tokenprune.attach(model, staged(name, "pre_llm", 0.5)):
+        with pytest.raises(UnsupportedCallError, match="the window of layer 0") as caught:
+            scores(model, call, **STATIC)
+        assert "Keep prompt and answer below" in str(caught.value.remedy)
+        scores(model, call)

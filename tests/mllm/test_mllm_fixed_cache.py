@@ -1,0 +1,254 @@
+"""Static caches under a plan: as with caches that grow, as one graph, and refused by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import tokenprune
+from tests.mllm.calls import LONG, SHORT, TEXT, cache_of, greedy, inputs, model, with_cache
+from tests.mllm.plans import COMBINATIONS, drawn, plan
+from tokenprune.errors import UnsupportedCallError
+
+ROOM = 200
+STATIC = {"cache_implementation": "static"}
+NEW = torch.tensor([[30, 31, 32]])
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    torch._dynamo.reset()
+
+
+def static(of: Any, **config: Any) -> Any:
+    """An empty static cache for a model."""
+    from transformers import StaticCache
+
+    text = copy.deepcopy(of.config.get_text_config())
+    for name, value in config.items():
+        setattr(text, name, value)
+    return StaticCache(config=text, max_cache_len=ROOM)
+
+
+def compiled() -> dict[str, Any]:
+    """Arguments of `generate` that compile every step behind the prompt, without a break."""
+    from transformers import CompileConfig
+
+    config = CompileConfig(backend="eager", mode=None, fullgraph=True)
+    config._compile_all_devices = True
+    return {**STATIC, "compile_config": config}
+
+
+def counted() -> tuple[int, int]:
+    """Graphs, and operations in them, that were compiled since this was asked for."""
+    stats = counters["stats"]
+    found = stats["unique_graphs"], stats["calls_captured"]
+    stats.clear()
+    return found
+
+
+def behind(of: Any, call: dict[str, Tensor], cache: Any) -> list[Tensor]:
+    """Logits of a prompt, of a step, and of several tokens with padding among them."""
+    with torch.no_grad():
+        out = of(**call, **with_cache(of, cache))
+        rest = with_cache(of, cache_of(out))
+        rows = len(call["input_ids"])
+        mask = torch.cat((call["attention_mask"], torch.ones(rows, 4).long()), dim=1)
+        mask[:, -3] = 0
+        step = of(input_ids=torch.full((rows, 1), 33), attention_mask=mask[:, :-3], **rest)
+        more = of(input_ids=NEW.expand(rows, -1), attention_mask=mask, **rest)
+    return [out.logits, step.logits, more.logits[:, 1:]]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_generation_is_that_with_a_cache_that_grows(name: str, attention: str) -> None:
+    of, call = model("clip", attention), inputs(SHORT, LONG)
+    with tokenprune.attach(of, COMBINATIONS[name]):
+        assert torch.equal(greedy(of, call, **STATIC), greedy(of, call))
+
+
+@pytest.mark.parametrize("name", ["pyramid", "ragged", "compact", "trim"])
+def test_every_step_is_one_graph_with_few_operations_more(name: str) -> None:
+    of, call = model(), inputs(SHORT, LONG)
+    counted()
+    greedy(of, call, **compiled())
+    dense, plain = counted()
+    with tokenprune.attach(of, COMBINATIONS[name]) as handle:
+        want = greedy(of, call)
+        torch._dynamo.reset()
+        assert torch.equal(greedy(of, call, **compiled()), want)
+        assert "compiled ones: not measured" in str(handle.report())
+    graphs, operations = counted()
+    assert graphs == dense == 1
+    if name != "compact":  # where rotary rows are made anew in every layer behind a cut
+        levels = 1 + len([s for s in COMBINATIONS[name]["stages"] if s["at"] == "decoder"])
+        assert operations - plain <= 8 * levels
+
+
+def test_prompts_of_other_lengths_share_the_graph() -> None:
+    of = model()
+    longest = inputs(LONG + 6 * TEXT)
+    with tokenprune.attach(of, COMBINATIONS["pyramid"]):
+        counted()
+        for call in (longest, inputs(SHORT), inputs(LONG), inputs(TEXT)):
+            want = greedy(of, call)
+            assert torch.equal(greedy(of, call, **compiled()), want)
+    # a prompt without pictures has nothing that could be removed, which is another graph
+    graphs, _ = counted()
+    assert graphs == 2
+
+
+def test_beams_reorder_what_is_noted_of_their_rows() -> None:
+    of, call = model(), inputs(SHORT, LONG)
+    with tokenprune.attach(of, COMBINATIONS["ragged"]):
+        want = greedy(of, call, num_beams=3)
+        assert torch.equal(greedy(of, call, num_beams=3, **STATIC), want)
+
+
+@pytest.mark.parametrize("name", ["pre_llm", "pyramid", "ragged", "compact"])
+def test_calls_by_hand_are_those_with_a_cache_that_grows(name: str) -> None:
+    of, call = model(), inputs(SHORT, LONG)
+    with tokenprune.attach(of, COMBINATIONS[name]):
+        want = behind(of, call, None)
+        cache = static(of)
+        for _ in range(2):
+            for found, logits in zip(behind(of, call, cache), want, strict=True):
+                torch.testing.assert_close(found, logits, rtol=1e-5, atol=1e-5)
+            cache.reset()
+
+
+def test_a_copy_of_a_cache_goes_on_by_itself() -> None:
+    of, call = model(), inputs(SHORT)
+    cache, step = static(of), {"input_ids": NEW[:, :1]}
+    with tokenprune.attach(of, COMBINATIONS["pyramid"]), torch.no_grad():
+        of(**call, **with_cache(of, cache))
+        other = copy.deepcopy(cache)
+        want = of(**step, **with_cache(of, cache)).logits
+        assert torch.equal(of(**step, **with_cache(of, other)).logits, want)
+
+
+def test_a_step_that_is_compiled_by_hand_is_one_graph() -> None:
+    of, call = model(), inputs(SHORT)
+    cache, step = static(of), {"input_ids": NEW[:, :1]}
+    with tokenprune.attach(of, COMBINATIONS["pyramid"]), torch.no_grad():
+        out, _ = of(**call), of(**call, **with_cache(of, cache))
+        fast = torch.compile(of, backend="eager", fullgraph=True)
+        for _ in range(3):
+            want = of(**step, **with_cache(of, cache_of(out))).logits
+            found = fast(**step, **with_cache(of, cache)).logits
+            torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
+
+
+class Reads(TorchDispatchMode):
+    """Counts what would make the CPU wait for a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_reads_nothing_of_the_device() -> None:
+    of, call = model(), inputs(SHORT)
+    cache = static(of)
+    with tokenprune.attach(of, COMBINATIONS["pyramid"]), torch.no_grad():
+        of(**call, **with_cache(of, cache))
+        with Reads() as reads:
+            of(input_ids=NEW[:, :1], **with_cache(of, cache))
+    assert reads.count == 0
+
+
+def image_behind(of: Any, call: dict[str, Tensor], cache: Any) -> None:
+    of(**call, **with_cache(of, cache))
+
+
+def generate_behind(of: Any, call: dict[str, Tensor], cache: Any) -> None:
+    of.generate(**call, **with_cache(of, cache), max_new_tokens=2)
+
+
+def whole_mask(of: Any, call: dict[str, Tensor], cache: Any) -> None:
+    mask = torch.ones(1, 1, 1, ROOM, dtype=torch.bool)
+    of(input_ids=NEW[:, :1], attention_mask=mask, **with_cache(of, cache))
+
+
+def long_mask(of: Any, call: dict[str, Tensor], cache: Any) -> None:
+    mask = torch.ones(1, call["input_ids"].shape[1] + 2, dtype=torch.long)
+    of(input_ids=NEW[:, :1], attention_mask=mask, **with_cache(of, cache))
+
+
+def crop(of: Any, call: dict[str, Tensor], cache: Any) -> None:
+    cache.crop(-1)
+
+
+REFUSED: dict[str, tuple[Callable[..., None], str]] = {
+    "a picture behind it": (image_behind, "images behind an existing KV cache"),
+    "generate behind it": (generate_behind, "shorter than its prompt"),
+    "a mask for every layer": (whole_mask, "of shape"),
+    "a mask of another length": (long_mask, "in a step that ends with"),
+    "cropping": (crop, "of fixed length"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_a_filled_cache_cannot_serve_is_refused(what: str) -> None:
+    act, message = REFUSED[what]
+    of, call = model(), inputs(SHORT)
+    cache, step = static(of), {"input_ids": NEW[:, :1]}
+    with tokenprune.attach(of, COMBINATIONS["pyramid"]), torch.no_grad():
+        of(**call, **with_cache(of, cache))
+        other = copy.deepcopy(cache)
+        with pytest.raises(UnsupportedCallError, match=message) as caught:
+            act(of, call, cache)
+        assert caught.value.remedy
+        want = of(**step, **with_cache(of, other)).logits
+        assert torch.equal(of(**step, **with_cache(of, cache)).logits, want)
+
+
+def test_other_models_and_other_plans_are_refused_behind_it() -> None:
+    of, call = model(), inputs(SHORT)
+    cache, step = static(of), {"input_ids": NEW[:, :1]}
+    with tokenprune.attach(of, COMBINATIONS["pre_llm"]):
+        greedy(of, call, **STATIC)
+        with torch.no_grad():
+            of(**call, **with_cache(of, cache))
+    with torch.no_grad():
+        with pytest.raises(UnsupportedCallError, match="shortened by a plan"):
+            of(**step, **with_cache(of, cache))
+        with (
+            tokenprune.attach(of, plan(drawn(5))),
+            pytest.raises(UnsupportedCallError, match="by another plan"),
+        ):
+            of(**step, **with_cache(of, cache))
+    assert greedy(of, call, **STATIC).shape == greedy(of, call).shape
+
+
+def test_a_window_that_slides_over_it_is_refused() -> None:
+    of, call = model(), inputs(SHORT)
+    kinds = ["sliding_attention", *["full_attention"] * (len(of.model.language_model.layers) - 1)]
+    cache = static(of, layer_types=kinds, sliding_window=9)
+    with tokenprune.attach(of, COMBINATIONS["pre_llm"]), torch.no_grad():
+        with pytest.raises(UnsupportedCallError, match="layer 0 of this StaticCache"):
+            of(**call, **with_cache(of, cache))
+        of(**call)
+
+
+def test_an_attention_that_is_not_of_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    of, call = model(), inputs(SHORT)
+    with tokenprune.attach(of, COMBINATIONS["pre_llm"]), torch.no_grad():
+        config = of.model.language_model.config
+        monkeypatch.setattr(config, "_attn_implementation_internal", "flex_attention")
+        with pytest.raises(UnsupportedCallError, match="needs the attention sdpa or eager"):
+            of(**call, **with_cache(of, static(of)))

@@ -1,0 +1,221 @@
+"""KV caches of fixed length, such as those that compiled decoding needs.
+
+A prompt runs with a cache that grows, as any other; what every layer left of it is moved to the
+front of that layer's fixed cache. A token behind it sees, in each layer, what is valid there of the
+prompt, and what was written since. Steps read nothing of the device, so they can be one graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from tokenprune.engine.lines import sent
+from tokenprune.engine.llm.calls import renumbered
+from tokenprune.engine.llm.layout import Layout
+from tokenprune.engine.llm.level import Level
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.calls import LayerCall, LlmCall, PromptCall
+
+_ENTRY = -1
+"""Stands for the LLM's input among the layers that a decision was made in front of."""
+
+
+@dataclass
+class Fixed:
+    """The note on a cache of fixed length whose prompt was run under a plan.
+
+    Attributes:
+        owner: name of the attachment.
+        layout: how the prompt was shortened; None if nothing was removed.
+        seen: by the layer that a decision was made in front of, `[B, S]` of the S slots in caches
+            from there on: False for what no token sees of the prompt, True behind the prompt.
+        lack: `[]` how many tokens the first layer's cache lacks of the prompt.
+        generated: whether the running `generate` makes the masks of the steps; these say nothing of
+            tokens behind the prompt, which are all seen.
+    """
+
+    owner: str
+    layout: Layout | None
+    seen: Mapping[int, Tensor]
+    lack: Tensor
+    generated: bool = False
+
+    @classmethod
+    def of(cls, owner: str, layout: Layout | None, slots: int, device: torch.device) -> Fixed:
+        """The note for a layout as it stands behind the prompt, and a cache of `slots` slots."""
+        if layout is None:
+            return cls(owner, None, {}, torch.zeros((), dtype=torch.int64, device=device))
+        levels = {_ENTRY: layout.entry, **{layer: cut.level for layer, cut in layout.cuts.items()}}
+        lack = torch.tensor(layout.length - layout.entry.length, device=device)
+        seen = {layer: _padded(level, slots, device) for layer, level in levels.items()}
+        return cls(owner, layout, seen, lack)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch; 0 if all are alike."""
+        return 0 if self.layout is None else self.layout.rows
+
+    def of_rows(self, rows: Tensor) -> Fixed:
+        """The note for some rows: `[n]` their numbers, or `[B]` bool."""
+        if self.layout is None:
+            return self
+        seen = {layer: part[sent(rows, part.device)] for layer, part in self.seen.items()}
+        return replace(self, layout=self.layout.of_rows(rows), seen=seen)
+
+    def told(self, tail: Tensor | None) -> Mapping[int, Tensor]:
+        """`seen`, with the padding `[B, t]` of what stands behind the prompt, if there is any."""
+        if tail is None or self.layout is None:
+            return self.seen
+        found = {}
+        for layer, seen in self.seen.items():
+            length = self.layout.level(max(layer, 0)).length
+            found[layer] = torch.cat(
+                (seen[:, :length], tail.to(seen), seen[:, length + tail.shape[1] :]), dim=1
+            )
+        return found
+
+
+def _padded(level: Level, slots: int, device: torch.device) -> Tensor:
+    valid = sent(level.valid, device)
+    return torch.cat((valid, valid.new_ones(valid.shape[0], slots - level.length)), dim=1)
+
+
+@dataclass
+class Step:
+    """One forward over new tokens behind a cache of fixed length.
+
+    Attributes:
+        note: of the cache.
+        counted: whether the LLM or its core counts position ids on from the first layer's cache.
+        tail: `[B, t]` False for padding behind the prompt; None for none.
+        masks: `[B, 1, Q, S]` by the layer that a decision was made in front of.
+    """
+
+    note: Fixed
+    counted: bool
+    tail: Tensor | None
+    masks: Mapping[int, Tensor]
+
+    def mask(self, layer: int) -> Tensor:
+        """The mask of a layer."""
+        return self.masks[max(one for one in self.masks if one <= layer)]
+
+
+def begun(note: Fixed, given: PromptCall) -> Step:
+    """The step that a call of the core asks for.
+
+    Raises:
+        UnsupportedCallError: a mask of the caller's own for each layer, or one of another length.
+    """
+    mask, layout, tail = given.mask, note.layout, None
+    if layout is not None and mask is not None and not note.generated:
+        if not isinstance(mask, Tensor) or mask.dim() != 2 or mask.shape[1] <= layout.length:
+            shape = tuple(getattr(mask, "shape", ()))
+            raise UnsupportedCallError(
+                f"a mask of shape {shape} behind a prompt of {layout.length} tokens, of which "
+                "layers hold what the plan left.",
+                where="attention mask",
+                remedy="Give the mask [batch, length] of the prompt and all tokens behind it, or "
+                "none.",
+            )
+        tail = mask[:, layout.length :].bool()
+    return Step(note, given.positions is None, tail, {})
+
+
+def llm_call(step: Step, given: LlmCall, adapter: MllmAdapter, *, compact: bool) -> LlmCall:
+    """The LLM's call for new tokens; it also makes the masks of the step.
+
+    Args:
+        step: the forward that is running.
+        given: as the LLM was called.
+        adapter: the model's family.
+        compact: whether what stages left is renumbered.
+    """
+    note, layout = step.note, step.note.layout
+    if layout is None:
+        return given
+    assert given.embeds is not None
+    queries, device = given.embeds.shape[1], given.embeds.device
+    if step.tail is not None and not is_compiling():
+        _check_length(step.tail, layout, int(adapter.held(given.cache, 0)) + queries)
+    new = torch.arange(queries, device=device)
+    kind = adapter.additive_masks()
+    masks = {}
+    for layer, seen in note.told(step.tail).items():
+        last = adapter.held(given.cache, max(layer, 0)) + new
+        slots = torch.arange(seen.shape[1], device=device)
+        mask = (seen[:, None, :] & (slots <= last[:, None]))[:, None]
+        masks[layer] = mask if kind is None else _added(mask, kind)
+    step.masks = masks
+    positions = given.positions
+    if positions is None:
+        positions = (adapter.held(given.cache, 0) + note.lack + new)[None]
+    elif step.counted:
+        positions = positions + note.lack
+    if compact:
+        positions = renumbered(positions, _removed(layout.entry))
+    return replace(given, positions=positions, mask=masks[_ENTRY])
+
+
+def _check_length(tail: Tensor, layout: Layout, held: int) -> None:
+    """Refuse a padding mask that isn't one of all tokens.
+
+    Args:
+        tail: what the mask says of tokens behind the prompt.
+        layout: how the prompt was shortened.
+        held: tokens in the first layer, those of this step included.
+    """
+    behind = held - layout.entry.length
+    if tail.shape[1] != behind:
+        raise UnsupportedCallError(
+            f"a mask of {layout.length + tail.shape[1]} tokens in a step that ends with token "
+            f"{layout.length + behind}.",
+            where="attention mask",
+            remedy="Give the mask [batch, length] of all tokens, or none.",
+        )
+
+
+def layer_call(
+    step: Step,
+    layer: int,
+    given: LayerCall,
+    rotary: Callable[[int, Tensor, Tensor], Any],
+    *,
+    compact: bool,
+) -> LayerCall:
+    """A layer's call for new tokens.
+
+    Args:
+        step: the forward that is running.
+        layer: number of the layer.
+        given: as the LLM calls it.
+        rotary: see `Flow.rotary`.
+        compact: whether what decoder stages leave is renumbered.
+    """
+    layout = step.note.layout
+    cut = None if layout is None else layout.cut_before(layer)
+    if cut is None:
+        return given
+    rows = given.rotary
+    if compact:
+        places = renumbered(given.positions, _removed(cut.level))
+        rows = rotary(layer, given.hidden, places)
+    return replace(given, mask=step.mask(layer), rotary=rows)
+
+
+def _removed(level: Level) -> Tensor:
+    assert level.gone is not None
+    return level.gone.removed[:, None]
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask that is added to logits."""
+    hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=mask.device)
+    return torch.where(mask, torch.zeros_like(hidden), hidden)
