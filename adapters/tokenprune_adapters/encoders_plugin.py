@@ -15,6 +15,7 @@ from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
 from tokenprune_adapters.transformers.llama4_vision import Llama4VisionAdapter
+from tokenprune_adapters.transformers.minicpm_vision import MiniCpmVisionAdapter
 from tokenprune_adapters.transformers.ovis2_vision import Ovis2VisionAdapter
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
 from tokenprune_adapters.transformers.paddleocr_vision import PaddleOcrVisionAdapter
@@ -37,6 +38,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     PaddleOcrVisionAdapter,
     Gemma4VisionAdapter,
     VideoLlama3VisionAdapter,
+    MiniCpmVisionAdapter,
     Ovis2VisionAdapter,
     Llama4VisionAdapter,
     TimmVitAdapter,

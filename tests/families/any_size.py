@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.families import scenes
 from tests.families.case import Case
-from tests.families.models import lfm2
+from tests.families.models import lfm2, minicpm
 from tests.families.models.common import PATCH
 from tests.families.scenes import Image, Prompt
 from tests.families.towers import LAYER, attending, running
@@ -61,6 +61,7 @@ class Picture:
 
 Pass = list[Picture]
 ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl", "video_llama_3", "ernie4_5_vl_moe")
+ROWS += ("minicpmv4_6",)
 """Families whose pictures stand one behind the other; others are padded to the longest."""
 SIDES = {("llava_pixtral", "image"): 1, ("video_llama_3", "image"): 1}
 """Rows and columns of patches of a unit; 2 in most."""
@@ -84,6 +85,9 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
     images = [pieces(case, image) for image in scenes.images(prompts)]
     span = SPANS.get(case.name, 1)
     clips = [[(clip.height, clip.width)] * (clip.frames // span) for clip in scenes.videos(prompts)]
+    if isinstance(case, minicpm.MiniCpm):  # frames are pictures of their own
+        clips = [[frame] for clip in clips for frame in clip]
+    patch = case.row if isinstance(case, minicpm.MiniCpm) else PATCH
     padded, number, found = not case.name.startswith(ROWS), 0, []
     for kind, shown in (("image", images), ("video", clips)):
         pictures, start = Pass(), 0
@@ -97,7 +101,7 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
                     part.tolist() for part in (image.steps[0].assignment, image.steps[0].anchor)
                 )
             for height, width in sizes:
-                rows, columns = height // PATCH, width // PATCH
+                rows, columns = height // patch, width // patch
                 count = rows * columns // wide**2
                 kept = [unit - first for unit in anchors if first <= unit < first + count]
                 held = {unit: anchors[slots[first + unit]] - first for unit in range(count)}
@@ -120,7 +124,11 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
 
 def pieces(case: Case, image: Image) -> list[tuple[int, int]]:
     """Heights and widths of what the tower sees of a picture."""
-    seen = lfm2.pieces(image) if isinstance(case, lfm2.Lfm2Vl) else [image]
+    seen = [image]
+    if isinstance(case, lfm2.Lfm2Vl):
+        seen = lfm2.pieces(image)
+    if isinstance(case, minicpm.MiniCpm):
+        seen = minicpm.pieces(image)
     return [(one.height, one.width) for one in seen]
 
 
@@ -145,11 +153,11 @@ def tower_of(model: Any) -> Any:
 
 
 def blocks(tower: Any) -> list[nn.Module]:
-    """The blocks of a tower."""
+    """The blocks of a tower; of MiniCPM-V's those behind its merger."""
     if hasattr(tower, "blocks"):
         return list(tower.blocks)
     inner = tower.transformer if hasattr(tower, "transformer") else tower.encoder
-    return list(inner.layers)
+    return list(inner.layers)[1 if hasattr(tower, "vit_merger") else 0 :]
 
 
 def hidden(
@@ -158,7 +166,7 @@ def hidden(
     """Hide the rows that are gone as keys, from block `first` on."""
 
     own, turns = blocks(tower), dict[int, Iterator[list[int]]]()
-    parted = type(own[0]).__name__.startswith(("PaddleOCR", "VideoLlama3", "Ernie"))
+    parted = type(own[0]).__name__.startswith(("PaddleOCR", "VideoLlama3", "Ernie", "MiniCPM"))
 
     def mask(pictures: Pass, query: Tensor, key: Tensor, given: Tensor | None) -> Tensor:
         if parted:  # it attends picture by picture

@@ -28,6 +28,7 @@ ARGUMENTS = {
         "image_merge_sizes",
         "image_position_ids",
         "batch_num_images",
+        "target_sizes",
     ),
     "video": (
         "pixel_values_videos",
@@ -35,6 +36,7 @@ ARGUMENTS = {
         "video_merge_sizes",
         "video_position_ids",
         "num_frames_per_video",
+        "target_sizes_videos",
     ),
 }
 

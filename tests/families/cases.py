@@ -13,6 +13,7 @@ from tests.families.models import (
     lfm2,
     llama4,
     llava,
+    minicpm,
     mistral3,
     omni,
     ovis2,
@@ -47,6 +48,7 @@ CASES: dict[str, Case] = {
         lfm2,
         video_llama3,
         ovis2,
+        minicpm,
     )
     for case in module.CASES
 }

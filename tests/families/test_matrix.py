@@ -9,7 +9,6 @@ from tests.contract.cases import shipped, stage_of
 from tests.families.calls import case_of
 from tests.families.cases import CASES
 from tests.families.plans import LAYER, plan
-from tests.families.test_steps import LINEAR
 from tokenprune.errors import SignalError, UnsupportedModelError
 from tokenprune.interface.signals import LayerBefore
 from tokenprune.interface.sites import Stage
@@ -20,6 +19,8 @@ from tokenprune.plugins.matrix import families, fit, signals
 COLUMNS = [name for name in CASES if any(family.adapter == name for family in families())]
 TOWERS = {"llava_onevision": "siglip"}
 """Towers of the tiny models of families that may have several; CLIP for most."""
+LINEAR = ("qwen3_5", "qwen3_5_moe", "minicpmv4_6")
+"""Families whose last of four layers only has full attention."""
 PLACES: list[tuple[str, Stage]] = [
     (name, at) for name, kind in shipped().items() for at in places(kind)
 ]

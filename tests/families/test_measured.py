@@ -43,6 +43,7 @@ NO_FORMULA += (
     "qwen3_5",
     "qwen3_5_moe",
     "lfm2_vl",
+    "minicpmv4_6",
 )
 NO_FORMULA += ("llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""

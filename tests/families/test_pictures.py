@@ -16,13 +16,14 @@ from tokenprune_adapters.transformers.tile_runs import (
 import tokenprune
 from tests.families import scenes
 from tests.families.calls import case_of, logits
-from tests.families.models import lfm2, perception, shuffled
+from tests.families.models import lfm2, minicpm, perception, shuffled
 from tests.families.models.tiled import LlavaNext
 from tests.families.plans import LAYER, decoder, plan
 from tests.families.scenes import Image, Prompt, Text
 from tokenprune.interface.places import Places
 
 SEPARATE = ("internvl", "idefics3", "smolvlm", "ovis2", "lfm2_vl", "aya_vision", "cohere2_vision")
+SEPARATE += ("minicpmv4_6",)
 TILED = (*SEPARATE, "llama4", "perception_lm", "llava_next", "llava_onevision")
 """Families whose core gets tiles without being told of which picture."""
 
@@ -35,6 +36,8 @@ def tiles(case: Any, image: Image, prompt: Prompt) -> int:
         return 1 + high * wide if alone else 1
     if case.name == "lfm2_vl":
         return len(lfm2.pieces(image))
+    if case.name == "minicpmv4_6":
+        return len(minicpm.pieces(image))
     return perception.TILES if case.name == "perception_lm" else shuffled.tiles(image)
 
 

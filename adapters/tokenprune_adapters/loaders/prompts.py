@@ -18,7 +18,7 @@ from tokenprune_adapters.loaders.clips import (
     takes_clips,
     video_arguments,
 )
-from tokenprune_adapters.loaders.tiles import coordinates, seen_box, unpatched
+from tokenprune_adapters.loaders.tiles import coordinates, seen_box, unpatched, unrolled
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +38,9 @@ PIXELS = "pixel_values"
 
 #: Rows and columns of the patches of each tile, where pixels are patches padded to the most.
 SHAPES = "spatial_shapes"
+
+#: The same, where the patches of all tiles stand side by side in one band.
+SIZES = "target_sizes"
 
 
 class Prompts:
@@ -196,6 +199,8 @@ class Prompts:
         if SHAPES in made:
             pairs = zip(pixels, made[SHAPES].tolist(), strict=True)
             return [unpatched(patches, rows, columns) for patches, (rows, columns) in pairs]
+        if SIZES in made:
+            return unrolled(pixels[0], made[SIZES].tolist())
         if pixels.dim() < 4:
             return None
         return pixels.reshape(-1, *pixels.shape[-3:]).unbind()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tokenprune.interface.loading import WHOLE, Box
@@ -42,6 +44,21 @@ def unpatched(patches: Tensor, rows: int, columns: int) -> Tensor:
     side = math.isqrt(patches.shape[-1] // 3)
     grid = patches[: rows * columns].reshape(rows, columns, side, side, 3)
     return grid.permute(4, 0, 2, 1, 3).reshape(3, rows * side, columns * side)
+
+
+def unrolled(patches: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The tiles `[3, H, W]` whose patches stand side by side in one band, tile by tile.
+
+    Args:
+        patches: `[3, side, P * side]`.
+        sizes: rows and columns of patches of every tile.
+    """
+    side, found = patches.shape[1], []
+    bands = torch.split(patches, [rows * columns * side for rows, columns in sizes], dim=-1)
+    for band, (rows, columns) in zip(bands, sizes, strict=True):
+        grid = band.reshape(3, side, rows, columns, side)
+        found.append(grid.transpose(1, 2).reshape(3, rows * side, columns * side))
+    return found
 
 
 def seen_box(tile: Image) -> Box:

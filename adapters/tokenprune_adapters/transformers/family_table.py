@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tokenprune.interface.calls import Refused
+from tokenprune_adapters.transformers import native_families as natives
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers import tile_runs as runs
 from tokenprune_adapters.transformers import unit_sides as sides
@@ -328,6 +329,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             joins=True,
         ),
     ),
+    "minicpmv4_6": (("MiniCPMV4_6",), natives.MINICPM),
     "perception_lm": (
         ("PerceptionLM",),
         Family(

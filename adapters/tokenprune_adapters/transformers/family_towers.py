@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -39,8 +39,8 @@ class Followed:
         projector: dotted name below the core, see `Tower.projector`; None for none.
         shown: arguments with which the projector behind a packed tower is called for some units
             `[K, m, D]`; None if there is none.
-        blocks: dotted name of the blocks below the tower, where its config doesn't say how many
-            there are.
+        blocks: dotted name of the blocks below the tower, or what tells them, where its config
+            doesn't say how many there are.
         frames: see `Tower.frames`.
         encoder: see `Tower.encoder`.
     """
@@ -52,7 +52,7 @@ class Followed:
     blended: str | None = None
     projector: str | None = "multi_modal_projector"
     shown: Callable[[Any, Tensor], Written] | None = None
-    blocks: str | None = None
+    blocks: str | Callable[[nn.Module], Sequence[nn.Module]] | None = None
     frames: bool = False
     encoder: str | None = None
 
@@ -101,8 +101,8 @@ class Followed:
 
     def _depth(self, core: Any, module: nn.Module) -> int:
         if self.blocks is not None:
-            blocks: Any = attrgetter(self.blocks)(module)
-            return len(blocks)
+            told = attrgetter(self.blocks) if isinstance(self.blocks, str) else self.blocks
+            return len(told(module))
         vision = core.config.vision_config
         return int(next(getattr(vision, name) for name in DEPTHS if hasattr(vision, name)))
 

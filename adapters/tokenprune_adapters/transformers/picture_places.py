@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenprune.interface.places import Places, Span
 from tokenprune.interface.sites import Grid
-from tokenprune_adapters.transformers import packing
+from tokenprune_adapters.transformers import packing, unit_sides
 
 Arguments = Mapping[str, Any]
 Features = Sequence[Tensor]
@@ -74,6 +74,20 @@ def shaped(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Rows and columns of patches, of which a square makes a unit."""
     side = core.config.downsample_factor
     return [Places((1, h // side, w // side)) for h, w in given["spatial_shapes"].tolist()]
+
+
+def targeted(name: str) -> Read:
+    """Rows and columns of patches in an argument, of which squares of squares make a unit.
+
+    A call or the config may say that they are merged once only (MiniCPM-V).
+    """
+
+    def read(core: Any, given: Arguments, features: Features) -> list[Places]:
+        mode = given.get("downsample_mode") or core.config.downsample_mode
+        side = unit_sides.merged_behind(core) * (1 if mode == "4x" else 2)
+        return [Places((1, h // side, w // side)) for h, w in given[name].tolist()]
+
+    return read
 
 
 def patched(core: Any, given: Arguments, features: Features) -> list[Places]:

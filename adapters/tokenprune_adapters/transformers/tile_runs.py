@@ -39,6 +39,12 @@ def one_between(ids: Tensor, tiles: Sequence[Span]) -> list[bool]:
     return [at == 0 or tiles[at - 1][1] + 1 != start for at, (start, _) in enumerate(tiles)]
 
 
+def opened_by_mark(ids: Tensor, tiles: Sequence[Span]) -> list[bool]:
+    """One mark stands in front of every picture's first tile, another in front of its others."""
+    marks = [int(ids[start - 1]) if start else None for start, _ in tiles]
+    return [mark == marks[0] for mark in marks]
+
+
 def closed_by_mark(between: int) -> Begins:
     """A mark stands behind every picture, and nowhere in it.
 

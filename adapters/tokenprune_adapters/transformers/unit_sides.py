@@ -66,6 +66,23 @@ def merged_inside(core: Any) -> int:
     return int(core.config.vision_config.spatial_merge_size)
 
 
+def merged_behind(core: Any) -> int:
+    """The same, perhaps several times one behind the other (MiniCPM-V).
+
+    Raises:
+        UnsupportedModelError: what is merged is no square.
+    """
+    high, wide = core.config.merge_kernel_size
+    if high != wide:
+        raise UnsupportedModelError(
+            f"units of {high} x {wide} rows are no squares.",
+            where="config.merge_kernel_size",
+            remedy="Use a model that merges squares, as released ones do.",
+        )
+    times: int = core.config.merger_times
+    return int(high**times)
+
+
 def averaged(core: Any) -> int:
     """The mean of a square (Gemma 3)."""
     return int(core.multi_modal_projector.kernel_size)

@@ -213,3 +213,10 @@ OVIS2 = VisionNames(
     wrappers=(),
     called=CLIP.called,
 )
+
+MINICPM = VisionNames(
+    (BlockNames(scale="scaling", dropout="attention_dropout"),),
+    wrappers=(),
+    takes=("pixel_values", "target_sizes", "use_vit_merger"),
+    called=CLIP.called,
+)

@@ -9,6 +9,7 @@ from tests.families.processors import (
     glm,
     lfm2,
     llava,
+    minicpm,
     omni,
     others,
     ovis2,
@@ -31,4 +32,5 @@ RECIPES: dict[str, Recipe] = {
     **lfm2.RECIPES,
     **video_llama3.RECIPES,
     **ovis2.RECIPES,
+    **minicpm.RECIPES,
 }

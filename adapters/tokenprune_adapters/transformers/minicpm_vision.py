@@ -1,0 +1,104 @@
+"""MiniCPM-V's vision tower in transformers: pictures of any size, patches merged early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.packed import Packing
+from tokenprune_adapters.shared.arguments import named
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.transformers import packed_names
+from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
+from tokenprune_adapters.transformers.vit_family_names import MINICPM, VisionNames
+
+_MODULE = "transformers.models.minicpmv4_6.modeling_minicpmv4_6"
+MERGED = 2
+"""Rows and columns of patches that the tower merges into one row between two of its blocks."""
+
+
+class MiniCpmVisionAdapter(SegmentedAdapter):
+    """The blocks of MiniCPMV4_6VisionModel behind its merger, which are counted from 0 here.
+
+    A unit is a row of theirs: 2 x 2 patches, or a patch where a call leaves the merger out. In
+    front of the merger nothing can leave, because squares of patches have to be whole there.
+    """
+
+    name: ClassVar[str] = "minicpm-vision"
+    claims: ClassVar[tuple[str, ...]] = (f"{_MODULE}.MiniCPMV4_6VisionModel",)
+    names: ClassVar[VisionNames] = MINICPM
+    block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.MiniCPMV4_6VisionEncoderLayer",)
+    attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.MiniCPMV4_6VisionAttention",)
+    raster: ClassVar[bool] = True
+
+    def __init__(self, model: nn.Module) -> None:
+        """Find the blocks behind the merger, and check all of them.
+
+        Raises:
+            UnsupportedModelError: a block or attention of another class, or none behind the merger.
+        """
+        super().__init__(model)
+        self.blocks = behind_merger(model)
+        self._spec = replace(self._spec, blocks=self.blocks, used=len(self.blocks))
+
+    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+        """Every row behind the merger a unit, in raster order."""
+        if NUMBERS not in kwargs:
+            _, kwargs = self.foreseen(args, kwargs)
+        return Packing([(1, high, wide) for high, wide in numbers(kwargs)], 1)
+
+    def foreseen(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Rows and columns of every picture behind the merger as text."""
+        given = named(type(self.model).forward, args, kwargs)
+        _, sizes, merges = (given.get(name, True) for name in self.names.takes)
+        side = MERGED if merges else 1
+        return (), {**given, NUMBERS: text(*(sizes // side).tolist())}
+
+    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+        """Without the text."""
+        return without(kwargs)
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Borders of the rows `[R']` of the sequence that are left."""
+        borders = packed_names.left_of(kwargs[packed_names.BORDERS], index)
+        return args, {**kwargs, packed_names.BORDERS: borders}
+
+    def turning(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Nothing: places are added in front of the blocks."""
+        return args, kwargs
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """As they are."""
+        return query, key
+
+    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
+        """The norm behind the blocks."""
+        return {(self.model.get_submodule("post_layernorm"), "forward"): norm_of_rows}
+
+
+def behind_merger(tower: Any) -> list[nn.Module]:
+    """The blocks of a tower that run behind its merger.
+
+    Raises:
+        UnsupportedModelError: there are none.
+    """
+    blocks: list[nn.Module] = list(tower.encoder.layers)[tower.config.insert_layer_id + 1 :]
+    if not blocks:
+        raise UnsupportedModelError(
+            "no block stands behind the merger of patches.",
+            where="config.vision_config.insert_layer_id",
+            remedy="Use a model with blocks behind it, as released ones have.",
+        )
+    return blocks

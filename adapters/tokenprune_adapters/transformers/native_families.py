@@ -1,0 +1,41 @@
+"""Rows of `family_table` whose towers see pictures in their own size and merge patches inside."""
+
+from __future__ import annotations
+
+from tokenprune_adapters.transformers import picture_places as places
+from tokenprune_adapters.transformers import unit_sides as sides
+from tokenprune_adapters.transformers.families import Family, Pictures
+from tokenprune_adapters.transformers.family_towers import Followed
+from tokenprune_adapters.transformers.minicpm_vision import behind_merger
+from tokenprune_adapters.transformers.tile_runs import opened_by_mark
+
+_EARLY = (
+    "in the tower, blocks behind its merger of patches, counted from 0: in front of it squares of "
+    "patches have to be whole"
+)
+_FRAMES_APART = "frames of a clip are pictures of their own: the model isn't told which are whose"
+
+
+def _sliced(kind: str, end: str) -> Pictures:
+    """Overviews in front of their slices, merged in the tower and behind it (MiniCPM-V)."""
+    tower = Followed(
+        layers=(), cut=0, side=sides.merged_behind, projector=None, blocks=behind_merger
+    )
+    return Pictures(
+        f"get_{kind}_features",
+        (f"{kind}_token_id",),
+        (f"pixel_values{end}",),
+        places.targeted(f"target_sizes{end}"),
+        tower,
+        begins=opened_by_mark,
+        overview=0,
+    )
+
+
+MINICPM = Family(
+    {"image": _sliced("image", ""), "video": _sliced("video", "_videos")},
+    towers=("minicpm-vision",),
+    behind=False,
+    notes=(_EARLY, _FRAMES_APART),
+)
+"""MiniCPM-V 4.6."""
