@@ -14,6 +14,7 @@ from tokenprune_adapters.transformers.ernie_vision import ErnieVisionAdapter
 from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
+from tokenprune_adapters.transformers.kimi_vision import KimiVisionAdapter
 from tokenprune_adapters.transformers.llama4_vision import Llama4VisionAdapter
 from tokenprune_adapters.transformers.minicpm_vision import MiniCpmVisionAdapter
 from tokenprune_adapters.transformers.ovis2_vision import Ovis2VisionAdapter
@@ -39,6 +40,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     Gemma4VisionAdapter,
     VideoLlama3VisionAdapter,
     MiniCpmVisionAdapter,
+    KimiVisionAdapter,
     Ovis2VisionAdapter,
     Llama4VisionAdapter,
     TimmVitAdapter,

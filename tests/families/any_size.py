@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.families import scenes
 from tests.families.case import Case
-from tests.families.models import lfm2, minicpm
+from tests.families.models import kimi, lfm2, minicpm
 from tests.families.models.common import PATCH
 from tests.families.scenes import Image, Prompt
 from tests.families.towers import LAYER, attending, running
@@ -61,15 +61,17 @@ class Picture:
 
 Pass = list[Picture]
 ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl", "video_llama_3", "ernie4_5_vl_moe")
-ROWS += ("minicpmv4_6",)
+ROWS += ("minicpmv4_6", "kimi_k25")
 """Families whose pictures stand one behind the other; others are padded to the longest."""
 SIDES = {("llava_pixtral", "image"): 1, ("video_llama_3", "image"): 1}
 """Rows and columns of patches of a unit; 2 in most."""
 
 
+PARTED = ("PaddleOCR", "VideoLlama3", "Ernie", "MiniCPM", "Kimi")
+"""What blocks are called that attend picture by picture."""
 BEHIND = ("video_llama_3", "ernie4_5_vl_moe")
 """Families in which the patches of a unit stand one behind the other."""
-SPANS = {"ernie4_5_vl_moe": 2}
+SPANS = {"ernie4_5_vl_moe": 2, "kimi_k25": kimi.FRAMES}
 """Frames of a clip that a unit spans; 1 in most."""
 
 
@@ -85,7 +87,7 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
     images = [pieces(case, image) for image in scenes.images(prompts)]
     span = SPANS.get(case.name, 1)
     clips = [[(clip.height, clip.width)] * (clip.frames // span) for clip in scenes.videos(prompts)]
-    if isinstance(case, minicpm.MiniCpm):  # frames are pictures of their own
+    if isinstance(case, minicpm.MiniCpm | kimi.Kimi):  # frames are pictures of their own
         clips = [[frame] for clip in clips for frame in clip]
     patch = case.row if isinstance(case, minicpm.MiniCpm) else PATCH
     padded, number, found = not case.name.startswith(ROWS), 0, []
@@ -116,7 +118,11 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
                 if case.name in BEHIND:
                     every = torch.arange(start, start + deep * rows * columns)
                     units = every.view(deep, count, -1).transpose(0, 1).flatten(1).tolist()
-                pictures.append(Picture(row, units, kept, pairs, deep))
+                apart = deep
+                if isinstance(case, kimi.Kimi):  # whose frames see each other
+                    ahead, apart = [frame * rows * columns for frame in range(deep)], 1
+                    units = [[one + at for at in ahead for one in unit] for unit in units]
+                pictures.append(Picture(row, units, kept, pairs, apart))
                 start, first = start + deep * rows * columns, first + count
         found += [pictures] if pictures else []
     return found
@@ -156,6 +162,8 @@ def blocks(tower: Any) -> list[nn.Module]:
     """The blocks of a tower; of MiniCPM-V's those behind its merger."""
     if hasattr(tower, "blocks"):
         return list(tower.blocks)
+    if hasattr(tower, "layers"):
+        return list(tower.layers)
     inner = tower.transformer if hasattr(tower, "transformer") else tower.encoder
     return list(inner.layers)[1 if hasattr(tower, "vit_merger") else 0 :]
 
@@ -166,7 +174,7 @@ def hidden(
     """Hide the rows that are gone as keys, from block `first` on."""
 
     own, turns = blocks(tower), dict[int, Iterator[list[int]]]()
-    parted = type(own[0]).__name__.startswith(("PaddleOCR", "VideoLlama3", "Ernie", "MiniCPM"))
+    parted = type(own[0]).__name__.startswith(PARTED)
 
     def mask(pictures: Pass, query: Tensor, key: Tensor, given: Tensor | None) -> Tensor:
         if parted:  # it attends picture by picture

@@ -10,6 +10,7 @@ from tests.families.models import (
     gemma,
     gemma4,
     glm,
+    kimi,
     lfm2,
     llama4,
     llava,
@@ -49,6 +50,7 @@ CASES: dict[str, Case] = {
         video_llama3,
         ovis2,
         minicpm,
+        kimi,
     )
     for case in module.CASES
 }

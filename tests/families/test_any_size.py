@@ -47,6 +47,7 @@ def staged(strategy: str, keep: Any) -> dict[str, Any]:
         ("lfm2_vl", "several"),
         ("video_llama_3", "mixed"),
         ("minicpmv4_6", "mixed"),
+        ("kimi_k25", "mixed"),
     ],
 )
 def test_restored_units_are_those_of_loops(name: str, scene: str) -> None:

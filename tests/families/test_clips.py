@@ -14,6 +14,7 @@ from PIL import Image
 from tokenprune_adapters.loaders.prompts import Prompts
 from typer.testing import CliRunner
 
+from tests.families.calls import case_of
 from tests.families.cases import CASES
 from tests.families.cells import GLM
 from tests.families.plans import plan, staged
@@ -83,6 +84,7 @@ def video(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_clips_become_what_the_family_takes(name: str, load: Load) -> None:
+    case_of(name, "video")
     loaded = load(name)
     inputs = loaded.prepare([frames(0), frames(1)], ["what?", "how many of them?"])
     alone = CASES[name].inputs("video")

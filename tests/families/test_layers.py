@@ -34,6 +34,17 @@ WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_
 TEXTS: dict[str, dict[str, Any]] = {
     "cohere": {"use_qk_norm": True},
     "cohere2": WINDOWS,
+    # channels that turn as halves, and a query without a narrow projection
+    "deepseek_v3": {
+        "num_key_value_heads": 4,
+        "q_lora_rank": None,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 6,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 10,
+        "rope_interleave": False,
+        "first_k_dense_replace": 4,
+    },
     "exaone4": WINDOWS,
     "gemma2": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
     # the setting is there, and Gemma 3's attention doesn't heed it

@@ -44,6 +44,7 @@ NO_FORMULA += (
     "qwen3_5_moe",
     "lfm2_vl",
     "minicpmv4_6",
+    "kimi_k25",
 )
 NO_FORMULA += ("llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""

@@ -63,6 +63,7 @@ class LayerKind:
         mixed: attribute of the attention without whose value every layer rotates all the same; None
             where `rotates` alone tells.
         bare: whether no norm stands in front of the attention.
+        latent: whether keys and values come from one narrow projection, see `latent_layers`.
     """
 
     normed: bool = False
@@ -76,6 +77,7 @@ class LayerKind:
     rotates: str | None = None
     mixed: str | None = None
     bare: bool = False
+    latent: bool = False
 
 
 LLAMA = LayerKind()
@@ -87,6 +89,7 @@ PAIRED = LayerKind(paired=True)
 _KINDS = {
     "cohere": {"CohereDecoderLayer": LayerKind(normed=True, paired=True, wide=True)},
     "cohere2": {"Cohere2DecoderLayer": LayerKind(paired=True, wide=True, rotates="sliding_window")},
+    "deepseek_v3": {"DeepseekV3DecoderLayer": LayerKind(latent=True)},
     "ernie4_5_vl_moe": {"Ernie4_5_VLMoeDecoderLayer": LayerKind(paired=True, wide=True)},
     "exaone4": {
         "Exaone4DecoderLayer": LayerKind(

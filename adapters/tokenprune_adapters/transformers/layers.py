@@ -18,6 +18,7 @@ from tokenprune.interface.calls import Rotary
 from tokenprune_adapters.shared.arguments import required
 from tokenprune_adapters.shared.rotary import rotated, rotated_complex, rotated_pairs
 from tokenprune_adapters.shared.scaling import scaled
+from tokenprune_adapters.transformers import latent_layers
 from tokenprune_adapters.transformers import layer_names as names
 from tokenprune_adapters.transformers.llm_names import POSITIONS
 
@@ -123,16 +124,20 @@ def first_of(owner: nn.Module, known: Sequence[str]) -> nn.Module:
     return found
 
 
-def projections(layer: nn.Module) -> Mapping[str, nn.Module]:
+def projections(layer: nn.Module, kinds: Kinds = names.KINDS) -> Mapping[str, nn.Module]:
     """The query and key projections of a layer."""
     attention = getattr(layer, names.ATTENTION)
+    if _latent(layer, kinds):
+        return latent_layers.projections(attention)
     return {name: getattr(attention, module) for name, module in names.PROJECTIONS.items()}
 
 
 def project(layer: nn.Module, hidden: Tensor, kinds: Kinds = names.KINDS) -> Mapping[str, Tensor]:
     """What the query and key projections put out for a layer's input `[B, T, D]`."""
     normed = _normed(layer, hidden, kinds)
-    return {name: module(normed) for name, module in projections(layer).items()}
+    if _latent(layer, kinds):
+        return latent_layers.project(getattr(layer, names.ATTENTION), normed)
+    return {name: module(normed) for name, module in projections(layer, kinds).items()}
 
 
 def values(layer: nn.Module, hidden: Tensor, kinds: Kinds = names.KINDS) -> Tensor:
@@ -144,6 +149,8 @@ def values(layer: nn.Module, hidden: Tensor, kinds: Kinds = names.KINDS) -> Tens
         kinds: what is known of layers.
     """
     attention: Any = getattr(layer, names.ATTENTION)
+    if _latent(layer, kinds):
+        return latent_layers.values(attention, _normed(layer, hidden, kinds))
     # some layers take the projected keys for values, without a projection of their own
     module = getattr(attention, names.VALUE) or getattr(attention, names.PROJECTIONS["key"])
     states = module(_normed(layer, hidden, kinds))
@@ -168,8 +175,11 @@ def query_key(
         kinds: what is known of layers.
     """
     attention: Any = getattr(layer, names.ATTENTION)
-    width = int(getattr(attention, names.HEAD_WIDTH))
     kind = _kind(layer, kinds)
+    if kind.latent:
+        query, key = latent_layers.query_key(attention, projected, rotary)
+        return scaled(query, float(getattr(attention, names.SCALING))), key
+    width = int(getattr(attention, names.HEAD_WIDTH))
     query, key = (_heads(layer, kind, name, projected[name], width) for name in names.PROJECTIONS)
     query, key = (_rotated(attention, kind, states, rotary) for states in (query, key))
     norm = getattr(attention, kind.behind, None) if kind.behind else None
@@ -181,9 +191,10 @@ def query_key(
 def ones(layer: nn.Module, hidden: Tensor, rotary: Rotary, kinds: Kinds = names.KINDS) -> Tensor:
     """Ones `[B, 1, T, d]`, rotated as a layer's queries and keys, neither normed nor scaled."""
     attention: Any = getattr(layer, names.ATTENTION)
-    width = int(getattr(attention, names.HEAD_WIDTH))
+    kind = _kind(layer, kinds)
+    width = int(getattr(attention, latent_layers.WIDTH if kind.latent else names.HEAD_WIDTH))
     states = hidden.new_ones(hidden.shape[0], 1, hidden.shape[1], width)
-    return _rotated(attention, _kind(layer, kinds), states, rotary)
+    return _rotated(attention, kind, states, rotary)
 
 
 def softcap(layer: nn.Module, kinds: Kinds = names.KINDS) -> float | None:
@@ -227,6 +238,11 @@ def _kind(layer: nn.Module, kinds: Kinds) -> names.LayerKind:
     return kind
 
 
+def _latent(layer: nn.Module, kinds: Kinds) -> bool:
+    kind = _found(layer, kinds)
+    return kind is not None and kind.latent
+
+
 def _normed(layer: nn.Module, hidden: Tensor, kinds: Kinds) -> Tensor:
     """A layer's input as its attention gets it."""
     kind = _found(layer, kinds)
@@ -258,6 +274,8 @@ def _rotates(attention: Any, kind: names.LayerKind) -> bool:
 
 def _rotated(attention: Any, kind: names.LayerKind, states: Tensor, rotary: Rotary) -> Tensor:
     """Only as many channels as the rotary rows have; the others stay as they are."""
+    if kind.latent:
+        return latent_layers.turned(attention, states, rotary)
     if rotary is None or not _rotates(attention, kind):
         return states
     cos, sin = (part.unsqueeze(1) for part in rotary)

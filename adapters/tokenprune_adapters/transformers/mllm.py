@@ -224,7 +224,7 @@ class TransformersMllm(TransformersCaches):
 
     def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
         """The query and key projections."""
-        return layers.projections(layer)
+        return layers.projections(layer, self.kinds)
 
     def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:
         """Outputs of the query and key projections for a layer's input `[B, T, D]`."""

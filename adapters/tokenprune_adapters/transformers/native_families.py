@@ -13,6 +13,10 @@ _EARLY = (
     "in the tower, blocks behind its merger of patches, counted from 0: in front of it squares of "
     "patches have to be whole"
 )
+_CHUNKS_APART = (
+    "a clip is several to the model, of as many frames as become a token: one call needs them "
+    "equally long in the tower"
+)
 _FRAMES_APART = "frames of a clip are pictures of their own: the model isn't told which are whose"
 
 
@@ -39,3 +43,23 @@ MINICPM = Family(
     notes=(_EARLY, _FRAMES_APART),
 )
 """MiniCPM-V 4.6."""
+
+
+def _averaged(kind: str, end: str) -> Pictures:
+    """Squares of patches, of all frames of a clip together (Kimi K2.5)."""
+    return Pictures(
+        f"get_{kind}_features",
+        (f"{kind}_token_id",),
+        (f"pixel_values{end}",),
+        places.averaged_in_time(f"{kind}_grid_thw"),
+        Followed(layers=(), cut=0, projector=None),
+    )
+
+
+KIMI = Family(
+    {"image": _averaged("image", ""), "video": _averaged("video", "_videos")},
+    towers=("kimi-vision",),
+    behind=False,
+    notes=(_CHUNKS_APART,),
+)
+"""Kimi K2.5 and K2.6."""

@@ -76,6 +76,16 @@ def shaped(core: Any, given: Arguments, features: Features) -> list[Places]:
     return [Places((1, h // side, w // side)) for h, w in given["spatial_shapes"].tolist()]
 
 
+def averaged_in_time(name: str) -> Read:
+    """Grids (t, h, w) of patches in an argument; a unit is a square of all frames (Kimi K2.5)."""
+
+    def read(core: Any, given: Arguments, features: Features) -> list[Places]:
+        side = unit_sides.kernel(core.vision_tower)
+        return [Places((1, h // side, w // side)) for _, h, w in given[name].tolist()]
+
+    return read
+
+
 def targeted(name: str) -> Read:
     """Rows and columns of patches in an argument, of which squares of squares make a unit.
 

@@ -67,20 +67,25 @@ def merged_inside(core: Any) -> int:
 
 
 def merged_behind(core: Any) -> int:
-    """The same, perhaps several times one behind the other (MiniCPM-V).
+    """The same, perhaps several times one behind the other (MiniCPM-V)."""
+    times: int = core.config.merger_times
+    return int(kernel(core) ** times)
+
+
+def kernel(module: Any) -> int:
+    """Rows and columns of the square that a core or tower merges, by its config.
 
     Raises:
         UnsupportedModelError: what is merged is no square.
     """
-    high, wide = core.config.merge_kernel_size
+    high, wide = module.config.merge_kernel_size
     if high != wide:
         raise UnsupportedModelError(
             f"units of {high} x {wide} rows are no squares.",
             where="config.merge_kernel_size",
             remedy="Use a model that merges squares, as released ones do.",
         )
-    times: int = core.config.merger_times
-    return int(high**times)
+    return int(high)
 
 
 def averaged(core: Any) -> int:

@@ -220,3 +220,20 @@ MINICPM = VisionNames(
     takes=("pixel_values", "target_sizes", "use_vit_merger"),
     called=CLIP.called,
 )
+
+KIMI = VisionNames(
+    (
+        BlockNames(
+            norm="norm1",
+            attention="attn",
+            scale="scaling",
+            dropout="attention_dropout",
+            after=("attn.proj",),
+            feed_forward=("norm2", "mlp"),
+        ),
+    ),
+    wrappers=(),
+    blocks="layers",
+    takes=("pixel_values", "grid_thw"),
+    block_keywords=("cu_seqlens", ROTARY),
+)

@@ -7,6 +7,7 @@ from tests.families.processors import (
     ernie,
     gemma,
     glm,
+    kimi,
     lfm2,
     llava,
     minicpm,
@@ -33,4 +34,5 @@ RECIPES: dict[str, Recipe] = {
     **video_llama3.RECIPES,
     **ovis2.RECIPES,
     **minicpm.RECIPES,
+    **kimi.RECIPES,
 }
