@@ -61,7 +61,7 @@ class Picture:
 
 Pass = list[Picture]
 ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl", "video_llama_3", "ernie4_5_vl_moe")
-ROWS += ("minicpmv4_6", "kimi_k25")
+ROWS += ("minicpmv4_6", "kimi_k25", "lighton_ocr")
 """Families whose pictures stand one behind the other; others are padded to the longest."""
 SIDES = {("llava_pixtral", "image"): 1, ("video_llama_3", "image"): 1}
 """Rows and columns of patches of a unit; 2 in most."""
@@ -155,7 +155,8 @@ def tower_of(model: Any) -> Any:
     core = model.model
     if hasattr(core, "visual"):
         return core.visual.vision_model
-    return core.vision_tower if hasattr(core, "vision_tower") else core.vision_model
+    found = ("vision_tower", "vision_encoder", "vision_model")
+    return next(getattr(core, name) for name in found if hasattr(core, name))
 
 
 def blocks(tower: Any) -> list[nn.Module]:

@@ -45,6 +45,7 @@ NO_FORMULA += (
     "lfm2_vl",
     "minicpmv4_6",
     "kimi_k25",
+    "lighton_ocr",
 )
 NO_FORMULA += ("llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""

@@ -24,7 +24,7 @@ from tokenprune.interface.placement import Encoder
 PassT = TypeVar("PassT")
 Short = Callable[[Callable[..., Any], bool], Callable[..., Any]]
 """What a block runs in place of its forward, given that and whether the block is the first."""
-TOWERS = ("vision_tower", "image_tower", "video_tower", "vision_model", "visual")
+TOWERS = ("vision_tower", "image_tower", "video_tower", "vision_model", "vision_encoder", "visual")
 BLOCKS = ("EncoderLayer", "VisionLayer", "EvaBlock")
 """Ends of the names of the classes of blocks."""
 LAYER = 1

@@ -329,6 +329,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             joins=True,
         ),
     ),
+    "lighton_ocr": (("LightOnOcr",), natives.LIGHTON_OCR),
     "kimi_k25": (("Kimi_K25",), natives.KIMI),
     "minicpmv4_6": (("MiniCPMV4_6",), natives.MINICPM),
     "perception_lm": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers import unit_sides as sides
 from tokenprune_adapters.transformers.families import Family, Pictures
-from tokenprune_adapters.transformers.family_towers import Followed
+from tokenprune_adapters.transformers.family_towers import Followed, in_line
 from tokenprune_adapters.transformers.minicpm_vision import behind_merger
 from tokenprune_adapters.transformers.tile_runs import opened_by_mark
 
@@ -63,3 +63,25 @@ KIMI = Family(
     notes=(_CHUNKS_APART,),
 )
 """Kimi K2.5 and K2.6."""
+
+LIGHTON_OCR = Family(
+    {
+        "image": Pictures(
+            "get_image_features",
+            ("image_token_id",),
+            ("pixel_values",),
+            places.sized,
+            Followed(
+                "vision_encoder",
+                layers=(),
+                cut=0,
+                side=sides.merged,
+                projector="vision_projection",
+                shown=in_line,
+            ),
+        )
+    },
+    towers=("pixtral-vision",),
+    behind=False,
+)
+"""LightOnOCR: Mistral 3's way of seeing, under names of its own."""

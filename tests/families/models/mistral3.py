@@ -79,7 +79,27 @@ class LlavaPixtral(Mistral3):
         )
 
 
+@dataclass(frozen=True, eq=False)
+class LightOnOcr(Mistral3):
+    """The same tower under another name, without tokens between rows, and tied embeddings."""
+
+    def config(self) -> Any:
+        from transformers import LightOnOcrConfig
+
+        return LightOnOcrConfig(
+            vision_config=pixtral(),
+            text_config=text("qwen3", head_dim=WIDTH // HEADS, sliding_window=None),
+            image_token_id=IMAGE,
+            spatial_merge_size=MERGE,
+        )
+
+    def image_ids(self, image: Image, prompt: Prompt) -> list[int]:
+        unit = PATCH * self.merge
+        return [IMAGE] * (image.width // unit * (image.height // unit))
+
+
 CASES = (
     Mistral3("mistral3", "Mistral3ForConditionalGeneration", ((32, 64), (48, 32))),
+    LightOnOcr("lighton_ocr", "LightOnOcrForConditionalGeneration", ((32, 64), (48, 32))),
     LlavaPixtral("llava_pixtral", "LlavaForConditionalGeneration", ((24, 32), (32, 16))),
 )

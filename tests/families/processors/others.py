@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tests.families.case import Case
@@ -16,6 +17,21 @@ def _pixtral(case: mistral3.Mistral3, tokenizer: Any) -> Any:
     )
     return made(
         "PixtralProcessor",
+        image_processor=shown,
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        spatial_merge_size=case.merge,
+    )
+
+
+def _lighton_ocr(case: mistral3.Mistral3, tokenizer: Any) -> Any:
+    shown = images(
+        "PixtralImageProcessor",
+        size={"longest_edge": mistral3.LARGEST},
+        patch_size=square(PATCH * case.merge),
+    )
+    return made(
+        "LightOnOcrProcessor",
         image_processor=shown,
         tokenizer=tokenizer,
         patch_size=PATCH,
@@ -76,6 +92,11 @@ RECIPES: dict[str, Recipe] = {
     "llama4": Recipe(_llama4, LLAMA4, "<|image|>", needs=VISION),
     "mistral3": PIXTRAL,
     "llava_pixtral": PIXTRAL,
+    "lighton_ocr": replace(
+        PIXTRAL,
+        processor=_lighton_ocr,
+        named={"image_token": IMAGE, "image_break_token": BREAK, "image_end_token": END},
+    ),
     "paddleocr_vl": Recipe(
         _paddleocr,
         {
