@@ -40,11 +40,11 @@ def given(**more: Any) -> dict[str, Any]:
     return {"pixel_values": call["pixel_values"], "target_sizes": call["target_sizes"], **more}
 
 
-@pytest.mark.parametrize("merges", [True, False])
+@pytest.mark.parametrize(("name", "merges"), [(NAME, True), (NAME, False), ("minicpmv4_7", True)])
 @torch.no_grad()
-def test_a_row_of_the_blocks_is_a_unit(merges: bool) -> None:
+def test_a_row_of_the_blocks_is_a_unit(name: str, merges: bool) -> None:
     call = given(use_vit_merger=merges)
-    model = tower(NAME)
+    model = tower(name)
     dense, before = model(**call).last_hidden_state, footprint(model)
     with tokenprune.attach(model, plan({**DROP, "keep": 1.0})):
         assert torch.equal(model(**call).last_hidden_state, dense)

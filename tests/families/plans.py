@@ -6,7 +6,14 @@ from typing import Any
 
 from torch import nn
 
-LAYER = {"qwen3_5": 3, "qwen3_5_moe": 3, "lfm2_vl": 3, "minicpmv4_6": 3, "gemma4-shared": 0}
+LAYER = {
+    "qwen3_5": 3,
+    "qwen3_5_moe": 3,
+    "lfm2_vl": 3,
+    "minicpmv4_6": 3,
+    "minicpmv4_7": 3,
+    "gemma4-shared": 0,
+}
 """In front of which layer is cut; 2 for most families."""
 
 

@@ -16,7 +16,7 @@ from tests.families.masked import hidden_from
 from tests.families.plans import LAYER, layers, staged
 
 EXACT = 1e-9
-LINEAR = ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "minicpmv4_6")
+LINEAR = ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
 """Families with linear attention or convolutions, where a removed token isn't like a hidden one."""
 
 

@@ -27,6 +27,7 @@ REFUSED = {
     "qwen3_5": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "qwen3_5_moe": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "minicpmv4_6": {0: LINEAR, 1: LINEAR, 2: LINEAR},
+    "minicpmv4_7": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "lfm2_vl": {0: CONVOLUTION, 2: CONVOLUTION},
     "gemma4-shared": {2: SHARED, 3: SHARED},
 }

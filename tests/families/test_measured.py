@@ -44,6 +44,7 @@ NO_FORMULA += (
     "qwen3_5_moe",
     "lfm2_vl",
     "minicpmv4_6",
+    "minicpmv4_7",
     "kimi_k25",
     "lighton_ocr",
 )

@@ -23,7 +23,10 @@ from tests.families.scenes import Image, Prompt, Text
 from tokenprune.interface.places import Places
 
 SEPARATE = ("internvl", "idefics3", "smolvlm", "ovis2", "lfm2_vl", "aya_vision", "cohere2_vision")
-SEPARATE += ("minicpmv4_6",)
+SEPARATE += (
+    "minicpmv4_6",
+    "minicpmv4_7",
+)
 TILED = (*SEPARATE, "llama4", "perception_lm", "llava_next", "llava_onevision")
 """Families whose core gets tiles without being told of which picture."""
 
@@ -36,7 +39,7 @@ def tiles(case: Any, image: Image, prompt: Prompt) -> int:
         return 1 + high * wide if alone else 1
     if case.name == "lfm2_vl":
         return len(lfm2.pieces(image))
-    if case.name == "minicpmv4_6":
+    if isinstance(case, minicpm.MiniCpm):
         return len(minicpm.pieces(image))
     return perception.TILES if case.name == "perception_lm" else shuffled.tiles(image)
 

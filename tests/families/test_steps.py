@@ -23,7 +23,7 @@ GLM = ("glm4v", "glm4v_moe", "glm_ocr")
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", *OMNI, *GLM)
 APART = (*PACKED, "paddleocr_vl", "ernie4_5_vl_moe")
 """Families whose positions have three axes."""
-LINEAR = ("qwen3_5", "qwen3_5_moe")
+LINEAR = ("qwen3_5", "qwen3_5_moe", "minicpmv4_7")
 SHORT = (*LINEAR, "lfm2_vl", "minicpmv4_6")
 """Families in which a removed token isn't the same as a hidden one."""
 SCORES = 1e-6

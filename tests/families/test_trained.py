@@ -32,7 +32,7 @@ from tokenprune.plan import load_plan
 
 Load = Callable[[str], LoadedMllm]
 LINEAR = ("qwen3_5", "qwen3_5_moe")
-UNLEARNT = (*LINEAR, "lfm2_vl", "minicpmv4_6", "gemma4-shared")
+UNLEARNT = (*LINEAR, "lfm2_vl", "minicpmv4_6", "minicpmv4_7", "gemma4-shared")
 LEARNED = [name for name in CASES if name not in UNLEARNT]
 SETTINGS = TrainSettings(steps=2, batch_size=2, shared=2, warmup=0.0, save_every=1)
 

@@ -16,23 +16,29 @@ from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
 from tokenprune_adapters.transformers.vit_family_names import MINICPM, VisionNames
 
-_MODULE = "transformers.models.minicpmv4_6.modeling_minicpmv4_6"
+
+def _named(part: str) -> tuple[str, ...]:
+    """Full names of a class in every release of the family."""
+    name = "transformers.models.minicpmv{0}.modeling_minicpmv{0}.MiniCPMV{0}Vision{1}".format
+    return tuple(name(release, part) for release in ("4_6", "4_7"))
+
+
 MERGED = 2
 """Rows and columns of patches that the tower merges into one row between two of its blocks."""
 
 
 class MiniCpmVisionAdapter(SegmentedAdapter):
-    """The blocks of MiniCPMV4_6VisionModel behind its merger, which are counted from 0 here.
+    """The blocks of MiniCPMV4_6VisionModel, or 4_7, behind its merger, counted from 0 here.
 
     A unit is a row of theirs: 2 x 2 patches, or a patch where a call leaves the merger out. In
     front of the merger nothing can leave, because squares of patches have to be whole there.
     """
 
     name: ClassVar[str] = "minicpm-vision"
-    claims: ClassVar[tuple[str, ...]] = (f"{_MODULE}.MiniCPMV4_6VisionModel",)
+    claims: ClassVar[tuple[str, ...]] = _named("Model")
     names: ClassVar[VisionNames] = MINICPM
-    block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.MiniCPMV4_6VisionEncoderLayer",)
-    attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.MiniCPMV4_6VisionAttention",)
+    block_classes: ClassVar[tuple[str, ...]] = _named("EncoderLayer")
+    attention_classes: ClassVar[tuple[str, ...]] = _named("Attention")
     raster: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers import unit_sides as sides
 from tokenprune_adapters.transformers.families import Family, Pictures
@@ -43,6 +45,8 @@ MINICPM = Family(
     notes=(_EARLY, _FRAMES_APART),
 )
 """MiniCPM-V 4.6."""
+MINICPM_CANVAS = replace(MINICPM, apart=True)
+"""MiniCPM-V 4.7, whose positions are those of slices on their picture."""
 
 
 def _averaged(kind: str, end: str) -> Pictures:

@@ -1,4 +1,4 @@
-"""MiniCPM-V 4.6: 2x2 patches merged inside the tower, 2x2 of these behind it, linear attention."""
+"""MiniCPM-V 4.6 and 4.7: 2x2 patches merged inside the tower, and 2x2 of these behind it."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ class MiniCpm(Case):
     def config(self) -> Any:
         from transformers import MiniCPMV4_6Config
 
+        return MiniCPMV4_6Config(**self.settings("minicpmv4_6_vision"))
+
+    def settings(self, tower_kind: str) -> dict[str, Any]:
+        """Of the config."""
         language = text(
             "qwen3_5_text",
             head_dim=WIDTH // 2,
@@ -65,19 +69,19 @@ class MiniCpm(Case):
             rope_parameters={**ROTARY, "partial_rotary_factor": 0.5},
         )
         vision = tower(
-            "minicpmv4_6_vision",
+            tower_kind,
             image_size=8 * PATCH,
             patch_size=PATCH,
             num_hidden_layers=1 + BLOCKS,
         )
-        return MiniCPMV4_6Config(
-            vision_config=vision,
-            text_config=language,
-            image_token_id=IMAGE,
-            video_token_id=VIDEO,
-            insert_layer_id=0,
-            downsample_mode=self.mode,
-        )
+        return {
+            "vision_config": vision,
+            "text_config": language,
+            "image_token_id": IMAGE,
+            "video_token_id": VIDEO,
+            "insert_layer_id": 0,
+            "downsample_mode": self.mode,
+        }
 
     def missing(self, scene: str = "one") -> str | None:
         reason = super().missing(scene)
@@ -109,6 +113,31 @@ class MiniCpm(Case):
         return call
 
 
+@dataclass(frozen=True, eq=False)
+class MiniCpmCanvas(MiniCpm):
+    """MiniCPM-V 4.7: slices have positions on the picture that they are of."""
+
+    def config(self) -> Any:
+        from transformers import MiniCPMV4_7Config
+
+        return MiniCPMV4_7Config(
+            **self.settings("minicpmv4_7_vision"),
+            image_start_id=START,
+            image_end_id=END,
+            slice_start_id=SLICE_START,
+            slice_end_id=SLICE_END,
+            newline_id=LINE,
+        )
+
+    def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
+        kinds = (ids == IMAGE).long() + 2 * (ids == VIDEO).long()
+        return {"mm_token_type_ids": kinds, **super().extras(ids, prompts)}
+
+    def positions(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """None: the model itself reads the mask for its positions in three axes."""
+        return {}
+
+
 def pieces(image: Image) -> list[Image]:
     """What the tower sees of a picture: wide ones once smaller, and then in slices."""
     if image.width <= WIDEST:
@@ -128,4 +157,7 @@ def _patches(image: Image) -> Tensor:
     return scenes.pixels(image).reshape(1, 3, PATCH, -1)
 
 
-CASES = (MiniCpm("minicpmv4_6", "MiniCPMV4_6ForConditionalGeneration"),)
+CASES = (
+    MiniCpm("minicpmv4_6", "MiniCPMV4_6ForConditionalGeneration"),
+    MiniCpmCanvas("minicpmv4_7", "MiniCPMV4_7ForConditionalGeneration"),
+)

@@ -19,38 +19,37 @@ SETTINGS: dict[str, Any] = {
 
 def _minicpm(case: Case, tokenizer: Any) -> Any:
     return made(
-        "MiniCPMV4_6Processor",
+        case.model_class.replace("ForConditionalGeneration", "Processor"),
         image_processor=images("MiniCPMV4_6ImageProcessor", **SETTINGS),
         video_processor=made("MiniCPMV4_6VideoProcessor", **SETTINGS),
         tokenizer=tokenizer,
     )
 
 
-RECIPES: dict[str, Recipe] = {
-    "minicpmv4_6": Recipe(
-        _minicpm,
-        {
-            IMAGE: "<|image_pad|>",
-            VIDEO: "<|video_pad|>",
-            START: "<image>",
-            END: "</image>",
-            minicpm.SLICE_START: "<slice>",
-            minicpm.SLICE_END: "</slice>",
-            NUMBER_START: "<image_id>",
-            NUMBER_END: "</image_id>",
-        },
-        "<|image_pad|>",
-        "<|video_pad|>",
-        {
-            "image_token": IMAGE,
-            "video_token": VIDEO,
-            "image_start_token": START,
-            "image_end_token": END,
-            "slice_start_token": minicpm.SLICE_START,
-            "slice_end_token": minicpm.SLICE_END,
-            "image_id_start_token": NUMBER_START,
-            "image_id_end_token": NUMBER_END,
-        },
-        VISION,
-    )
-}
+RECIPE = Recipe(
+    _minicpm,
+    {
+        IMAGE: "<|image_pad|>",
+        VIDEO: "<|video_pad|>",
+        START: "<image>",
+        END: "</image>",
+        minicpm.SLICE_START: "<slice>",
+        minicpm.SLICE_END: "</slice>",
+        NUMBER_START: "<image_id>",
+        NUMBER_END: "</image_id>",
+    },
+    "<|image_pad|>",
+    "<|video_pad|>",
+    {
+        "image_token": IMAGE,
+        "video_token": VIDEO,
+        "image_start_token": START,
+        "image_end_token": END,
+        "slice_start_token": minicpm.SLICE_START,
+        "slice_end_token": minicpm.SLICE_END,
+        "image_id_start_token": NUMBER_START,
+        "image_id_end_token": NUMBER_END,
+    },
+    VISION,
+)
+RECIPES: dict[str, Recipe] = {"minicpmv4_6": RECIPE, "minicpmv4_7": RECIPE}
