@@ -8,6 +8,7 @@ from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune.testing.kinds import TinyModel
 from tokenprune_adapters.transformers.family_table import ADAPTERS as FAMILIES
+from tokenprune_adapters.transformers.gemma3n import Gemma3nAdapter
 from tokenprune_adapters.transformers.llama4 import Llama4Adapter
 from tokenprune_adapters.transformers.llava import LlavaAdapter
 from tokenprune_adapters.transformers.llava_pixtral import LlavaPixtralAdapter
@@ -17,6 +18,7 @@ ADAPTERS: tuple[type[MllmAdapter], ...] = (
     LlavaAdapter,
     Llama4Adapter,
     *FAMILIES,
+    Gemma3nAdapter,
 )
 
 

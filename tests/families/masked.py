@@ -38,7 +38,7 @@ def _hide(gone: Tensor) -> Callable[..., Any]:
     def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         nonlocal seen
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        queries = hidden.shape[1]
+        queries = hidden.shape[-2]
         # layers that share keys may compute the end of the prompt only
         past = seen or gone.shape[1] - queries
         mask = closed(kwargs.get("attention_mask"), gone, past, queries, hidden.dtype)

@@ -96,7 +96,7 @@ def merged_at(module: nn.Module, name: str, wanted: Groups) -> Iterator[None]:
 
     Args:
         module: the LLM or a layer of it.
-        name: what its states `[B, T, D]` are called, where they come by name.
+        name: what its states `[..., B, T, D]` are called, where they come by name.
         wanted: the groups.
     """
     waiting = [wanted]
@@ -107,7 +107,7 @@ def merged_at(module: nn.Module, name: str, wanted: Groups) -> Iterator[None]:
         old = kwargs[name] if name in kwargs else args[0]
         new = old.clone()
         for row, place, places in waiting.pop():
-            new[row, place] = sum(old[row, one] for one in places) / len(places)
+            new[..., row, place, :] = sum(old[..., row, one, :] for one in places) / len(places)
         if name in kwargs:
             return args, {**kwargs, name: new}
         return (new, *args[1:]), kwargs

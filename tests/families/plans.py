@@ -13,6 +13,7 @@ LAYER = {
     "minicpmv4_6": 3,
     "minicpmv4_7": 3,
     "gemma4-shared": 0,
+    "gemma3n": 2,
 }
 """In front of which layer is cut; 2 for most families."""
 

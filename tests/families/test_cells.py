@@ -23,6 +23,7 @@ from tests.families.cells import (
     GLM,
     LINEAR,
     STAGES,
+    UNFOLLOWED,
     Run,
     content,
     cuts,
@@ -59,6 +60,8 @@ def refusal(case: Case, scene: str, stages: str) -> tuple[type[Exception], str] 
     """Why a cell can't be served, and by which error; None if it can."""
     if stages not in ("encoder", "all"):
         return None
+    if case.name in UNFOLLOWED:
+        return UnsupportedModelError, "aren't followed through the tower of Gemma3nModel: it is con"
     if scene in BLENDED.get(case.name, ()):
         return UnsupportedCallError, RESIZED
     return None

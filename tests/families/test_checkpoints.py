@@ -72,7 +72,9 @@ def test_the_saved_model_comes_back(name: str, loaded: Any) -> None:
     model, _ = loaded(case)
     assert type(model) is type(case.build())
     call = case.inputs("two_sizes")
-    assert torch.equal(logits(model, call), logits(case.build(), call))
+    # weights that a file has at odd places are multiplied in another order
+    bound = 1e-5 if name == "gemma3n" else 0.0
+    assert float((logits(model, call) - logits(case.build(), call)).abs().max()) <= bound
 
 
 @pytest.mark.parametrize("sizes", [[[FIRST]], [[FIRST], [SECOND]], [[FIRST, FIRST], [FIRST]]])

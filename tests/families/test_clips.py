@@ -50,6 +50,7 @@ JOINED = (
     "cohere2_vision",
     "llama4",
     "gemma3",
+    "gemma3n",
     "paligemma",
     "ovis2",
 )

@@ -29,6 +29,7 @@ REFUSED = {
     "minicpmv4_6": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "minicpmv4_7": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "lfm2_vl": {0: CONVOLUTION, 2: CONVOLUTION},
+    "gemma3n": {3: SHARED},
     "gemma4-shared": {2: SHARED, 3: SHARED},
 }
 WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 6}
@@ -77,7 +78,8 @@ def pair(rotary: Any) -> Any:
 def worst(one: Ran) -> float:
     """Largest difference between the layer's own weights and those of its query and key."""
     layer, given = one.layer, one.given
-    projected = layers.project(layer, given[llm_names.HIDDEN])
+    hidden = given[llm_names.HIDDEN]
+    projected = layers.project(layer, hidden.movedim(0, 2) if hidden.dim() > 3 else hidden)
     query, key = layers.query_key(layer, projected, pair(given[llm_names.ROTARY]))
     assert one.weights is not None
     found = rows(query, key, given[llm_names.MASK], layers.softcap(layer))

@@ -19,7 +19,11 @@ from tokenprune.engine.adapters import choose_adapter
 from tokenprune.interface.adapter import MllmAdapter
 
 NEW = 3
-OWN_INPUTS = {"gemma4-shared"}
+PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "activation_sparsity_pattern")
+"""Settings with an entry for each layer."""
+TURNED = "aten.permute.default"
+"""A view of the streams of Gemma 3n's layers, which moves nothing."""
+OWN_INPUTS = {"gemma3n", "gemma4-shared"}
 """Families whose layers get inputs of their own, of which those of survivors are taken."""
 
 
@@ -27,9 +31,11 @@ def deep(case: Case, times: int) -> Any:
     """The family's tiny model with its layers so many times over."""
     config = case.config()
     text = config.text_config.to_dict()
-    for name in ("layer_types", "mlp_layer_types", "no_rope_layers"):
+    for name in PER_LAYER:
         if text.get(name):
             text[name] = times * text[name]
+    if isinstance(text["intermediate_size"], list):
+        text["intermediate_size"] = times * text["intermediate_size"]
     text.pop("moe_layers", None)  # of Llama 4, counted anew
     single = text.get("per_layer_config") or {}
     if single:
@@ -50,7 +56,8 @@ def added(model: Any, stages: dict[str, Any], call: dict[str, Any]) -> int:
         with tokenprune.attach(model, one), torch.no_grad():
             settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
             model.generate(**call, **settings)  # checks of values run at the first call of a shape
-            found.append(counted(lambda: model.generate(**call, **settings)).total())  # noqa: B023
+            seen = counted(lambda: model.generate(**call, **settings))  # noqa: B023
+            found.append(seen.total() - seen[TURNED])
     return found[1] - found[0]
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from tests.families.calls import case_of
 from tests.families.cases import CASES
+from tests.families.cells import UNFOLLOWED
 from tests.families.plans import decoder, plan, staged
 from tokenprune.cli.app import app
 from tokenprune.engine.adapters import choose_adapter
@@ -34,7 +35,7 @@ PLACES = ("encoder", "projector", "llm:0", "llm:3")
 LLAVA = ("llava", "llava-siglip")
 RESIZED = "llava_onevision-resized"
 """Its pictures' features are resized, as are those of every clip of its family."""
-NAMES = [name for name in CASES if name not in (*LLAVA, RESIZED)]
+NAMES = [name for name in CASES if name not in (*LLAVA, *UNFOLLOWED, RESIZED)]
 CLIPS = [name for name in NAMES if CASES[name].clip and name != "llava_onevision"]
 
 

@@ -21,7 +21,7 @@ from tokenprune.plugins.host import register_plugin
 BEFORE, AHEAD = Signal.LAST_QUERY_ATTENTION, Signal.AHEAD_ATTENTION
 SITE = 1
 """Behind a layer with a window, where there are some."""
-UNCUT = {"exaone4_5": 2, "gemma3": 2, "aya_vision": 2, "cohere2_vision": 2}
+UNCUT = {"exaone4_5": 2, "gemma3": 2, "gemma3n": 2, "aya_vision": 2, "cohere2_vision": 2}
 """Behind a layer whose cache no window cuts."""
 FIRST = {"qwen3_5": 3, "qwen3_5_moe": 3, "lfm2_vl": 1, "minicpmv4_6": 3, "minicpmv4_7": 3}
 """The first layer with attention, where it isn't the first one."""

@@ -32,7 +32,9 @@ from tokenprune.plan import load_plan
 
 Load = Callable[[str], LoadedMllm]
 LINEAR = ("qwen3_5", "qwen3_5_moe")
-UNLEARNT = (*LINEAR, "lfm2_vl", "minicpmv4_6", "minicpmv4_7", "gemma4-shared")
+SHARED = ("gemma3n", "gemma4-shared")
+"""LLMs whose last layers read the keys of earlier ones."""
+UNLEARNT = (*LINEAR, "lfm2_vl", "minicpmv4_6", "minicpmv4_7", *SHARED)
 LEARNED = [name for name in CASES if name not in UNLEARNT]
 SETTINGS = TrainSettings(steps=2, batch_size=2, shared=2, warmup=0.0, save_every=1)
 
@@ -100,6 +102,7 @@ def test_gates_of_an_exit_learn_on_a_family(load: Load, tmp_path: Path) -> None:
     [
         (LINEAR[0], 3, "linear attention"),
         ("lfm2_vl", 3, "short convolution"),
+        ("gemma3n", 1, "reads the keys of earlier ones"),
         ("gemma4-shared", 0, "read the keys of earlier ones"),
     ],
 )
@@ -166,6 +169,15 @@ def test_methods_that_a_family_has_no_part_for_are_refused_at_attach(
     with pytest.raises(SignalError, match=told) as caught:
         tokenprune.attach(load(name).model, plan)
     assert caught.value.remedy == f"Families that can: {able}."
+
+
+def test_inside_the_llm_a_token_is_as_wide_as_its_streams(load: Load) -> None:
+    loaded = load("gemma3n")
+    adapter = choose_adapter(loaded.model)
+    assert isinstance(adapter, MllmAdapter)
+    shape = model_shape(adapter, loaded.prepare([picture(0)], ["what?"]))
+    width = loaded.model.config.get_text_config().hidden_size
+    assert (shape.encoder_width, shape.llm_width, shape.grid) == (width, 3 * width, (1, 3, 3))
 
 
 def test_the_shape_is_that_of_a_call(load: Load) -> None:

@@ -148,7 +148,8 @@ class LayerCall:
     """A call of one layer of the LLM.
 
     Attributes:
-        hidden: hidden states `[B, T, D]`.
+        hidden: hidden states `[B, T, D]`, or `[B, T, A, D]` of LLMs whose layers hand on A streams
+            of every token, which strategies see side by side, `[B, T, A D]`.
         mask: None, `[B, T]` or `[B or 1, 1 or H, Q, T]`; see `Mask`.
         positions: position ids as in `LlmCall`, or None.
         rotary: see `Rotary`.

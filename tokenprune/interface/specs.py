@@ -130,11 +130,13 @@ class Modality:
         placeholder_id: token id that stands for one of its features in the prompt.
         tower: where its features come from; None if tokens can't be followed through it, which
             leaves stages behind it.
+        unfollowed: why they can't, as the end of a sentence; empty if nobody tried yet.
     """
 
     method: str
     placeholder_id: int
     tower: Tower | None = None
+    unfollowed: str = ""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ class ModelShape:
         encoder_width: D, channels of the encoder's tokens.
         encoder_blocks: blocks that feed the projector.
         grid: the default patch grid (t, h, w).
-        llm_width: channels of the LLM.
+        llm_width: channels of a token inside the LLM.
         llm_layers: layers of the LLM.
     """
 

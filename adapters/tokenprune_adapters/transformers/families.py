@@ -61,6 +61,7 @@ class Pictures:
         overlaps: tells from a method's arguments why a token shows several units of the tower;
             None where `tower` says it of all pictures, or none does.
         may_overlap: the same of pictures that the config allows.
+        unfollowed: why they can't be followed through a tower, if they aren't.
     """
 
     method: str
@@ -73,6 +74,7 @@ class Pictures:
     overview: int = -1
     overlaps: Callable[[Any, Arguments], str | None] | None = None
     may_overlap: Callable[[Any], str | None] | None = None
+    unfollowed: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class Family:
         found = []
         for kind, one in self.pictures.items():
             if one.tower is None:
-                found.append(f"`encoder`: tokens aren't followed through the tower ({kind})")
+                why = f": {one.unfollowed}" if one.unfollowed else ""
+                found.append(f"`encoder`: tokens aren't followed through the tower ({kind}){why}")
             elif one.tower.blended is not None:
                 why = one.tower.blended.rstrip(".")
                 found.append(f"{TOLD_APART} ({kind}), at the call: {why}")
@@ -302,6 +305,7 @@ class FamilyAdapter(TransformersMllm):
                 one.method,
                 self._placeholder(one),
                 None if one.tower is None else one.tower.read(core),
+                one.unfollowed,
             )
             for kind, one in family.pictures.items()
         }

@@ -64,6 +64,8 @@ class LayerKind:
             where `rotates` alone tells.
         bare: whether no norm stands in front of the attention.
         latent: whether keys and values come from one narrow projection, see `latent_layers`.
+        streams: attribute of the layer with the part that predicts the states that it computes
+            with from several streams of each token; None where there is one stream.
     """
 
     normed: bool = False
@@ -78,6 +80,7 @@ class LayerKind:
     mixed: str | None = None
     bare: bool = False
     latent: bool = False
+    streams: str | None = None
 
 
 LLAMA = LayerKind()
@@ -99,6 +102,9 @@ _KINDS = {
     "gemma": {"GemmaDecoderLayer": LLAMA},
     "gemma2": {"Gemma2DecoderLayer": LayerKind(capped=True)},
     "gemma3": {"Gemma3DecoderLayer": TYPED},
+    "gemma3n": {
+        "Gemma3nTextDecoderLayer": LayerKind(normed=True, typed=True, streams="altup"),
+    },
     "gemma4": {"Gemma4TextDecoderLayer": TYPED},
     "glm4v": {"Glm4vTextDecoderLayer": PAIRED},
     "glm4v_moe": {"Glm4vMoeTextDecoderLayer": LLAMA},

@@ -21,6 +21,7 @@ from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.transformers import latent_layers
 from tokenprune_adapters.transformers import layer_names as names
 from tokenprune_adapters.transformers.llm_names import POSITIONS
+from tokenprune_adapters.transformers.streams import predicted
 
 Kinds = Mapping[str, names.LayerKind]
 """Kinds of layers by the full name of their class."""
@@ -248,6 +249,8 @@ def _normed(layer: nn.Module, hidden: Tensor, kinds: Kinds) -> Tensor:
     kind = _found(layer, kinds)
     if kind is not None and kind.bare:
         return hidden
+    if kind is not None and kind.streams is not None:
+        hidden = predicted(getattr(layer, kind.streams), hidden)
     normed: Tensor = first_of(layer, names.NORMS)(hidden)
     return normed
 

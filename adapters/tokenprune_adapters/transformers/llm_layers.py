@@ -92,10 +92,14 @@ def fixed(config: Any) -> dict[int, str]:
     first = _first_shared(config)
     if first is not None:
         read = min(source(config, layer) for layer in range(first, config.num_hidden_layers))
-        for number in range(read + 1, config.num_hidden_layers):
+        last = config.num_hidden_layers - 1
+        readers = f"layers {first} to {last} of this LLM read"
+        if first == last:
+            readers = f"layer {last} of this LLM reads"
+        for number in range(read + 1, last + 1):
             found[number] = (
-                f"layers {first} to {config.num_hidden_layers - 1} of this LLM read the keys of "
-                f"earlier ones, from layer {read} on, so all of those have to hold the same tokens."
+                f"{readers} the keys of earlier ones, from layer {read} on, so all of those have "
+                "to hold the same tokens."
             )
     return found
 

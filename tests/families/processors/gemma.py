@@ -1,11 +1,11 @@
-"""Processors of PaliGemma, Gemma 3 and Gemma 4."""
+"""Processors of PaliGemma, Gemma 3, Gemma 3n and Gemma 4."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tests.families.case import Case
-from tests.families.models import gemma, gemma4
+from tests.families.models import gemma, gemma3n, gemma4
 from tests.families.models.common import END, IMAGE, PATCH, START, VIDEO
 from tests.families.processors.common import VISION, Recipe, images, made, square
 
@@ -22,6 +22,17 @@ def _gemma3(case: Case, tokenizer: Any) -> Any:
 def _paligemma(case: Case, tokenizer: Any) -> Any:
     shown = images("SiglipImageProcessor", size=square(gemma.SIDE), image_seq_length=gemma.PATCHES)
     return made("PaliGemmaProcessor", image_processor=shown, tokenizer=tokenizer)
+
+
+def _gemma3n(case: Case, tokenizer: Any) -> Any:
+    return made(
+        "Gemma3nProcessor",
+        feature_extractor=made("Gemma3nAudioFeatureExtractor", feature_size=gemma3n.MELS),
+        image_processor=images("SiglipImageProcessor", size=square(gemma3n.SIDE)),
+        tokenizer=tokenizer,
+        audio_seq_length=gemma3n.HEARD,
+        image_seq_length=gemma3n.UNITS,
+    )
 
 
 def _gemma4(case: Case, tokenizer: Any) -> Any:
@@ -63,6 +74,27 @@ RECIPES: dict[str, Recipe] = {
         {IMAGE: "<image_soft_token>", START: "<start_of_image>", END: "<end_of_image>"},
         "<start_of_image>",
         named={"image_token": IMAGE, "boi_token": START, "eoi_token": END},
+    ),
+    "gemma3n": Recipe(
+        _gemma3n,
+        {
+            IMAGE: "<image_soft_token>",
+            START: "<start_of_image>",
+            gemma3n.END: "<end_of_image>",
+            gemma3n.AUDIO: "<audio_soft_token>",
+            gemma3n.AUDIO_START: "<start_of_audio>",
+            gemma3n.AUDIO_END: "<end_of_audio>",
+        },
+        "<image_soft_token>",
+        named={
+            "image_token": IMAGE,
+            "boi_token": START,
+            "eoi_token": gemma3n.END,
+            "audio_token": gemma3n.AUDIO,
+            "boa_token": gemma3n.AUDIO_START,
+            "eoa_token": gemma3n.AUDIO_END,
+        },
+        needs=VISION,
     ),
     "gemma4": GEMMA4,
     "gemma4-shared": GEMMA4,

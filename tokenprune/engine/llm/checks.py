@@ -28,8 +28,10 @@ def refuse_stages(plan: Plan, stages: Sequence[ResolvedStage], spec: MllmSpec) -
     for stage in stages:
         towers = [one.tower for one in spec.modalities.values() if one.tower is not None]
         if spec.modalities and not towers and stage.plan.at == "encoder":
+            whys = [one.unfollowed for one in spec.modalities.values() if one.unfollowed]
+            why = f": {whys[0]}" if whys else " yet"
             raise UnsupportedModelError(
-                f"tokens aren't followed through the tower of {type(spec.core).__name__} yet.",
+                f"tokens aren't followed through the tower of {type(spec.core).__name__}{why}.",
                 where=stage.where,
                 remedy="Use at: pre_llm or at: decoder with this model.",
             )

@@ -57,9 +57,12 @@ class Cut:
     writes: tuple[Write, ...]
 
     def apply(self, hidden: Tensor) -> Tensor:
-        """The layer's input, shortened: `[B, T, D]` -> `[B, T', D]`."""
-        for write in self.writes:
-            hidden = write.apply(hidden)
+        """The layer's input, shortened: `[B, T, ...]` -> `[B, T', ...]`."""
+        if self.writes:
+            beside = hidden.flatten(2)
+            for write in self.writes:
+                beside = write.apply(beside)
+            hidden = beside.view(hidden.shape)
         return take(hidden, self.level.source)
 
 

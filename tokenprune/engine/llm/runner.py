@@ -328,7 +328,8 @@ class LanguageRunner:
         stage: DecoderStage,
         given: LayerCall,
     ) -> None:
-        number, left, layout, hidden = stage.site.layer, state.left, flow.layout, given.hidden
+        number, left, layout = stage.site.layer, state.left, flow.layout
+        hidden = given.hidden.flatten(2)
         if waiting(left.rows) or (stage.prunes_text and waiting(left.texts)):
             before = layout.standing(number)
             signals = self.reader.read(state, flow, stage, given)

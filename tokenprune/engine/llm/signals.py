@@ -105,10 +105,10 @@ class SignalReader:
         if not stage.signals:
             return SiteSignals()
         assert state.prompt is not None
-        text = prompt_text(flow.layout.standing(number), given.hidden, state.prompt)
+        text = prompt_text(flow.layout.standing(number), given.hidden.flatten(2), state.prompt)
         views: list[View] = [text, OutputNorm(self.adapter.final_norm, text)]
         if entered is not None:
-            views.append(LayerInput(entered, text))
+            views.append(LayerInput(entered.flatten(2), text))
         if heard is not None:
             before, call = self.spec.layers[heard[0]], heard[1]
             views.append(self._attention(LayerBefore, *heard, text, lambda: projected))

@@ -51,11 +51,12 @@ def watched(model: nn.Module) -> Iterator[Watched | None]:
         yield None
         return
     spec, seen = adapter.spec(), Watched()
+    towers = _towers(model, spec)
     hooks = [
         (layer, _of_layer(seen, layer, attention_width(adapter, spec, number)))
         for number, layer in enumerate(spec.layers)
     ]
-    for tower in _towers(model, spec):
+    for tower in towers:
         encoder = choose_encoder(tower.module, tower.encoder)
         hooks += [(b, _of_block(seen, encoder, b)) for b in encoder.spec().blocks[: tower.used]]
     with ExitStack() as stack:

@@ -220,19 +220,26 @@ def model_shape(adapter: MllmAdapter, inputs: Mapping[str, Any] | None = None) -
 
 def _shape_of_call(adapter: MllmAdapter, inputs: Mapping[str, Any]) -> ModelShape:
     """The shape of a model whose tower isn't followed: of what stands in front of its LLM."""
-    layers = adapter.spec().layers
-    widths: list[int] = []
+    spec = adapter.spec()
+    layer, widths = spec.layers[0], dict[str, int]()
 
-    def note(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        widths.append(adapter.read_layer(layers[0], args, kwargs).hidden.shape[-1])
+    def before(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        embeds = adapter.read_llm(args, kwargs).embeds
+        assert embeds is not None  # its pictures stand in them
+        widths["before"] = embeds.shape[-1]
+        return original(*args, **kwargs)
+
+    def inside(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        widths["inside"] = adapter.read_layer(layer, args, kwargs).hidden.flatten(2).shape[-1]
         return original(*args, **kwargs)
 
     patches, model = Patches(), adapter.model
-    patches.override(layers[0], "forward", note)
+    patches.override(spec.language_model, "forward", before)
+    patches.override(layer, "forward", inside)
     try:
         with torch.no_grad(), attach_stages(model, Plan(), [], adapter) as attachment:
             model(**inputs)
     finally:
         patches.undo()
     grid = attachment.trace.images[0].grid
-    return ModelShape(widths[0], 0, grid, widths[0], len(layers))
+    return ModelShape(widths["before"], 0, grid, widths["inside"], len(spec.layers))

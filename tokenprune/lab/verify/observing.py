@@ -82,7 +82,7 @@ class Probes:
 
     def _length(self, part: str, number: int) -> Any:
         def note(states: Tensor) -> None:
-            self.lengths[part, number] = states.shape[1]
+            self.lengths[part, number] = states.shape[-2]
 
         return note
 

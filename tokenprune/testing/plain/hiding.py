@@ -39,7 +39,7 @@ class HiddenKeys:
 
     def _layer(self, number: int) -> Callable[..., Any]:
         def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            past, queries = self._seen[number], hidden.shape[1]
+            past, queries = self._seen[number], hidden.shape[-2]
             self._seen[number] += queries
             hide = self.fate.hidden(number, decoding=past > 0)
             if bool(hide.any()):
@@ -60,10 +60,10 @@ def closed(mask: Tensor | None, hide: Tensor, past: int, hidden: Tensor, *, flat
             sequence in layers with a sliding window; it then ends with the same tokens.
         hide: `[T]` True for the tokens of the prompt to hide.
         past: tokens that the layer saw in earlier calls.
-        hidden: `[1, Q, D]` its input.
+        hidden: `[..., 1, Q, D]` its input.
         flat: whether its attention takes masks `[B, T]` only.
     """
-    queries, total = hidden.shape[1], past + hidden.shape[1]
+    queries, total = hidden.shape[-2], past + hidden.shape[-2]
     gone = torch.zeros(total, dtype=torch.bool, device=hidden.device)
     gone[: hide.shape[0]] = hide.to(hidden.device)
     if mask is None and flat:
