@@ -12,6 +12,7 @@ from tokenprune_adapters.transformers.gemma3n import Gemma3nAdapter
 from tokenprune_adapters.transformers.llama4 import Llama4Adapter
 from tokenprune_adapters.transformers.llava import LlavaAdapter
 from tokenprune_adapters.transformers.llava_pixtral import LlavaPixtralAdapter
+from tokenprune_adapters.transformers.molmo2 import Molmo2Adapter
 
 ADAPTERS: tuple[type[MllmAdapter], ...] = (
     LlavaPixtralAdapter,
@@ -19,6 +20,7 @@ ADAPTERS: tuple[type[MllmAdapter], ...] = (
     Llama4Adapter,
     *FAMILIES,
     Gemma3nAdapter,
+    Molmo2Adapter,
 )
 
 

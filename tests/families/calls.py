@@ -29,6 +29,8 @@ ARGUMENTS = {
         "image_position_ids",
         "batch_num_images",
         "target_sizes",
+        "image_token_pooling",
+        "image_grids",
     ),
     "video": (
         "pixel_values_videos",
@@ -37,6 +39,8 @@ ARGUMENTS = {
         "video_position_ids",
         "num_frames_per_video",
         "target_sizes_videos",
+        "video_token_pooling",
+        "video_grids",
     ),
 }
 

@@ -28,8 +28,8 @@ LINEAR = ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
 """Families with linear attention or convolutions, where a removed token isn't like a hidden one."""
 GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
 """Families whose tower gets the frames of a clip as pictures."""
-UNFOLLOWED = ("gemma3n",)
-"""Families through whose tower no tokens are followed."""
+UNFOLLOWED = {"gemma3n": "it is convolutional", "molmo2": "each call says which patches"}
+"""Families through whose tower no tokens are followed, and why."""
 OMNI = ("qwen2_5_omni", "qwen3_omni_moe")
 """Families that hear, too."""
 _QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")

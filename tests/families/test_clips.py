@@ -37,7 +37,7 @@ from tokenprune.plugins.host import host
 Load = Callable[[str], LoadedMllm]
 Folder = Callable[[str], Path]
 CLIPS = [name for name, case in CASES.items() if case.clip]
-APART = ("smolvlm", *GLM)
+APART = ("smolvlm", "molmo2", *GLM)
 """Families that take either pictures or clips in one call."""
 JOINED = (
     "llava",

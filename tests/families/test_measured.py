@@ -48,7 +48,7 @@ NO_FORMULA += (
     "kimi_k25",
     "lighton_ocr",
 )
-NO_FORMULA += ("gemma3n", "llama4", "llava", "llava-siglip")
+NO_FORMULA += ("gemma3n", "molmo2", "llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""
 FOLLOWED = [name for name in CASES if name not in NO_FORMULA]
 SHOWN = ["llava_next", "qwen2_5_vl", "qwen3_vl_moe", "idefics3", "gemma3", "mistral3"]

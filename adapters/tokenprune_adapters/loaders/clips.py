@@ -20,7 +20,7 @@ VIDEO = "<video>"
 RATE = 1.0
 
 #: Processors whose models know pictures and clips by one placeholder, so that they take one kind.
-ONE_PLACEHOLDER = ("Glm4vProcessor", "Glm46VProcessor")
+ONE_PLACEHOLDER = ("Glm4vProcessor", "Glm46VProcessor", "Molmo2Processor")
 
 
 def takes_clips(processor: Any) -> bool:
@@ -33,7 +33,7 @@ def check_beside(processor: Any) -> None:
 
     Raises:
         DataError: they are, so that one would take the other's place (SmolVLM), or the model can't
-            tell them apart (GLM).
+            tell them apart (GLM, Molmo 2).
     """
     made = (processor.image_processor, processor.video_processor)
     names = [{*one.model_input_names} for one in made]

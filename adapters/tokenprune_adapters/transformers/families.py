@@ -112,17 +112,18 @@ class Family:
     @property
     def limits(self) -> tuple[str, ...]:
         """What can't be done with its pictures, in words."""
-        found = []
+        found, unfollowed = list[str](), dict[str, list[str]]()
         for kind, one in self.pictures.items():
             if one.tower is None:
-                why = f": {one.unfollowed}" if one.unfollowed else ""
-                found.append(f"`encoder`: tokens aren't followed through the tower ({kind}){why}")
+                unfollowed.setdefault(one.unfollowed and f": {one.unfollowed}", []).append(kind)
             elif one.tower.blended is not None:
                 why = one.tower.blended.rstrip(".")
                 found.append(f"{TOLD_APART} ({kind}), at the call: {why}")
             elif one.tower.frames:
                 found.append(f"`encoder` ({kind}): {FRAMES}")
-        return (*found, *self.notes)
+        told = "`encoder`: tokens aren't followed through the tower"
+        lines = (f"{told} ({', '.join(kinds)}){why}" for why, kinds in unfollowed.items())
+        return (*lines, *found, *self.notes)
 
 
 class FamilyAdapter(TransformersMllm):

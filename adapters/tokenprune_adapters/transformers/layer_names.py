@@ -49,7 +49,8 @@ class LayerKind:
     In all of them every head is rotated as far as the rotary rows reach.
 
     Attributes:
-        normed: whether every head is normed before it is rotated, where the attention has norms.
+        normed: whether every head, or all heads together where the norm is as wide, is normed
+            before it is rotated, where the attention has norms.
         gated: whether the query projection puts out a gate behind the query of every head.
         capped: whether logits are capped; some classes have the setting and don't heed it.
         typed: whether rotary rows are made for a type of layer.
@@ -62,7 +63,8 @@ class LayerKind:
             every layer rotates.
         mixed: attribute of the attention without whose value every layer rotates all the same; None
             where `rotates` alone tells.
-        bare: whether no norm stands in front of the attention.
+        bare: whether no norm stands in front of the attention, or the attribute of the layer that
+            says so.
         latent: whether keys and values come from one narrow projection, see `latent_layers`.
         streams: attribute of the layer with the part that predicts the states that it computes
             with from several streams of each token; None where there is one stream.
@@ -78,7 +80,7 @@ class LayerKind:
     behind: str | None = None
     rotates: str | None = None
     mixed: str | None = None
-    bare: bool = False
+    bare: bool | str = False
     latent: bool = False
     streams: str | None = None
 
@@ -116,6 +118,7 @@ _KINDS = {
     },
     "ministral": {"MinistralDecoderLayer": LLAMA},
     "mistral": {"MistralDecoderLayer": LLAMA},
+    "molmo2": {"Molmo2DecoderLayer": LayerKind(normed=True, bare="norm_after")},
     "paddleocr_vl": {"PaddleOCRDecoderLayer": LLAMA},
     "qwen2": {"Qwen2DecoderLayer": LLAMA},
     "qwen2_5_omni": {"Qwen2_5OmniDecoderLayer": LLAMA},

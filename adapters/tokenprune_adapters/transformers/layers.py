@@ -247,7 +247,10 @@ def _latent(layer: nn.Module, kinds: Kinds) -> bool:
 def _normed(layer: nn.Module, hidden: Tensor, kinds: Kinds) -> Tensor:
     """A layer's input as its attention gets it."""
     kind = _found(layer, kinds)
-    if kind is not None and kind.bare:
+    bare = kind is not None and kind.bare
+    if isinstance(bare, str):
+        bare = getattr(layer, bare)
+    if bare:
         return hidden
     if kind is not None and kind.streams is not None:
         hidden = predicted(getattr(layer, kind.streams), hidden)
@@ -259,14 +262,17 @@ def _heads(
     layer: nn.Module, kind: names.LayerKind, name: str, states: Tensor, width: int
 ) -> Tensor:
     """Heads `[B, H, T, d]` of what a projection put out, normed, but not rotated."""
+    attention: Any = getattr(layer, names.ATTENTION)
+    norm: Any = None
+    if kind.normed and any(hasattr(attention, norm) for norm in names.HEAD_NORMS[name]):
+        norm = first_of(attention, names.HEAD_NORMS[name])
     gated = kind.gated and name == "query"
+    if norm is not None and norm.weight.shape[0] > width:  # of all heads together
+        states, norm = norm(states), None
     states = states.view(*states.shape[:-1], -1, 2 * width if gated else width)
     if gated:  # of each head, the gate stands behind the query
         states = states[..., :width]
-    attention = getattr(layer, names.ATTENTION)
-    if kind.normed and any(hasattr(attention, norm) for norm in names.HEAD_NORMS[name]):
-        states = first_of(attention, names.HEAD_NORMS[name])(states)
-    return states.transpose(1, 2)
+    return (states if norm is None else norm(states)).transpose(1, 2)
 
 
 def _rotates(attention: Any, kind: names.LayerKind) -> bool:
