@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.families.cases import CASES
 from tests.families.models.common import WIDTH
 from tests.families.models.qwen import ROW
+from tokenprune.engine.encoder.allowance import BY_TYPE, LAUNCHING
 
 Grids = tuple[tuple[int, int, int], ...]
 
@@ -30,6 +31,11 @@ def grids_of(family: str, grids: Grids = GRIDS) -> Grids:
     if not family.startswith("glm"):
         return grids
     return tuple((1, height, width) for frames, height, width in grids for _ in range(frames))
+
+
+def launching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let attention on the CPU compute as much in vain as where operations are launched."""
+    monkeypatch.setitem(BY_TYPE, "cpu", LAUNCHING)
 
 
 def tower(

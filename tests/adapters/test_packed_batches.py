@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch import Tensor
 import tokenprune
 from tests.packed import GRIDS, call, grids_of, plan, tower
 from tokenprune import Signal
-from tokenprune.engine.encoder import packed_state, windows
+from tokenprune.engine.encoder import packed_state
+from tokenprune.engine.encoder.allowance import BY_TYPE, LAUNCHING, Allowance
 from tokenprune.engine.encoder.order import Order
 from tokenprune.engine.encoder.packed_signals import PackedStep
 from tokenprune.engine.encoder.pictures import Pictures
@@ -39,8 +41,8 @@ def kinds(bias: Tensor | None) -> dict[str, PackedStep]:
     assert not parted.whole
     made: dict[str, Pictures | Segments] = {
         "masked": Pictures.of([(1, 6), (1, 6)], bias, parted.number[rows]),
-        "padded": parted.segments(rows, [6, 6]),
-        "exact": parted.segments(rows, [6, 6], exact=True),
+        "padded": parted.segments(rows, [6, 6], 2),
+        "exact": parted.segments(rows, [6, 6]),
     }
     return {name: step((one, one.biases(bias))) for name, one in made.items()}
 
@@ -68,10 +70,10 @@ def test_masks_and_padding_change_neither_attention_nor_signals(biased: bool) ->
 
 def test_padding_stays_within_twice_the_rows_and_calls_are_few() -> None:
     lengths = [64, 1, 3, 30, 0, 60, 2, 8, 64, 17]
-    made = Segments.grouped(lengths, CPU)
+    made = Segments.grouped(lengths, CPU, padded=2)
     assert sum(rows.numel() for rows in made.rows) <= 2 * sum(lengths)
     assert len(made.rows) <= 5
-    once = Segments.grouped([64, 40, 24, 64], CPU)
+    once = Segments.grouped([64, 40, 24, 64], CPU, padded=2)
     assert [tuple(rows.shape) for rows in once.rows] == [(4, 64)]
     values = torch.arange(float(sum(lengths)))
     assert torch.equal(made.join(made.split(values)), values)
@@ -107,7 +109,7 @@ def test_blocks_by_halves_give_what_they_give_by_themselves(
     grids: tuple[tuple[int, int, int], ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """States too, in the order of the sequence; and with windows gathered instead of hidden."""
+    """States too, in the order of the sequence; windows hidden, padded, and by themselves."""
     model = tower(family, torch.float64)
     given = call(grids_of(family, grids), torch.float64)
     begin, looping = packed_state.PackedState.begin, [True]
@@ -117,9 +119,10 @@ def test_blocks_by_halves_give_what_they_give_by_themselves(
 
     monkeypatch.setattr(packed_state.PackedState, "begin", begun)
     with tokenprune.attach(model, plan(*stages)):
-        made = [model(**given)]
-        monkeypatch.setattr(windows, "LONGEST", 0)
-        made.append(model(**given))
+        made = []
+        for allowed in (LAUNCHING, replace(LAUNCHING, longest=0), Allowance(0, 0, 1)):
+            monkeypatch.setitem(BY_TYPE, "cpu", allowed)
+            made.append(model(**given))
         looping[0] = False
         expected = model(**given)
     for found in made:

@@ -11,7 +11,8 @@ import torch
 import tokenprune
 from benchmarks.counting import IDLE, dispatched, leaves
 from benchmarks.towers import qwen_picture, qwen_vision
-from tests import models
+from tests import models, packed
+from tokenprune.ops.flops import count_flops
 
 #: Operations a site beyond the dense tower's: as dispatched.
 DISPATCHED = 12
@@ -88,9 +89,10 @@ def packed_tower(depth: int) -> Any:
 @pytest.mark.parametrize(("pictures", "bound"), [(1, 1.0), (8, 0.65)])
 @torch.inference_mode()
 def test_a_pruned_packed_tower_has_fewer_operations_than_the_dense_one(
-    strategy: str, pictures: int, bound: float
+    strategy: str, pictures: int, bound: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The dense one attends to its windows one by one, whatever is left of them."""
+    """Where they are launched; the dense one attends to its windows one by one."""
+    packed.launching(monkeypatch)
     tower = packed_tower(32)
     rows, grids = qwen_picture(336, pictures)
 
@@ -103,3 +105,25 @@ def test_a_pruned_packed_tower_has_fewer_operations_than_the_dense_one(
         call()  # the first call checks what strategies answer
         names = [name for name in dispatched(call) if name not in IDLE]
     assert len(names) <= bound * dense
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "tome", "evoprune"])
+@torch.inference_mode()
+def test_on_the_cpu_a_pruned_packed_tower_computes_no_products_of_two_windows(
+    strategy: str,
+) -> None:
+    """Nor those of padding, also for signals."""
+    tower = packed_tower(32)
+    rows, grids = qwen_picture(336, 1)
+    plan = {"schema_version": 1, "stages": [{"at": "encoder", "strategy": strategy, "keep": 36}]}
+
+    def products() -> int:
+        with count_flops() as counter:
+            tower(hidden_states=rows, grid_thw=grids)
+        counts = counter.get_flop_counts()["Global"]
+        pairs = ("attention", "attend", "baddbmm")
+        return sum(many for one, many in counts.items() if any(name in str(one) for name in pairs))
+
+    dense = products()
+    with tokenprune.attach(tower, plan):
+        assert products() <= dense / 2

@@ -25,6 +25,11 @@ GRIDS = (*GRIDS, (1, 10, 10))
 BLOCKS = 4
 
 
+@pytest.fixture(autouse=True)
+def _launching(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed.launching(monkeypatch)
+
+
 def pictures(count: int, grids: int) -> dict[str, Any]:
     return packed.call(tuple(GRIDS[number % grids] for number in range(count)))
 

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tokenprune.engine.encoder.allowance import allowance
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.order import Order
 from tokenprune.engine.encoder.packed_state import PackedState
@@ -227,16 +228,17 @@ def _parted(
     kind: Kind,
 ) -> Segments | Pictures:
     """The segments of rows that stand stack by stack."""
-    windows = state.parted(borders)
+    windows, allowed = state.parted(borders), allowance(order.rows.device)
     shapes = [(batch, count * order.members) for batch, count in order.shapes]
-    if windows.whole and (few(shapes) or kind == "exact"):
+    padded = 1 if kind == "exact" else allowed.padded
+    if windows.whole and (few(shapes) or padded == 1):
         return Pictures.of(shapes, bias)
     if windows.whole:
         lengths = [length for batch, length in shapes for _ in range(batch)]
-        return Segments.grouped(lengths, order.rows.device)
-    if kind == "masked" and few(shapes) and windows.fits(shapes):
+        return Segments.grouped(lengths, order.rows.device, padded=padded)
+    if kind == "masked" and few(shapes) and windows.hidden(shapes, allowed):
         return Pictures.of(shapes, bias, windows.number[order.rows])
-    return windows.segments(order.rows, state.lengths(order), exact=kind == "exact")
+    return windows.segments(order.rows, state.lengths(order), padded)
 
 
 def _segments(borders: Tensor | Sequence[int] | None, state: PackedState, order: Order) -> Segments:

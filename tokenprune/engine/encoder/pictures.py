@@ -14,11 +14,8 @@ from tokenprune.engine.lines import Shape, joined, stacked
 from tokenprune.interface.signals import MASKED, UNPAIRED, BlockAttention, Signal
 from tokenprune.ops.attend_short import suits
 
-# Rows of a picture up to which its windows are hidden by a mask (ours): the products that a row
-# has with so many keys are a small part of a block's work, and gathering windows costs more.
-LONGEST = 640
-# Entries of such masks, and of those whose weights are computed for signals (ours).
-ENTRIES, _WEIGHTS = 1 << 22, 1 << 19
+# Entries of masks up to which weights are computed for signals (ours).
+_WEIGHTS = 1 << 19
 # Batches up to which pictures aren't padded to fewer (ours).
 _FEW = 2
 # Strides of masks that attention kernels take without a copy.

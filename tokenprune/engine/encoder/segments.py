@@ -14,9 +14,6 @@ from tokenprune.engine.encoder.pictures import Pictures, mask_of, masked
 from tokenprune.engine.lines import stacked
 from tokenprune.interface.signals import PADDED, BlockAttention, Signal
 
-# Rows with padding, for one that is none, up to which segments go together (ours).
-_PADDED = 2
-
 
 @dataclass(frozen=True)
 class Segments:
@@ -91,7 +88,7 @@ class Segments:
         order: Tensor | None = None,
         share: Sequence[float] | None = None,
         *,
-        exact: bool = False,
+        padded: int = 1,
     ) -> Segments:
         """Segments of rows that stand anywhere, padded where that makes few batches of many.
 
@@ -100,9 +97,9 @@ class Segments:
             device: of the sequence.
             order: `[R]` the rows of the first one, then those of the second; None if they stand so.
             share: of each segment, see the class.
-            exact: whether segments of unequal length stay apart.
+            padded: rows with padding, for one that is none, up to which segments go together.
         """
-        groups = _groups(lengths, exact=exact)
+        groups = _groups(lengths, padded)
         starts = list(accumulate(lengths, initial=0))
         shapes = [(len(group), lengths[group[0]]) for group in groups]
         numbers = list(chain.from_iterable(groups))
@@ -255,17 +252,15 @@ class Segments:
         return self.masks[place, dtype]
 
 
-def _groups(lengths: Sequence[int], *, exact: bool) -> list[list[int]]:
+def _groups(lengths: Sequence[int], padded: int) -> list[list[int]]:
     """Numbers of segments that go together, the longest first, empty ones in none."""
     left = sorted((one for one in range(len(lengths)) if lengths[one]), key=lengths.__getitem__)
     left = left[::-1]
-    if not exact and lengths[left[0]] * len(left) <= _PADDED * sum(lengths):
+    if lengths[left[0]] * len(left) <= padded * sum(lengths):
         return [left]
     groups: list[list[int]] = []
     for one in left:
-        longest = lengths[groups[-1][0]] if groups else None
-        near = longest == lengths[one] if exact else longest and longest <= _PADDED * lengths[one]
-        if near:
+        if groups and lengths[groups[-1][0]] <= padded * lengths[one]:
             groups[-1].append(one)
         else:
             groups.append([one])

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from tokenprune.engine.encoder.pictures import ENTRIES, LONGEST
+from tokenprune.engine.encoder.allowance import Allowance
 from tokenprune.engine.encoder.segments import Segments
 from tokenprune.engine.lines import Shape
 
@@ -65,24 +65,25 @@ class Windows:
     def _numbers(self) -> Tensor:
         return torch.arange(len(self.edges), device=self.device)
 
-    def fits(self, shapes: Sequence[Shape]) -> bool:
-        """Whether pictures of so many rows, `[B, L]` of every stack, can be attended to whole."""
+    def hidden(self, shapes: Sequence[Shape], allowed: Allowance) -> bool:
+        """Whether masks may hide the windows of pictures of so many rows, `[B, L]`."""
         entries = sum(batch * length**2 for batch, length in shapes)
-        return self.inside and max(length for _, length in shapes) <= LONGEST and entries <= ENTRIES
+        longest = max(length for _, length in shapes)
+        return self.inside and longest <= allowed.longest and entries <= allowed.entries
 
-    def segments(self, rows: Tensor, counts: Sequence[int], *, exact: bool = False) -> Segments:
+    def segments(self, rows: Tensor, counts: Sequence[int], padded: int = 1) -> Segments:
         """Windows of the rows that are left, whose number has to be waited for.
 
         Args:
             rows: `[R]` of the whole sequence, in any order.
             counts: how many rows are left of each picture or frame, in the order of the sequence.
-            exact: see `Segments.grouped`.
+            padded: see `Segments.grouped`.
         """
         number, order = self.number[rows].sort(stable=True)
         borders: list[int] = torch.searchsorted(number, self._numbers).tolist()
         lengths = [end - start for start, end in pairwise(borders)]
         share = self._share(lengths, counts)
-        return Segments.grouped(lengths, self.device, order, share, exact=exact)
+        return Segments.grouped(lengths, self.device, order, share, padded=padded)
 
     def _share(self, lengths: Sequence[int], counts: Sequence[int]) -> Sequence[float] | None:
         """The part of its picture's rows that each window has."""
