@@ -92,7 +92,7 @@ class Within:
 
 @dataclass(frozen=True)
 class Flops:
-    """At most this share of the dense model's operations, counted on the first batch.
+    """At most this share of the dense model's operations, counted on batches spread evenly.
 
     Attributes:
         share: between 0 and 1.

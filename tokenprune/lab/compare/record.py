@@ -81,6 +81,7 @@ def row_data(result: Result, answers: bool = False) -> dict[str, Any]:
         "plan": dump_plan(entry.plan),
         **{name: getattr(result, name) for name in (*shared, "versus_random", *counted)},
         "flops": result.run.flops,
+        "flops_samples": result.run.counted,
         **{name: getattr(result, name) for name in ("flops_ratio", *timed)},
         "marks": result.warnings,
         **({"answers": result.run.answers} if answers else {}),

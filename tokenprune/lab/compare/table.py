@@ -120,5 +120,5 @@ def legend(comparison: Comparison) -> list[str]:
         "Vs random: accuracy minus that of random at the same places and budgets, or else at as "
         "many tokens, with the same position ids; empty without such a row.",
         "FLOPs and times are shares of dense, measured in turns with it; select is a share of the "
-        "whole dense time.",
+        f"whole dense time. FLOPs are counted on {comparison.dense.counted_on}.",
     ]

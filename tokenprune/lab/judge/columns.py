@@ -156,6 +156,7 @@ MORE = (
     Column("random seeds", lambda row: row.seeds, WHOLE),
     Column("samples", lambda row: len(row.run.right), WHOLE),
     Column("peak bytes", lambda row: row.run.peak_bytes, WHOLE),
+    Column("FLOPs samples", lambda row: row.run.counted or None, WHOLE),
     Column("GFLOPs", lambda row: row.run.flops / 1e9, Form(".4g", ".4f")),
 )
 

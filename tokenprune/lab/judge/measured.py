@@ -53,6 +53,7 @@ def _run(task: Task, measured: Measurement, row: Measured, timed: Measured) -> P
         unknown=task.unknown(),
         title=entry.name if row is dense else f"{entry.label}{own}",
         lost=tuple(measured.lost.values()),
+        counted=row.counted,
     )
 
 

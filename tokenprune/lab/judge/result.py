@@ -42,19 +42,21 @@ class PlanRun:
         dense_wall: seconds of every batch of the dense model that took turns with the plan.
         tokens: mean tokens per image by stage.
         seconds: exclusive seconds by stage, over all batches.
-        flops: operations per sample.
+        flops: operations per sample, mean over the `counted` ones.
         dense_flops: the same of the dense model.
         dense_seconds: exclusive seconds by stage of the dense model that took turns with the plan,
             over all batches; empty where they weren't measured.
         lengths: tokens of every image, mean over the LLM's layers, where the plan sets no number.
         scores: by metric, one score a sample.
         failures: checks of the run that failed.
-        peak_bytes: most memory of a batch; None where it wasn't measured.
+        peak_bytes: most memory of the batch with the largest inputs; None where it wasn't measured.
         shown: pictures for a report.
         title: what warnings call the row; default: its name.
         varied: what a grid put into the plan, by dotted place.
         unknown: words of the questions that the model's tokenizer doesn't know.
         lost: why samples were left out, one reason each.
+        counted: samples on which operations were counted, spread evenly over all; 0 where a record
+            doesn't say.
     """
 
     entry: Entry
@@ -77,6 +79,7 @@ class PlanRun:
     varied: Mapping[str, Any] = field(default_factory=dict)
     unknown: Sequence[str] = ()
     lost: Sequence[str] = ()
+    counted: int = 0
 
     @property
     def plan(self) -> Plan:
@@ -158,6 +161,16 @@ class Result:
     def positions(self) -> str:
         """Position ids of the survivors."""
         return positions_of(self.run.plan)
+
+    @property
+    def counted_on(self) -> str:
+        """On how many samples operations were counted, in words; empty where no record says."""
+        counted, samples = self.run.counted, len(self.run.right)
+        if not counted:
+            return ""
+        if counted >= samples:
+            return "all samples"
+        return f"{counted} of {samples} samples, of batches spread evenly over all"
 
     @property
     def tokens(self) -> Mapping[str, float]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from tokenprune.engine.conditions import Checks
 from tokenprune.engine.meter import Meter
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.raised import raised
+from tokenprune.lab.measure.counting import counted_batches, elements
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.lengths import own_length, tokens_in_llm
 from tokenprune.lab.measure.preparing import Preparing, Ready
@@ -56,12 +58,13 @@ class Measured:
         wall: seconds of every batch.
         seconds: exclusive seconds by stage, over all batches.
         tokens: mean tokens per image by stage.
-        flops: operations per sample, counted on the first batch.
+        flops: operations per sample, mean over the `counted` ones.
         lengths: tokens of every image, mean over the LLM's layers, where the plan sets no number.
         beside: dense, as it ran beside this; set at the end.
         failure: why the plan of an optional row can't run; empty if it can.
         tiles: mean pieces in which the tower saw an image.
         checks: what was found right before anything was timed; every run attaches anew.
+        counted: samples on which operations were counted; the same ones of every plan.
     """
 
     entry: Entry | None
@@ -75,17 +78,23 @@ class Measured:
     failure: str = ""
     tiles: float = 1.0
     checks: Checks = field(default_factory=Checks)
-    _counted: int = 0
+    counted: int = 0
+    _images: int = 0
 
     def count(self, meter: Meter) -> None:
         """Take a batch's mean counts into the mean of all."""
-        seen, images, tokens = self._counted, meter.images, meter.tokens
+        seen, images, tokens = self._images, meter.images, meter.tokens
         for stage, mean in tokens.items():
             before = self.tokens.get(stage, 0.0)
             self.tokens[stage] = (before * seen + mean * images) / (seen + images)
         tiles = 1.0 if meter.tiles is None else meter.tiles
         self.tiles = (self.tiles * seen + tiles * images) / max(seen + images, 1)
-        self._counted += images
+        self._images += images
+
+    def count_flops(self, total: int, samples: int) -> None:
+        """Take the operations of some samples into the mean of all."""
+        self.flops = (self.flops * self.counted + total) / (self.counted + samples)
+        self.counted += samples
 
 
 @dataclass
@@ -99,6 +108,7 @@ class Measurement:
         plans: one per entry.
         again: dense and idle of further processes and passes; their answers must be the same.
         lost: by number of the sample, why it was left out of every row.
+        largest: numbers of the samples of the batch whose inputs hold the most elements.
     """
 
     dense: Measured
@@ -106,6 +116,7 @@ class Measurement:
     plans: list[Measured]
     again: list[Measured] = field(default_factory=list)
     lost: dict[int, str] = field(default_factory=dict)
+    largest: Sequence[int] = ()
 
     @property
     def numbers(self) -> list[int]:
@@ -154,7 +165,8 @@ def joined(parts: Sequence[Measurement], places: Sequence[Sequence[int]]) -> Mea
     again += [row for part in parts for row in part.again]
     plans = [found[place] for place in sorted(found)]
     lost = {number: why for part in parts for number, why in part.lost.items()}
-    return Measurement(parts[0].dense, parts[0].idle, plans, again, lost)
+    first = parts[0]
+    return Measurement(first.dense, first.idle, plans, again, lost, first.largest)
 
 
 def measure(
@@ -162,9 +174,9 @@ def measure(
 ) -> Measurement:
     """Run every plan and the dense model on every batch, in an order drawn anew for each.
 
-    The first batch is run once before, untimed: it warms up and counts FLOPs. An optional row whose
-    plan can't run isn't asked again, and says why. A sample that can't be prepared is left out of
-    all rows.
+    Some batches, spread evenly from the first to the last, are run once more before, untimed, to
+    count FLOPs; the first one warms up, too. An optional row whose plan can't run isn't asked
+    again, and says why. A sample that can't be prepared is left out of all rows.
 
     Args:
         task: samples and model.
@@ -184,17 +196,21 @@ def measure(
     dense, idle = Measured(None), Measured(Entry("dense", Plan()))
     rows = [dense, idle, *plans]
     order = rows + [dense] * (len(plans) // PLANS_PER_DENSE)
-    tell = _Teller(progress, len(rows) + len(order) * len(task.batches))
+    counted = counted_batches(len(task.batches))
+    runs = len(order) * len(task.batches) + len(counted) * (len(plans) + 1) + 1
+    tell = _Teller(progress, runs)
     preparing, rng = Preparing(task), random.Random(seed)
+    largest = (-1, [0])
     with torch.no_grad():
         for number, ready in enumerate(preparing.batches()):
-            if number == 0:
-                _count(task, ready, rows, tell)
+            if number in counted:
+                _count(task, ready, [dense, *plans] if number else rows, tell)
             rng.shuffle(order)
             _run_batch(task, ready, order, tell)
+            largest = max(largest, (elements(ready.inputs), ready.numbers), key=itemgetter(0))
     for row in rows:
         row.beside = Beside(dense.wall, idle.wall, dict(idle.seconds))
-    return Measurement(dense, idle, plans, lost=preparing.lost)
+    return Measurement(dense, idle, plans, lost=preparing.lost, largest=largest[1])
 
 
 class _Teller:
@@ -233,7 +249,7 @@ def _count(task: Task, ready: Ready, rows: Sequence[Measured], tell: _Teller) ->
             continue
         with _excused(row), _attached(task, row), count_flops() as counter:
             task.call(ready.inputs)
-            row.flops = counter.total / len(ready.numbers)
+            row.count_flops(counter.total, len(ready.numbers))
 
 
 def _attached(task: Task, row: Measured) -> AbstractContextManager[object]:

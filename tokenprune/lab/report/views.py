@@ -69,6 +69,7 @@ def group_view(group: Group, known: Sequence[str], pictures: PageImages) -> dict
         "gallery": _gallery(group, pictures),
         "plans": [(row.name, dump_plan(row.run.plan)) for row in group.rows if not row.run.dense],
         "samples": len(group.rows[0].run.right) if group.rows else 0,
+        "counted_on": group.rows[0].counted_on if group.rows else "",
         "milliseconds": _milliseconds(group),
         "headline": headline(group),
         "dashed": any(len(front(_points(group, cost))) > 1 for cost in COSTS),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tokenprune.engine.attach import attach
+from tokenprune.lab.measure.counting import counted_batches
 from tokenprune.lab.measure.preparing import first_ready
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.studies.execute import cell_task
@@ -68,9 +69,10 @@ def estimate(
             _batch(task, Plan())  # what is loaded or compiled at the first call comes once
             dense[pair] = _batch(task, Plan())
         mine = _batch(task, cell.plan) if cell.plan.stages else 0.0
-        # a cell runs dense, dense under an empty plan, and itself; the first batch once more; then
-        # itself for its peak memory and for the pictures of the report
-        runs = len(task.questions) / len(task.batches[0]) + 1
+        # a cell runs dense, dense under an empty plan, and itself; some batches once more to count
+        # FLOPs; then itself for its peak memory and for the pictures of the report
+        batches = len(task.questions) / len(task.batches[0])
+        runs = batches + len(counted_batches(len(task.batches)))
         seconds = runs * (2 * dense[pair] + mine) + 2 * (mine or dense[pair])
         key = digest(about)
         found.append(Estimate(cell, len(task.questions), seconds, key in recorded, key in older))

@@ -21,7 +21,6 @@ from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.memory import peak_bytes
 from tokenprune.lab.measure.metrics import chosen_metrics, scores
-from tokenprune.lab.measure.preparing import first_ready
 from tokenprune.lab.measure.run import Measured, Measurement, measure
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.models import load_model, load_options, model_place
@@ -91,7 +90,8 @@ def _measured(task: Task, cell: Cell, study: Study) -> dict[str, Any]:
         "dense_wall": found.dense.wall,
         "flops": row.flops,
         "dense_flops": found.dense.flops,
-        "peak_bytes": _peak(asked, cell),
+        "flops_samples": row.counted,
+        "peak_bytes": _peak(task.only(found.largest), cell),
         "failures": problems,
         "unknown": task.unknown(),
         "environment": describe_environment(),
@@ -144,7 +144,7 @@ def _samples(task: Task, found: Measurement, row: Measured, study: Study) -> lis
 
 
 def _peak(task: Task, cell: Cell) -> int:
-    inputs = first_ready(task).inputs
+    inputs = task.inputs(task.questions)
     device = next(task.model.parameters()).device
     with torch.no_grad(), attach(task.model, cell.plan):
         return peak_bytes(lambda: task.call(inputs), device)

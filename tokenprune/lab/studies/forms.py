@@ -74,6 +74,7 @@ class _Done(_Form):
     dense_wall: Annotated[list[Seconds], Field(min_length=1)]
     flops: float
     dense_flops: float
+    flops_samples: int = 0
     peak_bytes: int
     failures: list[str]
     shown: list[_Shown] = Field(default_factory=list)

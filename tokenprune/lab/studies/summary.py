@@ -119,6 +119,7 @@ def run_of(record: Record, numbers: Collection[int] | None = None) -> PlanRun:
         varied=record.identity.get("grid", {}),
         unknown=result.get("unknown", ()),
         lost=tuple(lost.values()),
+        counted=result.get("flops_samples", 0),
     )
 
 
