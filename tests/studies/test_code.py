@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
+from tests import text_towers
 from tests.studies.test_studies import change
 from tokenprune.lab.studies import code, load_study, run_study
 from tokenprune.lab.studies.code import code_of, method_facts, package_digest
@@ -125,3 +127,40 @@ def test_a_model_with_another_config_is_another_cell(
     again = run_study(load_study(study))
     assert again.ran == first.ran
     assert again.records[0].identity["weights"] == first.records[0].identity["weights"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("strategy", ["trim", "cdpruner_clip"])
+def test_another_text_tower_is_another_cell(
+    study: Path, tmp_path: Path, strategy: str, file: str
+) -> None:
+    tower = shutil.copytree(text_towers.clip(), tmp_path / "tower")
+    stage = {"at": "pre_llm", "strategy": strategy, "keep": 8, "params": {"text_tower": str(tower)}}
+    change(study, plans=[{"name": "asked", "plan": {"stages": [stage]}}])
+    first = run_study(load_study(study))
+    assert not first.failed
+    assert len(first.ran) == 2
+    assert run_study(load_study(study)).ran == []
+    if file == "model.safetensors":
+        weights = load_file(tower / file)
+        save_file({name: value + 1 for name, value in weights.items()}, tower / file)
+    else:
+        (tower / file).write_text((tower / file).read_text() + "\n")
+    again = run_study(load_study(study))
+    assert not again.failed
+    assert again.ran == [label for label in first.ran if label.startswith("asked")]
+
+
+def test_another_tokenizer_is_another_cell(tmp_path: Path) -> None:
+    words = shutil.copytree(text_towers.tokenizer(), tmp_path / "words")
+    params = {"text_tower": text_towers.clip(), "tokenizer": str(words)}
+    plan = load_plan(
+        {"stages": [{"at": "pre_llm", "strategy": "trim", "keep": 8, "params": params}]}
+    )
+    found = [method_facts(plan)["files"]]
+    assert found[0].keys() == {"stages.0.text_tower", "stages.0.tokenizer"}
+    (words / "model.safetensors").write_bytes(b"of the LLM")
+    found.append(method_facts(plan)["files"])
+    (words / "tokenizer.json").write_text("{}")
+    found.append(method_facts(plan)["files"])
+    assert found[0] == found[1] != found[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -46,6 +47,17 @@ class TextTower(ABC):
         Raises:
             CheckpointError: it is missing or damaged.
         """
+
+    @classmethod
+    def files(cls, target: str) -> Sequence[Path]:
+        """What `load` reads, by which records tell towers apart; none of another kind of target.
+
+        Default: all files of a folder of that name.
+
+        Args:
+            target: folder or hub name.
+        """
+        return [path for path in Path(target).glob("**/*") if path.is_file()]
 
     @property
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from tokenprune.interface.loading import LoadOptions
 from tokenprune.interface.text_tower import TextTower
 from tokenprune_adapters.loaders.dual import CLASSES, dual_class, text_inputs
-from tokenprune_adapters.loaders.folders import load_model, load_tokenizer, weight_files
+from tokenprune_adapters.loaders.folders import READ, load_model, load_tokenizer, weight_files
 from tokenprune_adapters.loaders.hub import checkpoint_folder
 from tokenprune_adapters.transformers import dual_names
 
@@ -46,6 +47,16 @@ class ClipTextTower(TextTower):
             return None
         model = load_model(folder, LoadOptions(), CLASSES["clip"])
         return cls(model, load_tokenizer(folder))
+
+    @classmethod
+    def files(cls, target: str) -> list[Path]:
+        """Weights, configs and tokenizer of the folder, or of that in the hub's cache.
+
+        Raises:
+            CheckpointError: a name on the hub that can't be had.
+        """
+        found = checkpoint_folder(target).glob("*")
+        return [path for path in found if path.suffix in READ and path.is_file()]
 
     @property
     def width(self) -> int:

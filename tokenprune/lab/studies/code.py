@@ -7,14 +7,22 @@ that it measured.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tokenprune.interface.strategy import PruningStrategy
+from tokenprune.interface.text_tower import TowerChoice
 from tokenprune.plan import Plan
+from tokenprune.plugins.hookspecs import TEXT_TOWERS
+from tokenprune.plugins.host import host
 from tokenprune.plugins.strategies import strategy_class, strategy_params
+
+#: Endings of the files that a tokenizer is read from.
+TEXTS = (".json", ".txt", ".model", ".jinja")
 
 
 def method_facts(plan: Plan) -> dict[str, Any]:
@@ -22,16 +30,37 @@ def method_facts(plan: Plan) -> dict[str, Any]:
 
     Returns:
         `code`, by package of its strategies, and `files`, by place in the plan, of what its
-        parameters name, such as checkpoints: a SHA-256 each.
+        parameters name, such as checkpoints and text towers: a SHA-256 each.
     """
-    kinds = [strategy_class(stage.strategy) for stage in plan.stages]
     files: dict[str, str] = {}
-    for number, (kind, stage) in enumerate(zip(kinds, plan.stages, strict=True)):
-        for name, value in strategy_params(kind, stage.params):
+    for number, stage in enumerate(plan.stages):
+        kind, place = strategy_class(stage.strategy), f"stages.{number}"
+        params = strategy_params(kind, stage.params)
+        for name, value in params:
             # a name such as bundled:NAME is typed as a path and is no file
             if isinstance(value, Path) and value.is_file():
-                files[f"stages.{number}.params.{name}"] = _digest([value], value.parent)
-    return {"code": code_of(kinds), "files": files}
+                files[f"{place}.params.{name}"] = _digest([value])
+        if kind.text_tower is not PruningStrategy.text_tower:
+            named = _tower_files(kind(params).text_tower())
+            files |= {f"{place}.{name}": _digest(paths) for name, paths in named.items() if paths}
+    return {"code": method_code(plan), "files": files}
+
+
+def method_code(plan: Plan) -> dict[str, str]:
+    """SHA-256 of the packages that define a plan's strategies, by their names."""
+    return code_of([strategy_class(stage.strategy) for stage in plan.stages])
+
+
+def _tower_files(choice: TowerChoice | None) -> dict[str, list[Path]]:
+    """The files of the text tower that a stage names, and of the tokenizer's folder if it does."""
+    if choice is None:
+        return {}
+    towers = host().things(TEXT_TOWERS).values()
+    tower = next(filter(None, (kind.files(choice.target) for kind in towers)), [])
+    beside = Path(choice.tokenizer).glob("*") if choice.tokenizer else ()
+    # the folder may be that of a whole model, whose weights say nothing about its tokenizer
+    words = [path for path in beside if path.is_file() and path.suffix in TEXTS]
+    return {"text_tower": [*tower], "tokenizer": words}
 
 
 def code_of(kinds: Iterable[type]) -> dict[str, str]:
@@ -52,8 +81,8 @@ def package_digest(package: str) -> str:
         return ""
     path = Path(file)
     if path.name != "__init__.py":
-        return _digest([path], path.parent)
-    return _digest(sorted(_files(path.parent)), path.parent)
+        return _digest([path])
+    return _digest(_files(path.parent))
 
 
 def _files(folder: Path) -> Iterable[Path]:
@@ -61,9 +90,12 @@ def _files(folder: Path) -> Iterable[Path]:
     return (path for path in found if "__pycache__" not in path.parts)
 
 
-def _digest(paths: Iterable[Path], folder: Path) -> str:
-    total = hashlib.sha256()
-    for path in paths:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(paths: Iterable[Path]) -> str:
+    """SHA-256 of files, and of their names below the folder that holds them all."""
+    total, files = hashlib.sha256(), sorted(paths)
+    folder = os.path.commonpath([path.parent for path in files])
+    for path in files:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
         total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return total.hexdigest()

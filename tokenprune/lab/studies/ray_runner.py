@@ -16,7 +16,7 @@ from pydantic import Field
 from tokenprune.errors import BackendUnavailableError, DataError, TokenpruneError
 from tokenprune.errors.installing import pip_install
 from tokenprune.lab.measure.environment import describe_environment
-from tokenprune.lab.studies.code import code_of, method_facts
+from tokenprune.lab.studies.code import code_of, method_code
 from tokenprune.lab.studies.execute import execute, forget_models
 from tokenprune.lab.studies.load import Cell
 from tokenprune.lab.studies.model import Study
@@ -56,7 +56,7 @@ def work(packed: Packed, packages: Mapping[str, str], code: Mapping[str, str]) -
 
 def needed_code(cell: Cell) -> dict[str, str]:
     """Digests of tokenprune and of the packages of a cell's strategies."""
-    return {**code_of([Study]), **method_facts(cell.plan)["code"]}
+    return {**code_of([Study]), **method_code(cell.plan)}
 
 
 def _different(here: Mapping[str, str], there: Mapping[str, str]) -> str:
