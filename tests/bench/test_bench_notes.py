@@ -39,8 +39,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(place: Path, *more: str) -> Any:
     given = ["bench", "--model", str(place / "llava"), "--plans", str(place / "half.yaml")]
-    given += ["--rounds", "1", "--new-tokens", "1", "--out", str(place / "record.json"), *more]
-    return CliRunner().invoke(app, given)
+    given += ["--rounds", "1", "--new-tokens", "1", "--out", str(place / "record.json")]
+    return CliRunner().invoke(app, [*given, "--force", *more])
 
 
 def fake(pixels: Any, limit: int = 512, **switches: Any) -> LoadedMllm:

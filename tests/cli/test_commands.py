@@ -17,6 +17,7 @@ from tokenprune.cli import app
 from tokenprune.cli.plans import file_names
 from tokenprune.errors import CheckpointError, LayerError, PlanError
 from tokenprune.interface.placement import PreLlm
+from tokenprune.lab.measure import files
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host, register_plugin
 
@@ -282,7 +283,7 @@ def test_plan_files_of_one_name_are_rows_of_two_names(llava_folder: Path, tmp_pa
         file.parent.mkdir()
         file.write_text(text)
     out = tmp_path / "record.json"
-    args = ("--plans", *files, "--model", llava_folder, "--out", out)
+    args = ("--plans", *files, "--model", llava_folder, "--out", out, "--force")
     code, said, _ = run("compare", *args, "--limit", 2)
     assert code == 0
     names = [row["name"] for row in json.loads(out.read_text())["results"]]
@@ -373,3 +374,30 @@ def test_brief_commands_collect_no_garbage(
     monkeypatch.setattr(sys, "argv", ["tokenprune", command])
     program.main()
     assert called == ["disable"] * paused + ["app"]
+
+
+@pytest.mark.parametrize("command", ["compare", "bench"])
+def test_a_record_is_replaced_only_if_asked_for(
+    llava_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    plan, out = tmp_path / "plan.yaml", tmp_path / "record.json"
+    plan.write_text("stages: [{at: pre_llm, strategy: random, keep: 4}]")
+    few = {"compare": ("--limit", 2), "bench": ("--rounds", 1, "--size", 28, "--new-tokens", 1)}
+    args = (command, "--plans", plan, "--model", llava_folder, *few[command], "--out", out)
+    out.touch()
+    assert run(*args)[0] == 0
+    first = out.read_text()
+    code, _, said = run(*args)
+    assert code == 2
+    assert "--force" in said
+    assert out.read_text() == first
+    assert run(*args, "--force")[0] == 0
+    assert out.read_text() != first
+    # another run, started beside this one, writes its record before this one ends
+    second = out.read_text()
+    monkeypatch.setattr(files, "check_new", lambda *_, **__: None)
+    code, said, _ = run(*args)
+    assert code == 0
+    assert "record-2.json" in said
+    assert out.read_text() == second
+    assert json.loads((tmp_path / "record-2.json").read_text())

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from tokenprune.cli.consoles import line, notice, progress_bar
-from tokenprune.cli.options import Device, Dtype, Seed, examples
+from tokenprune.cli.options import Device, Dtype, Force, Seed, examples
 
 if TYPE_CHECKING:
     from tokenprune.interface.loading import LoadOptions
@@ -99,6 +99,7 @@ def command(
     compile: Compile = None,
     seed: Seed = 0,
     out: Out = Path("bench.json"),
+    force: Force = False,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
@@ -111,6 +112,7 @@ def command(
     """
     from tokenprune.lab.bench.request import Request
     from tokenprune.lab.bench.settings import BenchSettings
+    from tokenprune.lab.measure.files import check_new
     from tokenprune.lab.models import load_options
 
     asked = Request(
@@ -126,7 +128,8 @@ def command(
     )
     settings = BenchSettings(rounds=rounds, flops=flops, seed=seed, compile=compile)
     asked.check(settings)
-    _run(asked, settings, plans or [], model, load_options(device, dtype, weights), out)
+    check_new(out, force=force)
+    _run(asked, settings, plans or [], model, load_options(device, dtype, weights), out, force)
 
 
 def _run(
@@ -136,16 +139,16 @@ def _run(
     model: str | None,
     options: LoadOptions,
     out: Path,
+    force: bool,
 ) -> None:
     from tokenprune.cli.plans import read_plans
     from tokenprune.lab.bench import bench
     from tokenprune.lab.bench.inputs import size_note
     from tokenprune.lab.bench.record import bench_record, write_bench
     from tokenprune.lab.bench.request import quarters
-    from tokenprune.lab.measure.files import check_writable
+    from tokenprune.lab.measure.files import free_path
     from tokenprune.lab.models import load_model, model_place
 
-    check_writable(out)
     given = read_plans(plans)
     loaded = load_model(model_place(model, "video" if asked.frames else "image"), options)
     given, left_out = (given, []) if given else quarters(loaded)
@@ -154,6 +157,7 @@ def _run(
     notes = [note for note in (size_note(loaded, sizes), settings.caveat, *left_out) if note]
     with progress_bar() as tell:
         rows = bench(loaded, given, sizes, settings, tell, own, notice)
+    out = free_path(out, force=force)
     write_bench(bench_record(loaded, given, settings, rows, own, notes), out)
     _show(rows, settings.flops, notes)
     Console().print(line(f"record: {out}"), soft_wrap=True)

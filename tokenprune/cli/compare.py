@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli.consoles import line, notice, progress_bar, wide_console
-from tokenprune.cli.options import CheckData, Device, Dtype, Seed, examples
+from tokenprune.cli.options import CheckData, Device, Dtype, Force, Seed, examples
 from tokenprune.cli.plans import read_plans
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def command(
     jobs: Jobs = 1,
     probe: Probe = None,
     out: Out = Path("comparison.json"),
+    force: Force = False,
     answers: Answers = False,
     by_type: ByType = False,
     check_data: CheckData = None,
@@ -128,10 +129,10 @@ def command(
     """
     from tokenprune.lab.compare import Settings, Source
     from tokenprune.lab.data.candidates import PROMPTS
-    from tokenprune.lab.measure.files import check_writable
+    from tokenprune.lab.measure.files import check_new
     from tokenprune.lab.models import REFERENCE, load_options, model_place
 
-    check_writable(out)
+    check_new(out, force=force)
     # the learned strategies' checkpoints were trained for the small model
     own = model is not None and model != REFERENCE
     task = task or ("image" if own or family == "learned" else "detail")
@@ -144,14 +145,16 @@ def command(
         model_place(model, task), load_options(device, dtype, weights), settings,
         images, labels, classes, tuple(prompts or PROMPTS),
     )  # fmt: skip
-    _run(source, out, answers, by_type)
+    _run(source, out, force, answers, by_type)
 
 
-def _run(source: Source, out: Path, answers: bool, by_type: bool) -> None:
+def _run(source: Source, out: Path, force: bool, answers: bool, by_type: bool) -> None:
     from tokenprune.lab.compare import compare, write_record
+    from tokenprune.lab.measure.files import free_path
 
     with progress_bar() as tell:
         found = compare(source, progress=tell, say=notice)
+    out = free_path(out, force=force)
     write_record(found, out, answers=answers)
     _print(found, out, by_type)
     if found.failures:

@@ -9,6 +9,7 @@ import typer
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 Seed = Annotated[int, typer.Option(min=0)]
+Force = Annotated[bool, typer.Option(help="Replace a record that is there already.")]
 CheckData = Annotated[
     int | None,
     typer.Option(

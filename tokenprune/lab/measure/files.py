@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from itertools import chain, count
 from pathlib import Path
 
 from tokenprune.errors import DataError
@@ -47,6 +48,36 @@ def check_writable(path: Path) -> None:
         raise writing_failed(path, IsADirectoryError("it is a folder"))
     if not os.access(path.parent, os.W_OK):
         raise writing_failed(path, PermissionError("its folder is missing or read-only"))
+
+
+def check_new(path: Path, *, force: bool) -> None:
+    """Refuse a path at which a record is, or that can't be written, before anything long is run.
+
+    Args:
+        path: of the record to write.
+        force: whether a record that is there may be replaced.
+
+    Raises:
+        DataError: it is there, or it can't be written, see `check_writable`.
+    """
+    check_writable(path)
+    if not force and _holds(path):
+        raise DataError(
+            "there is a file of that name, such as the record of an earlier run.",
+            where=str(path),
+            remedy="Name another one with --out, or replace it with --force.",
+        )
+
+
+def free_path(path: Path, *, force: bool) -> Path:
+    """A path, or, where another run wrote there meanwhile, one with a number behind its name."""
+    names = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return path if force else next(one for one in chain([path], names) if not _holds(one))
+
+
+def _holds(path: Path) -> bool:
+    """Whether there is something to lose; an empty file, as mktemp makes it, is not."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def writing_failed(path: Path, error: Exception, what: str = "file") -> DataError:
