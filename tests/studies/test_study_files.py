@@ -101,6 +101,10 @@ def test_a_list_isnt_called_too_short_where_its_entry_is_wrong(study: Path) -> N
     with pytest.raises(PlanError, match=r"plans\.0\.grid\.stages\.0\.keep: .*list") as caught:
         load_study(study)
     assert "at least 1" not in str(caught.value)
-    change(study, plans=[])
-    with pytest.raises(PlanError, match=r"plans: .*at least 1"):
+
+
+@pytest.mark.parametrize("key", ["models", "tasks", "plans"])
+def test_a_study_of_nothing_is_refused(study: Path, key: str) -> None:
+    change(study, **{key: []})
+    with pytest.raises(PlanError, match=rf"{key}: .*at least 1"):
         load_study(study)

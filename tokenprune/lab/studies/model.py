@@ -173,9 +173,9 @@ class Study(Frozen):
     """For the report."""
     out: Path
     """Folder of the records, relative to the study file."""
-    models: tuple[ModelEntry, ...] = (ModelEntry(),)
+    models: Annotated[tuple[ModelEntry, ...], Field(min_length=1)] = (ModelEntry(),)
     """Default: the bundled reference model."""
-    tasks: tuple[TaskEntry, ...] = (TaskEntry(),)
+    tasks: Annotated[tuple[TaskEntry, ...], Field(min_length=1)] = (TaskEntry(),)
     """Default: the built-in image task."""
     plans: Annotated[tuple[PlanEntry, ...], Field(min_length=1)]
     """Dense is always run beside them."""
