@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -401,3 +403,24 @@ def test_a_record_is_replaced_only_if_asked_for(
     assert "record-2.json" in said
     assert out.read_text() == second
     assert json.loads((tmp_path / "record-2.json").read_text())
+
+
+@pytest.mark.parametrize("command", ["compare", "bench"])
+def test_the_tables_are_printed_where_there_is_no_room_for_the_record(
+    llava_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    plan, out = tmp_path / "plan.yaml", tmp_path / "record.json"
+    plan.write_text("stages: [{at: pre_llm, strategy: random, keep: 4}]")
+    few = {"compare": ("--limit", 2), "bench": ("--rounds", 1, "--size", 28, "--new-tokens", 1)}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    args = ("--plans", plan, "--model", llava_folder, *few[command], "--out", out)
+    code, said, err = run(command, *args)
+    assert code == 2
+    assert "Make room there" in err
+    assert not out.exists()
+    assert "dense" in said
+    assert "record:" not in said

@@ -158,8 +158,10 @@ def _run(
     with progress_bar() as tell:
         rows = bench(loaded, given, sizes, settings, tell, own, notice)
     out = free_path(out, force=force)
-    write_bench(bench_record(loaded, given, settings, rows, own, notes), out)
-    _show(rows, settings.flops, notes)
+    try:
+        write_bench(bench_record(loaded, given, settings, rows, own, notes), out)
+    finally:  # where there is no room for the record, the tables are all that is left
+        _show(rows, settings.flops, notes)
     Console().print(line(f"record: {out}"), soft_wrap=True)
 
 

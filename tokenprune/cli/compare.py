@@ -155,16 +155,18 @@ def _run(source: Source, out: Path, force: bool, answers: bool, by_type: bool) -
     with progress_bar() as tell:
         found = compare(source, progress=tell, say=notice)
     out = free_path(out, force=force)
-    write_record(found, out, answers=answers)
-    _print(found, out, by_type)
+    try:
+        write_record(found, out, answers=answers)
+    finally:  # where there is no room for the record, the tables are all that is left
+        _print(found, by_type)
+    wide_console().print(line(f"record: {out}"))
     if found.failures:
         raise typer.Exit(1)
 
 
-def _print(found: Comparison, out: Path, by_type: bool) -> None:
+def _print(found: Comparison, by_type: bool) -> None:
     from tokenprune.lab.compare import tables
 
     console = wide_console()
     for part in tables(found, console.width, types=by_type):
         console.print(part)
-    console.print(line(f"record: {out}"))
