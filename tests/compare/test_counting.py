@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ import tokenprune
 from tests.families import checkpoints
 from tests.families.cases import CASES
 from tokenprune.interface.loading import LoadedMllm, LoadOptions
+from tokenprune.lab.compare.matching import equal_cost
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.counting import counted_batches
-from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.entries import Entry, strategy_entry
 from tokenprune.lab.measure.run import measure
 from tokenprune.lab.measure.task import VqaTask
 from tokenprune.lab.models import load_model
@@ -26,6 +28,7 @@ from tokenprune.lab.studies import Store, load_study, run_study
 from tokenprune.lab.studies.summary import summarise
 from tokenprune.ops.flops import count_flops
 from tokenprune.plan import load_plan
+from tokenprune.plugins.host import host
 
 #: The first picture is the smallest, and one in the middle is the largest.
 SIDES = (16, 40, 56, 70, 56, 40, 40)
@@ -112,3 +115,29 @@ def test_a_study_says_what_it_counted_on(qwen: Path, tmp_path: Path) -> None:
     groups = summarise(results.records)
     said = " ".join(html(results, groups).split())
     assert "FLOPs were counted on 4 of 7 samples, of batches spread evenly over all." in said
+
+
+def test_a_cost_is_solved_for_on_samples_spread_over_all(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_model(str(qwen), LoadOptions())
+    assert isinstance(loaded, LoadedMllm)
+    asked = [
+        Question(Image.new("RGB", (side, side), "red"), "a", "what?", "", number)
+        for number, side in enumerate(SIDES)
+    ]
+    asked[0] = Question(Path("absent.png"), "a", "what?", "", 0)
+    task = VqaTask(loaded, asked, 1, new_tokens=1)
+    sizes = [task.inputs([one])["pixel_values"].shape[0] for one in asked[1:]]
+    seen, call = [], VqaTask.call
+
+    def watched(self: VqaTask, inputs: dict[str, Any]) -> torch.Tensor:
+        seen.append(inputs["pixel_values"].shape[0])
+        return call(self, inputs)
+
+    monkeypatch.setattr(VqaTask, "call", watched)
+    entry = strategy_entry(host().strategies["uniform"], 8, "pre_llm")
+    (row,), left_out = equal_cost(task, [entry], "flops", host().strategies)
+    assert left_out == []
+    assert row.plan.stages[0].keep == 8
+    assert set(seen) == {sizes[number - 1] for number in (2, 4, 6)}

@@ -14,9 +14,11 @@ from tokenprune.engine.attach import attach
 from tokenprune.engine.conditions import Checks
 from tokenprune.errors import BudgetError
 from tokenprune.interface.sites import Stage
+from tokenprune.lab.data.pictures import spread
 from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.checks import unpruned_tokens
 from tokenprune.lab.measure.entries import Entry, Strategies, strategy_entry
+from tokenprune.lab.measure.preparing import Preparing
 from tokenprune.lab.measure.search import border, widest
 from tokenprune.lab.measure.task import Task
 from tokenprune.ops.flops import count_flops
@@ -30,7 +32,7 @@ MATCHES: Mapping[str, str] = {
     "stage": "",
 }
 
-#: Samples and repetitions of a cost that is solved for; their median counts (ours).
+#: Samples, spread evenly, and repetitions of a cost that is solved for; their median counts (ours).
 SAMPLES, REPEATS = 4, 5
 
 
@@ -60,7 +62,7 @@ def equal_cost(
     Rows without a number of tokens as their only budget stay as they are.
 
     Args:
-        task: samples and model; the first samples are run.
+        task: samples and model; some samples are run.
         entries: the rows; each fits the model.
         how: what is made equal: `flops` or `time`.
         strategies: by name, the baseline among them.
@@ -103,25 +105,34 @@ def _solved(costs: _Costs, entry: Entry, goal: float) -> int | None:
             return False
         return True
 
+    def holds(number: int) -> bool:
+        try:
+            return costs.of(_with(entry.plan, number)) <= goal
+        except BudgetError:  # more than a small picture has
+            return False
+
     low, high = widest(serves, keep, 1, costs.patches)
-    return border(
-        lambda number: costs.of(_with(entry.plan, number)) <= goal, low, high, smallest=False
-    )
+    return border(holds, low, high, smallest=False)
 
 
 @dataclass
 class _Costs:
-    """Costs of plans on the first samples, each measured once."""
+    """Costs of plans on some samples, spread evenly over all, each measured once."""
 
     task: Task
     how: str
     known: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._inputs = self.task.inputs(self.task.questions[:SAMPLES])
+        numbers = spread(range(len(self.task.questions)), SAMPLES)
+        self._inputs = [ready.inputs for ready in Preparing(self.task.only(numbers)).batches()]
         with torch.no_grad(), attach(self.task.model, Plan()) as handle:
-            self.task.call(self._inputs)
+            self._call()
             self.patches = round(unpruned_tokens(handle.meter.tokens))
+
+    def _call(self) -> None:
+        for inputs in self._inputs:
+            self.task.call(inputs)
 
     def of(self, plan: Plan) -> float:
         """FLOPs, or seconds as a share of the dense model's in turns with it."""
@@ -133,7 +144,7 @@ class _Costs:
 
     def _flops(self, plan: Plan) -> float:
         with attach(self.task.model, plan), count_flops() as counter:
-            self.task.call(self._inputs)
+            self._call()
         return float(counter.total)
 
     def _time(self, plan: Plan) -> float:
@@ -147,7 +158,7 @@ class _Costs:
         with attach(self.task.model, plan, checks=checks or Checks()):
             wait()
             start = time.perf_counter()
-            self.task.call(self._inputs)
+            self._call()
             wait()
             return time.perf_counter() - start
 
