@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tests.studies.test_studies import change
 from tokenprune.cli import app
 from tokenprune.lab.studies import Store, load_study
 from tokenprune.lab.studies.run import identified
@@ -43,6 +45,19 @@ def test_what_is_recorded_is_told_and_not_run_again(finished: Path) -> None:
     code, out = run("report", finished.parent / "records", "--no-figures")
     assert code == 0
     assert (finished.parent / "records" / "report.html").is_file()
+
+
+def test_the_next_command_can_be_copied_whatever_the_folder_is_called(finished: Path) -> None:
+    folder = (finished.parent / "records").rename(finished.parent / "my 'records'")
+    change(finished, out=folder.name)
+    code, out = run("study", finished)
+    assert code == 0
+    assert "0 cells ran now" in out
+    (line,) = [one for one in out.splitlines() if one.startswith("report: ")]
+    program, *given = shlex.split(line.removeprefix("report: "))
+    assert program == "tokenprune"
+    assert run(*given, "--no-figures")[0] == 0
+    assert (folder / "report.html").is_file()
 
 
 def test_records_under_other_code_are_told(finished: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,7 +154,7 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
     ran = counted(len(done.ran), "cell")
     recorded = f"{cells:,} {'is' if cells == 1 else 'are'} recorded"
     console.print(line(f"{ran} ran now, {recorded}: {study.out}"))
-    console.print(line(f"report: tokenprune report {study.out}"))
+    console.print(line(f"report: tokenprune report {shlex.quote(str(study.out))}"))
 
 
 def _print_estimates(
