@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.exc import Unsupported
 
 import tokenprune
 from tests import models
 from tests.contract.cases import ENCODERS, attached
 from tests.contract.compiling import assert_same, one_graph
+from tokenprune.errors import UnsupportedCallError
 
 STAGE = {"strategy": "evoprune", "schedule": "skip"}
 KEEP = 20
@@ -85,3 +87,51 @@ def test_a_graph_that_still_calls_a_patched_forward_notices_that_the_plan_is_gon
     handle.detach()
     assert "forward" in owner.__dict__
     assert_same(compiled(pictures), plain)
+
+
+@pytest.mark.parametrize("encoder", ["clip-vision", "timm-vit"])
+@torch.no_grad()
+def test_a_graph_of_one_plan_is_not_used_for_another(encoder: str) -> None:
+    model, given = ENCODERS[encoder].build(), ENCODERS[encoder].inputs(2)
+    compiled, counter = one_graph(model)
+    tome = {"strategy": "tome", "schedule": "skip"}
+    plans = [(STAGE, KEEP), (STAGE, KEEP - 2), (tome, KEEP), ({**STAGE, "schedule": "mean"}, KEEP)]
+    for graphs, (stage, keep) in enumerate(plans, 1):
+        with attached(model, stage, keep=keep):
+            wanted = model(**given)
+            for _ in range(2):  # traced, then from the cache
+                assert_same(compiled(**given), wanted)
+        assert counter.frame_count == graphs
+    assert_same(compiled(**given), model(**given))
+    with attached(model, STAGE, keep=KEEP):
+        assert_same(compiled(**given), model(**given))
+
+
+@torch.no_grad()
+def test_blocks_that_changed_places_are_noticed() -> None:
+    model, pictures = models.clip_vision(num_hidden_layers=4), models.pixels(2)
+    blocks = next(one for one in model.modules() if isinstance(one, torch.nn.ModuleList))
+    with attached(model, STAGE, keep=KEEP):
+        compiled, _ = one_graph(model)
+        compiled(pictures)
+        blocks[1], blocks[2] = blocks[2], blocks[1]
+        with pytest.raises(UnsupportedCallError, match="replaced or left out"):
+            model(pictures)
+        with pytest.raises((UnsupportedCallError, Unsupported)):  # traced anew up to the refusal
+            compiled(pictures)
+
+
+@torch.no_grad()
+def test_what_a_plan_does_not_hold_is_still_looked_at() -> None:
+    model, pictures = models.clip_vision(num_hidden_layers=4), models.pixels(2)
+    last: Any = [one for one in model.modules() if type(one).__name__ == "CLIPEncoderLayer"][-1]
+    weight = last.self_attn.q_proj.weight
+    with attached(model, STAGE, keep=KEEP):
+        compiled, _ = one_graph(model)
+        assert_same(compiled(pictures), model(pictures))
+        last.self_attn.q_proj.weight = torch.nn.Parameter(2 * weight)
+        assert_same(compiled(pictures), model(pictures))
+        last.layer_norm2.eps = 0.5
+        assert_same(compiled(pictures), model(pictures))
+        last.mlp.fc1 = torch.nn.Sequential(last.mlp.fc1, torch.nn.Tanh())
+        assert_same(compiled(pictures), model(pictures))

@@ -12,6 +12,7 @@ from torch import Tensor
 import tokenprune
 from tests.families.calls import case_of
 from tests.families.cases import CASES
+from tests.families.models.common import library
 from tests.families.plans import core, staged
 from tests.mllm.test_mllm_fixed_cache import STATIC, compiled, counted
 from tokenprune.errors import UnsupportedCallError
@@ -52,6 +53,8 @@ def test_generation_is_that_with_a_cache_that_grows(name: str, stage: str) -> No
     model, call = widened(case.create()), case.inputs("several", "left")
     with tokenprune.attach(model, staged(name, stage, 0.5)):
         want = scores(model, call)
+        if name == "llama4" and library() < (5, 24):
+            pytest.skip("generate makes no masks for its static cache in this release")
         if name in LINEAR:
             with pytest.raises(UnsupportedCallError, match="can't be filled with what a plan"):
                 scores(model, call, **STATIC)
