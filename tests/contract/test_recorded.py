@@ -195,6 +195,49 @@ def test_weights_that_are_replaced_are_recorded_anew(
     assert simulated.replayed in (4, 5)
 
 
+class Switched(nn.Linear):
+    """A layer with adapters, as libraries of adapters wrap it."""
+
+    off = False
+
+    def __init__(self) -> None:
+        super().__init__(models.WIDTH, 2 * models.WIDTH)
+        self.scales, self.merged = {"one": 1.0}, list[str]()
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        plain = super().forward(hidden)
+        return plain if self.off or self.merged else plain * (1 + self.scales["one"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: setattr(layer, "off", True),
+        lambda layer: layer.merged.append("one"),
+        lambda layer: layer.scales.update(one=0.5),
+    ],
+    ids=["switched", "merged", "scaled"],
+)
+@torch.no_grad()
+def test_switches_of_modules_are_recorded_anew(
+    change: Callable[[Switched], object], simulated: Simulated
+) -> None:
+    model, pictures, layer = models.clip_vision(), models.pixels(2), Switched().eval()
+    block: Any = next(one for one in model.modules() if hasattr(one, "mlp"))
+    block.mlp.fc1 = layer
+    with attached(model, ENCODER_STAGES["tome"], keep=KEEP).record():
+        before = [model(pictures).last_hidden_state for _ in range(3)][-1]
+        assert simulated.recorded == 1
+        change(layer)
+        found = [model(pictures).last_hidden_state for _ in range(3)][-1]
+    with attached(model, ENCODER_STAGES["tome"], keep=KEEP):
+        plain = model(pictures).last_hidden_state
+    assert not torch.equal(plain, before)
+    assert torch.equal(found, plain)
+    # a simulated replay runs the function, which looks at the switch
+    assert simulated.recorded == 2
+
+
 @torch.no_grad()
 def test_weights_that_are_written_to_are_read_by_replays(simulated: Simulated) -> None:
     model, pictures = models.clip_vision(), models.pixels(2)

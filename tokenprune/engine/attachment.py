@@ -183,7 +183,8 @@ class Attachment:
 
         Passes run as usual with gradients, in training mode, on other devices, inside of
         `torch.compile` or of another graph, and with hooks on modules inside; the notes of
-        `report()` say so. Weights that are replaced, or modules, begin it anew.
+        `report()` say so. Weights or modules that are replaced begin it anew, and
+        so do adapters that are switched.
 
         Args:
             limit: kinds of input that are recorded; others run as usual. A graph holds what a pass

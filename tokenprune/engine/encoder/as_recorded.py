@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from itertools import chain, repeat
-from operator import attrgetter, is_
+from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from tokenprune.interface.specs import EncoderSpec
 from tokenprune.ops.dispatch import asked
 
 _HOOKS = "_forward_hooks", "_forward_pre_hooks"
+_COMMON = frozenset(vars(nn.Module()))
 _dtype = attrgetter("dtype")
 _function_modes: Callable[[], list[object]] = overrides._get_current_function_mode_stack
 _hooked: Callable[[], bool] = nn.modules.module._has_any_global_hook
@@ -48,11 +50,15 @@ class AsRecorded:
         self._hooks = [part[name] for part in parts[1:] for name in _HOOKS]
         configs = {id(one): one for one in map(_config, self._modules) if one is not None}
         self._configs = [*map(vars, configs.values())]
+        # torch's own layers have none that is set otherwise later
+        self._set = [vars(one) for one in self._modules if not _torchs(one)]
+        self._values = [(itemgetter(*names), part) for part in self._set if (names := _plain(part))]
         # tensors that aren't registered; they are kept, and so is their memory
         self._loose = [
             (part, name) for part in parts for name, one in part.items() if isinstance(one, Tensor)
         ]
         self._objects, self._settings = self._objects_now(), self._settings_now()
+        self._plain = deepcopy(self._plain_now())  # lists may be written to
         self._tensors = [one for one in self._tensors_now() if one is not None]
         self._places, self._addresses = _places(self._tensors), _addresses(self._tensors)
         self.devices = {one.device for one in self._tensors}
@@ -73,6 +79,7 @@ class AsRecorded:
             and _places(tensors) == self._places
             and _alike(self._objects_now(), self._objects)
             and self._settings_now() == self._settings
+            and self._plain_now() == self._plain
         )
 
     def training(self) -> bool:
@@ -92,6 +99,13 @@ class AsRecorded:
     def _settings_now(self) -> list[dict[str, Any]]:
         return [*map(dict, self._configs)]
 
+    def _plain_now(self) -> tuple[list[int], list[object]] | None:
+        """How many attributes modules have, and those that are numbers, text or made of them."""
+        try:
+            return [*map(len, self._set)], [of(part) for of, part in self._values]
+        except KeyError:  # one was taken away
+            return None
+
     def _unfit(self) -> str:
         for module in self._modules:
             if not own_forward(module):
@@ -106,6 +120,24 @@ class AsRecorded:
         if len(self.devices) > 1:
             return "its weights are on several devices"
         return ""
+
+
+def _torchs(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.modules.")
+
+
+def _plain(part: dict[str, Any]) -> list[str]:
+    """The attributes of a module by which its code may decide what it does."""
+    return [name for name, one in part.items() if name not in _COMMON and _says(one)]
+
+
+def _says(one: object) -> bool:
+    """Whether it is a number, text, or a container of these."""
+    if isinstance(one, dict):
+        return all(map(_says, one.values()))
+    if isinstance(one, list | tuple | set | frozenset):
+        return all(map(_says, one))
+    return one is None or isinstance(one, bool | int | float | str)
 
 
 def _config(module: nn.Module) -> Any:
