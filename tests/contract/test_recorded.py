@@ -138,6 +138,19 @@ def test_other_arguments_and_modes_are_other_kinds(simulated: Simulated) -> None
 
 
 @torch.inference_mode()
+def test_methods_that_run_the_blocks_are_other_kinds(simulated: Simulated) -> None:
+    model, pictures = ENCODERS["timm-vit"].build(), models.pixels(2)
+    with attached(model, ENCODER_STAGES["tome"], keep=KEEP) as handle:
+        plain = model(pictures), model.forward_features(pictures)
+        handle.record()
+        for _ in range(3):
+            found = model(pictures), model.forward_features(pictures)
+            assert all(torch.equal(one, other) for one, other in zip(found, plain, strict=True))
+    assert simulated.recorded == 2
+    assert simulated.replayed == 4
+
+
+@torch.inference_mode()
 def test_autocast_is_recorded_without_its_cache(simulated: Simulated) -> None:
     model, pictures = models.clip_vision(), models.pixels(2)
     with (

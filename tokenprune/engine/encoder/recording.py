@@ -152,7 +152,7 @@ class Recording:
         why = "gradients are recorded" if torch.is_grad_enabled() else observed()
         if not why and self._runner.adapter.listened():
             why = "a call around collects the states of its blocks"
-        kind = None if why else self._kind(call, args, kwargs, given)
+        kind = None if why else self._kind(call, original, args, kwargs, given)
         if kind is None:
             self._note(
                 why or "the input isn't made of tensors on one CUDA device, numbers and text"
@@ -169,9 +169,17 @@ class Recording:
         return output
 
     def _kind(
-        self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any], into: list[Tensor]
+        self,
+        call: CallState,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        into: list[Tensor],
     ) -> Hashable:
-        """The kind of a pass, and the tensors among its arguments; None if it has no kind."""
+        """The kind of a pass, and the tensors among its arguments; None if it has no kind.
+
+        An encoder may have several methods that run its blocks.
+        """
         try:
             told = _described((args, kwargs), into)
         except _Undescribed:
@@ -182,7 +190,7 @@ class Recording:
         device = devices.pop()
         if not self._recorder.serves(device):
             return None
-        return told, device, self._runner.side(call), modes(device)
+        return original, told, device, self._runner.side(call), modes(device)
 
     def _replayed(
         self,
