@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -38,6 +40,19 @@ def test_restored_tokens_come_too_late_for_an_earlier_layer() -> None:
         with pytest.raises(UnsupportedCallError, match=WAY_OUT):
             model(**inputs(SHORT))
         assert tower(model)(models.pixels()).last_hidden_state.shape[1] == 37
+
+
+@torch.no_grad()
+def test_what_a_calling_function_deletes_is_gone() -> None:
+    """The encoder looks whose code it runs in, and keeps none of the variables there."""
+    encoder, pictures = models.clip_vision(), models.pixels()
+    handle = tokenprune.attach(encoder, plan(tome()))
+    encoder(pictures)
+    handle.detach()
+    gone = weakref.ref(encoder)
+    del encoder, handle
+    gc.collect()
+    assert gone() is None
 
 
 def test_encoders_inside_of_other_models_are_left_in_peace() -> None:

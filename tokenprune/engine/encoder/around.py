@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from types import FrameType
 
 import torch
 from torch import nn
@@ -55,11 +56,22 @@ def _akin(some: nn.Module, other: nn.Module) -> bool:
 def _callers() -> Iterator[nn.Module]:
     """The modules whose methods are running, from the inside to the outside, some more than once.
 
-    Code of this kind is bound to its module by the name `self`.
+    Code of this kind is bound to its module by the name `self`. Other frames aren't read: before
+    Python 3.13 a frame whose variables were read keeps them to its end, those deleted since, too.
     """
     frame = sys._getframe(1)
     while frame.f_back is not None:
         frame = frame.f_back
-        module = frame.f_locals.get("self")
+        module = frame.f_locals.get("self") if _is_method(frame) else None
         if isinstance(module, nn.Module):
             yield module
+
+
+def _is_method(frame: FrameType) -> bool:
+    """Whether a method runs that a class of modules defines, or one that these inherit from."""
+    if frame.f_code.co_varnames[:1] != ("self",):
+        return False
+    owner = frame.f_globals.get(frame.f_code.co_qualname.partition(".")[0])
+    if not isinstance(owner, type):
+        return False
+    return any(issubclass(one, nn.Module) for one in (owner, *type.__subclasses__(owner)))
