@@ -185,6 +185,18 @@ def test_a_compiled_tower_inside_a_multimodal_llm_keeps_to_the_llms_call(strateg
 
 
 @torch.no_grad()
+def test_a_compiled_tower_takes_a_plan_of_another_seed() -> None:
+    """A compiler takes a number that changed for a symbol, and nothing is drawn from one."""
+    model, pictures = models.clip_vision(num_hidden_layers=2), models.pixels()
+    compiled, kept = torch.compile(model, backend="eager"), list[torch.Tensor]()
+    for seed in (1, 2, 3):
+        with attached(model, {"strategy": "random", "layer": 0}, seed=seed):
+            kept.append(model(pictures).last_hidden_state)
+            assert torch.equal(compiled(pictures).last_hidden_state, kept[-1])
+    assert not torch.equal(kept[0], kept[1])
+
+
+@torch.no_grad()
 def test_values_that_a_graph_cannot_refuse_give_nan() -> None:
     model = built("idefics3")
     with attached(model, ENCODER_STAGES["tome"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -199,7 +200,7 @@ class PackedRunner(EncoderRunner):
         counts = [height * width for _, height, width in packing.grids]
         if not all(self.layout.solved(count) for count in counts):
             self._solve(call, counts)
-        seed, device = self.owner.plan.seed, hidden.device
+        seed, device = index(self.owner.plan.seed), hidden.device  # no symbol
         state = PackedState.begin(
             packing,
             self.layout,

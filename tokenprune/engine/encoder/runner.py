@@ -250,7 +250,7 @@ class EncoderRunner:
             hidden,
             self.spec.prefix,
             Trace() if self.pieces else call.trace,
-            self.owner.plan.seed,
+            index(self.owner.plan.seed),  # no symbol
             self.videos(call, hidden.shape[0], count),
             side,
         )
