@@ -385,7 +385,8 @@ def test_a_record_is_replaced_only_if_asked_for(
     plan, out = tmp_path / "plan.yaml", tmp_path / "record.json"
     plan.write_text("stages: [{at: pre_llm, strategy: random, keep: 4}]")
     few = {"compare": ("--limit", 2), "bench": ("--rounds", 1, "--size", 28, "--new-tokens", 1)}
-    args = (command, "--plans", plan, "--model", llava_folder, *few[command], "--out", out)
+    plain = (command, "--plans", plan, "--model", llava_folder, *few[command])
+    args = (*plain, "--out", out)
     out.touch()
     assert run(*args)[0] == 0
     first = out.read_text()
@@ -395,9 +396,14 @@ def test_a_record_is_replaced_only_if_asked_for(
     assert out.read_text() == first
     assert run(*args, "--force")[0] == 0
     assert out.read_text() != first
+    # where nobody named a record, it gets a name of its own
+    monkeypatch.chdir(tmp_path)
+    name = {"compare": "comparison", "bench": "bench"}[command]
+    assert f"record: {name}.json" in run(*plain)[1]
+    assert f"record: {name}-2.json" in run(*plain)[1]
     # another run, started beside this one, writes its record before this one ends
     second = out.read_text()
-    monkeypatch.setattr(files, "check_new", lambda *_, **__: None)
+    monkeypatch.setattr(files, "record_path", lambda path, *_, **__: path)
     code, said, _ = run(*args)
     assert code == 0
     assert "record-2.json" in said

@@ -78,7 +78,10 @@ Compile = Annotated[
         "classifiers on a GPU). Plans of static length only. Compiling may take minutes a row.",
     ),
 ]
-Out = Annotated[Path, typer.Option(help="JSON record to write.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="JSON record to write; default: bench.json, numbered where there is one."),
+]
 
 
 def command(
@@ -98,7 +101,7 @@ def command(
     flops: Flops = "measured",
     compile: Compile = None,
     seed: Seed = 0,
-    out: Out = Path("bench.json"),
+    out: Out = None,
     force: Force = False,
     device: Device = None,
     dtype: Dtype = None,
@@ -112,7 +115,7 @@ def command(
     """
     from tokenprune.lab.bench.request import Request
     from tokenprune.lab.bench.settings import BenchSettings
-    from tokenprune.lab.measure.files import check_new
+    from tokenprune.lab.measure.files import record_path
     from tokenprune.lab.models import load_options
 
     asked = Request(
@@ -128,8 +131,8 @@ def command(
     )
     settings = BenchSettings(rounds=rounds, flops=flops, seed=seed, compile=compile)
     asked.check(settings)
-    check_new(out, force=force)
-    _run(asked, settings, plans or [], model, load_options(device, dtype, weights), out, force)
+    record = record_path(out, "bench.json", force=force)
+    _run(asked, settings, plans or [], model, load_options(device, dtype, weights), record, force)
 
 
 def _run(

@@ -85,7 +85,12 @@ Probe = Annotated[
         "projector, llm:LAYER."
     ),
 ]
-Out = Annotated[Path, typer.Option(help="JSON record to write.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSON record to write; default: comparison.json, numbered where there is one."
+    ),
+]
 Answers = Annotated[bool, typer.Option(help="Single answers into the record.")]
 ByType = Annotated[bool, typer.Option(help="Also accuracies by question type.")]
 
@@ -111,7 +116,7 @@ def command(
     seed: Seed = 0,
     jobs: Jobs = 1,
     probe: Probe = None,
-    out: Out = Path("comparison.json"),
+    out: Out = None,
     force: Force = False,
     answers: Answers = False,
     by_type: ByType = False,
@@ -129,10 +134,10 @@ def command(
     """
     from tokenprune.lab.compare import Settings, Source
     from tokenprune.lab.data.candidates import PROMPTS
-    from tokenprune.lab.measure.files import check_new
+    from tokenprune.lab.measure.files import record_path
     from tokenprune.lab.models import REFERENCE, load_options, model_place
 
-    check_new(out, force=force)
+    record = record_path(out, "comparison.json", force=force)
     # the learned strategies' checkpoints were trained for the small model
     own = model is not None and model != REFERENCE
     task = task or ("image" if own or family == "learned" else "detail")
@@ -145,7 +150,7 @@ def command(
         model_place(model, task), load_options(device, dtype, weights), settings,
         images, labels, classes, tuple(prompts or PROMPTS),
     )  # fmt: skip
-    _run(source, out, force, answers, by_type)
+    _run(source, record, force, answers, by_type)
 
 
 def _run(source: Source, out: Path, force: bool, answers: bool, by_type: bool) -> None:

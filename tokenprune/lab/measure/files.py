@@ -50,27 +50,32 @@ def check_writable(path: Path) -> None:
         raise writing_failed(path, PermissionError("its folder is missing or read-only"))
 
 
-def check_new(path: Path, *, force: bool) -> None:
-    """Refuse a path at which a record is, or that can't be written, before anything long is run.
+def record_path(path: Path | None, default: str, *, force: bool) -> Path:
+    """Where a record is to be written, found before anything long is run.
 
     Args:
-        path: of the record to write.
+        path: that the user named; None for the default, which `free_path` gives a number where a
+            record is there already.
+        default: its name.
         force: whether a record that is there may be replaced.
 
     Raises:
-        DataError: it is there, or it can't be written, see `check_writable`.
+        DataError: a record is at the path that was named, or it can't be written, see
+            `check_writable`.
     """
+    named, path = path is not None, path or Path(default)
     check_writable(path)
-    if not force and _holds(path):
+    if named and not force and _holds(path):
         raise DataError(
             "there is a file of that name, such as the record of an earlier run.",
             where=str(path),
             remedy="Name another one with --out, or replace it with --force.",
         )
+    return path
 
 
 def free_path(path: Path, *, force: bool) -> Path:
-    """A path, or, where another run wrote there meanwhile, one with a number behind its name."""
+    """A path, or, where another run wrote there before, one with a number behind its name."""
     names = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
     return path if force else next(one for one in chain([path], names) if not _holds(one))
 
