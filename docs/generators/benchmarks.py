@@ -22,7 +22,7 @@ from generators.records import (
     picture_model,
     serving,
 )
-from generators.speed import speed
+from generators.speed import decoding, speed
 from generators.studies import study
 from generators.videos import temporal, video_model
 
@@ -65,7 +65,7 @@ SECTIONS = (
         "EvoPrune's blocks, on the bundled detail model: half of its 400 tokens, a quarter and an "
         "eighth, against the dense model on the same held-out questions.",
         "tokenprune compare --plans benchmarks/plans/{evoprune,tome,uniform,random}.yaml "
-        "--keep 200 100 50 --limit 400 --out benchmarks/records/detail.json",
+        "--keep 200 100 50 --limit 400 --force --out benchmarks/records/detail.json",
         comparison_by_type,
     ),
     Section(
@@ -74,7 +74,7 @@ SECTIONS = (
         "What `tokenprune compare --task image` shows: a dozen strategies on the small model, at "
         "budgets that count visual tokens in the mean over the LLM's layers, for methods before "
         "the LLM and inside it alike, against the dense model on the same held-out questions.",
-        "tokenprune compare --task image --jobs 2 --out benchmarks/records/dozen.json",
+        "tokenprune compare --task image --jobs 2 --force --out benchmarks/records/dozen.json",
         comparison,
     ),
     Section(
@@ -85,7 +85,7 @@ SECTIONS = (
         "their own or with the checkpoint that ships, against the dense model on the same held-out "
         "questions.",
         "tokenprune compare --task image --all --match stage --keep 32 16 8 --jobs 2 "
-        "--out benchmarks/records/comparison.json",
+        "--force --out benchmarks/records/comparison.json",
         comparison,
     ),
     Section(
@@ -94,7 +94,7 @@ SECTIONS = (
         "Every strategy on the bundled video model, held-out clips of eight frames. Budgets and "
         "tokens count per frame.",
         "tokenprune compare --all --match stage --task video --keep 16 8 --jobs 2 "
-        "--out benchmarks/records/comparison-video.json",
+        "--force --out benchmarks/records/comparison-video.json",
         comparison,
     ),
     Section(
@@ -114,7 +114,7 @@ SECTIONS = (
         "and its class token answers. The pictures are the half that no default was chosen on.",
         "tokenprune compare --model timm:vit_tiny_patch16_224 --weights FILE --images DIR "
         "--labels CSV --split second --plans benchmarks/plans/*.yaml --keep 147 98 64 49 "
-        "--out benchmarks/records/pictures.json",
+        "--force --out benchmarks/records/pictures.json",
         comparison,
     ),
     Section(
@@ -149,7 +149,8 @@ SECTIONS = (
         "Dense, on its fastest attention backend, and all plans take turns in one process. A gain "
         "in tokens is not always one in time: the reference model is small, and a net loss is "
         "called one.",
-        "tokenprune bench --batch-size 1 8 --images 1 2 --out benchmarks/records/bench.json",
+        "tokenprune bench --batch-size 1 8 --images 1 2 --force "
+        "--out benchmarks/records/bench.json",
         speed,
     ),
     Section(
@@ -184,6 +185,17 @@ SECTIONS = (
         "medians.",
         "python -m benchmarks.serving --out benchmarks/records/serving.json",
         serving,
+    ),
+    Section(
+        "decoding.json",
+        "Decoding",
+        "A token behind a prompt that a plan shortened, on a LLaVA of random weights with a small "
+        "tower: with a cache that grows, and behind a static cache, where the step is compiled "
+        "without a break. Attention takes all slots of a static cache; those that `generate` makes "
+        "lose the slots of tokens that are gone. EvoPrune keeps half of the tokens, FoPru and "
+        "FastV a quarter, PyramidDrop halves them three times.",
+        "python -m benchmarks.decoding --out benchmarks/records/decoding.json",
+        decoding,
     ),
     Section(
         "gpu.json",

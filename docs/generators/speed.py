@@ -86,3 +86,22 @@ def _ms(value: float | None) -> str:
 
 def _mega(value: int | None, digits: int) -> str:
     return "-" if value is None else f"{value / 1e6:.{digits}f}"
+
+
+def decoding(record: Data) -> str:
+    """The table of `benchmarks/decoding.py`: a row for every prompt and cache."""
+    names = list(dict.fromkeys(row["strategy"] for row in record["rows"]))[1:]
+    rows = []
+    for dense in (row for row in record["rows"] if row["strategy"] == "dense"):
+        same = ("images", "prompt", "cache")
+        mine = {
+            row["strategy"]: row
+            for row in record["rows"]
+            if all(row[key] == dense[key] for key in same)
+        }
+        ratios = [f"{dense['seconds'] / mine[name]['seconds']:.2f}" for name in names]
+        graphs = max(row["graphs"] for row in mine.values())
+        head = (str(dense["images"]), str(dense["prompt"]), dense["cache"], str(graphs))
+        rows.append((*head, f"{1e3 * dense['seconds']:.2f}", *ratios))
+    heading = ("pictures", "prompt", "cache", "graphs a model", "dense, ms")
+    return table((*heading, *(f"{name}, speed-up" for name in names)), rows, numbers=1 + len(names))

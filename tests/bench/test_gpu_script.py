@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import encoders, first_token, gpu, gpu_compiled, growth, launches, timing
+from benchmarks import (
+    decoding,
+    encoders,
+    first_token,
+    gpu,
+    gpu_compiled,
+    growth,
+    launches,
+    timing,
+)
 from benchmarks.growing import families
 from benchmarks.growth_ops import NATURES
 from benchmarks.ops import Site
@@ -242,6 +251,22 @@ def test_a_tower_that_cannot_be_compiled_is_named(
     rows = json.loads(out.read_text())["rows"]
     assert ["failed" in row for row in rows] == [False, True] * 2
     assert "no code for this graph" in rows[1]["failed"]
+
+
+def test_decoding_is_measured(tmp_path: Path) -> None:
+    out = tmp_path / "decoding.json"
+    record = decoding.main(["--tiny", "--rounds", "1", "--backend", "eager", "--out", str(out)])
+    assert json.loads(out.read_text()) == record
+    kinds = (decoding.GROWING, decoding.STATIC)
+    assert [(row["images"], row["cache"], row["strategy"]) for row in record["rows"]] == [
+        (images, kind, name)
+        for images in (1, 2)
+        for kind in kinds
+        for name in ("dense", *decoding.STAGES)
+    ]
+    for row in record["rows"]:
+        assert row["seconds"] > 0
+        assert row["graphs"] == (0 if row["cache"] == decoding.GROWING else 1)
 
 
 def test_growth_is_measured(tmp_path: Path) -> None:

@@ -104,6 +104,16 @@ def test_times_of_encoders_and_operations(benchmarks: ModuleType, tmp_path: Path
     assert "| vit | 1 | `topk_gather` | cpu | 2.000 | 1.000 | 2.00 |" in page
 
 
+def test_decoding_by_prompt_and_cache(benchmarks: ModuleType, tmp_path: Path) -> None:
+    head = {"images": 1, "prompt": 609, "cache": "static"}
+    rows = [
+        {**head, "strategy": "dense", "seconds": 0.004, "graphs": 1},
+        {**head, "strategy": "fopru", "seconds": 0.002, "graphs": 2},
+    ]
+    write(tmp_path, "decoding.json", {"rounds": 3, "environment": ENVIRONMENT, "rows": rows})
+    assert "| 1 | 609 | static | 2 | 4.00 | 2.00 |" in benchmarks.benchmarks(tmp_path)
+
+
 def test_growth_by_pictures_and_by_tokens(benchmarks: ModuleType, tmp_path: Path) -> None:
     head = {"model": "llava", "strategy": "tome", "at": "encoder"}
     images = [

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenprune_adapters.transformers import static_caches
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -95,15 +96,39 @@ def test_every_step_is_one_graph_with_few_operations_more(name: str) -> None:
 
 def test_prompts_of_other_lengths_share_the_graph() -> None:
     of = model()
-    longest = inputs(LONG + 6 * TEXT)
+    longest = inputs(SHORT + 6 * TEXT)
     with tokenprune.attach(of, COMBINATIONS["pyramid"]):
         counted()
-        for call in (longest, inputs(SHORT), inputs(LONG), inputs(TEXT)):
+        for call in (longest, inputs(SHORT), inputs(SHORT + TEXT), inputs(TEXT)):
             want = greedy(of, call)
             assert torch.equal(greedy(of, call, **compiled()), want)
     # a prompt without pictures has nothing that could be removed, which is another graph
     graphs, _ = counted()
     assert graphs == 2
+
+
+@pytest.mark.parametrize("name", ["pre_llm", "pyramid", "ragged", "trim"])
+def test_caches_that_generate_makes_lose_the_slots_of_what_is_gone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static_caches, "STEP", 4)
+    of, call = model(), inputs(SHORT, LONG)
+    six = {"max_new_tokens": 6, "min_new_tokens": 6, "return_dict_in_generate": True}
+    dense = of.generate(**call, **six, **STATIC)
+    with tokenprune.attach(of, COMBINATIONS[name]):
+        grown = of.generate(**call, **six)
+        counted()
+        found = of.generate(**call, **six, **compiled())
+    assert torch.equal(found.sequences, grown.sequences)
+    graphs, _ = counted()
+    assert graphs == 1
+    caches = (cache_of(out).layers for out in (dense, grown, found))
+    for whole, short, layer in zip(*caches, strict=True):
+        held = short.keys.shape[2]
+        gone = call["input_ids"].shape[1] + 5 - held  # the last token isn't put into a cache
+        assert layer.keys.shape[2] == whole.keys.shape[2] - gone // 4 * 4
+        assert int(layer.cumulative_length) == held
+    assert layer.keys.shape[2] < whole.keys.shape[2]
 
 
 def test_beams_reorder_what_is_noted_of_their_rows() -> None:
@@ -243,6 +268,22 @@ def test_a_window_that_slides_over_it_is_refused() -> None:
         with pytest.raises(UnsupportedCallError, match="layer 0 of this StaticCache"):
             of(**call, **with_cache(of, cache))
         of(**call)
+
+
+def test_room_for_what_is_left_is_enough() -> None:
+    from transformers import StaticCache
+
+    of, call = model(), inputs(LONG)
+    text = of.config.get_text_config()
+    with tokenprune.attach(of, plan(drawn(4))):
+        want = greedy(of, call)
+        left = len(LONG) - 2 + 2 * 4
+        enough = StaticCache(config=text, max_cache_len=left + want.shape[1])
+        assert torch.equal(greedy(of, call, **with_cache(of, enough)), want)
+        short = StaticCache(config=text, max_cache_len=left - 1)
+        with pytest.raises(UnsupportedCallError, match=f"{left} tokens are left") as caught:
+            greedy(of, call, **with_cache(of, short))
+        assert f"max_cache_len={left}" in str(caught.value.remedy)
 
 
 def test_an_attention_that_is_not_of_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,12 +70,22 @@ class CacheAdapter(ABC):
             remedy="Use a dynamic cache, or detach the plan.",
         )
 
-    def fill_cache(self, cache: Any, grown: Any) -> None:
-        """Move the keys and values of a cache that grew to the front of one of fixed length."""
+    def fill_cache(self, cache: Any, grown: Any, whole: int | None) -> None:
+        """Move the keys and values of a cache that grew to the front of one of fixed length.
+
+        Args:
+            cache: the one of fixed length, empty.
+            grown: the one that grew.
+            whole: tokens of the prompt, if the cache was made for it by the library and for nobody
+                else: then its layers may lose slots of tokens that are gone. None leaves them.
+
+        Raises:
+            UnsupportedCallError: it has no room for them.
+        """
         raise NotImplementedError(f"{type(self).__name__} fills no cache")
 
-    def slots(self, cache: Any) -> int:
-        """How many tokens every layer of a cache of fixed length has room for."""
+    def slots(self, cache: Any, layer: int) -> int:
+        """How many tokens a layer of a cache of fixed length has room for."""
         raise NotImplementedError(f"{type(self).__name__} reads no cache of fixed length")
 
     def held(self, cache: Any, layer: int) -> Tensor:

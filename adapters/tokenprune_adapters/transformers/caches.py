@@ -82,18 +82,25 @@ class TransformersCaches(MllmAdapter):
         static_caches.require(cache, windows, plain=self.ignores_positions())
         return static_caches.growing()
 
-    def fill_cache(self, cache: Any, grown: Any) -> None:
-        """Move keys and values of a dynamic cache into a static one."""
-        static_caches.fill(cache, grown)
+    def fill_cache(self, cache: Any, grown: Any, whole: int | None) -> None:
+        """Move keys and values of a dynamic cache into a static one.
 
-    def slots(self, cache: Any) -> int:
-        """Tokens that every layer has room for."""
-        return static_caches.slots(cache)
+        Raises:
+            UnsupportedCallError: it has no room for them.
+        """
+        static_caches.fill(cache, grown, whole)
+
+    def slots(self, cache: Any, layer: int) -> int:
+        """Tokens that the static cache that a layer reads has room for."""
+        return static_caches.slots(cache, self._source(layer))
 
     def held(self, cache: Any, layer: int) -> Tensor:
         """Tokens in the static cache that a layer reads."""
+        return static_caches.held(cache, self._source(layer))
+
+    def _source(self, layer: int) -> int:
         language: Any = self.spec().language_model
-        return static_caches.held(cache, llm_layers.source(language.config, layer))
+        return llm_layers.source(language.config, layer)
 
     def put_cache(self, outputs: Any, cache: Any, grown: Any) -> Any:
         """The core's outputs, changed in place unless they are a tuple."""

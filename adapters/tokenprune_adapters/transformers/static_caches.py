@@ -11,6 +11,9 @@ from tokenprune.errors import UnsupportedCallError
 from tokenprune.errors.words import indefinite
 from tokenprune_adapters.transformers import llm_names as names
 
+STEP = 64
+"""By how many slots layers are shortened (ours)."""
+
 _REMEDY = "Use a dynamic cache, the default, or detach the plan."
 
 
@@ -60,15 +63,40 @@ def growing() -> Any:
     return DynamicCache()
 
 
-def fill(cache: Any, grown: Any) -> None:
-    """Write the keys and values of every layer of a dynamic cache to the front of a static one."""
+def fill(cache: Any, grown: Any, whole: int | None) -> None:
+    """Write the keys and values of every layer of a dynamic cache to the front of a static one.
+
+    Attention takes all slots of a static cache. So its layers lose those of tokens that are gone,
+    in steps, which bound the number of graphs that a compiler makes of layers of several lengths.
+
+    Args:
+        cache: the static one, empty.
+        grown: the dynamic one.
+        whole: tokens of the prompt that the static one was made for, which nobody else uses; None
+            for one that is to stay as it is.
+
+    Raises:
+        UnsupportedCallError: it has no room for those of a layer; nothing is written.
+    """
+    lengths = [layer.keys.shape[-2] for layer in grown.layers]
+    longest, most = max(lengths), slots(cache, 0)
+    if longest > most:
+        raise UnsupportedCallError(
+            f"{longest} tokens are left of the prompt, and this {type(cache).__name__} has room "
+            f"for {most}.",
+            where="cache",
+            remedy=f"Make it with max_cache_len={longest}, and what is to be generated.",
+        )
+    plain = all(type(cache.layers[n]).__name__ == names.STATIC_CACHE for n in range(len(lengths)))
     for number, layer in enumerate(grown.layers):
+        if whole is not None and plain:
+            cache.layers[number].max_cache_len -= (whole - lengths[number]) // STEP * STEP
         cache.update(layer.keys, layer.values, number)
 
 
-def slots(cache: Any) -> int:
-    """Tokens that every layer has room for."""
-    return int(cache.layers[0].max_cache_len)
+def slots(cache: Any, layer: int) -> int:
+    """Tokens that a layer has room for."""
+    return int(cache.layers[layer].max_cache_len)
 
 
 def held(cache: Any, layer: int) -> Tensor:

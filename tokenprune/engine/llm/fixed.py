@@ -34,8 +34,9 @@ class Fixed:
     Attributes:
         owner: name of the attachment.
         layout: how the prompt was shortened; None if nothing was removed.
-        seen: by the layer that a decision was made in front of, `[B, S]` of the S slots in caches
-            from there on: False for what no token sees of the prompt, True behind the prompt.
+        seen: by the layer that a decision was made in front of, `[B, S]` of the S slots in the
+            caches of layers from there on: False for what no token sees of the prompt, True behind
+            the prompt.
         lack: `[]` how many tokens the first layer's cache lacks of the prompt.
         generated: whether the running `generate` makes the masks of the steps; these say nothing of
             tokens behind the prompt, which are all seen.
@@ -48,13 +49,28 @@ class Fixed:
     generated: bool = False
 
     @classmethod
-    def of(cls, owner: str, layout: Layout | None, slots: int, device: torch.device) -> Fixed:
-        """The note for a layout as it stands behind the prompt, and a cache of `slots` slots."""
+    def of(
+        cls,
+        owner: str,
+        layout: Layout | None,
+        slots: Callable[[int], int],
+        device: torch.device,
+    ) -> Fixed:
+        """The note for a layout as it stands behind the prompt.
+
+        Args:
+            owner: name of the attachment.
+            layout: None if nothing was removed.
+            slots: of a layer's cache.
+            device: of the cache.
+        """
         if layout is None:
             return cls(owner, None, {}, torch.zeros((), dtype=torch.int64, device=device))
         levels = {_ENTRY: layout.entry, **{layer: cut.level for layer, cut in layout.cuts.items()}}
         lack = torch.tensor(layout.length - layout.entry.length, device=device)
-        seen = {layer: _padded(level, slots, device) for layer, level in levels.items()}
+        seen = {
+            layer: _padded(level, slots(max(layer, 0)), device) for layer, level in levels.items()
+        }
         return cls(owner, layout, seen, lack)
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -90,6 +91,7 @@ class MllmRunner:
             state = state_of(call)
             state.given = given  # images may be encoded before the first forward
             state.standing = bool(self.owner.stages)
+            state.makes_cache = given.cache is None
             try:
                 return original(*args, **kwargs)
             finally:
@@ -174,11 +176,11 @@ class MllmRunner:
         new = replace(given, cache=grown, mask=state.padding if state.prepared else given.mask)
         args, kwargs = self.adapter.write_prompt("core", new, args, kwargs)
         outputs = self._core(original, *args, **kwargs)
-        self.adapter.fill_cache(cache, grown)
         layout = self.adapter.cache_mark(grown)
-        owner, room = self.language.token, self.adapter.slots(cache)
+        made = layout is not None and state.makes_cache
+        self.adapter.fill_cache(cache, grown, layout.length if made else None)
         device = self.adapter.held(cache, 0).device
-        note = Fixed.of(owner, layout, room, device)
+        note = Fixed.of(self.language.token, layout, partial(self.adapter.slots, cache), device)
         note.generated = state.prepared
         self.adapter.mark_cache(cache, note)
         state.filled = cache

@@ -126,6 +126,7 @@ class MllmState:
         flow: the forward of the LLM that is running.
         prepared: whether `generate` makes the arguments of forwards.
         padding: the padding mask that it makes them of.
+        makes_cache: whether `generate` makes the cache, since it was given none.
         filled: the cache of fixed length that this call of `generate` filled.
         projected: what the projections of the layers that were asked put out, by the layer that
             asks.
@@ -151,6 +152,7 @@ class MllmState:
     flow: Flow | None = None
     prepared: bool = False
     padding: Tensor | None = None
+    makes_cache: bool = False
     filled: Any = None
     projected: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     heard: dict[int, tuple[int, LayerCall]] = field(default_factory=dict)
