@@ -260,6 +260,23 @@ def test_other_models_and_other_plans_are_refused_behind_it() -> None:
     assert greedy(of, call, **STATIC).shape == greedy(of, call).shape
 
 
+def test_a_cache_of_text_alone_serves_every_model() -> None:
+    of, call, step = model(), inputs(TEXT), {"input_ids": NEW[:, :1]}
+    whole = torch.ones(1, 1, len(TEXT), ROOM, dtype=torch.bool).tril()
+    caches = [static(of) for _ in range(3)]
+    with torch.no_grad():
+        dense = of(**call)
+        want = of(**step, **with_cache(of, cache_of(dense))).logits
+        with tokenprune.attach(of, COMBINATIONS["pyramid"]):
+            of(**call, **with_cache(of, caches[0]))
+            of.generate(**call, **with_cache(of, caches[1]), max_new_tokens=1)
+            found = of(**{**call, "attention_mask": whole}, **with_cache(of, caches[2])).logits
+            torch.testing.assert_close(found, dense.logits)
+        for cache in caches:
+            found = of(**step, **with_cache(of, cache)).logits
+            torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
+
+
 def test_a_window_that_slides_over_it_is_refused() -> None:
     of, call = model(), inputs(SHORT)
     kinds = ["sliding_attention", *["full_attention"] * (len(of.model.language_model.layers) - 1)]

@@ -106,10 +106,15 @@ class MllmRunner:
         return original(*args, **kwargs)
 
     def _close(self, cache: Any) -> None:
-        """The masks of whoever uses a cache of fixed length from now on aren't of `generate`."""
+        """The masks of whoever uses a cache of fixed length from now on aren't of `generate`.
+
+        A cache in which nothing was removed serves every model, as without a plan.
+        """
         note = None if cache is None else self.adapter.cache_mark(cache)
         if isinstance(note, Fixed):
             note.generated = False
+            if note.layout is None:
+                self.adapter.mark_cache(cache, None)
 
     def _outer(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = self.adapter.read_prompt("model", args, kwargs)
@@ -127,7 +132,7 @@ class MllmRunner:
             if note is not None:
                 return self._step(call, note, given, original, *args, **kwargs)
             state = state_of(call)
-            if self._fills(given):
+            if self._fills(state, given):
                 return self._fill(call, given, original, *args, **kwargs)
             if not state.prefilled:
                 state.first = given
@@ -157,9 +162,13 @@ class MllmRunner:
         note = None if given.cache is None else self.adapter.cache_mark(given.cache)
         return note if isinstance(note, Fixed) else None
 
-    def _fills(self, given: PromptCall) -> bool:
-        """Whether a call's prompt is the first to enter a cache of fixed length."""
-        wanted = bool(self.owner.stages) and given.preallocated
+    def _fills(self, state: MllmState, given: PromptCall) -> bool:
+        """Whether a call's prompt is the first to enter a cache of fixed length.
+
+        A caller's own mask for every layer, which is as long as the cache, says nothing of that.
+        """
+        padding = given.mask is None or getattr(given.mask, "ndim", 0) == 2
+        wanted = bool(self.owner.stages) and given.preallocated and (state.prepared or padding)
         return wanted and not self.adapter.cached_length(given.cache)
 
     def _fill(
@@ -179,11 +188,12 @@ class MllmRunner:
         layout = self.adapter.cache_mark(grown)
         made = layout is not None and state.makes_cache
         self.adapter.fill_cache(cache, grown, layout.length if made else None)
-        device = self.adapter.held(cache, 0).device
-        note = Fixed.of(self.language.token, layout, partial(self.adapter.slots, cache), device)
-        note.generated = state.prepared
-        self.adapter.mark_cache(cache, note)
-        state.filled = cache
+        if layout is not None or state.prepared:
+            device = self.adapter.held(cache, 0).device
+            note = Fixed.of(self.language.token, layout, partial(self.adapter.slots, cache), device)
+            note.generated = state.prepared
+            self.adapter.mark_cache(cache, note)
+            state.filled = cache
         return self.adapter.put_cache(outputs, cache, grown)
 
     def _step(
