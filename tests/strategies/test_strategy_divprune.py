@@ -18,6 +18,19 @@ def kept(hidden: Tensor, keep: int) -> list[list[int]]:
     return found.tolist()
 
 
+def clear(hidden: list[list[float]]) -> bool:
+    """Whether one token is farther from its nearest other than any: two may be each other's.
+
+    The products of a pair differ in their last bit by who stands first, and the tie is gone.
+    """
+    near = [
+        min((1 - cosine(a, b) for j, b in enumerate(hidden) if j != i), default=0.0)
+        for i, a in enumerate(hidden)
+    ]
+    last = sorted(near)[-2:]
+    return len(last) < 2 or last[1] - last[0] > 1e-6
+
+
 def by_loops(hidden: list[list[float]], keep: int) -> list[int]:
     everyone = range(len(hidden))
     away = [[1 - cosine(a, b) for b in hidden] for a in hidden]
@@ -44,7 +57,9 @@ def test_against_loops(seed: int, data: st.DataObject) -> None:
     hidden = torch.randn(3, count, 5)
     found = kept(hidden, keep)
     for sample in range(3):
-        assert found[sample] == by_loops(hidden[sample].tolist(), keep)
+        alone = hidden[sample].tolist()
+        if clear(alone):
+            assert found[sample] == by_loops(alone, keep)
 
 
 @given(st.integers(0, 10**6), st.data())
