@@ -1,6 +1,4 @@
-import errno
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from tokenprune.cli import app
 from tokenprune.cli.plans import file_names
 from tokenprune.errors import CheckpointError, LayerError, PlanError
 from tokenprune.interface.placement import PreLlm
-from tokenprune.lab.measure import files
 from tokenprune.plan import load_plan
 from tokenprune.plugins.host import host, register_plugin
 
@@ -376,57 +373,3 @@ def test_brief_commands_collect_no_garbage(
     monkeypatch.setattr(sys, "argv", ["tokenprune", command])
     program.main()
     assert called == ["disable"] * paused + ["app"]
-
-
-@pytest.mark.parametrize("command", ["compare", "bench"])
-def test_a_record_is_replaced_only_if_asked_for(
-    llava_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    plan, out = tmp_path / "plan.yaml", tmp_path / "record.json"
-    plan.write_text("stages: [{at: pre_llm, strategy: random, keep: 4}]")
-    few = {"compare": ("--limit", 2), "bench": ("--rounds", 1, "--size", 28, "--new-tokens", 1)}
-    plain = (command, "--plans", plan, "--model", llava_folder, *few[command])
-    args = (*plain, "--out", out)
-    out.touch()
-    assert run(*args)[0] == 0
-    first = out.read_text()
-    code, _, said = run(*args)
-    assert code == 2
-    assert "--force" in said
-    assert out.read_text() == first
-    assert run(*args, "--force")[0] == 0
-    assert out.read_text() != first
-    # where nobody named a record, it gets a name of its own
-    monkeypatch.chdir(tmp_path)
-    name = {"compare": "comparison", "bench": "bench"}[command]
-    assert f"record: {name}.json" in run(*plain)[1]
-    assert f"record: {name}-2.json" in run(*plain)[1]
-    # another run, started beside this one, writes its record before this one ends
-    second = out.read_text()
-    monkeypatch.setattr(files, "record_path", lambda path, *_, **__: path)
-    code, said, _ = run(*args)
-    assert code == 0
-    assert "record-2.json" in said
-    assert out.read_text() == second
-    assert json.loads((tmp_path / "record-2.json").read_text())
-
-
-@pytest.mark.parametrize("command", ["compare", "bench"])
-def test_the_tables_are_printed_where_there_is_no_room_for_the_record(
-    llava_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    plan, out = tmp_path / "plan.yaml", tmp_path / "record.json"
-    plan.write_text("stages: [{at: pre_llm, strategy: random, keep: 4}]")
-    few = {"compare": ("--limit", 2), "bench": ("--rounds", 1, "--size", 28, "--new-tokens", 1)}
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    args = ("--plans", plan, "--model", llava_folder, *few[command], "--out", out)
-    code, said, err = run(command, *args)
-    assert code == 2
-    assert "Make room there" in err
-    assert not out.exists()
-    assert "dense" in said
-    assert "record:" not in said
