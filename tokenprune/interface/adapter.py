@@ -352,6 +352,6 @@ class MllmAdapter(PictureAdapter, TextAdapter, CacheAdapter, Adapter):
         """The type of masks that layers add to logits; None where masks are bool."""
         return None
 
-    def padding(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | None:
-        """The padding mask `[B, L]` in a call of `MllmSpec.prepares`; None if there is none."""
+    def padding(self, args: tuple[Any, ...], kwargs: Arguments) -> Any:
+        """The mask in a call of `MllmSpec.prepares`, see `PromptCall.mask`."""
         raise NotImplementedError(f"{type(self).__name__} reads no call of generate's parts")

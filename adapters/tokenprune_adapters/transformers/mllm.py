@@ -100,10 +100,9 @@ class TransformersMllm(TransformersCaches):
             new[call.cache_name] = call.cache
         return written(owner, args, kwargs, new)
 
-    def padding(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | None:
-        """The padding mask that `generate` makes a forward's arguments of."""
-        mask = named(getattr(type(self.model), names.PREPARES), args, kwargs).get(names.MASK)
-        return mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
+    def padding(self, args: tuple[Any, ...], kwargs: Arguments) -> Any:
+        """The mask that `generate` makes a forward's arguments of."""
+        return named(getattr(type(self.model), names.PREPARES), args, kwargs).get(names.MASK)
 
     def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
         """What a call of the LLM says."""

@@ -151,7 +151,7 @@ class MllmState:
     counted: Counted = field(default_factory=Counted)
     flow: Flow | None = None
     prepared: bool = False
-    padding: Tensor | None = None
+    padding: Any = None
     makes_cache: bool = False
     filled: Any = None
     projected: dict[int, dict[str, Tensor]] = field(default_factory=dict)
