@@ -22,16 +22,14 @@ from tokenprune_adapters.transformers.family_towers import (
     in_line_of_frames,
     in_line_of_grids,
 )
-from tokenprune_adapters.transformers.picture_places import Frames, Read
+from tokenprune_adapters.transformers.packed_families import PACKED
+from tokenprune_adapters.transformers.picture_kinds import LAST as _LAST
+from tokenprune_adapters.transformers.picture_kinds import POOLED as _POOLED
+from tokenprune_adapters.transformers.picture_kinds import images as _images
+from tokenprune_adapters.transformers.picture_kinds import videos as _videos
 from tokenprune_adapters.transformers.tile_runs import Begins
 
-_IMAGE_ID = ("image_token_id", "image_token_index")
-_VIDEO_ID = ("video_token_id", "video_token_index")
 _EITHER = ("clip", "siglip")
-_SPEAKS = (
-    "from transformers 5.21 on; plans are attached to `model.thinker`; sound stays; what speaks "
-    "reads, in the place of a removed token, the state of the kept one before it"
-)
 _RESIZED = "its frames are resized, so that every token shows several patches."
 _LARGER = (
     "the same (image), at the call: depends on the picture's size; one with more tiles than "
@@ -45,15 +43,10 @@ _MASKED = (
     "`encoder`, and `pre_llm` by the tower's signals, at the call: depends on the picture's size; "
     "padding that hides patches is refused"
 )
-_ONE_KIND = "pictures and clips in one call, which the model itself refuses"
 _COMPRESSED = Refused(
     "the processor left tokens of frames that resemble the one before out of the prompt.",
     "Call it with use_token_compression=False: a plan prunes instead.",
 )
-_LAST = Followed(layers=(), cut=0)
-"""The tower's last states, without a class token."""
-_POOLED = replace(_LAST, projector=None)
-"""The same of a tower that makes its units by itself."""
 _AVERAGED = replace(_POOLED, module="vision_model")
 """The same of a tower that its core calls so."""
 _RESAMPLED = replace(_LAST, projector="resampler_model", shown=in_line_of_frames)
@@ -66,24 +59,6 @@ _ENCODED = Followed(
     blocks="timm_model.blocks",
 )
 """The last states of a tower of timm, of which squares are averaged behind the projector."""
-
-
-def _images(
-    read: Read, *pixels: str, tower: Followed | None = None, begins: Begins | None = None
-) -> Mapping[str, Pictures]:
-    shown = ("pixel_values", *pixels)
-    found = Pictures("get_image_features", _IMAGE_ID, shown, read, tower, begins=begins)
-    return {"image": found}
-
-
-def _videos(
-    read: Read,
-    method: str = "get_video_features",
-    tower: Followed | None = None,
-    frames: Frames | None = None,
-    placeholder: tuple[str, ...] = _VIDEO_ID,
-) -> Mapping[str, Pictures]:
-    return {"video": Pictures(method, placeholder, ("pixel_values_videos",), read, tower, frames)}
 
 
 def _tiled_and_resized() -> Mapping[str, Pictures]:
@@ -131,23 +106,6 @@ def _shuffled_inside(tower: Followed, begins: Begins) -> Family:
     return Family(read, towers=("siglip",), behind=False, joins=True, renumbers=False)
 
 
-def _packed() -> Family:
-    tower = replace(_POOLED, module="visual")
-    grids = {
-        **_images(places.packed("image_grid_thw"), tower=tower),
-        **_videos(places.packed("video_grid_thw"), tower=tower),
-    }
-    return Family(grids, apart=True, towers=("qwen-vision",))
-
-
-def _packed_by_frames() -> Family:
-    """Frames of clips are pictures for the tower, and have the placeholder of pictures (GLM)."""
-    family = _packed()
-    tower, read = family.pictures["video"].tower, family.pictures["video"].read
-    clips = _videos(read, tower=tower, frames=places.gridded, placeholder=_IMAGE_ID)
-    return replace(family, pictures={**family.pictures, **clips}, notes=(_ONE_KIND,))
-
-
 TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "llava_next": (("LlavaNext",), Family(_images(places.tiled, tower=Followed()), towers=_EITHER)),
     "llava_next_video": (
@@ -189,20 +147,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         ("VipLlava",),
         Family(_images(places.square, tower=Followed(cut=1)), towers=("clip",), joins=True),
     ),
-    "qwen2_vl": (("Qwen2VL",), _packed()),
-    "qwen2_5_vl": (("Qwen2_5_VL",), _packed()),
-    "qwen2_5_omni": (("Qwen2_5OmniThinker",), replace(_packed(), notes=(_SPEAKS,))),
-    "qwen3_omni_moe": (("Qwen3OmniMoeThinker",), replace(_packed(), notes=(_SPEAKS,))),
-    "qwen3_vl": (("Qwen3VL",), _packed()),
-    "qwen3_vl_moe": (("Qwen3VLMoe",), _packed()),
-    "qwen3_5": (("Qwen3_5",), _packed()),
-    "qwen3_5_moe": (("Qwen3_5Moe",), _packed()),
-    # three of four layers have sliding windows
-    "exaone4_5": (("Exaone4_5_",), replace(_packed(), apart=False, renumbers=False)),
-    "glm4v": (("Glm4v",), _packed_by_frames()),
-    "glm46v": (("Glm46V",), _packed_by_frames()),
-    "glm4v_moe": (("Glm4vMoe",), _packed_by_frames()),
-    "glm_ocr": (("GlmOcr",), _packed_by_frames()),
+    **PACKED,
     "internvl": (
         ("InternVL",),
         Family(

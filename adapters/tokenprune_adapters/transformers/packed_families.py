@@ -1,0 +1,52 @@
+"""Rows of `family_table` with towers like Qwen's, which pack pictures and clips into one row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tokenprune_adapters.transformers import picture_places as places
+from tokenprune_adapters.transformers.families import Family
+from tokenprune_adapters.transformers.picture_kinds import IMAGE_ID, POOLED, images, videos
+
+_SPEAKS = (
+    "from transformers 5.21 on; plans are attached to `model.thinker`; sound stays; what speaks "
+    "reads, in the place of a removed token, the state of the kept one before it"
+)
+_ONE_KIND = "pictures and clips in one call, which the model itself refuses"
+
+
+def _packed() -> Family:
+    tower = replace(POOLED, module="visual")
+    grids = {
+        **images(places.packed("image_grid_thw"), tower=tower),
+        **videos(places.packed("video_grid_thw"), tower=tower),
+    }
+    return Family(grids, apart=True, towers=("qwen-vision",))
+
+
+def _packed_by_frames() -> Family:
+    """Frames of clips are pictures for the tower, and have the placeholder of pictures (GLM)."""
+    family = _packed()
+    tower, read = family.pictures["video"].tower, family.pictures["video"].read
+    clips = videos(read, tower=tower, frames=places.gridded, placeholder=IMAGE_ID)
+    return replace(family, pictures={**family.pictures, **clips}, notes=(_ONE_KIND,))
+
+
+PACKED: Mapping[str, tuple[tuple[str, ...], Family]] = {
+    "qwen2_vl": (("Qwen2VL",), _packed()),
+    "qwen2_5_vl": (("Qwen2_5_VL",), _packed()),
+    "qwen2_5_omni": (("Qwen2_5OmniThinker",), replace(_packed(), notes=(_SPEAKS,))),
+    "qwen3_omni_moe": (("Qwen3OmniMoeThinker",), replace(_packed(), notes=(_SPEAKS,))),
+    "qwen3_vl": (("Qwen3VL",), _packed()),
+    "qwen3_vl_moe": (("Qwen3VLMoe",), _packed()),
+    "qwen3_5": (("Qwen3_5",), _packed()),
+    "qwen3_5_moe": (("Qwen3_5Moe",), _packed()),
+    # three of four layers have sliding windows
+    "exaone4_5": (("Exaone4_5_",), replace(_packed(), apart=False, renumbers=False)),
+    "glm4v": (("Glm4v",), _packed_by_frames()),
+    "glm46v": (("Glm46V",), _packed_by_frames()),
+    "glm4v_moe": (("Glm4vMoe",), _packed_by_frames()),
+    "glm_ocr": (("GlmOcr",), _packed_by_frames()),
+}
+"""See `family_table.TABLE`."""
