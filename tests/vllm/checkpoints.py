@@ -24,6 +24,10 @@ def save(name: str, folder: Path) -> str:
     case, recipe, config = CASES[name], RECIPES[name], _wider(CASES[name].config())
     processor = recipe.processor(case, tokenizer(recipe.special, recipe.named))
     processor.chat_template = template(recipe)
+    if name == "qwen3_vl":
+        # released checkpoints normalise pictures as clips, and vLLM reads it of pictures alone
+        pictures, clips = processor.image_processor, processor.video_processor
+        pictures.image_mean, pictures.image_std = clips.image_mean, clips.image_std
     processor.save_pretrained(folder)
     model_class = getattr(transformers, case.model_class)
     built(model_class, config, torch.float32, "sdpa").save_pretrained(folder)

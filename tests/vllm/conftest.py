@@ -47,6 +47,18 @@ def engines(tmp_path: Path) -> Engines:
     return run
 
 
+def clips_of(videos: Sequence[tuple[Any, dict[str, Any]]]) -> dict[str, Any]:
+    """Arguments of a processor for clips as vLLM gets them."""
+    from transformers.video_utils import VideoMetadata
+
+    if not videos:
+        return {}
+    told = [{key: one[key] for key in one if key != "do_sample_frames"} for _, one in videos]
+    metadata = [VideoMetadata(**one) for one in told]
+    frames = [frames for frames, _ in videos]
+    return {"videos": frames, "video_metadata": metadata, "do_sample_frames": False}
+
+
 def attached(
     plan: dict[str, Any], prompts: Sequence[Asked], model: str = REFERENCE
 ) -> list[list[int]]:
@@ -59,11 +71,28 @@ def attached(
     with torch.no_grad(), attach(loaded, plan):
         for asked in prompts:
             prompt = prompt_of(asked)
+            shown = prompt["multi_modal_data"]
             inputs = processor(
-                images=prompt["multi_modal_data"]["image"],
+                images=shown.get("image"),
                 text=prompt["prompt"],
                 return_tensors="pt",
+                **clips_of(shown.get("video", ())),
             )
             ids = loaded.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
             found.append(ids[0, inputs["input_ids"].shape[1] :].tolist())
     return found
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The checkpoint of a family."""
+    from tests.vllm.checkpoints import save
+
+    root, known = tmp_path_factory.mktemp("checkpoints"), dict[str, str]()
+
+    def saved(name: str) -> str:
+        if name not in known:
+            known[name] = save(name, root / name)
+        return known[name]
+
+    return saved

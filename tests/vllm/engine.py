@@ -1,8 +1,9 @@
 """Engines of vLLM in a process of their own: `python -m tests.vllm.engine REQUESTS ANSWERS`.
 
 A request is a plan (or none), options of the engine, and for each prompt the numbers of held-out
-samples, or a text with pictures of random noise (seed, height, width); the answer holds what was
-generated, or the error that ended the engine's start.
+samples, or a text with pictures (seed, height, width) and clips (seed, frames, height, width and
+frames a second) of random noise; the answer holds what was generated, or the error that ended the
+engine's start.
 """
 
 from __future__ import annotations
@@ -104,8 +105,13 @@ def prompt_of(asked: Asked) -> dict[str, Any]:
     from tokenprune.reference import heldout_samples
 
     if isinstance(asked, dict):
-        pictures = [noise(*one) for one in asked["pictures"]]
-        return {"prompt": asked["text"], "multi_modal_data": {"image": pictures}}
+        pictures = [noise(*one) for one in asked.get("pictures", ())]
+        clips = [clip(*one) for one in asked.get("clips", ())]
+        shown = {"image": pictures, "video": clips}
+        return {
+            "prompt": asked["text"],
+            "multi_modal_data": {kind: items for kind, items in shown.items() if items},
+        }
     numbers = asked
     samples = heldout_samples(max(numbers) + 1)
     pictures = [samples[number].image for number in numbers]
@@ -120,6 +126,21 @@ def noise(seed: int, height: int, width: int) -> Any:
 
     drawn = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(drawn)
+
+
+def clip(seed: int, frames: int, height: int, width: int, fps: float) -> tuple[Any, dict[str, Any]]:
+    """Frames of noise, and when each of them is."""
+    import numpy as np
+
+    drawn = [np.asarray(noise(100 * seed + number, height, width)) for number in range(frames)]
+    told = {
+        "fps": fps,
+        "duration": frames / fps,
+        "total_num_frames": frames,
+        "frames_indices": list(range(frames)),
+        "do_sample_frames": False,
+    }
+    return np.stack(drawn), told
 
 
 def main(requests: str, answers: str) -> None:

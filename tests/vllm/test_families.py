@@ -35,21 +35,6 @@ def asked(picture: str) -> list[dict[str, Any]]:
     return [one, other, two, one]
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """The checkpoint of a family."""
-    from tests.vllm.checkpoints import save
-
-    root, known = tmp_path_factory.mktemp("checkpoints"), dict[str, str]()
-
-    def saved(name: str) -> str:
-        if name not in known:
-            known[name] = save(name, root / name)
-        return known[name]
-
-    return saved
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_ids_are_those_of_attach(name: str, engines: Engines, folder: Callable[[str], str]) -> None:
     picture, rest = FAMILIES[name]
@@ -81,8 +66,10 @@ def test_a_budget_above_a_pictures_tokens_ends_its_request_only(
 ) -> None:
     picture, rest = FAMILIES["qwen2_5_vl"]
     small = {"text": f"{picture}?", "pictures": [[3, 16, 16]]}
+    clip = {"text": "<|vision_start|><|video_pad|><|vision_end|>?", "clips": [[3, 4, 16, 16, 2]]}
     prompts = [asked(picture)[0]]
     many = plan(rest, {"strategy": "divprune", "keep": 20})
-    (answers,) = engines(request(many, prompts, folder("qwen2_5_vl"), alone=[small]))
+    (answers,) = engines(request(many, prompts, folder("qwen2_5_vl"), alone=[small, clip]))
     assert "can't keep 20 of 4 tokens" in answers["alone"][0]
+    assert "can't keep 40 of 8 tokens" in answers["alone"][1], "20 of each frame"
     assert answers["again"] == answers["ids"], "the engine goes on"

@@ -12,7 +12,8 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenprune_adapters.vllm.grids import CHANNELS, ServedGrids, read, written
+from tokenprune_adapters.vllm.axes import Words, moments, placed, read, written
+from tokenprune_adapters.vllm.grids import ServedGrids
 from tokenprune_adapters.vllm.hook import let_pictures_bring_positions, started
 from tokenprune_adapters.vllm.names import CPU_WORKER
 from tokenprune_adapters.vllm.serving import served_plan
@@ -91,15 +92,14 @@ def test_tokens_of_grids() -> None:
     assert "1728 -> 20 visual tokens per image of 384 x 288" in started(served, 2)
 
 
-def test_what_is_left_of_a_grid_brings_its_places_and_depths() -> None:
-    served, grid = grids("qwen3_vl", HALF), (1, 6, 10)
-    features = torch.randn(15, 3 * 4)
-    kept = served.kept(features, grid, 4)
-    assert kept.shape == (7, 3 * 4 + CHANNELS)
-    rows, columns = read(kept[:, -CHANNELS:])
-    index = rows * 5 + columns
+@pytest.mark.parametrize("grid", [(1, 6, 10), (3, 6, 10)])
+def test_what_is_left_of_a_grid_is_of_its_places_at_all_depths(grid: tuple[int, int, int]) -> None:
+    served = grids("qwen3_vl", HALF)
+    features = torch.randn(grid[0] * 15, 3 * 4)
+    kept, index = served.kept(features, grid, 4)
+    assert kept.shape == (grid[0] * 15 // 2, 3 * 4)
     assert index.tolist() == sorted(set(index.tolist()))
-    assert torch.equal(kept[:, : 3 * 4], features[index]), "all depths of one token"
+    assert torch.equal(kept, features[index]), "all depths of one token"
 
 
 def test_random_draws_as_attached() -> None:
@@ -107,7 +107,7 @@ def test_random_draws_as_attached() -> None:
     features = torch.arange(80.0)[:, None].expand(-1, 4)
     # attach follows no tower for such a plan, so it draws at layer 0 of the second kind of stage
     index = draw(15, 6, (0, 0, 1, 0), features.device)
-    kept = grids("qwen3_vl", drawn).kept(features[:15], (1, 6, 10), 4)
+    kept = grids("qwen3_vl", drawn).kept(features[:15], (1, 6, 10), 4)[0]
     assert kept[:, 0].tolist() == index.tolist()
     served, size = tiles("llava_next", drawn), (64, 64)
     places = served.places(size)
@@ -117,12 +117,47 @@ def test_random_draws_as_attached() -> None:
     assert [at for at in left if at not in places.others] == [units[at] for at in index.tolist()]
 
 
-@given(st.integers(1, 4000), st.integers(1, 4000), st.data())
-def test_places_survive_half_precision(height: int, width: int, data: st.DataObject) -> None:
-    index = torch.tensor([data.draw(st.integers(0, height * width - 1))])
+@given(st.lists(st.integers(0, 10**6), min_size=3, max_size=3), st.booleans(), st.data())
+def test_offsets_survive_half_precision(
+    offsets: list[int], clip: bool, data: st.DataObject
+) -> None:
     like = torch.zeros(1, dtype=data.draw(st.sampled_from([torch.bfloat16, torch.float16])))
-    found = read(written(index, (1, height, width), like))
-    assert found.tolist() == [[int(index) // width], [int(index) % width]]
+    found, kind = read(written(torch.tensor([offsets]), like, clip=clip))
+    assert (found[:, 0].tolist(), kind) == (offsets, clip)
+
+
+def test_frames_stand_apart_in_time() -> None:
+    index = torch.tensor([0, 5, 6, 17])
+    found = placed(index, (3, 2, 3), moments(3, 1.5))
+    assert found.tolist() == [[0, 0, 0], [0, 1, 2], [1, 0, 0], [3, 1, 2]]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(1, 3), st.integers(1, 3))
+def test_words_stand_among_frames(lengths: list[int], high: int, wide: int) -> None:
+    words, grid, side = Words.around(lengths, max(high, wide)), (1, high, wide), max(high, wide)
+    at, offsets, starts = 0, [], []
+    for length in lengths:
+        offsets += range(at, at + length - 1)
+        starts.append(at + length - 1)
+        offsets.append(at + length - 1 + side)
+        at += length + side
+    assert words.offsets.tolist() == [[one] * 3 for one in offsets]
+    assert words.starts.tolist() == [[one] * 3 for one in starts]
+    grid = (len(lengths), high, wide)
+    index = torch.arange(grid[0] * high * wide)
+    where = torch.cat((placed(index, grid, words.starts), words.offsets))
+    order = words.order(index, grid)
+    first = where[order][:, 0].tolist()
+    assert first == sorted(first)
+    assert sorted(order.tolist()) == list(range(len(order)))
+
+
+def test_the_clip_of_most_places() -> None:
+    per_frame = grids("qwen2_5_vl", {**HALF, "keep": 4})
+    assert per_frame.most(100, 30, 0) == 16 * 4, "30 frames have 3 tokens each, 16 have 6"
+    assert per_frame.most(100, 10, 2) == 10 * (4 + 2)
+    assert grids("qwen2_5_vl", HALF).most(100, 30, 0) == 50
+    assert grids("qwen2_5_vl", {**HALF, "keep": 400}).most(100, 30, 0) == 0, "none is served"
 
 
 @pytest.mark.parametrize(
@@ -194,6 +229,7 @@ def test_engines_on_a_cpu_get_a_worker_that_asks_for_positions() -> None:
     [
         ("llava_next", TILES, {"64 x 64": ("88", "14"), "64 x 32": ("52", "10")}),
         ("qwen3_vl", {}, {"64 x 64": ("64", "6"), "384 x 288": ("1728", "6")}),
+        ("qwen2_5_vl", {}, {"16 frames, 96 x 96": ("1152", "48")}),
     ],
 )
 def test_the_command_line_tells_the_counts_by_size(
@@ -208,8 +244,9 @@ def test_the_command_line_tells_the_counts_by_size(
     assert code == 0, out
     rows = [line.split() for line in out.splitlines()]
     for size, counts in shown.items():
-        (row,) = [row for row in rows if row[1:4] == size.split()]
-        assert [row[5], row[7]] == list(counts)
+        words = size.split()
+        (row,) = [row[1:] for row in rows if row[1 : len(words) + 1] == words]
+        assert [row[len(words) + 1], row[len(words) + 3]] == list(counts)
     code, out = run("vllm", "args", plan, tmp_path)
     overrides = json.loads(out[out.index("{") : out.rindex("}") + 1])
     assert overrides["architectures"] == [f"Tokenprune{CASES[name].model_class}"]

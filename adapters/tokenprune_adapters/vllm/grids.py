@@ -1,9 +1,10 @@
-"""Plans on Qwen2.5-VL and Qwen3-VL pictures: grids of merged tokens, positions in three axes."""
+"""Plans on pictures and clips of Qwen2.5-VL and Qwen3-VL: grids of merged tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 import torch
@@ -25,11 +26,8 @@ from tokenprune_adapters.vllm.served import (
 #: Sizes of the pictures that are told of, in merged tokens (high, wide).
 EXAMPLES = ((8, 8), (12, 12), (24, 24), (36, 48))
 
-#: Numbers up to this square are written exactly in any floating-point type, as two digits.
-BASE = 128
-
-#: Columns behind the features that hold row and column of a token, two digits each.
-CHANNELS = 4
+#: Clips that are told of, in merged tokens (frames, high, wide).
+CLIPS = ((8, 12, 12), (16, 24, 24))
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,12 @@ class ServedGrids(ServedPlan):
     Attributes:
         unit: side of the square of pixels that becomes one token.
         merge: patches along that side.
+        frames: how many frames of a clip become one.
     """
 
     unit: int
     merge: int
+    frames: int
 
     def merged(self, patches: Sequence[int]) -> Grid:
         """Merged tokens of a patch grid (t, h, w)."""
@@ -50,30 +50,46 @@ class ServedGrids(ServedPlan):
         return (frames, height // self.merge, width // self.merge)
 
     def left(self, patches: Sequence[int]) -> int:
-        """Tokens that are left of a picture of a patch grid (t, h, w).
+        """Tokens that are left of a picture or a clip of a patch grid (t, h, w).
 
         Raises:
             BudgetError: a budget asks for more tokens than the picture has.
         """
         return count(self.merged(patches), self.plan)
 
-    def kept(self, features: Tensor, patches: Sequence[int], width: int) -> Tensor:
-        """What is left of a picture, with its places on the grid behind the features.
+    def most(self, tokens: int, frames: int, words: int) -> int:
+        """Places of the clip that takes most of them, of clips of so many tokens.
 
         Args:
-            features: `[N, d]` of one picture, features of other depths behind the first `width`.
+            tokens: without the plan.
+            frames: how many a clip may have.
+            words: around each of them.
+        """
+        found = []
+        for t in sorted({min(2**power, frames) for power in range(frames.bit_length() + 1)}):
+            high = max(isqrt(tokens // t), 1)
+            left = left_of((t, high, max(tokens // t // high, 1)), self.plan)
+            found += [] if left is None else [left + t * words]
+        return max(found, default=0)
+
+    def kept(self, features: Tensor, patches: Sequence[int], width: int) -> tuple[Tensor, Tensor]:
+        """What is left of a picture or a clip, in raster order.
+
+        Args:
+            features: `[N, d]`, features of other depths behind the first `width`.
             patches: patch grid (t, h, w).
             width: of the features that the LLM gets and methods read.
 
         Returns:
-            `[left(patches), d + CHANNELS]`, in raster order.
+            Rows `[left(patches), d]`, and the places `[left(patches)]` on the merged grid that
+            they hold.
         """
         grid = self.merged(patches)
         chosen = select(features[None, :, :width], grid, self.plan, used=0)
         index, order = chosen.index[0].sort(stable=True)
         first = chosen.features[0][order].to(features.dtype)
         # rows of other depths are those of the places that survivors hold
-        return torch.cat((first, features[index, width:], written(index, grid, first)), dim=-1)
+        return torch.cat((first, features[index, width:]), dim=-1), index
 
     def pictures(self) -> list[ServedPicture]:
         """Pictures of some sizes that aren't resized."""
@@ -86,6 +102,17 @@ class ServedGrids(ServedPlan):
             for high, wide in EXAMPLES
         ]
         return require_some(rows, self.plan, (1, *EXAMPLES[-1]))
+
+    def clips(self) -> list[ServedPicture]:
+        """Clips of some lengths and sizes."""
+        return [
+            ServedPicture(
+                f"{t * self.frames} frames, {wide * self.unit} x {high * self.unit}",
+                t * high * wide,
+                left_of((t, high, wide), self.plan),
+            )
+            for t, high, wide in CLIPS
+        ]
 
 
 def grids(config: Any, plan: Plan) -> ServedGrids:
@@ -100,23 +127,6 @@ def grids(config: Any, plan: Plan) -> ServedGrids:
     check_behind(plan)
     vision = config.vision_config
     merge = vision.spatial_merge_size
-    return ServedGrids(plan, cached(config), vision.patch_size * merge, merge)
-
-
-def written(index: Tensor, grid: Grid, like: Tensor) -> Tensor:
-    """Rows and columns of tokens as numbers that survive half precision, `[K, CHANNELS]`.
-
-    Args:
-        index: `[K]` places in raster order.
-        grid: merged tokens (1, h, w).
-        like: of the dtype and on the device wanted.
-    """
-    places = (index // grid[2], index % grid[2])
-    digits = [part for place in places for part in (place // BASE, place % BASE)]
-    return torch.stack(digits, dim=-1).to(like)
-
-
-def read(channels: Tensor) -> Tensor:
-    """Rows and columns `[2, K]` int64 of what `written` made."""
-    digits = channels.round().long()
-    return torch.stack((digits[:, 0] * BASE + digits[:, 1], digits[:, 2] * BASE + digits[:, 3]))
+    return ServedGrids(
+        plan, cached(config), vision.patch_size * merge, merge, vision.temporal_patch_size
+    )

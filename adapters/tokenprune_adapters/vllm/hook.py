@@ -122,7 +122,7 @@ def let_pictures_bring_positions(vllm_config: Any, *, on_cpu: bool) -> None:
             where="--pipeline-parallel-size",
             remedy="Leave it away.",
         )
-    # any rate above 0 is the switch: clips, which it would act on, aren't taken
+    # any rate above 0 is the switch: what it would do to clips, the plan does instead
     vllm_config.model_config.multimodal_config.video_pruning_rate = 0.5
     if not on_cpu:
         return

@@ -46,16 +46,19 @@ RELIED_ON = (
         f"{_MODELS}.{module}:{name}"
         for module, family in (("qwen2_5_vl", "Qwen2_5_VL"), ("qwen3_vl", "Qwen3VL"))
         for name in (
-            f"{family}DummyInputsBuilder._get_dummy_images",
-            f"{family}DummyInputsBuilder.get_dummy_mm_data",
+            f"{family}DummyInputsBuilder",
             f"{family}ForConditionalGeneration._postprocess_image_embeds_evs",
+            f"{family}ForConditionalGeneration._postprocess_video_embeds_evs",
+            f"{family}ForConditionalGeneration.get_language_model",
             f"{family}ForConditionalGeneration.get_mrope_input_positions",
             f"{family}ForConditionalGeneration.recompute_mrope_positions",
             f"{family}MultiModalProcessor._get_prompt_updates",
             f"{family}ProcessingInfo.get_image_size_with_most_features",
+            f"{family}ProcessingInfo.get_max_video_tokens",
             f"{family}ProcessingInfo.get_mm_max_tokens_per_item",
         )
     ),
+    f"{_MODELS}.qwen3_vl:Qwen3VLMultiModalProcessor.get_video_repl",
     "vllm.config.multimodal:MultiModalConfig.is_multimodal_pruning_enabled",
     "vllm.multimodal.processing:PromptReplacement",
     "vllm.platforms:current_platform.is_cpu",

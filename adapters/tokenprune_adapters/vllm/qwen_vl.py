@@ -1,15 +1,14 @@
 """Qwen2.5-VL and Qwen3-VL in vLLM with a plan behind the tower; imported when an engine runs one.
 
 vLLM numbers the tokens of a prompt before it has run anything. Where survivors stand on their grid
-is known afterwards, so their rows and columns travel behind their features, in vLLM's own way for
-pruned clips (`recompute_mrope_positions`). Positions of the text follow from the grids alone. Clips
-aren't served.
+is known afterwards, so their positions travel behind their features, in vLLM's own way for
+pruned clips (`recompute_mrope_positions`). Positions of the text follow from the grids alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -31,13 +30,19 @@ from vllm.multimodal.processing import PromptReplacement
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from tokenprune.errors import BudgetError
-from tokenprune_adapters.vllm.grids import CHANNELS, ServedGrids, read
+from tokenprune.interface.sites import Grid
+from tokenprune_adapters.vllm.axes import CHANNELS, moments, placed, read, written
+from tokenprune_adapters.vllm.grids import ServedGrids
+from tokenprune_adapters.vllm.qwen_clips import TimedClips, WordedClips
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.sharing import require_pixels
 
+#: In axes of positions that aren't known yet.
+PENDING = -1
+
 
 class PlannedGrids:
-    """How many places the largest picture gets; mixed into vLLM's own counting."""
+    """How many places the largest picture and clip get; mixed into vLLM's own counting."""
 
     @cached_property
     def served(self) -> ServedGrids:
@@ -45,18 +50,25 @@ class PlannedGrids:
         info: Any = self
         return _served(info.get_hf_config())
 
-    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
-        """Pictures, and no clips."""
-        return {"image": None, "video": 0}
-
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]
     ) -> Mapping[str, int]:
-        """What is left of the largest picture."""
+        """What is left of the largest picture, and of the clip of which most is left."""
         info: Any = self
         size = info.get_image_size_with_most_features()
         patch = self.served.unit // self.served.merge
-        return {"image": self.served.left((1, size.height // patch, size.width // patch))}
+        most = {"image": self.served.left((1, size.height // patch, size.width // patch))}
+        if mm_counts.get("video"):
+            frames = info.get_hf_processor().video_processor.max_frames
+            frames //= info.get_hf_config().vision_config.temporal_patch_size
+            most["video"] = self.served.most(
+                info.get_max_video_tokens(seq_len, mm_counts), frames, self.words()
+            )
+        return most
+
+    def words(self) -> int:
+        """How many words stand around a frame of a clip at most."""
+        return 0
 
 
 class PlannedQwen25Info(PlannedGrids, Qwen2_5_VLProcessingInfo):
@@ -66,31 +78,9 @@ class PlannedQwen25Info(PlannedGrids, Qwen2_5_VLProcessingInfo):
 class PlannedQwen3Info(PlannedGrids, Qwen3VLProcessingInfo):
     """Qwen3-VL's counts."""
 
-
-class PlannedInputs:
-    """The largest picture, for profiling; mixed into vLLM's own builders of dummy inputs."""
-
-    def get_dummy_mm_data(
-        self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Pictures without clips."""
-        builder: Any = self
-        size = builder.info.get_image_size_with_most_features()
-        images = builder._get_dummy_images(
-            width=size.width,
-            height=size.height,
-            num_images=mm_counts.get("image", 0),
-            overrides=mm_options.get("image"),
-        )
-        return {"image": images}
-
-
-class PlannedQwen25Inputs(PlannedInputs, Qwen2_5_VLDummyInputsBuilder):
-    """Qwen2.5-VL's dummy inputs."""
-
-
-class PlannedQwen3Inputs(PlannedInputs, Qwen3VLDummyInputsBuilder):
-    """Qwen3-VL's dummy inputs."""
+    def words(self) -> int:
+        """Those of a late moment, and the marks of the frame."""
+        return len(self.get_tokenizer().encode("<99999.9 seconds>", add_special_tokens=False)) + 2
 
 
 class PlannedPrompt:
@@ -101,20 +91,28 @@ class PlannedPrompt:
     ) -> Sequence[Any]:
         processor: Any = super()
         updates = processor._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
-        (whole,) = [update for update in updates if update.modality == "image"]
+        return [
+            PromptReplacement(
+                modality=whole.modality,
+                target=whole.target,
+                replacement=partial(self._left, whole, out_mm_kwargs),
+            )
+            for whole in updates
+        ]
+
+    def _left(self, whole: Any, kwargs: Any, item: int) -> list[int]:
+        """The places of what is left of a picture or clip, and of words inside a clip."""
         info: Any = self
         served: ServedGrids = info.info.served
-
-        def left(item: int) -> list[int]:
-            grid = out_mm_kwargs["image"][item]["image_grid_thw"].data.tolist()
-            try:
-                count = served.left(grid)
-            except BudgetError as error:  # the server answers the request with it
-                raise ValueError(str(error)) from error
-            placeholder: int = whole.replacement(item)[0]
-            return [placeholder] * count
-
-        return [PromptReplacement(modality="image", target=whole.target, replacement=left)]
+        config, modality = info.info.get_hf_config(), whole.modality
+        placeholder = {"image": config.image_token_id, "video": config.video_token_id}[modality]
+        try:
+            count = served.left(kwargs[modality][item][f"{modality}_grid_thw"].data.tolist())
+        except BudgetError as error:  # the server answers the request with it
+            raise ValueError(str(error)) from error
+        made = whole.replacement(item)
+        ids = made if isinstance(made, list) else made.full
+        return [placeholder] * (count + sum(one != placeholder for one in ids))
 
 
 class PlannedQwen25Processor(PlannedPrompt, Qwen2_5_VLMultiModalProcessor):
@@ -125,7 +123,7 @@ class PlannedQwen3Processor(PlannedPrompt, Qwen3VLMultiModalProcessor):
     """Qwen3-VL's prompts."""
 
 
-class PlannedPictures:
+class PlannedItems:
     """Features and positions of what a plan leaves; mixed into vLLM's own models."""
 
     config: Any
@@ -138,34 +136,60 @@ class PlannedPictures:
     def _postprocess_image_embeds_evs(
         self, image_embeds_split: Sequence[Tensor], image_input: Any
     ) -> tuple[Tensor, ...]:
-        """What is left of the features `[N, d]` of every picture, its places behind them."""
-        require_pixels(image_input)
-        width = self.config.vision_config.out_hidden_size
-        grids = image_input["image_grid_thw"].tolist()
+        """What is left of the features `[N, d]` of every picture, its positions behind them."""
+        made = []
+        for rows, index, grid in self._kept(image_embeds_split, image_input, "image_grid_thw"):
+            offsets = placed(index, grid, moments(1, 0, rows.device))
+            made.append(torch.cat((rows, written(offsets, rows, clip=False)), dim=-1))
+        return tuple(made)
+
+    def _postprocess_video_embeds_evs(
+        self, video_embeds_split: Sequence[Tensor], video_input: Any
+    ) -> tuple[Tensor, ...]:
+        """What stands in the places of every clip, its positions behind it."""
+        model: Any = self
+        left = self._kept(video_embeds_split, video_input, "video_grid_thw")
         with gpu_sync_allowed():
-            return tuple(
-                self.served.kept(features, grid, width)
-                for features, grid in zip(image_embeds_split, grids, strict=True)
-            )
+            return tuple(model._clip(*one, video_input, at) for at, one in enumerate(left))
+
+    def _kept(
+        self, split: Sequence[Tensor], given: Any, key: str
+    ) -> list[tuple[Tensor, Tensor, Grid]]:
+        """Rows that are left of each item, their places, and the grid."""
+        require_pixels(given)
+        width = self.config.vision_config.out_hidden_size
+        grids = given[key].tolist()
+        with gpu_sync_allowed():
+            return [
+                (*self.served.kept(features, grid, width), self.served.merged(grid))
+                for features, grid in zip(split, grids, strict=True)
+            ]
 
     def get_mrope_input_positions(
         self, input_tokens: Sequence[int], mm_features: Sequence[Any]
     ) -> tuple[Tensor, int]:
         """Positions `[3, T]` as of whole pictures, and what to add to the number of a new token.
 
-        All tokens of a picture are given its first place, until their rows and columns are known.
+        In places of a picture or clip stand its first position and twice `PENDING`, until what is
+        left of it brings its own.
         """
+        model: Any = self
         parts, first, done = [], 0, 0
         for one in sorted(mm_features, key=lambda one: one.mm_position.offset):
             start, length = one.mm_position.offset, one.mm_position.length
-            _, height, wide = self.served.merged(one.data["image_grid_thw"].data.tolist())
-            parts.append(torch.arange(first, first + start - done))
+            patches = one.data[f"{one.modality}_grid_thw"].data.tolist()
+            grid = self.served.merged(patches)
+            parts.append(torch.arange(first, first + start - done).expand(3, -1))
             first, done = first + start - done, start + length
-            parts.append(torch.full((length,), first))
-            first += max(height, wide)
+            marks = torch.tensor([first, PENDING, PENDING])
+            parts.append(marks[:, None].expand(-1, length))
+            if one.modality == "video":
+                first += model._clip_extent(one.data, grid, length - self.served.left(patches))
+            else:
+                first += max(grid[1:])
         rest = len(input_tokens) - done
-        parts.append(torch.arange(first, first + rest))
-        return torch.cat(parts).expand(3, -1).clone(), first + rest - len(input_tokens)
+        parts.append(torch.arange(first, first + rest).expand(3, -1))
+        return torch.cat(parts, dim=1), first + rest - len(input_tokens)
 
     def recompute_mrope_positions(
         self,
@@ -174,43 +198,46 @@ class PlannedPictures:
         mrope_positions: Tensor,
         num_computed_tokens: int,
     ) -> tuple[list[Tensor], Tensor, int]:
-        """Features alone, and positions `[3, T]` with the rows and columns that came behind them.
+        """Features alone, and positions `[3, T]` with those that came behind them.
 
         Args:
             input_ids: `[T]` the whole prompt, which ends with text, as chat templates have it.
-            multimodal_embeddings: of the pictures at hand in this step, or of parts of them.
+            multimodal_embeddings: of what is at hand in this step, or of parts of it.
             mrope_positions: as they were.
             num_computed_tokens: tokens of the prompt in front of this step.
         """
         positions = mrope_positions.clone()
         with gpu_sync_allowed():
             ids = torch.as_tensor(input_ids, device=positions.device)
-            behind = ids[num_computed_tokens:] == self.config.image_token_id
-            places = behind.nonzero()[:, 0] + num_computed_tokens
-            at = 0
+            behind = ids[num_computed_tokens:]
+            kinds = (self.config.image_token_id, self.config.video_token_id)
+            places = [(behind == kind).nonzero()[:, 0] + num_computed_tokens for kind in kinds]
             for features in multimodal_embeddings:
-                mine = places[at : at + len(features)]
-                at += len(features)
-                # pictures have one moment, so the axis of time holds their first place
-                found = read(features[:, -CHANNELS:]).to(positions.device)
-                positions[1:, mine] = (positions[0, mine] + found).to(positions.dtype)
+                offsets, clip = read(features[:, -CHANNELS:].to(positions.device))
+                mine, places[clip] = places[clip].tensor_split([len(features)])
+                # an engine that starts a prompt again gives what has its positions already
+                new = positions[-1, mine] == PENDING
+                found = positions[0, mine[new]] + offsets[:, new]
+                positions[:, mine[new]] = found.to(positions.dtype)
             delta = int(positions.max()) + 1 - len(ids)
         return [features[:, :-CHANNELS] for features in multimodal_embeddings], positions, delta
 
 
 @MULTIMODAL_REGISTRY.register_processor(
-    PlannedQwen25Processor, info=PlannedQwen25Info, dummy_inputs=PlannedQwen25Inputs
+    PlannedQwen25Processor, info=PlannedQwen25Info, dummy_inputs=Qwen2_5_VLDummyInputsBuilder
 )
 class TokenpruneQwen2_5_VLForConditionalGeneration(
-    PlannedPictures, Qwen2_5_VLForConditionalGeneration
+    TimedClips, PlannedItems, Qwen2_5_VLForConditionalGeneration
 ):
     """vLLM's Qwen2.5-VL, whose features are what the plan leaves."""
 
 
 @MULTIMODAL_REGISTRY.register_processor(
-    PlannedQwen3Processor, info=PlannedQwen3Info, dummy_inputs=PlannedQwen3Inputs
+    PlannedQwen3Processor, info=PlannedQwen3Info, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
-class TokenpruneQwen3VLForConditionalGeneration(PlannedPictures, Qwen3VLForConditionalGeneration):
+class TokenpruneQwen3VLForConditionalGeneration(
+    WordedClips, PlannedItems, Qwen3VLForConditionalGeneration
+):
     """vLLM's Qwen3-VL, whose features are what the plan leaves, at every depth."""
 
 

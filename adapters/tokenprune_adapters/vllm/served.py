@@ -49,6 +49,10 @@ class ServedPlan(ABC):
             TokenpruneError: the plan can't be served for a picture of any size.
         """
 
+    def clips(self) -> list[ServedPicture]:
+        """What is left of some clips; none where the family's clips aren't served."""
+        return []
+
 
 def cached(config: Any) -> int:
     """Numbers that a token has in the KV cache: keys and values of all layers."""

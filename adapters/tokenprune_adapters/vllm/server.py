@@ -31,14 +31,15 @@ class VllmServer:
         return ["--model", model, "--hf-overrides", json.dumps(overrides)]
 
     def check(self, plan: Path, model: str) -> list[ServedPicture]:
-        """The counts of pictures of every size, or of some.
+        """The counts of pictures of every size, or of some, and of some clips.
 
         Raises:
             TokenpruneError: what vLLM can't serve.
         """
         config = _config(model)
         _architecture(config)
-        return served_plan(config, load_plan(plan)).pictures()
+        served = served_plan(config, load_plan(plan))
+        return served.pictures() + served.clips()
 
 
 def _config(model: str) -> Any:

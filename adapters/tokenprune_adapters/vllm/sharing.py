@@ -28,9 +28,9 @@ def require_pixels(image_input: Any) -> None:
     Raises:
         UnsupportedCallError: the input of a model isn't pixels.
     """
-    if image_input["type"] != "pixel_values":
+    if not image_input["type"].startswith("pixel_values"):
         raise UnsupportedCallError(
             "embeddings that were computed before bypass the tower and the plan.",
             where=image_input["type"],
-            remedy="Send pictures.",
+            remedy="Send pictures or clips.",
         )
