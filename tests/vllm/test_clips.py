@@ -193,15 +193,20 @@ def test_ids_are_those_of_attach(
     prompts = [one, two, one]
     half = plan(rest, {"strategy": "divprune", "keep": 0.5})
     few = plan(rest, {"strategy": "random", "keep": 0.8}, {"strategy": "vidcom2", "keep": 4})
-    dense, whole, chunked = engines(
+    merged = {"at": "encoder", "strategy": "evoprune", "keep": 0.6, "params": {"temporal": True}}
+    inside = plan(rest, merged, {"strategy": "fopru", "keep": 0.5})
+    dense, whole, chunked, followed = engines(
         request(None, prompts, model, options=BLOCK),
         request(half, prompts, model, options=BLOCK, count=True, again=True),
         request(few, prompts, model, options={**BLOCK, **CHUNKED}, again=True),
+        request(inside, prompts, model, options=BLOCK),
     )
     assert dense["ids"] == attached({}, prompts, model)
     assert whole["ids"] == whole["again"] == attached(half, prompts, model)
     assert chunked["ids"] == chunked["again"] == attached(few, prompts, model)
+    assert followed["ids"] == attached(inside, prompts, model)
     assert dense["ids"] != whole["ids"] != chunked["ids"], "a plan that changes no answer"
+    assert followed["ids"] not in (dense["ids"], whole["ids"])
     assert whole["cached"] > 0 < chunked["cached"], "tokens out of the prefix cache"
     assert len(whole["passes"]) == 3, "the tower sees each clip and picture once"
     lengths = zip(dense["lengths"], whole["lengths"], chunked["lengths"], strict=True)

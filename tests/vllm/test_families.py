@@ -23,6 +23,9 @@ CHUNKED = {"max_num_batched_tokens": 16, "max_num_seqs": 4, "enable_chunked_pref
 BLOCK = {"block_size": 32}
 
 
+RANKS = {"tensor_parallel_size": 2, "mm_encoder_tp_mode": "data", "gpu_memory_utilization": 0.1}
+
+
 def plan(rest: dict[str, Any], *stages: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "stages": [{"at": "pre_llm", **stage} for stage in stages]}
 
@@ -59,6 +62,30 @@ def test_ids_are_those_of_attach(name: str, engines: Engines, folder: Callable[[
     assert len(whole["passes"]) == 1, "the tower sees each picture once"
     lengths = zip(dense["lengths"], whole["lengths"], unshared["lengths"], strict=True)
     assert all(a > b > c for a, b, c in lengths)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_ids_inside_a_packed_tower_are_those_of_attach(
+    name: str, engines: Engines, folder: Callable[[str], str]
+) -> None:
+    """In chunks of a picture; Qwen3-VL's on two ranks, each of which sees some of the pictures."""
+    picture, rest = FAMILIES[name]
+    model, prompts = folder(name), asked(picture)
+    attended = {"strategy": "fopru", "keep": 0.5}
+    mixed = plan(rest, {"at": "encoder", "strategy": "evoprune", "keep": 0.6}, attended)
+    restored = {"at": "encoder", "strategy": "ipcv", "layer": 2, "keep": 0.5}
+    others = [plan(rest, attended), plan(rest, restored, {"strategy": "divprune", "keep": 0.5})]
+    options = {**BLOCK, **(RANKS if name == "qwen3_vl" else CHUNKED)}
+    whole, other, *found = engines(
+        request(mixed, prompts, model, options=BLOCK, count=True, again=True),
+        request(mixed, prompts, model, options=options),
+        *(request(one, prompts, model, options=BLOCK) for one in others),
+    )
+    assert whole["ids"] == whole["again"] == other["ids"]
+    expected = [attached(one, prompts, model) for one in ({}, mixed, *others)]
+    assert [whole["ids"], *(one["ids"] for one in found)] == expected[1:]
+    assert expected[0] not in expected[1:], "plans that change no answer"
+    assert len(whole["passes"]) == 1, "the tower sees each picture once"
 
 
 def test_a_budget_above_a_pictures_tokens_ends_its_request_only(

@@ -14,7 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenprune_adapters.vllm.axes import Words, moments, placed, read, written
 from tokenprune_adapters.vllm.grids import ServedGrids
-from tokenprune_adapters.vllm.hook import let_pictures_bring_positions, started
+from tokenprune_adapters.vllm.hook import (
+    let_pictures_bring_positions,
+    refuse_narrow_attention,
+    started,
+)
 from tokenprune_adapters.vllm.names import CPU_WORKER
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.tiles import ServedTiles
@@ -167,8 +171,8 @@ def test_the_clip_of_most_places() -> None:
         ("llava_next", {"positions": "compact", "stages": [HALF]}, PlanError, "separators: keep"),
         ("qwen3_vl", {"positions": "compact", "stages": [HALF]}, PlanError, "time, height"),
         (
-            "qwen2_5_vl",
-            {"stages": [{"at": "encoder", "strategy": "tome", "keep": 9}]},
+            "llava_next",
+            {**TILES, "stages": [{"at": "encoder", "strategy": "tome", "keep": 9}]},
             PlanError,
             "inside the tower",
         ),
@@ -210,6 +214,14 @@ def test_positions_that_would_reach_the_first_rank_alone_are_refused() -> None:
     for on_cpu in (False, True):
         with pytest.raises(UnsupportedModelError, match="first rank alone"):
             let_pictures_bring_positions(config, on_cpu=on_cpu)
+
+
+def test_attention_in_fp8_is_refused_where_a_plan_acts_in_a_tower() -> None:
+    multimodal = SimpleNamespace(mm_encoder_attn_dtype=None)
+    refuse_narrow_attention(multimodal)
+    multimodal.mm_encoder_attn_dtype = "fp8"
+    with pytest.raises(UnsupportedModelError, match="own type"):
+        refuse_narrow_attention(multimodal)
 
 
 def test_engines_on_a_cpu_get_a_worker_that_asks_for_positions() -> None:

@@ -10,18 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenprune.integrations import count, select
+from tokenprune.errors import BudgetError
+from tokenprune.integrations import PrunedPackedEncoder, count, select
 from tokenprune.interface.serving import ServedPicture
 from tokenprune.interface.sites import Grid
 from tokenprune.plan import Plan
-from tokenprune_adapters.vllm.served import (
-    ServedPlan,
-    cached,
-    check_behind,
-    check_plan,
-    left_of,
-    require_some,
-)
+from tokenprune_adapters.vllm.inside_grids import inside
+from tokenprune_adapters.vllm.served import ServedPlan, cached, check_behind, check_plan
 
 #: Sizes of the pictures that are told of, in merged tokens (high, wide).
 EXAMPLES = ((8, 8), (12, 12), (24, 24), (36, 48))
@@ -38,11 +33,13 @@ class ServedGrids(ServedPlan):
         unit: side of the square of pixels that becomes one token.
         merge: patches along that side.
         frames: how many frames of a clip become one.
+        inside: the plan in a tower without weights, if it acts inside the tower.
     """
 
     unit: int
     merge: int
     frames: int
+    inside: PrunedPackedEncoder | None = None
 
     def merged(self, patches: Sequence[int]) -> Grid:
         """Merged tokens of a patch grid (t, h, w)."""
@@ -55,7 +52,17 @@ class ServedGrids(ServedPlan):
         Raises:
             BudgetError: a budget asks for more tokens than the picture has.
         """
-        return count(self.merged(patches), self.plan)
+        return self._count(self.merged(patches))
+
+    def _count(self, grid: Grid) -> int:
+        return count(grid, self.plan) if self.inside is None else self.inside.count(grid)
+
+    def _left(self, grid: Grid) -> int | None:
+        """Tokens that are left of merged tokens (t, h, w); None where a budget doesn't fit."""
+        try:
+            return self._count(grid)
+        except BudgetError:
+            return None
 
     def most(self, tokens: int, frames: int, words: int) -> int:
         """Places of the clip that takes most of them, of clips of so many tokens.
@@ -68,7 +75,7 @@ class ServedGrids(ServedPlan):
         found = []
         for t in sorted({min(2**power, frames) for power in range(frames.bit_length() + 1)}):
             high = max(isqrt(tokens // t), 1)
-            left = left_of((t, high, max(tokens // t // high, 1)), self.plan)
+            left = self._left((t, high, max(tokens // t // high, 1)))
             found += [] if left is None else [left + t * words]
         return max(found, default=0)
 
@@ -95,13 +102,13 @@ class ServedGrids(ServedPlan):
         """Pictures of some sizes that aren't resized."""
         rows = [
             ServedPicture(
-                f"{wide * self.unit} x {high * self.unit}",
-                high * wide,
-                left_of((1, high, wide), self.plan),
+                f"{wide * self.unit} x {high * self.unit}", high * wide, self._left((1, high, wide))
             )
             for high, wide in EXAMPLES
         ]
-        return require_some(rows, self.plan, (1, *EXAMPLES[-1]))
+        if all(row.left is None for row in rows):
+            self._count((1, *EXAMPLES[-1]))  # says why
+        return rows
 
     def clips(self) -> list[ServedPicture]:
         """Clips of some lengths and sizes."""
@@ -109,7 +116,7 @@ class ServedGrids(ServedPlan):
             ServedPicture(
                 f"{t * self.frames} frames, {wide * self.unit} x {high * self.unit}",
                 t * high * wide,
-                left_of((t, high, wide), self.plan),
+                self._left((t, high, wide)),
             )
             for t, high, wide in CLIPS
         ]
@@ -121,12 +128,15 @@ def grids(config: Any, plan: Plan) -> ServedGrids:
     Raises:
         PlanError: the plan can't be served, with the reason.
         BudgetError: a budget can't be reached.
-        SignalError: a strategy reads signals.
+        SignalError: a strategy reads the question, or what the tower doesn't have.
+        LayerError: a stage names a block that the tower hasn't.
     """
     check_plan(plan, "original")
-    check_behind(plan)
+    acting = inside(config, plan)
+    if acting is None:
+        check_behind(plan)
     vision = config.vision_config
     merge = vision.spatial_merge_size
     return ServedGrids(
-        plan, cached(config), vision.patch_size * merge, merge, vision.temporal_patch_size
+        plan, cached(config), vision.patch_size * merge, merge, vision.temporal_patch_size, acting
     )

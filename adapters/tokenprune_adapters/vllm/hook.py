@@ -37,6 +37,8 @@ class PlanHook:
         refuse_options(vllm_config)
         if isinstance(served, ServedGrids):
             let_pictures_bring_positions(vllm_config, on_cpu=current_platform.is_cpu())
+            if served.inside is not None:
+                refuse_narrow_attention(model.multimodal_config)
         logger.info(started(served, model.dtype.itemsize))
 
 
@@ -105,6 +107,20 @@ def refuse_options(vllm_config: Any) -> None:
     for option, (given, why, remedy) in wrong.items():
         if given:
             raise UnsupportedModelError(f"{why}.", where=option, remedy=remedy)
+
+
+def refuse_narrow_attention(multimodal: Any) -> None:
+    """Refuse attention in FP8 where a plan acts in a tower, as its blocks attend in their own type.
+
+    Raises:
+        UnsupportedModelError: it was asked for.
+    """
+    if multimodal.mm_encoder_attn_dtype is not None:
+        raise UnsupportedModelError(
+            "blocks that a plan acts in attend in the model's own type.",
+            where="--mm-encoder-attn-dtype",
+            remedy="Leave it away, or use pre_llm stages that read features alone.",
+        )
 
 
 def let_pictures_bring_positions(vllm_config: Any, *, on_cpu: bool) -> None:

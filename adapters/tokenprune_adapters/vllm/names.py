@@ -50,6 +50,7 @@ RELIED_ON = (
             f"{family}ForConditionalGeneration._postprocess_image_embeds_evs",
             f"{family}ForConditionalGeneration._postprocess_video_embeds_evs",
             f"{family}ForConditionalGeneration.get_language_model",
+            f"{family}ForConditionalGeneration._process_image_input",
             f"{family}ForConditionalGeneration.get_mrope_input_positions",
             f"{family}ForConditionalGeneration.recompute_mrope_positions",
             f"{family}MultiModalProcessor._get_prompt_updates",
@@ -59,7 +60,15 @@ RELIED_ON = (
         )
     ),
     f"{_MODELS}.qwen3_vl:Qwen3VLMultiModalProcessor.get_video_repl",
+    *(
+        f"{_MODELS}.{module}:{family}_Vision{part}"
+        for module, family in (("qwen2_5_vl", "Qwen2_5"), ("qwen3_vl", "Qwen3"))
+        for part in ("Transformer.prepare_encoder_metadata", "Block", "PatchMerger")
+    ),
+    f"{_MODELS}.qwen2_5_vl:Qwen2_5_VisionAttention",
+    f"{_MODELS}.vision:run_dp_sharded_mrope_vision_model",
     "vllm.config.multimodal:MultiModalConfig.is_multimodal_pruning_enabled",
+    "vllm.config.multimodal:MultiModalConfig.mm_encoder_attn_dtype",
     "vllm.multimodal.processing:PromptReplacement",
     "vllm.platforms:current_platform.is_cpu",
     "vllm.utils.gpu_sync_debug:gpu_sync_allowed",

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL and Qwen3-VL in vLLM with a plan behind the tower; imported when an engine runs one.
+"""Qwen2.5-VL and Qwen3-VL in vLLM with a plan in the tower or behind; imported when one runs.
 
 vLLM numbers the tokens of a prompt before it has run anything. Where survivors stand on their grid
 is known afterwards, so their positions travel behind their features, in vLLM's own way for
@@ -25,6 +25,7 @@ from vllm.model_executor.models.qwen3_vl import (
     Qwen3VLMultiModalProcessor,
     Qwen3VLProcessingInfo,
 )
+from vllm.model_executor.models.vision import run_dp_sharded_mrope_vision_model
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import PromptReplacement
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
@@ -33,6 +34,7 @@ from tokenprune.errors import BudgetError
 from tokenprune.interface.sites import Grid
 from tokenprune_adapters.vllm.axes import CHANNELS, moments, placed, read, written
 from tokenprune_adapters.vllm.grids import ServedGrids
+from tokenprune_adapters.vllm.planned_tower import PlannedTower, taken
 from tokenprune_adapters.vllm.qwen_clips import TimedClips, WordedClips
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.sharing import require_pixels
@@ -127,11 +129,49 @@ class PlannedItems:
     """Features and positions of what a plan leaves; mixed into vLLM's own models."""
 
     config: Any
+    _planned: PlannedTower | None = None
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        """Build the model, and put a plan that acts inside the tower into it.
+
+        Raises:
+            TokenpruneError: the plan can't be served.
+        """
+        model: Any = super()
+        model.__init__(vllm_config=vllm_config, prefix=prefix)
+        if self.served.inside is not None:
+            built: Any = self
+            self._planned = PlannedTower(built.visual, self.served.plan)
 
     @cached_property
     def served(self) -> ServedGrids:
         """The plan on this model."""
         return _served(self.config)
+
+    def _process_image_input(self, image_input: Any) -> tuple[Tensor, ...]:
+        """Rows of all tokens `[N, d]` of every picture, behind a plan in the tower as `laid`."""
+        model: Any = super()
+        if self._planned is None:
+            features: tuple[Tensor, ...] = model._process_image_input(image_input)
+            return features
+        return self._rows(image_input, "pixel_values", "image_grid_thw")
+
+    def _process_video_input(self, video_input: Any) -> tuple[Tensor, ...]:
+        """The same of every clip."""
+        model: Any = super()
+        if self._planned is None:
+            features: tuple[Tensor, ...] = model._process_video_input(video_input)
+            return features
+        return self._rows(video_input, "pixel_values_videos", "video_grid_thw")
+
+    def _rows(self, given: Any, pixels: str, grids: str) -> tuple[Tensor, ...]:
+        require_pixels(given)
+        with gpu_sync_allowed():
+            # one rank is a case of it, and all ranks get the rows of all items
+            rows: tuple[Tensor, ...] = run_dp_sharded_mrope_vision_model(
+                self._planned, given[pixels], given[grids].tolist(), rope_type="rope_3d"
+            )
+        return rows
 
     def _postprocess_image_embeds_evs(
         self, image_embeds_split: Sequence[Tensor], image_input: Any
@@ -160,10 +200,13 @@ class PlannedItems:
         width = self.config.vision_config.out_hidden_size
         grids = given[key].tolist()
         with gpu_sync_allowed():
-            return [
-                (*self.served.kept(features, grid, width), self.served.merged(grid))
-                for features, grid in zip(split, grids, strict=True)
+            left = [
+                self.served.kept(rows, grid, width)
+                if self._planned is None
+                else taken(rows, self.served.left(grid))
+                for rows, grid in zip(split, grids, strict=True)
             ]
+        return [(*one, self.served.merged(grid)) for one, grid in zip(left, grids, strict=True)]
 
     def get_mrope_input_positions(
         self, input_tokens: Sequence[int], mm_features: Sequence[Any]

@@ -1,0 +1,59 @@
+"""Plans inside the towers of Qwen2.5-VL and Qwen3-VL, by config alone: counts and refusals."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from tokenprune.engine.stages import built
+from tokenprune.integrations import PrunedPackedEncoder, packed_encoder
+from tokenprune.interface.packed import PackedEncoderAdapter
+from tokenprune.interface.signals import BLOCK_VIEWS, CLASS_VIEWS
+from tokenprune.interface.sites import Site
+from tokenprune.plan import Plan
+from tokenprune_adapters.vllm.served import check_signals
+
+FOLLOWED = {
+    "qwen2_5_vl": "Qwen2_5_VisionTransformerPretrainedModel",
+    "qwen3_vl": "Qwen3VLVisionModel",
+}
+"""Types of the configs of models whose towers are followed in vLLM, and transformers' towers."""
+
+
+def inside(config: Any, plan: Plan) -> PrunedPackedEncoder | None:
+    """A plan that acts inside the tower, in the tower of transformers without weights.
+
+    So counts and refusals are those of `attach`. None for other plans, whose stages choose among
+    features, and for families whose towers aren't followed.
+
+    Raises:
+        PlanError: a stage that no engine can run.
+        BudgetError: a budget can't be reached.
+        SignalError: a strategy reads the question, or what the tower doesn't have.
+        LayerError: a stage names a block that the tower hasn't.
+    """
+    depth = config.vision_config.depth
+    site = Site("pre_llm", depth, depth)
+    if config.model_type not in FOLLOWED or not _acts_inside(plan, site):
+        return None
+    check_signals(
+        plan,
+        PackedEncoderAdapter.supplies,
+        site,
+        "Choose a method that reads features, or signals of this tower.",
+    )
+    module = f"transformers.models.{config.model_type}.modeling_{config.model_type}"
+    with torch.device("meta"):
+        tower = getattr(import_module(module), FOLLOWED[config.model_type])(config.vision_config)
+    return packed_encoder(tower, plan)
+
+
+def _acts_inside(plan: Plan, site: Site) -> bool:
+    """Whether a plan has encoder stages, or reads behind the tower what is computed in it."""
+    stages = built(plan)
+    behind = [stage.strategy for stage in stages if stage.plan.at == "pre_llm"]
+    read = {signal.needs for strategy in behind for signal in strategy.signals(site)}
+    inner = any(stage.plan.at == "encoder" for stage in stages)
+    return inner or bool(read & (BLOCK_VIEWS | CLASS_VIEWS))
