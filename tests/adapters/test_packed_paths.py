@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -95,6 +96,32 @@ def test_clips_merge_across_frames_where_a_strategy_spans_them() -> None:
     assert bool((frame[last.assignment] != own).any()), "and some went into the other frame"
     expected = Loop(model, given, trace, How(biased=True)).run()
     assert float((short[0] - expected[0]).abs().max()) < 1e-9
+
+
+def test_blocks_may_write_over_the_states_that_they_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As vLLM's do on a GPU; what entered the block before is read at block 2."""
+    model, given = tower("qwen3_vl"), call(GRIDS[:1])
+    stage = {"strategy": "ipcv", "layer": 2, "keep": 0.5}
+    with tokenprune.attach(model, plan(stage)):
+        expected = run(model, given)
+
+    def writing_over(block: Any) -> Any:
+        plain = block.forward
+
+        @wraps(plain)
+        def forward(hidden: Tensor, **named: Any) -> Tensor:
+            made: Tensor = plain(hidden.clone(), **named)
+            hidden.zero_()
+            return made
+
+        return forward
+
+    for block in model.blocks:
+        monkeypatch.setattr(block, "forward", writing_over(block))
+    with tokenprune.attach(model, plan(stage)):
+        assert torch.equal(run(model, given)[0], expected[0])
 
 
 def test_a_pass_follows_its_states_to_another_device() -> None:
