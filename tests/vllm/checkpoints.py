@@ -16,6 +16,9 @@ from tests.families.tokenizer import tokenizer
 CHANNELS = 32
 """Of a head; vLLM's attention on a CPU knows no fewer."""
 
+SECTIONS = {"qwen3_5": [3, 3, 2], "qwen3_5_moe": [3, 3, 2]}
+"""Of M-RoPE where half of a head's channels turn; else a quarter, and three eighths twice."""
+
 
 def save(name: str, folder: Path) -> str:
     """Write the checkpoint of a family's case with a wider LLM, and give its folder."""
@@ -31,7 +34,18 @@ def save(name: str, folder: Path) -> str:
     processor.save_pretrained(folder)
     model_class = getattr(transformers, case.model_class)
     built(model_class, config, torch.float32, "sdpa").save_pretrained(folder)
+    if name == "qwen3_vl_moe":
+        _transpose_experts(folder / "model.safetensors")
     return str(folder)
+
+
+def _transpose_experts(weights: Path) -> None:
+    """Released checkpoints hold them so, transformers saves them the other way round."""
+    from safetensors.torch import load_file, save_file
+
+    found = load_file(weights)
+    turned = {n: w.mT.contiguous() if ".experts." in n else w for n, w in found.items()}
+    save_file(turned, weights, {"format": "pt"})
 
 
 def _wider(config: Any) -> Any:
@@ -39,8 +53,18 @@ def _wider(config: Any) -> Any:
     text.hidden_size, text.intermediate_size = HEADS * CHANNELS, 2 * HEADS * CHANNELS
     text.head_dim = CHANNELS
     if "mrope_section" in text.rope_parameters:
-        text.rope_parameters["mrope_section"] = [4, 6, 6]
-        # transformers interleaves Qwen3-VL's axes always, vLLM where released configs say so
-        text.rope_parameters["mrope_interleaved"] = config.model_type == "qwen3_vl"
-        vision.out_hidden_size = HEADS * CHANNELS
+        _qwen(config.model_type, text, vision)
     return config
+
+
+def _qwen(kind: str, text: Any, vision: Any) -> None:
+    """What the sizes of Qwen-VL's LLM and tower follow from, as released configs have it."""
+    text.rope_parameters["mrope_section"] = SECTIONS.get(kind, [4, 6, 6])
+    # transformers interleaves the axes of the later ones always, vLLM where configs say so
+    text.rope_parameters["mrope_interleaved"] = kind.startswith("qwen3")
+    setattr(vision, "hidden_size" if kind == "qwen2_vl" else "out_hidden_size", HEADS * CHANNELS)
+    if kind.startswith("qwen3_5"):
+        text.linear_key_head_dim = text.linear_value_head_dim = CHANNELS
+        # a quarter of the layers, as released, sees little of a picture here
+        text.layer_types = ["linear_attention", "full_attention"] * 2
+    text.norm_topk_prob = True  # again always in transformers

@@ -45,8 +45,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     from vllm.distributed import cleanup_dist_env_and_memory
 
     overrides = {}
+    config = json.loads((Path(request["model"]) / "config.json").read_text())
+    if config["model_type"].startswith("qwen3_5"):
+        from tests.vllm.linear_attention import in_float32
+
+        in_float32()
     if request["plan"] is not None:
-        config = json.loads((Path(request["model"]) / "config.json").read_text())
         served = [f"Tokenprune{name}" for name in config["architectures"]]
         overrides = {"architectures": served, "tokenprune_plan": request["plan"]}
     try:

@@ -96,6 +96,18 @@ def test_tokens_of_grids() -> None:
     assert "1728 -> 20 visual tokens per image of 384 x 288" in started(served, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("qwen2_vl", 4), ("qwen3_vl_moe", 4), ("qwen3_5", 1), ("qwen3_5_moe", 1)],
+)
+def test_the_cache_is_that_of_layers_whose_tokens_are_cached(name: str, layers: int) -> None:
+    served = grids(name, HALF)
+    assert served.left((1, 10, 12)) == 15
+    text = CASES[name].config().text_config
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    assert served.saved == 2 * layers * text.num_key_value_heads * width
+
+
 @pytest.mark.parametrize("grid", [(1, 6, 10), (3, 6, 10)])
 def test_what_is_left_of_a_grid_is_of_its_places_at_all_depths(grid: tuple[int, int, int]) -> None:
     served = grids("qwen3_vl", HALF)
@@ -190,7 +202,7 @@ def test_the_clip_of_most_places() -> None:
         ),
         ("qwen3_vl", {"stages": [{**HALF, "keep": 5000}]}, BudgetError, "5000"),
         ("qwen3_vl", {"images": "frames", "stages": [HALF]}, PlanError, "images: separate"),
-        ("qwen2_vl", {"stages": [HALF]}, UnsupportedModelError, "qwen2_vl"),
+        ("exaone4_5", {"stages": [HALF]}, UnsupportedModelError, "exaone4_5"),
     ],
 )
 def test_what_is_not_served(

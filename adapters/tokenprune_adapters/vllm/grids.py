@@ -21,6 +21,9 @@ from tokenprune_adapters.vllm.served import ServedPlan, cached, check_behind, ch
 #: Sizes of the pictures that are told of, in merged tokens (high, wide).
 EXAMPLES = ((8, 8), (12, 12), (24, 24), (36, 48))
 
+#: Types of the configs of models whose clips are served.
+CLIPPED = ("qwen2_5_vl", "qwen3_vl")
+
 #: Clips that are told of, in merged tokens (frames, high, wide).
 CLIPS = ((8, 12, 12), (16, 24, 24))
 
@@ -32,7 +35,7 @@ class ServedGrids(ServedPlan):
     Attributes:
         unit: side of the square of pixels that becomes one token.
         merge: patches along that side.
-        frames: how many frames of a clip become one.
+        frames: how many frames of a clip become one; 0 where the family's clips aren't served.
         inside: the plan in a tower without weights, if it acts inside the tower.
     """
 
@@ -111,14 +114,14 @@ class ServedGrids(ServedPlan):
         return rows
 
     def clips(self) -> list[ServedPicture]:
-        """Clips of some lengths and sizes."""
+        """Clips of some lengths and sizes, where clips are served."""
         return [
             ServedPicture(
                 f"{t * self.frames} frames, {wide * self.unit} x {high * self.unit}",
                 t * high * wide,
                 self._left((t, high, wide)),
             )
-            for t, high, wide in CLIPS
+            for t, high, wide in (CLIPS if self.frames else ())
         ]
 
 
@@ -137,6 +140,5 @@ def grids(config: Any, plan: Plan) -> ServedGrids:
         check_behind(plan)
     vision = config.vision_config
     merge = vision.spatial_merge_size
-    return ServedGrids(
-        plan, cached(config), vision.patch_size * merge, merge, vision.temporal_patch_size, acting
-    )
+    frames = vision.temporal_patch_size if config.model_type in CLIPPED else 0
+    return ServedGrids(plan, cached(config), vision.patch_size * merge, merge, frames, acting)

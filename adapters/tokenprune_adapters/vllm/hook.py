@@ -6,17 +6,21 @@ from typing import Any
 
 from tokenprune.errors import UnsupportedModelError
 from tokenprune_adapters.vllm.grids import ServedGrids
-from tokenprune_adapters.vllm.names import CPU_WORKER, TESTED, TESTED_IN_PYTHON
+from tokenprune_adapters.vllm.names import CPU_WORKER, PREFIX, TESTED, TESTED_IN_PYTHON
 from tokenprune_adapters.vllm.served import ServedPlan
 from tokenprune_adapters.vllm.serving import served_plan
 
 
 class PlanHook:
-    """Refuses plans and options that can't be served, and logs the counts."""
+    """Refuses plans and options that can't be served, and logs the counts.
+
+    What vLLM does for the same model under its own name is done first.
+    """
 
     @staticmethod
     def verify_and_update_model_config(model_config: Any) -> None:
-        """Nothing of the model's config changes."""
+        """Change of the model's config what vLLM changes itself."""
+        vllms_own(model_config).verify_and_update_model_config(model_config)
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
@@ -33,6 +37,7 @@ class PlanHook:
         if untested(__version__):
             logger.warning(untested(__version__))
         model = vllm_config.model_config
+        vllms_own(model).verify_and_update_config(vllm_config)
         served = served_plan(model.hf_config)
         refuse_options(vllm_config)
         if isinstance(served, ServedGrids):
@@ -40,6 +45,14 @@ class PlanHook:
             if served.inside is not None:
                 refuse_narrow_attention(model.multimodal_config)
         logger.info(started(served, model.dtype.itemsize))
+
+
+def vllms_own(model_config: Any) -> Any:
+    """The hook that vLLM has itself for the model that is served under a name of ours."""
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
+
+    own = model_config.architecture.removeprefix(PREFIX)
+    return MODELS_CONFIG_MAP.get(own, VerifyAndUpdateConfig)
 
 
 def untested(version: str) -> str:

@@ -14,10 +14,17 @@ SERVED = {
     "LlavaOnevisionForConditionalGeneration": "llava_next",
     "Qwen2_5_VLForConditionalGeneration": "qwen_vl",
     "Qwen3VLForConditionalGeneration": "qwen_vl",
+    "Qwen2VLForConditionalGeneration": "qwen_others",
+    "Qwen3VLMoeForConditionalGeneration": "qwen_others",
+    "Qwen3_5ForConditionalGeneration": "qwen_others",
+    "Qwen3_5MoeForConditionalGeneration": "qwen_others",
 }
 
+#: In front of an architecture's own name, the name to pass in `--hf-overrides`.
+PREFIX = "Tokenprune"
+
 #: Served architectures: the name to pass in `--hf-overrides`, and where its class is.
-MODELS = {f"Tokenprune{own}": f"{_HERE}.{module}:Tokenprune{own}" for own, module in SERVED.items()}
+MODELS = {f"{PREFIX}{own}": f"{_HERE}.{module}:{PREFIX}{own}" for own, module in SERVED.items()}
 
 #: The worker of engines on a CPU whose pictures bring positions.
 CPU_WORKER = f"{_HERE}.cpu.PlannedCPUWorker"
@@ -67,6 +74,24 @@ RELIED_ON = (
     ),
     f"{_MODELS}.qwen2_5_vl:Qwen2_5_VisionAttention",
     f"{_MODELS}.vision:run_dp_sharded_mrope_vision_model",
+    f"{_MODELS}.config:VerifyAndUpdateConfig.verify_and_update_model_config",
+    f"{_MODELS}.qwen2_vl:Qwen2VLDummyInputsBuilder",
+    f"{_MODELS}.qwen2_vl:Qwen2VLForConditionalGeneration._process_image_input",
+    f"{_MODELS}.qwen2_vl:Qwen2VLMultiModalProcessor._get_prompt_updates",
+    f"{_MODELS}.qwen2_vl:Qwen2VLProcessingInfo.get_image_size_with_most_features",
+    *(
+        f"{_MODELS}.{module}:{family}{name}"
+        for module, family in (
+            ("qwen3_vl_moe", "Qwen3VLMoe"),
+            ("qwen3_5", "Qwen3_5"),
+            ("qwen3_5", "Qwen3_5Moe"),
+        )
+        for name in (
+            "ForConditionalGeneration._postprocess_image_embeds_evs",
+            "ProcessingInfo.get_mm_max_tokens_per_item",
+        )
+    ),
+    f"{_MODELS}.interfaces:supports_multimodal_pruning",
     "vllm.config.multimodal:MultiModalConfig.is_multimodal_pruning_enabled",
     "vllm.config.multimodal:MultiModalConfig.mm_encoder_attn_dtype",
     "vllm.multimodal.processing:PromptReplacement",

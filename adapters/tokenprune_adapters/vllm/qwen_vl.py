@@ -52,6 +52,12 @@ class PlannedGrids:
         info: Any = self
         return _served(info.get_hf_config())
 
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        """Pictures, and clips where they are served."""
+        limits: Any = super()
+        clips = {} if self.served.frames else {"video": 0}
+        return {**limits.get_supported_mm_limits(), **clips}
+
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]
     ) -> Mapping[str, int]:
@@ -197,7 +203,7 @@ class PlannedItems:
     ) -> list[tuple[Tensor, Tensor, Grid]]:
         """Rows that are left of each item, their places, and the grid."""
         require_pixels(given)
-        width = self.config.vision_config.out_hidden_size
+        width = self.config.text_config.hidden_size
         grids = given[key].tolist()
         with gpu_sync_allowed():
             left = [

@@ -55,11 +55,13 @@ class ServedPlan(ABC):
 
 
 def cached(config: Any) -> int:
-    """Numbers that a token has in the KV cache: keys and values of all layers."""
+    """Numbers that a token has in the KV cache: keys and values of all layers that have them."""
     text = config.text_config
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    layers = len(kinds) - kinds.count("linear_attention")
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * heads * width)
+    return int(2 * layers * heads * width)
 
 
 def check_plan(plan: Plan, positions: Literal["compact", "original"]) -> None:

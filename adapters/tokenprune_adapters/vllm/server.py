@@ -10,7 +10,7 @@ from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.serving import ServedPicture
 from tokenprune.plan import load_plan
 from tokenprune.plan.dump import plan_data
-from tokenprune_adapters.vllm.names import PLAN, SERVED
+from tokenprune_adapters.vllm.names import PLAN, PREFIX, SERVED
 from tokenprune_adapters.vllm.serving import served_plan
 
 
@@ -68,4 +68,4 @@ def _architecture(config: Any) -> str:
             where="config.architectures",
             remedy=f"Served are {', '.join(SERVED)}.",
         )
-    return f"Tokenprune{own}"
+    return f"{PREFIX}{own}"

@@ -20,6 +20,10 @@ FAMILIES: Mapping[str, Callable[[Any, Plan], ServedPlan]] = {
     "llava_onevision": tiles,
     "qwen2_5_vl": grids,
     "qwen3_vl": grids,
+    "qwen2_vl": grids,
+    "qwen3_vl_moe": grids,
+    "qwen3_5": grids,
+    "qwen3_5_moe": grids,
 }
 
 

@@ -1,0 +1,53 @@
+"""Real engines of the Qwen-VL whose LLMs are others: older, with experts, with linear attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from tests.vllm.conftest import Engines, attached, request
+from tests.vllm.test_families import BLOCK, CHUNKED, GRIDS, asked, plan
+
+pytest.importorskip("vllm", reason="engines run in vLLM's own environment, see .ci/vllm")
+
+PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+HALF = plan(GRIDS, {"strategy": "divprune", "keep": 0.5})
+FEW = plan(
+    GRIDS,
+    {"strategy": "random", "keep": 0.8},
+    {"strategy": "divprune", "keep": {"per_tile": 4}},
+)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"])
+def test_ids_are_those_of_attach(name: str, engines: Engines, folder: Callable[[str], str]) -> None:
+    model, prompts = folder(name), asked(PICTURE)
+    chunked, unshared, *whole = engines(
+        request(HALF, prompts, model, options={**BLOCK, **CHUNKED}, again=True),
+        request(FEW, prompts, model, options={**BLOCK, "enable_prefix_caching": False}),
+        # states of linear attention are cached by block, so chunks change what is cached
+        *([request(HALF, prompts, model, options=BLOCK, again=True)] if name == "qwen3_5" else ()),
+    )
+    dense, half, few = (attached(one, prompts, model) for one in ({}, HALF, FEW))
+    assert dense != half != few != dense, "a plan that changes no answer"
+    assert unshared["ids"] == few
+    for answers in (chunked, *whole):
+        assert answers["ids"] == answers["again"] == half
+        assert answers["cached"] > 0, "tokens out of the prefix cache"
+
+
+def test_what_vllm_does_for_a_model_itself_is_done_for_ours() -> None:
+    from tokenprune_adapters.vllm.hook import vllms_own
+    from vllm.model_executor.models.config import (
+        Qwen3_5ForConditionalGenerationConfig,
+        VerifyAndUpdateConfig,
+    )
+
+    def own(architecture: str) -> object:
+        return vllms_own(SimpleNamespace(architecture=f"Tokenprune{architecture}"))
+
+    # the precision in which states of linear attention are cached
+    assert own("Qwen3_5MoeForConditionalGeneration") is Qwen3_5ForConditionalGenerationConfig
+    assert own("LlavaForConditionalGeneration") is VerifyAndUpdateConfig
