@@ -99,6 +99,13 @@ def test_towers_that_are_not_served() -> None:
         served_plan(siglip, compact({"at": "pre_llm", "strategy": "visionzip", "keep": 64}))
 
 
+def drafted(method: str) -> Any:
+    """An engine's config of speculative decoding."""
+    return SimpleNamespace(
+        use_eagle=lambda: method == "mtp", uses_draft_model=lambda: method == "draft_model"
+    )
+
+
 @pytest.mark.parametrize(
     ("place", "name", "value"),
     [
@@ -109,6 +116,8 @@ def test_towers_that_are_not_served() -> None:
         ("model_config", "enable_prompt_embeds", True),
         ("lora_config", "enable_tower_connector_lora", True),
         ("model_config.multimodal_config", "video_pruning_rate", 0.5),
+        ("", "speculative_config", drafted("mtp")),
+        ("", "speculative_config", drafted("draft_model")),
     ],
 )
 def test_options_under_which_a_plan_would_be_wrong(place: str, name: str, value: Any) -> None:
@@ -122,12 +131,14 @@ def test_options_under_which_a_plan_would_be_wrong(place: str, name: str, value:
             ),
         ),
         lora_config=None,
+        speculative_config=None,
     )
     refuse_options(options)
     options.lora_config = SimpleNamespace(enable_tower_connector_lora=False)
+    options.speculative_config = drafted("ngram")
     refuse_options(options)
     holder: Any = options
-    for part in place.split("."):
+    for part in filter(None, place.split(".")):
         holder = getattr(holder, part)
     setattr(holder, name, value)
     with pytest.raises(UnsupportedModelError) as error:

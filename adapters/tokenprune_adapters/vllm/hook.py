@@ -78,7 +78,7 @@ def refuse_options(vllm_config: Any) -> None:
         vllm_config.model_config.multimodal_config,
         vllm_config.compilation_config,
     )
-    parallel = vllm_config.parallel_config
+    parallel, speculative = vllm_config.parallel_config, vllm_config.speculative_config
     wrong = {
         "--tensor-parallel-size": (
             parallel.tensor_parallel_size > 1 and multimodal.mm_encoder_tp_mode != "data",
@@ -115,6 +115,11 @@ def refuse_options(vllm_config: Any) -> None:
             bool(vllm_config.lora_config and vllm_config.lora_config.enable_tower_connector_lora),
             "vLLM counts the tower's tokens from those that are left of a picture",
             "Leave it away: adapters of the LLM are served without it.",
+        ),
+        "--speculative-config": (
+            bool(speculative and (speculative.use_eagle() or speculative.uses_draft_model())),
+            "a draft model reads pictures too, and vLLM prepares it by the name of its own class",
+            "Leave it away, or use method ngram.",
         ),
     }
     for option, (given, why, remedy) in wrong.items():

@@ -94,6 +94,8 @@ RELIED_ON = (
     f"{_MODELS}.interfaces:supports_multimodal_pruning",
     "vllm.config.multimodal:MultiModalConfig.is_multimodal_pruning_enabled",
     "vllm.config.multimodal:MultiModalConfig.mm_encoder_attn_dtype",
+    "vllm.config:SpeculativeConfig.use_eagle",
+    "vllm.config:SpeculativeConfig.uses_draft_model",
     "vllm.multimodal.processing:PromptReplacement",
     "vllm.platforms:current_platform.is_cpu",
     "vllm.utils.gpu_sync_debug:gpu_sync_allowed",
