@@ -16,7 +16,7 @@ from tests.families.tokenizer import tokenizer
 CHANNELS = 32
 """Of a head; vLLM's attention on a CPU knows no fewer."""
 
-SECTIONS = {"qwen3_5": [3, 3, 2], "qwen3_5_moe": [3, 3, 2]}
+SECTIONS = {"qwen3_5": [3, 3, 2], "qwen3_5_moe": [3, 3, 2], "glm4v_moe": [2, 3, 3]}
 """Of M-RoPE where half of a head's channels turn; else a quarter, and three eighths twice."""
 
 
@@ -53,12 +53,12 @@ def _wider(config: Any) -> Any:
     text.hidden_size, text.intermediate_size = HEADS * CHANNELS, 2 * HEADS * CHANNELS
     text.head_dim = CHANNELS
     if "mrope_section" in text.rope_parameters:
-        _qwen(config.model_type, text, vision)
+        _turning(config.model_type, text, vision)
     return config
 
 
-def _qwen(kind: str, text: Any, vision: Any) -> None:
-    """What the sizes of Qwen-VL's LLM and tower follow from, as released configs have it."""
+def _turning(kind: str, text: Any, vision: Any) -> None:
+    """What positions, heads and experts of Qwen-VL and GLM-4V follow from, as released."""
     text.rope_parameters["mrope_section"] = SECTIONS.get(kind, [4, 6, 6])
     # transformers interleaves the axes of the later ones always, vLLM where configs say so
     text.rope_parameters["mrope_interleaved"] = kind.startswith("qwen3")
@@ -67,4 +67,8 @@ def _qwen(kind: str, text: Any, vision: Any) -> None:
         text.linear_key_head_dim = text.linear_value_head_dim = CHANNELS
         # a quarter of the layers, as released, sees little of a picture here
         text.layer_types = ["linear_attention", "full_attention"] * 2
+    if kind.startswith("glm4v"):
+        text.attention_bias, text.use_qk_norm = True, False
+    if kind == "glm4v":  # transformers reads the width of a head for the rotation alone
+        del text.head_dim
     text.norm_topk_prob = True  # again always in transformers

@@ -18,6 +18,8 @@ SERVED = {
     "Qwen3VLMoeForConditionalGeneration": "qwen_others",
     "Qwen3_5ForConditionalGeneration": "qwen_others",
     "Qwen3_5MoeForConditionalGeneration": "qwen_others",
+    "Glm4vForConditionalGeneration": "glm",
+    "Glm4vMoeForConditionalGeneration": "glm",
 }
 
 #: In front of an architecture's own name, the name to pass in `--hf-overrides`.
@@ -79,6 +81,11 @@ RELIED_ON = (
     f"{_MODELS}.qwen2_vl:Qwen2VLForConditionalGeneration._process_image_input",
     f"{_MODELS}.qwen2_vl:Qwen2VLMultiModalProcessor._get_prompt_updates",
     f"{_MODELS}.qwen2_vl:Qwen2VLProcessingInfo.get_image_size_with_most_features",
+    f"{_MODELS}.glm4_1v:Glm4vDummyInputsBuilder",
+    f"{_MODELS}.glm4_1v:Glm4vForConditionalGeneration._process_image_input",
+    f"{_MODELS}.glm4_1v:Glm4vMoeForConditionalGeneration._process_image_input",
+    f"{_MODELS}.glm4_1v:Glm4vMultiModalProcessor._get_prompt_updates",
+    f"{_MODELS}.glm4_1v:Glm4vProcessingInfo.get_image_size_with_most_features",
     *(
         f"{_MODELS}.{module}:{family}{name}"
         for module, family in (

@@ -35,6 +35,17 @@ from tokenprune_adapters.vllm.qwen_vl import (
 )
 
 
+class WholePictures(PlannedItems):
+    """For models of which vLLM prunes no clips: its interface for that is wholly ours here."""
+
+    supports_multimodal_pruning = True
+
+    def _process_image_input(self, image_input: Any) -> tuple[Tensor, ...]:
+        model: Any = super()
+        whole = model._process_image_input(image_input)
+        return self._postprocess_image_embeds_evs(whole, image_input)
+
+
 class PlannedQwen2Info(PlannedGrids, Qwen2VLProcessingInfo):
     """Qwen2-VL's counts."""
 
@@ -58,17 +69,8 @@ class PlannedQwen2Processor(PlannedPrompt, Qwen2VLMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(
     PlannedQwen2Processor, info=PlannedQwen2Info, dummy_inputs=Qwen2VLDummyInputsBuilder
 )
-class TokenpruneQwen2VLForConditionalGeneration(PlannedItems, Qwen2VLForConditionalGeneration):
-    """vLLM's Qwen2-VL, whose features are what the plan leaves.
-
-    vLLM prunes no clips of it, so the whole interface for that is `PlannedItems`'.
-    """
-
-    supports_multimodal_pruning = True
-
-    def _process_image_input(self, image_input: Any) -> tuple[Tensor, ...]:
-        whole = super()._process_image_input(image_input)
-        return self._postprocess_image_embeds_evs(whole, image_input)
+class TokenpruneQwen2VLForConditionalGeneration(WholePictures, Qwen2VLForConditionalGeneration):
+    """vLLM's Qwen2-VL, whose features are what the plan leaves."""
 
 
 @MULTIMODAL_REGISTRY.register_processor(

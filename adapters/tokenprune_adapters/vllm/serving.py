@@ -24,6 +24,8 @@ FAMILIES: Mapping[str, Callable[[Any, Plan], ServedPlan]] = {
     "qwen3_vl_moe": grids,
     "qwen3_5": grids,
     "qwen3_5_moe": grids,
+    "glm4v": grids,
+    "glm4v_moe": grids,
 }
 
 

@@ -1,4 +1,4 @@
-"""Real engines of the Qwen-VL whose LLMs are others: older, with experts, with linear attention."""
+"""Real engines of pictures on grids, whose LLMs are others: with experts, with linear attention."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.families.processors import RECIPES
 from tests.vllm.conftest import Engines, attached, request
 from tests.vllm.test_families import BLOCK, CHUNKED, GRIDS, asked, plan
 
 pytest.importorskip("vllm", reason="engines run in vLLM's own environment, see .ci/vllm")
 
-PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+FAMILIES = ("qwen2_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe")
 HALF = plan(GRIDS, {"strategy": "divprune", "keep": 0.5})
 FEW = plan(
     GRIDS,
@@ -21,9 +22,9 @@ FEW = plan(
 )
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_ids_are_those_of_attach(name: str, engines: Engines, folder: Callable[[str], str]) -> None:
-    model, prompts = folder(name), asked(PICTURE)
+    model, prompts = folder(name), asked(RECIPES[name].picture)
     chunked, unshared, *whole = engines(
         request(HALF, prompts, model, options={**BLOCK, **CHUNKED}, again=True),
         request(FEW, prompts, model, options={**BLOCK, "enable_prefix_caching": False}),
