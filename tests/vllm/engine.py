@@ -100,8 +100,13 @@ def _refusal(llm: Any, prompt: dict[str, Any]) -> str:
 
 def _counted(model: Any, passes: list[int]) -> None:
     """Note how many pictures, tiles or patches each pass of the tower sees."""
-    tower = model.visual if hasattr(model, "visual") else model.vision_tower
-    tower.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    names = {name.rpartition(".")[2]: module for name, module in model.named_modules()}
+    tower = next(names[one] for one in ("visual", "vision_tower", "vision_model") if one in names)
+
+    def seen(_: Any, args: Any, named: dict[str, Any]) -> None:
+        passes.append(len(args[0] if args else named["pixel_values"]))
+
+    tower.register_forward_pre_hook(seen, with_kwargs=True)
 
 
 def prompt_of(asked: Asked) -> dict[str, Any]:

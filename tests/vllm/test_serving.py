@@ -88,8 +88,8 @@ def test_towers_that_are_not_served() -> None:
         served_plan(config(vision_feature_select_strategy="full"), compact(INSIDE))
     with pytest.raises(UnsupportedModelError, match="pixtral"):
         served_plan(config(vision={"model_type": "pixtral"}), compact(INSIDE))
-    other = SimpleNamespace(model_type="idefics3")
-    with pytest.raises(UnsupportedModelError, match="idefics3"):
+    other = SimpleNamespace(model_type="paligemma")
+    with pytest.raises(UnsupportedModelError, match="paligemma"):
         served_plan(other, compact(INSIDE))
     # a SigLIP tower has no class token, whose attention a method may read
     siglip = config(

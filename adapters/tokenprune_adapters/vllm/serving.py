@@ -10,6 +10,8 @@ from tokenprune.plan import Plan, load_plan
 from tokenprune_adapters.vllm.grids import grids
 from tokenprune_adapters.vllm.names import PLAN
 from tokenprune_adapters.vllm.one_size import one_size
+from tokenprune_adapters.vllm.pieces import idefics, internvl
+from tokenprune_adapters.vllm.rows import mistral3
 from tokenprune_adapters.vllm.served import ServedPlan
 from tokenprune_adapters.vllm.tiles import tiles
 
@@ -18,6 +20,10 @@ FAMILIES: Mapping[str, Callable[[Any, Plan], ServedPlan]] = {
     "llava": one_size,
     "llava_next": tiles,
     "llava_onevision": tiles,
+    "idefics3": idefics,
+    "internvl": internvl,
+    "mistral3": mistral3,
+    "smolvlm": idefics,
     "qwen2_5_vl": grids,
     "qwen3_vl": grids,
     "qwen2_vl": grids,

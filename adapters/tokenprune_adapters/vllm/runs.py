@@ -1,0 +1,72 @@
+"""Plans on pictures that stand in the prompt as runs of placeholders, perhaps with text between."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from tokenprune.integrations import count, select
+from tokenprune.interface.sites import Grid
+from tokenprune_adapters.vllm.served import ServedPlan
+
+Runs = Sequence[int]
+"""Lengths of a picture's runs of placeholders, in order."""
+
+
+@dataclass(frozen=True)
+class ServedRuns(ServedPlan):
+    """A plan on a model whose pictures are told by their runs of placeholders."""
+
+    @abstractmethod
+    def shape(self, runs: Runs) -> tuple[Grid, int | None]:
+        """Units (t, h, w) of a picture, and in how many pieces the tower sees it; None for one."""
+
+    def left(self, runs: Runs) -> int:
+        """Tokens that are left of a picture, without the text between them.
+
+        Raises:
+            BudgetError: a budget asks for more tokens than the picture has.
+        """
+        grid, pieces = self.shape(runs)
+        return count(grid, self.plan, tiles=pieces)
+
+    def kept(self, features: Tensor, runs: Runs) -> tuple[Tensor, Tensor]:
+        """What is left of the features `[N, d]` of a picture.
+
+        Returns:
+            Features `[left(runs), d]`, and `[left(runs)]` whose places they hold, ascending.
+        """
+        grid, pieces = self.shape(runs)
+        chosen = select(features[None], grid, self.plan, tiles=pieces, used=0)
+        index, order = chosen.index[0].sort(stable=True)
+        return chosen.features[0][order].to(features.dtype), index
+
+    def spelled(
+        self, features: Tensor, ids: Tensor, placeholder: int, embed: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """What is left of a picture, in its order with the text that stands between.
+
+        Args:
+            features: `[N, d]` of the picture.
+            ids: `[L]` all that stands for the picture in the prompt of an engine without a plan.
+            placeholder: id of what stands for a unit.
+            embed: gives the embeddings `[n, d]` of ids `[n]`.
+
+        Returns:
+            `[left + L - N, d]`.
+        """
+        shown, ids = runs_of(ids.tolist(), placeholder), ids.to(features.device)
+        rows, index = self.kept(features, shown)
+        units, text = ((ids == placeholder).nonzero()[:, 0], (ids != placeholder).nonzero()[:, 0])
+        made = torch.cat((rows, embed(ids[text]).to(rows.dtype)))
+        return made[torch.cat((units[index], text)).argsort(stable=True)]
+
+
+def runs_of(ids: Sequence[int], placeholder: int) -> list[int]:
+    """Lengths of the runs of a placeholder."""
+    return [len([*run]) for same, run in groupby(ids) if same == placeholder]

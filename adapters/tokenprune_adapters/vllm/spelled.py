@@ -1,0 +1,101 @@
+"""Models in vLLM whose pictures have text between their tokens: features bring its embeddings.
+
+Imported when an engine runs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.utils.gpu_sync_debug import gpu_sync_allowed
+
+from tokenprune_adapters.vllm.placeholders import filled
+from tokenprune_adapters.vllm.runs import ServedRuns
+from tokenprune_adapters.vllm.serving import served_plan
+
+IDS = "tokenprune_ids"
+"""What a picture's data calls the ids that stand for it without a plan."""
+
+
+class PlannedSpelling:
+    """As many placeholders as a plan leaves; mixed into vLLM's own processors."""
+
+    info: Any
+
+    @cached_property
+    def served(self) -> ServedRuns:
+        """The plan on this model."""
+        return served_runs(self.info.get_hf_config())
+
+    @cached_property
+    def placeholder(self) -> int:
+        """Id of what stands for a unit."""
+        return placeholder_of(self.info.get_hf_config())
+
+    def _postprocess_hf_mm_data(
+        self, mm_data: Mapping[str, Any], hf_processor_mm_kwargs: Mapping[str, Any], processed: Any
+    ) -> Any:
+        """What the processor made of pictures, with the ids of each."""
+        processor: Any = super()
+        processed = processor._postprocess_hf_mm_data(mm_data, hf_processor_mm_kwargs, processed)
+        if mm_data.get("images"):
+            items = self.info.parse_mm_data({"image": mm_data["images"]}, validate=False)
+            (whole,) = processor._get_prompt_updates(items, hf_processor_mm_kwargs, {})
+            processed[IDS] = [
+                torch.tensor(whole.replacement(item).full) for item in range(len(mm_data["images"]))
+            ]
+        return processed
+
+    def _get_mm_fields_config(
+        self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        processor: Any = super()
+        fields = processor._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs)
+        return {**fields, IDS: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
+
+    def _get_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, Any], out_mm_kwargs: Any
+    ) -> Sequence[Any]:
+        processor: Any = super()
+        updates = processor._get_prompt_updates(mm_items, hf_processor_mm_kwargs, out_mm_kwargs)
+        return [filled(one, self.placeholder, self.served.left) for one in updates]
+
+
+class SpelledPictures:
+    """Features of what a plan leaves and the text between them; mixed into vLLM's own models."""
+
+    config: Any
+
+    @cached_property
+    def served(self) -> ServedRuns:
+        """The plan on this model."""
+        return served_runs(self.config)
+
+    def embed_multimodal(self, **given: Any) -> Sequence[Tensor]:
+        """Features of every picture, `[left + text, d]`."""
+        model: Any = super()
+        ids = given.pop(IDS, ())
+        with gpu_sync_allowed():
+            embed = model.get_language_model().embed_input_ids
+            placeholder = placeholder_of(self.config)
+            return tuple(
+                self.served.spelled(features, mine, placeholder, embed)
+                for features, mine in zip(model.embed_multimodal(**given), ids, strict=True)
+            )
+
+
+def served_runs(config: Any) -> ServedRuns:
+    """The plan of a config whose pictures stand as runs of placeholders."""
+    served = served_plan(config)
+    assert isinstance(served, ServedRuns)
+    return served
+
+
+def placeholder_of(config: Any) -> int:
+    """Id of what stands for a unit in the prompts of a config."""
+    return int(getattr(config, "image_token_id", None) or config.image_token_index)

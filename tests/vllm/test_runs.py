@@ -1,0 +1,173 @@
+"""Runs of placeholders from a config alone: counts, what stays of features, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tokenprune_adapters.vllm.hook import started
+from tokenprune_adapters.vllm.runs import ServedRuns, runs_of
+from tokenprune_adapters.vllm.serving import served_plan
+
+from tests.families.cases import CASES
+from tests.families.models.common import BREAK, END, IMAGE, START
+from tests.families.scenes import Image
+from tests.vllm.test_serving import run
+from tokenprune.errors import BudgetError, PlanError, SignalError, UnsupportedModelError
+
+HALF = {"at": "pre_llm", "strategy": "divprune", "keep": 0.5}
+UNIFORM = {"at": "pre_llm", "strategy": "uniform", "keep": 5}
+TILE = {"at": "pre_llm", "strategy": "divprune", "keep": {"per_tile": 3}}
+SHOWN = {
+    "internvl": (Image(48, 96), (1, 1, 27), 3),
+    "idefics3": (Image(48, 96), (1, 1, 27), 3),
+    "smolvlm": (Image(48, 48), (1, 3, 3), 1),
+    "mistral3": (Image(48, 64), (1, 3, 4), None),
+}
+
+
+def compact(*stages: dict[str, Any]) -> dict[str, Any]:
+    return {"positions": "compact", "stages": list(stages)}
+
+
+def runs(name: str, *stages: dict[str, Any]) -> ServedRuns:
+    served = served_plan(CASES[name].config(), compact(*stages))
+    assert isinstance(served, ServedRuns)
+    return served
+
+
+def ids_of(name: str, image: Image) -> list[int]:
+    """What stands for a picture in the prompts of a case."""
+    case: Any = CASES[name]
+    found: list[int] = case.image_ids(image, ())
+    return found
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_tokens_of_pictures(name: str) -> None:
+    image, grid, pieces = SHOWN[name]
+    shown = runs_of(ids_of(name, image), IMAGE)
+    assert sum(shown) == grid[1] * grid[2]
+    assert runs(name).shape(shown)[0] == grid
+    assert runs(name).left(shown) == sum(shown)
+    assert runs(name, HALF).left(shown) == sum(shown) // 2
+    assert runs(name, UNIFORM).left(shown) == 5
+    assert runs(name, TILE).left(shown) == 3 * (pieces or 1)
+    with pytest.raises(BudgetError, match=f"30 of {sum(shown)}"):
+        runs(name, {**HALF, "keep": 30}).left(shown)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_is_left_of_a_picture_stands_in_its_order_with_the_text(name: str) -> None:
+    ids = torch.tensor(ids_of(name, SHOWN[name][0]))
+    units = ids == IMAGE
+    places = torch.arange(float(len(ids)))
+    # features and embeddings tell the places of what they are of
+    text = iter(places[~units])
+
+    def embed(asked: torch.Tensor) -> torch.Tensor:
+        assert asked.tolist() == ids[~units].tolist()
+        return torch.stack([next(text) for _ in asked])[:, None].expand(-1, 4)
+
+    served = runs(name, UNIFORM)
+    made = served.spelled(places[units][:, None].expand(-1, 4), ids, IMAGE, embed)
+    found = made[:, 0].tolist()
+    assert found == sorted(found)
+    assert len(found) == 5 + int((~units).sum())
+    assert set(places[~units].tolist()) < set(found)
+
+
+def test_runs_of_placeholders() -> None:
+    row = [IMAGE, IMAGE, BREAK]
+    assert runs_of([START, *row, *row, IMAGE, END], IMAGE) == [2, 2, 1]
+    assert runs_of([START, END], IMAGE) == []
+
+
+def changed(name: str, changes: dict[str, Any]) -> Any:
+    """The config of a case with other values, of its parts where a name has a dot."""
+    config: Any = CASES[name].config()
+    for place, value in changes.items():
+        part, _, key = place.rpartition(".")
+        setattr(getattr(config, part) if part else config, key, value)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("internvl", {"vision_feature_layer": -2}, "features of -2"),
+        ("internvl", {"vision_feature_select_strategy": "full"}, "features of 'full'"),
+        ("internvl", {"vision_config.image_size": [48, 96]}, "96 x 48 pixels are no squares"),
+        ("mistral3", {"vision_feature_layer": [-1, -2]}, "several layers"),
+    ],
+)
+def test_models_that_are_not_served(name: str, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=words):
+        served_plan(changed(name, changes), compact(HALF))
+
+
+@pytest.mark.parametrize("name", ["internvl", "idefics3", "mistral3"])
+@pytest.mark.parametrize(
+    ("plan", "error", "words"),
+    [
+        ({"stages": [HALF]}, PlanError, "positions: compact"),
+        (
+            compact({"at": "encoder", "strategy": "tome", "keep": 9}),
+            PlanError,
+            "inside the tower",
+        ),
+        (
+            compact({"at": "pre_llm", "strategy": "fopru", "keep": 0.5}),
+            SignalError,
+            "isn't there in vLLM",
+        ),
+        (compact({**HALF, "keep": 5000}), BudgetError, "5000"),
+    ],
+)
+def test_plans_that_are_not_served(
+    name: str, plan: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        served_plan(CASES[name].config(), plan)
+
+
+def test_the_command_line_tells_the_counts(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump(compact(UNIFORM)))
+    config = CASES["internvl"].config()
+    config.architectures = [CASES["internvl"].model_class]
+    config.save_pretrained(tmp_path / "internvl")
+    code, out = run("vllm", "check", plan, tmp_path / "internvl")
+    assert code == 0, out
+    rows = [line.split() for line in out.splitlines()]
+    (row,) = [row for row in rows if row[1:4] == ["192", "x", "144"]]
+    assert (row[5], row[7]) == ("117", "5")
+    code, out = run("vllm", "args", plan, tmp_path / "internvl")
+    overrides = json.loads(out[out.index("{") : out.rindex("}") + 1])
+    assert overrides["architectures"] == ["TokenpruneInternVLForConditionalGeneration"]
+    assert "117 -> 5 visual tokens per image of 192 x 144" in started(runs("internvl", UNIFORM), 2)
+
+
+def test_a_budget_above_a_pictures_tokens_is_the_requests_error() -> None:
+    pytest.importorskip("vllm", reason="prompts are made in vLLM's own environment, see .ci/vllm")
+    from tokenprune_adapters.vllm.placeholders import filled, shortened
+
+    def whole(ids: list[int]) -> Any:
+        details = SimpleNamespace(full=ids)
+        return SimpleNamespace(modality="image", target=[IMAGE], replacement=lambda _: details)
+
+    tile, tiles = ids_of("internvl", Image(48, 48)), ids_of("internvl", Image(48, 96))
+    left = runs("internvl", {**UNIFORM, "keep": 12}).left
+    assert shortened(whole(tiles), IMAGE, left).replacement(0).full == [START, *[IMAGE] * 12, END]
+    spelled = ids_of("idefics3", Image(48, 96))
+    text = [one for one in spelled if one != IMAGE]
+    made = filled(whole(spelled), IMAGE, left).replacement(0)
+    assert (made.full, made.is_embed) == ([*[IMAGE] * 12, *text], None)
+    for make in (shortened, filled):
+        with pytest.raises(ValueError, match="12 of 9"):
+            make(whole(tile), IMAGE, left).replacement(0)
