@@ -104,6 +104,15 @@ def changed(name: str, changes: dict[str, Any]) -> Any:
         ("internvl", {"vision_feature_select_strategy": "full"}, "features of 'full'"),
         ("internvl", {"vision_config.image_size": [48, 96]}, "96 x 48 pixels are no squares"),
         ("mistral3", {"vision_feature_layer": [-1, -2]}, "several layers"),
+        ("gemma3", {}, "sliding windows, which vLLM counts"),
+        (
+            "internvl",
+            {
+                "text_config.layer_types": ["sliding_attention"] * 4,
+                "text_config.sliding_window": 8,
+            },
+            "sliding windows, which vLLM counts",
+        ),
     ],
 )
 def test_models_that_are_not_served(name: str, changes: dict[str, Any], words: str) -> None:
@@ -136,12 +145,13 @@ def test_plans_that_are_not_served(
         served_plan(CASES[name].config(), plan)
 
 
-def test_the_command_line_tells_the_counts(tmp_path: Path) -> None:
+def test_the_command_line_tells_the_counts_and_why_not(tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text(yaml.safe_dump(compact(UNIFORM)))
-    config = CASES["internvl"].config()
-    config.architectures = [CASES["internvl"].model_class]
-    config.save_pretrained(tmp_path / "internvl")
+    for name in ("internvl", "gemma3"):
+        config = CASES[name].config()
+        config.architectures = [CASES[name].model_class]
+        config.save_pretrained(tmp_path / name)
     code, out = run("vllm", "check", plan, tmp_path / "internvl")
     assert code == 0, out
     rows = [line.split() for line in out.splitlines()]
@@ -151,6 +161,10 @@ def test_the_command_line_tells_the_counts(tmp_path: Path) -> None:
     overrides = json.loads(out[out.index("{") : out.rindex("}") + 1])
     assert overrides["architectures"] == ["TokenpruneInternVLForConditionalGeneration"]
     assert "117 -> 5 visual tokens per image of 192 x 144" in started(runs("internvl", UNIFORM), 2)
+    for command in ("check", "args"):
+        code, out = run("vllm", command, plan, tmp_path / "gemma3")
+        assert code == 2
+        assert "sliding windows" in out
 
 
 def test_a_budget_above_a_pictures_tokens_is_the_requests_error() -> None:

@@ -26,6 +26,15 @@ SERVED = {
     "Glm4vMoeForConditionalGeneration": "glm",
 }
 
+WINDOWS = (
+    "layers of its LLM have sliding windows, which vLLM counts in the prompt that is left, and "
+    "transformers in the whole one"
+)
+"""Why such a model isn't served with a plan."""
+
+#: Why a model that vLLM runs isn't served, by the type of its config.
+UNSERVED = {"gemma3": WINDOWS}
+
 #: In front of an architecture's own name, the name to pass in `--hf-overrides`.
 PREFIX = "Tokenprune"
 

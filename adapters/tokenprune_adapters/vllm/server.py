@@ -10,7 +10,7 @@ from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.serving import ServedPicture
 from tokenprune.plan import load_plan
 from tokenprune.plan.dump import plan_data
-from tokenprune_adapters.vllm.names import PLAN, PREFIX, SERVED
+from tokenprune_adapters.vllm.names import PLAN, PREFIX, SERVED, UNSERVED
 from tokenprune_adapters.vllm.serving import served_plan
 
 
@@ -63,8 +63,9 @@ def _config(model: str) -> Any:
 def _architecture(config: Any) -> str:
     own = (config.architectures or ["none"])[0]
     if own not in SERVED:
+        why = f": {UNSERVED[config.model_type]}" if config.model_type in UNSERVED else ""
         raise UnsupportedModelError(
-            f"'{own}' isn't served with plans.",
+            f"'{own}' isn't served with plans{why}.",
             where="config.architectures",
             remedy=f"Served are {', '.join(SERVED)}.",
         )

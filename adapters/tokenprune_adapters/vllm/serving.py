@@ -7,8 +7,9 @@ from typing import Any
 
 from tokenprune.errors import PlanError, UnsupportedModelError
 from tokenprune.plan import Plan, load_plan
+from tokenprune_adapters.transformers import llm_layers
 from tokenprune_adapters.vllm.grids import grids
-from tokenprune_adapters.vllm.names import PLAN
+from tokenprune_adapters.vllm.names import PLAN, UNSERVED, WINDOWS
 from tokenprune_adapters.vllm.one_size import one_size
 from tokenprune_adapters.vllm.pieces import idefics, internvl
 from tokenprune_adapters.vllm.rows import mistral3
@@ -46,7 +47,7 @@ def served_plan(config: Any, plan: Any = None) -> ServedPlan:
         PlanError: there is no plan, or one that vLLM can't serve, with the reason.
         BudgetError: a budget can't be reached.
         SignalError: a strategy reads the question, or what the tower doesn't have.
-        UnsupportedModelError: a family, a tower or a choice of features that isn't served.
+        UnsupportedModelError: a family, a tower, a choice of features or an LLM that isn't served.
     """
     given = getattr(config, PLAN, None) if plan is None else plan
     if given is None:
@@ -56,11 +57,18 @@ def served_plan(config: Any, plan: Any = None) -> ServedPlan:
             remedy="Print the option with: tokenprune vllm args PLAN MODEL.",
         )
     if config.model_type not in FAMILIES:
+        why = f": {UNSERVED[config.model_type]}" if config.model_type in UNSERVED else ""
         raise UnsupportedModelError(
-            f"models of type '{config.model_type}' aren't served.",
+            f"models of type '{config.model_type}' aren't served{why}.",
             where="config.model_type",
             remedy=f"Served are {', '.join(FAMILIES)}.",
         )
     served = FAMILIES[config.model_type](config, load_plan(given))
+    if served.plan.stages and llm_layers.windows(config.text_config):
+        raise UnsupportedModelError(
+            f"{WINDOWS}.",
+            where="config.text_config",
+            remedy="Serve a model whose layers see the whole prompt.",
+        )
     served.pictures()  # counts that can't be had, before an engine starts
     return served
