@@ -91,8 +91,8 @@ def test_ids_inside_a_packed_tower_are_those_of_attach(
     name: str, engines: Engines, folder: Callable[[str], str]
 ) -> None:
     """In chunks of a picture; Qwen3-VL's on two ranks, each of which sees some of the pictures."""
-    picture, rest = FAMILIES[name]
-    model, prompts = folder(name), asked(picture)
+    _, rest = FAMILIES[name]
+    model, prompts = folder(name), asked(name)
     attended = {"strategy": "fopru", "keep": 0.5}
     mixed = plan(rest, {"at": "encoder", "strategy": "evoprune", "keep": 0.6}, attended)
     restored = {"at": "encoder", "strategy": "ipcv", "layer": 2, "keep": 0.5}
@@ -108,6 +108,23 @@ def test_ids_inside_a_packed_tower_are_those_of_attach(
     assert [whole["ids"], *(one["ids"] for one in found)] == expected[1:]
     assert expected[0] not in expected[1:], "plans that change no answer"
     assert len(whole["passes"]) == 1, "the tower sees each picture once"
+
+
+def test_stages_inside_a_tower_of_tiles(engines: Engines, folder: Callable[[str], str]) -> None:
+    model, prompts = folder("internvl"), asked("internvl")
+    inside = {"at": "encoder", "strategy": "evoprune", "keep": 6}
+    both = plan(COMPACT, inside, {"strategy": "fopru", "keep": 0.5})
+    classes = plan(COMPACT, {"strategy": "visionzip", "keep": 6})
+    mixed, chunked, behind = engines(
+        request(both, prompts, model, options=BLOCK, again=True),
+        request(both, prompts, model, options={**BLOCK, **CHUNKED}),
+        request(classes, prompts, model, options={**BLOCK, "enable_prefix_caching": False}),
+    )
+    assert "refused" not in mixed, mixed
+    expected = attached(both, prompts, model)
+    assert mixed["ids"] == mixed["again"] == chunked["ids"] == expected
+    assert behind["ids"] == attached(classes, prompts, model)
+    assert mixed["ids"] != behind["ids"]
 
 
 def test_a_budget_above_a_pictures_tokens_ends_its_request_only(

@@ -120,7 +120,44 @@ def test_models_that_are_not_served(name: str, changes: dict[str, Any], words: s
         served_plan(changed(name, changes), compact(HALF))
 
 
-@pytest.mark.parametrize("name", ["internvl", "idefics3", "mistral3"])
+INSIDE = {"at": "encoder", "strategy": "evoprune", "keep": 6}
+BEHIND = {"at": "pre_llm", "strategy": "fopru", "keep": 0.5}
+UNTRAINED = {"init_seed": 0, "dim": 16, "text_dim": 16}
+
+
+def test_stages_in_the_tower_act_in_every_tile_and_those_behind_it_on_the_picture() -> None:
+    assert runs("internvl", INSIDE).left([9]) == 6
+    assert runs("internvl", INSIDE).left([27]) == 3 * 6
+    assert runs("internvl", INSIDE, BEHIND).left([27]) == 3 * 6 // 2
+    assert runs("internvl", INSIDE, TILE).left([45]) == 5 * 3
+    assert runs("internvl", {**BEHIND, "keep": 20}).left([27]) == 20
+    with pytest.raises(BudgetError, match="20 of 18"):
+        runs("internvl", INSIDE, {**BEHIND, "keep": 20}).left([27])
+    shown = {one.dense: one.left for one in runs("internvl", INSIDE, BEHIND).pictures()}
+    assert (shown[9], shown[27], shown[117]) == (3, 9, 39)
+
+
+@pytest.mark.parametrize(
+    ("stages", "error", "words"),
+    [
+        ([{**INSIDE, "keep": 12}], BudgetError, "12"),
+        ([{**BEHIND, "keep": 5000}], BudgetError, "5000"),
+        ([{**BEHIND, "strategy": "quecc", "params": UNTRAINED}], SignalError, "quecc"),
+        (
+            [{**BEHIND, "strategy": "vistog", "params": {"init_seed": 0, "dim": 32}}],
+            SignalError,
+            "vistog",
+        ),
+    ],
+)
+def test_what_the_tower_of_tiles_cannot_serve(
+    stages: list[dict[str, Any]], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        runs("internvl", *stages)
+
+
+@pytest.mark.parametrize("name", ["idefics3", "mistral3"])
 @pytest.mark.parametrize(
     ("plan", "error", "words"),
     [

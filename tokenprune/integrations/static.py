@@ -72,7 +72,7 @@ def count(grid: Grid, plan: AnyPlan, *, used: int | None = None, tiles: int | No
         LayerError: a stage names a block that isn't used.
     """
     grid = checked_grid(grid)
-    stages = _stages(load_plan(plan), inside=used is not None)
+    stages = static_stages(load_plan(plan), inside=used is not None)
     layout = EncoderSchedule([one for one in stages if one.plan.at == "encoder"], used or 1, grid)
     later = [one for one in stages if one.plan.at == "pre_llm"]
     return left_of(layout, later, grid, tiles)
@@ -147,7 +147,7 @@ def select(
     plan, grid = load_plan(plan), checked_grid(grid)
     _check_features(features, grid)
     batch, patches = features.shape[:2]
-    stages, signals, site = _stages(plan), signals or {}, Site("pre_llm", used, used)
+    stages, signals, site = static_stages(plan), signals or {}, Site("pre_llm", used, used)
     asked = [signal for stage in stages for signal in stage.strategy.signals(site)]
     known = defined(asked)
     check_signals(signals, known, features)
@@ -204,7 +204,7 @@ def _after(
     return replace(left, signals={**left.signals, **whole})
 
 
-def _stages(plan: Plan, *, inside: bool = False) -> list[ResolvedStage]:
+def static_stages(plan: Plan, *, inside: bool = False) -> list[ResolvedStage]:
     stages = built(plan)
     check_static(stages)
     for stage in stages:

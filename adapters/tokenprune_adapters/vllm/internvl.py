@@ -1,4 +1,4 @@
-"""InternVL in vLLM with a plan behind the tower; imported when an engine runs it.
+"""InternVL in vLLM with a plan in its own vision tower; imported when an engine runs it.
 
 These are checkpoints in the format of transformers, which vLLM serves by its code of InternS1.
 Clips aren't served.
@@ -20,6 +20,8 @@ from vllm.model_executor.models.interns1 import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
+from tokenprune.integrations import Selected, tiled_encoder
+from tokenprune_adapters.vllm.intern_tower import VllmInternAdapter
 from tokenprune_adapters.vllm.pieces import ServedPieces
 from tokenprune_adapters.vllm.placeholders import shortened
 from tokenprune_adapters.vllm.serving import served_plan
@@ -77,10 +79,20 @@ class PlannedProcessor(InternS1MultiModalProcessor):
 class TokenpruneInternVLForConditionalGeneration(InternS1ForConditionalGeneration):
     """vLLM's InternVL, whose features are what the plan leaves."""
 
-    @cached_property
-    def served(self) -> ServedPieces:
-        """The plan on this model."""
-        return _served(self.config)
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        """Build the model and put the plan into its tower, where it acts there or reads it.
+
+        Raises:
+            TokenpruneError: the plan can't be served.
+        """
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self.served = _served(self.config)
+        self._pruned = None
+        if self.served.used is not None:
+            side = round(1 / self.downsample_ratio)
+            self._pruned = tiled_encoder(
+                self.vision_tower, self.served.plan, VllmInternAdapter, side=side
+            )
 
     def _process_vision_input(self, image_input: Any) -> tuple[Tensor, ...]:
         """Projected features of every picture, `[left, d]`.
@@ -90,8 +102,19 @@ class TokenpruneInternVLForConditionalGeneration(InternS1ForConditionalGeneratio
         """
         require_pixels(image_input)
         with gpu_sync_allowed():
-            found = super()._process_vision_input(image_input)
-            return tuple(self.served.kept(one, [len(one)])[0] for one in found)
+            if self._pruned is None:
+                found = super()._process_vision_input(image_input)
+                return tuple(self.served.kept(one, [len(one)])[0] for one in found)
+            left = self._pruned.run(
+                lambda: self.extract_feature(image_input["pixel_values"]),
+                image_input["num_patches"].tolist(),
+            )
+            return tuple(in_order(one) for one in left)
+
+
+def in_order(one: Selected) -> Tensor:
+    """Features `[K, d]` of a picture as their places follow each other."""
+    return one.features[0][one.index[0].argsort(stable=True)]
 
 
 def _served(config: Any) -> ServedPieces:

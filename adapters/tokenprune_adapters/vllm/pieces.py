@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tokenprune.errors import UnsupportedModelError
+from tokenprune.engine.stages import built
+from tokenprune.errors import BudgetError, UnsupportedModelError
+from tokenprune.integrations import count_tiled
+from tokenprune.integrations.tiled_towers import NARROWER
 from tokenprune.interface.serving import ServedPicture
-from tokenprune.interface.sites import Grid
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.plan import Plan
+from tokenprune_adapters.vllm.intern_tower import VllmInternAdapter
 from tokenprune_adapters.vllm.runs import Runs, ServedRuns
 from tokenprune_adapters.vllm.served import (
     cached,
     check_behind,
     check_plan,
-    left_of,
-    require_some,
+    check_signals,
 )
 
 #: Tiles (wide, high) of the pictures that are told of; several get an overview besides.
@@ -29,29 +32,47 @@ class ServedPieces(ServedRuns):
     Attributes:
         side: rows and columns of the units of a piece.
         pixels: side of a piece.
+        used: blocks of the tower that feed the features, where the plan acts in it or reads it;
+            None where it doesn't.
     """
 
     side: int
     pixels: int
+    used: int | None = None
 
     def shape(self, runs: Runs) -> tuple[Grid, int]:
         """Units (t, h, w) of a picture and its pieces; the units of several share no grid."""
         pieces = sum(runs) // self.side**2
         return ((1, self.side, self.side) if pieces == 1 else (1, 1, sum(runs))), pieces
 
+    def left(self, runs: Runs) -> int:
+        """Tokens that are left of a picture.
+
+        Raises:
+            BudgetError: a budget asks for more tokens than the picture has.
+        """
+        if self.used is None:
+            return super().left(runs)
+        tile, (_, pieces) = (1, self.side, self.side), self.shape(runs)
+        return count_tiled(tile, self.plan, used=self.used, tiles=pieces)
+
     def pictures(self) -> list[ServedPicture]:
         """Pictures of some numbers of tiles."""
         rows = []
         for wide, high in EXAMPLES:
-            grid, pieces = self._shown(wide, high)
-            left = left_of(grid, self.plan, pieces)
+            tiles = wide * high
+            dense = self.side**2 * (tiles + 1 if tiles > 1 else 1)
             size = f"{wide * self.pixels} x {high * self.pixels}"
-            rows.append(ServedPicture(size, grid[1] * grid[2], left))
-        return require_some(rows, self.plan, *self._shown(*EXAMPLES[-1]))
+            rows.append(ServedPicture(size, dense, self._left(dense)))
+        if rows[-1].left is None:  # the largest
+            self.left([rows[-1].dense])
+        return rows
 
-    def _shown(self, wide: int, high: int) -> tuple[Grid, int]:
-        tiles = wide * high
-        return self.shape([self.side**2 * (tiles + 1 if tiles > 1 else 1)])
+    def _left(self, dense: int) -> int | None:
+        try:
+            return self.left([dense])
+        except BudgetError:
+            return None
 
 
 def internvl(config: Any, plan: Plan) -> ServedPieces:
@@ -60,12 +81,19 @@ def internvl(config: Any, plan: Plan) -> ServedPieces:
     Raises:
         PlanError: the plan can't be served, with the reason.
         BudgetError: a budget can't be reached.
-        SignalError: a strategy reads signals.
+        SignalError: a strategy reads the question, or what the tower doesn't have.
         UnsupportedModelError: features that vLLM doesn't read, or pieces that are no squares.
     """
     check_plan(plan, "compact")
-    check_behind(plan)
     vision = config.vision_config
+    used = vision.num_hidden_layers
+    site = Site("pre_llm", used, used)
+    check_signals(
+        plan,
+        VllmInternAdapter.supplies - NARROWER,
+        site,
+        "Choose a strategy that reads features, or signals of this tower.",
+    )
     # vLLM reads the last states without the class token, whatever the config says
     for name, wanted in {
         "vision_feature_layer": -1,
@@ -85,7 +113,8 @@ def internvl(config: Any, plan: Plan) -> ServedPieces:
             remedy="Served are square tiles.",
         )
     side = round(high // patch * config.downsample_ratio)
-    return ServedPieces(plan, cached(config), side, high)
+    follows = any(one.plan.at == "encoder" or one.strategy.signals(site) for one in built(plan))
+    return ServedPieces(plan, cached(config), side, high, used if follows else None)
 
 
 def idefics(config: Any, plan: Plan) -> ServedPieces:
