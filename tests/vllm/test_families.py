@@ -110,21 +110,30 @@ def test_ids_inside_a_packed_tower_are_those_of_attach(
     assert len(whole["passes"]) == 1, "the tower sees each picture once"
 
 
-def test_stages_inside_a_tower_of_tiles(engines: Engines, folder: Callable[[str], str]) -> None:
-    model, prompts = folder("internvl"), asked("internvl")
+@pytest.mark.parametrize(
+    ("name", "behind"),
+    [
+        ("internvl", {"strategy": "visionzip", "keep": 6}),
+        ("idefics3", {"strategy": "fopru", "keep": {"per_tile": 4}}),
+    ],
+)
+def test_stages_inside_a_tower_of_tiles(
+    name: str, behind: dict[str, Any], engines: Engines, folder: Callable[[str], str]
+) -> None:
+    model, prompts = folder(name), asked(name)
     inside = {"at": "encoder", "strategy": "evoprune", "keep": 6}
     both = plan(COMPACT, inside, {"strategy": "fopru", "keep": 0.5})
-    classes = plan(COMPACT, {"strategy": "visionzip", "keep": 6})
-    mixed, chunked, behind = engines(
+    read = plan(COMPACT, behind)
+    mixed, chunked, reading = engines(
         request(both, prompts, model, options=BLOCK, again=True),
         request(both, prompts, model, options={**BLOCK, **CHUNKED}),
-        request(classes, prompts, model, options={**BLOCK, "enable_prefix_caching": False}),
+        request(read, prompts, model, options={**BLOCK, "enable_prefix_caching": False}),
     )
     assert "refused" not in mixed, mixed
     expected = attached(both, prompts, model)
     assert mixed["ids"] == mixed["again"] == chunked["ids"] == expected
-    assert behind["ids"] == attached(classes, prompts, model)
-    assert mixed["ids"] != behind["ids"]
+    assert reading["ids"] == attached(read, prompts, model)
+    assert mixed["ids"] != reading["ids"]
 
 
 def test_a_budget_above_a_pictures_tokens_ends_its_request_only(

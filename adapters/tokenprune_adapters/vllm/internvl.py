@@ -20,10 +20,11 @@ from vllm.model_executor.models.interns1 import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
-from tokenprune.integrations import Selected, tiled_encoder
+from tokenprune.integrations import tiled_encoder
 from tokenprune_adapters.vllm.intern_tower import VllmInternAdapter
 from tokenprune_adapters.vllm.pieces import ServedPieces
 from tokenprune_adapters.vllm.placeholders import shortened
+from tokenprune_adapters.vllm.runs import ordered
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.sharing import require_pixels
 
@@ -109,12 +110,7 @@ class TokenpruneInternVLForConditionalGeneration(InternS1ForConditionalGeneratio
                 lambda: self.extract_feature(image_input["pixel_values"]),
                 image_input["num_patches"].tolist(),
             )
-            return tuple(in_order(one) for one in left)
-
-
-def in_order(one: Selected) -> Tensor:
-    """Features `[K, d]` of a picture as their places follow each other."""
-    return one.features[0][one.index[0].argsort(stable=True)]
+            return tuple(ordered(one)[0] for one in left)
 
 
 def _served(config: Any) -> ServedPieces:

@@ -9,6 +9,7 @@ from tokenprune.engine.stages import built
 from tokenprune.errors import BudgetError, UnsupportedModelError
 from tokenprune.integrations import count_tiled
 from tokenprune.integrations.tiled_towers import NARROWER
+from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.serving import ServedPicture
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.plan import Plan
@@ -16,10 +17,10 @@ from tokenprune_adapters.vllm.intern_tower import VllmInternAdapter
 from tokenprune_adapters.vllm.runs import Runs, ServedRuns
 from tokenprune_adapters.vllm.served import (
     cached,
-    check_behind,
     check_plan,
     check_signals,
 )
+from tokenprune_adapters.vllm.towers import VllmIdeficsAdapter
 
 #: Tiles (wide, high) of the pictures that are told of; several get an overview besides.
 EXAMPLES = ((1, 1), (2, 1), (2, 2), (3, 2), (4, 3))
@@ -86,14 +87,6 @@ def internvl(config: Any, plan: Plan) -> ServedPieces:
     """
     check_plan(plan, "compact")
     vision = config.vision_config
-    used = vision.num_hidden_layers
-    site = Site("pre_llm", used, used)
-    check_signals(
-        plan,
-        VllmInternAdapter.supplies - NARROWER,
-        site,
-        "Choose a strategy that reads features, or signals of this tower.",
-    )
     # vLLM reads the last states without the class token, whatever the config says
     for name, wanted in {
         "vision_feature_layer": -1,
@@ -113,8 +106,9 @@ def internvl(config: Any, plan: Plan) -> ServedPieces:
             remedy="Served are square tiles.",
         )
     side = round(high // patch * config.downsample_ratio)
-    follows = any(one.plan.at == "encoder" or one.strategy.signals(site) for one in built(plan))
-    return ServedPieces(plan, cached(config), side, high, used if follows else None)
+    return ServedPieces(
+        plan, cached(config), side, high, _followed(config, plan, VllmInternAdapter)
+    )
 
 
 def idefics(config: Any, plan: Plan) -> ServedPieces:
@@ -123,10 +117,24 @@ def idefics(config: Any, plan: Plan) -> ServedPieces:
     Raises:
         PlanError: the plan can't be served, with the reason.
         BudgetError: a budget can't be reached.
-        SignalError: a strategy reads signals.
+        SignalError: a strategy reads the question, or what the tower doesn't have.
     """
     check_plan(plan, "compact")
-    check_behind(plan)
     vision = config.vision_config
     side = vision.image_size // vision.patch_size // config.scale_factor
-    return ServedPieces(plan, cached(config), side, vision.image_size)
+    used = _followed(config, plan, VllmIdeficsAdapter)
+    return ServedPieces(plan, cached(config), side, vision.image_size, used)
+
+
+def _followed(config: Any, plan: Plan, adapter: type[EncoderAdapter]) -> int | None:
+    """How many blocks the tower has, if the plan acts in it or reads it.
+
+    Raises:
+        SignalError: a strategy reads the question, or what the tower doesn't have.
+    """
+    used = config.vision_config.num_hidden_layers
+    site = Site("pre_llm", used, used)
+    remedy = "Choose a strategy that reads features, or signals of this tower."
+    check_signals(plan, adapter.supplies - NARROWER, site, remedy)
+    follows = any(one.plan.at == "encoder" or one.strategy.signals(site) for one in built(plan))
+    return used if follows else None

@@ -10,7 +10,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from tokenprune.integrations import count, select
+from tokenprune.integrations import Selected, count, select
 from tokenprune.interface.sites import Grid
 from tokenprune_adapters.vllm.served import ServedPlan
 
@@ -42,29 +42,33 @@ class ServedRuns(ServedPlan):
             Features `[left(runs), d]`, and `[left(runs)]` whose places they hold, ascending.
         """
         grid, pieces = self.shape(runs)
-        chosen = select(features[None], grid, self.plan, tiles=pieces, used=0)
-        index, order = chosen.index[0].sort(stable=True)
-        return chosen.features[0][order].to(features.dtype), index
+        return ordered(select(features[None], grid, self.plan, tiles=pieces, used=0))
 
-    def spelled(
-        self, features: Tensor, ids: Tensor, placeholder: int, embed: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """What is left of a picture, in its order with the text that stands between.
 
-        Args:
-            features: `[N, d]` of the picture.
-            ids: `[L]` all that stands for the picture in the prompt of an engine without a plan.
-            placeholder: id of what stands for a unit.
-            embed: gives the embeddings `[n, d]` of ids `[n]`.
+def ordered(left: Selected) -> tuple[Tensor, Tensor]:
+    """Features `[K, d]` of the one picture, and `[K]` whose places they hold, ascending."""
+    index, order = left.index[0].sort(stable=True)
+    return left.features[0][order], index
 
-        Returns:
-            `[left + L - N, d]`.
-        """
-        shown, ids = runs_of(ids.tolist(), placeholder), ids.to(features.device)
-        rows, index = self.kept(features, shown)
-        units, text = ((ids == placeholder).nonzero()[:, 0], (ids != placeholder).nonzero()[:, 0])
-        made = torch.cat((rows, embed(ids[text]).to(rows.dtype)))
-        return made[torch.cat((units[index], text)).argsort(stable=True)]
+
+def spelled(
+    left: tuple[Tensor, Tensor], ids: Tensor, placeholder: int, embed: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """What is left of a picture, in its order with the text that stands between.
+
+    Args:
+        left: features `[K, d]`, and `[K]` whose places they hold.
+        ids: `[L]` all that stands for the picture in the prompt of an engine without a plan.
+        placeholder: id of what stands for a unit.
+        embed: gives the embeddings `[n, d]` of ids `[n]`.
+
+    Returns:
+        `[K + n, d]` with the n tokens of text.
+    """
+    (rows, index), ids = left, ids.to(left[0].device)
+    units, text = ((ids == placeholder).nonzero()[:, 0], (ids != placeholder).nonzero()[:, 0])
+    made = torch.cat((rows, embed(ids[text]).to(rows.dtype)))
+    return made[torch.cat((units[index], text)).argsort(stable=True)]
 
 
 def runs_of(ids: Sequence[int], placeholder: int) -> list[int]:

@@ -15,7 +15,7 @@ from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from tokenprune_adapters.vllm.placeholders import filled
-from tokenprune_adapters.vllm.runs import ServedRuns
+from tokenprune_adapters.vllm.runs import Runs, ServedRuns, runs_of, spelled
 from tokenprune_adapters.vllm.serving import served_plan
 
 IDS = "tokenprune_ids"
@@ -78,15 +78,27 @@ class SpelledPictures:
 
     def embed_multimodal(self, **given: Any) -> Sequence[Tensor]:
         """Features of every picture, `[left + text, d]`."""
-        model: Any = super()
+        model: Any = self
         ids = given.pop(IDS, ())
         with gpu_sync_allowed():
             embed = model.get_language_model().embed_input_ids
             placeholder = placeholder_of(self.config)
+            runs = [runs_of(one.tolist(), placeholder) for one in ids]
             return tuple(
-                self.served.spelled(features, mine, placeholder, embed)
-                for features, mine in zip(model.embed_multimodal(**given), ids, strict=True)
+                spelled(left, mine, placeholder, embed)
+                for left, mine in zip(self.chosen(given, runs), ids, strict=True)
             )
+
+    def chosen(self, given: Any, runs: Sequence[Runs]) -> list[tuple[Tensor, Tensor]]:
+        """What the plan leaves of every picture, and whose places it holds."""
+        features = self.whole(given)
+        return [self.served.kept(*one) for one in zip(features, runs, strict=True)]
+
+    def whole(self, given: Any) -> Sequence[Tensor]:
+        """Features of every picture without a plan, `[N, d]`."""
+        model: Any = super()
+        found: Sequence[Tensor] = model.embed_multimodal(**given)
+        return found
 
 
 def served_runs(config: Any) -> ServedRuns:

@@ -99,6 +99,23 @@ class VllmSiglipAdapter(VllmVitAdapter):
     class_token: ClassVar[bool] = False
 
 
+class VllmIdeficsAdapter(VllmVitAdapter):
+    """The vision transformer of Idefics3 and SmolVLM in vLLM, on pictures without padding."""
+
+    name: ClassVar[str] = "vllm_idefics"
+    claims: ClassVar[tuple[str, ...]] = (
+        f"{_MODELS}.idefics2_vision_model.Idefics2VisionTransformer",
+    )
+    block_classes: ClassVar[tuple[str, ...]] = (
+        f"{_MODELS}.idefics2_vision_model.Idefics2EncoderLayer",
+    )
+    attention_classes: ClassVar[tuple[str, ...]] = (
+        f"{_MODELS}.idefics2_vision_model.Idefics2VisionAttention",
+    )
+    supplies: ClassVar[frozenset[type[View]]] = BLOCK_VIEWS
+    class_token: ClassVar[bool] = False
+
+
 def returning_tensors(vision: Any) -> None:
     """Let the blocks of a SigLIP tower return hidden states alone, as those of CLIP do.
 
