@@ -1,32 +1,33 @@
-"""What a recorded pass depends on besides its input: a tower's memory, modules, hooks and modes."""
+"""What a recorded pass depends on besides its input: a tower's memory, modules, hooks, code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import chain, repeat
-from operator import attrgetter, is_, itemgetter
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
-from torch import Tensor, nn, overrides
-from torch._C import _len_torch_dispatch_stack
-from torch.utils._device import DeviceContext
+from torch import Tensor, nn
 
 from tokenprune.engine.patching import own_forward
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.specs import EncoderSpec
-from tokenprune.ops.dispatch import asked
 
-_HOOKS = "_forward_hooks", "_forward_pre_hooks"
 _COMMON = frozenset(vars(nn.Module()))
-_dtype = attrgetter("dtype")
-_function_modes: Callable[[], list[object]] = overrides._get_current_function_mode_stack
-_hooked: Callable[[], bool] = nn.modules.module._has_any_global_hook
+_TRAINING = "training"
+_INSIDE = "_modules", "_parameters", "_buffers"
+_HOOKS = "_forward_hooks", "_forward_pre_hooks"
+_END = object()
+_dtype: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
 
 
 class AsRecorded:
     """A tower as it stands, to notice what would make its graphs stale.
+
+    Attributes are compared with a copy of them as wholes, which takes a fraction of the time of a
+    look at each. What modules hold in dictionaries, such as tensors, has to be the same objects.
 
     Args:
         adapter: the tower's family.
@@ -35,6 +36,7 @@ class AsRecorded:
 
     Attributes:
         why: why its passes can't be replayed as it stands; empty if they can.
+        devices: those of its weights.
     """
 
     def __init__(
@@ -42,26 +44,31 @@ class AsRecorded:
     ) -> None:
         self._adapter = adapter
         self._modules = [*spec.entry.modules(), *chain(*(one.modules() for one in others))]
-        parts = [module.__dict__ for module in self._modules]
-        self._own = parts
-        self._children = [part["_modules"] for part in parts]
-        self._memory = [part[name] for part in parts for name in ("_parameters", "_buffers")]
-        # those of the entry stand around a pass, and run as ever
-        self._hooks = [part[name] for part in parts[1:] for name in _HOOKS]
-        configs = {id(one): one for one in map(_config, self._modules) if one is not None}
-        self._configs = [*map(vars, configs.values())]
-        # torch's own layers have none that is set otherwise later
-        self._set = [vars(one) for one in self._modules if not _torchs(one)]
-        self._values = [(itemgetter(*names), part) for part in self._set if (names := _plain(part))]
-        # tensors that aren't registered; they are kept, and so is their memory
+        self._kinds = self._kinds_now()
+        self._own = own = [*map(vars, self._modules)]
+        inside = [part[name] for part in own for name in _INSIDE]
+        # hooks of the entry stand around a pass, and run as ever
+        inside += [part[name] for part in own[1:] for name in _HOOKS]
+        self._filled = [one.values() for one in inside if one]
+        self._empty = [one for one in inside if not one]
+        # tensors that aren't registered; they are kept like all others, and so is their memory
         self._loose = [
-            (part, name) for part in parts for name, one in part.items() if isinstance(one, Tensor)
+            (part, name) for part in own for name, one in part.items() if isinstance(one, Tensor)
         ]
-        self._objects, self._settings = self._objects_now(), self._settings_now()
-        self._plain = deepcopy(self._plain_now())  # lists may be written to
-        self._tensors = [one for one in self._tensors_now() if one is not None]
-        self._places, self._addresses = _places(self._tensors), _addresses(self._tensors)
-        self.devices = {one.device for one in self._tensors}
+        self._objects = [*self._objects_now()]
+        tensors = [one for one in self._objects if isinstance(one, Tensor)]
+        self._hidden = next((type(one).__name__ for one in tensors if _is_hidden(one)), "")
+        self._tensors = [one for one in tensors if not _is_hidden(one)]
+        self._addresses = self._addresses_now()
+        self._dtypes = self._dtypes_now()
+        self._sizes = tuple([tuple(one.shape) for one in self._tensors])
+        self._strides = tuple([one.stride() for one in self._tensors])
+        configs = {id(one): one for one in map(_config, self._modules) if one is not None}
+        self._said = [*own, *map(vars, configs.values()), *map(vars, _classes(self._kinds))]
+        self._said_before = [*map(_remembered, self._said)]
+        for part in self._said_before[: len(own)]:
+            part[_TRAINING] = False
+        self.devices = {one.device for one in tensors}
         self.why = self._unfit()
 
     def in_place(self) -> bool:
@@ -69,42 +76,39 @@ class AsRecorded:
 
         Weights that others took the place of are kept here, and with them their memory.
         """
-        return _addresses(self._tensors) == self._addresses
+        return self._addresses_now() == self._addresses
 
-    def same(self) -> bool:
-        """Whether all of it is as it was; it costs a few dozen microseconds."""
-        tensors = [one for one in self._tensors_now() if one is not None]
-        return (
-            _alike(tensors, self._tensors)
-            and _places(tensors) == self._places
-            and _alike(self._objects_now(), self._objects)
-            and self._settings_now() == self._settings
-            and self._plain_now() == self._plain
-        )
+    def unchanged(self) -> bool:
+        """Whether all else is as it was, and no module in training mode.
+
+        It costs a hundred microseconds or so for a tower of three hundred modules.
+        """
+        if any(self._empty) or not all(map(is_, self._objects_now(), self._objects)):
+            return False
+        try:
+            _require_layout(self._tensors, self._sizes, self._strides)
+            same = self._dtypes_now() == self._dtypes and self._kinds_now() == self._kinds
+            return same and self._said == self._said_before
+        except Exception:  # also of what took a place and can't be compared with what stood there
+            return False
 
     def training(self) -> bool:
         """Whether a module is in training mode."""
-        return any(map(dict.get, self._own, repeat("training")))
+        return any(map(dict.get, self._own, repeat(_TRAINING)))
 
-    def _tensors_now(self) -> Iterator[Tensor | None]:
-        return chain.from_iterable(map(dict.values, self._memory))
-
-    def _objects_now(self) -> list[object]:
-        """The modules, their own forwards and tensors, and the hooks."""
-        children = chain.from_iterable(map(dict.values, self._children))
-        own: Iterator[object] = map(dict.get, self._own, repeat("forward"))
+    def _objects_now(self) -> Iterator[object]:
+        """Children, tensors and hooks, with a mark at the end."""
         loose = [part.get(name) for part, name in self._loose]
-        return [*children, *own, *loose, *chain.from_iterable(map(dict.values, self._hooks))]
+        return chain(chain.from_iterable(self._filled), loose, (_END,))
 
-    def _settings_now(self) -> list[dict[str, Any]]:
-        return [*map(dict, self._configs)]
+    def _kinds_now(self) -> list[type]:
+        return [*map(type, self._modules)]
 
-    def _plain_now(self) -> tuple[list[int], list[object]] | None:
-        """How many attributes modules have, and those that are numbers, text or made of them."""
-        try:
-            return [*map(len, self._set)], [of(part) for of, part in self._values]
-        except KeyError:  # one was taken away
-            return None
+    def _addresses_now(self) -> list[int]:
+        return [*map(Tensor.data_ptr, self._tensors)]
+
+    def _dtypes_now(self) -> list[torch.dtype]:
+        return [*map(_dtype, self._tensors)]
 
     def _unfit(self) -> str:
         for module in self._modules:
@@ -117,18 +121,38 @@ class AsRecorded:
                     return (
                         f"a hook stands on a {type(module).__name__} inside, and replays run none"
                     )
+        if self._hidden:
+            return f"nobody knows where a {self._hidden} among its weights is in memory"
         if len(self.devices) > 1:
             return "its weights are on several devices"
         return ""
 
 
-def _torchs(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn.modules.")
+def _require_each(
+    tensors: Iterable[Tensor], sizes: Iterable[Sequence[int]], strides: Iterable[Sequence[int]]
+) -> None:
+    """Raise AssertionError unless tensors have these sizes and strides."""
+    for _ in map(_guards.assert_size_stride, tensors, sizes, strides):
+        pass
 
 
-def _plain(part: dict[str, Any]) -> list[str]:
-    """The attributes of a module by which its code may decide what it does."""
-    return [name for name, one in part.items() if name not in _COMMON and _says(one)]
+# what compiled code of torch asks of its inputs; older releases ask one by one
+_guards: Any = torch._C._dynamo.guards
+_require_layout = getattr(_guards, "assert_size_stride_grouped", _require_each)
+
+
+def _is_hidden(one: Tensor) -> bool:
+    """Whether the memory of a tensor is that of others, or of none."""
+    return one.layout != torch.strided or (one.data_ptr() == 0 and one.numel() > 0)
+
+
+def _remembered(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the attributes of a module, config or class, to be compared with them later."""
+    # lists may be written to
+    return {
+        name: deepcopy(one) if name not in _COMMON and _says(one) else one
+        for name, one in part.items()
+    }
 
 
 def _says(one: object) -> bool:
@@ -145,36 +169,7 @@ def _config(module: nn.Module) -> Any:
     return found if hasattr(found, "__dict__") else None
 
 
-def _places(tensors: list[Tensor]) -> list[object]:
-    """Where tensors are in memory, and how they are read there."""
-    kinds: Iterator[object] = map(_dtype, tensors)
-    return [*_addresses(tensors), *kinds, *map(Tensor.stride, tensors)]
-
-
-def _addresses(tensors: list[Tensor]) -> list[int]:
-    return [*map(Tensor.data_ptr, tensors)]
-
-
-def _alike(now: list[Any], before: list[Any]) -> bool:
-    """Whether two lists hold the same objects."""
-    return len(now) == len(before) and all(map(is_, now, before))
-
-
-def modes(device: torch.device) -> tuple[object, ...]:
-    """The modes that decide what a pass launches on a device."""
-    kind = device.type
-    cast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    inference = torch.is_inference_mode_enabled()
-    return cast, deterministic, inference, torch.get_default_dtype(), asked()
-
-
-def observed() -> str:
-    """Why a pass has to run as usual here: something looks at its operations; empty if nothing."""
-    if _len_torch_dispatch_stack():
-        return "its operations are counted or changed by a torch mode"
-    if any(not isinstance(one, DeviceContext) for one in _function_modes()):
-        return "its operations are changed by a torch mode"
-    if _hooked():
-        return "hooks for all modules are registered"
-    return ""
+def _classes(kinds: Iterable[type]) -> Iterable[type]:
+    """The classes of modules and those that they inherit from, other than torch's own base."""
+    every = dict.fromkeys(one for kind in kinds for one in kind.__mro__)
+    return [one for one in every if one not in nn.Module.__mro__]

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from tokenprune.engine.call import CallState, Count, repeated
 from tokenprune.engine.capturing import CudaRecorder, Recorder, Replay
 from tokenprune.engine.copies import Copies
-from tokenprune.engine.encoder.as_recorded import AsRecorded, modes, observed
+from tokenprune.engine.encoder.as_recorded import AsRecorded
+from tokenprune.engine.encoder.given import Undescribed, described, replaced
+from tokenprune.engine.encoder.modes import modes, observed
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
 from tokenprune.engine.tracers import capturing, may_compile
@@ -27,7 +29,7 @@ from tokenprune.errors import RecordingWarning, TokenpruneError
 from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import EncoderSpec
-from tokenprune.interface.trace import Trace
+from tokenprune.interface.trace import BatchStep, Trace
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -181,8 +183,8 @@ class Recording:
         An encoder may have several methods that run its blocks.
         """
         try:
-            told = _described((args, kwargs), into)
-        except _Undescribed:
+            told = described((args, kwargs), into)
+        except Undescribed:
             return None
         devices = {one.device for one in into}
         if len(devices) != 1 or self._recorder is None:
@@ -246,21 +248,24 @@ class Recording:
         with recorder.turn(tensors[0].device):
             torch._foreach_copy_(graph.inputs, list(tensors), non_blocking=True)
             graph.replay()
-            if tower is not None and (tower.training() or not tower.same()):
+            if tower is not None and not tower.unchanged():
                 return None
             left: _Left = graph.copies.taken()
         return left
 
     def _standing(self) -> AsRecorded:
-        """The tower as it stands; graphs of one that has changed since are forgotten."""
+        """The tower as it stands; graphs of one that has changed since are forgotten.
+
+        They are kept, and aren't replayed, while it is in training mode.
+        """
         tower = self._tower
-        if tower is None or not tower.same():
-            self._forget()
-            runner = self._runner
-            stages = (*runner.layout.stages, *runner.later)
-            modules = (stage.strategy.modules() for stage in stages)
-            others: list[nn.Module] = [one for one in modules if one is not None]
-            self._tower = tower = AsRecorded(runner.adapter, runner.spec, others)
+        if tower is not None and (tower.training() or (tower.in_place() and tower.unchanged())):
+            return tower
+        self._forget()
+        runner = self._runner
+        modules = (stage.strategy.modules() for stage in (*runner.layout.stages, *runner.later))
+        others: list[nn.Module] = [one for one in modules if one is not None]
+        self._tower = tower = AsRecorded(runner.adapter, runner.spec, others)
         return tower
 
     def _new(
@@ -282,7 +287,7 @@ class Recording:
             self._note(known)
             return None
         inputs = [one.clone() for one in tensors]
-        args, kwargs = _replaced(given, iter(inputs))
+        args, kwargs = replaced(given, iter(inputs))
         around = call.still()
 
         def run() -> _Left:
@@ -316,9 +321,7 @@ class Recording:
             call.count(*counted)
         trace, whole, first = left.trace, call.trace, len(call.trace.grids)
         whole.grids += trace.grids
-        for record in trace.records:
-            images = tuple(number + first for number in record.images)
-            whole.records.append(record._replace(images=images))
+        whole.records += trace.records if not first else _counted_on(trace.records, first)
         for state in left.states.values():
             if isinstance(state, EncoderState):
                 if state.trace is trace:
@@ -348,38 +351,10 @@ class Recording:
         self._tower = None
 
 
-class _Undescribed(Exception):
-    """An argument that says nothing by its value."""
-
-
-def _described(given: Any, into: list[Tensor]) -> Hashable:
-    """An argument as a key, without the values of its tensors, which are listed.
-
-    Raises:
-        _Undescribed: it is neither a tensor, a container, a number nor text.
-    """
-    kind = type(given)
-    if kind in (Tensor, nn.Parameter) and given.layout == torch.strided:
-        into.append(given)
-        return given.shape, given.dtype
-    if given is None or kind in (bool, int, float, str, torch.dtype, torch.device, torch.Size):
-        return kind, given
-    if kind in (tuple, list):
-        return kind, tuple([_described(one, into) for one in given])
-    if kind is dict:
-        return kind, tuple([(name, _described(one, into)) for name, one in given.items()])
-    raise _Undescribed
-
-
-def _replaced(given: Any, tensors: Iterator[Tensor]) -> Any:
-    """An argument with other tensors, in the order in which `_described` lists them."""
-    if isinstance(given, Tensor):
-        return next(tensors)
-    if isinstance(given, tuple | list):
-        return type(given)([_replaced(one, tensors) for one in given])
-    if isinstance(given, dict):
-        return {name: _replaced(one, tensors) for name, one in given.items()}
-    return given
+def _counted_on(records: Sequence[BatchStep], first: int) -> Iterator[BatchStep]:
+    """Records of a pass whose images have numbers from `first` on."""
+    for record in records:
+        yield record._replace(images=tuple([number + first for number in record.images]))
 
 
 @contextmanager
