@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
+from functools import partial
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +16,11 @@ from torch import Tensor, nn
 
 from tokenprune.engine.stages import EncoderSite
 from tokenprune.errors import UnsupportedCallError
+
+_Build = Callable[[Any], Any]
+"""What makes an object of its parts."""
+_Take = Callable[[list[Any]], Any]
+"""What takes the parts of an object out of a list, as a tuple."""
 
 #: Objects without a tensor of a pass, which everybody may share.
 _SHARED = (
@@ -26,10 +33,13 @@ class Copies:
     """Makes copies of an object of tensors, containers, dataclasses and plain values.
 
     What was one tensor or one object is one in a copy, too. Outputs of model libraries that are
-    both a dataclass and a mapping keep their class.
+    both a dataclass and a mapping keep their class. How a copy is put together is found out once:
+    every object has a number, and those that are copied are built in turn, from objects of lower
+    numbers.
 
     Args:
-        found: the object. It is kept, and with it the memory of its tensors.
+        found: the object. It is kept, and with it the memory of its tensors. Nobody writes to it
+            but to the tensors' values.
 
     Raises:
         UnsupportedCallError: it holds something else, in which tensors may be hidden.
@@ -38,65 +48,82 @@ class Copies:
     def __init__(self, found: Any) -> None:
         self._found = found
         self.tensors: list[Tensor] = []
-        self._number: dict[int, int] = {}
-        self._copied: dict[int, bool] = {}
-        self._look(found)
+        self._numbers: dict[int, int] = {}
+        self._shared: list[Any] = []  # by number; None for those that are copied
+        self._places: list[int] = []  # numbers of the tensors
+        self._steps: dict[int, tuple[_Build, _Take]] = {}
+        self._whole = self._look(found)
         groups: dict[object, list[int]] = defaultdict(list)
-        for number, one in enumerate(self.tensors):
-            groups[one.device, one.dtype, one.is_contiguous()].append(number)
-        self._groups = [([self.tensors[at] for at in own], own) for own in groups.values()]
+        for at, one in enumerate(self.tensors):
+            groups[one.device, one.dtype, one.is_contiguous()].append(at)
+        self._groups = [([self.tensors[at] for at in own], _taking(own)) for own in groups.values()]
 
     def taken(self) -> Any:
         """A copy of the object as it is now."""
-        fresh = [torch.empty_like(one) for one in self.tensors]
-        for sources, numbers in self._groups:
-            torch._foreach_copy_([fresh[at] for at in numbers], sources, non_blocking=True)
-        return self._copy(self._found, fresh, {})
+        fresh = [*map(torch.empty_like, self.tensors)]
+        for sources, own in self._groups:
+            torch._foreach_copy_(own(fresh), sources, non_blocking=True)
+        made = self._shared.copy()
+        for number, one in zip(self._places, fresh, strict=True):
+            made[number] = one
+        for number, (build, take) in self._steps.items():
+            made[number] = build(take(made))
+        return made[self._whole]
 
-    def _look(self, one: Any) -> bool:
-        """Note the tensors of an object, and whether it has to be copied."""
-        known = self._copied.get(id(one))
+    def _look(self, one: Any) -> int:
+        """The number of an object, behind those that it consists of."""
+        known = self._numbers.get(id(one))
         if known is not None:
             return known
-        if isinstance(one, _SHARED):
-            copied = False
-        elif isinstance(one, Tensor):
+        step = None if isinstance(one, (Tensor, *_SHARED)) else self._step(one)
+        number = self._numbers[id(one)] = len(self._shared)
+        self._shared.append(one)
+        if isinstance(one, Tensor):
             if type(one) not in (Tensor, nn.Parameter) or one.layout != torch.strided:
                 raise _unknown(one)
-            self._number[id(one)] = len(self.tensors)
+            self._places.append(number)
             self.tensors.append(one)
-            copied = True
-        else:
-            # others may write to lists, mappings and states
-            written = isinstance(one, list | dict) or _is_state(one)
-            copied = sum(map(self._look, _parts(one))) > 0 or written  # looks at all of them
-        self._copied[id(one)] = copied
-        return copied
+            self._shared[number] = None
+        elif step is not None:
+            self._steps[number] = step
+            self._shared[number] = None
+        return number
 
-    def _copy(self, one: Any, fresh: list[Tensor], made: dict[int, Any]) -> Any:
-        key = id(one)
-        if not self._copied[key]:
-            return one
-        if key in self._number:
-            return fresh[self._number[key]]
-        found = made.get(key)
-        if found is None:
-            found = made[key] = self._rebuilt(one, fresh, made)
-        return found
+    def _step(self, one: Any) -> tuple[_Build, _Take] | None:
+        """How a copy of an object is built of the copies of its parts; None if it is shared."""
+        parts = [self._look(part) for part in _parts(one)]
+        # others may write to lists, mappings and states
+        written = isinstance(one, list | dict) or _is_state(one)
+        if not written and not any(part in self._steps or part in self._places for part in parts):
+            return None
+        return _building(one), _taking(parts)
 
-    def _rebuilt(self, one: Any, fresh: list[Tensor], made: dict[int, Any]) -> Any:
-        kind = type(one)
-        if isinstance(one, dict | MappingProxyType):
-            parts = {name: self._copy(part, fresh, made) for name, part in one.items()}
-            return kind(**parts) if dataclasses.is_dataclass(one) else parts
-        if isinstance(one, list | tuple):
-            each = [self._copy(part, fresh, made) for part in one]
-            return kind(*each) if hasattr(one, "_fields") else kind(each)
+
+def _taking(numbers: list[int]) -> _Take:
+    """What takes these entries out of a list."""
+    if len(numbers) > 1:
+        return itemgetter(*numbers)
+    return lambda found: tuple(map(found.__getitem__, numbers))
+
+
+def _building(one: Any) -> _Build:
+    """What makes an object like another one of other parts, in the order of `_parts`."""
+    kind = type(one)
+    if isinstance(one, dict | MappingProxyType):
+        names = tuple(one)
+        if dataclasses.is_dataclass(one):
+            return lambda parts: kind(**dict(zip(names, parts, strict=True)))
+        return lambda parts: dict(zip(names, parts, strict=True))
+    if isinstance(one, list | tuple):
+        return partial(tuple.__new__, kind) if hasattr(one, "_fields") else kind
+    slots = tuple(vars(one))
+
+    def build(parts: tuple[Any, ...]) -> Any:
         copy: Any = object.__new__(kind)  # a frozen one, too
-        slots = copy.__dict__
-        for name, part in vars(one).items():
-            slots[name] = self._copy(part, fresh, made)
+        copy.__dict__.update(zip(slots, parts, strict=True))
         return copy
+
+    return build
 
 
 def _is_state(one: Any) -> bool:
