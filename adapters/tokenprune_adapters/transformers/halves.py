@@ -37,6 +37,7 @@ class HalvedBlocks(EncoderAdapter):
         """
         super().__init__(model)
         self.vision: nn.Module = self._vision()
+        self.argument_names = compat.argument_names(self.vision)
         self.blocks = compat.blocks(self.vision, self.names)
         self._attentions: dict[nn.Module, list[nn.Module]] = {}
         for number, block in enumerate(self.blocks):
@@ -62,7 +63,7 @@ class HalvedBlocks(EncoderAdapter):
         """
         for attention in self._first:  # also where a compiler runs this call as it is
             refuse_registered(attention, self.vision)
-        given = compat.argument(self.vision, compat.MAPS, args, kwargs)
+        given = compat.argument(self.argument_names, compat.MAPS, args, kwargs)
         configs = (getattr(self.vision, "config", None), getattr(self.model, "config", None))
         if given is None and any(getattr(one, compat.MAPS, False) for one in configs):
             return f"config.{compat.MAPS}"

@@ -40,7 +40,7 @@ class Idefics3VisionAdapter(HfVitAdapter):
     def demands(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Demand]:
         """The mask over patches hides none of them."""
         name = self.names.takes[1]
-        mask = compat.argument(self.vision, name, args, kwargs)
+        mask = compat.argument(self.argument_names, name, args, kwargs)
         if mask is None:
             return ()
         problem = f"'{name}' hides patches: the pictures of this call are padded."

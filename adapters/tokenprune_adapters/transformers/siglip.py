@@ -61,7 +61,7 @@ class SiglipAdapter(HfVitAdapter):
         """The grid of the given pictures; `demands` holds them to one shape."""
         if not self.takes_patches:
             return super().call_grid(args, kwargs)
-        shapes = compat.argument(self.vision, PATCHES[2], args, kwargs)
+        shapes = compat.argument(self.argument_names, PATCHES[2], args, kwargs)
         height, width = shapes[0].tolist()
         return (1, height, width)
 
@@ -70,7 +70,7 @@ class SiglipAdapter(HfVitAdapter):
         if not self.takes_patches:
             return ()
         patches, mask, shapes = (
-            compat.argument(self.vision, name, args, kwargs) for name in PATCHES
+            compat.argument(self.argument_names, name, args, kwargs) for name in PATCHES
         )
         even = (shapes == shapes[:1]).all() & (shapes[0].prod() == patches.shape[1])
         if mask is not None:
@@ -100,7 +100,7 @@ class SiglipAdapter(HfVitAdapter):
         if not self.takes_patches:
             return None
         # the classifier divides by the unpruned mask's sum
-        return int(compat.argument(self.vision, "pixel_values", args, kwargs).shape[1])
+        return int(compat.argument(self.argument_names, "pixel_values", args, kwargs).shape[1])
 
 
 def _unmasked(original: Callable[..., Any], hidden_state: Tensor, *_: Any, **__: Any) -> Any:

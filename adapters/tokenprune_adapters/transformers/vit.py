@@ -63,14 +63,14 @@ class HfVitAdapter(HalvedBlocks):
         Raises:
             UnsupportedCallError: the call carries an attention mask.
         """
-        if compat.argument(self.vision, "attention_mask", args, kwargs) is not None:
+        if compat.argument(self.argument_names, "attention_mask", args, kwargs) is not None:
             raise UnsupportedCallError(
                 "an attention mask over the patches was passed, which a pruned encoder can't"
                 " follow.",
                 where=type(self.vision).__name__,
                 remedy="Call the model without attention_mask for its pictures.",
             )
-        pixels = compat.argument(self.vision, "pixel_values", args, kwargs)
+        pixels = compat.argument(self.argument_names, "pixel_values", args, kwargs)
         if pixels is None:
             return self._spec.grid
         height, width = compat.patch_size(self.vision)

@@ -174,9 +174,15 @@ def takes_patches(vision: Any) -> bool:
 MAPS = "output_attentions"
 
 
-def argument(vision: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def argument_names(vision: Any) -> tuple[str, ...]:
+    """The names of a vision model's arguments; finding them takes longer than most of a call."""
+    return tuple(inspect.signature(type(vision).forward).parameters)[1:]
+
+
+def argument(
+    names: Sequence[str], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
     """An argument of a vision model's forward, given by position or by name; None if absent."""
     if name in kwargs or not args:
         return kwargs.get(name)
-    order = list(inspect.signature(type(vision).forward).parameters)[1:]
-    return dict(zip(order, args, strict=False)).get(name)
+    return dict(zip(names, args, strict=False)).get(name)

@@ -74,4 +74,6 @@ def _is_method(frame: FrameType) -> bool:
     owner = frame.f_globals.get(frame.f_code.co_qualname.partition(".")[0])
     if not isinstance(owner, type):
         return False
-    return any(issubclass(one, nn.Module) for one in (owner, *type.__subclasses__(owner)))
+    if issubclass(owner, nn.Module):
+        return True
+    return any(issubclass(one, nn.Module) for one in type.__subclasses__(owner))
