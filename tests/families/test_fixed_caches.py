@@ -14,6 +14,7 @@ from tests.families.calls import case_of
 from tests.families.cases import CASES
 from tests.families.models.common import library
 from tests.families.plans import core, staged
+from tests.mllm.calls import cache_of, with_cache
 from tests.mllm.test_mllm_fixed_cache import STATIC, compiled, counted
 from tokenprune.errors import UnsupportedCallError
 
@@ -36,6 +37,14 @@ def widened(model: Any) -> Any:
             if getattr(module, "sliding_window", None):
                 module.sliding_window = WIDE
     return model
+
+
+def own(model: Any, room: int) -> dict[str, Any]:
+    """A static cache of a user's own, as an argument."""
+    from transformers import StaticCache
+
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=room)
+    return with_cache(model, cache)
 
 
 def scores(model: Any, call: dict[str, Tensor], **how: Any) -> Tensor:
@@ -89,3 +98,18 @@ def test_a_window_that_slides_is_refused(name: str) -> None:
             scores(model, call, **STATIC)
         assert "Keep prompt and answer below" in str(caught.value.remedy)
         scores(model, call)
+
+
+def test_positions_of_a_whole_mask_are_refused_behind_it() -> None:
+    case = case_of("qwen2_5_vl")
+    model, call = case.create(), case.inputs("one")
+    mask = torch.ones(1, call["input_ids"].shape[1] + 1, dtype=torch.long)
+    step = {"input_ids": torch.tensor([[33]])}
+    with tokenprune.attach(model, staged("qwen2_5_vl", "both", 0.5)), torch.no_grad():
+        want = model(**step, **with_cache(model, cache_of(model(**call)))).logits
+        given = own(model, 99)
+        model(**call, **given)
+        with pytest.raises(UnsupportedCallError, match="position ids for 1 new tokens"):
+            model(**step, attention_mask=mask, **given)
+        found = model(**step, **given).logits
+    torch.testing.assert_close(found, want, rtol=0, atol=SCORES)

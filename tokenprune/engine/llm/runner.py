@@ -299,6 +299,7 @@ class LanguageRunner:
     ) -> Any:
         """New tokens of text behind a cache of fixed length."""
         given = self.adapter.read_llm(args, kwargs)
+        check_counted(self.spec, given)
         new = llm_call(step, given, self.adapter, compact=self.numbering.compact_entry)
         put, named = self.adapter.write_llm(new, args, kwargs)
         with self.adapter.heeding(given.cache):
