@@ -27,15 +27,15 @@ TINY = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
 COMPILED = ("llava_next", "qwen2_5_vl", "gemma4")
 
 
-def widened(model: Any) -> Any:
+def widened(model: Any, window: int = WIDE) -> Any:
     """The model with sliding windows of another size, if it has any."""
     model = copy.deepcopy(model)
     config = model.config.get_text_config()
     if getattr(config, "sliding_window", None):
-        config.sliding_window = WIDE
+        config.sliding_window = window
         for module in model.modules():
             if getattr(module, "sliding_window", None):
-                module.sliding_window = WIDE
+                module.sliding_window = window
     return model
 
 
@@ -98,6 +98,23 @@ def test_a_window_that_slides_is_refused(name: str) -> None:
             scores(model, call, **STATIC)
         assert "Keep prompt and answer below" in str(caught.value.remedy)
         scores(model, call)
+
+
+@pytest.mark.parametrize("stage", ["pre_llm", "both"])
+@pytest.mark.parametrize("name", ["gemma3", "aya_vision"])
+def test_a_window_that_slides_over_the_prompt_alone_counts_its_places(
+    name: str, stage: str
+) -> None:
+    case = case_of(name)
+    call = case.inputs("several", "left")
+    window = call["input_ids"].shape[1] - 3
+    model = widened(case.create(), window)
+    torch._dynamo.reset()
+    with tokenprune.attach(model, staged(name, stage, 1)):
+        want = scores(model, call)
+        for how in ({}, {"compile_config": compiled()["compile_config"]}):
+            found = scores(model, call, **own(model, window - 1), **how)
+            torch.testing.assert_close(found, want, rtol=0, atol=SCORES)
 
 
 def test_positions_of_a_whole_mask_are_refused_behind_it() -> None:

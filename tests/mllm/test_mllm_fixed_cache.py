@@ -14,7 +14,9 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tokenprune
+from tests import models
 from tests.mllm.calls import LONG, SHORT, TEXT, cache_of, greedy, inputs, model, with_cache
+from tests.mllm.calls import NEW as STEPS
 from tests.mllm.plans import COMBINATIONS, drawn, plan
 from tokenprune.errors import UnsupportedCallError
 
@@ -285,6 +287,26 @@ def test_a_window_that_slides_over_it_is_refused() -> None:
         with pytest.raises(UnsupportedCallError, match="layer 0 of this StaticCache"):
             of(**call, **with_cache(of, cache))
         of(**call)
+
+
+def test_a_window_of_all_layers_bounds_what_a_cache_has_room_for() -> None:
+    from transformers import CLIPVisionConfig, MistralConfig, StaticCache
+
+    call = inputs(SHORT, LONG)
+    length, left = call["input_ids"].shape[1], len(LONG) - 2 + 2 * 9
+    language = MistralConfig(**models._language(), sliding_window=length + STEPS + 1)
+    of = models._llava(CLIPVisionConfig(**models._vision()), language, "sdpa")
+    with tokenprune.attach(of, COMBINATIONS["pre_llm"]):
+        want = greedy(of, call)
+        assert torch.equal(greedy(of, call, **STATIC), want)
+        caches = [
+            StaticCache(config=language, max_cache_len=left + n) for n in (STEPS + 1, STEPS + 2)
+        ]
+        assert torch.equal(greedy(of, call, **with_cache(of, caches[0])), want)
+        with pytest.raises(
+            UnsupportedCallError, match=f"a sequence of {length + STEPS + 2} tokens"
+        ):
+            greedy(of, call, **with_cache(of, caches[1]))
 
 
 def test_room_for_what_is_left_is_enough() -> None:

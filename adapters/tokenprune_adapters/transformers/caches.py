@@ -76,7 +76,7 @@ class TransformersCaches(MllmAdapter):
         """
         spec = self.spec()
         language: Any = spec.language_model
-        sizes = spec.windows or [None] * len(spec.layers)
+        sizes = spec.windows or [spec.window] * len(spec.layers)
         own = {llm_layers.source(language.config, number) for number in range(len(spec.layers))}
         windows = {number: sizes[number] for number in sorted(own)}
         static_caches.require(cache, windows, plain=self.ignores_positions())

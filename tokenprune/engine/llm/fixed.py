@@ -7,8 +7,8 @@ prompt, and what was written since. Steps read nothing of the device, so they ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,9 @@ class Fixed:
             caches of layers from there on: False for what no token sees of the prompt, True behind
             the prompt.
         lack: `[]` how many tokens the first layer's cache lacks of the prompt.
+        windows: see `MllmSpec.windows`.
+        places: like `seen`, the place of each slot in the whole sequence, in which windows are
+            counted; empty without windows.
         generated: whether the running `generate` makes the masks of the steps; these say nothing of
             tokens behind the prompt, which are all seen.
     """
@@ -46,6 +49,8 @@ class Fixed:
     layout: Layout | None
     seen: Mapping[int, Tensor]
     lack: Tensor
+    windows: Sequence[int | None] = ()
+    places: Mapping[int, Tensor] = field(default_factory=dict)
     generated: bool = False
 
     @classmethod
@@ -55,6 +60,7 @@ class Fixed:
         layout: Layout | None,
         slots: Callable[[int], int],
         device: torch.device,
+        windows: Sequence[int | None],
     ) -> Fixed:
         """The note for a layout as it stands behind the prompt.
 
@@ -63,15 +69,21 @@ class Fixed:
             layout: None if nothing was removed.
             slots: of a layer's cache.
             device: of the cache.
+            windows: see `MllmSpec.windows`.
         """
         if layout is None:
             return cls(owner, None, {}, torch.zeros((), dtype=torch.int64, device=device))
         levels = {_ENTRY: layout.entry, **{layer: cut.level for layer, cut in layout.cuts.items()}}
         lack = torch.tensor(layout.length - layout.entry.length, device=device)
-        seen = {
-            layer: _padded(level, slots(max(layer, 0)), device) for layer, level in levels.items()
-        }
-        return cls(owner, layout, seen, lack)
+        room = {layer: slots(max(layer, 0)) for layer in levels}
+        seen = {one: _seen(level, room[one], device) for one, level in levels.items()}
+        note = cls(owner, layout, seen, lack, windows)
+        if windows:
+            note.places = {
+                one: _places(level, room[one], layout.length, device)
+                for one, level in levels.items()
+            }
+        return note
 
     @property
     def rows(self) -> int:
@@ -82,8 +94,15 @@ class Fixed:
         """The note for some rows: `[n]` their numbers, or `[B]` bool."""
         if self.layout is None:
             return self
-        seen = {layer: part[sent(rows, part.device)] for layer, part in self.seen.items()}
-        return replace(self, layout=self.layout.of_rows(rows), seen=seen)
+        seen, places = (
+            {layer: part[sent(rows, part.device)] for layer, part in parts.items()}
+            for parts in (self.seen, self.places)
+        )
+        return replace(self, layout=self.layout.of_rows(rows), seen=seen, places=places)
+
+    def window(self, layer: int) -> int | None:
+        """The window of a layer; None for none."""
+        return self.windows[layer] if self.windows else None
 
     def told(self, tail: Tensor | None) -> Mapping[int, Tensor]:
         """`seen`, with the padding `[B, t]` of what stands behind the prompt, if there is any."""
@@ -98,9 +117,15 @@ class Fixed:
         return found
 
 
-def _padded(level: Level, slots: int, device: torch.device) -> Tensor:
+def _seen(level: Level, slots: int, device: torch.device) -> Tensor:
     valid = sent(level.valid, device)
     return torch.cat((valid, valid.new_ones(valid.shape[0], slots - level.length)), dim=1)
+
+
+def _places(level: Level, slots: int, length: int, device: torch.device) -> Tensor:
+    place = sent(level.place, device)
+    behind = torch.arange(length, length + slots - level.length, device=device)
+    return torch.cat((place, behind.expand(place.shape[0], -1)), dim=1)
 
 
 @dataclass
@@ -111,17 +136,18 @@ class Step:
         note: of the cache.
         counted: whether the LLM or its core counts position ids on from the first layer's cache.
         tail: `[B, t]` False for padding behind the prompt; None for none.
-        masks: `[B, 1, Q, S]` by the layer that a decision was made in front of.
+        masks: `[B, 1, Q, S]` by the layer that a decision was made in front of, and by window.
     """
 
     note: Fixed
     counted: bool
     tail: Tensor | None
-    masks: Mapping[int, Tensor]
+    masks: Mapping[tuple[int, int | None], Tensor]
 
     def mask(self, layer: int) -> Tensor:
         """The mask of a layer."""
-        return self.masks[max(one for one in self.masks if one <= layer)]
+        level = max(one for one in self.note.seen if one <= layer)
+        return self.masks[level, self.note.window(layer)]
 
 
 def begun(note: Fixed, given: PromptCall) -> Step:
@@ -159,25 +185,45 @@ def llm_call(step: Step, given: LlmCall, adapter: MllmAdapter, *, compact: bool)
         return given
     assert given.embeds is not None
     queries, device = given.embeds.shape[1], given.embeds.device
-    if step.tail is not None and not is_compiling():
-        _check_length(step.tail, layout, int(adapter.held(given.cache, 0)) + queries)
     new = torch.arange(queries, device=device)
-    kind = adapter.additive_masks()
-    masks = {}
-    for layer, seen in note.told(step.tail).items():
-        last = adapter.held(given.cache, max(layer, 0)) + new
-        slots = torch.arange(seen.shape[1], device=device)
-        mask = (seen[:, None, :] & (slots <= last[:, None]))[:, None]
-        masks[layer] = mask if kind is None else _added(mask, kind)
-    step.masks = masks
+    held = adapter.held(given.cache, 0)
+    if step.tail is not None and not is_compiling():
+        _check_length(step.tail, layout, int(held) + queries)
+    step.masks = _masks(step, given.cache, new, adapter)
     positions = given.positions
     if positions is None:
-        positions = (adapter.held(given.cache, 0) + note.lack + new)[None]
+        positions = (held + note.lack + new)[None]
     elif step.counted:
         positions = positions + note.lack
     if compact:
         positions = renumbered(positions, _removed(layout.entry))
-    return replace(given, positions=positions, mask=masks[_ENTRY])
+    return replace(given, positions=positions, mask=step.mask(0))
+
+
+def _masks(
+    step: Step, cache: Any, new: Tensor, adapter: MllmAdapter
+) -> dict[tuple[int, int | None], Tensor]:
+    """The masks of a step.
+
+    Args:
+        step: the forward that is running.
+        cache: of fixed length.
+        new: `[Q]` numbers of the new tokens.
+        adapter: the model's family.
+    """
+    note, kind = step.note, adapter.additive_masks()
+    masks = {}
+    for layer, seen in note.told(step.tail).items():
+        last = adapter.held(cache, max(layer, 0)) + new
+        slots = torch.arange(seen.shape[1], device=new.device)
+        mask = seen[:, None, :] & (slots <= last[:, None])
+        for window in dict.fromkeys(note.windows or (None,)):
+            near = mask
+            if window is not None:
+                places = note.places[layer][:, None, :]
+                near = mask & (places > places[..., last].transpose(1, 2) - window)
+            masks[layer, window] = near[:, None] if kind is None else _added(near[:, None], kind)
+    return masks
 
 
 def _check_length(tail: Tensor, layout: Layout, held: int) -> None:
@@ -217,10 +263,10 @@ def layer_call(
     """
     layout = step.note.layout
     cut = None if layout is None else layout.cut_before(layer)
-    if cut is None:
+    if layout is None or (cut is None and not step.note.windows):
         return given
     rows = given.rotary
-    if compact:
+    if compact and cut is not None:
         places = renumbered(given.positions, _removed(cut.level))
         rows = rotary(layer, given.hidden, places)
     return replace(given, mask=step.mask(layer), rotary=rows)

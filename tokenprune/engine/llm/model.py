@@ -21,7 +21,12 @@ from tokenprune.engine.encoder.install import claim
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
 from tokenprune.engine.llm.features import FeatureSeam
 from tokenprune.engine.llm.fixed import Fixed, Step, begun
-from tokenprune.engine.llm.refusals import check_forward, check_generate, check_readable
+from tokenprune.engine.llm.refusals import (
+    check_forward,
+    check_generate,
+    check_reach,
+    check_readable,
+)
 from tokenprune.engine.llm.runner import LanguageRunner
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.tower import TowerSeam
@@ -187,10 +192,18 @@ class MllmRunner:
         outputs = self._core(original, *args, **kwargs)
         layout = self.adapter.cache_mark(grown)
         made = layout is not None and state.makes_cache
+        if layout is not None and not made:
+            free = self.adapter.slots(cache, 0) - layout.entry.length
+            check_reach(self.spec, given, layout.length + free)
         self.adapter.fill_cache(cache, grown, layout.length if made else None)
         if layout is not None or state.prepared:
-            device = self.adapter.held(cache, 0).device
-            note = Fixed.of(self.language.token, layout, partial(self.adapter.slots, cache), device)
+            note = Fixed.of(
+                self.language.token,
+                layout,
+                partial(self.adapter.slots, cache),
+                self.adapter.held(cache, 0).device,
+                self.spec.windows,
+            )
             note.generated = state.prepared
             self.adapter.mark_cache(cache, note)
             state.filled = cache

@@ -132,6 +132,26 @@ def check_language(spec: MllmSpec, length: int, mask: Any) -> None:
         )
 
 
+def check_reach(spec: MllmSpec, call: PromptCall, length: int) -> None:
+    """Refuse a cache of fixed length behind which a window that counts places could be exceeded.
+
+    Args:
+        spec: the model.
+        call: of the core, with the cache.
+        length: tokens of the longest sequence that ends in the cache, with those that are gone.
+
+    Raises:
+        UnsupportedCallError: naming both lengths.
+    """
+    if spec.window is not None and length > spec.window:
+        raise UnsupportedCallError(
+            f"with what the plan removed, this cache has room for a sequence of {length} tokens, "
+            f"which exceeds the sliding window or chunk of {spec.window}, which counts places.",
+            where=call.cache_name,
+            remedy="Make it shorter, or use a dynamic one, the default.",
+        )
+
+
 def check_maskless(spec: MllmSpec, attention: str | None) -> None:
     """Refuse an attention that is given no masks where tokens have to be hidden from it.
 
