@@ -117,6 +117,20 @@ def test_a_window_that_slides_over_the_prompt_alone_counts_its_places(
             torch.testing.assert_close(found, want, rtol=0, atol=SCORES)
 
 
+@pytest.mark.parametrize("name", ["gemma3", "gemma4"])
+def test_no_cache_without_room_slides(name: str) -> None:
+    case = case_of(name)
+    model, call = widened(case.create()), case.inputs("one")
+    length = call["input_ids"].shape[1]
+    plan = staged(name, "decoder", 1)
+    plan["stages"][0]["layer"] = 1  # the only layer in front of it has a window
+    with tokenprune.attach(model, plan):
+        with pytest.raises(UnsupportedCallError, match=f"has room for {length + 1}") as caught:
+            scores(model, call, **own(model, length + 1))
+        assert "larger max_cache_len" in str(caught.value.remedy)
+        scores(model, call, **own(model, length + 2))
+
+
 def test_positions_of_a_whole_mask_are_refused_behind_it() -> None:
     case = case_of("qwen2_5_vl")
     model, call = case.create(), case.inputs("one")

@@ -88,8 +88,17 @@ class CacheAdapter(ABC):
         """How many tokens a layer of a cache of fixed length has room for."""
         raise NotImplementedError(f"{type(self).__name__} reads no cache of fixed length")
 
-    def held(self, cache: Any, layer: int) -> Tensor:
-        """`[]` tokens in a layer of a cache of fixed length, on its device."""
+    def held(self, cache: Any, layer: int, new: int) -> Tensor:
+        """`[]` tokens in a layer of a cache of fixed length, on its device.
+
+        Args:
+            cache: the cache.
+            layer: number of the layer.
+            new: how many tokens it is to take.
+
+        Raises:
+            UnsupportedCallError: it would drop older ones for these.
+        """
         raise NotImplementedError(f"{type(self).__name__} reads no cache of fixed length")
 
     def put_cache(self, outputs: Any, cache: Any, grown: Any) -> Any:

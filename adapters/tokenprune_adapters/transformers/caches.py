@@ -94,9 +94,13 @@ class TransformersCaches(MllmAdapter):
         """Tokens that the static cache that a layer reads has room for."""
         return static_caches.slots(cache, self._source(layer))
 
-    def held(self, cache: Any, layer: int) -> Tensor:
-        """Tokens in the static cache that a layer reads."""
-        return static_caches.held(cache, self._source(layer))
+    def held(self, cache: Any, layer: int, new: int) -> Tensor:
+        """Tokens in the static cache that a layer reads.
+
+        Raises:
+            UnsupportedCallError: it would drop older ones for new ones.
+        """
+        return static_caches.held(cache, self._source(layer), new)
 
     def _source(self, layer: int) -> int:
         language: Any = self.spec().language_model

@@ -39,6 +39,8 @@ PREPARES = "prepare_inputs_for_generation"
 STATIC_CACHE, SLIDING_CACHE = "StaticLayer", "StaticSlidingWindowLayer"
 """Cache layers of fixed length, which count the tokens that they hold; the second keeps the last
 ones of a window."""
+SLIDING_COUNT = "cumulative_length_int"
+"""Attribute of the second: the tokens that it holds, as a number."""
 PREALLOCATED = "is_compileable"
 """Attribute of a cache: whether its layers have their full length from the start."""
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")

@@ -99,9 +99,23 @@ def slots(cache: Any, layer: int) -> int:
     return int(cache.layers[layer].max_cache_len)
 
 
-def held(cache: Any, layer: int) -> Tensor:
-    """`[]` tokens in a layer."""
-    count: Tensor = cache.layers[layer].cumulative_length
+def held(cache: Any, layer: int, new: int) -> Tensor:
+    """`[]` tokens in a layer.
+
+    Raises:
+        UnsupportedCallError: a window would slide over the layer with `new` ones, though no token
+            is out of its sight; layers without windows raise where they are full.
+    """
+    part = cache.layers[layer]
+    count: Tensor = part.cumulative_length
+    known = getattr(part, names.SLIDING_COUNT, 0)
+    if known + new > part.max_cache_len:
+        raise UnsupportedCallError(
+            f"{known} tokens are in layer {layer} of this {type(cache).__name__}, which has room "
+            f"for {part.max_cache_len}, and {new} more are to enter.",
+            where="cache",
+            remedy="Make it with a larger max_cache_len.",
+        )
     return count
 
 

@@ -186,7 +186,7 @@ def llm_call(step: Step, given: LlmCall, adapter: MllmAdapter, *, compact: bool)
     assert given.embeds is not None
     queries, device = given.embeds.shape[1], given.embeds.device
     new = torch.arange(queries, device=device)
-    held = adapter.held(given.cache, 0)
+    held = adapter.held(given.cache, 0, queries)
     if step.tail is not None and not is_compiling():
         _check_length(step.tail, layout, int(held) + queries)
     step.masks = _masks(step, given.cache, new, adapter)
@@ -214,7 +214,7 @@ def _masks(
     note, kind = step.note, adapter.additive_masks()
     masks = {}
     for layer, seen in note.told(step.tail).items():
-        last = adapter.held(cache, max(layer, 0)) + new
+        last = adapter.held(cache, max(layer, 0), len(new)) + new
         slots = torch.arange(seen.shape[1], device=new.device)
         mask = seen[:, None, :] & (slots <= last[:, None])
         for window in dict.fromkeys(note.windows or (None,)):

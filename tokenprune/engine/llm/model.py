@@ -201,7 +201,7 @@ class MllmRunner:
                 self.language.token,
                 layout,
                 partial(self.adapter.slots, cache),
-                self.adapter.held(cache, 0).device,
+                self.adapter.held(cache, 0, 0).device,
                 self.spec.windows,
             )
             note.generated = state.prepared
