@@ -24,7 +24,7 @@ LINEAR = ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
 WIDE = 500
 """A window that no prompt here fills."""
 TINY = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
-COMPILED = ("llava_next", "qwen2_5_vl", "gemma4")
+COMPILED = ("llava_next", "qwen2_5_vl", "gemma4", *LINEAR)
 
 
 def widened(model: Any, window: int = WIDE) -> Any:
@@ -47,6 +47,13 @@ def own(model: Any, room: int) -> dict[str, Any]:
     return with_cache(model, cache)
 
 
+def states(cache: Any) -> list[int]:
+    """Where the states of layers without keys are."""
+    parts = [layer for layer in cache.layers if hasattr(layer, "conv_states")]
+    held = [one for part in parts for one in (part.conv_states, part.recurrent_states)]
+    return [state.data_ptr() for one in held for state in one.values() if state is not None]
+
+
 def scores(model: Any, call: dict[str, Tensor], **how: Any) -> Tensor:
     """Logits of generated tokens `[S, B, V]`; positions aren't counted by those of calls before."""
     if hasattr(core(model), "rope_deltas"):
@@ -64,12 +71,8 @@ def test_generation_is_that_with_a_cache_that_grows(name: str, stage: str) -> No
         want = scores(model, call)
         if name == "llama4" and library() < (5, 24):
             pytest.skip("generate makes no masks for its static cache in this release")
-        if name in LINEAR:
-            with pytest.raises(UnsupportedCallError, match="can't be filled with what a plan"):
-                scores(model, call, **STATIC)
-        else:
-            found = scores(model, call, **STATIC)
-            torch.testing.assert_close(found, want, rtol=0, atol=SCORES)
+        found = scores(model, call, **STATIC)
+    torch.testing.assert_close(found, want, rtol=0, atol=SCORES)
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -98,6 +101,37 @@ def test_a_window_that_slides_is_refused(name: str) -> None:
             scores(model, call, **STATIC)
         assert "Keep prompt and answer below" in str(caught.value.remedy)
         scores(model, call)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_states_stay_where_they_are_and_skip_padding(name: str) -> None:
+    case = case_of(name, "several")
+    model, call = case.create(), case.inputs("several", "left")
+    rows, length = call["input_ids"].shape
+    mask = torch.cat((call["attention_mask"], torch.ones(rows, 4).long()), dim=1)
+    mask[:, -3] = 0  # the second of three tokens at once
+    places = torch.arange(length, length + 4).expand(rows, -1)
+    new = torch.tensor([[33, 30, 31, 32]]).expand(rows, -1)
+    given, found = own(model, 99), []
+    cache, *_ = given.values()
+    with tokenprune.attach(model, staged(name, "both", 0.5)), torch.no_grad():
+        for one in (None, cache, cache):
+            out = model(**call, **with_cache(model, one))
+            rest, kept = with_cache(model, cache_of(out)), states(cache_of(out))
+            steps = [
+                model(
+                    input_ids=new[:, part],
+                    position_ids=places[:, part],
+                    attention_mask=mask[:, : length + part.stop],
+                    **rest,
+                ).logits
+                for part in (slice(0, 1), slice(1, 4))
+            ]
+            assert states(cache_of(out)) == kept
+            found.append(torch.cat((out.logits, steps[0], steps[1][:, ::2]), dim=1))
+            cache.reset()
+    for logits in found[1:]:
+        torch.testing.assert_close(logits, found[0], rtol=0, atol=SCORES)
 
 
 @pytest.mark.parametrize("stage", ["pre_llm", "both"])

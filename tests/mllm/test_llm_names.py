@@ -185,6 +185,9 @@ def test_caches_are_those_that_can_be_trimmed(adapter: LlavaAdapter) -> None:
     from transformers import DynamicCache, cache_utils
 
     assert all(hasattr(cache_utils, name) for name in names.DYNAMIC_CACHES)
+    fixed = (names.STATIC_CACHE, names.SLIDING_CACHE, names.LINEAR_CACHE)
+    assert all(hasattr(cache_utils, name) for name in fixed)
+    assert hasattr(getattr(cache_utils, names.SLIDING_CACHE)(8, 8), names.SLIDING_COUNT)
     cache, states = DynamicCache(), torch.arange(24.0).view(1, 1, 6, 4)
     cache.update(states, states + 100, 0)
     adapter.trim_cache(cache, 0, torch.tensor([[1, 4]]))

@@ -73,6 +73,8 @@ class CacheAdapter(ABC):
     def fill_cache(self, cache: Any, grown: Any, whole: int | None) -> None:
         """Move the keys and values of a cache that grew to the front of one of fixed length.
 
+        States of layers without keys are moved, too, into tensors that stay the same ones.
+
         Args:
             cache: the one of fixed length, empty.
             grown: the one that grew.
@@ -85,7 +87,7 @@ class CacheAdapter(ABC):
         raise NotImplementedError(f"{type(self).__name__} fills no cache")
 
     def slots(self, cache: Any, layer: int) -> int:
-        """How many tokens a layer of a cache of fixed length has room for."""
+        """How many tokens a layer with keys has room for in a cache of fixed length."""
         raise NotImplementedError(f"{type(self).__name__} reads no cache of fixed length")
 
     def held(self, cache: Any, layer: int, new: int) -> Tensor:
@@ -93,7 +95,7 @@ class CacheAdapter(ABC):
 
         Args:
             cache: the cache.
-            layer: number of the layer.
+            layer: number of the layer, which has keys.
             new: how many tokens it is to take.
 
         Raises:

@@ -71,8 +71,8 @@ class TransformersCaches(MllmAdapter):
         """A dynamic cache for a static one.
 
         Raises:
-            UnsupportedCallError: the cache has windows or states of linear attention, or the
-                attention is none of torch's.
+            UnsupportedCallError: a window would slide over a layer of the cache, or the attention
+                is none of torch's.
         """
         spec = self.spec()
         language: Any = spec.language_model
@@ -80,10 +80,10 @@ class TransformersCaches(MllmAdapter):
         own = {llm_layers.source(language.config, number) for number in range(len(spec.layers))}
         windows = {number: sizes[number] for number in sorted(own)}
         static_caches.require(cache, windows, plain=self.ignores_positions())
-        return static_caches.growing()
+        return static_caches.growing(cache, language.config)
 
     def fill_cache(self, cache: Any, grown: Any, whole: int | None) -> None:
-        """Move keys and values of a dynamic cache into a static one.
+        """Move keys, values and states of a dynamic cache into a static one.
 
         Raises:
             UnsupportedCallError: it has no room for them.

@@ -41,6 +41,9 @@ STATIC_CACHE, SLIDING_CACHE = "StaticLayer", "StaticSlidingWindowLayer"
 ones of a window."""
 SLIDING_COUNT = "cumulative_length_int"
 """Attribute of the second: the tokens that it holds, as a number."""
+LINEAR_CACHE = "LinearAttentionLayer"
+"""Cache layer of linear attention or of a convolution, in caches that grow and static ones; its
+`conv_states` and `recurrent_states` are tensors by number, or None."""
 PREALLOCATED = "is_compileable"
 """Attribute of a cache: whether its layers have their full length from the start."""
 PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")

@@ -1,4 +1,4 @@
-"""Static KV caches of transformers: each of their layers counts the tokens that it holds."""
+"""Static KV caches of transformers: layers count the tokens that they hold, or have a state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def require(cache: Any, windows: Mapping[int, int | None], *, plain: bool) -> No
 
     Args:
         cache: the cache.
-        windows: sliding window of every layer with keys of its own, None for none.
+        windows: sliding window of every layer with keys or states of its own, None for none.
         plain: whether the LLM's attention is one of torch's.
 
     Raises:
@@ -38,7 +38,7 @@ def require(cache: Any, windows: Mapping[int, int | None], *, plain: bool) -> No
     for number, window in windows.items():
         layer = cache.layers[number]
         kind = type(layer).__name__
-        if kind == names.STATIC_CACHE:
+        if kind in (names.STATIC_CACHE, names.LINEAR_CACHE):
             continue
         if kind != names.SLIDING_CACHE or window is None:
             raise UnsupportedCallError(
@@ -56,15 +56,26 @@ def require(cache: Any, windows: Mapping[int, int | None], *, plain: bool) -> No
             )
 
 
-def growing() -> Any:
-    """An empty dynamic cache."""
+def growing(cache: Any, config: Any) -> Any:
+    """An empty dynamic cache in place of a static one.
+
+    Args:
+        cache: the static one.
+        config: of the LLM; tells where layers have states in place of keys.
+    """
     from transformers import DynamicCache
 
-    return DynamicCache()
+    return DynamicCache(config=config if any(map(_linear, cache.layers)) else None)
+
+
+def _linear(layer: Any) -> bool:
+    return type(layer).__name__ == names.LINEAR_CACHE
 
 
 def fill(cache: Any, grown: Any, whole: int | None) -> None:
     """Write the keys and values of every layer of a dynamic cache to the front of a static one.
+
+    States of linear attention and of convolutions, whose shape is fixed, are copied.
 
     Attention takes all slots of a static cache. So its layers lose those of tokens that are gone,
     in steps, which bound the number of graphs that a compiler makes of layers of several lengths.
@@ -78,8 +89,9 @@ def fill(cache: Any, grown: Any, whole: int | None) -> None:
     Raises:
         UnsupportedCallError: it has no room for those of a layer; nothing is written.
     """
-    lengths = [layer.keys.shape[-2] for layer in grown.layers]
-    longest, most = max(lengths), slots(cache, 0)
+    with_keys = [number for number, layer in enumerate(grown.layers) if not _linear(layer)]
+    lengths = {number: grown.layers[number].keys.shape[-2] for number in with_keys}
+    longest, most = max(lengths.values()), slots(cache, with_keys[0])
     if longest > most:
         raise UnsupportedCallError(
             f"{longest} tokens are left of the prompt, and this {type(cache).__name__} has room "
@@ -87,11 +99,23 @@ def fill(cache: Any, grown: Any, whole: int | None) -> None:
             where="cache",
             remedy=f"Make it with max_cache_len={longest}, and what is to be generated.",
         )
-    plain = all(type(cache.layers[n]).__name__ == names.STATIC_CACHE for n in range(len(lengths)))
+    plain = all(type(cache.layers[number]).__name__ == names.STATIC_CACHE for number in with_keys)
     for number, layer in enumerate(grown.layers):
+        if _linear(layer):
+            _copy(cache, layer, number)
+            continue
         if whole is not None and plain:
             cache.layers[number].max_cache_len -= (whole - lengths[number]) // STEP * STEP
         cache.update(layer.keys, layer.values, number)
+
+
+def _copy(cache: Any, layer: Any, number: int) -> None:
+    """Copy the states of a layer into those of a static cache, which stay where they are."""
+    for index, state in layer.conv_states.items():
+        cache.update_conv_state(state, number, index)
+    for index, state in layer.recurrent_states.items():
+        if state is not None:  # layers of convolutions have none
+            cache.update_recurrent_state(state, number, index)
 
 
 def slots(cache: Any, layer: int) -> int:

@@ -2,7 +2,8 @@
 
 A prompt runs with a cache that grows, as any other; what every layer left of it is moved to the
 front of that layer's fixed cache. A token behind it sees, in each layer, what is valid there of the
-prompt, and what was written since. Steps read nothing of the device, so they can be one graph.
+prompt, and what was written since. Layers with states in place of keys go on from those that the
+prompt left. Steps read nothing of the device, so they can be one graph.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Fixed:
             return cls(owner, None, {}, torch.zeros((), dtype=torch.int64, device=device))
         levels = {_ENTRY: layout.entry, **{layer: cut.level for layer, cut in layout.cuts.items()}}
         lack = torch.tensor(layout.length - layout.entry.length, device=device)
-        room = {layer: slots(max(layer, 0)) for layer in levels}
+        room = {layer: slots(max(layer, layout.base)) for layer in levels}
         seen = {one: _seen(level, room[one], device) for one, level in levels.items()}
         note = cls(owner, layout, seen, lack, windows)
         if windows:
@@ -110,7 +111,7 @@ class Fixed:
             return self.seen
         found = {}
         for layer, seen in self.seen.items():
-            length = self.layout.level(max(layer, 0)).length
+            length = self.layout.level(max(layer, self.layout.base)).length
             found[layer] = torch.cat(
                 (seen[:, :length], tail.to(seen), seen[:, length + tail.shape[1] :]), dim=1
             )
@@ -186,7 +187,7 @@ def llm_call(step: Step, given: LlmCall, adapter: MllmAdapter, *, compact: bool)
     assert given.embeds is not None
     queries, device = given.embeds.shape[1], given.embeds.device
     new = torch.arange(queries, device=device)
-    held = adapter.held(given.cache, 0, queries)
+    held = adapter.held(given.cache, layout.base, queries)
     if step.tail is not None and not is_compiling():
         _check_length(step.tail, layout, int(held) + queries)
     step.masks = _masks(step, given.cache, new, adapter)
@@ -197,7 +198,7 @@ def llm_call(step: Step, given: LlmCall, adapter: MllmAdapter, *, compact: bool)
         positions = positions + note.lack
     if compact:
         positions = renumbered(positions, _removed(layout.entry))
-    return replace(given, positions=positions, mask=step.mask(0))
+    return replace(given, positions=positions, mask=step.mask(layout.base))
 
 
 def _masks(
@@ -212,9 +213,10 @@ def _masks(
         adapter: the model's family.
     """
     note, kind = step.note, adapter.additive_masks()
+    assert note.layout is not None
     masks = {}
     for layer, seen in note.told(step.tail).items():
-        last = adapter.held(cache, max(layer, 0), len(new)) + new
+        last = adapter.held(cache, max(layer, note.layout.base), len(new)) + new
         slots = torch.arange(seen.shape[1], device=new.device)
         mask = seen[:, None, :] & (slots <= last[:, None])
         for window in dict.fromkeys(note.windows or (None,)):
@@ -251,6 +253,7 @@ def layer_call(
     rotary: Callable[[int, Tensor, Tensor], Any],
     *,
     compact: bool,
+    flat: bool,
 ) -> LayerCall:
     """A layer's call for new tokens.
 
@@ -260,8 +263,13 @@ def layer_call(
         given: as the LLM calls it.
         rotary: see `Flow.rotary`.
         compact: whether what decoder stages leave is renumbered.
+        flat: whether the layer is one of `MllmSpec.flat_layers`.
     """
     layout = step.note.layout
+    if flat:
+        queries = given.hidden.shape[1]
+        padding = None if step.tail is None or queries == 1 else step.tail[:, -queries:]
+        return given if layout is None else replace(given, mask=padding)
     cut = None if layout is None else layout.cut_before(layer)
     if layout is None or (cut is None and not step.note.windows):
         return given

@@ -193,7 +193,7 @@ class MllmRunner:
         layout = self.adapter.cache_mark(grown)
         made = layout is not None and state.makes_cache
         if layout is not None and not made:
-            free = self.adapter.slots(cache, 0) - layout.entry.length
+            free = self.adapter.slots(cache, layout.base) - layout.entry.length
             check_reach(self.spec, given, layout.length + free)
         self.adapter.fill_cache(cache, grown, layout.length if made else None)
         if layout is not None or state.prepared:
@@ -201,7 +201,7 @@ class MllmRunner:
                 self.language.token,
                 layout,
                 partial(self.adapter.slots, cache),
-                self.adapter.held(cache, 0, 0).device,
+                self.adapter.held(cache, self.spec.base, 0).device,
                 self.spec.windows,
             )
             note.generated = state.prepared

@@ -316,7 +316,8 @@ class LanguageRunner:
         """A layer's forward over new tokens behind a cache of fixed length."""
         layer = self.spec.layers[number]
         given = self.adapter.read_layer(layer, args, kwargs)
-        new = layer_call(step, number, given, self._rotary, compact=self.numbering.compact_layers)
+        compact, flat = self.numbering.compact_layers, number in self.spec.flat_layers
+        new = layer_call(step, number, given, self._rotary, compact=compact, flat=flat)
         if new is not given:
             args, kwargs = self.adapter.write_layer(layer, new, args, kwargs)
         return original(*args, **kwargs)
