@@ -309,6 +309,19 @@ def test_a_window_of_all_layers_bounds_what_a_cache_has_room_for() -> None:
             greedy(of, call, **with_cache(of, caches[1]))
 
 
+@pytest.mark.parametrize("name", ["pre_llm", "pyramid"])
+def test_a_mask_as_long_as_the_cache_is_refused_with_a_prompt(name: str) -> None:
+    of, call = model(), inputs(SHORT, LONG)
+    mask = torch.nn.functional.pad(call["attention_mask"], (0, ROOM - call["input_ids"].shape[1]))
+    with tokenprune.attach(of, COMBINATIONS[name]), torch.no_grad():
+        for cache in (static(of), None):
+            with pytest.raises(UnsupportedCallError, match=f"a mask of {ROOM} tokens") as caught:
+                of(**{**call, "attention_mask": mask}, **with_cache(of, cache))
+            assert caught.value.where == "attention_mask"
+            assert caught.value.remedy
+        of(**call, **with_cache(of, static(of)))
+
+
 def test_room_for_what_is_left_is_enough() -> None:
     from transformers import StaticCache
 

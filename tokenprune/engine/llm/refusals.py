@@ -132,6 +132,25 @@ def check_language(spec: MllmSpec, length: int, mask: Any) -> None:
         )
 
 
+def check_padding(spec: MllmSpec, length: int, mask: Any) -> None:
+    """Refuse a padding mask that isn't one of the prompt.
+
+    Args:
+        spec: the model.
+        length: tokens of the prompt.
+        mask: `[batch, length]`, or None.
+
+    Raises:
+        UnsupportedCallError: naming both lengths.
+    """
+    if mask is not None and mask.shape[1] != length:
+        raise UnsupportedCallError(
+            f"a mask of {mask.shape[1]} tokens for a prompt of {length}.",
+            where=spec.names.mask,
+            remedy="Give the mask [batch, length] of the prompt, whatever the cache has room for.",
+        )
+
+
 def check_reach(spec: MllmSpec, call: PromptCall, length: int) -> None:
     """Refuse a cache of fixed length behind which a window that counts places could be exceeded.
 

@@ -24,6 +24,7 @@ from tokenprune.engine.llm.refusals import (
     check_embedded,
     check_language,
     check_maskless,
+    check_padding,
     check_seen,
 )
 from tokenprune.engine.llm.signals import SignalReader
@@ -169,6 +170,7 @@ class LanguageRunner:
             return run(given)
         else:
             check_language(self.spec, embeds.shape[1], state.given.mask)
+            check_padding(self.spec, embeds.shape[1], state.given.mask)
             with call.meter.stage("select"):
                 layout = _laying_out()(
                     state, self.spec, call.trace, self.token, embeds.device, self.wanted
