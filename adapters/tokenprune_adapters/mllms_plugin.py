@@ -13,6 +13,7 @@ from tokenprune_adapters.transformers.llama4 import Llama4Adapter
 from tokenprune_adapters.transformers.llava import LlavaAdapter
 from tokenprune_adapters.transformers.llava_pixtral import LlavaPixtralAdapter
 from tokenprune_adapters.transformers.molmo2 import Molmo2Adapter
+from tokenprune_adapters.transformers.qwen4_exp import Qwen4ExpAdapter
 
 ADAPTERS: tuple[type[MllmAdapter], ...] = (
     LlavaPixtralAdapter,
@@ -21,6 +22,7 @@ ADAPTERS: tuple[type[MllmAdapter], ...] = (
     *FAMILIES,
     Gemma3nAdapter,
     Molmo2Adapter,
+    Qwen4ExpAdapter,
 )
 
 

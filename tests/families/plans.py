@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 LAYER = {
     "qwen3_5": 3,
     "qwen3_5_moe": 3,
+    "qwen4_exp": 3,
     "lfm2_vl": 3,
     "minicpmv4_6": 3,
     "minicpmv4_7": 3,
@@ -16,6 +18,8 @@ LAYER = {
     "gemma3n": 2,
 }
 """In front of which layer is cut; 2 for most families."""
+BESIDE = ("ple_input_ids",)
+"""Arguments of LLMs with token ids, which they heed beside embeddings."""
 
 
 def plan(*stages: dict[str, Any], **rest: Any) -> dict[str, Any]:
@@ -45,6 +49,11 @@ def language(model: Any) -> Any:
     inner = core(model)
     found = inner.text_model if hasattr(inner, "text_model") else inner.language_model
     return getattr(found, "model", found)
+
+
+def beside(given: Mapping[str, Any], kept: Tensor) -> dict[str, Tensor]:
+    """What the LLM was given of every token beside its embedding, for some places `[K]`."""
+    return {name: given[name][:, kept] for name in BESIDE if given.get(name) is not None}
 
 
 def layers(model: Any) -> list[nn.Module]:

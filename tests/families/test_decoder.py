@@ -13,10 +13,10 @@ from tests.families.calls import case_of, logits
 from tests.families.cases import CASES
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
-from tests.families.plans import LAYER, layers, staged
+from tests.families.plans import LAYER, beside, layers, staged
 
 EXACT = 1e-9
-LINEAR = ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
+LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
 """Families with linear attention or convolutions, where a removed token isn't like a hidden one."""
 
 
@@ -61,6 +61,7 @@ def test_linear_attention_sees_the_shortened_prompt(name: str) -> None:
             inputs_embeds=given["inputs_embeds"][:, kept],
             position_ids=places[..., kept],
             attention_mask=torch.ones(1, len(kept), dtype=torch.long),
+            **beside(given, kept),
         ).last_hidden_state
         expected = model.lm_head(states)
     assert float((short[:, kept] - expected).abs().max()) < case.rounding

@@ -20,7 +20,7 @@ from tokenprune.errors import UnsupportedCallError
 
 SCORES = 1e-5
 """How far scores may be from others: half of them are sums in another order."""
-LINEAR = ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
+LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
 WIDE = 500
 """A window that no prompt here fills."""
 TINY = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}

@@ -15,10 +15,11 @@ import tokenprune
 from tests.families.calls import case_of, language, logits
 from tests.families.cases import CASES
 from tests.families.layer_oracle import Ran, ran, rows, text_model
-from tests.families.models.common import built, text
+from tests.families.models.common import built, library, text
 from tests.families.plans import plan
 from tokenprune.errors import SignalError, UnsupportedModelError
 from tokenprune.interface.adapter import class_names
+from tokenprune.interface.calls import LayerCall
 
 (VipLlavaAdapter,) = (adapter for adapter in ADAPTERS if adapter.name == "vipllava")
 LINEAR, SHARED = "has linear attention", "shares the keys of an earlier layer"
@@ -26,6 +27,7 @@ CONVOLUTION = "is a convolution"
 REFUSED = {
     "qwen3_5": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "qwen3_5_moe": {0: LINEAR, 1: LINEAR, 2: LINEAR},
+    "qwen4_exp": {0: LINEAR, 2: LINEAR},
     "minicpmv4_6": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "minicpmv4_7": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "lfm2_vl": {0: CONVOLUTION, 2: CONVOLUTION},
@@ -82,7 +84,9 @@ def worst(one: Ran) -> float:
     projected = layers.project(layer, hidden.movedim(0, 2) if hidden.dim() > 3 else hidden)
     query, key = layers.query_key(layer, projected, pair(given[llm_names.ROTARY]))
     assert one.weights is not None
-    found = rows(query, key, given[llm_names.MASK], layers.softcap(layer))
+    rotary = pair(given[llm_names.ROTARY])
+    called = LayerCall(hidden, given[llm_names.MASK], given.get(llm_names.POSITIONS), rotary)
+    found = rows(query, key, layers.seen(layer, called), layers.softcap(layer))
     return max(float((one.weights[at] - row).abs().max()) for at, row in found)
 
 
@@ -91,7 +95,9 @@ def worst(one: Ran) -> float:
 def test_weights_of_families_are_those_of_the_model(name: str) -> None:
     case = case_of(name)
     model = case.build(torch.float64, "eager")
-    calls = ran(model, list(language(model).layers), case.inputs("one", dtype=torch.float64))
+    # before 5.24, Qwen4-Exp's eager attention makes NaN of padding
+    padding = "none" if name == "qwen4_exp" and library() < (5, 24) else "left"
+    calls = ran(model, list(language(model).layers), case.inputs("one", padding, torch.float64))
     assert len(calls) == 4
     for number, one in enumerate(calls):
         reason = layers.no_query_key(one.layer)

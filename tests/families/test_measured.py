@@ -42,6 +42,7 @@ NO_FORMULA += (
     "qwen3_omni_moe",
     "qwen3_5",
     "qwen3_5_moe",
+    "qwen4_exp",
     "lfm2_vl",
     "minicpmv4_6",
     "minicpmv4_7",

@@ -23,7 +23,14 @@ SITE = 1
 """Behind a layer with a window, where there are some."""
 UNCUT = {"exaone4_5": 2, "gemma3": 2, "gemma3n": 2, "aya_vision": 2, "cohere2_vision": 2}
 """Behind a layer whose cache no window cuts."""
-FIRST = {"qwen3_5": 3, "qwen3_5_moe": 3, "lfm2_vl": 1, "minicpmv4_6": 3, "minicpmv4_7": 3}
+FIRST = {
+    "qwen3_5": 3,
+    "qwen3_5_moe": 3,
+    "qwen4_exp": 1,
+    "lfm2_vl": 1,
+    "minicpmv4_6": 3,
+    "minicpmv4_7": 3,
+}
 """The first layer with attention, where it isn't the first one."""
 SHARED = {"gemma4-shared"}
 MIXED = FIRST.keys() | SHARED

@@ -15,7 +15,7 @@ from tokenprune.lab.verify import Verification, samples_for, verify
 from tokenprune.plan import load_plan
 
 Load = Callable[[str], LoadedMllm]
-LINEAR = ("qwen3_5", "qwen3_5_moe", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
+LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
 
 
 def verified(loaded: LoadedMllm, content: dict[str, Any]) -> Verification:

@@ -16,6 +16,7 @@ from tokenprune.interface.calls import (
     LayerCall,
     LlmCall,
     LlmOutputs,
+    Mask,
     PromptCall,
     Rotary,
     Written,
@@ -295,6 +296,15 @@ class MllmAdapter(PictureAdapter, TextAdapter, CacheAdapter, Adapter):
     def softcap(self, layer: nn.Module) -> float | None:
         """The c of logits that a layer caps to c tanh(logit / c); None where it doesn't."""
         return None
+
+    def seen(self, layer: nn.Module, call: LayerCall) -> Mask:
+        """What queries of a prompt see in a layer, where its attention sees less than its mask.
+
+        Args:
+            layer: the decoder layer.
+            call: what it is called with.
+        """
+        return call.mask
 
     @abstractmethod
     def project(self, layer: nn.Module, hidden: Tensor) -> Mapping[str, Tensor]:

@@ -56,6 +56,17 @@ class CacheAdapter(ABC):
             UnsupportedCallError: a cache of a kind that can't be cut.
         """
 
+    def enter_cache(self, cache: Any, columns: Tensor) -> None:
+        """Keep only some of what a cache holds of every token of the LLM's input, in place.
+
+        That is none of its layers' keys and values; most caches hold nothing of the kind.
+
+        Args:
+            cache: the KV cache that the LLM was called with, or made.
+            columns: `[B, K]` tokens of the LLM's input that are left in its first layer, in order.
+        """
+        del cache, columns
+
     def growing_cache(self, cache: Any) -> Any:
         """A new cache that grows, for a prompt whose keys a cache of fixed length takes afterwards.
 

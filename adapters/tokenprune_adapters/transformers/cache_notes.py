@@ -16,8 +16,9 @@ from tokenprune_adapters.transformers.llm_names import PREALLOCATED
 #: Methods that give the rows of a cache another order, or another number.
 ROWS = ("reorder_cache", "batch_select_indices", "batch_repeat_interleave")
 
-#: The methods by which a model adds to a cache: keys and values, states of linear attention.
-UPDATES = ("update", "update_conv_state", "update_recurrent_state")
+#: The methods by which a model adds to a cache: keys and values, keys of an
+#: indexer, states of linear attention.
+UPDATES = ("update", "update_indexer", "update_conv_state", "update_recurrent_state")
 
 OPEN = "open"
 

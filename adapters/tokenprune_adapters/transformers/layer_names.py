@@ -66,8 +66,11 @@ class LayerKind:
         bare: whether no norm stands in front of the attention, or the attribute of the layer that
             says so.
         latent: whether keys and values come from one narrow projection, see `latent_layers`.
-        streams: attribute of the layer with the part that predicts the states that it computes
-            with from several streams of each token; None where there is one stream.
+        streams: attribute of the layer with the part that makes the states that it computes with of
+            several streams of each token; None where there is one stream.
+        output: which of the things that this part puts out they are; None where it predicts them.
+        indexed: how the attention's indexer selects keys, see `indexed_layers`; None where it has
+            none, and queries see what the mask lets them.
     """
 
     normed: bool = False
@@ -83,6 +86,8 @@ class LayerKind:
     bare: bool | str = False
     latent: bool = False
     streams: str | None = None
+    output: int | None = None
+    indexed: str | None = None
 
 
 LLAMA = LayerKind()
@@ -131,6 +136,16 @@ _KINDS = {
     "qwen3_omni_moe": {"Qwen3OmniMoeThinkerTextDecoderLayer": NORMED},
     "qwen3_vl": {"Qwen3VLTextDecoderLayer": NORMED},
     "qwen3_vl_moe": {"Qwen3VLMoeTextDecoderLayer": NORMED},
+    "qwen4_exp": {
+        "Qwen4ExpTextDecoderLayer": LayerKind(
+            normed=True,
+            gated=True,
+            bare=True,
+            streams="attn_hyper_connection",
+            output=0,
+            indexed="blocks",
+        )
+    },
 }
 
 KINDS: Mapping[str, LayerKind] = {

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.errors.words import indefinite
 from tokenprune.interface.adapter import class_names
-from tokenprune.interface.calls import Rotary
+from tokenprune.interface.calls import LayerCall, Mask, Rotary
 from tokenprune_adapters.shared.arguments import required
 from tokenprune_adapters.shared.rotary import rotated, rotated_complex, rotated_pairs
 from tokenprune_adapters.shared.scaling import scaled
-from tokenprune_adapters.transformers import latent_layers
+from tokenprune_adapters.transformers import indexed_layers, latent_layers
 from tokenprune_adapters.transformers import layer_names as names
 from tokenprune_adapters.transformers.llm_names import POSITIONS
-from tokenprune_adapters.transformers.streams import predicted
+from tokenprune_adapters.transformers.streams import mixed, predicted
 
 Kinds = Mapping[str, names.LayerKind]
 """Kinds of layers by the full name of their class."""
@@ -205,6 +205,21 @@ def softcap(layer: nn.Module, kinds: Kinds = names.KINDS) -> float | None:
     return None if value is None else float(value)
 
 
+def seen(layer: nn.Module, call: LayerCall, kinds: Kinds = names.KINDS) -> Mask:
+    """What queries of a prompt see in a layer: of what its mask shows them, what an indexer chose.
+
+    Args:
+        layer: the decoder layer.
+        call: what it is called with.
+        kinds: what is known of layers.
+    """
+    kind = _found(layer, kinds)
+    if kind is None or kind.indexed is None:
+        return call.mask
+    attention, normed = getattr(layer, names.ATTENTION), _normed(layer, call.hidden, kinds)
+    return indexed_layers.CHOOSING[kind.indexed](attention, normed, call)
+
+
 def rotary(
     language: nn.Module,
     layer: nn.Module,
@@ -247,13 +262,14 @@ def _latent(layer: nn.Module, kinds: Kinds) -> bool:
 def _normed(layer: nn.Module, hidden: Tensor, kinds: Kinds) -> Tensor:
     """A layer's input as its attention gets it."""
     kind = _found(layer, kinds)
+    if kind is not None and kind.streams is not None:
+        part, output = getattr(layer, kind.streams), kind.output
+        hidden = predicted(part, hidden) if output is None else mixed(part, hidden, output)
     bare = kind is not None and kind.bare
     if isinstance(bare, str):
         bare = getattr(layer, bare)
     if bare:
         return hidden
-    if kind is not None and kind.streams is not None:
-        hidden = predicted(getattr(layer, kind.streams), hidden)
     normed: Tensor = first_of(layer, names.NORMS)(hidden)
     return normed
 

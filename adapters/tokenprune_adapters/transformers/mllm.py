@@ -17,6 +17,7 @@ from tokenprune.interface.calls import (
     LayerCall,
     LlmCall,
     LlmOutputs,
+    Mask,
     PromptCall,
     Rotary,
     Written,
@@ -242,6 +243,10 @@ class TransformersMllm(TransformersCaches):
     def softcap(self, layer: nn.Module) -> float | None:
         """What a layer caps its logits to; None where it doesn't."""
         return layers.softcap(layer, self.kinds)
+
+    def seen(self, layer: nn.Module, call: LayerCall) -> Mask:
+        """What queries of a prompt see in a layer."""
+        return layers.seen(layer, call, self.kinds)
 
     def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
         """Cosines and sines of position ids `[B, T]`, those of the layer's own type."""

@@ -16,7 +16,8 @@ _SPEAKS = (
 _ONE_KIND = "pictures and clips in one call, which the model itself refuses"
 
 
-def _packed() -> Family:
+def packed() -> Family:
+    """Pictures and clips of which the tower makes units by itself."""
     tower = replace(POOLED, module="visual")
     grids = {
         **images(places.packed("image_grid_thw"), tower=tower),
@@ -27,23 +28,23 @@ def _packed() -> Family:
 
 def _packed_by_frames() -> Family:
     """Frames of clips are pictures for the tower, and have the placeholder of pictures (GLM)."""
-    family = _packed()
+    family = packed()
     tower, read = family.pictures["video"].tower, family.pictures["video"].read
     clips = videos(read, tower=tower, frames=places.gridded, placeholder=IMAGE_ID)
     return replace(family, pictures={**family.pictures, **clips}, notes=(_ONE_KIND,))
 
 
 PACKED: Mapping[str, tuple[tuple[str, ...], Family]] = {
-    "qwen2_vl": (("Qwen2VL",), _packed()),
-    "qwen2_5_vl": (("Qwen2_5_VL",), _packed()),
-    "qwen2_5_omni": (("Qwen2_5OmniThinker",), replace(_packed(), notes=(_SPEAKS,))),
-    "qwen3_omni_moe": (("Qwen3OmniMoeThinker",), replace(_packed(), notes=(_SPEAKS,))),
-    "qwen3_vl": (("Qwen3VL",), _packed()),
-    "qwen3_vl_moe": (("Qwen3VLMoe",), _packed()),
-    "qwen3_5": (("Qwen3_5",), _packed()),
-    "qwen3_5_moe": (("Qwen3_5Moe",), _packed()),
+    "qwen2_vl": (("Qwen2VL",), packed()),
+    "qwen2_5_vl": (("Qwen2_5_VL",), packed()),
+    "qwen2_5_omni": (("Qwen2_5OmniThinker",), replace(packed(), notes=(_SPEAKS,))),
+    "qwen3_omni_moe": (("Qwen3OmniMoeThinker",), replace(packed(), notes=(_SPEAKS,))),
+    "qwen3_vl": (("Qwen3VL",), packed()),
+    "qwen3_vl_moe": (("Qwen3VLMoe",), packed()),
+    "qwen3_5": (("Qwen3_5",), packed()),
+    "qwen3_5_moe": (("Qwen3_5Moe",), packed()),
     # three of four layers have sliding windows
-    "exaone4_5": (("Exaone4_5_",), replace(_packed(), apart=False, renumbers=False)),
+    "exaone4_5": (("Exaone4_5_",), replace(packed(), apart=False, renumbers=False)),
     "glm4v": (("Glm4v",), _packed_by_frames()),
     "glm46v": (("Glm46V",), _packed_by_frames()),
     "glm4v_moe": (("Glm4vMoe",), _packed_by_frames()),

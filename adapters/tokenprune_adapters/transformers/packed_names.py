@@ -40,6 +40,7 @@ _CLASSES = {
     ),
     "qwen3_5": ("Qwen3_5VisionModel", "Qwen3_5VisionBlock", "Qwen3_5VisionAttention"),
     "qwen3_5_moe": ("Qwen3_5MoeVisionModel", "Qwen3_5MoeVisionBlock", "Qwen3_5MoeVisionAttention"),
+    "qwen4_exp": ("Qwen4ExpVisionModel", "Qwen4ExpVisionBlock", "Qwen4ExpVisionAttention"),
     "exaone4_5": (
         "Exaone4_5_VisionModel",
         "Exaone4_5_VisionBlock",

@@ -1,4 +1,4 @@
-"""States of LLMs whose layers hand on several streams of every token (AltUp)."""
+"""States of LLMs whose layers hand on several streams of every token (AltUp, hyper-connections)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ def predicted(altup: Any, hidden: Tensor) -> Tensor:
     """
     streams: Tensor = altup.predict(hidden.movedim(2, 0))
     return streams[altup.config.altup_active_idx]
+
+
+def mixed(connection: Any, hidden: Tensor, output: int) -> Tensor:
+    """What a layer computes with, `[B, T, D]`: what a hyper-connection makes of its streams.
+
+    Args:
+        connection: the part of the layer that mixes them.
+        hidden: its streams, as the layer gets them.
+        output: which of the things that this puts out it is.
+    """
+    made: Tensor = connection(hidden)[output]
+    return made
 
 
 def united(language: Any, hidden: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Qwen2-VL to Qwen3.5: packed towers, groups of 2x2 patches, M-RoPE."""
+"""Qwen2-VL to Qwen4-Exp: packed towers, groups of 2x2 patches, M-RoPE."""
 
 from __future__ import annotations
 
@@ -192,6 +192,48 @@ class Qwen35(Qwen3VL):
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Qwen4Exp(Qwen35):
+    """Every other layer with attention to blocks of keys that an indexer selects, four streams.
+
+    Embeddings of n-grams are added in front of both layers with linear attention.
+    """
+
+    def config(self) -> Any:
+        from transformers import Qwen4ExpConfig
+
+        own: dict[str, Any] = {
+            "head_dim": WIDTH // 2,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 2,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+            "rope_parameters": {**ROTARY, "partial_rotary_factor": 0.5},
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": WIDTH // 2,
+            "shared_expert_intermediate_size": WIDTH // 2,
+            "hc_count": 2,
+            "hc_lowrank": 8,
+            "ple_layer_ids": [1, 3],
+            "ple_embed_dim": WIDTH,
+            "heads_per_ngram": 2,
+            "ngram_vocab_size_base": 50,
+            # fewer tokens than any prompt has
+            "indexer_budget": 8,
+            "indexer_compress_ratio": 2,
+            "indexer_n_heads": HEADS,
+            "indexer_kv_heads": 1,
+            "indexer_head_dim": 8,
+        }
+        return Qwen4ExpConfig(
+            text_config=text("qwen4_exp_text", **own),
+            vision_config=self.later_vision(),
+            **self.tokens(),
+        )
+
+
 CASES = (
     Qwen2VL("qwen2_vl", "Qwen2VLForConditionalGeneration"),
     Qwen25VL("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
@@ -199,4 +241,5 @@ CASES = (
     Qwen3VL("qwen3_vl_moe", "Qwen3VLMoeForConditionalGeneration", kind="qwen3_vl_moe"),
     Qwen35("qwen3_5", "Qwen3_5ForConditionalGeneration", kind="qwen3_5"),
     Qwen35("qwen3_5_moe", "Qwen3_5MoeForConditionalGeneration", kind="qwen3_5_moe"),
+    Qwen4Exp("qwen4_exp", "Qwen4ExpForConditionalGeneration"),
 )

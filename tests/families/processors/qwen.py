@@ -1,4 +1,4 @@
-"""Processors of Qwen2-VL to Qwen3.5."""
+"""Processors of Qwen2-VL to Qwen4-Exp."""
 
 from __future__ import annotations
 
@@ -52,4 +52,5 @@ RECIPES: dict[str, Recipe] = {
     "qwen3_vl_moe": QWEN3,
     "qwen3_5": QWEN3,
     "qwen3_5_moe": QWEN3,
+    "qwen4_exp": QWEN3,
 }

@@ -163,6 +163,10 @@ class Flow:
             if self.compact:
                 places = renumbered(call.positions, _behind(level))
                 rotary = self.rotary(layer, call.hidden, places)
+            elif rotary is not None and rotary[0].shape[-2] > call.hidden.shape[1]:
+                # rows of all keys, which layers need that rotate keys later on
+                keys, _ = self._with_tail(level, call.hidden.shape[1])
+                rotary = tuple(take(part, keys) for part in rotary)
         else:
             # queries are the survivors: pick their rows out of those of the LLM's input
             columns, valid = level.column, level.valid

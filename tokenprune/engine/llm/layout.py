@@ -123,13 +123,18 @@ class Layout:
 
 
 def trim_caches(layout: Layout, adapter: MllmAdapter, cache: Any) -> None:
-    """Cut the caches of the layers in front of `layout.trim` to what that layer holds."""
+    """Cut the caches of the layers in front of `layout.trim` to what that layer holds.
+
+    Where the LLM's first layer with keys lacks tokens, its new input is what that layer holds.
+    """
     deep = layout.standing(layout.trim)
     for layer in range(layout.trim):
         if layout.cut_before(layer) is not layout.cut_before(layout.trim):
             # what the deep layer keeps, said in the slots of this one
             slots = _slot_of(layout.standing(layer), layout.entry.length).gather(1, deep.column)
             adapter.trim_cache(cache, layer, slots)
+    if layout.cut_before(layout.base) is not None:
+        adapter.enter_cache(cache, layout.standing(layout.base).column)
 
 
 def continued(layout: Layout) -> Layout:

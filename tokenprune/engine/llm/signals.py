@@ -143,7 +143,9 @@ class SignalReader:
                 return ones, ones
             return self.adapter.query_key(layer, projected(), rows(rotation))
 
-        return kind(heads, text, seen_by(call.mask), self.adapter.softcap(layer))
+        return kind(
+            heads, text, seen_by(self.adapter.seen(layer, call)), self.adapter.softcap(layer)
+        )
 
     def _put_aside(self, number: int, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

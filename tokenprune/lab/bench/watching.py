@@ -52,6 +52,8 @@ def watched(model: nn.Module) -> Iterator[Watched | None]:
         return
     spec, seen = adapter.spec(), Watched()
     towers = _towers(model, spec)
+    for layer in spec.layers:
+        refuse_experts(layer)
     hooks = [
         (layer, _of_layer(seen, layer, attention_width(adapter, spec, number)))
         for number, layer in enumerate(spec.layers)

@@ -1,0 +1,36 @@
+"""Attention that sees only those keys that an indexer chooses for each query.
+
+The layer's own indexer is asked, without its cache, so that nothing is noted there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenprune.interface.calls import LayerCall, Mask
+
+INDEXER = "indexer"
+"""Of the attention: what chooses keys."""
+
+
+def _blocks(attention: Any, normed: Tensor, call: LayerCall) -> Tensor:
+    """Blocks of keys that are seen, one behind the other (Qwen4-Exp)."""
+    mask: Any = call.mask
+    return _both(mask, getattr(attention, INDEXER)(normed, call.rotary, mask, None))
+
+
+def _both(mask: Tensor, chosen: Tensor) -> Tensor:
+    """A layer's mask and what was chosen `[B, 1, T, T]`, both bool or additive."""
+    chosen = chosen if chosen.dtype == torch.bool else chosen == 0
+    if mask.dtype == torch.bool:
+        return mask & chosen
+    return mask.masked_fill(~chosen, torch.finfo(mask.dtype).min)
+
+
+CHOOSING: Mapping[str, Callable[[Any, Tensor, LayerCall], Mask]] = {"blocks": _blocks}
+"""Masks `[B, 1, T, T]` of what queries see, from the attention, rows `[B, T, D]` behind the layer's
+norm, and what the layer is called with; by `LayerKind.indexed`."""

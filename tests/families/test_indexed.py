@@ -1,0 +1,63 @@
+"""LLMs whose attention sees keys that an indexer chooses, from what a plan left of the prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tokenprune
+from tests.families.calls import case_of, generated, language, logits
+from tests.families.plans import plan
+
+FIRST = {"qwen4_exp": 1}
+"""The first layer with an indexer, in front of others."""
+NEW: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+
+
+def cut(name: str) -> dict[str, Any]:
+    """A plan that prunes in front of the first layer with an indexer."""
+    stage = {"strategy": "random", "at": "decoder", "layer": FIRST[name], "keep": 0.5}
+    return plan(stage)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FIRST)
+def test_the_indexer_hides_keys_of_the_tiny_model(name: str) -> None:
+    """Otherwise nothing would be tested here."""
+    case = case_of(name)
+    model, call = case.build(attention="eager"), case.inputs("one", "none")
+    seen: list[Tensor] = []
+    attention = language(model).layers[FIRST[name]].self_attn
+    hook = attention.register_forward_hook(lambda _, __, out: seen.append(out[1][0, 0, -1]))
+    logits(model, call)
+    hook.remove()
+    assert 0 < int((seen[0] > 0).sum()) < len(seen[0]) / 2 + 1
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_layer_with_an_indexer_may_prune(name: str) -> None:
+    """Behind a cache it goes on with the places that it kept, as without one."""
+    case = case_of(name)
+    model, call = case.build(torch.float64), case.inputs("several", "left", torch.float64)
+    dense, _ = generated(model, call)
+    with tokenprune.attach(model, cut(name)):
+        tokens, _ = generated(model, call)
+        again = model.generate(**call, **NEW, use_cache=False)
+    assert torch.equal(again[:, -tokens.shape[1] :], tokens)
+    assert not torch.equal(tokens, dense)
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_rows_that_keep_fewer_tokens_are_what_they_are_alone(name: str) -> None:
+    """They begin with dummies, which no block of keys and no n-gram has."""
+    case = case_of(name)
+    model, call = case.build(torch.float64), case.inputs("several", "left", torch.float64)
+    with tokenprune.attach(model, cut(name)):
+        tokens, scores = generated(model, call)
+        for row, alone in enumerate(case.alone("several", "left", torch.float64)):
+            one, own = generated(model, alone)
+            assert torch.equal(one[0], tokens[row])
+            assert float((own[:, 0] - scores[:, row]).abs().max()) < case.rounding
