@@ -143,6 +143,10 @@ class Case(ABC):
         ids = inputs["input_ids"]
         return (ids == IMAGE) | (ids == VIDEO)
 
+    def told_apart(self, ids: Tensor) -> Tensor:
+        """Ids with another one for placeholders of clips where both kinds may stand together."""
+        return ids
+
     def sound(self, inputs: dict[str, Tensor]) -> Tensor:
         """`[B, T]` bool: the places of sound."""
         return torch.zeros_like(inputs["input_ids"], dtype=torch.bool)

@@ -24,7 +24,8 @@ from tokenprune.interface.trace import ImageTrace, Trace
 
 STAGES = ("encoder", "pre_llm", "decoder", "late", "all")
 """What acts: one of the three, those behind the tower together, or all three."""
-LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
+LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm5_next", "lfm2_vl")
+LINEAR += ("minicpmv4_6", "minicpmv4_7")
 """Families with linear attention or convolutions, where a removed token isn't like a hidden one."""
 GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
 """Families whose tower gets the frames of a clip as pictures."""
@@ -41,7 +42,7 @@ _QWEN = (
     "qwen3_5_moe",
     "qwen4_exp",
 )
-PACKED = (*_QWEN, "exaone4_5", *OMNI, *GLM)
+PACKED = (*_QWEN, "exaone4_5", *OMNI, *GLM, "glm5_next")
 """Families whose tower packs its pictures into one row."""
 ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4", "lfm2_vl", "video_llama_3")
 ANY_SIZE += ("ernie4_5_vl_moe", "minicpmv4_6", "minicpmv4_7", "kimi_k25", "lighton_ocr")

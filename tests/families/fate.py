@@ -47,7 +47,7 @@ def shown(case: Case, trace: Trace, ids: Tensor, prompts: list[Prompt]) -> list[
         ids: `[B, T]` of the call.
         prompts: of the scene.
     """
-    waiting, found = iter(trace.images), []
+    waiting, found, ids = iter(trace.images), [], case.told_apart(ids)
     for placeholder in (IMAGE, VIDEO):
         places = [(row, column) for row, column in (ids == placeholder).nonzero().tolist()]
         others = dict(_others(case, placeholder, prompts))

@@ -56,7 +56,8 @@ def ran(model: Any, layers: Sequence[nn.Module], call: dict[str, Tensor]) -> lis
         found.append(Ran(layer, named(type(layer).forward, args, kwargs)))
 
     def leave(attention: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        found[-1].weights = output[1]
+        if isinstance(output, tuple):  # that of linear attention puts out nothing else
+            found[-1].weights = output[1]
 
     hooks = [layer.register_forward_pre_hook(enter, with_kwargs=True) for layer in layers]
     for layer in layers:

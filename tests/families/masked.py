@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+
+POOLING = "Glm5Next"
+"""How classes of layers begin in which keys are chosen in pools of neighbours."""
 
 
 @contextmanager
@@ -22,6 +26,10 @@ def hidden_from(layers: Sequence[nn.Module], first: int, gone: Tensor) -> Iterat
         first: number of the first layer in which they are hidden.
         gone: `[B, T]` True for tokens to hide, by prompt place.
     """
+    if type(layers[0]).__name__.startswith(POOLING):
+        with taken_out(layers, first, gone):
+            yield
+        return
     hooks = [
         layer.register_forward_pre_hook(_hide(gone), with_kwargs=True) for layer in layers[first:]
     ]
@@ -30,6 +38,40 @@ def hidden_from(layers: Sequence[nn.Module], first: int, gone: Tensor) -> Iterat
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def taken_out(layers: Sequence[nn.Module], first: int, gone: Tensor) -> Iterator[None]:
+    """The same where a hidden key parts those around it: each layer runs without them.
+
+    Rows that keep fewer tokens begin with padding; what was taken out gets zeros, unread.
+    """
+    kept = [(~row).nonzero()[:, 0] for row in gone]
+    longest = max(map(len, kept))
+    index, valid = torch.zeros(len(gone), longest, dtype=torch.int64), ~gone[:, :longest]
+    for number, row in enumerate(kept):
+        index[number, longest - len(row) :] = row
+        valid[number] = torch.arange(longest) >= longest - len(row)
+    rows = torch.arange(len(gone))[:, None]
+
+    def short(original: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(hidden: Tensor, **kwargs: Any) -> Any:
+            # behind a cache, or within a layer that runs without more of them
+            if hidden.shape[1] != gone.shape[1]:
+                return original(hidden, **kwargs)
+            mask = kwargs.pop("attention_mask")[rows, index] & valid
+            made, *rest = original(hidden[rows, index], attention_mask=mask, **kwargs)
+            whole = torch.zeros_like(hidden)
+            for number, row in enumerate(kept):
+                whole[number, row] = made[number, longest - len(row) :]
+            return whole, *rest
+
+        return forward
+
+    with pytest.MonkeyPatch.context() as patch:
+        for layer in layers[first:]:
+            patch.setitem(vars(layer), "forward", short(layer.forward))
+        yield
 
 
 def _hide(gone: Tensor) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from tests.families.calls import language
 from tests.families.case import Case
 from tests.families.cells import ANY_SIZE, GRIDS, PACKED, Pruned, class_tokens, family
 from tests.families.fate import shown
+from tests.families.masked import POOLING
 from tests.families.plans import LAYER, layers, plan
 from tests.families.towers import Pair, paired_in
 from tests.plugin import registering
@@ -104,10 +105,13 @@ def merged_at(module: nn.Module, name: str, wanted: Groups) -> Iterator[None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not waiting:
             return None
-        old = kwargs[name] if name in kwargs else args[0]
+        old = whole = kwargs[name] if name in kwargs else args[0]
+        if type(module).__name__.startswith(POOLING):  # streams of a token stand behind it
+            old = old.flatten(2)
         new = old.clone()
         for row, place, places in waiting.pop():
             new[..., row, place, :] = sum(old[..., row, one, :] for one in places) / len(places)
+        new = new.view(whole.shape)
         if name in kwargs:
             return args, {**kwargs, name: new}
         return (new, *args[1:]), kwargs

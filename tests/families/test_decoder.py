@@ -11,13 +11,12 @@ from torch import nn
 import tokenprune
 from tests.families.calls import case_of, logits
 from tests.families.cases import CASES
+from tests.families.cells import LINEAR
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.plans import LAYER, beside, layers, staged
 
 EXACT = 1e-9
-LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
-"""Families with linear attention or convolutions, where a removed token isn't like a hidden one."""
 
 
 @pytest.mark.parametrize("name", CASES)

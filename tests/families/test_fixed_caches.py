@@ -12,6 +12,7 @@ from torch import Tensor
 import tokenprune
 from tests.families.calls import case_of
 from tests.families.cases import CASES
+from tests.families.cells import LINEAR
 from tests.families.models.common import library
 from tests.families.plans import core, staged
 from tests.mllm.calls import cache_of, with_cache
@@ -20,7 +21,6 @@ from tokenprune.errors import UnsupportedCallError
 
 SCORES = 1e-5
 """How far scores may be from others: half of them are sums in another order."""
-LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
 WIDE = 500
 """A window that no prompt here fills."""
 TINY = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}

@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 import tokenprune
 from tests.families.calls import case_of, generated, language, logits
+from tests.families.models.common import built
 from tests.families.plans import plan
+from tokenprune.errors import LayerError
 
-FIRST = {"qwen4_exp": 1}
+FIRST = {"qwen4_exp": 1, "glm5_next": 1}
 """The first layer with an indexer, in front of others."""
 NEW: dict[str, Any] = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
 
@@ -61,3 +64,23 @@ def test_rows_that_keep_fewer_tokens_are_what_they_are_alone(name: str) -> None:
             one, own = generated(model, alone)
             assert torch.equal(one[0], tokens[row])
             assert float((own[:, 0] - scores[:, row]).abs().max()) < case.rounding
+
+
+def test_layers_that_see_what_an_earlier_one_chose_are_refused_by_name() -> None:
+    """Its choice is of places in its own sequence, and nobody knows it later on."""
+    case = case_of("glm5_next")
+    config = case.config()
+    settings = {
+        "layer_types": ["linear_attention", *["full_attention"] * 3],
+        "indexer_types": ["full", "full", "shared", "full"],
+    }
+    text = {**config.text_config.to_dict(), **settings}
+    config.text_config = type(config.text_config).from_dict(text)
+    model = built(transformers.Glm5NextForConditionalGeneration, config, torch.float32, "sdpa")
+    shared = plan({"strategy": "random", "at": "decoder", "layer": 2, "keep": 0.5})
+    with pytest.raises(LayerError, match="layer 2 of this LLM sees the keys that an earlier layer"):
+        tokenprune.attach(model, shared)
+    ahead = plan({"strategy": "fastv", "at": "decoder", "layer": 3, "keep": 0.5})
+    with tokenprune.attach(model, ahead) as handle:  # reads layer 1
+        logits(model, case.inputs("one"))
+        assert all(2 * image.kept == image.patches for image in handle.trace.images)

@@ -28,6 +28,7 @@ REFUSED = {
     "qwen3_5": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "qwen3_5_moe": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "qwen4_exp": {0: LINEAR, 2: LINEAR},
+    "glm5_next": {0: LINEAR, 2: LINEAR},
     "minicpmv4_6": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "minicpmv4_7": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "lfm2_vl": {0: CONVOLUTION, 2: CONVOLUTION},
@@ -81,7 +82,9 @@ def worst(one: Ran) -> float:
     """Largest difference between the layer's own weights and those of its query and key."""
     layer, given = one.layer, one.given
     hidden = given[llm_names.HIDDEN]
-    projected = layers.project(layer, hidden.movedim(0, 2) if hidden.dim() > 3 else hidden)
+    if hasattr(layer, "altup"):  # its streams stand in front
+        hidden = hidden.movedim(0, 2)
+    projected = layers.project(layer, hidden)
     query, key = layers.query_key(layer, projected, pair(given[llm_names.ROTARY]))
     assert one.weights is not None
     rotary = pair(given[llm_names.ROTARY])

@@ -43,6 +43,7 @@ NO_FORMULA += (
     "qwen3_5",
     "qwen3_5_moe",
     "qwen4_exp",
+    "glm5_next",
     "lfm2_vl",
     "minicpmv4_6",
     "minicpmv4_7",

@@ -72,7 +72,7 @@ def test_dense_states_are_the_models_own(name: str) -> None:
     with torch.no_grad(), noted(adapter.spec().layers[0]) as behind:
         model(**call)
     visual = case.placeholders(call)[0]
-    states = behind[0][0][visual]
+    states = behind[0][0][visual].flatten(1)
     (hidden,), (place,) = zip(*full["llm:0"].rows(), strict=True)
     frames, height, width = reader.grid
     # separators are among the placeholders, and no tokens

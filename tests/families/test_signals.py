@@ -27,6 +27,7 @@ FIRST = {
     "qwen3_5": 3,
     "qwen3_5_moe": 3,
     "qwen4_exp": 1,
+    "glm5_next": 1,
     "lfm2_vl": 1,
     "minicpmv4_6": 3,
     "minicpmv4_7": 3,

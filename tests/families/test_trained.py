@@ -31,7 +31,7 @@ from tokenprune.lab.train.session import model_shape
 from tokenprune.plan import load_plan
 
 Load = Callable[[str], LoadedMllm]
-LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp")
+LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm5_next")
 SHARED = ("gemma3n", "gemma4-shared")
 """LLMs whose last layers read the keys of earlier ones."""
 UNLEARNT = (*LINEAR, "lfm2_vl", "minicpmv4_6", "minicpmv4_7", *SHARED)

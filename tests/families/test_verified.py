@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.families.cases import CASES
+from tests.families.cells import LINEAR
 from tests.families.plans import decoder, plan, staged
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.verify import Verification, samples_for, verify
 from tokenprune.plan import load_plan
 
 Load = Callable[[str], LoadedMllm]
-LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
 
 
 def verified(loaded: LoadedMllm, content: dict[str, Any]) -> Verification:

@@ -258,6 +258,10 @@ class MllmAdapter(PictureAdapter, TextAdapter, CacheAdapter, Adapter):
     ) -> Written:
         """The arguments of a layer, with what `call` says in place of what they said."""
 
+    def layer_states(self, states: Tensor) -> Tensor:
+        """States that a layer puts out, in the order of `LayerCall.hidden`."""
+        return states
+
     @abstractmethod
     def run_text(self, ids: Tensor) -> Tensor:
         """The LLM's last states for text alone, without cache: `[B, T]` -> `[B, T, d_llm]`."""

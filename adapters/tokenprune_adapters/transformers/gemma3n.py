@@ -45,7 +45,11 @@ class Gemma3nAdapter(FamilyAdapter):
     def read_layer(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Arguments) -> LayerCall:
         """What a call of a layer says, with streams `[B, T, A, D]`."""
         call = super().read_layer(layer, args, kwargs)
-        return replace(call, hidden=call.hidden.movedim(0, 2))
+        return replace(call, hidden=self.layer_states(call.hidden))
+
+    def layer_states(self, states: Tensor) -> Tensor:
+        """States that a layer puts out, with streams `[B, T, A, D]`."""
+        return states.movedim(0, 2)
 
     def write_layer(
         self, layer: nn.Module, call: LayerCall, args: tuple[Any, ...], kwargs: Arguments

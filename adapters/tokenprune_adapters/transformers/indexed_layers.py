@@ -14,7 +14,7 @@ from torch import Tensor
 from tokenprune.interface.calls import LayerCall, Mask
 
 INDEXER = "indexer"
-"""Of the attention: what chooses keys."""
+"""Of the attention: what chooses keys; None where those of an earlier layer count."""
 
 
 def _blocks(attention: Any, normed: Tensor, call: LayerCall) -> Tensor:
@@ -31,6 +31,17 @@ def _both(mask: Tensor, chosen: Tensor) -> Tensor:
     return mask.masked_fill(~chosen, torch.finfo(mask.dtype).min)
 
 
-CHOOSING: Mapping[str, Callable[[Any, Tensor, LayerCall], Mask]] = {"blocks": _blocks}
+def _pools(attention: Any, normed: Tensor, call: LayerCall) -> Tensor:
+    """Pools of keys that stand one behind the other (GLM 5.3)."""
+    query = attention.q_a_layernorm(attention.q_a_proj(normed))
+    places = getattr(attention, INDEXER)(normed, query, call.mask, None)
+    mask: Tensor = attention.build_attention_mask_from_topk(places, normed, normed.shape[1])
+    return mask
+
+
+CHOOSING: Mapping[str, Callable[[Any, Tensor, LayerCall], Mask]] = {
+    "blocks": _blocks,
+    "pools": _pools,
+}
 """Masks `[B, 1, T, T]` of what queries see, from the attention, rows `[B, T, D]` behind the layer's
 norm, and what the layer is called with; by `LayerKind.indexed`."""

@@ -24,6 +24,11 @@ PAIRED = "rope_interleave"
 """Of its config: whether neighbouring channels turn together, and halves stand apart afterwards."""
 
 
+def known(attention: Any) -> bool:
+    """Whether a layer's attention is one of these, and not linear."""
+    return hasattr(attention, NARROW)
+
+
 def projections(attention: Any) -> Mapping[str, nn.Module]:
     """What makes the query's heads, and what makes narrow rows with the key's shared channels."""
     query = attention.q_proj if attention.q_b_proj is None else attention.q_b_proj

@@ -115,6 +115,11 @@ _KINDS = {
     "gemma4": {"Gemma4TextDecoderLayer": TYPED},
     "glm4v": {"Glm4vTextDecoderLayer": PAIRED},
     "glm4v_moe": {"Glm4vMoeTextDecoderLayer": LLAMA},
+    "glm5_next": {
+        "Glm5NextTextDecoderLayer": LayerKind(
+            latent=True, streams="attn_hc", output=2, indexed="pools"
+        )
+    },
     "glm_ocr": {"GlmOcrTextDecoderLayer": PAIRED},
     "lfm2": {"Lfm2DecoderLayer": NORMED},
     "llama": {"LlamaDecoderLayer": LLAMA},

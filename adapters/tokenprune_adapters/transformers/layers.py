@@ -79,11 +79,13 @@ def no_query_key(layer: nn.Module, kinds: Kinds = names.KINDS) -> str | None:
     if kind is None:
         return f"is {indefinite(type(layer).__name__)}, whose attention isn't known"
     attention = getattr(layer, names.ATTENTION, None)
-    if attention is None:
+    if attention is None or (kind.latent and not latent_layers.known(attention)):
         mixer = "is a convolution" if hasattr(layer, names.CONVOLUTION) else "has linear attention"
         return f"{mixer}, without query and key"
     if getattr(attention, names.SHARED, False):
         return "shares the keys of an earlier layer, and has none of its own"
+    if kind.indexed is not None and getattr(attention, indexed_layers.INDEXER) is None:
+        return "sees the keys that an earlier layer chose"
     return None
 
 

@@ -89,6 +89,12 @@ def fixed(config: Any) -> dict[int, str]:
         "shortened in front of full attention only."
         for number in linear(config)
     }
+    for number, mode in enumerate(getattr(config, "indexer_types", None) or ()):
+        if mode == "shared" and number not in found:
+            found[number] = (
+                f"layer {number} of this LLM sees the keys that an earlier layer chose, so both "
+                "have to hold the same tokens."
+            )
     first = _first_shared(config)
     if first is not None:
         read = min(source(config, layer) for layer in range(first, config.num_hidden_layers))

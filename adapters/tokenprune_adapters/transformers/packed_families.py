@@ -26,12 +26,17 @@ def packed() -> Family:
     return Family(grids, apart=True, towers=("qwen-vision",))
 
 
-def _packed_by_frames() -> Family:
-    """Frames of clips are pictures for the tower, and have the placeholder of pictures (GLM)."""
+def packed_by_frames(placeholder: tuple[str, ...]) -> Family:
+    """Frames of clips are pictures for the tower (GLM)."""
     family = packed()
     tower, read = family.pictures["video"].tower, family.pictures["video"].read
-    clips = videos(read, tower=tower, frames=places.gridded, placeholder=IMAGE_ID)
-    return replace(family, pictures={**family.pictures, **clips}, notes=(_ONE_KIND,))
+    clips = videos(read, tower=tower, frames=places.gridded, placeholder=placeholder)
+    return replace(family, pictures={**family.pictures, **clips})
+
+
+def _one_kind() -> Family:
+    """Clips have the placeholder of pictures."""
+    return replace(packed_by_frames(IMAGE_ID), notes=(_ONE_KIND,))
 
 
 PACKED: Mapping[str, tuple[tuple[str, ...], Family]] = {
@@ -45,9 +50,9 @@ PACKED: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "qwen3_5_moe": (("Qwen3_5Moe",), packed()),
     # three of four layers have sliding windows
     "exaone4_5": (("Exaone4_5_",), replace(packed(), apart=False, renumbers=False)),
-    "glm4v": (("Glm4v",), _packed_by_frames()),
-    "glm46v": (("Glm46V",), _packed_by_frames()),
-    "glm4v_moe": (("Glm4vMoe",), _packed_by_frames()),
-    "glm_ocr": (("GlmOcr",), _packed_by_frames()),
+    "glm4v": (("Glm4v",), _one_kind()),
+    "glm46v": (("Glm46V",), _one_kind()),
+    "glm4v_moe": (("Glm4vMoe",), _one_kind()),
+    "glm_ocr": (("GlmOcr",), _one_kind()),
 }
 """See `family_table.TABLE`."""

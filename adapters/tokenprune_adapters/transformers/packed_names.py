@@ -48,6 +48,7 @@ _CLASSES = {
     ),
     "glm4v": ("Glm4vVisionModel", "Glm4vVisionBlock", "Glm4vVisionAttention"),
     "glm4v_moe": ("Glm4vMoeVisionModel", "Glm4vMoeVisionBlock", "Glm4vMoeVisionAttention"),
+    "glm5_next": ("Glm5NextVisionModel", "Glm5NextVisionBlock", "Glm5NextVisionAttention"),
     "glm_ocr": ("GlmOcrVisionModel", "GlmOcrVisionBlock", "GlmOcrVisionAttention"),
 }
 

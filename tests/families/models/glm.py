@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from tests.families import scenes
-from tests.families.models.common import END, IMAGE, START, WIDTH, text, words
+from tests.families.models.common import END, HEADS, IMAGE, START, VIDEO, WIDTH, text, words
 from tests.families.models.qwen import PATCH, ROTARY, Qwen2VL
 from tests.families.scenes import Prompt, Video
 
@@ -103,9 +103,59 @@ class GlmOcr(Glm4v):
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Glm5Next(Glm4v):
+    """Every other layer with attention to pools of keys that an indexer selects, two streams.
+
+    The LLM rotates nothing, and clips may stand beside pictures.
+    """
+
+    # norms, routers and linear attention round to float32 whatever the dtype
+    rounding: float = 1e-4
+
+    def config(self) -> Any:
+        from transformers import Glm5NextConfig
+
+        own: dict[str, Any] = {
+            "num_key_value_heads": HEADS,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+            "linear_num_heads": 2,
+            "linear_head_dim": 8,
+            "q_lora_rank": 12,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8,
+            "v_head_dim": 10,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": WIDTH // 2,
+            "hc_mult": 2,
+            # fewer tokens than any prompt has
+            "index_topk": 8,
+            "index_kpool": 2,
+            # of few heads, several pools might have a score of zero
+            "index_n_heads": 4 * HEADS,
+            "index_head_dim": 8,
+        }
+        return Glm5NextConfig(
+            text_config=text("glm5_next_text", **own),
+            vision_config=self.glm_vision("glm5_next_vision", projection_intermediate_size=WIDTH),
+            **self.tokens(),
+        )
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        return scenes.SCENES
+
+    def told_apart(self, ids: Tensor) -> Tensor:
+        inside = (ids == CLIP_START).cumsum(-1) > (ids == CLIP_END).cumsum(-1)
+        return ids.masked_fill((ids == IMAGE) & inside, VIDEO)
+
+
 CASES = (
     Glm4v("glm4v", "Glm4vForConditionalGeneration"),
     Glm4v("glm46v", "Glm46VForConditionalGeneration", kind="glm46v"),
     Glm4vMoe("glm4v_moe", "Glm4vMoeForConditionalGeneration"),
     GlmOcr("glm_ocr", "GlmOcrForConditionalGeneration"),
+    Glm5Next("glm5_next", "Glm5NextForConditionalGeneration"),
 )

@@ -223,7 +223,8 @@ class Qwen4Exp(Qwen35):
             # fewer tokens than any prompt has
             "indexer_budget": 8,
             "indexer_compress_ratio": 2,
-            "indexer_n_heads": HEADS,
+            # of few heads, several blocks might have a score of zero
+            "indexer_n_heads": 4 * HEADS,
             "indexer_kv_heads": 1,
             "indexer_head_dim": 8,
         }

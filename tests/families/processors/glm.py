@@ -45,4 +45,5 @@ RECIPES: dict[str, Recipe] = {
     "glm46v": _recipe("Glm46V"),
     "glm4v_moe": _recipe("Glm4v"),
     "glm_ocr": _recipe("Glm46V"),
+    "glm5_next": _recipe("Glm5Next"),
 }

@@ -144,7 +144,8 @@ def _behind_layer(owner: Attachment, found: Rows) -> Callable[..., Any]:
                 if row is not None:
                     maps = row.maps(apart=True)
                     place = grid_positions(maps.grid, maps.raster(row.line()))
-                    found.append((states[number, row.slot], place))
+                    # streams of a token side by side
+                    found.append((states[number, row.slot].flatten(1), place))
         return output
 
     return forward

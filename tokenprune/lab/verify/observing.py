@@ -77,12 +77,13 @@ class Probes:
             if isinstance(adapter, MllmAdapter):
                 stack.enter_context(self.features.noted(adapter))
                 for number, layer in enumerate(adapter.spec().layers):
-                    stack.enter_context(_hooked(layer, self._length("decoder", number)))
+                    stack.enter_context(_hooked(layer, self._length("decoder", number, adapter)))
             yield
 
-    def _length(self, part: str, number: int) -> Any:
+    def _length(self, part: str, number: int, adapter: MllmAdapter | None = None) -> Any:
         def note(states: Tensor) -> None:
-            self.lengths[part, number] = states.shape[-2]
+            length = states.shape[-2] if adapter is None else adapter.layer_states(states).shape[1]
+            self.lengths[part, number] = length
 
         return note
 
