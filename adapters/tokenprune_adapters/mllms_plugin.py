@@ -13,6 +13,7 @@ from tokenprune_adapters.transformers.glm5_next import Glm5NextAdapter
 from tokenprune_adapters.transformers.llama4 import Llama4Adapter
 from tokenprune_adapters.transformers.llava import LlavaAdapter
 from tokenprune_adapters.transformers.llava_pixtral import LlavaPixtralAdapter
+from tokenprune_adapters.transformers.mistral_large4 import MistralLarge4Adapter
 from tokenprune_adapters.transformers.molmo2 import Molmo2Adapter
 from tokenprune_adapters.transformers.qwen4_exp import Qwen4ExpAdapter
 
@@ -25,6 +26,7 @@ ADAPTERS: tuple[type[MllmAdapter], ...] = (
     Molmo2Adapter,
     Qwen4ExpAdapter,
     Glm5NextAdapter,
+    MistralLarge4Adapter,
 )
 
 

@@ -12,6 +12,7 @@ LAYER = {
     "qwen3_5_moe": 3,
     "qwen4_exp": 3,
     "glm5_next": 3,
+    "mistral_large4": 2,
     "lfm2_vl": 3,
     "minicpmv4_6": 3,
     "minicpmv4_7": 3,

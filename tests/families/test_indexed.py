@@ -11,8 +11,9 @@ from torch import Tensor
 
 import tokenprune
 from tests.families.calls import case_of, generated, language, logits
+from tests.families.fate import gone
 from tests.families.models.common import built
-from tests.families.plans import plan
+from tests.families.plans import plan, staged
 from tokenprune.errors import LayerError
 
 FIRST = {"qwen4_exp": 1, "glm5_next": 1}
@@ -84,3 +85,35 @@ def test_layers_that_see_what_an_earlier_one_chose_are_refused_by_name() -> None
     with tokenprune.attach(model, ahead) as handle:  # reads layer 1
         logits(model, case.inputs("one"))
         assert all(2 * image.kept == image.patches for image in handle.trace.images)
+
+
+@torch.no_grad()
+def test_layers_that_scale_queries_by_places_get_those_without_gaps() -> None:
+    """Renumbered survivors are what the plain LLM makes of them alone."""
+    case = case_of("mistral_large4")
+    model, call = case.build(torch.float64), case.inputs("one", "none", torch.float64)
+    given: dict[str, Any] = {}
+    hook = language(model).register_forward_pre_hook(
+        lambda _, __, kwargs: given.update(kwargs), with_kwargs=True
+    )
+    logits(model, call)
+    hook.remove()
+    embeds = given["inputs_embeds"]
+    early = plan({"strategy": "random", "at": "pre_llm", "keep": 0.5}, positions="compact")
+    with tokenprune.attach(model, early) as handle:
+        short = logits(model, call)
+        lost = gone(case, handle.trace, call["input_ids"], case.prompts("one", "none"))[0]
+    alone = model.lm_head(language(model)(inputs_embeds=embeds[:, ~lost]).last_hidden_state)
+    cap = model.final_logit_softcapping
+    assert bool(lost.any())
+    torch.testing.assert_close(short[:, ~lost], cap * torch.tanh(alone / cap))
+
+
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+def test_renumbered_places_go_on_behind_a_cache(stage: str) -> None:
+    case = case_of("mistral_large4")
+    model, call = case.build(torch.float64), case.inputs("several", "left", torch.float64)
+    with tokenprune.attach(model, {**staged(case.name, stage, 0.5), "positions": "compact"}):
+        tokens, _ = generated(model, call)
+        again = model.generate(**call, **NEW, use_cache=False)
+    assert torch.equal(again[:, -tokens.shape[1] :], tokens)

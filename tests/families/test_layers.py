@@ -23,12 +23,14 @@ from tokenprune.interface.calls import LayerCall
 
 (VipLlavaAdapter,) = (adapter for adapter in ADAPTERS if adapter.name == "vipllava")
 LINEAR, SHARED = "has linear attention", "shares the keys of an earlier layer"
+PLACED = "scales queries by their places"
 CONVOLUTION = "is a convolution"
 REFUSED = {
     "qwen3_5": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "qwen3_5_moe": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "qwen4_exp": {0: LINEAR, 2: LINEAR},
     "glm5_next": {0: LINEAR, 2: LINEAR},
+    "mistral_large4": {0: PLACED, 1: SHARED, 2: PLACED, 3: PLACED},
     "minicpmv4_6": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "minicpmv4_7": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "lfm2_vl": {0: CONVOLUTION, 2: CONVOLUTION},

@@ -44,6 +44,7 @@ NO_FORMULA += (
     "qwen3_5_moe",
     "qwen4_exp",
     "glm5_next",
+    "mistral_large4",
     "lfm2_vl",
     "minicpmv4_6",
     "minicpmv4_7",

@@ -39,6 +39,11 @@ def deep(case: Case, times: int) -> Any:
             text[name] = times * text[name]
     if isinstance(text["intermediate_size"], list):
         text["intermediate_size"] = times * text["intermediate_size"]
+    if text.get("kv_source_layers"):  # numbers of layers
+        starts = range(0, times * LAYERS, LAYERS)
+        text["kv_source_layers"] = [
+            start + source for start in starts for source in text["kv_source_layers"]
+        ]
     text.pop("moe_layers", None)  # of Llama 4, counted anew
     single = text.get("per_layer_config") or {}
     if single:

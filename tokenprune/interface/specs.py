@@ -175,6 +175,8 @@ class MllmSpec:
         injections: methods of the LLM that add per-token rows behind a layer.
         flat_layers: layers that take masks `[B, T]` only, and none behind a cache.
         partial: whether the LLM may drop states that nobody asked it for; `write_llm` forbids it.
+        placed: whether layers compute with position ids beside their rotary rows, so that they get
+            those of the tokens that are left.
         renumbers: why survivors can't be renumbered, as a sentence; None if they can.
         fixed_layers: why a stage can't stand in front of a layer, as a sentence, by layer.
         first_id: token id of the mark that tokenizers put in front of a text (BOS); None if the
@@ -210,6 +212,7 @@ class MllmSpec:
     injections: Sequence[str] = ()
     flat_layers: frozenset[int] = frozenset()
     partial: bool = False
+    placed: bool = False
     renumbers: str | None = None
     fixed_layers: Mapping[int, str] = field(default_factory=dict)
     first_id: int | None = None

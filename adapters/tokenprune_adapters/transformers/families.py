@@ -92,6 +92,7 @@ class Family:
         joins: see `MllmSpec.joins`.
         renumbers: whether survivors can be renumbered, where `apart` doesn't forbid it already.
         full: masks that may hide nothing where they are given, and what to do about it.
+        placed: see `MllmSpec.placed`; then no kernel of packed samples may run its attention.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
         notes: what else its users should know of its pictures, in words.
     """
@@ -106,6 +107,7 @@ class Family:
     joins: bool = False
     renumbers: bool = True
     full: Mapping[str, Refused] = field(default_factory=dict)
+    placed: bool = False
     whole: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -154,7 +156,8 @@ class FamilyAdapter(TransformersMllm):
         self._check_core()
         self._spec = self._read()
         check_library("transformers", self._relied_on())
-        check_positions(self._spec.layers, f"{type(self._spec.language_model).__name__}")
+        if not self.family.placed:
+            check_positions(self._spec.layers, f"{type(self._spec.language_model).__name__}")
 
     def spec(self) -> MllmSpec:
         """The model as data."""
@@ -336,6 +339,7 @@ class FamilyAdapter(TransformersMllm):
             masks=family.masks,
             base=full[0],
             partial=bool(self._whole()),
+            placed=family.placed,
             injections=(deepstack.METHOD,) if depths else (),
             flat_layers=frozenset(linear),
             renumbers=llm_layers.renumbers(config, apart=family.apart),

@@ -71,6 +71,7 @@ class LayerKind:
         output: which of the things that this part puts out they are; None where it predicts them.
         indexed: how the attention's indexer selects keys, see `indexed_layers`; None where it has
             none, and queries see what the mask lets them.
+        placed: whether queries are scaled by their places, so that they can't be had without these.
     """
 
     normed: bool = False
@@ -88,6 +89,7 @@ class LayerKind:
     streams: str | None = None
     output: int | None = None
     indexed: str | None = None
+    placed: bool = False
 
 
 LLAMA = LayerKind()
@@ -128,6 +130,7 @@ _KINDS = {
     },
     "ministral": {"MinistralDecoderLayer": LLAMA},
     "mistral": {"MistralDecoderLayer": LLAMA},
+    "mistral_large4": {"MistralLarge4TextDecoderLayer": LayerKind(latent=True, placed=True)},
     "molmo2": {"Molmo2DecoderLayer": LayerKind(normed=True, bare="norm_after")},
     "paddleocr_vl": {"PaddleOCRDecoderLayer": LLAMA},
     "qwen2": {"Qwen2DecoderLayer": LLAMA},

@@ -84,6 +84,8 @@ def no_query_key(layer: nn.Module, kinds: Kinds = names.KINDS) -> str | None:
         return f"{mixer}, without query and key"
     if getattr(attention, names.SHARED, False):
         return "shares the keys of an earlier layer, and has none of its own"
+    if kind.placed:
+        return "scales queries by their places"
     if kind.indexed is not None and getattr(attention, indexed_layers.INDEXER) is None:
         return "sees the keys that an earlier layer chose"
     return None

@@ -75,6 +75,9 @@ def linear(config: Any) -> set[int]:
 
 def source(config: Any, layer: int) -> int:
     """The layer whose keys a layer reads: its own number, unless it shares those of another."""
+    sources = getattr(config, "kv_source_layers", None)
+    if sources:
+        return int(sources[layer])
     first = _first_shared(config)
     if first is None or layer < first:
         return layer
@@ -89,6 +92,13 @@ def fixed(config: Any) -> dict[int, str]:
         "shortened in front of full attention only."
         for number in linear(config)
     }
+    for reader in range(len(getattr(config, "kv_source_layers", None) or ())):
+        read = source(config, reader)
+        for number in range(read + 1, reader + 1):
+            found[number] = (
+                f"layer {reader} of this LLM reads the keys of layer {read}, so both have to hold "
+                "the same tokens."
+            )
     for number, mode in enumerate(getattr(config, "indexer_types", None) or ()):
         if mode == "shared" and number not in found:
             found[number] = (

@@ -98,8 +98,45 @@ class LightOnOcr(Mistral3):
         return [IMAGE] * (image.width // unit * (image.height // unit))
 
 
+class MistralLarge4(Mistral3):
+    """Keys that an indexer chooses, queries that are scaled by their places.
+
+    Layer 1 takes the keys of layer 0 and its choice, and layer 3 rotates nothing.
+    """
+
+    def config(self) -> Any:
+        from transformers import MistralLarge4Config
+
+        own: dict[str, Any] = {
+            "num_key_value_heads": HEADS,
+            "kv_lora_rank": 16,
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 4,
+            "v_head_dim": 10,
+            "n_routed_experts": 4,
+            # of one expert the weight is 1, and not the router's, which is rounded to float32
+            "num_experts_per_tok": 1,
+            "moe_intermediate_size": WIDTH // 2,
+            "no_rope_layers": [1, 1, 1, 0],
+            "kv_source_layers": [0, 0, 2, 3],
+            "indexer_types": ["full", "shared", "full", "full"],
+            # fewer tokens than any prompt has; of few heads, several might have a score of zero
+            "index_topk": 8,
+            "index_n_heads": 4 * HEADS,
+            "index_head_dim": 8,
+        }
+        return MistralLarge4Config(
+            vision_config=pixtral(),
+            text_config=text("mistral_large4_text", **own),
+            image_token_index=IMAGE,
+            spatial_merge_size=MERGE,
+            vision_feature_layer=-1,
+        )
+
+
 CASES = (
     Mistral3("mistral3", "Mistral3ForConditionalGeneration", ((32, 64), (48, 32))),
+    MistralLarge4("mistral_large4", "MistralLarge4ForConditionalGeneration", ((32, 64), (48, 32))),
     LightOnOcr("lighton_ocr", "LightOnOcrForConditionalGeneration", ((32, 64), (48, 32))),
     LlavaPixtral("llava_pixtral", "LlavaForConditionalGeneration", ((24, 32), (32, 16))),
 )

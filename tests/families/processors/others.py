@@ -91,6 +91,7 @@ LLAMA4 = {
 RECIPES: dict[str, Recipe] = {
     "llama4": Recipe(_llama4, LLAMA4, "<|image|>", needs=VISION),
     "mistral3": PIXTRAL,
+    "mistral_large4": PIXTRAL,
     "llava_pixtral": PIXTRAL,
     "lighton_ocr": replace(
         PIXTRAL,

@@ -59,6 +59,7 @@ class Flow:
         past: length of the first layer's cache.
         behind: set in `continue` if the core makes masks, which it can't for a short cache.
         flat_layers: see `MllmSpec.flat_layers`.
+        placed: see `MllmSpec.placed`.
         windows: see `MllmSpec.windows`, of an LLM that makes its masks by itself: it would count
             the windows of a shortened prompt in slots, so its layers get masks of the engine's.
         layer: the layer that ran last.
@@ -75,6 +76,7 @@ class Flow:
     past: int = 0
     behind: Behind | None = None
     flat_layers: frozenset[int] = frozenset()
+    placed: bool = False
     windows: Sequence[int | None] = ()
     layer: int = -1
     alike: Alike = field(default_factory=Alike)
@@ -93,7 +95,7 @@ class Flow:
 
         Position ids are withheld: only FlashAttention's detection of packed sequences would read
         them, and mistake the gaps for sequence borders. The rotary rows carry the positions. Layers
-        that are untouched keep them.
+        that are untouched keep them, and those that compute with them get what is left of them.
         """
         if torch.compiler.is_compiling():
             return self._make(layer, call)
@@ -153,7 +155,8 @@ class Flow:
         if cut is None:
             # what the LLM prepared for its input is right, and gaps are in its position ids only if
             # the input was shortened
-            return replace(call, positions=None) if self.layout.shortened else call
+            withheld = self.layout.shortened and not self.placed
+            return replace(call, positions=None) if withheld else call
         level, rotary = cut.level, call.rotary
         if self.mode == "continue":
             # queries are new tokens: their own rows are right, their keys are this layer's cache
@@ -185,7 +188,17 @@ class Flow:
                 square=self.mode != "continue",
                 flat=self.flat or flat,
             )
-        return LayerCall(call.hidden, mask, None, rotary, self._rest(layer, call))
+        positions = self._places(level, call) if self.placed else None
+        return LayerCall(call.hidden, mask, positions, rotary, self._rest(layer, call))
+
+    def _places(self, level: Level, call: LayerCall) -> Tensor | None:
+        """Position ids of the queries, where layers compute with them."""
+        if self.mode == "continue":
+            return renumbered(call.positions, _behind(level)) if self.compact else call.positions
+        if self.compact:
+            return renumbered(call.positions, _ahead(level), level.column)
+        assert call.positions is not None
+        return take(call.positions, level.column, axis=-1)
 
     def _own_mask(self, known: Behind, layer: int, call: LayerCall) -> Tensor | None:
         """The mask of new tokens over one layer's cache, which may hold the last keys only."""

@@ -203,8 +203,9 @@ class LanguageRunner:
         flat, axes = self.adapter.padding_masks(), self.spec.per_token
         compact = self.numbering.compact_layers
         withheld = bool(self.spec.flat_layers) or not self.adapter.ignores_positions()
+        withheld = withheld and not self.spec.placed
         flow = Flow(layout, mode, compact, flat, self._rotary, axes, withheld, past)
-        flow.flat_layers = self.spec.flat_layers
+        flow.flat_layers, flow.placed = self.spec.flat_layers, self.spec.placed
         flow.windows = () if self.spec.masks else self.spec.windows
         return flow
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tokenprune.lab.verify import names
 from tokenprune.lab.verify.checks import Bench, counted, same_images
 from tokenprune.lab.verify.observing import unpadded
@@ -12,7 +14,7 @@ from tokenprune.testing.plain.comparing import PRECISE, Difference
 def batch(bench: Bench) -> InvariantRow:
     """All samples in one call give what each gave alone, and keep the same tokens."""
     subject, alone = bench.subject, bench.forwards
-    inputs = subject.inputs(subject.samples)
+    inputs = _placed(bench, subject.inputs(subject.samples))
     with bench.observer.attached() as handle:
         together = bench.observer.forward(handle, inputs)
     total, tipped, faults, start = Difference(), 0, [], 0
@@ -42,13 +44,20 @@ def padding(bench: Bench) -> InvariantRow:
     alone = bench.forwards
     with bench.observer.attached() as handle:
         for one in alone:
-            seen = bench.observer.forward(handle, names.padded(one.inputs, columns))
+            inputs = _placed(bench, names.padded(one.inputs, columns))
+            seen = bench.observer.forward(handle, inputs)
             if same_images(seen.images, one.images):
                 total.add(seen.output[:, columns:], one.output)
             else:
                 tipped += 1
     compared = f"{counted(len(bench.forwards), 'prompt')} with {columns} tokens of padding"
     return _judged(bench, "padding", total, compared, tipped, [])
+
+
+def _placed(bench: Bench, inputs: Any) -> Any:
+    """Inputs in which padding has no places, for LLMs that compute with these."""
+    mllm = bench.subject.mllm
+    return names.counted(inputs) if mllm is not None and mllm.placed else inputs
 
 
 def _judged(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 PROMPT = "input_ids"
 PADDING = "attention_mask"
+POSITIONS = "position_ids"
 
 
 def logits_of(outputs: Any) -> Tensor:
@@ -38,6 +39,14 @@ def greedy(model: Any, inputs: dict[str, Tensor], new_tokens: int) -> tuple[Tens
         output_logits=True,
     )
     return found.sequences, list(found.logits)
+
+
+def counted(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs with position ids that skip padding, as `generate` counts them."""
+    mask = inputs.get(PADDING)
+    if mask is None:
+        return inputs
+    return {**inputs, POSITIONS: (mask.cumsum(dim=-1) - 1).clamp(min=0)}
 
 
 def padded(inputs: dict[str, Tensor], columns: int) -> dict[str, Tensor]:
