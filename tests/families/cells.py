@@ -29,7 +29,11 @@ LINEAR += ("minicpmv4_6", "minicpmv4_7")
 """Families with linear attention or convolutions, where a removed token isn't like a hidden one."""
 GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
 """Families whose tower gets the frames of a clip as pictures."""
-UNFOLLOWED = {"gemma3n": "it is convolutional", "molmo2": "each call says which patches"}
+UNFOLLOWED = {
+    "gemma3n": "it is convolutional",
+    "molmo2": "each call says which patches",
+    "gemma4_unified": "there is none",
+}
 """Families through whose tower no tokens are followed, and why."""
 OMNI = ("qwen2_5_omni", "qwen3_omni_moe")
 """Families that hear, too."""

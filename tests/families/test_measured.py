@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import tokenprune
 from tests.families.calls import case_of, logits
 from tests.families.cases import CASES
+from tests.families.cells import UNFOLLOWED
 from tests.families.plans import plan, staged
 from tests.studies.conftest import save_study
 from tokenprune.cli.app import app
@@ -51,7 +52,7 @@ NO_FORMULA += (
     "kimi_k25",
     "lighton_ocr",
 )
-NO_FORMULA += ("gemma3n", "molmo2", "llama4", "llava", "llava-siglip")
+NO_FORMULA += (*UNFOLLOWED, "llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""
 FOLLOWED = [name for name in CASES if name not in NO_FORMULA]
 SHOWN = ["llava_next", "qwen2_5_vl", "qwen3_vl_moe", "idefics3", "gemma3", "mistral3"]

@@ -29,7 +29,7 @@ from tokenprune.lab.models import load_model
 
 WHOLE = {"qwen2_5_omni": "Qwen2_5Omni", "qwen3_omni_moe": "Qwen3OmniMoe"}
 """How the class of the whole model begins, and that of its config."""
-HEARING = (*OMNI, "gemma3n")
+HEARING = (*OMNI, "gemma3n", "gemma4_unified")
 OLDER = not hasattr(transformers, "Qwen2_5OmniThinkerModel")
 
 
@@ -103,7 +103,7 @@ def test_sound_is_not_pruned_as_text(name: str) -> None:
     case = case_of(name)
     model, call = case.build(), case.inputs("one", "none")
     ids, visual = call["input_ids"][0], case.placeholders(call)[0]
-    marks = [] if name in OMNI else [gemma3n.END]
+    marks = [gemma3n.END] if name == "gemma3n" else []
     words = (
         (ids >= FIRST_WORD)
         & ~torch.isin(ids, torch.tensor(marks))

@@ -9,6 +9,7 @@ from tokenprune.interface.calls import Refused
 from tokenprune_adapters.transformers import native_families as natives
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers import tile_runs as runs
+from tokenprune_adapters.transformers import unfollowed_families as unfollowed
 from tokenprune_adapters.transformers import unit_sides as sides
 from tokenprune_adapters.transformers.families import (
     Family,
@@ -276,6 +277,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     ),
     "lighton_ocr": (("LightOnOcr",), natives.LIGHTON_OCR),
     "kimi_k25": (("Kimi_K25",), natives.KIMI),
+    "gemma4_unified": (("Gemma4Unified",), unfollowed.GEMMA4_UNIFIED),
     "minicpmv4_6": (("MiniCPMV4_6",), natives.MINICPM),
     "minicpmv4_7": (("MiniCPMV4_7",), natives.MINICPM_CANVAS),
     "perception_lm": (

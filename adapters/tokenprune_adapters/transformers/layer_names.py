@@ -115,6 +115,7 @@ _KINDS = {
         "Gemma3nTextDecoderLayer": LayerKind(normed=True, typed=True, streams="altup"),
     },
     "gemma4": {"Gemma4TextDecoderLayer": TYPED},
+    "gemma4_unified": {"Gemma4UnifiedTextDecoderLayer": TYPED},
     "glm4v": {"Glm4vTextDecoderLayer": PAIRED},
     "glm4v_moe": {"Glm4vMoeTextDecoderLayer": LLAMA},
     "glm5_next": {

@@ -199,16 +199,12 @@ def stacked_frames(core: Any, given: Arguments, features: Features) -> list[Plac
 
 def placed(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Places (x, y) of patches `[n, P, 2]`, -1 for padding, of which a square makes a unit."""
-    pool = core.config.vision_config.pooling_kernel_size
-    position = given.get("image_position_ids", given.get("video_position_ids"))
-    flat = position.reshape(-1, *position.shape[-2:])
-    sides = (flat.amax(dim=1) + 1) // pool
-    found, first = [], 0
-    for count in counted(given) or [1] * len(features):
-        wide, high = sides[first].tolist()
-        found.append(Places((count, high, wide)))
-        first += count
-    return found
+    return _placed(given, len(features), core.config.vision_config.pooling_kernel_size)
+
+
+def placed_whole(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """The same where squares come whole, each in one place (Gemma 4 unified)."""
+    return _placed(given, len(features), 1)
 
 
 def counted(given: Arguments) -> Sequence[int] | None:
@@ -219,6 +215,18 @@ def counted(given: Arguments) -> Sequence[int] | None:
     if counts is None:  # before 5.19, clips [V, F, P, 2] are equally long
         return [position.shape[1] if position.dim() == 4 else 1] * len(position)
     found: list[int] = counts.tolist()
+    return found
+
+
+def _placed(given: Arguments, pictures: int, pool: int) -> list[Places]:
+    position = given.get("image_position_ids", given.get("video_position_ids"))
+    flat = position.reshape(-1, *position.shape[-2:])
+    sides = (flat.amax(dim=1) + 1) // pool
+    found, first = [], 0
+    for count in counted(given) or [1] * pictures:
+        wide, high = sides[first].tolist()
+        found.append(Places((count, high, wide)))
+        first += count
     return found
 
 

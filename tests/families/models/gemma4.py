@@ -1,10 +1,10 @@
-"""Gemma 4: pictures of any shape as patches with positions, padded to the longest."""
+"""Gemma 4: pictures of any shape as patches with positions, padded to the longest; sound."""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.families import scenes
 from tests.families.case import Case
 from tests.families.models.common import (
+    BOS,
     END,
     HEADS,
     IMAGE,
@@ -25,11 +26,12 @@ from tests.families.models.common import (
     tower,
     words,
 )
-from tests.families.scenes import Image, Prompt, Video
+from tests.families.scenes import Image, Prompt, Text, Video
 
 POOL, WINDOW = 2, 12
 UNIT = PATCH * POOL
-AUDIO = 20
+AUDIO, SAMPLES, HEARD = 20, 8, 4
+"""Sound, samples of a token of it, and tokens of each prompt's sound."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,14 +100,14 @@ class Gemma4(Case):
         call = {"mm_token_type_ids": (ids == IMAGE).long() + 2 * (ids == VIDEO).long()}
         images, clips = scenes.images(prompts), scenes.videos(prompts)
         if images:
-            call["pixel_values"], call["image_position_ids"] = _padded(images)
+            call["pixel_values"], call["image_position_ids"] = self.padded(images)
         if clips:
             frames = [
                 Image(clip.height, clip.width, 10 * clip.seed + number)
                 for clip in clips
                 for number in range(clip.frames)
             ]
-            pixels, positions = _padded(frames)
+            pixels, positions = self.padded(frames)
             if self._frames_are_counted():
                 counts = torch.tensor([clip.frames for clip in clips])
                 call["num_frames_per_video"] = counts
@@ -117,21 +119,85 @@ class Gemma4(Case):
 
     def _frames_are_counted(self) -> bool:
         """Later versions take the frames of all clips as rows, and their counts."""
-        from transformers import Gemma4Model
+        import transformers
 
-        names = inspect.signature(Gemma4Model.get_video_features).parameters
-        return "num_frames_per_video" in names
+        model_class = getattr(transformers, self.model_class.replace(HEAD, "Model"))
+        taken = inspect.signature(model_class.get_video_features).parameters
+        return "num_frames_per_video" in taken
+
+    def padded(self, images: list[Image]) -> tuple[Tensor, Tensor]:
+        """Patches `[n, P, 3 p p]` in [0, 1], and places (x, y) `[n, P, 2]`, -1 where padded."""
+        return _padded(images, PATCH)
+
+
+@dataclass(frozen=True, eq=False)
+class Unified(Gemma4):
+    """No tower: the LLM is shown squares of pixels; every prompt begins with some sound.
+
+    As in released models, no layers share keys, and the keys of full layers are their values.
+    """
+
+    heard: ClassVar[tuple[str, ...]] = ("input_features", "input_features_mask")
+
+    def config(self) -> Any:
+        from transformers import Gemma4UnifiedConfig
+
+        language = text(
+            "gemma4_unified_text",
+            head_dim=WIDTH // HEADS,
+            global_head_dim=2 * WIDTH // HEADS,
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            layer_types=["sliding_attention", "full_attention"] * 2,
+            sliding_window=WINDOW,
+        )
+        return Gemma4UnifiedConfig(
+            vision_config={
+                "patch_size": PATCH,
+                "pooling_kernel_size": POOL,
+                "mm_embed_dim": WIDTH,
+                "mm_posemb_size": 64,
+                "output_proj_dims": WIDTH,
+            },
+            text_config=language,
+            audio_config={"audio_embed_dim": SAMPLES},
+            image_token_id=IMAGE,
+            video_token_id=VIDEO,
+            audio_token_id=AUDIO,
+            boi_token_id=START,
+            eoi_token_id=END,
+            boa_token_id=AUDIO + 1,
+            eoa_token_index=AUDIO + 2,
+        )
+
+    def sound(self, inputs: dict[str, Tensor]) -> Tensor:
+        return inputs["input_ids"] == AUDIO
+
+    def ids(self, prompt: Prompt) -> list[int]:
+        return [BOS, AUDIO + 1, *[AUDIO] * HEARD, AUDIO + 2, *super().ids(prompt)[1:]]
+
+    def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
+        call = super().extras(ids, prompts)
+        seeds = [sum(part.start for part in row if isinstance(part, Text)) for row in prompts]
+        heard = [scenes.pixels(Video(HEARD, 1, SAMPLES, seed))[:, 0, 0] for seed in seeds]
+        call["mm_token_type_ids"] += 3 * (ids == AUDIO).long()
+        call["input_features"] = torch.stack(heard)
+        call["input_features_mask"] = torch.ones(call["input_features"].shape[:2]).bool()
+        return call
+
+    def padded(self, images: list[Image]) -> tuple[Tensor, Tensor]:
+        return _padded(images, UNIT)
 
 
 def _units(part: Image | Video) -> int:
     return (part.height // UNIT) * (part.width // UNIT)
 
 
-def _padded(images: list[Image]) -> tuple[Tensor, Tensor]:
-    """Patches `[n, P, 3 p p]` in [0, 1], and places (x, y) `[n, P, 2]`, -1 where padded."""
-    grids = [(image.height // PATCH, image.width // PATCH) for image in images]
+def _padded(images: list[Image], side: int) -> tuple[Tensor, Tensor]:
+    """What a model is shown of squares of `side` pixels: their colours in [0, 1], and places."""
+    grids = [(image.height // side, image.width // side) for image in images]
     longest = max(high * wide for high, wide in grids)
-    pixels = torch.zeros(len(images), longest, 3 * PATCH * PATCH, dtype=torch.float64)
+    pixels = torch.zeros(len(images), longest, 3 * side * side, dtype=torch.float64)
     positions = torch.full((len(images), longest, 2), -1)
     for number, (image, (high, wide)) in enumerate(zip(images, grids, strict=True)):
         flat = scenes.pixels(image).sigmoid().reshape(high * wide, -1)
@@ -141,8 +207,9 @@ def _padded(images: list[Image]) -> tuple[Tensor, Tensor]:
     return pixels, positions
 
 
-MODEL = "Gemma4ForConditionalGeneration"
+HEAD = "ForConditionalGeneration"
 CASES = (
-    Gemma4("gemma4", MODEL),
-    Gemma4("gemma4-shared", MODEL, per_layer=8, shared=2, both_ways=False),
+    Gemma4("gemma4", f"Gemma4{HEAD}"),
+    Gemma4("gemma4-shared", f"Gemma4{HEAD}", per_layer=8, shared=2, both_ways=False),
+    Unified("gemma4_unified", f"Gemma4Unified{HEAD}"),
 )

@@ -1,4 +1,4 @@
-"""Processors of PaliGemma, Gemma 3, Gemma 3n and Gemma 4."""
+"""Processors of PaliGemma, Gemma 3, Gemma 3n and both kinds of Gemma 4."""
 
 from __future__ import annotations
 
@@ -36,12 +36,15 @@ def _gemma3n(case: Case, tokenizer: Any) -> Any:
 
 
 def _gemma4(case: Case, tokenizer: Any) -> Any:
+    unified = isinstance(case, gemma4.Unified)
+    kind = "Gemma4Unified" if unified else "Gemma4"
+    hearing = {"feature_size": gemma4.SAMPLES} if unified else {}
     settings = {"patch_size": PATCH, "pooling_kernel_size": gemma4.POOL, "max_soft_tokens": 70}
     return made(
-        "Gemma4Processor",
-        feature_extractor=made("Gemma4AudioFeatureExtractor"),
-        image_processor=images("Gemma4ImageProcessor", **settings),
-        video_processor=made("Gemma4VideoProcessor", **settings),
+        f"{kind}Processor",
+        feature_extractor=made(f"{kind}AudioFeatureExtractor", **hearing),
+        image_processor=images(f"{kind}ImageProcessor", **settings),
+        video_processor=made(f"{kind}VideoProcessor", **settings),
         tokenizer=tokenizer,
     )
 
@@ -98,5 +101,6 @@ RECIPES: dict[str, Recipe] = {
     ),
     "gemma4": GEMMA4,
     "gemma4-shared": GEMMA4,
+    "gemma4_unified": GEMMA4,
     "paligemma": Recipe(_paligemma, {IMAGE: "<image>"}, named={"image_token": IMAGE}),
 }
