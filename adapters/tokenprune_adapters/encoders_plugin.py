@@ -17,6 +17,7 @@ from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapt
 from tokenprune_adapters.transformers.kimi_vision import KimiVisionAdapter
 from tokenprune_adapters.transformers.llama4_vision import Llama4VisionAdapter
 from tokenprune_adapters.transformers.minicpm_vision import MiniCpmVisionAdapter
+from tokenprune_adapters.transformers.minimax_vision import MiniMaxVisionAdapter
 from tokenprune_adapters.transformers.ovis2_vision import Ovis2VisionAdapter
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
 from tokenprune_adapters.transformers.paddleocr_vision import PaddleOcrVisionAdapter
@@ -41,6 +42,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     VideoLlama3VisionAdapter,
     MiniCpmVisionAdapter,
     KimiVisionAdapter,
+    MiniMaxVisionAdapter,
     Ovis2VisionAdapter,
     Llama4VisionAdapter,
     TimmVitAdapter,

@@ -160,7 +160,7 @@ def test_adapters_register_through_their_hook() -> None:
         *("clip", "siglip", "siglip2-naflex", "internvl-vision", "idefics3-vision", "dinov2"),
         *("dinov3", "qwen-vision", "ernie-vision", "pixtral-vision", "paddleocr-vision"),
         *("gemma4-vision", "video-llama-3-vision", "minicpm-vision", "kimi-vision"),
-        *("ovis2-vision", "llama4-vision", "timm"),
+        *("minimax-vision", "ovis2-vision", "llama4-vision", "timm"),
     ]
 
 

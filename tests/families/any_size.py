@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.families import scenes
 from tests.families.case import Case
-from tests.families.models import kimi, lfm2, minicpm
+from tests.families.models import kimi, lfm2, minicpm, minimax
 from tests.families.models.common import PATCH
 from tests.families.scenes import Image, Prompt
 from tests.families.towers import LAYER, attending, running
@@ -60,23 +60,16 @@ class Picture:
 
 
 Pass = list[Picture]
-ROWS = (
-    "mistral3",
-    "mistral_large4",
-    "llava_pixtral",
-    "paddleocr_vl",
-    "video_llama_3",
-    "ernie4_5_vl_moe",
-)
-ROWS += ("minicpmv4_6", "minicpmv4_7", "kimi_k25", "lighton_ocr")
+ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl", "video_llama_3", "ernie4_5_vl_moe")
+ROWS += ("minicpmv4_6", "minicpmv4_7", "kimi_k25", "lighton_ocr", "minimax_m3_vl", "mistral_large4")
 """Families whose pictures stand one behind the other; others are padded to the longest."""
 SIDES = {("llava_pixtral", "image"): 1, ("video_llama_3", "image"): 1}
 """Rows and columns of patches of a unit; 2 in most."""
 
 
-PARTED = ("PaddleOCR", "VideoLlama3", "Ernie", "MiniCPM", "Kimi")
+PARTED = ("PaddleOCR", "VideoLlama3", "Ernie", "MiniCPM", "Kimi", "MiniMax")
 """What blocks are called that attend picture by picture."""
-BEHIND = ("video_llama_3", "ernie4_5_vl_moe")
+BEHIND = ("video_llama_3", "ernie4_5_vl_moe", "minimax_m3_vl")
 """Families in which the patches of a unit stand one behind the other."""
 SPANS = {"ernie4_5_vl_moe": 2, "kimi_k25": kimi.FRAMES}
 """Frames of a clip that a unit spans; 1 in most."""
@@ -96,6 +89,9 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
     clips = [[(clip.height, clip.width)] * (clip.frames // span) for clip in scenes.videos(prompts)]
     if isinstance(case, minicpm.MiniCpm | kimi.Kimi):  # frames are pictures of their own
         clips = [[frame] for clip in clips for frame in clip]
+    if isinstance(case, minimax.MiniMax):  # all frames of a chunk see each other
+        parts = [part for clip in scenes.videos(prompts) for part in minimax.chunks(clip)]
+        clips = [[(part.frames // minimax.TEMPORAL * part.height, part.width)] for part in parts]
     patch = case.row if isinstance(case, minicpm.MiniCpm) else PATCH
     padded, number, found = not case.name.startswith(ROWS), 0, []
     for kind, shown in (("image", images), ("video", clips)):

@@ -16,6 +16,7 @@ from tests.families.models import (
     llama4,
     llava,
     minicpm,
+    minimax,
     mistral3,
     molmo2,
     omni,
@@ -55,6 +56,7 @@ CASES: dict[str, Case] = {
         ovis2,
         minicpm,
         kimi,
+        minimax,
     )
     for case in module.CASES
 }

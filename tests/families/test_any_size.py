@@ -48,6 +48,7 @@ def staged(strategy: str, keep: Any) -> dict[str, Any]:
         ("video_llama_3", "mixed"),
         ("minicpmv4_6", "mixed"),
         ("kimi_k25", "mixed"),
+        ("minimax_m3_vl", "mixed"),
     ],
 )
 def test_restored_units_are_those_of_loops(name: str, scene: str) -> None:

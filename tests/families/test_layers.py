@@ -25,6 +25,7 @@ from tokenprune.interface.calls import LayerCall
 LINEAR, SHARED = "has linear attention", "shares the keys of an earlier layer"
 PLACED = "scales queries by their places"
 CONVOLUTION = "is a convolution"
+CHOOSES = "chooses by itself which blocks of keys"
 REFUSED = {
     "qwen3_5": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "qwen3_5_moe": {0: LINEAR, 1: LINEAR, 2: LINEAR},
@@ -34,6 +35,7 @@ REFUSED = {
     "minicpmv4_6": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "minicpmv4_7": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "lfm2_vl": {0: CONVOLUTION, 2: CONVOLUTION},
+    "minimax_m3_vl": {3: CHOOSES},
     "gemma3n": {3: SHARED},
     "gemma4-shared": {2: SHARED, 3: SHARED},
 }

@@ -50,6 +50,7 @@ NO_FORMULA += (
     "minicpmv4_6",
     "minicpmv4_7",
     "kimi_k25",
+    "minimax_m3_vl",
     "lighton_ocr",
 )
 NO_FORMULA += (*UNFOLLOWED, "llama4", "llava", "llava-siglip")

@@ -24,6 +24,8 @@ PER_LAYER += ("indexer_types",)
 """Settings with an entry for each layer."""
 TURNED = "aten.permute.default"
 """A view of the streams of Gemma 3n's layers, which moves nothing."""
+COUNTING = {"minimax_m3_vl"}
+"""Families with layers that count the slots of what is left by themselves."""
 OWN_INPUTS = {"gemma3n", "gemma4-shared"}
 """Families whose layers get inputs of their own, of which those of survivors are taken."""
 LOOPS = {"qwen4_exp"}
@@ -79,6 +81,8 @@ def test_layers_add_no_operations_of_their_own(
         pytest.skip("every layer behind a cut has inputs of its own to be cut")
     if name in LOOPS:
         pytest.skip("a shorter prompt spares operations of every layer")
+    if name in COUNTING:
+        pytest.skip("every layer that chooses keys numbers its slots")
     case = case_of(name, scene)
     call, one = case.inputs(scene, padding), staged(name, stages, 0.5)
     # every kind of layer stands behind the cut in both

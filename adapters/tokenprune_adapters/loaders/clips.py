@@ -68,7 +68,10 @@ def video_arguments(processor: Any, clips: Sequence[Sequence[Image]]) -> dict[st
         for one in clips
     ]
     videos = [[_stacked(one)] for one in clips]
-    return {"videos": videos, "video_metadata": told, "do_sample_frames": False}
+    # some processors leave it to their users to resize frames, and fail at odd sizes
+    left = getattr(processor, "videos_kwargs", {}).get("do_resize") is False
+    resized = {"do_resize": True} if left else {}
+    return {"videos": videos, "video_metadata": told, "do_sample_frames": False, **resized}
 
 
 def seen_frames(processor: Any, frames: Sequence[Image]) -> list[Image]:

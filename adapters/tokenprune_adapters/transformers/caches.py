@@ -79,7 +79,7 @@ class TransformersCaches(MllmAdapter):
         sizes = spec.windows or [spec.window] * len(spec.layers)
         own = {llm_layers.source(language.config, number) for number in range(len(spec.layers))}
         windows = {number: sizes[number] for number in sorted(own)}
-        static_caches.require(cache, windows, plain=self.ignores_positions())
+        static_caches.require(cache, windows, plain=self.plain_attention())
         return static_caches.growing(cache, language.config)
 
     def fill_cache(self, cache: Any, grown: Any, whole: int | None) -> None:
@@ -101,6 +101,11 @@ class TransformersCaches(MllmAdapter):
             UnsupportedCallError: it would drop older ones for new ones.
         """
         return static_caches.held(cache, self._source(layer), new)
+
+    def plain_attention(self) -> bool:
+        """Whether the LLM runs an attention of torch."""
+        config = getattr(self.spec().language_model, names.MODEL_CONFIG)
+        return getattr(config, names.IMPLEMENTATION) in names.PLAIN_ATTENTION
 
     def _source(self, layer: int) -> int:
         language: Any = self.spec().language_model

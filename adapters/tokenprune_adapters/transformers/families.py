@@ -92,6 +92,7 @@ class Family:
         joins: see `MllmSpec.joins`.
         renumbers: whether survivors can be renumbered, where `apart` doesn't forbid it already.
         full: masks that may hide nothing where they are given, and what to do about it.
+        counts: whether attention computes with position ids, in slots, where it is given some.
         placed: see `MllmSpec.placed`; then no kernel of packed samples may run its attention.
         whole: values of arguments for which the LLM keeps the states of all its tokens.
         notes: what else its users should know of its pictures, in words.
@@ -106,6 +107,7 @@ class Family:
     behind: bool = True
     joins: bool = False
     renumbers: bool = True
+    counts: bool = False
     full: Mapping[str, Refused] = field(default_factory=dict)
     placed: bool = False
     whole: Mapping[str, Any] = field(default_factory=dict)
@@ -277,6 +279,10 @@ class FamilyAdapter(TransformersMllm):
     ) -> Written:
         """The features of one depth for the tokens that are left."""
         return deepstack.narrowed(columns, args), dict(kwargs)
+
+    def ignores_positions(self) -> bool:
+        """Whether no layer looks at position ids."""
+        return super().ignores_positions() and not self.family.counts
 
     def padding_masks(self) -> bool:
         """Whether the LLM runs FlashAttention."""

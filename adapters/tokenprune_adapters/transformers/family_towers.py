@@ -139,6 +139,11 @@ def in_line_of_frames(core: Any, units: Tensor) -> Written:
     return (rows, torch.tensor([[frames, side, count * side]], device=units.device)), {}
 
 
+def in_rows(core: Any, units: Tensor) -> Written:
+    """Units as rows unit by unit (MiniMax M3)."""
+    return (units.flatten(0, 1),), {}
+
+
 def spread(tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:
     """What a tower put out, with rows for all patches in the states that are read.
 

@@ -30,6 +30,8 @@ SOFTCAP = "attn_logit_softcapping"
 """c of c tanh(logit / c); None for logits as they are."""
 LAYER_TYPE = "layer_type"
 """Of the attention: which of several kinds of layer it belongs to."""
+INDEXER = "indexer"
+"""Of the attention: what chooses blocks of keys for each query, in layers where something does."""
 SHARED = "is_kv_shared_layer"
 """Of the attention: whether it takes keys and values from an earlier layer."""
 LAYER_TYPES = "layer_types"
@@ -129,6 +131,7 @@ _KINDS = {
     "llama4": {
         "Llama4TextDecoderLayer": LayerKind(complex=True, behind="qk_norm", rotates="use_rope")
     },
+    "minimax_m3_vl": {"MiniMaxM3VLDecoderLayer": NORMED},
     "ministral": {"MinistralDecoderLayer": LLAMA},
     "mistral": {"MistralDecoderLayer": LLAMA},
     "mistral_large4": {"MistralLarge4TextDecoderLayer": LayerKind(latent=True, placed=True)},

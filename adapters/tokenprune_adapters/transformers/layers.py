@@ -86,6 +86,8 @@ def no_query_key(layer: nn.Module, kinds: Kinds = names.KINDS) -> str | None:
         return "shares the keys of an earlier layer, and has none of its own"
     if kind.placed:
         return "scales queries by their places"
+    if kind.indexed is None and getattr(attention, names.INDEXER, None) is not None:
+        return "chooses by itself which blocks of keys each query sees"
     if kind.indexed is not None and getattr(attention, indexed_layers.INDEXER) is None:
         return "sees the keys that an earlier layer chose"
     return None

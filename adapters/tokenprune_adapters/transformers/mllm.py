@@ -178,8 +178,7 @@ class TransformersMllm(TransformersCaches):
 
     def ignores_positions(self) -> bool:
         """Whether the LLM runs an attention of torch; that of others may look for borders."""
-        config = getattr(self.spec().language_model, names.MODEL_CONFIG)
-        return getattr(config, names.IMPLEMENTATION) in names.PLAIN_ATTENTION
+        return self.plain_attention()
 
     def additive_masks(self) -> torch.dtype | None:
         """The eager attention adds masks to logits."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers import unit_sides as sides
 from tokenprune_adapters.transformers.families import Family, Pictures
-from tokenprune_adapters.transformers.family_towers import Followed, in_line
+from tokenprune_adapters.transformers.family_towers import Followed, in_line, in_rows
 from tokenprune_adapters.transformers.minicpm_vision import behind_merger
 from tokenprune_adapters.transformers.tile_runs import opened_by_mark
 
@@ -67,6 +67,33 @@ KIMI = Family(
     notes=(_CHUNKS_APART,),
 )
 """Kimi K2.5 and K2.6."""
+
+_CHUNKS = "a clip is several to the model: chunks of a few frames, apart in the tower"
+_BLOCKS = (
+    "sparse layers choose blocks of keys among those that are left, padding included; their "
+    "attention isn't read"
+)
+
+
+def _merged_behind(kind: str, end: str) -> Pictures:
+    """Squares of patches, which the projector makes a token of (MiniMax M3)."""
+    return Pictures(
+        f"get_{kind}_features",
+        (f"{kind}_token_id",),
+        (f"pixel_values{end}",),
+        places.packed(f"{kind}_grid_thw"),
+        Followed(layers=(), cut=0, shown=in_rows),
+    )
+
+
+MINIMAX = Family(
+    {"image": _merged_behind("image", ""), "video": _merged_behind("video", "_videos")},
+    towers=("minimax-vision",),
+    behind=False,
+    counts=True,
+    notes=(_CHUNKS, _BLOCKS),
+)
+"""MiniMax M3."""
 
 LIGHTON_OCR = Family(
     {

@@ -201,6 +201,13 @@ VIDEO_LLAMA3 = VisionNames(
     block_keywords=("cu_seqlens", ROTARY),
 )
 
+MINIMAX = VisionNames(
+    (BlockNames(scale="scaling", dropout="attention_dropout"),),
+    wrappers=(),
+    blocks="layers",
+    takes=("pixel_values", "grid_thw"),
+)
+
 OVIS2 = VisionNames(
     (
         BlockNames(

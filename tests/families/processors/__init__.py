@@ -11,6 +11,7 @@ from tests.families.processors import (
     lfm2,
     llava,
     minicpm,
+    minimax,
     molmo2,
     omni,
     others,
@@ -37,4 +38,5 @@ RECIPES: dict[str, Recipe] = {
     **ovis2.RECIPES,
     **minicpm.RECIPES,
     **kimi.RECIPES,
+    **minimax.RECIPES,
 }
