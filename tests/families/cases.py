@@ -7,6 +7,7 @@ from tests.families.models import (
     cohere,
     ernie,
     exaone,
+    fast_vlm,
     gemma,
     gemma3n,
     gemma4,
@@ -57,6 +58,7 @@ CASES: dict[str, Case] = {
         minicpm,
         kimi,
         minimax,
+        fast_vlm,
     )
     for case in module.CASES
 }

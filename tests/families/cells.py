@@ -33,6 +33,7 @@ UNFOLLOWED = {
     "gemma3n": "it is convolutional",
     "molmo2": "each call says which patches",
     "gemma4_unified": "there is none",
+    "fast_vlm": "it is convolutional",
 }
 """Families through whose tower no tokens are followed, and why."""
 OMNI = ("qwen2_5_omni", "qwen3_omni_moe")

@@ -51,6 +51,7 @@ JOINED = (
     "llama4",
     "gemma3",
     "gemma3n",
+    "fast_vlm",
     "paligemma",
     "ovis2",
 )

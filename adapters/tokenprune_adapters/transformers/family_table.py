@@ -278,6 +278,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "lighton_ocr": (("LightOnOcr",), natives.LIGHTON_OCR),
     "kimi_k25": (("Kimi_K25",), natives.KIMI),
     "minimax_m3_vl": (("MiniMaxM3Sparse",), natives.MINIMAX),
+    "fast_vlm": (("FastVlm",), unfollowed.FAST_VLM),
     "gemma4_unified": (("Gemma4Unified",), unfollowed.GEMMA4_UNIFIED),
     "minicpmv4_6": (("MiniCPMV4_6",), natives.MINICPM),
     "minicpmv4_7": (("MiniCPMV4_7",), natives.MINICPM_CANVAS),

@@ -12,6 +12,7 @@ from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers.families import Family, FamilyAdapter, Pictures
 from tokenprune_adapters.transformers.streams import apart, beside, united
+from tokenprune_adapters.transformers.unfollowed_families import CONVOLUTIONAL
 
 MODEL = "transformers.models.gemma3n.modeling_gemma3n"
 PICTURES = Pictures(
@@ -19,7 +20,7 @@ PICTURES = Pictures(
     ("image_token_id",),
     (names.PICTURES,),
     places.square,
-    unfollowed="it is convolutional, and reads every place of a picture",
+    unfollowed=CONVOLUTIONAL,
 )
 _HEARS = "sound stays"
 

@@ -6,6 +6,7 @@ from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers.families import Family, Pictures
 
+CONVOLUTIONAL = "it is convolutional, and reads every place of a picture"
 _PROJECTED = "there is none, and every token is made of its own pixels"
 
 
@@ -29,3 +30,17 @@ GEMMA4_UNIFIED = Family(
     notes=("sound stays",),
 )
 """Gemma 4 12B: an LLM that is shown pixels and heard waves as they are."""
+
+FAST_VLM = Family(
+    {
+        "image": Pictures(
+            "get_image_features",
+            ("image_token_id", "image_token_index"),
+            (names.PICTURES,),
+            places.square,
+            unfollowed=CONVOLUTIONAL,
+        )
+    },
+    joins=True,
+)
+"""FastVLM, whose tower attends behind its convolutions only."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.families.case import Case
-from tests.families.models import llava, tiled, video_llava
+from tests.families.models import fast_vlm, llava, tiled, video_llava
 from tests.families.models.common import IMAGE, PATCH
 from tests.families.processors.common import BOTH, VISION, Recipe, images, made, square
 
@@ -24,6 +24,16 @@ def _llava(case: llava.Llava, tokenizer: Any) -> Any:
         patch_size=PATCH,
         vision_feature_select_strategy="full" if siglip else "default",
         num_additional_image_tokens=0 if siglip else 1,
+    )
+
+
+def _fast_vlm(case: Case, tokenizer: Any) -> Any:
+    return made(
+        "LlavaProcessor",
+        image_processor=_clip(fast_vlm.SIDE),
+        tokenizer=tokenizer,
+        patch_size=fast_vlm.PATCH,
+        vision_feature_select_strategy="full",
     )
 
 
@@ -101,6 +111,7 @@ RECIPES: dict[str, Recipe] = {
     "llava": LLAVA,
     "llava-siglip": LLAVA,
     "vipllava": LLAVA,
+    "fast_vlm": Recipe(_fast_vlm, {IMAGE: "<image>"}),
     "llava_next": Recipe(_llava_next, {IMAGE: "<image>"}),
     "llava_next_video": Recipe(_llava_next_video, BOTH, needs=VISION),
     "llava_onevision": ONEVISION,
