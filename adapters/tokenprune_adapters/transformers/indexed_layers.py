@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 from tokenprune.interface.calls import LayerCall, Mask
-
-INDEXER = "indexer"
-"""Of the attention: what chooses keys; None where those of an earlier layer count."""
+from tokenprune_adapters.transformers import layer_names as names
 
 
 def _blocks(attention: Any, normed: Tensor, call: LayerCall) -> Tensor:
     """Blocks of keys that are seen, one behind the other (Qwen4-Exp)."""
     mask: Any = call.mask
-    return _both(mask, getattr(attention, INDEXER)(normed, call.rotary, mask, None))
+    return _both(mask, getattr(attention, names.INDEXER)(normed, call.rotary, mask, None))
 
 
 def _both(mask: Tensor, chosen: Tensor) -> Tensor:
@@ -34,7 +32,7 @@ def _both(mask: Tensor, chosen: Tensor) -> Tensor:
 def _pools(attention: Any, normed: Tensor, call: LayerCall) -> Tensor:
     """Pools of keys that stand one behind the other (GLM 5.3)."""
     query = attention.q_a_layernorm(attention.q_a_proj(normed))
-    places = getattr(attention, INDEXER)(normed, query, call.mask, None)
+    places = getattr(attention, names.INDEXER)(normed, query, call.mask, None)
     mask: Tensor = attention.build_attention_mask_from_topk(places, normed, normed.shape[1])
     return mask
 

@@ -88,7 +88,7 @@ def no_query_key(layer: nn.Module, kinds: Kinds = names.KINDS) -> str | None:
         return "scales queries by their places"
     if kind.indexed is None and getattr(attention, names.INDEXER, None) is not None:
         return "chooses by itself which blocks of keys each query sees"
-    if kind.indexed is not None and getattr(attention, indexed_layers.INDEXER) is None:
+    if kind.indexed is not None and getattr(attention, names.INDEXER) is None:
         return "sees the keys that an earlier layer chose"
     return None
 
