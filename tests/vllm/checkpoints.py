@@ -27,7 +27,7 @@ def save(name: str, folder: Path) -> str:
     case, recipe, config = CASES[name], RECIPES[name], _wider(CASES[name].config())
     processor = recipe.processor(case, tokenizer(recipe.special, recipe.named))
     processor.chat_template = template(recipe)
-    if name == "qwen3_vl":
+    if name.startswith("qwen3"):
         # released checkpoints normalise pictures as clips, and vLLM reads it of pictures alone
         pictures, clips = processor.image_processor, processor.video_processor
         pictures.image_mean, pictures.image_std = clips.image_mean, clips.image_std

@@ -182,7 +182,7 @@ def test_ids_are_those_of_attach(
     monkeypatch.setattr(
         Qwen2_5_VLModel, "get_rope_index", behind_time(Qwen2_5_VLModel.get_rope_index)
     )
-    (picture, rest), model = FAMILIES[name], folder(name)
+    picture, rest, model = RECIPES[name].picture, FAMILIES[name], folder(name)
     short, slow = [0, 6, 32, 40, 2.0], [1, 8, 24, 40, 1.0]
     one = {"text": f"{CLIP}what happens?", "clips": [short]}
     two = {

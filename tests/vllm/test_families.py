@@ -9,6 +9,7 @@ import pytest
 
 from tests.families.cases import CASES
 from tests.families.checkpoints import missing
+from tests.families.processors import RECIPES
 from tests.vllm.conftest import Engines, attached, request
 
 pytest.importorskip("vllm", reason="engines run in vLLM's own environment, see .ci/vllm")
@@ -17,15 +18,16 @@ TILES = {"positions": "compact", "separators": "keep"}
 COMPACT = {"positions": "compact"}
 GRIDS = {"positions": "original"}
 FAMILIES = {
-    "llava_next": ("<image>", TILES),
-    "llava_onevision": ("<image>", TILES),
-    "idefics3": ("<image>", COMPACT),
-    "internvl": ("<IMG_CONTEXT>", COMPACT),
-    "mistral3": ("[IMG]", COMPACT),
-    "smolvlm": ("<image>", COMPACT),
-    "qwen2_5_vl": ("<|vision_start|><|image_pad|><|vision_end|>", GRIDS),
-    "qwen3_vl": ("<|vision_start|><|image_pad|><|vision_end|>", GRIDS),
+    "llava_next": TILES,
+    "llava_onevision": TILES,
+    "idefics3": COMPACT,
+    "internvl": COMPACT,
+    "mistral3": COMPACT,
+    "smolvlm": COMPACT,
+    "qwen2_5_vl": GRIDS,
+    "qwen3_vl": GRIDS,
 }
+"""What plans say besides their stages."""
 SIZES = {
     "internvl": ((48, 144), (96, 96), (40, 40)),
     "mistral3": ((64, 64), (64, 40), (40, 40)),
@@ -33,8 +35,6 @@ SIZES = {
 """Heights and widths of pictures that are large enough to fill a block of the cache."""
 CHUNKED = {"max_num_batched_tokens": 16, "max_num_seqs": 4, "enable_chunked_prefill": True}
 BLOCK = {"block_size": 32}
-
-
 RANKS = {"tensor_parallel_size": 2, "mm_encoder_tp_mode": "data", "gpu_memory_utilization": 0.1}
 
 
@@ -44,7 +44,7 @@ def plan(rest: dict[str, Any], *stages: dict[str, Any]) -> dict[str, Any]:
 
 def asked(name: str) -> list[dict[str, Any]]:
     """Prompts of two sizes, one of them again, and of several pictures."""
-    picture, _ = FAMILIES[name]
+    picture = RECIPES[name].picture
     a, b, c = enumerate(SIZES.get(name, ((48, 64), (64, 40), (40, 40))))
     one = {"text": f"{picture}what is on the picture?", "pictures": shown(a)}
     other = {"text": f"x{picture}and why?", "pictures": shown(b)}
@@ -62,7 +62,7 @@ def test_ids_are_those_of_attach(name: str, engines: Engines, folder: Callable[[
     why = missing(CASES[name])
     if why is not None:
         pytest.skip(why)
-    _, rest = FAMILIES[name]
+    rest = FAMILIES[name]
     model = folder(name)
     prompts = asked(name)
     half = plan(rest, {"strategy": "divprune", "keep": 0.5})
@@ -91,7 +91,7 @@ def test_ids_inside_a_packed_tower_are_those_of_attach(
     name: str, engines: Engines, folder: Callable[[str], str]
 ) -> None:
     """In chunks of a picture; Qwen3-VL's on two ranks, each of which sees some of the pictures."""
-    _, rest = FAMILIES[name]
+    rest = FAMILIES[name]
     model, prompts = folder(name), asked(name)
     attended = {"strategy": "fopru", "keep": 0.5}
     mixed = plan(rest, {"at": "encoder", "strategy": "evoprune", "keep": 0.6}, attended)
@@ -139,7 +139,7 @@ def test_stages_inside_a_tower_of_tiles(
 def test_a_budget_above_a_pictures_tokens_ends_its_request_only(
     engines: Engines, folder: Callable[[str], str]
 ) -> None:
-    picture, rest = FAMILIES["qwen2_5_vl"]
+    picture, rest = RECIPES["qwen2_5_vl"].picture, FAMILIES["qwen2_5_vl"]
     small = {"text": f"{picture}?", "pictures": [[3, 16, 16]]}
     clip = {"text": "<|vision_start|><|video_pad|><|vision_end|>?", "clips": [[3, 4, 16, 16, 2]]}
     prompts = [asked("qwen2_5_vl")[0]]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from tokenprune_adapters.vllm.inside_grids import FOLLOWED
 
 from tests.families.processors import RECIPES
 from tests.vllm.conftest import Engines, attached, request
@@ -14,25 +16,44 @@ from tests.vllm.test_families import BLOCK, CHUNKED, GRIDS, asked, plan
 pytest.importorskip("vllm", reason="engines run in vLLM's own environment, see .ci/vllm")
 
 FAMILIES = ("qwen2_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe")
+CLIPS = FAMILIES[:4]
+"""Those whose clips are served."""
 HALF = plan(GRIDS, {"strategy": "divprune", "keep": 0.5})
 FEW = plan(
     GRIDS,
     {"strategy": "random", "keep": 0.8},
     {"strategy": "divprune", "keep": {"per_tile": 4}},
 )
+INSIDE = plan(
+    GRIDS,
+    {"at": "encoder", "strategy": "evoprune", "keep": 0.6},
+    {"strategy": "fopru", "keep": 0.5},
+)
+
+
+def mixed(name: str) -> dict[str, Any]:
+    """A prompt of a clip and a picture."""
+    known = RECIPES[name]
+    text = f"{known.clip}, {known.picture}?"
+    return {"text": text, "clips": [[2, 6, 32, 40, 2]], "pictures": [[1, 64, 40]]}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_ids_are_those_of_attach(name: str, engines: Engines, folder: Callable[[str], str]) -> None:
-    model, prompts = folder(name), asked(RECIPES[name].picture)
+    model, prompts = folder(name), asked(name)
+    if name in CLIPS:
+        prompts.append(mixed(name))
     chunked, unshared, *whole = engines(
         request(HALF, prompts, model, options={**BLOCK, **CHUNKED}, again=True),
         request(FEW, prompts, model, options={**BLOCK, "enable_prefix_caching": False}),
         # states of linear attention are cached by block, so chunks change what is cached
         *([request(HALF, prompts, model, options=BLOCK, again=True)] if name == "qwen3_5" else ()),
+        *([request(INSIDE, prompts, model, options=BLOCK)] if name in FOLLOWED else ()),
     )
     dense, half, few = (attached(one, prompts, model) for one in ({}, HALF, FEW))
     assert dense != half != few != dense, "a plan that changes no answer"
+    if name in FOLLOWED:
+        assert whole.pop()["ids"] == attached(INSIDE, prompts, model) != half
     assert unshared["ids"] == few
     for answers in (chunked, *whole):
         assert answers["ids"] == answers["again"] == half

@@ -21,8 +21,8 @@ from tokenprune_adapters.vllm.served import ServedPlan, cached, check_behind, ch
 #: Sizes of the pictures that are told of, in merged tokens (high, wide).
 EXAMPLES = ((8, 8), (12, 12), (24, 24), (36, 48))
 
-#: Types of the configs of models whose clips are served.
-CLIPPED = ("qwen2_5_vl", "qwen3_vl")
+#: Types of the configs of models whose clips aren't served.
+WITHOUT_CLIPS = ("glm4v", "glm4v_moe")
 
 #: Clips that are told of, in merged tokens (frames, high, wide).
 CLIPS = ((8, 12, 12), (16, 24, 24))
@@ -140,5 +140,5 @@ def grids(config: Any, plan: Plan) -> ServedGrids:
         check_behind(plan)
     vision = config.vision_config
     merge = vision.spatial_merge_size
-    frames = vision.temporal_patch_size if config.model_type in CLIPPED else 0
+    frames = 0 if config.model_type in WITHOUT_CLIPS else vision.temporal_patch_size
     return ServedGrids(plan, cached(config), vision.patch_size * merge, merge, frames, acting)

@@ -1,4 +1,4 @@
-"""Plans inside the towers of Qwen2.5-VL and Qwen3-VL, by config alone: counts and refusals."""
+"""Plans inside the towers of Qwen2.5-VL, Qwen3-VL and Qwen3.5, by config alone."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from tokenprune_adapters.vllm.served import check_signals
 FOLLOWED = {
     "qwen2_5_vl": "Qwen2_5_VisionTransformerPretrainedModel",
     "qwen3_vl": "Qwen3VLVisionModel",
+    "qwen3_vl_moe": "Qwen3VLMoeVisionModel",
+    "qwen3_5": "Qwen3_5VisionModel",
+    "qwen3_5_moe": "Qwen3_5MoeVisionModel",
 }
 """Types of the configs of models whose towers are followed in vLLM, and transformers' towers."""
 

@@ -36,7 +36,7 @@ class TimedClips:
             video_input: of all clips of a pass.
             number: of the clip among them.
         """
-        seconds = video_input["second_per_grid_ts"]
+        seconds = video_input.get("second_per_grid_ts")
         starts = moments(grid[0], self._interval(seconds, number), rows.device)
         return torch.cat((rows, written(placed(index, grid, starts), rows, clip=True)), dim=-1)
 
@@ -55,7 +55,8 @@ class TimedClips:
     def _interval(self, seconds: Any, number: int) -> float:
         """Positions from one frame to the next."""
         told = 1.0 if seconds is None else float(seconds[number])
-        return float(told * self.config.vision_config.tokens_per_second)
+        # Qwen2-VL counts frames
+        return told * float(getattr(self.config.vision_config, "tokens_per_second", 1))
 
 
 class WordedClips:

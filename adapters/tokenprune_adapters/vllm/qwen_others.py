@@ -27,7 +27,9 @@ from vllm.model_executor.models.qwen3_vl_moe import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from tokenprune_adapters.vllm.qwen_clips import TimedClips, WordedClips
 from tokenprune_adapters.vllm.qwen_vl import (
+    PlannedFrames,
     PlannedGrids,
     PlannedItems,
     PlannedPrompt,
@@ -50,15 +52,15 @@ class PlannedQwen2Info(PlannedGrids, Qwen2VLProcessingInfo):
     """Qwen2-VL's counts."""
 
 
-class PlannedQwen3MoeInfo(PlannedGrids, Qwen3VLMoeProcessingInfo):
+class PlannedQwen3MoeInfo(PlannedFrames, Qwen3VLMoeProcessingInfo):
     """Qwen3-VL-MoE's counts."""
 
 
-class PlannedQwen35Info(PlannedGrids, Qwen3_5ProcessingInfo):
+class PlannedQwen35Info(PlannedFrames, Qwen3_5ProcessingInfo):
     """Qwen3.5's counts."""
 
 
-class PlannedQwen35MoeInfo(PlannedGrids, Qwen3_5MoeProcessingInfo):
+class PlannedQwen35MoeInfo(PlannedFrames, Qwen3_5MoeProcessingInfo):
     """Qwen3.5-MoE's counts."""
 
 
@@ -69,15 +71,21 @@ class PlannedQwen2Processor(PlannedPrompt, Qwen2VLMultiModalProcessor):
 @MULTIMODAL_REGISTRY.register_processor(
     PlannedQwen2Processor, info=PlannedQwen2Info, dummy_inputs=Qwen2VLDummyInputsBuilder
 )
-class TokenpruneQwen2VLForConditionalGeneration(WholePictures, Qwen2VLForConditionalGeneration):
+class TokenpruneQwen2VLForConditionalGeneration(
+    TimedClips, WholePictures, Qwen2VLForConditionalGeneration
+):
     """vLLM's Qwen2-VL, whose features are what the plan leaves."""
+
+    def _process_video_input(self, video_input: Any) -> tuple[Tensor, ...]:
+        whole = super()._process_video_input(video_input)
+        return self._postprocess_video_embeds_evs(whole, video_input)
 
 
 @MULTIMODAL_REGISTRY.register_processor(
     PlannedQwen3Processor, info=PlannedQwen3MoeInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
 class TokenpruneQwen3VLMoeForConditionalGeneration(
-    PlannedItems, Qwen3VLMoeForConditionalGeneration
+    WordedClips, PlannedItems, Qwen3VLMoeForConditionalGeneration
 ):
     """vLLM's Qwen3-VL-MoE, whose features are what the plan leaves, at every depth."""
 
@@ -85,7 +93,9 @@ class TokenpruneQwen3VLMoeForConditionalGeneration(
 @MULTIMODAL_REGISTRY.register_processor(
     PlannedQwen3Processor, info=PlannedQwen35Info, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
-class TokenpruneQwen3_5ForConditionalGeneration(PlannedItems, Qwen3_5ForConditionalGeneration):
+class TokenpruneQwen3_5ForConditionalGeneration(
+    WordedClips, PlannedItems, Qwen3_5ForConditionalGeneration
+):
     """vLLM's Qwen3.5, whose features are what the plan leaves."""
 
 
@@ -93,6 +103,6 @@ class TokenpruneQwen3_5ForConditionalGeneration(PlannedItems, Qwen3_5ForConditio
     PlannedQwen3Processor, info=PlannedQwen35MoeInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
 class TokenpruneQwen3_5MoeForConditionalGeneration(
-    PlannedItems, Qwen3_5MoeForConditionalGeneration
+    WordedClips, PlannedItems, Qwen3_5MoeForConditionalGeneration
 ):
     """vLLM's Qwen3.5-MoE, whose features are what the plan leaves."""

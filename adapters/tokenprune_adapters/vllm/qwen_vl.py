@@ -83,12 +83,17 @@ class PlannedQwen25Info(PlannedGrids, Qwen2_5_VLProcessingInfo):
     """Qwen2.5-VL's counts."""
 
 
-class PlannedQwen3Info(PlannedGrids, Qwen3VLProcessingInfo):
-    """Qwen3-VL's counts."""
+class PlannedFrames(PlannedGrids):
+    """Counts of families with words between the frames of a clip."""
 
     def words(self) -> int:
         """Those of a late moment, and the marks of the frame."""
-        return len(self.get_tokenizer().encode("<99999.9 seconds>", add_special_tokens=False)) + 2
+        info: Any = self
+        return len(info.get_tokenizer().encode("<99999.9 seconds>", add_special_tokens=False)) + 2
+
+
+class PlannedQwen3Info(PlannedFrames, Qwen3VLProcessingInfo):
+    """Qwen3-VL's counts."""
 
 
 class PlannedPrompt:
