@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -28,18 +29,21 @@ class Still(Simulated):
 
 
 def called(run: Callable[[], object]) -> Counter[str]:
-    """How often Python functions run, by name."""
+    """How often Python functions run, by name; those of a garbage collector aren't among them."""
     seen = Counter[str]()
 
     def note(frame: Any, event: str, _: object) -> None:
         if event == "call":
             seen[f"{frame.f_globals['__name__']}.{frame.f_code.co_qualname}"] += 1
 
+    gc.collect()
+    gc.disable()
     sys.setprofile(note)
     try:
         run()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return seen
 
 
