@@ -10,6 +10,7 @@ from tokenprune.engine.stages import built
 from tokenprune.errors import PlanError, UnsupportedModelError
 from tokenprune.integrations.static import AnyPlan, check_static
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.plan import load_plan
 
 
@@ -45,3 +46,22 @@ def attached(
             remedy="Pass the tower, or use tokenprune.attach.",
         )
     return Attachment(tower, plan, stages), chosen
+
+
+def attached_unpacked(
+    tower: nn.Module, plan: AnyPlan, adapter: str | type[EncoderAdapter] | EncoderAdapter | None
+) -> tuple[Attachment, EncoderAdapter]:
+    """The same for a tower that reads every image by itself.
+
+    Raises:
+        PlanError: as of `attached`.
+        UnsupportedModelError: as of `attached`, or the tower packs images into one row.
+    """
+    attachment, chosen = attached(tower, plan, adapter)
+    if isinstance(chosen, PackedEncoderAdapter):
+        raise UnsupportedModelError(
+            "this tower packs its images into one row.",
+            where=type(tower).__name__,
+            remedy="Use tokenprune.integrations.packed_encoder.",
+        )
+    return attachment, chosen

@@ -21,12 +21,11 @@ from tokenprune.engine.llm.arrivals import arrived
 from tokenprune.engine.llm.units import Located, entered
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.engine.stages import EncoderSchedule
-from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
-from tokenprune.integrations.attached import attached
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.integrations.attached import attached_unpacked
 from tokenprune.integrations.pruned import PrunedTower
 from tokenprune.integrations.static import AnyPlan, Selected, left_of, static_stages
 from tokenprune.interface.adapter import EncoderAdapter
-from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.places import Places
 from tokenprune.interface.signals import ClassFeature, Companions, TowerSpace
 from tokenprune.interface.sites import Grid, Site
@@ -141,13 +140,7 @@ def tiled_encoder(
         UnsupportedModelError: no adapter knows the tower, or it packs images into one row.
         AlreadyAttachedError: the tower carries a plan already.
     """
-    attachment, chosen = attached(tower, plan, adapter)
-    if isinstance(chosen, PackedEncoderAdapter):
-        raise UnsupportedModelError(
-            "this tower packs its images into one row.",
-            where=type(tower).__name__,
-            remedy="Use tokenprune.integrations.packed_encoder.",
-        )
+    attachment, chosen = attached_unpacked(tower, plan, adapter)
     try:
         return PrunedTiledEncoder(attachment, chosen, side)
     except BaseException:

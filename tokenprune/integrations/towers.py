@@ -15,12 +15,11 @@ from tokenprune.engine.call import calling
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.pre_llm.projector import project, split_at_projector
 from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, enter, run_stages
-from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
-from tokenprune.integrations.attached import attached
+from tokenprune.errors import LayerError, PlanError
+from tokenprune.integrations.attached import attached_unpacked
 from tokenprune.integrations.pruned import PrunedTower
 from tokenprune.integrations.static import AnyPlan, Selected
 from tokenprune.interface.adapter import EncoderAdapter
-from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.sites import Grid
 
 #: The modules of a tower to the tokens that the LLM gets.
@@ -129,13 +128,7 @@ def encoder(
         UnsupportedModelError: no adapter knows the tower, or it packs images into one row.
         AlreadyAttachedError: the tower carries a plan already.
     """
-    attachment, chosen = attached(tower, plan, adapter)
-    if isinstance(chosen, PackedEncoderAdapter):
-        raise UnsupportedModelError(
-            "this tower packs its images into one row.",
-            where=type(tower).__name__,
-            remedy="Use tokenprune.integrations.packed_encoder.",
-        )
+    attachment, chosen = attached_unpacked(tower, plan, adapter)
     try:
         pruned = PrunedEncoder(attachment, chosen, used)
         pruned.count()  # budgets that the tower's own grid can't serve
