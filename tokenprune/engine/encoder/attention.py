@@ -22,12 +22,14 @@ class BlockCall(NamedTuple):
     Attributes:
         adapter: the encoder's family.
         block: the block.
+        number: of the block among those of the encoder, from 0.
         args: what the block was called with behind the hidden states.
         kwargs: the same, by name.
     """
 
     adapter: EncoderAdapter
     block: nn.Module
+    number: int
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
@@ -78,10 +80,10 @@ class Projected(NamedTuple):
     given: Tensor | None = None
 
 
-def project(block: BlockCall, state: EncoderState, hidden: Tensor, number: int) -> Projected:
-    """Queries, keys and values of block `number`, which `hidden` `[B, P + N, D]` enters."""
+def project(block: BlockCall, state: EncoderState, hidden: Tensor) -> Projected:
+    """Queries, keys and values of a block, which `hidden` `[B, P + N, D]` enters."""
     revival = state.revival
-    if revival is None or number >= revival.until:
+    if revival is None or block.number >= revival.until:
         heads = block.heads(hidden, state.rows(state.index))
         return Projected(*heads, state.key_bias(state.size))
     heads = block.heads(state.full(hidden), state.revived_rows(revival))
@@ -92,19 +94,17 @@ def attend(
     block: BlockCall,
     state: EncoderState,
     hidden: Tensor,
-    number: int,
     parts: Projected,
     *,
     sums: bool = False,
     gives: bool = False,
 ) -> tuple[Tensor, Projected]:
-    """Attention half of block `number`, residual included: `[B, P + N, D]` -> `[B, P + N, D]`.
+    """Attention half of a block, residual included: `[B, P + N, D]` -> `[B, P + N, D]`.
 
     Args:
         block: the block and what it was called with.
         state: of the pass.
         hidden: what enters the block.
-        number: of the block.
         parts: see `project`.
         sums: whether the weight that each patch receives is asked for, at a block whose tokens are
             reduced, which therefore needn't give the plain model's bits.
@@ -115,7 +115,7 @@ def attend(
     """
     query, key, value, bias = parts[:4]
     revival = state.revival
-    if revival is not None and number < revival.until:
+    if revival is not None and block.number < revival.until:
         # the kept rows attend to everything; nobody reads the rows of dropped tokens
         own = revival.rows if state.members is None else state.members.slots(revival.rows)
         rows = kept_rows(own, state.prefix)[:, None, :, None]

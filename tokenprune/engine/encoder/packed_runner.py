@@ -117,13 +117,13 @@ class PackedRunner(EncoderRunner):
                 self._refuse_alone(number)
                 return original(hidden, *args, **kwargs)
             state = self._packed_state(call, number, hidden)
-            given = BlockCall(self.adapter, block, args, kwargs)
+            given = BlockCall(self.adapter, block, number, args, kwargs)
             if state.raw and self._passes(state, number):
-                made = self._whole(call, state, number, given, original, hidden)
+                made = self._whole(call, state, given, original, hidden)
             else:
                 rows = state.sequence(hidden) if state.raw else hidden
                 state.raw = False
-                made = self._rows(call, state, number, given, original, rows)
+                made = self._rows(call, state, given, original, rows)
             for stack in state.stacks:
                 stack.state.previous, stack.state.entered = stack.state.entered, None
             return self._leave(call, state, made) if number == self.last else made
@@ -140,12 +140,12 @@ class PackedRunner(EncoderRunner):
         self,
         call: CallState,
         state: PackedState,
-        number: int,
         block: BlockCall,
         original: Callable[..., Any],
         hidden: Tensor,
     ) -> Tensor:
         """A block that runs as the encoder calls it; what it attends to is read beside it."""
+        number = block.number
         if self._notes_entered(state, number) or self.seen.reads(number):
             rows = state.sequence(hidden)
             self._note_entered(state, number, rows)
@@ -163,18 +163,18 @@ class PackedRunner(EncoderRunner):
         self,
         call: CallState,
         state: PackedState,
-        number: int,
         block: BlockCall,
         original: Callable[..., Any],
         hidden: Tensor,
     ) -> Tensor:
         """A block on the rows `[R, D]` that are left."""
+        number = block.number
         hidden = self._reduce_stacks(call, state, number, "before", hidden, None)
         self._note_entered(state, number, hidden)
         plain = all(self._is_plain(stack.state, number) for stack in state.stacks)
         # a block that splits its attention at borders reads them, which no graph can
         if not plain or state.turned or (state.graph and self.packed.by_segments):
-            hidden = self._packed_halves(call, state, number, block, hidden)
+            hidden = self._packed_halves(call, state, block, hidden)
         elif self.packed.batched:
             calls = zip(state.cut_stacks(block), state.order.split(hidden), strict=True)
             parts = [original(part, *cut.args, **cut.kwargs) for cut, part in calls]
@@ -224,8 +224,9 @@ class PackedRunner(EncoderRunner):
             state.counted.append(name)
 
     def _packed_halves(
-        self, call: CallState, state: PackedState, number: int, block: BlockCall, hidden: Tensor
+        self, call: CallState, state: PackedState, block: BlockCall, hidden: Tensor
     ) -> Tensor:
+        number = block.number
         attending = [revived(stack.state.revival, number) for stack in state.stacks]
         step = PackedStep.of(self.packed, block, state, hidden, attending)
         joined = block.join(hidden[None], step.attended(state.order))[0]

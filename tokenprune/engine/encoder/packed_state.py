@@ -195,7 +195,8 @@ class PackedState:
         if key not in self.handed:
             args, kwargs = (block.turning if self.turned else block.arguments)(rows)
             self.handed[key] = block, block._replace(args=args, kwargs=kwargs)
-        return self.handed[key][1]._replace(block=block.block)
+        cut = self.handed[key][1]
+        return block._replace(args=cut.args, kwargs=cut.kwargs)
 
     @property
     def frames(self) -> list[int]:

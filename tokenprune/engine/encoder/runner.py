@@ -196,17 +196,16 @@ class EncoderRunner:
             if site is not None and site.where == "before":
                 hidden = self._reduce_at(call, state, site, hidden, None)
             state.entered = hidden if self._wants_previous(state, number + 1) else None
-            given = BlockCall(self.adapter, block, args, kwargs)
+            given = BlockCall(self.adapter, block, number, args, kwargs)
             if self._is_plain(state, number):
-                rest, named = self._cut(given, state)
-                hidden = self._by_itself(state, number, given, hidden, original, rest, named)
+                hidden = self._by_itself(state, given, hidden, original)
             else:
-                hidden = self._halves(call, state, number, given, hidden)
+                hidden = self._halves(call, state, given, hidden)
             self.captured.keep_output(state, number, hidden)
             if number == self.last and self.captured.reads(number + 1):
-                behind = given._replace(block=self.spec.blocks[number + 1])
+                behind = given._replace(block=self.spec.blocks[number + 1], number=number + 1)
                 with call.meter.stage("select"):
-                    self.captured.keep_attention_ahead(behind, state, number + 1, hidden)
+                    self.captured.keep_attention_ahead(behind, state, hidden)
             state.previous, state.entered = state.entered, None
             hidden = self._finish(call, state, hidden) if number == self.last else hidden
             if number + 1 in self.levels:
@@ -214,14 +213,6 @@ class EncoderRunner:
             return hidden
 
         return forward
-
-    def _cut(
-        self, block: BlockCall, state: EncoderState
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """What a block is handed besides states, of the rows that are left."""
-        if state.untouched:
-            return block.args, block.kwargs
-        return block.arguments(state.rows(state.index))
 
     def _refuse_alone(self, number: int) -> None:
         if self.layout.stages:
@@ -276,17 +267,17 @@ class EncoderRunner:
     def _by_itself(
         self,
         state: EncoderState,
-        number: int,
         block: BlockCall,
         hidden: Tensor,
         original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
     ) -> Tensor:
         """A block by its own forward; signals beside it, where that is the only way."""
-        if self.adapter.whole_blocks and self.captured.reads(number):
-            parts = project(block, state, hidden, number)
-            self.captured.keep_attention(block, state, number, hidden, parts)
+        args, kwargs = block.args, block.kwargs
+        if not state.untouched:
+            args, kwargs = block.arguments(state.rows(state.index))
+        if self.adapter.whole_blocks and self.captured.reads(block.number):
+            parts = project(block, state, hidden)
+            self.captured.keep_attention(block, state, hidden, parts)
         return self.adapter.run(original, hidden, args, kwargs)
 
     def _is_plain(self, state: EncoderState, number: int) -> bool:
@@ -300,22 +291,22 @@ class EncoderRunner:
         return not self.captured.reads(number)
 
     def _halves(
-        self, call: CallState, state: EncoderState, number: int, block: BlockCall, hidden: Tensor
+        self, call: CallState, state: EncoderState, block: BlockCall, hidden: Tensor
     ) -> Tensor:
-        site = state.sites.get(number)
+        site = state.sites.get(block.number)
         inside = site if site is not None and site.where == "inside" else None
-        parts, signals = project(block, state, hidden, number), None
+        parts, signals = project(block, state, hidden), None
         if inside is not None and inside.signals and not inside.sums:
             # in front of the attention, as long as the keys are in the cache
             with call.meter.stage("select"):
                 signals = self.captured.at_site(inside, state, parts)
         sums, gives = (False, False) if inside is None else (inside.sums, inside.gives)
-        joined, parts = attend(block, state, hidden, number, parts, sums=sums, gives=gives)
+        joined, parts = attend(block, state, hidden, parts, sums=sums, gives=gives)
         if state.companions:
             advance_companions(block, state, parts)
-        if self.captured.reads(number):
+        if self.captured.reads(block.number):
             with call.meter.stage("select"):
-                self.captured.keep_attention(block, state, number, hidden, parts)
+                self.captured.keep_attention(block, state, hidden, parts)
         if inside is not None:
             joined = self._reduce_at(call, state, inside, joined, parts, signals)
         return block.feed_forward(joined)

@@ -96,24 +96,18 @@ class BlockSignals:
         return found
 
     def keep_attention(
-        self,
-        block: BlockCall,
-        state: EncoderState,
-        number: int,
-        hidden: Tensor,
-        parts: Projected,
+        self, block: BlockCall, state: EncoderState, hidden: Tensor, parts: Projected
     ) -> None:
-        """Capture what comes from the attention of block `number`.
+        """Capture what comes from the attention of a block.
 
         Args:
             block: the block and what it was called with.
             state: of the pass; it takes the signals.
-            number: of the block.
             hidden: what entered the block, `[B, P + N, D]`.
             parts: of its attention.
         """
         query, key, value, bias = parts[:4]
-        revival = state.revival
+        revival, number = state.revival, block.number
         if revival is not None and revival.reconstruction.restore and number >= revival.until:
             # all tokens leave this encoder, so all of them need a score
             query, key, value = block.heads(state.full(hidden), state.revived_rows(revival))
@@ -126,22 +120,19 @@ class BlockSignals:
             found = of_kept(found, revival)
         take_over(state, found, prefixed)
 
-    def keep_attention_ahead(
-        self, block: BlockCall, state: EncoderState, number: int, hidden: Tensor
-    ) -> None:
-        """Capture what block `number`, behind the used ones, would compute of their output.
+    def keep_attention_ahead(self, block: BlockCall, state: EncoderState, hidden: Tensor) -> None:
+        """Capture what a block behind the used ones would compute of their output.
 
         Args:
             block: the block, with what the last used one was called with.
             state: of the pass; it takes the signals.
-            number: of the block.
             hidden: what enters it, `[B, P + K, D]`.
         """
         revival, rows, size = state.revival, state.rows(state.index), state.size
         if revival is not None and revival.reconstruction.restore:
             hidden, rows, size = state.full(hidden), state.revived_rows(revival), revival.size
         query, key, value = block.heads(hidden, rows)
-        wanted, bias = self._attention[number], state.key_bias(size)
+        wanted, bias = self._attention[block.number], state.key_bias(size)
         means = _means(wanted, query, key, bias, state.prefix)
         view = self._view(query, key, value, bias, state.prefix, means)
         take_over(state, *_parted(state, wanted, view))
