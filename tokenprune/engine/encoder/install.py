@@ -16,6 +16,7 @@ from tokenprune.engine.checks import (
     refuse_fronts,
     refuse_signals,
 )
+from tokenprune.engine.encoder.dense_runner import DenseRunner
 from tokenprune.engine.encoder.packed_runner import PackedRunner
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
@@ -74,7 +75,7 @@ def encoder_runner(
         for stage in later:
             refuse_fronts(stage, [Site("pre_llm", spec.used, spec.used)], adapter)
         return PackedRunner(attachment, adapter, spec, layout, later)
-    return EncoderRunner(attachment, adapter, spec, layout, later)
+    return DenseRunner(attachment, adapter, spec, layout, later)
 
 
 def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec, side: int) -> Grid:

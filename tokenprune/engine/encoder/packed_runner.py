@@ -17,7 +17,6 @@ from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.passes import in_pass
 from tokenprune.engine.encoder.revival import revived
 from tokenprune.engine.encoder.runner import EncoderRunner
-from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.encoder.together import Decided, carry_out
 from tokenprune.engine.lines import flat, stacked
 from tokenprune.engine.patching import Patches
@@ -31,15 +30,11 @@ if TYPE_CHECKING:
 
 
 class PackedRunner(EncoderRunner):
-    """Everything the engine does inside one packed vision encoder.
+    """Everything the engine does inside one packed vision encoder; arguments as of its base."""
 
-    Args:
-        owner: the attachment it belongs to.
-        adapter: the encoder's family.
-        spec: the encoder as data, `used` set to what is read.
-        layout: where the plan's encoder stages act.
-        later: pre-LLM stages, which may read signals of any used block.
-    """
+    adapter: PackedEncoderAdapter
+    captured: PackedSignals
+    signals = PackedSignals
 
     def __init__(
         self,
@@ -50,8 +45,6 @@ class PackedRunner(EncoderRunner):
         later: Sequence[ResolvedStage],
     ) -> None:
         super().__init__(owner, adapter, spec, layout, later)
-        self.packed = adapter
-        self.seen = PackedSignals(later, spec)
         # a multimodal LLM may know which pictures of a call are the frames of clips
         self.clips: Callable[[CallState], Sequence[int] | None] = _no_clips
         # and which are tiles of one
@@ -71,7 +64,7 @@ class PackedRunner(EncoderRunner):
 
     def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         call.drop(PackedState)
-        packing = self.packed.packing(args, kwargs).grouped(self.side(call))
+        packing = self.adapter.packing(args, kwargs).grouped(self.side(call))
         frames = self.clips(call)
         call.put(packing if frames is None else packing.clips(frames))
 
@@ -85,55 +78,47 @@ class PackedRunner(EncoderRunner):
         """
         if not self.owner.traffic.acts():
             return None
-        args, known = self.packed.foreseen(args, kwargs)
+        args, known = self.adapter.foreseen(args, kwargs)
         running = current(self.owner)
         if running is None and not self.alone:  # the tower of a multimodal LLM, called by itself
             return args, dict(known)
-        packing = self.packed.packing(args, known)
+        packing = self.adapter.packing(args, known)
         for _, height, width in packing.grouped(1 if running is None else self.side(running)).grids:
             self.layout.sites(height * width)
         return args, {**known, RUNNING: running}
 
     def _given(self, call: CallState, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self.packed.inside(kwargs, graph=call.compiled)
+        return self.adapter.inside(kwargs, graph=call.compiled)
 
     def _hand_on(self, call: CallState, output: Any) -> Any:
         """What the encoder gave, with rows for all units where it pools by itself."""
         state = call.state(PackedState)
         if state is None or state.raw:
             return output
-        return self.packed.handed_on(output, state.units)
+        return self.adapter.handed_on(output, state.units)
 
     def _passed(self, call: CallState) -> int:
         state = call.state(PackedState)
         return 0 if state is None else state.passed
 
-    def _forward_of(self, number: int) -> Callable[..., Any]:
-        block = self.spec.blocks[number]
-
-        def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            call = current(self.owner)
-            if call is None:
-                self._refuse_alone(number)
-                return original(hidden, *args, **kwargs)
-            state = self._packed_state(call, number, hidden)
-            given = BlockCall(self.adapter, block, number, args, kwargs)
-            if state.raw and self._passes(state, number):
-                made = self._whole(call, state, given, original, hidden)
-            else:
-                rows = state.sequence(hidden) if state.raw else hidden
-                state.raw = False
-                made = self._rows(call, state, given, original, rows)
-            for stack in state.stacks:
-                stack.state.previous, stack.state.entered = stack.state.entered, None
-            return self._leave(call, state, made) if number == self.last else made
-
-        return forward
+    def _run(
+        self, call: CallState, block: BlockCall, hidden: Tensor, original: Callable[..., Any]
+    ) -> Tensor:
+        state = self._state(call, block.number, hidden)
+        if state.raw and self._passes(state, block.number):
+            made = self._whole(call, state, block, hidden, original)
+        else:
+            rows = state.sequence(hidden) if state.raw else hidden
+            state.raw = False
+            made = self._rows(call, state, block, rows, original)
+        for stack in state.stacks:
+            stack.state.previous, stack.state.entered = stack.state.entered, None
+        return self._leave(call, state, made) if block.number == self.last else made
 
     def _passes(self, state: PackedState, number: int) -> bool:
         """Whether a block runs as the encoder calls it: nothing is to leave, or has left."""
         acts = any(number in stack.state.sites for stack in state.stacks)
-        split = self.packed.by_segments and self.seen.reads(number)
+        split = self.adapter.by_segments and self.captured.reads(number)
         return not (acts or split or state.graph)
 
     def _whole(
@@ -141,21 +126,21 @@ class PackedRunner(EncoderRunner):
         call: CallState,
         state: PackedState,
         block: BlockCall,
-        original: Callable[..., Any],
         hidden: Tensor,
+        original: Callable[..., Any],
     ) -> Tensor:
         """A block that runs as the encoder calls it; what it attends to is read beside it."""
         number = block.number
-        if self._notes_entered(state, number) or self.seen.reads(number):
+        if self._notes_entered(state, number) or self.captured.reads(number):
             rows = state.sequence(hidden)
             self._note_entered(state, number, rows)
-            if self.seen.reads(number):
+            if self.captured.reads(number):
                 with call.meter.stage("select"):
                     none = [False] * len(state.stacks)
-                    step = PackedStep.of(self.packed, block, state, rows, none)
-                    self.seen.keep_packed(state, number, step)
+                    step = PackedStep.of(self.adapter, block, state, rows, none)
+                    self.captured.keep_packed(state, number, step)
         made: Tensor = original(hidden, *block.args, **block.kwargs)
-        if self.seen.reads_output(number):
+        if self.captured.reads_output(number):
             self._note_output(state, number, state.sequence(made))
         return made
 
@@ -164,8 +149,8 @@ class PackedRunner(EncoderRunner):
         call: CallState,
         state: PackedState,
         block: BlockCall,
-        original: Callable[..., Any],
         hidden: Tensor,
+        original: Callable[..., Any],
     ) -> Tensor:
         """A block on the rows `[R, D]` that are left."""
         number = block.number
@@ -173,9 +158,9 @@ class PackedRunner(EncoderRunner):
         self._note_entered(state, number, hidden)
         plain = all(self._is_plain(stack.state, number) for stack in state.stacks)
         # a block that splits its attention at borders reads them, which no graph can
-        if not plain or state.turned or (state.graph and self.packed.by_segments):
-            hidden = self._packed_halves(call, state, block, hidden)
-        elif self.packed.batched:
+        if not plain or state.turned or (state.graph and self.adapter.by_segments):
+            hidden = self._halves(call, state, block, hidden)
+        elif self.adapter.batched:
             calls = zip(state.cut_stacks(block), state.order.split(hidden), strict=True)
             parts = [original(part, *cut.args, **cut.kwargs) for cut, part in calls]
             hidden = torch.cat([part.flatten(0, 1) for part in parts])
@@ -186,7 +171,7 @@ class PackedRunner(EncoderRunner):
         self._note_output(state, number, hidden)
         return hidden
 
-    def _packed_state(self, call: CallState, number: int, hidden: Tensor) -> PackedState:
+    def _state(self, call: CallState, number: int, hidden: Tensor) -> PackedState:
         if number:
             self._require(self._passed(call), number)
             begun = call.state(PackedState)
@@ -207,30 +192,24 @@ class PackedRunner(EncoderRunner):
             Trace() if self.tiled(call) else call.trace,
             seed,
             device,
-            batched=self.packed.batched,
+            batched=self.adapter.batched,
             shape=hidden.shape,
             graph=call.compiled,
-            loops=all(map(self.packed.loops, self.spec.blocks[: self.spec.used])),
+            loops=all(map(self.adapter.loops, self.spec.blocks[: self.spec.used])),
         )
         for stack in state.stacks:
             self._count(call, stack.state, "patches")
         call.put(state)
         return state
 
-    def _count(self, call: CallState, state: EncoderState, name: str) -> None:
-        whole = state.trace is call.trace
-        call.count(name, state.index.numel(), len(state.index) if whole else 0)
-        if not whole:
-            state.counted.append(name)
-
-    def _packed_halves(
+    def _halves(
         self, call: CallState, state: PackedState, block: BlockCall, hidden: Tensor
     ) -> Tensor:
         number = block.number
         attending = [revived(stack.state.revival, number) for stack in state.stacks]
-        step = PackedStep.of(self.packed, block, state, hidden, attending)
+        step = PackedStep.of(self.adapter, block, state, hidden, attending)
         joined = block.join(hidden[None], step.attended(state.order))[0]
-        if self.seen.reads(number):
+        if self.captured.reads(number):
             with call.meter.stage("select"):
                 wanted = [
                     restored(stack.state) or revived(stack.state.revival, number)
@@ -238,8 +217,8 @@ class PackedRunner(EncoderRunner):
                 ]
                 whole = step
                 if wanted != attending:
-                    whole = PackedStep.of(self.packed, block, state, hidden, wanted)
-                self.seen.keep_packed(state, number, whole)
+                    whole = PackedStep.of(self.adapter, block, state, hidden, wanted)
+                self.captured.keep_packed(state, number, whole)
         hidden = self._reduce_stacks(call, state, number, "inside", joined, step)
         return block.feed_forward(hidden[None])[0]
 
@@ -268,7 +247,7 @@ class PackedRunner(EncoderRunner):
                 if step is not None and stage.number not in read:
                     read[stage.number] = step.read(site.signals)
                 found = read[stage.number][place] if step is not None else {}
-                signals = self.seen.at_stack(site, mine, found, number)
+                signals = self.captured.at_stack(site, mine, found, number)
                 if mine.videos is not None and stage.strategy.spans_frames():
                     parts[place] = self._reduce(call, mine, site, parts[place], signals)
                     continue
@@ -323,10 +302,10 @@ class PackedRunner(EncoderRunner):
 
     def _note_output(self, state: PackedState, number: int, hidden: Tensor) -> None:
         """Capture what this block put out."""
-        if self.seen.reads_output(number):
+        if self.captured.reads_output(number):
             parts = state.order.unpack(hidden)
             for stack, part in zip(state.stacks, parts, strict=True):
-                self.seen.keep_output(stack.state, number, part)
+                self.captured.keep_output(stack.state, number, part)
 
     def _leave(self, call: CallState, state: PackedState, hidden: Tensor) -> Tensor:
         """Behind the last used block: count, and restore what is to be restored."""
@@ -341,7 +320,7 @@ class PackedRunner(EncoderRunner):
         if again:
             state.reorder()
             hidden = state.order.pack(parts)
-        if self.packed.raster:
+        if self.adapter.raster:
             return state.whole(hidden, state.order)
         return state.ascending(hidden) if state.turned else hidden
 

@@ -1,11 +1,12 @@
-"""Run an encoder's blocks as attend -> reduce -> feed_forward where a plan asks for it."""
+"""Passes through a vision encoder, and what a strategy decides at a site inside of one."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import index
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,13 +15,7 @@ from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState, calling, compiled, current
 from tokenprune.engine.encoder.across_frames import reduce_across
 from tokenprune.engine.encoder.around import refuse_inside
-from tokenprune.engine.encoder.attention import (
-    BlockCall,
-    Projected,
-    advance_companions,
-    attend,
-    project,
-)
+from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.graphs import RUNNING, hand_in_running_call
 from tokenprune.engine.encoder.passes import Pass, demand, in_pass, sound
 from tokenprune.engine.encoder.recording import Recording
@@ -37,14 +32,13 @@ from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.dense import Part
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.tokens import Tokens
-from tokenprune.interface.trace import Trace
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
 
 
-class EncoderRunner:
-    """Everything the engine does inside one vision encoder.
+class EncoderRunner(ABC):
+    """Everything the engine does inside one vision encoder; subclasses say how blocks run.
 
     Args:
         owner: the attachment it belongs to.
@@ -52,7 +46,12 @@ class EncoderRunner:
         spec: the encoder as data, `used` set to what is read.
         layout: where the plan's encoder stages act.
         later: pre-LLM stages, which may read signals of any used block.
+
+    Class attributes:
+        signals: what captures signals of its blocks.
     """
+
+    signals: ClassVar[type[BlockSignals]] = BlockSignals
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class EncoderRunner:
         # states of further depths, and make one token of a square of patches
         self.pieces, self.levels = False, frozenset[int]()
         self.side: Callable[[CallState], int] = _one
-        self.captured = BlockSignals(later, spec)
+        self.captured = self.signals(later, spec)
         learned = any(stage.strategy.companions() is not None for stage in later)
         self.splits = bool(layout.stages) or self.captured.attention or learned
         self.recording = Recording(self)
@@ -144,15 +143,39 @@ class EncoderRunner:
         """What a pass gives to who called the encoder."""
         return output
 
+    @abstractmethod
     def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Begin a pass: forget the former one, and read what the pictures are."""
-        call.drop(EncoderState)
-        call.grid = self.adapter.call_grid(args, kwargs)
 
+    @abstractmethod
     def _passed(self, call: CallState) -> int:
         """How many blocks of the running pass were entered."""
-        state = call.state(EncoderState)
-        return 0 if state is None else state.passed
+
+    def _forward_of(self, number: int) -> Callable[..., Any]:
+        block = self.spec.blocks[number]
+
+        def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            call = current(self.owner)
+            if call is None:
+                self._refuse_alone(number)
+                return original(hidden, *args, **kwargs)
+            given = BlockCall(self.adapter, block, number, args, kwargs)
+            return self._run(call, given, hidden, original)
+
+        return forward
+
+    @abstractmethod
+    def _run(
+        self, call: CallState, block: BlockCall, hidden: Tensor, original: Callable[..., Any]
+    ) -> Tensor:
+        """One block.
+
+        Args:
+            call: the running call.
+            block: the block and what it was called with.
+            hidden: what enters it.
+            original: its own forward.
+        """
 
     def _refuse(self, name: str, instead: str, original: Override, *_: Any, **__: Any) -> NoReturn:
         fault = "has no place for the tokens that the plan removes"
@@ -183,37 +206,6 @@ class EncoderRunner:
                 remedy="Detach the plan and attach it again to the model as it is now.",
             )
 
-    def _forward_of(self, number: int) -> Callable[..., Any]:
-        block = self.spec.blocks[number]
-
-        def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            call = current(self.owner)
-            if call is None:
-                self._refuse_alone(number)
-                return original(hidden, *args, **kwargs)
-            state = self._state(call, number, hidden)
-            site = state.sites.get(number)
-            if site is not None and site.where == "before":
-                hidden = self._reduce_at(call, state, site, hidden, None)
-            state.entered = hidden if self._wants_previous(state, number + 1) else None
-            given = BlockCall(self.adapter, block, number, args, kwargs)
-            if self._is_plain(state, number):
-                hidden = self._by_itself(state, given, hidden, original)
-            else:
-                hidden = self._halves(call, state, given, hidden)
-            self.captured.keep_output(state, number, hidden)
-            if number == self.last and self.captured.reads(number + 1):
-                behind = given._replace(block=self.spec.blocks[number + 1], number=number + 1)
-                with call.meter.stage("select"):
-                    self.captured.keep_attention_ahead(behind, state, hidden)
-            state.previous, state.entered = state.entered, None
-            hidden = self._finish(call, state, hidden) if number == self.last else hidden
-            if number + 1 in self.levels:
-                state.leave(number + 1)
-            return hidden
-
-        return forward
-
     def _refuse_alone(self, number: int) -> None:
         if self.layout.stages:
             raise UnsupportedCallError(
@@ -221,39 +213,6 @@ class EncoderRunner:
                 where=type(self.spec.entry).__name__,
                 remedy="Call the encoder, or detach the plan for this call.",
             )
-
-    def _state(self, call: CallState, number: int, hidden: Tensor) -> EncoderState:
-        begun = call.state(EncoderState)
-        if number:
-            if begun is None or begun.passed != number:
-                self._require(self._passed(call), number)
-            assert begun is not None
-            begun.passed = number + 1
-            if begun.size.device != hidden.device:
-                begun.move(hidden.device)
-            return begun
-        side = self.side(call)
-        count = (hidden.shape[1] - self.spec.prefix) // side**2
-        self._solve(call, [count])
-        state = EncoderState.begin(
-            self.layout.sites(count),
-            call.grid,
-            hidden,
-            self.spec.prefix,
-            Trace() if self.pieces else call.trace,
-            index(self.owner.plan.seed),  # no symbol
-            self.videos(call, hidden.shape[0], count),
-            side,
-        )
-        for stage in self.later:
-            learned = stage.strategy.companions()
-            if learned is not None:
-                learned = learned.to(device=hidden.device, dtype=hidden.dtype)
-                state.companions[stage.number] = learned.expand(hidden.shape[0], -1, -1)
-        self._count(call, state, "patches")
-        state.passed = 1
-        call.put(state)
-        return state
 
     def _solve(self, call: CallState, counts: Sequence[int]) -> None:
         """Have budgets for images of so many patches or units ready in front of a graph."""
@@ -264,22 +223,6 @@ class EncoderRunner:
             # no symbols
             solve(index(self.layout.number), tuple([index(count) for count in counts]))
 
-    def _by_itself(
-        self,
-        state: EncoderState,
-        block: BlockCall,
-        hidden: Tensor,
-        original: Callable[..., Any],
-    ) -> Tensor:
-        """A block by its own forward; signals beside it, where that is the only way."""
-        args, kwargs = block.args, block.kwargs
-        if not state.untouched:
-            args, kwargs = block.arguments(state.rows(state.index))
-        if self.adapter.whole_blocks and self.captured.reads(block.number):
-            parts = project(block, state, hidden)
-            self.captured.keep_attention(block, state, hidden, parts)
-        return self.adapter.run(original, hidden, args, kwargs)
-
     def _is_plain(self, state: EncoderState, number: int) -> bool:
         if self.adapter.whole_blocks:
             return not state.sites and not state.companions
@@ -289,42 +232,6 @@ class EncoderRunner:
         if state.proportional or state.companions or revived(state.revival, number):
             return False
         return not self.captured.reads(number)
-
-    def _halves(
-        self, call: CallState, state: EncoderState, block: BlockCall, hidden: Tensor
-    ) -> Tensor:
-        site = state.sites.get(block.number)
-        inside = site if site is not None and site.where == "inside" else None
-        parts, signals = project(block, state, hidden), None
-        if inside is not None and inside.signals and not inside.sums:
-            # in front of the attention, as long as the keys are in the cache
-            with call.meter.stage("select"):
-                signals = self.captured.at_site(inside, state, parts)
-        sums, gives = (False, False) if inside is None else (inside.sums, inside.gives)
-        joined, parts = attend(block, state, hidden, parts, sums=sums, gives=gives)
-        if state.companions:
-            advance_companions(block, state, parts)
-        if self.captured.reads(block.number):
-            with call.meter.stage("select"):
-                self.captured.keep_attention(block, state, hidden, parts)
-        if inside is not None:
-            joined = self._reduce_at(call, state, inside, joined, parts, signals)
-        return block.feed_forward(joined)
-
-    def _reduce_at(
-        self,
-        call: CallState,
-        state: EncoderState,
-        site: EncoderSite,
-        hidden: Tensor,
-        parts: Projected | None,
-        signals: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        """Let the strategy at a site act, on signals of the parts if there are none yet."""
-        with call.meter.stage("select"):
-            if signals is None:
-                signals = self.captured.at_site(site, state, parts)
-            return self._reduce(call, state, site, hidden, signals)
 
     def _reduce(
         self,
@@ -381,8 +288,9 @@ class EncoderRunner:
 
     def _count(self, call: CallState, state: EncoderState, name: str) -> None:
         """Tell the meter how many tokens there are, and of how many images if that is known."""
-        call.count(name, state.index.numel(), 0 if self.pieces else state.index.shape[0])
-        if self.pieces:
+        whole = state.trace is call.trace
+        call.count(name, state.index.numel(), state.index.shape[0] if whole else 0)
+        if not whole:
             state.counted.append(name)
 
 
