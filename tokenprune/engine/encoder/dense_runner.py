@@ -16,6 +16,7 @@ from tokenprune.engine.encoder.attention import (
     attend,
     project,
 )
+from tokenprune.engine.encoder.passes import EntryCall
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import EncoderSite
@@ -25,9 +26,9 @@ from tokenprune.interface.trace import Trace
 class DenseRunner(EncoderRunner):
     """Everything the engine does inside one vision encoder of batches `[B, P + N, D]`."""
 
-    def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _open(self, call: CallState, given: EntryCall) -> None:
         call.drop(EncoderState)
-        call.grid = self.adapter.call_grid(args, kwargs)
+        call.grid = self.adapter.call_grid(given.args, given.kwargs)
 
     def _passed(self, call: CallState) -> int:
         state = call.state(EncoderState)

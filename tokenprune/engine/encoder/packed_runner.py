@@ -14,7 +14,7 @@ from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.graphs import RUNNING
 from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep, restored
 from tokenprune.engine.encoder.packed_state import PackedState
-from tokenprune.engine.encoder.passes import in_pass
+from tokenprune.engine.encoder.passes import EntryCall, in_pass
 from tokenprune.engine.encoder.revival import revived
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.together import Decided, carry_out
@@ -62,9 +62,9 @@ class PackedRunner(EncoderRunner):
 
         patches.hook_before(self.spec.entry, uncompiled(self._foresee))
 
-    def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _open(self, call: CallState, given: EntryCall) -> None:
         call.drop(PackedState)
-        packing = self.adapter.packing(args, kwargs).grouped(self.side(call))
+        packing = self.adapter.packing(given.args, given.kwargs).grouped(self.side(call))
         frames = self.clips(call)
         call.put(packing if frames is None else packing.clips(frames))
 

@@ -1,10 +1,10 @@
-"""A pass through an encoder as a state of the call, and what the call's values have to fulfil."""
+"""A pass through an encoder: how it was asked for, and what the call's values have to fulfil."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,20 @@ from torch import Tensor
 from tokenprune.engine.call import CallState
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
+
+
+class EntryCall(NamedTuple):
+    """One call of the module that runs an encoder's blocks.
+
+    Attributes:
+        original: the method that was called; an encoder may have several that run its blocks.
+        args: what it was called with.
+        kwargs: the same, by name.
+    """
+
+    original: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
 
 
 @dataclass
@@ -30,24 +44,17 @@ def in_pass(call: CallState) -> bool:
     return call.state(Pass) is not None
 
 
-def demand(
-    call: CallState,
-    adapter: EncoderAdapter,
-    entry: str,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Pass:
+def demand(call: CallState, adapter: EncoderAdapter, entry: str, given: EntryCall) -> Pass:
     """Hold a call's values to what they have to fulfil; a graph only notes whether they do.
 
     Args:
         call: the running call.
         adapter: the encoder's family.
         entry: class of the module that runs the blocks, for errors.
-        args: what the encoder is called with.
-        kwargs: the same, by name.
+        given: how the encoder was called.
     """
     found = Pass()
-    for one in adapter.demands(args, kwargs):
+    for one in adapter.demands(given.args, given.kwargs):
         if call.compiled:
             held = one.fulfilled
             found.sound = held if found.sound is None else found.sound & held

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from tokenprune.engine.copies import Copies
 from tokenprune.engine.encoder.as_recorded import AsRecorded
 from tokenprune.engine.encoder.given import Undescribed, described, replaced
 from tokenprune.engine.encoder.modes import modes, observed
+from tokenprune.engine.encoder.passes import EntryCall
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
 from tokenprune.engine.tracers import capturing, may_compile
@@ -44,7 +45,6 @@ _USUAL = "Passes of the vision tower ran as usual, none was replayed, where"
 MET = 64
 
 new_recorder: Callable[[], Recorder] = CudaRecorder
-_Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
 class Runner(Protocol):
@@ -57,13 +57,7 @@ class Runner(Protocol):
     later: Sequence[ResolvedStage]
     side: Callable[[CallState], int]
 
-    def passing(
-        self,
-        call: CallState,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> Any:
+    def passing(self, call: CallState, given: EntryCall) -> Any:
         """A pass as usual, inside of a call that is running."""
         ...
 
@@ -133,57 +127,39 @@ class Recording:
             self._forget()
             self._recorder = None
 
-    def __call__(
-        self,
-        call: CallState,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> Any:
+    def __call__(self, call: CallState, given: EntryCall) -> Any:
         """One pass: replayed, if it can be.
 
         Args:
             call: the running call.
-            original: what runs the tower.
-            args: what the tower is called with.
-            kwargs: the same, by name.
+            given: how the tower was called.
         """
         if self._recorder is None or call.compiled or may_compile() or capturing():
-            return self._runner.passing(call, original, args, kwargs)
-        given: list[Tensor] = []
+            return self._runner.passing(call, given)
+        tensors: list[Tensor] = []
         why = "gradients are recorded" if torch.is_grad_enabled() else observed()
         if not why and self._runner.adapter.listened():
             why = "a call around collects the states of its blocks"
-        kind = None if why else self._kind(call, original, args, kwargs, given)
+        kind = None if why else self._kind(call, given, tensors)
         if kind is None:
             self._note(
                 why or "the input isn't made of tensors on one CUDA device, numbers and text"
             )
-            return self._runner.passing(call, original, args, kwargs)
+            return self._runner.passing(call, given)
         with self._lock:
-            left = self._replayed(call, kind, original, (args, kwargs), given)
+            left = self._replayed(call, kind, given, tensors)
         if left is not None:
             return self._handed(call, left)
-        output = self._runner.passing(call, original, args, kwargs)
+        output = self._runner.passing(call, given)
         with self._lock:
             if kind not in self._met:
                 self._meet(kind, "")
         return output
 
-    def _kind(
-        self,
-        call: CallState,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        into: list[Tensor],
-    ) -> Hashable:
-        """The kind of a pass, and the tensors among its arguments; None if it has no kind.
-
-        An encoder may have several methods that run its blocks.
-        """
+    def _kind(self, call: CallState, given: EntryCall, into: list[Tensor]) -> Hashable:
+        """The kind of a pass, None if it has none; the tensors among its arguments are listed."""
         try:
-            told = described((args, kwargs), into)
+            told = described((given.args, given.kwargs), into)
         except Undescribed:
             return None
         devices = {one.device for one in into}
@@ -192,14 +168,13 @@ class Recording:
         device = devices.pop()
         if not self._recorder.serves(device):
             return None
-        return original, told, device, self._runner.side(call), modes(device)
+        return given.original, told, device, self._runner.side(call), modes(device)
 
     def _replayed(
         self,
         call: CallState,
         kind: Hashable,
-        original: Callable[..., Any],
-        given: _Arguments,
+        given: EntryCall,
         tensors: Sequence[Tensor],
     ) -> _Left | None:
         """What a replay left, of a graph that may be recorded first; None for a pass as usual."""
@@ -221,7 +196,7 @@ class Recording:
             return None
         graph = self._graphs.get(kind)
         if graph is None:
-            graph = self._new(recorder, call, kind, original, given, tensors)
+            graph = self._new(recorder, call, kind, given, tensors)
         if graph is None:
             return None
         self._stood = True
@@ -273,8 +248,7 @@ class Recording:
         recorder: Recorder,
         call: CallState,
         kind: Hashable,
-        original: Callable[..., Any],
-        given: _Arguments,
+        given: EntryCall,
         tensors: Sequence[Tensor],
     ) -> _Graph | None:
         """Record a kind that was met before; None for a first pass, and if it can't be done."""
@@ -287,12 +261,12 @@ class Recording:
             self._note(known)
             return None
         inputs = [one.clone() for one in tensors]
-        args, kwargs = replaced(given, iter(inputs))
-        around = call.still()
+        args, kwargs = replaced((given.args, given.kwargs), iter(inputs))
+        kept, around = EntryCall(given.original, args, kwargs), call.still()
 
         def run() -> _Left:
             with repeated(self._runner.owner, around) as inside, _uncached():
-                output = self._runner.passing(inside, original, args, kwargs)
+                output = self._runner.passing(inside, kept)
                 made, counts = inside.made(around), tuple(inside.noted)
                 return _Left(output, made, inside.trace, counts, inside.grid)
 

@@ -17,7 +17,7 @@ from tokenprune.engine.encoder.across_frames import reduce_across
 from tokenprune.engine.encoder.around import refuse_inside
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.graphs import RUNNING, hand_in_running_call
-from tokenprune.engine.encoder.passes import Pass, demand, in_pass, sound
+from tokenprune.engine.encoder.passes import EntryCall, Pass, demand, in_pass, sound
 from tokenprune.engine.encoder.recording import Recording
 from tokenprune.engine.encoder.revival import revived
 from tokenprune.engine.encoder.signals import BlockSignals
@@ -96,16 +96,15 @@ class EncoderRunner(ABC):
             hand_in_running_call(patches, self.owner, self.spec.caller or self.spec.entry)
 
     def _enter(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if RUNNING in kwargs:
-            running = kwargs.pop(RUNNING)
-            if torch.compiler.is_dynamo_compiling():
-                with compiled(self.owner, running):
-                    return self._begin(original, args, kwargs)
-        return self._begin(original, args, kwargs)
+        handed, running = RUNNING in kwargs, kwargs.pop(RUNNING, None)
+        given = EntryCall(original, args, kwargs)
+        if handed and torch.compiler.is_dynamo_compiling():
+            with compiled(self.owner, running):
+                return self._begin(given)
+        return self._begin(given)
 
-    def _begin(
-        self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
+    def _begin(self, given: EntryCall) -> Any:
+        original, args, kwargs = given
         running = current(self.owner, tower=True)
         if running is not None and in_pass(running):
             return original(*args, **kwargs)  # one pass method calls another
@@ -116,20 +115,14 @@ class EncoderRunner(ABC):
                 refuse_inside(self.spec.entry, None if self.alone else self.owner.model)
         self._refuse_maps(args, kwargs)
         with calling(self.owner, tower=True) as call, call.meter.stage("encode"):
-            return self.recording(call, original, args, kwargs)
+            return self.recording(call, given)
 
-    def passing(
-        self,
-        call: CallState,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> Any:
+    def passing(self, call: CallState, given: EntryCall) -> Any:
         """A pass through the encoder inside of a call that is running."""
-        self._open(call, args, kwargs)
-        call.put(demand(call, self.adapter, type(self.spec.entry).__name__, args, kwargs))
+        self._open(call, given)
+        call.put(demand(call, self.adapter, type(self.spec.entry).__name__, given))
         try:
-            output = original(*args, **self._given(call, kwargs))
+            output = given.original(*given.args, **self._given(call, given.kwargs))
         finally:
             call.drop(Pass)
         self._require(self._passed(call), self.spec.used)
@@ -144,7 +137,7 @@ class EncoderRunner(ABC):
         return output
 
     @abstractmethod
-    def _open(self, call: CallState, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _open(self, call: CallState, given: EntryCall) -> None:
         """Begin a pass: forget the former one, and read what the pictures are."""
 
     @abstractmethod
