@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tokenprune.interface.packed import PackedEncoderAdapter
+
 NUMBERS = "tokenprune_numbers"
 """Name of the argument."""
 
@@ -21,6 +23,13 @@ def text(*rows: Iterable[int]) -> str:
 def numbers(given: Mapping[str, Any]) -> list[list[int]]:
     """The rows of numbers of a call whose arguments by name these are."""
     return [[int(number) for number in row.split()] for row in given[NUMBERS].split("|")]
+
+
+def with_numbers(
+    adapter: PackedEncoderAdapter, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The arguments by name with the numbers, which a call of `forward` by itself comes without."""
+    return kwargs if NUMBERS in kwargs else adapter.foreseen(args, kwargs)[1]
 
 
 def without(given: Mapping[str, Any]) -> dict[str, Any]:

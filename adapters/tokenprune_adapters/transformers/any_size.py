@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.specs import EncoderSpec
+from tokenprune_adapters.shared.arguments import named
+from tokenprune_adapters.shared.foreseen import NUMBERS, text, without
 from tokenprune_adapters.shared.rotary import rotated_as_float32
 from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers import vit_names as compat
@@ -48,9 +50,21 @@ class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
         """The encoder as data."""
         return self._spec
 
+    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+        """Without the text of `foreseen`."""
+        return without(kwargs)
+
 
 class SegmentedAdapter(AnySizeAdapter):
     """Base of towers that tell their blocks where pictures end and how their rows turn."""
+
+    def foreseen(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Frames, rows and columns of patches as text."""
+        given = named(type(self.model).forward, args, kwargs)
+        grids: Tensor = given[packed_names.GRIDS]
+        return (), {**given, NUMBERS: text(*grids.tolist())}
 
     def borders(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -10,7 +10,7 @@ from torch import nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import Packing
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers
+from tokenprune_adapters.shared.foreseen import numbers, with_numbers
 from tokenprune_adapters.transformers import packed_names as names
 from tokenprune_adapters.transformers.any_size import norm_of_rows
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
@@ -37,8 +37,7 @@ class ErnieVisionAdapter(PackedVisionAdapter):
         Raises:
             UnsupportedCallError: pictures beside clips, or a clip of an odd number of frames.
         """
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         side, (flat, *_) = names.side(self.model), numbers(kwargs)
         grids = [*zip(flat[::3], flat[1::3], flat[2::3], strict=True)]
         if all(frames == 1 for frames, _, _ in grids):

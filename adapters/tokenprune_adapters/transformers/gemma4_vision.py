@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers
 from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.transformers.any_size import AnySizeAdapter
 from tokenprune_adapters.transformers.vit_family_names import GEMMA4, ROTARY, VisionNames
@@ -48,8 +48,7 @@ class Gemma4VisionAdapter(AnySizeAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Units by the places of their patches; padding, at -1, is of none."""
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         places: Tensor = kwargs[self.names.takes[1]]
         side, grids = self.side, [(1, height, width) for height, width in numbers(kwargs)]
         counts = torch.tensor([h * w for _, h, w in grids], device=places.device)
@@ -86,10 +85,6 @@ class Gemma4VisionAdapter(AnySizeAdapter):
                 )
             found.append((high // self.side, wide // self.side))
         return (), {**given, NUMBERS: text(*found)}
-
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
-        """Without the text."""
-        return without(kwargs)
 
     def arguments(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor

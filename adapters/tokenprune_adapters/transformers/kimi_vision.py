@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import Packing
-from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.foreseen import numbers, with_numbers
 from tokenprune_adapters.transformers import packed_names, unit_sides
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
 from tokenprune_adapters.transformers.vit_family_names import KIMI, VisionNames
@@ -43,8 +42,7 @@ class KimiVisionAdapter(SegmentedAdapter):
         Raises:
             UnsupportedCallError: clips of several lengths.
         """
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         grids = [(t, h, w) for t, h, w in numbers(kwargs)]
         squares = Packing(grids, 1).grouped(unit_sides.kernel(self.model))
         lengths = sorted({frames for frames, _, _ in grids})
@@ -67,18 +65,6 @@ class KimiVisionAdapter(SegmentedAdapter):
             rows.append(own.view(frames, height * width, -1).transpose(0, 1).flatten(1))
         units = [(1, height, width) for _, height, width in squares.grids]
         return Packing(units, frames * squares.members, rows=torch.cat(rows))
-
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Frames, rows and columns of patches as text."""
-        given = named(type(self.model).forward, args, kwargs)
-        grids: Tensor = given[packed_names.GRIDS]
-        return (), {**given, NUMBERS: text(*grids.tolist())}
-
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
-        """Without the text."""
-        return without(kwargs)
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
         """The norm behind the blocks."""

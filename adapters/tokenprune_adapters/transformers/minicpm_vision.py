@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers
 from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
 from tokenprune_adapters.transformers.vit_family_names import MINICPM, VisionNames
@@ -53,8 +53,7 @@ class MiniCpmVisionAdapter(SegmentedAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Every row behind the merger a unit, in raster order."""
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         return Packing([(1, high, wide) for high, wide in numbers(kwargs)], 1)
 
     def foreseen(
@@ -65,10 +64,6 @@ class MiniCpmVisionAdapter(SegmentedAdapter):
         _, sizes, merges = (given.get(name, True) for name in self.names.takes)
         side = MERGED if merges else 1
         return (), {**given, NUMBERS: text(*(sizes // side).tolist())}
-
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
-        """Without the text."""
-        return without(kwargs)
 
     def arguments(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor

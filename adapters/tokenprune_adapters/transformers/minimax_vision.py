@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.packed import Packing
 from tokenprune.interface.versions import installed
-from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.foreseen import numbers, with_numbers
 from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter
@@ -58,22 +57,9 @@ class MiniMaxVisionAdapter(SegmentedAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Squares of patches, whose members stand one behind the other; grids from the call."""
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         side = packed_names.side(self.model)
         return Packing([(t, h // side, w // side) for t, h, w in numbers(kwargs)], side**2)
-
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Frames, rows and columns of patches as text."""
-        given = named(type(self.model).forward, args, kwargs)
-        grids: Tensor = given[packed_names.GRIDS]
-        return (), {**given, NUMBERS: text(*grids.tolist())}
-
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
-        """Without the text."""
-        return without(kwargs)
 
     def rotate(
         self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]

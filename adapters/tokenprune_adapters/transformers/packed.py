@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers, without
 from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
 from tokenprune_adapters.shared.rotary import rotated_as_float32
 from tokenprune_adapters.shared.signatures import check_library
@@ -66,8 +66,7 @@ class PackedVisionAdapter(PackedEncoderAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Grids from the call; where windows stand together, the places of their units."""
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         side, (flat, *_) = names.side(self.model), numbers(kwargs)
         grids = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         units = [(t, h // side, w // side) for t, h, w in grids]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers, without
 from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
@@ -42,8 +42,7 @@ class PaddleOcrVisionAdapter(SegmentedAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Every patch a unit, in raster order; grids come with the patches."""
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         flat, _ = numbers(kwargs)
         return Packing(list(zip(flat[::3], flat[1::3], flat[2::3], strict=True)), 1)
 

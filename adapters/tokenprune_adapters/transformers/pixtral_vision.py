@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers, without
 from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.transformers import packed_names, vit_names
 from tokenprune_adapters.transformers.any_size import AnySizeAdapter
@@ -36,8 +36,7 @@ class PixtralVisionAdapter(AnySizeAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Every patch a unit, in raster order; sizes in pixels come with the pictures."""
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         high, wide = vit_names.patch_size(self.model)
         return Packing([(1, h // high, w // wide) for h, w in _sizes(kwargs)], 1)
 

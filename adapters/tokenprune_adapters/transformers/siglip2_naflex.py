@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokenprune.interface.packed import Packing
 from tokenprune.interface.specs import Demand
 from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers
 from tokenprune_adapters.transformers.any_size import AnySizeAdapter, norm_of_rows
 from tokenprune_adapters.transformers.vit_family_names import PATCHES, SIGLIP2, VisionNames
 
@@ -38,8 +38,7 @@ class Siglip2NaflexAdapter(AnySizeAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Every patch a unit; behind the patches of a picture stands its padding."""
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         pixels: Tensor = kwargs[PIXELS]
         shapes, long = numbers(kwargs), pixels.shape[1]
         rows = torch.arange(len(pixels) * long, device=pixels.device).view(-1, long)
@@ -52,10 +51,6 @@ class Siglip2NaflexAdapter(AnySizeAdapter):
         """Rows and columns of patches of every picture as text."""
         given = named(type(self.model).forward, args, kwargs)
         return (), {**given, NUMBERS: text(*given[SHAPES].tolist())}
-
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
-        """Without the text."""
-        return without(kwargs)
 
     def demands(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Demand]:
         """The mask over patches hides what is behind the patches of a picture, and nothing else."""

@@ -10,7 +10,7 @@ from torch import nn
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
 from tokenprune_adapters.transformers.vit_family_names import VIDEO_LLAMA3, VisionNames
 
@@ -32,8 +32,7 @@ class VideoLlama3VisionAdapter(SegmentedAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Grids and sides from the call; the members of a unit stand one behind the other."""
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         grids, ((side, *_),) = numbers(kwargs)[:-1], numbers(kwargs)[-1:]
         return Packing([(t, h // side, w // side) for t, h, w in grids], side**2)
 
@@ -55,10 +54,6 @@ class VideoLlama3VisionAdapter(SegmentedAdapter):
                 remedy="Give the tower pictures with units of one size in a call.",
             )
         return (), {**given, NUMBERS: text(*grids.tolist(), several)}
-
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
-        """Without the text."""
-        return without(kwargs)
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
         """The norm behind the blocks."""
