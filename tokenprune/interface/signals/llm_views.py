@@ -77,12 +77,30 @@ class PromptText(View):
         return values[rows[:, None], order].masked_fill(lost, padding)
 
 
+class BesideText(View):
+    """Base of views of the sequence in front of an LLM layer, in which the prompts' text stands.
+
+    Attributes:
+        text: where it stands, and the layer's input.
+    """
+
+    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
+    leads: ClassVar[tuple[str, ...]] = ("N", "S")
+
+    text: PromptText
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """B prompts of T tokens; a value per token is given for every slot of the sequence."""
+        return self.text.sizes
+
+
 Rotation = Literal["layer", "counted", "none", "ones"]
 """How queries and keys of an LLM layer are rotated; see `LayerAttention`."""
 
 
 @dataclass(frozen=True)
-class LayerAttention(View):
+class LayerAttention(BesideText):
     """The attention of an LLM layer.
 
     Attributes:
@@ -96,19 +114,11 @@ class LayerAttention(View):
             they are ones, rotated as the layer's: what position alone makes of them.
     """
 
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    leads: ClassVar[tuple[str, ...]] = ("N", "S")
-
     heads: Callable[[Rotation], tuple[Tensor, Tensor]]
     text: PromptText
     mask: Tensor | None = None
     softcap: float | None = None
     rotation: Rotation = "layer"
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """B prompts of T tokens; a value per token is given for every slot of the sequence."""
-        return self.text.sizes
 
     @cached_property
     def _projected(self) -> tuple[Tensor, Tensor]:
@@ -182,7 +192,7 @@ class LayerAhead(LayerAttention):
 
 
 @dataclass(frozen=True)
-class LayerValues(View):
+class LayerValues(BesideText):
     """The values of the attention that `LayerBefore` is of, over the sequence that is left there.
 
     Attributes:
@@ -191,16 +201,9 @@ class LayerValues(View):
     """
 
     title: ClassVar[str] = "values of the LLM layer before"
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    leads: ClassVar[tuple[str, ...]] = ("N", "S")
 
     values: Callable[[], Tensor]
     text: PromptText
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """B prompts of T tokens; a value per token is given for every slot of the sequence."""
-        return self.text.sizes
 
     @cached_property
     def joined(self) -> Tensor:
@@ -209,7 +212,7 @@ class LayerValues(View):
 
 
 @dataclass(frozen=True)
-class LayerInput(View):
+class LayerInput(BesideText):
     """What entered the LLM layer before the site, of the tokens that are left there.
 
     Attributes:
@@ -218,20 +221,13 @@ class LayerInput(View):
     """
 
     title: ClassVar[str] = "input of the LLM layer before"
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    leads: ClassVar[tuple[str, ...]] = ("N", "S")
 
     hidden: Tensor
     text: PromptText
 
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """B prompts of T tokens; a value per token is given for every slot of the sequence."""
-        return self.text.sizes
-
 
 @dataclass(frozen=True)
-class OutputNorm(View):
+class OutputNorm(BesideText):
     """What the LLM would put out in front of a layer: the states through its final norm.
 
     Attributes:
@@ -240,16 +236,9 @@ class OutputNorm(View):
     """
 
     title: ClassVar[str] = "final norm of the LLM"
-    stages: ClassVar[tuple[Stage, ...]] = ("decoder",)
-    leads: ClassVar[tuple[str, ...]] = ("N", "S")
 
     norm: Callable[[Tensor], Tensor]
     text: PromptText
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """B prompts of T tokens; a value per token is given for every slot of the sequence."""
-        return self.text.sizes
 
     @cached_property
     def states(self) -> Tensor:
