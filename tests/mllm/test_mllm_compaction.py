@@ -16,7 +16,8 @@ from tokenprune.engine.llm.level import Level, shorten, spread, take, whole
 from tokenprune.engine.llm.masks import enter, narrow
 from tokenprune.engine.llm.prompt import query_places
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.calls import LayerCall, LlmCall
+from tokenprune.interface.calls import ArgumentNames, LayerCall, LlmCall
+from tokenprune.interface.specs import MllmSpec
 
 
 def bools(rows: list[str]) -> torch.Tensor:
@@ -237,7 +238,9 @@ def test_further_arguments_of_a_layer_are_cut_with_its_tokens() -> None:
     layout = Layout("owner", 10, before, shortened=False, cuts={2: Cut(cut_to(before, STAY), ())})
     rows, per_layer = (torch.randn(3, 10, 4), torch.randn(1, 10, 4)), torch.randn(3, 10, 6)
     call = LayerCall(torch.randn(3, 10, 8), None, None, rows, {"per_layer": per_layer})
-    flow = Flow(layout, "first", False, False, lambda *_: None, {"per_layer": 1})
+    core, names = torch.nn.Module(), ArgumentNames("ids", "pictures", "mask", "encoded")
+    spec = MllmSpec(core, core, [], 0, names, per_token={"per_layer": 1})
+    flow = Flow(layout, "first", spec, False, False, lambda *_: None)
     assert flow.layer_call(1, call) is call
     got, column = flow.layer_call(2, call), layout.cuts[2].level.column
     assert torch.equal(got.per_token["per_layer"], take(per_layer, column))

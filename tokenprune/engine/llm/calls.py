@@ -19,6 +19,7 @@ from tokenprune.engine.llm.level import Level, take
 from tokenprune.engine.llm.masks import behind, enter, hide_behind, narrow, within
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import LayerCall, LlmCall, Rotary
+from tokenprune.interface.specs import MllmSpec
 
 Mode = Literal["first", "again", "continue"]
 """A forward over a prompt, over a prompt and what was generated behind it (without cache), or over
@@ -34,12 +35,10 @@ class Behind:
 
     Attributes:
         keys: how many every layer's cache holds.
-        windows: see `MllmSpec.windows`.
         tail: `[B, t]` False for padding behind the prompt; None for none.
     """
 
     keys: Sequence[int]
-    windows: Sequence[int | None]
     tail: Tensor | None
 
 
@@ -51,35 +50,36 @@ class Flow:
         layout: how the sequence is shortened.
         mode: `first`: decisions are made now; `again`: they are repeated; `continue`: the prompt
             stands in the cache, as the decisions left it.
+        spec: the model.
         compact: whether what decoder stages leave is renumbered.
         flat: whether attention takes `[B, T]` masks only.
         rotary: rotary rows of a layer, by its number, for a layer's input and position ids.
-        axes: see `Axes`.
         withheld: whether layers must not see position ids, see `MllmAdapter.ignores_positions`.
         past: length of the first layer's cache.
         behind: set in `continue` if the core makes masks, which it can't for a short cache.
-        flat_layers: see `MllmSpec.flat_layers`.
-        placed: see `MllmSpec.placed`.
-        windows: see `MllmSpec.windows`, of an LLM that makes its masks by itself: it would count
-            the windows of a shortened prompt in slots, so its layers get masks of the engine's.
         layer: the layer that ran last.
         alike: what layers were called with so far.
     """
 
     layout: Layout
     mode: Mode
+    spec: MllmSpec
     compact: bool
     flat: bool
     rotary: Callable[[int, Tensor, Tensor], Rotary]
-    axes: Axes
     withheld: bool = True
     past: int = 0
     behind: Behind | None = None
-    flat_layers: frozenset[int] = frozenset()
-    placed: bool = False
-    windows: Sequence[int | None] = ()
     layer: int = -1
     alike: Alike = field(default_factory=Alike)
+
+    @property
+    def windows(self) -> Sequence[int | None]:
+        """Windows of the layers of an LLM that makes its masks by itself, see `MllmSpec.windows`.
+
+        It would count those of a shortened prompt in slots, so the engine makes its layers' masks.
+        """
+        return () if self.spec.masks else self.spec.windows
 
     def untouched(self, layer: int) -> bool:
         """Whether a layer is called with what the LLM hands on, no matter what that is."""
@@ -112,18 +112,21 @@ class Flow:
 
     def kind(self, layer: int) -> Kind:
         """What tells layers apart that are handed the same objects."""
-        window = self.windows[layer] if self.windows else None
-        known = self.behind
-        keys = known and (known.keys[layer], known.windows[layer] if known.windows else None)
+        windows, known = self.windows, self.behind
+        window = windows[layer] if windows else None
+        keys = known and (known.keys[layer], self._window(layer))
         cut = self.layout.cut_before(layer)
-        return id(cut), layer in self.flat_layers, window, keys, self._hides_tail(layer)
+        return id(cut), layer in self.spec.flat_layers, window, keys, self._hides_tail(layer)
+
+    def _window(self, layer: int) -> int | None:
+        return self.spec.windows[layer] if self.spec.windows else None
 
     def _rest(self, layer: int, call: LayerCall) -> Mapping[str, Tensor]:
         """Further arguments, which may be of each layer's own: in a prompt those of survivors."""
         cut = self.layout.cut_before(layer)
         if cut is None or self.mode == "continue" or not call.per_token:
             return call.per_token
-        return taken(call.per_token, cut.level.column, self.axes)
+        return taken(call.per_token, cut.level.column, self.spec.per_token)
 
     def _hides_tail(self, layer: int) -> bool:
         layout = self.layout
@@ -155,7 +158,7 @@ class Flow:
         if cut is None:
             # what the LLM prepared for its input is right, and gaps are in its position ids only if
             # the input was shortened
-            withheld = self.layout.shortened and not self.placed
+            withheld = self.layout.shortened and not self.spec.placed
             return replace(call, positions=None) if withheld else call
         level, rotary = cut.level, call.rotary
         if self.mode == "continue":
@@ -178,7 +181,7 @@ class Flow:
                 rotary = self.rotary(layer, call.hidden, places)
             elif rotary is not None:
                 rotary = tuple(take(part, columns) for part in rotary)
-        mask, flat = call.mask, layer in self.flat_layers
+        mask, flat = call.mask, layer in self.spec.flat_layers
         if self.behind is None and not (flat and self.mode == "continue"):
             mask = narrow(
                 call.mask,
@@ -188,7 +191,7 @@ class Flow:
                 square=self.mode != "continue",
                 flat=self.flat or flat,
             )
-        positions = self._places(level, call) if self.placed else None
+        positions = self._places(level, call) if self.spec.placed else None
         return LayerCall(call.hidden, mask, positions, rotary, self._rest(layer, call))
 
     def _places(self, level: Level, call: LayerCall) -> Tensor | None:
@@ -212,8 +215,8 @@ class Flow:
         count = known.keys[layer] + queries
         if self.flat:
             return valid[:, -count:].long()
-        window = known.windows[layer] if known.windows else None
-        return behind(place[:, -count:], valid[:, -count:], queries, window, call.mask)
+        own = place[:, -count:], valid[:, -count:]
+        return behind(*own, queries, self._window(layer), call.mask)
 
     def _with_tail(self, level: Level, queries: int) -> tuple[Tensor, Tensor]:
         """Input columns of a layer's cache and the new tokens, `[B, K]`, and which are valid."""

@@ -143,7 +143,7 @@ class LanguageRunner:
         flow = state.flow = self._flow(layout, "continue", past)
         if self.spec.masks or self.spec.windows:
             tail = mask[:, layout.length :].bool() if isinstance(mask, Tensor) else None
-            flow.behind = Behind(self._keys(given.cache), self.spec.windows, tail)
+            flow.behind = Behind(self._keys(given.cache), tail)
         try:
             with self.adapter.heeding(given.cache):
                 outputs = run(new)
@@ -200,14 +200,10 @@ class LanguageRunner:
         return self._spread(layout, outputs)
 
     def _flow(self, layout: Layout, mode: Mode, past: int) -> Flow:
-        flat, axes = self.adapter.padding_masks(), self.spec.per_token
-        compact = self.numbering.compact_layers
+        compact, flat = self.numbering.compact_layers, self.adapter.padding_masks()
         withheld = bool(self.spec.flat_layers) or not self.adapter.ignores_positions()
         withheld = withheld and not self.spec.placed
-        flow = Flow(layout, mode, compact, flat, self._rotary, axes, withheld, past)
-        flow.flat_layers, flow.placed = self.spec.flat_layers, self.spec.placed
-        flow.windows = () if self.spec.masks else self.spec.windows
-        return flow
+        return Flow(layout, mode, self.spec, compact, flat, self._rotary, withheld, past)
 
     def _keys(self, cache: Any) -> list[int]:
         return [self.adapter.cached_keys(cache, n) for n in range(len(self.spec.layers))]
