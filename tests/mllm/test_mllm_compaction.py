@@ -13,7 +13,7 @@ from tokenprune.engine.llm.calls import Flow, shortened
 from tokenprune.engine.llm.cut import Cut
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, shorten, spread, take, whole
-from tokenprune.engine.llm.masks import enter, narrow
+from tokenprune.engine.llm.masks import input_mask, narrow
 from tokenprune.engine.llm.prompt import query_places
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import ArgumentNames, LayerCall, LlmCall
@@ -176,7 +176,7 @@ def test_a_mask_for_every_type_of_layer_is_cut_on_both_axes(form: str) -> None:
             kind: torch.zeros(one.shape).masked_fill(~one, lowest) for kind, one in given.items()
         }
         mask |= shown
-    got = enter(mask, short, 10, flat=False)
+    got = input_mask(mask, short, 10, flat=False)
     assert isinstance(got, Mapping)
     assert list(got) == list(mask)
     assert torch.equal(got["linear"], short.valid.long())
@@ -198,9 +198,9 @@ def test_a_mask_for_every_type_of_layer_is_cut_on_both_axes(form: str) -> None:
 def test_masks_that_are_no_prompts_are_refused() -> None:
     static = torch.ones(3, 1, 10, 32, dtype=torch.bool)
     with pytest.raises(UnsupportedCallError, match="static cache"):
-        enter(static, level(), 10, flat=False)
+        input_mask(static, level(), 10, flat=False)
     with pytest.raises(UnsupportedCallError, match="BlockMask"):
-        enter(type("BlockMask", (), {})(), level(), 10, flat=False)
+        input_mask(type("BlockMask", (), {})(), level(), 10, flat=False)
 
 
 def laid_out() -> Layout:

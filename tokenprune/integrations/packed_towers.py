@@ -10,7 +10,7 @@ from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import CallState, calling
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.packed_state import PackedState
-from tokenprune.engine.llm.units import Located, entered
+from tokenprune.engine.llm.units import Located, image_batches
 from tokenprune.engine.llm.whole_arrivals import arrived_whole, pictures_of
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
@@ -67,7 +67,7 @@ class PrunedPackedEncoder(PrunedTower):
         shown = [Places(grid) for grid in grids]
         where = Located.of(shown, bare=True, device=device)
         arrivals = arrived_whole(shown, grids, pictures_of(state), device)
-        batches = entered(arrivals, where, rows, call)
+        batches = image_batches(arrivals, where, rows, call)
         batches = run_stages(call, self._later, batches, self._runner.spec.used)
         count_left(call, batches)
         found = dict[int, Selected]()

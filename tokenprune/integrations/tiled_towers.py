@@ -18,7 +18,7 @@ from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.arrivals import arrived
-from tokenprune.engine.llm.units import Located, entered
+from tokenprune.engine.llm.units import Located, image_batches
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.engine.stages import EncoderSchedule
 from tokenprune.errors import UnsupportedCallError
@@ -102,7 +102,7 @@ class PrunedTiledEncoder(PrunedTower):
             shown = [Places.of_tiles([Places(self._tile)] * count, -1) for count in tiles]
             where = Located.of(shown, bare=True, device=made.device)
             arrivals = arrived(shown, state, call.trace, made.device)
-            batches = entered(arrivals, where, made.flatten(0, 1), call)
+            batches = image_batches(arrivals, where, made.flatten(0, 1), call)
             batches = run_stages(call, self._later, batches, self._runner.spec.used)
             count_left(call, batches)
             found = {

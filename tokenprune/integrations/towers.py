@@ -14,7 +14,7 @@ from tokenprune.engine.attachment import Attachment
 from tokenprune.engine.call import calling
 from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.pre_llm.projector import project, split_at_projector
-from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, enter, run_stages
+from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, image_batch, run_stages
 from tokenprune.errors import LayerError, PlanError
 from tokenprune.integrations.attached import attached_unpacked
 from tokenprune.integrations.pruned import PrunedTower
@@ -87,7 +87,7 @@ class PrunedEncoder(PrunedTower):
         with calling(self._attachment) as call:
             made = features()
             cut = self._runner.spec.prefix if prefix is None else prefix
-            batches = [enter(call, made, cut)]
+            batches = [image_batch(call, made, cut)]
             batches = run_stages(call, self._before, batches, self._used)
             if projector is not None:
                 batches = project(batches, projector)

@@ -16,7 +16,7 @@ from tokenprune.engine.lines import sent
 from tokenprune.engine.llm.alike import Alike, Kind, Made
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, take
-from tokenprune.engine.llm.masks import behind, enter, hide_behind, narrow, within
+from tokenprune.engine.llm.masks import behind, hide_behind, input_mask, narrow, within
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import LayerCall, LlmCall, Rotary
 from tokenprune.interface.specs import MllmSpec
@@ -165,13 +165,13 @@ class Flow:
             # queries are new tokens: their own rows are right, their keys are this layer's cache
             columns, valid = level.column, level.valid
             if call.mask is not None or level.padded:
-                columns, valid = self._with_tail(level, call.hidden.shape[1])
+                columns, valid = self._columns_with_tail(level, call.hidden.shape[1])
             if self.compact:
                 places = renumbered(call.positions, _behind(level))
                 rotary = self.rotary(layer, call.hidden, places)
             elif rotary is not None and rotary[0].shape[-2] > call.hidden.shape[1]:
                 # rows of all keys, which layers need that rotate keys later on
-                keys, _ = self._with_tail(level, call.hidden.shape[1])
+                keys, _ = self._columns_with_tail(level, call.hidden.shape[1])
                 rotary = tuple(take(part, keys) for part in rotary)
         else:
             # queries are the survivors: pick their rows out of those of the LLM's input
@@ -206,7 +206,7 @@ class Flow:
     def _own_mask(self, known: Behind, layer: int, call: LayerCall) -> Tensor | None:
         """The mask of new tokens over one layer's cache, which may hold the last keys only."""
         queries, level = call.hidden.shape[1], self.layout.level(layer)
-        columns, valid = self._with_tail(level, queries)
+        columns, valid = self._columns_with_tail(level, queries)
         batch, tail = columns.shape[0], columns.shape[1] - level.length
         more = torch.arange(self.layout.length, self.layout.length + tail, device=columns.device)
         place = torch.cat((level.place, more.expand(batch, -1)), dim=1)
@@ -218,7 +218,7 @@ class Flow:
         own = place[:, -count:], valid[:, -count:]
         return behind(*own, queries, self._window(layer), call.mask)
 
-    def _with_tail(self, level: Level, queries: int) -> tuple[Tensor, Tensor]:
+    def _columns_with_tail(self, level: Level, queries: int) -> tuple[Tensor, Tensor]:
         """Input columns of a layer's cache and the new tokens, `[B, K]`, and which are valid."""
         entry, batch = self.layout.entry.length, level.column.shape[0]
         tail = self.past - entry + queries
@@ -295,7 +295,7 @@ def shortened(layout: Layout, call: LlmCall, *, compact: bool, flat: bool, axes:
     return replace(
         call,
         embeds=take(embeds, entry.place),
-        mask=enter(call.mask, entry, layout.length, flat=flat),
+        mask=input_mask(call.mask, entry, layout.length, flat=flat),
         positions=positions,
         per_token=taken(call.per_token, entry.place, axes),
     )
@@ -330,11 +330,11 @@ def continuation(
         positions = renumbered(positions, _behind(entry))
     mask = call.mask
     if layout.shortened and (mask is None or getattr(mask, "ndim", 0) == 2):
-        mask = _with_tail(entry, mask, layout.length, past + new, where)
+        mask = _mask_with_tail(entry, mask, layout.length, past + new, where)
     return replace(call, positions=positions, mask=mask)
 
 
-def _with_tail(entry: Level, mask: Any, length: int, total: int, where: str) -> Tensor | None:
+def _mask_with_tail(entry: Level, mask: Any, length: int, total: int, where: str) -> Tensor | None:
     """The padding mask of a shortened prompt and the tokens behind it, `[B, total]`."""
     tail = total - entry.length
     if mask is None:

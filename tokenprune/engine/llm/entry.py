@@ -64,7 +64,7 @@ def lay_out(
     """
     prompt = state.read(spec)
     rows = shown_in(prompt, state.pictures, spec)
-    entry, shortened = enter(prompt, rows, device, wanted)
+    entry, shortened = llm_input(prompt, rows, device, wanted)
     layout = Layout(owner, prompt.ids.shape[1], entry, shortened)
     layout.begun = not wanted.text and prompt.begun
     site = Site("decoder", 0, len(spec.layers))
@@ -122,7 +122,7 @@ def _read(
     ]
 
 
-def enter(
+def llm_input(
     prompt: Prompt, rows: Sequence[Sequence[Shown]], device: torch.device, wanted: Wanted
 ) -> tuple[Level, bool]:
     """The LLM's input, and whether it is shorter than the prompt.

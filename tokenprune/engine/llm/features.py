@@ -19,7 +19,7 @@ from tokenprune.engine.llm.followed import blended, follow
 from tokenprune.engine.llm.projecting import of_kept
 from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState, state_of
-from tokenprune.engine.llm.units import Located, entered, image_of, left, replaced
+from tokenprune.engine.llm.units import Located, image_batches, image_of, left, replaced
 from tokenprune.engine.llm.words import TOLD, Words
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
@@ -152,7 +152,7 @@ class FeatureSeam:
             bare = sum(image.count for image in images) != len(features)
             located = Located.of(shown, bare=bare, device=features.device)
             prompts = prompts_of(state, self.spec, kind, images)
-            batches = entered(here, located, features, call)
+            batches = image_batches(here, located, features, call)
             told = self.words.of(state, kind, images, features.device)
             for batch in batches:
                 batch.shared = {name: value[batch.rows] for name, value in told.items()}

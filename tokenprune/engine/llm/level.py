@@ -215,7 +215,7 @@ def _order(survive: Tensor, counts: Sequence[int]) -> Tensor:
     return order[:, order.shape[1] - max(*counts, 1) :]
 
 
-def renumbered(level: Level, length: int) -> Tensor:
+def new_slots(level: Level, length: int) -> Tensor:
     """`[B, length + 1]` slot of every slot in the sequence before a level's shortening.
 
     Only those of survivors mean anything.

@@ -18,7 +18,7 @@ from tokenprune.errors.words import indefinite
 from tokenprune.interface.calls import Mask
 
 
-def enter(mask: Any, level: Level, length: int, *, flat: bool) -> Mask:
+def input_mask(mask: Any, level: Level, length: int, *, flat: bool) -> Mask:
     """The LLM's mask for its shortened input.
 
     Args:

@@ -18,7 +18,7 @@ from tokenprune.engine.llm.cut import cut, waiting
 from tokenprune.engine.llm.entry import Wanted, lay_out
 from tokenprune.engine.llm.fixed import Step, layer_call, llm_call
 from tokenprune.engine.llm.layout import Layout, continued, trim_caches
-from tokenprune.engine.llm.level import renumbered, spread
+from tokenprune.engine.llm.level import new_slots, spread
 from tokenprune.engine.llm.refusals import (
     check_counted,
     check_embedded,
@@ -340,7 +340,7 @@ class LanguageRunner:
             slot_of = None
             if decision is not None:
                 layout.cuts[number] = decision
-                slot_of = partial(renumbered, decision.level, before.length)
+                slot_of = partial(new_slots, decision.level, before.length)
             left.cut(rows, texts, slot_of)
         state.projected.pop(number, None)
         state.counted.behind[number] = left.visual

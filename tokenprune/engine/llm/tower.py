@@ -19,7 +19,7 @@ from tokenprune.engine.llm.text_tower import tower_reader
 from tokenprune.engine.llm.words import Words
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
-from tokenprune.engine.pre_llm.stages import count_left, enter, run_stages, whole_videos
+from tokenprune.engine.pre_llm.stages import count_left, image_batch, run_stages, whole_videos
 from tokenprune.engine.recomputing import refuse_repeated
 from tokenprune.engine.videos import Videos, videos_of
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
@@ -98,7 +98,7 @@ class TowerSeam:
                 refuse_repeated("the projector", self.owner.model)
             return original(features)
         used = self.encoder.spec.used
-        entered = enter(call, features, self.prefix)
+        entered = image_batch(call, features, self.prefix)
         if self.asked:
             with call.meter.stage("select"):
                 answers = self.questions.states(state, list(images_of(entered)))

@@ -85,7 +85,7 @@ class Located:
         return index if self.rows is None else self.rows[index]
 
 
-def entered(
+def image_batches(
     arrivals: Sequence[Arrival], located: Located, features: Tensor, call: CallState
 ) -> list[ImageBatch]:
     """The pictures of equal grids and numbers of tokens together, numbered by their place.

@@ -55,7 +55,7 @@ class ImageBatch:
         return len(self.rows) * self.state.grid[0]
 
 
-def enter(call: CallState, features: Tensor, prefix: int) -> ImageBatch:
+def image_batch(call: CallState, features: Tensor, prefix: int) -> ImageBatch:
     """All images as they leave the encoder.
 
     Args:
