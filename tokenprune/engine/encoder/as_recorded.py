@@ -26,8 +26,9 @@ _dtype: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
 class AsRecorded:
     """A tower as it stands, to notice what would make its graphs stale.
 
-    Attributes are compared with a copy of them as wholes, which takes a fraction of the time of a
-    look at each. What modules hold in dictionaries, such as tensors, has to be the same objects.
+    What modules hold in dictionaries, such as tensors, has to be the same objects, in the same
+    memory. Other attributes are compared with a copy of them as wholes, which takes a fraction of
+    the time of a look at each.
 
     Args:
         adapter: the tower's family.
@@ -46,23 +47,10 @@ class AsRecorded:
         self._modules = [*spec.entry.modules(), *chain(*(one.modules() for one in others))]
         self._kinds = self._kinds_now()
         self._own = own = [*map(vars, self._modules)]
-        inside = [part[name] for part in own for name in _INSIDE]
-        # hooks of the entry stand around a pass, and run as ever
-        inside += [part[name] for part in own[1:] for name in _HOOKS]
-        self._filled = [one.values() for one in inside if one]
-        self._empty = [one for one in inside if not one]
-        # tensors that aren't registered; they are kept like all others, and so is their memory
-        self._loose = [
-            (part, name) for part in own for name, one in part.items() if isinstance(one, Tensor)
-        ]
-        self._objects = [*self._objects_now()]
-        tensors = [one for one in self._objects if isinstance(one, Tensor)]
+        self._held = _Held(own)
+        tensors = [one for one in self._held.objects if isinstance(one, Tensor)]
         self._hidden = next((type(one).__name__ for one in tensors if _is_hidden(one)), "")
-        self._tensors = [one for one in tensors if not _is_hidden(one)]
-        self._addresses = self._addresses_now()
-        self._dtypes = self._dtypes_now()
-        self._sizes = tuple([tuple(one.shape) for one in self._tensors])
-        self._strides = tuple([one.stride() for one in self._tensors])
+        self._memory = _Memory([one for one in tensors if not _is_hidden(one)])
         configs = {id(one): one for one in map(_config, self._modules) if one is not None}
         self._said = [*own, *map(vars, configs.values()), *map(vars, _classes(self._kinds))]
         self._said_before = [*map(_remembered, self._said)]
@@ -76,19 +64,16 @@ class AsRecorded:
 
         Weights that others took the place of are kept here, and with them their memory.
         """
-        return self._addresses_now() == self._addresses
+        return self._memory.in_place()
 
     def unchanged(self) -> bool:
         """Whether all else is as it was, and no module in training mode.
 
         It costs a hundred microseconds or so for a tower of three hundred modules.
         """
-        if any(self._empty) or not all(map(is_, self._objects_now(), self._objects)):
-            return False
         try:
-            _require_layout(self._tensors, self._sizes, self._strides)
-            same = self._dtypes_now() == self._dtypes and self._kinds_now() == self._kinds
-            return same and self._said == self._said_before
+            same = self._held.same() and self._memory.same_layout()
+            return same and self._kinds_now() == self._kinds and self._said == self._said_before
         except Exception:  # also of what took a place and can't be compared with what stood there
             return False
 
@@ -96,19 +81,8 @@ class AsRecorded:
         """Whether a module is in training mode."""
         return any(map(dict.get, self._own, repeat(_TRAINING)))
 
-    def _objects_now(self) -> Iterator[object]:
-        """Children, tensors and hooks, with a mark at the end."""
-        loose = [part.get(name) for part, name in self._loose]
-        return chain(chain.from_iterable(self._filled), loose, (_END,))
-
     def _kinds_now(self) -> list[type]:
         return [*map(type, self._modules)]
-
-    def _addresses_now(self) -> list[int]:
-        return [*map(Tensor.data_ptr, self._tensors)]
-
-    def _dtypes_now(self) -> list[torch.dtype]:
-        return [*map(_dtype, self._tensors)]
 
     def _unfit(self) -> str:
         for module in self._modules:
@@ -126,6 +100,70 @@ class AsRecorded:
         if len(self.devices) > 1:
             return "its weights are on several devices"
         return ""
+
+
+class _Held:
+    """What modules hold: children, tensors and hooks.
+
+    Args:
+        own: the attributes of every module, those of the tower's entry first.
+
+    Attributes:
+        objects: all of them, with a mark at the end.
+    """
+
+    def __init__(self, own: Sequence[dict[str, Any]]) -> None:
+        inside = [part[name] for part in own for name in _INSIDE]
+        # hooks of the entry stand around a pass, and run as ever
+        inside += [part[name] for part in own[1:] for name in _HOOKS]
+        self._filled = [one.values() for one in inside if one]
+        self._empty = [one for one in inside if not one]
+        # tensors that aren't registered; they are kept like all others, and so is their memory
+        self._loose = [
+            (part, name) for part in own for name, one in part.items() if isinstance(one, Tensor)
+        ]
+        self.objects = [*self._now()]
+
+    def same(self) -> bool:
+        """Whether they are the same objects, and no more."""
+        return not any(self._empty) and all(map(is_, self._now(), self.objects))
+
+    def _now(self) -> Iterator[object]:
+        loose = [part.get(name) for part, name in self._loose]
+        return chain(chain.from_iterable(self._filled), loose, (_END,))
+
+
+class _Memory:
+    """Where tensors stand in memory, and in which form.
+
+    Args:
+        tensors: they are kept, and with them their memory.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = tensors
+        self._addresses, self._dtypes = self._addresses_now(), self._dtypes_now()
+        self._sizes = tuple([tuple(one.shape) for one in tensors])
+        self._strides = tuple([one.stride() for one in tensors])
+
+    def in_place(self) -> bool:
+        """Whether they stand where they did."""
+        return self._addresses_now() == self._addresses
+
+    def same_layout(self) -> bool:
+        """Whether their types are as they were.
+
+        Raises:
+            AssertionError: their sizes or strides aren't.
+        """
+        _require_layout(self._tensors, self._sizes, self._strides)
+        return self._dtypes_now() == self._dtypes
+
+    def _addresses_now(self) -> list[int]:
+        return [*map(Tensor.data_ptr, self._tensors)]
+
+    def _dtypes_now(self) -> list[torch.dtype]:
+        return [*map(_dtype, self._tensors)]
 
 
 def _require_each(
