@@ -133,75 +133,75 @@ class Flow:
         return self.mode == "again" and layer < layout.trim and layout.tail > 0
 
     def _make(self, layer: int, call: LayerCall) -> LayerCall:
-        told = self._told(layer, call)
+        left = self._for_what_is_left(layer, call)
         if self.behind is not None:
-            return replace(told, mask=self._own_mask(self.behind, layer, call))
+            return replace(left, mask=self._own_mask(self.behind, layer, call))
         cut = self.layout.shortened or self.layout.cut_before(layer) is not None
         if self.windows and not self.flat and cut:
             level = self.layout.level(layer)
             mask = within(level.place, level.valid, self.windows[layer], call.mask)
-            told = replace(told, mask=mask)
+            left = replace(left, mask=mask)
         if self._hides_tail(layer):
             # with a cache, it would have been trimmed before the tail was generated
             mask = hide_behind(
-                told.mask,
+                left.mask,
                 self.layout.trimmed(layer),
                 self.layout.level(layer).valid,
                 tail=self.layout.tail,
                 flat=self.flat,
             )
-            return replace(told, mask=mask)
-        return told
+            return replace(left, mask=mask)
+        return left
 
-    def _told(self, layer: int, call: LayerCall) -> LayerCall:
+    def _for_what_is_left(self, layer: int, call: LayerCall) -> LayerCall:
+        """The call with mask, rotary rows and the like of the tokens that are left there."""
         cut = self.layout.cut_before(layer)
         if cut is None:
             # what the LLM prepared for its input is right, and gaps are in its position ids only if
             # the input was shortened
             withheld = self.layout.shortened and not self.spec.placed
             return replace(call, positions=None) if withheld else call
-        level, rotary = cut.level, call.rotary
-        if self.mode == "continue":
-            # queries are new tokens: their own rows are right, their keys are this layer's cache
-            columns, valid = level.column, level.valid
-            if call.mask is not None or level.padded:
-                columns, valid = self._columns_with_tail(level, call.hidden.shape[1])
-            if self.compact:
-                places = renumbered(call.positions, _behind(level))
-                rotary = self.rotary(layer, call.hidden, places)
-            elif rotary is not None and rotary[0].shape[-2] > call.hidden.shape[1]:
-                # rows of all keys, which layers need that rotate keys later on
-                keys, _ = self._columns_with_tail(level, call.hidden.shape[1])
-                rotary = tuple(take(part, keys) for part in rotary)
-        else:
-            # queries are the survivors: pick their rows out of those of the LLM's input
-            columns, valid = level.column, level.valid
-            if self.compact:
-                places = renumbered(call.positions, _ahead(level), columns)
-                rotary = self.rotary(layer, call.hidden, places)
-            elif rotary is not None:
-                rotary = tuple(take(part, columns) for part in rotary)
+        level, goes_on = cut.level, self.mode == "continue"
         mask, flat = call.mask, layer in self.spec.flat_layers
-        if self.behind is None and not (flat and self.mode == "continue"):
-            mask = narrow(
-                call.mask,
-                columns,
-                valid,
-                padded=level.padded,
-                square=self.mode != "continue",
-                flat=self.flat or flat,
-            )
-        positions = self._places(level, call) if self.spec.placed else None
+        if self.behind is None and not (flat and goes_on):
+            columns, valid = level.column, level.valid
+            if goes_on and (mask is not None or level.padded):
+                columns, valid = self._columns_with_tail(level, call.hidden.shape[1])
+            flat, square = self.flat or flat, not goes_on
+            mask = narrow(mask, columns, valid, padded=level.padded, square=square, flat=flat)
+        rotary = self._rotary_rows(layer, level, call)
+        positions = self._positions(level, call) if self.spec.placed else None
         return LayerCall(call.hidden, mask, positions, rotary, self._rest(layer, call))
 
-    def _places(self, level: Level, call: LayerCall) -> Tensor | None:
-        """Position ids of the queries, where layers compute with them."""
-        if self.mode == "continue":
-            return renumbered(call.positions, _behind(level)) if self.compact else call.positions
+    def _rotary_rows(self, layer: int, level: Level, call: LayerCall) -> Rotary:
+        """Rotary rows of the queries; of all keys for layers that rotate keys later on."""
         if self.compact:
-            return renumbered(call.positions, _ahead(level), level.column)
+            return self.rotary(layer, call.hidden, self._renumbered(level, call))
+        if call.rotary is None:
+            return None
+        columns = level.column
+        if self.mode == "continue":
+            # queries are new tokens: their own rows are right, their keys are this layer's cache
+            if call.rotary[0].shape[-2] <= call.hidden.shape[1]:
+                return call.rotary
+            columns, _ = self._columns_with_tail(level, call.hidden.shape[1])
+        # queries are the survivors: pick their rows out of those of the LLM's input
+        return tuple(take(part, columns) for part in call.rotary)
+
+    def _positions(self, level: Level, call: LayerCall) -> Tensor | None:
+        """Position ids of the queries, where layers compute with them."""
+        if self.compact:
+            return self._renumbered(level, call)
+        if self.mode == "continue":
+            return call.positions
         assert call.positions is not None
         return take(call.positions, level.column, axis=-1)
+
+    def _renumbered(self, level: Level, call: LayerCall) -> Tensor:
+        """Position ids of the queries without gaps."""
+        if self.mode == "continue":
+            return renumbered(call.positions, _behind(level))
+        return renumbered(call.positions, _ahead(level), level.column)
 
     def _own_mask(self, known: Behind, layer: int, call: LayerCall) -> Tensor | None:
         """The mask of new tokens over one layer's cache, which may hold the last keys only."""
