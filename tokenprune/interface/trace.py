@@ -6,15 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tokenprune.interface.sites import Grid, Site
 
-L = TypeVar("L")
-R = TypeVar("R")
 Shapes = tuple[tuple[int, int], ...]
 """Rows and columns of several maps."""
 
@@ -127,36 +125,37 @@ def _stitched(pieces: Sequence[ImageTrace], patch: Tensor) -> list[TraceStep]:
         patch: `[N0]` for every patch of the image its number among those of all pieces.
     """
     found, first = list[TraceStep](), _edges(one.patches for one in pieces)
-    present = torch.ones(len(patch), dtype=torch.bool, device="cpu")
+    total, present = int(first[-1]), torch.ones(len(patch), dtype=torch.bool, device="cpu")
     anchors = slots = [torch.arange(one.patches, device="cpu") for one in pieces]
     told = [{_key(one.steps, at): step for at, step in enumerate(one.steps)} for one in pieces]
     for key in sorted(dict.fromkeys(key for own in told for key in own), key=_depth):
+        # a piece without this step stays as it is
         steps = [own.get(key) for own in told]
-        arrived = torch.cat([own + start for own, start in _pairs(anchors, first)])
-        anchors = [own if one is None else one.anchor for own, one in _pairs(anchors, steps)]
-        slots = [own if one is None else one.assignment for own, one in _pairs(slots, steps)]
-        behind = _edges(len(own) for own in anchors)
-        anchor = torch.cat([own + start for own, start in _pairs(anchors, first)])
-        slot = torch.cat([torch.where(own < 0, -1, own + at) for own, at in _pairs(slots, behind)])
-        slot = slot[patch]
-        # which survivor stands in the place of each patch of the image
-        holder = torch.full((int(first[-1]),), -1, device="cpu")
+        arrived = _counted_on(anchors, first)
+        anchors = [o if s is None else s.anchor for o, s in zip(anchors, steps, strict=True)]
+        slots = [o if s is None else s.assignment for o, s in zip(slots, steps, strict=True)]
+        anchor = _counted_on(anchors, first)
+        slot = _counted_on(slots, _edges(map(len, anchors)))[patch]
+        # which survivor of all pieces stands in the place of each patch of the image; -1 for none
+        holder = torch.full((total,), -1, device="cpu")
         holder = holder.scatter(0, anchor, torch.arange(len(anchor), device="cpu"))[patch]
         place = (holder >= 0).nonzero()[:, 0]
-        # survivors that stand in places of the image, by slot; the last entry is for -1
+        # the image's survivors, counted by their places; -1 reads the appended entry
         numbers = torch.full((len(anchor) + 1,), -1, device="cpu")
         numbers[holder[place]] = torch.arange(len(place), device="cpu")
         score, scores = None, [step.score for step in steps if step and step.score is not None]
         if len(scores) == len(pieces):
-            whole = torch.zeros(int(first[-1]), dtype=torch.float32, device="cpu")
+            whole = torch.zeros(total, dtype=torch.float32, device="cpu")
             score = whole.scatter(0, arrived, torch.cat(scores))[patch][present]
         found.append(TraceStep(key[0], key[1], numbers[slot], place, score))
         present = holder >= 0
     return found
 
 
-def _pairs(left: Iterable[L], right: Iterable[R]) -> Iterable[tuple[L, R]]:
-    return zip(left, right, strict=False)
+def _counted_on(parts: Sequence[Tensor], edges: Tensor) -> Tensor:
+    """Numbers of every piece as numbers of all pieces, which begin at `edges`; -1 stays."""
+    spans = zip(parts, edges[:-1], strict=True)
+    return torch.cat([torch.where(own < 0, -1, own + start) for own, start in spans])
 
 
 Key = tuple[Site, str, int]
