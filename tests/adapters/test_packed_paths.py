@@ -127,7 +127,7 @@ def test_blocks_may_write_over_the_states_that_they_are_given(
 def test_a_pass_follows_its_states_to_another_device() -> None:
     packing = Packing([(1, 2, 3), (2, 1, 2)], MEMBERS)
     layout = EncoderSchedule([], 2, (1, 2, 3))
-    state = PackedState.begin(packing, layout, Trace(), 0, torch.device("cpu"))
+    state = PackedState.begin(packing, layout, Trace(), 0, torch.zeros(packing.units, 8))
     state.move(torch.device("meta"))
     tensors = [state.order.place, state.order.back]
     tensors += [one for stack in state.stacks for one in (stack.state.index, stack.state.size)]
@@ -141,7 +141,7 @@ def test_the_sequence_and_its_stacks_are_each_others_inverse() -> None:
     place = torch.randperm(18, generator=torch.Generator().manual_seed(0))
     packing = Packing(grids, 2, place)
     layout = EncoderSchedule([], 2, (1, 2, 3))
-    state = PackedState.begin(packing, layout, Trace(), 0, torch.device("cpu"))
+    state = PackedState.begin(packing, layout, Trace(), 0, torch.zeros(packing.units, 8))
     rows = torch.arange(36.0)[:, None].expand(-1, 3)
     parts = state.order.unpack(rows)
     assert [part.shape for part in parts] == [(2, 6, 6), (1, 2, 6), (2, 2, 6)]

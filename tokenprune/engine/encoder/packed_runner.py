@@ -185,15 +185,13 @@ class PackedRunner(EncoderRunner):
         counts = [height * width for _, height, width in packing.grids]
         if not all(self.layout.solved(count) for count in counts):
             self._solve(call, counts)
-        seed, device = index(self.owner.plan.seed), hidden.device  # no symbol
         state = PackedState.begin(
             packing,
             self.layout,
             Trace() if self.tiled(call) else call.trace,
-            seed,
-            device,
+            index(self.owner.plan.seed),  # no symbol
+            hidden,
             batched=self.adapter.batched,
-            shape=hidden.shape,
             graph=call.compiled,
             loops=all(map(self.adapter.loops, self.spec.blocks[: self.spec.used])),
         )

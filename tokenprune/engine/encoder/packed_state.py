@@ -89,60 +89,35 @@ class PackedState:
         layout: EncoderSchedule,
         trace: Trace,
         seed: int,
-        device: torch.device,
+        hidden: Tensor,
         *,
         batched: bool = False,
-        shape: tuple[int, ...] = (),
         graph: bool = False,
         loops: bool = False,
     ) -> PackedState:
-        """State at the first block.
+        """State at the first block, whose input is `hidden` `[R, D]`, `[1, R, D]` or `[n, P, D]`.
 
         Args:
             packing: how the call lays out its pictures.
             layout: where the plan's encoder stages act; by the units of one picture or frame.
             trace: takes the pictures, in the order of the call.
             seed: the plan's.
-            device: of the sequence.
+            hidden: the input.
             batched: see `PackedEncoderAdapter`.
-            shape: of the hidden states.
             graph: whether the call is traced into one graph.
             loops: see the class.
         """
+        device = hidden.device
         # once, and not whenever units are put in order
         packing = packing.moved(device) if graph else packing.listed(device)
-        # the trace of a graph gives no numbers
-        numbers = [(trace.begin(1, grid) or [0])[0] for grid in packing.grids]
-        sizes = (math.prod(grid) for grid in packing.grids)
-        starts = list(accumulate(sizes, initial=0))
-        alike: dict[Grid, list[int]] = {}
-        for picture, grid in enumerate(packing.grids):
-            alike.setdefault(grid, []).append(picture)
-        stacks = []
-        # of all stacks views: further ones cost no operations
-        units = torch.arange(max(h * w for _, h, w in alike), device=device)
-        sizes_of_all = torch.ones(packing.units, device=device)
-        for (frames, height, width), pictures in alike.items():
-            count = height * width
-            first = [starts[one] + frame * count for one in pictures for frame in range(frames)]
-            index = units[:count].expand(len(first), count)
-            state = EncoderState(
-                layout.sites(count),
-                (1, height, width),
-                [numbers[one] for one in pictures for _ in range(frames)],
-                0,
-                sizes_of_all[: len(first) * count].view(len(first), count),
-                index,
-                seed,
-                videos=Videos((frames,) * len(pictures)) if frames > 1 else None,
-                first=index,
-                trace=trace,
-            )
-            stacks.append(Stack(state, first, None if graph else _offset(first, device)))
+        stacks = _stacks(packing, layout, trace, seed, device)
+        if not graph:
+            for stack in stacks:
+                stack.offset = _offset(stack.starts, device)
         whole = [stack.state.index for stack in stacks]
         order = ordered(stacks, packing, whole, batched=batched)
         loops = loops and not graph
-        return cls(stacks, packing, order, batched, shape, graph=graph, loops=loops)
+        return cls(stacks, packing, order, batched, hidden.shape, graph=graph, loops=loops)
 
     @property
     def untouched(self) -> bool:
@@ -289,6 +264,40 @@ class PackedState:
         """The order of the units `index` `[B, K]` of every stack."""
         stackwise = self.batched or (self.loops and not self.untouched)
         return ordered(self.stacks, self.packing, index, batched=stackwise)
+
+
+def _stacks(
+    packing: Packing, layout: EncoderSchedule, trace: Trace, seed: int, device: torch.device
+) -> list[Stack]:
+    """Pictures of equal grids together, with all of their units; see `PackedState.begin`."""
+    # the trace of a graph gives no numbers
+    numbers = [(trace.begin(1, grid) or [0])[0] for grid in packing.grids]
+    starts = list(accumulate(map(math.prod, packing.grids), initial=0))
+    alike: dict[Grid, list[int]] = {}
+    for picture, grid in enumerate(packing.grids):
+        alike.setdefault(grid, []).append(picture)
+    stacks = []
+    # of all stacks views: further ones cost no operations
+    units = torch.arange(max(h * w for _, h, w in alike), device=device)
+    sizes = torch.ones(packing.units, device=device)
+    for (frames, height, width), pictures in alike.items():
+        count = height * width
+        first = [starts[one] + frame * count for one in pictures for frame in range(frames)]
+        index = units[:count].expand(len(first), count)
+        state = EncoderState(
+            sites=layout.sites(count),
+            grid=(1, height, width),
+            images=[numbers[one] for one in pictures for _ in range(frames)],
+            prefix=0,
+            size=sizes[: len(first) * count].view(len(first), count),
+            index=index,
+            seed=seed,
+            videos=Videos((frames,) * len(pictures)) if frames > 1 else None,
+            first=index,
+            trace=trace,
+        )
+        stacks.append(Stack(state, first))
+    return stacks
 
 
 def _offset(first: Sequence[int], device: torch.device) -> Tensor | None:

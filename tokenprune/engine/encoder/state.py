@@ -126,13 +126,13 @@ class EncoderState:
         size = rows[:, prefix:]
         images = trace.begin(batch, grid) if videos is None else videos.begin(trace, grid)
         return cls(
-            sites,
-            grid,
-            images,
-            prefix,
-            size,
-            index,
-            seed,
+            sites=sites,
+            grid=grid,
+            images=images,
+            prefix=prefix,
+            size=size,
+            index=index,
+            seed=seed,
             videos=videos,
             first=index,
             trace=trace,

@@ -97,13 +97,13 @@ def _joined(decided: Sequence[Decided]) -> tuple[EncoderState, Part]:
     """All stacks as the state of one sample, and what becomes of it."""
     first = decided[0]
     state = EncoderState(
-        {},
-        first.state.grid,
-        [],
-        0,
-        _one([one.state.size for one in decided]),
-        _one([one.state.index for one in decided]),
-        first.state.seed,
+        sites={},
+        grid=first.state.grid,
+        images=[],
+        prefix=0,
+        size=_one([one.state.size for one in decided]),
+        index=_one([one.state.index for one in decided]),
+        seed=first.state.seed,
         riders={name: _one([one.riders[name] for one in decided]) for name in first.riders},
         signals={name: _one([one.signals[name] for one in decided]) for name in first.signals},
         entered=_one_or_none([one.state.entered for one in decided]),

@@ -124,21 +124,22 @@ def image_batches(
     )
     batches = []
     for (key, numbers), mine in zip(alike.items(), carried, strict=True):
+        grid, parts, tiles, _ = key
         size, own, states, riders, signals, prefixed = mine
         state = EncoderState(
-            {},
-            key[0],
-            [arrivals[number].number for number in numbers],
-            0,
-            size,
-            own,
-            call.plan.seed,
+            sites={},
+            grid=grid,
+            images=[arrivals[number].number for number in numbers],
+            prefix=0,
+            size=size,
+            index=own,
+            seed=call.plan.seed,
             riders=riders,
             signals=signals,
             prefixed=prefixed,
             trace=call.trace,
         )
-        batches.append(ImageBatch(numbers, state, states, parts=key[1], tiles=key[2]))
+        batches.append(ImageBatch(numbers, state, states, parts=parts, tiles=tiles))
     return batches
 
 
