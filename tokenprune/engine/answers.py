@@ -58,22 +58,34 @@ class Asked(NamedTuple):
         self._parts(answer, self.tokens.hidden.shape[0])
 
     def _merges(self, answer: Reduction) -> bool:
-        """Whether it is a merge in its right form and nothing else but scores; at a glance."""
+        """Whether it is a merge in its right form and nothing else but scores.
+
+        Told at a glance, since merges come at many blocks; `form` finds out what is wrong with
+        other answers.
+        """
         anchor, slot, score = answer.anchor, answer.slot, answer.score
         size, place = self.tokens.size, self.tokens.index.device
-        if not isinstance(anchor, Tensor) or not isinstance(slot, Tensor):
+        if answer.mask is not None or answer.samples or answer.riders:
             return False
-        if anchor.ndim != 2 or answer.weight is not size:
+        if answer.created is not None or answer.reconstruction is not None:
             return False
-        bare = answer.mask is None and answer.created is None and answer.reconstruction is None
-        right = slot.shape == size.shape and anchor.shape[0] == slot.shape[0]
-        whole = anchor.dtype == slot.dtype == torch.int64
-        here = anchor.device == slot.device == place
-        bare = bare and not answer.riders and not answer.samples
-        if score is not None and not (isinstance(score, Tensor) and score.shape == size.shape):
+        if score is not None and not (
+            isinstance(score, Tensor)
+            and score.shape == size.shape
+            and score.device == place
+            and score.dtype in SCORES
+        ):
             return False
-        told = score is None or (score.device == place and score.dtype in SCORES)
-        return bare and right and whole and here and told
+        return (
+            isinstance(anchor, Tensor)
+            and isinstance(slot, Tensor)
+            and answer.weight is size
+            and anchor.ndim == 2
+            and slot.shape == size.shape
+            and anchor.shape[0] == slot.shape[0]
+            and anchor.dtype == slot.dtype == torch.int64
+            and anchor.device == slot.device == place
+        )
 
     def _samples(self, samples: tuple[Reduction, ...]) -> None:
         if len(samples) != self.tokens.hidden.shape[0]:

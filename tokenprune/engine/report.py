@@ -11,6 +11,7 @@ from tokenprune.engine.meter import Meter
 from tokenprune.engine.stages import ResolvedStage
 
 _UNMEASURED = "not measured (calls ran as one compiled graph)"
+_UNCOUNTED = "not counted (run the call inside `with handle.count_flops():`)"
 
 
 @dataclass(frozen=True)
@@ -60,34 +61,38 @@ class Report:
 
     def __str__(self) -> str:
         """Plain text, a line each."""
-        counts = {name: f"{name} {count:.1f}" for name, count in self.tokens.items()}
-        tokens = ", ".join(text for name, text in counts.items() if not name.startswith("text["))
-        words = ", ".join(text for name, text in counts.items() if name.startswith("text["))
-        seconds = ", ".join(f"{name} {value:.4f}" for name, value in self.seconds.items())
-        calls = f"{self.calls} with {self.images} images"
-        if self.tiles is not None and self.tiles != 1:
-            calls += f", each in {self.tiles:.3g} tiles"
-        if self.compiled:
-            calls = f"{calls}, and compiled ones: not measured" if self.calls else _UNMEASURED
-        nothing = _UNMEASURED if self.compiled else "nothing ran yet"
-        return "\n".join(
-            (
-                f"plan     {'; '.join(self.plan) or 'dense'}",
-                f"calls    {calls}",
-                f"tokens   per image: {tokens or nothing}"
-                + (f"; per prompt: {words}" if words else ""),
-                f"seconds  {seconds or _UNMEASURED}",
-                f"FLOPs    {self.flops:,}"
-                if self.flops is not None
-                else "FLOPs    not counted (run the call inside `with handle.count_flops():`)",
-                *(f"note     {note}" for note in self.notes),
-            )
-        )
+        return "\n".join(f"{name:<9}{value}" for name, value in self._rows())
 
     def __rich__(self) -> Table:
         """A two-column table."""
         table = Table("measured", "value", title="; ".join(self.plan) or "dense")
-        for line in str(self).splitlines()[1:]:
-            name, _, value = line.partition(" ")
-            table.add_row(name, value.strip())
+        for name, value in self._rows()[1:]:
+            table.add_row(name, value)
         return table
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """What is told, by its name."""
+        nothing = _UNMEASURED if self.compiled else "nothing ran yet"
+        seconds = ", ".join(f"{name} {value:.4f}" for name, value in self.seconds.items())
+        return [
+            ("plan", "; ".join(self.plan) or "dense"),
+            ("calls", self._calls()),
+            ("tokens", self._tokens(nothing)),
+            ("seconds", seconds or _UNMEASURED),
+            ("FLOPs", _UNCOUNTED if self.flops is None else f"{self.flops:,}"),
+            *(("note", note) for note in self.notes),
+        ]
+
+    def _calls(self) -> str:
+        calls = f"{self.calls} with {self.images} images"
+        if self.tiles is not None and self.tiles != 1:
+            calls += f", each in {self.tiles:.3g} tiles"
+        if not self.compiled:
+            return calls
+        return f"{calls}, and compiled ones: not measured" if self.calls else _UNMEASURED
+
+    def _tokens(self, nothing: str) -> str:
+        counts = {name: f"{name} {count:.1f}" for name, count in self.tokens.items()}
+        tokens = ", ".join(text for name, text in counts.items() if not name.startswith("text["))
+        words = ", ".join(text for name, text in counts.items() if name.startswith("text["))
+        return f"per image: {tokens or nothing}" + (f"; per prompt: {words}" if words else "")
