@@ -24,8 +24,6 @@ ENOUGH = 20
 """Times the least time after which no further call is made."""
 ATTENTION = "attention of a block"
 FURTHER, DOUBLE = "a further pick", "double"
-PICKING = ("max_min_select", "dpp_select", "coverage_select")
-"""Greedy operations of which the time of a further pick is told, too."""
 
 Call = Callable[[], object]
 Row = dict[str, Any]
