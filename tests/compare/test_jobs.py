@@ -11,7 +11,7 @@ from tokenprune.interface.loading import LoadOptions
 from tokenprune.lab.compare import Settings, Source, compare
 from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
-from tokenprune.lab.measure.run import Measured, Measurement, joined
+from tokenprune.lab.measure.measurement import Measured, Measurement, joined
 from tokenprune.lab.models import load_model
 from tokenprune.plan import Plan, load_plan
 from tokenprune.plugins.host import host

@@ -14,7 +14,7 @@ from tokenprune.lab.judge.measured import runs_of, samples_of
 from tokenprune.lab.judge.warnings import warnings_of
 from tokenprune.lab.measure.checks import expected_tokens, failed_checks
 from tokenprune.lab.measure.entries import Entry, strategy_entry
-from tokenprune.lab.measure.run import Beside, Measured, Measurement
+from tokenprune.lab.measure.measurement import Beside, Measured, Measurement
 from tokenprune.lab.measure.statistics import Interval
 from tokenprune.lab.measure.task import Task
 from tokenprune.plan import load_plan

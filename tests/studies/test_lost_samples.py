@@ -25,8 +25,8 @@ from tokenprune.lab.data.question import Question
 from tokenprune.lab.judge.measured import runs_of, samples_of
 from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.measurement import Beside, Measured, Measurement, joined
 from tokenprune.lab.measure.preparing import MOST_LOST, Preparing
-from tokenprune.lab.measure.run import Beside, Measured, Measurement, joined
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.studies import load_study, run_study
 from tokenprune.lab.studies.store import Record

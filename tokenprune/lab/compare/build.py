@@ -1,12 +1,11 @@
-"""What a comparison runs on: samples for the kind of model, and the plans that fit it."""
+"""The rows of a comparison: the plans that fit the model."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tokenprune.engine.adapters import choose_adapter
@@ -14,142 +13,23 @@ from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError, SignalError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import (
-    LoadedClassifier,
-    LoadedDual,
     LoadedMllm,
     LoadedModel,
-    LoadOptions,
 )
 from tokenprune.interface.strategy import PruningStrategy
-from tokenprune.lab.clips import check_clips, on_clips
+from tokenprune.lab.clips import on_clips
 from tokenprune.lab.compare.chosen import chosen
 from tokenprune.lab.compare.defaults import Wanted, default_entries, encoder_entries
 from tokenprune.lab.compare.keeps import Shown, encoder_keeps, mllm_keeps
 from tokenprune.lab.compare.matching import equal_tokens
 from tokenprune.lab.compare.settings import Settings
-from tokenprune.lab.data.builtin import BUILT_IN
-from tokenprune.lab.data.candidates import PROMPTS, Candidates, check_prompts, read_classes
-from tokenprune.lab.data.pictures import labelled_pictures
-from tokenprune.lab.data.question import Question
 from tokenprune.lab.judge.result import BASELINE
 from tokenprune.lab.measure.entries import Entry, Strategies, plan_entries
-from tokenprune.lab.measure.run import why
-from tokenprune.lab.measure.task import Task
-from tokenprune.lab.measure.zero_shot import task_of
-from tokenprune.lab.models import bundled_name, load_model
+from tokenprune.lab.measure.measurement import why
+from tokenprune.lab.models import bundled_name
 from tokenprune.lab.trained import check_trained_for
 from tokenprune.plugins.host import host
 from tokenprune.plugins.strategies import strategy_class
-
-
-@dataclass(frozen=True)
-class Source:
-    """Everything another process needs to build the same task.
-
-    Attributes:
-        model: what stands behind `--model`.
-        options: how it is loaded.
-        settings: what to compare.
-        images: folder of pictures, for encoders.
-        labels: CSV with their classes.
-        classes: file with the names of the classes, for dual encoders.
-        prompts: templates for the names.
-    """
-
-    model: str
-    options: LoadOptions
-    settings: Settings
-    images: Path | None = None
-    labels: Path | None = None
-    classes: Path | None = None
-    prompts: tuple[str, ...] = PROMPTS
-
-    def task(self, loaded: LoadedModel | None = None) -> Task:
-        """The samples with the model, which is loaded if it isn't given.
-
-        Raises:
-            TokenpruneError: the model or the samples can't be read, or don't fit each other.
-        """
-        loaded = load_model(self.model, self.options) if loaded is None else loaded
-        settings = self.settings
-        if not isinstance(loaded, LoadedDual) and (self.classes or self.prompts != PROMPTS):
-            raise DataError(
-                "only dual encoders are asked by the names of classes.",
-                where="--classes" if self.classes else "--prompt",
-                remedy="Leave it away, or pass the folder of a dual encoder, such as CLIP.",
-            )
-        candidates = None
-        if isinstance(loaded, LoadedMllm):
-            self._check_own_pictures()
-            if settings.video:
-                check_clips(loaded, "--task video")
-            samples = _questions(settings)
-        elif isinstance(loaded, LoadedClassifier):
-            samples = self._pictures(loaded.classes)
-        else:
-            names = self._names(loaded)
-            candidates = Candidates.of_classes(names, self.prompts)
-            samples = self._pictures(len(names))
-        return task_of(loaded, samples, settings.batch_size, settings.new_tokens, candidates)
-
-    def _check_own_pictures(self) -> None:
-        """Refuse what would be ignored: multimodal LLMs are asked the built-in questions."""
-        given = {
-            "--images": self.images is not None,
-            "--labels": self.labels is not None,
-            "--split": self.settings.split != "all",
-        }
-        for option, there in given.items():
-            if there:
-                raise DataError(
-                    "labelled pictures are for encoders, and this model is a multimodal LLM, which "
-                    "is asked the built-in questions.",
-                    where=option,
-                    remedy="Pass --model timm:NAME or the folder of a dual encoder, or ask your "
-                    "own questions in a study: tokenprune study.",
-                )
-
-    def about(self, loaded: LoadedModel) -> dict[str, Any]:
-        """Where the samples come from, for the record."""
-        if isinstance(loaded, LoadedMllm):
-            shown = "clips" if self.settings.video else "pictures"
-            about = {"task": self.settings.task}
-            return {"name": f"built-in held-out questions about {shown}", **about}
-        assert self.labels is not None
-        split = self.settings.split
-        about = {"name": "labelled pictures", "labels": self.labels.name, "split": split}
-        if not isinstance(loaded, LoadedDual):
-            return about
-        assert self.classes is not None
-        return {**about, "classes": self.classes.name, "prompts": list(self.prompts)}
-
-    def _names(self, loaded: LoadedDual) -> tuple[str, ...]:
-        check_prompts(self.prompts)
-        if self.classes is not None:
-            return read_classes(self.classes)
-        raise DataError(
-            "a dual encoder is compared on pictures whose classes have names.",
-            where=f"--model {loaded.name}",
-            remedy="Pass --images FOLDER, --labels FILE.csv and --classes NAMES.txt.",
-        )
-
-    def _pictures(self, classes: int) -> list[Question]:
-        if self.settings.video:
-            raise DataError(
-                "an encoder answers no questions about videos.",
-                where="--task video",
-                remedy="Pass a multimodal LLM, or leave --task away.",
-            )
-        if self.images is None or self.labels is None:
-            raise DataError(
-                "an encoder is compared on labelled pictures.",
-                where=f"--model {self.model}",
-                remedy="Pass --images FOLDER and --labels FILE.csv.",
-            )
-        split, limit = self.settings.split, self.settings.limit
-        return labelled_pictures(
-            self.images, self.labels, classes=classes, split=split, limit=limit
-        )
 
 
 def build_entries(loaded: LoadedModel, settings: Settings) -> tuple[list[Entry], list[str]]:
@@ -278,8 +158,3 @@ def _left_out(refused: Sequence[tuple[Entry, str]], partly: bool) -> str:
     entry, reason = refused[0]
     budgets = f" at {', '.join(one.peers for one, _ in refused)}" if partly else ""
     return f"{entry.name}{budgets} is left out: {reason}"
-
-
-def _questions(settings: Settings) -> list[Question]:
-    task = BUILT_IN[settings.task]
-    return task.questions(settings.limit or task.usual)

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from tokenprune.errors import TokenpruneError
-from tokenprune.lab.compare.build import Source
+from tokenprune.lab.compare.source import Source
 from tokenprune.lab.measure.entries import Entry
+from tokenprune.lab.measure.measurement import Measurement, joined
 from tokenprune.lab.measure.processes import deaf, fresh_processes
-from tokenprune.lab.measure.run import Measurement, Progress, joined, measure
+from tokenprune.lab.measure.run import Progress, measure
 from tokenprune.lab.measure.task import Task
 
 #: Seconds between two looks at what the processes told.

@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tokenprune.interface.loading import LoadedModel, LoadOptions
-from tokenprune.lab.compare.build import Source, build_entries, compared_strategies
+from tokenprune.lab.compare.build import build_entries, compared_strategies
 from tokenprune.lab.compare.defaults import grouped, random_beside
 from tokenprune.lab.compare.jobs import measure_in
 from tokenprune.lab.compare.matching import equal_cost
 from tokenprune.lab.compare.record import Comparison
 from tokenprune.lab.compare.retention import Retention
 from tokenprune.lab.compare.settings import Settings
+from tokenprune.lab.compare.source import Source
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.judge.judge import Judge, baselines
 from tokenprune.lab.judge.measured import runs_of, samples_of
@@ -24,7 +25,8 @@ from tokenprune.lab.measure.checks import failed_checks, unpruned_tokens
 from tokenprune.lab.measure.durations import duration
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
-from tokenprune.lab.measure.run import Measurement, Progress, joined
+from tokenprune.lab.measure.measurement import Measurement, joined
+from tokenprune.lab.measure.run import Progress
 from tokenprune.lab.measure.statistics import LEVEL, RESAMPLES
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.models import load_model, shown_name

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokenprune.lab.judge.result import PlanRun, Samples
-from tokenprune.lab.measure.run import Measured, Measurement
+from tokenprune.lab.measure.measurement import Measured, Measurement
 from tokenprune.lab.measure.statistics import Array
 from tokenprune.lab.measure.task import Task
 from tokenprune.plan import positions_of

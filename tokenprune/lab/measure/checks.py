@@ -8,7 +8,7 @@ from itertools import chain, repeat
 
 from tokenprune.interface.strategy import placement
 from tokenprune.lab.measure.entries import Entry, Strategies
-from tokenprune.lab.measure.run import Measured, Measurement
+from tokenprune.lab.measure.measurement import Measured, Measurement
 from tokenprune.plan import StagePlan
 
 

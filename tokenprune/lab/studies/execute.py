@@ -19,9 +19,10 @@ from tokenprune.lab.judge.measured import runs_of, samples_of
 from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.measure.measurement import Measured, Measurement
 from tokenprune.lab.measure.memory import peak_bytes
 from tokenprune.lab.measure.metrics import chosen_metrics, scores
-from tokenprune.lab.measure.run import Measured, Measurement, measure
+from tokenprune.lab.measure.run import measure
 from tokenprune.lab.measure.task import Task
 from tokenprune.lab.models import load_model, load_options, model_place
 from tokenprune.lab.studies.building import build_task
