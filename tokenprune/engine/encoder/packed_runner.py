@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,9 @@ from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.together import Decided, carry_out
 from tokenprune.engine.lines import flat, stacked
 from tokenprune.engine.patching import Patches
-from tokenprune.engine.stages import EncoderSchedule, EncoderSite, ResolvedStage
+from tokenprune.engine.stages import EncoderSite
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
-from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.trace import Trace
-
-if TYPE_CHECKING:
-    from tokenprune.engine.attachment import Attachment
 
 
 class PackedRunner(EncoderRunner):
@@ -35,20 +31,6 @@ class PackedRunner(EncoderRunner):
     adapter: PackedEncoderAdapter
     captured: PackedSignals
     signals = PackedSignals
-
-    def __init__(
-        self,
-        owner: Attachment,
-        adapter: PackedEncoderAdapter,
-        spec: EncoderSpec,
-        layout: EncoderSchedule,
-        later: Sequence[ResolvedStage],
-    ) -> None:
-        super().__init__(owner, adapter, spec, layout, later)
-        # a multimodal LLM may know which pictures of a call are the frames of clips
-        self.clips: Callable[[CallState], Sequence[int] | None] = _no_clips
-        # and which are tiles of one
-        self.tiled: Callable[[CallState], bool] = _untiled
 
     def install(self, patches: Patches) -> None:
         """Override what runs this instance's entry, its used blocks and its exits."""
@@ -335,14 +317,6 @@ class PackedRunner(EncoderRunner):
         made = original(hidden)
         whole = made.new_zeros(state.packing.units, *made.shape[1:])
         return whole.index_copy(0, order.place, made)
-
-
-def _untiled(call: CallState) -> bool:
-    return False
-
-
-def _no_clips(call: CallState) -> Sequence[int] | None:
-    return None
 
 
 def _acting(site: EncoderSite | None, where: str) -> EncoderSite | None:

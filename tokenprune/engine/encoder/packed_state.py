@@ -189,19 +189,18 @@ class PackedState:
 
     def lengths(self, order: Order) -> list[int]:
         """Rows of an order that are left of each picture or frame, as the sequence has them."""
-        shapes = zip(self.stacks, order.shapes, strict=True)
-        frames = [(one, count * order.members) for s, (_, count) in shapes for one in s.starts]
-        return [length for _, length in sorted(frames)]
+        return [length for _, length in sorted(self._lengths(order))]
 
     def edges(self, order: Order) -> list[int]:
         """Where pictures and frames begin and end among the rows of an order."""
-        frames = [
-            (start, count * order.members)
-            for stack, (_, count) in zip(self.stacks, order.shapes, strict=True)
-            for start in stack.starts
-        ]
+        frames = self._lengths(order)
         lengths = [length for _, length in (frames if order.stackwise else sorted(frames))]
         return list(accumulate(lengths, initial=0))
+
+    def _lengths(self, order: Order) -> list[tuple[int, int]]:
+        """First unit of every picture or frame, stack by stack, and how many rows are left."""
+        shapes = zip(self.stacks, order.shapes, strict=True)
+        return [(start, count * order.members) for s, (_, count) in shapes for start in s.starts]
 
     def whole(self, rows: Tensor, order: Order) -> Tensor:
         """Rows `[R, D]` in their places of the first block's hidden states, zeros elsewhere."""

@@ -70,7 +70,10 @@ class EncoderRunner(ABC):
         # a multimodal LLM may see pictures in pieces, which are traced as whole pictures, read the
         # states of further depths, and make one token of a square of patches
         self.pieces, self.levels = False, frozenset[int]()
-        self.side: Callable[[CallState], int] = _one
+        self.side: Callable[[CallState], int] = lambda call: 1
+        # of a packed encoder's pictures it may know which are frames of clips, and which are tiles
+        self.clips: Callable[[CallState], Sequence[int] | None] = lambda call: None
+        self.tiled: Callable[[CallState], bool] = lambda call: False
         self.captured = self.signals(later, spec)
         learned = any(stage.strategy.companions() is not None for stage in later)
         self.splits = bool(layout.stages) or self.captured.attention or learned
@@ -285,7 +288,3 @@ class EncoderRunner(ABC):
         call.count(name, state.index.numel(), state.index.shape[0] if whole else 0)
         if not whole:
             state.counted.append(name)
-
-
-def _one(call: CallState) -> int:
-    return 1

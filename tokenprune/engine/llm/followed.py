@@ -20,7 +20,6 @@ from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
 from tokenprune.engine.encoder.graphs import RUNNING
 from tokenprune.engine.encoder.install import encoder_runner
-from tokenprune.engine.encoder.packed_runner import PackedRunner
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.arrivals import Arrival, arrived, unseen
@@ -77,8 +76,7 @@ class FollowedTower:
         self.runner.pieces = owner.plan.images != "frames"
         self.runner.videos = self._videos
         self.runner.side = self._side
-        if isinstance(self.runner, PackedRunner):
-            self.runner.clips, self.runner.tiled = self._clips, self._tiled
+        self.runner.clips, self.runner.tiled = self._clips, self._tiled
         self.spec = self.runner.spec
         if self.spec.packed:
             self._refuse_depths()
