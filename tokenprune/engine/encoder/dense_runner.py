@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from operator import index
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tokenprune.engine.call import CallState
@@ -16,6 +17,7 @@ from tokenprune.engine.encoder.attention import (
     attend,
     project,
 )
+from tokenprune.engine.encoder.members import Members
 from tokenprune.engine.encoder.passes import EntryCall
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.state import EncoderState
@@ -68,19 +70,7 @@ class DenseRunner(EncoderRunner):
             if begun.size.device != hidden.device:
                 begun.move(hidden.device)
             return begun
-        side = self.side(call)
-        count = (hidden.shape[1] - self.spec.prefix) // side**2
-        self._solve(call, [count])
-        state = EncoderState.begin(
-            self.layout.sites(count),
-            call.grid,
-            hidden,
-            self.spec.prefix,
-            Trace() if self.pieces else call.trace,
-            index(self.owner.plan.seed),  # no symbol
-            self.videos(call, hidden.shape[0], count),
-            side,
-        )
+        state = self._first_state(call, hidden)
         for stage in self.later:
             learned = stage.strategy.companions()
             if learned is not None:
@@ -90,6 +80,35 @@ class DenseRunner(EncoderRunner):
         state.passed = 1
         call.put(state)
         return state
+
+    def _first_state(self, call: CallState, hidden: Tensor) -> EncoderState:
+        """State at the first block, whose input is `hidden` `[B, P + N, D]`."""
+        prefix, side, device = self.spec.prefix, self.side(call), hidden.device
+        batch, count = hidden.shape[0], (hidden.shape[1] - prefix) // side**2
+        self._solve(call, [count])
+        sites, videos = self.layout.sites(count), self.videos(call, batch, count)
+        trace = Trace() if self.pieces else call.trace
+        members, grid = None, call.grid
+        if side > 1:
+            members, grid = Members.of(grid, side, device)
+            count = len(members.rows)
+        places = torch.arange(count, device=device).expand(batch, count)
+        rows = torch.ones(batch, prefix + count, device=device)
+        size = rows[:, prefix:]
+        return EncoderState(
+            sites=sites,
+            grid=grid,
+            images=trace.begin(batch, grid) if videos is None else videos.begin(trace, grid),
+            prefix=prefix,
+            size=size,
+            index=places,
+            seed=index(self.owner.plan.seed),  # no symbol
+            videos=videos,
+            first=places,
+            trace=trace,
+            members=members,
+            sized=None if members is not None else (size, prefix, rows),
+        )
 
     def _by_itself(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.graphs import RUNNING
-from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep, restored
+from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.passes import EntryCall, in_pass
 from tokenprune.engine.encoder.revival import revived
@@ -191,10 +191,8 @@ class PackedRunner(EncoderRunner):
         joined = block.join(hidden[None], step.attended(state.order))[0]
         if self.captured.reads(number):
             with call.meter.stage("select"):
-                wanted = [
-                    restored(stack.state) or revived(stack.state.revival, number)
-                    for stack in state.stacks
-                ]
+                states = [stack.state for stack in state.stacks]
+                wanted = [s.restoring is not None or revived(s.revival, number) for s in states]
                 whole = step
                 if wanted != attending:
                     whole = PackedStep.of(self.adapter, block, state, hidden, wanted)
@@ -290,7 +288,7 @@ class PackedRunner(EncoderRunner):
     def _leave(self, call: CallState, state: PackedState, hidden: Tensor) -> Tensor:
         """Behind the last used block: count, and restore what is to be restored."""
         parts = state.order.unpack(state.sequence(hidden) if state.raw else hidden)
-        again = any(restored(stack.state) for stack in state.stacks)
+        again = any(stack.state.restoring is not None for stack in state.stacks)
         parts = [
             self._finish(call, stack.state, part)
             for stack, part in zip(state.stacks, parts, strict=True)
@@ -310,7 +308,8 @@ class PackedRunner(EncoderRunner):
         state = call.state(PackedState) if call is not None and in_pass(call) else None
         if call is None or state is None or state.untouched:
             return original(hidden)
-        order, wanted = state.order, [restored(stack.state) for stack in state.stacks]
+        order = state.order
+        wanted = [stack.state.restoring is not None for stack in state.stacks]
         if any(wanted):
             with call.meter.stage("select"):
                 hidden, order = state.full(hidden, wanted)

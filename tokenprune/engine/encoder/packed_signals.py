@@ -169,11 +169,10 @@ class PackedSignals(BlockSignals):
         return found
 
     def keep_packed(self, state: PackedState, number: int, step: PackedStep) -> None:
-        """Capture what comes from the attention of block `number`; see `restored`."""
+        """Capture what comes from the attention of block `number`."""
         found = step.read(self._attention[number])
         for stack, mine in zip(state.stacks, found, strict=True):
-            revival = stack.state.revival
-            if revival is None or not revival.reconstruction.restore:
+            if stack.state.restoring is None:
                 mine = _left(mine, stack.state, number)
             take_over(stack.state, mine, {})
 
@@ -182,11 +181,6 @@ def _left(found: dict[str, Tensor], state: EncoderState, number: int) -> dict[st
     """Signals of the units that are left, where the block's attention sees dropped ones too."""
     revival = state.revival
     return of_kept(found, revival) if revival is not None and number < revival.until else found
-
-
-def restored(state: EncoderState) -> bool:
-    """Whether dropped units are handed on again, so that all of them need signals and features."""
-    return state.revival is not None and state.revival.reconstruction.restore
 
 
 def _within(

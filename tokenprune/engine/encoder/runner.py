@@ -271,10 +271,9 @@ class EncoderRunner(ABC):
         return site is not None and site.before
 
     def _finish(self, call: CallState, state: EncoderState, hidden: Tensor) -> Tensor:
-        revival = state.revival
         if state.sites:
             self._count(call, state, "encoder_inside")
-        if revival is not None and revival.reconstruction.restore:
+        if state.restoring is not None:
             with call.meter.stage("select"):
                 hidden = state.restore(hidden)
         self._count(call, state, "encoder")

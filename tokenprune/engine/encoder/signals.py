@@ -107,16 +107,16 @@ class BlockSignals:
             parts: of its attention.
         """
         query, key, value, bias = parts[:4]
-        revival, number = state.revival, block.number
-        if revival is not None and revival.reconstruction.restore and number >= revival.until:
+        revival, restoring, number = state.revival, state.restoring, block.number
+        if restoring is not None and number >= restoring.until:
             # all tokens leave this encoder, so all of them need a score
-            query, key, value = block.heads(state.full(hidden), state.revived_rows(revival))
-            bias = state.key_bias(revival.size)
+            query, key, value = block.heads(state.full(hidden), state.revived_rows(restoring))
+            bias = state.key_bias(restoring.size)
         wanted = self._attention[number]
         means = _means(wanted, query, key, bias, state.prefix)
         view = self._view(query, key, value, bias, state.prefix, means)
         found, prefixed = _parted(state, wanted, view)
-        if revival is not None and not revival.reconstruction.restore and number < revival.until:
+        if revival is not None and restoring is None and number < revival.until:
             found = of_kept(found, revival)
         take_over(state, found, prefixed)
 
@@ -128,8 +128,8 @@ class BlockSignals:
             state: of the pass; it takes the signals.
             hidden: what enters it, `[B, P + K, D]`.
         """
-        revival, rows, size = state.revival, state.rows(state.index), state.size
-        if revival is not None and revival.reconstruction.restore:
+        revival, rows, size = state.restoring, state.rows(state.index), state.size
+        if revival is not None:
             hidden, rows, size = state.full(hidden), state.revived_rows(revival), revival.size
         query, key, value = block.heads(hidden, rows)
         wanted, bias = self._attention[block.number], state.key_bias(size)
@@ -144,8 +144,7 @@ class BlockSignals:
         """
         if not self.reads_output(number):
             return
-        revival = state.revival
-        if revival is not None and revival.reconstruction.restore:
+        if state.restoring is not None:
             hidden = state.full(hidden)
         kind = ClassFeature if self._class_token else BlockOutput
         wanted = self._output[number]
@@ -214,8 +213,8 @@ def take_over(
 ) -> None:
     """Put signals beside the tokens that they belong to: those that the encoder hands on."""
     state.prefixed = {**state.prefixed, **prefixed}
-    revival = state.revival
-    if revival is not None and revival.reconstruction.restore:
+    revival = state.restoring
+    if revival is not None:
         revival.signals = {**revival.signals, **found}
     else:
         state.signals = {**state.signals, **found}

@@ -88,57 +88,16 @@ class EncoderState:
         return self.index is self.first
 
     @property
+    def restoring(self) -> Revival | None:
+        """Dropped tokens that are handed on again behind the blocks, so that all need signals."""
+        revival = self.revival
+        return revival if revival is not None and revival.reconstruction.restore else None
+
+    @property
     def complete(self) -> int:
         """Rows of all patches N, without prefix."""
         assert self.first is not None
         return self.first.shape[1] * (1 if self.members is None else self.members.count)
-
-    @classmethod
-    def begin(
-        cls,
-        sites: Mapping[int, EncoderSite],
-        grid: Grid,
-        hidden: Tensor,
-        prefix: int,
-        trace: Trace,
-        seed: int,
-        videos: Videos | None = None,
-        side: int = 1,
-    ) -> EncoderState:
-        """State at the first block, whose input is `hidden` `[B, P + N, D]`.
-
-        Args:
-            sites: what happens at which block.
-            grid: of the patches, (t, h, w).
-            hidden: the input.
-            prefix: P.
-            trace: takes the images.
-            seed: the plan's.
-            videos: which images are frames of one video, if any are.
-            side: rows and columns of patches that make a unit.
-        """
-        members, batch, count = None, hidden.shape[0], hidden.shape[1] - prefix
-        if side > 1:
-            members, grid = Members.of(grid, side, hidden.device)
-            count = len(members.rows)
-        index = torch.arange(count, device=hidden.device).expand(batch, count)
-        rows = torch.ones(batch, prefix + count, device=hidden.device)
-        size = rows[:, prefix:]
-        images = trace.begin(batch, grid) if videos is None else videos.begin(trace, grid)
-        return cls(
-            sites=sites,
-            grid=grid,
-            images=images,
-            prefix=prefix,
-            size=size,
-            index=index,
-            seed=seed,
-            videos=videos,
-            first=index,
-            trace=trace,
-            members=members,
-            sized=None if members is not None else (size, prefix, rows),
-        )
 
     def units(self, hidden: Tensor) -> Tensor:
         """The tokens of `hidden` `[B, P + R, D]`, members side by side: `[B, K, m * D]`."""
@@ -305,9 +264,9 @@ class EncoderState:
 
     def leave(self, depth: int) -> None:
         """Note whose states stand at a depth that is read."""
-        revival, index = self.revival, self.index
-        if revival is None or not revival.reconstruction.restore:
-            rows = None if self.untouched else self.rows(index)
+        revival = self.restoring
+        if revival is None:
+            rows = None if self.untouched else self.rows(self.index)
             self.exits[depth] = Exit(rows, None, self.members)
             return
         # reconstructed units stand unit by unit, also where none is missing
