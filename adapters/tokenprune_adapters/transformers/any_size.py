@@ -69,7 +69,7 @@ class SegmentedAdapter(AnySizeAdapter):
     def borders(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Tensor | Sequence[int] | None:
-        """Those of pictures and frames, as the tower gives them to its blocks."""
+        """Borders `[S + 1]` of pictures and frames, as the tower gives them to its blocks."""
         found: Tensor | Sequence[int] = kwargs[packed_names.BORDERS]
         return found
 
@@ -88,7 +88,7 @@ class SegmentedAdapter(AnySizeAdapter):
     def turning(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Rotary rows."""
+        """Rotary rows of the rows `[R']` of the sequence, in any order."""
         return args, packed_names.turned(kwargs, index)
 
     def rotate(

@@ -113,7 +113,7 @@ class Gemma4VisionAdapter(AnySizeAdapter):
         return {(pooler, "forward"): self._pool}
 
     def handed_on(self, output: Any, units: Callable[[Tensor], Tensor]) -> Any:
-        """The pooled units in the places of all."""
+        """The pooled units in the places of all, with zeros for those that are gone."""
         output.last_hidden_state = units(output.last_hidden_state)
         return output
 

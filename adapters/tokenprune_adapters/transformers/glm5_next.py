@@ -70,7 +70,7 @@ class Glm5NextAdapter(FamilyAdapter):
         return super().final_norm(one.view(*hidden.shape[:-1], -1))
 
     def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
-        """None."""
+        """None, since the LLM rotates nothing."""
         return None
 
     def _read(self) -> MllmSpec:

@@ -75,13 +75,13 @@ class MiniCpmVisionAdapter(SegmentedAdapter):
     def turning(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Nothing: places are added in front of the blocks."""
+        """The arguments as they are: nothing rotates, places are added in front of the blocks."""
         return args, kwargs
 
     def rotate(
         self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor]:
-        """As they are."""
+        """Query and key `[1, H, R, d]` as they are."""
         return query, key
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:

@@ -205,7 +205,7 @@ class TransformersMllm(TransformersCaches):
         return rows
 
     def values(self, layer: nn.Module, hidden: Tensor) -> Tensor:
-        """Values of a layer for its input."""
+        """Values `[B, H_kv, T, d]` of a layer for its input `[B, T, D]`."""
         return layers.values(layer, hidden, self.kinds)
 
     def reader(self, tokenizer: str | None = None) -> Callable[[Tensor], str]:
@@ -253,7 +253,7 @@ class TransformersMllm(TransformersCaches):
         return layers.rotary(language, layer, hidden, positions, self.kinds)
 
     def final_norm(self, hidden: Tensor) -> Tensor:
-        """The norm behind the LLM's last layer."""
+        """States `[..., D]` through the norm behind the LLM's last layer."""
         normed: Tensor = layers.first_of(self.spec().language_model, names.FINAL_NORMS)(hidden)
         return normed
 

@@ -98,7 +98,7 @@ class PackedVisionAdapter(PackedEncoderAdapter):
     def borders(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Tensor | Sequence[int] | None:
-        """Those of frames or windows, as the tower gives them to this block."""
+        """Borders `[S + 1]` of frames or windows, as the tower gives them to this block."""
         found: Tensor | Sequence[int] = kwargs.get(names.EDGES_INSIDE, kwargs[names.BORDERS])
         return found
 
@@ -109,7 +109,7 @@ class PackedVisionAdapter(PackedEncoderAdapter):
     def turning(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
     ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Rotary rows."""
+        """Rotary rows of the rows `[R']` of the sequence, in any order."""
         return args, names.turned(kwargs, index)
 
     def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:

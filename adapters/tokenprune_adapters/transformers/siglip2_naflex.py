@@ -76,6 +76,6 @@ class Siglip2NaflexAdapter(AnySizeAdapter):
         return {(self.model.get_submodule("post_layernorm"), "forward"): norm_of_rows}
 
     def handed_on(self, output: Any, units: Callable[[Tensor], Tensor]) -> Any:
-        """The states alone."""
+        """The states without pooled features, which would be of rows of zeros, too."""
         output.pooler_output = None
         return output

@@ -38,7 +38,7 @@ class BlockCall(NamedTuple):
         return self.adapter.arguments(self.args, self.kwargs, index)
 
     def turning(self, index: Tensor) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """What the rotation reads of them, for rows of a packed sequence in any order."""
+        """What `rotate` reads of `args` and `kwargs`, for rows `[R']` in any order."""
         adapter: Any = self.adapter
         made: tuple[tuple[Any, ...], Mapping[str, Any]] = adapter.turning(
             self.args, self.kwargs, index

@@ -90,7 +90,7 @@ class Order:
         ]
 
     def find(self, rows: Tensor) -> Tensor:
-        """Where rows of the whole sequence, all of them left, stand."""
+        """Places `[n]` of rows `[n]` of the whole sequence among those that are left; all are."""
         ordered, at = self.rows.sort()
         return at[torch.searchsorted(ordered, rows)]
 

@@ -221,5 +221,5 @@ def take_over(
 
 
 def of_kept(found: Mapping[str, Tensor], revival: Revival) -> dict[str, Tensor]:
-    """Signals of the kept ones of reconstructed tokens."""
+    """Signals `[B, N, ...]` of reconstructed tokens as those of the kept ones, `[B, K, ...]`."""
     return {name: take(value, revival.rows) for name, value in found.items()}

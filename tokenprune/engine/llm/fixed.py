@@ -146,7 +146,7 @@ class Step:
     masks: Mapping[tuple[int, int | None], Tensor]
 
     def mask(self, layer: int) -> Tensor:
-        """The mask of a layer."""
+        """The mask `[B, 1, Q, S]` of a layer: that of the latest decision in front of it."""
         level = max(one for one in self.note.seen if one <= layer)
         return self.masks[level, self.note.window(layer)]
 
