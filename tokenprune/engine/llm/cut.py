@@ -16,7 +16,8 @@ from tokenprune.engine.ask import ask
 from tokenprune.engine.call import CallState
 from tokenprune.engine.lines import sent
 from tokenprune.engine.llm.level import Level, shorten, take
-from tokenprune.engine.llm.rows import TokenRow, dense, reduced, trace_rows
+from tokenprune.engine.llm.row_batches import reduced, tokens_of, trace_rows
+from tokenprune.engine.llm.rows import TokenRow
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.text import SiteSignals
 from tokenprune.engine.maps import Maps
@@ -217,7 +218,7 @@ class Draft:
         site = self.stage.site
         signals = self.signals.of(rows, slot)
         seed = self.call.plan.seed
-        return dense(picked, states, signals, site, seed, self._maps(picked[0])), slot
+        return tokens_of(picked, states, signals, site, seed, self._maps(picked[0])), slot
 
     def _numbers(self, rows: Sequence[int], device: torch.device) -> Tensor:
         """Numbers of rows on a device, `[b]`."""
