@@ -67,17 +67,11 @@ def lay_out(
     entry, shortened = llm_input(prompt, rows, device, wanted)
     layout = Layout(owner, prompt.ids.shape[1], entry, shortened)
     layout.begun = not wanted.text and prompt.begun
-    site = Site("decoder", 0, len(spec.layers))
-    known: set[tuple[int, ...]] = set()
-    copies, seen = list[bool](), list[list[Shown]]()
-    for number, row in enumerate(rows):
-        # for beams, `generate` repeats every prompt; the first of its copies counts and is traced
-        own = tuple(one.image.number for one in row)
-        copies.append(bool(own) and own in known)
-        known.add(own)
-        told = None if copies[-1] else trace
-        hidden = prompt.hides
-        seen.append(unmasked(told, site, row, prompt.valid[number]) if hidden else row)
+    copies, seen = _copies(rows), rows
+    if prompt.hides:
+        site = Site("decoder", 0, len(spec.layers))
+        masked = zip(rows, copies, prompt.valid, strict=True)
+        seen = [unmasked(None if copy else trace, site, row, valid) for row, copy, valid in masked]
     left = state.left = Left(partial(_read, prompt, seen, copies, layout, wanted.text))
     if wanted.rows or prompt.hides:
         arrived = [0 if row is None else row.slot.shape[0] for row in left.rows]
@@ -87,6 +81,20 @@ def lay_out(
     pictures = sum(one.image.grid[0] for number in firsts for one in seen[number])
     state.counted = Counted(arrived, sum(arrived[number] for number in firsts), pictures)
     return layout
+
+
+def _copies(rows: Sequence[Sequence[Shown]]) -> list[bool]:
+    """Whether a row has the pictures of one before.
+
+    For beams, `generate` repeats every prompt; the first of its copies counts and is traced.
+    """
+    known: set[tuple[int, ...]] = set()
+    copies = []
+    for row in rows:
+        own = tuple(one.image.number for one in row)
+        copies.append(bool(own) and own in known)
+        known.add(own)
+    return copies
 
 
 def _read(
