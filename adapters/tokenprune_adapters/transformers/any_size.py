@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,14 @@ from tokenprune_adapters.transformers.packed import NOMINAL
 
 
 class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
-    """Base of towers such as those of Pixtral and Gemma 4; subclasses say what differs."""
+    """Base of towers such as those of Pixtral and Gemma 4; subclasses say what differs.
+
+    Class attributes:
+        last_norm: name of a norm behind the blocks, which would make something of the zeros of rows
+            that are gone; empty without one.
+    """
+
+    last_norm: ClassVar[str] = ""
 
     def __init__(self, model: nn.Module) -> None:
         """Find the blocks and check them.
@@ -53,6 +60,12 @@ class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
     def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
         """Without the text of `foreseen`."""
         return without(kwargs)
+
+    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
+        """The norm behind the blocks, if there is one."""
+        if not self.last_norm:
+            return {}
+        return {(self.vision.get_submodule(self.last_norm), "forward"): norm_of_rows}
 
 
 class SegmentedAdapter(AnySizeAdapter):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.foreseen import numbers, with_numbers
 from tokenprune_adapters.transformers import packed_names, unit_sides
-from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
+from tokenprune_adapters.transformers.any_size import SegmentedAdapter
 from tokenprune_adapters.transformers.vit_family_names import KIMI, VisionNames
 
 _MODULE = "transformers.models.kimi_k25.modeling_kimi_k25"
@@ -30,6 +29,7 @@ class KimiVisionAdapter(SegmentedAdapter):
     block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.Kimi_K25VisionEncoderLayer",)
     attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.Kimi_K25VisionAttention",)
     raster: ClassVar[bool] = True
+    last_norm: ClassVar[str] = "final_layernorm"
 
     @property
     def members(self) -> int:
@@ -65,7 +65,3 @@ class KimiVisionAdapter(SegmentedAdapter):
             rows.append(own.view(frames, height * width, -1).transpose(0, 1).flatten(1))
         units = [(1, height, width) for _, height, width in squares.grids]
         return Packing(units, frames * squares.members, rows=torch.cat(rows))
-
-    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
-        """The norm behind the blocks."""
-        return {(self.model.get_submodule("final_layernorm"), "forward"): norm_of_rows}

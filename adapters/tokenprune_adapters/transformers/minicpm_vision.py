@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers
 from tokenprune_adapters.transformers import packed_names
-from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
+from tokenprune_adapters.transformers.any_size import SegmentedAdapter
 from tokenprune_adapters.transformers.vit_family_names import MINICPM, VisionNames
 
 
@@ -40,6 +40,7 @@ class MiniCpmVisionAdapter(SegmentedAdapter):
     block_classes: ClassVar[tuple[str, ...]] = _named("EncoderLayer")
     attention_classes: ClassVar[tuple[str, ...]] = _named("Attention")
     raster: ClassVar[bool] = True
+    last_norm: ClassVar[str] = "post_layernorm"
 
     def __init__(self, model: nn.Module) -> None:
         """Find the blocks behind the merger, and check all of them.
@@ -83,10 +84,6 @@ class MiniCpmVisionAdapter(SegmentedAdapter):
     ) -> tuple[Tensor, Tensor]:
         """Query and key `[1, H, R, d]` as they are."""
         return query, key
-
-    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
-        """The norm behind the blocks."""
-        return {(self.model.get_submodule("post_layernorm"), "forward"): norm_of_rows}
 
 
 def behind_merger(tower: Any) -> list[nn.Module]:

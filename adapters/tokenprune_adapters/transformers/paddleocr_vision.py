@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers, without
 from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers import vit_names as compat
-from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
+from tokenprune_adapters.transformers.any_size import SegmentedAdapter
 from tokenprune_adapters.transformers.packed_names import BORDERS, LONGEST
 from tokenprune_adapters.transformers.vit_family_names import PADDLEOCR, VisionNames
 
@@ -35,6 +35,7 @@ class PaddleOcrVisionAdapter(SegmentedAdapter):
     block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.PaddleOCRVisionEncoderLayer",)
     attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.PaddleOCRVisionAttention",)
     raster: ClassVar[bool] = True
+    last_norm: ClassVar[str] = "post_layernorm"
 
     def _vision(self) -> nn.Module:
         found: nn.Module = compat.vision_module(self.model, self.names)
@@ -73,8 +74,3 @@ class PaddleOcrVisionAdapter(SegmentedAdapter):
         if not graph:  # embeddings take these, but the encoder hands them on
             return {name: value for name, value in given.items() if name not in TAPS}
         return {**given, BORDERS: tuple(numbers(kwargs)[1])}
-
-    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
-        """The last norm, which makes something of the zeros of patches that are gone."""
-        vision: Any = self.vision
-        return {(vision.post_layernorm, "forward"): norm_of_rows}

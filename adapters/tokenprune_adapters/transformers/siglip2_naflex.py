@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenprune.interface.packed import Packing
 from tokenprune.interface.specs import Demand
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers
-from tokenprune_adapters.transformers.any_size import AnySizeAdapter, norm_of_rows
+from tokenprune_adapters.transformers.any_size import AnySizeAdapter
 from tokenprune_adapters.transformers.vit_family_names import PATCHES, SIGLIP2, VisionNames
 
 _MODULE = "transformers.models.siglip2.modeling_siglip2"
@@ -35,6 +35,7 @@ class Siglip2NaflexAdapter(AnySizeAdapter):
     batched: ClassVar[bool] = True
     raster: ClassVar[bool] = True
     by_segments: ClassVar[bool] = False
+    last_norm: ClassVar[str] = "post_layernorm"
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Every patch a unit; behind the patches of a picture stands its padding."""
@@ -70,10 +71,6 @@ class Siglip2NaflexAdapter(AnySizeAdapter):
         """Without the mask: of the rows that are left none is padding."""
         (mask,) = self.names.called[1:]
         return (None,), {name: value for name, value in kwargs.items() if name != mask}
-
-    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
-        """The norm behind the blocks."""
-        return {(self.model.get_submodule("post_layernorm"), "forward"): norm_of_rows}
 
     def handed_on(self, output: Any, units: Callable[[Tensor], Tensor]) -> Any:
         """The states without pooled features, which would be of rows of zeros, too."""

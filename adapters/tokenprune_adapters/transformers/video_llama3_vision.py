@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
-
-from torch import nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers
-from tokenprune_adapters.transformers.any_size import SegmentedAdapter, norm_of_rows
+from tokenprune_adapters.transformers.any_size import SegmentedAdapter
 from tokenprune_adapters.transformers.vit_family_names import VIDEO_LLAMA3, VisionNames
 
 _MODULE = "transformers.models.video_llama_3.modeling_video_llama_3"
@@ -29,6 +27,7 @@ class VideoLlama3VisionAdapter(SegmentedAdapter):
     block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.VideoLlama3VisionEncoderLayer",)
     attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.VideoLlama3VisionAttention",)
     raster: ClassVar[bool] = True
+    last_norm: ClassVar[str] = "post_layernorm"
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Grids and sides from the call; the members of a unit stand one behind the other."""
@@ -54,7 +53,3 @@ class VideoLlama3VisionAdapter(SegmentedAdapter):
                 remedy="Give the tower pictures with units of one size in a call.",
             )
         return (), {**given, NUMBERS: text(*grids.tolist(), several)}
-
-    def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
-        """The norm behind the blocks."""
-        return {(self.model.get_submodule("post_layernorm"), "forward"): norm_of_rows}
