@@ -14,7 +14,7 @@ from tokenprune.engine.encoder.allowance import allowance
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.order import Order
 from tokenprune.engine.encoder.packed_state import PackedState
-from tokenprune.engine.encoder.pictures import Pictures, few
+from tokenprune.engine.encoder.pictures import Heads, Pictures, few
 from tokenprune.engine.encoder.segments import Segments, Within
 from tokenprune.engine.encoder.signals import BlockSignals, of_kept, require_all, take_over
 from tokenprune.engine.encoder.state import EncoderState
@@ -24,8 +24,6 @@ from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.signals import PADDED, BlockAttention, BlockBefore, Signal, read
 
-Heads = tuple[list[Tensor], list[Tensor], list[Tensor]]
-"""Query, key and value by segment."""
 Kind = Literal["masked", "padded", "exact"]
 """Whether windows may be hidden by masks, and segments padded."""
 
@@ -97,7 +95,7 @@ class PackedStep:
 
     def attended(self, left: Order) -> Tensor:
         """Attended heads `[1, H, R', d]` of the rows of an order of fewer units, or of this one."""
-        made = self.segments.attend(*self.heads, self.biases)
+        made = self.segments.attend(self.heads, self.biases)
         if left is self.order:
             return made
         return made[:, :, self.order.find(left.rows)]
@@ -123,7 +121,7 @@ class PackedStep:
 
     def _views(self) -> list[BlockAttention]:
         segments = self.segments
-        views = segments.views(*self.heads, self.biases)
+        views = segments.views(self.heads, self.biases)
         if isinstance(segments, Pictures) or segments.share is not None:
             return views
         if segments.count == sum(batch for batch, _ in self.order.shapes):

@@ -14,6 +14,9 @@ from tokenprune.engine.lines import Shape, joined, stacked
 from tokenprune.interface.signals import MASKED, UNPAIRED, BlockAttention, Signal
 from tokenprune.ops.attend_short import suits
 
+Heads = tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]
+"""Query, key and value of every batch, `[B, H, L, d]` each."""
+
 # Entries of masks up to which weights are computed for signals (ours).
 _WEIGHTS = 1 << 19
 # Batches up to which pictures aren't padded to fewer (ours).
@@ -75,32 +78,21 @@ class Pictures:
         """What is added to the logits of keys, `[B, L]` of every batch."""
         return [None] * len(self.shapes) if bias is None else [*stacked(bias, self.shapes)]
 
-    def attend(
-        self,
-        query: Sequence[Tensor],
-        key: Sequence[Tensor],
-        value: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-    ) -> Tensor:
+    def attend(self, heads: Heads, biases: Sequence[Tensor | None]) -> Tensor:
         """Attention of the `heads` of every batch, `biases` with it: `[1, H, R, d]`."""
+        query, key, _ = heads
         masks: Sequence[Tensor | None] = [None] * len(self.shapes)
         if self.window is not None or self.bias is not None:
             if self.window is None and all(map(suits, query, key)):
-                parts = zip(query, key, value, biases, strict=True)
-                return self._sequence([attention(*part) for part in parts])
+                whole = zip(*heads, biases, strict=True)
+                return self._sequence([attention(*part) for part in whole])
             masks = self._masks(query[0].dtype)
-        parts = zip(query, key, value, masks, strict=True)
+        parts = zip(*heads, masks, strict=True)
         return self._sequence([masked(*part) for part in parts])
 
-    def views(
-        self,
-        query: Sequence[Tensor],
-        key: Sequence[Tensor],
-        value: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-    ) -> list[BlockAttention]:
+    def views(self, heads: Heads, biases: Sequence[Tensor | None]) -> list[BlockAttention]:
         """What signals are computed from, batch by batch."""
-        parts = zip(query, key, value, strict=True)
+        parts = zip(*heads, strict=True)
         if self.window is None:
             return [
                 BlockAttention(*part, bias, 0) for part, bias in zip(parts, biases, strict=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.encoder.attention import attention
-from tokenprune.engine.encoder.pictures import Pictures, mask_of, masked
+from tokenprune.engine.encoder.pictures import Heads, Pictures, mask_of, masked
 from tokenprune.engine.lines import stacked
 from tokenprune.interface.signals import PADDED, BlockAttention, Signal
 
@@ -193,47 +193,26 @@ class Segments:
         parts = self.split(states[0].transpose(0, 1), cleared=False)
         return [part.transpose(1, 2) for part in parts]
 
-    def attend(
-        self,
-        query: Sequence[Tensor],
-        key: Sequence[Tensor],
-        value: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-    ) -> Tensor:
-        """Attention within every segment.
-
-        Args:
-            query: `heads`.
-            key: the same.
-            value: the same.
-            biases: added to the logits of each key, see `biases`.
-
-        Returns:
-            `[1, H, R, d]`.
-        """
+    def attend(self, heads: Heads, biases: Sequence[Tensor | None]) -> Tensor:
+        """Attention of the `heads` of every segment, `biases` with it: `[1, H, R, d]`."""
         made = []
-        for place, (q, k, v, bias) in enumerate(zip(query, key, value, biases, strict=True)):
+        for place, (q, k, v, bias) in enumerate(zip(*heads, biases, strict=True)):
             if bias is not None and self.repeated:
                 made.append(masked(q, k, v, self._mask(place, bias, q.dtype)))
             else:
                 made.append(attention(q, k, v, bias))
         return self.join([part.transpose(1, 2) for part in made]).transpose(0, 1)[None]
 
-    def views(
-        self,
-        query: Sequence[Tensor],
-        key: Sequence[Tensor],
-        value: Sequence[Tensor],
-        biases: Sequence[Tensor | None],
-    ) -> list[BlockAttention]:
+    def views(self, heads: Heads, biases: Sequence[Tensor | None]) -> list[BlockAttention]:
         """What signals are computed from, length by length; parts of pictures as far as known."""
+        query, key, value = heads
         reals: Sequence[Tensor | None] = [None] * len(self.rows)
         if self.real is not None:
             reals = self.real
             if self.repeated:
                 query, key, value = (
                     [_cleared(one, real, 2) for one, real in zip(part, self.real, strict=True)]
-                    for part in (query, key, value)
+                    for part in heads
                 )
         shares: Sequence[Tensor | None] = [None] * len(self.rows)
         if self.share is not None:
