@@ -180,20 +180,23 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _refused(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         name = func.__name__.split(".")[0]
         given = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
-        here = [one for one in given if one.device == self._device]
         if name in ("copy_", "_to_copy"):
             devices = {one.device for one in given} | {kwargs.get("device") or given[0].device}
             kinds = {torch.device(one).type for one in devices}
             return f"'{name}' copies between devices" if len(kinds) > 1 else ""
-        waits = name in _WAITING
-        if name == "repeat_interleave":
-            waits = kwargs.get("output_size") is None
-        if name in ("index", "index_put", "index_put_") and len(args) > 1:
-            masks = (torch.bool, torch.uint8)
-            waits = any(one is not None and one.dtype in masks for one in args[1])
-        if waits and here:
+        if _waits(name, args, kwargs) and any(one.device == self._device for one in given):
             return f"'{name}' reads values of the device"
         # attention draws for dropout only, which is for training
         if torch.Tag.nondeterministic_seeded in func.tags and "attention" not in name:
             return f"'{name}' draws random numbers"
         return ""
+
+
+def _waits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation makes its device wait for a value."""
+    if name == "repeat_interleave":
+        return kwargs.get("output_size") is None
+    if name in ("index", "index_put", "index_put_") and len(args) > 1:
+        masks = (torch.bool, torch.uint8)
+        return any(one is not None and one.dtype in masks for one in args[1])
+    return name in _WAITING

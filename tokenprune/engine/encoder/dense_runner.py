@@ -26,7 +26,7 @@ from tokenprune.interface.trace import Trace
 
 
 class DenseRunner(EncoderRunner):
-    """Everything the engine does inside one vision encoder of batches `[B, P + N, D]`."""
+    """The runner of an encoder of batches `[B, P + N, D]`; arguments as of its base."""
 
     def _open(self, call: CallState, given: EntryCall) -> None:
         call.drop(EncoderState)

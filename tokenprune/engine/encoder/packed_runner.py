@@ -26,7 +26,7 @@ from tokenprune.interface.trace import Trace
 
 
 class PackedRunner(EncoderRunner):
-    """Everything the engine does inside one packed vision encoder; arguments as of its base."""
+    """The runner of a packed encoder; arguments as of its base."""
 
     adapter: PackedEncoderAdapter
     captured: PackedSignals
