@@ -32,11 +32,11 @@ class DenseRunner(EncoderRunner):
         call.drop(EncoderState)
         call.grid = self.adapter.call_grid(given.args, given.kwargs)
 
-    def _passed(self, call: CallState) -> int:
+    def _entered_blocks(self, call: CallState) -> int:
         state = call.state(EncoderState)
         return 0 if state is None else state.passed
 
-    def _run(
+    def _run_block(
         self, call: CallState, block: BlockCall, hidden: Tensor, original: Callable[..., Any]
     ) -> Tensor:
         number = block.number
@@ -64,7 +64,7 @@ class DenseRunner(EncoderRunner):
         begun = call.state(EncoderState)
         if number:
             if begun is None or begun.passed != number:
-                self._require(self._passed(call), number)
+                self._require(self._entered_blocks(call), number)
             assert begun is not None
             begun.passed = number + 1
             if begun.size.device != hidden.device:

@@ -79,15 +79,15 @@ class PackedRunner(EncoderRunner):
             return output
         return self.adapter.handed_on(output, state.units)
 
-    def _passed(self, call: CallState) -> int:
+    def _entered_blocks(self, call: CallState) -> int:
         state = call.state(PackedState)
         return 0 if state is None else state.passed
 
-    def _run(
+    def _run_block(
         self, call: CallState, block: BlockCall, hidden: Tensor, original: Callable[..., Any]
     ) -> Tensor:
         state = self._state(call, block.number, hidden)
-        if state.raw and self._passes(state, block.number):
+        if state.raw and self._as_called(state, block.number):
             made = self._whole(call, state, block, hidden, original)
         else:
             rows = state.sequence(hidden) if state.raw else hidden
@@ -97,7 +97,7 @@ class PackedRunner(EncoderRunner):
             stack.state.previous, stack.state.entered = stack.state.entered, None
         return self._leave(call, state, made) if block.number == self.last else made
 
-    def _passes(self, state: PackedState, number: int) -> bool:
+    def _as_called(self, state: PackedState, number: int) -> bool:
         """Whether a block runs as the encoder calls it: nothing is to leave, or has left."""
         acts = any(number in stack.state.sites for stack in state.stacks)
         split = self.adapter.by_segments and self.captured.reads(number)
@@ -155,7 +155,7 @@ class PackedRunner(EncoderRunner):
 
     def _state(self, call: CallState, number: int, hidden: Tensor) -> PackedState:
         if number:
-            self._require(self._passed(call), number)
+            self._require(self._entered_blocks(call), number)
             begun = call.state(PackedState)
             assert begun is not None
             begun.passed = number + 1

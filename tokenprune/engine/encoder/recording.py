@@ -57,7 +57,7 @@ class Runner(Protocol):
     later: Sequence[ResolvedStage]
     side: Callable[[CallState], int]
 
-    def passing(self, call: CallState, given: EntryCall) -> Any:
+    def run_pass(self, call: CallState, given: EntryCall) -> Any:
         """A pass as usual, inside of a call that is running."""
         ...
 
@@ -135,7 +135,7 @@ class Recording:
             given: how the tower was called.
         """
         if self._recorder is None or call.compiled or may_compile() or capturing():
-            return self._runner.passing(call, given)
+            return self._runner.run_pass(call, given)
         tensors: list[Tensor] = []
         why = "gradients are recorded" if torch.is_grad_enabled() else observed()
         if not why and self._runner.adapter.listened():
@@ -145,12 +145,12 @@ class Recording:
             self._note(
                 why or "the input isn't made of tensors on one CUDA device, numbers and text"
             )
-            return self._runner.passing(call, given)
+            return self._runner.run_pass(call, given)
         with self._lock:
             left = self._replayed(call, kind, given, tensors)
         if left is not None:
             return self._handed(call, left)
-        output = self._runner.passing(call, given)
+        output = self._runner.run_pass(call, given)
         with self._lock:
             if kind not in self._met:
                 self._meet(kind, "")
@@ -266,7 +266,7 @@ class Recording:
 
         def run() -> _Left:
             with repeated(self._runner.owner, around) as inside, _uncached():
-                output = self._runner.passing(inside, kept)
+                output = self._runner.run_pass(inside, kept)
                 made, counts = inside.made(around), tuple(inside.noted)
                 return _Left(output, made, inside.trace, counts, inside.grid)
 

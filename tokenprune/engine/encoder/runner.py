@@ -120,7 +120,7 @@ class EncoderRunner(ABC):
         with calling(self.owner, tower=True) as call, call.meter.stage("encode"):
             return self.recording(call, given)
 
-    def passing(self, call: CallState, given: EntryCall) -> Any:
+    def run_pass(self, call: CallState, given: EntryCall) -> Any:
         """A pass through the encoder inside of a call that is running."""
         self._open(call, given)
         call.put(demand(call, self.adapter, type(self.spec.entry).__name__, given))
@@ -128,7 +128,7 @@ class EncoderRunner(ABC):
             output = given.original(*given.args, **self._given(call, given.kwargs))
         finally:
             call.drop(Pass)
-        self._require(self._passed(call), self.spec.used)
+        self._require(self._entered_blocks(call), self.spec.used)
         return self._hand_on(call, output)
 
     def _given(self, call: CallState, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -144,7 +144,7 @@ class EncoderRunner(ABC):
         """Begin a pass: forget the former one, and read what the pictures are."""
 
     @abstractmethod
-    def _passed(self, call: CallState) -> int:
+    def _entered_blocks(self, call: CallState) -> int:
         """How many blocks of the running pass were entered."""
 
     def _forward_of(self, number: int) -> Callable[..., Any]:
@@ -156,12 +156,12 @@ class EncoderRunner(ABC):
                 self._refuse_alone(number)
                 return original(hidden, *args, **kwargs)
             given = BlockCall(self.adapter, block, number, args, kwargs)
-            return self._run(call, given, hidden, original)
+            return self._run_block(call, given, hidden, original)
 
         return forward
 
     @abstractmethod
-    def _run(
+    def _run_block(
         self, call: CallState, block: BlockCall, hidden: Tensor, original: Callable[..., Any]
     ) -> Tensor:
         """One block.
@@ -193,11 +193,11 @@ class EncoderRunner(ABC):
                 remedy=f"Call without {name}, or detach the plan for this call.",
             )
 
-    def _require(self, passed: int, number: int) -> None:
+    def _require(self, entered: int, number: int) -> None:
         """Refuse a pass in which a used block in front of block `number` was left out."""
-        if passed != number and (self.layout.stages or self.later):
+        if entered != number and (self.layout.stages or self.later):
             raise UnsupportedCallError(
-                f"block {passed} was replaced or left out since the plan was attached.",
+                f"block {entered} was replaced or left out since the plan was attached.",
                 where=type(self.spec.entry).__name__,
                 remedy="Detach the plan and attach it again to the model as it is now.",
             )
