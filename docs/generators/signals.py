@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from generators.markdown import MARK, table
-from tokenprune.interface.signals import View
+from tokenprune.interface.signals import Signal, View
 from tokenprune.plugins.signals import KnownSignal, known_signals
 
 PAGE = """\
@@ -13,8 +13,8 @@ PAGE = """\
 A strategy asks for these by returning them from `signals`, as `Signal.KEYS`, and reads them with
 `tokens.signal(Signal.KEYS)` ([writing a strategy](writing-a-strategy.md)). Letters in shapes: B
 samples, N tokens of the site, D channels of a token, d channels of a head, G companion tokens, S
-text tokens of the prompt. `tokenprune list --signals` prints the same with the strategies that are
-installed.
+text tokens of the prompt. Names in lower case are signals that a method defines for itself.
+`tokenprune list --signals` prints the same with the strategies that are installed.
 
 Where a model cuts an image into tiles, a tower sees each tile by itself: attention is that within
 the tile, scores of different tiles come from softmaxes of their own, and `PREFIX_STATES` are those
@@ -50,9 +50,9 @@ def signals_page() -> str:
 
 
 def _row(one: KnownSignal) -> tuple[str, ...]:
-    view = one.signal.needs
+    name, view = one.signal.name, one.signal.needs
     return (
-        f"`{one.signal.name.upper()}`",
+        f"`{name.upper() if name in Signal.shipped() else name}`",
         f"`{one.shape}`",
         one.what,
         _stages(one),

@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.plugins.hookspecs import hookimpl
+from tokenprune_strategies.aim import AIM
 from tokenprune_strategies.apet import ApET
 from tokenprune_strategies.baselines import Random, Uniform
 from tokenprune_strategies.cdpruner import CDPruner
@@ -95,6 +96,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         MMTok,
         ApET,
         Scissor,
+        AIM,
         Random,
         Uniform,
     ):

@@ -45,9 +45,11 @@ def test_the_matrix_as_json() -> None:
 
 def test_the_signals_and_who_asks_for_them() -> None:
     found = json.loads(RUN.invoke(app, ["list", "--signals", "--json"]).stdout)
-    assert [one["name"] for one in found] == [*Signal.shipped()]
+    own = ["aim_page_rank"]
+    assert [one["name"] for one in found] == [*Signal.shipped(), *own]
     asking = {one["name"]: one["strategies"] for one in found}
     assert asking["last_query_attention"] == ["fastv", "holitom"]
+    assert asking["aim_page_rank"] == ["aim"]
     shown = RUN.invoke(app, ["list", "--signals"], env={"COLUMNS": "100"})
     assert shown.exit_code == 0
     assert all(f"│ {name} " in shown.stdout for name in Signal.shipped())

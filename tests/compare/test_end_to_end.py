@@ -78,7 +78,7 @@ def test_own_budgets_stand_beside_random_with_as_many_tokens(found: Comparison) 
 
 def test_position_ids_stand_side_by_side_once(found: Comparison) -> None:
     again = [row for row in found.results if row.run.entry.group != "plans"]
-    assert {row.name for row in again} == {"evoprune", "apet", "random"}
+    assert {row.name for row in again} == {"evoprune", "aim", "random"}
     assert {row.positions for row in again} == {"compact"}
     assert {row.keep for row in again} == {"9"}
 
@@ -163,7 +163,7 @@ def test_tables_name_every_plan_and_fit(found: Comparison, width: int) -> None:
     for part in tables(found, width, types=True):
         console.print(part)
     text = console.export_text()
-    for name in ("dense", "evoprune", "apet, compact", "fastv", "ipcv", "prefill", "FLOPs"):
+    for name in ("dense", "evoprune", "aim, compact", "fastv", "ipcv", "prefill", "FLOPs"):
         assert name in text
     assert "all are restored after it" in " ".join(text.split())
 

@@ -19,6 +19,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dycoke": {},
     "fastvid": {"keep": 0.5, "params": {"context": 1}},  # without attention of the encoder
     "scissor": {"keep": 0.5},
+    "aim": {"keep": 0.25},
     "holitom": {"keep": 0.5, "params": {"contextual": 1}},
 }
 
@@ -34,7 +35,7 @@ def test_a_batch_of_clips_is_its_clips(name: str, family: str) -> None:
     model = case.build(torch.float64)
     call = case.inputs("video", "left", torch.float64)
     alone = case.alone("video", "left", torch.float64)
-    with tokenprune.attach(model, plan(stage(name))) as handle:
+    with tokenprune.attach(model, plan(stage(name), positions="original")) as handle:
         together = logits(model, call, **case.positions(call))
         images = handle.trace.images
         assert len(images) == len(alone)
@@ -53,7 +54,7 @@ def test_a_batch_of_clips_is_its_clips(name: str, family: str) -> None:
 def test_a_clip_and_a_picture_in_one_prompt(name: str) -> None:
     case = case_of("qwen2_5_vl", "mixed")
     model, call = case.build(), case.inputs("mixed")
-    with tokenprune.attach(model, plan(stage(name))) as handle:
+    with tokenprune.attach(model, plan(stage(name), positions="original")) as handle:
         out = model.generate(**call, max_new_tokens=2, do_sample=False)
         assert torch.equal(out[:, : call["input_ids"].shape[1]], call["input_ids"])
         assert all(image.kept > 0 for image in handle.trace.images)
