@@ -25,6 +25,7 @@ from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fastvid import FastVID
 from tokenprune_strategies.feather import Feather
 from tokenprune_strategies.fopru import FoPru
+from tokenprune_strategies.framefusion import FrameFusion
 from tokenprune_strategies.gprune import GPrune
 from tokenprune_strategies.hiprune import HiPrune
 from tokenprune_strategies.holitom import HoliTom
@@ -97,6 +98,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         ApET,
         Scissor,
         AIM,
+        FrameFusion,
         Random,
         Uniform,
     ):

@@ -34,6 +34,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
         {"at": "decoder", "strategy": "holitom", "keep": 0.5, "layer": 2},
     ],
     "aim": [{"at": "pre_llm", "strategy": "aim", "keep": 9}, {"at": "decoder", "strategy": "aim"}],
+    "framefusion": [{"at": "decoder", "strategy": "framefusion", "params": {"cost": 0.5}}],
     "cls_inflection": [{"at": "pre_llm", "strategy": "cls_inflection", "params": {"k_min": 3}}],
     "cls_inflection, twice": [
         {"at": "pre_llm", "strategy": "cls_inflection", "params": {"similarity": "cosine"}},

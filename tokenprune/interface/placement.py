@@ -86,7 +86,7 @@ class Decoder:
         steps: the layers in front of which the strategy acts if the plan names none, ascending, and
             what it keeps there, told from the number of layers; not with `layer`.
         every_layer: the strategy is asked in front of every layer of the plan's `layers` (default:
-            all that no other stage bounds), until no token is left.
+            all from `layer` on, else from 1, that no other stage bounds), until no token is left.
         text: a plan may say `keep_text`; the strategy then also gets text tokens
             (`Tokens.kind == "text"`) and answers those with `keep` or `keep_mask`.
         positions: position ids of what it leaves, as its official code has them; a plan's word

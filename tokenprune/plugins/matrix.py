@@ -213,13 +213,18 @@ def signals(kind: type[PruningStrategy[Any]], at: Stage) -> tuple[Signal, ...]:
 
 
 def site_of(kind: type[PruningStrategy[Any]], at: Stage) -> Site:
-    """Where a strategy stands if a plan names no layer."""
+    """Where a strategy stands if a plan names no layer; one of its layers if it stands at all.
+
+    The first layer may have less to be asked for than later ones.
+    """
     layers = SHAPE.llm_layers if at == "decoder" else SHAPE.encoder_blocks
     own = placement(kind, at)
     if isinstance(own, PreLlm):
         return Site(at, layers, layers)
     layer = own.layer_of(layers) if isinstance(own, Decoder) else own.layer
-    return Site(at, LAYER if layer is None else layer, layers)
+    if layer is None or (isinstance(own, Decoder) and own.every_layer):
+        layer = max(LAYER, layer or 0)
+    return Site(at, layer, layers)
 
 
 def example(

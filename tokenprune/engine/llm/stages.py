@@ -101,8 +101,9 @@ class DecoderStage:
 def decoder_layers(stages: Sequence[ResolvedStage], count: int) -> list[range]:
     """The layers of every decoder stage, ascending over the stages.
 
-    A stage that is asked at every layer acts from the layer behind the stage before it (or 1) up
-    to the layer before the next stage (or the last), unless the plan says `layers`.
+    A stage that is asked at every layer acts from its strategy's own layer (1 if it has none), or
+    from the layer behind the stage before it, up to the layer before the next stage (or the last),
+    unless the plan says `layers`.
 
     Args:
         stages: the decoder stages, in order.
@@ -119,7 +120,8 @@ def decoder_layers(stages: Sequence[ResolvedStage], count: int) -> list[range]:
         free = spans[-1].stop if spans else 0
         if given is None:
             later = [bound[0] for bound in bounds[place + 1 :] if bound is not None]
-            given = (max(free, 1), later[0] if later else count)
+            own = placement(stage.strategy, "decoder").layer_of(count)
+            given = (max(free, 1 if own is None else own), later[0] if later else count)
         if given[0] < free or given[0] >= given[1]:
             raise LayerError(
                 f"decoder stages need ascending layers that don't overlap: this one acts from "
