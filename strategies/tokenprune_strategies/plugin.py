@@ -33,6 +33,7 @@ from tokenprune_strategies.holov import HoloV
 from tokenprune_strategies.ipcv import IPCV
 from tokenprune_strategies.mmtok import MMTok
 from tokenprune_strategies.otprune import OTPrune
+from tokenprune_strategies.pact import PACT
 from tokenprune_strategies.pool import Pool
 from tokenprune_strategies.prumerge import PruMerge
 from tokenprune_strategies.prunevid import PruneVid
@@ -99,6 +100,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         Scissor,
         AIM,
         FrameFusion,
+        PACT,
         Random,
         Uniform,
     ):

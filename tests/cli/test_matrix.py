@@ -45,7 +45,7 @@ def test_the_matrix_as_json() -> None:
 
 def test_the_signals_and_who_asks_for_them() -> None:
     found = json.loads(RUN.invoke(app, ["list", "--signals", "--json"]).stdout)
-    own = ["aim_page_rank"]
+    own = ["aim_page_rank", "pact_agreement", "pact_keys"]
     assert [one["name"] for one in found] == [*Signal.shipped(), *own]
     asking = {one["name"]: one["strategies"] for one in found}
     assert asking["last_query_attention"] == ["fastv", "framefusion", "holitom"]

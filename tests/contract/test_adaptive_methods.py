@@ -35,6 +35,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     ],
     "aim": [{"at": "pre_llm", "strategy": "aim", "keep": 9}, {"at": "decoder", "strategy": "aim"}],
     "framefusion": [{"at": "decoder", "strategy": "framefusion", "params": {"cost": 0.5}}],
+    "pact": [{"at": "decoder", "strategy": "pact", "params": {"cutoff": 0.5}}],
     "cls_inflection": [{"at": "pre_llm", "strategy": "cls_inflection", "params": {"k_min": 3}}],
     "cls_inflection, twice": [
         {"at": "pre_llm", "strategy": "cls_inflection", "params": {"similarity": "cosine"}},
