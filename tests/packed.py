@@ -22,7 +22,7 @@ UNITS = sum(t * h * w for t, h, w in GRIDS) // MEMBERS
 UNIT_WIDTH = MEMBERS * WIDTH
 TOWERS = (
     *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni", "qwen3_omni_moe"),
-    *("qwen3_5", "qwen3_5_moe", "exaone4_5", "glm4v", "glm4v_moe", "glm_ocr"),
+    *("qwen3_5", "qwen3_5_moe", "exaone4_5", "cohere_compass", "glm4v", "glm4v_moe", "glm_ocr"),
 )
 
 

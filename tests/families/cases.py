@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.families.case import Case
 from tests.families.models import (
     cohere,
+    compass,
     ernie,
     exaone,
     fast_vlm,
@@ -12,6 +13,7 @@ from tests.families.models import (
     gemma3n,
     gemma4,
     glm,
+    hyperclovax,
     kimi,
     lfm2,
     llama4,
@@ -59,6 +61,8 @@ CASES: dict[str, Case] = {
         kimi,
         minimax,
         fast_vlm,
+        hyperclovax,
+        compass,
     )
     for case in module.CASES
 }

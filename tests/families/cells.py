@@ -47,7 +47,8 @@ _QWEN = (
     "qwen3_5_moe",
     "qwen4_exp",
 )
-PACKED = (*_QWEN, "exaone4_5", *OMNI, *GLM, "glm5_next")
+PACKED = (*_QWEN, "exaone4_5", *OMNI, *GLM, "glm5_next", "hyperclovax_vision_v2")
+PACKED += ("cohere_compass",)
 """Families whose tower packs its pictures into one row."""
 ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4", "lfm2_vl", "video_llama_3")
 ANY_SIZE += ("ernie4_5_vl_moe", "minicpmv4_6", "minicpmv4_7", "kimi_k25", "lighton_ocr")
@@ -191,7 +192,7 @@ def tower_without(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
     with ExitStack() as stack:
         if family(case) in PACKED:
             units = packed_passes(model, one.call, one.trace.images)
-            stack.enter_context(hidden_units(model.model.visual, *units))
+            stack.enter_context(hidden_units(packed_tower(model), *units))
         elif family(case) in ANY_SIZE:
             seen = any_size.passes(case, one.prompts, one.trace)
             stack.enter_context(any_size.hidden(any_size.tower_of(model), seen, patch))
@@ -200,13 +201,19 @@ def tower_without(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+def packed_tower(model: Any) -> Any:
+    """The tower of a model that packs its pictures into one row."""
+    core = model.model
+    return core.visual if hasattr(core, "visual") else core.vision_model
+
+
 def packed_passes(model: Any, call: dict[str, Tensor], images: Sequence[ImageTrace]) -> list[Pass]:
     """What to hide in every pass through a packed tower; pictures come in front of clips."""
     found, start = list[Pass](), 0
     for grids in GRIDS:
         if grids in call:
             mine = images[start : start + len(call[grids])]
-            found.append((removed(mine, len(model.model.visual.blocks) + 1), call[grids]))
+            found.append((removed(mine, len(packed_tower(model).blocks) + 1), call[grids]))
             start += len(mine)
     return found
 

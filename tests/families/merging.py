@@ -15,7 +15,15 @@ from tests.adapters.packed_oracle import How, Loop, taken
 from tests.families.any_size import by_picture, passes, tower_of
 from tests.families.calls import language
 from tests.families.case import Case
-from tests.families.cells import ANY_SIZE, GRIDS, PACKED, Pruned, class_tokens, family
+from tests.families.cells import (
+    ANY_SIZE,
+    GRIDS,
+    PACKED,
+    Pruned,
+    class_tokens,
+    family,
+    packed_tower,
+)
 from tests.families.fate import shown
 from tests.families.masked import POOLING
 from tests.families.plans import LAYER, layers, plan
@@ -148,7 +156,7 @@ def tower_merging(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
     with ExitStack() as stack:
         if family(case) in PACKED:
             patched = stack.enter_context(patch.context())
-            looped(model.model.visual, one.call, one.trace, How(biased=True), patched)
+            looped(packed_tower(model), one.call, one.trace, How(biased=True), patched)
         elif family(case) in ANY_SIZE:
             seen = passes(case, one.prompts, one.trace)
             stack.enter_context(by_picture(tower_of(model), seen))

@@ -104,6 +104,7 @@ PAIRED = LayerKind(paired=True)
 _KINDS = {
     "cohere": {"CohereDecoderLayer": LayerKind(normed=True, paired=True, wide=True)},
     "cohere2": {"Cohere2DecoderLayer": LayerKind(paired=True, wide=True, rotates="sliding_window")},
+    "cohere_compass": {"CohereCompassDecoderLayer": LLAMA},
     "deepseek_v3": {"DeepseekV3DecoderLayer": LayerKind(latent=True)},
     "ernie4_5_vl_moe": {"Ernie4_5_VLMoeDecoderLayer": LayerKind(paired=True, wide=True)},
     "exaone4": {
@@ -127,6 +128,7 @@ _KINDS = {
         )
     },
     "glm_ocr": {"GlmOcrTextDecoderLayer": PAIRED},
+    "hyperclovax": {"HyperCLOVAXDecoderLayer": LLAMA},
     "lfm2": {"Lfm2DecoderLayer": NORMED},
     "llama": {"LlamaDecoderLayer": LLAMA},
     "llama4": {

@@ -1,4 +1,4 @@
-"""Vision towers in transformers that read all pictures as one sequence: of Qwen, EXAONE and GLM."""
+"""Vision towers in transformers that read all pictures as one sequence: Qwen's and others."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ NOMINAL = (1, 16, 16)
 class PackedVisionAdapter(PackedEncoderAdapter):
     """Of Qwen2-VL, Qwen2.5-VL and -Omni (windows), Qwen3-VL and -Omni (DeepStack), and Qwen3.5.
 
-    And those of EXAONE 4.5 (windows, grouped heads), GLM-4.1V to 4.6V and GLM-OCR, where a
-    convolution joins the members of a unit.
+    And those of EXAONE 4.5 (windows, grouped heads), Cohere Compass (DeepStack), and GLM-4.1V to
+    4.6V and GLM-OCR, where a convolution joins the members of a unit.
     """
 
     name: ClassVar[str] = "qwen-vision"

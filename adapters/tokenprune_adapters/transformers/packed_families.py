@@ -16,9 +16,9 @@ _SPEAKS = (
 _ONE_KIND = "pictures and clips in one call, which the model itself refuses"
 
 
-def packed() -> Family:
-    """Pictures and clips of which the tower makes units by itself."""
-    tower = replace(POOLED, module="visual")
+def packed(module: str = "visual") -> Family:
+    """Pictures and clips of which the tower, below the core, makes units by itself."""
+    tower = replace(POOLED, module=module)
     grids = {
         **images(places.packed("image_grid_thw"), tower=tower),
         **videos(places.packed("video_grid_thw"), tower=tower),
@@ -50,6 +50,12 @@ PACKED: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "qwen3_5_moe": (("Qwen3_5Moe",), packed()),
     # three of four layers have sliding windows
     "exaone4_5": (("Exaone4_5_",), replace(packed(), apart=False, renumbers=False)),
+    # a projector stands behind the tower's own merger
+    "hyperclovax_vision_v2": (
+        ("HyperCLOVAXVisionV2",),
+        replace(packed("vision_model"), apart=False),
+    ),
+    "cohere_compass": (("CohereCompass",), packed()),
     "glm4v": (("Glm4v",), _one_kind()),
     "glm46v": (("Glm46V",), _one_kind()),
     "glm4v_moe": (("Glm4vMoe",), _one_kind()),

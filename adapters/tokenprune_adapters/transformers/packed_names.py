@@ -46,6 +46,11 @@ _CLASSES = {
         "Exaone4_5_VisionBlock",
         "Exaone4_5_VisionAttention",
     ),
+    "cohere_compass": (
+        "CohereCompassVisionModel",
+        "CohereCompassVisionBlock",
+        "CohereCompassVisionAttention",
+    ),
     "glm4v": ("Glm4vVisionModel", "Glm4vVisionBlock", "Glm4vVisionAttention"),
     "glm4v_moe": ("Glm4vMoeVisionModel", "Glm4vMoeVisionBlock", "Glm4vMoeVisionAttention"),
     "glm5_next": ("Glm5NextVisionModel", "Glm5NextVisionBlock", "Glm5NextVisionAttention"),

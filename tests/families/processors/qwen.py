@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tests.families.case import Case
@@ -19,11 +20,13 @@ SETTINGS: dict[str, Any] = {
 """Of processors of pictures and clips that make patches of squares."""
 
 
-def _qwen(processor: str, videos: str) -> Callable[[Any, Any], Any]:
+def _qwen(
+    processor: str, videos: str, pictures: str = "Qwen2VLImageProcessor"
+) -> Callable[[Any, Any], Any]:
     def build(case: Case, tokenizer: Any) -> Any:
         return made(
             processor,
-            image_processor=images("Qwen2VLImageProcessor", **SETTINGS),
+            image_processor=images(pictures, **SETTINGS),
             video_processor=made(videos, **SETTINGS),
             tokenizer=tokenizer,
         )
@@ -43,11 +46,29 @@ QWEN = {
     START: "<|vision_start|>",
     END: "<|vision_end|>",
 }
+COMPASS = Recipe(
+    _qwen("CohereCompassProcessor", "CohereCompassVideoProcessor", "CohereCompassImageProcessor"),
+    {
+        IMAGE: "<|IMAGE_PAD|>",
+        VIDEO: "<|VIDEO_PAD|>",
+        START: "<|VISION_START|>",
+        END: "<|VISION_END|>",
+    },
+    "<|VISION_START|><|IMAGE_PAD|><|VISION_END|>",
+    "<|VIDEO_PAD|>",
+    needs=VISION,
+)
 QWEN3 = _packed("Qwen3VLProcessor", "Qwen3VLVideoProcessor")
 RECIPES: dict[str, Recipe] = {
     "qwen2_vl": _packed("Qwen2VLProcessor", "Qwen2VLVideoProcessor"),
     "qwen2_5_vl": _packed("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
     "exaone4_5": _packed("Exaone4_5_Processor", "Qwen2VLVideoProcessor"),
+    "hyperclovax_vision_v2": replace(
+        _packed("HyperCLOVAXVisionV2Processor", "Qwen2VLVideoProcessor"),
+        picture="<|image_pad|>",
+        clip="<|video_pad|>",
+    ),
+    "cohere_compass": COMPASS,
     "qwen3_vl": QWEN3,
     "qwen3_vl_moe": QWEN3,
     "qwen3_5": QWEN3,
