@@ -14,14 +14,15 @@ from tests.models import HEADS, IMAGE, PATCH, SIDE, copied, pixels
 
 
 @copied
-def internvl(attention: str = "sdpa", **changes: Any) -> Any:
-    """InternVLVisionModel with layer scale and normed queries and keys."""
-    from transformers import InternVLVisionConfig, InternVLVisionModel
+def internvl(attention: str = "sdpa", *, kind: str = "InternVL", **changes: Any) -> Any:
+    """The vision model of InternVL or Qianfan-OCR, with layer scale and normed query and key."""
+    import transformers
 
+    settings = getattr(transformers, f"{kind}VisionConfig")
     sizes = {"image_size": [IMAGE, IMAGE], "patch_size": [PATCH, PATCH]}
     more = {"use_qk_norm": True, "attention_bias": True, "layer_scale_init_value": 0.5}
-    config = InternVLVisionConfig(**models._vision(**{**sizes, **more, **changes}))
-    return models._built(InternVLVisionModel, config, attention)
+    config = settings(**models._vision(**{**sizes, **more, **changes}))
+    return models._built(getattr(transformers, f"{kind}VisionModel"), config, attention)
 
 
 @copied

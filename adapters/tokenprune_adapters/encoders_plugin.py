@@ -13,7 +13,10 @@ from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
 from tokenprune_adapters.transformers.ernie_vision import ErnieVisionAdapter
 from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
-from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
+from tokenprune_adapters.transformers.internvl_vision import (
+    InternVLVisionAdapter,
+    QianfanVisionAdapter,
+)
 from tokenprune_adapters.transformers.kimi_vision import KimiVisionAdapter
 from tokenprune_adapters.transformers.llama4_vision import Llama4VisionAdapter
 from tokenprune_adapters.transformers.minicpm_vision import MiniCpmVisionAdapter
@@ -31,6 +34,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     SiglipAdapter,
     Siglip2NaflexAdapter,
     InternVLVisionAdapter,
+    QianfanVisionAdapter,
     Idefics3VisionAdapter,
     Dinov2Adapter,
     Dinov3Adapter,

@@ -14,7 +14,10 @@ from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.clip import ClipAdapter
 from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
-from tokenprune_adapters.transformers.internvl_vision import InternVLVisionAdapter
+from tokenprune_adapters.transformers.internvl_vision import (
+    InternVLVisionAdapter,
+    QianfanVisionAdapter,
+)
 from tokenprune_adapters.transformers.ovis2_vision import Ovis2VisionAdapter
 from tokenprune_adapters.transformers.siglip import SiglipAdapter
 from tokenprune_adapters.transformers.vit import HfVitAdapter
@@ -31,6 +34,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "siglip2": models.siglip2_vision,
     "internvl": towers.internvl,
     "internvl-plain": partial(towers.internvl, use_qk_norm=False, projection_dropout=0.1),
+    "qianfan": partial(towers.internvl, kind="QianfanOCR"),
     "idefics3": towers.idefics3,
     "smolvlm": partial(towers.idefics3, kind="SmolVLM"),
     "ovis2": towers.ovis2,
@@ -42,6 +46,7 @@ ADAPTERS = (
     ClipAdapter,
     SiglipAdapter,
     InternVLVisionAdapter,
+    QianfanVisionAdapter,
     Idefics3VisionAdapter,
     Ovis2VisionAdapter,
     Dinov2Adapter,

@@ -157,8 +157,9 @@ def test_adapters_register_through_their_hook() -> None:
     found = []
     register_adapters(found.append)
     assert [adapter.name for adapter in found] == [
-        *("clip", "siglip", "siglip2-naflex", "internvl-vision", "idefics3-vision", "dinov2"),
-        *("dinov3", "qwen-vision", "ernie-vision", "pixtral-vision", "paddleocr-vision"),
+        *("clip", "siglip", "siglip2-naflex", "internvl-vision", "qianfan-vision"),
+        *("idefics3-vision", "dinov2", "dinov3", "qwen-vision", "ernie-vision", "pixtral-vision"),
+        "paddleocr-vision",
         *("gemma4-vision", "video-llama-3-vision", "minicpm-vision", "kimi-vision"),
         *("minimax-vision", "ovis2-vision", "llama4-vision", "timm"),
     ]

@@ -95,6 +95,7 @@ VARIANTS: dict[str, Variant] = {
     "internvl-rms-norms": Variant(
         partial(towers.internvl, norm_type="rms_norm"), "internvl-vision", 1, True
     ),
+    "qianfan": Variant(partial(towers.internvl, kind="QianfanOCR"), "qianfan-vision", 1, True),
     "idefics3": Variant(towers.idefics3, "idefics3-vision", 0, False, towers.idefics3_inputs),
     "smolvlm": Variant(partial(towers.idefics3, kind="SmolVLM"), "idefics3-vision", 0, False),
     "ovis2": Variant(towers.ovis2, "ovis2-vision", 0, False),

@@ -40,6 +40,7 @@ BUILD: dict[str, Callable[..., Any]] = {
     "clip": models.clip_vision,
     "siglip": models.siglip_vision,
     "internvl-vision": towers.internvl,
+    "qianfan-vision": partial(towers.internvl, kind="QianfanOCR"),
     "idefics3-vision": towers.idefics3,
     "dinov2": towers.dinov2,
     "dinov3": towers.dinov3,

@@ -44,6 +44,7 @@ JOINED = (
     "llava-siglip",
     "vipllava",
     "internvl",
+    "qianfan_ocr",
     "idefics3",
     "smolvlm",
     "aya_vision",

@@ -30,6 +30,7 @@ FAMILIES = (
     "paligemma",
     "gemma3",
     "internvl",
+    "qianfan_ocr",
     "idefics3",
     "smolvlm",
     "perception_lm",

@@ -20,7 +20,7 @@ from tokenprune.lab.models import load_model
 
 Load = Callable[[str], LoadedMllm]
 Folder = Callable[[str], Path]
-TILED = ("internvl", "idefics3", "smolvlm", "aya_vision", "cohere2_vision", "llama4")
+TILED = ("internvl", "qianfan_ocr", "idefics3", "smolvlm", "aya_vision", "cohere2_vision", "llama4")
 TILED += ("perception_lm", "ovis2", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
 
 

@@ -26,6 +26,7 @@ SEPARATE = ("internvl", "idefics3", "smolvlm", "ovis2", "lfm2_vl", "aya_vision",
 SEPARATE += (
     "minicpmv4_6",
     "minicpmv4_7",
+    "qianfan_ocr",
 )
 TILED = (*SEPARATE, "llama4", "perception_lm", "llava_next", "llava_onevision")
 """Families whose core gets tiles without being told of which picture."""

@@ -68,12 +68,18 @@ class Prompts:
             clip: whether the processor gets a clip.
 
         Raises:
-            DataError: it stands there more often or less often than there are pictures.
+            DataError: it stands there more often or less often than there are pictures, or nothing
+                tells how a picture is written.
         """
         kind = "video" if clip else "image"
         pieces, counts = self._placed(question, count)
         if not getattr(self.processor, "chat_template", None):
-            token = getattr(self.processor, f"{kind}_token")
+            token = self._word(kind)
+            if token is None:
+                raise DataError(
+                    f"{type(self.processor).__name__} has no chat template and no {kind}_token.",
+                    remedy="Use a processor with a chat template.",
+                )
             return pieces[0] + "".join(
                 token * count + text for count, text in zip(counts, pieces[1:], strict=True)
             )
@@ -103,8 +109,14 @@ class Prompts:
     @property
     def _marks(self) -> set[str]:
         """Words that are the place of a picture or of a clip."""
-        own = {getattr(self.processor, name, None) for name in ("image_token", "video_token")}
-        return {IMAGE, VIDEO, *(str(word) for word in own if word)}
+        own = (self._word(kind) for kind in ("image", "video"))
+        return {IMAGE, VIDEO, *(word for word in own if word)}
+
+    def _word(self, kind: str) -> str | None:
+        """What stands for a picture or clip in a prompt; where it's no token, such as a unit's."""
+        names = (f"{kind}_placeholder_token", f"{kind}_token")
+        found = (getattr(self.processor, name, None) for name in names)
+        return next((str(word) for word in found if word), None)
 
     def batch(self, pictures: Sequence[Image | Sequence[Image]], questions: Sequence[str]) -> Any:
         """Inputs of `generate`, padded on the left.

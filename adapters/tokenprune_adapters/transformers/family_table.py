@@ -100,6 +100,13 @@ def _shuffled() -> Family:
     )
 
 
+def _side_by_side(tower: str) -> Family:
+    """Tiles one behind the other, of whose patches squares become units (InternVL)."""
+    followed = Followed(side=sides.shuffled)
+    read = _images(places.square, tower=followed, begins=runs.without_gap)
+    return Family(read, towers=(tower,), behind=False, joins=True)
+
+
 def _shuffled_inside(tower: Followed, begins: Begins) -> Family:
     """Squares become units inside of the projector, which runs on all patches."""
     shuffled = replace(tower, side=sides.downsampled, projector=None)
@@ -149,16 +156,8 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(_images(places.square, tower=Followed(cut=1)), towers=("clip",), joins=True),
     ),
     **PACKED,
-    "internvl": (
-        ("InternVL",),
-        Family(
-            _images(places.square, tower=Followed(side=sides.shuffled), begins=runs.without_gap),
-            towers=("internvl-vision",),
-            behind=False,
-            joins=True,
-            notes=(_APART,),
-        ),
-    ),
+    "internvl": (("InternVL",), replace(_side_by_side("internvl-vision"), notes=(_APART,))),
+    "qianfan_ocr": (("QianfanOCR",), _side_by_side("qianfan-vision")),
     "aya_vision": (("AyaVision",), _shuffled_inside(Followed(), runs.closed_by_mark(0))),
     # a line break stands behind every tile
     "cohere2_vision": (("Cohere2Vision",), _shuffled_inside(_LAST, runs.closed_by_mark(1))),

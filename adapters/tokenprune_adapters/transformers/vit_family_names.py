@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,19 @@ INTERNVL = VisionNames(
     wrappers=(),
     blocks="encoder.layer",
 )
+
+QIANFAN = VisionNames(
+    (
+        replace(
+            INTERNVL.variants[0],
+            after=(*INTERNVL.variants[0].after, "drop_path1"),
+            feed_forward=(*INTERNVL.variants[0].feed_forward, "drop_path2"),
+        ),
+    ),
+    wrappers=(),
+    blocks="layers",
+)
+"""Qianfan-OCR: InternVL's blocks, with stochastic depth."""
 
 _DINO = BlockNames(
     norm="norm1",

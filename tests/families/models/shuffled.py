@@ -1,4 +1,4 @@
-"""InternVL, Idefics3 and SmolVLM: tiles of a fixed size, 2x2 patches shuffled into one place."""
+"""InternVL, Qianfan-OCR, Idefics3 and SmolVLM: tiles, 2x2 patches shuffled into one place."""
 
 from __future__ import annotations
 
@@ -52,18 +52,22 @@ class InternVL(Case):
         from transformers import InternVLConfig
 
         return InternVLConfig(
-            vision_config=tower(
-                image_size=[SIDE, SIDE],
-                patch_size=[PATCH, PATCH],
-                attention_bias=True,
-                use_qk_norm=True,
-            ),
-            text_config=text("qwen2"),
-            image_token_id=IMAGE,
-            image_seq_length=UNITS,
-            downsample_ratio=1 / MERGE,
-            tie_word_embeddings=False,
+            vision_config=self.vision(use_qk_norm=True), text_config=text("qwen2"), **self.rest()
         )
+
+    def vision(self, **changes: Any) -> dict[str, Any]:
+        """Config of the tower."""
+        sizes = {"image_size": [SIDE, SIDE], "patch_size": [PATCH, PATCH]}
+        return tower(**sizes, attention_bias=True, **changes)
+
+    def rest(self) -> dict[str, Any]:
+        """What else the config says."""
+        return {
+            "image_token_id": IMAGE,
+            "image_seq_length": UNITS,
+            "downsample_ratio": 1 / MERGE,
+            "tie_word_embeddings": False,
+        }
 
     def image_ids(self, image: Image, prompt: Prompt) -> list[int]:
         return [START, *[IMAGE] * UNITS * tiles(image), END]
@@ -77,6 +81,17 @@ class InternVL(Case):
     def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
         shown = [stack(part) for prompt in prompts for part in parts(prompt)]
         return {"pixel_values": torch.cat(shown)} if shown else {}
+
+
+class QianfanOcr(InternVL):
+    """The same in front of Qwen3, without clips."""
+
+    def config(self) -> Any:
+        from transformers import QianfanOCRConfig
+
+        return QianfanOCRConfig(
+            vision_config=self.vision(drop_path_rate=0.0), text_config=text("qwen3"), **self.rest()
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +140,7 @@ class Idefics3(Case):
 CLIP = (2, SIDE, SIDE)
 CASES = (
     InternVL("internvl", "InternVLForConditionalGeneration", SIZES, CLIP),
+    QianfanOcr("qianfan_ocr", "QianfanOCRForConditionalGeneration", SIZES),
     Idefics3("idefics3", "Idefics3ForConditionalGeneration", SIZES),
     Idefics3("smolvlm", "SmolVLMForConditionalGeneration", SIZES, CLIP, kind="SmolVLM"),
 )

@@ -1,7 +1,8 @@
-"""Processors of InternVL, Idefics3 and SmolVLM."""
+"""Processors of InternVL, Qianfan-OCR, Idefics3 and SmolVLM."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tests.families.case import Case
@@ -11,16 +12,21 @@ from tests.families.processors.common import BOTH, VISION, Recipe, images, made,
 
 
 def _internvl(case: Case, tokenizer: Any) -> Any:
+    videos = made("InternVLVideoProcessor", size=square(shuffled.SIDE))
+    return _tiled("InternVLProcessor", tokenizer, video_processor=videos)
+
+
+def _qianfan_ocr(case: Case, tokenizer: Any) -> Any:
+    return _tiled("QianfanOCRProcessor", tokenizer, image_placeholder_token="<image>")
+
+
+def _tiled(kind: str, tokenizer: Any, **rest: Any) -> Any:
     size = square(shuffled.SIDE)
-    return made(
-        "InternVLProcessor",
-        image_processor=images(
-            "GotOcr2ImageProcessor", size=size, crop_to_patches=True, min_patches=1, max_patches=4
-        ),
-        video_processor=made("InternVLVideoProcessor", size=size),
-        tokenizer=tokenizer,
-        image_seq_length=shuffled.UNITS,
+    own = images(
+        "GotOcr2ImageProcessor", size=size, crop_to_patches=True, min_patches=1, max_patches=4
     )
+    units = {"image_seq_length": shuffled.UNITS}
+    return made(kind, image_processor=own, tokenizer=tokenizer, **units, **rest)
 
 
 def _split() -> dict[str, Any]:
@@ -72,6 +78,7 @@ INTERNVL = Recipe(
 )
 RECIPES: dict[str, Recipe] = {
     "internvl": INTERNVL,
+    "qianfan_ocr": replace(INTERNVL, processor=_qianfan_ocr, picture="<image>"),
     "idefics3": Recipe(_idefics3, TILES),
     "smolvlm": Recipe(_smolvlm, TILES, needs=("torchvision", "num2words")),
 }
