@@ -12,6 +12,7 @@ from tokenprune_adapters.transformers.clip import ClipAdapter
 from tokenprune_adapters.transformers.dino import Dinov2Adapter, Dinov3Adapter
 from tokenprune_adapters.transformers.ernie_vision import ErnieVisionAdapter
 from tokenprune_adapters.transformers.gemma4_vision import Gemma4VisionAdapter
+from tokenprune_adapters.transformers.hunyuan_vision import HunYuanVisionAdapter
 from tokenprune_adapters.transformers.idefics3_vision import Idefics3VisionAdapter
 from tokenprune_adapters.transformers.internvl_vision import (
     InternVLVisionAdapter,
@@ -46,6 +47,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     VideoLlama3VisionAdapter,
     MiniCpmVisionAdapter,
     KimiVisionAdapter,
+    HunYuanVisionAdapter,
     MiniMaxVisionAdapter,
     Ovis2VisionAdapter,
     Llama4VisionAdapter,

@@ -13,6 +13,7 @@ from tests.families.models import (
     gemma3n,
     gemma4,
     glm,
+    hunyuan,
     hyperclovax,
     kimi,
     lfm2,
@@ -63,6 +64,7 @@ CASES: dict[str, Case] = {
         fast_vlm,
         hyperclovax,
         compass,
+        hunyuan,
     )
     for case in module.CASES
 }

@@ -82,9 +82,9 @@ def test_a_batch_gives_what_its_prompts_give_alone(name: str) -> None:
     model, call = case.build(torch.float64), case.inputs("several", "none", torch.float64)
     early = {"strategy": "evoprune", "at": "encoder", "keep": 0.6}
     with tokenprune.attach(model, plan(early, {"strategy": "fopru", "at": "pre_llm", "keep": 0.5})):
-        together = logits(model, call)
+        together = logits(model, call, **case.positions(call))
         for row, alone in enumerate(case.alone("several", "none", torch.float64)):
-            single = logits(model, alone)[0]
+            single = logits(model, alone, **case.positions(alone))[0]
             assert float((single - together[row, -len(single) :]).abs().max()) < case.rounding
 
 

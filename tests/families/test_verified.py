@@ -32,8 +32,12 @@ def passed(found: Verification) -> set[str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_family_passes(name: str, load: Load) -> None:
-    rows = passed(verified(load(name), staged(name, "both", 0.5)))
+    found = verified(load(name), staged(name, "both", 0.5))
+    rows = passed(found)
     wanted = {"keep_all", "detach", "counts", "batch", "padding", "generation"}
+    if name == "hunyuan_vl":  # which counts the pictures of all rows of a batch together
+        wanted -= {"batch"}
+        assert "without a plan" in found.row("batch").note
     assert rows >= {*wanted, "leftovers", "threads"}
     assert ({"prefill", "decoding"} <= rows) is (name not in LINEAR)
 

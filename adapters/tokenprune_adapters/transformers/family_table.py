@@ -275,6 +275,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         ),
     ),
     "lighton_ocr": (("LightOnOcr",), natives.LIGHTON_OCR),
+    "hunyuan_vl": (("HunYuanVL",), natives.HUNYUAN),
     "kimi_k25": (("Kimi_K25",), natives.KIMI),
     "minimax_m3_vl": (("MiniMaxM3Sparse",), natives.MINIMAX),
     "fast_vlm": (("FastVlm",), unfollowed.FAST_VLM),

@@ -60,8 +60,8 @@ class LayerKind:
         paired: whether neighbouring channels turn together, instead of halves.
         wide: whether heads turn in float32.
         complex: whether rotary rows have an entry for each pair, and both are a complex number.
-        behind: attribute of the attention with a norm of single heads behind the rotation, where it
-            has one.
+        behind: attributes of the attention with norms of single heads of query and key behind the
+            rotation, where it has them.
         rotates: attribute of the attention that is empty in layers without rotation; None where
             every layer rotates.
         mixed: attribute of the attention without whose value every layer rotates all the same; None
@@ -84,7 +84,7 @@ class LayerKind:
     paired: bool = False
     wide: bool = False
     complex: bool = False
-    behind: str | None = None
+    behind: tuple[str, str] | None = None
     rotates: str | None = None
     mixed: str | None = None
     bare: bool | str = False
@@ -128,11 +128,18 @@ _KINDS = {
         )
     },
     "glm_ocr": {"GlmOcrTextDecoderLayer": PAIRED},
+    "hunyuan_vl": {
+        "HunYuanVLDenseV1DecoderLayer": LayerKind(
+            wide=True, behind=("query_layernorm", "key_layernorm")
+        )
+    },
     "hyperclovax": {"HyperCLOVAXDecoderLayer": LLAMA},
     "lfm2": {"Lfm2DecoderLayer": NORMED},
     "llama": {"LlamaDecoderLayer": LLAMA},
     "llama4": {
-        "Llama4TextDecoderLayer": LayerKind(complex=True, behind="qk_norm", rotates="use_rope")
+        "Llama4TextDecoderLayer": LayerKind(
+            complex=True, behind=("qk_norm", "qk_norm"), rotates="use_rope"
+        )
     },
     "minimax_m3_vl": {"MiniMaxM3VLDecoderLayer": NORMED},
     "ministral": {"MinistralDecoderLayer": LLAMA},

@@ -189,9 +189,9 @@ def query_key(
     width = int(getattr(attention, names.HEAD_WIDTH))
     query, key = (_heads(layer, kind, name, projected[name], width) for name in names.PROJECTIONS)
     query, key = (_rotated(attention, kind, states, rotary) for states in (query, key))
-    norm = getattr(attention, kind.behind, None) if kind.behind else None
-    if norm is not None:
-        query, key = norm(query), norm(key)
+    if kind.behind is not None and hasattr(attention, kind.behind[0]):
+        of_query, of_key = (getattr(attention, name) for name in kind.behind)
+        query, key = of_query(query), of_key(key)
     return scaled(query, float(getattr(attention, names.SCALING))), key
 
 

@@ -116,3 +116,19 @@ LIGHTON_OCR = Family(
     behind=False,
 )
 """LightOnOCR: Mistral 3's way of seeing, under names of its own."""
+
+HUNYUAN = Family(
+    {
+        "image": Pictures(
+            "get_image_features",
+            ("image_token_id",),
+            ("pixel_values",),
+            places.rowed("image_grid_thw"),
+            Followed(layers=(), cut=0, projector=None),
+        )
+    },
+    apart=True,
+    towers=("hunyuan-vision",),
+    behind=False,
+)
+"""HunYuan-VL and HunyuanOCR: squares of patches in rows that end with a newline."""

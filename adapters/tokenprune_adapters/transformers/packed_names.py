@@ -214,7 +214,9 @@ def cut(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
 
 
 def turned(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
-    """What a block is given, with cosines and sines of some rows `[R']` in any order."""
+    """What a block is given, with cosines and sines, if any, of some rows `[R']` in any order."""
+    if ROTARY not in kwargs:  # HunYuan's
+        return dict(kwargs)
     rotary = tuple(part[rows.to(part.device)] for part in kwargs[ROTARY])
     return {**kwargs, ROTARY: rotary}
 

@@ -37,6 +37,21 @@ def packed(name: str) -> Read:
     return read
 
 
+def rowed(name: str) -> Read:
+    """The same as `packed` of pictures, with a newline behind every row and marks around all."""
+
+    def read(core: Any, given: Arguments, features: Features) -> list[Places]:
+        found = []
+        for one in packed(name)(core, given, features):
+            _, high, wide = one.grid
+            ends = range(wide + 1, 1 + high * (wide + 1), wide + 1)
+            others: dict[int, Span | None] = {end: (end - wide, end) for end in ends}
+            found.append(Places(one.grid, {0: None, **others, ends[-1] + 1: None}))
+        return found
+
+    return read
+
+
 def packed_in_time(name: str) -> Read:
     """The same as `packed`, where the squares of several frames make a unit (ERNIE 4.5 VL)."""
 

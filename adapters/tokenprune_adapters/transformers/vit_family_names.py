@@ -20,7 +20,7 @@ class BlockNames:
         head_norms: norms of query, key and value, of every head, below the attention.
         head_width: channels of a head.
         scale: of the logits.
-        dropout: on attention weights, a float.
+        dropout: on attention weights, a float; None where blocks have none.
         after: between the attended heads and the residual.
         feed_forward: the second half, between its input and the residual.
     """
@@ -32,14 +32,15 @@ class BlockNames:
     head_norms: tuple[str, ...] = ()
     head_width: str = "head_dim"
     scale: str = "scale"
-    dropout: str = "dropout"
+    dropout: str | None = "dropout"
     after: tuple[str, ...] = ("self_attn.out_proj",)
     feed_forward: tuple[str, ...] = ("layer_norm2", "mlp")
 
     def parts(self) -> tuple[str, ...]:
         """Every dotted name that a block must have."""
         norms = (*self.shared_norms, *self.head_norms)
-        below = (*self.projections, *norms, self.head_width, self.scale, self.dropout)
+        dropout = () if self.dropout is None else (self.dropout,)
+        below = (*self.projections, *norms, self.head_width, self.scale, *dropout)
         inside = tuple(f"{self.attention}.{name}" for name in below)
         return (self.norm, *inside, *self.after, *self.feed_forward)
 
@@ -219,6 +220,14 @@ MINIMAX = VisionNames(
     wrappers=(),
     blocks="layers",
     takes=("pixel_values", "grid_thw"),
+)
+
+HUNYUAN = VisionNames(
+    (BlockNames(scale="scaling", dropout=None, after=("self_attn.o_proj",)),),
+    wrappers=(),
+    blocks="layers",
+    takes=("pixel_values", "grid_thw"),
+    called=CLIP.called,
 )
 
 OVIS2 = VisionNames(

@@ -109,6 +109,8 @@ def feed_forward(block: Any, names: BlockNames, hidden: Tensor) -> Tensor:
 
 def attention_dropout(block: Any, names: BlockNames) -> float:
     """Dropout on attention weights that is active in training."""
+    if names.dropout is None:
+        return 0.0
     return float(getattr(attrgetter(names.attention)(block), names.dropout))
 
 

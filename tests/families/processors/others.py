@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.families.case import Case
-from tests.families.models import llama4, mistral3, paddleocr, perception, shuffled
+from tests.families.models import hunyuan, llama4, mistral3, paddleocr, perception, shuffled
 from tests.families.models.common import BREAK, END, IMAGE, PATCH, START, VIDEO
 from tests.families.processors.common import VISION, Recipe, images, made, square
 
@@ -37,6 +37,12 @@ def _lighton_ocr(case: mistral3.Mistral3, tokenizer: Any) -> Any:
         patch_size=PATCH,
         spatial_merge_size=case.merge,
     )
+
+
+def _hunyuan(case: Case, tokenizer: Any) -> Any:
+    sizes = {"shortest_edge": 4 * hunyuan.UNIT**2, "longest_edge": 64 * hunyuan.UNIT**2}
+    own = images("HunYuanVLImageProcessor", size=sizes, patch_size=PATCH, merge_size=hunyuan.MERGE)
+    return made("HunYuanVLProcessor", image_processor=own, tokenizer=tokenizer)
 
 
 def _paddleocr(case: Case, tokenizer: Any) -> Any:
@@ -97,6 +103,12 @@ RECIPES: dict[str, Recipe] = {
         PIXTRAL,
         processor=_lighton_ocr,
         named={"image_token": IMAGE, "image_break_token": BREAK, "image_end_token": END},
+    ),
+    "hunyuan_vl": Recipe(
+        _hunyuan,
+        {IMAGE: "<image>", START: "<img>", END: "</img>"},
+        "<img><image></img>",
+        named={"image_token": IMAGE, "image_start_token": START, "image_end_token": END},
     ),
     "paddleocr_vl": Recipe(
         _paddleocr,

@@ -1,0 +1,67 @@
+"""HunYuan-VL's vision tower in transformers: pictures of any size, patch by patch in rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from tokenprune.interface.packed import Packing
+from tokenprune_adapters.shared.arguments import named
+from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
+from tokenprune_adapters.transformers import packed_names
+from tokenprune_adapters.transformers.any_size import SegmentedAdapter
+from tokenprune_adapters.transformers.vit_family_names import HUNYUAN, VisionNames
+
+_MODULE = "transformers.models.hunyuan_vl.modeling_hunyuan_vl"
+
+
+class HunYuanVisionAdapter(SegmentedAdapter):
+    """HunYuanVLVisionTransformer, whose merger makes a row of every square of patches: its units.
+
+    The merger reads all patches of a picture and puts marks between the units. Its blocks don't
+    rotate.
+    """
+
+    name: ClassVar[str] = "hunyuan-vision"
+    claims: ClassVar[tuple[str, ...]] = (f"{_MODULE}.HunYuanVLVisionTransformer",)
+    names: ClassVar[VisionNames] = HUNYUAN
+    block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.HunYuanVLVisionBlock",)
+    attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.HunYuanVLVisionAttention",)
+    raster: ClassVar[bool] = True
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of patches of a unit."""
+        config: Any = self.model.config
+        return int(config.spatial_merge_size)
+
+    @property
+    def members(self) -> int:
+        """Rows of a unit."""
+        return self.side**2
+
+    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+        """Squares of patches, which stand in raster order; grids from the call."""
+        if NUMBERS not in kwargs:
+            _, kwargs = self.foreseen(args, kwargs)
+        return Packing([(t, h, w) for t, h, w in numbers(kwargs)], 1).grouped(self.side)
+
+    def foreseen(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Frames, rows and columns of patches as text."""
+        given = named(type(self.model).forward, args, kwargs)
+        grids: Tensor = given[packed_names.GRIDS]
+        return (), {**given, NUMBERS: text(*grids.tolist())}
+
+    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+        """Without the text."""
+        return without(kwargs)
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Both `[1, H, R, d]` as they are."""
+        return query, key
