@@ -25,7 +25,7 @@ from tokenprune.interface.trace import ImageTrace, Trace
 STAGES = ("encoder", "pre_llm", "decoder", "late", "all")
 """What acts: one of the three, those behind the tower together, or all three."""
 LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm5_next", "lfm2_vl")
-LINEAR += ("minicpmv4_6", "minicpmv4_7")
+LINEAR += ("minicpmv4_6", "minicpmv4_7", "minicpm_ocr")
 """Families with linear attention or convolutions, where a removed token isn't like a hidden one."""
 GLM = ("glm4v", "glm46v", "glm4v_moe", "glm_ocr")
 """Families whose tower gets the frames of a clip as pictures."""
@@ -52,7 +52,7 @@ PACKED += ("cohere_compass",)
 """Families whose tower packs its pictures into one row."""
 ANY_SIZE = ("mistral3", "llava_pixtral", "paddleocr_vl", "gemma4", "lfm2_vl", "video_llama_3")
 ANY_SIZE += ("ernie4_5_vl_moe", "minicpmv4_6", "minicpmv4_7", "kimi_k25", "lighton_ocr")
-ANY_SIZE += ("mistral_large4", "minimax_m3_vl", "hunyuan_vl")
+ANY_SIZE += ("mistral_large4", "minimax_m3_vl", "hunyuan_vl", "minicpm_ocr")
 """Families whose tower takes pictures of any size, one behind the other or padded."""
 _BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm", "ovis2")
 _BARE += ("aya_vision", "cohere2_vision")

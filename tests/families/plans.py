@@ -15,6 +15,7 @@ LAYER = {
     "mistral_large4": 2,
     "lfm2_vl": 3,
     "minicpmv4_6": 3,
+    "minicpm_ocr": 3,
     "minicpmv4_7": 3,
     "gemma4-shared": 0,
     "gemma3n": 2,

@@ -33,6 +33,7 @@ REFUSED = {
     "glm5_next": {0: LINEAR, 2: LINEAR},
     "mistral_large4": {0: PLACED, 1: SHARED, 2: PLACED, 3: PLACED},
     "minicpmv4_6": {0: LINEAR, 1: LINEAR, 2: LINEAR},
+    "minicpm_ocr": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "minicpmv4_7": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "lfm2_vl": {0: CONVOLUTION, 2: CONVOLUTION},
     "minimax_m3_vl": {3: CHOOSES},

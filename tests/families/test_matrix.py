@@ -19,7 +19,7 @@ from tokenprune.plugins.matrix import families, fit, signals
 COLUMNS = [name for name in CASES if any(family.adapter == name for family in families())]
 TOWERS = {"llava_onevision": "siglip"}
 """Towers of the tiny models of families that may have several; CLIP for most."""
-LINEAR = ("qwen3_5", "qwen3_5_moe", "minicpmv4_6", "minicpmv4_7")
+LINEAR = ("qwen3_5", "qwen3_5_moe", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr")
 """Families whose last of four layers only has full attention."""
 PLACES: list[tuple[str, Stage]] = [
     (name, at) for name, kind in shipped().items() for at in places(kind)

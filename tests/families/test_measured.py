@@ -48,6 +48,7 @@ NO_FORMULA += (
     "mistral_large4",
     "lfm2_vl",
     "minicpmv4_6",
+    "minicpm_ocr",
     "minicpmv4_7",
     "kimi_k25",
     "minimax_m3_vl",

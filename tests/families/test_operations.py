@@ -28,8 +28,8 @@ COUNTING = {"minimax_m3_vl"}
 """Families with layers that count the slots of what is left by themselves."""
 OWN_INPUTS = {"gemma3n", "gemma4-shared"}
 """Families whose layers get inputs of their own, of which those of survivors are taken."""
-LOOPS = {"qwen4_exp"}
-"""Families whose layers run a loop over tokens."""
+LOOPS = {"qwen4_exp", "minicpm_ocr"}
+"""Families whose layers run a loop over tokens, or over chunks of a prompt that has several."""
 
 
 def deep(case: Case, times: int) -> Any:

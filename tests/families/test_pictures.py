@@ -25,6 +25,7 @@ from tokenprune.interface.places import Places
 SEPARATE = ("internvl", "idefics3", "smolvlm", "ovis2", "lfm2_vl", "aya_vision", "cohere2_vision")
 SEPARATE += (
     "minicpmv4_6",
+    "minicpm_ocr",
     "minicpmv4_7",
     "qianfan_ocr",
 )

@@ -31,6 +31,7 @@ FIRST = {
     "glm5_next": 1,
     "lfm2_vl": 1,
     "minicpmv4_6": 3,
+    "minicpm_ocr": 3,
     "minicpmv4_7": 3,
 }
 """The first layer with attention, where it isn't the first one."""

@@ -26,7 +26,7 @@ APART = (*PACKED, "paddleocr_vl", "ernie4_5_vl_moe")
 AXES = {"hunyuan_vl": 4}
 """Families with other numbers of them; left to themselves, they count on from the cache."""
 LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm5_next", "minicpmv4_7")
-SHORT = (*LINEAR, "lfm2_vl", "minicpmv4_6")
+SHORT = (*LINEAR, "lfm2_vl", "minicpmv4_6", "minicpm_ocr")
 """Families in which a removed token isn't the same as a hidden one."""
 SCORES = 1e-6
 """How far scores of `generate`, which are of float32, may be from others."""

@@ -281,6 +281,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "fast_vlm": (("FastVlm",), unfollowed.FAST_VLM),
     "gemma4_unified": (("Gemma4Unified",), unfollowed.GEMMA4_UNIFIED),
     "minicpmv4_6": (("MiniCPMV4_6",), natives.MINICPM),
+    "minicpm_ocr": (("MiniCPMOcr",), natives.MINICPM),
     "minicpmv4_7": (("MiniCPMV4_7",), natives.MINICPM_CANVAS),
     "perception_lm": (
         ("PerceptionLM",),

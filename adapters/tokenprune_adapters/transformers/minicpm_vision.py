@@ -18,9 +18,14 @@ from tokenprune_adapters.transformers.vit_family_names import MINICPM, VisionNam
 
 
 def _named(part: str) -> tuple[str, ...]:
-    """Full names of a class in every release of the family."""
-    name = "transformers.models.minicpmv{0}.modeling_minicpmv{0}.MiniCPMV{0}Vision{1}".format
-    return tuple(name(release, part) for release in ("4_6", "4_7"))
+    """Full names of a class in every model of the family."""
+    module = "transformers.models.{0}.modeling_{0}.{1}Vision{2}".format
+    models = {
+        "minicpmv4_6": "MiniCPMV4_6",
+        "minicpmv4_7": "MiniCPMV4_7",
+        "minicpm_ocr": "MiniCPMOcr",
+    }
+    return tuple(module(folder, name, part) for folder, name in models.items())
 
 
 MERGED = 2
@@ -28,7 +33,7 @@ MERGED = 2
 
 
 class MiniCpmVisionAdapter(SegmentedAdapter):
-    """The blocks of MiniCPMV4_6VisionModel, or 4_7, behind its merger, counted from 0 here.
+    """The blocks of MiniCPMV4_6VisionModel, 4_7 or Ocr, behind its merger, counted from 0 here.
 
     A unit is a row of theirs: 2 x 2 patches, or a patch where a call leaves the merger out. In
     front of the merger nothing can leave, because squares of patches have to be whole there.

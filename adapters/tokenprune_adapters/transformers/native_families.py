@@ -44,7 +44,7 @@ MINICPM = Family(
     behind=False,
     notes=(_EARLY, _FRAMES_APART),
 )
-"""MiniCPM-V 4.6."""
+"""MiniCPM-V 4.6 and MiniCPM-OCR."""
 MINICPM_CANVAS = replace(MINICPM, apart=True)
 """MiniCPM-V 4.7, whose positions are those of slices on their picture."""
 

@@ -1,4 +1,4 @@
-"""MiniCPM-V 4.6 and 4.7: 2x2 patches merged inside the tower, and 2x2 of these behind it."""
+"""MiniCPM-V and MiniCPM-OCR: 2x2 patches merged inside the tower, and 2x2 of these behind it."""
 
 from __future__ import annotations
 
@@ -138,6 +138,15 @@ class MiniCpmCanvas(MiniCpm):
         return {}
 
 
+class MiniCpmOcr(MiniCpm):
+    """MiniCPM-OCR, which as released merges no patches inside the tower."""
+
+    def config(self) -> Any:
+        from transformers import MiniCPMOcrConfig
+
+        return MiniCPMOcrConfig(**self.settings("minicpm_ocr_vision"))
+
+
 def pieces(image: Image) -> list[Image]:
     """What the tower sees of a picture: wide ones once smaller, and then in slices."""
     if image.width <= WIDEST:
@@ -160,4 +169,5 @@ def _patches(image: Image) -> Tensor:
 CASES = (
     MiniCpm("minicpmv4_6", "MiniCPMV4_6ForConditionalGeneration"),
     MiniCpmCanvas("minicpmv4_7", "MiniCPMV4_7ForConditionalGeneration"),
+    MiniCpmOcr("minicpm_ocr", "MiniCPMOcrForConditionalGeneration", mode="4x"),
 )

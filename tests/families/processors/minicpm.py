@@ -1,4 +1,4 @@
-"""Processor of MiniCPM-V 4.6."""
+"""Processors of MiniCPM-V 4.6 and 4.7, and of MiniCPM-OCR."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ SETTINGS: dict[str, Any] = {
 
 
 def _minicpm(case: Case, tokenizer: Any) -> Any:
+    own, settings = "MiniCPMV4_6", SETTINGS
+    if case.name == "minicpm_ocr":
+        own, settings = "MiniCPMOcr", {**SETTINGS, "downsample_mode": "4x"}
     return made(
         case.model_class.replace("ForConditionalGeneration", "Processor"),
-        image_processor=images("MiniCPMV4_6ImageProcessor", **SETTINGS),
-        video_processor=made("MiniCPMV4_6VideoProcessor", **SETTINGS),
+        image_processor=images(f"{own}ImageProcessor", **settings),
+        video_processor=made(f"{own}VideoProcessor", **settings),
         tokenizer=tokenizer,
     )
 
@@ -52,4 +55,4 @@ RECIPE = Recipe(
     },
     VISION,
 )
-RECIPES: dict[str, Recipe] = {"minicpmv4_6": RECIPE, "minicpmv4_7": RECIPE}
+RECIPES: dict[str, Recipe] = {"minicpmv4_6": RECIPE, "minicpmv4_7": RECIPE, "minicpm_ocr": RECIPE}
