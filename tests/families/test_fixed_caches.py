@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenprune_adapters.transformers.llm_names import LONGEST_CACHE
 from torch import Tensor
 
 import tokenprune
@@ -108,6 +109,23 @@ def test_a_window_that_slides_is_refused(name: str) -> None:
             scores(model, call, **STATIC)
         assert "Keep prompt and answer below" in str(caught.value.remedy)
         scores(model, call)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "aya_vision"])
+def test_a_long_call_before_lengthens_no_cache_over_which_a_window_slides(name: str) -> None:
+    case = case_of(name)
+    call = case.inputs("one")
+    model = widened(case.create(), call["input_ids"].shape[1] + 20)
+    long = {**STATIC, "max_new_tokens": 30}
+    model.generate(**call, **long)
+    longest = getattr(model, LONGEST_CACHE)
+    with tokenprune.attach(model, staged(name, "both", 0.5)):
+        want = scores(model, call)
+        found = scores(model, call, **STATIC)
+        with pytest.raises(UnsupportedCallError, match="slides over"):
+            model.generate(**call, **long)
+    torch.testing.assert_close(found, want, rtol=0, atol=SCORES)
+    assert getattr(model, LONGEST_CACHE) == longest
 
 
 @pytest.mark.parametrize("name", STATED)

@@ -81,6 +81,14 @@ class CacheAdapter(ABC):
             remedy="Use a dynamic cache, or detach the plan.",
         )
 
+    def generating(self) -> AbstractContextManager[None]:
+        """While `generate` runs under a plan.
+
+        An adapter may see to it that a cache of fixed length that `generate` makes is as long as
+        its call needs, where that of an earlier, longer call couldn't be filled.
+        """
+        return nullcontext()
+
     def fill_cache(self, cache: Any, grown: Any, whole: int | None) -> None:
         """Move the keys and values of a cache that grew to the front of one of fixed length.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -74,13 +75,20 @@ class TransformersCaches(MllmAdapter):
             UnsupportedCallError: a window would slide over a layer of the cache, or the attention
                 is none of torch's.
         """
-        spec = self.spec()
-        language: Any = spec.language_model
-        sizes = spec.windows or [spec.window] * len(spec.layers)
-        own = {llm_layers.source(language.config, number) for number in range(len(spec.layers))}
-        windows = {number: sizes[number] for number in sorted(own)}
+        language: Any = self.spec().language_model
+        own = {llm_layers.source(language.config, n) for n in range(len(self._windows()))}
+        windows = {number: self._windows()[number] for number in sorted(own)}
         static_caches.require(cache, windows, plain=self.plain_attention())
         return static_caches.growing(cache, language.config)
+
+    def generating(self) -> AbstractContextManager[None]:
+        """While `generate` runs: no window slides over a cache as long as that of a past call."""
+        return static_caches.remembering(self.model, min(filter(None, self._windows()), default=0))
+
+    def _windows(self) -> Sequence[int | None]:
+        """The sliding window of every layer, None for none."""
+        spec = self.spec()
+        return spec.windows or [spec.window] * len(spec.layers)
 
     def fill_cache(self, cache: Any, grown: Any, whole: int | None) -> None:
         """Move keys, values and states of a dynamic cache into a static one.

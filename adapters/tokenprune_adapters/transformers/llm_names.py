@@ -39,6 +39,9 @@ PREPARES = "prepare_inputs_for_generation"
 STATIC_CACHE, SLIDING_CACHE = "StaticLayer", "StaticSlidingWindowLayer"
 """Cache layers of fixed length, which count the tokens that they hold; the second keeps the last
 ones of a window."""
+LONGEST_CACHE = "_previous_max_cache_length"
+"""Attribute of a model: the length of the longest static cache that its `generate` made, which is
+that of the next one, too, if that needs less."""
 SLIDING_COUNT = "cumulative_length_int"
 """Attribute of the second: the tokens that it holds, as a number."""
 LINEAR_CACHE = "LinearAttentionLayer"

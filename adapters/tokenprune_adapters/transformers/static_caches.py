@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -54,6 +55,27 @@ def require(cache: Any, windows: Mapping[int, int | None], *, plain: bool) -> No
                 where="cache",
                 remedy=f"Keep prompt and answer below {window} tokens. {_REMEDY}",
             )
+
+
+@contextmanager
+def remembering(model: Any, window: int) -> Iterator[None]:
+    """Let `generate` forget the length of an earlier static cache over which a window would slide.
+
+    It makes each one as long as the longest so far, which keeps the number of graphs low.
+
+    Args:
+        model: whose `generate` runs.
+        window: the shortest one of its layers; 0 for none.
+    """
+    longest = getattr(model, names.LONGEST_CACHE, 0)
+    if not window or longest < window:
+        yield
+        return
+    delattr(model, names.LONGEST_CACHE)
+    try:
+        yield
+    finally:
+        setattr(model, names.LONGEST_CACHE, longest)
 
 
 def growing(cache: Any, config: Any) -> Any:

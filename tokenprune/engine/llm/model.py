@@ -8,7 +8,7 @@ out again. So prompts, beams, streamers, labels and logits are those of the plai
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -97,10 +97,11 @@ class MllmRunner:
             state.given = given  # images may be encoded before the first forward
             state.standing = bool(self.owner.stages)
             state.makes_cache = given.cache is None
-            try:
-                return original(*args, **kwargs)
-            finally:
-                self._close(state.filled)
+            with self.adapter.generating() if self.owner.stages else nullcontext():
+                try:
+                    return original(*args, **kwargs)
+                finally:
+                    self._close(state.filled)
 
     def _prepare(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Note the padding mask, of which `generate` makes others for a cache of fixed length."""
