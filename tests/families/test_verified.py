@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.families import checkpoints
 from tests.families.cases import CASES
 from tests.families.cells import LINEAR
 from tests.families.plans import decoder, plan, staged
-from tokenprune.interface.loading import LoadedMllm
+from tests.families.test_chosen_keys import choosing
+from tokenprune.interface.loading import LoadedMllm, LoadOptions
+from tokenprune.lab.models import load_model
 from tokenprune.lab.verify import Verification, samples_for, verify
 from tokenprune.plan import load_plan
 
@@ -63,6 +67,18 @@ def test_linear_attention_is_why_there_is_no_reference(load: Load) -> None:
     passed(found)
     assert "linear attention" in found.row("prefill").note
     assert "linear attention" in found.row("generation").note
+
+
+def test_keys_that_layers_choose_are_why_there_is_no_reference(tmp_path: Path) -> None:
+    """Beyond as many as they see, of which there are eight here."""
+    checkpoints.save(choosing(), tmp_path)
+    loaded = load_model(str(tmp_path), LoadOptions())
+    assert isinstance(loaded, LoadedMllm)
+    found = verified(loaded, staged("minimax_m3_vl", "both", 0.5))
+    passed(found)
+    assert "blocks of 8 keys" in found.row("prefill").note
+    assert "blocks of 8 keys" in found.row("generation").note
+    assert "padding moves the blocks" in found.row("batch").note
 
 
 def test_experts_without_float64_run_as_they_were_loaded(load: Load) -> None:

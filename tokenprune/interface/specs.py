@@ -174,6 +174,8 @@ class MllmSpec:
         base: the first layer with keys and values, whose cache the LLM takes for its length.
         injections: methods of the LLM that add per-token rows behind a layer.
         flat_layers: layers that take masks `[B, T]` only, and none behind a cache.
+        chooses: how many keys layers see at most that choose blocks of them, among the tokens that
+            are left; None where none does.
         partial: whether the LLM may drop states that nobody asked it for; `write_llm` forbids it.
         placed: whether layers compute with position ids beside their rotary rows, so that they get
             those of the tokens that are left.
@@ -211,6 +213,7 @@ class MllmSpec:
     base: int = 0
     injections: Sequence[str] = ()
     flat_layers: frozenset[int] = frozenset()
+    chooses: int | None = None
     partial: bool = False
     placed: bool = False
     renumbers: str | None = None
@@ -219,6 +222,27 @@ class MllmSpec:
     special_ids: frozenset[int] | None = None
     sound_ids: frozenset[int] = frozenset()
     prepares: str | None = None
+
+    def unhidden(self, length: int) -> str:
+        """Why a shortened sequence isn't the full one with removed tokens hidden as keys.
+
+        Args:
+            length: tokens of the full one.
+
+        Returns:
+            The reason, as a clause; empty where the two are equal.
+        """
+        if self.flat_layers:
+            return (
+                "layers with linear attention or convolutions can't hide a token: the shortened "
+                "prompt is what is meant"
+            )
+        if self.chooses is not None and length > self.chooses:
+            return (
+                f"layers choose blocks of {self.chooses} keys, and blocks are of the tokens that "
+                f"are left: of {length} tokens, the shortened prompt is what is meant"
+            )
+        return ""
 
     @property
     def placeholders(self) -> Mapping[str, int]:

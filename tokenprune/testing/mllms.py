@@ -64,8 +64,9 @@ def placed(subject: MllmSubject) -> str:
 
 def shortened(subject: MllmSubject) -> str:
     """A shortened prompt equals the whole one in which the removed tokens are hidden as keys."""
-    if subject.adapter.spec().flat_layers:
-        raise DoesNotApplyError("layers with linear attention or convolutions can't hide a token")
+    longest = max((subject.ids(prompt).shape[1] for prompt in subject.prompts), default=0)
+    if reason := subject.adapter.spec().unhidden(longest):
+        raise DoesNotApplyError(reason)
     for number, prompt in enumerate(subject.prompts):
         found, fate = _shortened(subject, prompt)
         if bool(fate.stays.all()):

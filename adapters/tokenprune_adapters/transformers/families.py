@@ -344,6 +344,7 @@ class FamilyAdapter(TransformersMllm):
             joins=family.joins,
             masks=family.masks,
             base=full[0],
+            chooses=llm_layers.chooses(config),
             partial=bool(self._whole()),
             placed=family.placed,
             injections=(deepstack.METHOD,) if depths else (),

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 SLIDING, CHUNKED = "sliding_attention", "chunked_attention"
+BLOCKS = "minimax_m3_sparse"
+"""Type of layers that choose blocks of keys, which are of slots and so of the tokens left."""
 LINEAR = {
     "linear_attention": "has linear attention",
     "conv": "is a short convolution",
@@ -71,6 +73,13 @@ def _counted(config: Any) -> int | None:
 def linear(config: Any) -> set[int]:
     """Layers with linear attention or convolutions, which have no keys."""
     return {number for number, kind in enumerate(types(config)) if kind in LINEAR}
+
+
+def chooses(config: Any) -> int | None:
+    """How many keys layers see at most that choose blocks of them; None where none does."""
+    if BLOCKS not in types(config):
+        return None
+    return int(config.index_block_size * config.index_topk_blocks)
 
 
 def source(config: Any, layer: int) -> int:

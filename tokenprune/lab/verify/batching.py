@@ -14,6 +14,9 @@ from tokenprune.testing.plain.comparing import PRECISE, Difference
 def batch(bench: Bench) -> InvariantRow:
     """All samples in one call give what each gave alone, and keep the same tokens."""
     subject, alone = bench.subject, bench.forwards
+    reason = _unlike(bench)
+    if reason:
+        return bench.skipped("batch", reason)
     inputs = _placed(bench, subject.inputs(subject.samples))
     with bench.observer.attached() as handle:
         together = bench.observer.forward(handle, inputs)
@@ -68,6 +71,20 @@ def padding(bench: Bench) -> InvariantRow:
                 tipped += 1
     compared = f"{counted(len(bench.forwards), 'prompt')} with {columns} tokens of padding"
     return _judged(bench, "padding", total, compared, tipped, [])
+
+
+def _unlike(bench: Bench) -> str:
+    """Why the model itself, without a plan, gives a padded batch otherwise; empty if it doesn't."""
+    mllm = bench.subject.mllm
+    if mllm is None or mllm.chooses is None:
+        return ""
+    lengths = {seen.inputs[names.PROMPT].shape[1] for seen in bench.forwards}
+    if len(lengths) == 1 or max(lengths) <= mllm.chooses:
+        return ""
+    return (
+        f"layers choose blocks of {mllm.chooses} keys, and padding moves the blocks, also without "
+        "a plan"
+    )
 
 
 def _placed(bench: Bench, inputs: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import StrategyFailedError
 from tokenprune.interface.trace import ImageTrace
+from tokenprune.lab.verify import names
 from tokenprune.lab.verify.observing import Observer, SeenCall
 from tokenprune.lab.verify.record import InvariantRow
 from tokenprune.lab.verify.reference import MaskScope, scope_of
@@ -78,8 +79,11 @@ class Bench:
         answers = [answer for seen in self.forwards for answer in seen.answers]
         spec, tower = self.subject.mllm, self.subject.tower
         followed = tower is not None and not tower.spec().packed
-        linear = spec is not None and bool(spec.flat_layers)
-        return scope_of(self.plan, answers, followed=followed, linear=linear)
+        unhidden = ""
+        if spec is not None:
+            longest = max(seen.inputs[names.PROMPT].shape[1] for seen in self.forwards)
+            unhidden = spec.unhidden(longest + self.subject.new_tokens)
+        return scope_of(self.plan, answers, followed=followed, unhidden=unhidden)
 
     @property
     def tolerance(self) -> float:

@@ -42,14 +42,14 @@ class MaskScope:
         return self.tower or self.features
 
 
-def scope_of(plan: Plan, answers: Sequence[Answer], *, followed: bool, linear: bool) -> MaskScope:
+def scope_of(plan: Plan, answers: Sequence[Answer], *, followed: bool, unhidden: str) -> MaskScope:
     """What can be reproduced, from what the strategies answered.
 
     Args:
         plan: the plan.
         answers: of one call.
         followed: whether the encoder can be run block by block on whole pictures.
-        linear: whether the LLM has layers with linear attention or convolutions.
+        unhidden: see `MllmSpec.unhidden`.
     """
     encoder = [answer for answer in answers if answer.site.stage == "encoder"]
     between = [answer for answer in answers if answer.site.stage == "pre_llm"]
@@ -75,12 +75,7 @@ def scope_of(plan: Plan, answers: Sequence[Answer], *, followed: bool, linear: b
     renumbered = [str(said) for said in numbering(plan).stated if said.positions == "compact"]
     if renumbered:
         llm = f"positions are renumbered: {renumbered[0]}, which no full-length run has"
-    if linear:
-        llm = (
-            "layers with linear attention or convolutions can't hide a token: the shortened prompt "
-            "is what is meant"
-        )
-    return MaskScope(tower, features, llm)
+    return MaskScope(tower, features, unhidden or llm)
 
 
 class FullRun:
