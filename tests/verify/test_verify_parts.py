@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from tokenprune.engine.patching import Patches
 from tokenprune.errors import ReductionError
+from tokenprune.interface.calls import LayerCall
 from tokenprune.interface.places import Places
 from tokenprune.interface.sites import Site
 from tokenprune.interface.trace import Trace
 from tokenprune.lab.verify.names import padded
 from tokenprune.testing.plain.comparing import Difference, share
 from tokenprune.testing.plain.fate import NEVER, Fate, fate_of
-from tokenprune.testing.plain.hiding import closed
+from tokenprune.testing.plain.hiding import HiddenKeys, closed
 from tokenprune.testing.plain.standing import stands_of
 
 LENGTH, GONE = 6, torch.tensor([True, False, True, False, False])
@@ -54,6 +58,51 @@ def test_a_windows_mask_ends_with_the_same_tokens() -> None:
     hide = torch.tensor([True, True, True, False, True, False])
     mask = closed(given, hide, 6, torch.zeros(1, 1, 4), flat=False)
     assert mask[0, 0, 0].tolist() == [True, False, True, True]
+
+
+class Layer(nn.Module):
+    """Hands on streams of every token, and notes what its queries are told to see."""
+
+    seen: Any = None
+
+    def forward(self, hidden: torch.Tensor, see: Any = None) -> torch.Tensor:
+        self.seen = see
+        return hidden
+
+
+class StreamsAdapter:
+    """How such layers are called."""
+
+    layers = (Layer(), Layer())
+
+    def spec(self) -> Any:
+        return SimpleNamespace(layers=self.layers)
+
+    def padding_masks(self) -> bool:
+        return False
+
+    def read_layer(self, layer: nn.Module, args: Any, kwargs: Any) -> LayerCall:
+        return LayerCall(args[0], kwargs.get("see"))
+
+    def write_layer(self, layer: nn.Module, call: LayerCall, args: Any, kwargs: Any) -> Any:
+        return (call.hidden,), {"see": call.mask}
+
+
+def test_layers_with_streams_are_told_of_tokens() -> None:
+    adapter: Any = StreamsAdapter()
+    leaves = torch.full((LENGTH,), NEVER)
+    leaves[2] = 1
+    patches = Patches()
+    HiddenKeys(adapter, Fate(leaves)).install(patches)
+    for past, queries in ((0, LENGTH), (LENGTH, 1)):
+        for layer in adapter.layers:
+            layer(torch.zeros(1, queries, 3, 4))
+        first, second = (layer.seen for layer in adapter.layers)
+        assert first is None
+        assert second.shape == (1, 1, queries, past + queries)
+        assert not visible(second, queries - 1, 2)
+        assert visible(second, queries - 1, 1)
+    patches.undo()
 
 
 def test_when_tokens_leave_is_read_from_the_trace() -> None:

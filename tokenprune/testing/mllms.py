@@ -71,8 +71,8 @@ def shortened(subject: MllmSubject) -> str:
         found, fate = _shortened(subject, prompt)
         if bool(fate.stays.all()):
             return f"nothing was removed from prompt {number}, which should have pictures"
-        patches, spec = Patches(), subject.adapter.spec()
-        HiddenKeys(spec.layers, fate, flat=subject.adapter.padding_masks()).install(patches)
+        patches = Patches()
+        HiddenKeys(subject.adapter, fate).install(patches)
         try:
             wanted = subject.logits(prompt)
         finally:

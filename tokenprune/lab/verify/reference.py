@@ -122,8 +122,7 @@ class FullRun:
                 self.tower.install(patches)
             spec, adapter = self.subject.mllm, self.subject.adapter
             if spec is not None and isinstance(adapter, MllmAdapter):
-                hiding = HiddenKeys(spec.layers, self.fate(), flat=adapter.padding_masks())
-                hiding.install(patches)
+                HiddenKeys(adapter, self.fate()).install(patches)
                 if spec.partial:
                     patches.override(spec.language_model, "forward", _whole(adapter))
                 if self.scope.given:

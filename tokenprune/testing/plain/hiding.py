@@ -2,34 +2,35 @@
 
 The plain model computes everything itself: embeddings, position ids, rotary rows, masks and cache.
 In each layer's mask the columns of the tokens that left in front of it are closed, whatever form
-that mask has. So no family has to be known.
+that mask has. So nothing of a family has to be known but how its layers are called.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenprune.engine.patching import Patches
+from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.testing.plain.fate import Fate
-from tokenprune.testing.plain.names import LAYER_MASK
 
 
 class HiddenKeys:
     """The removed tokens of one prompt, hidden in the layers of a plain LLM.
 
     Args:
-        layers: the LLM's decoder layers.
+        adapter: reads and writes the calls of the LLM's layers.
         fate: when each token of the prompt leaves.
-        flat: whether the layers' attention takes masks `[B, T]` only.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], fate: Fate, *, flat: bool) -> None:
-        self.layers, self.fate, self.flat = layers, fate, flat
+    def __init__(self, adapter: MllmAdapter, fate: Fate) -> None:
+        self.adapter, self.fate = adapter, fate
+        self.layers, self.flat = adapter.spec().layers, adapter.padding_masks()
         self._seen: Counter[int] = Counter()
 
     def install(self, patches: Patches) -> None:
@@ -38,14 +39,18 @@ class HiddenKeys:
             patches.override(layer, "forward", self._layer(number))
 
     def _layer(self, number: int) -> Callable[..., Any]:
-        def forward(original: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            past, queries = self._seen[number], hidden.shape[-2]
-            self._seen[number] += queries
+        layer = self.layers[number]
+
+        def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            given = self.adapter.read_layer(layer, args, kwargs)
+            past, hidden = self._seen[number], given.hidden.flatten(2)
+            self._seen[number] += hidden.shape[1]
             hide = self.fate.hidden(number, decoding=past > 0)
             if bool(hide.any()):
-                mask = kwargs.get(LAYER_MASK)
-                kwargs[LAYER_MASK] = closed(mask, hide, past, hidden, flat=self.flat)
-            return original(hidden, *args, **kwargs)
+                mask = closed(given.mask, hide, past, hidden, flat=self.flat)
+                new = replace(given, mask=mask)
+                args, kwargs = self.adapter.write_layer(layer, new, args, kwargs)
+            return original(*args, **kwargs)
 
         return forward
 
@@ -60,10 +65,10 @@ def closed(mask: Tensor | None, hide: Tensor, past: int, hidden: Tensor, *, flat
             sequence in layers with a sliding window; it then ends with the same tokens.
         hide: `[T]` True for the tokens of the prompt to hide.
         past: tokens that the layer saw in earlier calls.
-        hidden: `[..., 1, Q, D]` its input.
+        hidden: `[1, Q, D]` its input.
         flat: whether its attention takes masks `[B, T]` only.
     """
-    queries, total = hidden.shape[-2], past + hidden.shape[-2]
+    queries, total = hidden.shape[1], past + hidden.shape[1]
     gone = torch.zeros(total, dtype=torch.bool, device=hidden.device)
     gone[: hide.shape[0]] = hide.to(hidden.device)
     if mask is None and flat:

@@ -6,9 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-LAYER_MASK = "attention_mask"
-"""Keyword with which a layer of an LLM is told which keys its queries see."""
-
 
 def states_of(output: Any) -> Tensor:
     """Hidden states `[B, T, D]` that a block or a layer puts out."""
