@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -92,9 +92,26 @@ def test_a_cache_of_several_prompts_is_refused() -> None:
     of, call = model(), inputs(SHORT)
     with (
         tokenprune.attach(of, COMBINATIONS["decoder"]),
-        pytest.raises(UnsupportedCallError, match="PagedCache shares its pages"),
+        pytest.raises(UnsupportedCallError, match="in a PagedCache: its cache shares pages"),
     ):
         of(**call, **with_cache(of, PagedCache()))
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda of: of.generate_batch([[1, 30]], max_new_tokens=1),
+        lambda of: of.init_continuous_batching(),
+    ],
+)
+def test_continuous_batching_is_refused_before_it_begins(begin: Callable[[Any], Any]) -> None:
+    """Inside, it catches errors, logs them and gives empty answers."""
+    of = model()
+    with (
+        tokenprune.attach(of, COMBINATIONS["decoder"]),
+        pytest.raises(UnsupportedCallError, match="shares pages among several prompts"),
+    ):
+        begin(of)
 
 
 def test_a_cache_of_another_plan_is_refused() -> None:

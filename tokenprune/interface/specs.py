@@ -164,6 +164,7 @@ class MllmSpec:
         fixed: arguments of a call that choose other features; given ones must have these values.
         refused: arguments of the core that can't be served, by name.
         refused_generation: arguments and settings of `generate` that can't be served, by name.
+        refused_methods: methods of the model that can't be served, by name.
         per_token: on which axis the tokens stand in further arguments of the LLM and its layers
             that have an entry for each token, by name.
         window: sequence length up to which the layers' sliding window hides nothing.
@@ -206,6 +207,7 @@ class MllmSpec:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[str, Refused] = field(default_factory=dict)
     refused_generation: Mapping[str, Refused] = field(default_factory=dict)
+    refused_methods: Mapping[str, Refused] = field(default_factory=dict)
     per_token: Mapping[str, int] = field(default_factory=dict)
     window: int | None = None
     windows: Sequence[int | None] = ()

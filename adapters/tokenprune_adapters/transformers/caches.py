@@ -36,10 +36,9 @@ class TransformersCaches(MllmAdapter):
             return 0
         if not hasattr(cache, "get_seq_length"):
             raise UnsupportedCallError(
-                f"{indefinite(type(cache).__name__)} shares its pages among several prompts, and a "
-                "plan leaves each layer of each prompt another length.",
+                f"in {indefinite(type(cache).__name__)}: {names.PAGES.reason}",
                 where="cache",
-                remedy="Use generate(), or detach the plan.",
+                remedy=names.PAGES.remedy,
             )
         return int(cache.get_seq_length())
 

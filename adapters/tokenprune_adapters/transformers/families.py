@@ -338,6 +338,7 @@ class FamilyAdapter(TransformersMllm):
             },
             refused={**names.REFUSED, **REFUSED},
             refused_generation=names.REFUSED_GENERATION,
+            refused_methods=names.REFUSED_METHODS,
             per_token={**family.per_token, **(deepstack.axes(depths) if depths else {})},
             window=llm_layers.window(config, windows, flat=self.padding_masks()),
             windows=windows,

@@ -68,6 +68,7 @@ class LlavaAdapter(TransformersMllm):
             fixed={compat.LAYER: layer, compat.STRATEGY: strategy},
             refused=llm_names.REFUSED,
             refused_generation=llm_names.REFUSED_GENERATION,
+            refused_methods=llm_names.REFUSED_METHODS,
             first_id=compat.first_id(model),
             window=llm_layers.window(language.config, windows, flat=self.padding_masks()),
             windows=windows,

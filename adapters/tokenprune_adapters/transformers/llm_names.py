@@ -91,3 +91,10 @@ REFUSED_GENERATION = {
     ),
 }
 """Arguments and settings of `generate` that a shortened cache can't serve."""
+PAGES = Refused(
+    "its cache shares pages among several prompts, and a plan leaves each layer of each prompt "
+    "another length.",
+    "Use generate(), which takes a batch of prompts, or detach the plan.",
+)
+REFUSED_METHODS = {"init_continuous_batching": PAGES}
+"""Methods of a model that a plan can't serve; `generate_batch` begins with this one, too."""

@@ -83,8 +83,20 @@ class MllmRunner:
             patches.override(self.owner.model, "generate", self._generate)
         if self.owner.stages and spec.prepares is not None:
             patches.override(self.owner.model, spec.prepares, self._prepare)
+        for name in spec.refused_methods if self.owner.stages else ():
+            if hasattr(self.owner.model, name):
+                patches.override(self.owner.model, name, self._refused(name))
         self.language.install(patches)
         self.standing = Standing(self.owner.model, patches.modules)
+
+    def _refused(self, name: str) -> Callable[..., Any]:
+        """What stands for a method that can't be served."""
+        why = self.spec.refused_methods[name]
+
+        def refuse(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            raise UnsupportedCallError(why.reason, where=name, remedy=why.remedy)
+
+        return refuse
 
     def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = self.adapter.read_prompt("generate", args, kwargs)
