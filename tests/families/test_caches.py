@@ -16,6 +16,7 @@ from tests.families.cases import CASES
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.plans import LAYER, layers, staged
+from tests.mllm.calls import cache_of, with_cache
 from tokenprune.errors import UnsupportedCallError
 
 MOVES: dict[str, list[int]] = {
@@ -30,6 +31,15 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 }
 KEEP = 0.5
 FAMILIES = ["llava", "llava_next", "gemma3", "paligemma", "smolvlm"]
+TURNS = ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "mistral3"]
+TEXTUAL = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+NEW: dict[str, Any] = {
+    "max_new_tokens": 4,
+    "min_new_tokens": 4,
+    "do_sample": False,
+    "output_logits": True,
+    "return_dict_in_generate": True,
+}
 QUESTION = torch.tensor([[78, 81, 82]])
 
 
@@ -120,6 +130,47 @@ def _upto(rest: dict[str, Tensor], new: int) -> dict[str, Tensor]:
     """A mask for the first of the new tokens alone."""
     end = new - QUESTION.shape[1]
     return {name: value[:, :end] for name, value in rest.items()}
+
+
+def answered(model: Any, call: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Sequences, the logits of their new tokens, and the cache as an argument."""
+    out = model.generate(**call, **NEW)
+    return out.sequences, torch.stack(out.logits), with_cache(model, cache_of(out))
+
+
+def followed_by(call: dict[str, Tensor], answer: Tensor) -> dict[str, Tensor]:
+    """A chat that goes on behind an answer with another question."""
+    rows, length = call["input_ids"].shape
+    ids = torch.cat((answer, QUESTION.expand(rows, -1)), dim=1)
+    new = {"input_ids": 0, "attention_mask": 1, "token_type_ids": 0, "mm_token_type_ids": 0}
+    return {**call, "input_ids": ids} | {
+        name: torch.nn.functional.pad(call[name], (0, ids.shape[1] - length), value=value)
+        for name, value in new.items()
+        if name in call and name != "input_ids"
+    }
+
+
+@pytest.mark.parametrize("padding", ["none", "left"])
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+@pytest.mark.parametrize("name", TURNS)
+def test_generation_goes_on_behind_the_cache_of_a_chat(name: str, stage: str, padding: str) -> None:
+    """It counts by the length of a cache, which is that of the unpruned chat."""
+    case, scene = CASES[name], "one" if padding == "none" else "several"
+    model, call = case.create(torch.float64), case.inputs(scene, padding, torch.float64)
+    with tokenprune.attach(model, staged(name, stage, KEEP)) as handle:
+        sequences, _, given = answered(model, call)
+        removed = gone(case, handle.trace, call["input_ids"], case.prompts(scene, padding))
+        whole = followed_by(call, sequences)
+        (cache,) = given.values()
+        assert cache.get_seq_length() == sequences.shape[1] - 1
+        assert cache.get_seq_length(3) < sequences.shape[1] - 1
+        text = {name: whole[name] for name in whole if name in TEXTUAL}
+        found, scores, _ = answered(model, {**text, **given})
+    longer = torch.nn.functional.pad(removed, (0, whole["input_ids"].shape[1] - removed.shape[1]))
+    with hidden_from(layers(model), LAYER.get(name, 2) if stage == "decoder" else 0, longer):
+        wanted, full, _ = answered(model, whole)
+    assert torch.equal(found, wanted)
+    torch.testing.assert_close(scores, full, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("stage", ["pre_llm", "decoder"])

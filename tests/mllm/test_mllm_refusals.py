@@ -80,8 +80,17 @@ def test_images_behind_a_cache_are_refused() -> None:
         cache = cache_of(of(**call, use_cache=True))
         with pytest.raises(UnsupportedCallError, match="KV cache"):
             of(**call, **with_cache(of, cache))
-        with pytest.raises(UnsupportedCallError, match="shorter than its prompt"):
-            of.generate(**call, **with_cache(of, cache), max_new_tokens=2)
+
+
+def test_generation_behind_a_static_cache_is_refused() -> None:
+    from transformers import StaticCache
+
+    of, call = model(), inputs(SHORT)
+    given = with_cache(of, StaticCache(config=of.config.get_text_config(), max_cache_len=99))
+    with tokenprune.attach(of, COMBINATIONS["all"]):
+        of.generate(**call, **given, max_new_tokens=2)
+        with pytest.raises(UnsupportedCallError, match="this cache of fixed length holds"):
+            of.generate(**call, **given, max_new_tokens=2)
 
 
 class PagedCache:

@@ -20,6 +20,8 @@ ROWS = ("reorder_cache", "batch_select_indices", "batch_repeat_interleave")
 #: indexer, states of linear attention.
 UPDATES = ("update", "update_indexer", "update_conv_state", "update_recurrent_state")
 
+LENGTH = "get_seq_length"
+
 OPEN = "open"
 
 
@@ -106,6 +108,30 @@ class Refusing:
         )
 
 
+class Whole:
+    """Stands for a noted cache's method that says its length: that of the unpruned sequence.
+
+    So whoever counts places by it, as `generate`, counts those of the user's own sequence. The LLM,
+    which runs while a plan heeds the note, and whoever asks about one layer, is told what is there.
+    It is copied and pickled along with the cache.
+
+    Args:
+        cache: the cache.
+        gate: see `Refusing`.
+    """
+
+    def __init__(self, cache: Any, gate: dict[str, bool]) -> None:
+        self.cache, self.gate = cache, gate
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Tokens of the sequence in the cache, or of one layer."""
+        held = getattr(type(self.cache), LENGTH)(self.cache, *args, **kwargs)
+        note = getattr(self.cache, NOTE, None)
+        if note is None or self.gate[OPEN] or args or kwargs or not held:
+            return held
+        return held + note.lack
+
+
 def noted(cache: Any) -> Any:
     """Where a cache's note is: of a shallow copy, which shares its layers, at the original."""
     method = getattr(cache, ROWS[0], None)
@@ -120,20 +146,18 @@ def follow(cache: Any) -> None:
     for name in (*ROWS, "reset", "crop"):
         if hasattr(type(cache), name):
             cache.__dict__.setdefault(name, Followed(cache, name))
-    _refuse_updates(cache)
-
-
-def _refuse_updates(cache: Any) -> None:
     gate = {OPEN: False}
     for name in UPDATES:
         if hasattr(type(cache), name):
             cache.__dict__[name] = Refusing(cache, name, gate)
+    if not getattr(cache, PREALLOCATED, False):
+        cache.__dict__[LENGTH] = Whole(cache, gate)
 
 
 def forget(cache: Any) -> None:
     """Serve every model again: the cache has no note any more."""
     for one in (cache, noted(cache)):
-        for name in UPDATES:
+        for name in (*UPDATES, LENGTH):
             one.__dict__.pop(name, None)
 
 

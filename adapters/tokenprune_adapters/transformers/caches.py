@@ -14,7 +14,13 @@ from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.cache_adapter import CacheNote
 from tokenprune_adapters.transformers import llm_layers, static_caches
 from tokenprune_adapters.transformers import llm_names as names
-from tokenprune_adapters.transformers.cache_notes import follow, forget, heeded, noted
+from tokenprune_adapters.transformers.cache_notes import (
+    LENGTH,
+    follow,
+    forget,
+    heeded,
+    noted,
+)
 
 
 class TransformersCaches(MllmAdapter):
@@ -34,13 +40,13 @@ class TransformersCaches(MllmAdapter):
         """
         if cache is None:
             return 0
-        if not hasattr(cache, "get_seq_length"):
+        if not hasattr(cache, LENGTH):
             raise UnsupportedCallError(
                 f"in {indefinite(type(cache).__name__)}: {names.PAGES.reason}",
                 where="cache",
                 remedy=names.PAGES.remedy,
             )
-        return int(cache.get_seq_length())
+        return int(getattr(type(cache), LENGTH)(cache))
 
     def cached_keys(self, cache: Any, layer: int) -> int:
         """Keys that a layer's cache holds; where layers share keys, those that it reads."""

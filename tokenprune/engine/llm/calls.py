@@ -301,9 +301,7 @@ def shortened(layout: Layout, call: LlmCall, *, compact: bool, flat: bool, axes:
     )
 
 
-def continuation(
-    layout: Layout, past: int, call: LlmCall, *, compact: bool, counted: bool, where: str
-) -> LlmCall:
+def continuation(layout: Layout, past: int, call: LlmCall, *, compact: bool, where: str) -> LlmCall:
     """The LLM's call for new tokens; positions go on after the unpruned length.
 
     Args:
@@ -311,7 +309,6 @@ def continuation(
         past: tokens in the first layer's cache.
         call: as the LLM was called.
         compact: whether survivors are renumbered.
-        counted: whether position ids, if there are any, were counted on from the short cache.
         where: what the user calls the mask.
 
     Raises:
@@ -324,8 +321,6 @@ def continuation(
     seen, positions = layout.length + past - entry.length, call.positions
     if positions is None:  # the LLM would count on from the length of its short cache
         positions = torch.arange(seen, seen + new, device=call.embeds.device)[None]
-    elif counted:
-        positions = positions + (layout.length - entry.length)
     if compact:
         positions = renumbered(positions, _behind(entry))
     mask = call.mask

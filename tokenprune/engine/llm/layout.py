@@ -71,6 +71,11 @@ class Layout:
         return ~stays.scatter(1, deep.column, deep.valid).gather(1, level.column)
 
     @property
+    def lack(self) -> int:
+        """How many tokens of the prompt the first layer's cache lacks."""
+        return self.length - self.entry.length
+
+    @property
     def rows(self) -> int:
         """Rows of the batch."""
         return self.entry.place.shape[0]

@@ -101,8 +101,7 @@ class MllmRunner:
     def _generate(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         given = self.adapter.read_prompt("generate", args, kwargs)
         if self.owner.stages:
-            marked = given.cache is not None and self.adapter.cache_mark(given.cache) is not None
-            check_generate(self.spec, given, marked=marked)
+            check_generate(self.spec, given, fixed=self._fixed(given) is not None)
             self.standing.require()
         with calling(self.owner, apart=self._begun()) as call:
             state = state_of(call)

@@ -12,24 +12,25 @@ from tokenprune.interface.calls import LlmCall, PromptCall, Refused
 from tokenprune.interface.specs import MllmSpec
 
 
-def check_generate(spec: MllmSpec, call: PromptCall, *, marked: bool) -> None:
+def check_generate(spec: MllmSpec, call: PromptCall, *, fixed: bool) -> None:
     """Refuse generation modes that a shortened cache can't serve.
 
     Args:
         spec: the model.
         call: of `generate`.
-        marked: whether the engine made the call's cache.
+        fixed: whether a shortened prompt is in the call's cache, which is of fixed length.
 
     Raises:
         UnsupportedCallError: naming the argument.
     """
     _refuse(spec.refused_generation, call, "generate({}=...)")
-    if marked:
+    if fixed:
         raise UnsupportedCallError(
-            "generate cuts the prompt by the cache's length, and this cache of a pruned call is "
-            "shorter than its prompt.",
+            "generate cuts the prompt by the cache's length, and this cache of fixed length holds "
+            "what a plan left of its prompt.",
             where=f"generate({call.cache_name}=...)",
-            remedy=f"Pass the whole conversation without {call.cache_name}.",
+            remedy=f"Use a dynamic cache, or pass the whole conversation without "
+            f"{call.cache_name}.",
         )
     check_features(spec, call)
 

@@ -136,10 +136,9 @@ class LanguageRunner:
         mask = state.given.mask if self.spec.masks else given.mask
         check_language(self.spec, whole, mask)
         check_counted(self.spec, given)
-        counted = state.given.positions is None
         where = self.spec.names.mask
         compact = self.numbering.compact_entry
-        new = continuation(layout, past, given, compact=compact, counted=counted, where=where)
+        new = continuation(layout, past, given, compact=compact, where=where)
         flow = state.flow = self._flow(layout, "continue", past)
         if self.spec.masks or self.spec.windows:
             tail = mask[:, layout.length :].bool() if isinstance(mask, Tensor) else None
