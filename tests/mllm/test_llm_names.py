@@ -175,10 +175,10 @@ def test_prompts_are_read_through_every_entry(adapter: LlavaAdapter) -> None:
 def test_settings_of_generation_count_as_given(adapter: LlavaAdapter) -> None:
     from transformers import GenerationConfig
 
-    config = GenerationConfig(prompt_lookup_num_tokens=3)
+    config = GenerationConfig(prefill_chunk_size=3)
     found = adapter.read_prompt("generate", (), {"generation_config": config}).arguments
-    assert found["prompt_lookup_num_tokens"] == 3
-    assert found["assistant_model"] is None
+    assert found["prefill_chunk_size"] == 3
+    assert found["assistant_early_exit"] is None
 
 
 def test_caches_are_those_that_can_be_trimmed(adapter: LlavaAdapter) -> None:

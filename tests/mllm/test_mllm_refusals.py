@@ -44,8 +44,7 @@ def encoded(of: Any, call: dict[str, Any]) -> dict[str, Any]:
 
 
 GENERATE = {
-    "assistant_model": lambda of, call: {**call, "assistant_model": of},
-    "prompt_lookup_num_tokens": lambda of, call: {**call, "prompt_lookup_num_tokens": 2},
+    "assistant_early_exit": lambda of, call: {**call, "assistant_early_exit": 2},
     "prefill_chunk_size": lambda of, call: {**call, "prefill_chunk_size": 4},
     "output_attentions": lambda of, call: {
         **call,

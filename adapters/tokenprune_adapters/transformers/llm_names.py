@@ -77,12 +77,6 @@ REFUSED = {
 _WITHOUT = "Generate without it, or detach the plan."
 _PRUNED = "which doesn't work while visual tokens are pruned."
 REFUSED_GENERATION = {
-    "assistant_model": Refused(
-        f"Assisted generation takes tokens back from the cache, {_PRUNED}", _WITHOUT
-    ),
-    "prompt_lookup_num_tokens": Refused(
-        f"Prompt lookup takes tokens back from the cache, {_PRUNED}", _WITHOUT
-    ),
     "assistant_early_exit": Refused(
         f"Early-exit drafting runs only some of the layers, {_PRUNED}", _WITHOUT
     ),

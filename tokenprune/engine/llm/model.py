@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from tokenprune.engine.call import CallState, calling, current, stepping
@@ -22,6 +23,7 @@ from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_
 from tokenprune.engine.llm.features import FeatureSeam
 from tokenprune.engine.llm.fixed import Fixed, Step, begun
 from tokenprune.engine.llm.refusals import (
+    check_drafted,
     check_forward,
     check_generate,
     check_reach,
@@ -106,6 +108,7 @@ class MllmRunner:
         with calling(self.owner, apart=self._begun()) as call:
             state = state_of(call)
             state.given = given  # images may be encoded before the first forward
+            state.prompted = 0 if given.ids is None else given.ids.shape[1]
             state.standing = bool(self.owner.stages)
             state.makes_cache = given.cache is None
             with self.adapter.generating() if self.owner.stages else nullcontext():
@@ -264,7 +267,15 @@ class MllmRunner:
             state.given = replace(state.given, ids=None)
 
     def _labels(self, state: MllmState, given: PromptCall) -> Tensor | None:
-        """Those that the model with its head was called with, which may be the core itself."""
+        """Those that the model with its head was called with, which may be the core itself.
+
+        Tokens that `generate` drafted behind its prompt are labelled as answers are: they take no
+        part in the choice.
+        """
+        prompt, ids = state.prompted, given.ids
+        if prompt and ids is not None and ids.shape[1] > prompt and not state.prefilled:
+            check_drafted(self.spec, trims=self.language.trim > 0)
+            return torch.cat((torch.full_like(ids[:, :prompt], -100), ids[:, prompt:]), dim=1)
         return given.labels if self.owner.model is self.spec.core else state.given.labels
 
     def _begun(self, given: PromptCall | None = None) -> bool:

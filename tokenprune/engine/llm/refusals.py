@@ -68,6 +68,25 @@ def check_forward(
         )
 
 
+def check_drafted(spec: MllmSpec, *, trims: bool) -> None:
+    """Refuse a prompt with drafted tokens behind it where caches are trimmed behind the prompt.
+
+    Args:
+        spec: the model.
+        trims: whether a strategy has caches trimmed.
+
+    Raises:
+        UnsupportedCallError: the drafted ones would see what is trimmed.
+    """
+    if trims:
+        raise UnsupportedCallError(
+            "a strategy of the plan trims caches behind the prompt, and tokens that were drafted "
+            "behind it enter in the same forward.",
+            where=f"{type(spec.language_model).__name__}, assisted generation",
+            remedy="Generate without drafts, or with a strategy that leaves caches as they are.",
+        )
+
+
 def _refuse_prompt(call: PromptCall) -> None:
     if call.packed:
         raise UnsupportedCallError(

@@ -117,6 +117,7 @@ class MllmState:
         encoding: kind of the pictures whose features are being made; None while none are.
         clips: while features are being made, how many pictures each clip is for a packed tower.
         aside: True during the text-only pass for questions.
+        prompted: tokens of the prompt that `generate` was given; 0 outside of it.
         standing: whether the model was found to be as it was when the plan was attached.
         prefilled: whether the LLM ran once in this call.
         prompt: what the prompts of `given` say; None before anybody asked.
@@ -143,6 +144,7 @@ class MllmState:
     encoding: str | None = None
     clips: Sequence[int] | None = None
     aside: bool = False
+    prompted: int = 0
     standing: bool = False
     prefilled: bool = False
     prompt: Prompt | None = None
