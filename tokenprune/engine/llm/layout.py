@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.llm.cut import Cut
-from tokenprune.engine.llm.level import Level
+from tokenprune.engine.llm.level import Level, spread
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
+from tokenprune.interface.calls import LlmOutputs
 
 
 @dataclass
@@ -104,6 +105,20 @@ class Layout:
                 )
         cuts = {number: Cut(cut.level.cropped(count), ()) for number, cut in self.cuts.items()}
         return replace(self, length=first, entry=self.entry.cropped(count), cuts=cuts)
+
+    def spread(self, short: LlmOutputs, layers: int) -> LlmOutputs:
+        """What an LLM of some layers puts out, with states at the prompt's own places."""
+        length, begun = self.length, self.begun
+        last = spread(short.last, self.level(layers), length, begun=begun)
+        states = short.states and tuple(
+            state
+            if state is None
+            else last
+            if state is short.last
+            else spread(state, self.level(number - 1), length, begun=begun)
+            for number, state in enumerate(short.states)
+        )
+        return LlmOutputs(last, states)
 
     def longer(self, tail: int) -> Layout:
         """The same decisions for a prompt with `tail` tokens of text behind it."""

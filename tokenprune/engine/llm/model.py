@@ -28,6 +28,7 @@ from tokenprune.engine.llm.refusals import (
     check_generate,
     check_reach,
     check_readable,
+    no_turns,
 )
 from tokenprune.engine.llm.runner import LanguageRunner
 from tokenprune.engine.llm.state import MllmState, state_of
@@ -240,7 +241,11 @@ class MllmRunner:
                 where=given.cache_name,
                 remedy="Start again without it.",
             )
-        check_forward(self.spec, given, has_placeholders=given.pictured, known=True, cached=1)
+        turns = no_turns(self.spec, inside=False, fixed=True)
+        pictured = given.pictured
+        check_forward(
+            self.spec, given, has_placeholders=pictured, known=True, cached=1, turns=turns
+        )
         call.put(begun(note, given))
         try:
             return original(*args, **kwargs)
@@ -262,6 +267,7 @@ class MllmRunner:
             has_placeholders=marked,
             known=bool(state.pictures),
             cached=cached,
+            turns=no_turns(self.spec, inside=bool(self.language.stages), fixed=given.preallocated),
         )
         if not marked:
             state.given = replace(state.given, ids=None)

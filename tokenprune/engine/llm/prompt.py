@@ -41,7 +41,8 @@ class Prompt:
         """`[B, L]` False for padding."""
         if self.given.mask is None:
             return torch.ones(self.ids.shape, dtype=torch.bool, device="cpu")
-        valid: Tensor = self.given.mask.cpu().bool()
+        # behind a cache, the mask is that of the whole chat
+        valid: Tensor = self.given.mask[:, -self.length :].cpu().bool()
         return valid
 
     @cached_property

@@ -36,7 +36,13 @@ def check_generate(spec: MllmSpec, call: PromptCall, *, fixed: bool) -> None:
 
 
 def check_forward(
-    spec: MllmSpec, call: PromptCall, *, has_placeholders: bool, known: bool, cached: int
+    spec: MllmSpec,
+    call: PromptCall,
+    *,
+    has_placeholders: bool,
+    known: bool,
+    cached: int,
+    turns: str = "",
 ) -> None:
     """Refuse a forward whose visual tokens can't be told from the arguments.
 
@@ -46,6 +52,7 @@ def check_forward(
         has_placeholders: whether the prompt has image placeholders.
         known: whether the images were encoded in this call.
         cached: tokens in the call's cache.
+        turns: why pictures behind a cache can't be pruned; empty if they can.
 
     Raises:
         UnsupportedCallError: naming the argument.
@@ -60,12 +67,29 @@ def check_forward(
     check_features(spec, call)
     if has_placeholders:
         _refuse_prompt(call)
-    if has_placeholders and (call.encoded or call.pictured) and cached:
+    if has_placeholders and (call.encoded or call.pictured) and cached and turns:
         raise UnsupportedCallError(
-            "images behind an existing KV cache can't be pruned.",
+            f"images behind an existing KV cache can't be pruned where {turns}.",
             where=call.cache_name,
             remedy=f"Pass the whole conversation without {call.cache_name}.",
         )
+
+
+def no_turns(spec: MllmSpec, *, inside: bool, fixed: bool) -> str:
+    """Why pictures behind a cache can't be pruned, as a clause; empty if they can.
+
+    Args:
+        spec: the model.
+        inside: whether the plan has stages inside of the LLM.
+        fixed: whether the cache is of fixed length.
+    """
+    if inside:
+        return "a plan prunes inside of the LLM, whose layers read signals of one whole prompt"
+    if fixed:
+        return "the cache is of fixed length"
+    if spec.masks:
+        return "what pictures see of themselves is said by masks of one whole prompt"
+    return ""
 
 
 def check_drafted(spec: MllmSpec, *, trims: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -18,7 +17,7 @@ from tokenprune.engine.llm.cut import cut, waiting
 from tokenprune.engine.llm.entry import Wanted, lay_out
 from tokenprune.engine.llm.fixed import Step, layer_call, llm_call
 from tokenprune.engine.llm.layout import Layout, continued, trim_caches
-from tokenprune.engine.llm.level import new_slots, spread
+from tokenprune.engine.llm.level import new_slots
 from tokenprune.engine.llm.refusals import (
     check_counted,
     check_embedded,
@@ -30,12 +29,13 @@ from tokenprune.engine.llm.refusals import (
 from tokenprune.engine.llm.signals import SignalReader
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
+from tokenprune.engine.llm.turns import check_turn, joined, turn_call
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.recomputing import refuse_repeated
 from tokenprune.engine.tracers import may_compile
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.calls import LayerCall, LlmCall, LlmOutputs, Rotary
+from tokenprune.interface.calls import LayerCall, LlmCall, Rotary
 from tokenprune.interface.specs import MllmSpec
 from tokenprune.plan import numbering
 
@@ -100,7 +100,8 @@ class LanguageRunner:
             return original(*args, **kwargs)
         given = self.adapter.read_llm(args, kwargs)
         past = self.adapter.cached_length(given.cache)
-        later = bool(past) or state.prefilled
+        turn = bool(past and state.pictures and not state.prefilled) and state.given.ids is not None
+        later = state.prefilled or bool(past and not turn)
         state.prefilled = True
 
         def run(new: LlmCall) -> Any:
@@ -113,25 +114,62 @@ class LanguageRunner:
             if not self.owner.stages:
                 return original(*args, **kwargs)
             check_embedded(self.spec, given)
+            if turn:
+                return self._turn(call, run, state, past, given)
             if past:
                 return self._continue(run, state, past, given)
             return self._prompt(call, run, state, given)
 
-    def _continue(self, run: Run, state: MllmState, past: int, given: LlmCall) -> Any:
-        """New tokens of text behind a cache."""
-        layout = self.adapter.cache_mark(given.cache)
+    def _behind(self, past: int, given: LlmCall) -> Layout | None:
+        """How the sequence in a cache was shortened; None if nothing was removed."""
+        layout: Layout | None = self.adapter.cache_mark(given.cache)
         if layout is None:
-            return run(given)
+            return None
         if layout.owner != self.token:
             raise UnsupportedCallError(
                 "this KV cache was shortened by another plan.",
                 where=given.cache_name,
                 remedy="Start again without it.",
             )
-        assert given.embeds is not None
         if past < layout.entry.length:
             layout = layout.cropped(layout.entry.length - past)
             self.adapter.mark_cache(given.cache, layout)
+        return layout
+
+    def _turn(self, call: CallState, run: Run, state: MllmState, past: int, given: LlmCall) -> Any:
+        """A further turn of a chat with pictures, behind the cache of earlier ones."""
+        assert given.embeds is not None
+        old = self._behind(past, given)
+        with call.meter.stage("select"):
+            new = _laying_out()(
+                state, self.spec, call.trace, self.token, given.embeds.device, self.wanted
+            )
+        chat = joined(old, new, past, state.given.mask, self.spec.base)
+        check_turn(self.spec, given, chat, padded=new.entry.padded)
+        if chat.entry.padded:
+            check_maskless(self.spec, self.adapter.maskless())
+        compact, axes = self.numbering.compact_entry, self.spec.per_token
+        told = turn_call(chat, new, given, compact=compact, axes=axes)
+        flow = state.flow = self._flow(chat, "continue", chat.entry.length - new.entry.length)
+        if self.spec.windows:
+            flow.behind = Behind(self._keys(given.cache), None)
+        try:
+            with self.adapter.heeding(given.cache):
+                outputs = run(told)
+            _require(flow, len(self.spec.layers))
+            self._count(call, state)
+        finally:
+            state.passed()
+        if chat.changes:
+            self.adapter.mark_cache(self.adapter.outputs_cache(outputs), chat)
+        return self._spread(new, outputs)
+
+    def _continue(self, run: Run, state: MllmState, past: int, given: LlmCall) -> Any:
+        """New tokens of text behind a cache."""
+        layout = self._behind(past, given)
+        if layout is None:
+            return run(given)
+        assert given.embeds is not None
         whole = layout.length + past - layout.entry.length + given.embeds.shape[1]
         mask = state.given.mask if self.spec.masks else given.mask
         check_language(self.spec, whole, mask)
@@ -228,17 +266,7 @@ class LanguageRunner:
     def _spread(self, layout: Layout, outputs: Any) -> Any:
         """Outputs with states at the places of the user's own prompt."""
         short = self.adapter.read_outputs(outputs)
-        length, begun = layout.length, layout.begun
-        last = spread(short.last, layout.level(len(self.spec.layers)), length, begun=begun)
-        states = short.states and tuple(
-            state
-            if state is None
-            else last
-            if state is short.last
-            else spread(state, layout.level(number - 1), length, begun=begun)
-            for number, state in enumerate(short.states)
-        )
-        return self.adapter.write_outputs(LlmOutputs(last, states), outputs)
+        return self.adapter.write_outputs(layout.spread(short, len(self.spec.layers)), outputs)
 
     def _layer(self, number: int) -> Callable[..., Any]:
         layer, adapter = self.spec.layers[number], self.adapter
@@ -321,12 +349,7 @@ class LanguageRunner:
         return original(*args, **kwargs)
 
     def _decide(
-        self,
-        call: CallState,
-        state: MllmState,
-        flow: Flow,
-        stage: DecoderStage,
-        given: LayerCall,
+        self, call: CallState, state: MllmState, flow: Flow, stage: DecoderStage, given: LayerCall
     ) -> None:
         number, left, layout = stage.site.layer, state.left, flow.layout
         hidden = given.hidden.flatten(2)
@@ -349,12 +372,8 @@ class LanguageRunner:
 
     def _count(self, call: CallState, state: MllmState) -> None:
         """Measured visual tokens per image, averaged over the LLM's layers."""
-        behind, layers = state.counted.behind, len(self.spec.layers)
-        edges = [*sorted(behind), layers]
-        total = float(state.counted.entered * edges[0])
-        for start, end in pairwise(edges):
-            total += behind[start] * (end - start)
-        call.meter.count("llm_average", total / layers, state.counted.pictures)
+        average = state.counted.average(len(self.spec.layers))
+        call.meter.count("llm_average", average, state.counted.pictures)
 
 
 def _laying_out() -> Callable[..., Layout]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
@@ -100,6 +101,14 @@ class Counted:
     entered: int = 0
     pictures: int = 0
     behind: dict[int, int] = field(default_factory=dict)
+
+    def average(self, layers: int) -> float:
+        """Visual tokens of the batch in a layer, averaged over that many of them."""
+        edges = [*sorted(self.behind), layers]
+        total = float(self.entered * edges[0])
+        for start, end in pairwise(edges):
+            total += self.behind[start] * (end - start)
+        return total / layers
 
 
 @dataclass

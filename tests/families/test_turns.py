@@ -1,0 +1,223 @@
+"""A chat that shows further pictures behind the KV cache of its earlier turns."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tokenprune
+from tests.families.calls import case_of
+from tests.families.case import Case
+from tests.families.fate import gone
+from tests.families.masked import hidden_from
+from tests.families.plans import core, decoder, layers, plan
+from tests.mllm.calls import cache_of, with_cache
+from tokenprune.errors import UnsupportedCallError
+
+EXACT, ROUNDED = 1e-9, 1e-4
+ATTENDING = ["llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "aya_vision", "mistral3"]
+LINEAR = ["qwen3_5", "qwen4_exp", "lfm2_vl"]
+TEXT = torch.tensor([[1, 60, 61, 62]])
+STEP = torch.tensor([[77]])
+NEW: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+Call = dict[str, Tensor]
+
+
+def early(strategy: str, at: str = "pre_llm", **rest: Any) -> dict[str, Any]:
+    return plan({"strategy": strategy, "at": at, "keep": 0.5}, **rest)
+
+
+def said(name: str) -> bool:
+    """Whether an argument has an entry for every token of the prompt."""
+    return name in ("input_ids", "attention_mask") or name.endswith("token_type_ids")
+
+
+def turns(case: Case, scene: str = "one", padding: str = "none") -> tuple[Call, Call]:
+    """Two turns, of which the second shows the pictures in negative."""
+    first, second = (case.inputs(scene, padding, torch.float64) for _ in range(2))
+    return first, {
+        name: -value if value.is_floating_point() else value for name, value in second.items()
+    }
+
+
+def behind(first: Call, second: Call) -> Call:
+    """The second turn with the mask of the whole chat."""
+    mask = torch.cat((first["attention_mask"], second["attention_mask"]), dim=1)
+    return {**second, "attention_mask": mask}
+
+
+def chat(first: Call, second: Call) -> Call:
+    """Both turns of one sample in one prompt."""
+    joined = {
+        name: torch.cat((first[name], second[name]), dim=1 if said(name) else 0)
+        if said(name) or first[name].shape[1:] == second[name].shape[1:]
+        else first[name]
+        for name in first
+    }
+    return {**second, **joined}
+
+
+def placed(model: Any, whole: Call, length: int) -> list[dict[str, Tensor]]:
+    """Position ids of the chat, of its turns, and of a step behind it, where a core counts rows."""
+    count = getattr(core(model), "get_rope_index", None)
+    if count is None:
+        return [{}] * 4
+    taken = inspect.signature(count).parameters
+    found = count(**{name: value for name, value in whole.items() if name in taken})[0]
+    last = torch.full_like(found[..., :1], int(found.max()) + 1)
+    parts = found, found[..., :length], found[..., length:], last
+    return [{"position_ids": part} for part in parts]
+
+
+def step(whole: Call) -> Call:
+    """A token of text behind the chat."""
+    mask = torch.nn.functional.pad(whole["attention_mask"], (0, 1), value=1)
+    return {"input_ids": STEP.expand(len(mask), -1), "attention_mask": mask}
+
+
+def answered(model: Any, whole: Call, where: dict[str, Tensor], last: dict[str, Tensor]) -> Tensor:
+    """Logits of the whole chat, and of a step behind it."""
+    out = model(**whole, **where, use_cache=True)
+    more = model(**step(whole), **last, **with_cache(model, cache_of(out)))
+    return torch.cat((out.logits, more.logits), dim=1)
+
+
+def taken_in_turns(model: Any, calls: list[Call], whole: Call) -> Tensor:
+    """The same, turn by turn."""
+    given: dict[str, Any] = {}
+    found = []
+    for call in (*calls, step(whole)):
+        out = model(**call, **given, use_cache=True)
+        given = with_cache(model, cache_of(out))
+        found.append(out.logits)
+    return torch.cat(found, dim=1)
+
+
+@pytest.mark.parametrize("name", ATTENDING)
+@torch.no_grad()
+def test_a_further_picture_is_cut_as_in_the_whole_chat(name: str) -> None:
+    case = case_of(name)
+    model, prompts = case.create(torch.float64), case.prompts("one", "none")
+    first, second = turns(case)
+    whole, length = chat(first, second), first["input_ids"].shape[1]
+    where, one, two, last = placed(model, whole, length)
+    later, given, found, removed = behind(first, second), {}, [], []
+    with tokenprune.attach(model, early("random")) as handle:
+        for call in ({**first, **one}, {**later, **two}, {**step(whole), **last}):
+            out = model(**call, **given, use_cache=True)
+            given = with_cache(model, cache_of(out))
+            found.append(out.logits)
+            if len(removed) < 2:
+                assert all(image.kept < image.patches for image in handle.trace.images)
+                removed.append(gone(case, handle.trace, first["input_ids"], prompts))
+    hidden = torch.cat(removed, dim=1)
+    with hidden_from(layers(model), 0, hidden):
+        wanted = answered(model, whole, where, last)
+    kept = torch.cat((~hidden[0], torch.ones(1, dtype=torch.bool)))
+    assert float((torch.cat(found, dim=1) - wanted)[0, kept].abs().max()) < EXACT
+
+
+@pytest.mark.parametrize("at", ["encoder", "pre_llm"])
+@pytest.mark.parametrize("name", [*LINEAR, "qwen3_vl"])
+@torch.no_grad()
+def test_turns_are_what_one_prompt_is_with_the_same_plan(name: str, at: str) -> None:
+    case = case_of(name)
+    model, (first, second) = case.create(torch.float64), turns(case)
+    whole, length = chat(first, second), first["input_ids"].shape[1]
+    where, one, two, last = placed(model, whole, length)
+    with tokenprune.attach(model, early("uniform", at)):
+        out = model(**first, **one, use_cache=True)
+        given = with_cache(model, cache_of(out))
+        found = model(**behind(first, second), **two, **given, use_cache=True)
+        given = with_cache(model, cache_of(found))
+        more = model(**step(whole), **last, **given).logits
+        wanted = answered(model, whole, where, last)
+    torch.testing.assert_close(found.logits, wanted[:, length:-1], rtol=0, atol=ROUNDED)
+    torch.testing.assert_close(more, wanted[:, -1:], rtol=0, atol=ROUNDED)
+
+
+@pytest.mark.parametrize("positions", ["original", "compact"])
+@torch.no_grad()
+def test_pictures_may_stand_behind_turns_of_text_alone(positions: str) -> None:
+    case = case_of("llava")
+    model, (first, second) = case.create(torch.float64), turns(case)
+    talk = {"input_ids": TEXT, "attention_mask": torch.ones_like(TEXT)}
+    calls = [talk, behind(talk, first)]
+    calls.append(behind({"attention_mask": calls[1]["attention_mask"]}, second))
+    whole = chat(first, second)
+    for name in ("input_ids", "attention_mask"):
+        whole[name] = torch.cat((talk[name], whole[name]), dim=1)
+    with tokenprune.attach(model, early("uniform", positions=positions)):
+        found = taken_in_turns(model, calls, whole)
+        wanted = answered(model, whole, {}, {})
+    torch.testing.assert_close(found, wanted, rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+@pytest.mark.parametrize("name", ["llava", "llava_next", "mistral3"])
+@torch.no_grad()
+def test_a_batch_of_chats_gives_what_they_give_alone(name: str, padding: str) -> None:
+    """Rows have other numbers of pictures, and padding in both turns."""
+    case = case_of(name, "several")
+    model, (first, second) = case.create(torch.float64), turns(case, "several", padding)
+    later, own = behind(first, second), case.alone("several", padding, torch.float64)
+    mask, length = later["attention_mask"], first["input_ids"].shape[1]
+    where = mask.cumsum(dim=1) - 1
+    with tokenprune.attach(model, early("uniform")):
+        out = model(**first, position_ids=where[:, :length].clamp(min=0))
+        given = with_cache(model, cache_of(out))
+        found = model(**later, position_ids=where[:, length:], **given).logits
+        for row, alone in enumerate(own):
+            negated = {k: -v if v.is_floating_point() else v for k, v in alone.items()}
+            calls = [alone, behind(alone, negated)]
+            wanted = taken_in_turns(model, calls, calls[1])[0, alone["input_ids"].shape[1] : -1]
+            got = found[row][second["attention_mask"][row].bool()]
+            torch.testing.assert_close(got, wanted, rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next"])
+def test_generation_takes_the_whole_chat_and_the_new_pictures(name: str) -> None:
+    case = case_of(name)
+    model, (first, second) = case.create(torch.float64), turns(case)
+    with tokenprune.attach(model, early("uniform")):
+        out = model.generate(**first, **NEW, return_dict_in_generate=True)
+        answer = {"input_ids": out.sequences, "attention_mask": torch.ones_like(out.sequences)}
+        whole = chat({**first, **answer}, second)
+        shown = {name: value for name, value in second.items() if not said(name)}
+        text = {name: value for name, value in whole.items() if said(name)}
+        found = model.generate(**text, **shown, **with_cache(model, cache_of(out)), **NEW)
+        assert torch.equal(found, model.generate(**whole, **NEW))
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "why"),
+    [
+        ("llava", plan(decoder("llava", 0.5)), "a plan prunes inside of the LLM"),
+        ("gemma3", early("uniform"), "said by masks of one whole prompt"),
+        ("llava", early("uniform"), "a mask of shape"),
+    ],
+)
+@torch.no_grad()
+def test_what_turns_cant_serve_is_refused(name: str, stages: dict[str, Any], why: str) -> None:
+    case = case_of(name)
+    model, (first, second) = case.build(torch.float64), turns(case)
+    later = second if why == "a mask of shape" else behind(first, second)
+    with tokenprune.attach(model, stages):
+        given = with_cache(model, cache_of(model(**first, use_cache=True)))
+        with pytest.raises(UnsupportedCallError, match=why):
+            model(**later, **given)
+
+
+@torch.no_grad()
+def test_linear_attention_would_see_padding_of_a_turn() -> None:
+    case = case_of("qwen3_5", "several")
+    model, (first, second) = case.build(torch.float64), turns(case, "several", "left")
+    with tokenprune.attach(model, early("uniform")):
+        given = with_cache(model, cache_of(model(**first, use_cache=True)))
+        where = torch.zeros(3, *second["input_ids"].shape, dtype=torch.int64)
+        with pytest.raises(UnsupportedCallError, match="take no mask behind a cache"):
+            model(**behind(first, second), position_ids=where, **given)
