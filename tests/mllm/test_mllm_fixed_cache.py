@@ -222,7 +222,7 @@ def crop(of: Any, call: dict[str, Tensor], cache: Any) -> None:
 
 REFUSED: dict[str, tuple[Callable[..., None], str]] = {
     "a picture behind it": (image_behind, "images behind an existing KV cache"),
-    "generate behind it": (generate_behind, "shorter than its prompt"),
+    "generate behind it": (generate_behind, "this cache of fixed length holds"),
     "a mask for every layer": (whole_mask, "of shape"),
     "a mask of another length": (long_mask, "in a step that ends with"),
     "cropping": (crop, "of fixed length"),

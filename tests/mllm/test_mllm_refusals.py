@@ -81,17 +81,6 @@ def test_images_behind_a_cache_are_refused() -> None:
             of(**call, **with_cache(of, cache))
 
 
-def test_generation_behind_a_static_cache_is_refused() -> None:
-    from transformers import StaticCache
-
-    of, call = model(), inputs(SHORT)
-    given = with_cache(of, StaticCache(config=of.config.get_text_config(), max_cache_len=99))
-    with tokenprune.attach(of, COMBINATIONS["all"]):
-        of.generate(**call, **given, max_new_tokens=2)
-        with pytest.raises(UnsupportedCallError, match="this cache of fixed length holds"):
-            of.generate(**call, **given, max_new_tokens=2)
-
-
 class PagedCache:
     """As `generate_batch` of transformers has one, without a length."""
 
