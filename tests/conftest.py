@@ -5,6 +5,7 @@ import os
 # pytest runs two workers; threads of their own would only get into each other's way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -64,6 +65,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
+def pytest_collection_finish() -> None:
+    """Collections of garbage leave out what was imported: they would walk through it in vain."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 # marked `versions`: what a release of a model library can break; tests elsewhere mark themselves
