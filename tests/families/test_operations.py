@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -32,8 +33,9 @@ LOOPS = {"qwen4_exp", "minicpm_ocr"}
 """Families whose layers run a loop over tokens, or over chunks of a prompt that has several."""
 
 
+@functools.lru_cache(maxsize=2)
 def deep(case: Case, times: int) -> Any:
-    """The family's tiny model with its layers so many times over."""
+    """The family's tiny model with its layers so many times over; tests of a family share it."""
     config = case.config()
     text = config.text_config.to_dict()
     for name in PER_LAYER:
@@ -59,16 +61,20 @@ def deep(case: Case, times: int) -> Any:
     return built(getattr(transformers, case.model_class), config, torch.float32, "sdpa")
 
 
-def added(model: Any, stages: dict[str, Any], call: dict[str, Any]) -> int:
-    """Operations of `generate` beyond those of the plain model."""
-    found = []
-    for one in (plan(), stages):
-        with tokenprune.attach(model, one), torch.no_grad():
-            settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
-            model.generate(**call, **settings)  # checks of values run at the first call of a shape
-            seen = counted(lambda: model.generate(**call, **settings))  # noqa: B023
-            found.append(seen.total() - seen[TURNED])
-    return found[1] - found[0]
+def operations(model: Any, stages: dict[str, Any], call: dict[str, Any]) -> int:
+    """Operations of `generate`."""
+    settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
+    with tokenprune.attach(model, stages), torch.no_grad():
+        model.generate(**call, **settings)  # checks of values run at the first call of a shape
+        seen = counted(lambda: model.generate(**call, **settings))
+    found: int = seen.total() - seen[TURNED]
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def dense(case: Case, times: int, scene: str, padding: str) -> int:
+    """Operations of the plain model."""
+    return operations(deep(case, times), plan(), case.inputs(scene, padding))
 
 
 @pytest.mark.parametrize(("scene", "padding"), [("one", "none"), ("several", "left")])
@@ -85,10 +91,13 @@ def test_layers_add_no_operations_of_their_own(
         pytest.skip("every layer that chooses keys numbers its slots")
     case = case_of(name, scene)
     call, one = case.inputs(scene, padding), staged(name, stages, 0.5)
-    # every kind of layer stands behind the cut in both
-    models = deep(case, 2), deep(case, 3)
-    adapter = choose_adapter(models[0])
+    adapter = choose_adapter(deep(case, 2))
     assert isinstance(adapter, MllmAdapter)
     if scene == "one" and (adapter.spec().masks or adapter.spec().windows):
         pytest.skip("torch reads the engine's mask layer by layer where the plain step has none")
-    assert added(models[0], one, call) == added(models[1], one, call)
+    # every kind of layer stands behind the cut in both
+    few, many = (
+        operations(deep(case, times), one, call) - dense(case, times, scene, padding)
+        for times in (2, 3)
+    )
+    assert few == many
