@@ -12,12 +12,12 @@ from tests.families.processors.common import VISION, Recipe, images, made
 from tests.families.processors.qwen import SETTINGS
 
 
-def _glm(name: str) -> Callable[[Any, Any], Any]:
+def _glm(name: str, **sizes: Any) -> Callable[[Any, Any], Any]:
     def build(case: Case, tokenizer: Any) -> Any:
         return made(
             f"{name}Processor",
-            image_processor=images(f"{name}ImageProcessor", **SETTINGS),
-            video_processor=made(f"{name}VideoProcessor", **SETTINGS),
+            image_processor=images(f"{name}ImageProcessor", **SETTINGS, **sizes),
+            video_processor=made(f"{name}VideoProcessor", **SETTINGS, **sizes),
             tokenizer=tokenizer,
         )
 
@@ -36,8 +36,8 @@ PICTURE = "<|begin_of_image|><|image|><|end_of_image|>"
 CLIP = "<|begin_of_video|><|video|><|end_of_video|>"
 
 
-def _recipe(name: str) -> Recipe:
-    return Recipe(_glm(name), GLM, PICTURE, CLIP, needs=VISION)
+def _recipe(name: str, **sizes: Any) -> Recipe:
+    return Recipe(_glm(name, **sizes), GLM, PICTURE, CLIP, needs=VISION)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -45,5 +45,5 @@ RECIPES: dict[str, Recipe] = {
     "glm46v": _recipe("Glm46V"),
     "glm4v_moe": _recipe("Glm4v"),
     "glm_ocr": _recipe("Glm46V"),
-    "glm5_next": _recipe("Glm5Next"),
+    "glm5_next": _recipe("Glm5Next", min_image_tokens=4, max_image_tokens=64),
 }
