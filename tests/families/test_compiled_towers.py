@@ -56,8 +56,6 @@ def test_a_tower_is_one_graph_inside_a_multimodal_llm(name: str) -> None:
     """The only break stands in front of it, where the running call is looked up."""
     case = case_of(name)
     model, call = case.create(), case.inputs("one")
-    if plain_graphs(name) != 1:
-        pytest.skip("the plain tower is no single graph in this release of transformers")
     graphs, before = CompileCounter(), counters["graph_break"].total()
     with tokenprune.attach(model, plan(INSIDE, BEHIND)) as handle:
         plain, told, counted = logits(model, call), recorded(handle), handle.report()
@@ -69,8 +67,11 @@ def test_a_tower_is_one_graph_inside_a_multimodal_llm(name: str) -> None:
             assert recorded(handle) == told
             assert handle.report().tokens == counted.tokens
             assert not handle.report().compiled
+    breaks = counters["graph_break"].total() - before
+    if (graphs.frame_count != 1 or breaks > 1) and plain_graphs(name) != 1:
+        pytest.skip("the plain tower is no single graph in this release of transformers")
     assert graphs.frame_count == 1
-    assert counters["graph_break"].total() <= before + 1
+    assert breaks <= 1
 
 
 def peeking(self: ToMe, tokens: Tokens, budget: Budget) -> Reduction:
