@@ -92,7 +92,8 @@ def test_a_graph_that_still_calls_a_patched_forward_notices_that_the_plan_is_gon
 @pytest.mark.parametrize("encoder", ["clip-vision", "timm-vit"])
 @torch.no_grad()
 def test_a_graph_of_one_plan_is_not_used_for_another(encoder: str) -> None:
-    model, given = ENCODERS[encoder].build(), ENCODERS[encoder].inputs(2)
+    depth = "depth" if encoder.startswith("timm") else "num_hidden_layers"
+    model, given = ENCODERS[encoder].build(**{depth: 3}), ENCODERS[encoder].inputs(2)
     compiled, counter = one_graph(model)
     tome = {"strategy": "tome", "schedule": "skip"}
     plans = [(STAGE, KEEP), (STAGE, KEEP - 2), (tome, KEEP), ({**STAGE, "schedule": "mean"}, KEEP)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def case_of(name: str, scene: str = "one") -> Case:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def loaded(folder: Callable[[str], Path]) -> Any:
     """Model and processor of a case, from disk; kept for the tests of this file."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -40,10 +41,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def load(case: Case) -> Any:
         if case.name not in kept:
-            folder: Path = tmp_path_factory.mktemp(case.name)
-            checkpoints.save(case, folder)
-            model = AutoModelForImageTextToText.from_pretrained(folder)
-            kept[case.name] = model.eval(), AutoProcessor.from_pretrained(folder)
+            saved = folder(case.name)
+            model = AutoModelForImageTextToText.from_pretrained(saved)
+            kept[case.name] = model.eval(), AutoProcessor.from_pretrained(saved)
         return kept[case.name]
 
     return load
