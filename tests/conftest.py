@@ -67,11 +67,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
+def pytest_collection() -> None:
+    gc.disable()  # next to nothing of what is imported here is garbage
+
+
 def pytest_collection_finish() -> None:
     """Collections of garbage leave out what was imported: they would walk through it in vain."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 # marked `versions`: what a release of a model library can break; tests elsewhere mark themselves
