@@ -19,6 +19,14 @@ PLANS: dict[str, list[dict[str, Any]]] = {
     "dropped before the LLM": [FOPRU],
     "dropped in the LLM": [FASTV],
     "merged, then dropped twice": [TOME, FOPRU, FASTV],
+    "dropped in steps": [{"at": "decoder", "strategy": "pyramiddrop"}],
+    "dropped in steps to a number": [{"at": "decoder", "strategy": "pyramiddrop", "keep": 3}],
+    "dropped twice by one method": [
+        {"at": "encoder", "strategy": "tome", "keep": 0.5, "schedule": "first"},
+        {"at": "encoder", "strategy": "tome", "keep": 0.75, "schedule": "last"},
+        {"at": "decoder", "strategy": "fastv", "layer": 1, "keep": 0.5},
+        {"at": "decoder", "strategy": "fastv", "layer": 2, "keep": 0.5},
+    ],
     "restored, then dropped": [
         {"at": "encoder", "strategy": "ipcv", "layer": 2, "keep": 0.5},
         {"at": "decoder", "strategy": "random", "layer": 0, "keep": 9},

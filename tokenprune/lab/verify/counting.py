@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenprune.engine.stages import ResolvedStage
+from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import placement
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify import names
@@ -61,7 +62,8 @@ def _budgets(bench: Bench, seen: SeenCall) -> Iterator[_Count]:
     images = [image for image in seen.images if image.patches]
     present, dynamic = [image.patches for image in images], False
     for stage in bench.stages:
-        left = [_left_by(stage, image, count) for image, count in zip(images, present, strict=True)]
+        sites = _sites(stage, seen)
+        left = [_left_by(stage, sites, *one) for one in zip(images, present, strict=True)]
         pieces = stage.plan.at == "encoder" and bench.subject.tower is None
         for label, found, wanted in [] if pieces else _wanted(stage, seen, images, present, left):
             ceiling = dynamic or stage.strategy.length != "planned"
@@ -87,6 +89,8 @@ def _wanted(
         yield ", mean over the layers", seen.average or 0.0, keep.average
     elif isinstance(keep, Total):  # a sample is one prompt
         yield "", sum(left), _asked(keep.total, sum(present), 1)
+    elif stage.part < 1:  # one of several steps towards the tokens that the last one keeps
+        return
     elif keep is not None and stage.plan.at == "decoder":
         yield "", sum(left), _asked(keep, sum(present), sum(frames))
     elif keep is not None:
@@ -104,13 +108,17 @@ def _asked(keep: int | float, count: int, frames: int) -> int:
     return max(1, math.floor(round(keep * count, 6)))
 
 
-def _left_by(stage: ResolvedStage, image: ImageTrace, present: int) -> int:
+def _sites(stage: ResolvedStage, seen: SeenCall) -> set[Site]:
+    """Where a stage was asked; of several steps of one strategy, each has a layer of its own."""
+    asked = {answer.site for answer in seen.answers if answer.stage == stage.number}
+    layer = stage.plan.layer
+    return {site for site in asked if layer is None or site.layer == layer}
+
+
+def _left_by(stage: ResolvedStage, sites: set[Site], image: ImageTrace, present: int) -> int:
     """Tokens of an image behind a stage's last reduction; what restores is counted before it."""
-    mine = [
-        step.kept
-        for step in image.steps
-        if step.site.stage == stage.plan.at and step.strategy == stage.strategy.name
-    ]
+    name = stage.strategy.name
+    mine = [step.kept for step in image.steps if step.site in sites and step.strategy == name]
     if not mine:
         return present
     return min(mine) if _restores(stage) else mine[-1]

@@ -164,8 +164,4 @@ def _tower_steps(stages: Sequence[ResolvedStage], seen: SeenCall) -> list[TowerS
 
 
 def _strategy(stages: Sequence[ResolvedStage], answer: Answer) -> Any:
-    return next(
-        stage.strategy
-        for stage in stages
-        if stage.plan.at == answer.site.stage and stage.strategy.name == answer.strategy
-    )
+    return next(stage.strategy for stage in stages if stage.number == answer.stage)

@@ -22,6 +22,7 @@ class Answer:
     """One reduction as a strategy answered it.
 
     Attributes:
+        stage: number of the stage in the plan, from 0.
         strategy: its name.
         site: where.
         kind: of the tokens.
@@ -30,6 +31,7 @@ class Answer:
         reduction: the answer.
     """
 
+    stage: int
     strategy: str
     site: Site
     kind: Kind
@@ -83,18 +85,26 @@ class Taps:
         """Note what these stages' strategies answer, until the block ends."""
         patches = Patches()
         for stage in stages:
-            patches.override(stage.strategy, "reduce", self._noting(stage.strategy.name))
+            patches.override(stage.strategy, "reduce", self._noting(stage))
         try:
             yield
         finally:
             patches.undo()
 
-    def _noting(self, name: str) -> Callable[..., Any]:
+    def _noting(self, stage: ResolvedStage) -> Callable[..., Any]:
         def noted(original: Callable[..., Any], tokens: Any, budget: Any) -> Any:
             found = original(tokens, budget)
             if isinstance(found, Reduction):
                 self.answers.append(
-                    Answer(name, tokens.site, tokens.kind, tokens.index, tokens.size, found)
+                    Answer(
+                        stage.number,
+                        stage.strategy.name,
+                        tokens.site,
+                        tokens.kind,
+                        tokens.index,
+                        tokens.size,
+                        found,
+                    )
                 )
             return found
 
