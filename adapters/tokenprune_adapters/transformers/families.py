@@ -22,7 +22,7 @@ from tokenprune.interface.specs import MllmSpec, Modality, Tower
 from tokenprune.interface.versions import installed
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
-from tokenprune_adapters.transformers import deepstack, family_towers, llm_layers
+from tokenprune_adapters.transformers import deepstack, family_features, family_towers, llm_layers
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_towers import Followed
 from tokenprune_adapters.transformers.layers import check_positions
@@ -193,7 +193,7 @@ class FamilyAdapter(TransformersMllm):
         """The places of every picture, read from features and arguments."""
         core, own = self._spec.core, self.family.pictures[modality]
         given = named(getattr(type(core), own.method), args, kwargs)
-        features = getattr(made, self.made)
+        features = family_features.held(made, self.made)
         rows = [one.reshape(-1, one.shape[-1]) for one in features]
         return own.read(core, given, rows)
 
@@ -246,18 +246,13 @@ class FamilyAdapter(TransformersMllm):
 
     def features(self, made: Any) -> Tensor:
         """All features, whatever the form in which the core has them."""
-        found = getattr(made, self.made)
+        found = family_features.held(made, self.made)
         rows = [one.reshape(-1, one.shape[-1]) for one in found]
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def with_features(self, made: Any, features: Tensor) -> Any:
         """The core's own form, with other features."""
-        before = getattr(made, self.made)
-        parts = torch.split(features, [one.numel() // one.shape[-1] for one in before])
-        after = [part.view(one.shape) for part, one in zip(parts, before, strict=True)]
-        form = torch.stack(after) if isinstance(before, Tensor) else type(before)(after)
-        setattr(made, self.made, form)
-        return made
+        return family_features.replaced(made, self.made, features)
 
     def spread(self, tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:
         """A tower's outputs with rows for all patches in the states that are read."""

@@ -60,7 +60,8 @@ class Followed:
         """The tower of a model.
 
         Raises:
-            UnsupportedModelError: the config reads states that no block puts out.
+            UnsupportedModelError: the config reads states that no block puts out, or doesn't say
+                how many blocks there are.
         """
         module: nn.Module = core.get_submodule(self.module)
         depth = self._depth(core, module)
@@ -103,8 +104,15 @@ class Followed:
         if self.blocks is not None:
             told = attrgetter(self.blocks) if isinstance(self.blocks, str) else self.blocks
             return len(told(module))
-        vision = core.config.vision_config
-        return int(next(getattr(vision, name) for name in DEPTHS if hasattr(vision, name)))
+        vision = getattr(core.config, "vision_config", None)
+        said = next((getattr(vision, name) for name in DEPTHS if hasattr(vision, name)), None)
+        if said is None:
+            raise UnsupportedModelError(
+                "the config doesn't say how many blocks the tower has.",
+                where=f"config.vision_config of {type(core).__name__}",
+                remedy='Name the blocks, as in Followed(blocks="encoder.layers").',
+            )
+        return int(said)
 
     def _setting(self, config: Any) -> tuple[str, Any]:
         found = ((name, getattr(config, name, None)) for name in self.layers)
@@ -149,9 +157,11 @@ def spread(tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) ->
 
     Args:
         tower: the tower.
-        output: a `ModelOutput`, changed in place.
+        output: a `ModelOutput`, changed in place, or the last states alone.
         whole: gives states of all patches for those that stand behind so many blocks.
     """
+    if isinstance(output, Tensor):
+        return whole(output, tower.used)
     states = getattr(output, names.HIDDEN, None)
     if states is not None:
         read = {level: whole(states[level], level) for level in tower.levels}

@@ -148,7 +148,8 @@ def renumbers(config: Any, *, apart: bool) -> str | None:
 
 def depths(config: Any) -> int:
     """How many depths of the tower are added inside the LLM."""
-    return len(getattr(config.vision_config, "deepstack_visual_indexes", None) or ())
+    vision = getattr(config, "vision_config", None)
+    return len(getattr(vision, "deepstack_visual_indexes", None) or ())
 
 
 def special_ids(model: Any) -> frozenset[int]:
