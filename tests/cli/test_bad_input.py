@@ -1,5 +1,6 @@
 """Every kind of bad input: exit code 2, place and remedy, and no traceback."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,18 @@ def test_a_model_that_is_no_mllm(tmp_path: Path) -> None:
 
     clip_vision().save_pretrained(tmp_path)
     assert "no image-text-to-text model" in compare(tmp_path)
+
+
+@pytest.mark.parametrize("code", [{}, {"auto_map": {"AutoConfig": "configuration_own.OwnConfig"}}])
+def test_a_model_that_the_library_does_not_have(tmp_path: Path, code: dict[str, object]) -> None:
+    from tests.models import clip_vision
+
+    clip_vision().save_pretrained(tmp_path)
+    (tmp_path / "configuration_own.py").write_text("raise RuntimeError('code beside a checkpoint')")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own_model", **code}))
+    said = compare(tmp_path)
+    assert "has no model of this config's type" in said
+    assert "AutoConfig.register" in said
 
 
 def test_a_classifier_that_is_no_vit(tmp_path: Path, pictures: Path) -> None:

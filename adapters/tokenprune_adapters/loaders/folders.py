@@ -86,7 +86,8 @@ def load_model(folder: Path, options: LoadOptions, class_name: str = MLLM_CLASS)
         class_name: of transformers, with `from_pretrained`.
 
     Raises:
-        UnsupportedModelError: the config is of another kind of model.
+        UnsupportedModelError: the config is of another kind of model, or of one that the library
+            doesn't have.
         CheckpointError: weights are missing, damaged or misshapen.
     """
     transformers = _transformers()
@@ -104,6 +105,14 @@ def load_model(folder: Path, options: LoadOptions, class_name: str = MLLM_CLASS)
                 **chosen,
             )
     except ValueError as error:
+        if "not recognize" in str(error) or "trust_remote_code" in str(error):
+            raise UnsupportedModelError(
+                f"transformers {transformers.__version__} has no model of this config's type.",
+                where=str(folder),
+                remedy="Install a release that has it, or a plugin that registers its classes "
+                "(AutoConfig.register, AutoModelForImageTextToText.register); code beside a "
+                "checkpoint isn't run.",
+            ) from error
         if "nrecognized" not in str(error):
             raise _damaged(folder, error) from error
         raise UnsupportedModelError(
