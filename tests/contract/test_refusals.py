@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,11 +112,22 @@ def test_a_signal_that_is_missing_names_who_has_it(build: Callable[[], nn.Module
         ("some/checkpoint", "to 'some/checkpoint'"),
         (None, "to None"),
         (nn.Linear, "the class Linear"),
+        ({"a": "config" * 100}, "to a dict"),
     ],
 )
 def test_what_is_no_loaded_model_is_refused(given: Any, said: str) -> None:
     with pytest.raises(UnsupportedModelError, match=rf"{said}\. Load the model first"):
         tokenprune.attach(given, {"schema_version": 1})
+
+
+def test_what_holds_a_model_and_what_a_model_holds_name_the_model() -> None:
+    model = models.llava_clip()
+    with pytest.raises(UnsupportedModelError, match=r"SimpleNamespace.*Attach to its \.model\."):
+        tokenprune.attach(SimpleNamespace(model=model), {"schema_version": 1})  # type: ignore[arg-type]
+    with pytest.raises(
+        UnsupportedModelError, match=r"LlavaModel.*whole model: LlavaForConditionalGeneration\."
+    ):
+        tokenprune.attach(model.model, {"schema_version": 1})
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ from torch import nn
 from tokenprune.engine.wrappers import refuse_wrappers
 from tokenprune.errors import UnknownNameError, UnsupportedModelError
 from tokenprune.errors.names import suggestion
+from tokenprune.errors.words import indefinite
 from tokenprune.interface.adapter import Adapter, EncoderAdapter, MllmAdapter
 from tokenprune.plugins.host import host
 
 AnyAdapter = EncoderAdapter | MllmAdapter
+REPR = 100
+"""Characters of what was given in place of a model that a message shows."""
 
 
 def choose_adapter(
@@ -24,11 +27,12 @@ def choose_adapter(
             is wrapped or compiled, or it is no loaded model at all.
     """
     if not isinstance(model, nn.Module):
-        given = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
         raise UnsupportedModelError(
-            f"a plan is attached to a loaded model (a torch.nn.Module), not to {given}.",
+            f"a plan is attached to a loaded model (a torch.nn.Module), not to {_called(model)}.",
             where="model",
-            remedy="Load the model first, as with from_pretrained().",
+            remedy="Attach to its .model."
+            if isinstance(getattr(model, "model", None), nn.Module)
+            else "Load the model first, as with from_pretrained().",
         )
     refuse_wrappers(model)
     if isinstance(wanted, EncoderAdapter | MllmAdapter):
@@ -45,13 +49,34 @@ def choose_adapter(
     for adapter in known.values():
         if adapter.fits(model):
             return adapter(model)
-    part = _served_part(model)
     raise UnsupportedModelError(
         f"no adapter serves {type(model).__module__}.{type(model).__qualname__}.",
-        remedy=f"Supported: {supported(known)}. Another family needs an adapter plugin."
-        if part is None
-        else f"Attach to its .{part}, which is a multimodal LLM that is served.",
+        remedy=_way_out(model, known),
     )
+
+
+def _called(model: object) -> str:
+    """What was given in place of a model, in a few words."""
+    if isinstance(model, type):
+        return f"the class {model.__name__}"
+    said = repr(model)
+    if isinstance(model, str):
+        return said
+    # the repr of a processor is its whole config
+    return said if len(said) <= REPR and "\n" not in said else indefinite(type(model).__name__)
+
+
+def _way_out(model: nn.Module, known: dict[str, type[AnyAdapter]]) -> str:
+    """What to attach to instead of a model that no adapter serves."""
+    part = _served_part(model)
+    if part is not None:
+        return f"Attach to its .{part}, which is a multimodal LLM that is served."
+    claims = dict.fromkeys(claim for one in host().mllms.values() for claim in one.claims)
+    named = (claim.rpartition(".") for claim in claims)
+    whole = [name for module, _, name in named if module == type(model).__module__]
+    if whole:
+        return f"Load and attach to the whole model: {' or '.join(whole)}."
+    return f"Supported: {supported(known)}. Another family needs an adapter plugin."
 
 
 def _served_part(model: nn.Module) -> str | None:
