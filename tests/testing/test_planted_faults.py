@@ -33,9 +33,11 @@ from tokenprune import (
     StrategyParams,
     Tokens,
 )
+from tokenprune.errors import PluginError
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
 from tokenprune.testing import Report
 from tokenprune.testing import check_strategy as check
+from tokenprune.testing.pytest_plugin import strategy_contract
 
 EVERYWHERE = (Encoder(), PreLlm(), Decoder())
 OTHER_WORDS = {
@@ -328,3 +330,20 @@ def test_a_refusal_by_the_model_is_told() -> None:
     row = check(Foreign, stages=["decoder"]).row("padding", "decoder")
     assert row.status == "does not apply"
     assert "mood" in row.note
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"stages": ()}, "write placements"),
+        ({"stages": PreLlm()}, "write placements"),
+        ({"stages": (Encoder,)}, "write placements"),
+        ({"name": "MyMethod"}, "lower-case letters"),
+    ],
+)
+def test_what_no_plugin_could_register_is_refused(wrong: dict[str, Any], said: str) -> None:
+    kind = type("Unregistered", (WrongScores,), wrong)
+    with pytest.raises(PluginError, match=f"Unregistered can't be registered: .*{said}"):
+        check(kind)
+    with pytest.raises(PluginError, match=said):
+        strategy_contract(kind)

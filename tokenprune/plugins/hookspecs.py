@@ -49,7 +49,8 @@ def _wrong_strategy(given: Any) -> str:
     if wrong:
         return wrong
     stages = getattr(given, "stages", ())
-    if not stages or not all(isinstance(place, Placement) for place in stages):
+    listed = isinstance(stages, tuple | list)
+    if not stages or not listed or not all(isinstance(place, Placement) for place in stages):
         return f"its stages are {stages!r}; write placements, such as (PreLlm(), Decoder(layer=2))"
     if len({place.at for place in stages}) < len(stages):
         return f"its stages name a place twice: {', '.join(places(given))}"

@@ -16,7 +16,7 @@ import pytest
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.testing.record import Report
-from tokenprune.testing.strategy import CHECKS
+from tokenprune.testing.strategy import CHECKS, refuse_unregistered
 from tokenprune.testing.strategy import check_strategy as check
 
 __all__ = ["check_strategy", "strategy_contract"]
@@ -37,7 +37,11 @@ def strategy_contract(
 
     Returns:
         The test; assign it to a name that begins with `test_`.
+
+    Raises:
+        PluginError: a plugin couldn't register the strategy.
     """
+    refuse_unregistered(kind)
 
     @cache
     def report() -> Report:

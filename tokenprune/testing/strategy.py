@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tokenprune.errors import PlanError, TokenpruneError
+from tokenprune.errors import PlanError, PluginError, TokenpruneError
 from tokenprune.errors.raised import raised
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.interface.trainable import TrainableStrategy, untrained_params
+from tokenprune.plugins.hookspecs import STRATEGIES
 from tokenprune.plugins.matrix import site_of
 from tokenprune.plugins.strategies import strategy_params
 from tokenprune.testing import agreement, answers, models
@@ -72,7 +73,9 @@ def check_strategy(
 
     Raises:
         PlanError: it can't be built from these parameters, or can't stand at a stage.
+        PluginError: a plugin couldn't register it.
     """
+    refuse_unregistered(kind)
     given = dict(params or {})
     made = untrained_params(kind, MODEL, KEEP)
     strategy = kind(strategy_params(kind, made | given, where=f"strategy '{kind.name}'"))
@@ -84,6 +87,21 @@ def check_strategy(
         Subject(kind, strategy, given, made, site_of(kind, at), WIDTH, seed) for at in wanted
     ]
     return Report(kind.name, [row for subject in subjects for row in _rows(subject, inside)])
+
+
+def refuse_unregistered(kind: type[PruningStrategy[Any]]) -> None:
+    """Refuse what the host would refuse of a plugin.
+
+    Raises:
+        PluginError: with what is wrong.
+    """
+    wrong = STRATEGIES.check(kind)
+    if wrong:
+        raise PluginError(
+            f"{getattr(kind, '__qualname__', kind)} can't be registered: {wrong}.",
+            where="strategy",
+            remedy="Such a plugin is refused, so no plan could name it.",
+        )
 
 
 def _refuse_foreign(kind: type[PruningStrategy[Any]], stages: Sequence[Stage]) -> None:
