@@ -33,8 +33,9 @@ from tokenprune import (
     StrategyParams,
     Tokens,
 )
-from tokenprune.errors import PluginError
+from tokenprune.errors import PluginError, SignalError
 from tokenprune.interface.placement import Decoder, Encoder, PreLlm
+from tokenprune.interface.strategy import asked
 from tokenprune.testing import Report
 from tokenprune.testing import check_strategy as check
 from tokenprune.testing.pytest_plugin import strategy_contract
@@ -347,3 +348,22 @@ def test_what_no_plugin_could_register_is_refused(wrong: dict[str, Any], said: s
         check(kind)
     with pytest.raises(PluginError, match=said):
         strategy_contract(kind)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (("keys",), r"\('keys',\)"),
+        ("keys", "'keys'"),
+        (Signal.KEYS, "the signal 'keys' alone"),
+        (None, "None"),
+    ],
+)
+def test_signals_that_are_no_tuple_of_signals_are_named(answer: Any, said: str) -> None:
+    kind = type("Asking", (WrongScores,), {"signals": lambda self, site: answer})
+    failed = check(kind, inside=False).failed
+    assert failed
+    for row in failed:
+        assert re.search(f"answered {said}, where a tuple of signals is right", row.note)
+    with pytest.raises(SignalError, match=rf"{said}.*\(Signal\.KEYS,\)"):
+        asked(kind.from_params(), Site("pre_llm", 2, 2))

@@ -10,7 +10,7 @@ from tokenprune.interface.adapter import Adapter
 from tokenprune.interface.signals import BlockAttention, BlockBefore, Companions, Signal, View
 from tokenprune.interface.sites import Site
 from tokenprune.interface.specs import EncoderSpec
-from tokenprune.interface.strategy import placement
+from tokenprune.interface.strategy import asked, placement
 from tokenprune.plugins.matrix import families
 
 
@@ -77,7 +77,7 @@ def refuse_signals(
             there is such a signal.
     """
     for site in sites:
-        for signal in stage.strategy.signals(site):
+        for signal in asked(stage.strategy, site):
             _refuse_unknown(stage, signal)
             if not supplied >= {signal.needs}:
                 raise _unsupplied(stage, signal, site, adapter)
@@ -154,7 +154,7 @@ def refuse_fronts(stage: ResolvedStage, sites: Iterable[Site], adapter: Adapter)
     Raises:
         SignalError: naming the signal.
     """
-    for signal in (signal for site in sites for signal in stage.strategy.signals(site)):
+    for signal in (signal for site in sites for signal in asked(stage.strategy, site)):
         if "P" in signal.axes:
             raise SignalError(
                 f"'{stage.strategy.name}' needs {signal}, a value of class and register tokens, "
@@ -176,7 +176,7 @@ def refuse_blocks(stage: ResolvedStage, site: Site, *, behind: bool) -> None:
         SignalError: naming the blocks that can be read.
     """
     more = f", and attention of block {site.layers} can be had" if behind else ""
-    for signal in stage.strategy.signals(site):
+    for signal in asked(stage.strategy, site):
         if signal.block is None or 0 <= signal.block < site.layers:
             continue
         if signal.block == site.layers and behind and signal.reads(BlockAttention):
@@ -201,7 +201,7 @@ def refuse_doubles(stages: Iterable[ResolvedStage], used: int) -> None:
     """
     known: dict[str, tuple[Signal, ResolvedStage]] = {}
     for stage in stages:
-        for signal in stage.strategy.signals(Site("pre_llm", used, used)):
+        for signal in asked(stage.strategy, Site("pre_llm", used, used)):
             other, first = known.setdefault(signal.name, (signal, stage))
             if other.compute is not signal.compute:
                 raise SignalError(

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from tokenprune.errors import BudgetError, PlanError
 from tokenprune.interface.signals import BlockBefore, Signal, both_means, sums_attention
 from tokenprune.interface.sites import Grid, Site
-from tokenprune.interface.strategy import Budget, PruningStrategy, placement
+from tokenprune.interface.strategy import Budget, PruningStrategy, asked, placement
 from tokenprune.plan import Average, PerTile, Plan, StagePlan, Total
 from tokenprune.plan.budget import front_loaded, kept, removals
 from tokenprune.plan.coupling import Coupling
@@ -131,7 +131,7 @@ class EncoderSite:
     @classmethod
     def of(cls, stage: ResolvedStage, site: Site, remove: int) -> EncoderSite:
         """The site of a stage, whose strategy is asked once which signals it wants there."""
-        wanted = tuple(stage.strategy.signals(site))
+        wanted = asked(stage.strategy, site)
         before = any(signal.reads(BlockBefore) for signal in wanted)
         where = placement(stage.strategy, "encoder").where
         sums, gives = sums_attention(wanted), both_means(wanted)

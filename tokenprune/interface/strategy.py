@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from tokenprune.errors import PlanError, ReductionError
+from tokenprune.errors import PlanError, ReductionError, SignalError
 from tokenprune.interface.about import About
 from tokenprune.interface.forms import SCORES, form_fault
 from tokenprune.interface.placement import Decoder, Encoder, Placement, PreLlm
@@ -207,4 +208,22 @@ def placement(strategy: Kind, at: Stage, where: str = "") -> Placement:
         f"'{strategy.name}' can't act at '{at}'.",
         where=where,
         remedy=f"It acts at: {', '.join(places(strategy))}.",
+    )
+
+
+def asked(strategy: PruningStrategy[Any], site: Site) -> tuple[Signal, ...]:
+    """The signals that a strategy asks for at a site.
+
+    Raises:
+        SignalError: it answers with something else.
+    """
+    found: Any = strategy.signals(site)
+    signals = tuple(found) if isinstance(found, Iterable) else (found,)
+    if isinstance(found, Iterable) and all(isinstance(one, Signal) for one in signals):
+        return signals
+    shown = f"the signal '{found}' alone" if isinstance(found, Signal) else repr(found)
+    raise SignalError(
+        f"signals() of '{strategy.name}' answered {shown}, where a tuple of signals is right.",
+        where=str(site),
+        remedy="Write it as in (Signal.KEYS,).",
     )

@@ -16,7 +16,7 @@ from tokenprune.interface.dense import Part
 from tokenprune.interface.placement import Encoder
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.sites import Grid, Site, Stage
-from tokenprune.interface.strategy import Budget, PruningStrategy, placement
+from tokenprune.interface.strategy import Budget, PruningStrategy, asked, placement
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trainable import ModelShape
 from tokenprune.plan import StagePlan
@@ -89,7 +89,7 @@ class Subject:
         """Made-up tokens with the signals that the strategy asks for."""
         companions = self.strategy.companions()
         groups = 4 if companions is None else companions.shape[0]
-        wanted = self.strategy.signals(self.site)
+        wanted = asked(self.strategy, self.site)
         base: dict[str, Any] = {"site": self.site, "width": self.width, "seed": self.seed}
         return fake_tokens(grid=grid, signals=wanted, **(base | {"groups": groups} | more))
 
