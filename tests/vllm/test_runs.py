@@ -107,6 +107,8 @@ def changed(name: str, changes: dict[str, Any]) -> Any:
         ("internvl", {"vision_config.image_size": [48, 96]}, "96 x 48 pixels are no squares"),
         ("mistral3", {"vision_feature_layer": [-1, -2]}, "several layers"),
         ("gemma3", {}, "sliding windows, which vLLM counts"),
+        # one window for all layers, as Mistral's first
+        ("mistral3", {"text_config.sliding_window": 4096}, "sliding windows, which vLLM counts"),
         (
             "internvl",
             {

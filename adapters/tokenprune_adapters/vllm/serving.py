@@ -64,7 +64,8 @@ def served_plan(config: Any, plan: Any = None) -> ServedPlan:
             remedy=f"Served are {', '.join(FAMILIES)}.",
         )
     served = FAMILIES[config.model_type](config, load_plan(given))
-    if served.plan.stages and llm_layers.windows(config.text_config):
+    # without masks that could be cut, every window is counted in places of the prompt
+    if served.plan.stages and llm_layers.window(config.text_config, (), flat=False) is not None:
         raise UnsupportedModelError(
             f"{WINDOWS}.",
             where="config.text_config",
