@@ -13,12 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.interface.sites import Grid
-
-#: Numbers up to this one are exact in any floating-point type.
-BASE = 128
-
-#: Digits of an offset.
-DIGITS = 3
+from tokenprune_adapters.vllm.digits import DIGITS, digits, number
 
 #: Columns behind the features: the digits of three offsets, and 1 for clips.
 CHANNELS = 3 * DIGITS + 1
@@ -102,19 +97,14 @@ def written(offsets: Tensor, like: Tensor, *, clip: bool) -> Tensor:
         like: of the dtype and on the device wanted.
         clip: whether they are of a clip.
     """
-    powers = [BASE**power for power in reversed(range(DIGITS))]
-    digits = [offsets // power % BASE for power in powers]
     kind = torch.full_like(offsets[:, :1], int(clip))
-    return torch.cat((*digits, kind), dim=-1).to(like)
+    return torch.cat((digits(offsets).flatten(1), kind), dim=-1).to(like)
 
 
 def read(channels: Tensor) -> tuple[Tensor, bool]:
     """Offsets `[3, K]` int64 of what `written` made, and whether they are of a clip."""
-    found = channels.round().long()
-    offsets = torch.zeros_like(found[:, :3])
-    for digit in range(DIGITS):
-        offsets = BASE * offsets + found[:, 3 * digit : 3 * digit + 3]
-    return offsets.T, bool(found[:1, -1].any())
+    offsets = number(channels[:, :-1].reshape(-1, 3, DIGITS))
+    return offsets.T, bool(channels[:1, -1].any())
 
 
 def _everywhere(offsets: Tensor) -> Tensor:

@@ -11,10 +11,8 @@ from torch.nn.functional import pad
 
 from tokenprune.integrations import Selected, packed_encoder
 from tokenprune.plan import Plan
+from tokenprune_adapters.vllm.digits import DIGITS, digits, number
 from tokenprune_adapters.vllm.packed_towers import VllmPackedAdapter
-
-BASE, DIGITS = 128, 3
-"""Of places on a grid: numbers up to the base are exact in any floating-point type."""
 
 
 class PlannedTower:
@@ -75,8 +73,7 @@ def laid(levels: Sequence[Tensor], index: Tensor, total: int) -> Tensor:
         total: tokens of the whole picture.
     """
     index, order = index.sort(stable=True)
-    digits = index[:, None] // _powers(index) % BASE
-    rows = torch.cat((*(level[order] for level in levels), digits.to(levels[0])), dim=-1)
+    rows = torch.cat((*(level[order] for level in levels), digits(index).to(levels[0])), dim=-1)
     return pad(rows, (0, 0, 0, total - len(rows)))
 
 
@@ -91,9 +88,4 @@ def taken(rows: Tensor, left: int) -> tuple[Tensor, Tensor]:
         Rows `[left, d']` without what travelled behind them, those of further depths behind the
         first; and the places `[left]` int64 on the grid of tokens that they hold.
     """
-    first, digits = rows[:left, :-DIGITS], rows[:left, -DIGITS:].round().long()
-    return first, (digits * _powers(digits)).sum(dim=-1)
-
-
-def _powers(like: Tensor) -> Tensor:
-    return BASE ** torch.arange(DIGITS, device=like.device)
+    return rows[:left, :-DIGITS], number(rows[:left, -DIGITS:])
