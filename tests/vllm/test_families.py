@@ -35,6 +35,7 @@ SIZES = {
 """Heights and widths of pictures that are large enough to fill a block of the cache."""
 CHUNKED = {"max_num_batched_tokens": 16, "max_num_seqs": 4, "enable_chunked_prefill": True}
 BLOCK = {"block_size": 32}
+NO_PICTURES = {**BLOCK, "limit_mm_per_prompt": {"image": 0, "video": 0}}
 RANKS = {"tensor_parallel_size": 2, "mm_encoder_tp_mode": "data", "gpu_memory_utilization": 0.1}
 
 
@@ -98,9 +99,11 @@ def test_ids_inside_a_packed_tower_are_those_of_attach(
     restored = {"at": "encoder", "strategy": "ipcv", "layer": 2, "keep": 0.5}
     others = [plan(rest, attended), plan(rest, restored, {"strategy": "divprune", "keep": 0.5})]
     options = {**BLOCK, **(RANKS if name == "qwen3_vl" else CHUNKED)}
-    whole, other, *found = engines(
+    words = [{"text": "no picture at all?"}]
+    whole, other, bare, *found = engines(
         request(mixed, prompts, model, options=BLOCK, count=True, again=True),
         request(mixed, prompts, model, options=options),
+        request(mixed, words, model, options=NO_PICTURES),
         *(request(one, prompts, model, options=BLOCK) for one in others),
     )
     assert whole["ids"] == whole["again"] == other["ids"]
@@ -108,6 +111,7 @@ def test_ids_inside_a_packed_tower_are_those_of_attach(
     assert [whole["ids"], *(one["ids"] for one in found)] == expected[1:]
     assert expected[0] not in expected[1:], "plans that change no answer"
     assert len(whole["passes"]) == 1, "the tower sees each picture once"
+    assert bare["ids"] == attached({}, words, model), "an engine without a tower"
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,7 @@ RELIED_ON = (
     f"{_MODELS}.siglip:SiglipAttention",
     f"{_MODELS}.siglip:SiglipEncoderLayer",
     f"{_MODELS}.siglip:SiglipVisionTransformer",
+    f"{_MODELS}.utils:StageMissingLayer",
     f"{_MODELS}.utils:WeightsMapper",
 )
 

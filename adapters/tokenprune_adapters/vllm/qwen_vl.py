@@ -25,6 +25,7 @@ from vllm.model_executor.models.qwen3_vl import (
     Qwen3VLMultiModalProcessor,
     Qwen3VLProcessingInfo,
 )
+from vllm.model_executor.models.utils import StageMissingLayer
 from vllm.model_executor.models.vision import run_dp_sharded_mrope_vision_model
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.processing import PromptReplacement
@@ -150,8 +151,9 @@ class PlannedItems:
         """
         model: Any = super()
         model.__init__(vllm_config=vllm_config, prefix=prefix)
-        if self.served.inside is not None:
-            built: Any = self
+        built: Any = self
+        # vLLM builds no tower where no prompt may have pictures or clips
+        if self.served.inside is not None and not isinstance(built.visual, StageMissingLayer):
             self._planned = PlannedTower(built.visual, self.served.plan)
 
     @cached_property
