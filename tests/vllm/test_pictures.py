@@ -17,9 +17,10 @@ from tokenprune_adapters.vllm.grids import ServedGrids
 from tokenprune_adapters.vllm.hook import (
     let_pictures_bring_positions,
     refuse_narrow_attention,
+    refuse_no_llm,
     started,
 )
-from tokenprune_adapters.vllm.names import CPU_WORKER
+from tokenprune_adapters.vllm.names import CPU_WORKER, WORDED
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.tiles import ServedTiles
 from tokenprune_strategies.shared.draws import draw
@@ -234,6 +235,19 @@ def test_attention_in_fp8_is_refused_where_a_plan_acts_in_a_tower() -> None:
     multimodal.mm_encoder_attn_dtype = "fp8"
     with pytest.raises(UnsupportedModelError, match="own type"):
         refuse_narrow_attention(multimodal)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("idefics3", "image"), ("qwen3_vl", "video")])
+def test_an_engine_without_an_llm_has_no_words_among_tokens(name: str, kind: str) -> None:
+    limits = {"image": 1, "video": 1}
+    multimodal = SimpleNamespace(mm_encoder_only=True, get_limit_per_prompt=limits.get)
+    refuse_no_llm(multimodal, WORDED.get("internvl"))
+    with pytest.raises(UnsupportedModelError, match=f"{kind}s, and their embeddings are the LLM's"):
+        refuse_no_llm(multimodal, WORDED[name])
+    limits[kind] = 0
+    refuse_no_llm(multimodal, WORDED[name])
+    limits[kind], multimodal.mm_encoder_only = 1, False
+    refuse_no_llm(multimodal, WORDED[name])
 
 
 def test_engines_on_a_cpu_get_a_worker_that_asks_for_positions() -> None:

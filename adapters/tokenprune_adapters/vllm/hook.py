@@ -6,7 +6,13 @@ from typing import Any
 
 from tokenprune.errors import UnsupportedModelError
 from tokenprune_adapters.vllm.grids import ServedGrids
-from tokenprune_adapters.vllm.names import CPU_WORKER, PREFIX, TESTED, TESTED_IN_PYTHON
+from tokenprune_adapters.vllm.names import (
+    CPU_WORKER,
+    PREFIX,
+    TESTED,
+    TESTED_IN_PYTHON,
+    WORDED,
+)
 from tokenprune_adapters.vllm.served import ServedPlan
 from tokenprune_adapters.vllm.serving import served_plan
 
@@ -40,6 +46,7 @@ class PlanHook:
         vllms_own(model).verify_and_update_config(vllm_config)
         served = served_plan(model.hf_config)
         refuse_options(vllm_config)
+        refuse_no_llm(model.multimodal_config, WORDED.get(model.hf_config.model_type))
         if isinstance(served, ServedGrids):
             let_pictures_bring_positions(vllm_config, on_cpu=current_platform.is_cpu())
             if served.inside is not None:
@@ -125,6 +132,29 @@ def refuse_options(vllm_config: Any) -> None:
     for option, (given, why, remedy) in wrong.items():
         if given:
             raise UnsupportedModelError(f"{why}.", where=option, remedy=remedy)
+
+
+def refuse_no_llm(multimodal: Any, worded: str | None) -> None:
+    """Refuse an engine without an LLM for items among whose tokens words travel.
+
+    Args:
+        multimodal: the engine's config of pictures and clips.
+        worded: the kind of items with words among their tokens; None if there is none.
+
+    Raises:
+        UnsupportedModelError: the engine has no embeddings of these words.
+    """
+    if not multimodal.mm_encoder_only or worded is None:
+        return
+    if multimodal.get_limit_per_prompt(worded) == 0:
+        return
+    rest = ", or add --limit-mm-per-prompt.video 0" if worded == "video" else ""
+    raise UnsupportedModelError(
+        f"words stand among the tokens of this family's {worded}s, and their embeddings are the "
+        "LLM's, which isn't there.",
+        where="--mm-encoder-only, or an ec_producer",
+        remedy=f"Leave it away{rest}.",
+    )
 
 
 def refuse_narrow_attention(multimodal: Any) -> None:

@@ -35,6 +35,12 @@ WINDOWS = (
 #: Why a model that vLLM runs isn't served, by the type of its config.
 UNSERVED = {"gemma3": WINDOWS}
 
+#: What brings embeddings of words along with its features, by the type of the model's config.
+WORDED = {
+    **dict.fromkeys(("idefics3", "mistral3", "smolvlm"), "image"),
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), "video"),
+}
+
 #: In front of an architecture's own name, the name to pass in `--hf-overrides`.
 PREFIX = "Tokenprune"
 
@@ -112,7 +118,9 @@ RELIED_ON = (
         )
     ),
     f"{_MODELS}.interfaces:supports_multimodal_pruning",
+    "vllm.config.multimodal:MultiModalConfig.get_limit_per_prompt",
     "vllm.config.multimodal:MultiModalConfig.is_multimodal_pruning_enabled",
+    "vllm.config.multimodal:MultiModalConfig.mm_encoder_only",
     "vllm.config.multimodal:MultiModalConfig.mm_encoder_attn_dtype",
     "vllm.config:SpeculativeConfig.use_eagle",
     "vllm.config:SpeculativeConfig.uses_draft_model",
