@@ -67,6 +67,12 @@ def _turning(kind: str, text: Any, vision: Any) -> None:
         text.linear_key_head_dim = text.linear_value_head_dim = CHANNELS
         # a quarter of the layers, as released, sees little of a picture here
         text.layer_types = ["linear_attention", "full_attention"] * 2
+    if kind == "glm_ocr":
+        # vLLM turns half of the channels unless it is told, and has one width in both parts
+        text.rope_parameters["partial_rotary_factor"] = 1.0
+        text.intermediate_size = vision.out_hidden_size * vision.in_channels
+    if kind == "paddleocr_vl":  # vLLM knows no biases
+        text.use_bias = False
     if kind.startswith("glm4v"):
         text.attention_bias, text.use_qk_norm = True, False
     if kind == "glm4v":  # transformers reads the width of a head for the rotation alone

@@ -31,6 +31,7 @@ FAMILIES = {
 SIZES = {
     "internvl": ((48, 144), (96, 96), (40, 40)),
     "mistral3": ((64, 64), (64, 40), (40, 40)),
+    "paddleocr_vl": ((64, 96), (80, 48), (48, 48)),
 }
 """Heights and widths of pictures that are large enough to fill a block of the cache."""
 CHUNKED = {"max_num_batched_tokens": 16, "max_num_seqs": 4, "enable_chunked_prefill": True}

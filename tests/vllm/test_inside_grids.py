@@ -1,4 +1,4 @@
-"""Plans inside the towers of Qwen-VL without an engine: counts, refusals, and what travels."""
+"""Plans inside the towers of Qwen-VL and GLM without an engine: counts, refusals, what travels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tokenprune.errors import (
     UnsupportedModelError,
 )
 
-FAMILIES = ["qwen2_5_vl", "qwen3_vl"]
+FAMILIES = ["qwen2_5_vl", "qwen3_vl", "glm4v", "glm_ocr"]
 MERGED = {"at": "encoder", "strategy": "evoprune", "keep": 0.6}
 ATTENDED = {"at": "pre_llm", "strategy": "fopru", "keep": 0.5}
 RESTORED = {"at": "encoder", "strategy": "ipcv", "layer": 2, "keep": 0.5}

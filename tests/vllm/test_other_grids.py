@@ -15,7 +15,10 @@ from tests.vllm.test_families import BLOCK, CHUNKED, GRIDS, asked, plan
 
 pytest.importorskip("vllm", reason="engines run in vLLM's own environment, see .ci/vllm")
 
-FAMILIES = ("qwen2_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe")
+FAMILIES = (
+    *("qwen2_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"),
+    *("glm4v", "glm4v_moe", "glm_ocr", "paddleocr_vl"),
+)
 CLIPS = FAMILIES[:4]
 """Those whose clips are served."""
 HALF = plan(GRIDS, {"strategy": "divprune", "keep": 0.5})
@@ -36,6 +39,17 @@ def mixed(name: str) -> dict[str, Any]:
     known = RECIPES[name]
     text = f"{known.clip}, {known.picture}?"
     return {"text": text, "clips": [[2, 6, 32, 40, 2]], "pictures": [[1, 64, 40]]}
+
+
+@pytest.fixture(autouse=True)
+def _positions_between_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM resamples the learned positions of PaddleOCR-VL, and transformers from 5.20 on."""
+    from transformers.models.paddleocr_vl.modeling_paddleocr_vl import PaddleOCRVisionEmbeddings
+
+    fixed = property(lambda _: False, lambda *_: None)
+    monkeypatch.setattr(
+        PaddleOCRVisionEmbeddings, "interpolation_align_corners", fixed, raising=False
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)

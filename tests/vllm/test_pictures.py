@@ -99,7 +99,7 @@ def test_tokens_of_grids() -> None:
 
 @pytest.mark.parametrize(
     ("name", "layers"),
-    [("qwen2_vl", 4), ("glm4v", 4), ("qwen3_5", 1), ("qwen3_5_moe", 1)],
+    [("qwen2_vl", 4), ("glm4v", 4), ("qwen3_5", 1), ("qwen3_5_moe", 1), ("paddleocr_vl", 4)],
 )
 def test_the_cache_is_that_of_layers_whose_tokens_are_cached(name: str, layers: int) -> None:
     served = grids(name, HALF)

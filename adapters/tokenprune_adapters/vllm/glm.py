@@ -1,4 +1,4 @@
-"""GLM-4.1V and GLM-4.5V in vLLM with a plan behind the tower; imported when needed."""
+"""GLM-4.1V and GLM-4.5V in vLLM with a plan in the tower or behind; imported when needed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from vllm.model_executor.models.glm4_1v import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from tokenprune_adapters.vllm.glm_towers import VllmGlmAdapter
 from tokenprune_adapters.vllm.qwen_others import WholePictures
 from tokenprune_adapters.vllm.qwen_vl import PlannedGrids, PlannedPrompt
 
@@ -29,9 +30,13 @@ class PlannedGlmProcessor(PlannedPrompt, Glm4vMultiModalProcessor):
 class TokenpruneGlm4vForConditionalGeneration(WholePictures, Glm4vForConditionalGeneration):
     """vLLM's GLM-4.1V, whose features are what the plan leaves."""
 
+    tower_adapter = VllmGlmAdapter
+
 
 @MULTIMODAL_REGISTRY.register_processor(
     PlannedGlmProcessor, info=PlannedGlmInfo, dummy_inputs=Glm4vDummyInputsBuilder
 )
 class TokenpruneGlm4vMoeForConditionalGeneration(WholePictures, Glm4vMoeForConditionalGeneration):
     """vLLM's GLM-4.5V, whose features are what the plan leaves."""
+
+    tower_adapter = VllmGlmAdapter

@@ -91,7 +91,7 @@ def refuse_options(vllm_config: Any) -> None:
             parallel.tensor_parallel_size > 1 and multimodal.mm_encoder_tp_mode != "data",
             "each rank would see its own heads of the tower and keep tokens of its own",
             # vLLM sets the mode back to `weights` for towers that don't have it, as LLaVA's
-            "Leave it away, or for a Qwen-VL add --mm-encoder-tp-mode data.",
+            "Leave it away, or for a Qwen-VL or GLM add --mm-encoder-tp-mode data.",
         ),
         "--compilation-config compile_mm_encoder": (
             compilation.compile_mm_encoder,

@@ -1,4 +1,4 @@
-"""Plans inside the towers of Qwen2.5-VL, Qwen3-VL and Qwen3.5, by config alone."""
+"""Plans inside the towers of Qwen2.5-VL, Qwen3-VL, Qwen3.5 and GLM, by config alone."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ FOLLOWED = {
     "qwen3_vl_moe": "Qwen3VLMoeVisionModel",
     "qwen3_5": "Qwen3_5VisionModel",
     "qwen3_5_moe": "Qwen3_5MoeVisionModel",
+    "glm4v": "Glm4vVisionModel",
+    "glm4v_moe": "Glm4vMoeVisionModel",
+    "glm_ocr": "GlmOcrVisionModel",
 }
 """Types of the configs of models whose towers are followed in vLLM, and transformers' towers."""
 

@@ -24,6 +24,8 @@ SERVED = {
     "Qwen3_5MoeForConditionalGeneration": "qwen_others",
     "Glm4vForConditionalGeneration": "glm",
     "Glm4vMoeForConditionalGeneration": "glm",
+    "GlmOcrForConditionalGeneration": "glm_ocr",
+    "PaddleOCRVLForConditionalGeneration": "paddle_ocr",
 }
 
 WINDOWS = (
@@ -105,6 +107,16 @@ RELIED_ON = (
     f"{_MODELS}.glm4_1v:Glm4vMoeForConditionalGeneration._process_image_input",
     f"{_MODELS}.glm4_1v:Glm4vMultiModalProcessor._get_prompt_updates",
     f"{_MODELS}.glm4_1v:Glm4vProcessingInfo.get_image_size_with_most_features",
+    *(
+        f"{_MODELS}.{module}:{family}{part}"
+        for module, family in (("glm4_1v", "Glm4v"), ("glm_ocr", "GlmOcr"))
+        for part in ("VisionTransformer", "VisionBlock", "VisionAttention", "PatchMerger")
+    ),
+    f"{_MODELS}.glm_ocr:GlmOcrForConditionalGeneration._process_image_input",
+    f"{_MODELS}.paddleocr_vl:PaddleOCRVLDummyInputsBuilder",
+    f"{_MODELS}.paddleocr_vl:PaddleOCRVLForConditionalGeneration._process_image_input",
+    f"{_MODELS}.paddleocr_vl:PaddleOCRVLMultiModalProcessor._get_prompt_updates",
+    f"{_MODELS}.paddleocr_vl:PaddleOCRVLProcessingInfo.get_image_size_with_most_features",
     *(
         f"{_MODELS}.{module}:{family}{name}"
         for module, family in (

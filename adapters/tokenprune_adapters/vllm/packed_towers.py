@@ -73,7 +73,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
             prefix=0,
             class_token=False,
             grid=NOMINAL,
-            width=vision.hidden_size * vision.spatial_merge_unit,
+            width=vision.hidden_size * vision.spatial_merge_size**2,
             packed=True,
             exits=exits,
         )
@@ -102,7 +102,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
         units = [(int(t), int(h) // side, int(w) // side) for t, h, w in given[GRIDS]]
         return Packing(units, side**2, place)
 
-    def borders(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    def borders(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
         """Those of frames or windows, as the tower gives them to this block."""
         borders: Tensor = kwargs[BORDERS]
         lengths: Tensor | None = kwargs[LENGTHS]

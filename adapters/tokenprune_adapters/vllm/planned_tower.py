@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from tokenprune.integrations import Selected, packed_encoder
+from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.plan import Plan
 from tokenprune_adapters.vllm.digits import DIGITS, digits, number
 from tokenprune_adapters.vllm.packed_towers import VllmPackedAdapter
@@ -21,6 +22,7 @@ class PlannedTower:
     Args:
         tower: vLLM's; the plan is put into it.
         plan: the plan.
+        adapter: what knows the tower.
 
     Attributes:
         spatial_merge_size: rows and columns of patches that become one token.
@@ -31,9 +33,14 @@ class PlannedTower:
         TokenpruneError: the plan doesn't fit the tower, or the tower isn't one that is followed.
     """
 
-    def __init__(self, tower: nn.Module, plan: Plan) -> None:
+    def __init__(
+        self,
+        tower: nn.Module,
+        plan: Plan,
+        adapter: type[PackedEncoderAdapter] = VllmPackedAdapter,
+    ) -> None:
         vision: Any = tower
-        self._tower, self._pruned = vision, packed_encoder(tower, plan, VllmPackedAdapter)
+        self._tower, self._pruned = vision, packed_encoder(tower, plan, adapter)
         depths = getattr(vision, "deepstack_merger_list", ())
         self._width = vision.out_hidden_size // (1 + len(depths))
         self.spatial_merge_size: int = vision.spatial_merge_size

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,9 +32,11 @@ from vllm.multimodal.processing import PromptReplacement
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from tokenprune.errors import BudgetError
+from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.sites import Grid
 from tokenprune_adapters.vllm.axes import CHANNELS, moments, placed, read, written
 from tokenprune_adapters.vllm.grids import ServedGrids
+from tokenprune_adapters.vllm.packed_towers import VllmPackedAdapter
 from tokenprune_adapters.vllm.planned_tower import PlannedTower, taken
 from tokenprune_adapters.vllm.qwen_clips import TimedClips, WordedClips
 from tokenprune_adapters.vllm.serving import served_plan
@@ -138,8 +140,13 @@ class PlannedQwen3Processor(PlannedPrompt, Qwen3VLMultiModalProcessor):
 
 
 class PlannedItems:
-    """Features and positions of what a plan leaves; mixed into vLLM's own models."""
+    """Features and positions of what a plan leaves; mixed into vLLM's own models.
 
+    Class attributes:
+        tower_adapter: what knows the tower.
+    """
+
+    tower_adapter: ClassVar[type[PackedEncoderAdapter]] = VllmPackedAdapter
     config: Any
     _planned: PlannedTower | None = None
 
@@ -154,7 +161,7 @@ class PlannedItems:
         built: Any = self
         # vLLM builds no tower where no prompt may have pictures or clips
         if self.served.inside is not None and not isinstance(built.visual, StageMissingLayer):
-            self._planned = PlannedTower(built.visual, self.served.plan)
+            self._planned = PlannedTower(built.visual, self.served.plan, self.tower_adapter)
 
     @cached_property
     def served(self) -> ServedGrids:

@@ -11,6 +11,7 @@ from tokenprune_adapters.transformers import llm_layers
 from tokenprune_adapters.vllm.grids import grids
 from tokenprune_adapters.vllm.names import PLAN, UNSERVED, WINDOWS
 from tokenprune_adapters.vllm.one_size import one_size
+from tokenprune_adapters.vllm.paddle_grids import paddle
 from tokenprune_adapters.vllm.pieces import idefics, internvl
 from tokenprune_adapters.vllm.rows import mistral3
 from tokenprune_adapters.vllm.served import ServedPlan
@@ -33,6 +34,8 @@ FAMILIES: Mapping[str, Callable[[Any, Plan], ServedPlan]] = {
     "qwen3_5_moe": grids,
     "glm4v": grids,
     "glm4v_moe": grids,
+    "glm_ocr": grids,
+    "paddleocr_vl": paddle,
 }
 
 
