@@ -116,17 +116,18 @@ def test_ids_inside_a_packed_tower_are_those_of_attach(
 
 
 @pytest.mark.parametrize(
-    ("name", "behind"),
+    ("name", "keep", "behind"),
     [
-        ("internvl", {"strategy": "visionzip", "keep": 6}),
-        ("idefics3", {"strategy": "fopru", "keep": {"per_tile": 4}}),
+        ("internvl", 6, {"strategy": "visionzip", "keep": 6}),
+        ("idefics3", 6, {"strategy": "fopru", "keep": {"per_tile": 4}}),
+        ("mistral3", 0.6, {"strategy": "fopru", "keep": 6}),
     ],
 )
-def test_stages_inside_a_tower_of_tiles(
-    name: str, behind: dict[str, Any], engines: Engines, folder: Callable[[str], str]
+def test_stages_inside_a_tower_whose_pictures_are_runs(
+    name: str, keep: float, behind: dict[str, Any], engines: Engines, folder: Callable[[str], str]
 ) -> None:
     model, prompts = folder(name), asked(name)
-    inside = {"at": "encoder", "strategy": "evoprune", "keep": 6}
+    inside = {"at": "encoder", "strategy": "evoprune", "keep": keep}
     both = plan(COMPACT, inside, {"strategy": "fopru", "keep": 0.5})
     read = plan(COMPACT, behind)
     mixed, chunked, reading = engines(

@@ -24,7 +24,7 @@ from tokenprune.errors import (
     UnsupportedModelError,
 )
 
-FAMILIES = ["qwen2_5_vl", "qwen3_vl", "glm4v", "glm_ocr"]
+FAMILIES = ["qwen2_5_vl", "qwen3_vl", "glm4v", "glm_ocr", "paddleocr_vl"]
 MERGED = {"at": "encoder", "strategy": "evoprune", "keep": 0.6}
 ATTENDED = {"at": "pre_llm", "strategy": "fopru", "keep": 0.5}
 RESTORED = {"at": "encoder", "strategy": "ipcv", "layer": 2, "keep": 0.5}
@@ -45,7 +45,8 @@ def test_the_counts(name: str) -> None:
     assert grids(name, RESTORED).left(patches) == 30, "all tokens are handed on again"
     assert grids(name, RESTORED, ATTENDED).left(patches) == 15
     first = grids(name, MERGED).pictures()[0]
-    assert (first.size, first.dense, first.left) == ("64 x 64", 64, 38)
+    side = 128 if name == "paddleocr_vl" else 64
+    assert (first.size, first.dense, first.left) == (f"{side} x {side}", 64, 38)
 
 
 def test_pictures_that_a_budget_does_not_fit() -> None:

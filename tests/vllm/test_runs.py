@@ -18,7 +18,13 @@ from tests.families.cases import CASES
 from tests.families.models.common import BREAK, END, IMAGE, START
 from tests.families.scenes import Image
 from tests.vllm.test_serving import run
-from tokenprune.errors import BudgetError, PlanError, SignalError, UnsupportedModelError
+from tokenprune.errors import (
+    BudgetError,
+    LayerError,
+    PlanError,
+    SignalError,
+    UnsupportedModelError,
+)
 
 HALF = {"at": "pre_llm", "strategy": "divprune", "keep": 0.5}
 UNIFORM = {"at": "pre_llm", "strategy": "uniform", "keep": 5}
@@ -126,6 +132,7 @@ def test_models_that_are_not_served(name: str, changes: dict[str, Any], words: s
 
 INSIDE = {"at": "encoder", "strategy": "evoprune", "keep": 6}
 BEHIND = {"at": "pre_llm", "strategy": "fopru", "keep": 0.5}
+RESTORED = {"at": "encoder", "strategy": "ipcv", "layer": 2}
 UNTRAINED = {"init_seed": 0, "dim": 16, "text_dim": 16}
 
 
@@ -142,6 +149,22 @@ def test_stages_in_the_tower_act_in_every_tile_and_those_behind_it_on_the_pictur
         runs(name, INSIDE, {**BEHIND, "keep": 20}).left([9] * 3)
     shown = {one.dense: one.left for one in runs(name, INSIDE, BEHIND).pictures()}
     assert (shown[9], shown[27], shown[117]) == (3, 9, 39)
+
+
+def test_stages_in_the_tower_of_rows() -> None:
+    half, picture = {**INSIDE, "keep": 0.5}, [4] * 3
+    assert runs("mistral3", half).left(picture) == 6
+    assert runs("mistral3", half, BEHIND).left(picture) == 3
+    assert runs("mistral3", BEHIND).left(picture) == 6
+    assert runs("mistral3", {**RESTORED, "keep": 0.5}).left(picture) == 12
+    few = changed("mistral3", {"vision_feature_layer": -3})
+    assert runs("mistral3", {**INSIDE, "keep": 0.3}).left([8] * 8) == 19
+    with pytest.raises(BudgetError, match="each of its 1 blocks"):
+        served_plan(few, compact({**INSIDE, "keep": 0.3}))
+    with pytest.raises(LayerError, match="blocks 2 to 3"):
+        served_plan(few, compact({**INSIDE, "layers": [2, 3]}))
+    shown = {one.size: one.left for one in runs("mistral3", {**INSIDE, "keep": 100}).pictures()}
+    assert [shown["128 x 128"], shown["192 x 192"]] == [None, 100]
 
 
 @pytest.mark.parametrize(
@@ -172,17 +195,10 @@ def test_what_the_tower_of_tiles_cannot_serve(
     ("plan", "error", "words"),
     [
         ({"stages": [HALF]}, PlanError, "positions: compact"),
-        (
-            compact({"at": "encoder", "strategy": "tome", "keep": 9}),
-            PlanError,
-            "inside the tower",
-        ),
-        (
-            compact({"at": "pre_llm", "strategy": "fopru", "keep": 0.5}),
-            SignalError,
-            "isn't there in vLLM",
-        ),
+        (compact({**INSIDE, "layers": [2, 9]}), LayerError, "blocks 2 to 9"),
+        (compact({**BEHIND, "strategy": "visionzip"}), SignalError, "isn't there in vLLM"),
         (compact({**HALF, "keep": 5000}), BudgetError, "5000"),
+        (compact({**INSIDE, "keep": 1}), BudgetError, "at most half"),
     ],
 )
 def test_plans_that_are_not_served(

@@ -145,7 +145,7 @@ def test_options_under_which_a_plan_would_be_wrong(place: str, name: str, value:
         refuse_options(options)
     assert name.replace("_", "-") in error.value.where.replace("_", "-")
     if name == "tensor_parallel_size":
-        assert "for a Qwen-VL add --mm-encoder-tp-mode data" in str(error.value)
+        assert "for a Qwen-VL or GLM add --mm-encoder-tp-mode data" in str(error.value)
         options.model_config.multimodal_config.mm_encoder_tp_mode = "data"
         refuse_options(options)
 

@@ -13,6 +13,7 @@ from tokenprune_adapters.vllm.names import (
     TESTED_IN_PYTHON,
     WORDED,
 )
+from tokenprune_adapters.vllm.rows import ServedRows
 from tokenprune_adapters.vllm.served import ServedPlan
 from tokenprune_adapters.vllm.serving import served_plan
 
@@ -49,8 +50,8 @@ class PlanHook:
         refuse_no_llm(model.multimodal_config, WORDED.get(model.hf_config.model_type))
         if isinstance(served, ServedGrids):
             let_pictures_bring_positions(vllm_config, on_cpu=current_platform.is_cpu())
-            if served.inside is not None:
-                refuse_narrow_attention(model.multimodal_config)
+        if isinstance(served, ServedGrids | ServedRows) and served.inside is not None:
+            refuse_narrow_attention(model.multimodal_config)
         logger.info(started(served, model.dtype.itemsize))
 
 

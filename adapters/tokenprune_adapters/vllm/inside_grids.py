@@ -1,4 +1,4 @@
-"""Plans inside the towers of Qwen2.5-VL, Qwen3-VL, Qwen3.5 and GLM, by config alone."""
+"""Plans inside the towers of Qwen2.5-VL, Qwen3-VL, Qwen3.5, GLM and others, by config alone."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ FOLLOWED = {
     "glm4v": "Glm4vVisionModel",
     "glm4v_moe": "Glm4vMoeVisionModel",
     "glm_ocr": "GlmOcrVisionModel",
+    "paddleocr_vl": "PaddleOCRVisionModel",
 }
 """Types of the configs of models whose towers are followed in vLLM, and transformers' towers."""
 
@@ -40,9 +41,10 @@ def inside(config: Any, plan: Plan) -> PrunedPackedEncoder | None:
         SignalError: a strategy reads the question, or what the tower doesn't have.
         LayerError: a stage names a block that the tower hasn't.
     """
-    depth = config.vision_config.depth
+    vision = config.vision_config
+    depth = vision.depth if hasattr(vision, "depth") else vision.num_hidden_layers
     site = Site("pre_llm", depth, depth)
-    if config.model_type not in FOLLOWED or not _acts_inside(plan, site):
+    if config.model_type not in FOLLOWED or not acts_inside(plan, site):
         return None
     check_signals(
         plan,
@@ -56,7 +58,7 @@ def inside(config: Any, plan: Plan) -> PrunedPackedEncoder | None:
     return packed_encoder(tower, plan)
 
 
-def _acts_inside(plan: Plan, site: Site) -> bool:
+def acts_inside(plan: Plan, site: Site) -> bool:
     """Whether a plan has encoder stages, or reads behind the tower what is computed in it."""
     stages = built(plan)
     behind = [stage.strategy for stage in stages if stage.plan.at == "pre_llm"]

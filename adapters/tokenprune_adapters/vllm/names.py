@@ -117,6 +117,18 @@ RELIED_ON = (
     f"{_MODELS}.paddleocr_vl:PaddleOCRVLForConditionalGeneration._process_image_input",
     f"{_MODELS}.paddleocr_vl:PaddleOCRVLMultiModalProcessor._get_prompt_updates",
     f"{_MODELS}.paddleocr_vl:PaddleOCRVLProcessingInfo.get_image_size_with_most_features",
+    f"{_MODELS}.paddleocr_vl:PaddleOCRVLForConditionalGeneration.encode_image",
+    *(
+        f"{_MODELS}.{module}:{name}"
+        for module, names in (
+            ("paddleocr_vl", ("SiglipVisionModel", "SiglipEncoderLayer", "SiglipAttention")),
+            (
+                "pixtral",
+                ("PixtralHFVisionModel", "PixtralHFTransformerBlock", "PixtralHFAttention"),
+            ),
+        )
+        for name in names
+    ),
     *(
         f"{_MODELS}.{module}:{family}{name}"
         for module, family in (

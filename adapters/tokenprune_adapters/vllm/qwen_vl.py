@@ -148,7 +148,7 @@ class PlannedItems:
 
     tower_adapter: ClassVar[type[PackedEncoderAdapter]] = VllmPackedAdapter
     config: Any
-    _planned: PlannedTower | None = None
+    _planned: Any = None
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         """Build the model, and put a plan that acts inside the tower into it.
@@ -161,7 +161,12 @@ class PlannedItems:
         built: Any = self
         # vLLM builds no tower where no prompt may have pictures or clips
         if self.served.inside is not None and not isinstance(built.visual, StageMissingLayer):
-            self._planned = PlannedTower(built.visual, self.served.plan, self.tower_adapter)
+            self._planned = self._with_plan()
+
+    def _with_plan(self) -> Any:
+        """The tower with the plan in it, as `_rows` calls it."""
+        built: Any = self
+        return PlannedTower(built.visual, self.served.plan, self.tower_adapter)
 
     @cached_property
     def served(self) -> ServedGrids:

@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tokenprune.errors import UnsupportedModelError
+from tokenprune.errors import BudgetError, UnsupportedModelError
+from tokenprune.integrations import PrunedPackedEncoder
 from tokenprune.interface.serving import ServedPicture
 from tokenprune.interface.sites import Grid
 from tokenprune.plan import Plan
 from tokenprune_adapters.vllm.grids import EXAMPLES
+from tokenprune_adapters.vllm.inside_rows import inside_rows
 from tokenprune_adapters.vllm.runs import Runs, ServedRuns
-from tokenprune_adapters.vllm.served import (
-    cached,
-    check_behind,
-    check_plan,
-    left_of,
-    require_some,
-)
+from tokenprune_adapters.vllm.served import cached, check_behind, check_plan
 
 
 @dataclass(frozen=True)
@@ -26,25 +22,42 @@ class ServedRows(ServedRuns):
 
     Attributes:
         unit: side of the square of pixels that becomes one token.
+        inside: the plan in a tower without weights, if it acts inside the tower.
     """
 
     unit: int
+    inside: PrunedPackedEncoder | None = None
 
     def shape(self, runs: Runs) -> tuple[Grid, None]:
         """Units (t, h, w) of a picture, which the tower sees in one piece."""
         return (1, len(runs), runs[0]), None
 
+    def left(self, runs: Runs) -> int:
+        """Tokens that are left of a picture, without the text between them.
+
+        Raises:
+            BudgetError: a budget asks for more tokens than the picture has.
+        """
+        return super().left(runs) if self.inside is None else self.inside.count(self.shape(runs)[0])
+
     def pictures(self) -> list[ServedPicture]:
         """Pictures of some sizes that aren't resized."""
         rows = [
             ServedPicture(
-                f"{wide * self.unit} x {high * self.unit}",
-                high * wide,
-                left_of((1, high, wide), self.plan),
+                f"{wide * self.unit} x {high * self.unit}", high * wide, self._left([wide] * high)
             )
             for high, wide in EXAMPLES
         ]
-        return require_some(rows, self.plan, (1, *EXAMPLES[-1]))
+        if all(row.left is None for row in rows):
+            high, wide = EXAMPLES[-1]
+            self.left([wide] * high)  # says why
+        return rows
+
+    def _left(self, runs: Runs) -> int | None:
+        try:
+            return self.left(runs)
+        except BudgetError:
+            return None
 
 
 def mistral3(config: Any, plan: Plan) -> ServedRows:
@@ -53,17 +66,19 @@ def mistral3(config: Any, plan: Plan) -> ServedRows:
     Raises:
         PlanError: the plan can't be served, with the reason.
         BudgetError: a budget can't be reached.
-        SignalError: a strategy reads signals.
+        SignalError: a strategy reads the question, or what the tower doesn't have.
+        LayerError: a stage names a block that isn't there or isn't read.
         UnsupportedModelError: features that vLLM doesn't read as transformers does.
     """
     check_plan(plan, "compact")
-    check_behind(plan)
     if not isinstance(config.vision_feature_layer, int):
         raise UnsupportedModelError(
             "vLLM doesn't read features of several layers for this family.",
             where="config.vision_feature_layer",
             remedy="Serve a model with one feature layer.",
         )
-    return ServedRows(
-        plan, cached(config), config.vision_config.patch_size * config.spatial_merge_size
-    )
+    inside = inside_rows(config, plan)
+    if inside is None:
+        check_behind(plan)
+    unit = config.vision_config.patch_size * config.spatial_merge_size
+    return ServedRows(plan, cached(config), unit, inside)

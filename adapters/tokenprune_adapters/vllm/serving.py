@@ -11,7 +11,6 @@ from tokenprune_adapters.transformers import llm_layers
 from tokenprune_adapters.vllm.grids import grids
 from tokenprune_adapters.vllm.names import PLAN, UNSERVED, WINDOWS
 from tokenprune_adapters.vllm.one_size import one_size
-from tokenprune_adapters.vllm.paddle_grids import paddle
 from tokenprune_adapters.vllm.pieces import idefics, internvl
 from tokenprune_adapters.vllm.rows import mistral3
 from tokenprune_adapters.vllm.served import ServedPlan
@@ -35,7 +34,7 @@ FAMILIES: Mapping[str, Callable[[Any, Plan], ServedPlan]] = {
     "glm4v": grids,
     "glm4v_moe": grids,
     "glm_ocr": grids,
-    "paddleocr_vl": paddle,
+    "paddleocr_vl": grids,
 }
 
 
