@@ -203,7 +203,10 @@ def test_the_clip_of_most_places() -> None:
         ),
         ("qwen3_vl", {"stages": [{**HALF, "keep": 5000}]}, BudgetError, "5000"),
         ("qwen3_vl", {"images": "frames", "stages": [HALF]}, PlanError, "images: separate"),
-        ("exaone4_5", {"stages": [HALF]}, UnsupportedModelError, "exaone4_5"),
+        ("exaone4_5", {"stages": [HALF]}, UnsupportedModelError, "exaone4_5.*sliding windows"),
+        ("llama4", {"stages": [HALF]}, UnsupportedModelError, "llama4.*in chunks"),
+        ("lighton_ocr", {"stages": [HALF]}, UnsupportedModelError, "config for that of a Mistral"),
+        ("ovis2", {"stages": [HALF]}, UnsupportedModelError, "'ovis2' aren't served[.]"),
     ],
 )
 def test_what_is_not_served(

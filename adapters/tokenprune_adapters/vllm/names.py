@@ -35,7 +35,11 @@ WINDOWS = (
 """Why such a model isn't served with a plan."""
 
 #: Why a model that vLLM runs isn't served, by the type of its config.
-UNSERVED = {"gemma3": WINDOWS}
+UNSERVED = {
+    **dict.fromkeys(("gemma3", "gemma4", "cohere2_vision", "exaone4_5"), WINDOWS),
+    "llama4": "layers of its LLM attend in chunks, which vLLM counts in the prompt that is left",
+    "lighton_ocr": "vLLM takes its config for that of a Mistral 3, which transformers doesn't load",
+}
 
 #: What brings embeddings of words along with its features, by the type of the model's config.
 WORDED = {
@@ -117,7 +121,7 @@ RELIED_ON = (
     f"{_MODELS}.paddleocr_vl:PaddleOCRVLForConditionalGeneration._process_image_input",
     f"{_MODELS}.paddleocr_vl:PaddleOCRVLMultiModalProcessor._get_prompt_updates",
     f"{_MODELS}.paddleocr_vl:PaddleOCRVLProcessingInfo.get_image_size_with_most_features",
-    f"{_MODELS}.paddleocr_vl:PaddleOCRVLForConditionalGeneration.encode_image",
+    f"{_MODELS}.paddleocr_vl:Projector",
     *(
         f"{_MODELS}.{module}:{name}"
         for module, names in (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from vllm.model_executor.models.paddleocr_vl import (
     PaddleOCRVLDummyInputsBuilder,
@@ -45,20 +47,29 @@ class TokenprunePaddleOCRVLForConditionalGeneration(
     def _rows(self, given: Any, pixels: str, grids: str) -> tuple[Tensor, ...]:
         require_pixels(given)
         with gpu_sync_allowed():
+            shapes = [tuple(int(side) for side in grid) for grid in given[grids].tolist()]
+            left = self._planned.run(lambda: self._seen(given[pixels], shapes))
             return tuple(
-                self._laid(patches, grid)
-                for patches, grid in zip(given[pixels], given[grids], strict=True)
+                laid([one.features[0]], one.index[0], math.prod(self.served.merged(grid)))
+                for one, grid in zip(left, shapes, strict=True)
             )
 
-    def _laid(self, patches: Tensor, grid: Tensor) -> Tensor:
-        """Rows of all tokens of a picture, which vLLM gives to the tower by itself."""
+    def _seen(self, pixels: Any, grids: Sequence[tuple[int, ...]]) -> Tensor:
+        """Rows `[U, d]` of all units, of one call of the tower.
 
-        def features() -> Tensor:
-            seen = self.encode_image(patches, grid).squeeze(0)
-            (rows,) = self.mlp_AR([seen], grid[None])
-            found: Tensor = rows
-            return found
-
-        (left,) = self._planned.run(features)
-        total = math.prod(self.served.merged(grid.tolist()))
-        return laid([left.features[0]], left.index[0], total)
+        Args:
+            pixels: patches of every picture, or of all of them in a row `[R, 3, h, w]`.
+            grids: (t, h, w) in patches.
+        """
+        flat = pixels if isinstance(pixels, Tensor) and pixels.dim() == 4 else torch.cat([*pixels])
+        counts = [math.prod(grid) for grid in grids]
+        places = torch.cat([torch.arange(math.prod(grid)) % math.prod(grid[1:]) for grid in grids])
+        borders = torch.tensor([0, *counts]).cumsum(0).to(flat.device, torch.int32)
+        seen = self.visual(
+            pixel_values=flat.type(self.visual.dtype),
+            image_grid_thw=grids,
+            position_ids=places.to(flat.device),
+            interpolate_pos_encoding=True,
+            cu_seqlens=borders,
+        )
+        return torch.cat([*self.mlp_AR(seen.squeeze(0).split(counts), grids)])
