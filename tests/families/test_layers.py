@@ -61,6 +61,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     "gemma2": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
     # the setting is there, and Gemma 3's attention doesn't heed it
     "gemma3_text": {**WINDOWS, "query_pre_attn_scalar": 3, "attn_logit_softcapping": 1.5},
+    "hyperclovax": {"attention_multiplier": 0.2},
     "llama4_text": {
         "intermediate_size_mlp": 64,
         "interleave_moe_layer_step": 2,
