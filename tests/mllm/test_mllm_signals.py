@@ -17,6 +17,7 @@ from tests.mllm.strategies import Look
 from tests.models import IMAGE_TOKEN as IMG
 from tests.models import PATCHES
 from tokenprune import Signal, Tokens
+from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.signals import LayerBefore, PromptText
 
 ASKING = [1, 10, IMG, 14, 11, 15, 16, 17, 18, 12]
@@ -281,3 +282,15 @@ def test_many_queries_are_read_in_turns() -> None:
         queries = asking[row].nonzero()[:, 0].tolist()
         assert most[row].tolist() == pytest.approx(signal_oracle.most(weights[row], queries))
         assert mean[row].tolist() == pytest.approx(signal_oracle.mean(weights[row], queries))
+
+
+def test_projections_that_skip_hooks_are_refused_by_name() -> None:
+    """As code does that was compiled before the plan was attached."""
+    plain = model("clip")
+    with tokenprune.attach(plain, plan(looking(2, ATTENTION))):
+        attention = plain.model.language_model.layers[1].self_attn
+        for projection in (attention.q_proj, attention.k_proj):
+            assert projection._forward_hooks
+            projection._forward_hooks.clear()
+        with pytest.raises(UnsupportedCallError, match=r"LLM layer 1.*torch\.compiler\.reset"):
+            logits(plain, inputs(SHORT))

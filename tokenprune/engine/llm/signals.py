@@ -16,6 +16,7 @@ from tokenprune.engine.llm.masks import seen_by
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.text import SiteSignals, prompt_text
+from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import LayerCall, Rotary
 from tokenprune.interface.signals import (
@@ -111,13 +112,14 @@ class SignalReader:
             views.append(LayerInput(entered.flatten(2), text))
         if heard is not None:
             before, call = self.spec.layers[heard[0]], heard[1]
-            views.append(self._attention(LayerBefore, *heard, text, lambda: projected))
+            projecting = partial(_heard, heard[0], projected)
+            views.append(self._attention(LayerBefore, *heard, text, projecting))
             views.append(LayerValues(lambda: self.adapter.values(before, call.hidden), text))
         if stage.reads(LayerAhead):
             # nothing is cut here yet, so this is what the layer would get without the stage
             ahead, layer = flow.layer_call(number, given), self.spec.layers[number]
-            projecting = partial(self.adapter.project, layer, ahead.hidden)
-            views.append(self._attention(LayerAhead, number, ahead, text, projecting))
+            project = partial(self.adapter.project, layer, ahead.hidden)
+            views.append(self._attention(LayerAhead, number, ahead, text, project))
         found = read(stage.signals, *views)
         return SiteSignals({s: found[s.name] for s in stage.signals if s.name in found}, text)
 
@@ -157,3 +159,15 @@ class SignalReader:
                 state.projected.setdefault(number, {})[name] = output
 
         return hook
+
+
+def _heard(number: int, projected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What the hooks on a layer's projections put aside."""
+    if not projected:
+        raise UnsupportedCallError(
+            "the query and key projections ran without the hooks that the plan placed on them.",
+            where=f"LLM layer {number}",
+            remedy="Call torch.compiler.reset() behind attach() if the model is compiled: code "
+            "that was compiled before doesn't heed new hooks.",
+        )
+    return projected
