@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from tokenprune.interface.packed import Packing
-from tokenprune_adapters.shared.arguments import named
-from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, without
-from tokenprune_adapters.transformers import packed_names
+from tokenprune_adapters.shared.foreseen import numbers, with_numbers
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter
 from tokenprune_adapters.transformers.vit_family_names import HUNYUAN, VisionNames
 
@@ -44,21 +42,8 @@ class HunYuanVisionAdapter(SegmentedAdapter):
 
     def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
         """Squares of patches, which stand in raster order; grids from the call."""
-        if NUMBERS not in kwargs:
-            _, kwargs = self.foreseen(args, kwargs)
+        kwargs = with_numbers(self, args, kwargs)
         return Packing([(t, h, w) for t, h, w in numbers(kwargs)], 1).grouped(self.side)
-
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Frames, rows and columns of patches as text."""
-        given = named(type(self.model).forward, args, kwargs)
-        grids: Tensor = given[packed_names.GRIDS]
-        return (), {**given, NUMBERS: text(*grids.tolist())}
-
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
-        """Without the text."""
-        return without(kwargs)
 
     def rotate(
         self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
