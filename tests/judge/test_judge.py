@@ -185,6 +185,11 @@ def test_warnings(versus: Interval | None, total: Interval, says: list[str]) -> 
             "all answers are wrong, so the interval is empty; with these 40 pictures up to 8%",
         ),
         (0.0, 1, "all answers are wrong, so the interval is empty; with this picture up to 100%"),
+        (
+            1.0,
+            24,
+            "all answers are right, so the interval is empty; with these 24 pictures up to 13%",
+        ),
         (0.5, 40, "50% of the answers are right of every picture, so the interval is empty"),
         (0.5, 1, "50% of the answers are right of the only picture, so the interval is empty"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import ceil
 
 from tokenprune.errors.words import these
 from tokenprune.lab.judge.result import PlanRun, Result
@@ -55,10 +56,10 @@ def _empty(share: float, images: int) -> str:
     if 0 < share < 1:
         every = "of every picture" if images > 1 else "of the only picture"
         return f"{share:.0%} of the answers are right {every}, so the interval is empty"
+    most = ceil(100 * rule_of_three(images))  # a bound rounds up
     return (
         f"all answers are {'right' if share else 'wrong'}, so the interval is empty; with "
-        f"{these(images, 'picture')} up to {rule_of_three(images):.0%} the other way can't be "
-        "excluded"
+        f"{these(images, 'picture')} up to {most}% the other way can't be excluded"
     )
 
 
