@@ -96,13 +96,13 @@ def wrong_decoding_position(patch: pytest.MonkeyPatch) -> None:
 
 def cross_talk(patch: pytest.MonkeyPatch) -> None:
     """Every image gets a little of the next one in its batch."""
-    original = tower.enter
+    original = tower.image_batch
 
-    def enter(*args: Any) -> Any:
+    def mixed(*args: Any) -> Any:
         group = original(*args)
         return replace(group, hidden=0.9 * group.hidden + 0.1 * group.hidden.roll(1, 0))
 
-    patch.setattr(tower, "enter", enter)
+    patch.setattr(tower, "image_batch", mixed)
 
 
 def lost_sizes(patch: pytest.MonkeyPatch) -> None:
