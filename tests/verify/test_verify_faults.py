@@ -25,6 +25,7 @@ from tokenprune.engine.llm import runner as language
 from tokenprune.engine.patching import Patches
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.interface.placement import PreLlm
+from tokenprune.lab.verify import batching
 from tokenprune.plugins.host import register_plugin
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -191,6 +192,16 @@ def test_the_row_that_should_finds_the_fault(
         found = verified(fresh, OTHERS.get(name, STAGES))
     assert key in {row.key for row in found.failed}, found.rows
     assert found.row(key).note or found.row(key).difference
+
+
+@pytest.mark.parametrize(("own", "status"), [(2e-4, "fail"), (1.0, "does not apply")])
+def test_only_differences_of_the_size_of_the_models_own_are_put_down_to_it(
+    fresh: LoadedModel, monkeypatch: pytest.MonkeyPatch, own: float, status: str
+) -> None:
+    """A model that answers otherwise in a batch doesn't hide a plan that does much more so."""
+    cross_talk(monkeypatch)
+    monkeypatch.setattr(batching, "_dense", lambda *_: own)
+    assert verified(fresh, STAGES).row("batch").status == status
 
 
 def test_a_row_that_raises_fails_and_the_others_go_on(
