@@ -17,6 +17,7 @@ PLANS: dict[str, list[dict[str, Any]]] = {
     "merged in the encoder": [TOME],
     "dropped in the encoder": [DROPPED],
     "dropped before the LLM": [FOPRU],
+    "dropped before the LLM twice by one method": [FOPRU, {**FOPRU, "keep": 0.5}],
     "dropped in the LLM": [FASTV],
     "merged, then dropped twice": [TOME, FOPRU, FASTV],
     "dropped in steps": [{"at": "decoder", "strategy": "pyramiddrop"}],

@@ -47,6 +47,7 @@ class _NoTrace(Trace):
         slot: Tensor | None,
         anchor: Tensor,
         score: Tensor | None = None,
+        stage: int | None = None,
     ) -> None:
         """Nothing is noted."""
 

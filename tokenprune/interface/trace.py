@@ -28,6 +28,7 @@ class BatchStep(NamedTuple):
             restored what it had dropped.
         anchor: `[b, K]` original patch index whose place every survivor holds.
         score: `[b, N]` what the choice was made by, if the strategy says.
+        stage: number of the plan's stage; None where no stage decided.
     """
 
     site: Site
@@ -36,6 +37,7 @@ class BatchStep(NamedTuple):
     slot: Tensor | None
     anchor: Tensor
     score: Tensor | None = None
+    stage: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class TraceStep:
         assignment: `[N0]` int64, survivor that every original patch is part of now, or -1.
         anchor: `[K]` original patch index of every survivor.
         score: `[N]` score of every token that arrived, if known.
+        stage: number of the plan's stage; None where no stage decided.
     """
 
     site: Site
@@ -55,6 +58,7 @@ class TraceStep:
     assignment: Tensor
     anchor: Tensor
     score: Tensor | None = None
+    stage: int | None = None
 
     @property
     def kept(self) -> int:
@@ -147,7 +151,8 @@ def _stitched(pieces: Sequence[ImageTrace], patch: Tensor) -> list[TraceStep]:
         if len(scores) == len(pieces):
             whole = torch.zeros(total, dtype=torch.float32, device="cpu")
             score = whole.scatter(0, arrived, torch.cat(scores))[patch][present]
-        found.append(TraceStep(key[0], key[1], numbers[slot], place, score))
+        site, strategy, stage, _ = key
+        found.append(TraceStep(site, strategy, numbers[slot], place, score, stage))
         present = holder >= 0
     return found
 
@@ -158,21 +163,21 @@ def _counted_on(parts: Sequence[Tensor], edges: Tensor) -> Tensor:
     return torch.cat([torch.where(own < 0, -1, own + start) for own, start in spans])
 
 
-Key = tuple[Site, str, int]
+Key = tuple[Site, str, int | None, int]
 """A step of pieces: where and whose it is, and how many of such stand in front of it."""
 
 
 def _key(steps: Sequence[TraceStep], at: int) -> Key:
-    alike = [one for one in steps[:at] if (one.site, one.strategy) == _whose(steps[at])]
+    alike = [one for one in steps[:at] if _whose(one) == _whose(steps[at])]
     return (*_whose(steps[at]), len(alike))
 
 
-def _whose(step: TraceStep) -> tuple[Site, str]:
-    return step.site, step.strategy
+def _whose(step: TraceStep) -> tuple[Site, str, int | None]:
+    return step.site, step.strategy, step.stage
 
 
 def _depth(key: Key) -> tuple[int, int]:
-    return key[0].layer, key[2]
+    return key[0].layer, key[3]
 
 
 def _edges(sizes: Iterable[int]) -> Tensor:
@@ -221,10 +226,11 @@ class Trace:
         slot: Tensor | None,
         anchor: Tensor,
         score: Tensor | None = None,
+        stage: int | None = None,
     ) -> None:
         """Note one reduction; see `BatchStep` for shapes."""
         score = None if score is None else score.detach()
-        self.records.append(BatchStep(site, strategy, tuple(images), slot, anchor, score))
+        self.records.append(BatchStep(site, strategy, tuple(images), slot, anchor, score, stage))
 
     @property
     def images(self) -> list[ImageTrace]:
@@ -250,7 +256,8 @@ class Trace:
                 # -1 reads the appended entry: what was gone stays gone
                 assignment = torch.cat((slot, slot.new_full((1,), -1)))[assignment]
             score = None if entry.score is None else entry.score[row].float().cpu()
+            anchor = entry.anchor[row].cpu()
             steps.append(
-                TraceStep(entry.site, entry.strategy, assignment, entry.anchor[row].cpu(), score)
+                TraceStep(entry.site, entry.strategy, assignment, anchor, score, entry.stage)
             )
         return ImageTrace(grid, tuple(steps), self.parts.get(number, ()))

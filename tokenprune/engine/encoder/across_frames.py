@@ -63,8 +63,7 @@ def reduce_across(
             call.conditions.require(even, refuse(what))
         patches = video.apply(tokens, part, patches)
         if part.dense is not None:
-            name = site.stage.strategy.name
-            video.record(site.site, name, part.dense.slot, part.score)
+            video.record(site.site, site.stage, part.dense.slot, part.score)
         states.append(video)
         parts.append(bucket.split(patches))
     _take_over(state, state.videos, states)

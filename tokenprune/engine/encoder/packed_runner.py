@@ -258,8 +258,7 @@ class PackedRunner(EncoderRunner):
         for place, one in decided.items():
             site, dense = sites[place], one.part.dense
             if site is not None and dense is not None:
-                name, score = site.stage.strategy.name, one.part.score
-                one.state.record(site.site, name, dense.slot, score)
+                one.state.record(site.site, site.stage, dense.slot, one.part.score)
         if len(decided) == len(parts):
             return left
         shapes = [(len(one.state.index), one.state.index.shape[1]) for one in decided.values()]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tokenprune.engine.encoder.members import Members
 from tokenprune.engine.spreading import spread
+from tokenprune.engine.stages import EncoderSite
 from tokenprune.interface.dense import Reconstruction
-from tokenprune.interface.sites import Site
 
 
 @dataclass
@@ -20,7 +20,6 @@ class Revival:
 
     Attributes:
         reconstruction: how.
-        strategy: whose drop it was.
         site: where they were dropped.
         rows: `[B, K]` rows of the kept tokens among the tokens before the drop.
         until: first block whose attention no longer sees the full set.
@@ -30,8 +29,7 @@ class Revival:
     """
 
     reconstruction: Reconstruction
-    strategy: str
-    site: Site
+    site: EncoderSite
     rows: Tensor
     until: int
     size: Tensor

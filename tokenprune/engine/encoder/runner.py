@@ -245,7 +245,7 @@ class EncoderRunner(ABC):
         tokens, part = self._decide(call, state, site, hidden, signals)
         hidden = state.apply(tokens, part, hidden)
         if part.dense is not None:
-            state.record(site.site, strategy.name, part.dense.slot, part.score)
+            state.record(site.site, site.stage, part.dense.slot, part.score)
         return hidden
 
     def _decide(

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from tokenprune.engine.encoder.members import Members
 from tokenprune.engine.encoder.revival import Exit, Revival
 from tokenprune.engine.spreading import spread
-from tokenprune.engine.stages import EncoderSite
+from tokenprune.engine.stages import EncoderSite, ResolvedStage
 from tokenprune.engine.videos import Bucket, Videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.dense import Dense, Part, Reconstruction
@@ -127,10 +127,11 @@ class EncoderState:
             UnsupportedCallError: dropped tokens are still to be reconstructed.
         """
         if self.revival is not None:
+            dropped = self.revival.site
             raise UnsupportedCallError(
-                f"'{self.revival.strategy}' reconstructs tokens, and the encoder goes on at "
+                f"'{dropped.stage.strategy.name}' reconstructs tokens, and the encoder goes on at "
                 f"another device ({device}).",
-                where=str(self.revival.site),
+                where=str(dropped.site),
                 remedy="Keep the encoder on one device.",
             )
         untouched = self.untouched
@@ -170,8 +171,7 @@ class EncoderState:
         """
         return Revival(
             how,
-            strategy=site.stage.strategy.name,
-            site=site.site,
+            site=site,
             rows=dense.anchor,
             until=site.site.layer + how.blocks,
             size=self.size,
@@ -253,7 +253,7 @@ class EncoderState:
         hidden = self.full(hidden)
         self.size, self.index, self.revival = revival.size, revival.index, None
         self.riders, self.signals = revival.riders, revival.signals
-        self.record(revival.site, revival.strategy, None)
+        self.record(revival.site.site, revival.site.stage, None)
         if self.members is None or not self.untouched:
             return hidden
         return spread(hidden, self.members.of_units(self.index), self.prefix, self.complete)
@@ -277,7 +277,7 @@ class EncoderState:
     def record(
         self,
         site: Site,
-        strategy: str,
+        stage: ResolvedStage,
         slot: Tensor | None,
         score: Tensor | None = None,
     ) -> None:
@@ -285,22 +285,24 @@ class EncoderState:
 
         Args:
             site: where it happened.
-            strategy: who decided.
+            stage: whose strategy decided.
             slot: `[B, N]` slot of every token, -1 where dropped; None if tokens were restored.
             score: `[B, N]` what the choice was made by, if the strategy tells.
         """
+        name, number = stage.strategy.name, stage.number
         if self.videos is None:
-            self.trace.record(site, strategy, self.images, slot, self.index, score)
+            self.trace.record(site, name, self.images, slot, self.index, score, number)
             return
         _, height, width = self.grid
         for bucket in self.videos.buckets():
             self.trace.record(
                 site,
-                strategy,
+                name,
                 bucket.images(self.images),
                 None if slot is None else bucket.number(slot, self.index.shape[1]),
                 bucket.number(self.index, height * width),
                 None if score is None else bucket.join(score),
+                number,
             )
 
     def of_videos(self, bucket: Bucket) -> EncoderState:

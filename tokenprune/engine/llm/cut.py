@@ -202,13 +202,12 @@ class Draft:
             self.stage.stage.strategy.check(self.stage.site, budget, tokens.grid)
 
     def _trace(self, rows: Sequence[TokenRow], part: Part) -> None:
-        strategy = self.stage.stage.strategy
-        repeated = placement(strategy, "decoder").every_layer
+        repeated = placement(self.stage.stage.strategy, "decoder").every_layer
         assert part.dense is not None
         # a layer at which nothing was removed is no step of the trace
         idle = repeated and part.dense.length == rows[0].slot.shape[0]
         if not idle and rows[0].kind == "visual":
-            trace_rows(self.call.trace, self.stage.site, strategy.name, rows, part)
+            trace_rows(self.call.trace, self.stage, rows, part)
 
     def _tokens(self, bucket: Sequence[int], picked: Sequence[TokenRow]) -> tuple[Tokens, Tensor]:
         slot = torch.stack([row.slot for row in picked])

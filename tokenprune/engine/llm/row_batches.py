@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenprune.engine.lines import each, starts
 from tokenprune.engine.llm.rows import TokenRow
+from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.maps import Maps
 from tokenprune.interface.dense import Dense, Part
 from tokenprune.interface.sites import Site
@@ -88,34 +89,32 @@ def reduced(
     ]
 
 
-def trace_rows(
-    trace: Trace, site: Site, strategy: str, rows: Sequence[TokenRow], part: Part
-) -> None:
+def trace_rows(trace: Trace, acts: DecoderStage, rows: Sequence[TokenRow], part: Part) -> None:
     """Record what became of visual rows of equal shape, row by row and image by image.
 
     Merges across images count as dropped; copies aren't recorded.
 
     Args:
         trace: where to.
-        site: where it happened.
-        strategy: who decided.
+        acts: whose strategy decided, and where.
         rows: B rows before.
         part: the decision.
     """
     assert part.dense is not None
     if len(rows[0].numbers) != 1:
-        _trace_by_image(trace, site, strategy, rows, part, part.dense)
+        _trace_by_image(trace, acts, rows, part, part.dense)
         return
     _, unit = places(rows)
+    site, stage, name = acts.site, acts.stage, acts.stage.strategy.name
     found = zip(rows, part.dense.slot, unit.gather(1, part.dense.anchor), strict=True)
     for number, (row, slot, left) in enumerate(found):
         if not row.copy:
             score = None if part.score is None else part.score[number][None]
-            trace.record(site, strategy, [*row.numbers], slot[None], left[None], score)
+            trace.record(site, name, [*row.numbers], slot[None], left[None], score, stage.number)
 
 
 def _trace_by_image(
-    trace: Trace, site: Site, strategy: str, rows: Sequence[TokenRow], part: Part, dense: Dense
+    trace: Trace, acts: DecoderStage, rows: Sequence[TokenRow], part: Part, dense: Dense
 ) -> None:
     """`trace_rows` of rows with several images: a record for each image, in its own numbers."""
     # here a slot is a survivor's number among those that the strategy left, as in `Reduction`
@@ -140,9 +139,11 @@ def _trace_by_image(
     anchors = torch.split(unit.gather(1, anchor).flatten()[survivors], stayed)
     score = None if part.score is None else part.score.flatten()[tokens]
     scores = None if score is None else torch.split(score, arrived)
+    stage, name = acts.stage, acts.stage.strategy.name
     for number in range(len(slots)):
         row = rows[number // images]
         if not row.copy:
             told = None if scores is None else scores[number][None]
             mine = [row.numbers[number % images]]
-            trace.record(site, strategy, mine, slots[number][None], anchors[number][None], told)
+            slot, anchor = slots[number][None], anchors[number][None]
+            trace.record(acts.site, name, mine, slot, anchor, told, stage.number)

@@ -175,7 +175,7 @@ def _reduce(
             )
         hidden = left.state.apply(tokens.of(part.rows), part, left.hidden)
         if part.dense is not None:
-            left.state.record(site, strategy.name, part.dense.slot, part.score)
+            left.state.record(site, stage, part.dense.slot, part.score)
         yield replace(left, hidden=hidden)
 
 

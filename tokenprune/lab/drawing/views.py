@@ -196,4 +196,6 @@ def _step(images: Sequence[ImageTrace], number: int, told: TraceStep) -> TraceSt
         slots.append(torch.where(assignment < 0, -1, assignment + survivors))
         anchors.append(anchor + first)
         survivors, first = survivors + len(anchor), first + image.patches
-    return TraceStep(told.site, told.strategy, torch.cat(slots), torch.cat(anchors))
+    return TraceStep(
+        told.site, told.strategy, torch.cat(slots), torch.cat(anchors), stage=told.stage
+    )

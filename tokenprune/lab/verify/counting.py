@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenprune.engine.stages import ResolvedStage
-from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import placement
 from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.verify import names
@@ -62,8 +61,7 @@ def _budgets(bench: Bench, seen: SeenCall) -> Iterator[_Count]:
     images = [image for image in seen.images if image.patches]
     present, dynamic = [image.patches for image in images], False
     for stage in bench.stages:
-        sites = _sites(stage, seen)
-        left = [_left_by(stage, sites, *one) for one in zip(images, present, strict=True)]
+        left = [_left_by(stage, *one) for one in zip(images, present, strict=True)]
         pieces = stage.plan.at == "encoder" and bench.subject.tower is None
         for label, found, wanted in [] if pieces else _wanted(stage, seen, images, present, left):
             ceiling = dynamic or stage.strategy.length != "planned"
@@ -108,17 +106,13 @@ def _asked(keep: int | float, count: int, frames: int) -> int:
     return max(1, math.floor(round(keep * count, 6)))
 
 
-def _sites(stage: ResolvedStage, seen: SeenCall) -> set[Site]:
-    """Where a stage was asked; of several steps of one strategy, each has a layer of its own."""
-    asked = {answer.site for answer in seen.answers if answer.stage == stage.number}
-    layer = stage.plan.layer
-    return {site for site in asked if layer is None or site.layer == layer}
+def _left_by(stage: ResolvedStage, image: ImageTrace, present: int) -> int:
+    """Tokens of an image behind a stage's last reduction; what restores is counted before it.
 
-
-def _left_by(stage: ResolvedStage, sites: set[Site], image: ImageTrace, present: int) -> int:
-    """Tokens of an image behind a stage's last reduction; what restores is counted before it."""
-    name = stage.strategy.name
-    mine = [step.kept for step in image.steps if step.site in sites and step.strategy == name]
+    Of several steps of one strategy, each has a layer of its own.
+    """
+    own, layer = [step for step in image.steps if step.stage == stage.number], stage.plan.layer
+    mine = [step.kept for step in own if layer is None or step.site.layer == layer]
     if not mine:
         return present
     return min(mine) if _restores(stage) else mine[-1]
