@@ -15,8 +15,8 @@ from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.lab.compare import Comparison, Settings
-from tokenprune.lab.compare.build import build_entries
 from tokenprune.lab.compare.chosen import DOZEN, FAMILIES, chosen
+from tokenprune.lab.compare.entries import build_entries
 from tokenprune.lab.compare.matching import equal_tokens
 from tokenprune.lab.compare.table import legend
 from tokenprune.lab.measure import run

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tokenprune.cli.app import app
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.compare import Settings
-from tokenprune.lab.compare.build import build_entries
+from tokenprune.lab.compare.entries import build_entries
 from tokenprune.lab.compare.keeps import Shown, mllm_keeps
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.checks import failed_checks

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tokenprune.interface.loading import LoadedModel, LoadOptions
-from tokenprune.lab.compare.build import build_entries, compared_strategies
 from tokenprune.lab.compare.defaults import grouped, random_beside
+from tokenprune.lab.compare.entries import build_entries, compared_strategies
 from tokenprune.lab.compare.jobs import measure_in
 from tokenprune.lab.compare.matching import equal_cost
 from tokenprune.lab.compare.record import Comparison

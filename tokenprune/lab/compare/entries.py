@@ -12,10 +12,7 @@ from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError, SignalError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.loading import (
-    LoadedMllm,
-    LoadedModel,
-)
+from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.lab.clips import on_clips
 from tokenprune.lab.compare.chosen import chosen
