@@ -328,9 +328,22 @@ def test_a_refusal_by_the_model_is_told() -> None:
         def signals(self, site: Site) -> tuple[Signal, ...]:
             return (Signal("mood", "[B, N] how a token feels"),)
 
-    row = check(Foreign, stages=["decoder"]).row("padding", "decoder")
+    report = check(Foreign, stages=["decoder"])
+    row = report.row("padding", "decoder")
     assert row.status == "does not apply"
     assert "mood" in row.note
+    assert "nothing says how to compute it" in report.row("signals", "decoder").note
+
+
+def test_a_signal_of_another_stage_is_a_fault() -> None:
+    class Elsewhere(Scored):
+        def signals(self, site: Site) -> tuple[Signal, ...]:
+            return (Signal.LAST_QUERY_ATTENTION,)
+
+    report = check_strategy(Elsewhere)
+    failed = report.failed
+    assert [(row.key, row.at) for row in failed] == [("signals", "encoder"), ("signals", "pre_llm")]
+    assert all("exists at decoder only" in row.note for row in failed)
 
 
 @pytest.mark.parametrize(

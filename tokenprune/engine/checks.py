@@ -77,11 +77,21 @@ def refuse_signals(
             there is such a signal.
     """
     for site in sites:
+        refuse_misplaced(stage, site)
         for signal in asked(stage.strategy, site):
-            _refuse_unknown(stage, signal)
             if not supplied >= {signal.needs}:
                 raise _unsupplied(stage, signal, site, adapter)
-            _refuse_place(stage, signal, site)
+
+
+def refuse_misplaced(stage: ResolvedStage, site: Site) -> None:
+    """Refuse signals that no model can have where a strategy stands, or that nothing computes.
+
+    Raises:
+        SignalError: naming the signal, and the stage or blocks where there is such a one.
+    """
+    for signal in asked(stage.strategy, site):
+        _refuse_unknown(stage, signal)
+        _refuse_place(stage, signal, site)
 
 
 def _refuse_unknown(stage: ResolvedStage, signal: Signal) -> None:

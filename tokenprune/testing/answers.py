@@ -9,13 +9,20 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tokenprune.engine.checks import refuse_misplaced
 from tokenprune.engine.untouched import Untouched
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.raised import raised_at
 from tokenprune.interface.tokens import Tokens
-from tokenprune.testing.subject import ODD, SQUARE, VIDEO, Case, DoesNotApplyError, Subject
+from tokenprune.testing.subject import KEEP, ODD, SQUARE, VIDEO, Case, DoesNotApplyError, Subject
 
 HALF = (torch.bfloat16, torch.float16)
+
+
+def signals(subject: Subject) -> str:
+    """Asks for signals that there are where it stands, and that something computes."""
+    refuse_misplaced(subject.stage(KEEP), subject.site)
+    return ""
 
 
 def _answered(subject: Subject, cases: Iterable[Case]) -> str:

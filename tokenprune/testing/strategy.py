@@ -19,6 +19,7 @@ from tokenprune.testing.subject import KEEP, MODEL, WIDTH, DoesNotApplyError, Su
 
 Check = Callable[[Subject], str]
 CHECKS: Mapping[str, Check] = {
+    "signals": answers.signals,
     "in place": answers.in_place,
     "answers": answers.counts,
     "later": answers.later,

@@ -85,6 +85,12 @@ class Subject:
         """Whether grid and budget alone set the length."""
         return self.strategy.length == "planned"
 
+    def stage(self, keep: int) -> ResolvedStage:
+        """The stage of a plan at which it keeps so many tokens."""
+        given = None if self.strategy.length == "own" else keep
+        plan = StagePlan(at=self.at, strategy=self.strategy.name, keep=given)
+        return ResolvedStage(0, plan, self.strategy)
+
     def tokens(self, grid: Grid = SQUARE, **more: Any) -> Tokens:
         """Made-up tokens with the signals that the strategy asks for."""
         companions = self.strategy.companions()
@@ -153,12 +159,8 @@ class Subject:
         Raises:
             TokenpruneError: the answer is wrong.
         """
-        keep = None if self.strategy.length == "own" else case.keep
-        stage = ResolvedStage(
-            0, StagePlan(at=self.at, strategy=self.strategy.name, keep=keep), self.strategy
-        )
         conditions = Conditions(Checks("always"))
         with torch.no_grad():
-            parts = ask(stage, case.tokens, case.keep, conditions)
+            parts = ask(self.stage(case.keep), case.tokens, case.keep, conditions)
         conditions.settle()
         return parts
