@@ -58,7 +58,7 @@ def command(
     """Run the cells of a study file, each recorded once: models, tasks and plans crossed.
 
     Cells that are recorded don't run again; see `tokenprune report`. The exit code is 1 if a cell
-    failed, or was left to another run.
+    failed, was left to another run, or can't run, since its plan doesn't fit its model.
     """
     from tokenprune.lab.studies import load_study, run_study
     from tokenprune.lab.studies.lines import LineReporter
@@ -70,7 +70,8 @@ def command(
     console = wide_console()
     _say_how_many(loaded)
     if dry_run:
-        _print_estimates(console, loaded, getattr(chosen, "processes", None), check_data)
+        if not _print_estimates(console, loaded, getattr(chosen, "processes", None), check_data):
+            raise typer.Exit(1)
         return
     recent, errors = Recent(), Console(stderr=True, soft_wrap=True)
     lines = LineReporter(recent.lines.append if errors.is_terminal else _printing(errors))
@@ -159,8 +160,12 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
 
 def _print_estimates(
     console: Console, study: Study, processes: int | None, check: int | None
-) -> None:
-    """Cells and their times; how many a cluster runs at once isn't known here."""
+) -> bool:
+    """Cells and their times; how many a cluster runs at once isn't known here.
+
+    Returns:
+        Whether all of them can run.
+    """
     from tokenprune.lab.measure.durations import duration
     from tokenprune.lab.studies.estimates import estimate
     from tokenprune.lab.studies.lines import added, older
@@ -171,6 +176,9 @@ def _print_estimates(
     extra = [one.cell.label for one in found if one.cell.added]
     if extra:
         console.print(Text(visible(added(extra))))
+    unfit = [one.cell for one in found if one.cell.unfit]
+    for cell in unfit:
+        console.print(Text(visible(f"can't run: {cell.label}: {cell.unfit}"), style="bold red"))
     waiting = sum(one.seconds for one in found if not one.recorded)
     recorded = sum(one.recorded for one in found)
     shared = f"with {processes} at once" if processes else "if run one after another"
@@ -181,6 +189,7 @@ def _print_estimates(
         f"{duration(waiting / (processes or 1))} left {shared}, from one batch a cell",
         highlight=False,
     )
+    return not unfit
 
 
 def _estimates(found: Sequence[Estimate]) -> Table:
@@ -190,6 +199,7 @@ def _estimates(found: Sequence[Estimate]) -> Table:
     for one in found:
         cell = one.cell
         names: list[Any] = [line(cell.name), line(cell.task.title), line(cell.model.shown)]
-        state = ("recorded" if one.recorded else "to run") + (", added" if cell.added else "")
+        state = "can't run" if cell.unfit else "recorded" if one.recorded else "to run"
+        state += ", added" if cell.added else ""
         table.add_row(*names, str(one.samples), duration(one.seconds), state)
     return table

@@ -29,7 +29,7 @@ class Estimate:
     Attributes:
         cell: the cell.
         samples: samples of its task.
-        seconds: what it will take, dense beside it included.
+        seconds: what it will take, dense beside it included; 0 where its plan doesn't fit.
         recorded: whether there is a good record already, so that it won't run.
         older: whether there is one under other code, which doesn't count.
     """
@@ -55,7 +55,7 @@ def estimate(
         check: pictures that are opened before, see `check_samples`.
 
     Raises:
-        TokenpruneError: a model, a task or a plan that doesn't fit.
+        TokenpruneError: see `identified`.
     """
     found, dense = [], dict[tuple[str, str], float]()
     known = identified(study, check)
@@ -64,6 +64,9 @@ def estimate(
         if tell is not None:
             tell(number, len(known), cell.label)
         task = cell_task(cell, study)
+        if cell.unfit:
+            found.append(Estimate(cell, len(task.questions), 0.0, recorded=False))
+            continue
         pair = (cell.model.model_dump_json(), cell.task.model_dump_json())
         if pair not in dense:
             _batch(task, Plan())  # what is loaded or compiled at the first call comes once

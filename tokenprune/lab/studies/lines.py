@@ -35,6 +35,8 @@ class LineReporter:
         self._done = 0
         if opening.added:
             self.tell(added(opening.added))
+        for label, reason in opening.unfit.items():
+            self.tell(f"not run: {label}: {reason}")
         if opening.older:
             self.tell(f"{older(opening.older)}; what is run now takes their place")
 

@@ -45,6 +45,7 @@ class Cell:
         plan: resolved and validated; without stages it is the dense model.
         varied: what a grid put into the plan, by dotted place.
         added: whether the study added it as a baseline.
+        unfit: why it can't run: its plan doesn't fit the model, but another one of the study.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Cell:
     plan: Plan
     varied: Mapping[str, Any] = field(default_factory=dict)
     added: bool = False
+    unfit: str = ""
 
     @property
     def label(self) -> str:

@@ -23,6 +23,8 @@ class Opening:
         cells: labels of the cells that run now; recorded ones aren't among them.
         added: labels of the cells that the study added as baselines.
         older: how many of the cells have a record under other code, which doesn't count.
+        unfit: labels of cells that can't run, since their plan doesn't fit their model, with the
+            reason; they are recorded as failed, and aren't among `cells`.
     """
 
     study: str
@@ -30,6 +32,7 @@ class Opening:
     cells: tuple[str, ...]
     added: tuple[str, ...] = ()
     older: int = 0
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -11,7 +11,7 @@ from typing import Any
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attach import attach
 from tokenprune.errors import TokenpruneError
-from tokenprune.interface.loading import LoadedMllm
+from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.lab.clips import on_clips
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.opening import revision
@@ -59,79 +59,94 @@ class Finished:
 
 
 def identified(study: Study, check: int | None = None) -> list[Known]:
-    """Every cell with its identity; each plan is attached once, so bad ones end it here.
+    """Every cell with its identity, and behind the study's own those of the random plans it lacks.
+
+    Each plan is attached once to each model; plans of cells about clips are as they run on the
+    cell's model. Where a plan doesn't fit, its cell says so (`Cell.unfit`), if it fits another one.
 
     Args:
-        study: all cells of it.
+        study: all cells of it; see `Study.add_random`.
         check: pictures that are opened, see `check_samples`.
 
     Raises:
-        TokenpruneError: a model, a task or a plan that doesn't fit.
+        TokenpruneError: a model or a task that doesn't fit, or a plan that fits none of them.
     """
     metrics = chosen_metrics(study.metrics)
-    found, facts, checked = [], dict[str, dict[str, Any]](), list[TaskEntry]()
     environment = {name: describe_environment()[name] for name in FACTS}
-    for cell in with_baselines(study):
-        pair = digest([cell.model.model_dump(mode="json"), cell.task.model_dump(mode="json")])
-        task = cell_task(cell, study)
-        if pair not in facts:
-            if cell.task not in checked:
-                check_samples(task.questions, check)
-                checked.append(cell.task)
-            loaded = loaded_model(model_of(cell.model, cell.task), cell.model)
-            facts[pair] = {
-                "weights": loaded.fingerprint(),
-                "configs": loaded.configs,
-                "data": revision(task.questions, task.choices),
-                "settings": {
-                    **study.model_dump(mode="json", include=SETTINGS),
-                    "new_tokens": study.generated(cell.task),
-                },
-                "environment": environment,
-                "code": code_of([Study, type(choose_adapter(task.model)), *map(type, metrics)]),
-            }
-        try:
-            attach(task.model, cell.plan).detach()
-        except TokenpruneError as error:
-            error.where = ": ".join(filter(None, (cell.label, error.where)))
-            raise
-        about = {**facts[pair], "methods": method_facts(cell.plan)}
-        found.append((cell, identity(cell, about)))
-    return found
+    given, added, checked = list[Known](), list[Known](), list[TaskEntry]()
+    all_cells, refused = cells(study), dict[str, TokenpruneError]()
+    for _, several in groupby(all_cells, key=lambda cell: (cell.model, cell.task)):
+        mine = list(several)
+        first = mine[0]
+        task = cell_task(first, study)
+        if first.task not in checked:
+            check_samples(task.questions, check)
+            checked.append(first.task)
+        loaded = loaded_model(model_of(first.model, first.task), first.model)
+        facts = {
+            "weights": loaded.fingerprint(),
+            "configs": loaded.configs,
+            "data": revision(task.questions, task.choices),
+            "settings": {
+                **study.model_dump(mode="json", include=SETTINGS),
+                "new_tokens": study.generated(first.task),
+            },
+            "environment": environment,
+            "code": code_of([Study, type(choose_adapter(task.model)), *map(type, metrics)]),
+        }
+        tried = [_tried(cell, loaded, refused) for cell in mine]
+        number = len(all_cells) + len(added)
+        given += [_known(cell, facts) for cell in tried]
+        if study.add_random:
+            added += [_known(cell, facts) for cell in _baselines(tried, loaded, number)]
+    fits = {cell.name for cell, _ in given if not cell.unfit}
+    for name, error in refused.items():
+        if name not in fits:
+            raise error
+    return given + added
 
 
-def with_baselines(study: Study) -> list[Cell]:
-    """The study's cells, and behind them the random plans that it lacks; see `Study.add_random`.
+def _known(cell: Cell, facts: Mapping[str, Any]) -> Known:
+    return cell, identity(cell, {**facts, "methods": method_facts(cell.plan)})
 
-    Plans of cells about clips are as they run on the cell's model.
+
+def _tried(cell: Cell, loaded: LoadedModel, refused: dict[str, TokenpruneError]) -> Cell:
+    """The cell with its plan as it runs on the model, and with the reason if it doesn't fit.
+
+    Args:
+        cell: the cell.
+        loaded: its model.
+        refused: the first refusal of every plan, by name; one is added.
 
     Raises:
-        TokenpruneError: a model, a task or a plan that doesn't fit.
+        TokenpruneError: the model isn't served.
     """
-    found = [_on_model(cell) for cell in cells(study)]
-    if not study.add_random:
-        return found
-    added: list[Cell] = []
-    for _, several in groupby(found, key=lambda cell: (cell.model, cell.task)):
-        mine = list(several)
-        first, plans = mine[0], [(cell.name, cell.plan) for cell in mine]
-        if not may_lack(plan for _, plan in plans):
-            continue
-        model = loaded_model(model_of(first.model, first.task), first.model).model
-        for name, plan in missing_baselines(model, plans):
-            number = len(found) + len(added)
-            added.append(Cell(number, first.model, first.task, name, plan, added=True))
-    return found + added
+    if cell.task.video and isinstance(loaded, LoadedMllm):
+        cell = replace(cell, plan=on_clips(cell.plan, loaded))
+    try:
+        attach(loaded.model, cell.plan).detach()
+    except TokenpruneError as error:
+        reason = f"its plan doesn't fit the model: {error}"
+        error.where = ": ".join(filter(None, (cell.label, error.where)))
+        if not cell.plan.stages:
+            raise
+        # frames hold the model, of which only two are kept
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        refused.setdefault(cell.name, error)
+        return replace(cell, unfit=reason)
+    return cell
 
 
-def _on_model(cell: Cell) -> Cell:
-    """The cell, with its plan as it runs on clips if it is about these."""
-    if not cell.task.video:
-        return cell
-    loaded = loaded_model(model_of(cell.model, cell.task), cell.model)
-    if not isinstance(loaded, LoadedMllm):  # refused with its task
-        return cell
-    return replace(cell, plan=on_clips(cell.plan, loaded))
+def _baselines(tried: Sequence[Cell], loaded: LoadedModel, number: int) -> list[Cell]:
+    """Cells of the random plans that a model's plans lack on a task, numbered from `number` on."""
+    plans = [(cell.name, cell.plan) for cell in tried if not cell.unfit]
+    if not may_lack(plan for _, plan in plans):
+        return []
+    model, task = tried[0].model, tried[0].task
+    return [
+        Cell(place, model, task, name, plan, added=True)
+        for place, (name, plan) in enumerate(missing_baselines(loaded.model, plans), number)
+    ]
 
 
 def run_study(
@@ -161,10 +176,17 @@ def run_study(
     announcer = Announcer(reporters)
     with ExitStack() as claims:
         waiting = _waiting(known, store, done, claims)
+        unfit = [cell for cell in waiting if cell.unfit]
+        waiting = [cell for cell in waiting if not cell.unfit]
         labels = tuple(cell.label for cell in waiting)
         older = older_keys(store, [known[cell.number][1] for cell in waiting])
-        opening = Opening(study.name, str(study.out), labels, tuple(done.added), len(older))
+        reasons = {cell.label: cell.unfit for cell in unfit}
+        opening = Opening(
+            study.name, str(study.out), labels, tuple(done.added), len(older), reasons
+        )
         claims.enter_context(announcer.study(opening))
+        for cell in unfit:
+            store.write(Record(known[cell.number][1], "failed", {"reason": cell.unfit}))
         if tell is not None:
             tell(0, len(waiting), "")
         results = (runner or LocalRunner()).run(waiting, study)
