@@ -23,9 +23,11 @@ from rich.table import Table
 from tokenprune_adapters.transformers.llm_names import CACHE_NAMES
 
 import tokenprune
-from benchmarks.first_token import IMAGE, START, WORDS
+from benchmarks.first_token import WORDS
+from benchmarks.models import Inputs, language, llava, llava_call
 from benchmarks.recording import write_record
 from benchmarks.timing import Call, alternating
+from benchmarks.towers import sizes
 from tokenprune.lab.bench.compiling import compilations, room, shared_copy
 from tokenprune.lab.measure.environment import describe_environment
 
@@ -45,46 +47,16 @@ WARMING = 3
 
 def build(tiny: bool) -> Any:
     """The model."""
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
-
     width, layers = (64, 4) if tiny else (1024, 8)
-    vision = CLIPVisionConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=8,
-        num_attention_heads=4,
-        image_size=84 if tiny else 336,
-        patch_size=PATCH,
-    )
-    text = LlamaConfig(
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 64,
-        num_key_value_heads=width // 64,
-        vocab_size=2048,
-        max_position_embeddings=8192,
-    )
-    patches = (vision.image_size // PATCH) ** 2
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=IMAGE, image_seq_length=patches
-    )
-    return LlavaForConditionalGeneration(config).eval()
+    text = language(width, 2 * width, layers, width // 64, vocabulary=2048)
+    return llava(sizes(84 if tiny else 336, PATCH, 64, 8, 4, 128), text)
 
 
-def prompt(model: Any, images: int) -> dict[str, torch.Tensor]:
+def prompt(model: Any, images: int) -> Inputs:
     """A prompt with pictures and a question."""
     config = model.config
-    side = config.vision_config.image_size
-    words = torch.randint(10, 100, (WORDS,)).tolist()
-    ids = torch.tensor([[START, *[IMAGE] * config.image_seq_length * images, *words]])
-    pixels = torch.randn(images, 3, side, side)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+    pixels = config.vision_config.image_size
+    return llava_call(pixels, config.image_seq_length, images, WORDS)
 
 
 def step(model: Any, run: Any, call: dict[str, Any], kind: str, more: int) -> Call:

@@ -8,100 +8,46 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import tokenprune
+from benchmarks.models import Inputs, language, llava, llava_call, qwen, qwen_call
 from benchmarks.timing import alternating
-from benchmarks.towers import qwen_picture, qwen_vision
+from benchmarks.towers import qwen_vision, sizes
 from tokenprune.errors import TokenpruneError
 from tokenprune.lab.bench.compiling import compilations, room, shared_copy
 
 WORDS = 32
-#: Ids of special tokens, the same in all models here; words are drawn from above them.
-START, END, IMAGE = 1, 2, 5
 #: By name the place of a strategy. Half of the tokens are left: in tiny towers as well, EvoPrune's
 #: schedule reaches that.
 STAGES = {"evoprune": "encoder", "fopru": "pre_llm", "divprune": "pre_llm"}
 
 
 def _language(tiny: bool) -> dict[str, Any]:
-    width, layers = (64, 2) if tiny else (4096, 32)
-    return {
-        "hidden_size": width,
-        "intermediate_size": 2 * width if tiny else 11008,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4 if tiny else 32,
-        "num_key_value_heads": 4 if tiny else 32,
-        "vocab_size": 128 if tiny else 32064,
-        "max_position_embeddings": 8192,
-        "bos_token_id": START,
-        "eos_token_id": END,
-        "pad_token_id": 0,
-    }
+    return language(64, 128, 2, 4) if tiny else language(4096, 11008, 32, 32, vocabulary=32064)
 
 
 def _llava(tiny: bool) -> Any:
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
-
-    vision = CLIPVisionConfig(
-        hidden_size=64 if tiny else 1024,
-        intermediate_size=128 if tiny else 4096,
-        num_hidden_layers=4 if tiny else 24,
-        num_attention_heads=4 if tiny else 16,
-        image_size=48 if tiny else 336,
-        patch_size=8 if tiny else 14,
-    )
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=LlamaConfig(**_language(tiny)),
-        image_token_index=IMAGE,
-        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
-    )
-    return LlavaForConditionalGeneration(config)
+    vision = sizes(48, 8, 64, 4, 4, 128) if tiny else sizes(336, 14, 1024, 24, 16, 4096)
+    return llava(vision, _language(tiny))
 
 
 def _qwen(tiny: bool) -> Any:
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    language = _language(tiny)
-    sections = [2, 3, 3] if tiny else [16, 24, 24]
-    rotary = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
-    depth, width = (4, 64) if tiny else (32, 1280)
-    config = Qwen2_5_VLConfig(
-        text_config={**language, "rope_parameters": rotary},
-        vision_config=qwen_vision(depth, width, language["hidden_size"]),
-        image_token_id=IMAGE,
-        vision_start_token_id=3,
-        vision_end_token_id=4,
-    )
-    return Qwen2_5_VLForConditionalGeneration(config)
+    text, (depth, width) = _language(tiny), (4, 64) if tiny else (32, 1280)
+    vision = qwen_vision(depth, width, text["hidden_size"])
+    return qwen(vision, text, (2, 3, 3) if tiny else (16, 24, 24))
 
 
-def _llava_call(tiny: bool, images: int) -> dict[str, Tensor]:
-    side, patches = (48, 36) if tiny else (336, 576)
-    return _prompt([IMAGE] * patches, images) | {"pixel_values": torch.randn(images, 3, side, side)}
+def _llava_call(tiny: bool, images: int) -> Inputs:
+    pixels, patches = (48, 36) if tiny else (336, 576)
+    return llava_call(pixels, patches, images, WORDS)
 
 
-def _qwen_call(tiny: bool, images: int) -> dict[str, Tensor]:
-    side = 112 if tiny else 336
-    rows, grids = qwen_picture(side, images)
-    call = _prompt([3, *[IMAGE] * (side // 28) ** 2, 4], images)
-    kinds = (call["input_ids"] == IMAGE).long()
-    return call | {"pixel_values": rows, "image_grid_thw": grids, "mm_token_type_ids": kinds}
+def _qwen_call(tiny: bool, images: int) -> Inputs:
+    units = 4 if tiny else 12
+    return qwen_call([(units, units)] * images, WORDS)
 
 
-def _prompt(image: list[int], images: int) -> dict[str, Tensor]:
-    words = torch.randint(10, 100, (WORDS,)).tolist()
-    ids = torch.tensor([[START, *image * images, *words]])
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-FAMILIES: dict[str, tuple[Callable[[bool], Any], Callable[[bool, int], dict[str, Tensor]]]] = {
+FAMILIES: dict[str, tuple[Callable[[bool], Any], Callable[[bool, int], Inputs]]] = {
     "llava-7b": (_llava, _llava_call),
     "qwen2.5-vl-7b": (_qwen, _qwen_call),
 }
@@ -129,7 +75,7 @@ class Lineup:
 
     family: str
     models: dict[str, Any]
-    calls: dict[int, dict[str, Tensor]]
+    calls: dict[int, Inputs]
     attached: ExitStack
     refused: list[dict[str, Any]] = field(default_factory=list)
     graphs: dict[str, int] = field(default_factory=dict)
@@ -223,5 +169,5 @@ def lineup(family: str, device: torch.device, tiny: bool) -> Iterator[Lineup]:
         yield found
 
 
-def _first_token(model: Any, given: dict[str, Tensor]) -> Callable[[], object]:
+def _first_token(model: Any, given: Inputs) -> Callable[[], object]:
     return lambda: model.generate(**given, max_new_tokens=1, do_sample=False)

@@ -6,18 +6,16 @@ LLaVA's pictures have one size. Those of Qwen2.5-VL have one size, or as many as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from benchmarks.towers import qwen_vision
+from benchmarks.models import Inputs, language, llava, llava_call, qwen, qwen_call
+from benchmarks.towers import qwen_vision, sizes
 
-START, END, IMAGE, FIRST, LAST = 1, 2, 5, 3, 4
 WORDS = 16
-Inputs = dict[str, Tensor]
 
 #: Rows and columns of units, relative to the square grid: about as many units, other shapes.
 MIXED = (
@@ -85,86 +83,39 @@ def families(*, tiny: bool = False) -> tuple[Family, ...]:
         Family(
             "llava",
             lambda: _llava(size),
-            lambda images: _llava_call(size, images),
+            lambda images: llava_call(8 * size.side[0], size.side[0] ** 2, images, WORDS),
             {**packed, "visionzip": "pre_llm", "fastv": "decoder"},
         ),
-        Family("qwen2.5-vl", lambda: _qwen(size), lambda n: _qwen_call(_square(size, n)), packed),
+        Family(
+            "qwen2.5-vl",
+            lambda: _qwen(size),
+            lambda images: qwen_call([(size.side[1], size.side[1])] * images, WORDS),
+            packed,
+        ),
         Family(
             f"qwen2.5-vl, {len(MIXED)} grids",
             lambda: _qwen(size),
-            lambda images: _qwen_call(_mixed(size, images)),
+            lambda images: qwen_call(_mixed(size, images), WORDS),
             packed,
         ),
     )
 
 
 def _language(size: Size) -> dict[str, Any]:
-    return {
-        "hidden_size": size.language,
-        "intermediate_size": 2 * size.language,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "vocab_size": 128,
-        "max_position_embeddings": 1 << 16,
-        "bos_token_id": START,
-        "eos_token_id": END,
-        "pad_token_id": 0,
-    }
+    return language(size.language, 2 * size.language, 2, 4, longest=1 << 16)
 
 
 def _llava(size: Size) -> nn.Module:
-    from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
-
-    vision = CLIPVisionConfig(
-        hidden_size=size.width,
-        intermediate_size=4 * size.width,
-        num_hidden_layers=size.depth,
-        num_attention_heads=4,
-        image_size=8 * size.side[0],
-        patch_size=8,
-    )
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=LlamaConfig(**_language(size)),
-        image_token_index=IMAGE,
-        image_seq_length=size.side[0] ** 2,
-    )
-    made: nn.Module = LlavaForConditionalGeneration(config)
-    return made.eval()
-
-
-def _llava_call(size: Size, images: int) -> Inputs:
-    pixels = 8 * size.side[0]
-    prompt = _prompt([[IMAGE] * size.side[0] ** 2] * images)
-    return prompt | {"pixel_values": torch.randn(images, 3, pixels, pixels)}
+    side, width = size.side[0], size.width
+    made: nn.Module = llava(sizes(8 * side, 8, width, size.depth, 4, 4 * width), _language(size))
+    return made
 
 
 def _qwen(size: Size) -> nn.Module:
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    language = _language(size)
     eighth = size.language // 4 // 8
-    sections = [2 * eighth, eighth, eighth]
-    rotary = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
-    config = Qwen2_5_VLConfig(
-        text_config={**language, "rope_parameters": rotary},
-        vision_config=qwen_vision(size.depth, size.width, size.language),
-        image_token_id=IMAGE,
-        vision_start_token_id=FIRST,
-        vision_end_token_id=LAST,
-    )
-    made: nn.Module = Qwen2_5_VLForConditionalGeneration(config)
-    return made.eval()
-
-
-def _square(size: Size, images: int) -> list[tuple[int, int]]:
-    return [(size.side[1], size.side[1])] * images
+    vision = qwen_vision(size.depth, size.width, size.language)
+    made: nn.Module = qwen(vision, _language(size), (2 * eighth, eighth, eighth))
+    return made
 
 
 def _mixed(size: Size, images: int) -> list[tuple[int, int]]:
@@ -172,20 +123,3 @@ def _mixed(size: Size, images: int) -> list[tuple[int, int]]:
     side = size.side[1]
     grids = [(int(rows * side), int(columns * side)) for rows, columns in MIXED]
     return [grids[number % len(grids)] for number in range(images)]
-
-
-def _qwen_call(grids: Sequence[tuple[int, int]]) -> Inputs:
-    call = _prompt([[FIRST, *[IMAGE] * (rows * columns), LAST] for rows, columns in grids])
-    count = sum(4 * rows * columns for rows, columns in grids)
-    return call | {
-        "pixel_values": torch.randn(count, 1176),
-        "image_grid_thw": torch.tensor([(1, 2 * rows, 2 * columns) for rows, columns in grids]),
-        "mm_token_type_ids": (call["input_ids"] == IMAGE).long(),
-    }
-
-
-def _prompt(pictures: Sequence[Sequence[int]]) -> Inputs:
-    """One prompt: its pictures, then words."""
-    shown = [one for picture in pictures for one in picture]
-    ids = torch.tensor([[START, *shown, *range(10, 10 + WORDS)]])
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -33,6 +33,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.models import language, llava
+from benchmarks.towers import sizes
 from tokenprune.lab.measure.environment import describe_environment
 
 HERE, NEW_TOKENS = "127.0.0.1", 8
@@ -71,28 +73,15 @@ class Answered:
 
 def save_model(folder: Path) -> None:
     """A random LLaVA with a CLIP tower of 576 patches, and the reference model's tokenizer."""
-    from transformers import (
-        AutoProcessor,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-    )
+    from transformers import AutoProcessor
 
     from tokenprune.reference import reference_model_path
 
     processor = AutoProcessor.from_pretrained(reference_model_path())
-    vision = CLIPVisionConfig(
-        hidden_size=256, intermediate_size=1024, num_hidden_layers=9, num_attention_heads=4,
-        image_size=336, patch_size=14,
-    )  # fmt: skip
-    language = LlamaConfig(
-        hidden_size=1024, intermediate_size=2816, num_hidden_layers=12, num_attention_heads=16,
-        vocab_size=len(processor.tokenizer), max_position_embeddings=1024,
-    )  # fmt: skip
+    words = len(processor.tokenizer)
+    text = language(1024, 2816, 12, 16, vocabulary=words, longest=1024)
     token = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
-    config = LlavaConfig(vision_config=vision, text_config=language, image_token_index=token)
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    llava(sizes(336, 14, 256, 9, 4, 1024), text, token).save_pretrained(folder)
     processor.patch_size = 14
     size = {"height": 336, "width": 336}
     processor.image_processor.size, processor.image_processor.crop_size = size, size

@@ -90,7 +90,7 @@ def _clip(pixels: int, patch: int, width: int, depth: int, heads: int, keep: int
         from transformers import CLIPVisionConfig, CLIPVisionModel
 
         made: nn.Module = CLIPVisionModel(
-            CLIPVisionConfig(**_sizes(pixels, patch, width, depth, heads, 4 * width))
+            CLIPVisionConfig(**sizes(pixels, patch, width, depth, heads, 4 * width))
         )
         return made.eval()
 
@@ -105,7 +105,7 @@ def _siglip(pixels: int, patch: int, width: int, depth: int, heads: int, keep: i
         from transformers import SiglipVisionConfig, SiglipVisionModel
 
         made: nn.Module = SiglipVisionModel(
-            SiglipVisionConfig(**_sizes(pixels, patch, width, depth, heads, 4304))
+            SiglipVisionConfig(**sizes(pixels, patch, width, depth, heads, 4304))
         )
         return made.eval()
 
@@ -113,9 +113,10 @@ def _siglip(pixels: int, patch: int, width: int, depth: int, heads: int, keep: i
     return Tower("siglip-so400m-384", build, pictures, (pixels // patch) ** 2, keep, depth)
 
 
-def _sizes(
+def sizes(
     pixels: int, patch: int, width: int, depth: int, heads: int, inner: int
 ) -> dict[str, int]:
+    """The config of a tower of transformers that sees pictures of one size."""
     return {
         "image_size": pixels,
         "patch_size": patch,
