@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tokenprune.errors import DataError
 from tokenprune.errors.files import TEXT_BYTES, check_file, is_file, reason
@@ -33,34 +33,21 @@ def heldout_questions(limit: int | None) -> list[Question]:
     """
     from tokenprune.reference.heldout import HELDOUT_IMAGES, iter_heldout
 
-    images = HELDOUT_IMAGES if limit is None else min(limit, HELDOUT_IMAGES)
-    return _one_of_each(
-        (Question(s.image, s.answer, s.question, s.type, s.image_id) for s in iter_heldout(images)),
-        limit,
-    )
+    return _drawn(iter_heldout, HELDOUT_IMAGES, limit)
 
 
 def heldout_detail_questions(limit: int | None) -> list[Question]:
     """The same of the detail model."""
     from tokenprune.reference.detail_heldout import HELDOUT_DETAILS, iter_heldout_details
 
-    images = HELDOUT_DETAILS if limit is None else min(limit, HELDOUT_DETAILS)
-    samples = iter_heldout_details(images)
-    return _one_of_each(
-        (Question(s.image, s.answer, s.question, s.type, s.image_id) for s in samples), limit
-    )
+    return _drawn(iter_heldout_details, HELDOUT_DETAILS, limit)
 
 
 def heldout_clip_questions(limit: int | None) -> list[Question]:
     """The same about the held-out clips; the image of a question is a clip's frames."""
     from tokenprune.reference.clip_heldout import HELDOUT_CLIPS, iter_heldout_clips
 
-    clips = HELDOUT_CLIPS if limit is None else min(limit, HELDOUT_CLIPS)
-    samples = iter_heldout_clips(clips)
-    return _one_of_each(
-        (Question(Frames(s.frames), s.answer, s.question, s.type, s.image_id) for s in samples),
-        limit,
-    )
+    return _drawn(iter_heldout_clips, HELDOUT_CLIPS, limit)
 
 
 def probe_questions(task: str, limit: int) -> list[Question]:
@@ -74,15 +61,21 @@ def probe_questions(task: str, limit: int) -> list[Question]:
     from tokenprune.reference.detail_heldout import iter_heldout_details
     from tokenprune.reference.heldout import iter_heldout
 
-    if task == "video":
-        clips = iter_heldout_clips(limit, PROBE_SEED)
-        return _one_of_each(
-            (Question(Frames(s.frames), "", s.question, "", s.image_id) for s in clips), limit
-        )
-    drawn = iter_heldout_details if task == "detail" else iter_heldout
-    return _one_of_each(
-        (Question(s.image, "", s.question, "", s.image_id) for s in drawn(limit, PROBE_SEED)), limit
-    )
+    own = {"detail": iter_heldout_details, "video": iter_heldout_clips}
+    return _drawn(own.get(task, iter_heldout), limit, limit, PROBE_SEED)
+
+
+def _drawn(
+    samples: Callable[..., Iterable[Any]], most: int, limit: int | None, *seed: int
+) -> list[Question]:
+    """Questions about as many pictures or clips as can be; `samples` makes those of so many."""
+    found = samples(most if limit is None else min(limit, most), *seed)
+    return _one_of_each(map(_question, found), limit)
+
+
+def _question(sample: Any) -> Question:
+    image = Frames(sample.frames) if hasattr(sample, "frames") else sample.image
+    return Question(image, sample.answer, sample.question, sample.type, sample.image_id)
 
 
 def _one_of_each(questions: Iterable[Question], limit: int | None) -> list[Question]:
