@@ -22,7 +22,6 @@ from tokenprune.lab.measure.task import VqaTask
 from tokenprune.lab.models import load_model
 from tokenprune.lab.positions import position_limit
 from tokenprune.lab.train.batches import make_batch
-from tokenprune.lab.train.data import Example
 from tokenprune.lab.train.heldout import accuracy
 from tokenprune.plan import Plan
 from tokenprune.reference import reference_model_path
@@ -89,11 +88,11 @@ def test_prompts_beyond_the_positions_are_refused_everywhere(model: LoadedMllm) 
     with pytest.raises(DataError, match=words):
         show(model, Plan(), [("red", PICTURE)], question=LONG)
     with pytest.raises(DataError, match=words):
-        make_batch(model, [Example(PICTURE, LONG, "a")], 1)
+        make_batch(model, [Question(PICTURE, "a", LONG)], 1)
     with pytest.raises(DataError, match=words):
-        make_batch(model, [Example(PICTURE, ASKED, LONG)], 1)
+        make_batch(model, [Question(PICTURE, LONG, ASKED)], 1)
     with pytest.raises(DataError, match=words):
-        accuracy(model, Plan(), [Example(PICTURE, LONG, "a")])
+        accuracy(model, Plan(), [Question(PICTURE, "a", LONG)])
 
 
 def test_the_last_position_may_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ from tokenprune.errors import DataError
 from tokenprune.lab.data import reading
 from tokenprune.lab.data.folders import pictures_in
 from tokenprune.lab.data.opening import opened
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.data.reading import FORMATS, PICTURES, open_picture, scaled
 from tokenprune.lab.data.videos import Clip
-from tokenprune.lab.train.data import Example
 from tokenprune.lab.train.data import opened as for_training
 
 CORNERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
@@ -67,7 +67,7 @@ def test_every_way_in_reads_alike(tmp_path: Path) -> None:
     path = turned(tmp_path / "a.png", 6)
     assert near(opened(path), corners())
     assert near(opened(path.read_bytes()), corners())
-    assert near(for_training(Example(path, "q", "a")).image, corners())
+    assert near(for_training(Question(path, "a", "q")).image, corners())
     assert near(Clip.of(path, 1).pictures()[0], corners())
     assert near(Clip.of(tmp_path, 2).pictures()[1], corners())
 

@@ -24,9 +24,9 @@ from tokenprune.errors import BudgetError, DataError, SignalError, TokenpruneErr
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import IGNORE
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.train import TrainSettings, train
 from tokenprune.lab.train.batches import make_batch
-from tokenprune.lab.train.data import Example
 from tokenprune.lab.train.session import model_shape
 from tokenprune.plan import load_plan
 
@@ -50,9 +50,9 @@ class Made:
     name = "made"
     digest = ""
 
-    def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
+    def draw(self, step: int, pictures: int, shared: int) -> list[Question]:
         pairs = itertools.product(range(pictures), range(shared))
-        return [Example(picture(n), f"what{'s' * m} ?", f"a{'b' * m}", "what") for n, m in pairs]
+        return [Question(picture(n), f"a{'b' * m}", f"what{'s' * m} ?", "what") for n, m in pairs]
 
 
 @pytest.mark.parametrize("name", CASES)

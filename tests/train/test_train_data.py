@@ -10,9 +10,10 @@ import pytest
 from tests.train.tiny import picture, tiny
 from tokenprune.errors import DataError, UnsupportedModelError
 from tokenprune.interface.trainable import IGNORE, Phase
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.train import FileStream, ReferenceStream, TrainSettings
 from tokenprune.lab.train.batches import make_batch
-from tokenprune.lab.train.data import Example, opened
+from tokenprune.lab.train.data import opened
 from tokenprune.lab.train.heldout import questions_for
 from tokenprune.lab.train.settings import rate, spans
 from tokenprune.reference import TYPES, iter_heldout
@@ -78,7 +79,7 @@ def test_a_missing_an_empty_and_a_damaged_file(tmp_path: Path) -> None:
         FileStream(write(tmp_path, ""), 0)
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="picture can't be read"):
-        opened(Example(tmp_path / "bad.png", "", ""))
+        opened(Question(tmp_path / "bad.png", ""))
 
 
 def test_a_file_is_gone_through_once_an_epoch_in_changing_order(tmp_path: Path) -> None:
@@ -103,8 +104,8 @@ def test_held_out_questions_are_the_users_or_the_bundled_ones(tmp_path: Path) ->
 
 def test_answers_stand_at_the_end_and_alone_are_labelled() -> None:
     asked = [
-        Example(picture(0), "what is", "one"),
-        Example(picture(0), "what is this thing", "two three"),
+        Question(picture(0), "one", "what is"),
+        Question(picture(0), "two three", "what is this thing"),
     ]
     loaded = tiny()
     batch = make_batch(loaded, asked, 2)
@@ -126,7 +127,7 @@ def test_a_loader_without_answers_is_refused() -> None:
     from dataclasses import replace
 
     with pytest.raises(UnsupportedModelError, match="doesn't turn answers into tokens"):
-        make_batch(replace(tiny(), answer_ids=None), [Example(picture(0), "a", "b")], 1)
+        make_batch(replace(tiny(), answer_ids=None), [Question(picture(0), "b", "a")], 1)
 
 
 @pytest.mark.parametrize(

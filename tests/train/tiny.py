@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tests.models import EOS_TOKEN, IMAGE, IMAGE_TOKEN, llava_clip, llava_inputs
 from tokenprune.interface.loading import LoadedMllm
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.train import Trained, TrainSettings, train
-from tokenprune.lab.train.data import Example
 from tokenprune.lab.train.loop import Tell
 from tokenprune.plan import Plan, load_plan
 
@@ -64,10 +64,10 @@ class ByHeart:
     def __init__(self, fresh: bool = False) -> None:
         self.fresh = fresh
 
-    def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
+    def draw(self, step: int, pictures: int, shared: int) -> list[Question]:
         start = 100 * step if self.fresh else 0
         return [
-            Example(picture(start + number), f"what is {'b' * asked}", f"a{'x' * number}", "what")
+            Question(picture(start + number), f"a{'x' * number}", f"what is {'b' * asked}", "what")
             for number in range(pictures)
             for asked in range(shared)
         ]

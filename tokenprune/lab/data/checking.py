@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tokenprune.errors import DataError
 from tokenprune.lab.data.opening import opened
 from tokenprune.lab.data.pictures import spread
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.data.videos import Clip
 
 #: Pictures, and videos, that are opened where nothing else is asked for (ours).
@@ -18,19 +19,7 @@ CHECKED, CHECKED_CLIPS = 1000, 100
 NAMED = 5
 
 
-class Seen(Protocol):
-    """A sample with something to open: of a study, a comparison or a training file."""
-
-    @property
-    def image(self) -> Any:
-        """A picture, the path of its file, its bytes, a clip, or several pictures."""
-
-    @property
-    def where(self) -> str:
-        """File and line, for errors."""
-
-
-def check_samples(samples: Sequence[Seen], amount: int | None = None) -> None:
+def check_samples(samples: Sequence[Question], amount: int | None = None) -> None:
     """Open pictures and videos, each file once, and name all samples that can't be read.
 
     Args:
@@ -65,7 +54,7 @@ def check_samples(samples: Sequence[Seen], amount: int | None = None) -> None:
     ) from bad[0][1]
 
 
-def _files(samples: Sequence[Seen]) -> Iterator[tuple[Any, str]]:
+def _files(samples: Sequence[Question]) -> Iterator[tuple[Any, str]]:
     """What has to be opened, with the place of the first sample that names it."""
     seen: set[Path | Clip] = set()
     for sample in samples:

@@ -11,13 +11,13 @@ from torch import Tensor
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.interface.trainable import IGNORE, Batch
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.positions import check_questions
-from tokenprune.lab.train.data import Example
 
 PROMPT, MASK, PIXELS = "input_ids", "attention_mask", "pixel_values"
 
 
-def make_batch(loaded: LoadedMllm, questions: Sequence[Example], shared: int) -> Batch:
+def make_batch(loaded: LoadedMllm, questions: Sequence[Question], shared: int) -> Batch:
     """One batch; answers end at the same place in every row.
 
     Args:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +16,10 @@ from PIL import Image
 
 from tokenprune.errors import DataError
 from tokenprune.errors.files import reason
+from tokenprune.lab.data import opening
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.jsonl import right_answers
-from tokenprune.lab.data.reading import open_picture
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.data.rows import DataRow, read_rows
 from tokenprune.reference import Textures, ask_each, render, sample_scene
 from tokenprune.reference.heldout import HELDOUT_SEED
@@ -32,27 +33,6 @@ KEYS = ("image", "question")
 FORM = 'A line is {"image": FILE, "question": TEXT, "answer": TEXT}.'
 
 
-@dataclass(frozen=True)
-class Example:
-    """One question with its answer.
-
-    Attributes:
-        image: the picture, or the path of its file.
-        text: what is asked.
-        answer: what is right.
-        kind: group for separate accuracies.
-        others: further right answers.
-        where: file and line that it stands in, for errors.
-    """
-
-    image: Any
-    text: str
-    answer: str
-    kind: str = ""
-    others: tuple[str, ...] = ()
-    where: str = field(default="", compare=False)
-
-
 class Stream(Protocol):
     """Training questions by step, the same ones whenever they are asked for.
 
@@ -64,7 +44,7 @@ class Stream(Protocol):
     name: str
     digest: str
 
-    def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
+    def draw(self, step: int, pictures: int, shared: int) -> list[Question]:
         """`pictures * shared` questions, those about one picture one after the other."""
         ...
 
@@ -91,7 +71,7 @@ class ReferenceStream:
             )
         self._seed, self._textures = seed, Textures(seed)
 
-    def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
+    def draw(self, step: int, pictures: int, shared: int) -> list[Question]:
         """See `Stream`."""
         return [
             question
@@ -99,7 +79,7 @@ class ReferenceStream:
             for question in self._picture(step, number, shared)
         ]
 
-    def _picture(self, step: int, number: int, shared: int) -> list[Example]:
+    def _picture(self, step: int, number: int, shared: int) -> list[Question]:
         rng = np.random.default_rng([self._seed, STREAM, step, number])
         scene = sample_scene(rng)
         asked: list[Any] = []
@@ -108,7 +88,7 @@ class ReferenceStream:
             asked += [more[place] for place in rng.permutation(len(more))]
         picture = Image.fromarray(render(scene, rng, self._textures).image)
         return [
-            Example(image=picture, text=q.text, answer=q.answer, kind=q.kind)
+            Question(image=picture, text=q.text, answer=q.answer, kind=q.kind)
             for q in asked[:shared]
         ]
 
@@ -138,7 +118,7 @@ class FileStream:
         self.digest = _digest(self.questions)
         self._path, self._seed = path, seed
 
-    def draw(self, step: int, pictures: int, shared: int) -> list[Example]:
+    def draw(self, step: int, pictures: int, shared: int) -> list[Question]:
         """See `Stream`; every question brings its own picture."""
         size, total = pictures * shared, len(self.questions)
         places = range(step * size, (step + 1) * size)
@@ -150,7 +130,7 @@ class FileStream:
         return np.random.default_rng([self._seed, STREAM, epoch]).permutation(len(self.questions))
 
 
-def read_questions(path: Path) -> list[Example]:
+def read_questions(path: Path) -> list[Question]:
     """The questions of a JSON-lines file, pictures as paths.
 
     Raises:
@@ -162,7 +142,7 @@ def read_questions(path: Path) -> list[Example]:
     return questions
 
 
-def _question(path: Path, row: DataRow) -> Example:
+def _question(path: Path, row: DataRow) -> Question:
     right = right_answers(row)
     (most, _), *_ = Counter(right).most_common(1)
     given = {**{key: row.text(key) for key in KEYS}, "answer": most}
@@ -171,10 +151,10 @@ def _question(path: Path, row: DataRow) -> Example:
             raise DataError(f"'{key}' is empty.", where=row.where, remedy=FORM)
     picture = row.file(path.parent, given["image"], "picture")
     others = tuple(one for one in dict.fromkeys(right) if one != most)
-    return Example(picture, given["question"], most, others=others, where=row.where)
+    return Question(picture, most, given["question"], others=others, where=row.where)
 
 
-def _digest(questions: Sequence[Example]) -> str:
+def _digest(questions: Sequence[Question]) -> str:
     """SHA-256 of texts, answers and the bytes of all pictures, each file read once."""
     files = cache(lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
     total = hashlib.sha256()
@@ -189,12 +169,10 @@ def _digest(questions: Sequence[Example]) -> str:
     return total.hexdigest()
 
 
-def opened(question: Example) -> Example:
+def opened(question: Question) -> Question:
     """The question with its picture read.
 
     Raises:
         DataError: the picture is damaged.
     """
-    if not isinstance(question.image, Path):
-        return question
-    return replace(question, image=open_picture(question.image))
+    return replace(question, image=opening.opened(question.image))

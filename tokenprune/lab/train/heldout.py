@@ -13,9 +13,9 @@ import torch
 from tokenprune.engine.attach import attach
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.data.checking import check_samples
-from tokenprune.lab.data.question import plain
+from tokenprune.lab.data.question import Question, plain
 from tokenprune.lab.positions import check_questions
-from tokenprune.lab.train.data import REFERENCE, Example, opened, read_questions
+from tokenprune.lab.train.data import REFERENCE, opened, read_questions
 from tokenprune.plan import Plan
 from tokenprune.reference.heldout import HELDOUT_IMAGES, iter_heldout
 
@@ -24,7 +24,7 @@ BATCH = 16
 
 def questions_for(
     data: str, file: Path | None, limit: int, check: int | None = None
-) -> list[Example]:
+) -> list[Question]:
     """Held-out questions: the user's file, or those of the bundled set if trained on it.
 
     Args:
@@ -47,14 +47,14 @@ def questions_for(
     return reference_questions(limit)
 
 
-def reference_questions(limit: int) -> list[Example]:
+def reference_questions(limit: int) -> list[Question]:
     """Held-out questions about as many pictures as can be: a second one of a picture comes last.
 
     Questions about one picture are not independent. The draw is fixed.
     """
-    about: dict[int, list[Example]] = defaultdict(list)
+    about: dict[int, list[Question]] = defaultdict(list)
     for sample in iter_heldout(min(limit, HELDOUT_IMAGES)):
-        question = Example(sample.image, sample.question, sample.answer, sample.type)
+        question = Question(sample.image, sample.answer, sample.question, sample.type)
         about[sample.image_id].append(question)
     most = max(len(questions) for questions in about.values())
     turns = (
@@ -69,7 +69,7 @@ def reference_questions(limit: int) -> list[Example]:
 def accuracy(
     loaded: LoadedMllm,
     plan: Plan,
-    questions: Sequence[Example],
+    questions: Sequence[Question],
     tell: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, Any]:
     """Share of right answers with a plan in force, overall and by kind of question.
@@ -81,7 +81,8 @@ def accuracy(
         for start in range(0, len(questions), BATCH):
             part = questions[start : start + BATCH]
             for question, answer in zip(part, _answers(loaded, part), strict=True):
-                by_kind[question.kind].append(_right(answer, question))
+                right = plain(answer) == plain(question.matched(answer))
+                by_kind[question.kind].append(right)
             if tell is not None:
                 tell(start + len(part), len(questions), "held-out questions")
         tokens = handle.meter.tokens
@@ -95,7 +96,7 @@ def accuracy(
     }
 
 
-def _answers(loaded: LoadedMllm, part: Sequence[Example]) -> list[str]:
+def _answers(loaded: LoadedMllm, part: Sequence[Question]) -> list[str]:
     model: Any = loaded.model
     texts = [question.text for question in part]
     inputs = loaded.prepare([question.image for question in part], texts)
@@ -109,7 +110,3 @@ def _answers(loaded: LoadedMllm, part: Sequence[Example]) -> list[str]:
 def _ids(loaded: LoadedMllm, answer: str) -> list[int]:
     assert loaded.answer_ids is not None
     return loaded.answer_ids(answer)
-
-
-def _right(answer: str, question: Example) -> bool:
-    return plain(answer) in map(plain, (question.answer, *question.others))

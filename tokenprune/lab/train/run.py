@@ -20,10 +20,11 @@ from tokenprune.errors import BudgetError, DataError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.interface.trainable import ModelShape, TrainableStrategy
+from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.files import write_text, writing_failed
 from tokenprune.lab.measure.locks import locked
 from tokenprune.lab.train.auxiliary import Auxiliary
-from tokenprune.lab.train.data import Example, Stream
+from tokenprune.lab.train.data import Stream
 from tokenprune.lab.train.heldout import accuracy
 from tokenprune.lab.train.loop import Loop, Tell, TrainingRun
 from tokenprune.lab.train.record import Job, facts
@@ -70,7 +71,7 @@ def train(
     stream: Stream,
     settings: TrainSettings,
     *,
-    heldout: Sequence[Example] = (),
+    heldout: Sequence[Question] = (),
     restart: bool = False,
     tell: Tell | None = None,
 ) -> Trained:
@@ -141,7 +142,7 @@ def _left(
     out: Path,
     learner: TrainableStrategy[Any],
     run: TrainingRun,
-    heldout: Sequence[Example],
+    heldout: Sequence[Question],
     tell: Tell | None,
 ) -> Trained:
     """Write weights, plan and record of a run that has come to its end.
