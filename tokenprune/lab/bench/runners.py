@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -19,6 +20,8 @@ from tokenprune.lab.bench.timer import seconds
 from tokenprune.lab.bench.workload import Prompts, Workload
 from tokenprune.lab.measure.memory import cache_bytes, peak_bytes
 from tokenprune.ops.flops import count_flops
+
+Call = Callable[[Lane, Any], Any]
 
 
 class Timed(ABC):
@@ -37,23 +40,41 @@ class Timed(ABC):
     def first(self, lane: Lane, inputs: Any) -> Any:
         """A call to the first token; of a classifier, the call."""
 
-    @abstractmethod
-    def whole(self, lane: Lane, inputs: Any) -> Any:
-        """A whole call."""
+    @property
+    def calls(self) -> Sequence[Call]:
+        """What is timed: `first`, and the whole call where more follows."""
+        return (self.first,)
 
     @abstractmethod
     def formula(self, lane: Lane, handle: Attachment, inputs: Any) -> float:
         """Operations of a call to the first token, by formula; it makes the call."""
 
-    @abstractmethod
     def time(self, lane: Lane, turn: int) -> None:
-        """One round of one lane."""
+        """One round of one lane; dense by stage in a call of its own, apart from the times."""
+        inputs = self.batches[turn % len(self.batches)]
+        if not lane.dense:
+            with lane.attached() as handle:
+                self._clock(lane, inputs, handle)
+                _add(lane, handle.report().seconds)
+            return
+        self._clock(lane, inputs)
+        if lane.twin is None:
+            with lane.attached() as handle:
+                self.calls[-1](lane, inputs)
+                _add(lane, handle.report().seconds)
+
+    def _clock(self, lane: Lane, inputs: Any, handle: Attachment | None = None) -> None:
+        """Time every call; what a handle tells of stages afterwards is of the last one."""
+        for times, call in zip((lane.first, lane.whole), self.calls, strict=False):
+            if handle is not None:
+                handle.meter.reset()
+            times.append(seconds(partial(call, lane, inputs), self.device))
 
     def warm(self, lane: Lane) -> None:
         """One untimed call of each kind on every batch."""
         for inputs in self.batches:
-            self.first(lane, inputs)
-            self.whole(lane, inputs)
+            for call in self.calls:
+                call(lane, inputs)
 
     def prepare(self, lane: Lane, settings: BenchSettings) -> None:
         """Warm up, then what needs no clock, on every batch: tokens, operations, memory."""
@@ -82,10 +103,6 @@ class Timed(ABC):
         """Bytes of the KV cache after a whole call."""
         return None
 
-    def clock(self, lane: Lane, inputs: Any) -> None:
-        """Time a call to the first token."""
-        lane.first.append(seconds(lambda: self.first(lane, inputs), self.device))
-
 
 class Generation(Timed):
     """Greedy generation."""
@@ -93,6 +110,11 @@ class Generation(Timed):
     def first(self, lane: Lane, inputs: Any) -> Any:
         """One new token."""
         return self._generate(lane, inputs, 1)
+
+    @property
+    def calls(self) -> Sequence[Call]:
+        """To the first token, and with all."""
+        return (self.first, self.whole)
 
     def whole(self, lane: Lane, inputs: Any) -> Any:
         """The first token and all after it."""
@@ -112,26 +134,6 @@ class Generation(Timed):
         adapter = choose_adapter(lane.model)
         assert isinstance(adapter, MllmAdapter)
         return cache_bytes(adapter.outputs_cache(self.whole(lane, inputs)))
-
-    def time(self, lane: Lane, turn: int) -> None:
-        """To the first token, and with all; dense by stage in a call of its own."""
-        inputs = self.batches[turn % len(self.batches)]
-        if lane.dense:
-            self._clock_whole(lane, inputs)
-            if lane.twin is None:
-                with lane.attached() as handle:  # the clock of stages, apart from the times
-                    self.whole(lane, inputs)
-                    _add(lane, handle.report().seconds)
-            return
-        with lane.attached() as handle:
-            self.clock(lane, inputs)
-            handle.meter.reset()
-            lane.whole.append(seconds(lambda: self.whole(lane, inputs), self.device))
-            _add(lane, handle.report().seconds)
-
-    def _clock_whole(self, lane: Lane, inputs: Any) -> None:
-        self.clock(lane, inputs)
-        lane.whole.append(seconds(lambda: self.whole(lane, inputs), self.device))
 
     def _generate(self, lane: Lane, inputs: Any, count: int) -> Any:
         model: Any = lane.model
@@ -168,30 +170,12 @@ class Encoding(Timed):
         """Logits `[B, classes]`, or embeddings `[B, D]` of a dual encoder."""
         return self._call(lane.model, inputs)
 
-    def whole(self, lane: Lane, inputs: Any) -> Any:
-        """The same: nothing follows."""
-        return None
-
     def formula(self, lane: Lane, handle: Attachment, inputs: Any) -> float:
         """Operations of the encoder's blocks."""
         from tokenprune.lab.bench.formula import encoder_flops
 
         self.first(lane, inputs)
         return encoder_flops(lane.model, handle.trace)
-
-    def time(self, lane: Lane, turn: int) -> None:
-        """The pass; dense by stage in a call of its own."""
-        inputs = self.batches[turn % len(self.batches)]
-        if lane.dense:
-            self.clock(lane, inputs)
-            if lane.twin is None:
-                with lane.attached() as handle:
-                    self.first(lane, inputs)
-                    _add(lane, handle.report().seconds)
-            return
-        with lane.attached() as handle:
-            self.clock(lane, inputs)
-            _add(lane, handle.report().seconds)
 
 
 def runner_for(
