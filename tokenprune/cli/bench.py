@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tokenprune.cli.consoles import line, notice, progress_bar
-from tokenprune.cli.options import Device, Dtype, Force, Seed, examples
+from tokenprune.cli.consoles import PLAIN, line, notice, progress_bar, wide_console
+from tokenprune.cli.options import Device, Dtype, Force, ModelOrClips, Seed, Weights, examples
 
 if TYPE_CHECKING:
     from tokenprune.interface.loading import LoadOptions
@@ -30,14 +30,6 @@ Plans = Annotated[
     list[Path] | None,
     typer.Option(help="Plan files; default: training-free methods of static length at a quarter."),
 ]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="Model folder, timm:NAME or reference, which is the default: the bundled model; "
-        "with --frames, the one for clips."
-    ),
-]
-Weights = Annotated[Path | None, typer.Option(help="Checkpoint of a timm:NAME model.")]
 Batch = Annotated[list[int] | None, typer.Option(min=1, help="Prompts of a call; default: 1.")]
 Images = Annotated[list[int] | None, typer.Option(min=1, help="Pictures per prompt; default: 1.")]
 Frames = Annotated[
@@ -86,7 +78,7 @@ Out = Annotated[
 
 def command(
     plans: Plans = None,
-    model: Model = None,
+    model: ModelOrClips = None,
     weights: Weights = None,
     batch_size: Batch = None,
     images: Images = None,
@@ -174,9 +166,7 @@ def _show(rows: list[BenchRow], flops: str, notes: list[str]) -> None:
     from tokenprune.lab.bench.rows import attention_of
     from tokenprune.lab.bench.table import verdicts
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 120))
+    console = wide_console(PLAIN)
     for note in notes:
         console.print(line(f"note: {note}"))
     backends = ", ".join(attention_of(rows))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenprune.cli.consoles import line, notice, progress_bar, wide_console
-from tokenprune.cli.options import Device, Dtype, Seed, examples
+from tokenprune.cli.consoles import line, notice, progress_bar, stoppable, wide_console
+from tokenprune.cli.options import Device, Dtype, Seed, Weights, examples
 from tokenprune.errors import DataError
 
 if TYPE_CHECKING:
     from tokenprune.lab.calibrate import Calibration, Goal
     from tokenprune.lab.studies.model import TaskEntry
-
-Tell = Callable[[int, int, str], None]
 
 EXAMPLES = examples(
     "tokenprune calibrate reference plan.yaml --within 1",
@@ -67,7 +64,7 @@ def command(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many samples.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     seed: Seed = 0,
-    weights: Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")] = None,
+    weights: Weights = None,
     device: Device = None,
     dtype: Dtype = None,
     records: Records = Path("calibration"),
@@ -93,7 +90,7 @@ def command(
         _task(data, images, labels, limit),
         records, batch_size, seed,
     )  # fmt: skip
-    with progress_bar() as tell, _saying_what_stays(records, out, tell) as heard:
+    with progress_bar() as tell, stoppable(tell, partial(_stays, records, out)) as heard:
         found = calibrate(asked, budgets, goal, progress=heard, say=notice)
     _print(found)
     if found.plan is None:
@@ -103,24 +100,13 @@ def command(
     wide_console().print(f"plan: {out}; records: {records}", highlight=False)
 
 
-@contextmanager
-def _saying_what_stays(records: Path, out: Path, tell: Tell) -> Iterator[Tell]:
-    """Hand on what is told; who interrupts the search hears what of it is recorded."""
-    tried = 0
-
-    def heard(done: int, total: int, what: str) -> None:
-        nonlocal tried
-        tried = done
-        tell(done, total, what)
-
-    try:
-        yield heard
-    except KeyboardInterrupt:
-        count = f"{tried} keeps were" if tried > 1 else f"{tried or 'no'} keep was"
-        raise KeyboardInterrupt(
-            f"{count} tried to the end. {_unwritten(out)} The same command goes on: what is "
-            f"recorded in {records} isn't measured again, the keep that was running is."
-        ) from None
+def _stays(records: Path, out: Path, tried: int, _: int) -> str:
+    """What of a search that was interrupted is recorded."""
+    count = f"{tried} keeps were" if tried > 1 else f"{tried or 'no'} keep was"
+    return (
+        f"{count} tried to the end. {_unwritten(out)} The same command goes on: what is "
+        f"recorded in {records} isn't measured again, the keep that was running is."
+    )
 
 
 def _unwritten(out: Path) -> str:

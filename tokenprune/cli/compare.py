@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli.consoles import line, notice, progress_bar, wide_console
-from tokenprune.cli.options import CheckData, Device, Dtype, Force, Seed, examples
+from tokenprune.cli.options import CheckData, Device, Dtype, Force, Seed, Weights, examples
 from tokenprune.cli.plans import read_plans
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ Model = Annotated[
         help="Model folder, timm:NAME or reference, which is the default: the task's bundled model."
     ),
 ]
-Weights = Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of pictures, for encoders.")]
 Labels = Annotated[Path | None, typer.Option(help="CSV: file,class index; with a header.")]
 Classes = Annotated[

@@ -16,8 +16,12 @@ from tokenprune.errors.visible import visible
 
 #: Lines under a progress bar (ours).
 RECENT = 4
+#: Columns of plain tables, where no terminal says how many there are.
+PLAIN = 120
 #: Seconds between two lines about what runs.
 PAUSE = 30.0
+
+Tell = Callable[[int, int, str], None]
 
 
 class _Lines:
@@ -74,17 +78,38 @@ def notice(text: str) -> None:
     print(visible(text), file=sys.stderr, flush=True)
 
 
-def line(text: str) -> Text:
+def line(text: str, style: str = "") -> Text:
     """A line of output: names and paths in it are data, so no markup of theirs is read."""
-    return Text(visible(text))
+    return Text(visible(text), style)
 
 
-def wide_console() -> Console:
-    """Standard output; what is no terminal is as wide as the widest table needs."""
+def wide_console(least: int = 0) -> Console:
+    """Standard output; what is no terminal is so wide at least, or as the widest table needs."""
     from tokenprune.lab.judge.tables import WIDE
 
     console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, WIDE))
+    return console if console.is_terminal else Console(width=max(console.width, least or WIDE))
+
+
+@contextmanager
+def stoppable(tell: Tell, said: Callable[[int, int], str]) -> Iterator[Tell]:
+    """Hand on what is told; who interrupts the command hears what stays of it.
+
+    Args:
+        tell: told (done, in all, what runs).
+        said: of the numbers told last, what that is.
+    """
+    last = (0, 0)
+
+    def heard(done: int, total: int, what: str) -> None:
+        nonlocal last
+        last = (done, total)
+        tell(done, total, what)
+
+    try:
+        yield heard
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(said(*last)) from None
 
 
 class Recent:
@@ -105,7 +130,7 @@ class Recent:
 
 
 @contextmanager
-def progress_bar(recent: Recent | None = None) -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(recent: Recent | None = None) -> Iterator[Tell]:
     """A bar on standard error, told (done, in all, what runs).
 
     What is no terminal, where no bar is seen, gets a line every `PAUSE` seconds.

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+Weights = Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a plan's key.")
+]
+ModelOrClips = Annotated[
+    str | None,
+    typer.Option(
+        help="Model folder, timm:NAME or reference, which is the default: the bundled model; "
+        "with --frames, the one for clips."
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 Seed = Annotated[int, typer.Option(min=0)]

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tokenprune.cli.consoles import line
 from tokenprune.cli.options import examples
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.visible import visible
@@ -52,7 +53,7 @@ def validate(
     console = Console(stderr=True, soft_wrap=True)
     console.print(Text.assemble(("valid", "green"), f": {visible(str(plan))}"))
     for lacking in untrained:
-        console.print(Text(visible(f"valid for training only: {lacking}"), style="yellow"))
+        console.print(line(f"valid for training only: {lacking}", "yellow"))
     if loaded.stages:
         console.print(f"position ids of the survivors: {visible(str(numbering(loaded)))}")
 

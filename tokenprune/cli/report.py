@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from tokenprune.cli.consoles import line
 from tokenprune.cli.options import examples
-from tokenprune.errors.visible import visible
 
 EXAMPLES = examples(
     "tokenprune report records",
@@ -50,19 +48,19 @@ def command(
     written = write_report(results, out or folder / "report.html", figures=figures, tidy=tidy)
     console = Console(soft_wrap=True)
     for file, what in results.damaged.items():
-        console.print(Text(visible(f"damaged, so left out: {file}: {what}"), style="bold red"))
+        console.print(line(f"damaged, so left out: {file}: {what}", "bold red"))
     for group in written.groups:
         for name, reason in group.failed.items():
             label = f"{name}, {group.task}, {group.model}"
-            console.print(Text(visible(f"failed: {label}: {reason}"), style="bold red"))
+            console.print(line(f"failed: {label}: {reason}", "bold red"))
     for count, what in ((results.older, OLDER), (results.others - results.older, OTHER)):
         if count:
-            console.print(Text(f"left out: {count} {what} (--all shows them)", style="yellow"))
+            console.print(line(f"left out: {count} {what} (--all shows them)", "yellow"))
     if results.waiting:
-        console.print(Text(f"cells without a record yet: {results.waiting}", style="yellow"))
+        console.print(line(f"cells without a record yet: {results.waiting}", "yellow"))
     for path in written.files:
         console.print(line(f"written: {path}"))
     if written.missing:
-        console.print(Text(visible(f"not written: {written.missing}"), style="yellow"))
+        console.print(line(f"not written: {written.missing}", "yellow"))
     if results.damaged or any(group.failed for group in written.groups):
         raise typer.Exit(1)

@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from tokenprune.cli.consoles import line
-from tokenprune.cli.options import Device, Dtype, examples
-from tokenprune.errors.visible import visible
+from tokenprune.cli.options import Device, Dtype, ModelOrClips, Overrides, Weights, examples
 
 EXAMPLES = examples(
     "tokenprune show photo.jpg --plan plan.yaml --out kept.png",
@@ -27,14 +25,8 @@ def command(
     out: Annotated[
         Path, typer.Option(help="Picture to write, in the format of its ending.")
     ] = Path("tokens.png"),
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model folder, timm:NAME or reference, which is the default: the bundled model; "
-            "with --frames, the one for clips."
-        ),
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")] = None,
+    model: ModelOrClips = None,
+    weights: Weights = None,
     question: Annotated[
         str, typer.Option(help="What a multimodal LLM is asked.")
     ] = "how many objects are there ?",
@@ -47,9 +39,7 @@ def command(
     every_site: Annotated[
         bool, typer.Option("--sites", help="One panel a site, not only the last of a stage.")
     ] = False,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a plan's key.")
-    ] = None,
+    overrides: Overrides = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
@@ -76,7 +66,7 @@ def command(
     console = Console(soft_wrap=True)
     missing = loaded.unknown(question) if isinstance(loaded, LoadedMllm) else []
     if missing:
-        console.print(Text(visible(f"beware: {unknown_words(missing)}"), style="yellow"))
+        console.print(line(f"beware: {unknown_words(missing)}", "yellow"))
     sheet = show(loaded, loaded_plan, pictures, question=question, every_site=every_site)
     sheet.save(out, format=kind)
     console.print(line(f"wrote {out}: {sheet.width} x {sheet.height}"))

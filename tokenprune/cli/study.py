@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from tokenprune.cli.consoles import Recent, line, progress_bar, wide_console
+from tokenprune.cli.consoles import Recent, line, progress_bar, stoppable, wide_console
 from tokenprune.cli.options import CheckData, examples
 from tokenprune.errors import DataError
-from tokenprune.errors.visible import visible
 from tokenprune.errors.words import counted
 
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
 #: Cells whose number is said before anything else (ours).
 MANY = 100
-
-Tell = Callable[[int, int, str], None]
 
 EXAMPLES = examples(
     "tokenprune study study.yaml --dry-run",
@@ -75,7 +71,7 @@ def command(
         return
     recent, errors = Recent(), Console(stderr=True, soft_wrap=True)
     lines = LineReporter(recent.lines.append if errors.is_terminal else _printing(errors))
-    with progress_bar(recent) as tell, _saying_how_far(loaded, tell) as heard:
+    with progress_bar(recent) as tell, stoppable(tell, partial(_recorded, loaded)) as heard:
         done = run_study(loaded, chosen, heard, [lines, *told], check=check_data)
     _print_results(console, loaded, done)
     wrong = any(record.result.get("failures") for record in done.records)
@@ -111,25 +107,11 @@ def _say_how_many(study: Study) -> None:
         Console(stderr=True, soft_wrap=True).print(line(said))
 
 
-@contextmanager
-def _saying_how_far(study: Study, tell: Tell) -> Iterator[Tell]:
-    """Hand on what is told; who interrupts the run hears how much of it is recorded."""
-    last = (0, 0)
-
-    def heard(done: int, total: int, what: str) -> None:
-        nonlocal last
-        last = (done, total)
-        tell(done, total, what)
-
-    try:
-        yield heard
-    except KeyboardInterrupt:
-        done, total = last
-        are = "are" if total and done != 1 else "is"
-        count = f"{done} of the {counted(total, 'cell')} of this run" if total else "nothing new"
-        raise KeyboardInterrupt(
-            f"{count} {are} recorded in {study.out}. The same command goes on with the others."
-        ) from None
+def _recorded(study: Study, done: int, total: int) -> str:
+    """How much of a run that was interrupted is recorded."""
+    are = "are" if total and done != 1 else "is"
+    count = f"{done} of the {counted(total, 'cell')} of this run" if total else "nothing new"
+    return f"{count} {are} recorded in {study.out}. The same command goes on with the others."
 
 
 def _print_results(console: Console, study: Study, done: Finished) -> None:
@@ -144,13 +126,13 @@ def _print_results(console: Console, study: Study, done: Finished) -> None:
         ):
             console.print(part)
     if done.added:
-        console.print(Text(visible(added(done.added))))
+        console.print(line(added(done.added)))
     for key, what in done.damaged.items():
-        console.print(Text(visible(f"damaged, so run again: {key}.json: {what}"), style="yellow"))
+        console.print(line(f"damaged, so run again: {key}.json: {what}", "yellow"))
     for label in done.elsewhere:
-        console.print(Text(visible(f"another run is working on it: {label}"), style="yellow"))
+        console.print(line(f"another run is working on it: {label}", "yellow"))
     for label, reason in done.failed.items():
-        console.print(Text(visible(f"failed: {label}: {reason}"), style="bold red"))
+        console.print(line(f"failed: {label}: {reason}", "bold red"))
     cells = len(done.records)
     ran = counted(len(done.ran), "cell")
     recorded = f"{cells:,} {'is' if cells == 1 else 'are'} recorded"
@@ -175,10 +157,10 @@ def _print_estimates(
     console.print(_estimates(found))
     extra = [one.cell.label for one in found if one.cell.added]
     if extra:
-        console.print(Text(visible(added(extra))))
+        console.print(line(added(extra)))
     unfit = [one.cell for one in found if one.cell.unfit]
     for cell in unfit:
-        console.print(Text(visible(f"can't run: {cell.label}: {cell.unfit}"), style="bold red"))
+        console.print(line(f"can't run: {cell.label}: {cell.unfit}", "bold red"))
     waiting = sum(one.seconds for one in found if not one.recorded)
     recorded = sum(one.recorded for one in found)
     shared = f"with {processes} at once" if processes else "if run one after another"

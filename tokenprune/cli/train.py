@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from tokenprune.cli.consoles import line, progress_bar
+from tokenprune.cli.consoles import line, progress_bar, stoppable
 from tokenprune.cli.options import CheckData, Device, Dtype, Seed, examples
 
 if TYPE_CHECKING:
@@ -108,24 +106,14 @@ def command(
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_model(model_place(model, "image"), load_options(device, dtype), wanted="mllm")
-    with _going_on(out, save_every), progress_bar() as tell:
+    stays = f"the newest state in {out}; there is one every {save_every} steps."
+    said = f"the same command goes on from {stays}"
+    with progress_bar() as bar, stoppable(bar, lambda *_: said) as tell:
         done = train(
             loaded, strategy, start, out, stream, settings,
             heldout=asked, restart=restart, tell=tell,
         )  # fmt: skip
     _print(done)
-
-
-@contextmanager
-def _going_on(out: Path, save_every: int) -> Iterator[None]:
-    """An interrupt says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"the same command goes on from the newest state in {out}; there is one every "
-            f"{save_every} steps."
-        ) from None
 
 
 def _print(done: Trained) -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from tokenprune.cli.consoles import progress_bar
-from tokenprune.cli.options import Device, Dtype, examples
+from tokenprune.cli.consoles import PLAIN, progress_bar, wide_console
+from tokenprune.cli.options import Device, Dtype, Overrides, Weights, examples
 
 if TYPE_CHECKING:
     from tokenprune.lab.verify import Verification
@@ -29,7 +28,6 @@ Model = Annotated[
         help="Model folder, timm:NAME or reference, which is the default: the bundled model.",
     ),
 ]
-Weights = Annotated[Path | None, typer.Option(help="Checkpoint for timm:NAME.")]
 Images = Annotated[
     Path | None,
     typer.Option(help="Folder of pictures; default: held-out pictures, of other models made ones."),
@@ -40,9 +38,6 @@ Questions = Annotated[
 ]
 NewTokens = Annotated[int, typer.Option(min=1, help="Tokens generated per prompt.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a plan's key.")
-]
 
 
 def command(
@@ -92,9 +87,7 @@ def command(
 def _show(found: Verification) -> None:
     from tokenprune.lab.verify import verdict, verification_table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 120))
+    console = wide_console(PLAIN)
     console.print(verification_table(found))
     packages = found.environment["packages"].items()
     versions = ", ".join(f"{name} {version}" for name, version in packages)
