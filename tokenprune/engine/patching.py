@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import nn
@@ -128,6 +128,12 @@ class Patches:
         """
         self._guard(module)
         self._hooks.append(module.register_forward_pre_hook(function, with_kwargs=True))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.undo()
 
     def undo(self) -> None:
         """Take everything back, in reverse order; calling it twice is harmless."""

@@ -18,7 +18,6 @@ from tokenprune.interface.adapter import Adapter, EncoderAdapter, MllmAdapter
 from tokenprune.testing import encoders, mllms
 from tokenprune.testing.mllm_subject import MllmSubject
 from tokenprune.testing.record import Report, Row
-from tokenprune.testing.subject import DoesNotApplyError
 
 SHAKEN = 0.05
 """How far parameters are shaken, as a share of a normal number (ours)."""
@@ -90,21 +89,8 @@ def _report(
         return Report(kind.name, [Row(FIRST, "model", demand, "fail", error.message)])
     rows = [Row(FIRST, "model", demand, "pass")]
     with torch.no_grad():
-        rows += [_row(key, check, subject) for key, check in checks.items()]
+        rows += [Row.of(key, "model", check, subject) for key, check in checks.items()]
     return Report(kind.name, rows)
-
-
-def _row(key: str, check: Callable[[SubjectT], str], subject: SubjectT) -> Row:
-    demand = (check.__doc__ or "").partition("\n")[0]
-    try:
-        fault = check(subject)
-    except DoesNotApplyError as reason:
-        return Row(key, "model", demand, "does not apply", str(reason))
-    except TokenpruneError as error:
-        fault = error.message
-    except Exception as error:  # whatever an adapter raises
-        fault = f"raised {type(error).__name__}: {error}"
-    return Row(key, "model", demand, "fail" if fault else "pass", fault)
 
 
 def _shaken(model: nn.Module) -> nn.Module:

@@ -16,7 +16,8 @@ from tokenprune.interface.strategy import PruningStrategy
 from tokenprune.interface.tokens import Tokens
 from tokenprune.interface.trainable import TrainableStrategy
 from tokenprune.ops import topk_indices
-from tokenprune.testing.subject import SQUARE, Case, DoesNotApplyError, Subject
+from tokenprune.testing.record import DoesNotApplyError
+from tokenprune.testing.subject import SQUARE, Case, Subject
 
 PARTS = ("anchor", "slot", "weight", "created", "mask", "score")
 TOLERANCE = 1e-4

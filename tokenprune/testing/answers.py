@@ -14,7 +14,8 @@ from tokenprune.engine.untouched import Untouched
 from tokenprune.errors import TokenpruneError
 from tokenprune.errors.raised import raised_at
 from tokenprune.interface.tokens import Tokens
-from tokenprune.testing.subject import KEEP, ODD, SQUARE, VIDEO, Case, DoesNotApplyError, Subject
+from tokenprune.testing.record import DoesNotApplyError
+from tokenprune.testing.subject import KEEP, ODD, SQUARE, VIDEO, Case, Subject
 
 HALF = (torch.bfloat16, torch.float16)
 

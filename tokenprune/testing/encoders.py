@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from tokenprune.testing.keeping import kept_at
 from tokenprune.testing.plain.footprint import changes, footprint
 from tokenprune.testing.plain.halves import HalvesBesideBlocks
 from tokenprune.testing.plain.names import states_of
-from tokenprune.testing.subject import DoesNotApplyError
+from tokenprune.testing.record import DoesNotApplyError
 
 TOLERANCE = 1e-4
 """Largest difference, as a share of the largest value, of the same in another order (ours)."""
@@ -37,16 +39,15 @@ class EncoderSubject:
 
     def lengths(self) -> list[int]:
         """Tokens that each used block puts out in a call."""
-        spec, found = self.adapter.spec(), []
-        hooks = [
-            block.register_forward_hook(lambda _, __, out: found.append(states_of(out).shape[1]))
-            for block in spec.blocks[: spec.used]
-        ]
-        try:
+        spec, found = self.adapter.spec(), list[int]()
+
+        def note(_: nn.Module, __: Any, output: Any) -> None:
+            found.append(states_of(output).shape[1])
+
+        with ExitStack() as hooks:
+            for block in spec.blocks[: spec.used]:
+                hooks.enter_context(block.register_forward_hook(note))
             self.call(self.model)
-        finally:
-            for hook in hooks:
-                hook.remove()
         return found
 
 
@@ -70,13 +71,10 @@ def halves(subject: EncoderSubject) -> str:
     """Heads, attention, join and feed-forward one after the other are the block."""
     if subject.adapter.spec().packed:
         raise DoesNotApplyError("blocks of a packed encoder heed borders")
-    patches = Patches()
     beside = HalvesBesideBlocks(subject.adapter, subject.adapter.spec().used)
-    beside.install(patches)
-    try:
+    with Patches() as patches:
+        beside.install(patches)
         subject.call(subject.model)
-    finally:
-        patches.undo()
     if not beside.difference.values:
         return "no block was called"
     if beside.difference.value > TOLERANCE:

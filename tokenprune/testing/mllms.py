@@ -18,7 +18,7 @@ from tokenprune.testing.plain.features import Features
 from tokenprune.testing.plain.footprint import changes, footprint
 from tokenprune.testing.plain.hiding import HiddenKeys
 from tokenprune.testing.plain.standing import stands_of
-from tokenprune.testing.subject import DoesNotApplyError
+from tokenprune.testing.record import DoesNotApplyError
 from tokenprune.testing.towers import followed
 
 TOLERANCE = 1e-4
@@ -71,12 +71,9 @@ def shortened(subject: MllmSubject) -> str:
         found, fate = _shortened(subject, prompt)
         if bool(fate.stays.all()):
             return f"nothing was removed from prompt {number}, which should have pictures"
-        patches = Patches()
-        HiddenKeys(subject.adapter, fate).install(patches)
-        try:
+        with Patches() as patches:
+            HiddenKeys(subject.adapter, fate).install(patches)
             wanted = subject.logits(prompt)
-        finally:
-            patches.undo()
         stays = fate.stays.to(found.device)
         far = share(found[:, stays], wanted[:, stays])
         if not far <= TOLERANCE:

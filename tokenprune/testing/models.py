@@ -16,7 +16,8 @@ from tokenprune.interface.strategy import PruningStrategy, placement
 from tokenprune.plugins.hookspecs import hookimpl
 from tokenprune.plugins.host import host, register_plugin
 from tokenprune.testing.kinds import TinyModel, tiny_models
-from tokenprune.testing.subject import KEEP, MODEL, DoesNotApplyError, Subject
+from tokenprune.testing.record import DoesNotApplyError
+from tokenprune.testing.subject import KEEP, MODEL, Subject
 
 TEXTS = (3, 6)
 """Text tokens of the prompts; the shorter one is padded."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from tokenprune.errors import words
+from tokenprune.errors import TokenpruneError, words
+from tokenprune.errors.raised import raised
+
+T = TypeVar("T")
 
 Status = Literal["pass", "fail", "does not apply"]
+
+
+class DoesNotApplyError(Exception):
+    """A demand that can't be put to a strategy or an adapter; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,34 @@ class Row:
     demand: str
     status: Status
     note: str = ""
+
+    @classmethod
+    def of(cls, key: str, at: str, check: Callable[[T], str], subject: T, *kinds: type) -> Row:
+        """The row of a check: what it raises is a fault, too.
+
+        Args:
+            key: short name.
+            at: the stage, or `model`.
+            check: gives the fault in words, or nothing; the first line of its docstring is the
+                demand.
+            subject: what is checked.
+            *kinds: classes whose own code may be to blame for what is raised.
+        """
+        demand = demand_of(check)
+        try:
+            fault = check(subject)
+        except DoesNotApplyError as reason:
+            return cls(key, at, demand, "does not apply", str(reason))
+        except TokenpruneError as error:
+            fault = error.message
+        except Exception as error:  # whatever a strategy or an adapter raises
+            fault = raised(error, *kinds)
+        return cls(key, at, demand, "fail" if fault else "pass", fault)
+
+
+def demand_of(check: Callable[..., str]) -> str:
+    """What a check demands, in words."""
+    return (check.__doc__ or "").partition("\n")[0]
 
 
 @dataclass(frozen=True)

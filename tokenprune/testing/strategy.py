@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tokenprune.errors import PlanError, PluginError, TokenpruneError
-from tokenprune.errors.raised import raised
+from tokenprune.errors import PlanError, PluginError
 from tokenprune.interface.sites import Stage
 from tokenprune.interface.strategy import PruningStrategy, places
 from tokenprune.interface.trainable import TrainableStrategy, untrained_params
@@ -14,8 +13,8 @@ from tokenprune.plugins.hookspecs import STRATEGIES
 from tokenprune.plugins.matrix import site_of
 from tokenprune.plugins.strategies import strategy_params
 from tokenprune.testing import agreement, answers, models
-from tokenprune.testing.record import Report, Row
-from tokenprune.testing.subject import KEEP, MODEL, WIDTH, DoesNotApplyError, Subject
+from tokenprune.testing.record import Report, Row, demand_of
+from tokenprune.testing.subject import KEEP, MODEL, WIDTH, Subject
 
 Check = Callable[[Subject], str]
 CHECKS: Mapping[str, Check] = {
@@ -118,25 +117,12 @@ def _refuse_foreign(kind: type[PruningStrategy[Any]], stages: Sequence[Stage]) -
 def _rows(subject: Subject, inside: bool) -> list[Row]:
     rows: list[Row] = []
     for key, check in CHECKS.items():
-        demand = (check.__doc__ or "").partition("\n")[0]
         wrong = [row.key for row in rows if row.key in FIRST and row.status == "fail"]
         note = f"not tried, since '{wrong[0]}' fails" if wrong else ""
         if key in INSIDE and not inside:
             note = "not tried without models"
         if note:
-            rows.append(Row(key, subject.at, demand, "does not apply", note))
-            continue
-        rows.append(_row(key, demand, check, subject))
+            rows.append(Row(key, subject.at, demand_of(check), "does not apply", note))
+        else:
+            rows.append(Row.of(key, subject.at, check, subject, subject.kind))
     return rows
-
-
-def _row(key: str, demand: str, check: Check, subject: Subject) -> Row:
-    try:
-        fault = check(subject)
-    except DoesNotApplyError as reason:
-        return Row(key, subject.at, demand, "does not apply", str(reason))
-    except TokenpruneError as error:
-        fault = error.message
-    except Exception as error:  # whatever a strategy raises
-        fault = raised(error, subject.kind)
-    return Row(key, subject.at, demand, "fail" if fault else "pass", fault)

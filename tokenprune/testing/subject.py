@@ -22,6 +22,7 @@ from tokenprune.interface.trainable import ModelShape
 from tokenprune.plan import StagePlan
 from tokenprune.plugins.matrix import SHAPE
 from tokenprune.testing.fakes import fake_tokens
+from tokenprune.testing.record import DoesNotApplyError
 
 SQUARE: Grid = (1, 4, 4)
 ODD: tuple[Grid, ...] = ((1, 3, 5), (1, 1, 7), (1, 3, 3), (1, 2, 1))
@@ -29,10 +30,6 @@ VIDEO: Grid = (2, 2, 4)
 WIDTH, KEEP = 16, 4
 MODEL: ModelShape = replace(SHAPE, encoder_width=WIDTH, llm_width=WIDTH, grid=SQUARE)
 """The model that learned strategies are made for, untrained; tiny models are of this shape."""
-
-
-class DoesNotApplyError(Exception):
-    """A demand that can't be put to a strategy; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tokenprune.testing.mllm_subject import MllmSubject
 from tokenprune.testing.plain.comparing import share
 from tokenprune.testing.plain.features import Features
 from tokenprune.testing.plain.standing import Shown
-from tokenprune.testing.subject import DoesNotApplyError
+from tokenprune.testing.record import DoesNotApplyError
 
 TOLERANCE = 1e-4
 """Largest difference of features, as a share of the largest one (ours)."""

@@ -64,7 +64,7 @@ def watched(model: nn.Module) -> Iterator[Watched | None]:
     with ExitStack() as stack:
         for module, hook in hooks:
             refuse_experts(module)
-            stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+            stack.enter_context(module.register_forward_hook(hook, with_kwargs=True))
         yield seen
 
 

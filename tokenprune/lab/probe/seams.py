@@ -112,11 +112,8 @@ class ProjectorSeam(Seam):
             hidden = output[0] if isinstance(output, tuple) else output
             found.append(hidden[:, self._prefix :])
 
-        handle = self._blocks[max(len(self._blocks) - 2, 0)].register_forward_hook(keep)
-        try:
+        with self._blocks[max(len(self._blocks) - 2, 0)].register_forward_hook(keep):
             yield lambda: torch.unflatten(torch.cat(found), 0, (-1, self._frames))
-        finally:
-            handle.remove()
 
     def _encoder_rows(self, features: Tensor, index: Tensor) -> Rows:
         """Samples from what the encoder put out for their pictures.

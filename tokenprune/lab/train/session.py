@@ -107,13 +107,11 @@ class PlanSession:
 
     def encode(self, batch: Batch) -> None:
         """Everything in front of the projector, or of the LLM where no projector is followed."""
-        patches, spec = Patches(), self._adapter.spec()
-        patches.override(spec.projector or spec.language_model, "forward", _stop)
-        try:
+        spec = self._adapter.spec()
+        with Patches() as patches:
+            patches.override(spec.projector or spec.language_model, "forward", _stop)
             with suppress(_Reached), self._attached(self._stages, batch, self._watch):
                 self._logits(batch)
-        finally:
-            patches.undo()
 
     def dense(
         self, batch: Batch, taps: Mapping[int, Sequence[Signal]] | None = None
@@ -233,13 +231,11 @@ def _shape_of_call(adapter: MllmAdapter, inputs: Mapping[str, Any]) -> ModelShap
         widths["inside"] = adapter.read_layer(layer, args, kwargs).hidden.flatten(2).shape[-1]
         return original(*args, **kwargs)
 
-    patches, model = Patches(), adapter.model
-    patches.override(spec.language_model, "forward", before)
-    patches.override(layer, "forward", inside)
-    try:
+    model = adapter.model
+    with Patches() as patches:
+        patches.override(spec.language_model, "forward", before)
+        patches.override(layer, "forward", inside)
         with torch.no_grad(), attach_stages(model, Plan(), [], adapter) as attachment:
             model(**inputs)
-    finally:
-        patches.undo()
     grid = attachment.trace.images[0].grid
     return ModelShape(widths["before"], 0, grid, widths["inside"], len(spec.layers))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tokenprune.engine.attach import attach_stages
 from tokenprune.engine.attachment import Attachment
@@ -151,16 +152,8 @@ class Observer:
         )
 
 
-@contextmanager
-def _hooked(module: nn.Module, note: Any) -> Iterator[None]:
-    def hook(_: nn.Module, args: Any, output: Any) -> None:
-        note(states_of(output).detach())
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+def _hooked(module: nn.Module, note: Callable[[Tensor], None]) -> RemovableHandle:
+    return module.register_forward_hook(lambda _, __, output: note(states_of(output).detach()))
 
 
 def unpadded(inputs: Any, row: int) -> Tensor:

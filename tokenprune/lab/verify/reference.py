@@ -116,8 +116,7 @@ class FullRun:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Make the model's next call, or generation, the reference."""
-        patches = Patches()
-        try:
+        with Patches() as patches:
             if self.tower is not None and not self.scope.tower:
                 self.tower.install(patches)
             spec, adapter = self.subject.mllm, self.subject.adapter
@@ -128,8 +127,6 @@ class FullRun:
                 if self.scope.given:
                     give(patches, spec, self.seen.features)
             yield
-        finally:
-            patches.undo()
 
 
 def _whole(adapter: MllmAdapter) -> Callable[..., Any]:

@@ -130,14 +130,11 @@ def _at_once(
             done.abort()
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(len(inputs))]
-    hook = bench.subject.first_part.register_forward_hook(meet)
-    try:
+    with bench.subject.first_part.register_forward_hook(meet):
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-    finally:
-        hook.remove()
     return found
 
 
@@ -200,12 +197,10 @@ def _interrupted(bench: Bench, handle: Attachment, inputs: Any) -> list[str]:
     def stop(*_: Any) -> None:
         raise _Interruption
 
-    hook = bench.subject.last_part.register_forward_hook(stop)
-    try:
-        bench.subject.call(inputs)
-    except _Interruption:
-        running = current(handle) is not None
-        return ["a call that raised is still running"] if running else []
-    finally:
-        hook.remove()
+    with bench.subject.last_part.register_forward_hook(stop):
+        try:
+            bench.subject.call(inputs)
+        except _Interruption:
+            running = current(handle) is not None
+            return ["a call that raised is still running"] if running else []
     return ["an exception in the last layer was swallowed"]

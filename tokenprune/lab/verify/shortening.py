@@ -40,13 +40,10 @@ def encoder(bench: Bench) -> InvariantRow:
 
 def _halves(subject: VerifiedModel, tower: EncoderAdapter) -> Difference:
     """Every block against its halves as the adapter names them, on all patches."""
-    patches = Patches()
     beside = HalvesBesideBlocks(tower, subject.used)
-    beside.install(patches)
-    try:
+    with Patches() as patches:
+        beside.install(patches)
         subject.call(subject.inputs(subject.samples[:1]))
-    finally:
-        patches.undo()
     return beside.difference
 
 

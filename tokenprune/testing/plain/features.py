@@ -39,15 +39,13 @@ class Features:
     @contextmanager
     def noted(self, adapter: MllmAdapter) -> Iterator[None]:
         """Note what the model makes, until the block ends."""
-        patches, spec = Patches(), adapter.spec()
-        for owner, method in makers(spec):
-            patches.override(owner, method, self._noting)
-        if spec.modalities:
-            patches.override(adapter, "whole_pictures", self._placed)
-        try:
+        spec = adapter.spec()
+        with Patches() as patches:
+            for owner, method in makers(spec):
+                patches.override(owner, method, self._noting)
+            if spec.modalities:
+                patches.override(adapter, "whole_pictures", self._placed)
             yield
-        finally:
-            patches.undo()
 
     def _noting(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._inside:

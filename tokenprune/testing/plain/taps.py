@@ -83,13 +83,10 @@ class Taps:
     @contextmanager
     def on(self, stages: Iterable[ResolvedStage]) -> Iterator[None]:
         """Note what these stages' strategies answer, until the block ends."""
-        patches = Patches()
-        for stage in stages:
-            patches.override(stage.strategy, "reduce", self._noting(stage))
-        try:
+        with Patches() as patches:
+            for stage in stages:
+                patches.override(stage.strategy, "reduce", self._noting(stage))
             yield
-        finally:
-            patches.undo()
 
     def _noting(self, stage: ResolvedStage) -> Callable[..., Any]:
         def noted(original: Callable[..., Any], tokens: Any, budget: Any) -> Any:
