@@ -67,11 +67,12 @@ def capped_stages(encoder: Encoder, target: int) -> dict[str, Stage]:
     return found
 
 
-def in_the_paper(targets: Sequence[int] = PAPER_TARGETS) -> dict[str, dict[str, int]]:
+def in_the_paper() -> dict[str, dict[str, int]]:
     """What the cap would leave of the paper's 729 patches, by schedule and target: arithmetic."""
     return {
         name: {
-            str(target): left(PAPER, silently_capped(PAPER, target, schedule)) for target in targets
+            str(target): left(PAPER, silently_capped(PAPER, target, schedule))
+            for target in PAPER_TARGETS
         }
         for name, schedule in SCHEDULES.items()
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 MARK = "<!-- written by docs/generate.py from {source}; run it instead of editing this page -->\n"
 
@@ -17,3 +17,17 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int
     left = len(heading) - numbers
     rule = ["---"] * left + ["---:"] * numbers
     return "\n".join([row(heading), row(rule), *(row(cells) for cells in rows), ""])
+
+
+def percent(found: Mapping[str, float]) -> str:
+    """A share with its interval, in percent."""
+    value, low, high = (f"{100 * found[key]:.1f}" for key in ("value", "low", "high"))
+    return f"{value} [{low} {high}]"
+
+
+def points(found: Mapping[str, float]) -> str:
+    """A difference of shares with its interval, in points."""
+    # adding zero takes the sign off a rounded -0.0
+    rounded = (round(100 * found[key], 1) + 0.0 for key in ("value", "low", "high"))
+    value, low, high = (f"{one:+.1f}" for one in rounded)
+    return f"{value} [{low} {high}]"

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.paper_evoprune import SCHEDULES, TABLE_3
 from benchmarks.reproduction import KEEPS
-from generators.markdown import MARK, table
+from generators.markdown import MARK, percent, points, table
 from generators.records import environment
 from generators.silent_cap import silent_cap
 
@@ -64,7 +64,7 @@ def reproduction(path: Path = RECORD) -> str:
 def _body(record: Data) -> str:
     told = (
         f"{record['samples']} questions, one about each picture; dense answers "
-        f"{_interval(record['dense'])} % of them. All variants answer the same questions. Brackets "
+        f"{percent(record['dense'])} % of them. All variants answer the same questions. Brackets "
         "are 95 % intervals from resampling pictures. Differences are paired and in points. The "
         "pictures are of a seed that no default was chosen on: see how "
         "[the defaults were chosen](benchmarks.md#how-evoprunes-defaults-were-chosen-reference-"
@@ -94,7 +94,7 @@ def _body(record: Data) -> str:
         orders(record),
     ]
     if "silent_cap" in record:
-        parts.append(silent_cap(record["silent_cap"], variant, _points))
+        parts.append(silent_cap(record["silent_cap"], variant))
     return "\n".join([*parts, *_refused(record)])
 
 
@@ -145,7 +145,7 @@ def _told(row: Data, keep: int) -> str:
     """An ordering with its difference; where nothing can be told, its name alone."""
     difference = row["difference"][str(keep)]
     name = f"{variant(row['better'])} over {variant(row['worse'])}"
-    return name if verdict(difference) == "open" else f"{name}, {_points(difference)}"
+    return name if verdict(difference) == "open" else f"{name}, {points(difference)}"
 
 
 def _beside(differences: Mapping[str, Mapping[str, float]]) -> str:
@@ -153,7 +153,7 @@ def _beside(differences: Mapping[str, Mapping[str, float]]) -> str:
     words = {"yes": "ahead", "no": "behind", "open": "can't be told from it"}
     found: dict[str, list[str]] = {}
     for keep, difference in differences.items():
-        told = keep if verdict(difference) == "open" else f"{keep} ({_points(difference)})"
+        told = keep if verdict(difference) == "open" else f"{keep} ({points(difference)})"
         found.setdefault(verdict(difference), []).append(told)
     parts = [f"{words[key]} at {_listed(found[key])}" for key in words if key in found]
     return "; ".join(parts)
@@ -165,7 +165,7 @@ def scores(record: Data) -> str:
     for name, row in TABLE_3.items():
         theirs = (f"{row.average:.1f}", f"{row.relative:.1f}")
         if name == "dense":
-            cells.append((name, *theirs, *[_interval(record["dense"])] * _width(record)))
+            cells.append((name, *theirs, *[percent(record["dense"])] * _width(record)))
         elif name in record["rows"]:
             cells.append((variant(name), *theirs, *_ours(record, name)))
     heading = ("variant", "paper: mean", "paper: of dense, %", *_budgets(record))
@@ -189,7 +189,7 @@ def orders(record: Data) -> str:
     cells = []
     for row in (*record["orderings"], *record["tome"]):
         found = (row["difference"].get(str(keep)) for keep in record["keeps"])
-        told = ("-" if one is None else f"{_points(one)}{marks[verdict(one)]}" for one in found)
+        told = ("-" if one is None else f"{points(one)}{marks[verdict(one)]}" for one in found)
         name = f"{variant(row['better'])} over {variant(row['worse'])}"
         cells.append((name, row["evidence"], *told))
     return table(("ordering", "paper's numbers", *_budgets(record)), cells)
@@ -198,8 +198,7 @@ def orders(record: Data) -> str:
 def _ours(record: Data, name: str) -> Sequence[str]:
     row = record["rows"][name]
     return [
-        _interval(row[str(keep)]["accuracy"]) if str(keep) in row else "-"
-        for keep in record["keeps"]
+        percent(row[str(keep)]["accuracy"]) if str(keep) in row else "-" for keep in record["keeps"]
     ]
 
 
@@ -209,18 +208,6 @@ def _budgets(record: Data) -> list[str]:
 
 def _width(record: Data) -> int:
     return len(record["keeps"])
-
-
-def _interval(found: Mapping[str, float]) -> str:
-    value, low, high = (f"{100 * found[key]:.1f}" for key in ("value", "low", "high"))
-    return f"{value} [{low} {high}]"
-
-
-def _points(found: Mapping[str, float]) -> str:
-    # adding zero takes the sign off a rounded -0.0
-    rounded = (round(100 * found[key], 1) + 0.0 for key in ("value", "low", "high"))
-    value, low, high = (f"{points:+.1f}" for points in rounded)
-    return f"{value} [{low} {high}]"
 
 
 def variant(name: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from generators.markdown import table
+from generators.markdown import percent, points, table
 
 Data = dict[str, Any]
-Points = Callable[[Mapping[str, float]], str]
 
 HEAD = """\
 ## A hypothesis: budgets that were silently missed
@@ -34,21 +33,20 @@ baselines with 16 tokens, which a longer sequence wouldn't give.
 """
 
 
-def silent_cap(found: Data, variant: Callable[[str], str], points: Points) -> str:
+def silent_cap(found: Data, variant: Callable[[str], str]) -> str:
     """The section.
 
     Args:
         found: of the record.
         variant: what the page calls a schedule.
-        points: a difference as text.
     """
     parts = [HEAD, _paper(found, variant), OURS]
     targets = list(dict.fromkeys(key for row in found["rows"].values() for key in row))
     for target in targets:
-        parts.append(_measured(found, target, variant, points))
+        parts.append(_measured(found, target, variant))
     if found["orderings"]:
         parts += ["The paper's orderings of schedules under the cap:\n"]
-        parts += [_orders(found, targets, variant, points)]
+        parts += [_orders(found, targets, variant)]
     return "\n".join([*parts, AGAINST])
 
 
@@ -62,7 +60,7 @@ def _paper(found: Data, variant: Callable[[str], str]) -> str:
     return table(heading, cells, numbers=len(targets))
 
 
-def _measured(found: Data, target: str, variant: Callable[[str], str], points: Points) -> str:
+def _measured(found: Data, target: str, variant: Callable[[str], str]) -> str:
     rows = sorted(
         ((name, row[target]) for name, row in found["rows"].items() if target in row),
         key=lambda pair: -pair[1]["accuracy"]["value"],
@@ -71,8 +69,8 @@ def _measured(found: Data, target: str, variant: Callable[[str], str], points: P
         (
             variant(name),
             str(cell["left"]),
-            _percent(cell["accuracy"]),
-            _percent(cell["exact"]) if "exact" in cell else "-",
+            percent(cell["accuracy"]),
+            percent(cell["exact"]) if "exact" in cell else "-",
             points(cell["above_exact"]) if "above_exact" in cell else "-",
         )
         for name, cell in rows
@@ -81,7 +79,7 @@ def _measured(found: Data, target: str, variant: Callable[[str], str], points: P
     return table(heading, cells, numbers=4)
 
 
-def _orders(found: Data, targets: list[str], variant: Callable[[str], str], points: Points) -> str:
+def _orders(found: Data, targets: list[str], variant: Callable[[str], str]) -> str:
     cells = [
         (
             f"{variant(row['better'])} over {variant(row['worse'])}",
@@ -93,8 +91,3 @@ def _orders(found: Data, targets: list[str], variant: Callable[[str], str], poin
         for row in found["orderings"]
     ]
     return table(("ordering", *(f"asked for {target}" for target in targets)), cells)
-
-
-def _percent(found: Mapping[str, float]) -> str:
-    value, low, high = (f"{100 * found[key]:.1f}" for key in ("value", "low", "high"))
-    return f"{value} [{low} {high}]"

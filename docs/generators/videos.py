@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from generators.markdown import table
+from generators.markdown import percent, points, table
 
 Data = dict[str, Any]
 
@@ -19,8 +19,8 @@ def temporal(record: Data) -> str:
             [
                 str(row["tokens a frame"]),
                 row["variant"],
-                _percent(row["accuracy"]),
-                "" if own else _points(row["difference to per frame"]),
+                percent(row["accuracy"]),
+                "" if own else points(row["difference to per frame"]),
                 *(f"{100 * row['by type'].get(kind, 0):.1f}" for kind in kinds),
             ]
         )
@@ -39,13 +39,3 @@ def video_model(record: Data) -> str:
         f"right. The folder takes {record['megabytes']} MB.\n"
     )
     return told + "\n" + table(("frames", *kinds), cells, numbers=len(kinds))
-
-
-def _percent(interval: Data) -> str:
-    low, high = 100 * interval["low"], 100 * interval["high"]
-    return f"{100 * interval['value']:.1f} [{low:.1f} {high:.1f}]"
-
-
-def _points(interval: Data) -> str:
-    low, high = 100 * interval["low"], 100 * interval["high"]
-    return f"{100 * interval['value']:+.1f} [{low:+.1f} {high:+.1f}]"

@@ -4,7 +4,7 @@ import torch
 
 from tokenprune.interface.sites import Site, Stage
 from tokenprune.interface.trace import ImageTrace, TraceStep
-from tokenprune.lab.measure.lengths import tokens_in_llm
+from tokenprune.lab.measure.run import tokens_in_llm
 
 
 def step(stage: Stage, layer: int, kept: int, layers: int = 4) -> TraceStep:

@@ -16,13 +16,12 @@ from tokenprune.errors import DataError
 from tokenprune.lab.judge.tables import csv_table, markdown_table
 from tokenprune.lab.judge.warnings import gathered, notes
 from tokenprune.lab.report import html, read_results, write_figures, write_report
-from tokenprune.lab.report.beside import beside
 from tokenprune.lab.report.families import families, sign
-from tokenprune.lab.report.headline import headline
+from tokenprune.lab.report.labels import beside
 from tokenprune.lab.report.overlays import PageImages
 from tokenprune.lab.report.plots import ticks
 from tokenprune.lab.report.points import Point, front
-from tokenprune.lab.report.views import group_view
+from tokenprune.lab.report.views import group_view, headline
 from tokenprune.lab.studies.store import Record
 from tokenprune.lab.studies.summary import lines, summarise
 

@@ -118,16 +118,16 @@ class Column:
         middle, low, high = map(self.form.shown, (value.value, value.low, value.high))
         return middle if brief or middle == NONE else f"{middle} [{low} {high}]"
 
-    def cells(self, result: Result) -> list[str]:
-        """The cells for programs, one a heading."""
+    def cells(self, result: Result | None) -> list[str]:
+        """The cells for programs, one a heading; empty ones without a result."""
         return [
             one or "" if one is None or isinstance(one, str) else format(one, self.form.programs)
             for one in self.values(result)
         ]
 
-    def values(self, result: Result) -> Sequence[float | str | None]:
+    def values(self, result: Result | None) -> Sequence[float | str | None]:
         """The same as they were computed."""
-        value = self.value(result)
+        value = None if result is None else self.value(result)
         if isinstance(value, Interval):
             return [value.value, value.low, value.high][: len(self.headings)]
         return [value, None, None][: len(self.headings)]

@@ -54,6 +54,16 @@ class Line:
     result: Result | None = None
     reason: str = ""
 
+    @property
+    def status(self) -> str:
+        """Of its cell."""
+        return "failed" if self.result is None else "done"
+
+    @property
+    def beware(self) -> str:
+        """What to beware of, or why there is no result."""
+        return self.reason if self.result is None else "; ".join(self.result.warnings)
+
 
 def terminal_tables(title: str, results: Sequence[Result], width: int) -> list[Table]:
     """The results as one table, or split by columns where the terminal is narrow.
@@ -112,13 +122,9 @@ def csv_table(lines: Sequence[Line]) -> str:
     writer.writerow([*about, *map(_harmless, headings), "beware"])
     for line in lines:
         planned = ["" if cell is None else str(cell) for cell in line.planned.cells(places)]
-        if line.result is None:
-            status, cells, beware = "failed", [""] * len(headings), line.reason
-        else:
-            status, beware = "done", "; ".join(line.result.warnings)
-            cells = [cell for column in columns for cell in column.cells(line.result)]
-        before = [*map(_harmless, line.about), status, *map(_harmless, planned)]
-        writer.writerow([*before, *cells, _harmless(beware)])
+        cells = [cell for column in columns for cell in column.cells(line.result)]
+        before = [*map(_harmless, line.about), line.status, *map(_harmless, planned)]
+        writer.writerow([*before, *cells, _harmless(line.beware)])
     return buffer.getvalue()
 
 
@@ -129,11 +135,8 @@ def markdown_table(lines: Sequence[Line]) -> str:
     found = ["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings)]
     for line in lines:
         keep = Entry(line.about[-1], line.planned.plan).keep
-        if line.result is None:
-            cells, beware = [""] * len(columns), f"failed: {line.reason}"
-        else:
-            beware = "; ".join(line.result.warnings)
-            cells = [column.shown(line.result) for column in columns]
+        cells = [column.shown(line.result) if line.result else "" for column in columns]
+        beware = line.beware if line.result else f"failed: {line.reason}"
         found.append("| " + " | ".join(map(_text, (*line.about, keep, *cells, beware))) + " |")
     return "\n".join(found) + "\n"
 

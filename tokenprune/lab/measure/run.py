@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import itemgetter
 from typing import Any
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.attach import attach
+from tokenprune.engine.stages import ResolvedStage
+from tokenprune.interface.trace import ImageTrace
 from tokenprune.lab.measure.counting import counted_batches, elements
 from tokenprune.lab.measure.entries import Entry
-from tokenprune.lab.measure.lengths import own_length, tokens_in_llm
 from tokenprune.lab.measure.measurement import Beside, Measured, Measurement, why
 from tokenprune.lab.measure.preparing import Preparing, Ready
 from tokenprune.lab.measure.task import Task
@@ -143,9 +144,29 @@ def _run(task: Task, inputs: Any, row: Measured) -> tuple[Tensor, float]:
         for stage, spent in handle.meter.seconds.items():
             row.seconds[stage] += spent
         row.count(handle.meter)
-        if own_length(handle.stages):
+        if _own_length(handle.stages):
             row.lengths += [tokens_in_llm(image) for image in handle.trace.images]
     return output, seconds
+
+
+def _own_length(stages: Iterable[ResolvedStage]) -> bool:
+    """Whether one of a plan's built stages leaves a number of tokens that depends on the data."""
+    return not all(stage.strategy.length == "planned" for stage in stages)
+
+
+def tokens_in_llm(image: ImageTrace) -> float:
+    """Tokens of an image or of a frame of a video, averaged over the layers of the LLM.
+
+    Without a stage inside the LLM it is the number that is handed to the LLM.
+    """
+    present, seen, total, layers = image.patches, 0, 0.0, 0
+    for step in image.steps:
+        if step.site.stage == "decoder":
+            total += present * (step.site.layer - seen)
+            seen, layers = step.site.layer, step.site.layers
+        present = step.kept
+    mean = (total + present * (layers - seen)) / layers if layers else float(present)
+    return mean / image.grid[0]
 
 
 def _timed(task: Task, inputs: Any) -> tuple[Tensor, float]:

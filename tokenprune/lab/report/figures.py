@@ -9,9 +9,8 @@ from typing import Any
 
 from tokenprune.errors import BackendUnavailableError, DataError
 from tokenprune.errors.installing import pip_install
-from tokenprune.lab.report.beside import beside
 from tokenprune.lab.report.families import COSTS, families, sign
-from tokenprune.lab.report.labels import placed
+from tokenprune.lab.report.labels import beside, placed
 from tokenprune.lab.report.points import Point, doublings, front, in_words, lines, point
 from tokenprune.lab.studies.summary import Group
 

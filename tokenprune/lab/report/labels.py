@@ -1,7 +1,8 @@
-"""Where the labels of a plot go: beside their points, and not over one another."""
+"""Where labels and intervals of a plot go: beside their points, and not over one another."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 Box = tuple[float, float, float, float]
@@ -36,6 +37,30 @@ def placed(
         taken.append(_box(*middle, LETTER * height * len(text), height))
         said.append((text, x, y))
         found.append(middle)
+    return found
+
+
+def beside(places: Sequence[float], *, step: float, most: float) -> list[float]:
+    """How far each interval is moved aside, so that those of equal cost can be told apart.
+
+    The points themselves stay where they are.
+
+    Args:
+        places: of the points on the axis, in the unit of the drawing.
+        step: distance of neighbours; points nearer than half of it are taken as equal.
+        most: no group gets wider than this.
+
+    Returns:
+        A distance for each point: groups keep their order and their centre.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for number, place in enumerate(places):
+        groups[round(2 * place / step)].append(number)
+    found = [0.0] * len(places)
+    for group in groups.values():
+        apart = min(step, most / max(len(group) - 1, 1))
+        for rank, number in enumerate(group):
+            found[number] = apart * (rank - (len(group) - 1) / 2)
     return found
 
 

@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from tokenprune.lab.report.beside import beside
 from tokenprune.lab.report.families import COSTS, sign
-from tokenprune.lab.report.labels import placed
+from tokenprune.lab.report.labels import beside, placed
 from tokenprune.lab.report.points import Point, doublings, front, in_words, lines
 
 WIDTH, HEIGHT = 400, 270
@@ -104,10 +103,10 @@ class _Scale:
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
 
-def ticks(low: float, high: float, most: int = TICKS) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Round numbers from `low` to `high`: multiples of 1, 2 or 5 times a power of ten."""
-    step = 10.0 ** math.floor(math.log10((high - low) / most))
-    while (high - low) / step > most:
+    step = 10.0 ** math.floor(math.log10((high - low) / TICKS))
+    while (high - low) / step > TICKS:
         # 1 -> 2 -> 5 -> 10
         step *= 2.5 if round(step / 10.0 ** math.floor(math.log10(step) + 1e-9)) == 2 else 2
     first = math.ceil(low / step - 1e-9)

@@ -37,7 +37,14 @@ def tidy(lines: Sequence[Line]) -> dict[str, list[Any]]:
     places = places_of([line.planned for line in lines])
     measured = [plain(heading) for column in columns for heading in _headings(column)]
     names = _apart([*ABOUT, *map(plain, PLANNED), *places, *measured, "beware"])
-    rows = [_row(line, columns, places) for line in lines]
+    rows = [
+        [
+            *(*line.about, line.status, *line.planned.cells(places)),
+            *(value for column in columns for value in column.values(line.result)),
+            line.beware,
+        ]
+        for line in lines
+    ]
     return {name: [row[at] for row in rows] for at, name in enumerate(names)}
 
 
@@ -85,16 +92,6 @@ def _headings(column: Column) -> list[str]:
         f"{column.heading} {heading}" if heading in ("low", "high") else heading
         for heading in column.headings
     ]
-
-
-def _row(line: Line, columns: Sequence[Column], places: Sequence[str]) -> list[Any]:
-    if line.result is None:
-        status, beware = "failed", line.reason
-        values: list[Any] = [None for column in columns for _ in column.headings]
-    else:
-        status, beware = "done", "; ".join(line.result.warnings)
-        values = [value for column in columns for value in column.values(line.result)]
-    return [*line.about, status, *line.planned.cells(places), *values, beware]
 
 
 def _parquet(table: dict[str, list[Any]], path: Path) -> Path:

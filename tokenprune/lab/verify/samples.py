@@ -41,7 +41,6 @@ def samples_for(
     loaded: LoadedModel,
     folder: Path | None,
     questions: Sequence[str],
-    seed: int = MADE_SEED,
     plan: Plan | None = None,
 ) -> tuple[list[Question], str]:
     """Samples of several lengths: two with one picture and one with two, and one about a clip.
@@ -54,7 +53,6 @@ def samples_for(
         folder: the user's pictures; otherwise held-out ones for the bundled models, made ones for
             others.
         questions: the user's; otherwise `QUESTIONS`, for the bundled models held-out ones.
-        seed: of made pictures.
         plan: without a clip where it can't run on one.
 
     Returns:
@@ -70,7 +68,7 @@ def samples_for(
     elif bundled:
         pictures, source = _heldout(), "the bundled model's held-out pictures"
     else:
-        pictures, source = _made(seed), f"made from seed {seed}"
+        pictures, source = _made(), f"made from seed {MADE_SEED}"
         if not _taken(loaded, [pictures]):
             pictures = [picture.resize(MADE_SIZES[0]) for picture in pictures]
             source += ", of one size: the processor takes no others together"
@@ -161,11 +159,11 @@ def _refusal(loaded: LoadedMllm, plan: Plan | None, clip: Frames) -> str:
     return ""
 
 
-def _made(seed: int) -> list[Image]:
+def _made() -> list[Image]:
     """Coloured ramps with noise: no two patches are alike."""
     from PIL import Image
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(MADE_SEED)
     found = []
     for width, height in MADE_SIZES:
         right, low = rng.uniform(40, 120, (2, 3))
