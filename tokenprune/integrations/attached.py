@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 
 from tokenprune.engine.adapters import choose_adapter
@@ -14,20 +17,28 @@ from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.plan import load_plan
 
 
-def attached(
-    tower: nn.Module, plan: AnyPlan, adapter: str | type[EncoderAdapter] | EncoderAdapter | None
-) -> tuple[Attachment, EncoderAdapter]:
+@contextmanager
+def attaching(
+    tower: nn.Module,
+    plan: AnyPlan,
+    adapter: str | type[EncoderAdapter] | EncoderAdapter | None,
+    *,
+    packed: bool = False,
+) -> Iterator[tuple[Attachment, EncoderAdapter]]:
     """An attachment that holds nothing yet, and the adapter that knows the tower.
+
+    What the block has put on the tower is taken back if it raises.
 
     Args:
         tower: the module.
         plan: a plan, a plan file, or a mapping.
         adapter: an adapter's name, class or instance; by default found by the tower's class.
+        packed: whether the tower has to pack images into one row; else it may not.
 
     Raises:
         PlanError: a stage is inside the LLM, its length depends on the data, or frames are to be
             put together.
-        UnsupportedModelError: no adapter knows the tower, or it is no tower.
+        UnsupportedModelError: no adapter knows the tower, it is no tower, or one of the other kind.
     """
     plan = load_plan(plan)
     stages = built(plan)
@@ -45,23 +56,17 @@ def attached(
             where=type(tower).__name__,
             remedy="Pass the tower, or use tokenprune.attach.",
         )
-    return Attachment(tower, plan, stages), chosen
-
-
-def attached_unpacked(
-    tower: nn.Module, plan: AnyPlan, adapter: str | type[EncoderAdapter] | EncoderAdapter | None
-) -> tuple[Attachment, EncoderAdapter]:
-    """The same for a tower that reads every image by itself.
-
-    Raises:
-        PlanError: as of `attached`.
-        UnsupportedModelError: as of `attached`, or the tower packs images into one row.
-    """
-    attachment, chosen = attached(tower, plan, adapter)
-    if isinstance(chosen, PackedEncoderAdapter):
+    if isinstance(chosen, PackedEncoderAdapter) != packed:
+        does = "reads every picture by itself" if packed else "packs its images into one row"
+        other = "encoder" if packed else "packed_encoder"
         raise UnsupportedModelError(
-            "this tower packs its images into one row.",
+            f"this tower {does}.",
             where=type(tower).__name__,
-            remedy="Use tokenprune.integrations.packed_encoder.",
+            remedy=f"Use tokenprune.integrations.{other}.",
         )
-    return attachment, chosen
+    attachment = Attachment(tower, plan, stages)
+    try:
+        yield attachment, chosen
+    except BaseException:
+        attachment.detach()
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -12,9 +13,8 @@ from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.llm.units import Located, image_batches
 from tokenprune.engine.llm.whole_arrivals import arrived_whole, pictures_of
-from tokenprune.engine.pre_llm.stages import count_left, run_stages
-from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
-from tokenprune.integrations.attached import attached
+from tokenprune.errors import UnsupportedCallError
+from tokenprune.integrations.attached import attaching
 from tokenprune.integrations.pruned import PrunedTower
 from tokenprune.integrations.static import AnyPlan, Selected
 from tokenprune.interface.adapter import EncoderAdapter
@@ -67,17 +67,11 @@ class PrunedPackedEncoder(PrunedTower):
         shown = [Places(grid) for grid in grids]
         where = Located.of(shown, bare=True, device=device)
         arrivals = arrived_whole(shown, grids, pictures_of(state), device)
-        batches = image_batches(arrivals, where, rows, call)
-        batches = run_stages(call, self._later, batches, self._runner.spec.used)
-        count_left(call, batches)
-        found = dict[int, Selected]()
-        for batch in batches:
-            left = zip(batch.hidden, batch.state.index, batch.state.size, strict=True)
-            for number, (hidden, index, size) in zip(batch.rows, left, strict=True):
-                rows = where.find(index, [number], [len(index)])
-                levels = tuple(one[rows][None] for one in depths)
-                found[number] = Selected(hidden[None], index[None], size[None], levels)
-        return [found[number] for number in sorted(found)]
+        found = self._selected(call, image_batches(arrivals, where, rows, call))
+        for number, one in enumerate(found):
+            rows = where.find(one.index[0], [number], [one.index.shape[1]])
+            found[number] = replace(one, levels=tuple(depth[rows][None] for depth in depths))
+        return found
 
 
 def packed_encoder(
@@ -100,18 +94,9 @@ def packed_encoder(
         UnsupportedModelError: no adapter knows the tower, or it reads every picture by itself.
         AlreadyAttachedError: the tower carries a plan already.
     """
-    attachment, chosen = attached(tower, plan, adapter)
-    if not isinstance(chosen, PackedEncoderAdapter):
-        raise UnsupportedModelError(
-            "this tower reads every picture by itself.",
-            where=type(tower).__name__,
-            remedy="Use tokenprune.integrations.encoder.",
-        )
-    try:
+    with attaching(tower, plan, adapter, packed=True) as (attachment, chosen):
+        assert isinstance(chosen, PackedEncoderAdapter)
         return PrunedPackedEncoder(attachment, chosen)
-    except BaseException:
-        attachment.detach()
-        raise
 
 
 def _required(call: CallState, levels: Sequence[Tensor]) -> PackedState:

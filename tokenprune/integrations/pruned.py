@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Self
 
 from tokenprune.engine.attachment import Attachment
+from tokenprune.engine.call import CallState
 from tokenprune.engine.encoder.runner import EncoderRunner
+from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, run_stages
 from tokenprune.integrations.given import checked_grid
-from tokenprune.integrations.static import left_of
+from tokenprune.integrations.static import Selected, left_of
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.trace import Trace
 
@@ -57,6 +59,19 @@ class PrunedTower:
         return left_of(
             self._runner.layout, self._later, checked_grid(grid), by_frame=self._by_frame
         )
+
+    def _selected(self, call: CallState, batches: list[ImageBatch]) -> list[Selected]:
+        """What the stages behind the tower leave of each of a call's pictures, in order."""
+        batches = run_stages(call, self._later, batches, self._runner.spec.used)
+        count_left(call, batches)
+        found = {
+            number: Selected(hidden[None], index[None], size[None])
+            for one in batches
+            for number, hidden, index, size in zip(
+                one.rows, one.hidden, one.state.index, one.state.size, strict=True
+            )
+        }
+        return [found[number] for number in sorted(found)]
 
     def detach(self) -> None:
         """Give the tower back as it was; calling it twice is harmless."""

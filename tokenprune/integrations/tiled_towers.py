@@ -19,10 +19,9 @@ from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.llm.arrivals import arrived
 from tokenprune.engine.llm.units import Located, image_batches
-from tokenprune.engine.pre_llm.stages import count_left, run_stages
 from tokenprune.engine.stages import EncoderSchedule
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.integrations.attached import attached_unpacked
+from tokenprune.integrations.attached import attaching
 from tokenprune.integrations.pruned import PrunedTower
 from tokenprune.integrations.static import AnyPlan, Selected, left_of, static_stages
 from tokenprune.interface.adapter import EncoderAdapter
@@ -103,16 +102,7 @@ class PrunedTiledEncoder(PrunedTower):
             where = Located.of(shown, bare=True, device=made.device)
             arrivals = arrived(shown, state, call.trace, made.device)
             batches = image_batches(arrivals, where, made.flatten(0, 1), call)
-            batches = run_stages(call, self._later, batches, self._runner.spec.used)
-            count_left(call, batches)
-            found = {
-                number: Selected(hidden[None], index[None], size[None])
-                for one in batches
-                for number, hidden, index, size in zip(
-                    one.rows, one.hidden, one.state.index, one.state.size, strict=True
-                )
-            }
-            return [found[number] for number in sorted(found)]
+            return self._selected(call, batches)
 
 
 def tiled_encoder(
@@ -140,12 +130,8 @@ def tiled_encoder(
         UnsupportedModelError: no adapter knows the tower, or it packs images into one row.
         AlreadyAttachedError: the tower carries a plan already.
     """
-    attachment, chosen = attached_unpacked(tower, plan, adapter)
-    try:
+    with attaching(tower, plan, adapter) as (attachment, chosen):
         return PrunedTiledEncoder(attachment, chosen, side)
-    except BaseException:
-        attachment.detach()
-        raise
 
 
 def count_tiled(tile: Grid, plan: AnyPlan, *, used: int, tiles: int) -> int:

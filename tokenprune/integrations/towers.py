@@ -16,7 +16,7 @@ from tokenprune.engine.encoder.install import encoder_runner
 from tokenprune.engine.pre_llm.projector import project, split_at_projector
 from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, image_batch, run_stages
 from tokenprune.errors import LayerError, PlanError
-from tokenprune.integrations.attached import attached_unpacked
+from tokenprune.integrations.attached import attaching
 from tokenprune.integrations.pruned import PrunedTower
 from tokenprune.integrations.static import AnyPlan, Selected
 from tokenprune.interface.adapter import EncoderAdapter
@@ -128,14 +128,10 @@ def encoder(
         UnsupportedModelError: no adapter knows the tower, or it packs images into one row.
         AlreadyAttachedError: the tower carries a plan already.
     """
-    attachment, chosen = attached_unpacked(tower, plan, adapter)
-    try:
+    with attaching(tower, plan, adapter) as (attachment, chosen):
         pruned = PrunedEncoder(attachment, chosen, used)
         pruned.count()  # budgets that the tower's own grid can't serve
         return pruned
-    except BaseException:
-        attachment.detach()
-        raise
 
 
 def _selected(batches: list[ImageBatch]) -> Selected:
