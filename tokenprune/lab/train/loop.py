@@ -34,7 +34,7 @@ from tokenprune.lab.train.curve import Curve
 from tokenprune.lab.train.data import Stream
 from tokenprune.lab.train.session import PlanSession
 from tokenprune.lab.train.settings import Span, TrainSettings, rate, spans
-from tokenprune.lab.train.state import BEGIN_AGAIN, StateFolder
+from tokenprune.lab.train.state import StateFolder, unreadable
 
 Tell = Callable[[int, int, str], None]
 
@@ -177,11 +177,7 @@ class Loop:
         except Exception as error:
             # weights, optimiser and generators are read by three libraries with errors of their own
             reason = (str(error).splitlines() or [""])[0][:200]
-            raise CheckpointError(
-                f"the state of the run can't be read ({type(error).__name__}: {reason}).",
-                where=str(state),
-                remedy=BEGIN_AGAIN,
-            ) from error
+            raise unreadable(state, f"{type(error).__name__}: {reason}") from error
         return run, step
 
     def _save(self, step: int, run: TrainingRun) -> None:

@@ -19,6 +19,13 @@ PARTIAL = "partial-"
 BEGIN_AGAIN = "Use --restart to begin again, or another --out."
 
 
+def unreadable(state: Path, reason: str) -> CheckpointError:
+    """The error for a state that can't be read."""
+    return CheckpointError(
+        f"the state of the run can't be read ({reason}).", where=str(state), remedy=BEGIN_AGAIN
+    )
+
+
 class StateFolder:
     """The states of a run; the newest complete one counts, whenever the run was killed.
 
@@ -47,11 +54,7 @@ class StateFolder:
             data: dict[str, Any] = json.loads((state / PROGRESS).read_text(encoding="utf-8"))
             before: dict[str, Any] = data["identity"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"the state of the run can't be read ({error}).",
-                where=str(state),
-                remedy=BEGIN_AGAIN,
-            ) from error
+            raise unreadable(state, str(error)) from error
         keys = {**self.identity, **before}
         changed = [key for key in keys if self.identity.get(key) != before.get(key)]
         if changed:
