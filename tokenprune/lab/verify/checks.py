@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
+from typing import Any
 
 import torch
 
@@ -59,19 +60,22 @@ class Bench:
         with self.observer.attached() as handle:
             return handle.stages
 
+    @property
+    def inputs(self) -> list[Any]:
+        """Of every sample alone."""
+        return [self.subject.inputs([sample]) for sample in self.subject.samples]
+
     @cached_property
     def forwards(self) -> list[SeenCall]:
         """One forward of every sample alone."""
-        subject = self.subject
         with self.observer.attached() as handle:
-            return [self.observer.forward(handle, subject.inputs([s])) for s in subject.samples]
+            return [self.observer.forward(handle, one) for one in self.inputs]
 
     @cached_property
     def generations(self) -> list[SeenCall]:
         """One generation of every sample alone."""
-        subject = self.subject
         with self.observer.attached() as handle:
-            return [self.observer.generate(handle, subject.inputs([s])) for s in subject.samples]
+            return [self.observer.generate(handle, one) for one in self.inputs]
 
     @cached_property
     def scope(self) -> MaskScope:

@@ -25,8 +25,7 @@ PATIENCE = 60.0
 
 def keep_all(bench: Bench) -> InvariantRow:
     """Outputs under plans that keep all tokens are those of the plain model."""
-    subject = bench.subject
-    inputs = [subject.inputs([sample]) for sample in subject.samples]
+    subject, inputs = bench.subject, bench.inputs
     plain = [_outputs(bench, one) for one in inputs]
     stages, left = _keeping_stages(bench)
     plans = [bench.plan.model_copy(update={"stages": ()})]
@@ -50,8 +49,7 @@ def keep_all(bench: Bench) -> InvariantRow:
 
 def detach(bench: Bench) -> InvariantRow:
     """Outputs after detaching are those before attaching, and nothing is left on any module."""
-    subject = bench.subject
-    inputs = [subject.inputs([sample]) for sample in subject.samples]
+    subject, inputs = bench.subject, bench.inputs
     before = [_outputs(bench, one) for one in inputs]
     with bench.observer.attached():
         for one in inputs:
@@ -90,8 +88,7 @@ def threads(bench: Bench) -> InvariantRow:
     Each call waits behind the model's first part until the other one is there too, and each trace
     is read when both are done.
     """
-    subject = bench.subject
-    inputs = [subject.inputs([sample]) for sample in subject.samples[:2]]
+    subject, inputs = bench.subject, bench.inputs[:2]
     with bench.observer.attached() as handle:
         alone = [(subject.call(one), _anchors(handle)) for one in inputs]
         found = _at_once(bench, handle, inputs)
