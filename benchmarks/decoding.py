@@ -25,7 +25,7 @@ from tokenprune_adapters.transformers.llm_names import CACHE_NAMES
 import tokenprune
 from benchmarks.first_token import WORDS
 from benchmarks.models import Inputs, language, llava, llava_call
-from benchmarks.recording import write_record
+from benchmarks.recording import finish
 from benchmarks.timing import Call, alternating
 from benchmarks.towers import sizes
 from tokenprune.lab.bench.compiling import compilations, room, shared_copy
@@ -166,9 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "rows": rows,
     }
     console.print(table(rows))
-    write_record(args.out, record)
-    console.print(f"written to {args.out}")
-    return record
+    return finish(console, args.out, record)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from benchmarks import first_token, gpu_compiled, kernels, launches
 from benchmarks import ops as operations
 from benchmarks.encoders import placed
 from benchmarks.gpu_run import EARLY, Run, attached, batches, console, device_here
-from benchmarks.recording import write_record
+from benchmarks.recording import finish, write_record
 from benchmarks.timing import Call, alternating, launched, replayed
 from benchmarks.towers import Tower, towers
 from benchmarks.workers import Crew
@@ -206,9 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     torch.manual_seed(0)
     with torch.inference_mode():
         measure(run)
-    write_record(args.out, run.record)
-    console.print(f"written to {args.out}")
-    return run.record
+    return finish(console, args.out, run.record)
 
 
 if __name__ == "__main__":

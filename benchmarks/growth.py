@@ -30,7 +30,7 @@ import tokenprune
 from benchmarks.counting import dispatched
 from benchmarks.growing import Family, families
 from benchmarks.growth_ops import ATTENTION, HEADS, NATURES, RATIO, rows_of
-from benchmarks.recording import write_record
+from benchmarks.recording import finish
 from benchmarks.timing import seconds
 from tokenprune.lab.bench.compiling import shared_copy
 from tokenprune.lab.measure.environment import describe_environment
@@ -195,9 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         **found,
     }
     console.print(table(record))
-    write_record(args.out, record)
-    console.print(f"written to {args.out}")
-    return record
+    return finish(console, args.out, record)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from rich.table import Table
 from torch.utils.benchmark import Timer
 
 from benchmarks import loops
-from benchmarks.recording import write_record
+from benchmarks.recording import finish
 from tokenprune import ops
 from tokenprune.lab.measure.environment import describe_environment
 
@@ -206,10 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         # Processes that wanted a core in the last quarter of an hour, on average.
         record["load"] = os.getloadavg()[2]
     record["rows"] = rows
-    if args.out is not None:
-        write_record(args.out, record)
-        console.print(f"written to {args.out}")
-    return record
+    return record if args.out is None else finish(console, args.out, record)
 
 
 if __name__ == "__main__":

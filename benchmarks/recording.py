@@ -6,7 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from tokenprune.lab.measure.files import write_text
+
+
+def finish(console: Console, path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write a record that is complete, say so, and give it back."""
+    write_record(path, record)
+    console.print(f"written to {path}")
+    return record
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
