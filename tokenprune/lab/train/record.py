@@ -11,8 +11,9 @@ from typing import Any
 from torch import nn
 
 from tokenprune.engine.trained import SAMPLE, sample
+from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedMllm
-from tokenprune.interface.trainable import TrainableStrategy
+from tokenprune.interface.trainable import ModelShape, TrainableStrategy
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.models import bundled_name
 from tokenprune.lab.train.data import Stream
@@ -56,6 +57,8 @@ class Job:
         number: which of its stages is trained.
         stream: the questions.
         settings: of the run.
+        adapter: the model's family.
+        shape: the model's.
     """
 
     loaded: LoadedMllm
@@ -64,6 +67,8 @@ class Job:
     number: int
     stream: Stream
     settings: TrainSettings
+    adapter: MllmAdapter
+    shape: ModelShape
 
     def record(
         self,

@@ -103,15 +103,15 @@ def train(
     adapter = _adapter(loaded)
     number, shape = trained_stage(plan, strategy), _shape(adapter, loaded, stream)
     check_trained_for(loaded, plan, but=number)
-    job = Job(loaded, strategy, plan, number, stream, settings)
-    start = _start(job, shape)
+    job = Job(loaded, strategy, plan, number, stream, settings, adapter, shape)
+    start = _start(job)
     with _claimed(out):
         states = _states(out, job, start)
         auxiliary = Auxiliary(loaded.model, shape, settings) if settings.aux_weight else None
         if restart:
             states.clear()
-        learner, run = _learn(job, adapter, start, shape, states, auxiliary, tell)
-        return _left(job, adapter, shape, out, learner, run, heldout, tell)
+        learner, run = _learn(job, start, states, auxiliary, tell)
+        return _left(job, out, learner, run, heldout, tell)
 
 
 @contextmanager
@@ -137,8 +137,6 @@ def _claimed(out: Path) -> Iterator[None]:
 
 def _left(
     job: Job,
-    adapter: MllmAdapter,
-    shape: ModelShape,
     out: Path,
     learner: TrainableStrategy[Any],
     run: TrainingRun,
@@ -149,17 +147,15 @@ def _left(
 
     Args:
         job: what was trained, on which model, from what.
-        adapter: the model's family.
-        shape: the model's.
         out: the run's folder.
         learner: the strategy as it was trained.
         run: its course.
         heldout: questions for the final accuracy.
         tell: told (done, in all, what runs).
     """
-    plan, number = job.plan, job.number
+    plan, number, shape = job.plan, job.number, job.shape
     file = out / f"{job.strategy}.safetensors"
-    about = facts(job.loaded, adapter.spec().core, plan, number, job.settings.steps)
+    about = facts(job.loaded, job.adapter.spec().core, plan, number, job.settings.steps)
     _write(learner, file, about, job.settings.precision)
     done = load_plan(finished(plan, number, shape, file))
     found = accuracy(job.loaded, done, heldout, tell) if heldout else None
@@ -170,7 +166,7 @@ def _left(
     return Trained(file, out / PLAN, out / RECORD, record)
 
 
-def _start(job: Job, shape: ModelShape) -> Plan:
+def _start(job: Job) -> Plan:
     """The plan with the weights that the run starts from.
 
     Raises:
@@ -178,7 +174,7 @@ def _start(job: Job, shape: ModelShape) -> Plan:
             the plan's budget doesn't fit.
         BudgetError: the plan's budget doesn't fit.
     """
-    plan, number, seed = job.plan, job.number, job.settings.seed
+    plan, number, shape, seed = job.plan, job.number, job.shape, job.settings.seed
     try:
         return load_plan(initial(plan, number, shape, seed))
     except BudgetError as error:
@@ -191,21 +187,13 @@ def _start(job: Job, shape: ModelShape) -> Plan:
 
 
 def _learn(
-    job: Job,
-    adapter: MllmAdapter,
-    start: Plan,
-    shape: ModelShape,
-    states: StateFolder,
-    auxiliary: Auxiliary | None,
-    tell: Tell | None,
+    job: Job, start: Plan, states: StateFolder, auxiliary: Auxiliary | None, tell: Tell | None
 ) -> tuple[TrainableStrategy[Any], TrainingRun]:
     """Train to the last step; the strategy comes back in eval mode.
 
     Args:
         job: what is trained, on which model, from what.
-        adapter: the model's family.
         start: the plan with the weights that the run starts from.
-        shape: the model's.
         states: where the run is saved, and goes on from.
         auxiliary: a loss beside the strategy's own.
         tell: told (done, in all, what runs).
@@ -214,7 +202,7 @@ def _learn(
     learner = stages[job.number].strategy
     assert isinstance(learner, TrainableStrategy)
     watch = None if auxiliary is None else auxiliary.watch
-    session = PlanSession(model, adapter, start, stages, job.number, shape, watch)
+    session = PlanSession(model, job.adapter, start, stages, job.number, job.shape, watch)
     learner.modules().to(device=next(model.parameters()).device)
     with frozen(model), torch.random.fork_rng():
         loop = Loop(job.loaded, learner, session, job.stream, job.settings, states, tell, auxiliary)
