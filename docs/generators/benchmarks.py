@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from generators.gpu import gpu
 from generators.growth import growth
-from generators.markdown import MARK
+from generators.markdown import MARK, Data
 from generators.records import (
     comparison,
     comparison_by_type,
@@ -27,7 +26,6 @@ from generators.studies import study
 from generators.videos import temporal, video_model
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
-Data = dict[str, Any]
 
 INTRO = """\
 # Benchmarks

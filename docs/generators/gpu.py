@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from generators import gpu_compiled
-from generators.markdown import table
+from generators.markdown import Data, table
 
-Data = dict[str, Any]
 MODES = {"eager": "eager", "recorded": "CUDA graph"}
 #: What the names of strategies end in, where the tower is compiled, or its passes are recorded.
 COMPILED, RECORDED = ", tower compiled", ", tower recorded"

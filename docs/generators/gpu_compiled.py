@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from generators.markdown import Data, table
 
-from generators.markdown import table
-
-Data = dict[str, Any]
 MODES = {"compiled": "compiled", "graphs": "CUDA graphs"}
 Cells = dict[tuple[str, str], dict[str, Data]]
 

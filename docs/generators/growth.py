@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from generators.markdown import table
-
-Data = dict[str, Any]
+from generators.markdown import Data, table
 
 
 def growth(record: Data) -> str:

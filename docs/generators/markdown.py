@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Data = dict[str, Any]
+"""A record, or a part of one."""
 
 MARK = "<!-- written by docs/generate.py from {source}; run it instead of editing this page -->\n"
 

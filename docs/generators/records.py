@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from generators.markdown import table
+from generators.markdown import Data, table
 
-Data = dict[str, Any]
 TIMES = ("encode", "select", "project", "prefill", "decode")
 COUNTS = (("encoder out", "encoder"), ("LLM in", "llm"), ("LLM mean", "llm_average"))
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.paper_evoprune import SCHEDULES, TABLE_3
 from benchmarks.reproduction import KEEPS
-from generators.markdown import MARK, percent, points, table
+from generators.markdown import MARK, Data, percent, points, table
 from generators.records import environment
 from generators.silent_cap import silent_cap
 
 RECORD = Path(__file__).parents[2] / "benchmarks" / "records" / "reproduction.json"
 COMMAND = "python -m benchmarks.reproduction"
-Data = dict[str, Any]
 
 PAGE = """\
 # Reproduction of EvoPrune

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from generators.markdown import percent, points, table
-
-Data = dict[str, Any]
+from generators.markdown import Data, percent, points, table
 
 HEAD = """\
 ## A hypothesis: budgets that were silently missed

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from generators.markdown import table
+from generators.markdown import Data, table
 
-Data = dict[str, Any]
 #: Rounds up to which the 95th percentile lies between the two slowest.
 ENOUGH = 20
 STAGES = ("load", "encode", "select", "project", "prefill", "decode")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from generators.markdown import table
-
-Data = dict[str, Any]
+from generators.markdown import Data, table
 
 
 def study(record: Data) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from generators.markdown import MARK, table
+from generators.markdown import MARK, Data, table
 
 RECORDS = Path(__file__).parents[2] / "benchmarks" / "records"
 POINTS = 8
@@ -20,8 +19,6 @@ What the checkpoints that ship with the learned strategies reach on the bundled 
 how they got there. They are made by `training/strategies`; see [training](training.md).
 
 {parts}"""
-
-Data = dict[str, Any]
 
 
 def trained_checkpoints(records: Path = RECORDS) -> str:

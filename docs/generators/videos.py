@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from generators.markdown import percent, points, table
-
-Data = dict[str, Any]
+from generators.markdown import Data, percent, points, table
 
 
 def temporal(record: Data) -> str:
