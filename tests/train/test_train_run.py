@@ -17,8 +17,8 @@ from tests.train.tiny import KEEPS, plan, prepare, run, tiny
 from tests.train.tiny import picture as noise
 from tokenprune import attach
 from tokenprune.errors import BackendUnavailableError, CheckpointError, DataError, PlanError
+from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.train import TrainSettings, train
-from tokenprune.lab.train.loop import Tell
 from tokenprune.lab.train.state import StateFolder
 from tokenprune.plan import load_plan
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from tests.models import EOS_TOKEN, IMAGE, IMAGE_TOKEN, llava_clip, llava_inputs
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.train import Trained, TrainSettings, train
-from tokenprune.lab.train.loop import Tell
 from tokenprune.plan import Plan, load_plan
 
 FIRST_WORD, WORDS = 6, 80

@@ -8,11 +8,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.text import Text
 
 from tokenprune.errors.visible import visible
+
+if TYPE_CHECKING:
+    from tokenprune.lab.measure.telling import Tell
 
 #: Lines under a progress bar (ours).
 RECENT = 4
@@ -20,8 +24,6 @@ RECENT = 4
 PLAIN = 120
 #: Seconds between two lines about what runs.
 PAUSE = 30.0
-
-Tell = Callable[[int, int, str], None]
 
 
 class _Lines:

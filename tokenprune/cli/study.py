@@ -148,7 +148,7 @@ def _print_estimates(
     Returns:
         Whether all of them can run.
     """
-    from tokenprune.lab.measure.durations import duration
+    from tokenprune.lab.measure.telling import duration
     from tokenprune.lab.studies.estimates import estimate
     from tokenprune.lab.studies.lines import added, older
 
@@ -175,7 +175,7 @@ def _print_estimates(
 
 
 def _estimates(found: Sequence[Estimate]) -> Table:
-    from tokenprune.lab.measure.durations import duration
+    from tokenprune.lab.measure.telling import duration
 
     table = Table("plan", "task", "model", "samples", "about", "state")
     for one in found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -27,12 +27,10 @@ from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.bench.workload import Workload, batches
 from tokenprune.lab.clips import check_clips, on_clips
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.measure.durations import duration
+from tokenprune.lab.measure.telling import Say, Tell, duration
 from tokenprune.lab.trained import check_trained_for
 from tokenprune.plan import Plan
 
-Tell = Callable[[int, int, str], None]
-Say = Callable[[str], None]
 Plans = Sequence[tuple[str, Plan]]
 
 

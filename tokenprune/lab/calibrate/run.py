@@ -10,12 +10,12 @@ from tokenprune.engine.attach import attach
 from tokenprune.errors import BudgetError, DataError
 from tokenprune.lab.calibrate.budgets import Budgets
 from tokenprune.lab.calibrate.goals import Goal
-from tokenprune.lab.calibrate.steps import Say, Steps
+from tokenprune.lab.calibrate.steps import Steps
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.measure.checks import unpruned_tokens
-from tokenprune.lab.measure.run import Progress
 from tokenprune.lab.measure.search import border, most_asked, widest
 from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.telling import Say, Tell
 from tokenprune.lab.studies.building import build_task
 from tokenprune.lab.studies.execute import loaded_model, model_of
 from tokenprune.lab.studies.load import DENSE
@@ -77,7 +77,7 @@ def calibrate(
     budgets: Budgets,
     goal: Goal,
     *,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
     say: Say | None = None,
 ) -> Calibration:
     """Find the border budget of a plan, among those that the model can serve.

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokenprune.lab.calibrate.goals import Goal
 from tokenprune.lab.judge.result import Result
-from tokenprune.lab.measure.durations import duration
-from tokenprune.lab.measure.run import Progress
-
-#: Is given one line of text.
-Say = Callable[[str], None]
+from tokenprune.lab.measure.telling import Say, Tell, duration
 
 
 @dataclass
@@ -26,7 +21,7 @@ class Steps:
     """
 
     goal: Goal
-    progress: Progress | None = None
+    progress: Tell | None = None
     say: Say | None = None
     _most: int = 0
     _done: int = 0

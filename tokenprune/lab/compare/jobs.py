@@ -17,8 +17,9 @@ from tokenprune.lab.compare.source import Source
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.measurement import Measurement, joined
 from tokenprune.lab.measure.processes import deaf, fresh_processes
-from tokenprune.lab.measure.run import Progress, measure
+from tokenprune.lab.measure.run import measure
 from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.telling import Tell
 
 #: Seconds between two looks at what the processes told.
 TICK = 0.2
@@ -32,7 +33,7 @@ class Stopped(Exception):
 
 
 def measure_in(
-    jobs: int, source: Source, task: Task, entries: Sequence[Entry], progress: Progress | None
+    jobs: int, source: Source, task: Task, entries: Sequence[Entry], progress: Tell | None
 ) -> Measurement:
     """Measure in so many processes; with one, in this.
 
@@ -84,7 +85,7 @@ def _work(number: int, source: Source, entries: list[Entry]) -> Measurement:
     return measure(source.task(), entries, seed=source.settings.seed, progress=tell)
 
 
-def _follow(futures: Sequence[Future[Measurement]], news: Any, progress: Progress | None) -> None:
+def _follow(futures: Sequence[Future[Measurement]], news: Any, progress: Tell | None) -> None:
     """Hand on what the processes tell, as one, until all are done or one has failed."""
     counts: dict[int, tuple[int, int]] = {}
     while True:

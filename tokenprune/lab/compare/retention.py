@@ -17,9 +17,9 @@ from tokenprune.interface.loading import LoadedMllm, LoadedModel
 from tokenprune.lab.compare.settings import Settings
 from tokenprune.lab.data.pictures import probe_questions
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.measure.run import Progress
 from tokenprune.lab.measure.statistics import Bootstrap, Interval
 from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.probe import Probe, States, fit_probe
 from tokenprune.lab.probe.capture import Reader
 from tokenprune.lab.probe.fit import EPOCHS
@@ -143,7 +143,7 @@ class Retention:
         return (batch + fit * EPOCHS * fitting) / len(questions)
 
     def measure(
-        self, plans: Sequence[Plan], progress: Progress | None = None
+        self, plans: Sequence[Plan], progress: Tell | None = None
     ) -> list[dict[str, Interval]]:
         """Retention of every plan by place; the probes are fitted at the first call."""
         steps = len(self._places) + len(plans)
@@ -166,7 +166,7 @@ class Retention:
             found[place] = known.retention(score, self._samples)
         return found
 
-    def _prepare(self, progress: Progress | None, steps: int) -> None:
+    def _prepare(self, progress: Tell | None, steps: int) -> None:
         fitting, features = self._dense(self._fit)
         scored, self._target = self._dense(self._questions)
         for number, place in enumerate(self._places):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,13 +22,12 @@ from tokenprune.lab.judge.judge import Judge, baselines
 from tokenprune.lab.judge.measured import runs_of, samples_of
 from tokenprune.lab.judge.result import BASELINE, PlanRun
 from tokenprune.lab.measure.checks import failed_checks, unpruned_tokens
-from tokenprune.lab.measure.durations import duration
 from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.measurement import Measurement, joined
-from tokenprune.lab.measure.run import Progress
 from tokenprune.lab.measure.statistics import LEVEL, RESAMPLES
 from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.telling import Say, Tell, duration
 from tokenprune.lab.models import load_model, shown_name
 from tokenprune.plan import positions_of
 from tokenprune.plugins.host import host
@@ -38,8 +37,8 @@ def compare(
     source: Source,
     loaded: LoadedModel | None = None,
     *,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    progress: Tell | None = None,
+    say: Say | None = None,
 ) -> Comparison:
     """Compare plans with each other and with dense on one model.
 
@@ -132,7 +131,7 @@ def _baselines(runs: Sequence[PlanRun]) -> list[Entry]:
 class _Passes:
     """Progress over several passes: a later one goes on where the one before ended."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: Tell | None) -> None:
         self._progress, self._before, self._total = progress, 0, 0
 
     def next(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import itemgetter
 from typing import Any
@@ -21,17 +21,16 @@ from tokenprune.lab.measure.entries import Entry
 from tokenprune.lab.measure.measurement import Beside, Measured, Measurement, why
 from tokenprune.lab.measure.preparing import Preparing, Ready
 from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.telling import Tell
 from tokenprune.ops.flops import count_flops
 from tokenprune.plan import Plan
 
 #: One more dense run a batch for so many plans: dense is everybody's denominator.
 PLANS_PER_DENSE = 8
 
-Progress = Callable[[int, int, str], None]
-
 
 def measure(
-    task: Task, entries: Sequence[Entry], *, seed: int = 0, progress: Progress | None = None
+    task: Task, entries: Sequence[Entry], *, seed: int = 0, progress: Tell | None = None
 ) -> Measurement:
     """Run every plan and the dense model on every batch, in an order drawn anew for each.
 
@@ -75,7 +74,7 @@ def measure(
 
 
 class _Teller:
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: Tell | None, total: int) -> None:
         self._progress, self._total, self._done = progress, total, 0
 
     def __call__(self, row: Measured) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from tokenprune.engine.attach import attach
 from tokenprune.lab.measure.counting import counted_batches
 from tokenprune.lab.measure.preparing import first_ready
 from tokenprune.lab.measure.task import Task
+from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.studies.execute import cell_task
 from tokenprune.lab.studies.load import Cell
 from tokenprune.lab.studies.model import Study
@@ -43,7 +44,7 @@ class Estimate:
 
 def estimate(
     study: Study,
-    tell: Callable[[int, int, str], None] | None = None,
+    tell: Tell | None = None,
     *,
     check: int | None = None,
 ) -> list[Estimate]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from tokenprune.lab.measure.durations import duration
 from tokenprune.lab.measure.metrics import ACCURACY
+from tokenprune.lab.measure.telling import Say, duration
 from tokenprune.lab.studies.baselines import WHY
 from tokenprune.lab.studies.older import OLDER
 from tokenprune.lab.studies.reporters import CellReport, Closing, Opening
@@ -24,7 +24,7 @@ class LineReporter:
 
     name: ClassVar[str] = "lines"
 
-    tell: Callable[[str], None]
+    tell: Say
     _cells: int = 0
     _done: int = 0
     _start: float = field(default_factory=time.monotonic)

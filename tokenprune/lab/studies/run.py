@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -17,6 +17,7 @@ from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.opening import revision
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.measure.metrics import chosen_metrics
+from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.studies.baselines import may_lack, missing_baselines
 from tokenprune.lab.studies.code import code_of, method_facts
 from tokenprune.lab.studies.execute import cell_task, loaded_model, model_of
@@ -27,7 +28,6 @@ from tokenprune.lab.studies.reporters import Announcer, Opening, Reporter
 from tokenprune.lab.studies.runners import LocalRunner, Runner
 from tokenprune.lab.studies.store import Damaged, Record, Store, digest
 
-Tell = Callable[[int, int, str], None]
 Known = tuple[Cell, dict[str, Any]]
 
 #: Facts of the environment that make a measurement another one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tokenprune.engine.attach import attach
 from tokenprune.interface.loading import LoadedMllm
 from tokenprune.lab.data.checking import check_samples
 from tokenprune.lab.data.question import Question, plain
+from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.positions import check_questions
 from tokenprune.lab.train.data import REFERENCE, opened, read_questions
 from tokenprune.plan import Plan
@@ -70,7 +71,7 @@ def accuracy(
     loaded: LoadedMllm,
     plan: Plan,
     questions: Sequence[Question],
-    tell: Callable[[int, int, str], None] | None = None,
+    tell: Tell | None = None,
 ) -> dict[str, Any]:
     """Share of right answers with a plan in force, overall and by kind of question.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from tokenprune.interface.trainable import (
     TrainableStrategy,
     TrainingStep,
 )
+from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.batches import make_batch
 from tokenprune.lab.train.curve import Curve
@@ -35,8 +35,6 @@ from tokenprune.lab.train.data import Stream
 from tokenprune.lab.train.session import PlanSession
 from tokenprune.lab.train.settings import Span, TrainSettings, rate, spans
 from tokenprune.lab.train.state import StateFolder, unreadable
-
-Tell = Callable[[int, int, str], None]
 
 _PRIME = 1_000_003
 

@@ -23,10 +23,11 @@ from tokenprune.interface.trainable import ModelShape, TrainableStrategy
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.files import write_text, writing_failed
 from tokenprune.lab.measure.locks import locked
+from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.train.auxiliary import Auxiliary
 from tokenprune.lab.train.data import Stream
 from tokenprune.lab.train.heldout import accuracy
-from tokenprune.lab.train.loop import Loop, Tell, TrainingRun
+from tokenprune.lab.train.loop import Loop, TrainingRun
 from tokenprune.lab.train.record import Job, facts
 from tokenprune.lab.train.session import PlanSession, frozen, model_shape
 from tokenprune.lab.train.settings import TrainSettings

@@ -13,6 +13,7 @@ import torch
 from tokenprune.interface.loading import LoadedModel
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.environment import describe_environment
+from tokenprune.lab.measure.telling import Tell
 from tokenprune.lab.models import bundled_name
 from tokenprune.lab.trained import check_trained_for
 from tokenprune.lab.verify.batching import batch, padding
@@ -26,7 +27,6 @@ from tokenprune.lab.verify.subject import VerifiedModel, widened
 from tokenprune.plan import Plan, dump_plan
 from tokenprune.testing.plain.footprint import footprint
 
-Tell = Callable[[int, int, str], None]
 Check = Callable[[Bench], InvariantRow]
 
 #: Rows that compare the model with itself, in the dtype that it was loaded in.

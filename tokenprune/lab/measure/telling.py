@@ -1,6 +1,14 @@
-"""Times in words."""
+"""What long runs tell people while they go on."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+Tell = Callable[[int, int, str], None]
+"""Is told (steps done, steps in all, what runs)."""
+
+Say = Callable[[str], None]
+"""Is given one line of text."""
 
 
 def duration(seconds: float) -> str:
