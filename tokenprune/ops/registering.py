@@ -6,8 +6,8 @@ each operation to what the safeguards would look for.
 """
 
 from collections.abc import Callable
-from functools import wraps
-from typing import Any, TypeVar
+from functools import partial, wraps
+from typing import Any
 
 import torch
 from torch import Tensor, is_grad_enabled
@@ -15,31 +15,59 @@ from torch._ops import OpOverload
 from torch.compiler import is_dynamo_compiling
 from torch.utils.flop_counter import register_flop_formula
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+from tokenprune.ops.dispatch import run
+
 _library: Any = torch.library  # most of its functions have no types
 _counters: Callable[[], int] = torch._C._len_torch_dispatch_stack
 """How many modes of this thread alone want to see every operation."""
 _LIBRARY: Any = _library.Library("tokenprune", "FRAGMENT")
 
 
-def operation(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function that changes none of its arguments, as `tokenprune::name`.
+def nothing(*_: Any, **__: Any) -> int:
+    """FLOPs of an operation that compares and copies only."""
+    return 0
 
-    It needs `fake`, `flops`, and `gradient` or `without_gradient` beside it.
+
+def operation(
+    name: str,
+    *,
+    flops: Callable[..., int] = nothing,
+    gradient: tuple[Callable[..., Any], Callable[..., None]] | None = None,
+    computes: Callable[..., Any] | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register an operation that changes none of its arguments, as `tokenprune::name`.
+
+    The decorated function declares it: it has the operation's arguments, and answers with tensors
+    of the right shapes and types whose values say nothing. Compilers read no more of an operation.
+
+    Args:
+        name: of the operation.
+        flops: how many FLOPs it takes, by the shapes of its arguments.
+        gradient: of a context and the gradients of its answers, those of its arguments; and of the
+            context, the arguments and the answer, what keeps all that this needs. None lets the
+            answers stand for constants in a backward pass.
+        computes: what computes it; by default the implementations of the same name, see `run`.
 
     Returns:
         A decorator. It gives the operation, which goes through torch's dispatcher only where
         somebody there has an interest in it: the way into the dispatcher and back to Python takes
         longer than the smaller operations.
     """
+    body = partial(run, name) if computes is None else computes
+    backward, keep = gradient or (_no_gradients, _mark_constant)
 
-    def register(body: Callable[..., Any]) -> Callable[..., Any]:
-        schema = _library.infer_schema(body, mutates_args=())
+    def register(declared: Callable[..., Any]) -> Callable[..., Any]:
+        schema = _library.infer_schema(declared, mutates_args=())
         _LIBRARY.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
         _LIBRARY.impl(name, body, "CompositeExplicitAutograd")
-        registered: OpOverload = getattr(torch.ops.tokenprune, name).default
+        qualified = f"tokenprune::{name}"
+        _library.register_fake(qualified, declared, lib=_LIBRARY)
+        _library.register_autograd(qualified, backward, setup_context=keep, lib=_LIBRARY)
+        packet = getattr(torch.ops.tokenprune, name)
+        register_flop_formula(packet)(flops)
+        registered: OpOverload = packet.default
 
-        @wraps(body)
+        @wraps(declared)
         def call(first: Tensor, *rest: Any) -> Any:
             # whether a compiler, a gradient, a tensor of another kind or a counter wants to know
             watched = (
@@ -55,50 +83,13 @@ def operation(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return register
 
 
-def fake(name: str) -> Callable[[_Function], _Function]:
-    """Register what an operation's answer looks like: its shapes and types, without values."""
-
-    def register(function: _Function) -> _Function:
-        _library.register_fake(f"tokenprune::{name}", function, lib=_LIBRARY)
-        return function
-
-    return register
+def _mark_constant(ctx: Any, inputs: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+    # torch raises otherwise as soon as an answer takes part in a backward pass, as a score does
+    # that rides along with tokens that are merged
+    ctx.mark_non_differentiable(*((output,) if isinstance(output, Tensor) else output))
+    ctx.inputs = len(inputs)
 
 
-def flops(name: str) -> Callable[[_Function], _Function]:
-    """Register how many FLOPs an operation takes, by the shapes of its arguments."""
-
-    def register(function: _Function) -> _Function:
-        register_flop_formula(getattr(torch.ops.tokenprune, name))(function)
-        return function
-
-    return register
-
-
-def gradient(name: str, backward: Callable[..., Any], keep: Callable[..., None]) -> None:
-    """Register an operation's gradient.
-
-    Args:
-        name: of the operation.
-        backward: of a context and the gradients of its answers, those of its arguments.
-        keep: of the context, the arguments and the answer; keeps what `backward` needs.
-    """
-    _library.register_autograd(f"tokenprune::{name}", backward, setup_context=keep, lib=_LIBRARY)
-
-
-def without_gradient(name: str) -> None:
-    """Let the answers of an operation stand for constants in a backward pass.
-
-    Otherwise torch raises as soon as an answer takes part in one, as a score does that rides along
-    with tokens that are merged.
-    """
-
-    def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*((output,) if isinstance(output, Tensor) else output))
-        ctx.inputs = len(inputs)
-
-    def backward(ctx: Any, *_: Any) -> tuple[None, ...]:
-        count: int = ctx.inputs
-        return (None,) * count
-
-    gradient(name, backward, keep)
+def _no_gradients(ctx: Any, *_: Any) -> tuple[None, ...]:
+    count: int = ctx.inputs
+    return (None,) * count

@@ -8,9 +8,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tokenprune.ops.attention_received import attention_received_op
 from tokenprune.ops.checks import require, require_rows
-from tokenprune.ops.dispatch import run
 from tokenprune.ops.flops import attention_flops
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def attend(
@@ -97,19 +96,15 @@ def in_blocks(query: Tensor) -> bool:
     return query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64)
 
 
-@operation("attend")
+def _flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return attention_flops(query, key, value)
+
+
+@operation("attend", flops=_flops)
 def attend_op(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int, given: bool
 ) -> list[Tensor]:
-    """The registered operation, which gives the row means if asked; its arguments are checked."""
-    out: list[Tensor] = run("attend", query, key, value, bias, skip, given)
-    return out
-
-
-@fake("attend")
-def _fake(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, skip: int, given: bool
-) -> list[Tensor]:
+    """The registered operation, declared by its answer, with the row means if `given`."""
     batch, heads, length, width = value.shape
     if in_blocks(query):
         attended = value.new_empty(value.shape)
@@ -118,11 +113,3 @@ def _fake(
     means = 2 if given else 1
     shape = (batch, length - skip)
     return [attended, *(query.new_empty(shape, dtype=torch.float32) for _ in range(means))]
-
-
-@flops("attend")
-def _flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
-    return attention_flops(query, key, value)
-
-
-without_gradient("attend")

@@ -7,9 +7,8 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from tokenprune.ops.checks import require, require_rows
-from tokenprune.ops.dispatch import run
 from tokenprune.ops.flops import attention_flops
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 # Keys up to which the products stand in for the backend's kernel (ours).
 _SHORT = 256
@@ -54,21 +53,11 @@ def attend_short(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Ten
     return attended
 
 
-@operation("attend_short")
-def attend_short_op(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """The registered operation; `attend_short` checks its arguments."""
-    attended: Tensor = run("attend_short", query, key, value, bias)
-    return attended
-
-
-@fake("attend_short")
-def _fake(query: Tensor, *_: Any) -> Tensor:
-    return query.new_empty(query.shape)
-
-
-@flops("attend_short")
 def _flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
     return attention_flops(query, key, value)
 
 
-without_gradient("attend_short")
+@operation("attend_short", flops=_flops)
+def attend_short_op(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """The registered operation, declared by its answer; `attend_short` checks its arguments."""
+    return query.new_empty(query.shape)

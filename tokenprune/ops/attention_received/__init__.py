@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require, require_heads, require_rows
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def attention_received(
@@ -86,27 +85,15 @@ def _checked(
     return out
 
 
-@operation("attention_received")
-def attention_received_op(
-    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int, given: bool
-) -> list[Tensor]:
-    """The registered operation, which gives the row means if asked; its arguments are checked."""
-    out: list[Tensor] = run("attention_received", query, key, bias, scale, skip, given)
-    return out
-
-
-@fake("attention_received")
-def _fake(
-    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int, given: bool
-) -> list[Tensor]:
-    shape = (query.shape[0], query.shape[2] - skip)
-    return [query.new_empty(shape, dtype=torch.float32) for _ in range(2 if given else 1)]
-
-
-@flops("attention_received")
 def _flops(query: torch.Size, key: torch.Size, *_: Any, **__: Any) -> int:
     batch, heads, length, width = query
     return 2 * batch * heads * length * length * width
 
 
-without_gradient("attention_received")
+@operation("attention_received", flops=_flops)
+def attention_received_op(
+    query: Tensor, key: Tensor, bias: Tensor | None, scale: float, skip: int, given: bool
+) -> list[Tensor]:
+    """The registered operation, declared by its answer, with the row means if `given`."""
+    shape = (query.shape[0], query.shape[2] - skip)
+    return [query.new_empty(shape, dtype=torch.float32) for _ in range(2 if given else 1)]

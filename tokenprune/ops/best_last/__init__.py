@@ -1,13 +1,10 @@
 """Setting the best tokens apart from all others."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def best_last(score: Tensor, number: int) -> Tensor:
@@ -34,19 +31,5 @@ def best_last(score: Tensor, number: int) -> Tensor:
 
 @operation("best_last")
 def best_last_op(score: Tensor, number: int) -> Tensor:
-    """The registered operation; `best_last` checks its arguments."""
-    order: Tensor = run("best_last", score, number)
-    return order
-
-
-@fake("best_last")
-def _fake(score: Tensor, number: int) -> Tensor:
+    """The registered operation, declared by its answer; `best_last` checks its arguments."""
     return score.new_empty(score.shape, dtype=torch.int64)
-
-
-@flops("best_last")
-def _flops(*_: Any, **__: Any) -> int:
-    return 0
-
-
-without_gradient("best_last")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def bipartite_match(
@@ -68,7 +68,18 @@ def bipartite_match(
     return value, index
 
 
-@operation("bipartite_match")
+def _flops(a: torch.Size, b: torch.Size, *_: Any, **__: Any) -> int:
+    batch, rows, width = a
+    return 2 * batch * rows * b[1] * width
+
+
+def _in_pairs(a: Tensor, b: Tensor, *each: Any) -> tuple[Tensor, Tensor]:
+    """Gains, biases and blocks as pairs."""
+    value, index = run("bipartite_match", a, b, each[:2], each[2:4], each[4:6], each[6])
+    return value, index
+
+
+@operation("bipartite_match", flops=_flops, computes=_in_pairs)
 def bipartite_match_op(
     a: Tensor,
     b: Tensor,
@@ -80,22 +91,6 @@ def bipartite_match_op(
     block_b: Tensor | None,
     squash: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The registered operation; `bipartite_match` checks its arguments."""
-    gains, biases, blocks = (gain_a, gain_b), (bias_a, bias_b), (block_a, block_b)
-    value, index = run("bipartite_match", a, b, gains, biases, blocks, squash)
-    return value, index
-
-
-@fake("bipartite_match")
-def _fake(a: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    """The registered operation, declared by its answer; `bipartite_match` checks its arguments."""
     shape = a.shape[:2]
     return a.new_empty(shape, dtype=torch.float32), a.new_empty(shape, dtype=torch.int64)
-
-
-@flops("bipartite_match")
-def _flops(a: torch.Size, b: torch.Size, *_: Any, **__: Any) -> int:
-    batch, rows, width = a
-    return 2 * batch * rows * b[1] * width
-
-
-without_gradient("bipartite_match")

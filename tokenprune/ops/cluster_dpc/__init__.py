@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def cluster_dpc(x: Tensor, count: int, *, neighbours: int) -> tuple[Tensor, Tensor]:
@@ -42,25 +41,15 @@ def cluster_dpc(x: Tensor, count: int, *, neighbours: int) -> tuple[Tensor, Tens
     return centre, label
 
 
-@operation("cluster_dpc")
-def cluster_dpc_op(x: Tensor, count: int, neighbours: int) -> tuple[Tensor, Tensor]:
-    """The registered operation; `cluster_dpc` checks its arguments."""
-    centre, label = run("cluster_dpc", x, count, neighbours)
-    return centre, label
-
-
-@fake("cluster_dpc")
-def _fake(x: Tensor, count: int, neighbours: int) -> tuple[Tensor, Tensor]:
-    batch, tokens = x.shape[:2]
-    index = x.new_empty((batch, count), dtype=torch.int64)
-    return index, x.new_empty((batch, tokens), dtype=torch.int64)
-
-
-@flops("cluster_dpc")
 def _flops(x: torch.Size, *_: Any, **__: Any) -> int:
     # The distances: a difference, a square and a sum for each pair and dimension.
     batch, tokens, width = x
     return 3 * batch * tokens * tokens * width
 
 
-without_gradient("cluster_dpc")
+@operation("cluster_dpc", flops=_flops)
+def cluster_dpc_op(x: Tensor, count: int, neighbours: int) -> tuple[Tensor, Tensor]:
+    """The registered operation, declared by its answer; `cluster_dpc` checks its arguments."""
+    batch, tokens = x.shape[:2]
+    index = x.new_empty((batch, count), dtype=torch.int64)
+    return index, x.new_empty((batch, tokens), dtype=torch.int64)

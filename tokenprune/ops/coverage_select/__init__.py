@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require, require_rows
-from tokenprune.ops.dispatch import run
 from tokenprune.ops.picks import require_count
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def coverage_select(cover: Tensor, k: int, *, gain: Tensor | None = None) -> Tensor:
@@ -43,23 +42,13 @@ def coverage_select(cover: Tensor, k: int, *, gain: Tensor | None = None) -> Ten
     return index
 
 
-@operation("coverage_select")
-def coverage_select_op(cover: Tensor, k: int, gain: Tensor | None) -> Tensor:
-    """The registered operation; `coverage_select` checks its arguments."""
-    out: Tensor = run("coverage_select", cover, k, gain)
-    return out
-
-
-@fake("coverage_select")
-def _fake(cover: Tensor, k: int, gain: Tensor | None) -> Tensor:
-    return cover.new_empty((cover.shape[0], k), dtype=torch.int64)
-
-
-@flops("coverage_select")
 def _flops(cover: torch.Size, k: int, *_: Any, **__: Any) -> int:
     # A difference and a sum for each pair and pick; how much lazy greedy saves is in the data.
     batch, targets, tokens = cover
     return 2 * batch * targets * tokens * k
 
 
-without_gradient("coverage_select")
+@operation("coverage_select", flops=_flops)
+def coverage_select_op(cover: Tensor, k: int, gain: Tensor | None) -> Tensor:
+    """The registered operation, declared by its answer; `coverage_select` checks its arguments."""
+    return cover.new_empty((cover.shape[0], k), dtype=torch.int64)

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenprune.ops.dispatch import run
 from tokenprune.ops.picks import require_count, require_square
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def dpp_select(kernel: Tensor, k: int) -> Tensor:
@@ -41,23 +40,13 @@ def dpp_select(kernel: Tensor, k: int) -> Tensor:
     return index
 
 
-@operation("dpp_select")
-def dpp_select_op(kernel: Tensor, k: int) -> Tensor:
-    """The registered operation; `dpp_select` checks its arguments."""
-    out: Tensor = run("dpp_select", kernel, k)
-    return out
-
-
-@fake("dpp_select")
-def _fake(kernel: Tensor, k: int) -> Tensor:
-    return kernel.new_empty((kernel.shape[0], k), dtype=torch.int64)
-
-
-@flops("dpp_select")
 def _flops(kernel: torch.Size, k: int, *_: Any, **__: Any) -> int:
     # Pick number t: t products and sums a token, then a division, a square and a difference.
     batch, tokens = kernel[:2]
     return batch * tokens * (k * (k - 1) + 3 * k)
 
 
-without_gradient("dpp_select")
+@operation("dpp_select", flops=_flops)
+def dpp_select_op(kernel: Tensor, k: int) -> Tensor:
+    """The registered operation, declared by its answer; `dpp_select` checks its arguments."""
+    return kernel.new_empty((kernel.shape[0], k), dtype=torch.int64)

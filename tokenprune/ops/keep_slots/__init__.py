@@ -1,13 +1,10 @@
 """Where every token goes where some are kept and the others dropped."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def keep_slots(index: Tensor, count: int) -> Tensor:
@@ -31,19 +28,5 @@ def keep_slots(index: Tensor, count: int) -> Tensor:
 
 @operation("keep_slots")
 def keep_slots_op(index: Tensor, count: int) -> Tensor:
-    """The registered operation; `keep_slots` checks its arguments."""
-    out: Tensor = run("keep_slots", index, count)
-    return out
-
-
-@fake("keep_slots")
-def _fake(index: Tensor, count: int) -> Tensor:
+    """The registered operation, declared by its answer; `keep_slots` checks its arguments."""
     return index.new_empty((index.shape[0], count), dtype=torch.int64)
-
-
-@flops("keep_slots")
-def _flops(*_: Any, **__: Any) -> int:
-    return 0
-
-
-without_gradient("keep_slots")

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require, require_rows
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, gradient, operation
+from tokenprune.ops.registering import operation
 
 
 class Kept(NamedTuple):
@@ -60,33 +59,6 @@ def keep_step(
     return Kept(states, sizes, places, tuple(carried))
 
 
-@operation("keep_step")
-def keep_step_op(
-    hidden: Tensor, anchor: Tensor, size: Tensor, index: Tensor, riders: list[Tensor]
-) -> list[Tensor]:
-    """The registered operation; `keep_step` checks its arguments."""
-    out: list[Tensor] = run("keep_step", hidden, anchor, size, index, riders)
-    return out
-
-
-@fake("keep_step")
-def _fake(
-    hidden: Tensor, anchor: Tensor, size: Tensor, index: Tensor, riders: list[Tensor]
-) -> list[Tensor]:
-    batch, kept = anchor.shape
-    rows = hidden.shape[1] - index.shape[1] + kept
-    return [
-        hidden.new_empty((batch, rows, hidden.shape[2])),
-        size.new_empty((batch, rows)),
-        *(value.new_empty((batch, kept, *value.shape[2:])) for value in (index, *riders)),
-    ]
-
-
-@flops("keep_step")
-def _flops(*_: Any, **__: Any) -> int:
-    return 0
-
-
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     hidden, anchor, _, index, riders = inputs
     ctx.save_for_backward(anchor)
@@ -108,4 +80,15 @@ def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
     return back, None, None, None, spread
 
 
-gradient("keep_step", _backward, _keep_for_backward)
+@operation("keep_step", gradient=(_backward, _keep_for_backward))
+def keep_step_op(
+    hidden: Tensor, anchor: Tensor, size: Tensor, index: Tensor, riders: list[Tensor]
+) -> list[Tensor]:
+    """The registered operation, declared by its answer; `keep_step` checks its arguments."""
+    batch, kept = anchor.shape
+    rows = hidden.shape[1] - index.shape[1] + kept
+    return [
+        hidden.new_empty((batch, rows, hidden.shape[2])),
+        size.new_empty((batch, rows)),
+        *(value.new_empty((batch, kept, *value.shape[2:])) for value in (index, *riders)),
+    ]

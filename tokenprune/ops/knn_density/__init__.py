@@ -1,5 +1,6 @@
 """How far a token stands apart from its nearest neighbours."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from tokenprune.ops.checks import require
 from tokenprune.ops.cosines import exponents
 from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def knn_density(x: Tensor, *, neighbours: int, tau: float | None) -> Tensor:
@@ -42,22 +43,12 @@ def knn_density(x: Tensor, *, neighbours: int, tau: float | None) -> Tensor:
     return -exponents(square, tau).expm1().mean(-1)
 
 
-@operation("knn_distance")
-def knn_distance_op(x: Tensor, count: int) -> Tensor:
-    """Squared distances `[B, N, count]` to the nearest others, in no particular order."""
-    out: Tensor = run("knn_density", x, count)
-    return out
-
-
-@fake("knn_distance")
-def _fake(x: Tensor, count: int) -> Tensor:
-    return x.new_empty((x.shape[0], x.shape[1], count), dtype=torch.float32)
-
-
-@flops("knn_distance")
 def _flops(x: torch.Size, *_: Any, **__: Any) -> int:
     batch, length, width = x
     return 2 * batch * length * length * width
 
 
-without_gradient("knn_distance")
+@operation("knn_distance", flops=_flops, computes=partial(run, "knn_density"))
+def knn_distance_op(x: Tensor, count: int) -> Tensor:
+    """Squared distances `[B, N, count]` to the nearest others, in no particular order."""
+    return x.new_empty((x.shape[0], x.shape[1], count), dtype=torch.float32)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 class Diversity(NamedTuple):
@@ -88,34 +88,6 @@ def match_pairs(
     return source, target
 
 
-@operation("match_pairs")
-def match_pairs_op(
-    x: Tensor,
-    remove: int,
-    first: int,
-    order: Tensor | None,
-    candidates: int,
-    blocked: Tensor | None,
-    weight: float,
-    neighbours: int,
-    tau: float | None,
-    squash: bool,
-) -> tuple[Tensor, Tensor]:
-    """The registered operation; `match_pairs` checks its arguments."""
-    diversity = Diversity(weight, neighbours, tau) if weight > 0 else None
-    source, target = run(
-        "match_pairs", x, remove, first, order, candidates, blocked, diversity, squash
-    )
-    return source, target
-
-
-@fake("match_pairs")
-def _fake(x: Tensor, remove: int, *_: Any) -> tuple[Tensor, Tensor]:
-    shape = (x.shape[0], remove)
-    return x.new_empty(shape, dtype=torch.int64), x.new_empty(shape, dtype=torch.int64)
-
-
-@flops("match_pairs")
 def _flops(
     x: torch.Size,
     remove: int,
@@ -132,4 +104,27 @@ def _flops(
     return 2 * batch * (length * length if weight > 0 else halves) * width
 
 
-without_gradient("match_pairs")
+def _matched(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """The numbers of `Diversity` as one; None where it weighs nothing."""
+    *plain, weight, neighbours, tau, squash = rest
+    diversity = Diversity(weight, neighbours, tau) if weight > 0 else None
+    source, target = run("match_pairs", x, *plain, diversity, squash)
+    return source, target
+
+
+@operation("match_pairs", flops=_flops, computes=_matched)
+def match_pairs_op(
+    x: Tensor,
+    remove: int,
+    first: int,
+    order: Tensor | None,
+    candidates: int,
+    blocked: Tensor | None,
+    weight: float,
+    neighbours: int,
+    tau: float | None,
+    squash: bool,
+) -> tuple[Tensor, Tensor]:
+    """The registered operation, declared by its answer; `match_pairs` checks its arguments."""
+    shape = (x.shape[0], remove)
+    return x.new_empty(shape, dtype=torch.int64), x.new_empty(shape, dtype=torch.int64)

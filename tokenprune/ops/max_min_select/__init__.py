@@ -1,14 +1,11 @@
 """Tokens far from each other: each pick is the one farthest from all picks before it."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require_rows
-from tokenprune.ops.dispatch import run
 from tokenprune.ops.picks import require_count, require_square
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def max_min_select(distance: Tensor, k: int, *, gain: Tensor | None = None) -> Tensor:
@@ -44,19 +41,5 @@ def max_min_select(distance: Tensor, k: int, *, gain: Tensor | None = None) -> T
 
 @operation("max_min_select")
 def max_min_select_op(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
-    """The registered operation; `max_min_select` checks its arguments."""
-    out: Tensor = run("max_min_select", distance, k, gain)
-    return out
-
-
-@fake("max_min_select")
-def _fake(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
+    """The registered operation, declared by its answer; `max_min_select` checks its arguments."""
     return distance.new_empty((distance.shape[0], k), dtype=torch.int64)
-
-
-@flops("max_min_select")
-def _flops(*_: Any, **__: Any) -> int:
-    return 0  # comparisons only
-
-
-without_gradient("max_min_select")

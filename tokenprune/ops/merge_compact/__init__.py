@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require, require_rows
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, gradient, operation
+from tokenprune.ops.registering import operation
 
 
 def merge_compact(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tensor:
@@ -38,19 +37,6 @@ def merge_compact(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tenso
     return merged
 
 
-@operation("merge_compact")
-def merge_compact_op(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tensor:
-    """The registered operation; `merge_compact` checks its arguments."""
-    out: Tensor = run("merge_compact", x, slot, weight, length)
-    return out
-
-
-@fake("merge_compact")
-def _fake(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tensor:
-    return x.new_empty((x.shape[0], length, x.shape[2]))
-
-
-@flops("merge_compact")
 def _flops(x: torch.Size, *_: Any, **__: Any) -> int:
     batch, tokens, width = x
     return 2 * batch * tokens * width
@@ -83,4 +69,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | Non
     return grad_x, None, grad_w, None
 
 
-gradient("merge_compact", _backward, _keep_for_backward)
+@operation("merge_compact", flops=_flops, gradient=(_backward, _keep_for_backward))
+def merge_compact_op(x: Tensor, slot: Tensor, weight: Tensor, length: int) -> Tensor:
+    """The registered operation, declared by its answer; `merge_compact` checks its arguments."""
+    return x.new_empty((x.shape[0], length, x.shape[2]))

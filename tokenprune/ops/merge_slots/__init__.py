@@ -1,12 +1,9 @@
 """Where every token goes in a merge, and which tokens stay."""
 
-from typing import Any
-
 from torch import Tensor
 
 from tokenprune.ops.checks import require
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -33,20 +30,6 @@ def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Ten
 
 @operation("merge_slots")
 def merge_slots_op(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The registered operation; `merge_slots` checks its arguments."""
-    anchor, slot = run("merge_slots", source, target, count)
-    return anchor, slot
-
-
-@fake("merge_slots")
-def _fake(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The registered operation, declared by its answer; `merge_slots` checks its arguments."""
     batch, merged = source.shape
     return source.new_empty((batch, count - merged)), source.new_empty((batch, count))
-
-
-@flops("merge_slots")
-def _flops(*_: Any, **__: Any) -> int:
-    return 0
-
-
-without_gradient("merge_slots")

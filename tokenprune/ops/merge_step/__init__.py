@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require, require_rows
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, gradient, operation
+from tokenprune.ops.registering import operation
 
 
 class Merged(NamedTuple):
@@ -74,42 +73,6 @@ def merge_step(
     return Merged(states, sizes, bias, places, tuple(carried))
 
 
-@operation("merge_step")
-def merge_step_op(
-    hidden: Tensor,
-    slot: Tensor,
-    anchor: Tensor,
-    size: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    riders: list[Tensor],
-) -> list[Tensor]:
-    """The registered operation; `merge_step` checks its arguments."""
-    out: list[Tensor] = run("merge_step", hidden, slot, anchor, size, index, weight, riders)
-    return out
-
-
-@fake("merge_step")
-def _fake(
-    hidden: Tensor,
-    slot: Tensor,
-    anchor: Tensor,
-    size: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    riders: list[Tensor],
-) -> list[Tensor]:
-    batch, kept = anchor.shape
-    rows = hidden.shape[1] - slot.shape[1] + kept
-    return [
-        hidden.new_empty((batch, rows, hidden.shape[2])),
-        size.new_empty((batch, rows), dtype=torch.float32),
-        hidden.new_empty((batch, rows)),
-        *(value.new_empty((batch, kept, *value.shape[2:])) for value in (index, *riders)),
-    ]
-
-
-@flops("merge_step")
 def _flops(hidden: torch.Size, *_: Any, **__: Any) -> int:
     batch, rows, width = hidden
     return 2 * batch * rows * width
@@ -138,4 +101,22 @@ def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
     return back, None, None, None, None, None, spread
 
 
-gradient("merge_step", _backward, _keep_for_backward)
+@operation("merge_step", flops=_flops, gradient=(_backward, _keep_for_backward))
+def merge_step_op(
+    hidden: Tensor,
+    slot: Tensor,
+    anchor: Tensor,
+    size: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    riders: list[Tensor],
+) -> list[Tensor]:
+    """The registered operation, declared by its answer; `merge_step` checks its arguments."""
+    batch, kept = anchor.shape
+    rows = hidden.shape[1] - slot.shape[1] + kept
+    return [
+        hidden.new_empty((batch, rows, hidden.shape[2])),
+        size.new_empty((batch, rows), dtype=torch.float32),
+        hidden.new_empty((batch, rows)),
+        *(value.new_empty((batch, kept, *value.shape[2:])) for value in (index, *riders)),
+    ]

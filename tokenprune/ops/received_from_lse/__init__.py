@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require, require_heads, require_rows
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, operation, without_gradient
+from tokenprune.ops.registering import operation
 
 
 def received_from_lse(
@@ -73,27 +72,15 @@ def _checked(
     return out
 
 
-@operation("received_from_lse")
-def received_from_lse_op(
-    query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int, given: bool
-) -> list[Tensor]:
-    """The registered operation, which gives the row means if asked; its arguments are checked."""
-    out: list[Tensor] = run("received_from_lse", query, key, lse, bias, skip, given)
-    return out
-
-
-@fake("received_from_lse")
-def _fake(
-    query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int, given: bool
-) -> list[Tensor]:
-    shape = (query.shape[0], query.shape[2] - skip)
-    return [query.new_empty(shape, dtype=torch.float32) for _ in range(2 if given else 1)]
-
-
-@flops("received_from_lse")
 def _flops(query: torch.Size, *_: Any, **__: Any) -> int:
     batch, heads, length, width = query
     return 2 * batch * heads * length * length * width
 
 
-without_gradient("received_from_lse")
+@operation("received_from_lse", flops=_flops)
+def received_from_lse_op(
+    query: Tensor, key: Tensor, lse: Tensor, bias: Tensor | None, skip: int, given: bool
+) -> list[Tensor]:
+    """The registered operation, declared by its answer, with the row means if `given`."""
+    shape = (query.shape[0], query.shape[2] - skip)
+    return [query.new_empty(shape, dtype=torch.float32) for _ in range(2 if given else 1)]

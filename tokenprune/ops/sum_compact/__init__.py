@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require, require_rows
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, gradient, operation
+from tokenprune.ops.registering import operation
 
 
 def sum_compact(values: Tensor, slot: Tensor, length: int) -> Tensor:
@@ -31,20 +30,6 @@ def sum_compact(values: Tensor, slot: Tensor, length: int) -> Tensor:
     return summed
 
 
-@operation("sum_compact")
-def sum_compact_op(values: Tensor, slot: Tensor, length: int) -> Tensor:
-    """The registered operation; `sum_compact` checks its arguments."""
-    out: Tensor = run("sum_compact", values, slot, length)
-    return out
-
-
-@fake("sum_compact")
-def _fake(values: Tensor, slot: Tensor, length: int) -> Tensor:
-    kind = torch.promote_types(torch.float32, values.dtype)
-    return values.new_empty((values.shape[0], length), dtype=kind)
-
-
-@flops("sum_compact")
 def _flops(values: torch.Size, *_: Any, **__: Any) -> int:
     return values[0] * values[1]
 
@@ -63,4 +48,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     return grad.gather(1, slot.where(kept, 0)).where(kept, 0.0).to(ctx.dtype), None, None
 
 
-gradient("sum_compact", _backward, _keep_for_backward)
+@operation("sum_compact", flops=_flops, gradient=(_backward, _keep_for_backward))
+def sum_compact_op(values: Tensor, slot: Tensor, length: int) -> Tensor:
+    """The registered operation, declared by its answer; `sum_compact` checks its arguments."""
+    kind = torch.promote_types(torch.float32, values.dtype)
+    return values.new_empty((values.shape[0], length), dtype=kind)

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require
-from tokenprune.ops.dispatch import run
-from tokenprune.ops.registering import fake, flops, gradient, operation
+from tokenprune.ops.registering import operation
 
 
 def topk_gather(score: Tensor, k: int, *riders: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -58,25 +57,6 @@ def topk_indices(score: Tensor, k: int) -> Tensor:
     return topk_gather(score, k)[0]
 
 
-@operation("topk_gather")
-def topk_gather_op(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
-    """The registered operation: the indices, then the gathered riders."""
-    out: list[Tensor] = run("topk_gather", score, k, riders)
-    return out
-
-
-@fake("topk_gather")
-def _fake(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
-    batch = score.shape[0]
-    index = score.new_empty((batch, k), dtype=torch.int64)
-    return [index, *(rider.new_empty((batch, k, *rider.shape[2:])) for rider in riders)]
-
-
-@flops("topk_gather")
-def _flops(*_: Any, **__: Any) -> int:
-    return 0
-
-
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.save_for_backward(output[0])
     ctx.shapes = [rider.shape for rider in inputs[2]]
@@ -93,4 +73,9 @@ def _backward(ctx: Any, grads: list[Tensor]) -> tuple[None, None, list[Tensor | 
     return None, None, spread
 
 
-gradient("topk_gather", _backward, _keep_for_backward)
+@operation("topk_gather", gradient=(_backward, _keep_for_backward))
+def topk_gather_op(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
+    """The registered operation: the indices, then the gathered riders."""
+    batch = score.shape[0]
+    index = score.new_empty((batch, k), dtype=torch.int64)
+    return [index, *(rider.new_empty((batch, k, *rider.shape[2:])) for rider in riders)]
