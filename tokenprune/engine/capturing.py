@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.calls import Arguments
 
 Made = TypeVar("Made")
 Replay = Callable[[], None]
@@ -165,7 +166,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         func: Any,
         types: Any,
         args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: Arguments | None = None,
     ) -> Any:
         named = dict(kwargs or {})
         with self:  # in inference mode operations come whole
@@ -177,7 +178,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise UnsupportedCallError(self.why, where="record")
         return func(*args, **named)
 
-    def _refused(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    def _refused(self, func: Any, args: tuple[Any, ...], kwargs: Arguments) -> str:
         name = func.__name__.split(".")[0]
         given = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
         if name in ("copy_", "_to_copy"):
@@ -192,7 +193,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return ""
 
 
-def _waits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def _waits(name: str, args: tuple[Any, ...], kwargs: Arguments) -> bool:
     """Whether an operation makes its device wait for a value."""
     if name == "repeat_interleave":
         return kwargs.get("output_size") is None

@@ -13,6 +13,7 @@ from tokenprune.interface.cache_adapter import CacheAdapter
 from tokenprune.interface.calls import (
     Arguments,
     Entry,
+    Given,
     LayerCall,
     LlmCall,
     LlmOutputs,
@@ -78,11 +79,11 @@ class EncoderAdapter(Adapter):
     def spec(self) -> EncoderSpec:
         """The encoder as data."""
 
-    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
+    def call_grid(self, args: tuple[Any, ...], kwargs: Arguments) -> Grid:
         """The patch grid of one call of `entry`, from its arguments; the default grid if fixed."""
         return self.spec().grid
 
-    def demands(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Demand]:
+    def demands(self, args: tuple[Any, ...], kwargs: Arguments) -> Sequence[Demand]:
         """What the values of a call of `entry` have to fulfil.
 
         The engine looks at them so that no device waits: at once on the CPU, else at the call's
@@ -90,7 +91,7 @@ class EncoderAdapter(Adapter):
         """
         return ()
 
-    def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    def attention_maps(self, args: tuple[Any, ...], kwargs: Arguments) -> str | None:
         """The name by which a call of `entry` asks for attention maps; None if it doesn't."""
         return None
 
@@ -102,7 +103,7 @@ class EncoderAdapter(Adapter):
         """
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Query and key `[B, H, P + N, d]` with the places of their tokens in them.
 
@@ -116,9 +117,7 @@ class EncoderAdapter(Adapter):
         """
         return query, key
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """What a block is to be called with behind the hidden states when patches were removed.
 
         For families whose blocks take something of every patch: rotary rows or a mask.
@@ -135,7 +134,7 @@ class EncoderAdapter(Adapter):
         original: Callable[..., Any],
         hidden: Tensor,
         args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        kwargs: Arguments,
     ) -> Tensor:
         """What a block's own forward makes of `[B, P + K, D]`, the prefix in front in both.
 

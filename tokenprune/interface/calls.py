@@ -16,8 +16,11 @@ from torch import Tensor
 Arguments = Mapping[str, Any]
 """Keyword arguments of a call."""
 
+Given = tuple[tuple[Any, ...], Arguments]
+"""Positional and keyword arguments of a call, as an adapter is handed them."""
+
 Written = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional and keyword arguments of a call."""
+"""The same as an adapter writes them."""
 
 Entry = Literal["generate", "model", "core"]
 """Through which of its methods a multimodal LLM was called: `generate`, the forward of the model

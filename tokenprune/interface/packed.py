@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.signals import BLOCK_VIEWS, Companions, View
 from tokenprune.interface.sites import Grid
 
@@ -137,12 +138,10 @@ class PackedEncoderAdapter(EncoderAdapter):
     by_segments: ClassVar[bool] = True
 
     @abstractmethod
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """How a call of `entry` lays out its pictures."""
 
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """The arguments of a call of `entry` with what their values decide; as they are by default.
 
         Worked out in front of the call, and so in front of a compiled graph, inside of which no
@@ -156,7 +155,7 @@ class PackedEncoderAdapter(EncoderAdapter):
         """
         return args, kwargs
 
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+    def inside(self, kwargs: Arguments, *, graph: bool) -> Arguments:
         """The arguments by name as `entry` takes them, without those that are for the adapter.
 
         Args:
@@ -165,9 +164,7 @@ class PackedEncoderAdapter(EncoderAdapter):
         """
         return kwargs
 
-    def borders(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Tensor | Sequence[int] | None:
+    def borders(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | Sequence[int] | None:
         """S + 1 rows at which the attention of a block is parted, the first one 0, the last R.
 
         In a graph these are numbers, and of the whole sequence also where `arguments` cut the call.
@@ -191,9 +188,7 @@ class PackedEncoderAdapter(EncoderAdapter):
         """
         return False
 
-    def turning(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def turning(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """What `rotate` reads of the arguments of a block, for rows `[R']` in any order.
 
         Args:

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tokenprune.interface.calls import Arguments, Written
+
 
 @functools.cache
 def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -22,9 +24,7 @@ def required(function: Callable[..., Any], name: str) -> bool:
     return found is not None and found.default is inspect.Parameter.empty
 
 
-def named(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
+def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Arguments) -> dict[str, Any]:
     """All arguments of a call by name.
 
     Args:
@@ -40,9 +40,9 @@ def named(
 def replaced(
     function: Callable[..., Any],
     args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
+    kwargs: Arguments,
     new: Mapping[str, Any],
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+) -> Written:
     """A call's arguments with new values, each passed as it was; new names go by keyword.
 
     Args:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.packed import PackedEncoderAdapter
 
 NUMBERS = "tokenprune_numbers"
@@ -26,7 +27,7 @@ def numbers(given: Mapping[str, Any]) -> list[list[int]]:
 
 
 def with_numbers(
-    adapter: PackedEncoderAdapter, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    adapter: PackedEncoderAdapter, args: tuple[Any, ...], kwargs: Arguments
 ) -> Mapping[str, Any]:
     """The arguments by name with the numbers, which a call of `forward` by itself comes without."""
     return kwargs if NUMBERS in kwargs else adapter.foreseen(args, kwargs)[1]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
@@ -57,7 +58,7 @@ class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
         """The encoder as data."""
         return self._spec
 
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+    def inside(self, kwargs: Arguments, *, graph: bool) -> Arguments:
         """Without the text of `foreseen`."""
         return without(kwargs)
 
@@ -71,24 +72,18 @@ class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
 class SegmentedAdapter(AnySizeAdapter):
     """Base of towers that tell their blocks where pictures end and how their rows turn."""
 
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Frames, rows and columns of patches as text."""
         given = named(type(self.model).forward, args, kwargs)
         grids: Tensor = given[packed_names.GRIDS]
         return (), {**given, NUMBERS: text(*grids.tolist())}
 
-    def borders(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Tensor | Sequence[int] | None:
+    def borders(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | Sequence[int] | None:
         """Borders `[S + 1]` of pictures and frames, as the tower gives them to its blocks."""
         found: Tensor | Sequence[int] = kwargs[packed_names.BORDERS]
         return found
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Borders and rotary rows of the rows `[R']` of the sequence that are left."""
         return args, packed_names.cut(kwargs, index)
 
@@ -98,14 +93,12 @@ class SegmentedAdapter(AnySizeAdapter):
         dropout = block.training and compat.attention_dropout(block, self._block)
         return not dropout and bool(attentions) and all(map(loops, attentions))
 
-    def turning(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def turning(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Rotary rows of the rows `[R']` of the sequence, in any order."""
         return args, packed_names.turned(kwargs, index)
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
         return rotated_as_float32(query, key, *kwargs[packed_names.ROTARY])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune_adapters.shared.rotary import rotated
 from tokenprune_adapters.transformers.vit import HfVitAdapter
 from tokenprune_adapters.transformers.vit_family_names import DINOV2, DINOV3, ROTARY, VisionNames
@@ -63,15 +63,13 @@ class Dinov3Adapter(HfVitAdapter):
     attention_classes: ClassVar[tuple[str, ...]] = (f"{_THREE}.DINOv3ViTAttention",)
     class_token: ClassVar[bool] = True
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Rotary rows `[N, d]` of all patches become those of the ones left, `[B, 1, K, d]`."""
         rows = kwargs[ROTARY]
         return args, {**kwargs, ROTARY: tuple(part[index][:, None] for part in rows)}
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate the patches of query and key `[B, H, P + K, d]`; the tokens in front stay."""
         cos, sin = kwargs[ROTARY]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.foreseen import numbers, with_numbers
 from tokenprune_adapters.transformers import packed_names as names
@@ -31,7 +32,7 @@ class ErnieVisionAdapter(PackedVisionAdapter):
     attention_classes: ClassVar[tuple[str, ...]] = names.ERNIE_ATTENTIONS
     raster: ClassVar[bool] = True
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Grids from the call; of clips also which rows are of the same square of two frames.
 
         Raises:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers
@@ -46,7 +47,7 @@ class Gemma4VisionAdapter(AnySizeAdapter):
         """Rows of a unit."""
         return self.side**2
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Units by the places of their patches; padding, at -1, is of none."""
         kwargs = with_numbers(self, args, kwargs)
         places: Tensor = kwargs[self.names.takes[1]]
@@ -65,9 +66,7 @@ class Gemma4VisionAdapter(AnySizeAdapter):
         rows = rows.index_put((unit.flatten(), member.flatten()), at)
         return Packing(grids, side**2, rows=rows[:total])
 
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Rows and columns of the units of every picture as text.
 
         Raises:
@@ -86,16 +85,14 @@ class Gemma4VisionAdapter(AnySizeAdapter):
             found.append((high // self.side, wide // self.side))
         return (), {**given, NUMBERS: text(*found)}
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Places and rotary rows of the rows `[B, L]` or `[R']` that are left, and no mask."""
         rotary = tuple(part.flatten(0, 1)[index.to(part.device)] for part in kwargs[ROTARY])
         places = kwargs[PLACES].flatten(0, 1)[index]
         return args, {**kwargs, ROTARY: rotary, PLACES: places, MASK: None}
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate one half of each head of `[1, H, R, d]` by the column, the other by the row."""
         cos, sin = (part.chunk(2, dim=-1) for part in kwargs[ROTARY])

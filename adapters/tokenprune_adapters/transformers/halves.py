@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.calls import Arguments
 from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import collecting_names as collecting
@@ -54,7 +55,7 @@ class HalvedBlocks(EncoderAdapter):
         """The module that runs the blocks."""
         return self.model
 
-    def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    def attention_maps(self, args: tuple[Any, ...], kwargs: Arguments) -> str | None:
         """Asked for by argument, or by the config where the argument is absent.
 
         Raises:

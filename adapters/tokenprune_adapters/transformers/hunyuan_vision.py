@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.foreseen import numbers, with_numbers
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter
@@ -40,13 +40,13 @@ class HunYuanVisionAdapter(SegmentedAdapter):
         """Rows of a unit."""
         return self.side**2
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Squares of patches, which stand in raster order; grids from the call."""
         kwargs = with_numbers(self, args, kwargs)
         return Packing([(t, h, w) for t, h, w in numbers(kwargs)], 1).grouped(self.side)
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Both `[1, H, R, d]` as they are."""
         return query, key

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.signals import BLOCK_VIEWS, View
 from tokenprune.interface.specs import Demand
 from tokenprune_adapters.transformers import vit_names as compat
@@ -37,7 +38,7 @@ class Idefics3VisionAdapter(HfVitAdapter):
     )
     class_token: ClassVar[bool] = False
 
-    def demands(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Demand]:
+    def demands(self, args: tuple[Any, ...], kwargs: Arguments) -> Sequence[Demand]:
         """The mask over patches hides none of them."""
         name = self.names.takes[1]
         mask = compat.argument(self.argument_names, name, args, kwargs)
@@ -47,9 +48,7 @@ class Idefics3VisionAdapter(HfVitAdapter):
         remedy = "Give pictures of one size in a call, which need no padding."
         return (Demand((mask != 0).all(), problem, remedy),)
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Without the mask: it hides nothing, and is as long as all patches."""
         (mask,) = self.names.called[1:]
         return (None,), {name: value for name, value in kwargs.items() if name != mask}

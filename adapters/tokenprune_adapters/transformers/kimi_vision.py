@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.foreseen import numbers, with_numbers
 from tokenprune_adapters.transformers import packed_names, unit_sides
@@ -36,7 +36,7 @@ class KimiVisionAdapter(SegmentedAdapter):
         """Rows of a unit of a picture."""
         return unit_sides.kernel(self.model) ** 2
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Squares of patches, which stand in raster order; those of all frames of a clip together.
 
         Raises:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune_adapters.shared.rotary import rotated_complex
 from tokenprune_adapters.transformers.vit import HfVitAdapter
 from tokenprune_adapters.transformers.vit_family_names import LLAMA4, TURNS, VisionNames
@@ -38,22 +39,20 @@ class Llama4VisionAdapter(HfVitAdapter):
         return {(block, "forward"): partial(_called, name) for block in self.blocks}
 
     def run(
-        self, original: Callable[..., Any], hidden: Tensor, args: Any, kwargs: Mapping[str, Any]
+        self, original: Callable[..., Any], hidden: Tensor, args: Any, kwargs: Arguments
     ) -> Tensor:
         """A block's own forward, with the class token behind the patches."""
         output, *_ = original(class_behind(hidden), *args, **kwargs)
         return class_in_front(output)
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Rotary rows of the class token and of the patches that are left, `[B, 1, 1 + K, d/2]`."""
         rows = kwargs[TURNS][:, 0]
         front = rows[-1].expand(len(index), 1, -1)
         return args, {**kwargs, TURNS: torch.cat((front, rows[index]), dim=1)[:, None]}
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate query and key `[B, H, 1 + K, d]`, by rows of all patches or of those left."""
         turns = kwargs[TURNS].to(query.device)

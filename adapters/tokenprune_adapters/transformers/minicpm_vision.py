@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers
@@ -57,35 +57,29 @@ class MiniCpmVisionAdapter(SegmentedAdapter):
         self.blocks = behind_merger(model)
         self._spec = replace(self._spec, blocks=self.blocks, used=len(self.blocks))
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Every row behind the merger a unit, in raster order."""
         kwargs = with_numbers(self, args, kwargs)
         return Packing([(1, high, wide) for high, wide in numbers(kwargs)], 1)
 
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Rows and columns of every picture behind the merger as text."""
         given = named(type(self.model).forward, args, kwargs)
         _, sizes, merges = (given.get(name, True) for name in self.names.takes)
         side = MERGED if merges else 1
         return (), {**given, NUMBERS: text(*(sizes // side).tolist())}
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Borders of the rows `[R']` of the sequence that are left."""
         borders = packed_names.left_of(kwargs[packed_names.BORDERS], index)
         return args, {**kwargs, packed_names.BORDERS: borders}
 
-    def turning(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def turning(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """The arguments as they are: nothing rotates, places are added in front of the blocks."""
         return args, kwargs
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Query and key `[1, H, R, d]` as they are."""
         return query, key

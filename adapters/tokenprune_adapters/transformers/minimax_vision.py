@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.packed import Packing
 from tokenprune.interface.versions import installed
 from tokenprune_adapters.shared.foreseen import numbers, with_numbers
@@ -55,14 +55,14 @@ class MiniMaxVisionAdapter(SegmentedAdapter):
         """Rows of a unit."""
         return packed_names.side(self.model) ** 2
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Squares of patches, whose members stand one behind the other; grids from the call."""
         kwargs = with_numbers(self, args, kwargs)
         side = packed_names.side(self.model)
         return Packing([(t, h // side, w // side) for t, h, w in numbers(kwargs)], side**2)
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate the first channels of query and key `[1, H, R, d]`, for time, height and width."""
         cos, sin = kwargs[packed_names.ROTARY]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
@@ -64,7 +65,7 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         """The encoder as data."""
         return self._spec
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Grids from the call; where windows stand together, the places of their units."""
         kwargs = with_numbers(self, args, kwargs)
         side, (flat, *_) = names.side(self.model), numbers(kwargs)
@@ -73,9 +74,7 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         order = kwargs.get(names.ORDER)
         return Packing(units, side**2, None if order is None else order.argsort())
 
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """All that the tower works out of the grids; grids and borders as text."""
         given = named(type(self.model).forward, args, kwargs)
         grids = given[names.GRIDS]
@@ -84,7 +83,7 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         rows = ([] if part is None else part.tolist() for part in borders)
         return (), {**given, NUMBERS: text(grids.flatten().tolist(), *rows)}
 
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+    def inside(self, kwargs: Arguments, *, graph: bool) -> Arguments:
         """In a graph with borders as numbers, which the tower hands to its blocks as they are."""
         given = without(kwargs)
         if graph:
@@ -95,9 +94,7 @@ class PackedVisionAdapter(PackedEncoderAdapter):
                 given[names.ORDER_BORDERS] = tuple(windows)
         return given
 
-    def borders(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Tensor | Sequence[int] | None:
+    def borders(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | Sequence[int] | None:
         """Borders `[S + 1]` of frames or windows, as the tower gives them to this block."""
         found: Tensor | Sequence[int] = kwargs.get(names.EDGES_INSIDE, kwargs[names.BORDERS])
         return found
@@ -106,13 +103,11 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         """Whether its attention does, without dropout and with nothing hung on it."""
         return names.dropout(block) == 0 and loops(block.get_submodule("attn"))
 
-    def turning(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def turning(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Rotary rows of the rows `[R']` of the sequence, in any order."""
         return args, names.turned(kwargs, index)
 
-    def attention_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+    def attention_maps(self, args: tuple[Any, ...], kwargs: Arguments) -> str | None:
         """Asked for by argument, or by the config where the argument is absent."""
         given = kwargs.get(vit_names.MAPS)
         config: Any = self.model.config
@@ -134,14 +129,12 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         return names.heads(block, hidden)
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
         return rotated_as_float32(query, key, *kwargs[names.ROTARY])
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Borders and rotary rows of the rows `[R']` of the sequence that are left."""
         return args, names.cut(kwargs, index)
 

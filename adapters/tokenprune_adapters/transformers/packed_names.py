@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenprune.interface.calls import Arguments
 from tokenprune_adapters.shared.signatures import Relied
 
 _CLASSES = {
@@ -204,7 +205,7 @@ def dropout(block: Any) -> float:
     return float(block.attn.attention_dropout) if block.training else 0.0
 
 
-def cut(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
+def cut(kwargs: Arguments, rows: Tensor) -> dict[str, Any]:
     """What a block is given, for some rows `[R']`, ascending, of the whole sequence."""
     borders = kwargs[BORDERS]
     # in a graph there are numbers, and how many are left has none
@@ -213,7 +214,7 @@ def cut(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
     return {**turned(kwargs, rows), BORDERS: borders}
 
 
-def turned(kwargs: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
+def turned(kwargs: Arguments, rows: Tensor) -> dict[str, Any]:
     """What a block is given, with cosines and sines, if any, of some rows `[R']` in any order."""
     if ROTARY not in kwargs:  # HunYuan's
         return dict(kwargs)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers, without
@@ -41,15 +41,13 @@ class PaddleOcrVisionAdapter(SegmentedAdapter):
         found: nn.Module = compat.vision_module(self.model, self.names)
         return found
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Every patch a unit, in raster order; grids come with the patches."""
         kwargs = with_numbers(self, args, kwargs)
         flat, _ = numbers(kwargs)
         return Packing(list(zip(flat[::3], flat[1::3], flat[2::3], strict=True)), 1)
 
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """All that the tower works out of the grids, by its own functions; grids as text."""
         given = named(type(self.vision).forward, args, kwargs)
         grids: Tensor = given[packed_names.GRIDS]
@@ -68,7 +66,7 @@ class PaddleOcrVisionAdapter(SegmentedAdapter):
         told = {NUMBERS: text(grids.flatten().tolist(), borders.tolist())}
         return (), {**given, **{n: v for n, v in made.items() if v is not None}, **told}
 
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+    def inside(self, kwargs: Arguments, *, graph: bool) -> Arguments:
         """In a graph with borders as numbers; else without what would go on to all blocks."""
         given = without(kwargs)
         if not graph:  # embeddings take these, but the encoder hands them on

@@ -7,16 +7,16 @@ the features of each picture or tile `[L, d]` in prompt order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.places import Places, Span
 from tokenprune.interface.sites import Grid
 from tokenprune_adapters.transformers import packing, unit_sides
 
-Arguments = Mapping[str, Any]
 Features = Sequence[Tensor]
 Read = Callable[[Any, Arguments, Features], list[Places]]
 Frames = Callable[[Arguments], Sequence[int] | None]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers, without
@@ -34,15 +35,13 @@ class PixtralVisionAdapter(AnySizeAdapter):
     raster: ClassVar[bool] = True
     by_segments: ClassVar[bool] = False
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Every patch a unit, in raster order; sizes in pixels come with the pictures."""
         kwargs = with_numbers(self, args, kwargs)
         high, wide = vit_names.patch_size(self.model)
         return Packing([(1, h // high, w // wide) for h, w in _sizes(kwargs)], 1)
 
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Sizes in pixels as text."""
         given = named(type(self.model).forward, args, kwargs)
         pixels, sizes = given[self.names.takes[0]], given.get(self.names.takes[1])
@@ -52,16 +51,14 @@ class PixtralVisionAdapter(AnySizeAdapter):
             pairs = sizes.tolist() if isinstance(sizes, Tensor) else sizes
         return (), {**given, NUMBERS: text(*([int(h), int(w)] for h, w in pairs))}
 
-    def inside(self, kwargs: Mapping[str, Any], *, graph: bool) -> Mapping[str, Any]:
+    def inside(self, kwargs: Arguments, *, graph: bool) -> Arguments:
         """In a graph with sizes as numbers."""
         given = without(kwargs)
         if graph:
             given[self.names.takes[1]] = _sizes(kwargs)
         return given
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Rotary rows, and mask or borders, of the rows `[R']` that are left."""
         mask = args[0] if args else kwargs.get(MASK)
         left = None if mask is None else mask[..., index, :][..., index]
@@ -74,7 +71,7 @@ class PixtralVisionAdapter(AnySizeAdapter):
         return ((left,), given) if args else ((), {**given, MASK: left})
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate query and key `[1, H, R, d]`."""
         cos, sin = kwargs[ROTARY]

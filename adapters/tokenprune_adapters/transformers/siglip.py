@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.signals import BLOCK_VIEWS, View
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import Demand
@@ -57,7 +58,7 @@ class SiglipAdapter(HfVitAdapter):
         """Whether this is SigLIP 2, which is given patches instead of pictures."""
         return compat.takes_patches(self.vision)
 
-    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
+    def call_grid(self, args: tuple[Any, ...], kwargs: Arguments) -> Grid:
         """The grid of the given pictures; `demands` holds them to one shape."""
         if not self.takes_patches:
             return super().call_grid(args, kwargs)
@@ -65,7 +66,7 @@ class SiglipAdapter(HfVitAdapter):
         height, width = shapes[0].tolist()
         return (1, height, width)
 
-    def demands(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Demand]:
+    def demands(self, args: tuple[Any, ...], kwargs: Arguments) -> Sequence[Demand]:
         """SigLIP 2: pictures of one shape, without padding."""
         if not self.takes_patches:
             return ()
@@ -79,9 +80,7 @@ class SiglipAdapter(HfVitAdapter):
         remedy = "Give pictures of one shape, and max_num_patches equal to its patches."
         return (Demand(even, problem, remedy),)
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Without the mask of SigLIP 2: it hides nothing, and is as long as all patches."""
         if not self.takes_patches:
             return args, kwargs
@@ -96,7 +95,7 @@ class SiglipAdapter(HfVitAdapter):
             overrides[(vision.head, "forward")] = _unmasked
         return overrides
 
-    def _mean_length(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+    def _mean_length(self, args: tuple[Any, ...], kwargs: Arguments) -> int | None:
         if not self.takes_patches:
             return None
         # the classifier divides by the unpruned mask's sum

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import Packing
 from tokenprune.interface.specs import Demand
 from tokenprune_adapters.shared.arguments import named
@@ -37,7 +38,7 @@ class Siglip2NaflexAdapter(AnySizeAdapter):
     by_segments: ClassVar[bool] = False
     last_norm: ClassVar[str] = "post_layernorm"
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Every patch a unit; behind the patches of a picture stands its padding."""
         kwargs = with_numbers(self, args, kwargs)
         pixels: Tensor = kwargs[PIXELS]
@@ -46,14 +47,12 @@ class Siglip2NaflexAdapter(AnySizeAdapter):
         own = [row[: high * wide] for row, (high, wide) in zip(rows, shapes, strict=True)]
         return Packing([(1, high, wide) for high, wide in shapes], 1, rows=torch.cat(own)[:, None])
 
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Rows and columns of patches of every picture as text."""
         given = named(type(self.model).forward, args, kwargs)
         return (), {**given, NUMBERS: text(*given[SHAPES].tolist())}
 
-    def demands(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Demand]:
+    def demands(self, args: tuple[Any, ...], kwargs: Arguments) -> Sequence[Demand]:
         """The mask over patches hides what is behind the patches of a picture, and nothing else."""
         given = named(type(self.model).forward, args, kwargs)
         mask, shapes = given.get(MASK), given[SHAPES]
@@ -65,9 +64,7 @@ class Siglip2NaflexAdapter(AnySizeAdapter):
         remedy = "Give both as the model's processor makes them."
         return (Demand(((mask != 0) == real).all(), problem, remedy),)
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Without the mask: of the rows that are left none is padding."""
         (mask,) = self.names.called[1:]
         return (None,), {name: value for name, value in kwargs.items() if name != mask}

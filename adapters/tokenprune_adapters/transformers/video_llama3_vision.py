@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tokenprune.errors import UnsupportedCallError
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, numbers, text, with_numbers
@@ -29,15 +29,13 @@ class VideoLlama3VisionAdapter(SegmentedAdapter):
     raster: ClassVar[bool] = True
     last_norm: ClassVar[str] = "post_layernorm"
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Grids and sides from the call; the members of a unit stand one behind the other."""
         kwargs = with_numbers(self, args, kwargs)
         grids, ((side, *_),) = numbers(kwargs)[:-1], numbers(kwargs)[-1:]
         return Packing([(t, h // side, w // side) for t, h, w in grids], side**2)
 
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """Grids of patches and the side of a unit as text.
 
         Raises:

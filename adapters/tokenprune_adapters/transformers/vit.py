@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import class_names
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
@@ -57,7 +58,7 @@ class HfVitAdapter(HalvedBlocks):
         """The encoder as data; entry is the innermost vision module, which all wrappers call."""
         return self._spec
 
-    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
+    def call_grid(self, args: tuple[Any, ...], kwargs: Arguments) -> Grid:
         """The grid of the given pictures (they may be larger than the default).
 
         Raises:
@@ -100,5 +101,5 @@ class HfVitAdapter(HalvedBlocks):
             )
         return output
 
-    def _mean_length(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int | None:
+    def _mean_length(self, args: tuple[Any, ...], kwargs: Arguments) -> int | None:
         return None

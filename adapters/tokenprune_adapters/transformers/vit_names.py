@@ -7,13 +7,14 @@ Nothing here imports transformers: models are read by attribute, classes by full
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.calls import Arguments
 from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.shared.signatures import Relied
 from tokenprune_adapters.transformers.vit_family_names import (
@@ -181,9 +182,7 @@ def argument_names(vision: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(type(vision).forward).parameters)[1:]
 
 
-def argument(
-    names: Sequence[str], name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Any:
+def argument(names: Sequence[str], name: str, args: tuple[Any, ...], kwargs: Arguments) -> Any:
     """An argument of a vision model's forward, given by position or by name; None if absent."""
     if name in kwargs or not args:
         return kwargs.get(name)

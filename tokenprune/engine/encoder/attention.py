@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.ops import attend as attend_once
 from tokenprune.ops import attend_margins
 from tokenprune.ops.attend_short import attend_short_op, suits
@@ -31,18 +31,16 @@ class BlockCall(NamedTuple):
     block: nn.Module
     number: int
     args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    kwargs: Arguments
 
-    def arguments(self, index: Tensor) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, index: Tensor) -> Given:
         """`args` and `kwargs` for tokens that hold the places `[B, K]`."""
         return self.adapter.arguments(self.args, self.kwargs, index)
 
-    def turning(self, index: Tensor) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def turning(self, index: Tensor) -> Given:
         """What `rotate` reads of `args` and `kwargs`, for rows `[R']` in any order."""
         adapter: Any = self.adapter
-        made: tuple[tuple[Any, ...], Mapping[str, Any]] = adapter.turning(
-            self.args, self.kwargs, index
-        )
+        made: Given = adapter.turning(self.args, self.kwargs, index)
         return made
 
     def heads(self, hidden: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,11 +13,10 @@ from torch import nn
 from tokenprune.engine.call import Owner
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.tracers import may_compile
+from tokenprune.interface.calls import Written
 
 RUNNING = "tokenprune_running"
 """Argument by which the call that runs around the encoder comes into a graph."""
-
-_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def hand_in_running_call(patches: Patches, owner: Owner, entry: nn.Module) -> None:
@@ -29,7 +28,7 @@ def hand_in_running_call(patches: Patches, owner: Owner, entry: nn.Module) -> No
         entry: the module that runs the tower's blocks, or what hands its arguments on to that.
     """
 
-    def ahead(entry: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments | None:
+    def ahead(entry: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Written | None:
         if not may_compile():
             return None
         running = _current()(owner)

@@ -21,6 +21,7 @@ from tokenprune.engine.encoder.together import Decided, carry_out
 from tokenprune.engine.lines import flat, stacked
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.stages import EncoderSite
+from tokenprune.interface.calls import Arguments, Written
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune.interface.trace import Trace
 
@@ -52,7 +53,7 @@ class PackedRunner(EncoderRunner):
 
     def _foresee(
         self, entry: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    ) -> Written | None:
         """The arguments of a call that is about to begin, with what its values decide.
 
         Also the call around it, and solved budgets: older compilers break a graph at a context
@@ -69,7 +70,7 @@ class PackedRunner(EncoderRunner):
             self.layout.sites(height * width)
         return args, {**known, RUNNING: running}
 
-    def _given(self, call: CallState, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _given(self, call: CallState, kwargs: Arguments) -> Arguments:
         return self.adapter.inside(kwargs, graph=call.compiled)
 
     def _hand_on(self, call: CallState, output: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenprune.engine.call import CallState
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.calls import Arguments
 
 
 class EntryCall(NamedTuple):
@@ -25,7 +26,7 @@ class EntryCall(NamedTuple):
 
     original: Callable[..., Any]
     args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    kwargs: Arguments
 
 
 @dataclass

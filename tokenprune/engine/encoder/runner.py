@@ -29,6 +29,7 @@ from tokenprune.engine.tracers import refuse_symbols
 from tokenprune.engine.videos import Videos, no_videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.dense import Part
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.tokens import Tokens
@@ -131,7 +132,7 @@ class EncoderRunner(ABC):
         self._require(self._entered_blocks(call), self.spec.used)
         return self._hand_on(call, output)
 
-    def _given(self, call: CallState, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _given(self, call: CallState, kwargs: Arguments) -> Arguments:
         """The arguments by name that the encoder itself is given."""
         return kwargs
 
@@ -183,7 +184,7 @@ class EncoderRunner(ABC):
             remedy=f"Call {instead}, or detach the plan for this call.",
         )
 
-    def _refuse_maps(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _refuse_maps(self, args: tuple[Any, ...], kwargs: Arguments) -> None:
         name = self.adapter.attention_maps(args, kwargs) if self.splits else None
         if name is not None:
             raise UnsupportedCallError(

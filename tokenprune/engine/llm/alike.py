@@ -6,18 +6,16 @@ compared by identity: layers of a kind are handed the same objects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from tokenprune.interface.calls import Rotary
+from tokenprune.interface.calls import Arguments, Given, Rotary
 
 Kind = tuple[object, ...]
 Objects = tuple[object, ...]
-Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
 class Known(NamedTuple):
@@ -35,7 +33,7 @@ class Known(NamedTuple):
     handed: Objects
     names: tuple[str, ...]
     rest: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    kwargs: Arguments
 
 
 class Made(NamedTuple):
@@ -68,9 +66,7 @@ class Alike:
     known: list[Known] = field(default_factory=list)
     made: list[Made] = field(default_factory=list)
 
-    def arguments(
-        self, kind: Kind, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Arguments | None:
+    def arguments(self, kind: Kind, args: tuple[Any, ...], kwargs: Arguments) -> Given | None:
         """The arguments of a layer, if another of its kind was handed the same besides states."""
         handed, names = (*args[1:], *kwargs.values()), tuple(kwargs)
         for one in self.known:
@@ -78,7 +74,7 @@ class Alike:
                 return (*args[:1], *one.rest), one.kwargs
         return None
 
-    def keep(self, kind: Kind, hidden: Tensor, handed: Arguments, told: Arguments) -> None:
+    def keep(self, kind: Kind, hidden: Tensor, handed: Given, told: Given) -> None:
         """Note the arguments of a layer, if states come first and are those that it was handed.
 
         Args:

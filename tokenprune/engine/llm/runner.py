@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ from tokenprune.engine.recomputing import refuse_repeated
 from tokenprune.engine.tracers import may_compile
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.calls import LayerCall, LlmCall, Rotary
+from tokenprune.interface.calls import Arguments, LayerCall, LlmCall, Rotary
 from tokenprune.interface.specs import MllmSpec
 from tokenprune.plan import numbering
 
@@ -321,7 +321,7 @@ class LanguageRunner:
         original: Callable[..., Any],
         step: Step,
         args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        kwargs: Arguments,
     ) -> Any:
         """New tokens of text behind a cache of fixed length."""
         given = self.adapter.read_llm(args, kwargs)
@@ -337,7 +337,7 @@ class LanguageRunner:
         number: int,
         step: Step,
         args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        kwargs: Arguments,
     ) -> Any:
         """A layer's forward over new tokens behind a cache of fixed length."""
         layer = self.spec.layers[number]
