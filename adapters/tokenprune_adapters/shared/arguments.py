@@ -5,22 +5,33 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from types import MethodType
 from typing import Any
 
 from tokenprune.interface.calls import Arguments, Written
 
 
 @functools.cache
+def signature(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Parameters of a class's method by name, without the first; looked up once.
+
+    Every block and layer of a model is asked, and few of them are of classes of their own.
+    """
+    return inspect.signature(MethodType(function, object())).parameters
+
+
+@functools.cache
 def parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     """Names of a class's method that can be given by position, in order, without the first."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    # asked anew, since compilers trace this, and can't trace what `signature` does
     named = inspect.signature(function).parameters.values()
     return tuple(one.name for one in named if one.kind in kinds)[1:]
 
 
 def required(function: Callable[..., Any], name: str) -> bool:
     """Whether a method has an argument of that name that has to be given."""
-    found = inspect.signature(function).parameters.get(name)
+    found = signature(function).get(name)
     return found is not None and found.default is inspect.Parameter.empty
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.versions import installed, refuse_older, tested, warn_newer
+from tokenprune_adapters.shared.arguments import signature
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Relied:
         function = getattr(self.owner, self.method, None)
         if function is None:
             return "no longer exists"
-        parameters = inspect.signature(function).parameters
+        own = getattr(function, "__func__", None)  # of its class, not put on this instance
+        parameters = inspect.signature(function).parameters if own is None else signature(own)
         front = [_either(name) for name in self.first]
         begins = list(parameters)[: len(front)]
         if len(begins) < len(front) or any(

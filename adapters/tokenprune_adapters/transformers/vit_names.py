@@ -6,7 +6,6 @@ Nothing here imports transformers: models are read by attribute, classes by full
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.calls import Arguments
+from tokenprune_adapters.shared.arguments import signature
 from tokenprune_adapters.shared.scaling import scaled
 from tokenprune_adapters.shared.signatures import Relied
 from tokenprune_adapters.transformers.vit_family_names import (
@@ -179,7 +179,7 @@ MAPS = "output_attentions"
 
 def argument_names(vision: Any) -> tuple[str, ...]:
     """The names of a vision model's arguments; finding them takes longer than most of a call."""
-    return tuple(inspect.signature(type(vision).forward).parameters)[1:]
+    return tuple(signature(type(vision).forward))
 
 
 def argument(names: Sequence[str], name: str, args: tuple[Any, ...], kwargs: Arguments) -> Any:
