@@ -14,7 +14,7 @@ from tokenprune.interface.strategy import asked, placement
 from tokenprune.plugins.matrix import families
 
 
-def check_encoder_stages(layout: EncoderSchedule, spec: EncoderSpec) -> None:
+def check_encoder_stages(layout: EncoderSchedule) -> None:
     """Solve the budgets for the default grid and refuse what the encoder stage can't carry.
 
     Raises:

@@ -18,6 +18,7 @@ from tokenprune.engine.checks import (
 )
 from tokenprune.engine.encoder.dense_runner import DenseRunner
 from tokenprune.engine.encoder.packed_runner import PackedRunner
+from tokenprune.engine.encoder.recording import Recording
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
 from tokenprune.errors import AlreadyAttachedError
@@ -58,24 +59,29 @@ def encoder_runner(
     encoder_stages = attachment.stages_at("encoder")
     later = attachment.stages_at("pre_llm")
     layout = EncoderSchedule(encoder_stages, spec.used, _checked_grid(encoder_stages, spec, side))
-    check_encoder_stages(layout, spec)
+    check_encoder_stages(layout)
     attachment.notes |= layout.notes
     refuse_companions(later, spec)
     for stage in encoder_stages:
         refuse_signals(stage, layout.sites_of(stage), spec.supplies, adapter)
     refuse_doubles(later, spec.used)
+    site = Site("pre_llm", spec.used, spec.used)
     for stage in later:
-        site = Site("pre_llm", spec.used, spec.used)
         behind = len(spec.blocks) > spec.used and not isinstance(adapter, PackedEncoderAdapter)
         refuse_signals(stage, [site], spec.supplies | given, adapter)
         refuse_blocks(stage, site, behind=behind)
+    runner: EncoderRunner
     if isinstance(adapter, PackedEncoderAdapter):
         for stage in encoder_stages:
             refuse_fronts(stage, layout.sites_of(stage), adapter)
         for stage in later:
-            refuse_fronts(stage, [Site("pre_llm", spec.used, spec.used)], adapter)
-        return PackedRunner(attachment, adapter, spec, layout, later)
-    return DenseRunner(attachment, adapter, spec, layout, later)
+            refuse_fronts(stage, [site], adapter)
+        runner = PackedRunner(attachment, adapter, spec, layout, later)
+    else:
+        runner = DenseRunner(attachment, adapter, spec, layout, later)
+    runner.passes = recording = Recording(runner)
+    attachment.recordings.append(recording)
+    return runner
 
 
 def _checked_grid(stages: Sequence[ResolvedStage], spec: EncoderSpec, side: int) -> Grid:

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,17 +23,12 @@ from tokenprune.engine.encoder.as_recorded import AsRecorded
 from tokenprune.engine.encoder.given import Undescribed, described, replaced
 from tokenprune.engine.encoder.modes import modes, observed
 from tokenprune.engine.encoder.passes import EntryCall
+from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.state import EncoderState
-from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
 from tokenprune.engine.tracers import capturing, may_compile
 from tokenprune.errors import RecordingWarning, TokenpruneError
-from tokenprune.interface.adapter import EncoderAdapter
 from tokenprune.interface.sites import Grid
-from tokenprune.interface.specs import EncoderSpec
 from tokenprune.interface.trace import BatchStep, Trace
-
-if TYPE_CHECKING:
-    from tokenprune.engine.attachment import Attachment
 
 REPLAYED = (
     "Passes of the vision tower were replayed from CUDA graphs: what choosing takes inside is in "
@@ -45,21 +40,6 @@ _USUAL = "Passes of the vision tower ran as usual, none was replayed, where"
 MET = 64
 
 new_recorder: Callable[[], Recorder] = CudaRecorder
-
-
-class Runner(Protocol):
-    """What runs the passes of a tower, see `EncoderRunner`."""
-
-    owner: Attachment
-    adapter: EncoderAdapter
-    spec: EncoderSpec
-    layout: EncoderSchedule
-    later: Sequence[ResolvedStage]
-    side: Callable[[CallState], int]
-
-    def run_pass(self, call: CallState, given: EntryCall) -> Any:
-        """A pass as usual, inside of a call that is running."""
-        ...
 
 
 class _Left(NamedTuple):
@@ -87,7 +67,7 @@ class Recording:
         runner: of the tower.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: EncoderRunner) -> None:
         self._runner = runner
         self._lock = threading.Lock()
         self._limit = 0

@@ -18,7 +18,6 @@ from tokenprune.engine.encoder.around import refuse_inside
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.graphs import RUNNING, hand_in_running_call
 from tokenprune.engine.encoder.passes import EntryCall, Pass, demand, in_pass, sound
-from tokenprune.engine.encoder.recording import Recording
 from tokenprune.engine.encoder.revival import revived
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
@@ -78,11 +77,11 @@ class EncoderRunner(ABC):
         self.captured = self.signals(later, spec)
         learned = any(stage.strategy.companions() is not None for stage in later)
         self.splits = bool(layout.stages) or self.captured.attention or learned
-        self.recording = Recording(self)
+        # what runs a pass inside of a running call: as usual, or replayed where it was recorded
+        self.passes: Callable[[CallState, EntryCall], Any] = self.run_pass
 
     def install(self, patches: Patches) -> None:
         """Override what runs this instance's entry, and the forward of its used blocks."""
-        self.owner.recordings.append(self.recording)
         for name in self.spec.passes:
             patches.override(self.spec.entry, name, self._enter)
         if self.layout.stages or self.captured.asks:
@@ -119,7 +118,7 @@ class EncoderRunner(ABC):
                 refuse_inside(self.spec.entry, None if self.alone else self.owner.model)
         self._refuse_maps(args, kwargs)
         with calling(self.owner, tower=True) as call, call.meter.stage("encode"):
-            return self.recording(call, given)
+            return self.passes(call, given)
 
     def run_pass(self, call: CallState, given: EntryCall) -> Any:
         """A pass through the encoder inside of a call that is running."""
