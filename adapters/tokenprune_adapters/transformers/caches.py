@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,9 +9,7 @@ from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.errors.words import indefinite
-from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.cache_adapter import CacheNote
-from tokenprune_adapters.transformers import llm_layers, static_caches
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.cache_notes import (
     LENGTH,
@@ -21,9 +18,10 @@ from tokenprune_adapters.transformers.cache_notes import (
     heeded,
     noted,
 )
+from tokenprune_adapters.transformers.static_caches import StaticCaches
 
 
-class TransformersCaches(MllmAdapter):
+class TransformersCaches(StaticCaches):
     """The part of `TransformersMllm` that is about KV caches."""
 
     def outputs_cache(self, outputs: Any) -> Any:
@@ -50,8 +48,7 @@ class TransformersCaches(MllmAdapter):
 
     def cached_keys(self, cache: Any, layer: int) -> int:
         """Keys that a layer's cache holds; where layers share keys, those that it reads."""
-        language: Any = self.spec().language_model
-        part = cache.layers[llm_layers.source(language.config, layer)]
+        part = cache.layers[self._source(layer)]
         keys = getattr(part, "keys", None)
         if hasattr(part, "_quantize"):  # `keys` are those that aren't quantized yet
             return int(part.get_seq_length())
@@ -72,61 +69,6 @@ class TransformersCaches(MllmAdapter):
     def cache_mark(self, cache: Any) -> Any:
         """The note on a KV cache, which a shallow copy shares; None without one."""
         return super().cache_mark(noted(cache))
-
-    def growing_cache(self, cache: Any) -> Any:
-        """A dynamic cache for a static one.
-
-        Raises:
-            UnsupportedCallError: a window would slide over a layer of the cache, or the attention
-                is none of torch's.
-        """
-        language: Any = self.spec().language_model
-        own = {llm_layers.source(language.config, n) for n in range(len(self._windows()))}
-        windows = {number: self._windows()[number] for number in sorted(own)}
-        static_caches.require(cache, windows, plain=self.plain_attention())
-        return static_caches.growing(cache, language.config)
-
-    def generating(self) -> AbstractContextManager[None]:
-        """While `generate` runs: no window slides over a cache as long as that of a past call."""
-        return static_caches.remembering(self.model, min(filter(None, self._windows()), default=0))
-
-    def _windows(self) -> Sequence[int | None]:
-        """The sliding window of every layer, None for none."""
-        spec = self.spec()
-        return spec.windows or [spec.window] * len(spec.layers)
-
-    def fill_cache(self, cache: Any, grown: Any, whole: int | None) -> None:
-        """Move keys, values and states of a dynamic cache into a static one.
-
-        Raises:
-            UnsupportedCallError: it has no room for them.
-        """
-        static_caches.fill(cache, grown, whole)
-
-    def slots(self, cache: Any, layer: int) -> int:
-        """Tokens that the static cache that a layer reads has room for."""
-        return static_caches.slots(cache, self._source(layer))
-
-    def held(self, cache: Any, layer: int, new: int) -> Tensor:
-        """Tokens in the static cache that a layer reads.
-
-        Raises:
-            UnsupportedCallError: it would drop older ones for new ones.
-        """
-        return static_caches.held(cache, self._source(layer), new)
-
-    def plain_attention(self) -> bool:
-        """Whether the LLM runs an attention of torch."""
-        config = getattr(self.spec().language_model, names.MODEL_CONFIG)
-        return getattr(config, names.IMPLEMENTATION) in names.PLAIN_ATTENTION
-
-    def _source(self, layer: int) -> int:
-        language: Any = self.spec().language_model
-        return llm_layers.source(language.config, layer)
-
-    def put_cache(self, outputs: Any, cache: Any, grown: Any) -> Any:
-        """The core's outputs, changed in place unless they are a tuple."""
-        return static_caches.put(outputs, cache, grown)
 
     def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:
         """Gather `slots` `[B, K]` of the keys and values of one layer of a `DynamicCache`.

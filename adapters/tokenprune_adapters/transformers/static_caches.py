@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.errors.words import indefinite
+from tokenprune.interface.adapter import MllmAdapter
+from tokenprune_adapters.transformers import llm_layers
 from tokenprune_adapters.transformers import llm_names as names
 
 STEP = 64
@@ -18,117 +20,159 @@ STEP = 64
 _REMEDY = "Use a dynamic cache, the default, or detach the plan."
 
 
-def require(cache: Any, windows: Mapping[int, int | None], *, plain: bool) -> None:
-    """Refuse a cache whose layers can't be filled to a length of their own each.
+class StaticCaches(MllmAdapter):
+    """The part of `TransformersMllm` that is about caches of fixed length."""
 
-    Args:
-        cache: the cache.
-        windows: sliding window of every layer with keys or states of its own, None for none.
-        plain: whether the LLM's attention is one of torch's.
+    def growing_cache(self, cache: Any) -> Any:
+        """An empty dynamic cache in place of a static one.
 
-    Raises:
-        UnsupportedCallError: naming the layer, or the attention.
-    """
-    if not plain:
-        raise UnsupportedCallError(
-            f"{indefinite(type(cache).__name__)} under a plan needs the attention sdpa or eager: "
-            "others aren't told which of its slots are filled.",
-            where="attn_implementation",
-            remedy=_REMEDY,
-        )
-    for number, window in windows.items():
-        layer = cache.layers[number]
-        kind = type(layer).__name__
-        if kind in (names.STATIC_CACHE, names.LINEAR_CACHE):
-            continue
-        if kind != names.SLIDING_CACHE or window is None:
+        Raises:
+            UnsupportedCallError: a window would slide over a layer of the cache, or the attention
+                is none of torch's.
+        """
+        from transformers import DynamicCache
+
+        self._require(cache)
+        # the config tells where layers have states in place of keys
+        config = self._config_of_llm if any(map(_linear, cache.layers)) else None
+        return DynamicCache(config=config)
+
+    def _require(self, cache: Any) -> None:
+        """Refuse a cache whose layers can't be filled to a length of their own each.
+
+        Raises:
+            UnsupportedCallError: naming the layer, or the attention.
+        """
+        if not self.plain_attention():
             raise UnsupportedCallError(
-                f"layer {number} of this {type(cache).__name__}, {indefinite(kind)}, can't be "
-                "filled with what a plan leaves.",
-                where="cache",
+                f"{indefinite(type(cache).__name__)} under a plan needs the attention sdpa or "
+                "eager: others aren't told which of its slots are filled.",
+                where="attn_implementation",
                 remedy=_REMEDY,
             )
-        if layer.max_cache_len >= window:
+        windows = self._windows()
+        for number in sorted({self._source(layer) for layer in range(len(windows))}):
+            layer, window = cache.layers[number], windows[number]
+            kind = type(layer).__name__
+            if kind in (names.STATIC_CACHE, names.LINEAR_CACHE):
+                continue
+            if kind != names.SLIDING_CACHE or window is None:
+                raise UnsupportedCallError(
+                    f"layer {number} of this {type(cache).__name__}, {indefinite(kind)}, can't be "
+                    "filled with what a plan leaves.",
+                    where="cache",
+                    remedy=_REMEDY,
+                )
+            if layer.max_cache_len >= window:
+                raise UnsupportedCallError(
+                    f"the window of layer {number}, {window} tokens, slides over a {kind}, and it "
+                    "counts places of the whole prompt.",
+                    where="cache",
+                    remedy=f"Keep prompt and answer below {window} tokens. {_REMEDY}",
+                )
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """While `generate` runs: no window slides over a cache as long as that of a past call.
+
+        It makes each static cache as long as the longest so far, which keeps the number of graphs
+        low.
+        """
+        model, window = self.model, min(filter(None, self._windows()), default=0)
+        longest: int = getattr(model, names.LONGEST_CACHE, 0)
+        if not window or longest < window:
+            yield
+            return
+        delattr(model, names.LONGEST_CACHE)
+        try:
+            yield
+        finally:
+            setattr(model, names.LONGEST_CACHE, longest)
+
+    def fill_cache(self, cache: Any, grown: Any, whole: int | None) -> None:
+        """Write the keys and values of every layer of a dynamic cache to the front of a static one.
+
+        States of linear attention and of convolutions, whose shape is fixed, are copied.
+
+        Attention takes all slots of a static cache. So its layers lose those of tokens that are
+        gone, in steps, which bound the number of graphs that a compiler makes of layers of several
+        lengths.
+
+        Raises:
+            UnsupportedCallError: it has no room for those of a layer; nothing is written.
+        """
+        with_keys = [number for number, layer in enumerate(grown.layers) if not _linear(layer)]
+        lengths = {number: grown.layers[number].keys.shape[-2] for number in with_keys}
+        longest, most = max(lengths.values()), int(cache.layers[with_keys[0]].max_cache_len)
+        if longest > most:
             raise UnsupportedCallError(
-                f"the window of layer {number}, {window} tokens, slides over a {kind}, and it "
-                "counts places of the whole prompt.",
+                f"{longest} tokens are left of the prompt, and this {type(cache).__name__} has "
+                f"room for {most}.",
                 where="cache",
-                remedy=f"Keep prompt and answer below {window} tokens. {_REMEDY}",
+                remedy=f"Make it with max_cache_len={longest}, and what is to be generated.",
             )
+        kinds = {type(cache.layers[number]).__name__ for number in with_keys}
+        for number, layer in enumerate(grown.layers):
+            if _linear(layer):
+                _copy(cache, layer, number)
+                continue
+            if whole is not None and kinds == {names.STATIC_CACHE}:
+                cache.layers[number].max_cache_len -= (whole - lengths[number]) // STEP * STEP
+            cache.update(layer.keys, layer.values, number)
 
+    def slots(self, cache: Any, layer: int) -> int:
+        """Tokens that the static cache that a layer reads has room for."""
+        return int(cache.layers[self._source(layer)].max_cache_len)
 
-@contextmanager
-def remembering(model: Any, window: int) -> Iterator[None]:
-    """Let `generate` forget the length of an earlier static cache over which a window would slide.
+    def held(self, cache: Any, layer: int, new: int) -> Tensor:
+        """`[]` tokens in the static cache that a layer reads.
 
-    It makes each one as long as the longest so far, which keeps the number of graphs low.
+        Raises:
+            UnsupportedCallError: a window would slide over the layer with `new` ones, though no
+                token is out of its sight; layers without windows raise where they are full.
+        """
+        number = self._source(layer)
+        part = cache.layers[number]
+        count: Tensor = part.cumulative_length
+        known = getattr(part, names.SLIDING_COUNT, 0)
+        if known + new > part.max_cache_len:
+            raise UnsupportedCallError(
+                f"{known} tokens are in layer {number} of this {type(cache).__name__}, which has "
+                f"room for {part.max_cache_len}, and {new} more are to enter.",
+                where="cache",
+                remedy="Make it with a larger max_cache_len.",
+            )
+        return count
 
-    Args:
-        model: whose `generate` runs.
-        window: the shortest one of its layers; 0 for none.
-    """
-    longest = getattr(model, names.LONGEST_CACHE, 0)
-    if not window or longest < window:
-        yield
-        return
-    delattr(model, names.LONGEST_CACHE)
-    try:
-        yield
-    finally:
-        setattr(model, names.LONGEST_CACHE, longest)
+    def put_cache(self, outputs: Any, cache: Any, grown: Any) -> Any:
+        """The core's outputs, changed in place unless they are a tuple."""
+        if isinstance(outputs, tuple):
+            return tuple(cache if one is grown else one for one in outputs)
+        # the older name is deprecated: it is looked for where the newer one isn't known
+        name = next(name for name in names.CACHE_NAMES if name in outputs)
+        outputs[name] = cache
+        return outputs
 
+    def plain_attention(self) -> bool:
+        """Whether the LLM runs an attention of torch."""
+        return getattr(self._config_of_llm, names.IMPLEMENTATION) in names.PLAIN_ATTENTION
 
-def growing(cache: Any, config: Any) -> Any:
-    """An empty dynamic cache in place of a static one.
+    @property
+    def _config_of_llm(self) -> Any:
+        return getattr(self.spec().language_model, names.MODEL_CONFIG)
 
-    Args:
-        cache: the static one.
-        config: of the LLM; tells where layers have states in place of keys.
-    """
-    from transformers import DynamicCache
+    def _windows(self) -> Sequence[int | None]:
+        """The sliding window of every layer, None for none."""
+        spec = self.spec()
+        return spec.windows or [spec.window] * len(spec.layers)
 
-    return DynamicCache(config=config if any(map(_linear, cache.layers)) else None)
+    def _source(self, layer: int) -> int:
+        """The layer whose keys a layer reads."""
+        return llm_layers.source(self._config_of_llm, layer)
 
 
 def _linear(layer: Any) -> bool:
     return type(layer).__name__ == names.LINEAR_CACHE
-
-
-def fill(cache: Any, grown: Any, whole: int | None) -> None:
-    """Write the keys and values of every layer of a dynamic cache to the front of a static one.
-
-    States of linear attention and of convolutions, whose shape is fixed, are copied.
-
-    Attention takes all slots of a static cache. So its layers lose those of tokens that are gone,
-    in steps, which bound the number of graphs that a compiler makes of layers of several lengths.
-
-    Args:
-        cache: the static one, empty.
-        grown: the dynamic one.
-        whole: tokens of the prompt that the static one was made for, which nobody else uses; None
-            for one that is to stay as it is.
-
-    Raises:
-        UnsupportedCallError: it has no room for those of a layer; nothing is written.
-    """
-    with_keys = [number for number, layer in enumerate(grown.layers) if not _linear(layer)]
-    lengths = {number: grown.layers[number].keys.shape[-2] for number in with_keys}
-    longest, most = max(lengths.values()), slots(cache, with_keys[0])
-    if longest > most:
-        raise UnsupportedCallError(
-            f"{longest} tokens are left of the prompt, and this {type(cache).__name__} has room "
-            f"for {most}.",
-            where="cache",
-            remedy=f"Make it with max_cache_len={longest}, and what is to be generated.",
-        )
-    plain = all(type(cache.layers[number]).__name__ == names.STATIC_CACHE for number in with_keys)
-    for number, layer in enumerate(grown.layers):
-        if _linear(layer):
-            _copy(cache, layer, number)
-            continue
-        if whole is not None and plain:
-            cache.layers[number].max_cache_len -= (whole - lengths[number]) // STEP * STEP
-        cache.update(layer.keys, layer.values, number)
 
 
 def _copy(cache: Any, layer: Any, number: int) -> None:
@@ -138,38 +182,3 @@ def _copy(cache: Any, layer: Any, number: int) -> None:
     for index, state in layer.recurrent_states.items():
         if state is not None:  # layers of convolutions have none
             cache.update_recurrent_state(state, number, index)
-
-
-def slots(cache: Any, layer: int) -> int:
-    """Tokens that a layer has room for."""
-    return int(cache.layers[layer].max_cache_len)
-
-
-def held(cache: Any, layer: int, new: int) -> Tensor:
-    """`[]` tokens in a layer.
-
-    Raises:
-        UnsupportedCallError: a window would slide over the layer with `new` ones, though no token
-            is out of its sight; layers without windows raise where they are full.
-    """
-    part = cache.layers[layer]
-    count: Tensor = part.cumulative_length
-    known = getattr(part, names.SLIDING_COUNT, 0)
-    if known + new > part.max_cache_len:
-        raise UnsupportedCallError(
-            f"{known} tokens are in layer {layer} of this {type(cache).__name__}, which has room "
-            f"for {part.max_cache_len}, and {new} more are to enter.",
-            where="cache",
-            remedy="Make it with a larger max_cache_len.",
-        )
-    return count
-
-
-def put(outputs: Any, cache: Any, grown: Any) -> Any:
-    """Outputs with another cache in place of the one that grew."""
-    if isinstance(outputs, tuple):
-        return tuple(cache if one is grown else one for one in outputs)
-    # the older name is deprecated: it is looked for where the newer one isn't known
-    name = next(name for name in names.CACHE_NAMES if name in outputs)
-    outputs[name] = cache
-    return outputs
