@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenprune_adapters.transformers import llava_names as compat
+from tokenprune_adapters.transformers.llava import LlavaAdapter
 
 import tokenprune
 from tests import models
@@ -17,30 +17,31 @@ from tests.mllm.plans import drawn, plan
 @pytest.mark.parametrize("kind", ["clip", "siglip", "mistral"])
 def test_parts_are_where_they_are_read(kind: str) -> None:
     of = model(kind)
-    language = compat.language_model(of)
-    assert compat.core(of) is of.model
-    assert compat.projector(of) is of.model.multi_modal_projector
-    assert compat.tower(of) is of.model.vision_tower
-    assert compat.tower_depth(of) == 4
-    assert compat.placeholder_id(of) == 5
-    assert len(compat.decoder_layers(of)) == language.config.num_hidden_layers
+    spec = LlavaAdapter(of).spec()
+    language: Any = spec.language_model
+    assert spec.core is of.model
+    assert spec.projector is of.model.multi_modal_projector
+    assert spec.tower is of.model.vision_tower
+    assert spec.used == 5 + of.config.vision_feature_layer
+    assert spec.placeholder_id == 5
+    assert len(spec.layers) == language.config.num_hidden_layers
     assert callable(language.rotary_emb)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "mistral"])
 def test_signatures_are_those_relied_on(kind: str) -> None:
-    of = model(kind)
-    assert all(one.missing() is None for one in compat.relied_on(of))
+    assert all(one.missing() is None for one in LlavaAdapter(model(kind))._relied_on())
 
 
 def test_flash_attention_is_told_by_its_name() -> None:
     of = model()
-    assert not compat.takes_padding_masks(of)
-    config = compat.language_model(of).config
+    adapter = LlavaAdapter(of)
+    assert not adapter.padding_masks()
+    config = of.model.language_model.config
     before = config._attn_implementation
     try:
         config._attn_implementation_internal = "flash_attention_2"
-        assert compat.takes_padding_masks(of)
+        assert adapter.padding_masks()
     finally:
         config._attn_implementation_internal = before
 
@@ -66,5 +67,5 @@ def test_an_attention_of_others_sees_no_ids_with_gaps() -> None:
     of.model.language_model.set_attn_implementation("t_watching")
     with tokenprune.attach(of, plan(drawn())):
         assert torch.equal(of.generate(**call, max_new_tokens=3, min_new_tokens=3), want)
-    assert len(seen) == 3 * len(compat.decoder_layers(of))
+    assert len(seen) == 3 * len(of.model.language_model.layers)
     assert all(one is None for one in seen)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
 from tokenprune.errors import UnsupportedModelError
 from tokenprune.interface.specs import MllmSpec
-from tokenprune_adapters.shared.signatures import check_library
-from tokenprune_adapters.transformers import llava_names as compat
-from tokenprune_adapters.transformers import llm_layers, llm_names
+from tokenprune_adapters.shared.signatures import Relied, check_library
+from tokenprune_adapters.transformers import llm_layers
+from tokenprune_adapters.transformers import llm_names as names
+from tokenprune_adapters.transformers.family_towers import LAYERS, STRATEGY
 from tokenprune_adapters.transformers.layers import check_layers, check_types
 from tokenprune_adapters.transformers.mllm import TransformersMllm
+
+LAYER = LAYERS[0]
+"""Which hidden states of the tower go to the projector: setting, and argument of a call."""
 
 
 class LlavaAdapter(TransformersMllm):
@@ -35,10 +39,10 @@ class LlavaAdapter(TransformersMllm):
                 transformers with other arguments.
         """
         super().__init__(model)
-        check_library("transformers", compat.relied_on(model))
-        check_layers(compat.decoder_layers(model), "language_model", self.kinds)
-        check_types(compat.language_model(model), "language_model")
         self._spec = self._read()
+        check_library("transformers", self._relied_on())
+        check_layers(self._spec.layers, "language_model", self.kinds)
+        check_types(self._spec.language_model, "language_model")
 
     def spec(self) -> MllmSpec:
         """The model as data."""
@@ -46,40 +50,49 @@ class LlavaAdapter(TransformersMllm):
 
     def padding_masks(self) -> bool:
         """Whether the LLM runs FlashAttention."""
-        return compat.takes_padding_masks(self.model)
+        config = getattr(self._language, names.MODEL_CONFIG)
+        return "flash" in str(getattr(config, names.IMPLEMENTATION))
+
+    @property
+    def _language(self) -> Any:
+        model: Any = self.model
+        return model.model.language_model
 
     def _read(self) -> MllmSpec:
-        model, layer = self.model, compat.feature_layer(self.model)
-        language = compat.language_model(model)
+        model: Any = self.model
+        core, language = model.model, self._language
+        layer, strategy = getattr(model.config, LAYER), getattr(model.config, STRATEGY)
+        placeholder, text = int(model.config.image_token_id), model.config.get_text_config()
         windows = llm_layers.windows(language.config)
-        strategy = compat.select_strategy(model)
         return MllmSpec(
-            core=compat.core(model),
-            tower=compat.tower(model),
+            core=core,
+            tower=core.vision_tower,
             used=self._used(layer) if isinstance(layer, int) else None,
             cut=1 if strategy == "default" else 0,
-            projector=compat.projector(model),
+            projector=core.multi_modal_projector,
             language_model=language,
-            layers=compat.decoder_layers(model),
-            placeholder_id=compat.placeholder_id(model),
-            names=llm_names.NAMES,
+            layers=list(language.layers),
+            placeholder_id=placeholder,
+            names=names.NAMES,
             supplies=self.supplies,
-            settings={"used": compat.LAYER, "cut": compat.STRATEGY},
-            fixed={compat.LAYER: layer, compat.STRATEGY: strategy},
-            refused=llm_names.REFUSED,
-            refused_generation=llm_names.REFUSED_GENERATION,
-            refused_methods=llm_names.REFUSED_METHODS,
-            first_id=compat.first_id(model),
+            settings={"used": LAYER, "cut": STRATEGY},
+            fixed={LAYER: layer, STRATEGY: strategy},
+            refused=names.REFUSED,
+            refused_generation=names.REFUSED_GENERATION,
+            refused_methods=names.REFUSED_METHODS,
+            first_id=getattr(text, "bos_token_id", None),
             window=llm_layers.window(language.config, windows, flat=self.padding_masks()),
             windows=windows,
             renumbers=llm_layers.renumbers(language.config, apart=False),
-            special_ids=compat.special_ids(model),
-            prepares=llm_names.PREPARES if hasattr(model, llm_names.PREPARES) else None,
+            # other tokens of a chat template are known to the tokenizer only
+            special_ids=llm_layers.special_ids(model) | {placeholder},
+            prepares=names.PREPARES if hasattr(model, names.PREPARES) else None,
         )
 
     def _used(self, layer: int) -> int:
         """Blocks in front of hidden state `layer`; hidden state 0 is the input of block 0."""
-        depth = compat.tower_depth(self.model)
+        config: Any = self.model.config
+        depth = int(config.vision_config.num_hidden_layers)
         used = depth + 1 + layer if layer < 0 else layer
         if not 1 <= used <= depth:
             raise UnsupportedModelError(
@@ -88,3 +101,22 @@ class LlavaAdapter(TransformersMllm):
                 remedy=f"Choose -1 to -{depth}, or 1 to {depth}.",
             )
         return used
+
+    def _relied_on(self) -> list[Relied]:
+        """The methods that the engine overrides or calls, with the arguments it reads or sets."""
+        model, spec = self.model, self._spec
+        step = (names.MASK, names.POSITIONS, names.CACHE_NAMES)
+        asked = (names.IDS, names.PICTURES, names.EMBEDS, *step)
+        return [
+            Relied(model, "forward", (*asked, names.LABELS)),
+            Relied(model, names.PREPARES, (*step[::2], names.EMBEDS), (names.IDS,)),
+            Relied(spec.core, "forward", asked),
+            Relied(spec.core, "get_image_features", first=(names.PICTURES,)),
+            Relied(spec.projector, "forward", first=("image_features",)),
+            Relied(spec.language_model, "forward", (names.EMBEDS, *step)),
+            Relied(self._language.rotary_emb, "forward", (names.POSITIONS,)),
+            *(
+                Relied(layer, "forward", (*step, names.ROTARY), (names.HIDDEN,))
+                for layer in spec.layers
+            ),
+        ]
