@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor
@@ -28,16 +29,29 @@ class _Row(NamedTuple):
     compute: Compute
 
 
-def _row(meaning: str, needs: type[View], compute: Compute) -> Signal:
+def _row(needs: type[View], meaning: str, compute: Compute) -> Signal:
     """A signal that ships, named after the attribute of `Signal` that it is assigned to."""
     return cast("Signal", _Row(meaning, needs, compute))
+
+
+# rows, by what they need
+_block = partial(_row, views.BlockAttention)
+_class_token = partial(_row, views.ClassAttention)
+_class_output = partial(_row, views.ClassOutput)
+_tower = partial(_row, TowerSpace)
+_embedded = partial(_row, views.PromptEmbeddings)
+_layer = partial(_row, llm_views.LayerBefore)
+_ahead = partial(_row, llm_views.LayerAhead)
+_values = partial(_row, llm_views.LayerValues)
+_normed = partial(_row, llm_views.OutputNorm)
+_text = partial(_row, llm_views.PromptText)
 
 
 @dataclass(frozen=True)
 class Signal:
     """A named quantity that the engine computes on request; two signals are equal by name.
 
-    A plugin defines one by writing the same row as those below and returning it from its
+    A plugin defines one by a row like those below, with its name, and returns it from its
     strategy's `signals`. Every model whose adapter supplies what the signal needs has it; elsewhere
     the plan is refused at attach.
 
@@ -63,253 +77,203 @@ class Signal:
     block: int | None = field(default=None, compare=False)
     axes: tuple[str, ...] = field(init=False, compare=False, repr=False)
 
-    ATTENTION_RECEIVED = _row(
+    ATTENTION_RECEIVED = _block(
         "[B, N] mean over heads and patch queries of the softmax weight each token receives",
-        views.BlockAttention,
         encoder.received,
     )
-    ATTENTION_RECEIVED_FROM_ALL = _row(
+    ATTENTION_RECEIVED_FROM_ALL = _block(
         "[B, N] as `attention_received`, with class and register tokens among the queries",
-        views.BlockAttention,
         encoder.received_from_all,
     )
-    ATTENTION_GIVEN = _row(
+    ATTENTION_GIVEN = _block(
         "[B, N] mean over heads and patch keys of the softmax weight each token gives to patches",
-        views.BlockAttention,
         encoder.given,
     )
-    LOGITS_RECEIVED = _row(
+    LOGITS_RECEIVED = _block(
         "[B, N] column mean of the scaled logits q.k / sqrt(d), before the softmax",
-        views.BlockAttention,
         encoder.logits_received,
     )
-    LOGITS_GIVEN = _row(
+    LOGITS_GIVEN = _block(
         "[B, N] row mean of the scaled logits q.k / sqrt(d), before the softmax",
-        views.BlockAttention,
         encoder.logits_given,
     )
-    CLS_ATTENTION = _row(
-        "[B, N] head mean of the class token's softmax row over the patches",
-        views.ClassAttention,
-        encoder.of_class_token,
+    CLS_ATTENTION = _class_token(
+        "[B, N] head mean of the class token's softmax row over the patches", encoder.of_class_token
     )
-    CLS_ATTENTION_JOINED = _row(
+    CLS_ATTENTION_JOINED = _class_token(
         "[B, N] the class token's softmax row over the patches, with all heads as one wide head",
-        views.ClassAttention,
         encoder.of_class_token_joined,
     )
-    ATTENTION_RECEIVED_JOINED = _row(
-        "[B, N] `attention_received` with all heads as one wide head",
-        views.BlockAttention,
-        encoder.received_joined,
+    ATTENTION_RECEIVED_JOINED = _block(
+        "[B, N] `attention_received` with all heads as one wide head", encoder.received_joined
     )
-    CLS_SIMILARITY = _row(
+    CLS_SIMILARITY = _class_output(
         "[B, N] cosine of the class token with each patch in the output of an encoder block",
-        views.ClassOutput,
         encoder.like_class_token,
     )
-    KEYS = _row(
-        "[B, N, d] attention keys of the block, averaged over heads",
-        views.BlockAttention,
-        encoder.keys,
-    )
-    KEYS_JOINED = _row(
+    KEYS = _block("[B, N, d] attention keys of the block, averaged over heads", encoder.keys)
+    KEYS_JOINED = _block(
         "[B, N, C] attention keys of the block, those of all heads side by side",
-        views.BlockAttention,
         encoder.keys_joined,
     )
-    QUERIES_JOINED = _row(
+    QUERIES_JOINED = _block(
         "[B, N, C] attention queries of the block, those of all heads side by side",
-        views.BlockAttention,
         encoder.queries_joined,
     )
-    VALUES_JOINED = _row(
+    VALUES_JOINED = _block(
         "[B, N, C] attention values of the block, those of all heads side by side",
-        views.BlockAttention,
         encoder.values_joined,
     )
     HIDDEN = _row(
-        "[B, N, D] output of an encoder block", views.BlockOutput, lambda view: view.patches
+        views.BlockOutput, "[B, N, D] output of an encoder block", lambda view: view.patches
     )
-    PREFIX_STATES = _row(
+    PREFIX_STATES = _class_output(
         "[B, P, D] class and register tokens in the output of an encoder block, the class token "
         "first",
-        views.ClassOutput,
         lambda view: view.hidden[:, : view.prefix],
     )
     PREFIX_FEATURES = _row(
-        "[B, P, D] `prefix_states` where they are as wide as the tokens: in front of the projector",
         views.ClassFeature,
+        "[B, P, D] `prefix_states` where they are as wide as the tokens: in front of the projector",
         lambda view: view.hidden[:, : view.prefix],
     )
     PREVIOUS_HIDDEN = _row(
-        "[B, N, D] hidden states that entered the block before this one",
         views.BlockBefore,
+        "[B, N, D] hidden states that entered the block before this one",
         lambda view: view.patches,
     )
     COMPANIONS = _row(
-        "[B, G, D] the strategy's own companion tokens after the encoder's blocks",
         views.Companions,
+        "[B, G, D] the strategy's own companion tokens after the encoder's blocks",
         lambda view: view.states,
     )
     QUESTION_STATE = _row(
+        views.Question,
         "[B, d_llm] last hidden state of a text-only pass of the LLM at the last token of the "
         "question (the text behind the image, answers left out), behind the prompt's BOS",
-        views.Question,
         lambda view: view.state,
     )
-    TOWER_TOKENS = _row(
+    TOWER_TOKENS = _tower(
         "[B, N, E] features of the tokens behind the last used block in the space of the text "
         "tower that the strategy names, through the norm and projection of its vision half",
-        TowerSpace,
         lambda view: view.tokens,
     )
-    TOWER_QUESTION = _row(
+    TOWER_QUESTION = _tower(
         "[B, E] the question (as of `question_state`) in that space, cut to the tower's length",
-        TowerSpace,
         lambda view: view.question,
     )
-    TOWER_PIECES = _row(
+    TOWER_PIECES = _tower(
         "[B, M, E] the question in pieces of the tower's length, each read alone and of length 1, "
         "right-padded with zeros",
-        TowerSpace,
         lambda view: view.pieces,
     )
-    TEXT_EMBEDDINGS = _row(
+    TEXT_EMBEDDINGS = _embedded(
         "[B, S, d_llm] rows of the LLM's embedding table for the text of the image's prompt, in "
         "order, right-padded",
-        views.PromptEmbeddings,
         lambda view: view.states,
     )
-    TEXT_EMBEDDINGS_PLACE = _row(
-        "[B, S] int64 for `text_embeddings`, as `text_place`",
-        views.PromptEmbeddings,
-        lambda view: view.place,
+    TEXT_EMBEDDINGS_PLACE = _embedded(
+        "[B, S] int64 for `text_embeddings`, as `text_place`", lambda view: view.place
     )
-    LAST_QUERY_ATTENTION = _row(
+    LAST_QUERY_ATTENTION = _layer(
         "[B, N] head mean of the last prompt token's softmax row in the LLM layer before the site",
-        llm_views.LayerBefore,
         llm.last_query,
     )
-    LAST_QUERY_ATTENTION_AMONG_VISUAL = _row(
+    LAST_QUERY_ATTENTION_AMONG_VISUAL = _layer(
         "[B, N] as `last_query_attention`, without rotary embeddings and with each head's softmax "
         "over the visual tokens alone",
-        llm_views.LayerBefore,
         llm.last_query_among_visual,
     )
-    QUESTION_ATTENTION_MAX = _row(
+    QUESTION_ATTENTION_MAX = _layer(
         "[B, N] maximum over heads and over the text queries behind the last visual token of the "
         "softmax weight each token receives in the LLM layer before the site",
-        llm_views.LayerBefore,
         llm.question_max,
     )
-    QUESTION_ATTENTION_MEAN = _row(
+    QUESTION_ATTENTION_MEAN = _layer(
         "[B, N] mean over heads and over those text queries behind the last visual token that may "
         "see the token of the softmax weight it receives in the LLM layer before the site",
-        llm_views.LayerBefore,
         llm.question_mean,
     )
-    PROMPT_ATTENTION_MEAN = _row(
+    PROMPT_ATTENTION_MEAN = _layer(
         "[B, N] mean over heads and over all tokens of the prompt as queries, visual and text, of "
         "the weight each token receives in the LLM layer before the site; queries in front give 0",
-        llm_views.LayerBefore,
         llm.prompt_mean,
     )
-    AHEAD_ATTENTION = _row(
+    AHEAD_ATTENTION = _ahead(
         "[B, N] head mean of the last prompt token's softmax row in the LLM layer at the site "
         "itself, computed from the layer's input norm and its rotated queries and keys",
-        llm_views.LayerAhead,
         llm.last_query,
     )
-    AHEAD_ATTENTION_UNROTATED = _row(
-        "[B, N] as `ahead_attention`, without rotary embeddings",
-        llm_views.LayerAhead,
-        llm.last_query_unrotated,
+    AHEAD_ATTENTION_UNROTATED = _ahead(
+        "[B, N] as `ahead_attention`, without rotary embeddings", llm.last_query_unrotated
     )
-    TEXT_ATTENTION = _row(
+    TEXT_ATTENTION = _layer(
         "[B, S, N] head mean of the softmax weight that every text token of the prompt gives to "
         "each token in the LLM layer before the site, in order, right-padded; 0 to later tokens",
-        llm_views.LayerBefore,
         llm.text_rows,
     )
-    TEXT_ATTENTION_BY_HEAD = _row(
-        "[B, S, H, N] as `text_attention`, of every attention head by itself",
-        llm_views.LayerBefore,
-        llm.text_rows_by_head,
+    TEXT_ATTENTION_BY_HEAD = _layer(
+        "[B, S, H, N] as `text_attention`, of every attention head by itself", llm.text_rows_by_head
     )
-    TEXT_ROTATION = _row(
+    TEXT_ROTATION = _layer(
         "[B, S, N] logits that queries of ones at every text token have with keys of ones, rotated "
         "as in the LLM layer before the site: what position alone gives",
-        llm_views.LayerBefore,
         llm.text_rotation,
     )
-    KEY_LENGTH = _row(
+    KEY_LENGTH = _layer(
         "[B, N] sum of the absolute values of a token's rotated keys of all heads in the LLM layer "
         "before the site (L1 norm)",
-        llm_views.LayerBefore,
         llm.key_length,
     )
-    TEXT_KEY_LENGTH = _row(
+    TEXT_KEY_LENGTH = _layer(
         "[B, S] `key_length` of the prompt's text tokens, in order, right-padded",
-        llm_views.LayerBefore,
         llm.text_key_length,
     )
-    LAYER_KEYS = _row(
+    LAYER_KEYS = _layer(
         "[B, N, C] keys of the LLM layer before the site, all heads side by side, rotated by "
         "positions counted from the prompt's first token",
-        llm_views.LayerBefore,
         llm.layer_keys,
     )
-    LAYER_KEYS_UNROTATED = _row(
-        "[B, N, C] as `layer_keys`, without rotary embeddings",
-        llm_views.LayerBefore,
-        llm.layer_keys_unrotated,
+    LAYER_KEYS_UNROTATED = _layer(
+        "[B, N, C] as `layer_keys`, without rotary embeddings", llm.layer_keys_unrotated
     )
-    TEXT_LAYER_KEYS = _row(
+    TEXT_LAYER_KEYS = _layer(
         "[B, S, C] `layer_keys` of the prompt's text tokens, in order, right-padded",
-        llm_views.LayerBefore,
         llm.text_layer_keys,
     )
-    LAYER_VALUES = _row(
+    LAYER_VALUES = _values(
         "[B, N, C] values of the LLM layer before the site, all heads side by side",
-        llm_views.LayerValues,
         lambda view: view.joined,
     )
-    TEXT_LAYER_VALUES = _row(
+    TEXT_LAYER_VALUES = _values(
         "[B, S, C] `layer_values` of the prompt's text tokens, in order, right-padded",
-        llm_views.LayerValues,
         lambda view: view.text.pick(view.joined),
     )
     EARLIER_STATES = _row(
-        "[B, N, D] states that entered the LLM layer before the site",
         llm_views.LayerInput,
+        "[B, N, D] states that entered the LLM layer before the site",
         lambda view: view.hidden,
     )
-    OUTPUT_STATES = _row(
+    OUTPUT_STATES = _normed(
         "[B, N, D] states in front of the layer, put through the norm behind the LLM's last layer",
-        llm_views.OutputNorm,
         lambda view: view.states,
     )
-    TEXT_OUTPUT_STATES = _row(
+    TEXT_OUTPUT_STATES = _normed(
         "[B, S, D] `output_states` of the prompt's text tokens, in order, right-padded",
-        llm_views.OutputNorm,
         lambda view: view.text.pick(view.states),
     )
-    TEXT_STATES = _row(
+    TEXT_STATES = _text(
         "[B, S, D] states of all text tokens of the prompt at a decoder site, in order, "
         "right-padded",
-        llm_views.PromptText,
         llm.text_states,
     )
-    TEXT_PLACE = _row(
+    TEXT_PLACE = _text(
         "[B, S] int64 for `text_states`: 1 behind the last visual token, 0 before it, -1 for "
         "padding; labelled answer tokens don't count as prompt and are left out",
-        llm_views.PromptText,
         llm.text_place,
     )
-    BEHIND_IMAGES = _row(
+    BEHIND_IMAGES = _text(
         "[B, N] bool, whether a token stands behind the last visual token of the prompt",
-        llm_views.PromptText,
         lambda view: view.behind,
     )
 
