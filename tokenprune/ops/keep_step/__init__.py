@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.registering import operation
+from tokenprune.ops.riders import keep_riders, require_riders, riders_back
 
 
 class Kept(NamedTuple):
@@ -52,9 +53,7 @@ def keep_step(
     require(rows >= tokens, "hidden must have at least {} tokens, not {}", tokens, rows)
     require(anchor.shape[0] == batch, "anchor must be of {} samples", batch)
     require_rows("size", size, batch, rows)
-    for number, rider in enumerate(riders):
-        shape = tuple(rider.shape[:2])
-        require(shape == (batch, tokens), "rider {} must begin with {}", number, (batch, tokens))
+    require_riders(riders, batch, tokens)
     states, sizes, places, *carried = keep_step_op(hidden, anchor, size, index, list(riders))
     return Kept(states, sizes, places, tuple(carried))
 
@@ -63,8 +62,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) 
     hidden, anchor, _, index, riders = inputs
     ctx.save_for_backward(anchor)
     ctx.ahead, ctx.shape = hidden.shape[1] - index.shape[1], hidden.shape
-    ctx.shapes = [rider.shape for rider in riders]
-    ctx.needed = [rider.requires_grad for rider in riders]
+    keep_riders(ctx, riders)
 
 
 def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
@@ -73,11 +71,7 @@ def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
     sample = torch.arange(len(anchor), device=anchor.device)[:, None]
     back = grad.new_zeros(ctx.shape).index_put((sample, anchor + ahead), grad[:, ahead:])
     back[:, :ahead] = grad[:, :ahead]
-    spread = [
-        one.new_zeros(shape).index_put((sample, anchor), one) if needed else None
-        for one, shape, needed in zip(grads[3:], ctx.shapes, ctx.needed, strict=True)
-    ]
-    return back, None, None, None, spread
+    return back, None, None, None, riders_back(ctx, grads[3:], anchor)
 
 
 @operation("keep_step", gradient=(_backward, _keep_for_backward))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tokenprune.ops.checks import require, require_rows
 from tokenprune.ops.registering import operation
+from tokenprune.ops.riders import keep_riders, require_riders, riders_back
 
 
 class Merged(NamedTuple):
@@ -64,9 +65,7 @@ def merge_step(
     require_rows("index", index, batch, tokens)
     require_rows("weight", weight, batch, tokens)
     require(anchor.shape[0] == batch, "anchor must be of {} samples", batch)
-    for number, rider in enumerate(riders):
-        shape = tuple(rider.shape[:2])
-        require(shape == (batch, tokens), "rider {} must begin with {}", number, (batch, tokens))
+    require_riders(riders, batch, tokens)
     states, sizes, bias, places, *carried = merge_step_op(
         hidden, slot, anchor, size, index, weight, list(riders)
     )
@@ -82,8 +81,8 @@ def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) 
     hidden, slot, anchor, size, _, weight, riders = inputs
     ahead = hidden.shape[1] - slot.shape[1]
     ctx.save_for_backward(slot, anchor, size[:, ahead:] if weight is None else weight)
-    ctx.ahead, ctx.shapes = ahead, [rider.shape for rider in riders]
-    ctx.needed = [rider.requires_grad for rider in riders]
+    ctx.ahead = ahead
+    keep_riders(ctx, riders)
 
 
 def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
@@ -93,12 +92,7 @@ def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
     share = weight / total.clamp(min=torch.finfo(total.dtype).tiny).gather(1, slot)
     apart = grad[:, ahead:].gather(1, slot[..., None].expand(-1, -1, grad.shape[2]))
     back = torch.cat((grad[:, :ahead], (apart * share[..., None]).to(grad.dtype)), dim=1)
-    sample = torch.arange(len(anchor), device=anchor.device)[:, None]
-    spread = [
-        one.new_zeros(shape).index_put((sample, anchor), one) if needed else None
-        for one, shape, needed in zip(grads[4:], ctx.shapes, ctx.needed, strict=True)
-    ]
-    return back, None, None, None, None, None, spread
+    return back, None, None, None, None, None, riders_back(ctx, grads[4:], anchor)
 
 
 @operation("merge_step", flops=_flops, gradient=(_backward, _keep_for_backward))

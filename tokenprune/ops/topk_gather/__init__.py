@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tokenprune.ops.checks import require
 from tokenprune.ops.registering import operation
+from tokenprune.ops.riders import keep_riders, riders_back
 
 
 def topk_gather(score: Tensor, k: int, *riders: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -59,18 +60,12 @@ def topk_indices(score: Tensor, k: int) -> Tensor:
 
 def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.save_for_backward(output[0])
-    ctx.shapes = [rider.shape for rider in inputs[2]]
-    ctx.needed = [rider.requires_grad for rider in inputs[2]]
+    keep_riders(ctx, inputs[2])
 
 
 def _backward(ctx: Any, grads: list[Tensor]) -> tuple[None, None, list[Tensor | None]]:
     (index,) = ctx.saved_tensors
-    sample = torch.arange(index.shape[0], device=index.device)[:, None]
-    spread = [
-        grad.new_zeros(shape).index_put((sample, index), grad) if needed else None
-        for grad, shape, needed in zip(grads[1:], ctx.shapes, ctx.needed, strict=True)
-    ]
-    return None, None, spread
+    return None, None, riders_back(ctx, grads[1:], index)
 
 
 @operation("topk_gather", gradient=(_backward, _keep_for_backward))
