@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from tokenprune.interface.adapter import EncoderAdapter
-from tokenprune.interface.calls import Arguments
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune_adapters.shared.refusals import refuse_dropout, refuse_unrun, require_exact
 from tokenprune_adapters.shared.signatures import check_library
 from tokenprune_adapters.transformers import collecting_names as collecting
@@ -77,6 +77,11 @@ class HalvedBlocks(EncoderAdapter):
     def listened(self) -> bool:
         """Whether a call around that of the tower collects states."""
         return collecting.running()
+
+    def unmasked(self, kwargs: Arguments) -> Given:
+        """A block's arguments without a mask that hides nothing and is as long as all patches."""
+        (mask,) = self.names.called[1:]
+        return (None,), {name: value for name, value in kwargs.items() if name != mask}
 
     def heads(self, block: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """First norm and projections, `[B, T, D]` -> three `[B, H, T, d]`.

@@ -50,5 +50,4 @@ class Idefics3VisionAdapter(HfVitAdapter):
 
     def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Without the mask: it hides nothing, and is as long as all patches."""
-        (mask,) = self.names.called[1:]
-        return (None,), {name: value for name, value in kwargs.items() if name != mask}
+        return self.unmasked(kwargs)

@@ -84,8 +84,7 @@ class SiglipAdapter(HfVitAdapter):
         """Without the mask of SigLIP 2: it hides nothing, and is as long as all patches."""
         if not self.takes_patches:
             return args, kwargs
-        (mask,) = self.names.called[1:]
-        return (None,), {name: value for name, value in kwargs.items() if name != mask}
+        return self.unmasked(kwargs)
 
     def overrides(self) -> Mapping[tuple[nn.Module, str], Callable[..., Any]]:
         """SigLIP 2: the pooling head is given no mask either."""

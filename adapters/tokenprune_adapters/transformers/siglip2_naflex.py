@@ -66,8 +66,7 @@ class Siglip2NaflexAdapter(AnySizeAdapter):
 
     def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Without the mask: of the rows that are left none is padding."""
-        (mask,) = self.names.called[1:]
-        return (None,), {name: value for name, value in kwargs.items() if name != mask}
+        return self.unmasked(kwargs)
 
     def handed_on(self, output: Any, units: Callable[[Tensor], Tensor]) -> Any:
         """The states without pooled features, which would be of rows of zeros, too."""
