@@ -10,19 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.compiler import is_compiling
 
 from tokenprune.engine.lines import sent
-from tokenprune.engine.llm.calls import renumbered
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level
 from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.calls import LayerCall, LlmCall, PromptCall
+from tokenprune.interface.calls import PromptCall
 
 _ENTRY = -1
 """Stands for the LLM's input among the layers that a decision was made in front of."""
@@ -170,122 +166,3 @@ def begun(note: Fixed, given: PromptCall) -> Step:
             )
         tail = mask[:, layout.length :].bool()
     return Step(note, given.positions is None, tail, {})
-
-
-def llm_call(step: Step, given: LlmCall, adapter: MllmAdapter, *, compact: bool) -> LlmCall:
-    """The LLM's call for new tokens; it also makes the masks of the step.
-
-    Args:
-        step: the forward that is running.
-        given: as the LLM was called.
-        adapter: the model's family.
-        compact: whether what stages left is renumbered.
-    """
-    note, layout = step.note, step.note.layout
-    if layout is None:
-        return given
-    assert given.embeds is not None
-    queries, device = given.embeds.shape[1], given.embeds.device
-    new = torch.arange(queries, device=device)
-    held = adapter.held(given.cache, layout.base, queries)
-    if step.tail is not None and not is_compiling():
-        _check_length(step.tail, layout, int(held) + queries)
-    step.masks = _masks(step, given.cache, new, adapter)
-    positions = given.positions
-    if positions is None:
-        positions = (held + note.lack + new)[None]
-    elif step.counted:
-        positions = positions + note.lack
-    if compact:
-        positions = renumbered(positions, _removed(layout.entry))
-    return replace(given, positions=positions, mask=step.mask(layout.base))
-
-
-def _masks(
-    step: Step, cache: Any, new: Tensor, adapter: MllmAdapter
-) -> dict[tuple[int, int | None], Tensor]:
-    """The masks of a step.
-
-    Args:
-        step: the forward that is running.
-        cache: of fixed length.
-        new: `[Q]` numbers of the new tokens.
-        adapter: the model's family.
-    """
-    note, kind = step.note, adapter.additive_masks()
-    assert note.layout is not None
-    masks = {}
-    for layer, seen in note.told(step.tail).items():
-        last = adapter.held(cache, max(layer, note.layout.base), len(new)) + new
-        slots = torch.arange(seen.shape[1], device=new.device)
-        mask = seen[:, None, :] & (slots <= last[:, None])
-        for window in dict.fromkeys(note.windows or (None,)):
-            near = mask
-            if window is not None:
-                places = note.places[layer][:, None, :]
-                near = mask & (places > places[..., last].transpose(1, 2) - window)
-            masks[layer, window] = near[:, None] if kind is None else _added(near[:, None], kind)
-    return masks
-
-
-def _check_length(tail: Tensor, layout: Layout, held: int) -> None:
-    """Refuse a padding mask that isn't one of all tokens.
-
-    Args:
-        tail: what the mask says of tokens behind the prompt.
-        layout: how the prompt was shortened.
-        held: tokens in the first layer, those of this step included.
-    """
-    behind = held - layout.entry.length
-    if tail.shape[1] != behind:
-        raise UnsupportedCallError(
-            f"a mask of {layout.length + tail.shape[1]} tokens in a step that ends with token "
-            f"{layout.length + behind}.",
-            where="attention mask",
-            remedy="Give the mask [batch, length] of all tokens, or none.",
-        )
-
-
-def layer_call(
-    step: Step,
-    layer: int,
-    given: LayerCall,
-    rotary: Callable[[int, Tensor, Tensor], Any],
-    *,
-    compact: bool,
-    flat: bool,
-) -> LayerCall:
-    """A layer's call for new tokens.
-
-    Args:
-        step: the forward that is running.
-        layer: number of the layer.
-        given: as the LLM calls it.
-        rotary: see `Flow.rotary`.
-        compact: whether what decoder stages leave is renumbered.
-        flat: whether the layer is one of `MllmSpec.flat_layers`.
-    """
-    layout = step.note.layout
-    if flat:
-        queries = given.hidden.shape[1]
-        padding = None if step.tail is None or queries == 1 else step.tail[:, -queries:]
-        return given if layout is None else replace(given, mask=padding)
-    cut = None if layout is None else layout.cut_before(layer)
-    if layout is None or (cut is None and not step.note.windows):
-        return given
-    rows = given.rotary
-    if compact and cut is not None:
-        places = renumbered(given.positions, _removed(cut.level))
-        rows = rotary(layer, given.hidden, places)
-    return replace(given, mask=step.mask(layer), rotary=rows)
-
-
-def _removed(level: Level) -> Tensor:
-    assert level.gone is not None
-    return level.gone.removed[:, None]
-
-
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask that is added to logits."""
-    hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=mask.device)
-    return torch.where(mask, torch.zeros_like(hidden), hidden)

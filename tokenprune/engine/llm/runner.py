@@ -1,23 +1,23 @@
-"""Run the LLM over a shortened sequence and hand back states of the prompt's own length."""
+"""Run the LLM over a shortened sequence and hand back states of the prompt's own length.
+
+What its layers are called with meanwhile is said in `layer_runner`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from torch import Tensor
-from torch.compiler import is_compiling
 
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.llm.calls import Behind, Flow, Mode, continuation, shortened
-from tokenprune.engine.llm.cut import cut, waiting
 from tokenprune.engine.llm.entry import Wanted, lay_out
-from tokenprune.engine.llm.fixed import Step, layer_call, llm_call
+from tokenprune.engine.llm.fixed import Step
+from tokenprune.engine.llm.fixed_steps import FixedSteps
+from tokenprune.engine.llm.layer_runner import LayerRunner, require_all
 from tokenprune.engine.llm.layout import Layout, continued, trim_caches
-from tokenprune.engine.llm.level import new_slots
 from tokenprune.engine.llm.refusals import (
     check_counted,
     check_embedded,
@@ -26,7 +26,6 @@ from tokenprune.engine.llm.refusals import (
     check_padding,
     check_seen,
 )
-from tokenprune.engine.llm.signals import SignalReader
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.engine.llm.turns import check_turn, joined, turn_call
@@ -35,7 +34,7 @@ from tokenprune.engine.recomputing import refuse_repeated
 from tokenprune.engine.tracers import may_compile
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.calls import Arguments, LayerCall, LlmCall, Rotary
+from tokenprune.interface.calls import LlmCall, Rotary
 from tokenprune.interface.specs import MllmSpec
 from tokenprune.plan import numbering
 
@@ -74,25 +73,21 @@ class LanguageRunner:
         )
         trimming = [stage for stage in stages if stage.stage.strategy.trims_cache()]
         self.trim = max((stage.site.layer for stage in trimming), default=0)
-        self.reader = SignalReader(owner, adapter, spec)
+        self.steps = FixedSteps(adapter, spec, self.numbering)
+        self.layers = LayerRunner(owner, adapter, spec, self.stages, self.steps)
 
     def install(self, patches: Patches) -> None:
         """Override the LLM's forward and, if the plan prunes, its layers'."""
         patches.override(self.spec.language_model, "forward", self._forward)
-        if not self.owner.stages:
-            return
-        for number, layer in enumerate(self.spec.layers):
-            patches.override(layer, "forward", self._layer(number))
-        for method in self.spec.injections:
-            patches.override(self.spec.language_model, method, self._inject(method))
-        self.reader.install(self.stages.values())
+        if self.owner.stages:
+            self.layers.install(patches)
 
     def _forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         call = current(self.owner)
         step = None if call is None else call.state(Step)
         if call is not None and step is not None:
             with call.meter.stage("decode"):
-                return self._step(original, step, args, kwargs)
+                return self.steps.run(original, step, args, kwargs)
         state = None if call is None else call.state(MllmState)
         if call is None and self.owner.stages:
             refuse_repeated("the LLM", self.owner.model)
@@ -156,7 +151,7 @@ class LanguageRunner:
         try:
             with self.adapter.heeding(given.cache):
                 outputs = run(told)
-            _require(flow, len(self.spec.layers))
+            require_all(flow, len(self.spec.layers))
             self._count(call, state)
         finally:
             state.passed()
@@ -184,7 +179,7 @@ class LanguageRunner:
         try:
             with self.adapter.heeding(given.cache):
                 outputs = run(new)
-            _require(flow, len(self.spec.layers))
+            require_all(flow, len(self.spec.layers))
             return outputs
         finally:
             state.flow = None
@@ -214,7 +209,7 @@ class LanguageRunner:
                 )
             if layout.shortened and layout.entry.padded:
                 check_maskless(self.spec, self.adapter.maskless())
-            self.reader.follow()
+            self.layers.reader.follow()
             layout.trim, state.layout = self.trim, layout
             layout.base = max(self.trim, self.spec.base)
         flow = state.flow = self._flow(layout, mode, 0)
@@ -222,7 +217,7 @@ class LanguageRunner:
             compact, axes = self.numbering.compact_entry, self.spec.per_token
             new = shortened(layout, given, compact=compact, flat=flow.flat, axes=axes)
             outputs = run(new)
-            _require(flow, len(self.spec.layers))
+            require_all(flow, len(self.spec.layers))
             if mode == "first":
                 self._count(call, state)
         finally:
@@ -245,21 +240,6 @@ class LanguageRunner:
     def _keys(self, cache: Any) -> list[int]:
         return [self.adapter.cached_keys(cache, n) for n in range(len(self.spec.layers))]
 
-    def _inject(self, method: str) -> Callable[..., Any]:
-        """A method that adds rows of the LLM's input behind a layer, which may see fewer."""
-
-        def inject(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            call = current(self.owner)
-            state = None if call is None else call.state(MllmState)
-            flow = None if state is None else state.flow
-            cut = None if flow is None else flow.layout.cut_before(flow.layer)
-            if flow is not None and flow.mode != "continue" and cut is not None:
-                columns = cut.level.column
-                args, kwargs = self.adapter.narrow_injection(method, columns, args, kwargs)
-            return original(*args, **kwargs)
-
-        return inject
-
     def _rotary(self, layer: int, hidden: Tensor, positions: Tensor) -> Rotary:
         return self.adapter.rotary(self.spec.layers[layer], hidden, positions)
 
@@ -267,108 +247,6 @@ class LanguageRunner:
         """Outputs with states at the places of the user's own prompt."""
         short = self.adapter.read_outputs(outputs)
         return self.adapter.write_outputs(layout.spread(short, len(self.spec.layers)), outputs)
-
-    def _layer(self, number: int) -> Callable[..., Any]:
-        layer, adapter = self.spec.layers[number], self.adapter
-        first_cut = min(self.stages, default=len(self.spec.layers))
-
-        def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            call = current(self.owner)
-            step = None if call is None else call.state(Step)
-            if step is not None:
-                return self._layer_step(original, number, step, args, kwargs)
-            state = None if call is None else call.state(MllmState)
-            if call is None and (number >= first_cut or not adapter.ignores_positions()):
-                refuse_repeated(f"layer {number}", self.spec.language_model)
-            if call is None or state is None or state.flow is None:
-                return original(*args, **kwargs)
-            flow = state.flow
-            _require(flow, number)
-            flow.layer = number
-            first, cuts = flow.mode == "first", flow.layout.cuts
-            acts = first and (number in self.stages or self.reader.listens(number))
-            if not acts and flow.untouched(number):
-                return original(*args, **kwargs)
-            # a compiler finds what is alike by itself, and renumbered rows may be of a layer's type
-            here = flow.mode != "continue" and number in cuts
-            shared = not (acts or here or flow.compact or is_compiling())
-            if shared:
-                known = flow.alike.arguments(flow.kind(number), args, kwargs)
-                if known is not None:
-                    return original(*known[0], **known[1])
-            handed, given = (args, kwargs), adapter.read_layer(layer, args, kwargs)
-            # decide, shorten the layer's input, then tell the layer what belongs to the rest of it
-            if first and number in self.stages:
-                with call.meter.stage("select"):
-                    self._decide(call, state, flow, self.stages[number], given)
-            new = given
-            if number in cuts and flow.mode != "continue":
-                new = replace(given, hidden=cuts[number].apply(given.hidden))
-            new = flow.layer_call(number, new)
-            if given.mask is None and new.mask is not None:
-                check_maskless(self.spec, adapter.maskless())
-            self.reader.listen(state, number, new)
-            if new is not given:
-                args, kwargs = adapter.write_layer(layer, new, args, kwargs)
-            if shared:
-                flow.alike.keep(flow.kind(number), given.hidden, handed, (args, kwargs))
-            return original(*args, **kwargs)
-
-        return forward
-
-    def _step(
-        self,
-        original: Callable[..., Any],
-        step: Step,
-        args: tuple[Any, ...],
-        kwargs: Arguments,
-    ) -> Any:
-        """New tokens of text behind a cache of fixed length."""
-        given = self.adapter.read_llm(args, kwargs)
-        check_counted(self.spec, given)
-        new = llm_call(step, given, self.adapter, compact=self.numbering.compact_entry)
-        put, named = self.adapter.write_llm(new, args, kwargs)
-        with self.adapter.heeding(given.cache):
-            return original(*put, **named)
-
-    def _layer_step(
-        self,
-        original: Callable[..., Any],
-        number: int,
-        step: Step,
-        args: tuple[Any, ...],
-        kwargs: Arguments,
-    ) -> Any:
-        """A layer's forward over new tokens behind a cache of fixed length."""
-        layer = self.spec.layers[number]
-        given = self.adapter.read_layer(layer, args, kwargs)
-        compact, flat = self.numbering.compact_layers, number in self.spec.flat_layers
-        new = layer_call(step, number, given, self._rotary, compact=compact, flat=flat)
-        if new is not given:
-            args, kwargs = self.adapter.write_layer(layer, new, args, kwargs)
-        return original(*args, **kwargs)
-
-    def _decide(
-        self, call: CallState, state: MllmState, flow: Flow, stage: DecoderStage, given: LayerCall
-    ) -> None:
-        number, left, layout = stage.site.layer, state.left, flow.layout
-        hidden = given.hidden.flatten(2)
-        if waiting(left.rows) or (stage.prunes_text and waiting(left.texts)):
-            before = layout.standing(number)
-            signals = self.reader.read(state, flow, stage, given)
-            decision, rows, texts = cut(
-                call, stage, hidden, before, left.rows, left.texts, state.counted.arrived, signals
-            )
-            slot_of = None
-            if decision is not None:
-                layout.cuts[number] = decision
-                slot_of = partial(new_slots, decision.level, before.length)
-            left.cut(rows, texts, slot_of)
-        state.projected.pop(number, None)
-        state.counted.behind[number] = left.visual
-        call.meter.count(str(stage.site), left.visual, left.pictures)
-        if stage.prunes_text:
-            call.meter.count(f"text[{number}]", *left.text)
 
     def _count(self, call: CallState, state: MllmState) -> None:
         """Measured visual tokens per image, averaged over the LLM's layers."""
@@ -384,13 +262,3 @@ def _laying_out() -> Callable[..., Layout]:
 
         return lay_out_uncompiled
     return lay_out
-
-
-def _require(flow: Flow, number: int) -> None:
-    """Refuse a forward of the LLM in which a layer in front of layer `number` was left out."""
-    if flow.layer + 1 != number:
-        raise UnsupportedCallError(
-            f"layer {flow.layer + 1} was replaced or left out since the plan was attached.",
-            where="language model",
-            remedy="Detach the plan and attach it again to the model as it is now.",
-        )
