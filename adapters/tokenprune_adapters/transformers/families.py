@@ -1,41 +1,34 @@
 """Multimodal LLMs whose core asks one method for the features of each kind of picture.
 
-A family is data: a row of `family_table`. What is common to all is here.
+A family is data: a row of `family_table`. What is common to all is here, and in `family_pictures`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
-from tokenprune.interface.places import Places
 from tokenprune.interface.signals import ClassFeature, Companions, Question, TowerSpace, View
-from tokenprune.interface.specs import MllmSpec, Modality, Tower
+from tokenprune.interface.specs import MllmSpec, Modality
 from tokenprune.interface.versions import installed
 from tokenprune_adapters.shared.arguments import named, parameters
 from tokenprune_adapters.shared.signatures import Relied, check_library
-from tokenprune_adapters.transformers import deepstack, family_features, family_towers, llm_layers
+from tokenprune_adapters.transformers import deepstack, llm_layers
 from tokenprune_adapters.transformers import llm_names as names
-from tokenprune_adapters.transformers.family_towers import Followed
+from tokenprune_adapters.transformers.family_pictures import FamilyPictures
+from tokenprune_adapters.transformers.family_rows import Family, Pictures
 from tokenprune_adapters.transformers.layers import check_positions
 from tokenprune_adapters.transformers.mllm import TransformersMllm
-from tokenprune_adapters.transformers.picture_places import Frames, Read
-from tokenprune_adapters.transformers.tile_runs import Begins, tiles_of
+
+__all__ = ["Family", "FamilyAdapter", "Pictures"]
 
 SUPPLIED: frozenset[type[View]] = TransformersMllm.supplies - {Question}
 """What can be had of an LLM; layers whose query and key can't are refused one by one."""
-TOLD_APART = "`encoder` without restoring, and `pre_llm` by the tower's signals"
-"""What can't be had of units that can't be told apart behind their tower."""
-FRAMES = "no strategies that span frames, which its tower sees one by one"
-"""What a tower with pieces can't do with clips."""
 REFUSED = {
     "output_router_logits": Refused(
         "router logits of a shortened sequence have fewer rows than the loss over them expects.",
@@ -45,101 +38,13 @@ REFUSED = {
 """Arguments of a core with experts that a shortened sequence can't serve."""
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """A kind of picture of a family.
-
-    Attributes:
-        method: method of the core that makes the features.
-        placeholder: names of the setting with the placeholder's id, the first that is there counts.
-        pixels: arguments that bring such pictures.
-        read: how the places are read from what the method made.
-        tower: the tower that they come through; None if it isn't followed.
-        frames: how many pictures each clip is, where a packed tower sees clips as such.
-        begins: tells which tiles begin a picture, where `read` tells tiles.
-        overview: which tile of such a picture shows it whole.
-        overlaps: tells from a method's arguments why a token shows several units of the tower;
-            None where `tower` says it of all pictures, or none does.
-        may_overlap: the same of pictures that the config allows.
-        unfollowed: why they can't be followed through a tower, if they aren't.
-    """
-
-    method: str
-    placeholder: tuple[str, ...]
-    pixels: tuple[str, ...]
-    read: Read
-    tower: Followed | None = None
-    frames: Frames | None = None
-    begins: Begins | None = None
-    overview: int = -1
-    overlaps: Callable[[Any, Arguments], str | None] | None = None
-    may_overlap: Callable[[Any], str | None] | None = None
-    unfollowed: str = ""
-
-
-@dataclass(frozen=True)
-class Family:
-    """What differs between families.
-
-    Attributes:
-        pictures: kinds of pictures, in the order in which the core asks for them.
-        language: dotted name below the core of the LLM without head.
-        apart: whether position ids count time, height and width apart.
-        masks: whether the core makes the layers' masks.
-        per_token: further arguments of the LLM or its layers with an entry for each token.
-        towers: names of the encoder adapters of its towers; None if none is followed.
-        behind: whether released models have blocks behind the last one that is read.
-        joins: see `MllmSpec.joins`.
-        renumbers: whether survivors can be renumbered, where `apart` doesn't forbid it already.
-        full: masks that may hide nothing where they are given, and what to do about it.
-        counts: whether attention computes with position ids, in slots, where it is given some.
-        placed: see `MllmSpec.placed`; then no kernel of packed samples may run its attention.
-        whole: values of arguments for which the LLM keeps the states of all its tokens.
-        notes: what else its users should know of its pictures, in words.
-    """
-
-    pictures: Mapping[str, Pictures]
-    language: str = "language_model"
-    apart: bool = False
-    masks: bool = False
-    per_token: Mapping[str, int] = field(default_factory=dict)
-    towers: tuple[str, ...] | None = None
-    behind: bool = True
-    joins: bool = False
-    renumbers: bool = True
-    counts: bool = False
-    full: Mapping[str, Refused] = field(default_factory=dict)
-    placed: bool = False
-    whole: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def limits(self) -> tuple[str, ...]:
-        """What can't be done with its pictures, in words."""
-        found, unfollowed = list[str](), dict[str, list[str]]()
-        for kind, one in self.pictures.items():
-            if one.tower is None:
-                unfollowed.setdefault(one.unfollowed and f": {one.unfollowed}", []).append(kind)
-            elif one.tower.blended is not None:
-                why = one.tower.blended.rstrip(".")
-                found.append(f"{TOLD_APART} ({kind}), at the call: {why}")
-            elif one.tower.frames:
-                found.append(f"`encoder` ({kind}): {FRAMES}")
-        told = "`encoder`: tokens aren't followed through the tower"
-        lines = (f"{told} ({', '.join(kinds)}){why}" for why, kinds in unfollowed.items())
-        return (*lines, *found, *self.notes)
-
-
-class FamilyAdapter(TransformersMllm):
+class FamilyAdapter(FamilyPictures):
     """A multimodal LLM of a family in the table.
 
     Class attributes:
         family: what is its own.
-        made: attribute of what the methods for pictures put out, with the features.
     """
 
-    family: ClassVar[Family]
-    made: ClassVar[str] = names.POOLED
     supplies: ClassVar[frozenset[type[View]]] = SUPPLIED
     towers: ClassVar[tuple[str, ...] | None] = None
     # stages in front of the LLM act behind the projector, at its width, and companions and class
@@ -186,77 +91,6 @@ class FamilyAdapter(TransformersMllm):
         named_pixels = (name for one in self.family.pictures.values() for name in one.pixels)
         pixels = {name: call.arguments.get(name) for name in named_pixels}
         return replace(call, kinds=frozenset(kinds), pictured=bool(kinds), pixels=pixels)
-
-    def places(
-        self, modality: str, args: tuple[Any, ...], kwargs: Arguments, made: Any
-    ) -> list[Places]:
-        """The places of every picture, read from features and arguments."""
-        core, own = self._spec.core, self.family.pictures[modality]
-        given = named(getattr(type(core), own.method), args, kwargs)
-        features = family_features.held(made, self.made)
-        rows = [one.reshape(-1, one.shape[-1]) for one in features]
-        return own.read(core, given, rows)
-
-    def tiled(self, modality: str) -> bool:
-        """Whether the core is given tiles of such pictures."""
-        return self.family.pictures[modality].begins is not None
-
-    def whole_pictures(
-        self, modality: str, shown: list[Places], prompts: Tensor | None
-    ) -> list[Places]:
-        """The user's pictures; where the core is given tiles, the prompts tell whose they are."""
-        own = self.family.pictures[modality]
-        begins = own.begins
-        if begins is None or prompts is None or len(shown) < 2:
-            return shown
-        placeholder = self._spec.placeholders[modality]
-        sizes = tiles_of(begins, prompts, placeholder, [one.units for one in shown])
-        waiting = iter(shown)
-        return [Places.of_tiles([*islice(waiting, size)], own.overview) for size in sizes]
-
-    def overlaps(self, modality: str, args: tuple[Any, ...], kwargs: Arguments) -> str | None:
-        """Told from the arguments, where the family's pictures may overlap."""
-        core, own = self._spec.core, self.family.pictures[modality]
-        if own.overlaps is None:
-            return None
-        return own.overlaps(core, named(getattr(type(core), own.method), args, kwargs))
-
-    def may_overlap(self, modality: str) -> str | None:
-        """Told from the config, where the family's pictures may overlap."""
-        own = self.family.pictures[modality]
-        return None if own.may_overlap is None else own.may_overlap(self._spec.core)
-
-    def frames(
-        self, modality: str, args: tuple[Any, ...], kwargs: Arguments
-    ) -> Sequence[int] | None:
-        """How many pictures each clip is for the tower, read from the arguments."""
-        own = self.family.pictures[modality]
-        if own.frames is None:
-            return None
-        return own.frames(named(getattr(type(self._spec.core), own.method), args, kwargs))
-
-    def write_units(
-        self, modality: str, units: Tensor, args: tuple[Any, ...], kwargs: Arguments
-    ) -> Written:
-        """Some units in the form in which the projector takes rows of pictures."""
-        tower = self.family.pictures[modality].tower
-        assert tower is not None
-        assert tower.shown is not None
-        return tower.shown(self._spec.core, units)
-
-    def features(self, made: Any) -> Tensor:
-        """All features, whatever the form in which the core has them."""
-        found = family_features.held(made, self.made)
-        rows = [one.reshape(-1, one.shape[-1]) for one in found]
-        return rows[0] if len(rows) == 1 else torch.cat(rows)
-
-    def with_features(self, made: Any, features: Tensor) -> Any:
-        """The core's own form, with other features."""
-        return family_features.replaced(made, self.made, features)
-
-    def spread(self, tower: Tower, output: Any, whole: Callable[[Tensor, int], Tensor]) -> Any:
-        """A tower's outputs with rows for all patches in the states that are read."""
-        return family_towers.spread(tower, output, whole)
 
     def read_llm(self, args: tuple[Any, ...], kwargs: Arguments) -> LlmCall:
         """What a call of the LLM says, features of several depths included."""
