@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,12 +13,11 @@ from tokenprune.interface.packed import PackedEncoderAdapter
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.shared.foreseen import NUMBERS, text, without
-from tokenprune_adapters.shared.rotary import rotated_as_float32
 from tokenprune_adapters.transformers import packed_names
 from tokenprune_adapters.transformers import vit_names as compat
 from tokenprune_adapters.transformers.attention_functions import loops
 from tokenprune_adapters.transformers.halves import HalvedBlocks
-from tokenprune_adapters.transformers.packed import NOMINAL
+from tokenprune_adapters.transformers.packed import NOMINAL, SegmentedRows
 
 
 class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
@@ -69,7 +68,7 @@ class AnySizeAdapter(HalvedBlocks, PackedEncoderAdapter):
         return {(self.vision.get_submodule(self.last_norm), "forward"): norm_of_rows}
 
 
-class SegmentedAdapter(AnySizeAdapter):
+class SegmentedAdapter(SegmentedRows, AnySizeAdapter):
     """Base of towers that tell their blocks where pictures end and how their rows turn."""
 
     def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
@@ -78,30 +77,11 @@ class SegmentedAdapter(AnySizeAdapter):
         grids: Tensor = given[packed_names.GRIDS]
         return (), {**given, NUMBERS: text(*grids.tolist())}
 
-    def borders(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | Sequence[int] | None:
-        """Borders `[S + 1]` of pictures and frames, as the tower gives them to its blocks."""
-        found: Tensor | Sequence[int] = kwargs[packed_names.BORDERS]
-        return found
-
-    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
-        """Borders and rotary rows of the rows `[R']` of the sequence that are left."""
-        return args, packed_names.cut(kwargs, index)
-
     def loops(self, block: nn.Module) -> bool:
         """Whether its attention does, without dropout and with nothing hung on it."""
         attentions = self._attentions.get(block, ())
         dropout = block.training and compat.attention_dropout(block, self._block)
         return not dropout and bool(attentions) and all(map(loops, attentions))
-
-    def turning(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
-        """Rotary rows of the rows `[R']` of the sequence, in any order."""
-        return args, packed_names.turned(kwargs, index)
-
-    def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
-    ) -> tuple[Tensor, Tensor]:
-        """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
-        return rotated_as_float32(query, key, *kwargs[packed_names.ROTARY])
 
 
 def norm_of_rows(original: Callable[..., Any], hidden_states: Tensor) -> Tensor:

@@ -23,7 +23,30 @@ NOMINAL = (1, 16, 16)
 """Units (t, h, w) of the picture that plans are checked for (ours): pictures have any size."""
 
 
-class PackedVisionAdapter(PackedEncoderAdapter):
+class SegmentedRows(PackedEncoderAdapter):
+    """Base of towers whose blocks are told where segments end and how rows turn."""
+
+    def borders(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | Sequence[int] | None:
+        """Borders `[S + 1]` of pictures, frames or windows, as the tower gives them."""
+        found: Tensor | Sequence[int] = kwargs.get(names.EDGES_INSIDE, kwargs[names.BORDERS])
+        return found
+
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
+        """Borders and rotary rows of the rows `[R']` of the sequence that are left."""
+        return args, names.cut(kwargs, index)
+
+    def turning(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
+        """Rotary rows of the rows `[R']` of the sequence, in any order."""
+        return args, names.turned(kwargs, index)
+
+    def rotate(
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
+    ) -> tuple[Tensor, Tensor]:
+        """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
+        return rotated_as_float32(query, key, *kwargs[names.ROTARY])
+
+
+class PackedVisionAdapter(SegmentedRows):
     """Of Qwen2-VL, Qwen2.5-VL and -Omni (windows), Qwen3-VL and -Omni (DeepStack), and Qwen3.5.
 
     And those of EXAONE 4.5 (windows, grouped heads), Cohere Compass (DeepStack), and GLM-4.1V to
@@ -94,18 +117,9 @@ class PackedVisionAdapter(PackedEncoderAdapter):
                 given[names.ORDER_BORDERS] = tuple(windows)
         return given
 
-    def borders(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | Sequence[int] | None:
-        """Borders `[S + 1]` of frames or windows, as the tower gives them to this block."""
-        found: Tensor | Sequence[int] = kwargs.get(names.EDGES_INSIDE, kwargs[names.BORDERS])
-        return found
-
     def loops(self, block: nn.Module) -> bool:
         """Whether its attention does, without dropout and with nothing hung on it."""
         return names.dropout(block) == 0 and loops(block.get_submodule("attn"))
-
-    def turning(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
-        """Rotary rows of the rows `[R']` of the sequence, in any order."""
-        return args, names.turned(kwargs, index)
 
     def attention_maps(self, args: tuple[Any, ...], kwargs: Arguments) -> str | None:
         """Asked for by argument, or by the config where the argument is absent."""
@@ -127,16 +141,6 @@ class PackedVisionAdapter(PackedEncoderAdapter):
         refuse_registered(attention, block)
         refuse_dropout(names.dropout(block), self.model, "Set the attention's dropout to 0")
         return names.heads(block, hidden)
-
-    def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
-    ) -> tuple[Tensor, Tensor]:
-        """Rotate query and key `[1, H, R, d]`, in float32 as the tower does."""
-        return rotated_as_float32(query, key, *kwargs[names.ROTARY])
-
-    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
-        """Borders and rotary rows of the rows `[R']` of the sequence that are left."""
-        return args, names.cut(kwargs, index)
 
     def join(self, block: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
         """Output projection and residual: `[1, R, D]`, `[1, H, R, d]` -> `[1, R, D]`."""
