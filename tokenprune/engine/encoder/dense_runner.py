@@ -44,7 +44,7 @@ class DenseRunner(EncoderRunner):
         site = state.sites.get(number)
         if site is not None and site.where == "before":
             hidden = self._reduce_at(call, state, site, hidden, None)
-        state.entered = hidden if self._wants_previous(state, number + 1) else None
+        state.entered = hidden if self._next_reads_entered(state, number) else None
         if self._is_plain(state, number):
             hidden = self._by_itself(state, block, hidden, original)
         else:

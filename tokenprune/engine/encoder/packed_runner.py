@@ -269,11 +269,11 @@ class PackedRunner(EncoderRunner):
 
     def _notes_entered(self, state: PackedState, number: int) -> bool:
         """Whether a strategy at the next block reads what enters this one."""
-        return any(self._wants_previous(stack.state, number + 1) for stack in state.stacks)
+        return any(self._next_reads_entered(stack.state, number) for stack in state.stacks)
 
     def _note_entered(self, state: PackedState, number: int, hidden: Tensor) -> None:
         """Keep what enters this block where the next one's strategy reads it."""
-        wanted = [self._wants_previous(stack.state, number + 1) for stack in state.stacks]
+        wanted = [self._next_reads_entered(stack.state, number) for stack in state.stacks]
         parts = state.order.unpack(hidden) if any(wanted) else [None] * len(wanted)
         for stack, part, want in zip(state.stacks, parts, wanted, strict=True):
             stack.state.entered = part if want else None

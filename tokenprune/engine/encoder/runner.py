@@ -266,8 +266,9 @@ class EncoderRunner(ABC):
                 state.revival = state.revivable(site, part.dense, part.reconstruction, part.riders)
         return tokens, part
 
-    def _wants_previous(self, state: EncoderState, number: int) -> bool:
-        site = state.sites.get(number)
+    def _next_reads_entered(self, state: EncoderState, number: int) -> bool:
+        """Whether a strategy at the block behind this one reads what enters this one."""
+        site = state.sites.get(number + 1)
         return site is not None and site.before
 
     def _finish(self, call: CallState, state: EncoderState, hidden: Tensor) -> Tensor:
