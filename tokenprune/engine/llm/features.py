@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from tokenprune.engine.call import CallState, current
 from tokenprune.engine.checks import refuse_signals
@@ -16,18 +18,19 @@ from tokenprune.engine.images import count_pictures
 from tokenprune.engine.llm.arrivals import Arrival, unseen
 from tokenprune.engine.llm.clips import as_clips
 from tokenprune.engine.llm.followed import blended, follow
-from tokenprune.engine.llm.projecting import of_kept
 from tokenprune.engine.llm.sharing import prompts_of
 from tokenprune.engine.llm.state import MllmState, state_of
 from tokenprune.engine.llm.units import Located, image_batches, image_of, left, replaced
 from tokenprune.engine.llm.words import TOLD, Words
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.stages import count_left, run_stages
+from tokenprune.engine.spreading import spread
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import Arguments
 from tokenprune.interface.places import Places
 from tokenprune.interface.sites import Site
+from tokenprune.ops import take
 
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
@@ -64,7 +67,7 @@ class FeatureSeam:
         projectors = (kind.projector for one in self.towers.values() for kind in one.kinds.values())
         for projector in dict.fromkeys(projectors):
             if projector is not None:
-                patches.override(projector, "forward", of_kept(self.owner, self.adapter))
+                patches.override(projector, "forward", self._project)
         for method in dict.fromkeys(one.method for one in self.spec.modalities.values()):
             patches.override(self.spec.core, method, self._made(method))
 
@@ -101,6 +104,39 @@ class FeatureSeam:
                 return self._enter(call, state, kind, made, shown)
 
         return make
+
+    def _project(
+        self, original: Callable[..., Any], features: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        """A projector that gets a row for every unit of every piece, or of its members.
+
+        It runs on the units that are left; what it makes has rows of all again, zeros for the rest.
+        """
+        call = current(self.owner)
+        state = None if call is None else call.state(EncoderState)
+        mllm = None if call is None else call.state(MllmState)
+        if call is None or mllm is None or mllm.encoding is None:
+            return original(features, *args, **kwargs)
+        packed = call.state(PackedState)
+        if packed is not None and not packed.untouched:
+            with call.meter.stage("project"):
+                rows, outer = features.flatten(0, -2), features.shape[:-2]
+                units = rows[packed.packing.members_of(packed.numbers.to(rows.device))]
+                given, named = self.adapter.write_units(
+                    mllm.encoding, units, (features, *args), kwargs
+                )
+                made = packed.units(original(*given, **named))
+                return made.view(*outer, *made.shape)
+        with call.meter.stage("project"):
+            if state is None:
+                return original(features, *args, **kwargs)
+            count, index = math.prod(state.grid), state.index.to(features.device)
+            if index.shape[1] == count:
+                return original(features, *args, **kwargs)
+            # class tokens stand in front where the model projects them too
+            prefix = features.shape[1] - count
+            kept = torch.cat((features[:, :prefix], take(features[:, prefix:], index)), dim=1)
+            return spread(original(kept, *args, **kwargs), index, prefix, count)
 
     def _refuse_alone(self, method: str) -> None:
         if any(tower.removes for tower in self.towers.values()):
