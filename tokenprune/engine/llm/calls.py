@@ -200,8 +200,8 @@ class Flow:
     def _renumbered(self, level: Level, call: LayerCall) -> Tensor:
         """Position ids of the queries without gaps."""
         if self.mode == "continue":
-            return renumbered(call.positions, _behind(level))
-        return renumbered(call.positions, _ahead(level), level.column)
+            return renumbered(call.positions, level.removed)
+        return renumbered(call.positions, level.ahead, level.column)
 
     def _own_mask(self, known: Behind, layer: int, call: LayerCall) -> Tensor | None:
         """The mask of new tokens over one layer's cache, which may hold the last keys only."""
@@ -236,18 +236,6 @@ def taken(values: Mapping[str, Tensor], index: Tensor, axes: Axes) -> dict[str, 
         axes: see `MllmSpec.per_token`.
     """
     return {name: take(value, index, axes[name]) for name, value in values.items()}
-
-
-def _ahead(level: Level) -> Tensor:
-    """`[B, T]` tokens that were removed in front of every slot, where survivors are renumbered."""
-    assert level.gone is not None
-    return level.gone.shift
-
-
-def _behind(level: Level) -> Tensor:
-    """`[B, 1]` tokens that were removed of every row, where survivors are renumbered."""
-    assert level.gone is not None
-    return level.gone.removed[:, None]
 
 
 def renumbered(positions: Tensor | None, removed: Tensor, index: Tensor | None = None) -> Tensor:
@@ -289,7 +277,7 @@ def shortened(layout: Layout, call: LlmCall, *, compact: bool, flat: bool, axes:
     if positions is None:
         positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
     if compact:
-        positions = renumbered(positions, _ahead(entry), entry.place)
+        positions = renumbered(positions, entry.ahead, entry.place)
     else:
         positions = take(positions, entry.place, axis=-1)
     return replace(
@@ -322,7 +310,7 @@ def continuation(layout: Layout, past: int, call: LlmCall, *, compact: bool, whe
     if positions is None:  # the LLM would count on from the length of its short cache
         positions = torch.arange(seen, seen + new, device=call.embeds.device)[None]
     if compact:
-        positions = renumbered(positions, _behind(entry))
+        positions = renumbered(positions, entry.removed)
     mask = call.mask
     if layout.shortened and (mask is None or getattr(mask, "ndim", 0) == 2):
         mask = _mask_with_tail(entry, mask, layout.length, past + new, where)

@@ -16,7 +16,6 @@ from torch.compiler import is_compiling
 from tokenprune.engine.llm.calls import renumbered
 from tokenprune.engine.llm.fixed import Step
 from tokenprune.engine.llm.layout import Layout
-from tokenprune.engine.llm.level import Level
 from tokenprune.engine.llm.refusals import check_counted
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
@@ -81,7 +80,7 @@ class FixedSteps:
         elif step.counted:
             positions = positions + note.lack
         if self.numbering.compact_entry:
-            positions = renumbered(positions, _removed(layout.entry))
+            positions = renumbered(positions, layout.entry.removed)
         return replace(given, positions=positions, mask=step.mask(layout.base))
 
     def _masks(self, step: Step, cache: Any, new: Tensor) -> dict[tuple[int, int | None], Tensor]:
@@ -116,7 +115,7 @@ class FixedSteps:
             return given
         rows = given.rotary
         if self.numbering.compact_layers and cut is not None:
-            places = renumbered(given.positions, _removed(cut.level))
+            places = renumbered(given.positions, cut.level.removed)
             rows = self.adapter.rotary(self.spec.layers[number], given.hidden, places)
         return replace(given, mask=step.mask(number), rotary=rows)
 
@@ -137,11 +136,6 @@ def _check_length(tail: Tensor, layout: Layout, held: int) -> None:
             where="attention mask",
             remedy="Give the mask [batch, length] of all tokens, or none.",
         )
-
-
-def _removed(level: Level) -> Tensor:
-    assert level.gone is not None
-    return level.gone.removed[:, None]
 
 
 def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -115,6 +115,18 @@ class Level:
         """Number of slots T."""
         return self.place.shape[1]
 
+    @property
+    def ahead(self) -> Tensor:
+        """`[B, T]` tokens that were removed in front of every slot, if survivors are renumbered."""
+        assert self.gone is not None
+        return self.gone.shift
+
+    @property
+    def removed(self) -> Tensor:
+        """`[B, 1]` tokens that were removed of every row, if survivors are renumbered."""
+        assert self.gone is not None
+        return self.gone.removed[:, None]
+
     def entered(self) -> Level:
         """As the LLM's input: its slots are the input columns."""
         own = torch.arange(self.length, device=self.column.device)
