@@ -84,8 +84,8 @@ def _answer(stage: ResolvedStage, tokens: Tokens, keep: int, conditions: Conditi
 
 def _refuse_text(asked: Asked, answer: Reduction) -> None:
     """Refuse whatever makes new text tokens."""
-    for one in answer.samples or (answer,):
-        if any(part is not None for part in (one.weight, one.created, one.reconstruction)):
+    for sample in answer.samples or (answer,):
+        if any(part is not None for part in (sample.weight, sample.created, sample.reconstruction)):
             raise asked.error("merged or replaced text tokens, which can only be kept or dropped")
 
 
@@ -147,7 +147,7 @@ def _alike(samples: Sequence[Reduction]) -> list[Part]:
 
 def _stacked(samples: Sequence[Reduction]) -> Reduction:
     def joined(name: str) -> Tensor | None:
-        values = [getattr(one, name) for one in samples]
+        values = [getattr(sample, name) for sample in samples]
         return None if values[0] is None else torch.cat(values)
 
     return Reduction(
@@ -157,6 +157,7 @@ def _stacked(samples: Sequence[Reduction]) -> Reduction:
         created=joined("created"),
         score=joined("score"),
         riders={
-            name: torch.cat([one.riders[name] for one in samples]) for name in samples[0].riders
+            name: torch.cat([sample.riders[name] for sample in samples])
+            for name in samples[0].riders
         },
     )

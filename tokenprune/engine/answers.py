@@ -90,12 +90,12 @@ class Asked(NamedTuple):
     def _samples(self, samples: tuple[Reduction, ...]) -> None:
         if len(samples) != self.tokens.hidden.shape[0]:
             raise self.error(f"answered for {len(samples)} samples")
-        for one in samples:
-            if one.anchor is None or one.slot is None:
+        for sample in samples:
+            if sample.anchor is None or sample.slot is None:
                 raise self.error("answered with a sample that isn't a dense reduction of its own")
-            if one.reconstruction is not None:
+            if sample.reconstruction is not None:
                 raise self.error("can't reconstruct what it dropped, sample by sample")
-            self._parts(one, 1)
+            self._parts(sample, 1)
 
     def _parts(self, one: Reduction, batch: int) -> None:
         tokens, full = self.tokens, (batch, self.tokens.count)
@@ -147,19 +147,19 @@ def faults(answer: Reduction, count: int) -> Iterator[tuple[Tensor, str]]:
         answer: of right form.
         count: tokens N that each sample had.
     """
-    for one in answer.samples or (answer,):
+    for sample in answer.samples or (answer,):
         # pairs first, since wrong ones make wrong places
-        if one.pairs is not None:
-            yield from _pairs(*one.pairs, count)
-        if one.anchor is not None and one.slot is not None:
-            yield from _places(one.anchor, one.slot, count, made=one.created is not None)
-        if one.weight is not None:
-            sound = one.weight.isfinite() & (one.weight >= 0)
+        if sample.pairs is not None:
+            yield from _pairs(*sample.pairs, count)
+        if sample.anchor is not None and sample.slot is not None:
+            yield from _places(sample.anchor, sample.slot, count, made=sample.created is not None)
+        if sample.weight is not None:
+            sound = sample.weight.isfinite() & (sample.weight >= 0)
             yield sound.all(), "answered with weights that are negative or not finite"
-        if one.created is not None:
-            yield one.created.isfinite().all(), "created tokens that hold NaN or infinity"
-        if one.score is not None:
-            yield one.score.isfinite().all(), "answered with scores that are NaN or infinite"
+        if sample.created is not None:
+            yield sample.created.isfinite().all(), "created tokens that hold NaN or infinity"
+        if sample.score is not None:
+            yield sample.score.isfinite().all(), "answered with scores that are NaN or infinite"
 
 
 def _places(
@@ -196,7 +196,7 @@ def harmless(answer: Reduction, count: int) -> Reduction:
     A place outside ends the process on a GPU; faults are raised at the end of the call there.
     """
     if answer.samples:
-        return replace(answer, samples=tuple(harmless(one, count) for one in answer.samples))
+        return replace(answer, samples=tuple(harmless(sample, count) for sample in answer.samples))
     if answer.anchor is None or answer.slot is None or at_once(answer.anchor):
         return answer
     anchor = answer.anchor.clamp(0, count - 1)

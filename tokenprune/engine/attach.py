@@ -111,7 +111,7 @@ def _install_encoder(attachment: Attachment, adapter: EncoderAdapter) -> None:
 
 def _place_modules(model: nn.Module, stages: list[ResolvedStage]) -> None:
     # offloaded weights are on `meta` between calls; what is asked follows its tokens then
-    real = (one for one in model.parameters() if one.device.type != "meta")
+    real = (parameter for parameter in model.parameters() if parameter.device.type != "meta")
     example = next(real, None)
     for stage in stages:
         modules = stage.strategy.modules()

@@ -197,7 +197,7 @@ class Attachment:
             UnsupportedCallError: no pass of this model with this plan can ever be recorded.
         """
         self.require_attached()
-        whys = [one.refusal() for one in self.recordings]
+        whys = [recording.refusal() for recording in self.recordings]
         why = ", ".join(dict.fromkeys(filter(None, whys)))
         if not self.recordings:
             why = "the plan does nothing inside of a vision tower"
@@ -211,11 +211,11 @@ class Attachment:
                 where="record",
                 remedy="Leave record() out: calls run as usual.",
             )
-        for one, reason in zip(self.recordings, whys, strict=True):
+        for recording, reason in zip(self.recordings, whys, strict=True):
             if reason:
                 self.notes.add(f"Passes of a tower aren't recorded: {reason}.")
             else:
-                one.begin(limit)
+                recording.begin(limit)
         return self
 
     def begin(self) -> None:

@@ -39,7 +39,7 @@ def named_tower(stages: Sequence[ResolvedStage], site: Site) -> NamedTower | Non
     signals: dict[str, Signal] = {}
     chosen: dict[TowerChoice, ResolvedStage] = {}
     for stage in stages:
-        mine = [one for one in stage.strategy.signals(site) if one.reads(TowerSpace)]
+        mine = [signal for signal in stage.strategy.signals(site) if signal.reads(TowerSpace)]
         if not mine:
             continue
         choice = stage.strategy.text_tower()
@@ -49,7 +49,7 @@ def named_tower(stages: Sequence[ResolvedStage], site: Site) -> NamedTower | Non
                 where=stage.where,
                 remedy="Let its text_tower() name one.",
             )
-        signals |= {one.name: one for one in mine}
+        signals |= {signal.name: signal for signal in mine}
         chosen.setdefault(choice, stage)
     if not chosen:
         return None

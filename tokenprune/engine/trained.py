@@ -78,7 +78,7 @@ def _other(core: nn.Module, noted: str) -> bool:
     """Whether the weights that were noted are another model's; False where that can't be seen."""
     try:
         found = json.loads(noted) if noted else {}
-        total, wanted = int(found["total"]), [float(one) for one in found["weights"]]
+        total, wanted = int(found["total"]), [float(weight) for weight in found["weights"]]
     except (ValueError, TypeError, KeyError):
         return False
     values = [*core.parameters()]

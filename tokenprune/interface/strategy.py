@@ -219,7 +219,7 @@ def asked(strategy: PruningStrategy[Any], site: Site) -> tuple[Signal, ...]:
     """
     found: Any = strategy.signals(site)
     signals = tuple(found) if isinstance(found, Iterable) else (found,)
-    if isinstance(found, Iterable) and all(isinstance(one, Signal) for one in signals):
+    if isinstance(found, Iterable) and all(isinstance(signal, Signal) for signal in signals):
         return signals
     shown = f"the signal '{found}' alone" if isinstance(found, Signal) else repr(found)
     raise SignalError(

@@ -126,11 +126,11 @@ def alike(rows: Sequence[Sequence[Fit]]) -> list[list[Fit]]:
     """
     found: dict[tuple[Any, ...], list[tuple[Fit, ...]]] = {}
     for column in zip(*rows, strict=True):
-        same = tuple((one.runs, tuple(one.notes)) for one in column)
+        same = tuple((fit.runs, tuple(fit.notes)) for fit in column)
         key = (column[0].family.llm is None, same)
         found.setdefault(key, []).append(column)
     named = [(_joined([column[0].family for column in same]), same[0]) for same in found.values()]
-    return [[replace(one, family=name) for one in column] for name, column in named]
+    return [[replace(fit, family=name) for fit in column] for name, column in named]
 
 
 def _joined(kinds: Sequence[MatrixColumn]) -> MatrixColumn:
@@ -141,7 +141,7 @@ def _joined(kinds: Sequence[MatrixColumn]) -> MatrixColumn:
 
 def footnotes(rows: Sequence[Sequence[Fit]]) -> list[str]:
     """What the fits have to say, each once, in the order in which it is met."""
-    return [*dict.fromkeys(note for row in rows for one in row for note in one.notes)]
+    return [*dict.fromkeys(note for row in rows for fit in row for note in fit.notes)]
 
 
 def families(
@@ -195,7 +195,7 @@ def refusal(kind: type[PruningStrategy[Any]], family: MatrixColumn, at: Stage) -
     except Exception as error:  # what a strategy declares is a plugin's code
         return f"not known: '{kind.name}' {raised(error, kind)}"
     missing = [signal.kind.name for signal in wanted if not family.offers(signal, at)]
-    if not missing and not family.behind and any(one.block == site.layers for one in wanted):
+    if not missing and not family.behind and any(signal.block == site.layers for signal in wanted):
         return NO_BLOCK
     if not missing:
         compact = placement(kind, at).positions == "compact"

@@ -44,19 +44,19 @@ class AsRecorded:
         self, adapter: EncoderAdapter, spec: EncoderSpec, others: Sequence[nn.Module]
     ) -> None:
         self._adapter = adapter
-        self._modules = [*spec.entry.modules(), *chain(*(one.modules() for one in others))]
+        self._modules = [*spec.entry.modules(), *chain(*(other.modules() for other in others))]
         self._kinds = self._kinds_now()
         self._own = own = [*map(vars, self._modules)]
         self._held = _Held(own)
         tensors = [one for one in self._held.objects if isinstance(one, Tensor)]
-        self._hidden = next((type(one).__name__ for one in tensors if _is_hidden(one)), "")
-        self._memory = _Memory([one for one in tensors if not _is_hidden(one)])
+        self._hidden = next((type(tensor).__name__ for tensor in tensors if _is_hidden(tensor)), "")
+        self._memory = _Memory([tensor for tensor in tensors if not _is_hidden(tensor)])
         configs = {id(one): one for one in map(_config, self._modules) if one is not None}
         self._said = [*own, *map(vars, configs.values()), *map(vars, _classes(self._kinds))]
         self._said_before = [*map(_remembered, self._said)]
         for part in self._said_before[: len(own)]:
             part[_TRAINING] = False
-        self.devices = {one.device for one in tensors}
+        self.devices = {tensor.device for tensor in tensors}
         self.why = self._unfit()
 
     def in_place(self) -> bool:
@@ -116,8 +116,8 @@ class _Held:
         inside = [part[name] for part in own for name in _INSIDE]
         # hooks of the entry stand around a pass, and run as ever
         inside += [part[name] for part in own[1:] for name in _HOOKS]
-        self._filled = [one.values() for one in inside if one]
-        self._empty = [one for one in inside if not one]
+        self._filled = [held.values() for held in inside if held]
+        self._empty = [held for held in inside if not held]
         # tensors that aren't registered; they are kept like all others, and so is their memory
         self._loose = [
             (part, name) for part in own for name, one in part.items() if isinstance(one, Tensor)
@@ -143,8 +143,8 @@ class _Memory:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._tensors = tensors
         self._addresses, self._dtypes = self._addresses_now(), self._dtypes_now()
-        self._sizes = tuple([tuple(one.shape) for one in tensors])
-        self._strides = tuple([one.stride() for one in tensors])
+        self._sizes = tuple([tuple(tensor.shape) for tensor in tensors])
+        self._strides = tuple([tensor.stride() for tensor in tensors])
 
     def in_place(self) -> bool:
         """Whether they stand where they did."""
@@ -209,5 +209,5 @@ def _config(module: nn.Module) -> Any:
 
 def _classes(kinds: Iterable[type]) -> Iterable[type]:
     """The classes of modules and those that they inherit from, other than torch's own base."""
-    every = dict.fromkeys(one for kind in kinds for one in kind.__mro__)
-    return [one for one in every if one not in nn.Module.__mro__]
+    every = dict.fromkeys(base for kind in kinds for base in kind.__mro__)
+    return [base for base in every if base not in nn.Module.__mro__]

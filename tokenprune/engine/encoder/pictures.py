@@ -62,7 +62,7 @@ class Pictures:
         if self.window is None:
             return True
         few = sum(batch * length**2 for batch, length in self.shapes) <= _WEIGHTS
-        return all(one.compute in (MASKED if few else UNPAIRED) for one in wanted)
+        return all(signal.compute in (MASKED if few else UNPAIRED) for signal in wanted)
 
     def heads(self, states: Tensor) -> list[Tensor]:
         """Heads of the sequence `[1, H, R, d]` as views `[B, H, L, d]`."""

@@ -142,7 +142,7 @@ class Recording:
             told = described((given.args, given.kwargs), into)
         except Undescribed:
             return None
-        devices = {one.device for one in into}
+        devices = {tensor.device for tensor in into}
         if len(devices) != 1 or self._recorder is None:
             return None
         device = devices.pop()
@@ -219,7 +219,7 @@ class Recording:
         self._forget()
         runner = self._runner
         modules = (stage.strategy.modules() for stage in (*runner.layout.stages, *runner.later))
-        others: list[nn.Module] = [one for one in modules if one is not None]
+        others: list[nn.Module] = [module for module in modules if module is not None]
         self._tower = tower = AsRecorded(runner.adapter, runner.spec, others)
         return tower
 
@@ -240,7 +240,7 @@ class Recording:
         if known:
             self._note(known)
             return None
-        inputs = [one.clone() for one in tensors]
+        inputs = [tensor.clone() for tensor in tensors]
         args, kwargs = replaced((given.args, given.kwargs), iter(inputs))
         kept, around = EntryCall(given.original, args, kwargs), call.still()
 

@@ -150,7 +150,7 @@ class BlockSignals:
         wanted = self._output[number]
         found, prefixed = _parted(state, wanted, kind(hidden, state.prefix))
         if state.members is not None:
-            wide = [one for one in wanted if one.per_token and one.needs is BlockOutput]
+            wide = [signal for signal in wanted if signal.per_token and signal.needs is BlockOutput]
             found |= read(wide, BlockOutput(state.units(hidden), 0))
         take_over(state, found, prefixed)
 
@@ -200,9 +200,9 @@ def _parted(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Signals of the tokens, means over the members of units, and those of the prefix tokens."""
     found, prefixed = read(wanted, view), {}
-    for one in wanted:
-        if one.name in found and not one.per_token:
-            prefixed[one.name] = found.pop(one.name)
+    for signal in wanted:
+        if signal.name in found and not signal.per_token:
+            prefixed[signal.name] = found.pop(signal.name)
     if state.members is None:
         return found, prefixed
     return {name: state.means(value) for name, value in found.items()}, prefixed

@@ -84,8 +84,10 @@ def carry_out(decided: Sequence[Decided], units: Tensor) -> Tensor:
         The same of the units that are left.
     """
     first = decided[0].kind
-    if len(decided) == 1 or first == ("stays",) or any(one.kind != first for one in decided):
-        return flat([one.state.apply(one.tokens, one.part, one.tokens.hidden) for one in decided])
+    if len(decided) == 1 or first == ("stays",) or any(stack.kind != first for stack in decided):
+        return flat(
+            [stack.state.apply(stack.tokens, stack.part, stack.tokens.hidden) for stack in decided]
+        )
     whole, part = _joined(decided)
     tokens = whole.tokens(units[None], decided[0].tokens.site, {})
     left = whole.apply(tokens, part, units[None])
@@ -101,20 +103,20 @@ def _joined(decided: Sequence[Decided]) -> tuple[EncoderState, Part]:
         grid=first.state.grid,
         images=[],
         prefix=0,
-        size=_one([one.state.size for one in decided]),
-        index=_one([one.state.index for one in decided]),
+        size=_one([stack.state.size for stack in decided]),
+        index=_one([stack.state.index for stack in decided]),
         seed=first.state.seed,
-        riders={name: _one([one.riders[name] for one in decided]) for name in first.riders},
-        signals={name: _one([one.signals[name] for one in decided]) for name in first.signals},
-        entered=_one_or_none([one.state.entered for one in decided]),
+        riders={name: _one([stack.riders[name] for stack in decided]) for name in first.riders},
+        signals={name: _one([stack.signals[name] for stack in decided]) for name in first.signals},
+        entered=_one_or_none([stack.state.entered for stack in decided]),
         trace=Trace(),  # in words, since a graph can't make a class's own default
     )
-    anchor, slot = _counted([one.dense for one in decided])
+    anchor, slot = _counted([stack.dense for stack in decided])
     if first.dense.weight is first.state.size:
         weight: Tensor | None = state.size
     else:
-        weight = _one_or_none([one.dense.weight for one in decided])
-    created = _one_or_none([one.dense.created for one in decided])
+        weight = _one_or_none([stack.dense.weight for stack in decided])
+    created = _one_or_none([stack.dense.created for stack in decided])
     return state, Part(None, Dense(anchor, slot, weight, created, first.dense.form), {})
 
 
@@ -132,23 +134,23 @@ def _counted(parts: Sequence[Dense]) -> tuple[Tensor, Tensor]:
 
 def _parted(decided: Sequence[Decided], whole: EncoderState) -> None:
     """Let every stack have its part of what is left, as views."""
-    shapes = [(len(one.dense.anchor), one.dense.length) for one in decided]
+    shapes = [(len(stack.dense.anchor), stack.dense.length) for stack in decided]
 
     def parts(value: Tensor | None) -> Sequence[Tensor | None]:
         return [None] * len(shapes) if value is None else stacked(value[0], shapes)
 
     bias = whole.biased[2] if whole.biased is not None else None
     fields = (whole.size, whole.index, whole.entered, bias)
-    for one, size, index, entered, own in zip(decided, *map(parts, fields), strict=True):
+    for stack, size, index, entered, own in zip(decided, *map(parts, fields), strict=True):
         assert size is not None
         assert index is not None
-        one.state.size, one.state.index, one.state.entered = size, index, entered
-        one.state.biased = None if own is None else (size, 0, own)
+        stack.state.size, stack.state.index, stack.state.entered = size, index, entered
+        stack.state.biased = None if own is None else (size, 0, own)
     for carried in ("riders", "signals"):
         values = {name: parts(value) for name, value in getattr(whole, carried).items()}
-        for number, one in enumerate(decided):
+        for number, stack in enumerate(decided):
             mine = {name: value[number] for name, value in values.items()}
-            setattr(one.state, carried, {**getattr(one.state, carried), **mine})
+            setattr(stack.state, carried, {**getattr(stack.state, carried), **mine})
 
 
 def _one(values: Sequence[Tensor]) -> Tensor:

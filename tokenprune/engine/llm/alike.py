@@ -69,9 +69,9 @@ class Alike:
     def arguments(self, kind: Kind, args: tuple[Any, ...], kwargs: Arguments) -> Given | None:
         """The arguments of a layer, if another of its kind was handed the same besides states."""
         handed, names = (*args[1:], *kwargs.values()), tuple(kwargs)
-        for one in self.known:
-            if _same(one.handed, handed) and one.names == names and one.kind == kind:
-                return (*args[:1], *one.rest), one.kwargs
+        for known in self.known:
+            if _same(known.handed, handed) and known.names == names and known.kind == kind:
+                return (*args[:1], *known.rest), known.kwargs
         return None
 
     def keep(self, kind: Kind, hidden: Tensor, handed: Given, told: Given) -> None:
@@ -90,7 +90,7 @@ class Alike:
 
     def call(self, kind: Kind, of: Objects) -> Made | None:
         """The call of another layer of this kind that was made of the same objects."""
-        found = (one for one in self.made if _same(one.of, of) and one.kind == kind)
+        found = (made for made in self.made if _same(made.of, of) and made.kind == kind)
         return next(found, None)
 
 

@@ -76,9 +76,9 @@ def lay_out(
     if wanted.rows or prompt.hides:
         arrived = [0 if row is None else row.slot.shape[0] for row in left.rows]
     else:
-        arrived = [sum(len(one.image.index) for one in row) for row in seen]
+        arrived = [sum(len(picture.image.index) for picture in row) for row in seen]
     firsts = [number for number, copy in enumerate(copies) if not copy]
-    pictures = sum(one.image.grid[0] for number in firsts for one in seen[number])
+    pictures = sum(picture.image.grid[0] for number in firsts for picture in seen[number])
     state.counted = Counted(arrived, sum(arrived[number] for number in firsts), pictures)
     return layout
 
@@ -91,7 +91,7 @@ def _copies(rows: Sequence[Sequence[Shown]]) -> list[bool]:
     known: set[tuple[int, ...]] = set()
     copies = []
     for row in rows:
-        own = tuple(one.image.number for one in row)
+        own = tuple(picture.image.number for picture in row)
         copies.append(bool(own) and own in known)
         known.add(own)
     return copies
@@ -143,23 +143,26 @@ def llm_input(
     """
     counts = prompt.valid.sum(dim=1).tolist() if prompt.padded else [prompt.length] * len(rows)
     valid = sent(prompt.valid, device)
-    every = [one for row in rows for one in row]
-    if all(one.image.complete for one in every):
+    every = [picture for row in rows for picture in row]
+    if all(picture.image.complete for picture in every):
         return whole(valid, counts, renumbers=wanted.numbers), False
     # the encoder or a pre-LLM stage removed some: their placeholders leave the input
     line = joined(
-        [one.places + one.row * prompt.length if one.row else one.places for one in every]
+        [
+            picture.places + picture.row * prompt.length if picture.row else picture.places
+            for picture in every
+        ]
     )
-    stays = kept([one.image for one in every])
+    stays = kept([picture.image for picture in every])
     if prompt.hides:
         stays = stays & sent(prompt.valid.flatten()[line], stays.device)
     survive = valid.flatten().index_copy(0, sent(line, device), sent(stays, device))
     survive = survive.view(valid.shape)
-    if prompt.hides or any(one.image.lined for one in every):
+    if prompt.hides or any(picture.image.lined for picture in every):
         counts = survive.sum(dim=1).tolist()
     else:
-        for one in every:
-            counts[one.row] -= one.image.patches - len(one.image.index)
+        for picture in every:
+            counts[picture.row] -= picture.image.patches - len(picture.image.index)
     return entered(valid, survive, counts, renumbers=wanted.numbers), True
 
 
@@ -172,15 +175,15 @@ def unmasked(trace: Trace | None, site: Site, row: Sequence[Shown], seen: Tensor
         row: all its pictures.
         seen: `[L]` by prompt place, False where the mask hides a token.
     """
-    for one in row:
-        stays = sent(seen, one.image.index.device)[left_places([one])]
+    for picture in row:
+        stays = sent(seen, picture.image.index.device)[left_places([picture])]
         if trace is not None and not bool(stays.all()):
-            index, patch = stays.nonzero().T, one.image.index
+            index, patch = stays.nonzero().T, picture.image.index
             slot = keep_slots(index, len(stays))
             trace.record(
-                site, MASKED, [one.image.number], slot, patch[stays.to(patch.device)][None]
+                site, MASKED, [picture.image.number], slot, patch[stays.to(patch.device)][None]
             )
-    return [one for one in row if bool(seen[one.places].any())]
+    return [picture for picture in row if bool(seen[picture.places].any())]
 
 
 def shown_in(
@@ -221,6 +224,6 @@ def shown_in(
     if sum(bool(images) for images in pictures.values()) > 1:
         for number, mixed in enumerate(shown):  # kind by kind so far
             if mixed:
-                first = torch.stack([one.places[0] for one in mixed])
+                first = torch.stack([picture.places[0] for picture in mixed])
                 shown[number] = [mixed[at] for at in first.argsort().tolist()]
     return shown

@@ -290,7 +290,7 @@ def _needs(owner: Attachment, tower: Tower) -> bool:
 def _reads(owner: Attachment, tower: Tower) -> bool:
     """Whether stages in front of the LLM read what is computed in a tower."""
     stages = owner.stages_at("pre_llm")
-    wanted = {signal.needs for one in stages for signal in one.strategy.signals(site_of(tower))}
+    wanted = {signal.needs for stage in stages for signal in stage.strategy.signals(site_of(tower))}
     return bool(wanted & (BLOCK_VIEWS | CLASS_VIEWS))
 
 

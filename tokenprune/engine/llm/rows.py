@@ -160,7 +160,7 @@ def visual_row(
     """
     if not shown:
         return None
-    images = [one.image for one in shown]
+    images = [picture.image for picture in shown]
     places = left_places(shown)
     slot = slot_of[sent(places, slot_of.device)]
     index = joined([image.index for image in images])
@@ -187,8 +187,8 @@ def visual_row(
 
 def left_places(shown: Sequence[Shown]) -> Tensor:
     """Prompt places of the tokens that are left of a row's images, one behind the other."""
-    left = shown_places([one.image for one in shown])
-    return sent(joined([one.places for one in shown]), left.device)[left]
+    left = shown_places([picture.image for picture in shown])
+    return sent(joined([picture.places for picture in shown]), left.device)[left]
 
 
 def ends_of(shown: Sequence[Shown], slot_of: Tensor, seen: Tensor | None = None) -> LineEnds | None:
@@ -199,7 +199,7 @@ def ends_of(shown: Sequence[Shown], slot_of: Tensor, seen: Tensor | None = None)
         slot_of: slots of the LLM's input, by prompt place of the row.
         seen: see `visual_row`.
     """
-    images = [one.image for one in shown]
+    images = [picture.image for picture in shown]
     found = [
         (start + at, start + span[0], start + span[1])
         for start, image in zip(starts([image.count for image in images]), images, strict=True)
@@ -214,7 +214,7 @@ def ends_of(shown: Sequence[Shown], slot_of: Tensor, seen: Tensor | None = None)
     stays = kept(images)
     device = stays.device
     ends = torch.tensor([at for at, *_ in found], device="cpu")
-    at = torch.cat([one.places for one in shown])[ends]
+    at = torch.cat([picture.places for picture in shown])[ends]
     there = stays[sent(ends, device)]
     if seen is not None:
         there = there & sent(seen[at], device)

@@ -87,7 +87,7 @@ class DecoderStage:
                 keeps.append(number)
             if isinstance(number, int | float):
                 present = kept(min(number, present), present, where)
-        layers = [at for one, at in zip(self.keeps, self.layers, strict=True) if one is not None]
+        layers = [at for keep, at in zip(self.keeps, self.layers, strict=True) if keep is not None]
         return decoder_keeps(keeps, layers, arrived, self.site.layers, where)[self.place]
 
     def text_budget(self, count: int) -> int:

@@ -114,12 +114,12 @@ def image_batches(
         return stacked(joined([values[number] for number in every]), shapes)
 
     carried = zip(
-        lined([one.size for one in arrivals]),
+        lined([arrival.size for arrival in arrivals]),
         stacked(index, shapes),
         stacked(hidden, shapes),
-        _grouped([one.riders for one in arrivals], groups),
-        _grouped([one.signals for one in arrivals], groups),
-        _grouped([one.prefixed for one in arrivals], groups),
+        _grouped([arrival.riders for arrival in arrivals], groups),
+        _grouped([arrival.signals for arrival in arrivals], groups),
+        _grouped([arrival.prefixed for arrival in arrivals], groups),
         strict=True,
     )
     batches = []

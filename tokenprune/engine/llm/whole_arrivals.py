@@ -93,10 +93,10 @@ def arrived_tiled(
             Arrival(
                 trace.begin(1, places.grid, origin, places.parts)[0],
                 places,
-                torch.cat([one.index + first for one, first in pairs]),
-                torch.cat([one.size for one, _ in pairs]),
-                _together([one.riders for one, _ in pairs]),
-                _together([one.signals for one, _ in pairs]),
+                torch.cat([arrival.index + first for arrival, first in pairs]),
+                torch.cat([arrival.size for arrival, _ in pairs]),
+                _together([arrival.riders for arrival, _ in pairs]),
+                _together([arrival.signals for arrival, _ in pairs]),
             )
         )
     return found
@@ -104,8 +104,8 @@ def arrived_tiled(
 
 def _together(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Values of the tokens of all tiles, one tile behind the other, which every tile has."""
-    shared = [name for name in parts[0] if all(name in one for one in parts)]
-    return {name: torch.cat([one[name] for one in parts]) for name in shared}
+    shared = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: torch.cat([part[name] for part in parts]) for name in shared}
 
 
 def pictures_of(state: PackedState) -> Iterator[EncoderState]:
