@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ def test_no_sentence_installs_from_pypi() -> None:
     wrong = [str(file.relative_to(ROOT)) for file in FILES if named.search(file.read_text("utf-8"))]
     assert FILES
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("examples/*/pyproject.toml")), ids=lambda file: file.parent.name
+)
+def test_no_package_to_copy_depends_on_pypis(file: Path) -> None:
+    project = tomllib.loads(file.read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    assert not [one for one in wanted if one.startswith("tokenprune")]
 
 
 def test_every_extra_that_is_named_is_there() -> None:
