@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,18 @@ def test_other_endings_are_refused_before_anything_runs(folder: Path, name: str)
     assert code == 2
     assert "no ending of a format that can be written" in said
     assert not (folder / name).exists()
+
+
+def test_a_full_disk_is_an_error_in_words(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    code, said = shown(folder, "x.png")
+    assert code == 2
+    assert "x.png" in said
+    assert "No space left on device" in said
+    assert "Make room there" in said
 
 
 @pytest.mark.parametrize("size", [14, 20])

@@ -50,7 +50,7 @@ def command(
     from tokenprune.lab.data.videos import Clip
     from tokenprune.lab.drawing.show import show
     from tokenprune.lab.judge.warnings import unknown_words
-    from tokenprune.lab.measure.files import check_writable
+    from tokenprune.lab.measure.files import check_writable, writing_failed
     from tokenprune.lab.models import load_model, load_options, model_place
     from tokenprune.plan import load_plan
 
@@ -68,7 +68,10 @@ def command(
     if missing:
         console.print(line(f"beware: {unknown_words(missing)}", "yellow"))
     sheet = show(loaded, loaded_plan, pictures, question=question, every_site=every_site)
-    sheet.save(out, format=kind)
+    try:
+        sheet.save(out, format=kind)
+    except OSError as error:
+        raise writing_failed(out, error) from error
     console.print(line(f"wrote {out}: {sheet.width} x {sheet.height}"))
 
 
