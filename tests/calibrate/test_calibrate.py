@@ -43,6 +43,21 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Target:
     return Target(ModelEntry(name=str(model)), task, folder / "records", batch_size=4)
 
 
+@pytest.fixture
+def answered(asked: Target, tmp_path: Path) -> Target:
+    """The same questions, of which the model without a plan answers all right."""
+    calibrate(asked, budgets_of(load_plan(staged(8)), None), Flops(0.9))
+    cells = [json.loads(path.read_text()) for path in asked.records.glob("cells/*.json")]
+    (dense,) = (cell for cell in cells if cell["identity"]["name"] == "dense")
+    assert asked.task.path is not None
+    rows = [json.loads(line) for line in asked.task.path.read_text().splitlines()]
+    for row, sample in zip(rows, dense["result"]["samples"], strict=True):
+        row["answer"] = sample["answer"]
+    path = asked.task.path.with_name(f"{tmp_path.name}.jsonl")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return replace(asked, task=TaskEntry(kind="jsonl", path=path), records=tmp_path / "records")
+
+
 def staged(keep: object, at: str = "pre_llm", **more: object) -> dict[str, object]:
     return {"stages": [{"at": at, "strategy": "uniform", "keep": keep, **more}]}
 
@@ -62,9 +77,23 @@ def test_the_largest_keep_within_flops_is_the_border(asked: Target) -> None:
     assert cells == {path: path.stat().st_mtime_ns for path in asked.records.glob("cells/*.json")}
 
 
-def test_the_smallest_keep_within_any_loss_is_one(asked: Target) -> None:
-    found = calibrate(asked, budgets_of(load_plan(staged(8)), None), Within(100))
+def test_the_smallest_keep_within_any_loss_is_one(answered: Target) -> None:
+    found = calibrate(answered, budgets_of(load_plan(staged(8)), None), Within(100))
     assert found.chosen == 1
+
+
+def test_no_loss_is_looked_for_where_nothing_is_right(asked: Target, tmp_path: Path) -> None:
+    """Every keep would hold, and the smallest would be recommended."""
+    out, plan = tmp_path / "found.yaml", tmp_path / "plan.yaml"
+    plan.write_text(yaml.safe_dump(staged(8)))
+    given = ["calibrate", asked.model.name, str(plan), "--data", str(asked.task.path)]
+    given += ["--records", str(tmp_path / "records"), "--out", str(out), "--within", "1"]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert "the dense model answers nothing right on 4 samples" in said
+    assert "ask for answers as short as the data's" in said
+    assert not out.exists()
 
 
 def test_no_keep_holds(asked: Target) -> None:
@@ -73,10 +102,10 @@ def test_no_keep_holds(asked: Target) -> None:
     assert found.plan is None
 
 
-def test_only_budgets_that_the_model_can_serve_are_tried(asked: Target) -> None:
+def test_only_budgets_that_the_model_can_serve_are_tried(answered: Target) -> None:
     """A mean over the layers is at least what the layers before the stage see."""
     budgets = budgets_of(load_plan(staged({"average": 12}, "decoder", layer=1)), None)
-    found = calibrate(asked, budgets, Within(100))
+    found = calibrate(answered, budgets, Within(100))
     assert found.chosen is not None
     assert found.chosen > 1
     assert min(found.tried) == found.chosen

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokenprune.engine.attach import attach
 from tokenprune.errors import BudgetError, DataError
+from tokenprune.errors.words import counted
 from tokenprune.lab.calibrate.budgets import Budgets
-from tokenprune.lab.calibrate.goals import Goal
+from tokenprune.lab.calibrate.goals import Goal, Within
 from tokenprune.lab.calibrate.steps import Steps
-from tokenprune.lab.judge.result import Result
+from tokenprune.lab.judge.result import PlanRun, Result
 from tokenprune.lab.measure.checks import unpruned_tokens
 from tokenprune.lab.measure.search import border, most_asked, widest
 from tokenprune.lab.measure.task import Task
@@ -91,8 +93,8 @@ def calibrate(
 
     Raises:
         TokenpruneError: bad input, or a plan that doesn't fit the model.
-        DataError: a budget's run failed, another run is working on it, or the samples are too few
-            for the goal.
+        DataError: a budget's run failed, another run is working on it, the samples are too few for
+            the goal, or a loss is asked about and the dense model has no right answer to lose.
     """
     steps = Steps(goal, progress, say)
     trial = _Trial(asked, budgets, steps)
@@ -158,7 +160,9 @@ class _Trial:
             raise DataError(f"the run failed: {reason}", where=label)
         for label in done.elsewhere:
             raise DataError("another run is working on it.", where=label, remedy="Wait for it.")
-        result = _judged(done.records)
+        dense, result = _judged(done.records)
+        if isinstance(self.steps.goal, Within):
+            _check_right(dense.run)
         self.steps.ended(shown, result, len(done.ran))
         return result
 
@@ -184,8 +188,26 @@ def _check_batches(task: Task, least: int) -> None:
     )
 
 
-def _judged(records: list[Record]) -> Result:
-    """The plan's row of two records, of dense and of the plan."""
+def _check_right(dense: PlanRun) -> None:
+    """Refuse to look for a loss where there is none to see: every budget would hold.
+
+    Raises:
+        DataError: the dense model answers nothing right.
+    """
+    if dense.right.any():
+        return
+    samples = counted(len(dense.right), "sample")
+    raise DataError(
+        f"the dense model answers nothing right on {samples}, so no keep can lose anything. Its "
+        f"first answer: {reprlib.repr(dense.answers[0])}.",
+        where="--within",
+        remedy="Only an answer that equals the right one counts: ask for answers as short as the "
+        "data's, correct the data, or use --flops or --time.",
+    )
+
+
+def _judged(records: list[Record]) -> tuple[Result, Result]:
+    """The rows of two records, of dense and of the plan."""
     (group,) = summarise(records)
-    (row,) = (row for row in group.rows if row.name != DENSE)
-    return row
+    dense, row = sorted(group.rows, key=lambda row: row.name != DENSE)
+    return dense, row
