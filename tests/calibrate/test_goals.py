@@ -88,3 +88,16 @@ def test_warnings_of_results_and_goals_stand_below_the_table() -> None:
     rows = [line.split() for line in console.export_text().splitlines() if "│" in line]
     assert [(row[1], row[-2]) for row in rows] == [("4", "no"), ("8", "yes")]
     assert "+0.0 to +0.0; down to -7.5 can't be excluded" in conclusion(found)
+
+
+def test_operations_beside_the_limit_show_their_side_of_it() -> None:
+    plan = load_plan({"stages": [{"at": "pre_llm", "strategy": "fopru", "keep": 8}]})
+    tried = {n: replace(answered(4), flops_ratio=ratio) for n, ratio in ((8, 0.968), (9, 0.972))}
+    found = Calibration(Flops(0.97), tried, Budgets(plan, 0), 8)
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(calibration_table(found, console.width))
+    rows = [line.split() for line in console.export_text().splitlines() if "│" in line]
+    assert [("0.968" in row, "0.972" in row, row[-2]) for row in rows] == [
+        (True, False, "yes"),
+        (False, True, "no"),
+    ]

@@ -6,8 +6,12 @@ import time
 from dataclasses import dataclass
 
 from tokenprune.lab.calibrate.goals import Goal
+from tokenprune.lab.judge.columns import Form
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.measure.telling import Say, Tell, duration
+
+#: How shares of operations are written: those of neighbouring budgets differ by little.
+FLOPS = Form(".3f", ".3f")
 
 
 @dataclass
@@ -91,6 +95,6 @@ def _numbers(result: Result) -> str:
     ends = [f"{100 * end:+.1f}" for end in (difference.value, difference.low, difference.high)]
     return (
         f"accuracy {100 * result.accuracy.value:.1f} %, {ends[0]} points against dense "
-        f"[{ends[1]} {ends[2]}], FLOPs {result.flops_ratio:.2f} and time {result.total.value:.2f} "
-        "of dense"
+        f"[{ends[1]} {ends[2]}], FLOPs {FLOPS.shown(result.flops_ratio)} and time "
+        f"{result.total.value:.2f} of dense"
     )

@@ -11,6 +11,7 @@ from rich.text import Text
 from tokenprune.errors.words import counted
 from tokenprune.lab.calibrate.goals import lowest
 from tokenprune.lab.calibrate.run import Calibration
+from tokenprune.lab.calibrate.steps import FLOPS
 from tokenprune.lab.judge.columns import RESULTS
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.judge.tables import MIDDLE, WIDE, warning_lines
@@ -27,7 +28,11 @@ def calibration_table(found: Calibration, width: int = WIDE) -> Table:
         width: of the terminal; narrow ones get the intervals of the difference alone.
     """
     brief = width < MIDDLE
-    columns = [column for column in RESULTS if column.heading in SHOWN]
+    columns = [
+        replace(column, form=FLOPS) if column.heading == "FLOPs / dense" else column
+        for column in RESULTS
+        if column.heading in SHOWN
+    ]
     table = Table(title=f"to hold: {found.goal.words}", title_justify="left")
     table.add_column("keep", justify="right", no_wrap=True)
     for column in columns:
@@ -64,6 +69,6 @@ def conclusion(found: Calibration) -> str:
     return (
         f"The {which} keep that holds is {found.budgets.shown(found.chosen)}: accuracy "
         f"{ends[0]} points against dense (95 % interval {ends[1]} to {ends[2]}{hidden}), FLOPs "
-        f"{row.flops_ratio:.3f} and time {row.total.value:.2f} of dense, on "
+        f"{FLOPS.shown(row.flops_ratio)} and time {row.total.value:.2f} of dense, on "
         f"{counted(len(row.run.right), 'sample')}."
     )
