@@ -135,11 +135,14 @@ def test_the_record_is_complete_json(found: Comparison, tmp_path: Path) -> None:
     assert len(data["model"]["sha256"]) == 64
     assert data["environment"]["packages"]["torch"]
     assert data["task"]["samples"] == len(data["dense"]["answers"]) == 4
+    for row in (data["dense"], *data["results"]):
+        assert len(row["right"]) == 4
+        assert sum(row["right"]) / 4 == row["accuracy"]["value"]
     assert data["results"][0]["plan"].startswith("schema_version: 1")
     assert load_plan(found_plan(data)).stages[0].keep == 16
     assert list(tmp_path.iterdir()) == [path]
     write_record(found, path)
-    assert "answers" not in json.loads(path.read_text())["dense"]
+    assert not {"answers", "right"} & json.loads(path.read_text())["dense"].keys()
 
 
 def found_plan(data: dict[str, object]) -> dict[str, object]:

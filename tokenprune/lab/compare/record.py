@@ -52,7 +52,7 @@ class Comparison:
     schema_version: int = SCHEMA_VERSION
 
     def data(self, answers: bool = False) -> dict[str, Any]:
-        """Plain data; answers to single samples only if asked for."""
+        """Plain data; answers to single samples, and which are right, only if asked for."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
         own["dense"] = row_data(self.dense, answers)
         own["results"] = [row_data(result, answers) for result in self.results]
@@ -65,9 +65,10 @@ def row_data(result: Result, answers: bool = False) -> dict[str, Any]:
 
     Args:
         result: the row.
-        answers: also the answers to single samples.
+        answers: also the answers to single samples, and which are right.
     """
-    entry = result.run.entry
+    entry, run = result.run.entry, result.run
+    single = {"answers": run.answers, "right": [bool(one) for one in run.right]}
     shared = ("accuracy", "retention", "difference", "agreement", "mcnemar", "by_type")
     counted = ("tokens", "lengths")
     timed = ("seconds", "time", "total", "probe")
@@ -80,11 +81,11 @@ def row_data(result: Result, answers: bool = False) -> dict[str, Any]:
         "positions": result.positions,
         "plan": dump_plan(entry.plan),
         **{name: getattr(result, name) for name in (*shared, "versus_random", *counted)},
-        "flops": result.run.flops,
-        "flops_samples": result.run.counted,
+        "flops": run.flops,
+        "flops_samples": run.counted,
         **{name: getattr(result, name) for name in ("flops_ratio", *timed)},
         "marks": result.warnings,
-        **({"answers": result.run.answers} if answers else {}),
+        **(single if answers else {}),
     }
 
 
