@@ -74,6 +74,16 @@ def test_a_dense_attachment_counts_what_the_llm_sees(kind: str) -> None:
     assert tokens["llm"] == tokens["llm_average"] == tokens["patches"] == 36
 
 
+def test_calls_of_text_alone_are_told_from_none() -> None:
+    of = model()
+    with tokenprune.attach(of, COMBINATIONS["all"]) as handle:
+        assert "per image: nothing ran yet" in str(handle.report())
+        greedy(of, inputs(TEXT))
+        report = str(handle.report())
+    assert "1 with 0 images" in report
+    assert "per image: no call had any" in report
+
+
 def test_measured_counts_and_times() -> None:
     of, call = model(), inputs(SHORT, LONG)
     with tokenprune.attach(of, COMBINATIONS["all"]) as handle:

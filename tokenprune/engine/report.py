@@ -72,7 +72,8 @@ class Report:
 
     def _rows(self) -> list[tuple[str, str]]:
         """What is told, by its name."""
-        nothing = _UNMEASURED if self.compiled else "nothing ran yet"
+        idle = "no call had any" if self.calls else "nothing ran yet"
+        nothing = _UNMEASURED if self.compiled else idle
         seconds = ", ".join(f"{name} {value:.4f}" for name, value in self.seconds.items())
         return [
             ("plan", "; ".join(self.plan) or "dense"),
