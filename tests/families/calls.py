@@ -30,6 +30,9 @@ ARGUMENTS = {
         "batch_num_images",
         "target_sizes",
         "image_token_pooling",
+        "pixel_mask",
+        "pixel_values_local",
+        "num_local_patches",
         "image_grids",
     ),
     "video": (

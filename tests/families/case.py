@@ -77,10 +77,13 @@ class Case(ABC):
 
     def create(self, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
         """A model of the caller's own, with equal weights."""
+        return self.made(self.config(), dtype, attention)
+
+    def made(self, config: Any, dtype: torch.dtype, attention: str) -> Any:
+        """A model of a config."""
         import transformers
 
-        model_class = getattr(transformers, self.model_class)
-        return built(model_class, self.config(), dtype, attention)
+        return built(getattr(transformers, self.model_class), config, dtype, attention)
 
     def prompts(self, scene: str, padding: str = "left") -> list[Prompt]:
         """The prompts of a scene; without padding, shorter ones get more words at their end."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tests.families.case import Case
 from tests.families.models import (
+    aria,
     cohere,
     compass,
+    deepseek_ocr2,
     ernie,
     exaone,
     fast_vlm,
@@ -13,8 +15,10 @@ from tests.families.models import (
     gemma3n,
     gemma4,
     glm,
+    got_ocr2,
     hunyuan,
     hyperclovax,
+    idefics2,
     kimi,
     lfm2,
     llama4,
@@ -65,6 +69,10 @@ CASES: dict[str, Case] = {
         hyperclovax,
         compass,
         hunyuan,
+        got_ocr2,
+        idefics2,
+        aria,
+        deepseek_ocr2,
     )
     for case in module.CASES
 }

@@ -34,6 +34,10 @@ UNFOLLOWED = {
     "molmo2": "each call says which patches",
     "gemma4_unified": "there is none",
     "fast_vlm": "it is convolutional",
+    "got_ocr2": "convolutions behind",
+    "idefics2": "learned queries",
+    "aria": "learned queries",
+    "deepseek_ocr2": "learned queries",
 }
 """Families through whose tower no tokens are followed, and why."""
 OMNI = ("qwen2_5_omni", "qwen3_omni_moe")

@@ -12,6 +12,7 @@ from torch import Tensor
 from tests.families import scenes
 from tests.families.case import Case
 from tests.families.models.common import IMAGE, VIDEO
+from tests.families.models.deepseek_ocr2 import DeepseekOcr2
 from tests.families.models.hunyuan import UNIT, HunYuanVL
 from tests.families.models.tiled import LlavaNext, LlavaOnevision
 from tests.families.models.video_llava import PATCHES, VideoLlava
@@ -120,6 +121,8 @@ def _within(case: Case, part: Image | Video, prompt: Prompt) -> Others:
     if isinstance(case, LlavaOnevision) and isinstance(part, Video):
         count = part.frames * math.ceil(case.patches / 2) ** 2
         return {count: (0, count)}
+    if isinstance(case, DeepseekOcr2):
+        return {case.image_ids(part, prompt).count(IMAGE) - 1: None}
     if isinstance(case, HunYuanVL) and isinstance(part, Image):
         rows, columns = part.height // UNIT, part.width // UNIT
         ends = [(row + 1) * (columns + 1) for row in range(rows)]

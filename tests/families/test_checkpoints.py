@@ -22,6 +22,8 @@ from tests.families.tokenizer import ALPHABET
 NEW = 3
 QUESTIONS = ["what is this?", "which color has the car?"]
 FIRST, SECOND, FRAMES = (60, 40), (210, 50), 4
+EVEN = ("idefics2", "aria")
+"""Families whose processors give all pictures equally many places unless told to cut them."""
 CLIPS = [name for name, case in CASES.items() if case.clip]
 
 
@@ -58,7 +60,9 @@ def picture(size: tuple[int, int]) -> Image.Image:
 
 def asked(case: Case, processor: Any, *sizes: list[tuple[int, int]]) -> Any:
     """The processor's inputs for a prompt with pictures of each list of sizes."""
-    shown = [[picture(size) for size in row] for row in sizes]
+    shown: list[Any] = [[picture(size) for size in row] for row in sizes]
+    if RECIPES[case.name].flat:
+        shown = [one for row in shown for one in row]
     mark = RECIPES[case.name].picture
     texts = [mark * len(row) + text for row, text in zip(sizes, QUESTIONS, strict=False)]
     made = processor(images=shown, text=texts, return_tensors="pt", padding=True)
@@ -97,7 +101,8 @@ def test_the_processor_makes_a_place_for_every_feature(
 def test_pictures_of_two_sizes_take_different_counts_of_places(name: str, loaded: Any) -> None:
     case = case_of(name)
     first, second = case.placeholders(asked(case, loaded(case)[1], [FIRST], [SECOND])).sum(1)
-    assert (int(first) != int(second)) == (case.sizes[0] != case.sizes[1])
+    several = case.sizes[0] != case.sizes[1] and name not in EVEN
+    assert (int(first) != int(second)) == several
 
 
 @pytest.mark.parametrize("name", CLIPS)

@@ -55,6 +55,7 @@ JOINED = (
     "fast_vlm",
     "paligemma",
     "ovis2",
+    "got_ocr2",
 )
 """Families whose LLM is shown the frames of a clip as pictures."""
 SHOWN = ["qwen2_5_vl", "glm4v", "llava_onevision", "llava_next_video", "internvl", "gemma3"]

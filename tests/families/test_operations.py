@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 
 import tokenprune
 from tests.contract.test_check_costs import counted
 from tests.families.calls import case_of
 from tests.families.case import Case
 from tests.families.cases import CASES
-from tests.families.models.common import LAYERS, built
+from tests.families.models.common import LAYERS
 from tests.families.plans import plan, staged
 from tokenprune.engine.adapters import choose_adapter
 from tokenprune.interface.adapter import MllmAdapter
@@ -58,7 +57,7 @@ def deep(case: Case, times: int) -> Any:
         }
     text["num_hidden_layers"] = times * LAYERS
     config.text_config = type(config.text_config).from_dict(text)
-    return built(getattr(transformers, case.model_class), config, torch.float32, "sdpa")
+    return case.made(config, torch.float32, "sdpa")
 
 
 def operations(model: Any, stages: dict[str, Any], call: dict[str, Any]) -> int:

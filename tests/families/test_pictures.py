@@ -9,6 +9,7 @@ import torch
 from tokenprune_adapters.transformers.tile_runs import (
     between_marks,
     closed_by_mark,
+    in_fives,
     tiles_of,
     without_gap,
 )
@@ -16,7 +17,16 @@ from tokenprune_adapters.transformers.tile_runs import (
 import tokenprune
 from tests.families import scenes
 from tests.families.calls import case_of, logits
-from tests.families.models import lfm2, minicpm, perception, shuffled
+from tests.families.models import (
+    aria,
+    deepseek_ocr2,
+    got_ocr2,
+    idefics2,
+    lfm2,
+    minicpm,
+    perception,
+    shuffled,
+)
 from tests.families.models.tiled import LlavaNext
 from tests.families.plans import LAYER, decoder, plan
 from tests.families.scenes import Image, Prompt, Text
@@ -28,8 +38,17 @@ SEPARATE += (
     "minicpm_ocr",
     "minicpmv4_7",
     "qianfan_ocr",
+    "aria",
 )
-TILED = (*SEPARATE, "llama4", "perception_lm", "llava_next", "llava_onevision")
+TILED = (
+    *SEPARATE,
+    "idefics2",
+    "deepseek_ocr2",
+    "llama4",
+    "perception_lm",
+    "llava_next",
+    "llava_onevision",
+)
 """Families whose core gets tiles without being told of which picture."""
 
 
@@ -43,6 +62,12 @@ def tiles(case: Any, image: Image, prompt: Prompt) -> int:
         return len(lfm2.pieces(image))
     if isinstance(case, minicpm.MiniCpm):
         return len(minicpm.pieces(image))
+    if case.name == "idefics2":
+        return len(idefics2.tiles(image))
+    if case.name == "aria":
+        return image.width // aria.SIDE
+    if case.name == "deepseek_ocr2":
+        return deepseek_ocr2.parts(image) + 1
     return perception.TILES if case.name == "perception_lm" else shuffled.tiles(image)
 
 
@@ -121,6 +146,28 @@ def test_pictures_without_words_between_are_told_apart(name: str) -> None:
         assert [len(image.shapes) for image in handle.trace.images] == shown
 
 
+def test_fives_without_words_between_are_told_off() -> None:
+    """Of Idefics2, which shows one picture in five tiles, the last of them whole."""
+    case = case_of("idefics2")
+    small, large = (Image(*size, number) for number, size in enumerate(case.sizes))
+    rows: list[Prompt] = [(large, Text(2, 20), small, Text(1, 30), large, Text(2, 40))]
+    touching: list[Prompt] = [(Image(*case.sizes[1], 1), Text(2, 20)), (small, Text(3, 30))]
+    for prompts, shown in ((rows, [5, 1, 5]), (touching, [5, 1])):
+        with tokenprune.attach(case.build(), plan(decoder(case.name, 1))) as handle:
+            logits(handle.model, case.call(prompts, "left", torch.float32))
+            images = handle.trace.images
+        assert [len(image.shapes) for image in images] == shown
+        assert {shape for image in images for shape in image.shapes} == {(1, idefics2.UNITS)}
+
+
+def test_tiles_and_their_whole_are_one_picture_of_got_ocr() -> None:
+    case = case_of("got_ocr2")
+    rows: list[Prompt] = [(got_ocr2.WIDE, Text(2, 20), Image(*case.sizes[0], 1), Text(2, 40))]
+    with tokenprune.attach(case.build(), plan(decoder(case.name, 1))) as handle:
+        logits(handle.model, case.call(rows, "left", torch.float32))
+        assert [image.shapes for image in handle.trace.images] == [((16, 16),) * 3, ((16, 16),)]
+
+
 @pytest.mark.parametrize("name", ["internvl", "smolvlm"])
 def test_frames_between_words_are_pictures(name: str) -> None:
     case = case_of(name, "video")
@@ -138,6 +185,17 @@ def test_class_tokens_of_a_picture_are_those_of_its_overview() -> None:
 
 
 MARK, NAME, IMAGE, WORD, LINE = 1, 2, 3, 4, 5
+
+
+@pytest.mark.parametrize(
+    ("tiles", "wanted"), [(1, [0]), (4, [0, 1, 2, 3]), (5, [0]), (6, [*range(6)]), (10, [0, 5])]
+)
+def test_tiles_in_fives(tiles: int, wanted: list[int]) -> None:
+    run = [*(MARK, IMAGE, IMAGE) * tiles, MARK]
+    ids = torch.tensor([WORD, *run, WORD, *run])
+    starts = (ids == IMAGE).nonzero()[:, 0].tolist()[::2]
+    begins = in_fives(ids, [(start, start + 2) for start in starts])
+    assert [n for n, new in enumerate(begins) if new] == wanted + [tiles + one for one in wanted]
 
 
 def test_marks_in_front_of_tiles() -> None:

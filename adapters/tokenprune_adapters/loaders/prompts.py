@@ -33,6 +33,9 @@ SURPLUS = ("labels",)
 #: PaliGemma's prompt sees itself both ways, and 1 is what follows in causal order.
 ANSWER_VALUES = {"PaliGemmaProcessor": {"token_type_ids": 1}}
 
+#: Processors to which lists of a prompt's own pictures are something else, such as pages.
+FLAT = ("GotOcr2Processor",)
+
 #: What the names of pixels begin with, in every family.
 PIXELS = "pixel_values"
 
@@ -41,6 +44,9 @@ SHAPES = "spatial_shapes"
 
 #: The same, where the patches of all tiles stand side by side in one band.
 SIZES = "target_sizes"
+
+#: Parts of a picture apart from the whole, which stands behind them (DeepSeek-OCR 2).
+PARTS = f"{PIXELS}_local"
 
 
 class Prompts:
@@ -141,6 +147,8 @@ class Prompts:
                 [picture.convert("RGB") for picture in one] if clip is None else []
                 for one, clip in zip(shown, clips, strict=True)
             ]
+            if type(self.processor).__name__ in FLAT:
+                given["images"] = [picture for one in given["images"] for picture in one]
         batch = self.processor(**given, text=texts, padding=True, return_tensors="pt")
         for name in SURPLUS:
             batch.pop(name, None)
@@ -215,4 +223,6 @@ class Prompts:
             return unrolled(pixels[0], made[SIZES].tolist())
         if pixels.dim() < 4:
             return None
+        if PARTS in made:
+            return [*made[PARTS], *pixels]
         return pixels.reshape(-1, *pixels.shape[-3:]).unbind()

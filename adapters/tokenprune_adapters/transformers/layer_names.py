@@ -102,9 +102,11 @@ TYPED = LayerKind(normed=True, typed=True)
 PAIRED = LayerKind(paired=True)
 
 _KINDS = {
+    "aria": {"AriaTextDecoderLayer": LLAMA},
     "cohere": {"CohereDecoderLayer": LayerKind(normed=True, paired=True, wide=True)},
     "cohere2": {"Cohere2DecoderLayer": LayerKind(paired=True, wide=True, rotates="sliding_window")},
     "cohere_compass": {"CohereCompassDecoderLayer": LLAMA},
+    "deepseek_ocr2": {"DeepseekOcr2TextDecoderLayer": LLAMA},
     "deepseek_v3": {"DeepseekV3DecoderLayer": LayerKind(latent=True)},
     "ernie4_5_vl_moe": {"Ernie4_5_VLMoeDecoderLayer": LayerKind(paired=True, wide=True)},
     "exaone4": {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -37,6 +38,16 @@ def between_marks(ids: Tensor, tiles: Sequence[Span]) -> list[bool]:
 def one_between(ids: Tensor, tiles: Sequence[Span]) -> list[bool]:
     """One mark stands between the tiles of a picture, and two or more between pictures."""
     return [at == 0 or tiles[at - 1][1] + 1 != start for at, (start, _) in enumerate(tiles)]
+
+
+def in_fives(ids: Tensor, tiles: Sequence[Span]) -> list[bool]:
+    """The quarters of a picture and its whole, with one mark between, as between any two pictures.
+
+    So tiles of a run are pictures unless they can be told off in fives.
+    """
+    starts = [at for at, new in enumerate(one_between(ids, tiles)) if new]
+    runs = [last - first for first, last in pairwise([*starts, len(tiles)])]
+    return [at % (1 if run % 5 else 5) == 0 for run in runs for at in range(run)]
 
 
 def opened_by_mark(ids: Tensor, tiles: Sequence[Span]) -> list[bool]:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers import picture_places as places
+from tokenprune_adapters.transformers import query_places as queries
 from tokenprune_adapters.transformers.families import Family, Pictures
+from tokenprune_adapters.transformers.tile_runs import in_fives, without_gap
 
 CONVOLUTIONAL = "it is convolutional, and reads every place of a picture"
+_QUERIED = "learned queries read all of a picture, and every token is one of them"
+_FIVES = (
+    "five pictures with nothing between count as one, which a processor cuts into four and shows "
+    "whole"
+)
+_TOUCHING = "pictures with nothing between count as one: the model isn't told which crops are whose"
 _PROJECTED = "there is none, and every token is made of its own pixels"
 
 
@@ -44,3 +52,63 @@ FAST_VLM = Family(
     joins=True,
 )
 """FastVLM, whose tower attends behind its convolutions only."""
+
+GOT_OCR2 = Family(
+    {
+        "image": Pictures(
+            "get_image_features",
+            ("image_token_id", "image_token_index"),
+            (names.PICTURES,),
+            places.square,
+            begins=without_gap,
+            unfollowed="convolutions behind its blocks read every place of a picture",
+        )
+    },
+    joins=True,
+    notes=("pages of a document count as one picture: the model isn't told which tiles are whose",),
+)
+"""GOT-OCR 2: a tower of SAM, whose patches are convolved four times four to one."""
+
+IDEFICS2 = Family(
+    {
+        "image": Pictures(
+            "get_image_features",
+            ("image_token_id",),
+            (names.PICTURES,),
+            queries.lines_of_rows,
+            begins=in_fives,
+            unfollowed=_QUERIED,
+        )
+    },
+    language="text_model",
+    notes=(_FIVES,),
+)
+"""Idefics2: a resampler behind the tower, whose latents read each other and all patches."""
+
+ARIA = Family(
+    {
+        "image": Pictures(
+            "get_image_features",
+            ("image_token_id", "image_token_index"),
+            (names.PICTURES,),
+            queries.lines,
+            begins=without_gap,
+            unfollowed=_QUERIED,
+        )
+    },
+    notes=(_TOUCHING,),
+)
+"""Aria: queries that read all patches, of pictures or of their crops, and experts in the LLM."""
+
+DEEPSEEK_OCR2 = Family(
+    {
+        "image": Pictures(
+            "get_image_features",
+            ("image_token_id",),
+            (names.PICTURES, "pixel_values_local"),
+            queries.in_views,
+            unfollowed=_QUERIED,
+        )
+    },
+)
+"""DeepSeek-OCR 2: queries that see one another and all patches in a small LLM behind a tower."""

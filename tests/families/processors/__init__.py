@@ -16,6 +16,7 @@ from tests.families.processors import (
     omni,
     others,
     ovis2,
+    queried,
     qwen,
     shuffled,
     video_llama3,
@@ -39,4 +40,5 @@ RECIPES: dict[str, Recipe] = {
     **minicpm.RECIPES,
     **kimi.RECIPES,
     **minimax.RECIPES,
+    **queried.RECIPES,
 }

@@ -23,6 +23,7 @@ class Recipe:
         clip: what stands for a clip, where the family takes clips.
         named: ids of special tokens by the attributes under which the processor looks for them.
         needs: packages that the processor imports, besides pillow.
+        flat: whether it takes the pictures of all prompts in one list.
     """
 
     processor: Callable[[Any, Any], Any]
@@ -31,6 +32,7 @@ class Recipe:
     clip: str = "<video>"
     named: dict[str, int] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    flat: bool = False
 
 
 def made(name: str, **settings: Any) -> Any:
