@@ -52,6 +52,16 @@ def ovis2(attention: str = "sdpa", **changes: Any) -> Any:
 
 
 @copied
+def janus(attention: str = "sdpa", **changes: Any) -> Any:
+    """The vision model of Janus, with dropout behind its attention, which acts in training only."""
+    from transformers import JanusVisionConfig, JanusVisionModel
+
+    settings = models._vision(mlp_ratio=2.0, projection_dropout=0.1, **changes)
+    del settings["intermediate_size"]
+    return models._built(JanusVisionModel, JanusVisionConfig(**settings), attention)
+
+
+@copied
 def dinov2(
     attention: str = "sdpa", *, registers: int = 0, classifier: bool = False, **changes: Any
 ) -> Any:

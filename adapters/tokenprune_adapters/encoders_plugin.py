@@ -18,6 +18,7 @@ from tokenprune_adapters.transformers.internvl_vision import (
     InternVLVisionAdapter,
     QianfanVisionAdapter,
 )
+from tokenprune_adapters.transformers.janus_vision import JanusVisionAdapter
 from tokenprune_adapters.transformers.kimi_vision import KimiVisionAdapter
 from tokenprune_adapters.transformers.llama4_vision import Llama4VisionAdapter
 from tokenprune_adapters.transformers.minicpm_vision import MiniCpmVisionAdapter
@@ -50,6 +51,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     HunYuanVisionAdapter,
     MiniMaxVisionAdapter,
     Ovis2VisionAdapter,
+    JanusVisionAdapter,
     Llama4VisionAdapter,
     TimmVitAdapter,
 )

@@ -18,6 +18,7 @@ from tokenprune_adapters.transformers.internvl_vision import (
     InternVLVisionAdapter,
     QianfanVisionAdapter,
 )
+from tokenprune_adapters.transformers.janus_vision import JanusVisionAdapter
 from tokenprune_adapters.transformers.ovis2_vision import Ovis2VisionAdapter
 from tokenprune_adapters.transformers.siglip import SiglipAdapter
 from tokenprune_adapters.transformers.vit import HfVitAdapter
@@ -38,6 +39,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "idefics3": towers.idefics3,
     "smolvlm": partial(towers.idefics3, kind="SmolVLM"),
     "ovis2": towers.ovis2,
+    "janus": towers.janus,
     "dinov2": partial(towers.dinov2, drop_path_rate=0.1),
     "dinov2-registers": partial(towers.dinov2, registers=3),
     "dinov3": towers.dinov3,
@@ -49,6 +51,7 @@ ADAPTERS = (
     QianfanVisionAdapter,
     Idefics3VisionAdapter,
     Ovis2VisionAdapter,
+    JanusVisionAdapter,
     Dinov2Adapter,
     Dinov3Adapter,
 )

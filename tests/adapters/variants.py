@@ -98,6 +98,7 @@ VARIANTS: dict[str, Variant] = {
     "qianfan": Variant(partial(towers.internvl, kind="QianfanOCR"), "qianfan-vision", 1, True),
     "idefics3": Variant(towers.idefics3, "idefics3-vision", 0, False, towers.idefics3_inputs),
     "smolvlm": Variant(partial(towers.idefics3, kind="SmolVLM"), "idefics3-vision", 0, False),
+    "janus": Variant(towers.janus, "janus-vision", 0, False),
     "ovis2": Variant(towers.ovis2, "ovis2-vision", 0, False),
     "ovis2-biases": Variant(
         partial(towers.ovis2, qkv_bias=True, mlp_bias=True), "ovis2-vision", 0, False

@@ -55,6 +55,7 @@ BUILD: dict[str, Callable[..., Any]] = {
     "hunyuan-vision": partial(any_size.tower, "hunyuan_vl"),
     "minimax-vision": partial(any_size.tower, "minimax_m3_vl"),
     "ovis2-vision": towers.ovis2,
+    "janus-vision": towers.janus,
     "ernie-vision": lambda: CASES["ernie4_5_vl_moe"].build().model.vision_tower,
     "llama4-vision": lambda: CASES["llama4"].create().vision_model.model,
     "timm": models.timm_vit,

@@ -33,6 +33,7 @@ ARGUMENTS = {
         "pixel_mask",
         "pixel_values_local",
         "num_local_patches",
+        "high_res_pixel_values",
         "image_grids",
     ),
     "video": (

@@ -19,6 +19,7 @@ from tests.families.models import (
     hunyuan,
     hyperclovax,
     idefics2,
+    janus,
     kimi,
     lfm2,
     llama4,
@@ -73,6 +74,7 @@ CASES: dict[str, Case] = {
         idefics2,
         aria,
         deepseek_ocr2,
+        janus,
     )
     for case in module.CASES
 }

@@ -59,7 +59,7 @@ ANY_SIZE += ("ernie4_5_vl_moe", "minicpmv4_6", "minicpmv4_7", "kimi_k25", "light
 ANY_SIZE += ("mistral_large4", "minimax_m3_vl", "hunyuan_vl", "minicpm_ocr")
 """Families whose tower takes pictures of any size, one behind the other or padded."""
 _BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm", "ovis2")
-_BARE += ("aya_vision", "cohere2_vision")
+_BARE += ("aya_vision", "cohere2_vision", "janus", "deepseek_vl_hybrid")
 PREFIX = {**dict.fromkeys(_BARE, 0), "llama4": -1}
 """Class tokens of a family's tower, one in most; -1 for one behind the patches."""
 GRIDS = ("image_grid_thw", "video_grid_thw")

@@ -56,6 +56,8 @@ JOINED = (
     "paligemma",
     "ovis2",
     "got_ocr2",
+    "janus",
+    "deepseek_vl_hybrid",
 )
 """Families whose LLM is shown the frames of a clip as pictures."""
 SHOWN = ["qwen2_5_vl", "glm4v", "llava_onevision", "llava_next_video", "internvl", "gemma3"]

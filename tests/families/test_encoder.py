@@ -35,10 +35,14 @@ FAMILIES = (
     "smolvlm",
     "perception_lm",
     "ovis2",
+    "janus",
+    "deepseek_vl_hybrid",
     *SHUFFLED,
 )
-AVERAGED = ("gemma3", "perception_lm")
-"""Families that average squares behind or inside of the projector, which runs on all patches."""
+AVERAGED = ("gemma3", "perception_lm", "deepseek_vl_hybrid")
+"""Families that average squares behind or inside of the projector, which runs on all patches, or
+join them there with what another tower sees.
+"""
 BLENDED = [
     *(("llava_onevision", scene) for scene in ("video", "mixed")),
     *(("llava_onevision-resized", scene) for scene in ("one", "video")),
@@ -66,7 +70,12 @@ def test_the_projector_runs_on_the_units_that_are_left(
     case = case_of(name)
     model, call = case.build(), case.inputs("one")
     core, seen = model.model, list[int]()
-    names = ("multi_modal_projector", "connector.modality_projection", "vision_tower.head_linear")
+    names = (
+        "multi_modal_projector",
+        "aligner",
+        "connector.modality_projection",
+        "vision_tower.head_linear",
+    )
     projector = next(part for name, part in core.named_modules() if name in names)
     linear = next(part for part in projector.modules() if isinstance(part, nn.Linear))
     plain = nn.functional.linear
@@ -167,7 +176,8 @@ def test_what_a_plan_will_refuse_is_said_at_attach(
 def test_features_without_a_prompt_are_refused(name: str) -> None:
     case = case_of(name)
     model, call = case.build(), case.inputs("one")
-    given = {key: value for key, value in call.items() if key in ("pixel_values", "image_sizes")}
+    shown = ("pixel_values", "high_res_pixel_values", "image_sizes")
+    given = {key: value for key, value in call.items() if key in shown}
     given = given or {"pixel_values": call["pixel_values_images"]}
     with (
         tokenprune.attach(model, staged("tome", 0.5)),

@@ -33,6 +33,8 @@ NAMES = (
     "gemma3",
     "paligemma",
     "ovis2",
+    "janus",
+    "deepseek_vl_hybrid",
 )
 SIDE = 48
 VIDEOS: list[Prompt] = [

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tokenprune.interface.calls import Refused
+from tokenprune_adapters.transformers import aligned_families as aligned
 from tokenprune_adapters.transformers import native_families as natives
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers import tile_runs as runs
@@ -274,6 +275,8 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
             joins=True,
         ),
     ),
+    "janus": (("Janus",), aligned.JANUS),
+    "deepseek_vl_hybrid": (("DeepseekVLHybrid",), aligned.DEEPSEEK_VL_HYBRID),
     "lighton_ocr": (("LightOnOcr",), natives.LIGHTON_OCR),
     "hunyuan_vl": (("HunYuanVL",), natives.HUNYUAN),
     "kimi_k25": (("Kimi_K25",), natives.KIMI),

@@ -243,6 +243,17 @@ OVIS2 = VisionNames(
     called=CLIP.called,
 )
 
+JANUS = VisionNames(
+    (
+        BlockNames(
+            shared_norms=("q_norm", "k_norm"),
+            dropout="attention_dropout",
+            after=("self_attn.projection_layer", "self_attn.projection_dropout"),
+        ),
+    ),
+    called=CLIP.called,
+)
+
 MINICPM = VisionNames(
     (BlockNames(scale="scaling", dropout="attention_dropout"),),
     wrappers=(),

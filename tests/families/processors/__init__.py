@@ -7,6 +7,7 @@ from tests.families.processors import (
     ernie,
     gemma,
     glm,
+    janus,
     kimi,
     lfm2,
     llava,
@@ -41,4 +42,5 @@ RECIPES: dict[str, Recipe] = {
     **kimi.RECIPES,
     **minimax.RECIPES,
     **queried.RECIPES,
+    **janus.RECIPES,
 }
