@@ -98,6 +98,22 @@ def test_layers_without_keys(name: str, told: str) -> None:
     refused(name, wanted, LayerError, f"layer 2 of this LLM {told}")
 
 
+@pytest.mark.parametrize("name", ["idefics3", "smolvlm", "idefics2"])
+def test_features_that_are_passed_instead_of_pictures(name: str) -> None:
+    """Of an earlier call, by the name that releases before 5.24 have for them."""
+    case = case_of(name)
+    model, call = case.build(), case.inputs("one")
+    shown = {key: value for key, value in call.items() if key.startswith("pixel")}
+    with torch.no_grad():
+        made = model.model.get_image_features(**shown).pooler_output
+    rest = {key: value for key, value in call.items() if key not in shown}
+    with (
+        tokenprune.attach(model, staged(name, "pre_llm", 0.5)),
+        pytest.raises(UnsupportedCallError, match="features come without the pictures"),
+    ):
+        model(**rest, image_hidden_states=torch.cat(list(made)))
+
+
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_layers_that_share_keys(layer: int) -> None:
     wanted = plan({**decoder("gemma4-shared", 0.5), "layer": layer})

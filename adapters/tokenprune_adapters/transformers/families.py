@@ -34,8 +34,12 @@ REFUSED = {
         "router logits of a shortened sequence have fewer rows than the loss over them expects.",
         "Call without it, or detach the plan.",
     ),
+    "image_hidden_states": Refused(
+        "features come without the pictures that they were made of, and none would be pruned.",
+        f"Pass {names.PICTURES}.",
+    ),
 }
-"""Arguments of a core with experts that a shortened sequence can't serve."""
+"""Arguments of some cores that a shortened sequence can't serve."""
 
 
 class FamilyAdapter(FamilyPictures):
