@@ -34,6 +34,7 @@ ARGUMENTS = {
         "pixel_values_local",
         "num_local_patches",
         "high_res_pixel_values",
+        "tile_fine_mask",
         "image_grids",
     ),
     "video": (

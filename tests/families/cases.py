@@ -16,6 +16,7 @@ from tests.families.models import (
     gemma4,
     glm,
     got_ocr2,
+    granite_docling,
     hunyuan,
     hyperclovax,
     idefics2,
@@ -75,6 +76,7 @@ CASES: dict[str, Case] = {
         aria,
         deepseek_ocr2,
         janus,
+        granite_docling,
     )
     for case in module.CASES
 }

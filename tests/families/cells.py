@@ -35,6 +35,8 @@ UNFOLLOWED = {
     "gemma4_unified": "there is none",
     "fast_vlm": "it is convolutional",
     "got_ocr2": "convolutions behind",
+    "granite_docling": "a connector inside",
+    "granite_docling-fine": "a connector inside",
     "idefics2": "learned queries",
     "aria": "learned queries",
     "deepseek_ocr2": "learned queries",

@@ -22,7 +22,7 @@ Load = Callable[[str], LoadedMllm]
 Folder = Callable[[str], Path]
 TILED = ("internvl", "qianfan_ocr", "idefics3", "smolvlm", "aya_vision", "cohere2_vision", "llama4")
 TILED += ("perception_lm", "ovis2", "lfm2_vl", "minicpmv4_6", "minicpmv4_7")
-TILED += ("minicpm_ocr",)
+TILED += ("minicpm_ocr", "granite_docling", "deepseek_ocr2")
 
 
 def picture(width: int, height: int) -> Image.Image:

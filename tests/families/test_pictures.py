@@ -39,6 +39,7 @@ SEPARATE += (
     "minicpmv4_7",
     "qianfan_ocr",
     "aria",
+    "granite_docling",
 )
 TILED = (
     *SEPARATE,

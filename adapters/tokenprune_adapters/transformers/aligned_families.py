@@ -22,7 +22,7 @@ JANUS = Family(
 # the aligner joins a patch and the finer tower's features of its place, so it runs on all
 DEEPSEEK_VL_HYBRID = replace(
     JANUS,
-    pictures=images(places.square, "high_res_pixel_values", tower=replace(_TOWER, projector=None)),
+    pictures=images(places.square, tower=replace(_TOWER, projector=None)),
     towers=("siglip",),
     notes=(_FINER,),
 )

@@ -283,6 +283,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "minimax_m3_vl": (("MiniMaxM3Sparse",), natives.MINIMAX),
     "fast_vlm": (("FastVlm",), unfollowed.FAST_VLM),
     "got_ocr2": (("GotOcr2",), unfollowed.GOT_OCR2),
+    "granite_docling": (("GraniteDocling",), unfollowed.GRANITE_DOCLING),
     "idefics2": (("Idefics2",), unfollowed.IDEFICS2),
     "aria": (("Aria",), unfollowed.ARIA),
     "deepseek_ocr2": (("DeepseekOcr2",), unfollowed.DEEPSEEK_OCR2),

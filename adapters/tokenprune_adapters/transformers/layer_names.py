@@ -130,6 +130,7 @@ _KINDS = {
         )
     },
     "glm_ocr": {"GlmOcrTextDecoderLayer": PAIRED},
+    "granite_docling": {"GraniteDoclingTextDecoderLayer": LLAMA},
     "hunyuan_vl": {
         "HunYuanVLDenseV1DecoderLayer": LayerKind(
             wide=True, behind=("query_layernorm", "key_layernorm")

@@ -200,6 +200,12 @@ def rows_of_tiles(core: Any, given: Arguments, features: Features) -> list[Place
     return [Places(_square(units)) for _ in range(tiles)]
 
 
+def rows_of_routed_tiles(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """The same, four times as many units where a call takes the fine route (Granite Docling)."""
+    units = int(core.image_seq_len) * (1 if given.get("tile_fine_mask") is None else 4)
+    return [Places(_square(units)) for _ in range(sum(len(rows) // units for rows in features))]
+
+
 def stacked_tiles(core: Any, given: Arguments, features: Features) -> list[Places]:
     """Equally many tiles of every picture, `[n, T, 3, H, W]`, the first of them the overview."""
     tiles, several = square(core, given, features), given["pixel_values"].shape[1]

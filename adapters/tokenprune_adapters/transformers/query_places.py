@@ -30,9 +30,9 @@ def lines(core: Any, given: Arguments, features: Features) -> list[Places]:
 
 
 def lines_of_rows(core: Any, given: Arguments, features: Features) -> list[Places]:
-    """The same, where all tiles of a prompt are in one tensor (Idefics2)."""
+    """The same, where tensors have all tiles of a prompt or of a call (Idefics2)."""
     units = int(core.image_seq_len)
-    return [line(units)] * sum(len(rows) // units for rows in features)
+    return [line(units)] * (sum(map(len, features)) // units)
 
 
 def in_views(core: Any, given: Arguments, features: Features) -> list[Places]:

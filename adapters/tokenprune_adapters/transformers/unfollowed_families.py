@@ -6,7 +6,7 @@ from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers import query_places as queries
 from tokenprune_adapters.transformers.families import Family, Pictures
-from tokenprune_adapters.transformers.tile_runs import in_fives, without_gap
+from tokenprune_adapters.transformers.tile_runs import in_fives, opened_by_mark, without_gap
 
 CONVOLUTIONAL = "it is convolutional, and reads every place of a picture"
 _QUERIED = "learned queries read all of a picture, and every token is one of them"
@@ -69,6 +69,21 @@ GOT_OCR2 = Family(
 )
 """GOT-OCR 2: a tower of SAM, whose patches are convolved four times four to one."""
 
+GRANITE_DOCLING = Family(
+    {
+        "image": Pictures(
+            "get_image_features",
+            ("image_token_id",),
+            (names.PICTURES,),
+            places.rows_of_routed_tiles,
+            begins=opened_by_mark,
+            unfollowed="a connector inside of it reads states of several depths",
+        )
+    },
+    language="text_model",
+)
+"""Granite Docling: Idefics3's tiles, with features of several depths for the LLM (DeepStack)."""
+
 IDEFICS2 = Family(
     {
         "image": Pictures(
@@ -105,7 +120,7 @@ DEEPSEEK_OCR2 = Family(
         "image": Pictures(
             "get_image_features",
             ("image_token_id",),
-            (names.PICTURES, "pixel_values_local"),
+            (names.PICTURES,),
             queries.in_views,
             unfollowed=_QUERIED,
         )

@@ -7,6 +7,7 @@ from tests.families.processors import (
     ernie,
     gemma,
     glm,
+    granite,
     janus,
     kimi,
     lfm2,
@@ -43,4 +44,5 @@ RECIPES: dict[str, Recipe] = {
     **minimax.RECIPES,
     **queried.RECIPES,
     **janus.RECIPES,
+    **granite.RECIPES,
 }
