@@ -14,8 +14,13 @@ _FINER = (
 )
 _TOWER = replace(LAST, module="vision_model", projector="aligner")
 
+_DRAWS = "pictures that it draws itself are those of the plain model"
 JANUS = Family(
-    images(places.square, tower=_TOWER), towers=("janus-vision",), behind=False, joins=True
+    images(places.square, tower=_TOWER),
+    towers=("janus-vision",),
+    behind=False,
+    joins=True,
+    notes=(_DRAWS,),
 )
 """Janus and Janus-Pro, where they understand pictures."""
 
