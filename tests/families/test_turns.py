@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -191,6 +192,23 @@ def test_generation_takes_the_whole_chat_and_the_new_pictures(name: str) -> None
         text = {name: value for name, value in whole.items() if said(name)}
         found = model.generate(**text, **shown, **with_cache(model, cache_of(out)), **NEW)
         assert torch.equal(found, model.generate(**whole, **NEW))
+
+
+@pytest.mark.parametrize("scene", ["one", "two_sizes"])
+@pytest.mark.parametrize("name", ["llava", "internvl"])
+def test_a_budget_of_a_prompt_is_that_of_its_new_pictures(name: str, scene: str) -> None:
+    """Features may be made before the forward, when `generate` holds the whole chats."""
+    case = case_of(name, scene)
+    model, (first, second) = case.create(torch.float64), turns(case, scene)
+    total = plan({"strategy": "uniform", "at": "pre_llm", "keep": {"total": 5}})
+    whole = {name: value for name, value in chat(first, second).items() if said(name)}
+    with tokenprune.attach(model, total) as handle, torch.no_grad():
+        cache = cache_of(model(**first, use_cache=True))
+        given = with_cache(model, copy.deepcopy(cache))
+        found = model.generate(**{**second, **whole}, **with_cache(model, cache), **NEW)
+        assert [image.kept for image in handle.trace.images] == [5] * len(whole["input_ids"])
+        wanted = model.generate(**behind(first, second), **given, **NEW)
+    assert torch.equal(found[:, -4:], wanted[:, -4:])
 
 
 @pytest.mark.parametrize(

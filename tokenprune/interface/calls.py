@@ -69,7 +69,8 @@ class PromptCall:
     """A call of `generate`, of the model or of its core.
 
     Attributes:
-        ids: token ids `[B, L]`; None if the call gives embeddings.
+        ids: token ids `[B, L]`, without those that are in the cache; None if the call gives
+            embeddings.
         mask: padding mask `[B, L]`, or whatever form of mask the caller made.
         positions: position ids as in `LlmCall`, if the caller gives any.
         labels: labels of the tokens `[B, L]`, -100 for none.

@@ -31,6 +31,7 @@ from tokenprune_adapters.transformers import (
     words,
 )
 from tokenprune_adapters.transformers import llm_names as names
+from tokenprune_adapters.transformers.cache_notes import LENGTH
 from tokenprune_adapters.transformers.caches import TransformersCaches
 
 
@@ -58,8 +59,11 @@ class TransformersMllm(TransformersCaches):
         ids = given.get(names.IDS)
         encoded = given.get(names.ENCODED) or {}
         cache_name, cache = _given_cache(given)
+        if entry == "generate":
+            ids = given.get(names.GENERATE_IDS) if ids is None else ids
+            ids = _behind(cache, ids, given.get(names.MASK))
         return PromptCall(
-            ids=given.get(names.GENERATE_IDS) if ids is None and entry == "generate" else ids,
+            ids=ids,
             mask=given.get(names.MASK),
             positions=given.get(names.POSITIONS),
             labels=given.get(names.LABELS),
@@ -304,6 +308,21 @@ def _given_cache(given: Arguments) -> tuple[str, Any]:
         if given.get(name) is not None:
             return name, given[name]
     return names.CACHE_NAMES[0], None
+
+
+def _behind(cache: Any, ids: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    """The tokens that `generate` goes on with, given those of a whole chat or the new ones alone.
+
+    It tells them apart by the mask, which is that of the whole chat; without one it makes it of as
+    many tokens as it is given.
+    """
+    length = getattr(cache, LENGTH, None)
+    held = 0 if ids is None or length is None else int(length())
+    if ids is None or not 0 < held < ids.shape[1]:
+        return ids
+    if mask is not None and mask.shape[1] != ids.shape[1]:
+        return ids
+    return ids[:, held:]
 
 
 def _present(given: Arguments, wanted: Mapping[str, int]) -> dict[str, Tensor]:
