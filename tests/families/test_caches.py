@@ -40,6 +40,7 @@ NEW: dict[str, Any] = {
     "output_logits": True,
     "return_dict_in_generate": True,
 }
+ROOM = {"max_cache_len": 90}
 QUESTION = torch.tensor([[78, 81, 82]])
 
 
@@ -210,6 +211,26 @@ def test_a_model_without_the_plan_is_refused_behind_its_cache(
     with pytest.raises(UnsupportedCallError, match="shortened by a plan"):
         model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **named)
     assert named[next(iter(named))].get_seq_length() == held
+
+
+@pytest.mark.parametrize(("kind", "room"), [("DynamicCache", {}), ("StaticCache", ROOM)])
+@pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
+@pytest.mark.parametrize("name", ["llava", "internvl", "mistral3"])
+@torch.no_grad()
+def test_a_cache_that_is_given_is_filled_where_none_is_wanted_back(
+    name: str, stage: str, kind: str, room: dict[str, int]
+) -> None:
+    import transformers
+
+    case, found = CASES[name], []
+    model, call = case.create(torch.float64), case.inputs("one", "none", torch.float64)
+    with tokenprune.attach(model, staged(name, stage, KEEP)):
+        for use_cache in (True, False):
+            cache = getattr(transformers, kind)(config=model.config.text_config, **room)
+            given = with_cache(model, cache)
+            model(**call, **given, use_cache=use_cache)
+            found.append(model(input_ids=QUESTION, **given).logits)
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("stage", ["pre_llm", "decoder"])

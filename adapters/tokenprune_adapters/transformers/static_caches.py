@@ -145,12 +145,13 @@ class StaticCaches(MllmAdapter):
         return count
 
     def put_cache(self, outputs: Any, cache: Any, grown: Any) -> Any:
-        """The core's outputs, changed in place unless they are a tuple."""
+        """The core's outputs, changed in place unless they are a tuple, if a cache is among them."""
         if isinstance(outputs, tuple):
             return tuple(cache if one is grown else one for one in outputs)
         # the older name is deprecated: it is looked for where the newer one isn't known
-        name = next(name for name in names.CACHE_NAMES if name in outputs)
-        outputs[name] = cache
+        name = next((name for name in names.CACHE_NAMES if name in outputs), None)
+        if name is not None:
+            outputs[name] = cache
         return outputs
 
     def plain_attention(self) -> bool:

@@ -156,7 +156,7 @@ class LanguageRunner:
         finally:
             state.passed()
         if chat.changes:
-            self.adapter.mark_cache(self.adapter.outputs_cache(outputs), chat)
+            self.adapter.mark_cache(given.cache, chat)
         return self._spread(new, outputs)
 
     def _continue(self, run: Run, state: MllmState, past: int, given: LlmCall) -> Any:
@@ -225,7 +225,8 @@ class LanguageRunner:
         if not layout.changes:
             return outputs
         # layers' caches hold what each layer saw; decoding finds out from the note
-        cache = self.adapter.outputs_cache(outputs)
+        # a given one is filled even where outputs have none, since none is wanted
+        cache = self.adapter.outputs_cache(outputs) if given.cache is None else given.cache
         if cache is not None:
             trim_caches(layout, self.adapter, cache)
             self.adapter.mark_cache(cache, continued(layout))
