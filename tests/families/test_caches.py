@@ -190,6 +190,20 @@ def test_crops_that_mean_another_thing_in_each_layer_are_refused(stage: str) -> 
     cache.crop(-12)  # without a plan it's the user's affair
 
 
+@torch.no_grad()
+def test_a_crop_counts_removed_tokens_too() -> None:
+    """The tokens of a turn with its picture may be more than are left of the whole chat."""
+    case = CASES["llava"]
+    model, call = case.create(torch.float64), case.inputs("one", "none", torch.float64)
+    dense, whole = model(input_ids=QUESTION).logits, call["input_ids"].shape[1]
+    with tokenprune.attach(model, staged("llava", "pre_llm", KEEP)):
+        named, cache = prefilled(model, call)
+        with pytest.raises(UnsupportedCallError, match=f"{whole - 1} of {whole} tokens can't"):
+            cache.crop(1 - whole)
+        cache.crop(-whole)
+        assert torch.equal(model(input_ids=QUESTION, **named).logits, dense)
+
+
 @pytest.mark.parametrize("copied", ["", *COPIES])
 @pytest.mark.parametrize("stage", ["pre_llm", "decoder"])
 @pytest.mark.parametrize("name", ["llava", "gemma3", "qwen2_5_vl", "qwen3_5"])

@@ -42,24 +42,12 @@ class Followed:
         """Call the method, then move the note's rows as it moved the cache's.
 
         Raises:
-            UnsupportedCallError: the cache is to be cut to a length, which is another in each of
-                the layers of a shortened one, or to be cut at all and is of fixed length.
+            UnsupportedCallError: see `_check_crop`.
         """
         note = getattr(self.cache, NOTE, None)
         given: Any = next(iter((*args, *kwargs.values())), None)
-        if note is not None and self.name == "crop" and getattr(self.cache, PREALLOCATED, False):
-            raise UnsupportedCallError(
-                "a shortened cache of fixed length can't be cut.",
-                where="cache.crop",
-                remedy="Use a dynamic cache, the default.",
-            )
-        if note is not None and self.name == "crop" and given > 0:
-            raise UnsupportedCallError(
-                f"the layers of a shortened cache can't be cut to {given} tokens: each holds "
-                "another number of them.",
-                where="cache.crop",
-                remedy="Say how many tokens leave at the end: crop(-n).",
-            )
+        if note is not None and self.name == "crop":
+            self._check_crop(note, given)
         answer = getattr(type(self.cache), self.name)(self.cache, *args, **kwargs)
         if note is None:
             return answer
@@ -75,6 +63,36 @@ class Followed:
         if note is None:
             forget(self.cache)
         return answer
+
+    def _check_crop(self, note: Any, given: int) -> None:
+        """Refuse to cut a shortened cache where another thing would leave than the user counts.
+
+        Raises:
+            UnsupportedCallError: it is to be cut to a length, which is another in each layer, or
+                more tokens of it are to leave than it holds, and fewer than the sequence has, or it
+                is of fixed length.
+        """
+        if getattr(self.cache, PREALLOCATED, False):
+            raise UnsupportedCallError(
+                "a shortened cache of fixed length can't be cut.",
+                where="cache.crop",
+                remedy="Use a dynamic cache, the default.",
+            )
+        if given > 0:
+            raise UnsupportedCallError(
+                f"the layers of a shortened cache can't be cut to {given} tokens: each holds "
+                "another number of them.",
+                where="cache.crop",
+                remedy="Say how many tokens leave at the end: crop(-n).",
+            )
+        held = getattr(type(self.cache), LENGTH)(self.cache)
+        if held <= -given < held + note.lack:
+            raise UnsupportedCallError(
+                f"{-given} of {held + note.lack} tokens can't leave a cache that holds {held}: "
+                "visual tokens among them are removed, and earlier ones would leave instead.",
+                where="cache.crop",
+                remedy="Crop no further than to the last picture, or empty it: reset().",
+            )
 
 
 class Refusing:
