@@ -11,7 +11,7 @@ from torch import Tensor
 
 import tokenprune
 from tests import models
-from tests.mllm.calls import LONG, SHORT, TEXT, inputs
+from tests.mllm.calls import LONG, SHORT, TEXT, cache_of, inputs, with_cache
 from tests.mllm.plans import COMBINATIONS
 
 PROMPT = inputs(SHORT)
@@ -91,5 +91,26 @@ def test_a_call_inside_a_layer_of_a_step_answers_as_it_does_alone(place: str) ->
         model.model.language_model.layers[-1].register_forward_hook(ask)
         assert torch.equal(generated(model), expected)
     assert len(found) == 3
+    for answer in found:
+        torch.testing.assert_close(answer, alone)
+
+
+@pytest.mark.parametrize("place", ["encoder", "pre_llm"])
+@torch.no_grad()
+def test_a_turn_of_another_chat_answers_as_it_does_alone(place: str) -> None:
+    """Its cache is of text, as that of instructions in front of all chats."""
+    model: Any = models.llava_clip()
+    found: list[Tensor] = []
+
+    def ask() -> Tensor:
+        given = with_cache(model, cache_of(model(**inputs(TEXT))))
+        other = {**NESTED["other pictures"], "attention_mask": None}
+        logits: Tensor = model(**other, **given).logits
+        return logits
+
+    with tokenprune.attach(model, COMBINATIONS[place]):
+        alone, expected = ask(), generated(model)
+        assert torch.equal(generated(model, lambda: found.append(ask())), expected)
+    assert len(found) == 4
     for answer in found:
         torch.testing.assert_close(answer, alone)

@@ -22,6 +22,7 @@ from tokenprune.engine.encoder.install import claim
 from tokenprune.engine.llm.checks import decoder_stages, refuse_compact, refuse_stages
 from tokenprune.engine.llm.features import FeatureSeam
 from tokenprune.engine.llm.fixed import Fixed, Step, begun
+from tokenprune.engine.llm.prompt import Prompt
 from tokenprune.engine.llm.refusals import (
     check_drafted,
     check_forward,
@@ -299,8 +300,15 @@ class MllmRunner:
             return False
         if given is None:
             return True
-        again = bool(self.adapter.cached_length(given.cache)) or given.continues(state.first)
-        return not again
+        if self.adapter.cached_length(given.cache):
+            return self._shows(given)  # a step behind the cache is text, and no turn of a chat
+        return not given.continues(state.first)
+
+    def _shows(self, given: PromptCall) -> bool:
+        """Whether a forward brings pictures, and placeholders for them."""
+        if given.ids is None or not (given.pictured or given.encoded):
+            return False
+        return bool(len(Prompt(given, self.spec).found))
 
     def _reaching(
         self, state: MllmState, original: Callable[..., Any], *args: Any, **kwargs: Any
