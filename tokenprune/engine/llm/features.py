@@ -192,13 +192,13 @@ class FeatureSeam:
             told = self.words.of(state, kind, images, features.device)
             for batch in batches:
                 batch.shared = {name: value[batch.rows] for name, value in told.items()}
+            entered = [batch.hidden for batch in batches]
             batches = run_stages(call, self.stages, batches, self.site.layer, prompts)
             count_left(call, batches)
-            behind = left(images, batches)
-            pairs = zip(behind, images, strict=True)
-            if any(len(one.index) < len(was.index) for one, was in pairs):
+            images = left(images, batches)
+            # new tokens may be as many as arrived
+            if any(all(one.hidden is not was for was in entered) for one in batches):
                 made = self.adapter.with_features(made, replaced(features, located, batches))
-            images = behind
         state.pictures[kind] = images
         count_pictures(call.meter, images)
         if not self.owner.stages:
