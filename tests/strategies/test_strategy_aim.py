@@ -144,15 +144,24 @@ def test_the_most_important_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "at"), [(28, [*range(15, 22)]), (32, [*range(17, 25)]), (6, [4]), (4, [2]), (2, [1])]
+    ("layers", "at"),
+    [
+        (28, [*range(15, 22)]),
+        (32, [*range(14, 21)]),
+        (40, [*range(21, 31)]),
+        (6, [4]),
+        (4, [2]),
+        (2, [1]),
+    ],
 )
 def test_its_layers(layers: int, at: list[int]) -> None:
     assert [step.layer for step in line(layers)] == at
 
 
-def test_it_goes_down_on_a_line() -> None:
-    steps = line(28)
-    found = decoder_keeps([s.keep for s in steps], [s.layer for s in steps], 1568, 28)
+@pytest.mark.parametrize("layers", [28, 32])
+def test_it_goes_down_on_a_line(layers: int) -> None:
+    steps = line(layers)
+    found = decoder_keeps([s.keep for s in steps], [s.layer for s in steps], 1568, layers)
     assert found == (1372, 1176, 980, 784, 588, 392, 196)
 
 

@@ -18,14 +18,19 @@ class AIMParams(StrategyParams):
     """`aim` has no parameters: budgets and layers stand in the plan."""
 
 
-def line(layers: int) -> tuple[Step, ...]:
-    """A straight line from all tokens in layer 14 of 28 to none in layer 22, which is no step.
+LINES = {28: (14, 22), 32: (13, 21)}
+"""By the depth of an LLM the last layer that sees all tokens and the first that sees none: the
+code's for Qwen2 and for LLaVA-1.5."""
 
-    These are the code's layers; the same shares of other depths are ours, and so is one step that
-    halves in LLMs of less than eleven layers.
+
+def line(layers: int) -> tuple[Step, ...]:
+    """A straight line from all tokens in one layer to none in another, which is no step.
+
+    LLMs of other depths than the code's have the shares of 28 layers (ours), and those of less than
+    eleven layers one step that halves.
     """
-    first = max(0, min(layers // 2, layers - 3))
-    last = max(first + 2, layers * 22 // 28)
+    least = max(0, min(layers // 2, layers - 3))
+    first, last = LINES.get(layers, (least, max(least + 2, layers * 22 // 28)))
     return tuple(
         Step(layer, (last - layer) / (last - layer + 1)) for layer in range(first + 1, last)
     )
