@@ -24,6 +24,7 @@ from tokenprune_strategies.fastervlm import FasterVLM
 from tokenprune_strategies.fastv import FastV
 from tokenprune_strategies.fastvid import FastVID
 from tokenprune_strategies.feather import Feather
+from tokenprune_strategies.flashvid import FlashVID
 from tokenprune_strategies.fopru import FoPru
 from tokenprune_strategies.framefusion import FrameFusion
 from tokenprune_strategies.gprune import GPrune
@@ -101,6 +102,7 @@ def register_strategies(register: Callable[[type[PruningStrategy[Any]]], None]) 
         AIM,
         FrameFusion,
         PACT,
+        FlashVID,
         Random,
         Uniform,
     ):

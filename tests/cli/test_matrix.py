@@ -48,7 +48,7 @@ def test_the_signals_and_who_asks_for_them() -> None:
     own = ["aim_page_rank", "pact_agreement", "pact_keys"]
     assert [one["name"] for one in found] == [*Signal.shipped(), *own]
     asking = {one["name"]: one["strategies"] for one in found}
-    assert asking["last_query_attention"] == ["fastv", "framefusion", "holitom"]
+    assert asking["last_query_attention"] == ["fastv", "flashvid", "framefusion", "holitom"]
     assert asking["aim_page_rank"] == ["aim"]
     shown = RUN.invoke(app, ["list", "--signals"], env={"COLUMNS": "100"})
     assert shown.exit_code == 0

@@ -35,6 +35,10 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     ],
     "aim": [{"at": "pre_llm", "strategy": "aim", "keep": 9}, {"at": "decoder", "strategy": "aim"}],
     "framefusion": [{"at": "decoder", "strategy": "framefusion", "params": {"cost": 0.5}}],
+    "flashvid": [
+        {"at": "pre_llm", "strategy": "flashvid", "keep": 9},
+        {"at": "decoder", "strategy": "flashvid", "keep": 0.5, "layer": 2},
+    ],
     "pact": [{"at": "decoder", "strategy": "pact", "params": {"cutoff": 0.5}}],
     "cls_inflection": [{"at": "pre_llm", "strategy": "cls_inflection", "params": {"k_min": 3}}],
     "cls_inflection, twice": [

@@ -21,6 +21,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "scissor": {"keep": 0.5},
     "aim": {"keep": 0.25},
     "holitom": {"keep": 0.5, "params": {"contextual": 1}},
+    "flashvid": {"keep": 0.5, "params": {"alpha": 0}},
 }
 
 

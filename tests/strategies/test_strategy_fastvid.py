@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenprune_strategies.fastvid import FastVID
-from tokenprune_strategies.fastvid.segments import anchors, segments
+from tokenprune_strategies.fastvid.anchors import anchors
 from tokenprune_strategies.shared.runs import Run
+from tokenprune_strategies.shared.segments import segments
 from torch import Tensor
 
 from tests.strategies.cases import SITES, best_by_loops, budget, cosine, make_tokens

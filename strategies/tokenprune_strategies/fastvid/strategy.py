@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tokenprune.errors import BudgetError
 from tokenprune.interface.about import About
 from tokenprune.interface.placement import PreLlm
 from tokenprune.interface.reduction import Reduction
@@ -17,10 +16,12 @@ from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, StrategyParams
 from tokenprune.interface.tokens import Tokens
 from tokenprune.ops import bipartite_match, cluster_dpc, merge_compact, sum_compact
-from tokenprune_strategies.fastvid.segments import anchors, segments
+from tokenprune_strategies.fastvid.anchors import anchors
+from tokenprune_strategies.shared.frames import require_frames
 from tokenprune_strategies.shared.parts import Parts
 from tokenprune_strategies.shared.runs import Run
 from tokenprune_strategies.shared.saliency import SALIENCY, Attention
+from tokenprune_strategies.shared.segments import segments
 
 _OWN, _NEIGHBOURS = 0.6, 4
 """Least share of a centre in its cluster, and k of the density: the code's."""
@@ -76,13 +77,7 @@ class FastVID(PruningStrategy[FastVIDParams]):
         Raises:
             BudgetError: it carries the least number.
         """
-        if budget.keep < grid[0]:
-            raise BudgetError(
-                f"{grid[0]} frames have a budget of their own each, and {budget.keep} are to stay.",
-                where=str(site),
-                remedy=f"Keep at least {grid[0]}.",
-                nearest=grid[0],
-            )
+        require_frames(site, budget, grid)
 
     def reduce(self, tokens: Tokens, budget: Budget) -> Reduction:
         """Video by video; `budget.keep` tokens at most, in raster order."""

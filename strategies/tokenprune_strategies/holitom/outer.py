@@ -70,14 +70,6 @@ def groups(hidden: Tensor, index: Tensor, still: Tensor, found: Sequence[Run]) -
     return made
 
 
-def fitted(counts: list[int], most: int) -> list[int]:
-    """Counts whose sum is no larger than a budget: the largest give one after another (ours)."""
-    counts = list(counts)
-    while sum(counts) > most:
-        counts[max(range(len(counts)), key=lambda n: (counts[n], n))] -= 1
-    return counts
-
-
 def place_in(
     parts: Parts, group: Group, count: int, score: Tensor | None, contextual: float
 ) -> None:

@@ -14,9 +14,10 @@ from tokenprune.interface.sites import Site
 from tokenprune.interface.strategy import Budget, PruningStrategy
 from tokenprune.interface.tokens import Tokens
 from tokenprune_strategies.holitom.inner import halved
-from tokenprune_strategies.holitom.outer import fitted, groups, place_in
+from tokenprune_strategies.holitom.outer import groups, place_in
 from tokenprune_strategies.holitom.params import HoliTomParams
 from tokenprune_strategies.holitom.windows import windows
+from tokenprune_strategies.shared.counts import fitted
 from tokenprune_strategies.shared.frames import by_frame
 from tokenprune_strategies.shared.parts import Parts
 from tokenprune_strategies.shared.saliency import SALIENCY

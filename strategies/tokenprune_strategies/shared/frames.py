@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokenprune.errors import BudgetError
+from tokenprune.interface.sites import Grid, Site
+from tokenprune.interface.strategy import Budget
 from tokenprune.interface.tokens import Tokens
 
 
@@ -27,3 +30,18 @@ def by_frame(values: Tensor, tokens: Tokens) -> Tensor:
 def frame_sizes(tokens: Tokens) -> Tensor:
     """How many tokens every frame has, `[B, t]` int64."""
     return by_frame(torch.ones_like(tokens.index), tokens).sum(dim=2)
+
+
+def require_frames(site: Site, budget: Budget, grid: Grid) -> None:
+    """Refuse a budget without a token for every frame.
+
+    Raises:
+        BudgetError: it carries the least number.
+    """
+    if budget.keep < grid[0]:
+        raise BudgetError(
+            f"{grid[0]} frames have a budget of their own each, and {budget.keep} are to stay.",
+            where=str(site),
+            remedy=f"Keep at least {grid[0]}.",
+            nearest=grid[0],
+        )

@@ -1,4 +1,4 @@
-"""DySeg: where a video changes, and the anchor frames between."""
+"""DySeg: where a video changes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,3 @@ def segments(frames: Tensor, count: int, threshold: float) -> list[Run]:
     cut = alike < threshold
     cut[alike.argsort(stable=True)[: count - 1]] = True
     return runs([0, *cut.long().cumsum(dim=0).tolist()])
-
-
-def anchors(run: Run, stride: int) -> list[int]:
-    """Every `stride`-th frame of a segment, counted from its last one, ascending."""
-    return [frame for frame in range(*run) if (run.stop - 1 - frame) % stride == 0]
