@@ -74,6 +74,51 @@ def taken_out(layers: Sequence[nn.Module], first: int, gone: Tensor) -> Iterator
         yield
 
 
+@contextmanager
+def windows_in_places(layers: Sequence[nn.Module], kept: Tensor, length: int) -> Iterator[None]:
+    """Let windows of a prompt that is short throughout count the places of the whole one.
+
+    Good for one prefill and the steps behind it, of one sample without padding.
+
+    Args:
+        layers: the LLM's layers, which are called with their mask by keyword.
+        kept: `[K]` places of the prompt that are left.
+        length: places of the whole one.
+    """
+    sizes = [getattr(getattr(one, "self_attn", None), "sliding_window", None) for one in layers]
+    hooks = [
+        layer.register_forward_pre_hook(_near(kept, length, size), with_kwargs=True)
+        for layer, size in zip(layers, sizes, strict=True)
+        if size is not None
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _near(kept: Tensor, length: int, window: int) -> Callable[..., Any]:
+    seen = 0
+
+    def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal seen
+        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        queries = hidden.shape[-2]
+        tail = torch.arange(length, length + seen + queries)
+        places = torch.cat((kept, tail))[: seen + queries]
+        # a cache holds the last keys that any window could reach
+        keys = places[-(min(seen, window - 1) + queries) :]
+        own = places[-queries:, None]
+        far = (keys > own) | (keys <= own - window)
+        mask = torch.zeros(far.shape, dtype=hidden.dtype)
+        mask = mask.masked_fill(far, torch.finfo(hidden.dtype).min)[None, None]
+        seen += queries
+        return args, {**kwargs, "attention_mask": mask}
+
+    return hook
+
+
 def _hide(gone: Tensor) -> Callable[..., Any]:
     seen = 0
 

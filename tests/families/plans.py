@@ -14,6 +14,7 @@ LAYER = {
     "glm5_next": 3,
     "mistral_large4": 2,
     "lfm2_vl": 3,
+    "lfm3_vl": 3,
     "minicpmv4_6": 3,
     "minicpm_ocr": 3,
     "minicpmv4_7": 3,

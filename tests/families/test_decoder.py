@@ -13,7 +13,7 @@ from tests.families.calls import case_of, logits
 from tests.families.cases import CASES
 from tests.families.cells import LINEAR
 from tests.families.fate import gone
-from tests.families.masked import hidden_from
+from tests.families.masked import hidden_from, windows_in_places
 from tests.families.plans import LAYER, beside, layers, staged
 
 EXACT = 1e-9
@@ -55,7 +55,8 @@ def test_linear_attention_sees_the_shortened_prompt(name: str) -> None:
     kept = (~removed[0]).nonzero()[:, 0]
     places = given.get("position_ids")
     places = torch.arange(len(removed[0]))[None] if places is None else places
-    with torch.no_grad():
+    own, length = layers(model), len(removed[0])
+    with torch.no_grad(), windows_in_places(own, kept, length):
         states = model.model.language_model(
             inputs_embeds=given["inputs_embeds"][:, kept],
             position_ids=places[..., kept],

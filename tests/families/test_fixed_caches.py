@@ -131,7 +131,7 @@ def test_a_long_call_before_lengthens_no_cache_over_which_a_window_slides(name: 
 @pytest.mark.parametrize("name", STATED)
 def test_states_stay_where_they_are_and_skip_padding(name: str) -> None:
     case = case_of(name, "several")
-    model, call = case.create(), case.inputs("several", "left")
+    model, call = widened(case.create()), case.inputs("several", "left")
     rows, length = call["input_ids"].shape
     mask = torch.cat((call["attention_mask"], torch.ones(rows, 4).long()), dim=1)
     mask[:, -3] = 0  # the second of three tokens at once

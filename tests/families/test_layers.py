@@ -36,6 +36,7 @@ REFUSED = {
     "minicpm_ocr": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "minicpmv4_7": {0: LINEAR, 1: LINEAR, 2: LINEAR},
     "lfm2_vl": {0: CONVOLUTION, 2: CONVOLUTION},
+    "lfm3_vl": {0: CONVOLUTION, 2: CONVOLUTION},
     "minimax_m3_vl": {3: CHOOSES},
     "gemma3n": {3: SHARED},
     "gemma4-shared": {2: SHARED, 3: SHARED},

@@ -7,6 +7,7 @@ before left; where a family's tower can't lose tokens of a scene, behind the tow
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -91,10 +92,11 @@ def _short_throughout(
         own = layers(model)
         later = [hidden_from(own, layer, places[:, kept]) for layer, places in found[1:]]
         later.append(merged_at(own[LAYER[case.name]], "hidden_states", late))
-        with (
-            tower_merging(decided, patch),
-            merged_at(language(model), "inputs_embeds", groups(decided, -2)),
-        ):
+        with ExitStack() as stack:
+            if decided.inside:
+                stack.enter_context(tower_merging(decided, patch))
+            early = merged_at(language(model), "inputs_embeds", groups(decided, -2))
+            stack.enter_context(early)
             expected = reference(model, alone, kept, batch.tokens[row], later)
         for step, one in zip(batch.scores, expected, strict=True):
             assert float((step[row] - one[0]).abs().max()) < max(case.rounding, SCORES)

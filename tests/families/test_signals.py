@@ -30,6 +30,7 @@ FIRST = {
     "qwen4_exp": 1,
     "glm5_next": 1,
     "lfm2_vl": 1,
+    "lfm3_vl": 1,
     "minicpmv4_6": 3,
     "minicpm_ocr": 3,
     "minicpmv4_7": 3,

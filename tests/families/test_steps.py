@@ -14,7 +14,7 @@ import tokenprune
 from tests.families.calls import case_of, language, logits
 from tests.families.cells import OMNI
 from tests.families.fate import gone
-from tests.families.masked import hidden_from
+from tests.families.masked import hidden_from, windows_in_places
 from tests.families.plans import LAYER, beside, layers, staged
 from tokenprune.errors import UnsupportedCallError
 
@@ -26,7 +26,7 @@ APART = (*PACKED, "paddleocr_vl", "ernie4_5_vl_moe")
 AXES = {"hunyuan_vl": 4}
 """Families with other numbers of them; left to themselves, they count on from the cache."""
 LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm5_next", "minicpmv4_7")
-SHORT = (*LINEAR, "lfm2_vl", "minicpmv4_6", "minicpm_ocr")
+SHORT = (*LINEAR, "lfm2_vl", "lfm3_vl", "minicpmv4_6", "minicpm_ocr")
 """Families in which a removed token isn't the same as a hidden one."""
 SCORES = 1e-6
 """How far scores of `generate`, which are of float32, may be from others."""
@@ -131,6 +131,7 @@ def reference(
     embeds, found, cache = seen["inputs_embeds"][:, kept], [], dict[str, Any]()
     more = beside(seen, kept)
     with torch.no_grad(), ExitStack() as stack:
+        stack.enter_context(windows_in_places(layers(model), kept, every.shape[-1]))
         for one in later:
             stack.enter_context(one)
         for token in tokens:

@@ -138,6 +138,7 @@ _KINDS = {
     },
     "hyperclovax": {"HyperCLOVAXDecoderLayer": LLAMA},
     "lfm2": {"Lfm2DecoderLayer": NORMED},
+    "lfm3": {"Lfm3DecoderLayer": TYPED},
     "llama": {"LlamaDecoderLayer": LLAMA},
     "llama4": {
         "Llama4TextDecoderLayer": LayerKind(

@@ -15,6 +15,7 @@ _FIVES = (
     "whole"
 )
 _TOUCHING = "pictures with nothing between count as one: the model isn't told which crops are whose"
+_BETWEEN = "its attention stands between convolutions, which read every place of a picture"
 _PROJECTED = "there is none, and every token is made of its own pixels"
 
 
@@ -127,3 +128,19 @@ DEEPSEEK_OCR2 = Family(
     },
 )
 """DeepSeek-OCR 2: queries that see one another and all patches in a small LLM behind a tower."""
+
+def _convolved(kind: str, end: str) -> Pictures:
+    """Squares of patches, which the projector makes a token of (LFM3-VL)."""
+    return Pictures(
+        f"get_{kind}_features",
+        (f"{kind}_token_id",),
+        (f"{names.PICTURES}{end}",),
+        places.packed(f"{kind}_grid_thw"),
+        unfollowed=_BETWEEN,
+    )
+
+
+LFM3_VL = Family(
+    {"image": _convolved("image", ""), "video": _convolved("video", "_videos")}, renumbers=False
+)
+"""LFM3-VL, whose LLM has windows and convolutions, too."""

@@ -74,4 +74,5 @@ RECIPES: dict[str, Recipe] = {
     "qwen3_5": QWEN3,
     "qwen3_5_moe": QWEN3,
     "qwen4_exp": QWEN3,
+    "lfm3_vl": _packed("Lfm3VlProcessor", "Qwen3VLVideoProcessor"),
 }

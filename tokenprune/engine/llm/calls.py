@@ -134,10 +134,11 @@ class Flow:
 
     def _make(self, layer: int, call: LayerCall) -> LayerCall:
         left = self._for_what_is_left(layer, call)
-        if self.behind is not None:
+        padding = self.flat or layer in self.spec.flat_layers
+        if self.behind is not None and layer not in self.spec.flat_layers:
             return replace(left, mask=self._own_mask(self.behind, layer, call))
         cut = self.layout.shortened or self.layout.cut_before(layer) is not None
-        if self.windows and not self.flat and cut:
+        if self.windows and not padding and cut:
             level = self.layout.level(layer)
             mask = within(level.place, level.valid, self.windows[layer], call.mask)
             left = replace(left, mask=mask)
