@@ -23,6 +23,7 @@ from tokenprune_adapters.transformers.kimi_vision import KimiVisionAdapter
 from tokenprune_adapters.transformers.llama4_vision import Llama4VisionAdapter
 from tokenprune_adapters.transformers.minicpm_vision import MiniCpmVisionAdapter
 from tokenprune_adapters.transformers.minimax_vision import MiniMaxVisionAdapter
+from tokenprune_adapters.transformers.muse_vision import MuseVisionAdapter
 from tokenprune_adapters.transformers.ovis2_vision import Ovis2VisionAdapter
 from tokenprune_adapters.transformers.packed import PackedVisionAdapter
 from tokenprune_adapters.transformers.paddleocr_vision import PaddleOcrVisionAdapter
@@ -50,6 +51,7 @@ ADAPTERS: tuple[type[EncoderAdapter], ...] = (
     KimiVisionAdapter,
     HunYuanVisionAdapter,
     MiniMaxVisionAdapter,
+    MuseVisionAdapter,
     Ovis2VisionAdapter,
     JanusVisionAdapter,
     Llama4VisionAdapter,

@@ -52,6 +52,7 @@ BUILD: dict[str, Callable[..., Any]] = {
     "video-llama-3-vision": partial(any_size.tower, "video_llama_3"),
     "minicpm-vision": partial(any_size.tower, "minicpmv4_6"),
     "kimi-vision": partial(any_size.tower, "kimi_k25"),
+    "muse-vision": partial(any_size.tower, "muse_glimmer"),
     "hunyuan-vision": partial(any_size.tower, "hunyuan_vl"),
     "minimax-vision": partial(any_size.tower, "minimax_m3_vl"),
     "ovis2-vision": towers.ovis2,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from itertools import cycle
+from dataclasses import dataclass, field
+from itertools import accumulate, cycle
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.families import scenes
 from tests.families.case import Case
-from tests.families.models import kimi, lfm2, minicpm, minimax
+from tests.families.models import kimi, lfm2, minicpm, minimax, muse
 from tests.families.models.common import PATCH
 from tests.families.scenes import Image, Prompt
 from tests.families.towers import LAYER, attending, running
@@ -31,6 +31,8 @@ class Picture:
         kept: units that are left.
         pairs: units that were merged, with the ones that they went into.
         frames: that its units span, in each of which attention stays.
+        windows: rows of the windows in which that of some blocks stays, one behind the other; empty
+            where no block has windows.
     """
 
     row: int
@@ -38,6 +40,7 @@ class Picture:
     kept: list[int]
     pairs: list[tuple[int, int]]
     frames: int = 1
+    windows: list[int] = field(default_factory=list)
 
     @property
     def left(self) -> list[int]:
@@ -49,26 +52,29 @@ class Picture:
         """Rows of the others."""
         return [row for n, unit in enumerate(self.units) if n not in self.kept for row in unit]
 
-    def hidden(self) -> list[list[int]]:
-        """Of every frame, the rows that are gone, counted from its first one."""
+    def hidden(self, *, windowed: bool = False) -> list[list[int]]:
+        """Of every frame, or window, the rows that are gone, counted from its first one."""
         everything = sorted(row for unit in self.units for row in unit)
-        length = len(everything) // self.frames
-        starts = everything[::length]
+        lengths = [len(everything) // self.frames] * self.frames
+        if windowed:
+            lengths = self.windows
+        starts = accumulate(lengths, initial=everything[0])
         return [
-            [row - start for row in self.gone if start <= row < start + length] for start in starts
+            [row - start for row in self.gone if start <= row < start + length]
+            for start, length in zip(starts, lengths, strict=False)
         ]
 
 
 Pass = list[Picture]
 ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl", "video_llama_3", "ernie4_5_vl_moe")
 ROWS += ("minicpmv4_6", "minicpmv4_7", "kimi_k25", "lighton_ocr", "minimax_m3_vl", "mistral_large4")
-ROWS += ("hunyuan_vl", "minicpm_ocr")
+ROWS += ("hunyuan_vl", "minicpm_ocr", "muse_glimmer", "muse_spark")
 """Families whose pictures stand one behind the other; others are padded to the longest."""
 SIDES = {("llava_pixtral", "image"): 1, ("video_llama_3", "image"): 1}
 """Rows and columns of patches of a unit; 2 in most."""
 
 
-PARTED = ("PaddleOCR", "VideoLlama3", "Ernie", "MiniCPM", "Kimi", "MiniMax", "HunYuan")
+PARTED = ("PaddleOCR", "VideoLlama3", "Ernie", "MiniCPM", "Kimi", "MiniMax", "HunYuan", "Muse")
 """What blocks are called that attend picture by picture."""
 BEHIND = ("video_llama_3", "ernie4_5_vl_moe", "minimax_m3_vl")
 """Families in which the patches of a unit stand one behind the other."""
@@ -93,6 +99,8 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
     if isinstance(case, minimax.MiniMax):  # all frames of a chunk see each other
         parts = [part for clip in scenes.videos(prompts) for part in minimax.chunks(clip)]
         clips = [[(part.frames // minimax.TEMPORAL * part.height, part.width)] for part in parts]
+    if isinstance(case, muse.MuseGlimmer):  # two frames are one to the tower
+        clips = [clip[:: muse.TEMPORAL] for clip in clips]
     patch = case.row if isinstance(case, minicpm.MiniCpm) else PATCH
     padded, number, found = not case.name.startswith(ROWS), 0, []
     for kind, shown in (("image", images), ("video", clips)):
@@ -122,11 +130,15 @@ def passes(case: Case, prompts: list[Prompt], trace: Trace, side: int | None = N
                 if case.name in BEHIND:
                     every = torch.arange(start, start + deep * rows * columns)
                     units = every.view(deep, count, -1).transpose(0, 1).flatten(1).tolist()
+                windows: list[int] = []
+                if isinstance(case, muse.MuseGlimmer):  # whose patches stand window by window
+                    order, windows = windowed(rows, columns)
+                    units = [[start + order.index(one - start) for one in unit] for unit in units]
                 apart = deep
                 if isinstance(case, kimi.Kimi):  # whose frames see each other
                     ahead, apart = [frame * rows * columns for frame in range(deep)], 1
                     units = [[one + at for at in ahead for one in unit] for unit in units]
-                pictures.append(Picture(row, units, kept, pairs, apart))
+                pictures.append(Picture(row, units, kept, pairs, apart, windows))
                 start, first = start + deep * rows * columns, first + count
         found += [pictures] if pictures else []
     return found
@@ -152,6 +164,26 @@ def _units(rows: int, columns: int, side: int, start: int) -> list[list[int]]:
         for row in range(rows // side)
         for column in range(columns // side)
     ]
+
+
+def windowed(rows: int, columns: int, side: int = muse.SIDE) -> tuple[list[int], list[int]]:
+    """Numbers of patches as they stand window by window, and how many each window has."""
+    order, lengths = list[int](), list[int]()
+    for top in range(0, rows, side):
+        for left in range(0, columns, side):
+            inside = [
+                row * columns + column
+                for row in range(top, min(top + side, rows))
+                for column in range(left, min(left + side, columns))
+            ]
+            order, lengths = order + inside, [*lengths, len(inside)]
+    return order, lengths
+
+
+def _windows(tower: Any, block: nn.Module) -> bool:
+    """Whether attention of a block stays within windows."""
+    number = next(at for at, one in enumerate(tower.layers) if one is block)
+    return bool(tower.config.layer_types[number] == "window_attention")
 
 
 def tower_of(model: Any) -> Any:
@@ -183,7 +215,12 @@ def hidden(
 
     def mask(pictures: Pass, query: Tensor, key: Tensor, given: Tensor | None) -> Tensor:
         if parted:  # it attends picture by picture
-            frames = (rows for one in pictures for rows in one.hidden())
+            frames = (
+                rows
+                for block in own[first:]
+                for one in pictures
+                for rows in one.hidden(windowed=bool(one.windows) and _windows(tower, block))
+            )
             seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool)
             seen[:, next(turns.setdefault(id(pictures), cycle(frames)))] = False
             return seen
@@ -224,9 +261,9 @@ def by_picture(
                 everything = sorted(row for unit in picture.units for row in unit)
                 seen = everything if first and revived else picture.left
                 given = _of_rows(kwargs, picture.row, seen)
-                if picture.frames > 1:
-                    edges = range(0, len(seen) + 1, len(seen) // picture.frames)
-                    given["cu_seqlens"] = torch.tensor([*edges], dtype=torch.int32)
+                if picture.frames > 1 or picture.windows:
+                    edges = torch.searchsorted(torch.tensor(seen), kwargs["cu_seqlens"].long())
+                    given["cu_seqlens"] = edges.unique().int()
                 rows = states[seen] if flat else states[seen][None]
                 out = plain(rows, *(None for _ in args), **given)
                 out = out if flat else out[0]

@@ -183,6 +183,13 @@ def test_rotary_rows_are_those_of_the_layers_own_type(kind: str) -> None:
     assert torch.equal(first, second) == (kind != "gemma3_text")
 
 
+def test_layers_that_do_not_rotate_have_no_rows() -> None:
+    of = language(case_of("muse_glimmer").build())
+    hidden, places = torch.randn(1, 5, 32), torch.arange(5)[None]
+    made = [layers.rotary(of, layer, hidden, places) for layer in of.layers]
+    assert [rows is None for rows in made] == [False, True, False, True]
+
+
 @torch.no_grad()
 def test_projections_are_those_that_the_layer_computes() -> None:
     case = case_of("qwen3_5")

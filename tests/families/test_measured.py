@@ -53,6 +53,7 @@ NO_FORMULA += (
     "kimi_k25",
     "minimax_m3_vl",
     "lighton_ocr",
+    "muse_spark",
 )
 NO_FORMULA += (*UNFOLLOWED, "llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""

@@ -20,7 +20,7 @@ from tokenprune.interface.adapter import MllmAdapter
 
 NEW = 3
 PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "activation_sparsity_pattern")
-PER_LAYER += ("indexer_types",)
+PER_LAYER += ("indexer_types", "layer_rope_theta")
 """Settings with an entry for each layer."""
 TURNED = "aten.permute.default"
 """A view of the streams of Gemma 3n's layers, which moves nothing."""

@@ -22,7 +22,7 @@ BEFORE, AHEAD = Signal.LAST_QUERY_ATTENTION, Signal.AHEAD_ATTENTION
 SITE = 1
 """Behind a layer with a window, where there are some."""
 UNCUT = {"exaone4_5": 2, "gemma3": 2, "gemma3n": 2, "aya_vision": 2, "cohere2_vision": 2}
-UNCUT |= {"cohere_compass": 2}
+UNCUT |= {"cohere_compass": 2, "muse_glimmer": 2, "muse_spark": 2}
 """Behind a layer whose cache no window cuts."""
 FIRST = {
     "qwen3_5": 3,

@@ -289,6 +289,8 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "deepseek_ocr2": (("DeepseekOcr2",), unfollowed.DEEPSEEK_OCR2),
     "lfm3_vl": (("Lfm3Vl",), unfollowed.LFM3_VL),
     "gemma4_unified": (("Gemma4Unified",), unfollowed.GEMMA4_UNIFIED),
+    "muse_glimmer": (("MuseGlimmer",), natives.MUSE),
+    "muse_spark": (("MuseSpark",), natives.MUSE_HEARING),
     "minicpmv4_6": (("MiniCPMV4_6",), natives.MINICPM),
     "minicpm_ocr": (("MiniCPMOcr",), natives.MINICPM),
     "minicpmv4_7": (("MiniCPMV4_7",), natives.MINICPM_CANVAS),

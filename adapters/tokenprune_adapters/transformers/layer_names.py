@@ -21,13 +21,21 @@ CONVOLUTION = "conv"
 """A mixer of layers without attention; such layers that don't have it have linear attention."""
 VALUE_NORM = "v_norm"
 """Norm of single heads of the values, in families that have one."""
-HEAD_NORMS = {"query": ("q_norm", "q_layernorm"), "key": ("k_norm", "k_layernorm")}
+HEAD_NORMS = {
+    "query": ("q_norm", "q_layernorm", "qk_norm"),
+    "key": ("k_norm", "k_layernorm", "qk_norm"),
+}
 """Norms of single heads, in front of the rotation, by the names that classes have for them."""
 HEAD_WIDTH = "head_dim"
 SCALING = "scaling"
 """What the logits are multiplied by."""
 SOFTCAP = "attn_logit_softcapping"
 """c of c tanh(logit / c); None for logits as they are."""
+BASES = "layer_rope_theta"
+"""Of the LLM's config: base of the rotation of every layer, 0 for none; LLMs that don't say it so
+don't have it."""
+NUMBER = "layer_idx"
+"""Of the attention: the layer's number."""
 LAYER_TYPE = "layer_type"
 """Of the attention: which of several kinds of layer it belongs to."""
 INDEXER = "indexer"
@@ -56,6 +64,8 @@ class LayerKind:
             before it is rotated, where the attention has norms.
         gated: whether the query projection puts out a gate behind the query of every head.
         capped: whether logits are capped; some classes have the setting and don't heed it.
+        factor: attribute of the attention with what normed queries are multiplied by; None for
+            nothing.
         typed: whether rotary rows are made for a type of layer.
         paired: whether neighbouring channels turn together, instead of halves.
         wide: whether heads turn in float32.
@@ -80,6 +90,7 @@ class LayerKind:
     normed: bool = False
     gated: bool = False
     capped: bool = False
+    factor: str | None = None
     typed: bool = False
     paired: bool = False
     wide: bool = False
@@ -100,6 +111,7 @@ NORMED = LayerKind(normed=True)
 GATED = LayerKind(normed=True, gated=True)
 TYPED = LayerKind(normed=True, typed=True)
 PAIRED = LayerKind(paired=True)
+MUSE = LayerKind(normed=True, factor="qk_scale_factor")
 
 _KINDS = {
     "aria": {"AriaTextDecoderLayer": LLAMA},
@@ -150,6 +162,8 @@ _KINDS = {
     "mistral": {"MistralDecoderLayer": LLAMA},
     "mistral_large4": {"MistralLarge4TextDecoderLayer": LayerKind(latent=True, placed=True)},
     "molmo2": {"Molmo2DecoderLayer": LayerKind(normed=True, bare="norm_after")},
+    "muse_glimmer": {"MuseGlimmerTextDecoderLayer": MUSE},
+    "muse_spark": {"MuseSparkTextDecoderLayer": MUSE},
     "paddleocr_vl": {"PaddleOCRDecoderLayer": LLAMA},
     "qwen2": {"Qwen2DecoderLayer": LLAMA},
     "qwen2_5_omni": {"Qwen2_5OmniDecoderLayer": LLAMA},

@@ -192,7 +192,8 @@ def query_key(
     if kind.behind is not None and hasattr(attention, kind.behind[0]):
         of_query, of_key = (getattr(attention, name) for name in kind.behind)
         query, key = of_query(query), of_key(key)
-    return scaled(query, float(getattr(attention, names.SCALING))), key
+    factor = 1.0 if kind.factor is None else float(getattr(attention, kind.factor))
+    return scaled(query, factor * float(getattr(attention, names.SCALING))), key
 
 
 def ones(layer: nn.Module, hidden: Tensor, rotary: Rotary, kinds: Kinds = names.KINDS) -> Tensor:
@@ -233,7 +234,7 @@ def rotary(
     positions: Tensor,
     kinds: Kinds = names.KINDS,
 ) -> Rotary:
-    """Cosines and sines `[B, T, r]` of a layer for position ids.
+    """Cosines and sines `[B, T, r]` of a layer for position ids; None where it doesn't rotate.
 
     Args:
         language: the LLM without head, which makes them for all layers.
@@ -242,9 +243,12 @@ def rotary(
         positions: `[B, T]`.
         kinds: what is known of layers.
     """
-    made = {POSITIONS: positions}
+    made, attention = {POSITIONS: positions}, getattr(layer, names.ATTENTION)
+    bases = getattr(language.config, names.BASES, None)
+    if bases is not None and not bases[getattr(attention, names.NUMBER)]:
+        return None
     if _kind(layer, kinds).typed:
-        made[names.LAYER_TYPE] = getattr(getattr(layer, names.ATTENTION), names.LAYER_TYPE)
+        made[names.LAYER_TYPE] = getattr(attention, names.LAYER_TYPE)
     cos, sin = getattr(language, names.ROTARY_EMBEDDING)(hidden, **made)
     return cos, sin
 
@@ -289,7 +293,8 @@ def _heads(
     if kind.normed and any(hasattr(attention, norm) for norm in names.HEAD_NORMS[name]):
         norm = first_of(attention, names.HEAD_NORMS[name])
     gated = kind.gated and name == "query"
-    if norm is not None and norm.weight.shape[0] > width:  # of all heads together
+    weight = getattr(norm, "weight", None)
+    if weight is not None and weight.shape[0] > width:  # of all heads together
         states, norm = norm(states), None
     states = states.view(*states.shape[:-1], -1, 2 * width if gated else width)
     if gated:  # of each head, the gate stands behind the query

@@ -69,6 +69,7 @@ KIMI = Family(
 """Kimi K2.5 and K2.6."""
 
 _CHUNKS = "a clip is several to the model: chunks of a few frames, apart in the tower"
+_HEARS = "sound stays"
 _BLOCKS = (
     "sparse layers choose blocks of keys among those that are left, padding included; their "
     "attention isn't read"
@@ -94,6 +95,28 @@ MINIMAX = Family(
     notes=(_CHUNKS, _BLOCKS),
 )
 """MiniMax M3."""
+
+
+def _windowed(kind: str, end: str) -> Pictures:
+    """Squares of patches, put side by side at the end of the tower (Muse)."""
+    return Pictures(
+        f"get_{kind}_features",
+        (f"{kind}_token_id",),
+        (f"pixel_values{end}",),
+        places.packed(f"{kind}_grid_thw", "merge_size"),
+        Followed(layers=(), cut=0, projector=None),
+    )
+
+
+MUSE = Family(
+    {"image": _windowed("image", ""), "video": _windowed("video", "_videos")},
+    towers=("muse-vision",),
+    behind=False,
+    renumbers=False,
+)
+"""Muse Glimmer."""
+MUSE_HEARING = replace(MUSE, notes=(_HEARS,))
+"""Muse Spark."""
 
 LIGHTON_OCR = Family(
     {

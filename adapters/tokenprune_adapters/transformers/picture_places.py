@@ -27,11 +27,16 @@ def square(core: Any, given: Arguments, features: Features) -> list[Places]:
     return [Places(_square(len(rows))) for rows in features]
 
 
-def packed(name: str) -> Read:
-    """Grids (t, h, w) of patches in an argument, of which a square makes a unit."""
+def packed(name: str, setting: str = "spatial_merge_size") -> Read:
+    """Grids (t, h, w) of patches in an argument, of which a square makes a unit.
+
+    Args:
+        name: of the argument.
+        setting: of the tower, with the side of the square.
+    """
 
     def read(core: Any, given: Arguments, features: Features) -> list[Places]:
-        side = core.config.vision_config.spatial_merge_size
+        side = getattr(core.config.vision_config, setting)
         return [Places((t, h // side, w // side)) for t, h, w in given[name].tolist()]
 
     return read

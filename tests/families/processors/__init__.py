@@ -15,6 +15,7 @@ from tests.families.processors import (
     minicpm,
     minimax,
     molmo2,
+    muse,
     omni,
     others,
     ovis2,
@@ -45,4 +46,5 @@ RECIPES: dict[str, Recipe] = {
     **queried.RECIPES,
     **janus.RECIPES,
     **granite.RECIPES,
+    **muse.RECIPES,
 }
