@@ -40,6 +40,7 @@ UNFOLLOWED = {
     "idefics2": "learned queries",
     "aria": "learned queries",
     "deepseek_ocr2": "learned queries",
+    "step3p7": "convolutions behind its blocks",
     "lfm3_vl": "its attention stands between convolutions",
 }
 """Families through whose tower no tokens are followed, and why."""
@@ -66,6 +67,8 @@ _BARE = ("llava-siglip", "llava_onevision", "paligemma", "gemma3", "idefics3", "
 _BARE += ("aya_vision", "cohere2_vision", "janus", "deepseek_vl_hybrid")
 PREFIX = {**dict.fromkeys(_BARE, 0), "llama4": -1}
 """Class tokens of a family's tower, one in most; -1 for one behind the patches."""
+TOWERS = ("visual", "vision_model", "vision_tower")
+"""What cores call towers that pack their pictures into one row."""
 GRIDS = ("image_grid_thw", "video_grid_thw")
 
 Pass = tuple[dict[int, Tensor], Tensor]
@@ -212,7 +215,7 @@ def tower_without(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
 def packed_tower(model: Any) -> Any:
     """The tower of a model that packs its pictures into one row."""
     core = model.model
-    return core.visual if hasattr(core, "visual") else core.vision_model
+    return next(getattr(core, name) for name in TOWERS if hasattr(core, name))
 
 
 def packed_passes(model: Any, call: dict[str, Tensor], images: Sequence[ImageTrace]) -> list[Pass]:

@@ -54,6 +54,7 @@ NO_FORMULA += (
     "minimax_m3_vl",
     "lighton_ocr",
     "muse_spark",
+    "step3p7",
 )
 NO_FORMULA += (*UNFOLLOWED, "llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""

@@ -20,7 +20,7 @@ from tokenprune.interface.adapter import MllmAdapter
 
 NEW = 3
 PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "activation_sparsity_pattern")
-PER_LAYER += ("indexer_types", "layer_rope_theta")
+PER_LAYER += ("indexer_types", "layer_rope_theta", "swiglu_limits")
 """Settings with an entry for each layer."""
 TURNED = "aten.permute.default"
 """A view of the streams of Gemma 3n's layers, which moves nothing."""
@@ -28,8 +28,8 @@ COUNTING = {"minimax_m3_vl"}
 """Families with layers that count the slots of what is left by themselves."""
 OWN_INPUTS = {"gemma3n", "gemma4-shared"}
 """Families whose layers get inputs of their own, of which those of survivors are taken."""
-LOOPS = {"qwen4_exp", "minicpm_ocr"}
-"""Families whose layers run a loop over tokens, or over chunks of a prompt that has several."""
+LOOPS = {"qwen4_exp", "minicpm_ocr", "step3p7"}
+"""Families whose layers run a loop over tokens, experts, or chunks of a prompt that has several."""
 
 
 @functools.lru_cache(maxsize=2)

@@ -26,6 +26,7 @@ from tests.families.models import (
     minicpm,
     perception,
     shuffled,
+    step3p7,
 )
 from tests.families.models.tiled import LlavaNext
 from tests.families.plans import LAYER, decoder, plan
@@ -47,6 +48,7 @@ TILED = (
     "deepseek_ocr2",
     "llama4",
     "perception_lm",
+    "step3p7",
     "llava_next",
     "llava_onevision",
 )
@@ -61,6 +63,8 @@ def tiles(case: Any, image: Image, prompt: Prompt) -> int:
         return 1 + high * wide if alone else 1
     if case.name == "lfm2_vl":
         return len(lfm2.pieces(image))
+    if case.name == "step3p7":
+        return 1 + step3p7.crops(image)
     if isinstance(case, minicpm.MiniCpm):
         return len(minicpm.pieces(image))
     if case.name == "idefics2":

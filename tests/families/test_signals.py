@@ -22,7 +22,7 @@ BEFORE, AHEAD = Signal.LAST_QUERY_ATTENTION, Signal.AHEAD_ATTENTION
 SITE = 1
 """Behind a layer with a window, where there are some."""
 UNCUT = {"exaone4_5": 2, "gemma3": 2, "gemma3n": 2, "aya_vision": 2, "cohere2_vision": 2}
-UNCUT |= {"cohere_compass": 2, "muse_glimmer": 2, "muse_spark": 2}
+UNCUT |= {"cohere_compass": 2, "muse_glimmer": 2, "muse_spark": 2, "step3p7": 2}
 """Behind a layer whose cache no window cuts."""
 FIRST = {
     "qwen3_5": 3,
@@ -37,6 +37,8 @@ FIRST = {
 }
 """The first layer with attention, where it isn't the first one."""
 SHARED = {"gemma4-shared"}
+NARROW = {"kimi_k25"}
+"""Families whose caches hold narrow rows, of which keys and values are made."""
 UNREAD = {"mistral_large4"}
 """Families whose queries depend on their places beside rotary rows."""
 MIXED = FIRST.keys() | SHARED
@@ -111,7 +113,7 @@ def test_keys_and_values_are_those_that_the_layer_caches(name: str) -> None:
         logits(model, call)
     (tokens,) = Look.seen
     held = cached.keys, cached.values
-    if name == "kimi_k25":  # which are narrow there
+    if name in NARROW:
         held = language(model).layers[site - 1].self_attn.expand_kv(*held)
     for signal, heads in zip((keys, values), held, strict=True):
         if signal is keys and name == "paligemma":

@@ -287,6 +287,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
     "idefics2": (("Idefics2",), unfollowed.IDEFICS2),
     "aria": (("Aria",), unfollowed.ARIA),
     "deepseek_ocr2": (("DeepseekOcr2",), unfollowed.DEEPSEEK_OCR2),
+    "step3p7": (("Step3p7",), unfollowed.STEP3P7),
     "lfm3_vl": (("Lfm3Vl",), unfollowed.LFM3_VL),
     "gemma4_unified": (("Gemma4Unified",), unfollowed.GEMMA4_UNIFIED),
     "muse_glimmer": (("MuseGlimmer",), natives.MUSE),

@@ -37,10 +37,12 @@ don't have it."""
 NUMBER = "layer_idx"
 """Of the attention: the layer's number."""
 LAYER_TYPE = "layer_type"
-"""Of the attention: which of several kinds of layer it belongs to."""
+"""Of what makes rotary rows: the argument with the kind of layer that they are for."""
 INDEXER = "indexer"
 """Of the attention: what chooses keys for each query, where something does; None in layers for
-which the keys of an earlier one count."""
+which the keys of an earlier one count, or all."""
+BORROWS = "skip_topk"
+"""Of the attention: whether it sees the keys that an earlier layer chose."""
 SHARED = "is_kv_shared_layer"
 """Of the attention: whether it takes keys and values from an earlier layer."""
 LAYER_TYPES = "layer_types"
@@ -176,6 +178,7 @@ _KINDS = {
     "qwen3_omni_moe": {"Qwen3OmniMoeThinkerTextDecoderLayer": NORMED},
     "qwen3_vl": {"Qwen3VLTextDecoderLayer": NORMED},
     "qwen3_vl_moe": {"Qwen3VLMoeTextDecoderLayer": NORMED},
+    "step3p7": {"Step3p7DecoderLayer": TYPED},
     "qwen4_exp": {
         "Qwen4ExpTextDecoderLayer": LayerKind(
             normed=True,

@@ -88,7 +88,7 @@ def no_query_key(layer: nn.Module, kinds: Kinds = names.KINDS) -> str | None:
         return "scales queries by their places"
     if kind.indexed is None and getattr(attention, names.INDEXER, None) is not None:
         return "chooses by itself which blocks of keys each query sees"
-    if kind.indexed is not None and getattr(attention, names.INDEXER) is None:
+    if kind.indexed is not None and getattr(attention, names.BORROWS, False):
         return "sees the keys that an earlier layer chose"
     return None
 
@@ -220,10 +220,10 @@ def seen(layer: nn.Module, call: LayerCall, kinds: Kinds = names.KINDS) -> Mask:
         call: what it is called with.
         kinds: what is known of layers.
     """
-    kind = _found(layer, kinds)
-    if kind is None or kind.indexed is None:
+    kind, attention = _found(layer, kinds), getattr(layer, names.ATTENTION, None)
+    if kind is None or kind.indexed is None or getattr(attention, names.INDEXER) is None:
         return call.mask
-    attention, normed = getattr(layer, names.ATTENTION), _normed(layer, call.hidden, kinds)
+    normed = _normed(layer, call.hidden, kinds)
     return indexed_layers.CHOOSING[kind.indexed](attention, normed, call)
 
 
@@ -243,14 +243,18 @@ def rotary(
         positions: `[B, T]`.
         kinds: what is known of layers.
     """
-    made, attention = {POSITIONS: positions}, getattr(layer, names.ATTENTION)
-    bases = getattr(language.config, names.BASES, None)
-    if bases is not None and not bases[getattr(attention, names.NUMBER)]:
+    made, config = {POSITIONS: positions}, language.config
+    bases = getattr(config, names.BASES, None)
+    if bases is not None and not bases[_number(layer)]:
         return None
     if _kind(layer, kinds).typed:
-        made[names.LAYER_TYPE] = getattr(attention, names.LAYER_TYPE)
+        made[names.LAYER_TYPE] = getattr(config, names.LAYER_TYPES)[_number(layer)]
     cos, sin = getattr(language, names.ROTARY_EMBEDDING)(hidden, **made)
     return cos, sin
+
+
+def _number(layer: nn.Module) -> int:
+    return int(getattr(getattr(layer, names.ATTENTION), names.NUMBER))
 
 
 def _found(layer: nn.Module, kinds: Kinds) -> names.LayerKind | None:

@@ -217,6 +217,25 @@ def stacked_tiles(core: Any, given: Arguments, features: Features) -> list[Place
     return [Places.of_tiles(tiles[at : at + several]) for at in range(0, len(tiles), several)]
 
 
+def crops_in_front(core: Any, given: Arguments, features: Features) -> list[Places]:
+    """Squares of equally many units, those of crops in front of that of the whole (Step 3.7)."""
+    pixels, counts = given["pixel_values"], given.get("num_local_patches")
+    crops = [0] * len(features) if counts is None else [int(count) for count in counts]
+    whole = _downsampled(core, pixels)
+    found = []
+    for rows, count in zip(features, crops, strict=True):
+        crop = (len(rows) - math.prod(whole)) // count if count else 0
+        found.append(Places.of_tiles([*[Places(_square(crop))] * count, Places(whole)], -1))
+    return found
+
+
+def _downsampled(core: Any, pixels: Tensor) -> Grid:
+    """Rows and columns of patches after two convolutions, each of which leaves every other one."""
+    side = core.config.vision_config.patch_size
+    high, wide = (math.ceil(math.ceil(length // side / 2) / 2) for length in pixels.shape[-2:])
+    return (1, high, wide)
+
+
 def stacked_frames(core: Any, given: Arguments, features: Features) -> list[Places]:
     """The frames of clips `[V, F, 3, H, W]`, shown to the method of pictures."""
     clips, count = given["pixel_values"].shape[:2]

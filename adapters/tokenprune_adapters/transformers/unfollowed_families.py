@@ -16,6 +16,7 @@ _FIVES = (
 )
 _TOUCHING = "pictures with nothing between count as one: the model isn't told which crops are whose"
 _BETWEEN = "its attention stands between convolutions, which read every place of a picture"
+_DOWNSAMPLED = "convolutions behind its blocks make every token of squares of patches that overlap"
 _PROJECTED = "there is none, and every token is made of its own pixels"
 
 
@@ -144,3 +145,17 @@ LFM3_VL = Family(
     {"image": _convolved("image", ""), "video": _convolved("video", "_videos")}, renumbers=False
 )
 """LFM3-VL, whose LLM has windows and convolutions, too."""
+
+STEP3P7 = Family(
+    {
+        "image": Pictures(
+            "get_image_features",
+            ("image_token_id",),
+            (names.PICTURES,),
+            places.crops_in_front,
+            unfollowed=_DOWNSAMPLED,
+        )
+    },
+    renumbers=False,
+)
+"""Step 3.7: crops of a picture in front of the whole, in one call of each kind of the tower."""

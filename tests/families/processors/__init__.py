@@ -22,6 +22,7 @@ from tests.families.processors import (
     queried,
     qwen,
     shuffled,
+    step3p7,
     video_llama3,
 )
 from tests.families.processors.common import Recipe
@@ -47,4 +48,5 @@ RECIPES: dict[str, Recipe] = {
     **janus.RECIPES,
     **granite.RECIPES,
     **muse.RECIPES,
+    **step3p7.RECIPES,
 }
