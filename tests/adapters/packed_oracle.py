@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,7 +60,9 @@ def inputs(tower: Any, call: dict[str, Tensor]) -> Inputs:
 
 
 def taken(tower: Any, call: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A call as a tower takes it: GLM's takes the frames of clips as pictures."""
+    """A call as a tower takes it, by its own name for rows: GLM's takes frames as pictures."""
+    _, rows, *_ = inspect.signature(type(tower).forward).parameters
+    call = {rows if name == "hidden_states" else name: value for name, value in call.items()}
     if not hasattr(tower, "downsample"):
         return call
     frames = call["grid_thw"].repeat_interleave(call["grid_thw"][:, 0], dim=0)
@@ -119,7 +122,8 @@ class Loop:
     def joined(self, states: Tensor) -> Tensor:
         """A row of the members `[m, D]` of a unit, `[1, d]`."""
         if not hasattr(self.tower, "downsample"):
-            return self.tower.merger(states)
+            normed = self.tower.norm(states) if hasattr(self.tower, "norm") else states
+            return self.tower.merger(normed)
         side = self.tower.spatial_merge_size
         square = self.tower.post_layernorm(states).view(side, side, -1)
         weight, bias = self.tower.downsample.weight, self.tower.downsample.bias

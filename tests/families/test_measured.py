@@ -55,6 +55,7 @@ NO_FORMULA += (
     "lighton_ocr",
     "muse_spark",
     "step3p7",
+    "dots3_note",
 )
 NO_FORMULA += (*UNFOLLOWED, "llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""

@@ -37,7 +37,7 @@ FIRST = {
 }
 """The first layer with attention, where it isn't the first one."""
 SHARED = {"gemma4-shared"}
-NARROW = {"kimi_k25"}
+NARROW = {"kimi_k25", "dots3_note"}
 """Families whose caches hold narrow rows, of which keys and values are made."""
 UNREAD = {"mistral_large4"}
 """Families whose queries depend on their places beside rotary rows."""

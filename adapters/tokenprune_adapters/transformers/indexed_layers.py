@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.interface.calls import LayerCall, Mask
+from tokenprune_adapters.transformers import latent_layers
 from tokenprune_adapters.transformers import layer_names as names
 
 
@@ -37,9 +38,19 @@ def _pools(attention: Any, normed: Tensor, call: LayerCall) -> Tensor:
     return mask
 
 
+def _keys(attention: Any, normed: Tensor, call: LayerCall) -> Tensor:
+    """Single keys (dots3.note)."""
+    mask: Any = call.mask
+    query = latent_layers.narrow_query(attention, normed)
+    places = getattr(attention, names.INDEXER)(normed, query, call.rotary, mask[:, 0], None)
+    chosen = torch.zeros(*places.shape[:-1], normed.shape[1], dtype=torch.bool, device=mask.device)
+    return _both(mask, chosen.scatter(-1, places.long(), True)[:, None])
+
+
 CHOOSING: Mapping[str, Callable[[Any, Tensor, LayerCall], Mask]] = {
     "blocks": _blocks,
     "pools": _pools,
+    "keys": _keys,
 }
 """Masks `[B, 1, T, T]` of what queries see, from the attention, rows `[B, T, D]` behind the layer's
 norm, and what the layer is called with; by `LayerKind.indexed`."""

@@ -21,7 +21,12 @@ PLAIN, TURNED, NARROW = "qk_nope_head_dim", "qk_rope_head_dim", "kv_lora_rank"
 """Of the attention: how many of them aren't rotated and stand in front, how many are, and channels
 of the narrow rows."""
 PAIRED = "rope_interleave"
-"""Of its config: whether neighbouring channels turn together, and halves stand apart afterwards."""
+"""Of its config: whether neighbouring channels turn together, and halves stand apart afterwards;
+they do where it doesn't say so."""
+QUERY_SCALE, KEY_SCALE = "q_lora_scale", "kv_lora_scale"
+"""Of the attention: what narrow rows are multiplied by behind their norm, where it has such."""
+TURNED_NORM = "k_rope_only_layernorm"
+"""Of the attention: a norm of the key's shared channels, where it has one."""
 
 
 def known(attention: Any) -> bool:
@@ -37,11 +42,14 @@ def projections(attention: Any) -> Mapping[str, nn.Module]:
 
 def project(attention: Any, normed: Tensor) -> Mapping[str, Tensor]:
     """What these put out for rows `[B, T, D]` behind the layer's norm."""
-    last = normed
-    if attention.q_b_proj is not None:
-        last = attention.q_a_layernorm(attention.q_a_proj(normed))
+    last = normed if attention.q_b_proj is None else narrow_query(attention, normed)
     made = projections(attention)
     return {"query": made["query"](last), "key": made["key"](normed)}
+
+
+def narrow_query(attention: Any, normed: Tensor) -> Tensor:
+    """Narrow rows of the query `[B, T, r]` of rows `[B, T, D]` behind the layer's norm."""
+    return _times(attention.q_a_layernorm(attention.q_a_proj(normed)), attention, QUERY_SCALE)
 
 
 def query_key(
@@ -58,6 +66,8 @@ def query_key(
     query = query.transpose(1, 2)
     plain, _ = _expanded(attention, projected["key"])
     shared = projected["key"][:, None, :, getattr(attention, NARROW) :]
+    if hasattr(attention, TURNED_NORM):
+        shared = getattr(attention, TURNED_NORM)(shared)
     key = torch.cat((plain, shared.expand(*plain.shape[:-1], -1)), dim=-1)
     return turned(attention, query, rotary), turned(attention, key, rotary)
 
@@ -72,16 +82,20 @@ def turned(attention: Any, states: Tensor, rotary: Rotary) -> Tensor:
     if rotary is None:
         return states
     plain, part = torch.split(states, [getattr(attention, PLAIN), getattr(attention, TURNED)], -1)
-    if getattr(attention.config, PAIRED):
+    if getattr(attention.config, PAIRED, True):
         part = torch.unflatten(part, -1, (-1, 2)).transpose(-1, -2).flatten(-2)
     cos, sin = (rows.unsqueeze(1) for rows in rotary)
-    return torch.cat((plain, rotated(part, cos, sin)), dim=-1)
+    return torch.cat((plain, rotated(part, cos, sin).to(part.dtype)), dim=-1)
 
 
 def _expanded(attention: Any, narrow: Tensor) -> tuple[Tensor, Tensor]:
     """The key's channels without rotation, and the values, of every head, from narrow rows."""
     normed = attention.kv_a_layernorm(narrow[..., : getattr(attention, NARROW)])
-    made = attention.kv_b_proj(normed)
+    made = attention.kv_b_proj(_times(normed, attention, KEY_SCALE))
     heads = made.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
     first = getattr(attention, PLAIN)
     return heads[..., :first], heads[..., first:]
+
+
+def _times(rows: Tensor, attention: Any, scale: str) -> Tensor:
+    return rows * getattr(attention, scale) if hasattr(attention, scale) else rows

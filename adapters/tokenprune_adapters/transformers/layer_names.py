@@ -122,6 +122,7 @@ _KINDS = {
     "cohere_compass": {"CohereCompassDecoderLayer": LLAMA},
     "deepseek_ocr2": {"DeepseekOcr2TextDecoderLayer": LLAMA},
     "deepseek_v3": {"DeepseekV3DecoderLayer": LayerKind(latent=True)},
+    "dots3_note": {"Dots3NoteTextDecoderLayer": LayerKind(latent=True, typed=True, indexed="keys")},
     "ernie4_5_vl_moe": {"Ernie4_5_VLMoeDecoderLayer": LayerKind(paired=True, wide=True)},
     "exaone4": {
         "Exaone4DecoderLayer": LayerKind(

@@ -49,8 +49,8 @@ class SegmentedRows(PackedEncoderAdapter):
 class PackedVisionAdapter(SegmentedRows):
     """Of Qwen2-VL, Qwen2.5-VL and -Omni (windows), Qwen3-VL and -Omni (DeepStack), and Qwen3.5.
 
-    And those of EXAONE 4.5 (windows, grouped heads), Cohere Compass (DeepStack), and GLM-4.1V to
-    4.6V and GLM-OCR, where a convolution joins the members of a unit.
+    And those of EXAONE 4.5 (windows, grouped heads), Cohere Compass (DeepStack), dots3.note
+    (experts), and GLM-4.1V to 4.6V and GLM-OCR, where a convolution joins the members of a unit.
     """
 
     name: ClassVar[str] = "qwen-vision"

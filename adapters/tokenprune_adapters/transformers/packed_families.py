@@ -55,6 +55,11 @@ PACKED: Mapping[str, tuple[tuple[str, ...], Family]] = {
         ("HyperCLOVAXVisionV2",),
         replace(packed("vision_model"), apart=False),
     ),
+    # most layers have sliding windows
+    "dots3_note": (
+        ("Dots3Note",),
+        replace(packed("vision_tower"), apart=False, renumbers=False, notes=("sound stays",)),
+    ),
     "cohere_compass": (("CohereCompass",), packed()),
     "glm4v": (("Glm4v",), _one_kind()),
     "glm46v": (("Glm46V",), _one_kind()),

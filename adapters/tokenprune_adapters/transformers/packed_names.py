@@ -55,6 +55,7 @@ _CLASSES = {
     "glm4v": ("Glm4vVisionModel", "Glm4vVisionBlock", "Glm4vVisionAttention"),
     "glm4v_moe": ("Glm4vMoeVisionModel", "Glm4vMoeVisionBlock", "Glm4vMoeVisionAttention"),
     "glm5_next": ("Glm5NextVisionModel", "Glm5NextVisionBlock", "Glm5NextVisionAttention"),
+    "dots3_note": ("Dots3NoteVisionModel", "Dots3NoteVisionBlock", "Dots3NoteVisionAttention"),
     "glm_ocr": ("GlmOcrVisionModel", "GlmOcrVisionBlock", "GlmOcrVisionAttention"),
 }
 
@@ -74,8 +75,10 @@ ERNIE_TOWERS, ERNIE_BLOCKS, ERNIE_ATTENTIONS = (
 )
 """The same of ERNIE 4.5 VL."""
 
-ROWS, GRIDS = TAKES = "hidden_states", "grid_thw"
-"""What a tower is called with: rows of patches `[R, ...]`, and (t, h, w) in patches `[n, 3]`."""
+ROWS, GRIDS = "hidden_states", "grid_thw"
+TAKES = ((ROWS, "pixel_values"), GRIDS)
+"""What a tower is called with: rows of patches `[R, ...]`, which it calls by one of these names,
+and (t, h, w) in patches `[n, 3]`."""
 MERGED = ("x", "hidden", "hidden_state")
 """What modules that make one row of every unit call its patches, which go by position."""
 BORDERS, ROTARY = "cu_seqlens", "position_embeddings"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.families.case import Case
-from tests.families.models import qwen
+from tests.families.models import dots3, qwen
 from tests.families.models.common import END, IMAGE, START, VIDEO
 from tests.families.processors.common import VISION, Recipe, images, made
 
@@ -59,6 +59,19 @@ COMPASS = Recipe(
     needs=VISION,
 )
 QWEN3 = _packed("Qwen3VLProcessor", "Qwen3VLVideoProcessor")
+
+
+def _dots3(case: Case, tokenizer: Any) -> Any:
+    settings = {**SETTINGS, "temporal_patch_size": 1}
+    return made(
+        "Dots3NoteProcessor",
+        image_processor=images("Qwen2VLImageProcessor", **settings),
+        video_processor=made("Qwen3VLVideoProcessor", **settings),
+        feature_extractor=made("Dots3NoteFeatureExtractor", feature_size=dots3.MELS),
+        tokenizer=tokenizer,
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     "qwen2_vl": _packed("Qwen2VLProcessor", "Qwen2VLVideoProcessor"),
     "qwen2_5_vl": _packed("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
@@ -74,5 +87,18 @@ RECIPES: dict[str, Recipe] = {
     "qwen3_5": QWEN3,
     "qwen3_5_moe": QWEN3,
     "qwen4_exp": QWEN3,
+    "dots3_note": Recipe(
+        _dots3,
+        {
+            IMAGE: "<|imgpad|>",
+            VIDEO: "<|video_pad|>",
+            START: "<|img|>",
+            END: "<|endofimg|>",
+            dots3.AUDIO: "<|audio_comp_pad|>",
+        },
+        "<|img|><|imgpad|><|endofimg|>",
+        "<|img|><|video_pad|><|endofimg|>",
+        needs=VISION,
+    ),
     "lfm3_vl": _packed("Lfm3VlProcessor", "Qwen3VLVideoProcessor"),
 }
