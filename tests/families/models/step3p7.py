@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.families import scenes
 from tests.families.case import Case
@@ -64,6 +64,10 @@ class Step3p7(Case):
         }
         return Step3p7Config(vision_config=vision, text_config=language, image_token_id=IMAGE)
 
+    def create(self, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
+        in_double()
+        return super().create(dtype, attention)
+
     def image_ids(self, image: Image, prompt: Prompt) -> list[int]:
         crop = [CROP_START, *[IMAGE] * (CROP // PATCH // STRIDE) ** 2, CROP_END]
         return [*crops(image) * crop, START, *[IMAGE] * (WHOLE // PATCH // STRIDE) ** 2, END]
@@ -86,6 +90,22 @@ class Step3p7(Case):
 def crops(image: Image) -> int:
     """How many crops the tower sees of a picture, besides the whole."""
     return image.width // WHOLE if image.width > WHOLE else 0
+
+
+def in_double() -> None:
+    """The library routes in float32."""
+    from transformers.models.step3p7 import modeling_step3p7 as modeling
+
+    def routed(router: Any, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        wide = torch.promote_types(hidden_states.dtype, torch.float32)
+        rows = hidden_states.reshape(-1, router.hidden_dim).to(wide)
+        logits = nn.functional.linear(rows, router.weight.to(wide))
+        scores = logits.sigmoid()
+        chosen = (scores + router.e_score_correction_bias).topk(router.top_k, sorted=False).indices
+        weights = scores.gather(1, chosen)
+        return logits, weights / weights.sum(dim=-1, keepdim=True), chosen
+
+    modeling.Step3p7TopKRouter.forward = routed
 
 
 SIZES = ((WHOLE, WHOLE), (WHOLE, 2 * WHOLE))
