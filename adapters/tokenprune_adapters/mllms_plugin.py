@@ -10,6 +10,7 @@ from tokenprune.testing.kinds import TinyModel
 from tokenprune_adapters.transformers.family_table import ADAPTERS as FAMILIES
 from tokenprune_adapters.transformers.gemma3n import Gemma3nAdapter
 from tokenprune_adapters.transformers.glm5_next import Glm5NextAdapter
+from tokenprune_adapters.transformers.hy_v4_vl import HyV4VlAdapter
 from tokenprune_adapters.transformers.llama4 import Llama4Adapter
 from tokenprune_adapters.transformers.llava import LlavaAdapter
 from tokenprune_adapters.transformers.llava_pixtral import LlavaPixtralAdapter
@@ -26,6 +27,7 @@ ADAPTERS: tuple[type[MllmAdapter], ...] = (
     Molmo2Adapter,
     Qwen4ExpAdapter,
     Glm5NextAdapter,
+    HyV4VlAdapter,
     MistralLarge4Adapter,
 )
 

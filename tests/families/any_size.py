@@ -68,13 +68,23 @@ class Picture:
 Pass = list[Picture]
 ROWS = ("mistral3", "llava_pixtral", "paddleocr_vl", "video_llama_3", "ernie4_5_vl_moe")
 ROWS += ("minicpmv4_6", "minicpmv4_7", "kimi_k25", "lighton_ocr", "minimax_m3_vl", "mistral_large4")
-ROWS += ("hunyuan_vl", "minicpm_ocr", "muse_glimmer", "muse_spark")
+ROWS += ("hunyuan_vl", "minicpm_ocr", "muse_glimmer", "muse_spark", "hy_v4_vl")
 """Families whose pictures stand one behind the other; others are padded to the longest."""
 SIDES = {("llava_pixtral", "image"): 1, ("video_llama_3", "image"): 1}
 """Rows and columns of patches of a unit; 2 in most."""
 
 
-PARTED = ("PaddleOCR", "VideoLlama3", "Ernie", "MiniCPM", "Kimi", "MiniMax", "HunYuan", "Muse")
+PARTED = (
+    "PaddleOCR",
+    "VideoLlama3",
+    "Ernie",
+    "MiniCPM",
+    "Kimi",
+    "MiniMax",
+    "HunYuan",
+    "HYV4",
+    "Muse",
+)
 """What blocks are called that attend picture by picture."""
 BEHIND = ("video_llama_3", "ernie4_5_vl_moe", "minimax_m3_vl")
 """Families in which the patches of a unit stand one behind the other."""

@@ -83,7 +83,16 @@ class Case(ABC):
         """A model of a config."""
         import transformers
 
-        return built(getattr(transformers, self.model_class), config, dtype, attention)
+        model_class = getattr(transformers, self.model_class)
+        return built(model_class, config, dtype, self.functions(attention))
+
+    def functions(self, attention: str) -> str | dict[str, str]:
+        """Attention functions of the model's parts, or one of all that have several.
+
+        Args:
+            attention: the one that is wanted.
+        """
+        return attention
 
     def prompts(self, scene: str, padding: str = "left") -> list[Prompt]:
         """The prompts of a scene; without padding, shorter ones get more words at their end."""

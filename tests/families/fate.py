@@ -14,6 +14,7 @@ from tests.families.case import Case
 from tests.families.models.common import IMAGE, VIDEO
 from tests.families.models.deepseek_ocr2 import DeepseekOcr2
 from tests.families.models.hunyuan import UNIT, HunYuanVL
+from tests.families.models.hyv4 import HyV4
 from tests.families.models.tiled import LlavaNext, LlavaOnevision
 from tests.families.models.video_llava import PATCHES, VideoLlava
 from tests.families.scenes import Image, Prompt, Video
@@ -123,6 +124,11 @@ def _within(case: Case, part: Image | Video, prompt: Prompt) -> Others:
         return {count: (0, count)}
     if isinstance(case, DeepseekOcr2):
         return {case.image_ids(part, prompt).count(IMAGE) - 1: None}
+    if isinstance(case, HyV4):
+        frames = part.frames if isinstance(part, Video) else 1
+        rows, columns = frames * part.height // UNIT, part.width // UNIT
+        ends = [row * (columns + 1) + columns for row in range(rows)]
+        return {end: (end - columns, end) for end in ends}
     if isinstance(case, HunYuanVL) and isinstance(part, Image):
         rows, columns = part.height // UNIT, part.width // UNIT
         ends = [(row + 1) * (columns + 1) for row in range(rows)]

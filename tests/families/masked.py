@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 POOLING = "Glm5Next"
 """How classes of layers begin in which keys are chosen in pools of neighbours."""
+STREAMED = (POOLING, "HYV4VL")
+"""How classes of layers begin behind whose tokens stand streams of them."""
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def _hide(gone: Tensor) -> Callable[..., Any]:
     def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         nonlocal seen
         hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
-        queries = hidden.shape[-2]
+        queries = hidden.shape[1 if type(layer).__name__.startswith(STREAMED) else -2]
         # layers that share keys may compute the end of the prompt only
         past = seen or gone.shape[1] - queries
         mask = closed(kwargs.get("attention_mask"), gone, past, queries, hidden.dtype)

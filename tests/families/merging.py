@@ -25,7 +25,7 @@ from tests.families.cells import (
     packed_tower,
 )
 from tests.families.fate import shown
-from tests.families.masked import POOLING
+from tests.families.masked import STREAMED
 from tests.families.plans import LAYER, layers, plan
 from tests.families.towers import Pair, paired_in
 from tests.plugin import registering
@@ -114,7 +114,7 @@ def merged_at(module: nn.Module, name: str, wanted: Groups) -> Iterator[None]:
         if not waiting:
             return None
         old = whole = kwargs[name] if name in kwargs else args[0]
-        if type(module).__name__.startswith(POOLING):  # streams of a token stand behind it
+        if type(module).__name__.startswith(STREAMED):  # streams of a token stand behind it
             old = old.flatten(2)
         new = old.clone()
         for row, place, places in waiting.pop():

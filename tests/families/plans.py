@@ -13,6 +13,7 @@ LAYER = {
     "qwen4_exp": 3,
     "glm5_next": 3,
     "mistral_large4": 2,
+    "hy_v4_vl": 2,
     "lfm2_vl": 3,
     "lfm3_vl": 3,
     "minicpmv4_6": 3,

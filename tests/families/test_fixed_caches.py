@@ -25,7 +25,7 @@ SCORES = 1e-5
 WIDE = 500
 """A window that no prompt here fills."""
 TINY = {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
-CHOOSING = ("qwen4_exp", "glm5_next", "mistral_large4", "minimax_m3_vl", "dots3_note")
+CHOOSING = ("qwen4_exp", "glm5_next", "mistral_large4", "minimax_m3_vl", "dots3_note", "hy_v4_vl")
 """Families whose layers choose keys, or share a choice; their caches are of kinds of their own."""
 STATED = tuple(name for name in LINEAR if name not in CHOOSING)
 COMPILED = ("llava_next", "qwen2_5_vl", "gemma4", *STATED)

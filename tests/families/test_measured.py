@@ -56,6 +56,7 @@ NO_FORMULA += (
     "muse_spark",
     "step3p7",
     "dots3_note",
+    "hy_v4_vl",
 )
 NO_FORMULA += (*UNFOLLOWED, "llama4", "llava", "llava-siglip")
 """Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""

@@ -32,7 +32,7 @@ from tokenprune.plan import load_plan
 
 Load = Callable[[str], LoadedMllm]
 LINEAR = ("qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm5_next")
-SHARED = ("gemma3n", "gemma4-shared", "mistral_large4")
+SHARED = ("gemma3n", "gemma4-shared", "mistral_large4", "hy_v4_vl")
 """LLMs of which some layers read the keys of earlier ones."""
 UNLEARNT = (*LINEAR, "lfm2_vl", "lfm3_vl", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr", *SHARED)
 LEARNED = [name for name in CASES if name not in UNLEARNT]

@@ -7,24 +7,19 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from tokenprune.interface.calls import Arguments, Entry, LlmOutputs, PromptCall, Rotary
+from tokenprune.interface.calls import Arguments, Entry, PromptCall, Rotary
 from tokenprune.interface.specs import MllmSpec
-from tokenprune_adapters.transformers.families import Family, FamilyAdapter
+from tokenprune_adapters.transformers.families import Family
+from tokenprune_adapters.transformers.hyper_connected import HyperConnectedAdapter
 from tokenprune_adapters.transformers.packed_families import packed_by_frames
 from tokenprune_adapters.transformers.picture_kinds import VIDEO_ID
 
 MODEL = "transformers.models.glm5_next.modeling_glm5_next"
-MEAN = "hc_head"
-"""Of the LLM: what makes one state of streams `[B, T, A, D]`, in front of the last norm."""
 _SHORT = "pools of keys, like linear attention, are those of the shortened prompt"
 
 
-class Glm5NextAdapter(FamilyAdapter):
-    """Glm5NextForConditionalGeneration.
-
-    Its layers hand on streams `[B, T, A, D]`, which strategies inside the LLM see side by side:
-    what merges tokens merges all of their streams. The LLM rotates nothing.
-    """
+class Glm5NextAdapter(HyperConnectedAdapter):
+    """Glm5NextForConditionalGeneration, whose LLM rotates nothing."""
 
     name: ClassVar[str] = "glm5_next"
     claims: ClassVar[tuple[str, ...]] = (f"{MODEL}.Glm5NextForConditionalGeneration",)
@@ -45,29 +40,6 @@ class Glm5NextAdapter(FamilyAdapter):
         ended = (call.ids == config.video_end_token_id).cumsum(-1)
         inside = (call.ids == config.image_token_id) & (begun > ended)
         return replace(call, ids=call.ids.masked_fill(inside, config.video_token_id))
-
-    def read_outputs(self, outputs: Any) -> LlmOutputs:
-        """What the LLM put out; states of layers with their streams side by side."""
-        found = super().read_outputs(outputs)
-        states = found.states and tuple(
-            state if state is None else state.flatten(2) for state in found.states
-        )
-        return LlmOutputs(found.last, states)
-
-    def write_outputs(self, new: LlmOutputs, outputs: Any) -> Any:
-        """The LLM's outputs with new states, in streams where theirs were."""
-        before = super().read_outputs(outputs).states or ()
-        states = new.states and tuple(
-            state if state is None or old is None else state.view(*state.shape[:2], *old.shape[2:])
-            for state, old in zip(new.states, before, strict=True)
-        )
-        return super().write_outputs(LlmOutputs(new.last, states), outputs)
-
-    def final_norm(self, hidden: Tensor) -> Tensor:
-        """The norm behind the LLM's last layer, of what its streams become."""
-        streams = hidden.reshape(1, -1, self._config.hc_mult, self._config.hidden_size)
-        one: Tensor = getattr(self.spec().language_model, MEAN)(streams)
-        return super().final_norm(one.view(*hidden.shape[:-1], -1))
 
     def rotary(self, layer: nn.Module, hidden: Tensor, positions: Tensor) -> Rotary:
         """None, since the LLM rotates nothing."""

@@ -12,21 +12,22 @@ from tokenprune_adapters.shared.foreseen import numbers, with_numbers
 from tokenprune_adapters.transformers.any_size import SegmentedAdapter
 from tokenprune_adapters.transformers.vit_family_names import HUNYUAN, VisionNames
 
-_MODULE = "transformers.models.hunyuan_vl.modeling_hunyuan_vl"
+_OLDER = "transformers.models.hunyuan_vl.modeling_hunyuan_vl.HunYuanVLVision"
+_NEWER = "transformers.models.hy_v4_vl.modeling_hy_v4_vl.HYV4VLVision"
 
 
 class HunYuanVisionAdapter(SegmentedAdapter):
-    """HunYuanVLVisionTransformer, whose merger makes a row of every square of patches: its units.
+    """HunYuanVLVisionTransformer and Hy4's HYV4VLVisionModel, whose merger makes units of squares.
 
-    The merger reads all patches of a picture and puts marks between the units. Its blocks don't
+    The merger reads all patches of a picture and puts newlines between rows of units. Blocks don't
     rotate.
     """
 
     name: ClassVar[str] = "hunyuan-vision"
-    claims: ClassVar[tuple[str, ...]] = (f"{_MODULE}.HunYuanVLVisionTransformer",)
+    claims: ClassVar[tuple[str, ...]] = (f"{_OLDER}Transformer", f"{_NEWER}Model")
     names: ClassVar[VisionNames] = HUNYUAN
-    block_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.HunYuanVLVisionBlock",)
-    attention_classes: ClassVar[tuple[str, ...]] = (f"{_MODULE}.HunYuanVLVisionAttention",)
+    block_classes: ClassVar[tuple[str, ...]] = (f"{_OLDER}Block", f"{_NEWER}Block")
+    attention_classes: ClassVar[tuple[str, ...]] = (f"{_OLDER}Attention", f"{_NEWER}Attention")
     raster: ClassVar[bool] = True
 
     @property

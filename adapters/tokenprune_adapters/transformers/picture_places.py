@@ -57,6 +57,21 @@ def rowed(name: str) -> Read:
     return read
 
 
+def lined(name: str) -> Read:
+    """The same as `packed`, with a newline behind every row of every frame (Hy4)."""
+
+    def read(core: Any, given: Arguments, features: Features) -> list[Places]:
+        found = []
+        for one in packed(name)(core, given, features):
+            frames, high, wide = one.grid
+            ends = range(wide, frames * high * (wide + 1), wide + 1)
+            others: dict[int, Span | None] = {end: (end - wide, end) for end in ends}
+            found.append(Places(one.grid, others))
+        return found
+
+    return read
+
+
 def packed_in_time(name: str) -> Read:
     """The same as `packed`, where the squares of several frames make a unit (ERNIE 4.5 VL)."""
 

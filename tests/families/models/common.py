@@ -70,7 +70,12 @@ def siglip(image: int, **changes: Any) -> dict[str, Any]:
     return tower("siglip_vision_model", image_size=image, vision_use_head=False, **changes)
 
 
-def built(model_class: type[nn.Module], config: Any, dtype: torch.dtype, attention: str) -> Any:
+def built(
+    model_class: type[nn.Module],
+    config: Any,
+    dtype: torch.dtype,
+    attention: str | dict[str, str],
+) -> Any:
     """The seeded model in eval mode, its weights far from their initial values.
 
     Equal weights in every dtype: they are drawn in float32.

@@ -45,6 +45,17 @@ def _hunyuan(case: Case, tokenizer: Any) -> Any:
     return made("HunYuanVLProcessor", image_processor=own, tokenizer=tokenizer)
 
 
+def _hyv4(case: Case, tokenizer: Any) -> Any:
+    sizes = {"shortest_edge": 4 * hunyuan.UNIT**2, "longest_edge": 64 * hunyuan.UNIT**2}
+    settings = {"size": sizes, "patch_size": PATCH, "merge_size": hunyuan.MERGE}
+    return made(
+        "HYV4VLProcessor",
+        image_processor=images("HYV4VLImageProcessor", **settings),
+        video_processor=made("HYV4VLVideoProcessor", **settings),
+        tokenizer=tokenizer,
+    )
+
+
 def _paddleocr(case: Case, tokenizer: Any) -> Any:
     sizes = {"shortest_edge": 4 * paddleocr.UNIT**2, "longest_edge": 64 * paddleocr.UNIT**2}
     shown = images(
@@ -109,6 +120,13 @@ RECIPES: dict[str, Recipe] = {
         {IMAGE: "<image>", START: "<img>", END: "</img>"},
         "<img><image></img>",
         named={"image_token": IMAGE, "image_start_token": START, "image_end_token": END},
+    ),
+    "hy_v4_vl": Recipe(
+        _hyv4,
+        {IMAGE: "<|image_pad|>", VIDEO: "<|video_pad|>", START: "<img>", END: "</img>"},
+        "<img><|image_pad|></img>",
+        "<img><|video_pad|></img>",
+        needs=VISION,
     ),
     "paddleocr_vl": Recipe(
         _paddleocr,
