@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +30,23 @@ def request(
     return {"model": model, "plan": plan, "prompts": prompts, "options": {}, **more}
 
 
+def engines_in(folder: Path, *requests: dict[str, Any]) -> list[dict[str, Any]]:
+    """Answers to requests, of engines in a process of their own, whose files are in a folder."""
+    asked, answered = folder / "requests.json", folder / "answers.json"
+    asked.write_text(json.dumps(requests))
+    command = [sys.executable, "-m", "tests.vllm.engine", str(asked), str(answered)]
+    done = subprocess.run(
+        command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: list[dict[str, Any]] = json.loads(answered.read_text())
+    return found
+
+
 @pytest.fixture
 def engines(tmp_path: Path) -> Engines:
     """Runs requests in a process of their own and gives the answers."""
-
-    def run(*requests: dict[str, Any]) -> list[dict[str, Any]]:
-        asked, answered = tmp_path / "requests.json", tmp_path / "answers.json"
-        asked.write_text(json.dumps(requests))
-        command = [sys.executable, "-m", "tests.vllm.engine", str(asked), str(answered)]
-        done = subprocess.run(
-            command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        found: list[dict[str, Any]] = json.loads(answered.read_text())
-        return found
-
-    return run
+    return partial(engines_in, tmp_path)
 
 
 def clips_of(videos: Sequence[tuple[Any, dict[str, Any]]]) -> dict[str, Any]:

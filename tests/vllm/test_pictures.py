@@ -109,6 +109,14 @@ def test_the_cache_is_that_of_layers_whose_tokens_are_cached(name: str, layers: 
     assert served.saved == 2 * layers * text.num_key_value_heads * width
 
 
+def test_every_patch_of_pixtral_in_a_llava_is_a_token() -> None:
+    config = CASES["llava_pixtral"].config()
+    served = served_plan(config, {"positions": "compact", "stages": [{**HALF, "keep": 20}]})
+    shown = {picture.size: (picture.dense, picture.left) for picture in served.pictures()}
+    side = 8 * config.vision_config.patch_size
+    assert shown[f"{side} x {side}"] == (64, 20)
+
+
 @pytest.mark.parametrize("grid", [(1, 6, 10), (3, 6, 10)])
 def test_what_is_left_of_a_grid_is_of_its_places_at_all_depths(grid: tuple[int, int, int]) -> None:
     served = grids("qwen3_vl", HALF)

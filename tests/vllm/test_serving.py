@@ -86,8 +86,10 @@ def test_towers_that_are_not_served() -> None:
         served_plan(config(vision_feature_layer=[-2, -5]), compact(INSIDE))
     with pytest.raises(UnsupportedModelError, match="aren't its patches"):
         served_plan(config(vision_feature_select_strategy="full"), compact(INSIDE))
-    with pytest.raises(UnsupportedModelError, match="pixtral"):
+    with pytest.raises(UnsupportedModelError, match="of a pixtral aren't its patches"):
         served_plan(config(vision={"model_type": "pixtral"}), compact(INSIDE))
+    with pytest.raises(UnsupportedModelError, match="dinov2"):
+        served_plan(config(vision={"model_type": "dinov2"}), compact(INSIDE))
     other = SimpleNamespace(model_type="paligemma")
     with pytest.raises(UnsupportedModelError, match="paligemma"):
         served_plan(other, compact(INSIDE))

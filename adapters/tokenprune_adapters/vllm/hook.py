@@ -47,7 +47,10 @@ class PlanHook:
         vllms_own(model).verify_and_update_config(vllm_config)
         served = served_plan(model.hf_config)
         refuse_options(vllm_config)
-        refuse_no_llm(model.multimodal_config, WORDED.get(model.hf_config.model_type))
+        worded = WORDED.get(model.hf_config.model_type)
+        refuse_no_llm(
+            model.multimodal_config, "image" if isinstance(served, ServedRows) else worded
+        )
         if isinstance(served, ServedGrids):
             let_pictures_bring_positions(vllm_config, on_cpu=current_platform.is_cpu())
         if isinstance(served, ServedGrids | ServedRows) and served.inside is not None:

@@ -1,4 +1,4 @@
-"""Plans inside the tower of Mistral 3, by config alone."""
+"""Plans inside the tower of Mistral 3 or of a LLaVA with Pixtral's, by config alone."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -10,13 +11,18 @@ from vllm.model_executor.models.llava import (
     LlavaForConditionalGeneration,
     LlavaMultiModalProcessor,
     LlavaProcessingInfo,
+    PixtralHFMultiModalProcessor,
+    PixtralHFProcessingInfo,
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune.integrations import encoder
 from tokenprune_adapters.vllm.one_size import ServedOneSize
+from tokenprune_adapters.vllm.row_pictures import RowPictures
+from tokenprune_adapters.vllm.rows import ServedRows
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.sharing import require_pixels, with_bare_towers
+from tokenprune_adapters.vllm.spelled import PlannedSpelling
 from tokenprune_adapters.vllm.towers import VllmSiglipAdapter, returning_tensors
 
 
@@ -25,14 +31,33 @@ class PlannedInfo(LlavaProcessingInfo):
 
     def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
         """Tokens that the plan leaves of a picture; the processor gives all of them one size."""
-        return _served(self.get_hf_config()).places
+        served = _served(self.get_hf_config())
+        assert isinstance(served, ServedOneSize)
+        return served.places
+
+
+class PlannedRows(PlannedSpelling, PixtralHFMultiModalProcessor):
+    """As many placeholders as a plan leaves, and what ends the rows of a Pixtral's patches."""
+
+
+def _info(context: Any) -> Any:
+    by_rows = isinstance(_served(context.get_hf_config()), ServedRows)
+    return PixtralHFProcessingInfo(context) if by_rows else PlannedInfo(context)
+
+
+def _processor(info: Any, dummy_inputs: Any, **more: Any) -> Any:
+    kind = PlannedRows if isinstance(info, PixtralHFProcessingInfo) else LlavaMultiModalProcessor
+    return kind(info, dummy_inputs, **more)
 
 
 @MULTIMODAL_REGISTRY.register_processor(
-    LlavaMultiModalProcessor, info=PlannedInfo, dummy_inputs=LlavaDummyInputsBuilder
+    _processor, info=_info, dummy_inputs=LlavaDummyInputsBuilder
 )
-class TokenpruneLlavaForConditionalGeneration(LlavaForConditionalGeneration):
-    """vLLM's LLaVA, whose features are what the plan leaves."""
+class TokenpruneLlavaForConditionalGeneration(RowPictures, LlavaForConditionalGeneration):
+    """vLLM's LLaVA, whose features are what the plan leaves.
+
+    A Pixtral tower sees pictures at their own size and shows them in rows, the others at one size.
+    """
 
     hf_to_vllm_mapper = with_bare_towers(LlavaForConditionalGeneration.hf_to_vllm_mapper)
 
@@ -43,19 +68,34 @@ class TokenpruneLlavaForConditionalGeneration(LlavaForConditionalGeneration):
             TokenpruneError: the plan can't be served.
         """
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        served = _served(self.config)
-        vision = self.vision_tower.vision_model
-        if served.tower is VllmSiglipAdapter:
-            returning_tensors(vision)
-        self._pruned = encoder(vision, served.plan, served.tower, used=served.used)
+        if isinstance(self.served, ServedOneSize):
+            vision = self.vision_tower.vision_model
+            if self.served.tower is VllmSiglipAdapter:
+                returning_tensors(vision)
+            self._pruned = encoder(
+                vision, self.served.plan, self.served.tower, used=self.served.used
+            )
 
-    def _process_image_input(self, image_input: Any) -> Tensor:
-        """Projected features `[images, places, d]`.
+    @cached_property
+    def served(self) -> Any:
+        """The plan on this model, by rows or on pictures of one size."""
+        return _served(self.config)
+
+    def embed_multimodal(self, **given: Any) -> Any:
+        """Features of every picture, `[left, d]`, with the text between those of a Pixtral."""
+        if isinstance(self.served, ServedRows):
+            return super().embed_multimodal(**given)
+        return LlavaForConditionalGeneration.embed_multimodal(self, **given)
+
+    def _process_image_input(self, image_input: Any) -> Any:
+        """Projected features `[images, places, d]`, of a Pixtral all of every picture's.
 
         Raises:
             UnsupportedCallError: the features were computed before.
         """
         require_pixels(image_input)
+        if isinstance(self.served, ServedRows):
+            return super()._process_image_input(image_input)
 
         def features() -> Tensor:
             # with the class token, which strategies may read
@@ -67,7 +107,7 @@ class TokenpruneLlavaForConditionalGeneration(LlavaForConditionalGeneration):
         return self._pruned.run(features, projector=self.multi_modal_projector).features
 
 
-def _served(config: Any) -> ServedOneSize:
+def _served(config: Any) -> ServedRows | ServedOneSize:
     served = served_plan(config)
-    assert isinstance(served, ServedOneSize)
+    assert isinstance(served, ServedRows | ServedOneSize)
     return served

@@ -43,7 +43,7 @@ UNSERVED = {
 
 #: What brings embeddings of words along with its features, by the type of the model's config.
 WORDED = {
-    **dict.fromkeys(("idefics3", "mistral3", "smolvlm"), "image"),
+    **dict.fromkeys(("idefics3", "smolvlm"), "image"),
     **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), "video"),
 }
 
@@ -67,6 +67,11 @@ RELIED_ON = (
     f"{_MODELS}.llava:LlavaForConditionalGeneration.hf_to_vllm_mapper",
     f"{_MODELS}.llava:LlavaMultiModalProcessor",
     f"{_MODELS}.llava:LlavaProcessingInfo.get_num_image_tokens",
+    f"{_MODELS}.llava:PixtralHFProcessingInfo",
+    *(
+        f"{_MODELS}.llava:PixtralHFMultiModalProcessor.{name}"
+        for name in ("_get_mm_fields_config", "_get_prompt_updates", "_postprocess_hf_mm_data")
+    ),
     f"{_MODELS}.llava_next:LlavaNextForConditionalGeneration._process_image_input",
     f"{_MODELS}.llava_next:LlavaNextMultiModalProcessor",
     f"{_MODELS}.llava_next:LlavaNextProcessingInfo.get_image_size_with_most_features",

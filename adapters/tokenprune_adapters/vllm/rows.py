@@ -21,11 +21,13 @@ class ServedRows(ServedRuns):
     """A plan on a model that shows every row of units as a run.
 
     Attributes:
-        unit: side of the square of pixels that becomes one token.
+        patch: side of a patch in pixels.
+        side: rows and columns of patches that become one token.
         inside: the plan in a tower without weights, if it acts inside the tower.
     """
 
-    unit: int
+    patch: int
+    side: int
     inside: PrunedPackedEncoder | None = None
 
     def shape(self, runs: Runs) -> tuple[Grid, None]:
@@ -42,10 +44,9 @@ class ServedRows(ServedRuns):
 
     def pictures(self) -> list[ServedPicture]:
         """Pictures of some sizes that aren't resized."""
+        unit = self.patch * self.side
         rows = [
-            ServedPicture(
-                f"{wide * self.unit} x {high * self.unit}", high * wide, self._left([wide] * high)
-            )
+            ServedPicture(f"{wide * unit} x {high * unit}", high * wide, self._left([wide] * high))
             for high, wide in EXAMPLES
         ]
         if all(row.left is None for row in rows):
@@ -60,6 +61,21 @@ class ServedRows(ServedRuns):
             return None
 
 
+def llava_pixtral(config: Any, plan: Plan) -> ServedRows:
+    """The plan on a LLaVA with a tower of Pixtral, each of whose patches is a unit, checked.
+
+    Raises:
+        TokenpruneError: as of `mistral3`.
+    """
+    if config.vision_feature_select_strategy != "full":
+        raise UnsupportedModelError(
+            f"'{config.vision_feature_select_strategy}' features of a pixtral aren't its patches.",
+            where="config.vision_feature_select_strategy",
+            remedy="Served is 'full' for this tower.",
+        )
+    return _rows(config, plan, 1)
+
+
 def mistral3(config: Any, plan: Plan) -> ServedRows:
     """The plan on a Mistral 3, checked.
 
@@ -70,6 +86,10 @@ def mistral3(config: Any, plan: Plan) -> ServedRows:
         LayerError: a stage names a block that isn't there or isn't read.
         UnsupportedModelError: features that vLLM doesn't read as transformers does.
     """
+    return _rows(config, plan, config.spatial_merge_size)
+
+
+def _rows(config: Any, plan: Plan, side: int) -> ServedRows:
     check_plan(plan, "compact")
     if not isinstance(config.vision_feature_layer, int):
         raise UnsupportedModelError(
@@ -80,5 +100,4 @@ def mistral3(config: Any, plan: Plan) -> ServedRows:
     inside = inside_rows(config, plan)
     if inside is None:
         check_behind(plan)
-    unit = config.vision_config.patch_size * config.spatial_merge_size
-    return ServedRows(plan, cached(config), unit, inside)
+    return ServedRows(plan, cached(config), config.vision_config.patch_size, side, inside)

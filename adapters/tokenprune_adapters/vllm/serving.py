@@ -12,13 +12,19 @@ from tokenprune_adapters.vllm.grids import grids
 from tokenprune_adapters.vllm.names import PLAN, UNSERVED, WINDOWS
 from tokenprune_adapters.vllm.one_size import one_size
 from tokenprune_adapters.vllm.pieces import idefics, internvl
-from tokenprune_adapters.vllm.rows import mistral3
+from tokenprune_adapters.vllm.rows import llava_pixtral, mistral3
 from tokenprune_adapters.vllm.served import ServedPlan
 from tokenprune_adapters.vllm.tiles import tiles
 
+
+def _llava(config: Any, plan: Plan) -> ServedPlan:
+    pixtral = config.vision_config.model_type == "pixtral"
+    return llava_pixtral(config, plan) if pixtral else one_size(config, plan)
+
+
 #: How a plan is served, by the type of the model's config.
 FAMILIES: Mapping[str, Callable[[Any, Plan], ServedPlan]] = {
-    "llava": one_size,
+    "llava": _llava,
     "llava_next": tiles,
     "llava_onevision": tiles,
     "idefics3": idefics,
