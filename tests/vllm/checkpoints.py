@@ -16,7 +16,10 @@ from tests.families.tokenizer import tokenizer
 CHANNELS = 32
 """Of a head; vLLM's attention on a CPU knows no fewer."""
 
-SECTIONS = {"qwen3_5": [3, 3, 2], "qwen3_5_moe": [3, 3, 2], "glm4v_moe": [2, 3, 3]}
+SECTIONS = {
+    **{kind: [3, 3, 2] for kind in ("qwen3_5", "qwen3_5_moe", "minicpmv4_6")},
+    "glm4v_moe": [2, 3, 3],
+}
 """Of M-RoPE where half of a head's channels turn; else a quarter, and three eighths twice."""
 
 
@@ -27,6 +30,10 @@ def save(name: str, folder: Path) -> str:
     case, recipe, config = CASES[name], RECIPES[name], _wider(CASES[name].config())
     processor = recipe.processor(case, tokenizer(recipe.special, recipe.named))
     processor.chat_template = template(recipe)
+    if name == "llava_next_video":
+        # vLLM divides by the quotient of a frame's side and the square of a patch's
+        config.vision_config.patch_size //= 2
+        processor.patch_size //= 2
     if name.startswith("qwen3"):
         # released checkpoints normalise pictures as clips, and vLLM reads it of pictures alone
         pictures, clips = processor.image_processor, processor.video_processor
@@ -61,9 +68,9 @@ def _turning(kind: str, text: Any, vision: Any) -> None:
     """What positions, heads and experts of Qwen-VL and GLM-4V follow from, as released."""
     text.rope_parameters["mrope_section"] = SECTIONS.get(kind, [4, 6, 6])
     # transformers interleaves the axes of the later ones always, vLLM where configs say so
-    text.rope_parameters["mrope_interleaved"] = kind.startswith("qwen3")
+    text.rope_parameters["mrope_interleaved"] = text.model_type.startswith("qwen3")
     setattr(vision, "hidden_size" if kind == "qwen2_vl" else "out_hidden_size", HEADS * CHANNELS)
-    if kind.startswith("qwen3_5"):
+    if text.model_type.startswith("qwen3_5"):
         text.linear_key_head_dim = text.linear_value_head_dim = CHANNELS
         # a quarter of the layers, as released, sees little of a picture here
         text.layer_types = ["linear_attention", "full_attention"] * 2

@@ -46,7 +46,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
     overrides = {}
     config = json.loads((Path(request["model"]) / "config.json").read_text())
-    if config["model_type"].startswith("qwen3_5"):
+    if config["text_config"]["model_type"].startswith("qwen3_5"):
         from tests.vllm.linear_attention import in_float32
 
         in_float32()

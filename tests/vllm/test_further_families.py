@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.families.processors import RECIPES
 from tests.vllm.conftest import attached, engines_in, request
-from tests.vllm.test_families import BLOCK, CHUNKED, COMPACT, asked, plan
+from tests.vllm.test_families import BLOCK, CHUNKED, COMPACT, TILES, asked, plan
 
 pytest.importorskip("vllm", reason="engines run in vLLM's own environment, see .ci/vllm")
 
@@ -22,6 +23,7 @@ INSIDE = plan(
     {"at": "encoder", "strategy": "evoprune", "keep": 0.6},
     {"strategy": "fopru", "keep": 0.5},
 )
+FRAMES = plan(TILES, {"strategy": "random", "keep": 0.8}, {"strategy": "vidcom2", "keep": 0.5})
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,31 @@ class Served:
     runs: list[tuple[dict[str, Any], dict[str, Any]]]
 
 
+def renumbered() -> list[dict[str, Any]]:
+    """The first prompt's picture as a second one, too: a number stands in front of each."""
+    prompts = asked("minicpmv4_6")
+    one, _, two, _ = prompts
+    again = {**two, "pictures": [two["pictures"][1], *one["pictures"]]}
+    return [*prompts, again]
+
+
+def clips(name: str) -> list[dict[str, Any]]:
+    """Prompts of clips of two lengths, one of them again, and where it is served of a picture."""
+    long, short, video = [3, 6, 40, 40, 2], [4, 3, 40, 64, 2], RECIPES[name].clip
+    one = {"text": f"{video} what is in it?", "clips": [long]}
+    other = {"text": f"x{video} and why?", "clips": [short]}
+    both = {"text": f"{video} or {RECIPES[name].picture}?", "clips": [short]}
+    both["pictures"] = [[1, 64, 40]]
+    return [one, other, *([both] if name == "llava_onevision" else []), one]
+
+
 UNSHARED = {"enable_prefix_caching": False}
+ONE_CLIP, MIXED = ({"limit_mm_per_prompt": one} for one in ({"video": 1}, {"image": 1, "video": 1}))
 FAMILIES = {
     "llava_pixtral": Served(asked("llava_pixtral"), [(INSIDE, CHUNKED), (FEW, UNSHARED)]),
+    "minicpmv4_6": Served(renumbered(), [(HALF, CHUNKED), (FEW, UNSHARED)]),
+    "llava_next_video": Served(clips("llava_next_video"), [(FRAMES, {**CHUNKED, **ONE_CLIP})]),
+    "llava_onevision": Served(clips("llava_onevision"), [(FRAMES, {**CHUNKED, **MIXED})]),
 }
 
 

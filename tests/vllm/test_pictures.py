@@ -22,6 +22,7 @@ from tokenprune_adapters.vllm.hook import (
 )
 from tokenprune_adapters.vllm.names import CPU_WORKER, WORDED
 from tokenprune_adapters.vllm.serving import served_plan
+from tokenprune_adapters.vllm.slices import ServedSlices
 from tokenprune_adapters.vllm.tiles import ServedTiles
 from tokenprune_strategies.shared.draws import draw
 
@@ -115,6 +116,38 @@ def test_every_patch_of_pixtral_in_a_llava_is_a_token() -> None:
     shown = {picture.size: (picture.dense, picture.left) for picture in served.pictures()}
     side = 8 * config.vision_config.patch_size
     assert shown[f"{side} x {side}"] == (64, 20)
+
+
+def test_slices_count_with_their_overview() -> None:
+    config = CASES["minicpmv4_6"].config()
+    served = served_plan(config, {"positions": "compact", "stages": [HALF]})
+    assert isinstance(served, ServedSlices)
+    assert served.left([(2, 4), (4, 4), (4, 4)]) == 20
+    assert served.left([(3, 5)]) == 7
+    kept, index = served.kept(torch.randn(40, 4), [(2, 4), (4, 4), (4, 4)])
+    assert kept.shape == (20, 4)
+    assert index.tolist() == sorted(set(index.tolist()))
+    each = {"positions": "compact", "stages": [{**HALF, "keep": {"per_tile": 4}}]}
+    assert served_plan(config, each).left([(2, 4), (4, 4), (4, 4)]) == 12
+    sizes = {picture.size: picture.dense for picture in served.pictures()}
+    assert sizes["128 x 128"] == 64
+    assert sizes["9 slices of 128 x 128"] == 640
+
+
+def test_clips_count_by_frames_and_their_newline_stays() -> None:
+    served = tiles("llava_onevision", {**HALF, "keep": 3}).frames
+    assert served is not None
+    assert served.left(6) == 6 * 3 + 1
+    features = torch.arange(6.0 * served.side**2 + 1)[:, None].expand(-1, 4)
+    left = served.kept(features)
+    assert len(left) == 19
+    assert left[-1, 0] == features[-1, 0]
+    assert tiles("llava_next", HALF).clips() == []
+    config = CASES["llava_next_video"].config()
+    alone = served_plan(config, {"positions": "compact", "stages": [HALF]})
+    assert [clip.left for clip in alone.pictures() + alone.clips()] == [16, 64]
+    with pytest.raises(BudgetError, match="3200 of 128"):
+        served_plan(config, {"positions": "compact", "stages": [{**HALF, "keep": 100}]})
 
 
 @pytest.mark.parametrize("grid", [(1, 6, 10), (3, 6, 10)])
@@ -214,7 +247,10 @@ def test_the_clip_of_most_places() -> None:
         ("exaone4_5", {"stages": [HALF]}, UnsupportedModelError, "exaone4_5.*sliding windows"),
         ("llama4", {"stages": [HALF]}, UnsupportedModelError, "llama4.*in chunks"),
         ("lighton_ocr", {"stages": [HALF]}, UnsupportedModelError, "config for that of a Mistral"),
-        ("ovis2", {"stages": [HALF]}, UnsupportedModelError, "'ovis2' aren't served[.]"),
+        ("ovis2", {"stages": [HALF]}, UnsupportedModelError, "'ovis2' aren't served: vLLM runs"),
+        ("ernie4_5_vl_moe", {"stages": [HALF]}, UnsupportedModelError, "the hub's own code"),
+        ("cohere_compass", {"stages": [HALF]}, UnsupportedModelError, "compass.*sliding windows"),
+        ("fast_vlm", {"stages": [HALF]}, UnsupportedModelError, "'fast_vlm' aren't served[.]"),
     ],
 )
 def test_what_is_not_served(

@@ -1,11 +1,11 @@
 """LLaVA-NeXT and -OneVision in vLLM with a plan behind the tower; imported when an engine runs one.
 
-Clips aren't served: only pictures have newlines whose number is known.
+Clips of -OneVision are those of `llava_clips`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +26,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.parse import ImageSize
 
 from tokenprune.errors import BudgetError, UnsupportedModelError
+from tokenprune_adapters.vllm.llava_clips import KeptClips, PlannedClips
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.sharing import require_pixels, with_bare_towers
 from tokenprune_adapters.vllm.tiles import ServedTiles
@@ -39,10 +40,6 @@ class PlannedTiles:
         """The plan on this model."""
         info: Any = self
         return _served(info.get_hf_config())
-
-    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
-        """Pictures only."""
-        return {"image": None}
 
     def get_num_image_tokens(self, *, image_width: int, image_height: int) -> int:
         """Tokens that the plan leaves of a picture, newlines included.
@@ -76,7 +73,7 @@ class PlannedNextInfo(PlannedTiles, LlavaNextProcessingInfo):
     """LLaVA-NeXT's counts."""
 
 
-class PlannedOnevisionInfo(PlannedTiles, LlavaOnevisionProcessingInfo):
+class PlannedOnevisionInfo(PlannedTiles, PlannedClips, LlavaOnevisionProcessingInfo):
     """LLaVA-OneVision's counts."""
 
 
@@ -104,7 +101,9 @@ class TokenpruneLlavaNextForConditionalGeneration(LlavaNextForConditionalGenerat
     info=PlannedOnevisionInfo,
     dummy_inputs=LlavaOnevisionDummyInputsBuilder,
 )
-class TokenpruneLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):
+class TokenpruneLlavaOnevisionForConditionalGeneration(
+    KeptClips, LlavaOnevisionForConditionalGeneration
+):
     """vLLM's LLaVA-OneVision, whose features are what the plan leaves."""
 
     hf_to_vllm_mapper = with_bare_towers(LlavaOnevisionForConditionalGeneration.hf_to_vllm_mapper)

@@ -11,9 +11,11 @@ _HERE = "tokenprune_adapters.vllm"
 SERVED = {
     "LlavaForConditionalGeneration": "llava",
     "LlavaNextForConditionalGeneration": "llava_next",
+    "LlavaNextVideoForConditionalGeneration": "llava_clips",
     "LlavaOnevisionForConditionalGeneration": "llava_next",
     "Idefics3ForConditionalGeneration": "idefics3",
     "InternVLForConditionalGeneration": "internvl",
+    "MiniCPMV4_6ForConditionalGeneration": "minicpm",
     "Mistral3ForConditionalGeneration": "mistral3",
     "SmolVLMForConditionalGeneration": "idefics3",
     "Qwen2_5_VLForConditionalGeneration": "qwen_vl",
@@ -36,14 +38,26 @@ WINDOWS = (
 
 #: Why a model that vLLM runs isn't served, by the type of its config.
 UNSERVED = {
-    **dict.fromkeys(("gemma3", "gemma4", "cohere2_vision", "exaone4_5"), WINDOWS),
+    **dict.fromkeys(("cohere2_vision", "cohere_compass", "exaone4_5", "gemma3", "gemma4"), WINDOWS),
+    **dict.fromkeys(
+        ("ernie4_5_vl_moe", "qianfan_ocr"),
+        "vLLM reads it with the config of the hub's own code, which isn't that of transformers",
+    ),
+    **dict.fromkeys(
+        ("aya_vision", "hunyuan_vl", "ovis2", "video_llama_3"),
+        "vLLM runs it by the code of transformers, whose processor alone counts its tokens",
+    ),
+    "kimi_k25": "vLLM prepares its pictures by code of its own, which wasn't compared",
+    "lfm2_vl": "on a CPU vLLM's answers without a plan aren't those of transformers",
+    "minicpmv4_7": "its position ids are those of slices on their picture, which aren't followed",
+    "paligemma": "its prompt sees itself both ways, which vLLM's attention on a CPU doesn't",
     "llama4": "layers of its LLM attend in chunks, which vLLM counts in the prompt that is left",
     "lighton_ocr": "vLLM takes its config for that of a Mistral 3, which transformers doesn't load",
 }
 
 #: What brings embeddings of words along with its features, by the type of the model's config.
 WORDED = {
-    **dict.fromkeys(("idefics3", "smolvlm"), "image"),
+    **dict.fromkeys(("idefics3", "minicpmv4_6", "smolvlm"), "image"),
     **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), "video"),
 }
 
@@ -76,7 +90,20 @@ RELIED_ON = (
     f"{_MODELS}.llava_next:LlavaNextMultiModalProcessor",
     f"{_MODELS}.llava_next:LlavaNextProcessingInfo.get_image_size_with_most_features",
     f"{_MODELS}.llava_next:LlavaNextProcessingInfo.get_num_image_tokens",
-    f"{_MODELS}.llava_next:LlavaNextProcessingInfo.get_supported_mm_limits",
+    *(
+        f"{_MODELS}.{module}:{family}{name}"
+        for module, family in (
+            ("llava_next_video", "LlavaNextVideo"),
+            ("llava_onevision", "LlavaOnevision"),
+        )
+        for name in (
+            "ForConditionalGeneration._process_video_pixels",
+            "ProcessingInfo._get_max_video_frames",
+            "ProcessingInfo.get_num_video_tokens",
+        )
+    ),
+    f"{_MODELS}.llava_next_video:LlavaNextVideoDummyInputsBuilder",
+    f"{_MODELS}.llava_next_video:LlavaNextVideoMultiModalProcessor",
     f"{_MODELS}.llava_onevision:LlavaOnevisionDummyInputsBuilder",
     f"{_MODELS}.llava_onevision:LlavaOnevisionForConditionalGeneration._process_image_input",
     f"{_MODELS}.llava_onevision:LlavaOnevisionMultiModalProcessor",
@@ -175,6 +202,18 @@ RELIED_ON = (
     f"{_MODELS}.interns1:InternS1ProcessingInfo.get_image_size_with_most_features",
     f"{_MODELS}.interns1:InternS1ProcessingInfo.get_supported_mm_limits",
     f"{_MODELS}.interfaces:SupportsMultiModal.get_language_model",
+    f"{_MODELS}.minicpmv:MiniCPMVDummyInputsBuilder",
+    *(
+        f"{_MODELS}.minicpmv4_6:MiniCPMV4_6{name}"
+        for name in (
+            "ForConditionalGeneration.embed_multimodal",
+            "MultiModalProcessor._get_mm_fields_config",
+            "MultiModalProcessor._get_prompt_updates",
+            "MultiModalProcessor._postprocess_hf_mm_data",
+            "MultiModalProcessor._recompute_cached_prompt_update",
+            "ProcessingInfo.get_supported_mm_limits",
+        )
+    ),
     f"{_MODELS}.mistral3:Mistral3DummyInputsBuilder",
     f"{_MODELS}.mistral3:Mistral3ForConditionalGeneration.embed_multimodal",
     f"{_MODELS}.mistral3:Mistral3MultiModalProcessor._get_mm_fields_config",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import torch
 from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
 from tokenprune.errors import BudgetError
-from tokenprune_adapters.vllm.runs import Runs, runs_of
+from tokenprune_adapters.vllm.runs import Runs, runs_of, within
+
+Shown = TypeVar("Shown")
 
 
 def shortened(whole: Any, placeholder: int, left: Callable[[Runs], int]) -> Any:
@@ -23,7 +26,7 @@ def shortened(whole: Any, placeholder: int, left: Callable[[Runs], int]) -> Any:
     def replacement(item: int) -> Any:
         ids = list(whole.replacement(item).full)
         (dense,), first = runs_of(ids, placeholder), ids.index(placeholder)
-        run = [placeholder] * _left([dense], left)
+        run = [placeholder] * reserved([dense], left)
         shorter = [*ids[:first], *run, *ids[first + dense :]]
         return PromptUpdateDetails.select_token_id(shorter, placeholder)
 
@@ -31,22 +34,55 @@ def shortened(whole: Any, placeholder: int, left: Callable[[Runs], int]) -> Any:
 
 
 def filled(whole: Any, placeholder: int, left: Callable[[Runs], int]) -> Any:
-    """The same where text stands between the placeholders: all of a picture is to be filled.
+    """The same where text stands between the placeholders, which is to be filled, too.
 
-    Which placeholders are left isn't known before the tower has run, nor where the text between
-    them will stand, so features bring its embeddings. Its ids stand behind the placeholders.
+    Args:
+        whole: as of `shortened`.
+        placeholder: the same.
+        left: the same.
     """
 
     def replacement(item: int) -> Any:
         ids = list(whole.replacement(item).full)
-        run = [placeholder] * _left(runs_of(ids, placeholder), left)
-        return PromptUpdateDetails.from_seq([*run, *(one for one in ids if one != placeholder)])
+        return between(ids, placeholder, reserved(runs_of(ids, placeholder), left))
 
     return PromptReplacement(modality=whole.modality, target=whole.target, replacement=replacement)
 
 
-def _left(runs: Runs, left: Callable[[Runs], int]) -> int:
+def between(ids: Sequence[int], placeholder: int, left: int) -> Any:
+    """What stands for a picture with text between its placeholders.
+
+    Which placeholders are left isn't known before the tower has run, nor where the text between
+    them will stand, so features bring its embeddings. Its ids stand behind the placeholders.
+
+    Args:
+        ids: without a plan.
+        placeholder: id of what stands for a visual token.
+        left: tokens that are left.
+    """
+    inner = within(ids, placeholder)
+    text = [one for one in ids[inner] if one != placeholder]
+    return embedded(ids[: inner.start], [*[placeholder] * left, *text], ids[inner.stop :])
+
+
+def embedded(front: Sequence[int], inner: Sequence[int], behind: Sequence[int]) -> Any:
+    """Ids of which those in the middle are to be filled."""
+    mask = torch.zeros(len(front) + len(inner) + len(behind), dtype=torch.bool)
+    mask[len(front) : len(front) + len(inner)] = True
+    return PromptUpdateDetails(full=[*front, *inner, *behind], is_embed=lambda _: mask)
+
+
+def reserved(shown: Shown, left: Callable[[Shown], int]) -> int:
+    """Tokens that are left of a picture.
+
+    Args:
+        shown: what they are counted by.
+        left: counts them.
+
+    Raises:
+        ValueError: a budget asks for more tokens than the picture has.
+    """
     try:
-        return left(runs)
+        return left(shown)
     except BudgetError as error:  # the server answers the request with it
         raise ValueError(str(error)) from error

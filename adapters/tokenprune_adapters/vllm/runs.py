@@ -58,7 +58,8 @@ def spelled(
 
     Args:
         left: features `[K, d]`, and `[K]` whose places they hold.
-        ids: `[L]` all that stands for the picture in the prompt of an engine without a plan.
+        ids: `[L]` all that stands for the picture in the prompt of an engine without a plan, from
+            its first placeholder to its last.
         placeholder: id of what stands for a unit.
         embed: gives the embeddings `[n, d]` of ids `[n]`.
 
@@ -74,3 +75,9 @@ def spelled(
 def runs_of(ids: Sequence[int], placeholder: int) -> list[int]:
     """Lengths of the runs of a placeholder."""
     return [len([*run]) for same, run in groupby(ids) if same == placeholder]
+
+
+def within(ids: Sequence[int], placeholder: int) -> slice:
+    """From the first placeholder to behind the last one."""
+    last = len(ids) - 1 - ids[::-1].index(placeholder)
+    return slice(ids.index(placeholder), last + 1)

@@ -8,12 +8,14 @@ from typing import Any
 from tokenprune.errors import PlanError, UnsupportedModelError
 from tokenprune.plan import Plan, load_plan
 from tokenprune_adapters.transformers import llm_layers
+from tokenprune_adapters.vllm.frames import next_video
 from tokenprune_adapters.vllm.grids import grids
 from tokenprune_adapters.vllm.names import PLAN, UNSERVED, WINDOWS
 from tokenprune_adapters.vllm.one_size import one_size
 from tokenprune_adapters.vllm.pieces import idefics, internvl
 from tokenprune_adapters.vllm.rows import llava_pixtral, mistral3
 from tokenprune_adapters.vllm.served import ServedPlan
+from tokenprune_adapters.vllm.slices import slices
 from tokenprune_adapters.vllm.tiles import tiles
 
 
@@ -26,9 +28,11 @@ def _llava(config: Any, plan: Plan) -> ServedPlan:
 FAMILIES: Mapping[str, Callable[[Any, Plan], ServedPlan]] = {
     "llava": _llava,
     "llava_next": tiles,
+    "llava_next_video": next_video,
     "llava_onevision": tiles,
     "idefics3": idefics,
     "internvl": internvl,
+    "minicpmv4_6": slices,
     "mistral3": mistral3,
     "smolvlm": idefics,
     "qwen2_5_vl": grids,

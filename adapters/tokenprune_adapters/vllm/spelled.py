@@ -15,11 +15,11 @@ from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from tokenprune_adapters.vllm.placeholders import filled
-from tokenprune_adapters.vllm.runs import Runs, ServedRuns, runs_of, spelled
+from tokenprune_adapters.vllm.runs import Runs, ServedRuns, runs_of, spelled, within
 from tokenprune_adapters.vllm.serving import served_plan
 
 IDS = "tokenprune_ids"
-"""What a picture's data calls the ids that stand for it without a plan."""
+"""What a picture's data calls the ids between its first and last placeholder without a plan."""
 
 
 class PlannedSpelling:
@@ -45,10 +45,9 @@ class PlannedSpelling:
         processed = processor._postprocess_hf_mm_data(mm_data, hf_processor_mm_kwargs, processed)
         if mm_data.get("images"):
             items = self.info.parse_mm_data({"image": mm_data["images"]}, validate=False)
-            (whole,) = processor._get_prompt_updates(items, hf_processor_mm_kwargs, {})
-            processed[IDS] = [
-                torch.tensor(whole.replacement(item).full) for item in range(len(mm_data["images"]))
-            ]
+            whole, *_ = processor._get_prompt_updates(items, hf_processor_mm_kwargs, {})
+            found = [list(whole.replacement(at).full) for at in range(len(mm_data["images"]))]
+            processed[IDS] = [torch.tensor(ids[within(ids, self.placeholder)]) for ids in found]
         return processed
 
     def _get_mm_fields_config(

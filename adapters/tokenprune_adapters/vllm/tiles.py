@@ -14,6 +14,7 @@ from tokenprune.interface.places import Places
 from tokenprune.interface.serving import ServedPicture
 from tokenprune.plan import Plan
 from tokenprune_adapters.transformers.picture_places import tiled
+from tokenprune_adapters.vllm.frames import ServedFrames, frames
 from tokenprune_adapters.vllm.served import (
     ServedPlan,
     cached,
@@ -34,10 +35,12 @@ class ServedTiles(ServedPlan):
     Attributes:
         core: the library's model without modules, whose code arranges the tiles.
         canvases: sizes that a picture may be laid on.
+        frames: the plan on clips, where the family has them.
     """
 
     core: Any
     canvases: tuple[Size, ...]
+    frames: ServedFrames | None = None
     _places: dict[Size, Places] = field(default_factory=dict, repr=False)
 
     def places(self, size: Size) -> Places:
@@ -84,6 +87,10 @@ class ServedTiles(ServedPlan):
         largest = self.places(self.largest)
         return require_some(rows, self.plan, largest.grid, largest.pieces)
 
+    def clips(self) -> list[ServedPicture]:
+        """Clips of some lengths, where the family has them."""
+        return self.frames.lengths() if self.frames else []
+
     def _left(self, size: Size) -> int | None:
         places = self.places(size)
         left = left_of(places.grid, self.plan, places.pieces)
@@ -108,7 +115,8 @@ def tiles(config: Any, plan: Plan) -> ServedTiles:
             remedy="Write separators: keep.",
         )
     canvases = tuple((height, width) for height, width in config.image_grid_pinpoints)
-    return ServedTiles(plan, cached(config), _core(config), canvases)
+    clips = frames(config, plan, 2, 1) if config.model_type == "llava_onevision" else None
+    return ServedTiles(plan, cached(config), _core(config), canvases, clips)
 
 
 def _core(config: Any) -> Any:
