@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.places import Places
-from tokenprune_adapters.transformers.picture_places import Arguments, Features
+from tokenprune_adapters.transformers.picture_places import Features
 
 _SHRUNK = 4
 """Rows of patches of which DeepSeek-OCR 2 makes one in front of its queries."""

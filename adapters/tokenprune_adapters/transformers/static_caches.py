@@ -145,7 +145,7 @@ class StaticCaches(MllmAdapter):
         return count
 
     def put_cache(self, outputs: Any, cache: Any, grown: Any) -> Any:
-        """The core's outputs, changed in place unless they are a tuple, if a cache is among them."""
+        """The core's outputs, changed in place unless a tuple, with the cache if they have one."""
         if isinstance(outputs, tuple):
             return tuple(cache if one is grown else one for one in outputs)
         # the older name is deprecated: it is looked for where the newer one isn't known

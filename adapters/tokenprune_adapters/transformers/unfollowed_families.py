@@ -130,6 +130,7 @@ DEEPSEEK_OCR2 = Family(
 )
 """DeepSeek-OCR 2: queries that see one another and all patches in a small LLM behind a tower."""
 
+
 def _convolved(kind: str, end: str) -> Pictures:
     """Squares of patches, which the projector makes a token of (LFM3-VL)."""
     return Pictures(
