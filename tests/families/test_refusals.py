@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +113,22 @@ def test_features_that_are_passed_instead_of_pictures(name: str) -> None:
         pytest.raises(UnsupportedCallError, match="features come without the pictures"),
     ):
         model(**rest, image_hidden_states=torch.cat(list(made)))
+
+
+@pytest.mark.parametrize("entry", ["forward", "generate"])
+@pytest.mark.parametrize("name", ["idefics2", "idefics3", "smolvlm", "llava"])
+def test_features_that_are_passed_as_a_bare_tensor(name: str, entry: str) -> None:
+    """Releases from 5.24 on warn of them and take them as those of images."""
+    case = case_of(name)
+    model, call = case.build(), case.inputs("one")
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        pytest.skip("this version of transformers takes no features in place of pictures")
+    rest = {key: value for key, value in call.items() if not key.startswith("pixel")}
+    with (
+        tokenprune.attach(model, staged(name, "pre_llm", 0.5)),
+        pytest.raises(UnsupportedCallError, match="encoded before this call don't say"),
+    ):
+        getattr(model, entry)(**rest, mm_encoder_outputs=torch.zeros(1, 4, WIDTH))
 
 
 @pytest.mark.parametrize("layer", [1, 2, 3])

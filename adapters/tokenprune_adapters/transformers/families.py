@@ -23,7 +23,7 @@ from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers.family_pictures import FamilyPictures
 from tokenprune_adapters.transformers.family_rows import Family, Pictures
 from tokenprune_adapters.transformers.layers import check_positions
-from tokenprune_adapters.transformers.mllm import TransformersMllm
+from tokenprune_adapters.transformers.mllm import TransformersMllm, encoded
 
 __all__ = ["Family", "FamilyAdapter", "Pictures"]
 
@@ -85,11 +85,11 @@ class FamilyAdapter(FamilyPictures):
             mask = call.arguments.get(name)
             if mask is not None and not bool(mask.all()):
                 raise UnsupportedCallError(refused.reason, where=name, remedy=refused.remedy)
-        encoded = call.arguments.get(names.ENCODED) or {}
+        before = encoded(call.arguments)
         kinds = [
             kind
             for kind, one in self.family.pictures.items()
-            if encoded.get(kind) is not None
+            if before.get(kind) is not None
             or any(call.arguments.get(name) is not None for name in one.pixels)
         ]
         named_pixels = (name for one in self.family.pictures.values() for name in one.pixels)

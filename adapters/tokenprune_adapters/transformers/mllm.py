@@ -57,7 +57,6 @@ class TransformersMllm(TransformersCaches):
         if entry != "model":  # its call goes on to the core, where settings are looked at
             self._add_config(given)
         ids = given.get(names.IDS)
-        encoded = given.get(names.ENCODED) or {}
         cache_name, cache = _given_cache(given)
         if entry == "generate":
             ids = given.get(names.GENERATE_IDS) if ids is None else ids
@@ -69,7 +68,7 @@ class TransformersMllm(TransformersCaches):
             labels=given.get(names.LABELS),
             pictured=any(given.get(name) is not None for name in self.pictures),
             pixels={name: given.get(name) for name in self.pictures},
-            encoded=any(features is not None for features in encoded.values()),
+            encoded=any(features is not None for features in encoded(given).values()),
             cache=cache,
             cache_name=cache_name,
             preallocated=bool(getattr(cache, names.PREALLOCATED, False)),
@@ -308,6 +307,16 @@ def _given_cache(given: Arguments) -> tuple[str, Any]:
         if given.get(name) is not None:
             return name, given[name]
     return names.CACHE_NAMES[0], None
+
+
+def encoded(given: Arguments) -> Mapping[str, Any]:
+    """Features that were encoded before the call, by kind of picture; a bare tensor is of images.
+
+    Args:
+        given: arguments of the model by name.
+    """
+    found = given.get(names.ENCODED)
+    return {"image": found} if isinstance(found, Tensor) else found or {}
 
 
 def _behind(cache: Any, ids: Tensor | None, mask: Tensor | None) -> Tensor | None:
