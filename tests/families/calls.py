@@ -36,8 +36,6 @@ ARGUMENTS = {
         "high_res_pixel_values",
         "tile_fine_mask",
         "image_grids",
-        "pixel_values_local",
-        "num_local_patches",
     ),
     "video": (
         "pixel_values_videos",

@@ -32,7 +32,7 @@ def _both(mask: Tensor, chosen: Tensor) -> Tensor:
 
 def _pools(attention: Any, normed: Tensor, call: LayerCall) -> Tensor:
     """Pools of keys that stand one behind the other (GLM 5.3)."""
-    query = attention.q_a_layernorm(attention.q_a_proj(normed))
+    query = latent_layers.narrow_query(attention, normed)
     places = getattr(attention, names.INDEXER)(normed, query, call.mask, None)
     mask: Tensor = attention.build_attention_mask_from_topk(places, normed, normed.shape[1])
     return mask

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedModelError
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.packed import Packing
 from tokenprune_adapters.shared.foreseen import numbers, with_numbers
 from tokenprune_adapters.transformers import packed_names
@@ -69,7 +69,7 @@ class MuseVisionAdapter(SegmentedAdapter):
         """Rows of a unit."""
         return self.side**2
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Squares of patches, which stand window by window; grids from the call."""
         kwargs = with_numbers(self, args, kwargs)
         grids = [(t, h, w) for t, h, w in numbers(kwargs)]
