@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import EncoderAdapter
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.sites import Grid
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.pooling import PoolWeights, scaled_for_mean
@@ -91,7 +92,7 @@ class TimmVitAdapter(EncoderAdapter):
         """The encoder as data; entry is the whole model, whose pooling belongs to the call."""
         return self._spec
 
-    def call_grid(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Grid:
+    def call_grid(self, args: tuple[Any, ...], kwargs: Arguments) -> Grid:
         """The grid of the given pictures.
 
         Raises:
@@ -108,7 +109,7 @@ class TimmVitAdapter(EncoderAdapter):
         pixels = args[0] if args else kwargs["x"]
         return (1, *compat.grid_of(self.model, pixels.shape[-2], pixels.shape[-1]))
 
-    def _problem(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    def _problem(self, args: tuple[Any, ...], kwargs: Arguments) -> str:
         given = {**dict(zip(("x", "attn_mask", "is_causal"), args, strict=False)), **kwargs}
         if given.get("attn_mask") is not None:
             return "an attention mask"
@@ -137,15 +138,13 @@ class TimmVitAdapter(EncoderAdapter):
         query, key, value = (torch.cat(same, dim=1) for same in zip(*parts, strict=True))
         return query, key, value
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Rotary rows of all patches become those of the ones left."""
         rope = kwargs.get(compat.ROTARY)
         return args, kwargs if rope is None else {**kwargs, compat.ROTARY: compat.cut(rope, index)}
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate the patches of query and key `[B, H, P + K, d]`; the tokens in front stay."""
         rope = kwargs.get(compat.ROTARY)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from tokenprune.interface.calls import Arguments
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune_adapters.shared.arguments import named
 from tokenprune_adapters.vllm.packed_towers import GRIDS, VllmPackedAdapter
@@ -38,10 +38,10 @@ class VllmGlmAdapter(VllmPackedAdapter):
     # not all of these towers take what they make of grids ready-made
     foreseen = PackedEncoderAdapter.foreseen
 
-    def borders(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def borders(self, args: tuple[Any, ...], kwargs: Arguments) -> None:
         """None: each picture, or each frame of a clip, is a segment."""
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Grids from the call."""
         vision: Any = self.model
         given, side = named(type(vision).forward, args, kwargs), vision.spatial_merge_size

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
@@ -82,9 +82,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
         """The encoder as data."""
         return self._spec
 
-    def foreseen(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def foreseen(self, args: tuple[Any, ...], kwargs: Arguments) -> Given:
         """What the tower makes of grids, which it takes ready-made."""
         vision: Any = self.model
         given = named(type(vision).forward, args, kwargs)
@@ -94,7 +92,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
             given |= {GRIDS: listed, MADE: vision.prepare_encoder_metadata(listed)}
         return (given.pop(PIXELS),), given
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Grids from the call; where windows stand together, the places of their units."""
         vision: Any = self.model
         _, given = self.foreseen(args, kwargs)
@@ -102,7 +100,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
         units = [(int(t), int(h) // side, int(w) // side) for t, h, w in given[GRIDS]]
         return Packing(units, side**2, place)
 
-    def borders(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    def borders(self, args: tuple[Any, ...], kwargs: Arguments) -> Tensor | None:
         """Those of frames or windows, as the tower gives them to this block."""
         borders: Tensor = kwargs[BORDERS]
         lengths: Tensor | None = kwargs[LENGTHS]
@@ -124,7 +122,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
         return query, key, value
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate query and key `[1, H, R, d]` as the attention does."""
         vision: Any = self.model
@@ -133,9 +131,7 @@ class VllmPackedAdapter(PackedEncoderAdapter):
         query, key = turn(both, *(kwargs[name] for name in ROTARY)).transpose(1, 2).split(1)
         return query, key
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Rotary rows of the rows `[R']` of the sequence, in any order; the halves read no more."""
         turned = {name: kwargs[name][index.to(kwargs[name].device)] for name in ROTARY}
         return args, {**kwargs, **turned}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
@@ -57,7 +57,7 @@ class VllmPaddleAdapter(PackedEncoderAdapter):
         """The tower as data, all of whose blocks are read."""
         return self._spec
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Grids from the call."""
         given = named(type(self.model).forward, args, kwargs)[GRIDS]
         return Packing([(int(t), int(h), int(w)) for t, h, w in given], 1).grouped(self._side)
@@ -76,7 +76,7 @@ class VllmPaddleAdapter(PackedEncoderAdapter):
         return query, key, value
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate query and key `[1, H, R, d]` as the attention does."""
         block: Any = self._spec.blocks[0]
@@ -85,9 +85,7 @@ class VllmPaddleAdapter(PackedEncoderAdapter):
         query, key = turned.transpose(1, 2).split(1)
         return query, key
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Angles of the rows `[R']` of the sequence, in any order; the halves read no more."""
         return args, {**kwargs, ROTARY: kwargs[ROTARY][index.to(kwargs[ROTARY].device)]}
 

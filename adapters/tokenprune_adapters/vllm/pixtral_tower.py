@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from tokenprune.interface.calls import Arguments, Given
 from tokenprune.interface.packed import PackedEncoderAdapter, Packing
 from tokenprune.interface.specs import EncoderSpec
 from tokenprune_adapters.shared.arguments import named
@@ -63,7 +63,7 @@ class VllmPixtralAdapter(PackedEncoderAdapter):
         """The tower as data, all of whose blocks are read."""
         return self._spec
 
-    def packing(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Packing:
+    def packing(self, args: tuple[Any, ...], kwargs: Arguments) -> Packing:
         """Sizes from the pictures."""
         vision: Any = self.model
         shown = named(type(vision).forward, args, kwargs)[PIXELS]
@@ -85,15 +85,13 @@ class VllmPixtralAdapter(PackedEncoderAdapter):
         return query, key, value
 
     def rotate(
-        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, query: Tensor, key: Tensor, args: tuple[Any, ...], kwargs: Arguments
     ) -> tuple[Tensor, Tensor]:
         """Rotate query and key `[1, H, R, d]`."""
         cos, sin, *_ = args
         return rotated(query, cos, sin), rotated(key, cos, sin)
 
-    def arguments(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], index: Tensor
-    ) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def arguments(self, args: tuple[Any, ...], kwargs: Arguments, index: Tensor) -> Given:
         """Cosines and sines of the rows `[R']`, in any order; the halves read no more."""
         cos, sin, *rest = args
         rows = index.to(cos.device)
