@@ -15,6 +15,8 @@ TOLD_APART = "`encoder` without restoring, and `pre_llm` by the tower's signals"
 """What can't be had of units that can't be told apart behind their tower."""
 FRAMES = "no strategies that span frames, which its tower sees one by one"
 """What a tower with pieces can't do with clips."""
+HEARS = "sound stays"
+"""What users of a family that hears should know."""
 
 
 @dataclass(frozen=True)

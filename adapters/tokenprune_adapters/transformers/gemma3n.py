@@ -8,21 +8,14 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from tokenprune.interface.calls import Arguments, LayerCall, LlmOutputs, Written
-from tokenprune_adapters.transformers import llm_names as names
 from tokenprune_adapters.transformers import picture_places as places
-from tokenprune_adapters.transformers.families import Family, FamilyAdapter, Pictures
+from tokenprune_adapters.transformers.families import Family, FamilyAdapter
+from tokenprune_adapters.transformers.family_rows import HEARS
+from tokenprune_adapters.transformers.picture_kinds import images
 from tokenprune_adapters.transformers.streams import apart, beside, united
 from tokenprune_adapters.transformers.unfollowed_families import CONVOLUTIONAL
 
 MODEL = "transformers.models.gemma3n.modeling_gemma3n"
-PICTURES = Pictures(
-    "get_image_features",
-    ("image_token_id",),
-    (names.PICTURES,),
-    places.square,
-    unfollowed=CONVOLUTIONAL,
-)
-_HEARS = "sound stays"
 
 
 class Gemma3nAdapter(FamilyAdapter):
@@ -35,10 +28,10 @@ class Gemma3nAdapter(FamilyAdapter):
     name: ClassVar[str] = "gemma3n"
     claims: ClassVar[tuple[str, ...]] = (f"{MODEL}.Gemma3nForConditionalGeneration",)
     family: ClassVar[Family] = Family(
-        {"image": PICTURES},
+        images(places.square, unfollowed=CONVOLUTIONAL),
         joins=True,
         per_token={"per_layer_inputs": 1, "per_layer_input": 1},
-        notes=(_HEARS,),
+        notes=(HEARS,),
     )
     renumbers: ClassVar[bool] = False
     limits: ClassVar[tuple[str, ...]] = family.limits

@@ -7,8 +7,10 @@ from dataclasses import replace
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers import unit_sides as sides
 from tokenprune_adapters.transformers.families import Family, Pictures
-from tokenprune_adapters.transformers.family_towers import Followed, in_line, in_rows
+from tokenprune_adapters.transformers.family_rows import HEARS
+from tokenprune_adapters.transformers.family_towers import in_line, in_rows
 from tokenprune_adapters.transformers.minicpm_vision import behind_merger
+from tokenprune_adapters.transformers.picture_kinds import LAST, POOLED, images, videos
 from tokenprune_adapters.transformers.tile_runs import opened_by_mark
 
 _EARLY = (
@@ -24,9 +26,7 @@ _FRAMES_APART = "frames of a clip are pictures of their own: the model isn't tol
 
 def _sliced(kind: str, end: str) -> Pictures:
     """Overviews in front of their slices, merged in the tower and behind it (MiniCPM-V)."""
-    tower = Followed(
-        layers=(), cut=0, side=sides.merged_behind, projector=None, blocks=behind_merger
-    )
+    tower = replace(POOLED, side=sides.merged_behind, blocks=behind_merger)
     return Pictures(
         f"get_{kind}_features",
         (f"{kind}_token_id",),
@@ -48,20 +48,11 @@ MINICPM = Family(
 MINICPM_CANVAS = replace(MINICPM, apart=True)
 """MiniCPM-V 4.7, whose positions are those of slices on their picture."""
 
-
-def _averaged(kind: str, end: str) -> Pictures:
-    """Squares of patches, of all frames of a clip together (Kimi K2.5)."""
-    return Pictures(
-        f"get_{kind}_features",
-        (f"{kind}_token_id",),
-        (f"pixel_values{end}",),
-        places.averaged_in_time(f"{kind}_grid_thw"),
-        Followed(layers=(), cut=0, projector=None),
-    )
-
-
 KIMI = Family(
-    {"image": _averaged("image", ""), "video": _averaged("video", "_videos")},
+    {
+        **images(places.averaged_in_time("image_grid_thw"), tower=POOLED),
+        **videos(places.averaged_in_time("video_grid_thw"), tower=POOLED),
+    },
     towers=("kimi-vision",),
     behind=False,
     notes=(_CHUNKS_APART,),
@@ -69,26 +60,19 @@ KIMI = Family(
 """Kimi K2.5 and K2.6."""
 
 _CHUNKS = "a clip is several to the model: chunks of a few frames, apart in the tower"
-_HEARS = "sound stays"
 _BLOCKS = (
     "sparse layers choose blocks of keys among those that are left, padding included; their "
     "attention isn't read"
 )
 
-
-def _merged_behind(kind: str, end: str) -> Pictures:
-    """Squares of patches, which the projector makes a token of (MiniMax M3)."""
-    return Pictures(
-        f"get_{kind}_features",
-        (f"{kind}_token_id",),
-        (f"pixel_values{end}",),
-        places.packed(f"{kind}_grid_thw"),
-        Followed(layers=(), cut=0, shown=in_rows),
-    )
-
+_BEHIND = replace(LAST, shown=in_rows)
+"""A tower behind which the projector makes a token of every square of patches."""
 
 MINIMAX = Family(
-    {"image": _merged_behind("image", ""), "video": _merged_behind("video", "_videos")},
+    {
+        **images(places.packed("image_grid_thw"), tower=_BEHIND),
+        **videos(places.packed("video_grid_thw"), tower=_BEHIND),
+    },
     towers=("minimax-vision",),
     behind=False,
     counts=True,
@@ -96,60 +80,37 @@ MINIMAX = Family(
 )
 """MiniMax M3."""
 
-
-def _windowed(kind: str, end: str) -> Pictures:
-    """Squares of patches, put side by side at the end of the tower (Muse)."""
-    return Pictures(
-        f"get_{kind}_features",
-        (f"{kind}_token_id",),
-        (f"pixel_values{end}",),
-        places.packed(f"{kind}_grid_thw", "merge_size"),
-        Followed(layers=(), cut=0, projector=None),
-    )
-
-
 MUSE = Family(
-    {"image": _windowed("image", ""), "video": _windowed("video", "_videos")},
+    {
+        **images(places.packed("image_grid_thw", "merge_size"), tower=POOLED),
+        **videos(places.packed("video_grid_thw", "merge_size"), tower=POOLED),
+    },
     towers=("muse-vision",),
     behind=False,
     renumbers=False,
 )
 """Muse Glimmer."""
-MUSE_HEARING = replace(MUSE, notes=(_HEARS,))
+MUSE_HEARING = replace(MUSE, notes=(HEARS,))
 """Muse Spark."""
 
 LIGHTON_OCR = Family(
-    {
-        "image": Pictures(
-            "get_image_features",
-            ("image_token_id",),
-            ("pixel_values",),
-            places.sized,
-            Followed(
-                "vision_encoder",
-                layers=(),
-                cut=0,
-                side=sides.merged,
-                projector="vision_projection",
-                shown=in_line,
-            ),
-        )
-    },
+    images(
+        places.sized,
+        tower=replace(
+            LAST,
+            module="vision_encoder",
+            side=sides.merged,
+            projector="vision_projection",
+            shown=in_line,
+        ),
+    ),
     towers=("pixtral-vision",),
     behind=False,
 )
 """LightOnOCR: Mistral 3's way of seeing, under names of its own."""
 
 HUNYUAN = Family(
-    {
-        "image": Pictures(
-            "get_image_features",
-            ("image_token_id",),
-            ("pixel_values",),
-            places.rowed("image_grid_thw"),
-            Followed(layers=(), cut=0, projector=None),
-        )
-    },
+    images(places.rowed("image_grid_thw"), tower=POOLED),
     apart=True,
     towers=("hunyuan-vision",),
     behind=False,

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers.families import Family
+from tokenprune_adapters.transformers.family_rows import HEARS
 from tokenprune_adapters.transformers.picture_kinds import IMAGE_ID, POOLED, images, videos
 
 _SPEAKS = (
@@ -58,7 +59,7 @@ PACKED: Mapping[str, tuple[tuple[str, ...], Family]] = {
     # most layers have sliding windows
     "dots3_note": (
         ("Dots3Note",),
-        replace(packed("vision_tower"), apart=False, renumbers=False, notes=("sound stays",)),
+        replace(packed("vision_tower"), apart=False, renumbers=False, notes=(HEARS,)),
     ),
     "cohere_compass": (("CohereCompass",), packed()),
     "glm4v": (("Glm4v",), _one_kind()),

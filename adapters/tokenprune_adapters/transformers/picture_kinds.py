@@ -20,12 +20,15 @@ POOLED = replace(LAST, projector=None)
 
 
 def images(
-    read: Read, *pixels: str, tower: Followed | None = None, begins: Begins | None = None
+    read: Read,
+    *pixels: str,
+    tower: Followed | None = None,
+    begins: Begins | None = None,
+    unfollowed: str = "",
 ) -> Mapping[str, Pictures]:
     """Pictures for which the core asks `get_image_features`."""
-    shown = ("pixel_values", *pixels)
-    found = Pictures("get_image_features", IMAGE_ID, shown, read, tower, begins=begins)
-    return {"image": found}
+    found = Pictures("get_image_features", IMAGE_ID, ("pixel_values", *pixels), read, tower)
+    return {"image": replace(found, begins=begins, unfollowed=unfollowed)}
 
 
 def videos(
@@ -34,6 +37,8 @@ def videos(
     tower: Followed | None = None,
     frames: Frames | None = None,
     placeholder: tuple[str, ...] = VIDEO_ID,
+    unfollowed: str = "",
 ) -> Mapping[str, Pictures]:
     """Clips, for which it asks a method of their own or the same."""
-    return {"video": Pictures(method, placeholder, ("pixel_values_videos",), read, tower, frames)}
+    found = Pictures(method, placeholder, ("pixel_values_videos",), read, tower, frames)
+    return {"video": replace(found, unfollowed=unfollowed)}
