@@ -40,7 +40,7 @@ SHARED = {"gemma4-shared"}
 NARROW = {"kimi_k25", "dots3_note"}
 """Families whose caches hold narrow rows, of which keys and values are made."""
 UNREAD = {"mistral_large4", "hy_v4_vl"}
-"""Families whose queries depend on their places beside rotary rows."""
+"""Families whose attention isn't read: queries are scaled by their places, or heads have sinks."""
 MIXED = FIRST.keys() | SHARED
 """Families in which not every layer has attention of its own."""
 

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.calls import Arguments, Entry, LlmCall, PromptCall, Refused, Written
-from tokenprune.interface.signals import ClassFeature, Companions, Question, TowerSpace, View
+from tokenprune.interface.signals import (
+    ClassFeature,
+    Companions,
+    LayerAhead,
+    LayerBefore,
+    LayerValues,
+    Question,
+    TowerSpace,
+    View,
+)
 from tokenprune.interface.specs import MllmSpec, Modality
 from tokenprune.interface.versions import installed
 from tokenprune_adapters.shared.arguments import named, parameters
@@ -29,6 +38,8 @@ __all__ = ["Family", "FamilyAdapter", "Pictures"]
 
 SUPPLIED: frozenset[type[View]] = TransformersMllm.supplies - {Question}
 """What can be had of an LLM; layers whose query and key can't are refused one by one."""
+UNREAD: frozenset[type[View]] = SUPPLIED - {LayerBefore, LayerAhead, LayerValues}
+"""The same of an LLM whose attention isn't read."""
 REFUSED = {
     "output_router_logits": Refused(
         "router logits of a shortened sequence have fewer rows than the loss over them expects.",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tokenprune.interface.signals import LayerAhead, LayerBefore, LayerValues, View
+from tokenprune.interface.signals import View
 from tokenprune_adapters.transformers import picture_places as places
-from tokenprune_adapters.transformers.families import Family, FamilyAdapter
+from tokenprune_adapters.transformers.families import UNREAD, Family
 from tokenprune_adapters.transformers.hyper_connected import HyperConnectedAdapter
 from tokenprune_adapters.transformers.picture_kinds import POOLED, images, videos
 
@@ -32,11 +32,7 @@ class HyV4VlAdapter(HyperConnectedAdapter):
         behind=False,
         notes=(_FREE,),
     )
-    supplies: ClassVar[frozenset[type[View]]] = FamilyAdapter.supplies - {
-        LayerBefore,
-        LayerAhead,
-        LayerValues,
-    }
+    supplies: ClassVar[frozenset[type[View]]] = UNREAD
     towers: ClassVar[tuple[str, ...] | None] = family.towers
     behind: ClassVar[bool] = family.behind
     renumbers: ClassVar[bool] = False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tokenprune.interface.signals import LayerAhead, LayerBefore, LayerValues, View
+from tokenprune.interface.signals import View
 from tokenprune_adapters.transformers import picture_places as places
 from tokenprune_adapters.transformers import unit_sides as sides
-from tokenprune_adapters.transformers.families import Family, FamilyAdapter
+from tokenprune_adapters.transformers.families import UNREAD, Family, FamilyAdapter
 from tokenprune_adapters.transformers.family_towers import Followed, in_line
 from tokenprune_adapters.transformers.picture_kinds import images
 
@@ -31,11 +31,7 @@ class MistralLarge4Adapter(FamilyAdapter):
         placed=True,
         notes=(_FREE,),
     )
-    supplies: ClassVar[frozenset[type[View]]] = FamilyAdapter.supplies - {
-        LayerBefore,
-        LayerAhead,
-        LayerValues,
-    }
+    supplies: ClassVar[frozenset[type[View]]] = UNREAD
     towers: ClassVar[tuple[str, ...] | None] = family.towers
     behind: ClassVar[bool] = family.behind
     limits: ClassVar[tuple[str, ...]] = family.limits
