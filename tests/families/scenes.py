@@ -7,8 +7,9 @@ is for the family to say (`tests.families.case`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,3 +103,26 @@ def lengthened(prompt: Prompt, words: int) -> Prompt:
     *rest, last = prompt
     assert isinstance(last, Text), "a prompt ends with text"
     return (*rest, replace(last, length=last.length + words))
+
+
+def packed(
+    shown: Sequence[Image],
+    clips: Sequence[Video],
+    rows: Callable[[Any], Tensor],
+    grid: Callable[[Any], list[int]],
+) -> dict[str, Tensor]:
+    """The arguments of a tower that packs pictures into one row, and clips into another.
+
+    Args:
+        shown: all pictures.
+        clips: all clips, or what a model takes for such.
+        rows: makes the rows of patches of one.
+        grid: its (t, h, w) in patches.
+    """
+    call: dict[str, Tensor] = {}
+    kinds = (("pixel_values", "image", shown), ("pixel_values_videos", "video", clips))
+    for pixels, kind, parts in kinds:
+        if parts:
+            call[pixels] = torch.cat([rows(part) for part in parts])
+            call[f"{kind}_grid_thw"] = torch.tensor([grid(part) for part in parts])
+    return call

@@ -79,16 +79,7 @@ class Ernie45VL(Case):
         marks = ((ids == START) | (ids == END)).long()
         marks += 2 * ((ids == CLIP_START) | (ids == CLIP_END)).long()
         call = {"mm_token_type_ids": kinds, "moe_mm_token_type_ids": kinds + marks}
-        shown: dict[str, list[Any]] = {
-            "image": scenes.images(prompts),
-            "video": scenes.videos(prompts),
-        }
-        for modality, parts in shown.items():
-            if parts:
-                pixels = "pixel_values" if modality == "image" else "pixel_values_videos"
-                call[pixels] = torch.cat([_rows(part) for part in parts])
-                call[f"{modality}_grid_thw"] = torch.tensor([_grid(part) for part in parts])
-        return call
+        return call | scenes.packed(scenes.images(prompts), scenes.videos(prompts), _rows, _grid)
 
     def positions(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """None: the model itself reads the mask for its positions in three axes."""

@@ -80,16 +80,7 @@ class HyV4(Case):
 
     def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
         call = {"mm_token_type_ids": (ids == IMAGE).long() + 2 * (ids == VIDEO).long()}
-        shown: dict[str, list[Any]] = {
-            "image": scenes.images(prompts),
-            "video": scenes.videos(prompts),
-        }
-        for modality, parts in shown.items():
-            if parts:
-                pixels = "pixel_values" if modality == "image" else "pixel_values_videos"
-                call[pixels] = torch.cat([_patches(part) for part in parts])
-                call[f"{modality}_grid_thw"] = torch.tensor([_grid(part) for part in parts])
-        return call
+        return call | scenes.packed(scenes.images(prompts), scenes.videos(prompts), _patches, _grid)
 
     def positions(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """None: the model itself reads the mask for its positions in three axes."""

@@ -94,17 +94,12 @@ class Kimi(Case):
         return row
 
     def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
-        call: dict[str, Tensor] = {}
-        shown: dict[str, list[Any]] = {
-            "image": scenes.images(prompts),
-            "video": [chunk for clip in scenes.videos(prompts) for chunk in chunks(clip)],
-        }
-        for modality, parts in shown.items():
-            if parts:
-                pixels = "pixel_values" if modality == "image" else "pixel_values_videos"
-                call[pixels] = torch.cat([_patches(part) for part in parts])
-                call[f"{modality}_grid_thw"] = torch.tensor([_grid(part) for part in parts])
-        return call
+        return scenes.packed(
+            scenes.images(prompts),
+            [chunk for clip in scenes.videos(prompts) for chunk in chunks(clip)],
+            _patches,
+            _grid,
+        )
 
 
 def chunks(clip: Video) -> list[Video]:

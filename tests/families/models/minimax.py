@@ -112,17 +112,12 @@ class MiniMax(Case):
         return row
 
     def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
-        call: dict[str, Tensor] = {}
-        shown: dict[str, list[Any]] = {
-            "image": scenes.images(prompts),
-            "video": [part for clip in scenes.videos(prompts) for part in chunks(clip)],
-        }
-        for modality, parts in shown.items():
-            if parts:
-                pixels = "pixel_values" if modality == "image" else "pixel_values_videos"
-                call[pixels] = torch.cat([_patches(part) for part in parts])
-                call[f"{modality}_grid_thw"] = torch.tensor([_grid(part) for part in parts])
-        return call
+        return scenes.packed(
+            scenes.images(prompts),
+            [part for clip in scenes.videos(prompts) for part in chunks(clip)],
+            _patches,
+            _grid,
+        )
 
 
 def chunks(clip: Video) -> list[Video]:

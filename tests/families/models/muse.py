@@ -92,17 +92,7 @@ class MuseGlimmer(Case):
         return [*row[:-1], END]
 
     def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
-        call: dict[str, Tensor] = {}
-        shown: dict[str, list[Any]] = {
-            "image": scenes.images(prompts),
-            "video": scenes.videos(prompts),
-        }
-        for modality, parts in shown.items():
-            if parts:
-                pixels = "pixel_values" if modality == "image" else "pixel_values_videos"
-                call[pixels] = torch.cat([_patches(part) for part in parts])
-                call[f"{modality}_grid_thw"] = torch.tensor([_grid(part) for part in parts])
-        return call
+        return scenes.packed(scenes.images(prompts), scenes.videos(prompts), _patches, _grid)
 
 
 class MuseSpark(MuseGlimmer):

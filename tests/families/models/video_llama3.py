@@ -48,16 +48,13 @@ class VideoLlama3(Case):
         return row
 
     def extras(self, ids: Tensor, prompts: list[Prompt]) -> dict[str, Tensor]:
-        call: dict[str, Tensor] = {}
         shown: dict[str, list[Any]] = {
             "image": scenes.images(prompts),
             "video": scenes.videos(prompts),
         }
+        call = scenes.packed(shown["image"], shown["video"], _rows, _grid)
         for modality, parts in shown.items():
             if parts:
-                pixels = "pixel_values" if modality == "image" else "pixel_values_videos"
-                call[pixels] = torch.cat([_rows(part) for part in parts])
-                call[f"{modality}_grid_thw"] = torch.tensor([_grid(part) for part in parts])
                 call[f"{modality}_merge_sizes"] = torch.tensor([side(part) for part in parts])
         if shown["video"]:
             places = sum(part.frames * _places(part) for part in shown["video"])
