@@ -55,7 +55,8 @@ UNSERVED = {
     "lighton_ocr": "vLLM takes its config for that of a Mistral 3, which transformers doesn't load",
 }
 
-#: What brings embeddings of words along with its features, by the type of the model's config.
+#: What brings embeddings of words along with its features, by the type of the model's config;
+#: pictures in rows, which end with a token, do so in every family.
 WORDED = {
     **dict.fromkeys(("idefics3", "minicpmv4_6", "smolvlm"), "image"),
     **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), "video"),

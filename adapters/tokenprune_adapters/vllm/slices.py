@@ -8,13 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenprune.errors import BudgetError
 from tokenprune.integrations import count, select
 from tokenprune.interface.serving import ServedPicture
 from tokenprune.interface.sites import Grid
 from tokenprune.plan import Plan
 from tokenprune_adapters.vllm.runs import ordered
-from tokenprune_adapters.vllm.served import ServedPlan, cached, check_behind, check_plan
+from tokenprune_adapters.vllm.served import (
+    ServedPlan,
+    cached,
+    check_behind,
+    check_plan,
+    left_of,
+    require_some,
+)
 
 Pieces = Sequence[Sequence[int]]
 """Rows and columns of units of each piece of a picture."""
@@ -53,23 +59,17 @@ class ServedSlices(ServedPlan):
 
     def pictures(self) -> list[ServedPicture]:
         """Pictures in one piece and in several."""
-        rows = [
-            ServedPicture(self._size(pieces), _units(pieces), self._left(pieces))
-            for pieces in EXAMPLES
-        ]
-        if all(row.left is None for row in rows):
-            self.left(EXAMPLES[-1])  # says why
-        return rows
+        rows = []
+        for pieces in EXAMPLES:
+            grid, tiles = _seen(pieces)
+            left = left_of(grid, self.plan, tiles)
+            rows.append(ServedPicture(self._size(pieces), _units(pieces), left))
+        grid, tiles = _seen(EXAMPLES[-1])
+        return require_some(rows, self.plan, grid, tiles)
 
     def _size(self, pieces: Pieces) -> str:
         high, wide = (side * self.unit for side in pieces[-1])
         return f"{len(pieces) - 1} slices of {wide} x {high}" if pieces[1:] else f"{wide} x {high}"
-
-    def _left(self, pieces: Pieces) -> int | None:
-        try:
-            return self.left(pieces)
-        except BudgetError:
-            return None
 
 
 def _units(pieces: Pieces) -> int:
