@@ -212,8 +212,8 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
 def test_keep_must_be_the_number_of_groups() -> None:
     strategy = fresh()
     strategy.check(SITES["pre_llm"], Budget(16, G), (1, 4, 4))
-    with pytest.raises(BudgetError, match="4 groups") as caught:
-        strategy.check(SITES["pre_llm"], Budget(16, 7), (1, 4, 4))
+    with pytest.raises(BudgetError, match=r"each of its groups: 4, not 1\.") as caught:
+        strategy.check(SITES["pre_llm"], Budget(16, 1), (1, 4, 4))
     assert caught.value.nearest == G
 
 

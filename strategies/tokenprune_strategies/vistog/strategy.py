@@ -72,10 +72,9 @@ class VisToG(LearnedStrategy[VisToGParams, SemanticGrouping]):
         """
         if budget.keep != self.groups:
             raise BudgetError(
-                f"vistog makes one token of each of its {self.groups} groups, not "
-                f"{budget.keep} tokens.",
+                f"vistog makes one token of each of its groups: {self.groups}, not {budget.keep}.",
                 where=str(site),
-                remedy=f"Use keep: {self.groups}, or weights with {budget.keep} groups.",
+                remedy=f"Use keep: {self.groups}, or weights with groups: {budget.keep}.",
                 nearest=self.groups,
             )
 
