@@ -10,6 +10,7 @@ import torch
 import tokenprune
 from tests.mllm.calls import LONG, SHORT, TEXT, greedy, inputs, logits, model
 from tests.mllm.plans import COMBINATIONS, drawn, fastv, plan, tome
+from tokenprune.errors.words import counted
 
 KEEP_ALL = {
     "dense": plan(),
@@ -82,6 +83,20 @@ def test_calls_of_text_alone_are_told_from_none() -> None:
         report = str(handle.report())
     assert "1 with 0 images" in report
     assert "per image: no call had any" in report
+
+
+def test_handle_and_trace_are_told_in_one_line() -> None:
+    of = model()
+    with tokenprune.attach(of, COMBINATIONS["all"]) as handle:
+        assert str(handle.trace) == "Trace(0 images)"
+        greedy(of, inputs(SHORT, LONG))
+        trace = handle.trace
+        shown = [str(trace), str(trace.images[0].steps[-1]), str(handle)]
+    each = [f"36 patches to {counted(image.kept, 'token')}" for image in trace.images]
+    assert shown[0] == f"Trace(3 images: {', '.join(each)})"
+    assert shown[1] == f"TraceStep(decoder[2], 'fastv', kept={trace.images[0].kept})"
+    assert shown[2].startswith("<plan on LlavaForConditionalGeneration: encoder: ")
+    assert str(handle).startswith("<plan detached from LlavaForConditionalGeneration: encoder: ")
 
 
 def test_measured_counts_and_times() -> None:

@@ -17,7 +17,7 @@ from tokenprune.engine.call import CallState
 from tokenprune.engine.conditions import Checks, When
 from tokenprune.engine.meter import Meter
 from tokenprune.engine.patching import Patches
-from tokenprune.engine.report import Report
+from tokenprune.engine.report import Report, lines_of
 from tokenprune.engine.stages import ResolvedStage
 from tokenprune.engine.traffic import Traffic
 from tokenprune.errors import NotMeasuredError, UnsupportedCallError
@@ -250,6 +250,13 @@ class Attachment:
                 where="handle",
                 remedy="Call tokenprune.attach() again.",
             )
+
+    def __repr__(self) -> str:
+        model = self._named()
+        kind = "a model that is gone" if model is None else type(model).__name__
+        where = f"detached from {kind}" if self._model is None else f"on {kind}"
+        name = f"plan {self.plan.name!r}" if self.plan.name else "plan"
+        return f"<{name} {where}: {'; '.join(lines_of(self.stages)) or 'dense'}>"
 
     def __enter__(self) -> Attachment:
         self.require_attached()

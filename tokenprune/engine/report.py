@@ -43,12 +43,9 @@ class Report:
     @classmethod
     def of(cls, stages: Iterable[ResolvedStage], meter: Meter, notes: Iterable[str]) -> Report:
         """What `meter` holds, with one line a stage and the notes in order."""
-        lines = tuple(
-            f"{stage.plan.at}: {stage.plan.strategy}, keep {stage.plan.keep}" for stage in stages
-        )
         unmeasured = meter.compiled and not meter.calls
         return cls(
-            lines,
+            lines_of(stages),
             meter.calls,
             meter.images,
             meter.tokens,
@@ -97,3 +94,10 @@ class Report:
         tokens = ", ".join(text for name, text in counts.items() if not name.startswith("text["))
         words = ", ".join(text for name, text in counts.items() if name.startswith("text["))
         return f"per image: {tokens or nothing}" + (f"; per prompt: {words}" if words else "")
+
+
+def lines_of(stages: Iterable[ResolvedStage]) -> tuple[str, ...]:
+    """A plan in words, one line a stage."""
+    return tuple(
+        f"{stage.plan.at}: {stage.plan.strategy}, keep {stage.plan.keep}" for stage in stages
+    )

@@ -11,10 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tokenprune.errors.words import counted
 from tokenprune.interface.sites import Grid, Site
 
 Shapes = tuple[tuple[int, int], ...]
 """Rows and columns of several maps."""
+
+TOLD = 4
+"""Images that the text of a trace tells of one by one (ours)."""
 
 
 class BatchStep(NamedTuple):
@@ -59,6 +63,9 @@ class TraceStep:
     anchor: Tensor
     score: Tensor | None = None
     stage: int | None = None
+
+    def __repr__(self) -> str:
+        return f"TraceStep({self.site}, {self.strategy!r}, kept={self.kept})"
 
     @property
     def kept(self) -> int:
@@ -185,7 +192,7 @@ def _edges(sizes: Iterable[int]) -> Tensor:
     return torch.tensor([*accumulate(sizes, initial=0)], device="cpu")
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace:
     """All reductions of one call.
 
@@ -200,6 +207,17 @@ class Trace:
     records: list[BatchStep] = field(default_factory=list)
     origins: dict[int, Origin] = field(default_factory=dict)
     parts: dict[int, Shapes] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        told = [self.image(number) for number in range(min(len(self.grids), TOLD))]
+        counts = [
+            f"{counted(one.patches, 'patch', 'patches')} to {counted(one.kept, 'token')}"
+            for one in told
+        ]
+        more = len(self.grids) - len(told)
+        counts += [f"and {counted(more, 'image')} more"] if more else []
+        said = ", ".join(counts)
+        return f"Trace({counted(len(self.grids), 'image')}{': ' if said else ''}{said})"
 
     def begin(
         self, images: int, grid: Grid, origin: Origin | None = None, parts: Shapes = ()
