@@ -90,14 +90,18 @@ def test_warnings_of_results_and_goals_stand_below_the_table() -> None:
     assert "+0.0 to +0.0; down to -7.5 can't be excluded" in conclusion(found)
 
 
-def test_operations_beside_the_limit_show_their_side_of_it() -> None:
+@pytest.mark.parametrize(
+    "shares", [("0.968", "0.972"), ("0.9696", "0.9703"), ("0.97000000", "0.97000004")]
+)
+def test_operations_beside_the_limit_show_their_side_of_it(shares: tuple[str, str]) -> None:
     plan = load_plan({"stages": [{"at": "pre_llm", "strategy": "fopru", "keep": 8}]})
-    tried = {n: replace(answered(4), flops_ratio=ratio) for n, ratio in ((8, 0.968), (9, 0.972))}
+    tried = {n: replace(answered(4), flops_ratio=float(one)) for n, one in enumerate(shares, 8)}
     found = Calibration(Flops(0.97), tried, Budgets(plan, 0), 8)
     console = Console(width=80, record=True, file=StringIO())
     console.print(calibration_table(found, console.width))
     rows = [line.split() for line in console.export_text().splitlines() if "│" in line]
-    assert [("0.968" in row, "0.972" in row, row[-2]) for row in rows] == [
-        (True, False, "yes"),
-        (False, True, "no"),
+    assert [([one in row for one in shares], row[-2]) for row in rows] == [
+        ([True, False], "yes"),
+        ([False, True], "no"),
     ]
+    assert f"FLOPs {shares[0]} and time" in conclusion(found)

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokenprune.lab.calibrate.goals import Goal
+from tokenprune.lab.calibrate.goals import Flops, Goal
 from tokenprune.lab.judge.columns import Form
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.measure.telling import Say, Tell, duration
 
-#: How shares of operations are written: those of neighbouring budgets differ by little.
-FLOPS = Form(".3f", ".3f")
+#: Places of shares of operations: those of neighbouring budgets differ by little.
+PLACES = range(3, 10)
+
+
+def flops_form(goal: Goal, results: Iterable[Result]) -> Form:
+    """How shares of operations are written: on the side of a limit on which they are.
+
+    Args:
+        goal: what has to hold, which may be such a limit.
+        results: whose shares are written.
+    """
+    limit = goal.share if isinstance(goal, Flops) else math.inf
+    shares = [result.flops_ratio for result in results]
+    places = next(
+        (n for n in PLACES if all((round(one, n) <= limit) == (one <= limit) for one in shares)),
+        PLACES[-1],
+    )
+    return Form(f".{places}f", f".{places}f")
 
 
 @dataclass
@@ -59,7 +77,7 @@ class Steps:
         holds = "holds" if self.goal.holds(result) else "doesn't hold"
         known = "" if cells else ", recorded before"
         left = f"; {self._left()} left" if self._left() else ""
-        self._line(f"{count}keep {shown}: {_numbers(result)}: {holds}{known}{left}")
+        self._line(f"{count}keep {shown}: {_numbers(self.goal, result)}: {holds}{known}{left}")
 
     def expect(self, most: int) -> None:
         """The range of the budgets is known now.
@@ -88,13 +106,13 @@ class Steps:
         return f"about {duration(self._seconds / self._cells * waiting)}"
 
 
-def _numbers(result: Result) -> str:
+def _numbers(goal: Goal, result: Result) -> str:
     """Accuracy, operations and time in words."""
     difference = result.difference
     assert difference is not None
     ends = [f"{100 * end:+.1f}" for end in (difference.value, difference.low, difference.high)]
+    flops = flops_form(goal, [result]).shown(result.flops_ratio)
     return (
         f"accuracy {100 * result.accuracy.value:.1f} %, {ends[0]} points against dense "
-        f"[{ends[1]} {ends[2]}], FLOPs {FLOPS.shown(result.flops_ratio)} and time "
-        f"{result.total.value:.2f} of dense"
+        f"[{ends[1]} {ends[2]}], FLOPs {flops} and time {result.total.value:.2f} of dense"
     )

@@ -11,7 +11,7 @@ from rich.text import Text
 from tokenprune.errors.words import counted
 from tokenprune.lab.calibrate.goals import lowest
 from tokenprune.lab.calibrate.run import Calibration
-from tokenprune.lab.calibrate.steps import FLOPS
+from tokenprune.lab.calibrate.steps import flops_form
 from tokenprune.lab.judge.columns import RESULTS
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.judge.tables import MIDDLE, WIDE, warning_lines
@@ -28,8 +28,9 @@ def calibration_table(found: Calibration, width: int = WIDE) -> Table:
         width: of the terminal; narrow ones get the intervals of the difference alone.
     """
     brief = width < MIDDLE
+    flops = flops_form(found.goal, found.tried.values())
     columns = [
-        replace(column, form=FLOPS) if column.heading == "FLOPs / dense" else column
+        replace(column, form=flops) if column.heading == "FLOPs / dense" else column
         for column in RESULTS
         if column.heading in SHOWN
     ]
@@ -62,6 +63,7 @@ def conclusion(found: Calibration) -> str:
         ends = [found.budgets.shown(number) for number in (min(found.tried), max(found.tried))]
         return f"No keep from {ends[0]} to {ends[1]} holds: {found.goal.words}."
     row = found.tried[found.chosen]
+    flops = flops_form(found.goal, found.tried.values()).shown(row.flops_ratio)
     difference = row.difference
     assert difference is not None
     ends = [f"{100 * end:+.1f}" for end in (difference.value, difference.low, difference.high)]
@@ -69,6 +71,6 @@ def conclusion(found: Calibration) -> str:
     return (
         f"The {which} keep that holds is {found.budgets.shown(found.chosen)}: accuracy "
         f"{ends[0]} points against dense (95 % interval {ends[1]} to {ends[2]}{hidden}), FLOPs "
-        f"{FLOPS.shown(row.flops_ratio)} and time {row.total.value:.2f} of dense, on "
+        f"{flops} and time {row.total.value:.2f} of dense, on "
         f"{counted(len(row.run.right), 'sample')}."
     )
