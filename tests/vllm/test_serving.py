@@ -176,6 +176,11 @@ def test_the_command_line(tmp_path: Path) -> None:
     overrides = json.loads(options[3])
     assert overrides["architectures"] == ["TokenpruneLlavaForConditionalGeneration"]
     assert load_plan(overrides["tokenprune_plan"]) == load_plan(plan)
+    for command in ("check", "args"):
+        assert run("vllm", command, plan, "reference") == run("vllm", command, plan, REFERENCE)
+    code, out = run("vllm", "check", plan, "referense")
+    assert code == 2
+    assert "Did you mean 'reference'" in " ".join(out.split())
 
 
 def test_the_command_line_refuses_in_one_sentence(tmp_path: Path) -> None:

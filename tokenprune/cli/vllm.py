@@ -27,25 +27,37 @@ app = typer.Typer(
 )
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="Plan file.")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Folder or hub name of a checkpoint.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Folder or hub name of a checkpoint, or reference: the bundled model.",
+    ),
+]
 
 
 @app.command("args", epilog=EXAMPLES)
 def arguments(plan: PlanFile, model: Model) -> None:
     """Print the options that serve a model with a plan, quoted for a shell."""
-    typer.echo(shlex.join(_server().arguments(plan, model)))
+    typer.echo(shlex.join(_server().arguments(plan, _place(model))))
 
 
 @app.command("check", epilog=EXAMPLES)
 def check(plan: PlanFile, model: Model) -> None:
     """Print how many tokens a plan leaves of a picture, or why it can't be served."""
     table = Table("picture", "visual tokens", "with the plan", "of dense")
-    for row in _server().check(plan, model):
+    for row in _server().check(plan, _place(model)):
         left = (
             ("refused", "") if row.left is None else (str(row.left), f"{row.left / row.dense:.0%}")
         )
         table.add_row(row.size, str(row.dense), *left)
     Console().print(table)
+
+
+def _place(model: str) -> str:
+    from tokenprune.lab.models import model_place
+
+    return model_place(model, "image", "MODEL")
 
 
 def _server() -> Server:
