@@ -2,8 +2,8 @@
 
 A request is a plan (or none), options of the engine, and for each prompt the numbers of held-out
 samples, or a text with pictures (seed, height, width) and clips (seed, frames, height, width and
-frames a second) of random noise; the answer holds what was generated, or the error that ended the
-engine's start.
+frames a second) of random noise and options of the processor; the answer holds what was generated,
+or the error that ended the engine's start.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ def prompt_of(asked: Asked) -> dict[str, Any]:
         return {
             "prompt": asked["text"],
             "multi_modal_data": {kind: items for kind, items in shown.items() if items},
+            "mm_processor_kwargs": asked.get("options", {}),
         }
     numbers = asked
     samples = heldout_samples(max(numbers) + 1)

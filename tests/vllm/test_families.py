@@ -149,8 +149,12 @@ def test_a_budget_above_a_pictures_tokens_ends_its_request_only(
     small = {"text": f"{picture}?", "pictures": [[3, 16, 16]]}
     clip = {"text": "<|vision_start|><|video_pad|><|vision_end|>?", "clips": [[3, 4, 16, 16, 2]]}
     prompts = [asked("qwen2_5_vl")[0]]
+    unmerged = {**small, "pictures": [[3, 44, 60]], "options": {"merge_size": 1}}
     many = plan(rest, {"strategy": "divprune", "keep": 20})
-    (answers,) = engines(request(many, prompts, folder("qwen2_5_vl"), alone=[small, clip]))
+    (answers,) = engines(
+        request(many, prompts, folder("qwen2_5_vl"), alone=[small, clip, unmerged])
+    )
     assert "can't keep 20 of 4 tokens" in answers["alone"][0]
     assert "can't keep 40 of 8 tokens" in answers["alone"][1], "20 of each frame"
+    assert "mm_processor_kwargs" in answers["alone"][2]
     assert answers["again"] == answers["ids"], "the engine goes on"

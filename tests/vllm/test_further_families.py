@@ -28,10 +28,14 @@ FRAMES = plan(TILES, {"strategy": "random", "keep": 0.8}, {"strategy": "vidcom2"
 
 @dataclass(frozen=True)
 class Served:
-    """Prompts of a family, and plans with options of the engines that run them."""
+    """Prompts of a family, and plans with options of the engines that run them.
+
+    Each of the prompts in `refused` is refused by itself.
+    """
 
     prompts: list[dict[str, Any]]
     runs: list[tuple[dict[str, Any], dict[str, Any]]]
+    refused: tuple[dict[str, Any], ...] = ()
 
 
 def renumbered() -> list[dict[str, Any]]:
@@ -52,10 +56,17 @@ def clips(name: str) -> list[dict[str, Any]]:
     return [one, other, *([both] if name == "llava_onevision" else []), one]
 
 
+def resized(name: str) -> dict[str, Any]:
+    """The first prompt, whose picture gets another size than places are counted for."""
+    return {**asked(name)[0], "options": {"size": {"longest_edge": 24}}}
+
+
 UNSHARED = {"enable_prefix_caching": False}
 ONE_CLIP, MIXED = ({"limit_mm_per_prompt": one} for one in ({"video": 1}, {"image": 1, "video": 1}))
 FAMILIES = {
-    "llava_pixtral": Served(asked("llava_pixtral"), [(INSIDE, CHUNKED), (FEW, UNSHARED)]),
+    "llava_pixtral": Served(
+        asked("llava_pixtral"), [(INSIDE, CHUNKED), (FEW, UNSHARED)], (resized("llava_pixtral"),)
+    ),
     "minicpmv4_6": Served(renumbered(), [(HALF, CHUNKED), (FEW, UNSHARED)]),
     "llava_next_video": Served(clips("llava_next_video"), [(FRAMES, {**CHUNKED, **ONE_CLIP})]),
     "llava_onevision": Served(clips("llava_onevision"), [(FRAMES, {**CHUNKED, **MIXED})]),
@@ -68,7 +79,14 @@ def answers(
 ) -> dict[str, list[dict[str, Any]]]:
     """What the engines of all families answer, run by run."""
     requests = [
-        request(one, served.prompts, folder(name), options={**BLOCK, **options}, again=True)
+        request(
+            one,
+            served.prompts,
+            folder(name),
+            options={**BLOCK, **options},
+            again=True,
+            alone=served.refused,
+        )
         for name, served in FAMILIES.items()
         for one, options in served.runs
     ]
@@ -85,4 +103,5 @@ def test_ids_are_those_of_attach(
     for one, ids, (_, options) in zip(answers[name], expected, runs, strict=True):
         assert one.get("ids") == one.get("again") == ids, one
         assert ids != dense, "a plan that changes no answer"
+        assert all("mm_processor_kwargs" in why for why in one["alone"])
         assert (one["cached"] > 0) == (options is not UNSHARED), "tokens out of the prefix cache"

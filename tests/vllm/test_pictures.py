@@ -98,6 +98,15 @@ def test_tokens_of_grids() -> None:
     assert "1728 -> 20 visual tokens per image of 384 x 288" in started(served, 2)
 
 
+def test_pixels_that_fit_a_grid() -> None:
+    served = grids("qwen2_5_vl", HALF)
+    numbers = 3 * served.frames * (served.unit // served.merge) ** 2
+    assert served.fits((1, 4, 6), (24, numbers))
+    assert not served.fits((1, 4, 6), (20, numbers))
+    assert not served.fits((1, 4, 6), (24, numbers // 2))
+    assert not served.fits((1, 3, 8), (24, numbers)), "squares of 2 x 2"
+
+
 @pytest.mark.parametrize(
     ("name", "layers"),
     [("qwen2_vl", 4), ("glm4v", 4), ("qwen3_5", 1), ("qwen3_5_moe", 1), ("paddleocr_vl", 4)],

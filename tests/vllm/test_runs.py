@@ -90,6 +90,23 @@ def test_what_is_left_of_a_picture_stands_in_its_order_with_the_text(name: str) 
     assert set(places[~units].tolist()) < set(found)
 
 
+@pytest.mark.parametrize(
+    ("name", "seen", "others"),
+    [
+        ("mistral3", (3, 48, 64), [(3, 64, 48), (3, 24, 32)]),
+        ("llava_pixtral", (3, 24, 32), [(3, 48, 64)]),
+        ("idefics3", (3, 3, 48, 48), [(2, 3, 48, 48), (3, 3, 24, 24)]),
+        ("internvl", (3, 3, 48, 48), [(1, 3, 48, 48)]),
+    ],
+)
+def test_pixels_that_fit_the_runs(
+    name: str, seen: tuple[int, ...], others: list[tuple[int, ...]]
+) -> None:
+    shown = [9] * 3 if len(seen) == 4 else [4] * 3
+    assert runs(name, HALF).fits(shown, seen)
+    assert not any(runs(name, HALF).fits(shown, one) for one in others)
+
+
 def test_runs_of_placeholders() -> None:
     row = [IMAGE, IMAGE, BREAK]
     assert runs_of([START, *row, *row, IMAGE, END], IMAGE) == [2, 2, 1]

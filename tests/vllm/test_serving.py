@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from tokenprune_adapters.vllm.hook import refuse_options, started, untested
+from tokenprune_adapters.vllm.seen import PIXELS, SquarePictures
 from tokenprune_adapters.vllm.serving import served_plan
 from transformers import LlavaConfig
 from typer.testing import CliRunner
@@ -156,6 +158,29 @@ def test_an_untested_release_is_said() -> None:
     assert untested("0.32.0") == untested("0.32.1+cpu") == ""
     assert "Python code of vLLM 0.33 on the compiled code of 0.32" in untested("0.33.0")
     assert "vLLM 0.32, and this is 0.34.0" in untested("0.34.0")
+
+
+class Whole:
+    """A processor of vLLM's."""
+
+    def _get_prompt_updates(self, items: Any, options: Any, seen: Any) -> list[str]:
+        return [*seen]
+
+
+class Squares(SquarePictures, Whole):
+    info = SimpleNamespace(get_hf_config=config)
+
+
+@pytest.mark.parametrize(("kind", "name"), PIXELS.items())
+def test_pixels_of_another_size_are_the_requests_error(kind: str, name: str) -> None:
+    def updates(*shape: int) -> Any:
+        item = {name: SimpleNamespace(data=torch.empty(shape, device="meta"))}
+        return Squares()._get_prompt_updates({}, {"size": 28}, {kind: [item]})
+
+    assert updates(8, 3, 336, 336) == [kind]
+    with pytest.raises(ValueError, match=r"mm_processor_kwargs.*3, 28, 28.*'size': 28"):
+        updates(3, 28, 28)
+    assert Squares()._get_prompt_updates({}, {}, {kind: [{}]}) == [kind], "nothing to see"
 
 
 def run(*args: object) -> tuple[int, str]:

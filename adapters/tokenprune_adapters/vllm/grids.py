@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isqrt
+from math import isqrt, prod
 from typing import Any
 
 import torch
@@ -36,18 +36,26 @@ class ServedGrids(ServedPlan):
         unit: side of the square of pixels that becomes one token.
         merge: patches along that side.
         frames: how many frames of a clip become one; 0 where the family's clips aren't served.
+        numbers: of a patch's pixels.
         inside: the plan in a tower without weights, if it acts inside the tower.
     """
 
     unit: int
     merge: int
     frames: int
+    numbers: int
     inside: PrunedPackedEncoder | None = None
 
     def merged(self, patches: Sequence[int]) -> Grid:
         """Merged tokens of a patch grid (t, h, w)."""
         frames, height, width = (int(side) for side in patches)
         return (frames, height // self.merge, width // self.merge)
+
+    def fits(self, patches: Sequence[int], shape: Sequence[int]) -> bool:
+        """Whether pixels `[R, ...]` are those of whole tokens of a patch grid (t, h, w)."""
+        rows, *pixels = shape
+        whole = not any(int(side) % self.merge for side in patches[1:])
+        return whole and rows == prod(patches) and prod(pixels) == self.numbers
 
     def left(self, patches: Sequence[int]) -> int:
         """Tokens that are left of a picture or a clip of a patch grid (t, h, w).
@@ -141,4 +149,6 @@ def grids(config: Any, plan: Plan) -> ServedGrids:
     vision = config.vision_config
     merge = vision.spatial_merge_size
     frames = 0 if config.model_type in WITHOUT_CLIPS else vision.temporal_patch_size
-    return ServedGrids(plan, cached(config), vision.patch_size * merge, merge, frames, acting)
+    patch = vision.patch_size
+    numbers = 3 * getattr(vision, "temporal_patch_size", 1) * patch**2
+    return ServedGrids(plan, cached(config), patch * merge, merge, frames, numbers, acting)

@@ -25,6 +25,7 @@ from tokenprune_adapters.vllm.intern_tower import VllmInternAdapter
 from tokenprune_adapters.vllm.pieces import ServedPieces
 from tokenprune_adapters.vllm.placeholders import shortened
 from tokenprune_adapters.vllm.runs import ordered
+from tokenprune_adapters.vllm.seen import SquarePictures
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.sharing import require_pixels
 
@@ -59,7 +60,7 @@ class PlannedInputs(InternS1DummyInputsBuilder):
         return {"image": images}
 
 
-class PlannedProcessor(InternS1MultiModalProcessor):
+class PlannedProcessor(SquarePictures, InternS1MultiModalProcessor):
     """As many placeholders as a plan leaves."""
 
     def _get_prompt_updates(

@@ -20,6 +20,7 @@ from tokenprune.integrations import encoder
 from tokenprune_adapters.vllm.one_size import ServedOneSize
 from tokenprune_adapters.vllm.row_pictures import RowPictures
 from tokenprune_adapters.vllm.rows import ServedRows
+from tokenprune_adapters.vllm.seen import SquarePictures
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.sharing import require_pixels, with_bare_towers
 from tokenprune_adapters.vllm.spelled import PlannedSpelling
@@ -36,6 +37,10 @@ class PlannedInfo(LlavaProcessingInfo):
         return served.places
 
 
+class PlannedSquares(SquarePictures, LlavaMultiModalProcessor):
+    """As vLLM's, whose places are those of the tower's own size."""
+
+
 class PlannedRows(PlannedSpelling, PixtralHFMultiModalProcessor):
     """As many placeholders as a plan leaves, and what ends the rows of a Pixtral's patches."""
 
@@ -46,7 +51,7 @@ def _info(context: Any) -> Any:
 
 
 def _processor(info: Any, dummy_inputs: Any, **more: Any) -> Any:
-    kind = PlannedRows if isinstance(info, PixtralHFProcessingInfo) else LlavaMultiModalProcessor
+    kind = PlannedRows if isinstance(info, PixtralHFProcessingInfo) else PlannedSquares
     return kind(info, dummy_inputs, **more)
 
 

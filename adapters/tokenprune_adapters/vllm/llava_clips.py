@@ -18,6 +18,7 @@ from vllm.model_executor.models.llava_next_video import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from tokenprune_adapters.vllm.frames import ServedFrames
+from tokenprune_adapters.vllm.seen import SquarePictures
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.sharing import with_bare_towers
 from tokenprune_adapters.vllm.tiles import ServedTiles
@@ -66,8 +67,12 @@ class PlannedNextVideoInfo(PlannedClips, LlavaNextVideoProcessingInfo):
     """LLaVA-NeXT-Video's counts."""
 
 
+class PlannedNextVideo(SquarePictures, LlavaNextVideoMultiModalProcessor):
+    """LLaVA-NeXT-Video's prompts."""
+
+
 @MULTIMODAL_REGISTRY.register_processor(
-    LlavaNextVideoMultiModalProcessor,
+    PlannedNextVideo,
     info=PlannedNextVideoInfo,
     dummy_inputs=LlavaNextVideoDummyInputsBuilder,
 )

@@ -27,6 +27,7 @@ from vllm.multimodal.parse import ImageSize
 
 from tokenprune.errors import BudgetError, UnsupportedModelError
 from tokenprune_adapters.vllm.llava_clips import KeptClips, PlannedClips
+from tokenprune_adapters.vllm.seen import SquarePictures
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.sharing import require_pixels, with_bare_towers
 from tokenprune_adapters.vllm.tiles import ServedTiles
@@ -77,8 +78,16 @@ class PlannedOnevisionInfo(PlannedTiles, PlannedClips, LlavaOnevisionProcessingI
     """LLaVA-OneVision's counts."""
 
 
+class PlannedNext(SquarePictures, LlavaNextMultiModalProcessor):
+    """LLaVA-NeXT's prompts."""
+
+
+class PlannedOnevision(SquarePictures, LlavaOnevisionMultiModalProcessor):
+    """LLaVA-OneVision's prompts."""
+
+
 @MULTIMODAL_REGISTRY.register_processor(
-    LlavaNextMultiModalProcessor, info=PlannedNextInfo, dummy_inputs=LlavaDummyInputsBuilder
+    PlannedNext, info=PlannedNextInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
 class TokenpruneLlavaNextForConditionalGeneration(LlavaNextForConditionalGeneration):
     """vLLM's LLaVA-NeXT, whose features are what the plan leaves."""
@@ -97,7 +106,7 @@ class TokenpruneLlavaNextForConditionalGeneration(LlavaNextForConditionalGenerat
 
 
 @MULTIMODAL_REGISTRY.register_processor(
-    LlavaOnevisionMultiModalProcessor,
+    PlannedOnevision,
     info=PlannedOnevisionInfo,
     dummy_inputs=LlavaOnevisionDummyInputsBuilder,
 )

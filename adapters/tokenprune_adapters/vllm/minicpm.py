@@ -22,8 +22,8 @@ from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 from tokenprune_adapters.vllm.placeholders import between, embedded, reserved
 from tokenprune_adapters.vllm.runs import Runs
 from tokenprune_adapters.vllm.serving import served_plan
-from tokenprune_adapters.vllm.slices import Pieces, ServedSlices
-from tokenprune_adapters.vllm.spelled import PlannedSpelling, SpelledPictures
+from tokenprune_adapters.vllm.slices import Pieces, ServedSlices, units
+from tokenprune_adapters.vllm.spelled import IDS, PlannedSpelling, SpelledPictures
 
 SIZES, MERGED = "tgt_sizes", "use_vit_merger"
 """Rows and columns of patches of each piece, and whether the tower merges squares of them."""
@@ -39,6 +39,11 @@ class PlannedInfo(MiniCPMV4_6ProcessingInfo):
 
 class PlannedProcessor(PlannedSpelling, MiniCPMV4_6MultiModalProcessor):
     """As many placeholders as a plan leaves, and what parts the slices."""
+
+    def fits(self, kind: str, seen: Mapping[str, Tensor]) -> bool:
+        """Whether slices have a unit for each placeholder."""
+        pieces = _pieces(seen[SIZES], seen[MERGED])
+        return units(pieces) == int((seen[IDS] == self.placeholder).sum())
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, Any], out_mm_kwargs: Any

@@ -80,7 +80,7 @@ RELIED_ON = (
     f"{_MODELS}.llava:LlavaDummyInputsBuilder",
     f"{_MODELS}.llava:LlavaForConditionalGeneration._process_image_input",
     f"{_MODELS}.llava:LlavaForConditionalGeneration.hf_to_vllm_mapper",
-    f"{_MODELS}.llava:LlavaMultiModalProcessor",
+    f"{_MODELS}.llava:LlavaMultiModalProcessor._get_prompt_updates",
     f"{_MODELS}.llava:LlavaProcessingInfo.get_num_image_tokens",
     f"{_MODELS}.llava:PixtralHFProcessingInfo",
     *(
@@ -88,7 +88,7 @@ RELIED_ON = (
         for name in ("_get_mm_fields_config", "_get_prompt_updates", "_postprocess_hf_mm_data")
     ),
     f"{_MODELS}.llava_next:LlavaNextForConditionalGeneration._process_image_input",
-    f"{_MODELS}.llava_next:LlavaNextMultiModalProcessor",
+    f"{_MODELS}.llava_next:LlavaNextMultiModalProcessor._get_prompt_updates",
     f"{_MODELS}.llava_next:LlavaNextProcessingInfo.get_image_size_with_most_features",
     f"{_MODELS}.llava_next:LlavaNextProcessingInfo.get_num_image_tokens",
     *(
@@ -104,10 +104,10 @@ RELIED_ON = (
         )
     ),
     f"{_MODELS}.llava_next_video:LlavaNextVideoDummyInputsBuilder",
-    f"{_MODELS}.llava_next_video:LlavaNextVideoMultiModalProcessor",
+    f"{_MODELS}.llava_next_video:LlavaNextVideoMultiModalProcessor._get_prompt_updates",
     f"{_MODELS}.llava_onevision:LlavaOnevisionDummyInputsBuilder",
     f"{_MODELS}.llava_onevision:LlavaOnevisionForConditionalGeneration._process_image_input",
-    f"{_MODELS}.llava_onevision:LlavaOnevisionMultiModalProcessor",
+    f"{_MODELS}.llava_onevision:LlavaOnevisionMultiModalProcessor._get_prompt_updates",
     f"{_MODELS}.llava_onevision:LlavaOnevisionProcessingInfo.get_num_image_tokens",
     *(
         f"{_MODELS}.{module}:{name}"

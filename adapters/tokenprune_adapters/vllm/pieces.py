@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,11 @@ class ServedPieces(ServedRuns):
         """Units (t, h, w) of a picture and its pieces; the units of several share no grid."""
         pieces = sum(runs) // self.side**2
         return ((1, self.side, self.side) if pieces == 1 else (1, 1, sum(runs))), pieces
+
+    def fits(self, runs: Runs, shape: Sequence[int]) -> bool:
+        """Whether pixels `[tiles, 3, h, w]` are those of the picture's pieces."""
+        pieces, *_, high, wide = shape
+        return high == wide == self.pixels and pieces * self.side**2 == sum(runs)
 
     def left(self, runs: Runs) -> int:
         """Tokens that are left of a picture.

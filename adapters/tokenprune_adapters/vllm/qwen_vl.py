@@ -39,6 +39,7 @@ from tokenprune_adapters.vllm.grids import ServedGrids
 from tokenprune_adapters.vllm.packed_towers import VllmPackedAdapter
 from tokenprune_adapters.vllm.planned_tower import PlannedTower, taken
 from tokenprune_adapters.vllm.qwen_clips import TimedClips, WordedClips
+from tokenprune_adapters.vllm.seen import PIXELS, SeenItems
 from tokenprune_adapters.vllm.serving import served_plan
 from tokenprune_adapters.vllm.sharing import require_pixels
 
@@ -99,8 +100,14 @@ class PlannedQwen3Info(PlannedFrames, Qwen3VLProcessingInfo):
     """Qwen3-VL's counts."""
 
 
-class PlannedPrompt:
+class PlannedPrompt(SeenItems):
     """As many placeholders as a plan leaves; mixed into vLLM's own processors."""
+
+    def fits(self, kind: str, seen: Mapping[str, Tensor]) -> bool:
+        """Whether pixels `[R, ...]` are those of whole tokens."""
+        info: Any = self
+        served: ServedGrids = info.info.served
+        return served.fits(seen[f"{kind}_grid_thw"].tolist(), seen[PIXELS[kind]].shape)
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, Any], out_mm_kwargs: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,11 @@ class ServedRows(ServedRuns):
     def shape(self, runs: Runs) -> tuple[Grid, None]:
         """Units (t, h, w) of a picture, which the tower sees in one piece."""
         return (1, len(runs), runs[0]), None
+
+    def fits(self, runs: Runs, shape: Sequence[int]) -> bool:
+        """Whether pixels `[3, h, w]` have a unit for each placeholder."""
+        unit = self.patch * self.side
+        return tuple(shape[-2:]) == (len(runs) * unit, runs[0] * unit)
 
     def left(self, runs: Runs) -> int:
         """Tokens that are left of a picture, without the text between them.

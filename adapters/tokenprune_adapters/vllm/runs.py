@@ -26,6 +26,10 @@ class ServedRuns(ServedPlan):
     def shape(self, runs: Runs) -> tuple[Grid, int | None]:
         """Units (t, h, w) of a picture, and in how many pieces the tower sees it; None for one."""
 
+    @abstractmethod
+    def fits(self, runs: Runs, shape: Sequence[int]) -> bool:
+        """Whether the tower makes as many units of pixels of a shape as the runs have."""
+
     def left(self, runs: Runs) -> int:
         """Tokens that are left of a picture, without the text between them.
 

@@ -63,7 +63,7 @@ class ServedSlices(ServedPlan):
         for pieces in EXAMPLES:
             grid, tiles = _seen(pieces)
             left = left_of(grid, self.plan, tiles)
-            rows.append(ServedPicture(self._size(pieces), _units(pieces), left))
+            rows.append(ServedPicture(self._size(pieces), units(pieces), left))
         grid, tiles = _seen(EXAMPLES[-1])
         return require_some(rows, self.plan, grid, tiles)
 
@@ -72,14 +72,15 @@ class ServedSlices(ServedPlan):
         return f"{len(pieces) - 1} slices of {wide} x {high}" if pieces[1:] else f"{wide} x {high}"
 
 
-def _units(pieces: Pieces) -> int:
+def units(pieces: Pieces) -> int:
+    """How many units a picture has."""
     return sum(high * wide for high, wide in pieces)
 
 
 def _seen(pieces: Pieces) -> tuple[Grid, int]:
     """Units (t, h, w), which those of several pieces don't share, and how many pieces."""
     if len(pieces) > 1:
-        return (1, 1, _units(pieces)), len(pieces)
+        return (1, 1, units(pieces)), len(pieces)
     return (1, pieces[0][0], pieces[0][1]), 1
 
 

@@ -16,13 +16,14 @@ from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
 from tokenprune_adapters.vllm.placeholders import filled
 from tokenprune_adapters.vllm.runs import Runs, ServedRuns, runs_of, spelled, within
+from tokenprune_adapters.vllm.seen import PIXELS, SeenItems
 from tokenprune_adapters.vllm.serving import served_plan
 
 IDS = "tokenprune_ids"
 """What a picture's data calls the ids between its first and last placeholder without a plan."""
 
 
-class PlannedSpelling:
+class PlannedSpelling(SeenItems):
     """As many placeholders as a plan leaves; mixed into vLLM's own processors."""
 
     info: Any
@@ -49,6 +50,11 @@ class PlannedSpelling:
             found = [list(whole.replacement(at).full) for at in range(len(mm_data["images"]))]
             processed[IDS] = [torch.tensor(ids[within(ids, self.placeholder)]) for ids in found]
         return processed
+
+    def fits(self, kind: str, seen: Mapping[str, Tensor]) -> bool:
+        """Whether pixels are those of the runs of placeholders."""
+        runs = runs_of(seen[IDS].tolist(), self.placeholder)
+        return self.served.fits(runs, seen[PIXELS[kind]].shape)
 
     def _get_mm_fields_config(
         self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, Any]
