@@ -10,6 +10,7 @@ from tokenprune.testing.kinds import TinyModel
 from tokenprune_adapters.transformers.family_table import ADAPTERS as FAMILIES
 from tokenprune_adapters.transformers.gemma3n import Gemma3nAdapter
 from tokenprune_adapters.transformers.glm5_next import Glm5NextAdapter
+from tokenprune_adapters.transformers.granite4_vision import Granite4VisionAdapter
 from tokenprune_adapters.transformers.hy_v4_vl import HyV4VlAdapter
 from tokenprune_adapters.transformers.llama4 import Llama4Adapter
 from tokenprune_adapters.transformers.llava import LlavaAdapter
@@ -24,6 +25,7 @@ ADAPTERS: tuple[type[MllmAdapter], ...] = (
     Llama4Adapter,
     *FAMILIES,
     Gemma3nAdapter,
+    Granite4VisionAdapter,
     Molmo2Adapter,
     Qwen4ExpAdapter,
     Glm5NextAdapter,

@@ -7,16 +7,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from tests.families.case import Case
 from tests.families.cases import CASES
 from tests.families.models.common import library
 from tests.families.plans import core, language
+from tests.mllm.calls import with_cache
 
-__all__ = ["case_of", "feature_rows", "generated", "language", "logits"]
+__all__ = ["begun", "case_of", "feature_rows", "generated", "language", "logits"]
 
 STEPS = 4
 """How many tokens are generated behind the first new one."""
+CACHELESS = "Granite4Vision"
+"""How classes of models begin whose LLM makes no cache where it is given none."""
 ARGUMENTS = {
     "image": (
         "pixel_values",
@@ -59,6 +63,11 @@ def case_of(name: str, scene: str = "one") -> Case:
     return case
 
 
+def begun(model: Any) -> dict[str, Any]:
+    """An empty cache as an argument, where an LLM makes none by itself; else nothing."""
+    return with_cache(model, DynamicCache()) if type(model).__name__.startswith(CACHELESS) else {}
+
+
 def logits(model: Any, call: dict[str, Tensor], **more: Tensor) -> Tensor:
     """Logits of a plain forward."""
     with torch.no_grad():
@@ -96,5 +105,7 @@ def feature_rows(model: Any, call: dict[str, Tensor], modality: str) -> int:
         found = method(pixels, **shown)
     pooled = getattr(found, "pooler_output", None)
     made = found.last_hidden_state if pooled is None else pooled
+    if made is None:  # Granite 4 Vision has features of several depths only
+        _, made = found.deepstack_features[0]
     tensors = [made] if isinstance(made, Tensor) else made
     return sum(tensor.reshape(-1, tensor.shape[-1]).shape[0] for tensor in tensors)

@@ -17,6 +17,7 @@ from tests.families.models import (
     gemma4,
     glm,
     got_ocr2,
+    granite4,
     granite_docling,
     hunyuan,
     hyperclovax,
@@ -87,6 +88,7 @@ CASES: dict[str, Case] = {
         deepseek_ocr2,
         janus,
         granite_docling,
+        granite4,
     )
     for case in module.CASES
 }

@@ -37,6 +37,7 @@ UNFOLLOWED = {
     "got_ocr2": "convolutions behind",
     "granite_docling": "a connector inside",
     "granite_docling-fine": "a connector inside",
+    "granite4_vision": "learned queries",
     "idefics2": "learned queries",
     "aria": "learned queries",
     "deepseek_ocr2": "learned queries",

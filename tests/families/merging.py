@@ -36,6 +36,9 @@ from tokenprune.interface.trace import ImageTrace, Trace
 PIXELS = ("pixel_values", "pixel_values_videos")
 """What comes with each of `GRIDS`."""
 
+BY_LAYER = ("granite4_vision",)
+"""Families whose pictures enter their LLM in front of its layers."""
+
 Groups = list[tuple[int, int, list[int]]]
 """Row, the place whose token is left, and the places of all that were merged into it."""
 
@@ -132,6 +135,36 @@ def merged_at(module: nn.Module, name: str, wanted: Groups) -> Iterator[None]:
 
 
 @contextmanager
+def merged_by_layer(language: nn.Module, wanted: Groups) -> Iterator[None]:
+    """The same of what an LLM adds in front of its layers, by layer `[n, D]` for marked tokens.
+
+    Args:
+        language: the LLM.
+        wanted: the groups.
+    """
+    waiting = [wanted]
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not waiting:
+            return None
+        marks, now = kwargs["vision_mask"].squeeze(-1), waiting.pop()
+        number = (marks.flatten().cumsum(0) - 1).view(marks.shape).tolist()
+        changed = {}
+        for layer, old in kwargs["deepstack_features"].items():
+            changed[layer] = old.clone()
+            for row, place, places in now:
+                members = [old[number[row][one]] for one in places]
+                changed[layer][number[row][place]] = sum(members) / len(places)
+        return args, {**kwargs, "deepstack_features": changed}
+
+    handle = language.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
 def merged_in(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """The plain model with all merges of a plan in its tower, in front of the LLM and in it."""
     behind = {"pre_llm": {"pre_llm": -1}, "decoder": {"decoder": -1}, "encoder": {}}
@@ -143,6 +176,8 @@ def merged_in(one: Pruned, patch: pytest.MonkeyPatch) -> Iterator[None]:
         if "pre_llm" in steps:
             early = groups(one, steps["pre_llm"])
             stack.enter_context(merged_at(language(one.model), "inputs_embeds", early))
+            if family(one.case) in BY_LAYER:
+                stack.enter_context(merged_by_layer(language(one.model), early))
         if "decoder" in steps:
             late = groups(one, steps["decoder"])
             stack.enter_context(merged_at(layer, "hidden_states", late))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import tokenprune
 from tests.families import scenes
-from tests.families.calls import case_of, logits
+from tests.families.calls import begun, case_of, logits
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
 from tests.families.plans import decoder, layers, plan, staged
@@ -18,11 +18,15 @@ from tokenprune.errors import UnsupportedCallError
 
 EXACT, NEW = 1e-9, {"max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
 SOME = ("llava_next", "llava_onevision", "qwen2_5_vl", "qwen3_vl", "smolvlm", "gemma3", "paligemma")
+SOME += ("granite4_vision",)
+ROWED = ("llava_next", "llava_next_video", "llava_onevision", "granite4_vision")
+"""Families with a newline behind every row of tiles."""
 AT_LAYERS = [
     *(("qwen3_vl", layer) for layer in (0, 1, 3)),
     *(("qwen3_vl_moe", layer) for layer in (0, 1)),
     *(("gemma3", layer) for layer in (0, 1, 3)),
     *(("gemma4", layer) for layer in (0, 1, 3)),
+    *(("granite4_vision", layer) for layer in (0, 1, 3)),
     *((name, 0) for name in ("llava_next", "qwen2_vl", "paligemma", "smolvlm")),
 ]
 
@@ -84,7 +88,7 @@ def test_steps_by_hand_count_positions_on_from_the_whole_prompt(name: str, stage
 
     def prefill() -> dict[str, Any]:
         with torch.no_grad():
-            out = model(**call, use_cache=True)
+            out = model(**call, **begun(model), use_cache=True)
         return {"cache": out.cache} if "cache" in out else {"past_key_values": out.past_key_values}
 
     def step(cache: dict[str, Any]) -> Tensor:
@@ -113,7 +117,7 @@ def test_hidden_states_and_loss_have_the_shape_of_the_prompt(name: str) -> None:
 
 
 @pytest.mark.parametrize("stages", ["pre_llm", "decoder"])
-@pytest.mark.parametrize("name", ["llava_next", "llava_next_video", "llava_onevision"])
+@pytest.mark.parametrize("name", ROWED)
 def test_a_newline_leaves_with_its_row(name: str, stages: str) -> None:
     case = case_of(name)
     model, call = case.build(torch.float64), case.inputs("two_sizes", "left", torch.float64)

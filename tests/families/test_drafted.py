@@ -20,6 +20,7 @@ REPEATED = (40, 41, 42, 43, 44, 45, 46, 40, 41, 42)
 """An end of a prompt behind which a lookup finds a draft in front of the first forward."""
 SAYS = {"input_ids": REPEATED, "attention_mask": [1] * len(REPEATED)}
 FAMILIES = ["llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "lfm2_vl", "minimax_m3_vl"]
+FAMILIES += ["granite4_vision"]
 
 
 def asked(case: Case) -> dict[str, Tensor]:
@@ -55,7 +56,8 @@ def test_drafts_from_the_prompt_change_nothing(name: str, stage: str) -> None:
     model, call = case.create(torch.float64), asked(case)
     lengths: list[int] = []
     core(model).register_forward_pre_hook(
-        lambda _, __, given: lengths.append(given["input_ids"].shape[1]), with_kwargs=True
+        lambda _, args, given: lengths.append((args or [given["input_ids"]])[0].shape[1]),
+        with_kwargs=True,
     )
     wanted = plan(looking(name)) if stage == "decoder" else staged(name, stage, 0.5)
     with tokenprune.attach(model, wanted) as handle:

@@ -51,6 +51,7 @@ TILED = (
     "step3p7",
     "llava_next",
     "llava_onevision",
+    "granite4_vision",
 )
 """Families whose core gets tiles without being told of which picture."""
 

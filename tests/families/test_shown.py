@@ -31,6 +31,7 @@ Load = Callable[[str], LoadedMllm]
 VIEWS = {
     "llava": [(6, 6)],
     "llava_next": [(4, 4), (6, 8)],
+    "granite4_vision": [(4, 4), (6, 8)],
     "qwen2_5_vl": [(6, 9)],
     "internvl": [(3, 3), (6, 6)],
     "aya_vision": [(3, 3), (6, 6)],

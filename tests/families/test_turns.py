@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import tokenprune
-from tests.families.calls import case_of
+from tests.families.calls import begun, case_of
 from tests.families.case import Case
 from tests.families.cells import UNFOLLOWED
 from tests.families.fate import gone
@@ -22,7 +22,7 @@ from tokenprune.errors import UnsupportedCallError
 
 EXACT, ROUNDED = 1e-9, 1e-4
 ATTENDING = ["llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "aya_vision", "mistral3"]
-ATTENDING += ["muse_glimmer", "dots3_note", "hy_v4_vl"]
+ATTENDING += ["muse_glimmer", "dots3_note", "hy_v4_vl", "granite4_vision"]
 LINEAR = ["qwen3_5", "qwen4_exp", "lfm2_vl", "lfm3_vl"]
 TEXT = torch.tensor([[1, 60, 61, 62]])
 STEP = torch.tensor([[77]])
@@ -84,7 +84,7 @@ def step(whole: Call) -> Call:
 
 def answered(model: Any, whole: Call, where: dict[str, Tensor], last: dict[str, Tensor]) -> Tensor:
     """Logits of the whole chat, and of a step behind it."""
-    out = model(**whole, **where, use_cache=True)
+    out = model(**whole, **where, **begun(model), use_cache=True)
     more = model(**step(whole), **last, **with_cache(model, cache_of(out)))
     return torch.cat((out.logits, more.logits), dim=1)
 
@@ -108,7 +108,7 @@ def test_a_further_picture_is_cut_as_in_the_whole_chat(name: str) -> None:
     first, second = turns(case)
     whole, length = chat(first, second), first["input_ids"].shape[1]
     where, one, two, last = placed(model, whole, length)
-    later, given, found, removed = behind(first, second), {}, [], []
+    later, given, found, removed = behind(first, second), begun(model), [], []
     with tokenprune.attach(model, early("random")) as handle:
         for call in ({**first, **one}, {**later, **two}, {**step(whole), **last}):
             out = model(**call, **given, use_cache=True)

@@ -174,6 +174,9 @@ class MllmSpec:
             cache.
         base: the first layer with keys and values, whose cache the LLM takes for its length.
         injections: methods of the LLM that add per-token rows behind a layer.
+        added: names in `LlmCall.per_token` of rows `[B, T, D]` that the LLM adds by itself to what
+            it calls layers with, by layer. Behind a cut `write_llm` isn't given them, and the
+            engine adds what is left of them.
         flat_layers: layers that take masks `[B, T]` only, and none behind a cache.
         chooses: how many keys layers see at most that choose blocks of them, among the tokens that
             are left; None where none does.
@@ -214,6 +217,7 @@ class MllmSpec:
     masks: bool = False
     base: int = 0
     injections: Sequence[str] = ()
+    added: Mapping[int, str] = field(default_factory=dict)
     flat_layers: frozenset[int] = frozenset()
     chooses: int | None = None
     partial: bool = False

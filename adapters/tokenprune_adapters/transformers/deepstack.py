@@ -33,8 +33,8 @@ def read(call: LlmCall, given: Mapping[str, Any]) -> LlmCall:
     marks, levels = given.get(MARKS), given.get(ROWS)
     if marks is None or levels is None:
         return call
-    spread = {_name(level): _spread(rows, marks) for level, rows in enumerate(levels)}
-    return replace(call, per_token={**call.per_token, **spread})
+    levelled = {_name(level): spread(rows, marks) for level, rows in enumerate(levels)}
+    return replace(call, per_token={**call.per_token, **levelled})
 
 
 def written(call: LlmCall) -> tuple[LlmCall, dict[str, Any]]:
@@ -52,13 +52,14 @@ def narrowed(columns: Tensor, args: Sequence[Any]) -> tuple[Any, ...]:
     """Arguments of `METHOD` for the tokens `columns` `[B, K]` of the LLM's input only."""
     states, marks, rows = args
     columns = columns.to(marks.device)
-    full = _spread(rows, marks)
+    full = spread(rows, marks)
     left = marks.gather(1, columns)
     index = columns.to(full.device)[..., None].expand(-1, -1, full.shape[-1])
     return states, left, full.gather(1, index)[left.to(full.device)]
 
 
-def _spread(rows: Tensor, marks: Tensor) -> Tensor:
+def spread(rows: Tensor, marks: Tensor) -> Tensor:
+    """Rows `[n, d]` of the tokens marked in `[B, T]`, among zeros for the others: `[B, T, d]`."""
     marks = marks.to(rows.device)
     full = torch.zeros(*marks.shape, rows.shape[-1], dtype=rows.dtype, device=rows.device)
     full[marks] = rows

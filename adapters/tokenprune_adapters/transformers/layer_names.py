@@ -145,6 +145,7 @@ _KINDS = {
         )
     },
     "glm_ocr": {"GlmOcrTextDecoderLayer": PAIRED},
+    "granite4_vision": {"Granite4VisionTextDecoderLayer": LLAMA},
     "granite_docling": {"GraniteDoclingTextDecoderLayer": LLAMA},
     "hunyuan_vl": {
         "HunYuanVLDenseV1DecoderLayer": LayerKind(

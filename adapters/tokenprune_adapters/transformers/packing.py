@@ -80,7 +80,9 @@ def _arrange(core: Any, size: Size, tiles: int, count: int, aspect: str | None) 
     }
     taken = parameters(getattr(type(core), METHOD))
     rest = {name: value for name, value in wanted.items() if name in taken}
-    ((arranged, *_), *_) = getattr(core, METHOD)([marked], [size], **rest)
+    made = getattr(core, METHOD)([marked], [size], **rest)
+    # some releases put out the lengths beside the list
+    (arranged,) = made if isinstance(made, list) else made[0]
     mean, squares = arranged.unbind(dim=-1)
     return torch.where(mean.square() == squares, mean, BLENDED).long()
 

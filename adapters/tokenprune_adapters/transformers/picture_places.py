@@ -150,9 +150,12 @@ def tiled(core: Any, given: Arguments, features: Features) -> list[Places]:
     Units of several tiles stand in a line, because base and map share no grid.
     """
     vision = core.config.vision_config
-    side = vision.image_size // vision.patch_size
-    base = side**2
-    found = []
+    return tiles_of_side(core, given, vision.image_size // vision.patch_size)
+
+
+def tiles_of_side(core: Any, given: Arguments, side: int) -> list[Places]:
+    """The same of tiles that are squares of units, `side` along each side."""
+    base, found = side**2, list[Places]()
     for tiles, sources in packing.sources(core, given, base):
         others: dict[int, Span | None] = {}
         # the base tile has no newline, unless it is all there is

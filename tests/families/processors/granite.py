@@ -1,12 +1,13 @@
-"""Processor of Granite Docling."""
+"""Processors of Granite Docling and Granite 4 Vision."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.families.models import granite_docling, shuffled
-from tests.families.models.common import IMAGE, START
+from tests.families.models import granite4, granite_docling, shuffled
+from tests.families.models.common import IMAGE, PATCH, START
 from tests.families.processors.common import VISION, Recipe, images, made, square
+from tests.families.processors.llava import tiles
 from tests.families.processors.shuffled import TILE_TAGS
 
 
@@ -25,6 +26,17 @@ def _granite_docling(case: granite_docling.GraniteDocling, tokenizer: Any) -> An
     )
 
 
+def _granite4_vision(case: granite4.Granite4Vision, tokenizer: Any) -> Any:
+    return made(
+        "Granite4VisionProcessor",
+        image_processor=tiles(case),
+        tokenizer=tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="full",
+        downsample_rate=f"{granite4.QUERIES}/{granite4.WINDOW}",
+    )
+
+
 GRANITE = Recipe(
     _granite_docling,
     {
@@ -36,4 +48,8 @@ GRANITE = Recipe(
     named={"image_token": IMAGE},
     needs=VISION,
 )
-RECIPES: dict[str, Recipe] = {"granite_docling": GRANITE, "granite_docling-fine": GRANITE}
+RECIPES: dict[str, Recipe] = {
+    "granite_docling": GRANITE,
+    "granite_docling-fine": GRANITE,
+    "granite4_vision": Recipe(_granite4_vision, {IMAGE: "<image>"}),
+}

@@ -37,7 +37,8 @@ def _fast_vlm(case: Case, tokenizer: Any) -> Any:
     )
 
 
-def _tiles(case: tiled.LlavaNext) -> Any:
+def tiles(case: tiled.LlavaNext) -> Any:
+    """The image processor of LLaVA-NeXT."""
     return images(
         "LlavaNextImageProcessor",
         size={"shortest_edge": case.side},
@@ -49,7 +50,7 @@ def _tiles(case: tiled.LlavaNext) -> Any:
 def _llava_next(case: tiled.LlavaNext, tokenizer: Any) -> Any:
     return made(
         "LlavaNextProcessor",
-        image_processor=_tiles(case),
+        image_processor=tiles(case),
         tokenizer=tokenizer,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
@@ -60,7 +61,7 @@ def _llava_next(case: tiled.LlavaNext, tokenizer: Any) -> Any:
 def _llava_next_video(case: tiled.LlavaNextVideo, tokenizer: Any) -> Any:
     return made(
         "LlavaNextVideoProcessor",
-        image_processor=_tiles(case),
+        image_processor=tiles(case),
         video_processor=made(
             "LlavaNextVideoVideoProcessor",
             size={"shortest_edge": case.side},

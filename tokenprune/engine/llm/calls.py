@@ -59,6 +59,8 @@ class Flow:
         behind: set in `continue` if the core makes masks, which it can't for a short cache.
         layer: the layer that ran last.
         alike: what layers were called with so far.
+        added: rows `[B, T, D]` of the LLM's input that are added to what layers behind the first
+            cut are called with, by layer.
     """
 
     layout: Layout
@@ -72,6 +74,7 @@ class Flow:
     behind: Behind | None = None
     layer: int = -1
     alike: Alike = field(default_factory=Alike)
+    added: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def windows(self) -> Sequence[int | None]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
 from torch.compiler import is_compiling
 
 from tokenprune.engine.call import CallState, current
@@ -14,7 +15,7 @@ from tokenprune.engine.llm.calls import Flow
 from tokenprune.engine.llm.cut import cut, waiting
 from tokenprune.engine.llm.fixed import Step
 from tokenprune.engine.llm.fixed_steps import FixedSteps
-from tokenprune.engine.llm.level import new_slots
+from tokenprune.engine.llm.level import new_slots, take
 from tokenprune.engine.llm.refusals import check_maskless
 from tokenprune.engine.llm.signals import SignalReader
 from tokenprune.engine.llm.stages import DecoderStage
@@ -23,7 +24,7 @@ from tokenprune.engine.patching import Patches
 from tokenprune.engine.recomputing import refuse_repeated
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.calls import LayerCall
+from tokenprune.interface.calls import Arguments, LayerCall, LlmCall, Written
 from tokenprune.interface.specs import MllmSpec
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class LayerRunner:
     ) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, spec
         self.stages, self.steps = stages, steps
+        self.first_cut = min(stages, default=len(spec.layers))
         self.reader = SignalReader(owner, adapter, spec)
 
     def install(self, patches: Patches) -> None:
@@ -61,9 +63,21 @@ class LayerRunner:
             patches.override(self.spec.language_model, method, self._inject(method))
         self.reader.install(self.stages.values())
 
+    def taken_over(self, call: LlmCall) -> tuple[LlmCall, dict[int, Tensor]]:
+        """The LLM's call without the rows that it would add behind the first cut, and these."""
+        names = {
+            layer: name
+            for layer, name in self.spec.added.items()
+            if layer > self.first_cut and name in call.per_token
+        }
+        if not names:
+            return call, {}
+        rest = {name: one for name, one in call.per_token.items() if name not in names.values()}
+        added = {layer: call.per_token[name] for layer, name in names.items()}
+        return replace(call, per_token=rest), added
+
     def _layer(self, number: int) -> Callable[..., Any]:
         layer, adapter = self.spec.layers[number], self.adapter
-        first_cut = min(self.stages, default=len(self.spec.layers))
 
         def forward(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             call = current(self.owner)
@@ -71,13 +85,15 @@ class LayerRunner:
             if step is not None:
                 return self.steps.run_layer(original, number, step, args, kwargs)
             state = None if call is None else call.state(MllmState)
-            if call is None and (number >= first_cut or not adapter.ignores_positions()):
+            if call is None and (number >= self.first_cut or not adapter.ignores_positions()):
                 refuse_repeated(f"layer {number}", self.spec.language_model)
             if call is None or state is None or state.flow is None:
                 return original(*args, **kwargs)
             flow = state.flow
             require_all(flow, number)
             flow.layer = number
+            if number in flow.added:
+                args, kwargs = self._added(flow, number, args, kwargs)
             first, cuts = flow.mode == "first", flow.layout.cuts
             acts = first and (number in self.stages or self.reader.listens(number))
             if not acts and flow.untouched(number):
@@ -130,6 +146,16 @@ class LayerRunner:
         call.meter.count(str(stage.site), left.visual, left.pictures)
         if stage.prunes_text:
             call.meter.count(f"text[{number}]", *left.text)
+
+    def _added(self, flow: Flow, number: int, args: tuple[Any, ...], kwargs: Arguments) -> Written:
+        """A layer's arguments with what is added to the tokens that the layer before had."""
+        layer, rows = self.spec.layers[number], flow.added[number]
+        cut = flow.layout.cut_before(number - 1)
+        if cut is not None:
+            rows = take(rows, cut.level.column)
+        given = self.adapter.read_layer(layer, args, kwargs)
+        hidden = given.hidden + rows.to(given.hidden)
+        return self.adapter.write_layer(layer, replace(given, hidden=hidden), args, kwargs)
 
     def _inject(self, method: str) -> Callable[..., Any]:
         """A method that adds rows of the LLM's input behind a layer, which may see fewer."""

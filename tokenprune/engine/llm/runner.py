@@ -216,6 +216,7 @@ class LanguageRunner:
         try:
             compact, axes = self.numbering.compact_entry, self.spec.per_token
             new = shortened(layout, given, compact=compact, flat=flow.flat, axes=axes)
+            new, flow.added = self.layers.taken_over(new)
             outputs = run(new)
             require_all(flow, len(self.spec.layers))
             if mode == "first":
