@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "nothing computes it": (asking("nothing computes it"), "mood, and nothing says"),
     "another of that name": (asking("taken"), "name 'keys'.*Signal.KEYS"),
     "the name alone": (asking("by name only"), r"Signal\.KEYS"),
-    "a need of LLMs": (asking("of the LLM"), "attention of the LLM layer before.*none that is"),
+    "a need of LLMs": (asking("of the LLM"), "t_llm, which exists at decoder only"),
     "in front of blocks": (asking("keys", name="t-asks-before"), "inside them only"),
     "before the first block": (asking("previous", layer=0), "block 0"),
 }

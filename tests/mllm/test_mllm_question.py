@@ -228,6 +228,6 @@ def test_an_encoder_alone_has_no_question() -> None:
         stages = (Encoder(),)
 
     stage = {"at": "encoder", "strategy": "t-ask-inside", "keep": 9, "layer": 1}
-    none = "pass of the LLM over the question.*none that is installed"  # can, inside a tower
+    none = "question_state, which exists at pre_llm only"
     with register_plugin(registering(Inside), "inside"), pytest.raises(SignalError, match=none):
         tokenprune.attach(model().model.vision_tower, plan(stage))

@@ -100,7 +100,7 @@ def test_the_table_of_the_architecture_names_places_that_exist() -> None:
     table = text.partition("| to add | where |")[2].partition("\n\n")[0]
     named = re.findall(r"`([\w/]+(?:/|\.py))`", table)
     assert "lab/plugin.py" in named
-    packages = (ROOT / "tokenprune", ROOT / "strategies", ROOT / "adapters")
+    packages = (ROOT, ROOT / "tokenprune", ROOT / "strategies", ROOT / "adapters")
     for name in named:
         places = [*(package / name for package in packages), *ROOT.glob(f"*/*/{name}")]
         assert any(place.exists() for place in places), name
