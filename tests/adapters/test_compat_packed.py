@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -30,6 +31,8 @@ from tests.packed import (
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 
 PARTS = {"norm1", "norm2", "attn", "mlp"}
+LATER = ("dots3_note",)
+"""Families that some supported releases don't have yet."""
 
 
 @pytest.mark.parametrize("family", TOWERS)
@@ -55,6 +58,9 @@ def test_every_tower_of_the_library_that_is_like_these_is_known() -> None:
     """Classes are matched exactly; a renamed one would be refused, and is found out here."""
     for full in (*names.TOWERS, *names.BLOCKS, *names.ATTENTIONS, *names.ERNIE_TOWERS):
         module, _, name = full.rpartition(".")
+        package = module.rpartition(".")[0]
+        if find_spec(package) is None and package.endswith(LATER):
+            continue
         assert hasattr(importlib.import_module(module), name), full
 
 
