@@ -259,9 +259,12 @@ def test_a_budget_above_a_pictures_tokens_is_the_requests_error() -> None:
     left = runs("internvl", {**UNIFORM, "keep": 12}).left
     assert shortened(whole(tiles), IMAGE, left).replacement(0).full == [START, *[IMAGE] * 12, END]
     spelled = ids_of("idefics3", Image(48, 96))
-    text = [one for one in spelled if one != IMAGE]
+    first, last = spelled.index(IMAGE), len(spelled) - spelled[::-1].index(IMAGE)
+    text = [one for one in spelled[first:last] if one != IMAGE]
     made = filled(whole(spelled), IMAGE, left).replacement(0)
-    assert (made.full, made.is_embed) == ([*[IMAGE] * 12, *text], None)
+    assert made.full == [*spelled[:first], *[IMAGE] * 12, *text, *spelled[last:]]
+    embedded = made.is_embed(None).nonzero().flatten().tolist()
+    assert embedded == [*range(first, first + 12 + len(text))]
     for make in (shortened, filled):
         with pytest.raises(ValueError, match="12 of 9"):
             make(whole(tile), IMAGE, left).replacement(0)
