@@ -70,6 +70,6 @@ def _refused(kind: str, pixels: Tensor, options: Mapping[str, Any]) -> ValueErro
         f"the tower would see pixels of shape {tuple(pixels.shape)}, which don't fit the tokens "
         f"that are counted for this {kind}; options of the request are {dict(options)}.",
         where="mm_processor_kwargs",
-        remedy="Leave away those that change sizes, tiles or patches.",
+        remedy="Leave out those that change sizes, tiles or patches.",
     )
     return ValueError(str(error))
