@@ -8,7 +8,6 @@ from tokenprune.errors import BudgetError, LayerError
 from tokenprune.plan import Average
 from tokenprune.plan.budget import (
     average,
-    decoder_keep,
     decoder_keeps,
     front_loaded,
     kept,
@@ -50,21 +49,21 @@ def test_ratios_round_down_to_at_least_one(ratio: float, count: int) -> None:
 def test_layer_average_as_users_compute_it() -> None:
     # FastV on LLaVA-1.5-7B: (576 * 2 + 144 * 30) / 32
     assert average([144], [2], 576, 32) == 171
-    assert decoder_keep(Average(average=171), 576, 32, 2, "") == 144
-    assert decoder_keep(Average(average=172), 576, 32, 2, "") == 145
+    assert decoder_keeps([Average(average=171)], [2], 576, 32, "") == (144,)
+    assert decoder_keeps([Average(average=172)], [2], 576, 32, "") == (145,)
 
 
 def test_unreachable_averages() -> None:
     with pytest.raises(BudgetError) as caught:
-        decoder_keep(Average(average=30), 576, 32, 2, "stages.1")
+        decoder_keeps([Average(average=30)], [2], 576, 32, "stages.1")
     assert caught.value.nearest == (576 * 2 + 30) / 32
-    assert decoder_keep(Average(average=caught.value.nearest), 576, 32, 2, "") == 1
+    assert decoder_keeps([Average(average=caught.value.nearest)], [2], 576, 32, "") == (1,)
     with pytest.raises(BudgetError) as caught:
-        decoder_keep(Average(average=600), 576, 32, 2, "")
+        decoder_keeps([Average(average=600)], [2], 576, 32, "")
     assert caught.value.nearest == 576
     for layer in (32, -1):
         with pytest.raises(LayerError, match="0 to 31"):
-            decoder_keep(Average(average=200), 576, 32, layer, "")
+            decoder_keeps([Average(average=200)], [layer], 576, 32, "")
 
 
 @given(
@@ -85,10 +84,10 @@ def test_one_stage_is_the_largest_that_fits(
     budget = Average(average=wanted)
     if not feasible or wanted > arrivals:
         with pytest.raises(BudgetError) as caught:
-            decoder_keep(budget, arrivals, layers, layer, "")
+            decoder_keeps([budget], [layer], arrivals, layers)
         assert caught.value.nearest == pytest.approx(arrivals if feasible else mean(1))
     else:
-        assert decoder_keep(budget, arrivals, layers, layer, "") == feasible[-1]
+        assert decoder_keeps([budget], [layer], arrivals, layers) == (feasible[-1],)
 
 
 @given(

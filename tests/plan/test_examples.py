@@ -10,7 +10,7 @@ import yaml
 from tests.contract.cases import shipped
 from tests.plan.json_schema import complaints
 from tokenprune.plan import Average, dump_plan, load_plan, plan_schema
-from tokenprune.plan.budget import average, decoder_keep, decoder_keeps, removals
+from tokenprune.plan.budget import average, decoder_keeps, removals
 from tokenprune.plan.coupling import Coupling
 
 FOLDER = Path(__file__).parents[2] / "examples" / "plans"
@@ -53,7 +53,7 @@ def test_numbers_in_the_comments() -> None:
     assert sum(removals(196, 96, 12, stage.schedule, halves=True)) == 100
     single = load_plan(FOLDER / "fastv-average.yaml").stages[0].keep
     assert isinstance(single, Average)
-    assert decoder_keep(single, 576, 32, 2) == 166
+    assert decoder_keeps([single], [2], 576, 32) == (166,)
     coupled, later = (stage.keep for stage in load_plan(FOLDER / "vscan-64.yaml").stages)
     assert isinstance(coupled, Average)
     assert isinstance(later, float)

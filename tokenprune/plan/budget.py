@@ -11,7 +11,6 @@ from tokenprune.plan.schedule import refuse_count, removals
 
 __all__ = [
     "average",
-    "decoder_keep",
     "decoder_keeps",
     "front_loaded",
     "kept",
@@ -104,19 +103,6 @@ def _total(counts: Sequence[int], at: Sequence[int], arrivals: int, layers: int)
     return sum(n * (edges[i + 1] - edges[i]) for i, n in enumerate(seen))
 
 
-def decoder_keep(keep: Average, arrivals: int, layers: int, layer: int, where: str = "") -> int:
-    """Tokens a single stage before `layer` must keep so that the mean over all layers fits.
-
-    `layer` layers see all arrivals and the others k tokens: the largest k with
-    (layer * arrivals + (layers - layer) * k) / layers <= average.
-
-    Raises:
-        BudgetError: no k reaches it; `nearest` is the closest feasible average.
-        LayerError: the LLM has no such layer.
-    """
-    return decoder_keeps([keep], [layer], arrivals, layers, where)[0]
-
-
 def decoder_keeps(
     keeps: Sequence[int | float | Average],
     at: Sequence[int],
@@ -128,7 +114,8 @@ def decoder_keeps(
 
     Stages with an average budget come last and share it: each keeps the same ratio of what
     arrives (our choice, the shape of PyramidDrop), the largest one whose mean over all layers
-    doesn't exceed the budget; what rounding leaves over goes to the last stage.
+    doesn't exceed the budget; what rounding leaves over goes to the last stage. For a single stage
+    before layer K of L that is the largest k with (K * arrivals + (L - K) * k) / L <= average.
 
     Args:
         keeps: budget of each stage.
