@@ -246,7 +246,7 @@ TABLE: Mapping[str, tuple[tuple[str, ...], Family]] = {
         Family(
             _images(
                 places.shaped,
-                tower=replace(_POOLED, side=sides.unshuffled, encoder="siglip2-naflex"),
+                tower=replace(_POOLED, side=sides.downsampled, encoder="siglip2-naflex"),
                 begins=runs.one_between,
             ),
             towers=("siglip2-naflex",),

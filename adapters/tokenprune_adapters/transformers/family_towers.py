@@ -80,10 +80,9 @@ class Followed:
         elif not isinstance(cut, int):
             cut = cut(core)
         projector = None if self.projector is None else core.get_submodule(self.projector)
-        levels_read = tuple(sorted(levels))
         return Tower(
             module,
-            levels_read,
+            tuple(sorted(levels)),
             cut,
             self.side(core),
             self.blended,

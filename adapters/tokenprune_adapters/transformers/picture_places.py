@@ -46,13 +46,12 @@ def rowed(name: str) -> Read:
     """The same as `packed` of pictures, with a newline behind every row and marks around all."""
 
     def read(core: Any, given: Arguments, features: Features) -> list[Places]:
-        found = []
-        for one in packed(name)(core, given, features):
-            _, high, wide = one.grid
-            ends = range(wide + 1, 1 + high * (wide + 1), wide + 1)
-            others: dict[int, Span | None] = {end: (end - wide, end) for end in ends}
-            found.append(Places(one.grid, {0: None, **others, ends[-1] + 1: None}))
-        return found
+        grids = [one.grid for one in packed(name)(core, given, features)]
+        newlines = [_newlines(grid, first=1) for grid in grids]
+        return [
+            Places(grid, {0: None, **mine, max(mine) + 1: None})
+            for grid, mine in zip(grids, newlines, strict=True)
+        ]
 
     return read
 
@@ -61,15 +60,17 @@ def lined(name: str) -> Read:
     """The same as `packed`, with a newline behind every row of every frame (Hy4)."""
 
     def read(core: Any, given: Arguments, features: Features) -> list[Places]:
-        found = []
-        for one in packed(name)(core, given, features):
-            frames, high, wide = one.grid
-            ends = range(wide, frames * high * (wide + 1), wide + 1)
-            others: dict[int, Span | None] = {end: (end - wide, end) for end in ends}
-            found.append(Places(one.grid, others))
-        return found
+        grids = [one.grid for one in packed(name)(core, given, features)]
+        return [Places(grid, _newlines(grid)) for grid in grids]
 
     return read
+
+
+def _newlines(grid: Grid, first: int = 0) -> dict[int, Span | None]:
+    """A newline behind every row of a grid, of which the first unit stands in a place."""
+    frames, high, wide = grid
+    ends = range(first + wide, first + frames * high * (wide + 1), wide + 1)
+    return {end: (end - wide, end) for end in ends}
 
 
 def packed_in_time(name: str) -> Read:
@@ -217,14 +218,10 @@ def frames_with_class(core: Any, given: Arguments, features: Features) -> list[P
 
 
 def rows_of_tiles(core: Any, given: Arguments, features: Features) -> list[Places]:
-    """All tiles of a prompt in one tensor, equally many units each."""
-    units = int(core.image_seq_len)
-    tiles = sum(len(rows) // units for rows in features)
-    return [Places(_square(units)) for _ in range(tiles)]
+    """All tiles of a prompt in one tensor, equally many units each.
 
-
-def rows_of_routed_tiles(core: Any, given: Arguments, features: Features) -> list[Places]:
-    """The same, four times as many units where a call takes the fine route (Granite Docling)."""
+    They are four times as many where a call takes the fine route (Granite Docling).
+    """
     units = int(core.image_seq_len) * (1 if given.get("tile_fine_mask") is None else 4)
     return [Places(_square(units)) for _ in range(sum(len(rows) // units for rows in features))]
 

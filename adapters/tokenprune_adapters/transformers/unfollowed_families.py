@@ -52,7 +52,7 @@ GOT_OCR2 = Family(
 
 GRANITE_DOCLING = Family(
     images(
-        places.rows_of_routed_tiles,
+        places.rows_of_tiles,
         begins=opened_by_mark,
         unfollowed="a connector inside of it reads states of several depths",
     ),

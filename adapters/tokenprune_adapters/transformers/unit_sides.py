@@ -31,18 +31,13 @@ def scaled(core: Any) -> int:
 
 
 def downsampled(core: Any) -> int:
-    """The same (Aya Vision, Cohere2 Vision)."""
+    """The same (Aya Vision, Cohere2 Vision, LFM2-VL)."""
     return int(core.config.downsample_factor)
 
 
 def merged(core: Any) -> int:
     """The patches of a square side by side (Mistral 3)."""
     return int(core.config.spatial_merge_size)
-
-
-def unshuffled(core: Any) -> int:
-    """The same (LFM2-VL)."""
-    return int(core.config.downsample_factor)
 
 
 def strode(core: Any) -> int:
