@@ -197,17 +197,18 @@ class Attachment:
             UnsupportedCallError: no pass of this model with this plan can ever be recorded.
         """
         self.require_attached()
-        whys = [recording.refusal() for recording in self.recordings]
-        why = ", ".join(dict.fromkeys(filter(None, whys)))
-        if not self.recordings:
-            why = "the plan does nothing inside of a vision tower"
-        if self.checks.when == "always":
-            why, whys = 'checks="always" looks at values in every call', ["always"]
+        whys, never = [recording.refusal() for recording in self.recordings], ""
         if limit < 1:
-            why, whys = f"limit={limit} leaves nothing to record", ["limit"]
-        if all(whys):
+            never = f"limit={limit} leaves nothing to record"
+        elif self.checks.when == "always":
+            never = 'checks="always" looks at values in every call'
+        elif not self.recordings:
+            never = "the plan does nothing inside of a vision tower"
+        elif all(whys):
+            never = ", ".join(dict.fromkeys(whys))
+        if never:
             raise UnsupportedCallError(
-                f"no pass can be recorded: {why}.",
+                f"no pass can be recorded: {never}.",
                 where="record",
                 remedy="Leave record() out: calls run as usual.",
             )

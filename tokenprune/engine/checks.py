@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Set
 
 from tokenprune.engine.stages import EncoderSchedule, ResolvedStage
@@ -37,8 +38,7 @@ def check_encoder_stages(layout: EncoderSchedule) -> None:
                 where=stage.where,
                 remedy="Put it last among the encoder stages.",
             )
-    frames, height, width = layout.grid
-    layout.sites(frames * height * width)
+    layout.sites(math.prod(layout.grid))
 
 
 def refuse_companions(stages: Iterable[ResolvedStage], spec: EncoderSpec) -> None:
@@ -211,7 +211,7 @@ def refuse_doubles(stages: Iterable[ResolvedStage], used: int) -> None:
     """
     known: dict[str, tuple[Signal, ResolvedStage]] = {}
     for stage in stages:
-        for signal in asked(stage.strategy, Site("pre_llm", used, used)):
+        for signal in asked(stage.strategy, Site.behind(used)):
             other, first = known.setdefault(signal.name, (signal, stage))
             if other.compute is not signal.compute:
                 raise SignalError(

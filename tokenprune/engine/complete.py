@@ -38,7 +38,7 @@ def check_complete(plan: Plan) -> list[CheckpointError]:
             untrained.append(error)
         else:
             early += [ResolvedStage(number, stage, strategy)] if stage.at == "pre_llm" else []
-    site = Site("pre_llm", SHAPE.encoder_blocks, SHAPE.encoder_blocks)
+    site = Site.behind(SHAPE.encoder_blocks)
     named_tower([stage for stage in early if _told(stage, site)], site)
     return untrained
 

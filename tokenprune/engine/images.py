@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -46,8 +47,7 @@ class ImageTokens:
     @property
     def patches(self) -> int:
         """Patches of the unpruned image."""
-        frames, height, width = self.grid
-        return frames * height * width
+        return math.prod(self.grid)
 
     @property
     def count(self) -> int:

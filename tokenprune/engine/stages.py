@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count as counting
 from typing import Any
 from weakref import WeakValueDictionary
 
 from tokenprune.errors import BudgetError, PlanError
-from tokenprune.interface.signals import BlockBefore, Signal, both_means, sums_attention
+from tokenprune.interface.signals import BlockBefore, Signal, View, both_means, sums_attention
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.strategy import Budget, PruningStrategy, asked, placement
 from tokenprune.plan import Average, PerTile, Plan, StagePlan, Total
@@ -45,6 +46,14 @@ class ResolvedStage:
     def where(self) -> str:
         """How errors name this stage."""
         return f"stages.{self.number} ({self.plan.strategy} at {self.plan.at})"
+
+    def check(self, site: Site, count: int, keep: int, grid: Grid) -> None:
+        """Let the strategy refuse to keep so many tokens of `count` on a grid (t, h, w) at a site.
+
+        Raises:
+            TokenpruneError: what the strategy says, see `PruningStrategy.check`.
+        """
+        self.strategy.check(site, Budget(count, keep, self.plan.keep is not None), grid)
 
     def keep(
         self, count: int, frames: int = 1, tiles: int | None = None, share: int | None = None
@@ -92,6 +101,21 @@ def built(plan: Plan) -> list[ResolvedStage]:
         ResolvedStage(number, stage, build_strategy(stage))
         for number, stage in enumerate(plan.stages)
     ]
+
+
+def wanted(stages: Iterable[ResolvedStage], site: Site, *views: type[View]) -> list[Signal]:
+    """The signals that stages ask for at a site and that are computed from one of the views.
+
+    Args:
+        stages: the stages.
+        site: where they act.
+        views: what the signals are computed from.
+
+    Returns:
+        Each once, by name.
+    """
+    found = {signal for stage in stages for signal in stage.strategy.signals(site)}
+    return sorted((signal for signal in found if signal.reads(*views)), key=str)
 
 
 def behind_dynamic(stages: Sequence[ResolvedStage]) -> list[ResolvedStage]:
@@ -177,8 +201,7 @@ class EncoderSchedule:
 
     def sites_of(self, stage: ResolvedStage) -> list[Site]:
         """Where a stage acts on images of the default grid; if nowhere, a block it might act at."""
-        frames, height, width = self.grid
-        sites = self.sites(frames * height * width).values()
+        sites = self.sites(math.prod(self.grid)).values()
         own = [site.site for site in sites if site.stage is stage]
         return own or [Site("encoder", self.used - 1, self.used)]
 

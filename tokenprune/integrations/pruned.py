@@ -10,7 +10,7 @@ from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.pre_llm.stages import ImageBatch, count_left, run_stages
 from tokenprune.integrations.given import checked_grid
 from tokenprune.integrations.static import Selected, left_of
-from tokenprune.interface.sites import Grid
+from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.trace import Trace
 
 
@@ -32,6 +32,7 @@ class PrunedTower:
         self.plan, self._attachment = attachment.plan, attachment
         self._runner, self._by_frame = runner, by_frame
         self._later = attachment.stages_at("pre_llm")
+        self._site = Site.behind(runner.spec.used)
         runner.install(attachment.patches)
         attachment.begin()
 
@@ -62,7 +63,7 @@ class PrunedTower:
 
     def _selected(self, call: CallState, batches: list[ImageBatch]) -> list[Selected]:
         """What the stages behind the tower leave of each of a call's pictures, in order."""
-        batches = run_stages(call, self._later, batches, self._runner.spec.used)
+        batches = run_stages(call, self._later, batches, self._site)
         count_left(call, batches)
         found = {
             number: Selected(hidden[None], index[None], size[None])

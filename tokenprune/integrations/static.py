@@ -7,6 +7,7 @@ that take them, from features alone. Stages inside a tower are run by `encoder`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,8 +101,8 @@ def left_of(
         LayerError: a stage names a block that isn't used.
     """
     frames = grid[0] if by_frame else 1
-    patches = grid[0] * grid[1] * grid[2] // frames
-    left, site = layout.kept(patches), Site("pre_llm", layout.used, layout.used)
+    patches = math.prod(grid) // frames
+    left, site = layout.kept(patches), Site.behind(layout.used)
     acting = layout.sites(patches).values()
     if any(placement(one.stage.strategy, "encoder").restores for one in acting):
         left = patches
@@ -147,7 +148,7 @@ def select(
     plan, grid = load_plan(plan), checked_grid(grid)
     _check_features(features, grid)
     batch, patches = features.shape[:2]
-    stages, signals, site = static_stages(plan), signals or {}, Site("pre_llm", used, used)
+    stages, signals, site = static_stages(plan), signals or {}, Site.behind(used)
     asked = [signal for stage in stages for signal in stage.strategy.signals(site)]
     known = defined(asked)
     check_signals(signals, known, features)

@@ -46,7 +46,7 @@ class PrunedTiledEncoder(PrunedTower):
 
     def __init__(self, attachment: Attachment, adapter: EncoderAdapter, side: int) -> None:
         spec = adapter.spec()
-        site = Site("pre_llm", spec.used, spec.used)
+        site = Site.behind(spec.used)
         for stage in attachment.stages_at("pre_llm"):
             refuse_signals(stage, [site], spec.supplies - NARROWER, adapter)
         runner = encoder_runner(attachment, adapter, spec, side=side)

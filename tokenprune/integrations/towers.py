@@ -35,10 +35,10 @@ class PrunedEncoder(PrunedTower):
 
     def __init__(self, attachment: Attachment, adapter: EncoderAdapter, used: int | None) -> None:
         spec = adapter.spec()
-        self._grid, self._used = spec.grid, spec.used if used is None else used
-        if not 1 <= self._used <= len(spec.blocks):
+        self._grid = spec.grid
+        if used is not None and not 1 <= used <= len(spec.blocks):
             raise LayerError(
-                f"{self._used} of {len(spec.blocks)} blocks can't feed the features.",
+                f"{used} of {len(spec.blocks)} blocks can't feed the features.",
                 where="used",
                 remedy=f"Give 1 to {len(spec.blocks)}.",
             )
@@ -88,10 +88,10 @@ class PrunedEncoder(PrunedTower):
             made = features()
             cut = self._runner.spec.prefix if prefix is None else prefix
             batches = [image_batch(call, made, cut)]
-            batches = run_stages(call, self._before, batches, self._used)
+            batches = run_stages(call, self._before, batches, self._site)
             if projector is not None:
                 batches = project(batches, projector)
-            batches = run_stages(call, self._after, batches, self._used)
+            batches = run_stages(call, self._after, batches, self._site)
             count_left(call, batches)
             return _selected(batches)
 

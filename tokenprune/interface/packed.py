@@ -18,6 +18,30 @@ from tokenprune.interface.signals import BLOCK_VIEWS, Companions, View
 from tokenprune.interface.sites import Grid
 
 
+def squares(grid: Grid, side: int, device: torch.device) -> tuple[Grid, Tensor]:
+    """The grid of squares of patches, and `[U, side * side]` the patches of each, in raster order.
+
+    Args:
+        grid: of the patches, (t, h, w).
+        side: rows and columns of a square.
+        device: of the numbers.
+
+    Raises:
+        UnsupportedCallError: the squares don't fit the grid.
+    """
+    frames, height, width = grid
+    if height % side or width % side:
+        raise UnsupportedCallError(
+            f"{height} x {width} patches are not made of squares of {side} x {side}.",
+            where="pictures",
+            remedy="Give pictures of sizes that the model's processor makes.",
+        )
+    units = frames, height // side, width // side
+    patches = torch.arange(math.prod(grid), device=device)
+    rows = patches.view(frames, units[1], side, units[2], side).transpose(2, 3)
+    return units, rows.reshape(-1, side * side)
+
+
 @dataclass(frozen=True)
 class Packing:
     """How one call of a packed encoder lays out its pictures.
@@ -74,19 +98,12 @@ class Packing:
         """
         if side == 1:
             return self
-        rows, start = [], 0
-        for frames, height, width in self.grids:
-            if height % side or width % side:
-                raise UnsupportedCallError(
-                    f"{height} x {width} patches are not made of squares of {side} x {side}.",
-                    where="pictures",
-                    remedy="Give pictures of sizes that the model's processor makes.",
-                )
-            own = torch.arange(start, start + frames * height * width, device="cpu")
-            start += len(own)
-            square = own.view(frames, height // side, side, width // side, side).transpose(2, 3)
-            rows.append(square.reshape(-1, side**2))
-        grids = [(t, h // side, w // side) for t, h, w in self.grids]
+        grids, rows, start = list[Grid](), list[Tensor](), 0
+        for grid in self.grids:
+            units, own = squares(grid, side, torch.device("cpu"))
+            grids.append(units)
+            rows.append(own + start)
+            start += own.numel()
         return Packing(grids, side**2, rows=self.members_of(torch.cat(rows)).flatten(1))
 
     def clips(self, frames: Sequence[int]) -> Packing:

@@ -26,5 +26,10 @@ class Site:
     layer: int
     layers: int
 
+    @classmethod
+    def behind(cls, blocks: int) -> Site:
+        """Between an encoder, of which so many blocks ran, and the LLM."""
+        return cls("pre_llm", blocks, blocks)
+
     def __str__(self) -> str:
         return self.stage if self.stage == "pre_llm" else f"{self.stage}[{self.layer}]"

@@ -96,8 +96,7 @@ class ImageTrace:
     @property
     def patches(self) -> int:
         """Number of patches N0."""
-        frames, height, width = self.grid
-        return frames * height * width
+        return math.prod(self.grid)
 
     @property
     def kept(self) -> int:
@@ -258,7 +257,7 @@ class Trace:
     def image(self, number: int) -> ImageTrace:
         """The steps of one image."""
         grid = self.grids[number]
-        assignment = torch.arange(grid[0] * grid[1] * grid[2], device="cpu")
+        assignment = torch.arange(math.prod(grid), device="cpu")
         before: dict[str, Tensor] = {}
         steps = self.origins[number].steps() if number in self.origins else []
         assignment = steps[-1].assignment if steps else assignment

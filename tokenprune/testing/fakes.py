@@ -12,7 +12,7 @@ from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Tokens
 from tokenprune.testing.views import Maker
 
-PRE_LLM = Site("pre_llm", 12, 12)
+PRE_LLM = Site.behind(12)
 
 
 def fake_tokens(

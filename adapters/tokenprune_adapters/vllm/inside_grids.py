@@ -43,7 +43,7 @@ def inside(config: Any, plan: Plan) -> PrunedPackedEncoder | None:
     """
     vision = config.vision_config
     depth = vision.depth if hasattr(vision, "depth") else vision.num_hidden_layers
-    site = Site("pre_llm", depth, depth)
+    site = Site.behind(depth)
     if config.model_type not in FOLLOWED or not acts_inside(plan, site):
         return None
     check_signals(

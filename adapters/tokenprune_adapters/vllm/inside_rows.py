@@ -34,7 +34,7 @@ def inside_rows(config: Any, plan: Plan) -> PrunedPackedEncoder | None:
 
     vision, layer = copy(config.vision_config), config.vision_feature_layer
     used = vision.num_hidden_layers + 1 + layer if layer < 0 else layer
-    site = Site("pre_llm", used, used)
+    site = Site.behind(used)
     if not acts_inside(plan, site):
         return None
     check_signals(

@@ -66,7 +66,7 @@ def one_size(config: Any, plan: Plan) -> ServedOneSize:
     check_signals(
         plan,
         adapter.supplies,
-        Site("pre_llm", used, used),
+        Site.behind(used),
         "Choose a strategy that reads features, or signals of this tower.",
     )
     side = vision.image_size // vision.patch_size

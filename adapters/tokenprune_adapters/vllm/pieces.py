@@ -139,7 +139,7 @@ def _followed(config: Any, plan: Plan, adapter: type[EncoderAdapter]) -> int | N
         SignalError: a strategy reads the question, or what the tower doesn't have.
     """
     used = config.vision_config.num_hidden_layers
-    site = Site("pre_llm", used, used)
+    site = Site.behind(used)
     remedy = "Choose a strategy that reads features, or signals of this tower."
     check_signals(plan, adapter.supplies - NARROWER, site, remedy)
     follows = any(one.plan.at == "encoder" or one.strategy.signals(site) for one in built(plan))

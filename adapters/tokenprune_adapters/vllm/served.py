@@ -124,7 +124,7 @@ def check_behind(plan: Plan) -> None:
                 remedy="Use pre_llm stages that read features alone, such as divprune.",
             )
     check_signals(
-        plan, (), Site("pre_llm", 0, 0), "Choose a method that reads features, such as divprune."
+        plan, (), Site.behind(0), "Choose a method that reads features, such as divprune."
     )
 
 

@@ -80,8 +80,8 @@ class Projected(NamedTuple):
 
 def project(block: BlockCall, state: EncoderState, hidden: Tensor) -> Projected:
     """Queries, keys and values of a block, which `hidden` `[B, P + N, D]` enters."""
-    revival = state.revival
-    if revival is None or block.number >= revival.until:
+    revival = state.revived(block.number)
+    if revival is None:
         heads = block.heads(hidden, state.rows(state.index))
         return Projected(*heads, state.key_bias(state.size))
     heads = block.heads(state.full(hidden), state.revived_rows(revival))
@@ -112,8 +112,8 @@ def attend(
         What leaves the half, and the parts, with that weight.
     """
     query, key, value, bias = parts[:4]
-    revival = state.revival
-    if revival is not None and block.number < revival.until:
+    revival = state.revived(block.number)
+    if revival is not None:
         # the kept rows attend to everything; nobody reads the rows of dropped tokens
         own = revival.rows if state.members is None else state.members.slots(revival.rows)
         rows = kept_rows(own, state.prefix)[:, None, :, None]

@@ -22,6 +22,7 @@ from tokenprune.engine.encoder.passes import EntryCall
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.stages import EncoderSite
+from tokenprune.interface.packed import squares
 from tokenprune.interface.trace import Trace
 
 
@@ -90,11 +91,11 @@ class DenseRunner(EncoderRunner):
         trace = Trace() if self.pieces else call.trace
         members, grid = None, call.grid
         if side > 1:
-            members, grid = Members.of(grid, side, device)
-            count = len(members.rows)
+            grid, rows = squares(grid, side, device)
+            members, count = Members(rows), len(rows)
         places = torch.arange(count, device=device).expand(batch, count)
-        rows = torch.ones(batch, prefix + count, device=device)
-        size = rows[:, prefix:]
+        ones = torch.ones(batch, prefix + count, device=device)
+        size = ones[:, prefix:]
         return EncoderState(
             sites=sites,
             grid=grid,
@@ -107,7 +108,7 @@ class DenseRunner(EncoderRunner):
             first=places,
             trace=trace,
             members=members,
-            sized=None if members is not None else (size, prefix, rows),
+            sized=None if members is not None else (size, prefix, ones),
         )
 
     def _by_itself(

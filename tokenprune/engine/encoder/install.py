@@ -65,7 +65,7 @@ def encoder_runner(
     for stage in encoder_stages:
         refuse_signals(stage, layout.sites_of(stage), spec.supplies, adapter)
     refuse_doubles(later, spec.used)
-    site = Site("pre_llm", spec.used, spec.used)
+    site = Site.behind(spec.used)
     for stage in later:
         behind = len(spec.blocks) > spec.used and not isinstance(adapter, PackedEncoderAdapter)
         refuse_signals(stage, [site], spec.supplies | given, adapter)

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokenprune.errors import UnsupportedCallError
-from tokenprune.interface.sites import Grid
-
 
 @dataclass(frozen=True)
 class Members:
@@ -20,30 +17,6 @@ class Members:
     """
 
     rows: Tensor
-
-    @classmethod
-    def of(cls, grid: Grid, side: int, device: torch.device) -> tuple[Members, Grid]:
-        """The units that squares of `side` x `side` patches make, and their grid.
-
-        Args:
-            grid: of the patches, (t, h, w).
-            side: rows and columns of a square.
-            device: of the states.
-
-        Raises:
-            UnsupportedCallError: the squares don't fit the grid.
-        """
-        frames, height, width = grid
-        if height % side or width % side:
-            raise UnsupportedCallError(
-                f"{height} x {width} patches are not made of squares of {side} x {side}.",
-                where="pictures",
-                remedy="Give pictures of the size that the model was made for.",
-            )
-        units = frames, height // side, width // side
-        rows = torch.arange(frames * height * width, device=device)
-        rows = rows.view(frames, units[1], side, units[2], side).transpose(2, 3)
-        return cls(rows.reshape(-1, side * side)), units
 
     @property
     def count(self) -> int:

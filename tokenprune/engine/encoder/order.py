@@ -43,10 +43,10 @@ class Order:
             rows: `[n, m]` of their members in the whole sequence, counted through the stacks.
             ascending: whether rows stand as in the whole sequence; else stack by stack.
         """
-        members, flat = rows.shape[1], rows.flatten()
+        members, line = rows.shape[1], rows.flatten()
         if not ascending:
-            return cls(shapes, members, flat, None, None, stackwise=True)
-        left, member = flat.sort()
+            return cls(shapes, members, line, None, None, stackwise=True)
+        left, member = line.sort()
         back = torch.empty_like(member).scatter(
             0, member, torch.arange(len(member), device=member.device)
         )

@@ -15,7 +15,6 @@ from tokenprune.engine.encoder.graphs import RUNNING
 from tokenprune.engine.encoder.packed_signals import PackedSignals, PackedStep
 from tokenprune.engine.encoder.packed_state import PackedState
 from tokenprune.engine.encoder.passes import EntryCall, in_pass
-from tokenprune.engine.encoder.revival import revived
 from tokenprune.engine.encoder.runner import EncoderRunner
 from tokenprune.engine.encoder.together import Decided, carry_out
 from tokenprune.engine.lines import flat, stacked
@@ -114,14 +113,12 @@ class PackedRunner(EncoderRunner):
     ) -> Tensor:
         """A block that runs as the encoder calls it; what it attends to is read beside it."""
         number = block.number
-        if self._notes_entered(state, number) or self.captured.reads(number):
-            rows = state.sequence(hidden)
-            self._note_entered(state, number, rows)
-            if self.captured.reads(number):
-                with call.meter.stage("select"):
-                    none = [False] * len(state.stacks)
-                    step = PackedStep.of(self.adapter, block, state, rows, none)
-                    self.captured.keep_packed(state, number, step)
+        self._note_entered(state, number, hidden)
+        if self.captured.reads(number):
+            with call.meter.stage("select"):
+                none = [False] * len(state.stacks)
+                step = PackedStep.of(self.adapter, block, state, state.sequence(hidden), none)
+                self.captured.keep_packed(state, number, step)
         made: Tensor = original(hidden, *block.args, **block.kwargs)
         if self.captured.reads_output(number):
             self._note_output(state, number, state.sequence(made))
@@ -187,13 +184,13 @@ class PackedRunner(EncoderRunner):
         self, call: CallState, state: PackedState, block: BlockCall, hidden: Tensor
     ) -> Tensor:
         number = block.number
-        attending = [revived(stack.state.revival, number) for stack in state.stacks]
+        attending = [stack.state.revived(number) is not None for stack in state.stacks]
         step = PackedStep.of(self.adapter, block, state, hidden, attending)
         joined = block.join(hidden[None], step.attended(state.order))[0]
         if self.captured.reads(number):
             with call.meter.stage("select"):
                 states = [stack.state for stack in state.stacks]
-                wanted = [s.restoring is not None or revived(s.revival, number) for s in states]
+                wanted = [s.restoring is not None or s.revived(number) is not None for s in states]
                 whole = step
                 if wanted != attending:
                     whole = PackedStep.of(self.adapter, block, state, hidden, wanted)
@@ -267,14 +264,12 @@ class PackedRunner(EncoderRunner):
             parts[place] = own
         return flat(parts)
 
-    def _notes_entered(self, state: PackedState, number: int) -> bool:
-        """Whether a strategy at the next block reads what enters this one."""
-        return any(self._next_reads_entered(stack.state, number) for stack in state.stacks)
-
     def _note_entered(self, state: PackedState, number: int, hidden: Tensor) -> None:
         """Keep what enters this block where the next one's strategy reads it."""
         wanted = [self._next_reads_entered(stack.state, number) for stack in state.stacks]
-        parts = state.order.unpack(hidden) if any(wanted) else [None] * len(wanted)
+        parts: Sequence[Tensor | None] = [None] * len(wanted)
+        if any(wanted):
+            parts = state.order.unpack(state.sequence(hidden) if state.raw else hidden)
         for stack, part, want in zip(state.stacks, parts, wanted, strict=True):
             stack.state.entered = part if want else None
 

@@ -107,12 +107,10 @@ class PackedStep:
             return [{} for _ in self.order.shapes]
         if not self.segments.serves(asked):
             if self.others is None:
-                _refuse_padded(asked)
-            else:
-                masked = isinstance(self.segments, Pictures)
-                segments, biases = self.others("padded" if masked else "exact")
-                step = replace(self, segments=segments, biases=biases, gathered=[])
-                return step.read(wanted)
+                raise _padded(asked)
+            masked = isinstance(self.segments, Pictures)
+            segments, biases = self.others("padded" if masked else "exact")
+            return replace(self, segments=segments, biases=biases, gathered=[]).read(wanted)
         parts = [read(asked, view) for view in self._views()]
         rows = {one.name: self.segments.join([part[one.name] for part in parts]) for one in asked}
         means = {name: self.order.means(values) for name, values in rows.items()}
@@ -177,8 +175,8 @@ class PackedSignals(BlockSignals):
 
 def _left(found: dict[str, Tensor], state: EncoderState, number: int) -> dict[str, Tensor]:
     """Signals of the units that are left, where the block's attention sees dropped ones too."""
-    revival = state.revival
-    return of_kept(found, revival) if revival is not None and number < revival.until else found
+    revival = state.revived(number)
+    return found if revival is None else of_kept(found, revival)
 
 
 def _within(
@@ -203,7 +201,7 @@ def _within(
         return state.within[key][1]
     bias = _bias([stack.state for stack in state.stacks], order, revived)
     if order.stackwise and not state.graph:
-        segments = _parted(borders, state, order, bias, kind)
+        segments = _stackwise(borders, state, order, bias, kind)
     else:
         segments = _segments(borders, state, order)
     made = segments, segments.biases(bias)
@@ -212,7 +210,7 @@ def _within(
     return made
 
 
-def _parted(
+def _stackwise(
     borders: Tensor | Sequence[int] | None,
     state: PackedState,
     order: Order,
@@ -249,19 +247,14 @@ def _segments(borders: Tensor | Sequence[int] | None, state: PackedState, order:
     return Segments.padded(borders, order.rows)
 
 
-def _refuse_padded(wanted: Sequence[Signal]) -> None:
-    """Refuse signals whose functions take padding for tokens.
-
-    Raises:
-        UnsupportedCallError: naming the first of them.
-    """
-    for signal in wanted:
-        if signal.compute not in PADDED:
-            raise UnsupportedCallError(
-                f"'{signal.name}' is computed from windows, which one graph pads to one length.",
-                where="torch.compile",
-                remedy="Call the encoder without torch.compile.",
-            )
+def _padded(wanted: Sequence[Signal]) -> UnsupportedCallError:
+    """The error for signals of which the functions of some take padding for tokens."""
+    one = next(signal for signal in wanted if signal.compute not in PADDED)
+    return UnsupportedCallError(
+        f"'{one.name}' is computed from windows, which one graph pads to one length.",
+        where="torch.compile",
+        remedy="Call the encoder without torch.compile.",
+    )
 
 
 def _bias(states: Sequence[EncoderState], order: Order, revived: Sequence[bool]) -> Tensor | None:

@@ -136,8 +136,8 @@ class PackedState:
 
     def sequence(self, hidden: Tensor) -> Tensor:
         """Hidden states in the shape of the first block's as the rows `[R, D]` of all units."""
-        flat = hidden.flatten(0, -2)
-        return flat[self.order.rows] if self.batched else flat
+        rows = hidden.flatten(0, -2)
+        return rows[self.order.rows] if self.batched else rows
 
     @property
     def turned(self) -> bool:

@@ -53,11 +53,6 @@ class Revival:
         return torch.cat((hidden[:, :prefix], patches), dim=1)
 
 
-def revived(revival: Revival | None, number: int) -> bool:
-    """Whether the attention of a block sees dropped tokens, reconstructed."""
-    return revival is not None and number < revival.until
-
-
 @dataclass(frozen=True)
 class Exit:
     """Whose states stand in the rows of a depth that is read behind the encoder.

@@ -18,7 +18,6 @@ from tokenprune.engine.encoder.around import refuse_inside
 from tokenprune.engine.encoder.attention import BlockCall
 from tokenprune.engine.encoder.graphs import RUNNING, hand_in_running_call
 from tokenprune.engine.encoder.passes import EntryCall, Pass, demand, in_pass, sound
-from tokenprune.engine.encoder.revival import revived
 from tokenprune.engine.encoder.signals import BlockSignals
 from tokenprune.engine.encoder.state import EncoderState
 from tokenprune.engine.patching import Override, Patches
@@ -225,7 +224,7 @@ class EncoderRunner(ABC):
         site = state.sites.get(number)
         if site is not None and site.where == "inside":
             return False
-        if state.proportional or state.companions or revived(state.revival, number):
+        if state.proportional or state.companions or state.revived(number):
             return False
         return not self.captured.reads(number)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tokenprune.engine.encoder.attention import BlockCall, Projected
 from tokenprune.engine.encoder.revival import Revival
 from tokenprune.engine.encoder.state import EncoderState
-from tokenprune.engine.stages import EncoderSite, ResolvedStage
+from tokenprune.engine.stages import EncoderSite, ResolvedStage, wanted
 from tokenprune.errors import SignalError
 from tokenprune.interface.signals import (
     BlockAttention,
@@ -37,17 +37,13 @@ class BlockSignals:
     """
 
     def __init__(self, stages: Sequence[ResolvedStage], spec: EncoderSpec) -> None:
-        site = Site("pre_llm", spec.used, spec.used)
-        wanted = {signal for stage in stages for signal in stage.strategy.signals(site)}
+        site = Site.behind(spec.used)
         self._class_token = spec.class_token
         self._attention: dict[int, list[Signal]] = defaultdict(list)
         self._output: dict[int, list[Signal]] = defaultdict(list)
-        for signal in sorted(wanted, key=str):
-            block = spec.used - 1 if signal.block is None else signal.block
-            if signal.reads(BlockAttention):
-                self._attention[block].append(signal)
-            elif signal.reads(BlockOutput):
-                self._output[block].append(signal)
+        for kept, view in ((self._attention, BlockAttention), (self._output, BlockOutput)):
+            for signal in wanted(stages, site, view):
+                kept[spec.used - 1 if signal.block is None else signal.block].append(signal)
 
     @property
     def attention(self) -> bool:
@@ -107,7 +103,7 @@ class BlockSignals:
             parts: of its attention.
         """
         query, key, value, bias = parts[:4]
-        revival, restoring, number = state.revival, state.restoring, block.number
+        known, restoring, number = state.revived(block.number), state.restoring, block.number
         if restoring is not None and number >= restoring.until:
             # all tokens leave this encoder, so all of them need a score
             query, key, value = block.heads(state.full(hidden), state.revived_rows(restoring))
@@ -116,8 +112,8 @@ class BlockSignals:
         means = _means(wanted, query, key, bias, state.prefix)
         view = self._view(query, key, value, bias, state.prefix, means)
         found, prefixed = _parted(state, wanted, view)
-        if revival is not None and restoring is None and number < revival.until:
-            found = of_kept(found, revival)
+        if known is not None and restoring is None:
+            found = of_kept(found, known)
         take_over(state, found, prefixed)
 
     def keep_attention_ahead(self, block: BlockCall, state: EncoderState, hidden: Tensor) -> None:

@@ -93,6 +93,11 @@ class EncoderState:
         revival = self.revival
         return revival if revival is not None and revival.reconstruction.restore else None
 
+    def revived(self, number: int) -> Revival | None:
+        """The dropped tokens that the attention of a block sees, reconstructed; None for none."""
+        revival = self.revival
+        return revival if revival is not None and number < revival.until else None
+
     @property
     def complete(self) -> int:
         """Rows of all patches N, without prefix."""

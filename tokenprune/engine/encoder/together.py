@@ -91,7 +91,7 @@ def carry_out(decided: Sequence[Decided], units: Tensor) -> Tensor:
     whole, part = _joined(decided)
     tokens = whole.tokens(units[None], decided[0].tokens.site, {})
     left = whole.apply(tokens, part, units[None])
-    _parted(decided, whole)
+    _give_back(decided, whole)
     return left[0]
 
 
@@ -132,7 +132,7 @@ def _counted(parts: Sequence[Dense]) -> tuple[Tensor, Tensor]:
     return anchor[None], counted[None]
 
 
-def _parted(decided: Sequence[Decided], whole: EncoderState) -> None:
+def _give_back(decided: Sequence[Decided], whole: EncoderState) -> None:
     """Let every stack have its part of what is left, as views."""
     shapes = [(len(stack.dense.anchor), stack.dense.length) for stack in decided]
 

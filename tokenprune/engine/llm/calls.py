@@ -310,7 +310,7 @@ def continuation(layout: Layout, past: int, call: LlmCall, *, compact: bool, whe
         return call
     assert call.embeds is not None
     entry, new = layout.entry, call.embeds.shape[1]
-    seen, positions = layout.length + past - entry.length, call.positions
+    seen, positions = layout.lack + past, call.positions
     if positions is None:  # the LLM would count on from the length of its short cache
         positions = torch.arange(seen, seen + new, device=call.embeds.device)[None]
     if compact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tokenprune.engine.checks import refuse_signals
@@ -13,7 +14,7 @@ from tokenprune.errors import LayerError, PlanError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.specs import EncoderSpec, MllmSpec
-from tokenprune.interface.strategy import Budget, placement
+from tokenprune.interface.strategy import placement
 from tokenprune.plan import Average, Plan, Total, numbering
 
 
@@ -210,8 +211,7 @@ def _check_budgets(stages: Sequence[DecoderStage], arrivals: int, grid: Grid) ->
     present = arrivals
     for stage in stages:
         keep = stage.budget(present, arrivals, images=1, tiles=1)
-        given = stage.stage.plan.keep is not None
-        stage.stage.strategy.check(stage.site, Budget(present, keep, given), grid)
+        stage.stage.check(stage.site, present, keep, grid)
         present = keep if stage.stage.strategy.length == "planned" else present
 
 
@@ -221,15 +221,12 @@ def _arrivals(early: Sequence[ResolvedStage], encoder: EncoderRunner) -> int:
     Raises:
         BudgetError: a pre-LLM stage can't keep what the plan says.
     """
-    frames, height, width = encoder.spec.grid
-    count = frames * height * width
+    count = math.prod(encoder.spec.grid)
     encoder_stages = encoder.layout.stages
     if not (encoder_stages and placement(encoder_stages[-1].strategy, "encoder").restores):
         count = encoder.layout.kept(count)
     for stage in early:
         keep = stage.keep(count)
-        site = Site("pre_llm", encoder.spec.used, encoder.spec.used)
-        given = stage.plan.keep is not None
-        stage.strategy.check(site, Budget(count, keep, given), encoder.spec.grid)
+        stage.check(Site.behind(encoder.spec.used), count, keep, encoder.spec.grid)
         count = keep if stage.strategy.length == "planned" else count
     return count

@@ -22,7 +22,7 @@ from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.text import SiteSignals
 from tokenprune.engine.maps import Maps
 from tokenprune.interface.dense import Dense, Part
-from tokenprune.interface.strategy import Budget, placement
+from tokenprune.interface.strategy import placement
 from tokenprune.interface.tokens import Tokens
 
 Rows = list[TokenRow | None]
@@ -143,7 +143,8 @@ class Draft:
             else:
                 one = picked[0]
                 keep = self.stage.budget(tokens.count, arrived[bucket[0]], one.frames, one.tiles)
-                self._check(tokens, keep)
+                if self.stage.unchecked:  # the strategy was not asked at attach
+                    self.stage.stage.check(self.stage.site, tokens.count, keep, tokens.grid)
             for part in ask(self.stage.stage, tokens, keep, self.call.conditions):
                 some = range(len(picked)) if part.rows is None else part.rows
                 members, here = [bucket[row] for row in some], [picked[row] for row in some]
@@ -193,13 +194,6 @@ class Draft:
         self.survive[number].index_fill_(0, gone, False)
         self.left[number] -= len(gone)
         return row
-
-    def _check(self, tokens: Tokens, keep: int) -> None:
-        """Let the strategy refuse what it was not asked about at attach."""
-        if self.stage.unchecked:
-            given = self.stage.stage.plan.keep is not None
-            budget = Budget(tokens.count, keep, given)
-            self.stage.stage.strategy.check(self.stage.site, budget, tokens.grid)
 
     def _trace(self, rows: Sequence[TokenRow], part: Part) -> None:
         repeated = placement(self.stage.stage.strategy, "decoder").every_layer

@@ -35,7 +35,7 @@ from tokenprune.ops import take
 if TYPE_CHECKING:
     from tokenprune.engine.attachment import Attachment
 
-SITE = Site("pre_llm", 0, 0)
+SITE = Site.behind(0)
 """Between tower and LLM; no block of the tower is followed."""
 
 
@@ -193,7 +193,7 @@ class FeatureSeam:
             for batch in batches:
                 batch.shared = {name: value[batch.rows] for name, value in told.items()}
             entered = [batch.hidden for batch in batches]
-            batches = run_stages(call, self.stages, batches, self.site.layer, prompts)
+            batches = run_stages(call, self.stages, batches, self.site, prompts)
             count_left(call, batches)
             images = left(images, batches)
             # new tokens may be as many as arrived

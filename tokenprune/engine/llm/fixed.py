@@ -71,7 +71,7 @@ class Fixed:
         if layout is None:
             return cls(owner, None, {}, torch.zeros((), dtype=torch.int64, device=device))
         levels = {_ENTRY: layout.entry, **{layer: cut.level for layer, cut in layout.cuts.items()}}
-        lack = torch.tensor(layout.length - layout.entry.length, device=device)
+        lack = torch.tensor(layout.lack, device=device)
         room = {layer: slots(max(layer, layout.base)) for layer in levels}
         seen = {one: _seen(level, room[one], device) for one, level in levels.items()}
         note = cls(owner, layout, seen, lack, windows)

@@ -16,6 +16,7 @@ from torch.compiler import is_compiling
 from tokenprune.engine.llm.calls import renumbered
 from tokenprune.engine.llm.fixed import Step
 from tokenprune.engine.llm.layout import Layout
+from tokenprune.engine.llm.masks import as_mask
 from tokenprune.engine.llm.refusals import check_counted
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
@@ -85,7 +86,7 @@ class FixedSteps:
 
     def _masks(self, step: Step, cache: Any, new: Tensor) -> dict[tuple[int, int | None], Tensor]:
         """The masks of a step over new tokens of the numbers `[Q]`."""
-        note, kind = step.note, self.adapter.additive_masks()
+        note, kind = step.note, self.adapter.additive_masks() or torch.bool
         assert note.layout is not None
         masks = {}
         for layer, seen in note.told(step.tail).items():
@@ -97,8 +98,7 @@ class FixedSteps:
                 if window is not None:
                     places = note.places[layer][:, None, :]
                     near = mask & (places > places[..., last].transpose(1, 2) - window)
-                near = near[:, None]
-                masks[layer, window] = near if kind is None else _added(near, kind)
+                masks[layer, window] = as_mask(near[:, None], kind)
         return masks
 
     def _layer_call(self, step: Step, number: int, given: LayerCall) -> LayerCall:
@@ -136,9 +136,3 @@ def _check_length(tail: Tensor, layout: Layout, held: int) -> None:
             where="attention mask",
             remedy="Give the mask [batch, length] of all tokens, or none.",
         )
-
-
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask that is added to logits."""
-    hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=mask.device)
-    return torch.where(mask, torch.zeros_like(hidden), hidden)

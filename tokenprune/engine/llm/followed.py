@@ -33,6 +33,7 @@ from tokenprune.engine.llm.whole_arrivals import (
 )
 from tokenprune.engine.llm.words import TOLD
 from tokenprune.engine.patching import Patches
+from tokenprune.engine.stages import wanted
 from tokenprune.engine.videos import Videos, videos_of
 from tokenprune.errors import PictureWarning, UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
@@ -162,7 +163,7 @@ class FollowedTower:
     @property
     def site(self) -> Site:
         """Between this tower and the LLM."""
-        return site_of(self.tower)
+        return Site.behind(self.tower.used)
 
     @property
     def removes(self) -> bool:
@@ -278,20 +279,14 @@ def follow(owner: Attachment, adapter: MllmAdapter) -> dict[str, FollowedTower]:
     return {kind: built[id(tower.module)] for kind, tower in named.items()}
 
 
-def site_of(tower: Tower) -> Site:
-    """Between a tower and the LLM."""
-    return Site("pre_llm", tower.used, tower.used)
-
-
 def _needs(owner: Attachment, tower: Tower) -> bool:
     return bool(owner.stages_at("encoder")) or _reads(owner, tower)
 
 
 def _reads(owner: Attachment, tower: Tower) -> bool:
     """Whether stages in front of the LLM read what is computed in a tower."""
-    stages = owner.stages_at("pre_llm")
-    wanted = {signal.needs for stage in stages for signal in stage.strategy.signals(site_of(tower))}
-    return bool(wanted & (BLOCK_VIEWS | CLASS_VIEWS))
+    stages, read = owner.stages_at("pre_llm"), (*BLOCK_VIEWS, *CLASS_VIEWS)
+    return bool(wanted(stages, Site.behind(tower.used), *read))
 
 
 def blended(kind: str, why: str) -> UnsupportedCallError:

@@ -60,14 +60,17 @@ class Layout:
         cut = self.cut_before(layer)
         return self.entry if cut is None else cut.level
 
-    def standing(self, layer: int) -> Level:
-        """The sequence in layer `layer`, with removals counted from the LLM's input on."""
+    def before(self, layer: int) -> Level:
+        """The sequence that a stage in front of `layer` cuts: what it removes is counted on.
+
+        In front of the first cut that is from nothing, since layers see the LLM's input as it is.
+        """
         cut = self.cut_before(layer)
         return self.entry.recounted() if cut is None else cut.level
 
     def trimmed(self, layer: int) -> Tensor:
         """`[B, T]` by slot of `layer`, True for what leaves its cache after the prompt."""
-        deep, level = self.standing(self.trim), self.standing(layer)
+        deep, level = self.level(self.trim), self.level(layer)
         stays = deep.valid.new_zeros(deep.column.shape[0], self.entry.length)
         return ~stays.scatter(1, deep.column, deep.valid).gather(1, level.column)
 
@@ -147,14 +150,14 @@ def trim_caches(layout: Layout, adapter: MllmAdapter, cache: Any) -> None:
 
     Where the LLM's first layer with keys lacks tokens, its new input is what that layer holds.
     """
-    deep = layout.standing(layout.trim)
+    deep = layout.level(layout.trim)
     for layer in range(layout.trim):
         if layout.cut_before(layer) is not layout.cut_before(layout.trim):
             # what the deep layer keeps, said in the slots of this one
-            slots = _slot_of(layout.standing(layer), layout.entry.length).gather(1, deep.column)
+            slots = _slot_of(layout.level(layer), layout.entry.length).gather(1, deep.column)
             adapter.trim_cache(cache, layer, slots)
     if layout.cut_before(layout.base) is not None:
-        adapter.enter_cache(cache, layout.standing(layout.base).column)
+        adapter.enter_cache(cache, layout.level(layout.base).column)
 
 
 def continued(layout: Layout) -> Layout:
@@ -167,13 +170,14 @@ def continued(layout: Layout) -> Layout:
     if layout.cut_before(layout.base) is None:
         return layout
     # after trimming, layers up to `base` hold the slots of layer `base`; these are the new columns
-    deep = layout.standing(layout.base).entered()
+    base = layout.level(layout.base)
+    deep = base.entered()
 
     def counted_as(level: Level) -> Level:
         gone = deep.gone and level.gone and replace(deep.gone, removed=level.gone.removed)
         return replace(deep, gone=gone)
 
-    column_of = _slot_of(layout.standing(layout.base), layout.entry.length)
+    column_of = _slot_of(base, layout.entry.length)
     cuts = {}
     for number, cut in layout.cuts.items():
         if number <= layout.base:

@@ -106,11 +106,21 @@ def behind(place: Tensor, valid: Tensor, queries: int, window: int | None, like:
     if window is not None:
         seen = seen & (place[:, None, :] > now - window)
     seen = seen[:, None]
-    dtype = like.dtype if isinstance(like, Tensor) else torch.bool
+    return as_mask(seen, like.dtype if isinstance(like, Tensor) else torch.bool)
+
+
+def as_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """What queries see, bool, as a mask of a type: bool, or one that is added to logits."""
     if dtype == torch.bool:
         return seen
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return mask.masked_fill(~seen, torch.finfo(dtype).min)
+    visible, blocked = _extremes(dtype)
+    mask = torch.full(seen.shape, visible, dtype=dtype, device=seen.device)
+    return mask.masked_fill(~seen, blocked)
+
+
+def _extremes(dtype: torch.dtype) -> tuple[bool | float, bool | float]:
+    """What a mask of a type says of a key that is seen, and of one that is not."""
+    return (True, False) if dtype == torch.bool else (0.0, torch.finfo(dtype).min)
 
 
 def within(place: Tensor, valid: Tensor, window: int | None, like: Any) -> Tensor:
@@ -124,8 +134,7 @@ def within(place: Tensor, valid: Tensor, window: int | None, like: Any) -> Tenso
     """
     mask = behind(place, valid, place.shape[1], window, like)
     own = torch.eye(place.shape[1], dtype=torch.bool, device=mask.device)
-    visible: bool | float = True if mask.dtype == torch.bool else 0.0
-    return mask.masked_fill(own & ~valid[:, None, :, None], visible)
+    return mask.masked_fill(own & ~valid[:, None, :, None], _extremes(mask.dtype)[0])
 
 
 def seen_by(mask: Any) -> Tensor | None:
@@ -175,9 +184,8 @@ def hide_behind(mask: Any, gone: Tensor, valid: Tensor, *, tail: int, flat: bool
     mask = _fresh(valid, square=True, flat=False) if mask is None else mask
     late = torch.arange(valid.shape[1], device=mask.device) >= valid.shape[1] - tail
     hidden = (late[:, None] & gone.to(mask.device)[:, None, :])[:, None]
-    blocked: bool | float = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-    seen: Tensor = mask.expand(len(gone), -1, -1, -1).masked_fill(hidden, blocked)
-    return seen
+    every: Tensor = mask.expand(len(gone), -1, -1, -1)
+    return every.masked_fill(hidden, _extremes(mask.dtype)[1])
 
 
 def _fresh(valid: Tensor, square: bool, flat: bool) -> Tensor:
@@ -192,10 +200,7 @@ def _fresh(valid: Tensor, square: bool, flat: bool) -> Tensor:
 def _hide(mask: Tensor, valid: Tensor, square: bool) -> Tensor:
     """Hide dummies from everyone; they see themselves, since an empty softmax row is NaN."""
     hidden = ~valid[:, None, None, :]
-    visible: bool | float = True
-    blocked: bool | float = False
-    if mask.dtype != torch.bool:
-        visible, blocked = 0.0, torch.finfo(mask.dtype).min
+    visible, blocked = _extremes(mask.dtype)
     mask = mask.masked_fill(hidden, blocked)
     if square:
         own = torch.eye(valid.shape[1], dtype=torch.bool, device=mask.device)

@@ -27,6 +27,7 @@ from tokenprune.engine.llm.refusals import (
     check_drafted,
     check_forward,
     check_generate,
+    check_owner,
     check_reach,
     check_readable,
     no_turns,
@@ -236,16 +237,10 @@ class MllmRunner:
         **kwargs: Any,
     ) -> Any:
         """New tokens of text behind a cache of fixed length."""
-        if note.owner != self.language.token:
-            raise UnsupportedCallError(
-                "this KV cache was shortened by another plan.",
-                where=given.cache_name,
-                remedy="Start again without it.",
-            )
+        check_owner(note.owner, self.language.token, given.cache_name)
         turns = no_turns(self.spec, inside=False, fixed=True)
-        pictured = given.pictured
         check_forward(
-            self.spec, given, has_placeholders=pictured, known=True, cached=1, turns=turns
+            self.spec, given, has_placeholders=given.pictured, known=True, cached=1, turns=turns
         )
         call.put(begun(note, given))
         try:

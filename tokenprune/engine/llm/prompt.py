@@ -65,6 +65,11 @@ class Prompt:
         """Tokens L of every row, padding included."""
         return self.ids.shape[1]
 
+    @property
+    def _places(self) -> Tensor:
+        """`[L]` prompt places."""
+        return torch.arange(self.length, device="cpu")
+
     @cached_property
     def visual(self) -> Tensor:
         """`[B, L]` True for placeholders of any kind of picture."""
@@ -102,6 +107,11 @@ class Prompt:
         """`[B]` prompt place of the last visual token; -1 for none."""
         return last_place(self.visual)
 
+    @property
+    def behind(self) -> Tensor:
+        """`[B, L]` True behind the last visual token of a row."""
+        return self._places > self.image_end[:, None]
+
     @cached_property
     def _sent(self) -> dict[torch.device, tuple[Tensor, Tensor, Tensor, Tensor]]:
         return {}
@@ -122,13 +132,11 @@ class Prompt:
     def prunable(self) -> Tensor:
         """`[B, L]` True for text in front of the last prompt token that isn't special."""
         special = {*(self.spec.special_ids or ()), *self.spec.placeholders.values()}
-        places = torch.arange(self.ids.shape[1], device="cpu")
-        return self.words & ~_among(self.ids, special) & (places < self.query[:, None])
+        return self.words & ~_among(self.ids, special) & (self._places < self.query[:, None])
 
     def said(self) -> Tensor:
         """`[B, L]` True for all tokens up to the last prompt token, without padding."""
-        places = torch.arange(self.ids.shape[1], device="cpu")
-        return self.valid & (places <= self.query[:, None])
+        return self.valid & (self._places <= self.query[:, None])
 
     def question(self) -> Tensor:
         """`[B, L]` True for the question of every row: its text behind the last image.
@@ -136,9 +144,8 @@ class Prompt:
         Where there is none, all text of the row (ours). Labelled tokens are answers and left out,
         and so is what stands behind the first of them behind the images.
         """
-        places = torch.arange(self.ids.shape[1], device="cpu")
-        behind = self.words & (places > self.image_end[:, None])
-        return torch.where(behind.any(dim=1, keepdim=True), behind, self.words)
+        asked = self.words & self.behind
+        return torch.where(asked.any(dim=1, keepdim=True), asked, self.words)
 
 
 def prompt_words(text: Tensor, query: Tensor, labels: Tensor | None) -> Tensor:

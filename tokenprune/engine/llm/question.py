@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from tokenprune.engine.images import ImageTokens, by_row
-from tokenprune.engine.llm.refusals import check_language
+from tokenprune.engine.llm.refusals import check_language, check_told
 from tokenprune.engine.llm.state import MllmState
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
@@ -82,13 +82,7 @@ class Questions:
 
     def _asked(self, state: MllmState, images: Sequence[ImageTokens]) -> Asked:
         names = self.spec.names
-        if state.given.ids is None:
-            raise UnsupportedCallError(
-                "the plan chooses visual tokens by the question, and there are no token ids.",
-                where=names.ids,
-                remedy=f"Call generate or forward of the model with {names.ids} and "
-                f"{names.pictures}.",
-            )
+        check_told(self.spec, state.given.ids, "the question")
         prompt = state.read(self.spec)
         ids = prompt.ids
         check_language(self.spec, ids.shape[1], state.given.mask)

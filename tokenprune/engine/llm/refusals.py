@@ -65,8 +65,12 @@ def check_forward(
             remedy=f"Pass {spec.names.pictures}.",
         )
     check_features(spec, call)
-    if has_placeholders:
-        _refuse_prompt(call)
+    if has_placeholders and call.packed:
+        raise UnsupportedCallError(
+            "several samples are packed into one row, and a shortened row loses their borders: "
+            "they would see one another, and choices by the question would read another sample's.",
+            remedy="Give every sample a row of its own with padding, or detach the plan.",
+        )
     if has_placeholders and (call.encoded or call.pictured) and cached and turns:
         raise UnsupportedCallError(
             f"images behind an existing KV cache can't be pruned where {turns}.",
@@ -92,6 +96,45 @@ def no_turns(spec: MllmSpec, *, inside: bool, fixed: bool) -> str:
     return ""
 
 
+def check_owner(owner: str, token: str, cache_name: str) -> None:
+    """Refuse a cache that another attachment shortened.
+
+    Args:
+        owner: name of the attachment that the note on the cache has.
+        token: name of the one that runs.
+        cache_name: what the caller called the cache.
+
+    Raises:
+        UnsupportedCallError: they are two.
+    """
+    if owner != token:
+        raise UnsupportedCallError(
+            "this KV cache was shortened by another plan.",
+            where=cache_name,
+            remedy="Start again without it.",
+        )
+
+
+def check_told(spec: MllmSpec, ids: Tensor | None, what: str) -> None:
+    """Refuse a call without token ids, where stages in front of the LLM choose by the prompt.
+
+    Args:
+        spec: the model.
+        ids: of the call.
+        what: of the prompt they choose by.
+
+    Raises:
+        UnsupportedCallError: there are none.
+    """
+    if ids is None:
+        raise UnsupportedCallError(
+            f"the plan chooses visual tokens by {what}, and there are no token ids.",
+            where=spec.names.ids,
+            remedy=f"Call generate or forward of the model with {spec.names.ids} and "
+            f"{spec.names.pictures}.",
+        )
+
+
 def check_drafted(spec: MllmSpec, *, trims: bool) -> None:
     """Refuse a prompt with drafted tokens behind it where caches are trimmed behind the prompt.
 
@@ -108,15 +151,6 @@ def check_drafted(spec: MllmSpec, *, trims: bool) -> None:
             "behind it enter in the same forward.",
             where=f"{type(spec.language_model).__name__}, assisted generation",
             remedy="Generate without drafts, or with a strategy that leaves caches as they are.",
-        )
-
-
-def _refuse_prompt(call: PromptCall) -> None:
-    if call.packed:
-        raise UnsupportedCallError(
-            "several samples are packed into one row, and a shortened row loses their borders: "
-            "they would see one another, and choices by the question would read another sample's.",
-            remedy="Give every sample a row of its own with padding, or detach the plan.",
         )
 
 

@@ -23,6 +23,7 @@ from tokenprune.engine.llm.refusals import (
     check_embedded,
     check_language,
     check_maskless,
+    check_owner,
     check_padding,
     check_seen,
 )
@@ -32,7 +33,6 @@ from tokenprune.engine.llm.turns import check_turn, joined, turn_call
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.recomputing import refuse_repeated
 from tokenprune.engine.tracers import may_compile
-from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.calls import LlmCall, Rotary
 from tokenprune.interface.specs import MllmSpec
@@ -115,17 +115,19 @@ class LanguageRunner:
                 return self._continue(run, state, past, given)
             return self._prompt(call, run, state, given)
 
-    def _behind(self, past: int, given: LlmCall) -> Layout | None:
+    def _lay_out(self, call: CallState, state: MllmState, embeds: Tensor) -> Layout:
+        """How a prompt, or a further turn of a chat, is shortened in front of the LLM."""
+        with call.meter.stage("select"):
+            return _laying_out()(
+                state, self.spec, call.trace, self.token, embeds.device, self.wanted
+            )
+
+    def _in_cache(self, past: int, given: LlmCall) -> Layout | None:
         """How the sequence in a cache was shortened; None if nothing was removed."""
         layout: Layout | None = self.adapter.cache_mark(given.cache)
         if layout is None:
             return None
-        if layout.owner != self.token:
-            raise UnsupportedCallError(
-                "this KV cache was shortened by another plan.",
-                where=given.cache_name,
-                remedy="Start again without it.",
-            )
+        check_owner(layout.owner, self.token, given.cache_name)
         if past < layout.entry.length:
             layout = layout.cropped(layout.entry.length - past)
             self.adapter.mark_cache(given.cache, layout)
@@ -134,11 +136,7 @@ class LanguageRunner:
     def _turn(self, call: CallState, run: Run, state: MllmState, past: int, given: LlmCall) -> Any:
         """A further turn of a chat with pictures, behind the cache of earlier ones."""
         assert given.embeds is not None
-        old = self._behind(past, given)
-        with call.meter.stage("select"):
-            new = _laying_out()(
-                state, self.spec, call.trace, self.token, given.embeds.device, self.wanted
-            )
+        old, new = self._in_cache(past, given), self._lay_out(call, state, given.embeds)
         chat = joined(old, new, past, state.given.mask, self.spec.base)
         check_turn(self.spec, given, chat, padded=new.entry.padded)
         if chat.entry.padded:
@@ -161,11 +159,11 @@ class LanguageRunner:
 
     def _continue(self, run: Run, state: MllmState, past: int, given: LlmCall) -> Any:
         """New tokens of text behind a cache."""
-        layout = self._behind(past, given)
+        layout = self._in_cache(past, given)
         if layout is None:
             return run(given)
         assert given.embeds is not None
-        whole = layout.length + past - layout.entry.length + given.embeds.shape[1]
+        whole = layout.lack + past + given.embeds.shape[1]
         mask = state.given.mask if self.spec.masks else given.mask
         check_language(self.spec, whole, mask)
         check_counted(self.spec, given)
@@ -203,10 +201,7 @@ class LanguageRunner:
         else:
             check_language(self.spec, embeds.shape[1], state.given.mask)
             check_padding(self.spec, embeds.shape[1], state.given.mask)
-            with call.meter.stage("select"):
-                layout = _laying_out()(
-                    state, self.spec, call.trace, self.token, embeds.device, self.wanted
-                )
+            layout = self._lay_out(call, state, embeds)
             if layout.shortened and layout.entry.padded:
                 check_maskless(self.spec, self.adapter.maskless())
             self.layers.reader.follow()

@@ -48,6 +48,8 @@ class SignalReader:
 
     def __init__(self, owner: Attachment, adapter: MllmAdapter, spec: MllmSpec) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, spec
+        # by the layer whose attention is read, the one whose stage reads it; and layers whose stage
+        # reads what entered the layer in front of it
         self.asked: dict[int, int] = {}
         self.entered: set[int] = set()
         self._hooked: dict[tuple[int, str], tuple[nn.Module, RemovableHandle]] = {}
@@ -83,9 +85,11 @@ class SignalReader:
 
     def listen(self, state: MllmState, number: int, call: LayerCall) -> None:
         """Put aside what a layer is called with, where its attention or its input is asked for."""
-        if number + 1 in self.entered and state.flow is not None and state.flow.mode == "first":
+        if state.flow is None or state.flow.mode != "first":
+            return
+        if number + 1 in self.entered:
             state.entered[number + 1] = call.hidden
-        if number in self.asked and state.flow is not None and state.flow.mode == "first":
+        if number in self.asked:
             state.heard[self.asked[number]] = number, call
 
     def read(
@@ -106,7 +110,7 @@ class SignalReader:
         if not stage.signals:
             return SiteSignals()
         assert state.prompt is not None
-        text = prompt_text(flow.layout.standing(number), given.hidden.flatten(2), state.prompt)
+        text = prompt_text(flow.layout.level(number), given.hidden.flatten(2), state.prompt)
         views: list[View] = [text, OutputNorm(self.adapter.final_norm, text)]
         if entered is not None:
             views.append(LayerInput(entered.flatten(2), text))
@@ -153,9 +157,7 @@ class SignalReader:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             call = current(self.owner)
             state = None if call is None else call.state(MllmState)
-            if state is None or state.flow is None:
-                return
-            if state.flow.mode == "first":
+            if state is not None and state.flow is not None and state.flow.mode == "first":
                 state.projected.setdefault(number, {})[name] = output
 
         return hook

@@ -21,6 +21,7 @@ from tokenprune.engine.patching import Patches
 from tokenprune.engine.pre_llm.projector import images_of, place, project, split_at_projector
 from tokenprune.engine.pre_llm.stages import count_left, image_batch, run_stages, whole_videos
 from tokenprune.engine.recomputing import refuse_repeated
+from tokenprune.engine.stages import wanted
 from tokenprune.engine.videos import Videos, videos_of
 from tokenprune.errors import UnsupportedCallError, UnsupportedModelError
 from tokenprune.interface.adapter import MllmAdapter
@@ -59,13 +60,12 @@ class TowerSeam:
         self.prefix = feature_prefix(self.spec, self.encoder.spec)
         refuse_frames(owner.plan, owner.stages, self.encoder.spec, self.prefix)
         self.features, self.projected = split_at_projector(owner.stages_at("pre_llm"))
-        site = Site("pre_llm", self.encoder.spec.used, self.encoder.spec.used)
+        self.site = Site.behind(self.encoder.spec.used)
         later = (*self.features, *self.projected)
-        wanted = {signal for stage in later for signal in stage.strategy.signals(site)}
-        self.asked = sorted((one for one in wanted if one.reads(Question)), key=str)
+        self.asked = wanted(later, self.site, Question)
         self.questions = Questions(adapter, self.spec)
-        self.reader = tower_reader(later, site, adapter, self.encoder.spec)
-        self.words = Words(adapter, self.spec, later, site)
+        self.reader = tower_reader(later, self.site, adapter, self.encoder.spec)
+        self.words = Words(adapter, self.spec, later, self.site)
 
     def install(self, patches: Patches) -> None:
         """Override methods of tower and projector."""
@@ -97,7 +97,6 @@ class TowerSeam:
             if self.encoder.layout.stages:
                 refuse_repeated("the projector", self.owner.model)
             return original(features)
-        used = self.encoder.spec.used
         entered = image_batch(call, features, self.prefix)
         if self.asked:
             with call.meter.stage("select"):
@@ -112,10 +111,10 @@ class TowerSeam:
             entered.shared = {**entered.shared, **told}
         # pictures of this model are of one kind
         prompts = prompts_of(state, self.spec, next(iter(self.spec.placeholders)))
-        batches = run_stages(call, self.features, [entered], used, prompts)
+        batches = run_stages(call, self.features, [entered], self.site, prompts)
         with call.meter.stage("project"):
             batches = project(batches, original)
-        batches = whole_videos(run_stages(call, self.projected, batches, used, prompts))
+        batches = whole_videos(run_stages(call, self.projected, batches, self.site, prompts))
         if self.features or self.projected:
             count_left(call, batches)
         with call.meter.stage("project"):

@@ -10,9 +10,9 @@ from torch import Tensor
 from tokenprune.engine.images import ImageTokens, by_row
 from tokenprune.engine.lines import sent
 from tokenprune.engine.llm.prompt import Prompt
+from tokenprune.engine.llm.refusals import check_told
 from tokenprune.engine.llm.state import MllmState
-from tokenprune.engine.stages import ResolvedStage
-from tokenprune.errors import UnsupportedCallError
+from tokenprune.engine.stages import ResolvedStage, wanted
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.signals import PromptEmbeddings, PromptText, View, read
 from tokenprune.interface.sites import Site
@@ -36,8 +36,7 @@ class Words:
         self, adapter: MllmAdapter, spec: MllmSpec, stages: Sequence[ResolvedStage], site: Site
     ) -> None:
         self.adapter, self.spec = adapter, spec
-        wanted = {signal for stage in stages for signal in stage.strategy.signals(site)}
-        self.asked = sorted((one for one in wanted if one.reads(PromptEmbeddings)), key=str)
+        self.asked = wanted(stages, site, PromptEmbeddings)
 
     def of(
         self, state: MllmState, kind: str, images: Sequence[ImageTokens], device: torch.device
@@ -58,16 +57,10 @@ class Words:
         """
         if not self.asked:
             return {}
-        names = self.spec.names
-        if state.given.ids is None:
-            raise UnsupportedCallError(
-                "the plan chooses visual tokens by the prompt's text, and there are no token ids.",
-                where=names.ids,
-                remedy=f"Call generate or forward of the model with {names.ids} and "
-                f"{names.pictures}.",
-            )
+        check_told(self.spec, state.given.ids, "the prompt's text")
         prompt, row = state.read(self.spec), dict[int, int]()
-        for number, mine in enumerate(by_row(prompt.placeholders(kind), images, names.ids)):
+        counts = prompt.placeholders(kind)
+        for number, mine in enumerate(by_row(counts, images, self.spec.names.ids)):
             for image in mine:
                 row.setdefault(image.number, number)
         if state.embedded is None:
@@ -78,9 +71,7 @@ class Words:
 
     def _embedded(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
         """Rows of the embedding table `[B, S, d_llm]` and `[B, S]` where they stand."""
-        ids = prompt.ids
-        places = torch.arange(ids.shape[1], device="cpu")
-        behind = places > prompt.image_end[:, None]
+        ids, behind = prompt.ids, prompt.behind
         text = PromptText(ids, prompt.valid, prompt.words, behind, prompt.query, prompt.visual)
         with torch.no_grad():
             # placeholders have ids beyond some tables, so only words are looked up

@@ -15,7 +15,7 @@ from tokenprune.engine.stages import ResolvedStage
 from tokenprune.errors import ReductionError, UnsupportedCallError
 from tokenprune.interface.signals import Companions, read
 from tokenprune.interface.sites import Site
-from tokenprune.interface.strategy import Budget, placement
+from tokenprune.interface.strategy import placement
 from tokenprune.interface.trace import Shapes
 from tokenprune.plan import Total
 from tokenprune.plan.budget import split
@@ -80,7 +80,7 @@ def run_stages(
     call: CallState,
     stages: Sequence[ResolvedStage],
     batches: list[ImageBatch],
-    used: int,
+    site: Site,
     prompts: Prompts = one_by_one,
 ) -> list[ImageBatch]:
     """What pre-LLM stages leave, by images with equally many tokens.
@@ -89,13 +89,12 @@ def run_stages(
         call: the running call.
         stages: those that act on these features, before or after the projector.
         batches: images with equally many tokens.
-        used: encoder blocks that ran.
+        site: where they act.
         prompts: tells which images share a prompt, and so a total budget.
 
     Raises:
         ReductionError: an image would have no token left.
     """
-    site = Site("pre_llm", used, used)
     for stage in stages:
         # companion tokens were made frame by frame, so frames stay apart for their strategy
         if stage.strategy.companions() is None:
@@ -164,7 +163,7 @@ def _reduce(
         shown = replace(tokens, grid=maps.grid, index=maps.raster(tokens.index))
     keep = stage.keep(tokens.count, state.grid[0], batch.tiles, share)
     # pictures of other sizes, and shares of a total, are not known before
-    strategy.check(site, Budget(tokens.count, keep, stage.plan.keep is not None), shown.grid)
+    stage.check(site, tokens.count, keep, shown.grid)
     for part in ask(stage, shown, keep, call.conditions):
         left = _pick(batch, part.rows)
         if part.dense is not None and part.dense.length == 0:
