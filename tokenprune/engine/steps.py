@@ -20,9 +20,8 @@ def in_steps(stages: Sequence[ResolvedStage], layers: int) -> list[ResolvedStage
 
     Without a budget, every step keeps the strategy's own share of what arrives there, or what a
     strategy with a length of its own wants. An average is shared by the steps. A ratio, or a number
-    of tokens, is what the last step leaves of what
-    arrives at the first; the steps take their parts of the way to it, on a logarithmic scale, in
-    the proportions of the strategy's own shares (ours).
+    of tokens, is what the last step leaves of what arrives at the first. Each step goes a part of
+    the way there, on a logarithmic scale, in the proportions of the strategy's own shares (ours).
 
     Args:
         stages: of the plan, in order.

@@ -13,10 +13,10 @@ from tokenprune.interface.text_tower import TowerChoice
 
 
 class NamedTower(NamedTuple):
-    """What stages say of the text tower that the stages read.
+    """The text tower of a plan, and what its stages read of that tower.
 
     Attributes:
-        signals: those of the tower that the stages ask for.
+        signals: what the stages ask for.
         choice: the tower.
         where: the first stage that names the tower.
     """

@@ -147,9 +147,9 @@ def _bounds(stage: ResolvedStage, count: int) -> tuple[int, int] | None:
     layer = own.layer_of(count) if layer is None else layer
     if layer is None:
         raise PlanError(
-            "which layer to prune in front of?",
+            f"'{stage.strategy.name}' has no layer of its own in an LLM of {count}.",
             where=f"{stage.where}.layer",
-            remedy="Say layer: 2.",
+            remedy="Name the layer whose input is pruned, as in layer: 2.",
         )
     if layer >= count:
         raise _missing(stage, "layer", layer, count)

@@ -24,9 +24,9 @@ class View:
         stages: the stages at which there is one.
         chosen: whether a signal may name the encoder block to read (`Signal.at`).
         leads: what the second axis of its signals may be; empty if it doesn't matter. N is the
-            tokens of the site (values of tokens that are removed go with them), P
-            class and register tokens in front of them, S the prompt's text tokens; other axes
-            stay as they are.
+            tokens of the site (values of tokens that are removed go with them), P class and
+            register tokens in front of them, S the prompt's text tokens; other axes stay as they
+            are.
     """
 
     title: ClassVar[str]
