@@ -136,4 +136,4 @@ def remember(hidden: Tensor, kept: Tensor, neighbours: int, blocks: int) -> Neig
     near = topk_indices(-distance.flatten(0, 1), used).view(*distance.shape[:2], used)
     adjacency = torch.zeros_like(distance, dtype=hidden.dtype).scatter(2, near, 1.0)
     place = torch.cat((kept, dropped), dim=1).argsort(dim=1)
-    return NeighbourReconstruction(anchors, lost, adjacency, used, place, blocks)
+    return NeighbourReconstruction(anchors, lost, adjacency, used, place, blocks, restore=True)

@@ -11,7 +11,7 @@ from torch._dynamo.exc import Unsupported
 
 import tokenprune
 from tests import models
-from tests.contract.cases import ENCODERS, attached
+from tests.contract.cases import ENCODER_STAGES, ENCODERS, attached
 from tests.contract.compiling import assert_same, one_graph
 from tokenprune.errors import UnsupportedCallError
 
@@ -26,12 +26,12 @@ def _fresh() -> None:
     torch._dynamo.reset()
 
 
-def guards(model: Any, given: dict[str, Any]) -> int:
-    """How many guards a graph of a call has."""
-    found: list[int] = []
+def guards(model: Any, given: dict[str, Any]) -> list[str]:
+    """What the guards of a call's graph look at."""
+    found: list[list[str]] = []
 
     def all_of(entries: Sequence[Any]) -> list[bool]:
-        found.append(len(entries))
+        found.append([entry.name for entry in entries])
         return [True] * len(entries)
 
     torch._dynamo.reset()
@@ -48,11 +48,27 @@ def test_a_further_block_costs_about_as_many_guards_as_in_the_plain_model(encode
     counts: dict[str, list[int]] = {"dense": [], "plan": []}
     for blocks in (4, 8):
         model = ENCODERS[encoder].build(**{depth: blocks})
-        counts["dense"].append(guards(model, given))
+        counts["dense"].append(len(guards(model, given)))
         with attached(model, STAGE, keep=KEEP):
-            counts["plan"].append(guards(model, given))
+            counts["plan"].append(len(guards(model, given)))
     dense, plan = (few[1] - few[0] for few in counts.values())
     assert plan <= MORE * dense
+
+
+@pytest.mark.parametrize(
+    ("stage", "encoder"),
+    [(stage, "clip-vision") for stage in ("evoprune", "fopru", "ipcv", "tome", "uniform")]
+    + [("evoprune", "siglip-vision"), ("fopru", "timm-vit")],
+)
+@torch.no_grad()
+def test_no_guard_looks_up_the_fields_of_a_dataclass(stage: str, encoder: str) -> None:
+    acting = {"layer": 0, **ENCODER_STAGES[stage]}
+    depth = "depth" if encoder.startswith("timm") else "num_hidden_layers"
+    model = ENCODERS[encoder].build(**{depth: acting["layer"] + 2})
+    with attached(model, acting, keep=KEEP + 4):
+        looked_at = guards(model, ENCODERS[encoder].inputs(1))
+    assert looked_at
+    assert [name for name in looked_at if "dataclass_fields" in name] == []
 
 
 def around(held: Callable[..., Any]) -> Callable[..., Any]:

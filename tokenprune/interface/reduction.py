@@ -66,7 +66,7 @@ class Reduction:
     ) -> Reduction:
         """Keep the tokens at `index` `[B, K]` (ascending) out of `count`, drop the others."""
         slot = keep_slots(index, count)
-        return cls(index, slot, score=score, reconstruction=reconstruction, made=slot)
+        return cls._of(index, slot, reconstruction=reconstruction, score=score, made=slot)
 
     @classmethod
     def keep_mask(cls, mask: Tensor, *, score: Tensor | None = None) -> Reduction:
@@ -84,7 +84,7 @@ class Reduction:
         """
         anchor, slot = merge_slots(source, target, size.shape[1])
         pairs = source, target
-        return cls(anchor, slot, size, score=score, pairs=pairs, made=slot)
+        return cls._of(anchor, slot, size, score=score, pairs=pairs, made=slot)
 
     @classmethod
     def replace(cls, created: Tensor, slot: Tensor, *, anchor: Tensor | None = None) -> Reduction:
@@ -97,7 +97,29 @@ class Reduction:
             steps = torch.arange(made, device=slot.device, dtype=torch.float64)
             spaced = ((steps + 0.5) * count / made - 0.5).round().long().clamp(0, count - 1)
             anchor = spaced.expand(slot.shape[0], -1)
-        return cls(anchor=anchor, slot=slot, created=created)
+        return cls._of(anchor, slot, created=created)
+
+    @classmethod
+    def _of(
+        cls,
+        anchor: Tensor,
+        slot: Tensor,
+        weight: Tensor | None = None,
+        *,
+        created: Tensor | None = None,
+        reconstruction: Reconstruction | None = None,
+        score: Tensor | None = None,
+        pairs: tuple[Tensor, Tensor] | None = None,
+        made: Tensor | None = None,
+    ) -> Reduction:
+        """A dense reduction, all fields given: see `interface.records`."""
+        return cls(
+            *(anchor, slot, weight, created, None, reconstruction, score),
+            riders={},
+            samples=(),
+            pairs=pairs,
+            made=made,
+        )
 
     @classmethod
     def ragged(cls, samples: Sequence[Reduction]) -> Reduction:

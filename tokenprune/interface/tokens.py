@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tokenprune.errors import SignalError
 from tokenprune.interface.dense import Part
+from tokenprune.interface.records import changed
 from tokenprune.interface.signals import WHOLE, Signal
 from tokenprune.interface.sites import Grid, Site
 
@@ -79,7 +80,7 @@ class Tokens:
         if rows is None or len(rows) == self.hidden.shape[0]:
             return self
         pick = list(rows)
-        return replace(
+        return changed(
             self,
             hidden=self.hidden[pick],
             size=self.size[pick],
@@ -99,9 +100,9 @@ class Tokens:
         riders = {**self.riders, **part.riders}
         dense = part.dense
         if dense is None:
-            return replace(self, riders=riders)
+            return changed(self, riders=riders)
         left = self.hidden[:, : dense.length, :0] if not states else dense.states(self.hidden)
-        return replace(
+        return changed(
             self,
             hidden=left,
             size=dense.sizes(self.size),

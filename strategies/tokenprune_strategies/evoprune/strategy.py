@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from tokenprune.interface.about import About
 from tokenprune.interface.placement import Encoder
+from tokenprune.interface.records import changed
 from tokenprune.interface.reduction import Reduction
 from tokenprune.interface.signals import Signal
 from tokenprune.interface.sites import Site
@@ -79,7 +78,7 @@ class EvoPrune(PruningStrategy[EvoPruneParams]):
         source, target = self._pairs(tokens, ranked, budget.remove)
         weight = tokens.size if self.params.size_weighted else torch.ones_like(tokens.size)
         answer = Reduction.merge(source, target, weight, score=importance)
-        return replace(answer, riders=riders) if riders else answer
+        return changed(answer, riders=riders) if riders else answer
 
     def _importance(self, tokens: Tokens) -> Tensor | None:
         """What protected tokens are chosen by, `[B, N]`; None if none is protected."""

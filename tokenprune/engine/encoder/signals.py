@@ -160,7 +160,15 @@ class BlockSignals:
         means: Mapping[str, Tensor | None],
     ) -> BlockAttention:
         kind = ClassAttention if self._class_token else BlockAttention
-        return kind(query, key, value, bias, prefix, **means)
+        # all fields, see `interface.records`
+        return kind(
+            *(query, key, value, bias, prefix),
+            share=None,
+            received=means.get("received"),
+            given=means.get("given"),
+            real=None,
+            mask=None,
+        )
 
 
 def _means(

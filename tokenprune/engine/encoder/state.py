@@ -17,6 +17,7 @@ from tokenprune.engine.stages import EncoderSite, ResolvedStage
 from tokenprune.engine.videos import Bucket, Videos
 from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.dense import Dense, Part, Reconstruction
+from tokenprune.interface.records import changed
 from tokenprune.interface.signals import WHOLE
 from tokenprune.interface.sites import Grid, Site
 from tokenprune.interface.tokens import Tokens
@@ -161,6 +162,7 @@ class EncoderState:
             signals=signals,
             riders=self.riders,
             seed=self.seed,
+            kind="visual",
         )
 
     def revivable(
@@ -200,7 +202,7 @@ class EncoderState:
         # a compiler makes copies by itself where they are read
         if part.dense is not None and form != "any" and not (form == "keep" and is_compiling()):
             return self._step(part, part.dense, hidden)
-        left = replace(tokens, riders=self.riders, signals=self.signals).after(part)
+        left = changed(tokens, riders=self.riders, signals=self.signals).after(part)
         self.riders = left.riders
         if part.dense is None:
             return hidden
