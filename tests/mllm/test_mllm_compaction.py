@@ -91,7 +91,12 @@ def test_masks_show_what_they_showed_before(kind: str) -> None:
         "additive": torch.zeros(3, 1, 10, 10).masked_fill(~causal, lowest),
     }[kind]
     got = narrow(
-        mask, short.column, short.valid, padded=short.padded, square=True, flat=kind == "flat"
+        mask,
+        short.column,
+        short.valid,
+        padded=short.padded,
+        queries=short.column,
+        flat=kind == "flat",
     )
     assert got is not None
     if kind == "flat":
@@ -111,12 +116,13 @@ def test_masks_show_what_they_showed_before(kind: str) -> None:
 
 def test_no_mask_stays_none_without_dummies() -> None:
     short = cut_to(uncut(torch.ones(2, 4, dtype=torch.bool)), bools(["1011", "0111"]))
-    assert narrow(None, short.column, short.valid, padded=False, square=True, flat=False) is None
+    own = short.column
+    assert narrow(None, own, short.valid, padded=False, queries=own, flat=False) is None
 
 
 def test_block_masks_are_refused() -> None:
     with pytest.raises(UnsupportedCallError, match="dict"):
-        narrow({}, STAY.long(), STAY, padded=True, square=True, flat=False)
+        narrow({}, STAY.long(), STAY, padded=True, queries=None, flat=False)
 
 
 def test_query_places() -> None:

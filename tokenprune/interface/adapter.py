@@ -276,6 +276,14 @@ class MllmAdapter(PictureAdapter, TextAdapter, CacheAdapter, Adapter):
         """
         return None
 
+    def no_cached_heads(self, layer: nn.Module) -> str | None:
+        """Why a KV cache doesn't hold a layer's keys as `query_key` gives them; None if it does.
+
+        The end of a sentence, as of `no_query_key`. Further turns of a chat are refused then if a
+        plan reads the layer's attention. An adapter that reads no caches says so.
+        """
+        return "has a cache that the model's adapter doesn't read"
+
     @abstractmethod
     def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
         """The submodules of a layer whose outputs `query_key` reads, by a name of its choice."""

@@ -43,6 +43,16 @@ class CacheAdapter(ABC):
         """Keys that a layer's cache holds; needed with `MllmSpec.masks` or `windows`."""
         raise NotImplementedError(f"{type(self).__name__} reads no layer's cache")
 
+    def cached_heads(self, cache: Any, layer: int) -> Tensor:
+        """Keys `[B, H_kv, K, d]` that a layer's cache holds, as `MllmAdapter.query_key` gives them.
+
+        Asked for where `MllmAdapter.no_cached_heads` says nothing against it.
+
+        Raises:
+            UnsupportedCallError: a cache of a kind that doesn't hold them so.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads no layer's cache")
+
     @abstractmethod
     def trim_cache(self, cache: Any, layer: int, slots: Tensor) -> None:
         """Keep only some of the keys and values of one layer, in place.

@@ -54,6 +54,27 @@ class TransformersCaches(StaticCaches):
             return int(part.get_seq_length())
         return 0 if keys is None else int(keys.shape[-2])
 
+    def cached_heads(self, cache: Any, layer: int) -> Tensor:
+        """Keys `[B, H_kv, K, d]` that a layer's cache holds; where layers share them, its source's.
+
+        Raises:
+            UnsupportedCallError: the layer's cache is of another kind than a dynamic one without a
+                window, or its keys are kept elsewhere.
+        """
+        part = cache.layers[self._source(layer)]
+        kind = type(part).__name__
+        if kind != names.DYNAMIC_CACHES[0] or getattr(cache, "offloading", False):
+            how = "offloaded" if kind == names.DYNAMIC_CACHES[0] else f"of class {kind}"
+            raise UnsupportedCallError(
+                f"a plan reads the attention of layer {layer} over the keys in its cache, and this "
+                f"one is {how}.",
+                where="cache",
+                remedy="Use a DynamicCache, the default, or pass the whole conversation without a "
+                "cache.",
+            )
+        keys: Tensor = part.keys
+        return keys
+
     def mark_cache(self, cache: Any, note: CacheNote | None) -> None:
         """Leave a note on a KV cache, which follows what the cache's methods do to its rows."""
         super().mark_cache(noted(cache), note)

@@ -93,6 +93,21 @@ def no_query_key(layer: nn.Module, kinds: Kinds = names.KINDS) -> str | None:
     return None
 
 
+def no_cached_heads(layer: nn.Module, kinds: Kinds = names.KINDS) -> str | None:
+    """Why a cache doesn't hold a layer's keys as `query_key` gives them, or None.
+
+    Args:
+        layer: the decoder layer, which has query and key.
+        kinds: what is known of layers.
+    """
+    kind = _kind(layer, kinds)
+    if kind.latent:
+        return "caches narrow rows that its keys are made of"
+    if kind.indexed is not None and getattr(getattr(layer, names.ATTENTION), names.INDEXER, None):
+        return "chooses by itself which keys each query sees"
+    return None
+
+
 def check_types(language: nn.Module, where: str) -> None:
     """Refuse an LLM with layers of a type whose masks the engine can't make.
 

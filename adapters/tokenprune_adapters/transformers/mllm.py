@@ -224,6 +224,10 @@ class TransformersMllm(TransformersCaches):
         """Why query and key of a layer can't be had; None if they can."""
         return layers.no_query_key(layer, self.kinds)
 
+    def no_cached_heads(self, layer: nn.Module) -> str | None:
+        """Why a cache doesn't hold a layer's keys as `query_key` gives them; None if it does."""
+        return layers.no_cached_heads(layer, self.kinds)
+
     def projections(self, layer: nn.Module) -> Mapping[str, nn.Module]:
         """The query and key projections."""
         return layers.projections(layer, self.kinds)

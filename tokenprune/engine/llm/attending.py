@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.errors import SignalError
 from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.signals import LayerAhead, LayerBefore, LayerValues
+from tokenprune.interface.signals import (
+    LayerAhead,
+    LayerAttention,
+    LayerBefore,
+    LayerValues,
+    Signal,
+)
 from tokenprune.interface.specs import MllmSpec
 
 
@@ -46,6 +52,44 @@ def refuse_unread(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: Ml
         if between:
             what = f"layer {before}, the last one with query and key, behind which a stage prunes"
             raise _unread(stage, f"{what} in front of layer {between[-1]}", f"layer {before + 1}")
+
+
+def untold(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: MllmSpec) -> str:
+    """Why stages can't be told of a further turn of a chat, as a clause; empty if they can.
+
+    Attention is told behind a cache where the cache holds the keys of earlier turns as they are.
+    """
+    for stage in stages:
+        for signal in sorted(stage.signals, key=str):
+            if not signal.reads(LayerAttention):
+                continue
+            who = f"'{stage.stage.strategy.name}' reads '{signal}'"
+            number = _read(signal, stage, adapter, spec)
+            why = adapter.no_cached_heads(spec.layers[number])
+            if not signal.turns:
+                return f"{who}, which is of whole prompts"
+            if why is None and spec.windows and spec.windows[number] is not None:
+                why = "has a window, behind which its cache loses keys"
+            if why is not None:
+                return f"{who} of layer {number}, which {why}"
+    return ""
+
+
+def cached(stages: Sequence[DecoderStage], adapter: MllmAdapter, spec: MllmSpec) -> set[int]:
+    """The layers whose attention is read."""
+    return {
+        _read(signal, stage, adapter, spec)
+        for stage in stages
+        for signal in stage.signals
+        if signal.reads(LayerAttention)
+    }
+
+
+def _read(signal: Signal, stage: DecoderStage, adapter: MllmAdapter, spec: MllmSpec) -> int:
+    """The layer whose attention a signal is of."""
+    number = stage.site.layer
+    before = None if signal.reads(LayerAhead) else attending(adapter, spec, number)
+    return number if before is None else before
 
 
 def _unread(stage: DecoderStage, what: str, where: str) -> SignalError:

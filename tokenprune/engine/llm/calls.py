@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.engine.lines import sent
+from tokenprune.engine.llm.ahead import Ahead
 from tokenprune.engine.llm.alike import Alike, Kind, Made
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level, take
@@ -47,7 +48,8 @@ class Flow:
     """One forward of the LLM over a shortened sequence.
 
     Attributes:
-        layout: how the sequence is shortened.
+        layout: how the sequence is shortened; of a further turn of a chat, that of the turn by
+            itself.
         mode: `first`: decisions are made now; `again`: they are repeated; `continue`: the prompt
             stands in the cache, as the decisions left it.
         spec: the model.
@@ -57,6 +59,7 @@ class Flow:
         withheld: whether layers must not see position ids, see `MllmAdapter.ignores_positions`.
         past: length of the first layer's cache.
         behind: set in `continue` if the core makes masks, which it can't for a short cache.
+        ahead: set in `first` if a further turn of a chat runs behind earlier ones.
         layer: the layer that ran last.
         alike: what layers were called with so far.
         added: rows `[B, T, D]` of the LLM's input that are added to what layers behind the first
@@ -72,6 +75,7 @@ class Flow:
     withheld: bool = True
     past: int = 0
     behind: Behind | None = None
+    ahead: Ahead | None = None
     layer: int = -1
     alike: Alike = field(default_factory=Alike)
     added: Mapping[int, Tensor] = field(default_factory=dict)
@@ -86,12 +90,22 @@ class Flow:
 
     def untouched(self, layer: int) -> bool:
         """Whether a layer is called with what the LLM hands on, no matter what that is."""
-        layout = self.layout
-        if layout.cuts and layout.cut_before(layer) is not None:
+        if any(one.cuts and one.cut_before(layer) is not None for one in self._layouts):
             return False
-        if layout.shortened and (self.withheld or self.windows):
+        if self._shortened and (self.withheld or self.windows):
+            return False
+        if self.ahead is not None and self.windows and layer not in self.spec.flat_layers:
             return False
         return self.behind is None and not self._hides_tail(layer)
+
+    @property
+    def _layouts(self) -> Sequence[Layout]:
+        return (self.layout,) if self.ahead is None else (self.ahead.layout, self.layout)
+
+    @property
+    def _shortened(self) -> bool:
+        """Whether the LLM's input, or what the LLM takes for its own in a cache, has gaps."""
+        return any(one.shortened for one in self._layouts)
 
     def layer_call(self, layer: int, call: LayerCall) -> LayerCall:
         """What a layer is called with, from a call whose `hidden` `[B, T, D]` alone is shortened.
@@ -118,8 +132,10 @@ class Flow:
         windows, known = self.windows, self.behind
         window = windows[layer] if windows else None
         keys = known and (known.keys[layer], self._window(layer))
-        cut = self.layout.cut_before(layer)
-        return id(cut), layer in self.spec.flat_layers, window, keys, self._hides_tail(layer)
+        if self.ahead is not None and window is not None:
+            keys = self.ahead.keys[layer], window
+        cuts = tuple(id(one.cut_before(layer)) for one in self._layouts)
+        return cuts, layer in self.spec.flat_layers, window, keys, self._hides_tail(layer)
 
     def _window(self, layer: int) -> int | None:
         return self.spec.windows[layer] if self.spec.windows else None
@@ -140,11 +156,15 @@ class Flow:
         padding = self.flat or layer in self.spec.flat_layers
         if self.behind is not None and layer not in self.spec.flat_layers:
             return replace(left, mask=self._own_mask(self.behind, layer, call))
+        if self.ahead is not None and self.windows and layer not in self.spec.flat_layers:
+            level, window = self.layout.level(layer), self.windows[layer]
+            mask = self.ahead.within(layer, level, window, call.mask, flat=self.flat)
+            return replace(left, mask=mask)
         cut = self.layout.shortened or self.layout.cut_before(layer) is not None
         if self.windows and not padding and cut:
             level = self.layout.level(layer)
-            mask = within(level.place, level.valid, self.windows[layer], call.mask)
-            left = replace(left, mask=mask)
+            place, valid, window = level.place, level.valid, self.windows[layer]
+            left = replace(left, mask=within(place, valid, level.length, window, call.mask))
         if self._hides_tail(layer):
             # with a cache, it would have been trimmed before the tail was generated
             mask = hide_behind(
@@ -159,28 +179,35 @@ class Flow:
 
     def _for_what_is_left(self, layer: int, call: LayerCall) -> LayerCall:
         """The call with mask, rotary rows and the like of the tokens that are left there."""
-        cut = self.layout.cut_before(layer)
-        if cut is None:
+        if all(one.cut_before(layer) is None for one in self._layouts):
             # what the LLM prepared for its input is right, and gaps are in its position ids only if
             # the input was shortened
-            withheld = self.layout.shortened and not self.spec.placed
+            withheld = self._shortened and not self.spec.placed
             return replace(call, positions=None) if withheld else call
-        level, goes_on = cut.level, self.mode == "continue"
+        level, goes_on = self.layout.standing(layer), self.mode == "continue"
         mask, flat = call.mask, layer in self.spec.flat_layers
-        if self.behind is None and not (flat and goes_on):
+        if self.ahead is not None and not (flat or self.windows):
+            mask = self.ahead.narrow(layer, level, mask, flat=self.flat)
+        elif self._of_these(mask) and not (flat and goes_on):
             columns, valid = level.column, level.valid
             if goes_on and (mask is not None or level.padded):
                 columns, valid = self._columns_with_tail(level, call.hidden.shape[1])
-            flat, square = self.flat or flat, not goes_on
-            mask = narrow(mask, columns, valid, padded=level.padded, square=square, flat=flat)
+            flat, queries = self.flat or flat, None if goes_on else level.column
+            mask = narrow(mask, columns, valid, padded=level.padded, queries=queries, flat=flat)
         rotary = self._rotary_rows(layer, level, call)
-        positions = self._positions(level, call) if self.spec.placed else None
+        positions = self._positions(layer, level, call) if self.spec.placed else None
         return LayerCall(call.hidden, mask, positions, rotary, self._rest(layer, call))
+
+    def _of_these(self, mask: Mask) -> bool:
+        """Whether a mask is of the LLM's input, and of no keys in front of that of a turn."""
+        if self.ahead is None:
+            return self.behind is None
+        return isinstance(mask, Tensor) and mask.shape[-1] == self.layout.entry.length
 
     def _rotary_rows(self, layer: int, level: Level, call: LayerCall) -> Rotary:
         """Rotary rows of the queries; of all keys for layers that rotate keys later on."""
         if self.compact:
-            return self.rotary(layer, call.hidden, self._renumbered(level, call))
+            return self.rotary(layer, call.hidden, self._renumbered(layer, level, call))
         if call.rotary is None:
             return None
         columns = level.column
@@ -189,23 +216,28 @@ class Flow:
             if call.rotary[0].shape[-2] <= call.hidden.shape[1]:
                 return call.rotary
             columns, _ = self._columns_with_tail(level, call.hidden.shape[1])
+        elif self.ahead is not None and call.rotary[0].shape[-2] > self.layout.entry.length:
+            columns = self.ahead.columns(layer, level)
         # queries are the survivors: pick their rows out of those of the LLM's input
         return tuple(take(part, columns) for part in call.rotary)
 
-    def _positions(self, level: Level, call: LayerCall) -> Tensor | None:
+    def _positions(self, layer: int, level: Level, call: LayerCall) -> Tensor | None:
         """Position ids of the queries, where layers compute with them."""
         if self.compact:
-            return self._renumbered(level, call)
+            return self._renumbered(layer, level, call)
         if self.mode == "continue":
             return call.positions
         assert call.positions is not None
         return take(call.positions, level.column, axis=-1)
 
-    def _renumbered(self, level: Level, call: LayerCall) -> Tensor:
+    def _renumbered(self, layer: int, level: Level, call: LayerCall) -> Tensor:
         """Position ids of the queries without gaps."""
         if self.mode == "continue":
             return renumbered(call.positions, level.removed)
-        return renumbered(call.positions, level.ahead, level.column)
+        removed = level.ahead
+        if self.ahead is not None:
+            removed = removed + self.ahead.layout.standing(layer).removed
+        return renumbered(call.positions, removed, level.column)
 
     def _own_mask(self, known: Behind, layer: int, call: LayerCall) -> Tensor | None:
         """The mask of new tokens over one layer's cache, which may hold the last keys only."""

@@ -42,7 +42,8 @@ def input_mask(mask: Any, level: Level, length: int, *, flat: bool) -> Mask:
                 "static cache, can't be shortened.",
                 remedy="Use a dynamic cache and a mask [batch, length].",
             )
-        return narrow(one, level.place, level.valid, padded=level.padded, square=True, flat=flat)
+        place, valid, padded = level.place, level.valid, level.padded
+        return narrow(one, place, valid, padded=padded, queries=place, flat=flat)
 
     if isinstance(mask, Mapping):
         return {kind: cut(one) for kind, one in mask.items()}
@@ -52,7 +53,7 @@ def input_mask(mask: Any, level: Level, length: int, *, flat: bool) -> Mask:
 
 
 def narrow(
-    mask: Any, columns: Tensor, valid: Tensor, *, padded: bool, square: bool, flat: bool
+    mask: Any, columns: Tensor, valid: Tensor, *, padded: bool, queries: Tensor | None, flat: bool
 ) -> Tensor | None:
     """The mask of fewer keys, and of fewer queries in a prefill.
 
@@ -61,7 +62,8 @@ def narrow(
         columns: `[B, K]` input columns that go on.
         valid: `[B, K]` False for dummies.
         padded: whether `valid` has a False.
-        square: whether queries are the same tokens as the keys (prefill).
+        queries: `[B, q]` which queries go on in a prefill, whose own keys are the last q; None
+            behind a cache, where all do, and none of them is a dummy.
         flat: whether the attention takes `[B, T]` masks only.
 
     Returns:
@@ -76,17 +78,17 @@ def narrow(
             remedy="Use the attention implementation sdpa, eager or flash_attention.",
         )
     if mask is None:
-        return _fresh(valid, square, flat) if padded else None
+        return _fresh(valid, None if queries is None else queries.shape[1], flat) if padded else None
     columns, valid = columns.to(mask.device), valid.to(mask.device)
     if mask.dim() == 2:
         return mask.expand(columns.shape[0], -1).gather(1, columns) * valid.to(mask.dtype)
     mask = mask.expand(columns.shape[0], -1, -1, -1)
-    if square:
-        rows = columns[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
-        mask = mask.gather(2, rows)
+    if queries is not None:
+        rows = queries.to(mask.device)[:, None, :, None]
+        mask = mask.gather(2, rows.expand(-1, mask.shape[1], -1, mask.shape[3]))
     picked = columns[:, None, None, :].expand(-1, mask.shape[1], mask.shape[2], -1)
     mask = mask.gather(3, picked)
-    return _hide(mask, valid, square) if padded else mask
+    return _hide(mask, valid, own=queries is not None) if padded else mask
 
 
 def behind(place: Tensor, valid: Tensor, queries: int, window: int | None, like: Any) -> Tensor:
@@ -123,18 +125,19 @@ def _extremes(dtype: torch.dtype) -> tuple[bool | float, bool | float]:
     return (True, False) if dtype == torch.bool else (0.0, torch.finfo(dtype).min)
 
 
-def within(place: Tensor, valid: Tensor, window: int | None, like: Any) -> Tensor:
-    """The mask of a shortened prompt in an LLM that sees one way, `[B, 1, K, K]`.
+def within(place: Tensor, valid: Tensor, queries: int, window: int | None, like: Any) -> Tensor:
+    """The mask of a shortened prompt in an LLM that sees one way, `[B, 1, Q, K]`.
 
     Args:
-        place: `[B, K]` prompt places of what is left.
+        place: `[B, K]` prompt places of what is left, behind those of a cache's keys.
         valid: `[B, K]` False for dummies and padding, which see themselves alone.
+        queries: Q, how many tokens the prompt has left; their own keys are the last ones.
         window: see `behind`.
         like: see `behind`.
     """
-    mask = behind(place, valid, place.shape[1], window, like)
-    own = torch.eye(place.shape[1], dtype=torch.bool, device=mask.device)
-    return mask.masked_fill(own & ~valid[:, None, :, None], _extremes(mask.dtype)[0])
+    mask = behind(place, valid, queries, window, like)
+    own = _own(queries, place.shape[1], mask.device)
+    return mask.masked_fill(own & ~valid[:, None, -queries:, None], _extremes(mask.dtype)[0])
 
 
 def seen_by(mask: Any) -> Tensor | None:
@@ -181,28 +184,43 @@ def hide_behind(mask: Any, gone: Tensor, valid: Tensor, *, tail: int, flat: bool
             where="KV cache",
             remedy="Generate with a KV cache, or let the strategy leave caches as they are.",
         )
-    mask = _fresh(valid, square=True, flat=False) if mask is None else mask
+    mask = _fresh(valid, valid.shape[1], flat=False) if mask is None else mask
     late = torch.arange(valid.shape[1], device=mask.device) >= valid.shape[1] - tail
     hidden = (late[:, None] & gone.to(mask.device)[:, None, :])[:, None]
     every: Tensor = mask.expand(len(gone), -1, -1, -1)
     return every.masked_fill(hidden, _extremes(mask.dtype)[1])
 
 
-def _fresh(valid: Tensor, square: bool, flat: bool) -> Tensor:
+def _fresh(valid: Tensor, queries: int | None, flat: bool) -> Tensor:
+    """A causal mask of the last `queries` tokens; None for one that is no dummy."""
     if flat:
         return valid.long()
     batch, count = valid.shape
-    queries = count if square else 1
-    mask = torch.ones(batch, 1, queries, count, dtype=torch.bool, device=valid.device)
-    return _hide(mask.tril() if square else mask, valid, square)
+    last = 1 if queries is None else queries
+    mask = torch.ones(batch, 1, last, count, dtype=torch.bool, device=valid.device)
+    return _hide(mask.tril(count - last), valid, own=queries is not None)
 
 
-def _hide(mask: Tensor, valid: Tensor, square: bool) -> Tensor:
-    """Hide dummies from everyone; they see themselves, since an empty softmax row is NaN."""
+def _hide(mask: Tensor, valid: Tensor, *, own: bool) -> Tensor:
+    """Hide dummies from everyone.
+
+    Args:
+        mask: `[B, 1, Q, K]`.
+        valid: `[B, K]` False for dummies.
+        own: whether there may be dummies among the queries, which are the last tokens: these see
+            themselves, since an empty softmax row is NaN.
+    """
     hidden = ~valid[:, None, None, :]
     visible, blocked = _extremes(mask.dtype)
     mask = mask.masked_fill(hidden, blocked)
-    if square:
-        own = torch.eye(valid.shape[1], dtype=torch.bool, device=mask.device)
-        mask = mask.masked_fill(own & hidden, visible)
+    if own:
+        mask = mask.masked_fill(_own(*mask.shape[-2:], mask.device) & hidden, visible)
     return mask
+
+
+def _own(queries: int, keys: int, device: torch.device) -> Tensor:
+    """`[Q, K]` True where a key is the query's own, if the queries are the last tokens."""
+    if queries == keys:
+        return torch.eye(keys, dtype=torch.bool, device=device)
+    places = torch.arange(keys, device=device)
+    return places == places[keys - queries :, None]

@@ -238,7 +238,7 @@ class MllmRunner:
     ) -> Any:
         """New tokens of text behind a cache of fixed length."""
         check_owner(note.owner, self.language.token, given.cache_name)
-        turns = no_turns(self.spec, inside=False, fixed=True)
+        turns = no_turns(self.spec, untold="", fixed=True)
         check_forward(
             self.spec, given, has_placeholders=given.pictured, known=True, cached=1, turns=turns
         )
@@ -263,7 +263,7 @@ class MllmRunner:
             has_placeholders=marked,
             known=bool(state.pictures),
             cached=cached,
-            turns=no_turns(self.spec, inside=bool(self.language.stages), fixed=given.preallocated),
+            turns=no_turns(self.spec, untold=self.language.untold, fixed=given.preallocated),
         )
         if not marked:
             state.given = replace(state.given, ids=None)

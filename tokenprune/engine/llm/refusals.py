@@ -79,16 +79,16 @@ def check_forward(
         )
 
 
-def no_turns(spec: MllmSpec, *, inside: bool, fixed: bool) -> str:
+def no_turns(spec: MllmSpec, *, untold: str, fixed: bool) -> str:
     """Why pictures behind a cache can't be pruned, as a clause; empty if they can.
 
     Args:
         spec: the model.
-        inside: whether the plan has stages inside of the LLM.
+        untold: what stages inside of the LLM can't be told behind a cache, see `attending.untold`.
         fixed: whether the cache is of fixed length.
     """
-    if inside:
-        return "a plan prunes inside of the LLM, whose layers read signals of one whole prompt"
+    if untold:
+        return untold
     if fixed:
         return "the cache is of fixed length"
     if spec.masks:

@@ -12,6 +12,8 @@ from uuid import uuid4
 from torch import Tensor
 
 from tokenprune.engine.call import CallState, current
+from tokenprune.engine.llm.ahead import Ahead
+from tokenprune.engine.llm.attending import cached, untold
 from tokenprune.engine.llm.calls import Behind, Flow, Mode, continuation, shortened
 from tokenprune.engine.llm.entry import Wanted, lay_out
 from tokenprune.engine.llm.fixed import Step
@@ -29,7 +31,7 @@ from tokenprune.engine.llm.refusals import (
 )
 from tokenprune.engine.llm.stages import DecoderStage
 from tokenprune.engine.llm.state import MllmState
-from tokenprune.engine.llm.turns import check_turn, joined, turn_call
+from tokenprune.engine.llm.turns import check_turn, in_front, joined, turn_call
 from tokenprune.engine.patching import Patches
 from tokenprune.engine.recomputing import refuse_repeated
 from tokenprune.engine.tracers import may_compile
@@ -64,6 +66,8 @@ class LanguageRunner:
     ) -> None:
         self.owner, self.adapter, self.spec = owner, adapter, spec
         self.stages = {stage.site.layer: stage for stage in stages}
+        self.told = cached(stages, adapter, spec)
+        self.untold = untold(stages, adapter, spec)
         self.token = uuid4().hex
         self.numbering = numbering(owner.plan)
         self.wanted = Wanted(
@@ -137,15 +141,19 @@ class LanguageRunner:
         """A further turn of a chat with pictures, behind the cache of earlier ones."""
         assert given.embeds is not None
         old, new = self._in_cache(past, given), self._lay_out(call, state, given.embeds)
-        chat = joined(old, new, past, state.given.mask, self.spec.base)
-        check_turn(self.spec, given, chat, padded=new.entry.padded)
-        if chat.entry.padded:
+        front = in_front(old, new, past, state.given.mask)
+        check_turn(self.spec, given, front, new, inside=bool(self.stages))
+        for layer in self.told:
+            self.adapter.cached_heads(given.cache, layer)
+        if front.entry.padded or new.entry.padded:
             check_maskless(self.spec, self.adapter.maskless())
+        self.layers.reader.follow()
         compact, axes = self.numbering.compact_entry, self.spec.per_token
-        told = turn_call(chat, new, given, compact=compact, axes=axes)
-        flow = state.flow = self._flow(chat, "continue", chat.entry.length - new.entry.length)
-        if self.spec.windows:
-            flow.behind = Behind(self._keys(given.cache), None)
+        told = turn_call(front, new, given, compact=compact, axes=axes)
+        told, added = self.layers.taken_over(told)
+        flow = state.flow = self._flow(new, "first", 0)
+        flow.added, keys = added, self._keys(given.cache) if self.spec.windows else ()
+        flow.ahead = Ahead(front, given.cache, keys)
         try:
             with self.adapter.heeding(given.cache):
                 outputs = run(told)
@@ -153,8 +161,10 @@ class LanguageRunner:
             self._count(call, state)
         finally:
             state.passed()
+        chat = joined(front, new, trim=self.trim, base=max(self.trim, self.spec.base))
         if chat.changes:
-            self.adapter.mark_cache(given.cache, chat)
+            trim_caches(chat, self.adapter, given.cache)
+            self.adapter.mark_cache(given.cache, continued(chat))
         return self._spread(new, outputs)
 
     def _continue(self, run: Run, state: MllmState, past: int, given: LlmCall) -> Any:

@@ -117,19 +117,20 @@ class SignalReader:
         if heard is not None:
             before, call = self.spec.layers[heard[0]], heard[1]
             projecting = partial(_heard, heard[0], projected)
-            views.append(self._attention(LayerBefore, *heard, text, projecting))
+            views.append(self._attention(LayerBefore, flow, *heard, text, projecting))
             views.append(LayerValues(lambda: self.adapter.values(before, call.hidden), text))
         if stage.reads(LayerAhead):
             # nothing is cut here yet, so this is what the layer would get without the stage
             ahead, layer = flow.layer_call(number, given), self.spec.layers[number]
             project = partial(self.adapter.project, layer, ahead.hidden)
-            views.append(self._attention(LayerAhead, number, ahead, text, project))
+            views.append(self._attention(LayerAhead, flow, number, ahead, text, project))
         found = read(stage.signals, *views)
         return SiteSignals({s: found[s.name] for s in stage.signals if s.name in found}, text)
 
     def _attention(
         self,
         kind: type[LayerAttention],
+        flow: Flow,
         number: int,
         call: LayerCall,
         text: PromptText,
@@ -149,9 +150,17 @@ class SignalReader:
                 return ones, ones
             return self.adapter.query_key(layer, projected(), rows(rotation))
 
-        return kind(
-            heads, text, seen_by(self.adapter.seen(layer, call)), self.adapter.softcap(layer)
-        )
+        mask, cap = seen_by(self.adapter.seen(layer, call)), self.adapter.softcap(layer)
+        if flow.ahead is None:
+            return kind(heads, text, mask, cap)
+        front, cache = flow.ahead.layout.level(number), flow.ahead.cache
+        mask = None if mask is None else mask[..., front.length :]
+
+        def keys() -> tuple[Tensor, Tensor]:
+            # behind those of earlier turns, the layer's cache may hold the turn's own already
+            return self.adapter.cached_heads(cache, number)[:, :, : front.length], front.valid
+
+        return kind(heads, text, mask, cap, ahead=keys)
 
     def _put_aside(self, number: int, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.signals.attention import Received, received, visible
 from tokenprune.interface.signals.views import Question, View
 from tokenprune.interface.sites import Stage
@@ -95,6 +96,10 @@ class BesideText(View):
         return self.text.sizes
 
 
+Ahead = Callable[[], tuple[Tensor, Tensor]]
+"""Gives the keys `[B, H_kv, P, d]` in a layer's cache, rotated as the layer's, and `[B, P]` False
+for padding among them."""
+
 Rotation = Literal["layer", "counted", "none", "ones"]
 """How queries and keys of an LLM layer are rotated; see `LayerAttention`."""
 
@@ -102,6 +107,9 @@ Rotation = Literal["layer", "counted", "none", "ones"]
 @dataclass(frozen=True)
 class LayerAttention(BesideText):
     """The attention of an LLM layer.
+
+    Of a further turn of a chat, T are the turn's own tokens. Those in the cache are keys of their
+    softmax rows, too.
 
     Attributes:
         heads: gives query `[B, H, T, d]` and key `[B, H_kv, T, d]` of a rotation.
@@ -112,6 +120,7 @@ class LayerAttention(BesideText):
         rotation: of `query` and `key`: by the `layer`'s own position ids; `counted` from the first
             token of each prompt, so that padding in front changes no value; or `none`. With `ones`
             they are ones, rotated as the layer's: what position alone makes of them.
+        ahead: of a further turn of a chat, see `Ahead`; None for a whole prompt.
     """
 
     heads: Callable[[Rotation], tuple[Tensor, Tensor]]
@@ -119,6 +128,7 @@ class LayerAttention(BesideText):
     mask: Tensor | None = None
     softcap: float | None = None
     rotation: Rotation = "layer"
+    ahead: Ahead | None = None
 
     @cached_property
     def _projected(self) -> tuple[Tensor, Tensor]:
@@ -163,7 +173,11 @@ class LayerAttention(BesideText):
 
         Returns:
             float32 `[B, H, R, T]`, each row summing to 1, and `[B, R, T]` True for what each query
-            sees. Padding in front of everything sees everything.
+            sees. Padding in front of everything sees everything. In a further turn of a chat, keys
+            in the cache have the rest of the 1, unless `among` names others.
+
+        Raises:
+            UnsupportedCallError: keys in a cache are rotated as the layer's, and others are wanted.
         """
         slots = slots.to(self.query.device)
         seen = visible(slots, self.text.valid, self.mask)
@@ -172,7 +186,27 @@ class LayerAttention(BesideText):
             seen = torch.where(some.any(dim=-1, keepdim=True), some, seen)
         pick = slots[:, None, :, None].expand(-1, self.query.shape[1], -1, self.query.shape[3])
         picked = self.query.gather(2, pick)
-        return attention_rows(picked, self.key, seen=seen, softcap=self.softcap), seen
+        if self.ahead is None or among is not None:
+            return attention_rows(picked, self.key, seen=seen, softcap=self.softcap), seen
+        front, valid = self._ahead()
+        wide = torch.cat((valid[:, None].expand(-1, seen.shape[1], -1), seen), dim=-1)
+        key = torch.cat((front, self.key), dim=2)
+        rows = attention_rows(picked, key, seen=wide, softcap=self.softcap)
+        return rows[..., front.shape[2] :], seen
+
+    def _ahead(self) -> tuple[Tensor, Tensor]:
+        """Keys in the cache, and which of them aren't padding, where the turn's own are."""
+        assert self.ahead is not None
+        if self.rotation != "layer":
+            raise UnsupportedCallError(
+                "keys of earlier turns stand in the KV cache rotated as the layer's, and softmax "
+                f"rows of another rotation ('{self.rotation}') are asked for.",
+                where="signal",
+                remedy="Read rows of the layer's own rotation, or pass the whole conversation "
+                "without a cache.",
+            )
+        front, valid = self.ahead()
+        return front.to(self.key), valid.to(self.key.device)
 
 
 class LayerBefore(LayerAttention):

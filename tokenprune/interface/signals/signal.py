@@ -27,11 +27,12 @@ class _Row(NamedTuple):
     meaning: str
     needs: type[View]
     compute: Compute
+    turns: bool
 
 
-def _row(needs: type[View], meaning: str, compute: Compute) -> Signal:
+def _row(needs: type[View], meaning: str, compute: Compute, *, turns: bool = False) -> Signal:
     """A signal that ships, named after the attribute of `Signal` that it is assigned to."""
-    return cast("Signal", _Row(meaning, needs, compute))
+    return cast("Signal", _Row(meaning, needs, compute, turns))
 
 
 # rows, by what they need
@@ -40,8 +41,8 @@ _class_token = partial(_row, views.ClassAttention)
 _class_output = partial(_row, views.ClassOutput)
 _tower = partial(_row, TowerSpace)
 _embedded = partial(_row, views.PromptEmbeddings)
-_layer = partial(_row, llm_views.LayerBefore)
-_ahead = partial(_row, llm_views.LayerAhead)
+_layer = partial(_row, llm_views.LayerBefore, turns=True)
+_ahead = partial(_row, llm_views.LayerAhead, turns=True)
 _values = partial(_row, llm_views.LayerValues)
 _normed = partial(_row, llm_views.OutputNorm)
 _text = partial(_row, llm_views.PromptText)
@@ -61,6 +62,9 @@ class Signal:
         needs: the view that it is computed from; None for values that only a caller can give
             (`tokenprune.integrations`).
         compute: its function of that view. Values per token cover all tokens of the view.
+        turns: of an LLM layer's attention, whether a further turn of a chat has it: whether its
+            function reads keys of other tokens by `LayerAttention.rows` alone, as the layer rotates
+            them or among some of the turn. Other views tell what the turn's tokens have anyway.
         base: for a signal of a chosen block, the name without the block.
         block: that block of the encoder, from 0; None for the block of the site.
         axes: that the meaning begins with; per token and otherwise open if it says none.
@@ -73,6 +77,7 @@ class Signal:
     meaning: str = field(default="", compare=False)
     needs: type[View] | None = field(default=None, compare=False)
     compute: Compute | None = field(default=None, compare=False, repr=False)
+    turns: bool = field(default=False, compare=False)
     base: str = field(default="", compare=False)
     block: int | None = field(default=None, compare=False)
     axes: tuple[str, ...] = field(init=False, compare=False, repr=False)
@@ -205,7 +210,9 @@ class Signal:
         llm.last_query,
     )
     AHEAD_ATTENTION_UNROTATED = _ahead(
-        "[B, N] as `ahead_attention`, without rotary embeddings", llm.last_query_unrotated
+        "[B, N] as `ahead_attention`, without rotary embeddings",
+        llm.last_query_unrotated,
+        turns=False,
     )
     TEXT_ATTENTION = _layer(
         "[B, S, N] head mean of the softmax weight that every text token of the prompt gives to "
