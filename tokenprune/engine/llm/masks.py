@@ -78,7 +78,9 @@ def narrow(
             remedy="Use the attention implementation sdpa, eager or flash_attention.",
         )
     if mask is None:
-        return _fresh(valid, None if queries is None else queries.shape[1], flat) if padded else None
+        return (
+            _fresh(valid, None if queries is None else queries.shape[1], flat) if padded else None
+        )
     columns, valid = columns.to(mask.device), valid.to(mask.device)
     if mask.dim() == 2:
         return mask.expand(columns.shape[0], -1).gather(1, columns) * valid.to(mask.dtype)

@@ -11,6 +11,9 @@ from tokenprune.errors import UnsupportedCallError
 from tokenprune.interface.calls import LlmCall, PromptCall, Refused
 from tokenprune.interface.specs import MllmSpec
 
+BROKEN = "broken"
+"""Stands on a cache for its owner where a turn ended in an error."""
+
 
 def check_generate(spec: MllmSpec, call: PromptCall, *, fixed: bool) -> None:
     """Refuse generation modes that a shortened cache can't serve.
@@ -97,16 +100,22 @@ def no_turns(spec: MllmSpec, *, untold: str, fixed: bool) -> str:
 
 
 def check_owner(owner: str, token: str, cache_name: str) -> None:
-    """Refuse a cache that another attachment shortened.
+    """Refuse a cache that another attachment shortened, or that an error left half filled.
 
     Args:
-        owner: name of the attachment that the note on the cache has.
+        owner: name of the attachment that the note on the cache has, or `BROKEN`.
         token: name of the one that runs.
         cache_name: what the caller called the cache.
 
     Raises:
-        UnsupportedCallError: they are two.
+        UnsupportedCallError: they are two, or there is none.
     """
+    if owner == BROKEN:
+        raise UnsupportedCallError(
+            "a call behind this KV cache ended in an error, and its layers hold unlike tokens.",
+            where=cache_name,
+            remedy="Start again without it, or with a copy that was made before that call.",
+        )
     if owner != token:
         raise UnsupportedCallError(
             "this KV cache was shortened by another plan.",

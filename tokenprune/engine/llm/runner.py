@@ -6,6 +6,7 @@ What its layers are called with meanwhile is said in `layer_runner`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from tokenprune.engine.llm.fixed_steps import FixedSteps
 from tokenprune.engine.llm.layer_runner import LayerRunner, require_all
 from tokenprune.engine.llm.layout import Layout, continued, trim_caches
 from tokenprune.engine.llm.refusals import (
+    BROKEN,
     check_counted,
     check_embedded,
     check_language,
@@ -159,6 +161,10 @@ class LanguageRunner:
                 outputs = run(told)
             require_all(flow, len(self.spec.layers))
             self._count(call, state)
+        except BaseException:
+            if flow.layer >= 0:  # some layers' caches hold the turn, and the others don't
+                self.adapter.mark_cache(given.cache, replace(front, owner=BROKEN))
+            raise
         finally:
             state.passed()
         chat = joined(front, new, trim=self.trim, base=max(self.trim, self.spec.base))

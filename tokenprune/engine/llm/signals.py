@@ -153,12 +153,12 @@ class SignalReader:
         mask, cap = seen_by(self.adapter.seen(layer, call)), self.adapter.softcap(layer)
         if flow.ahead is None:
             return kind(heads, text, mask, cap)
-        front, cache = flow.ahead.layout.level(number), flow.ahead.cache
+        front, behind = flow.ahead.layout.level(number), flow.ahead.cache
         mask = None if mask is None else mask[..., front.length :]
 
         def keys() -> tuple[Tensor, Tensor]:
             # behind those of earlier turns, the layer's cache may hold the turn's own already
-            return self.adapter.cached_heads(cache, number)[:, :, : front.length], front.valid
+            return self.adapter.cached_heads(behind, number)[:, :, : front.length], front.valid
 
         return kind(heads, text, mask, cap, ahead=keys)
 

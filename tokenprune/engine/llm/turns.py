@@ -83,9 +83,7 @@ def in_front(old: Layout | None, new: Layout, past: int, mask: Tensor | None) ->
     return replace(longer, entry=heeding(longer.entry), cuts=cuts)
 
 
-def check_turn(
-    spec: MllmSpec, call: LlmCall, front: Layout, new: Layout, *, inside: bool
-) -> None:
+def check_turn(spec: MllmSpec, call: LlmCall, front: Layout, new: Layout, *, inside: bool) -> None:
     """Refuse a turn that a shortened cache can't serve.
 
     Args:
