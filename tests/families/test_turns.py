@@ -1,4 +1,4 @@
-"""A chat that shows further pictures behind the KV cache of its earlier turns."""
+"""A chat that shows further pictures behind its KV cache, pruned in front of the LLM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.families.cells import UNFOLLOWED
 from tests.families.chats import answered, behind, chat, placed, said, step, taken_in_turns, turns
 from tests.families.fate import gone
 from tests.families.masked import hidden_from
-from tests.families.plans import decoder, layers, plan
+from tests.families.plans import layers, plan
 from tests.mllm.calls import cache_of, with_cache
 from tokenprune.errors import UnsupportedCallError
 
@@ -153,7 +153,6 @@ def test_a_budget_of_a_prompt_is_that_of_its_new_pictures(name: str, scene: str)
 @pytest.mark.parametrize(
     ("name", "stages", "why"),
     [
-        ("llava", plan(decoder("llava", 0.5)), "a plan prunes inside of the LLM"),
         ("gemma3", early("uniform"), "said by masks of one whole prompt"),
         ("llava", early("uniform"), "a mask of shape"),
     ],

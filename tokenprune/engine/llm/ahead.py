@@ -15,7 +15,6 @@ from torch import Tensor
 from tokenprune.engine.llm.layout import Layout
 from tokenprune.engine.llm.level import Level
 from tokenprune.engine.llm.masks import narrow, within
-from tokenprune.interface.calls import Mask
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Ahead:
         """`[B, K]` False for dummies and padding among a layer's keys; see `columns`."""
         return torch.cat((self.layout.level(layer).valid, level.valid), dim=1)
 
-    def narrow(self, layer: int, level: Level, mask: Mask, *, flat: bool) -> Mask:
+    def narrow(self, layer: int, level: Level, mask: Tensor | None, *, flat: bool) -> Tensor | None:
         """The LLM's mask of the turn, for the queries and keys that a layer has.
 
         Args:
@@ -60,7 +59,7 @@ class Ahead:
         return narrow(mask, columns, valid, padded=padded, queries=level.column, flat=flat)
 
     def within(
-        self, layer: int, level: Level, window: int | None, like: Mask, *, flat: bool
+        self, layer: int, level: Level, window: int | None, like: Tensor | None, *, flat: bool
     ) -> Tensor:
         """A layer's mask in an LLM that sees one way and counts windows in slots by itself.
 

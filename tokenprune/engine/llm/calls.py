@@ -198,7 +198,7 @@ class Flow:
         positions = self._positions(layer, level, call) if self.spec.placed else None
         return LayerCall(call.hidden, mask, positions, rotary, self._rest(layer, call))
 
-    def _of_these(self, mask: Mask) -> bool:
+    def _of_these(self, mask: Tensor | None) -> bool:
         """Whether a mask is of the LLM's input, and of no keys in front of that of a turn."""
         if self.ahead is None:
             return self.behind is None

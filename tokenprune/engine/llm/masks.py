@@ -216,7 +216,8 @@ def _hide(mask: Tensor, valid: Tensor, *, own: bool) -> Tensor:
     visible, blocked = _extremes(mask.dtype)
     mask = mask.masked_fill(hidden, blocked)
     if own:
-        mask = mask.masked_fill(_own(*mask.shape[-2:], mask.device) & hidden, visible)
+        itself = _own(mask.shape[-2], mask.shape[-1], mask.device)
+        mask = mask.masked_fill(itself & hidden, visible)
     return mask
 
 
