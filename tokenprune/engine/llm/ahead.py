@@ -1,4 +1,4 @@
-"""What stands in a KV cache in front of a further turn of a chat, as each layer of the LLM holds it.
+"""What stands in a KV cache in front of a further turn of a chat, as each layer of the LLM has it.
 
 Index words (prompt place, input column, slot) are those of `level`; the turn's own count from 0.
 """
