@@ -15,35 +15,17 @@ from tests.models import IMAGE_TOKEN, PATCHES, llava_clip, llava_inputs
 from tokenprune.cli.app import app
 from tokenprune.engine.attach import attach
 from tokenprune.errors import DataError
-from tokenprune.interface.sites import Site
-from tokenprune.interface.trace import ImageTrace, TraceStep
-from tokenprune.lab.bench.formula import block_flops, encoder_lengths, llm_lengths, model_flops
+from tokenprune.lab.bench.formula import watched
 from tokenprune.lab.bench.timer import Speedup
 from tokenprune.lab.bench.workload import parse_size, workloads
 from tokenprune.lab.measure.memory import peak_bytes
-from tokenprune.plan import Plan
+from tokenprune.ops.flops import count_flops
+from tokenprune.plan import load_plan
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_llava(tmp_path_factory.mktemp("llava"))
-
-
-def step(stage: str, layer: int, kept: int) -> TraceStep:
-    site = Site(stage, layer, 4)  # type: ignore[arg-type]
-    return TraceStep(site, "toy", torch.zeros(16).long(), torch.arange(kept))
-
-
-def test_lengths_follow_the_trace() -> None:
-    image = ImageTrace((1, 4, 4), (step("encoder", 1, 12), step("decoder", 2, 5)))
-    assert encoder_lengths(image, 4, 1) == [17, 13, 13, 13]
-    assert llm_lengths([image, image], 4, 10) == [34, 34, 20, 20]
-
-
-def test_a_block_costs_its_weights_and_its_attention() -> None:
-    block = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.Linear(8, 4))
-    assert block_flops(block, 10) == 2 * 10 * 64 + 4 * 100 * 4
-    assert block_flops(torch.nn.LayerNorm(4), 10) == 0
 
 
 def llava_of(language: Any) -> Any:
@@ -59,20 +41,54 @@ SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vo
          "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
 
 
+def by_formula(model: torch.nn.Module, **inputs: Any) -> float:
+    with torch.no_grad(), watched(model) as seen:
+        model(**inputs)
+    return seen.flops
+
+
 def test_the_formula_takes_the_width_of_the_heads() -> None:
     from transformers import Qwen3Config
 
     model, words, sizes = llava_of(Qwen3Config(**SIZES)), [1, IMAGE_TOKEN, 6], (32, 64, 4, 2, 16)
-    inputs, (width, inner, heads, shared, channels) = llava_inputs([words]), sizes
-    count = PATCHES + 2
+    width, inner, heads, shared, channels = sizes
+    count, seen = PATCHES + 2, PATCHES + 1
     projections = width * channels * (heads + 2 * shared) + heads * channels * width
     layer = 2 * count * (projections + 3 * width * inner) + 4 * count**2 * heads * channels
-    used = model.config.vision_config.num_hidden_layers - 1
-    with torch.no_grad(), attach(model, Plan()) as handle:
-        model(**inputs)
-        found = model_flops(model, handle.trace, inputs)
-    block = model.model.vision_tower.encoder.layers[0]
-    assert found == used * block_flops(block, PATCHES + 1) + 2 * layer
+    vision = model.config.vision_config
+    channels, inner = vision.hidden_size, vision.intermediate_size
+    block = 2 * seen * (4 * channels**2 + 2 * channels * inner) + 4 * seen**2 * channels
+    # the tower's last block isn't read, and runs
+    expected = vision.num_hidden_layers * block + 2 * layer
+    assert by_formula(model, **llava_inputs([words])) == expected
+
+
+def test_the_formula_counts_the_padding_of_a_batch() -> None:
+    model, words = llava_clip(), [1, IMAGE_TOKEN, *range(6, 26)]
+    padded = llava_inputs([words, words[:3]])
+    assert (padded["attention_mask"] == 0).any()
+    assert by_formula(model, **padded) == by_formula(model, **llava_inputs([words, words]))
+
+
+def test_prompts_with_unlike_numbers_of_pictures_have_a_formula() -> None:
+    model, one, two = llava_clip(), [1, IMAGE_TOKEN, 6], [1, IMAGE_TOKEN, 6, IMAGE_TOKEN, 7]
+    inputs = llava_inputs([one, two])
+    with count_flops() as counter:
+        found = by_formula(model, **inputs)
+    assert 0.8 * counter.total < found < counter.total
+
+
+def test_tokens_that_a_plan_restores_count_in_no_block_that_ran_without_them() -> None:
+    import timm
+
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=6).eval()
+    plan = load_plan({"stages": [{"at": "encoder", "strategy": "ipcv", "keep": 0.5}]})
+    dense = by_formula(model, x=torch.zeros(1, 3, 64, 64))
+    with attach(model, plan) as handle:
+        pruned = by_formula(model, x=torch.zeros(1, 3, 64, 64))
+    first = handle.trace.images[0].steps[0].site.layer
+    assert first < 5
+    assert pruned < dense * (1 - 0.4 * (6 - first) / 6)
 
 
 def test_experts_behind_one_tower_have_no_formula() -> None:
@@ -80,11 +96,8 @@ def test_experts_behind_one_tower_have_no_formula() -> None:
 
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
     model = llava_of(Qwen3MoeConfig(**SIZES, **experts))
-    inputs = llava_inputs([[1, IMAGE_TOKEN, 6]])
-    with torch.no_grad(), attach(model, Plan()) as handle:
-        model(**inputs)
-        with pytest.raises(DataError, match="has experts"):
-            model_flops(model, handle.trace, inputs)
+    with pytest.raises(DataError, match="has experts"):
+        by_formula(model, **llava_inputs([[1, IMAGE_TOKEN, 6]]))
 
 
 def test_peak_memory_counts_what_lives_at_once() -> None:

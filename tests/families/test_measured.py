@@ -23,7 +23,7 @@ from tokenprune.cli.app import app
 from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.errors import DataError
 from tokenprune.interface.loading import LoadedMllm
-from tokenprune.lab.bench.watching import watched
+from tokenprune.lab.bench.formula import watched
 from tokenprune.lab.data.question import Question
 from tokenprune.lab.measure.checks import failed_checks
 from tokenprune.lab.measure.entries import Entry
@@ -58,8 +58,8 @@ NO_FORMULA += (
     "dots3_note",
     "hy_v4_vl",
 )
-NO_FORMULA += (*UNFOLLOWED, "llama4", "llava", "llava-siglip")
-"""Towers that aren't followed, experts, linear attention; LLaVA has tests of its own."""
+NO_FORMULA += (*UNFOLLOWED, "llama4")
+"""Towers that aren't followed, experts, linear attention."""
 FOLLOWED = [name for name in CASES if name not in NO_FORMULA]
 SHOWN = ["llava_next", "qwen2_5_vl", "qwen3_vl_moe", "idefics3", "gemma3", "mistral3"]
 
@@ -139,14 +139,11 @@ def counted(model: Any, blocks: Sequence[nn.Module], call: dict[str, Any]) -> in
 
 
 def blocks_of(model: Any) -> list[nn.Module]:
-    """All blocks that the formula counts: of towers as far as they are read, and of the LLM."""
+    """All blocks that the formula counts: of towers and of the LLM."""
     spec = choose_adapter(model).spec()
-    towers = {id(one.tower.module): one.tower for one in spec.modalities.values()}
-    found = [
-        block
-        for tower in towers.values()
-        for block in choose_encoder(tower.module).spec().blocks[: tower.used]
-    ]
+    modules = [spec.tower] if spec.tower else [m.tower.module for m in spec.modalities.values()]
+    towers = {id(module): module for module in modules}
+    found = [block for tower in towers.values() for block in choose_encoder(tower).spec().blocks]
     return [*found, *spec.layers]
 
 
@@ -161,7 +158,6 @@ def test_the_formula_is_what_the_counter_sees_in_blocks(name: str, stages: str |
         seen = counted(model, blocks_of(model), call)
         with watched(model) as formula:
             logits(model, call)
-    assert formula is not None
     # the counter sees the selection too, an operation for each token to choose from
     chosen = 0 if stages is None else int(case.placeholders(call).sum())
     assert 0 < formula.flops <= seen <= formula.flops + chosen
@@ -179,7 +175,6 @@ def test_the_formula_follows_plans_inside_the_tower(name: str) -> None:
         seen = counted(model, blocks, call)
         with watched(model) as formula:
             logits(model, call)
-    assert formula is not None
     # the block that removes runs its attention on all tokens
     assert formula.flops < seen < late
     assert formula.flops > 0.7 * seen

@@ -4,113 +4,157 @@ For every block, with n tokens and d channels of all query heads: 2 n per weight
 layers, and 4 n^2 d for the two products of attention (FastV, arXiv 2403.06764, sec. 4.2 counts
 multiply-adds; here a multiply-add is two operations). Norms, the projector, the head and selection
 are left out.
+
+What runs is counted, as by the counter: n is read from what each block takes and puts out in one
+call. So padding, dummies and blocks whose output nobody reads count, since they are computed too;
+merges and drops inside a block count from that block on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from tokenprune.engine.adapters import choose_adapter, choose_encoder
 from tokenprune.errors import DataError
-from tokenprune.interface.adapter import MllmAdapter
-from tokenprune.interface.specs import EncoderSpec, MllmSpec
-from tokenprune.interface.trace import ImageTrace, Trace
+from tokenprune.interface.adapter import EncoderAdapter, MllmAdapter
+from tokenprune.interface.packed import PackedEncoderAdapter
+from tokenprune.interface.specs import MllmSpec
+
+Hook = Callable[..., None]
+WHERE, REMEDY = "--flops formula", "Use --flops measured."
 
 
-def block_flops(block: nn.Module, tokens: float, width: int | None = None) -> float:
-    """Operations of one transformer block on a sequence of `tokens`.
+@dataclass
+class Watched:
+    """Operations of all blocks that ran so far."""
+
+    flops: float = 0.0
+
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[Watched]:
+    """Count the blocks of towers and LLM while the model runs.
 
     Args:
-        block: the block.
-        tokens: of the sequence.
-        width: channels of all query heads; None for as many as the block's input has.
+        model: a model that an adapter serves: a multimodal LLM, or an encoder by itself.
+
+    Raises:
+        DataError: blocks have no formula, or a tower isn't followed.
     """
-    found = linears(block)
-    if not found:
-        return 0.0
-    heads = found[0].in_features if width is None else width
-    return linear_flops(block, tokens) + attention_flops(tokens, heads)
+    adapter, seen = choose_adapter(model), Watched()
+    hooks: list[tuple[nn.Module, Hook]] = []
+    if isinstance(adapter, MllmAdapter):
+        spec = adapter.spec()
+        encoders = _encoders(model, spec)
+        for number, layer in enumerate(spec.layers):
+            _refuse_experts(layer)
+            hooks.append((layer, _of_layer(seen, layer, _width(adapter, spec, number))))
+    else:
+        encoders = [choose_encoder(model)]
+    for encoder in encoders:
+        for block in encoder.spec().blocks:
+            _refuse_experts(block)
+            hooks.append((block, _of_block(seen, encoder, block)))
+    with ExitStack() as stack:
+        for module, hook in hooks:
+            stack.enter_context(module.register_forward_hook(hook, with_kwargs=True))
+        yield seen
 
 
-def linears(block: nn.Module) -> list[nn.Linear]:
-    """The linear layers of a block, in order."""
+def _encoders(model: nn.Module, spec: MllmSpec) -> list[EncoderAdapter]:
+    """Of each tower one, also where several kinds of picture read it."""
+    if spec.tower is not None:
+        return [choose_encoder(spec.tower)]
+    found: dict[int, EncoderAdapter] = {}
+    for kind, modality in spec.modalities.items():
+        tower = modality.tower
+        if tower is None:
+            raise DataError(
+                f"the tower of {type(model).__name__} isn't followed for a {kind}, so its part has "
+                "no formula.",
+                where=WHERE,
+                remedy=REMEDY,
+            )
+        if id(tower.module) not in found:
+            found[id(tower.module)] = choose_encoder(tower.module, tower.encoder)
+    return list(found.values())
+
+
+def _of_layer(seen: Watched, layer: nn.Module, width: int) -> Hook:
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        batch, tokens = _states(output).shape[:2]
+        seen.flops += batch * (_linear_flops(layer, tokens) + _attention_flops(tokens, width))
+
+    return hook
+
+
+def _of_block(seen: Watched, encoder: EncoderAdapter, block: nn.Module) -> Hook:
+    width = _linears(block)[0].in_features
+
+    def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        # what a plan restores behind a block neither came in nor took part
+        states = min(args[0], _states(output), key=lambda one: one.shape[-2])
+        if not isinstance(encoder, PackedEncoderAdapter):
+            batch, tokens = states.shape[:2]
+            seen.flops += batch * (_linear_flops(block, tokens) + _attention_flops(tokens, width))
+            return
+        rows = states.shape[-2]
+        borders = encoder.borders(args[1:], kwargs)
+        if borders is None:
+            raise DataError(
+                f"attention of {type(block).__name__} is parted by picture, and its calls don't "
+                "say where.",
+                where=WHERE,
+                remedy=REMEDY,
+            )
+        segments = torch.as_tensor(borders).diff().tolist()
+        # what a plan left of a sequence is taken to be spread over its segments as before
+        share = rows / sum(segments)
+        seen.flops += _linear_flops(block, rows)
+        seen.flops += sum(_attention_flops(n * share, width) for n in segments)
+
+    return hook
+
+
+def _states(output: Any) -> Tensor:
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
+
+
+def _linears(block: nn.Module) -> list[nn.Linear]:
     return [module for module in block.modules() if isinstance(module, nn.Linear)]
 
 
-def linear_flops(block: nn.Module, tokens: float) -> float:
-    """Operations of a block's linear layers on `tokens` tokens."""
-    return 2.0 * tokens * sum(module.weight.numel() for module in linears(block))
+def _linear_flops(block: nn.Module, tokens: float) -> float:
+    return 2.0 * tokens * sum(module.weight.numel() for module in _linears(block))
 
 
-def attention_flops(tokens: float, width: int) -> float:
+def _attention_flops(tokens: float, width: int) -> float:
     """Operations of both products of attention, all heads together `width` wide."""
     return 4.0 * tokens**2 * width
 
 
-def stack_flops(blocks: Sequence[nn.Module], tokens: Iterable[float]) -> float:
-    """Operations of blocks, each with its own number of tokens."""
-    return sum(block_flops(block, n) for block, n in zip(blocks, tokens, strict=True))
+def _width(adapter: MllmAdapter, spec: MllmSpec, number: int) -> int:
+    """Channels of all query heads of an LLM layer; 0 for linear attention, which has no square."""
+    layer = spec.layers[number]
+    if number in spec.flat_layers:
+        return 0
+    first = _linears(layer)[0]
+    if adapter.no_query_key(layer) is not None:
+        return first.in_features
+    hidden = first.weight.new_zeros(1, 1, first.in_features)
+    with torch.no_grad():
+        query, _ = adapter.query_key(layer, adapter.project(layer, hidden), None)
+    return query.shape[1] * query.shape[3]
 
 
-def encoder_flops(model: nn.Module, trace: Trace) -> float:
-    """Operations of one call of a plain encoder, all pictures together.
-
-    Args:
-        model: an encoder that an adapter serves.
-        trace: of the call.
-    """
-    from tokenprune.engine.adapters import choose_encoder
-
-    spec = choose_encoder(model).spec()
-    return _tower(spec, spec.used, trace.images)
-
-
-def model_flops(model: nn.Module, trace: Trace, inputs: Mapping[str, Any]) -> float:
-    """Operations to the first token of one call of a multimodal LLM, all prompts together.
-
-    Args:
-        model: a model that an adapter serves, with one tower; see `watching` for others.
-        trace: of the call.
-        inputs: of the call, with `input_ids` `[B, T]` and perhaps `attention_mask`.
-
-    Raises:
-        DataError: the prompts differ in how many visual tokens they hold, or a layer has experts.
-    """
-    from tokenprune.engine.adapters import choose_adapter, choose_encoder
-
-    adapter = choose_adapter(model)
-    if not isinstance(adapter, MllmAdapter):
-        return 0.0
-    spec = adapter.spec()
-    assert spec.tower is not None  # others are watched
-    tower = choose_encoder(spec.tower).spec()
-    used = spec.used if spec.used is not None else len(tower.blocks)
-    images, ids = trace.images, inputs["input_ids"]
-    total = _tower(tower, used, images)
-    for layer in spec.layers:
-        refuse_experts(layer)
-    widths = [attention_width(adapter, spec, number) for number in range(len(spec.layers))]
-    visual = ids == spec.placeholder_id
-    if visual.sum(dim=1).unique().numel() > 1:
-        raise DataError(
-            "the prompts of a batch hold different numbers of visual tokens.",
-            where="--flops formula",
-            remedy="Use --batch-size 1, or --flops measured.",
-        )
-    each = len(images) // len(ids)
-    mask = inputs.get("attention_mask")
-    words = ~visual if mask is None else mask.bool() & ~visual
-    for row, text in enumerate(words.sum(dim=1).tolist()):
-        mine = images[row * each : (row + 1) * each]
-        lengths = llm_lengths(mine, len(spec.layers), text)
-        total += sum(map(block_flops, spec.layers, lengths, widths))
-    return total
-
-
-def refuse_experts(block: nn.Module) -> None:
+def _refuse_experts(block: nn.Module) -> None:
     """Refuse a block with stacked experts, of which every token runs through a few only.
 
     Raises:
@@ -122,59 +166,6 @@ def refuse_experts(block: nn.Module) -> None:
             raise DataError(
                 f"{type(block).__name__} has experts ({type(module).__name__}), and the formula "
                 "counts blocks whose tokens all run through all weights.",
-                where="--flops formula",
-                remedy="Use --flops measured.",
+                where=WHERE,
+                remedy=REMEDY,
             )
-
-
-def attention_width(adapter: MllmAdapter, spec: MllmSpec, number: int) -> int:
-    """Channels of all query heads of an LLM layer; 0 for linear attention, which has no square."""
-    layer = spec.layers[number]
-    if number in spec.flat_layers:
-        return 0
-    first = linears(layer)[0]
-    if adapter.no_query_key(layer) is not None:
-        return first.in_features
-    hidden = first.weight.new_zeros(1, 1, first.in_features)
-    with torch.no_grad():
-        query, _ = adapter.query_key(layer, adapter.project(layer, hidden), None)
-    return query.shape[1] * query.shape[3]
-
-
-def _tower(tower: EncoderSpec, used: int, images: Iterable[ImageTrace]) -> float:
-    """Every frame is a sequence of its own."""
-    return sum(
-        image.grid[0] * stack_flops(tower.blocks[:used], encoder_lengths(image, used, tower.prefix))
-        for image in images
-    )
-
-
-def encoder_lengths(image: ImageTrace, used: int, prefix: int) -> list[float]:
-    """Tokens of a frame in each used block, prefix included; merges count from their block.
-
-    A picture is one frame.
-    """
-    frames = image.grid[0]
-    present, lengths = float(image.patches), []
-    for block in range(used):
-        for step in image.steps:
-            if step.site.stage == "encoder" and step.site.layer == block and step.kept <= present:
-                present = float(step.kept)
-        lengths.append(prefix + present / frames)
-    return lengths
-
-
-def llm_lengths(images: Sequence[ImageTrace], layers: int, text: int) -> list[float]:
-    """Tokens in each layer of the LLM for a prompt with these images and so many text tokens."""
-    lengths = []
-    for layer in range(layers):
-        visual = 0
-        for image in images:
-            seen = [
-                step.kept
-                for step in image.steps
-                if step.site.stage != "decoder" or step.site.layer <= layer
-            ]
-            visual += seen[-1] if seen else image.patches
-        lengths.append(float(text + visual))
-    return lengths

@@ -27,10 +27,10 @@ KINDS = {LoadedMllm: "mllm", LoadedClassifier: "classifier", LoadedDual: "dual"}
 #: What `flops` counts, by the value of `--flops`.
 MEANING = {
     "measured": "torch's FLOP counter over one call to the first token (of classifiers: one pass), "
-    "selection included; a multiply-add is two operations",
+    "selection and padding included; a multiply-add is two operations",
     "formula": "2 n per linear weight and 4 n^2 d for attention in every block of tower and LLM, "
-    "without norms, projector, head and selection; in blocks with windows, what is left counts as "
-    "evenly spread over them; a multiply-add is two operations",
+    "padding included, without norms, projector, head and selection; in blocks with windows, what "
+    "is left counts as evenly spread over them; a multiply-add is two operations",
 }
 
 

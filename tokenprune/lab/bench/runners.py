@@ -14,6 +14,7 @@ from tokenprune.engine.adapters import choose_adapter
 from tokenprune.engine.attachment import Attachment
 from tokenprune.interface.adapter import MllmAdapter
 from tokenprune.interface.loading import LoadedEncoder, LoadedMllm, LoadedModel
+from tokenprune.lab.bench.formula import watched
 from tokenprune.lab.bench.rows import Lane
 from tokenprune.lab.bench.settings import BenchSettings
 from tokenprune.lab.bench.timer import seconds
@@ -44,10 +45,6 @@ class Timed(ABC):
     def calls(self) -> Sequence[Call]:
         """What is timed: `first`, and the whole call where more follows."""
         return (self.first,)
-
-    @abstractmethod
-    def formula(self, lane: Lane, handle: Attachment, inputs: Any) -> float:
-        """Operations of a call to the first token, by formula; it makes the call."""
 
     def time(self, lane: Lane, turn: int) -> None:
         """One round of one lane; dense by stage in a call of its own, apart from the times."""
@@ -82,16 +79,19 @@ class Timed(ABC):
             for _ in range(settings.warmup):
                 self.warm(lane)
             handle.meter.reset()
-            by_formula = settings.flops == "formula"
-            lane.flops = fmean(self._flops(lane, handle, one, by_formula) for one in self.batches)
+            count = self._formula if settings.flops == "formula" else self._measured
+            lane.flops = fmean(count(lane, one) for one in self.batches)
             lane.tokens = handle.report().tokens
             lane.peak = max(self._peak(lane, one) for one in self.batches)
             caches = [self.cache(lane, one) for one in self.batches]
             lane.cache = max((one for one in caches if one is not None), default=None)
 
-    def _flops(self, lane: Lane, handle: Attachment, inputs: Any, by_formula: bool) -> float:
-        if by_formula:
-            return self.formula(lane, handle, inputs)
+    def _formula(self, lane: Lane, inputs: Any) -> float:
+        with watched(lane.model) as seen:
+            self.first(lane, inputs)
+        return seen.flops
+
+    def _measured(self, lane: Lane, inputs: Any) -> float:
         with count_flops() as counter:
             self.first(lane, inputs)
         return float(counter.total)
@@ -119,15 +119,6 @@ class Generation(Timed):
     def whole(self, lane: Lane, inputs: Any) -> Any:
         """The first token and all after it."""
         return self._generate(lane, inputs, 1 + self.size.new_tokens)
-
-    def formula(self, lane: Lane, handle: Attachment, inputs: Any) -> float:
-        """Operations of tower and LLM."""
-        from tokenprune.lab.bench.formula import model_flops
-        from tokenprune.lab.bench.watching import watched
-
-        with watched(lane.model) as seen:
-            self.first(lane, inputs)
-        return model_flops(lane.model, handle.trace, inputs) if seen is None else seen.flops
 
     def cache(self, lane: Lane, inputs: Any) -> int | None:
         """Bytes of the KV cache after a whole call."""
@@ -169,13 +160,6 @@ class Encoding(Timed):
     def first(self, lane: Lane, inputs: Any) -> Any:
         """Logits `[B, classes]`, or embeddings `[B, D]` of a dual encoder."""
         return self._call(lane.model, inputs)
-
-    def formula(self, lane: Lane, handle: Attachment, inputs: Any) -> float:
-        """Operations of the encoder's blocks."""
-        from tokenprune.lab.bench.formula import encoder_flops
-
-        self.first(lane, inputs)
-        return encoder_flops(lane.model, handle.trace)
 
 
 def runner_for(
