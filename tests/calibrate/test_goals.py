@@ -105,3 +105,32 @@ def test_operations_beside_the_limit_show_their_side_of_it(shares: tuple[str, st
         ([False, True], "no"),
     ]
     assert f"FLOPs {shares[0]} and time" in conclusion(found)
+
+
+@pytest.mark.parametrize("values", [("0.496", "0.504"), ("0.4998", "0.5001")])
+def test_times_beside_the_limit_show_their_side_of_it(values: tuple[str, str]) -> None:
+    plan = load_plan({"stages": [{"at": "pre_llm", "strategy": "fopru", "keep": 8}]})
+    tried = {
+        n: replace(answered(4), total=Interval(float(one) - 0.1, float(one) - 0.2, float(one)))
+        for n, one in enumerate(values, 8)
+    }
+    found = Calibration(Time(0.5, sure=True), tried, Budgets(plan, 0), 8)
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(calibration_table(found, console.width))
+    rows = [line.split() for line in console.export_text().splitlines() if "│" in line]
+    assert [([f"{one}]" in row for one in values], row[-2]) for row in rows] == [
+        ([True, False], "yes"),
+        ([False, True], "no"),
+    ]
+
+
+def test_losses_beside_the_limit_show_their_side_of_it() -> None:
+    plan = load_plan({"stages": [{"at": "pre_llm", "strategy": "fopru", "keep": 8}]})
+    lost = [Interval(-loss, -loss, -loss) for loss in (0.0103, 0.0098)]
+    tried = {n: replace(answered(4), difference=one) for n, one in enumerate(lost, 8)}
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(calibration_table(Calibration(Within(1), tried, Budgets(plan, 0), 9), 80))
+    said = console.export_text()
+    assert "-1.03" in said
+    assert "-0.98" in said
+    assert "-1.0 " not in said

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokenprune import ops
 from tokenprune.errors import BackendUnavailableError
 from tokenprune.ops import dispatch, flops
+from tokenprune.ops.registering import operation
 
 CPU = torch.ones(1)
 no_interpreter = pytest.mark.skipif(
@@ -206,7 +207,7 @@ def test_attention_in_half_precision_is_laid_out_as_registered() -> None:
         ("knn_distance", 2 * 2 * 10 * 10 * 6), ("match_pairs", 2 * 2 * 10 * 10 * 6),
         ("merge_compact", 2 * 2 * 10 * 6), ("keep_slots", 0), ("keep_step", 0),
         ("best_last", 0), ("merge_slots", 0), ("merge_step", 2 * 2 * 10 * 6),
-        ("sum_compact", 2 * 10), ("topk_gather", 0), ("max_min_select", 0),
+        ("sum_compact", 2 * 10), ("topk_gather", 0), ("max_min_select", 2 * 10 * 4),
         ("cluster_dpc", 3 * 2 * 10 * 10 * 6), ("coverage_select", 2 * 2 * 10 * 6 * 4),
         ("dpp_select", 2 * 10 * (4 * 3 + 3 * 4)),
     ],
@@ -218,6 +219,11 @@ def test_flops_are_counted(name: str, count: int) -> None:
     with ops.count_flops() as counter, torch.inference_mode():
         op(*cases()[name])
     assert counter.total == plain.get_total_flops() == count
+
+
+def test_an_operation_says_what_it_takes() -> None:
+    with pytest.raises(TypeError, match="flops"):
+        operation("forgotten")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode, torch.enable_grad])

@@ -74,3 +74,29 @@ def test_a_plan_that_fits_no_model_ends_it(mixed: Path) -> None:
         run_study(load_study(mixed))
     assert caught.value.where.startswith("late, jsonl, deep: stages.0")
     assert not list((mixed.parent / "records" / "cells").glob("*.json"))
+
+
+def test_a_plan_that_names_its_models_runs_on_no_other(mixed: Path) -> None:
+    late, early = yaml.safe_load(mixed.read_text())["plans"]
+    change(mixed, plans=[{**late, "models": ["deep"]}, early])
+    code, out = run("study", mixed, "--dry-run")
+    assert code == 0
+    assert "6 cells" in out
+    code, out = run("study", mixed)
+    assert code == 0, out
+    assert "not run" not in out
+    names = [record.identity["name"] for record in run_study(load_study(mixed)).records]
+    assert names.count("decoder") == 1
+    assert run("report", mixed.parent / "records", "--no-figures")[0] == 0
+
+
+def test_plans_name_models_of_the_study(mixed: Path) -> None:
+    late, early = yaml.safe_load(mixed.read_text())["plans"]
+    change(mixed, plans=[{**late, "models": ["deep", "shalow"]}, early])
+    with pytest.raises(PlanError, match="no model of the study is called 'shalow'") as caught:
+        load_study(mixed)
+    assert "Did you mean 'shallow'?" in caught.value.remedy
+    assert caught.value.where.endswith("plans.0.models")
+    change(mixed, plans=[{**late, "models": ["shallow"]}, early])
+    with pytest.raises(PlanError, match="no layer 3"):
+        run_study(load_study(mixed))

@@ -61,9 +61,7 @@ Rounds = Annotated[
         min=1, help="Measurements of every row; of 20 or fewer, p95 is nearly the slowest."
     ),
 ]
-Flops = Annotated[
-    str, typer.Option(help="measured or formula; both count what runs, padding too.")
-]
+Flops = Annotated[str, typer.Option(help="measured or formula; both count what runs, padding too.")]
 Compile = Annotated[
     str | None,
     typer.Option(

@@ -31,7 +31,7 @@ def nothing(*_: Any, **__: Any) -> int:
 def operation(
     name: str,
     *,
-    flops: Callable[..., int] = nothing,
+    flops: Callable[..., int],
     gradient: tuple[Callable[..., Any], Callable[..., None]] | None = None,
     computes: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -42,7 +42,8 @@ def operation(
 
     Args:
         name: of the operation.
-        flops: how many FLOPs it takes, by the shapes of its arguments.
+        flops: how many FLOPs it takes, by the shapes of its arguments; `nothing` where it takes
+            none. There is no default: one that was forgotten would count 0 in every report.
         gradient: of a context and the gradients of its answers, those of its arguments; and of the
             context, the arguments and the answer, what keeps all that this needs. None lets the
             answers stand for constants in a backward pass.

@@ -22,9 +22,11 @@ class Goal(Protocol):
 
     Attributes:
         smallest: whether the smallest budget that holds is looked for; else the largest.
+        heading: of the column of results that it is about.
     """
 
     smallest: ClassVar[bool]
+    heading: ClassVar[str]
 
     @property
     def words(self) -> str:
@@ -34,6 +36,14 @@ class Goal(Protocol):
     @property
     def batches(self) -> int:
         """How many batches a result needs at least; of fewer, none holds."""
+        ...
+
+    def reached(self, result: Result) -> float:
+        """What a budget came to, in the column's unit for people."""
+        ...
+
+    def within(self, reached: float) -> bool:
+        """Whether such a number is on the right side of the limit."""
         ...
 
     def holds(self, result: Result) -> bool:
@@ -56,6 +66,7 @@ class Within:
     """
 
     smallest: ClassVar[bool] = True
+    heading: ClassVar[str] = "vs dense"
     batches: ClassVar[int] = 1
 
     points: float
@@ -67,11 +78,18 @@ class Within:
         what = "the lower end of the 95 % interval" if self.sure else "accuracy"
         return f"{what} at most {self.points:g} points below dense"
 
+    def reached(self, result: Result) -> float:
+        """Points of the paired difference to dense, or the least that isn't excluded."""
+        assert result.difference is not None
+        return 100 * (lowest(result) if self.sure else result.difference.value)
+
+    def within(self, reached: float) -> bool:
+        """Whether as many points are lost at most."""
+        return reached >= -self.points - ROUNDING
+
     def holds(self, result: Result) -> bool:
         """Whether the paired difference to dense is within the points."""
-        assert result.difference is not None
-        reached = lowest(result) if self.sure else result.difference.value
-        return 100 * reached >= -self.points - ROUNDING
+        return self.within(self.reached(result))
 
     def caution(self, result: Result) -> str:
         """Whether a loss beyond the points may be hidden, though no picture shows one."""
@@ -99,6 +117,7 @@ class Flops:
     """
 
     smallest: ClassVar[bool] = False
+    heading: ClassVar[str] = "FLOPs / dense"
     batches: ClassVar[int] = 1
 
     share: float
@@ -108,9 +127,17 @@ class Flops:
         """The condition in words."""
         return f"FLOPs at most {self.share:g} of dense"
 
+    def reached(self, result: Result) -> float:
+        """The operations as a share of dense."""
+        return result.flops_ratio
+
+    def within(self, reached: float) -> bool:
+        """Whether they are the share at most."""
+        return reached <= self.share
+
     def holds(self, result: Result) -> bool:
         """Whether the operations are within the share."""
-        return result.flops_ratio <= self.share
+        return self.within(self.reached(result))
 
     def caution(self, result: Result) -> str:
         """Nothing: operations are counted."""
@@ -128,6 +155,7 @@ class Time:
     """
 
     smallest: ClassVar[bool] = False
+    heading: ClassVar[str] = "time / dense"
 
     share: float
     sure: bool = False
@@ -143,11 +171,17 @@ class Time:
         what = "the upper end of the time's 95 % interval" if self.sure else "time"
         return f"{what} at most {self.share:g} of dense"
 
+    def reached(self, result: Result) -> float:
+        """The time as a share of dense, or the upper end of its interval."""
+        return result.total.high if self.sure else result.total.value
+
+    def within(self, reached: float) -> bool:
+        """Whether it is the share at most."""
+        return reached <= self.share
+
     def holds(self, result: Result) -> bool:
         """Whether the time is within the share."""
-        if len(result.run.wall) < self.batches:
-            return False
-        return (result.total.high if self.sure else result.total.value) <= self.share
+        return len(result.run.wall) >= self.batches and self.within(self.reached(result))
 
     def caution(self, result: Result) -> str:
         """Whether the times are of too few batches for an interval."""

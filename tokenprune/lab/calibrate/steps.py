@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokenprune.lab.calibrate.goals import Flops, Goal
-from tokenprune.lab.judge.columns import Form
+from tokenprune.lab.calibrate.forms import written
+from tokenprune.lab.calibrate.goals import Goal
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.measure.telling import Say, Tell, duration
-
-#: Places of shares of operations: those of neighbouring budgets differ by little.
-PLACES = range(3, 10)
-
-
-def flops_form(goal: Goal, results: Iterable[Result]) -> Form:
-    """How shares of operations are written: on the side of a limit on which they are.
-
-    Args:
-        goal: what has to hold, which may be such a limit.
-        results: whose shares are written.
-    """
-    limit = goal.share if isinstance(goal, Flops) else math.inf
-    shares = [result.flops_ratio for result in results]
-    places = next(
-        (n for n in PLACES if all((round(one, n) <= limit) == (one <= limit) for one in shares)),
-        PLACES[-1],
-    )
-    return Form(f".{places}f", f".{places}f")
 
 
 @dataclass
@@ -108,11 +87,10 @@ class Steps:
 
 def _numbers(goal: Goal, result: Result) -> str:
     """Accuracy, operations and time in words."""
-    difference = result.difference
-    assert difference is not None
-    ends = [f"{100 * end:+.1f}" for end in (difference.value, difference.low, difference.high)]
-    flops = flops_form(goal, [result]).shown(result.flops_ratio)
+    shown = written(goal, [result], result)
+    interval = f" [{shown.time[1]} {shown.time[2]}]" if goal.heading == "time / dense" else ""
     return (
-        f"accuracy {100 * result.accuracy.value:.1f} %, {ends[0]} points against dense "
-        f"[{ends[1]} {ends[2]}], FLOPs {flops} and time {result.total.value:.2f} of dense"
+        f"accuracy {100 * result.accuracy.value:.1f} %, {shown.points[0]} points against dense "
+        f"[{shown.points[1]} {shown.points[2]}], FLOPs {shown.flops} and time {shown.time[0]}"
+        f"{interval} of dense"
     )

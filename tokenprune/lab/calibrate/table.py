@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tokenprune.errors.words import counted
+from tokenprune.lab.calibrate.forms import forms, written
 from tokenprune.lab.calibrate.goals import lowest
 from tokenprune.lab.calibrate.run import Calibration
-from tokenprune.lab.calibrate.steps import flops_form
 from tokenprune.lab.judge.columns import RESULTS
 from tokenprune.lab.judge.result import Result
 from tokenprune.lab.judge.tables import MIDDLE, WIDE, warning_lines
@@ -25,12 +25,15 @@ def calibration_table(found: Calibration, width: int = WIDE) -> Table:
 
     Args:
         found: the calibration.
-        width: of the terminal; narrow ones get the intervals of the difference alone.
+        width: of the terminal; narrow ones get the interval of what has to hold alone.
     """
-    brief = width < MIDDLE
-    flops = flops_form(found.goal, found.tried.values())
+    own = forms(found.goal, found.tried.values())
     columns = [
-        replace(column, form=flops) if column.heading == "FLOPs / dense" else column
+        replace(
+            column,
+            form=own[column.heading],
+            brief=width < MIDDLE and column.heading != found.goal.heading,
+        )
         for column in RESULTS
         if column.heading in SHOWN
     ]
@@ -40,7 +43,7 @@ def calibration_table(found: Calibration, width: int = WIDE) -> Table:
         table.add_column(column.title.replace(" ", "\n"), justify="right", no_wrap=True)
     table.add_column("holds", no_wrap=True)
     for number, row in found.tried.items():
-        cells = [column.shown(row, brief=brief and column.brief) for column in columns]
+        cells = [column.shown(row, brief=column.brief) for column in columns]
         style = "bold" if number == found.chosen else ""
         holds = "yes" if found.goal.holds(row) else "no"
         table.add_row(found.budgets.shown(number), *cells, holds, style=style)
@@ -63,14 +66,11 @@ def conclusion(found: Calibration) -> str:
         ends = [found.budgets.shown(number) for number in (min(found.tried), max(found.tried))]
         return f"No keep from {ends[0]} to {ends[1]} holds: {found.goal.words}."
     row = found.tried[found.chosen]
-    flops = flops_form(found.goal, found.tried.values()).shown(row.flops_ratio)
-    difference = row.difference
-    assert difference is not None
-    ends = [f"{100 * end:+.1f}" for end in (difference.value, difference.low, difference.high)]
+    shown = written(found.goal, found.tried.values(), row)
     hidden = f"; down to {100 * lowest(row):+.1f} can't be excluded" if row.unseen else ""
     return (
         f"The {which} keep that holds is {found.budgets.shown(found.chosen)}: accuracy "
-        f"{ends[0]} points against dense (95 % interval {ends[1]} to {ends[2]}{hidden}), FLOPs "
-        f"{flops} and time {row.total.value:.2f} of dense, on "
+        f"{shown.points[0]} points against dense (95 % interval {shown.points[1]} to "
+        f"{shown.points[2]}{hidden}), FLOPs {shown.flops} and time {shown.time[0]} of dense, on "
         f"{counted(len(row.run.right), 'sample')}."
     )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tokenprune.errors import PlanError
 from tokenprune.errors.files import read_text, reason
+from tokenprune.errors.names import suggestion
 from tokenprune.errors.validation import plan_error
 from tokenprune.lab.data.question import Columns
 from tokenprune.lab.models import REFERENCE
@@ -88,13 +89,15 @@ def load_study(path: Path) -> Study:
         study = Study.model_validate(dict(data))
     except ValidationError as error:
         raise plan_error(error, data, where=str(path), keys=_keys(), at="") from error
-    return _distinct(_anchored(study, path.resolve().parent), str(path))
+    return _named(_anchored(study, path.resolve().parent), str(path))
 
 
 def cell_count(study: Study) -> int:
     """How many cells a study has, without making them."""
-    plans = 1 + sum(prod(map(len, entry.grid.values())) for entry in study.plans)
-    return len(study.models) * len(study.tasks) * plans
+    grids = [(entry, prod(map(len, entry.grid.values()))) for entry in study.plans]
+    return len(study.tasks) * sum(
+        1 + sum(count for entry, count in grids if entry.runs_on(model)) for model in study.models
+    )
 
 
 def cells(study: Study) -> list[Cell]:
@@ -110,15 +113,16 @@ def cells(study: Study) -> list[Cell]:
             where="plans",
             remedy="Divide it into several studies, or take values out of a 'grid'.",
         )
-    plans: list[tuple[str, Plan, Varied]] = [(DENSE, Plan(seed=study.seed), {})]
+    dense = PlanEntry(plan={}), DENSE, Plan(seed=study.seed), dict[str, Any]()
+    plans: list[tuple[PlanEntry, str, Plan, Varied]] = [dense]
     for number, entry in enumerate(study.plans):
         try:
-            plans += _expanded(entry, study.seed)
+            plans += [(entry, *one) for one in _expanded(entry, study.seed)]
         except PlanError as error:
             place = f"plans.{number}" + (f" ({entry.name})" if entry.name else "")
             error.where = ": ".join(filter(None, (place, error.where)))
             raise
-    counts = Counter(name for name, _, _ in plans)
+    counts = Counter(name for _, name, _, _ in plans)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
         raise PlanError(
@@ -127,11 +131,12 @@ def cells(study: Study) -> list[Cell]:
             remedy="Give each entry a 'name' of its own, and in a template name every key of its "
             "grid: '{strategy}-{keep}'.",
         )
-    crossed = product(study.models, study.tasks, plans)
-    return [
-        Cell(number, model, task, name, _for(task, plan), varied)
-        for number, (model, task, (name, plan, varied)) in enumerate(crossed)
-    ]
+    crossed = (
+        (model, task, name, _for(task, plan), varied)
+        for model, task, (entry, name, plan, varied) in product(study.models, study.tasks, plans)
+        if entry.runs_on(model)
+    )
+    return [Cell(number, *one) for number, one in enumerate(crossed)]
 
 
 def _expanded(entry: PlanEntry, seed: int) -> Iterator[tuple[str, Plan, Varied]]:
@@ -187,8 +192,8 @@ def _place(model: ModelEntry, folder: Path) -> str:
     return model.name if model.name == REFERENCE else _beside(model.name, folder)
 
 
-def _distinct(study: Study, where: str) -> Study:
-    """The study, if its tables can tell its models and its tasks apart."""
+def _named(study: Study, where: str) -> Study:
+    """The study, if its names tell models and tasks apart, and its plans name models of it."""
     for key, remedy, names in (
         ("models", "title", [model.shown for model in study.models]),
         ("tasks", "name", [task.title for task in study.tasks]),
@@ -202,6 +207,15 @@ def _distinct(study: Study, where: str) -> Study:
                     remedy=f"Remove one, or give it a '{remedy}' of its own.",
                 )
             seen.add(name)
+    models = [model.shown for model in study.models]
+    for number, entry in enumerate(study.plans):
+        for name in entry.models or ():
+            if name not in models:
+                raise PlanError(
+                    f"no model of the study is called '{name}'.",
+                    where=f"{where}: plans.{number}.models",
+                    remedy=suggestion(name, models),
+                )
     return study
 
 

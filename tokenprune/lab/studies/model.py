@@ -162,6 +162,12 @@ class PlanEntry(Frozen):
     plan, and the keys of its grid, in short (`tau`, `1.keep`) or in full."""
     grid: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(default_factory=dict)
     """Values by dotted place, such as `stages.0.keep: [32, 16]`; every combination is run."""
+    models: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """The models it runs on, as the report calls them; default: all of the study."""
+
+    def runs_on(self, model: ModelEntry) -> bool:
+        """Whether it is crossed with a model."""
+        return self.models is None or model.shown in self.models
 
 
 class Study(Frozen):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require
-from tokenprune.ops.registering import operation
+from tokenprune.ops.registering import nothing, operation
 
 
 def keep_slots(index: Tensor, count: int) -> Tensor:
@@ -26,7 +26,7 @@ def keep_slots(index: Tensor, count: int) -> Tensor:
     return slot
 
 
-@operation("keep_slots")
+@operation("keep_slots", flops=nothing)
 def keep_slots_op(index: Tensor, count: int) -> Tensor:
     """The registered operation, declared by its answer; `keep_slots` checks its arguments."""
     return index.new_empty((index.shape[0], count), dtype=torch.int64)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require, require_rows
-from tokenprune.ops.registering import operation
+from tokenprune.ops.registering import nothing, operation
 from tokenprune.ops.riders import keep_riders, require_riders, riders_back
 
 
@@ -74,7 +74,7 @@ def _backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
     return back, None, None, None, riders_back(ctx, grads[3:], anchor)
 
 
-@operation("keep_step", gradient=(_backward, _keep_for_backward))
+@operation("keep_step", flops=nothing, gradient=(_backward, _keep_for_backward))
 def keep_step_op(
     hidden: Tensor, anchor: Tensor, size: Tensor, index: Tensor, riders: list[Tensor]
 ) -> list[Tensor]:

@@ -1,5 +1,7 @@
 """Tokens far from each other: each pick is the one farthest from all picks before it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -39,7 +41,13 @@ def max_min_select(distance: Tensor, k: int, *, gain: Tensor | None = None) -> T
     return index
 
 
-@operation("max_min_select")
+def _flops(distance: torch.Size, k: int, gain: torch.Size | None = None, *_: Any, **__: Any) -> int:
+    # a comparison for each token and pick takes none, a factor one
+    batch, tokens = distance[:2]
+    return 0 if gain is None else batch * tokens * k
+
+
+@operation("max_min_select", flops=_flops)
 def max_min_select_op(distance: Tensor, k: int, gain: Tensor | None) -> Tensor:
     """The registered operation, declared by its answer; `max_min_select` checks its arguments."""
     return distance.new_empty((distance.shape[0], k), dtype=torch.int64)

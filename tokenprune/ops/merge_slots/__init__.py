@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from tokenprune.ops.checks import require
-from tokenprune.ops.registering import operation
+from tokenprune.ops.registering import nothing, operation
 
 
 def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -28,7 +28,7 @@ def merge_slots(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Ten
     return anchor, slot
 
 
-@operation("merge_slots")
+@operation("merge_slots", flops=nothing)
 def merge_slots_op(source: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The registered operation, declared by its answer; `merge_slots` checks its arguments."""
     batch, merged = source.shape

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.ops.checks import require
-from tokenprune.ops.registering import operation
+from tokenprune.ops.registering import nothing, operation
 from tokenprune.ops.riders import keep_riders, riders_back
 
 
@@ -68,7 +68,7 @@ def _backward(ctx: Any, grads: list[Tensor]) -> tuple[None, None, list[Tensor | 
     return None, None, riders_back(ctx, grads[1:], index)
 
 
-@operation("topk_gather", gradient=(_backward, _keep_for_backward))
+@operation("topk_gather", flops=nothing, gradient=(_backward, _keep_for_backward))
 def topk_gather_op(score: Tensor, k: int, riders: list[Tensor]) -> list[Tensor]:
     """The registered operation: the indices, then the gathered riders."""
     batch = score.shape[0]
