@@ -173,3 +173,10 @@ def test_p95_of_few_rounds_is_called_what_it_is(rounds: int, said: bool) -> None
     caveat = BenchSettings(rounds=rounds).caveat
     assert (caveat == f"with so few rounds ({rounds}), p95 is nearly the slowest of them") is said
     assert (caveat is None) is not said
+
+
+@pytest.mark.parametrize(("rounds", "ratios"), [(1, "1 ratio"), (3, "3 ratios")])
+def test_verdicts_of_a_round_or_two_say_what_they_rest_on(rounds: int, ratios: str) -> None:
+    caveat = BenchSettings(rounds=rounds).caveat
+    assert caveat is not None
+    assert caveat.endswith(f"what is called faster or slower rests on {ratios}")

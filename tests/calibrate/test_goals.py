@@ -11,11 +11,10 @@ from rich.console import Console
 from tests.judge.test_judge import entry, results, row
 from tokenprune.lab.calibrate import Flops, Time, Within
 from tokenprune.lab.calibrate.budgets import Budgets
-from tokenprune.lab.calibrate.goals import BATCHES
 from tokenprune.lab.calibrate.run import Calibration
 from tokenprune.lab.calibrate.table import calibration_table, cautions, conclusion
 from tokenprune.lab.judge import Result
-from tokenprune.lab.measure.statistics import Interval
+from tokenprune.lab.measure.statistics import ENOUGH, Interval
 from tokenprune.plan import load_plan
 
 
@@ -66,7 +65,7 @@ def test_a_loss_of_exactly_the_points_is_within_them(points: int) -> None:
 
 
 def test_times_of_few_batches_are_not_sure() -> None:
-    enough, few = timed(BATCHES), timed(BATCHES - 1)
+    enough, few = timed(ENOUGH), timed(ENOUGH - 1)
     assert Time(0.5, sure=True).holds(enough)
     assert not Time(0.5, sure=True).caution(enough)
     assert Time(0.5).holds(few)

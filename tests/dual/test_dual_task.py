@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from torch import Tensor
 
 from tests.dual import tiny
 from tokenprune.engine.attach import attach
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, TokenpruneError
 from tokenprune.interface.loading import LoadedDual
 from tokenprune.lab.data.candidates import Candidates, read_classes
 from tokenprune.lab.data.captions import captioned_pictures
 from tokenprune.lab.data.question import Question
+from tokenprune.lab.measure.task import largest
 from tokenprune.lab.measure.zero_shot import ZeroShotTask
 
 PLAN = {"stages": [{"at": "encoder", "strategy": "random", "keep": 4}]}
@@ -178,3 +180,20 @@ def test_class_names_stand_one_a_line(tmp_path: Path) -> None:
             read_classes(file)
     with pytest.raises(DataError, match="can't be read"):
         read_classes(tmp_path)
+
+
+def test_candidates_that_half_precision_takes_for_equal_are_told_apart() -> None:
+    task = object.__new__(ZeroShotTask)
+    task._candidates = Candidates.of_classes(("a", "b"))
+    near = torch.tensor([[0.5, 0.5], [0.5, 0.50390625]])
+    picture = torch.tensor([[1.0, 0.25]]).bfloat16()
+    task.__dict__["_vectors"] = near.bfloat16()
+    assert len((picture @ task._vectors.T).unique()) == 1
+    assert task.read({}, picture) == ["1"]
+
+
+def test_scores_that_are_no_numbers_end_it() -> None:
+    assert largest(torch.tensor([[1.0, 3.0, 3.0], [2.0, -math.inf, 1.0]])) == [1, 0]
+    with pytest.raises(TokenpruneError, match="scores of 1 picture are NaN") as caught:
+        largest(torch.tensor([[1.0, math.nan], [2.0, 1.0]]))
+    assert "float32" in caught.value.remedy

@@ -1,5 +1,6 @@
 """Summaries of synthetic measurements, whose right values are known."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -169,6 +170,19 @@ def test_warnings(versus: Interval | None, total: Interval, says: list[str]) -> 
     _, (result,) = results(row(entry("fopru", 8), 10, 1.0))
     told = warnings_of(result.run, Interval(0.5, 0.46, 0.54), versus, total, 40)
     assert list(told) == says
+
+
+def test_a_few_batches_and_pictures_are_sure_of_nothing() -> None:
+    """All resamples of one batch are this batch."""
+    _, (result,) = results(row(entry("fopru", 8), 10, 1.0))
+    worse, slower = Interval(-1.0, -1.0, -1.0), Interval(1.2, 1.2, 1.2)
+    for batches, times in ((1, "1 batch"), (5, "5 batches")):
+        run = replace(result.run, wall=result.run.wall[:1] * batches)
+        told = warnings_of(run, Interval(0.5, 0.46, 0.54), worse, slower, 5)
+        assert list(told) == [
+            "worse than keeping random tokens, though answers to 5 pictures have no 95 % interval",
+            f"slower than the dense model, though times of {times} have no 95 % interval",
+        ]
 
 
 @pytest.mark.parametrize(

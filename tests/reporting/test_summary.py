@@ -39,7 +39,8 @@ def test_rows_are_paired_with_dense_and_with_random_at_the_same_budget() -> None
     assert ours.metrics["length"].value == pytest.approx(3 - 1 / 6)
     assert "accuracy" not in ours.metrics
     said = {what: names for names, what in gathered(group.rows)}
-    assert said["slower than the dense model"] == "ours"
+    slower = "slower than the dense model, though times of 2 batches have no 95 % interval"
+    assert said[slower] == "ours"
     assert "ours" in said["worse than keeping random tokens"]
     assert any("too wide" in what for what in ours.warnings)
     assert any("up to 50% the other way" in what for what in dense.warnings)

@@ -56,6 +56,8 @@ def command(
     for count, what in ((results.older, OLDER), (results.others - results.older, OTHER)):
         if count:
             console.print(line(f"left out: {count} {what} (--all shows them)", "yellow"))
+    if not results.records:
+        console.print(line("there is no record yet", "yellow"))
     if results.waiting:
         console.print(line(f"cells without a record yet: {results.waiting}", "yellow"))
     for path in written.files:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenprune.errors.words import counted
+
 #: Below so many rounds, the 95th percentile lies between the two slowest of them.
 ENOUGH = 20
+
+#: Quartiles of so many ratios are theirs alone: the ends of three, the one there is (ours).
+FEW = 3
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,12 @@ class BenchSettings:
 
     @property
     def caveat(self) -> str | None:
-        """What p95 means with so few rounds; None if there are enough."""
+        """What p95 and verdicts mean with so few rounds; None if there are enough."""
         if self.rounds > ENOUGH:
             return None
-        return f"with so few rounds ({self.rounds}), p95 is nearly the slowest of them"
+        said = f"with so few rounds ({self.rounds}), p95 is nearly the slowest of them"
+        if self.rounds > FEW:
+            return said
+        return (
+            f"{said}, and what is called faster or slower rests on {counted(self.rounds, 'ratio')}"
+        )

@@ -8,10 +8,7 @@ from typing import ClassVar, Protocol
 
 from tokenprune.errors.words import these
 from tokenprune.lab.judge.result import Result
-
-#: Batches from which on their times have a 95 % interval (ours): all of n lie on one side of the
-#: median with 2^(1 - n), which is less than 5 % from six on.
-BATCHES = 6
+from tokenprune.lab.measure.statistics import ENOUGH
 
 #: What rounding may add to points: they are computed from shares.
 ROUNDING = 1e-9
@@ -150,7 +147,7 @@ class Time:
 
     Attributes:
         share: between 0 and 1.
-        sure: whether the upper end of the 95 % interval has to hold too; of fewer than `BATCHES`
+        sure: whether the upper end of the 95 % interval has to hold too; of fewer than `ENOUGH`
             batches there is no such interval, and nothing is sure.
     """
 
@@ -163,7 +160,7 @@ class Time:
     @property
     def batches(self) -> int:
         """See `Goal`."""
-        return BATCHES if self.sure else 1
+        return ENOUGH if self.sure else 1
 
     @property
     def words(self) -> str:
@@ -186,11 +183,11 @@ class Time:
     def caution(self, result: Result) -> str:
         """Whether the times are of too few batches for an interval."""
         count = len(result.run.wall)
-        if count >= BATCHES:
+        if count >= ENOUGH:
             return ""
         batches = "one batch" if count == 1 else f"{count} batches"
         unsure = "not sure: " if self.sure else ""
-        return f"{unsure}times of {batches} have no 95 % interval; it takes {BATCHES} or more"
+        return f"{unsure}times of {batches} have no 95 % interval; it takes {ENOUGH} or more"
 
 
 def lowest(result: Result) -> float:

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from math import ceil
 
-from tokenprune.errors.words import these
+from tokenprune.errors.words import counted, these
 from tokenprune.lab.judge.result import PlanRun, Result
-from tokenprune.lab.measure.statistics import Interval, rule_of_three
+from tokenprune.lab.measure.statistics import ENOUGH, Interval, rule_of_three
 
 #: An interval wider than this share can't tell plans apart that differ by a few points (ours).
 WIDE = 0.10
@@ -39,16 +39,32 @@ def warnings_of(
             f"are over {answered}; the first: {run.lost[0]}"
         )
     if versus is not None and versus.value < 0:
-        sure = "" if versus.excludes(0.0) else ", though the interval includes 0"
-        found.append(f"worse than keeping random tokens{sure}")
+        unsure = _unsure(versus, 0, images, f"answers to {counted(images, 'picture')}")
+        found.append(f"worse than keeping random tokens{unsure}")
     if not run.dense and total.value > 1:
-        sure = "" if total.excludes(1.0) else ", though the interval includes 1"
-        found.append(f"slower than the dense model{sure}")
+        batches = len(run.wall)
+        times = f"times of {counted(batches, 'batch', 'batches')}"
+        unsure = _unsure(total, 1, batches, times)
+        found.append(f"slower than the dense model{unsure}")
     if accuracy.high - accuracy.low > WIDE:
         found.append("too few samples: the interval is too wide to tell small differences")
     if accuracy.low == accuracy.high:
         found.append(_empty(accuracy.value, images))
     return tuple(found)
+
+
+def _unsure(found: Interval, point: int, groups: int, few: str) -> str:
+    """Why a number isn't surely on its side of a point, as the end of a sentence; empty if it is.
+
+    Args:
+        found: the number.
+        point: where the other side begins.
+        groups: how many were resampled; of a few that lie on one side, all resamples do.
+        few: what they are, if they are too few.
+    """
+    if not found.excludes(point):
+        return f", though the interval includes {point}"
+    return "" if groups >= ENOUGH else f", though {few} have no 95 % interval"
 
 
 def _empty(share: float, images: int) -> str:

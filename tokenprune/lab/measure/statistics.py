@@ -15,6 +15,10 @@ Array = NDArray[np.float64]
 RESAMPLES = 2000
 LEVEL = 0.95
 
+#: So many groups it takes for a 95 % interval (ours): all of n lie on one side of the median with
+#: 2^(1 - n), which is less than 5 % from six on.
+ENOUGH = 6
+
 
 @dataclass(frozen=True)
 class Interval:

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from tokenprune.errors import DataError
+from tokenprune.errors import DataError, TokenpruneError
+from tokenprune.errors.words import counted
 from tokenprune.interface.loading import LoadedClassifier, LoadedMllm
 from tokenprune.lab.data.opening import opened_all
 from tokenprune.lab.data.question import Question, plain
@@ -141,4 +142,21 @@ class ClassifyTask(Task):
 
     def read(self, inputs: Tensor, output: Tensor) -> list[str]:
         """The class with the largest logit, the lower number on ties."""
-        return [str(int(row)) for row in output.float().argmax(dim=1).cpu()]
+        return [str(number) for number in largest(output.float())]
+
+
+def largest(scores: Tensor) -> list[int]:
+    """The column of the largest number of every row `[B, C]`, the lower one on ties.
+
+    Raises:
+        TokenpruneError: a number is NaN, which would be the largest of its row.
+    """
+    broken = int(scores.isnan().any(dim=1).sum())
+    if broken:
+        raise TokenpruneError(
+            f"the model's scores of {counted(broken, 'picture')} are NaN, so no class is the best.",
+            remedy="Its weights or its dtype give no numbers: try --dtype float32 (of a study: "
+            "'dtype' of the model).",
+        )
+    numbers: list[int] = scores.argmax(dim=1).tolist()
+    return numbers

@@ -15,7 +15,7 @@ from tokenprune.interface.loading import LoadedClassifier, LoadedDual, LoadedMod
 from tokenprune.lab.data.candidates import Candidates, embedded
 from tokenprune.lab.data.opening import opened_all
 from tokenprune.lab.data.question import Question
-from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask
+from tokenprune.lab.measure.task import ClassifyTask, Task, VqaTask, largest
 
 
 class ZeroShotTask(Task):
@@ -58,8 +58,9 @@ class ZeroShotTask(Task):
 
     def read(self, inputs: dict[str, Any], output: Tensor) -> list[str]:
         """The candidate with the largest cosine similarity, the lower number on ties."""
-        similarity = output @ self._vectors.T
-        return [self._candidates.answers[int(row)] for row in similarity.argmax(dim=1).cpu()]
+        # in half precision many candidates have one similarity, and the first of them would win
+        similarity = output.float() @ self._vectors.float().T
+        return [self._candidates.answers[number] for number in largest(similarity)]
 
 
 def task_of(
