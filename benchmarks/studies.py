@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import html
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +24,8 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from markupsafe import escape
 
 from tokenprune.lab.measure.environment import describe_environment
 from tokenprune.lab.studies import Record, Store, cells, load_study, run_study
@@ -120,8 +122,9 @@ def figures(record: Record) -> dict[str, str]:
 
 def row_of(page: str, name: str) -> str:
     """A plan's row in the page's table of results; empty without one."""
-    start = page.find(f'<tr><th scope="row">{html.escape(name)}')
-    return page[start : page.find("</tr>", start)] if start >= 0 else ""
+    page = page.replace("<wbr>", "")  # where names may be broken
+    found = re.search(f'<th scope="row" class="name">{re.escape(str(escape(name)))}(?: <|<)', page)
+    return "" if found is None else page[found.start() : page.find("</tr>", found.start())]
 
 
 def accuracy(record: Record) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.studies import row_of
 from tests.reporting.made import HOSTILE, failed, record, save
 from tokenprune.cli import app
 from tokenprune.errors import DataError
@@ -166,6 +167,19 @@ def test_failed_cells_are_named_and_end_with_code_1(folder: Path) -> None:
     assert "failed: broken, jsonl, toy" in done.output
 
 
+def test_the_benchmark_of_studies_finds_rows_of_the_page(tmp_path: Path) -> None:
+    names = ("random keep=3", "random keep=32", "a & b's")
+    records = [record(name, "random") for name in names]
+    written = page(save(tmp_path, [record("dense", None), *records]))
+    for name in names:
+        row = row_of(written, name)
+        assert row.startswith('<th scope="row" class="name">')
+        assert row.count("<th") == 1
+        assert "McNemar" not in row
+    assert "<td>66.7 % " in row_of(written, "dense")
+    assert row_of(written, "random") == ""
+
+
 def test_the_headline_names_the_fastest_plan_without_a_measurable_loss() -> None:
     rows = [
         record("dense", None, (True,) * 6, time=1.0),
@@ -173,7 +187,10 @@ def test_the_headline_names_the_fastest_plan_without_a_measurable_loss() -> None
         record("fast", "uniform", (True,) * 6, time=0.4),
         record("slow", "random", (True,) * 6, time=1.5),
     ]
-    assert "is fast: 100.0 %" in headline(summarise(rows)[0])
+    assert "on these 6 samples is fast: 100.0 %" in headline(summarise(rows)[0])
+    assert headline(summarise(rows)[0]).endswith(
+        "of the time (of 2 batches, too few for an interval)."
+    )
     assert headline(summarise([rows[0], rows[1], rows[3]])[0]).startswith("no plan is faster")
     assert headline(summarise(rows[:1])[0]) == headline(summarise(rows[1:])[0]) == ""
 

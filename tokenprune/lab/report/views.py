@@ -10,9 +10,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tokenprune.errors.words import counted as counted_as
+from tokenprune.errors.words import these
 from tokenprune.lab.judge import Result
 from tokenprune.lab.judge.columns import STAGES, counted
 from tokenprune.lab.judge.warnings import gathered, notes
+from tokenprune.lab.measure.statistics import ENOUGH
 from tokenprune.lab.report.families import COSTS, family
 from tokenprune.lab.report.overlays import PageImages, in_words, overlay
 from tokenprune.lab.report.plots import legend_marker, scatter
@@ -67,7 +70,7 @@ def group_view(group: Group, known: Sequence[str], pictures: PageImages) -> dict
         "bars": _bars(group),
         "gallery": _gallery(group, pictures),
         "plans": [(row.name, dump_plan(row.run.plan)) for row in group.rows if not row.run.dense],
-        "samples": len(group.rows[0].run.right) if group.rows else 0,
+        "samples": counted_as(len(group.rows[0].run.right), "sample") if group.rows else "",
         "counted_on": group.rows[0].counted_on if group.rows else "",
         "milliseconds": _milliseconds(group),
         "headline": headline(group),
@@ -93,18 +96,26 @@ def headline(group: Group) -> str:
         return ""
     fit = [row for row in group.rows if row.difference and row.difference.high >= 0]
     faster = [row for row in fit if row.total.value < 1 and not row.run.dense]
-    samples = len(dense.run.right)
+    samples = these(len(dense.run.right), "sample")
     if not faster:
         return (
-            "no plan is faster than the dense model without a loss that can be measured on these "
-            f"{samples} samples."
+            "no plan is faster than the dense model without a loss that can be measured on "
+            f"{samples}."
         )
     best = min(faster, key=lambda row: row.total.value)
     return (
-        f"the fastest plan without a loss that can be measured on these {samples} samples is "
+        f"the fastest plan without a loss that can be measured on {samples} is "
         f"{best.name}: {_percent(best)} against {_percent(dense)}, {best.run.mean_tokens:.1f} of "
-        f"{dense.run.mean_tokens:.1f} tokens, {best.total.value:.2f} of the time."
+        f"{dense.run.mean_tokens:.1f} tokens, {best.total.value:.2f} of the time ({_times(best)})."
     )
+
+
+def _times(row: Result) -> str:
+    """How sure a share of time is, in words."""
+    batches, total = len(row.run.wall), row.total
+    if batches < ENOUGH:
+        return f"of {counted_as(batches, 'batch', 'batches')}, too few for an interval"
+    return f"95 % interval {total.low:.2f} to {total.high:.2f}"
 
 
 def _percent(row: Result) -> str:
