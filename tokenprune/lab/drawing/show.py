@@ -103,10 +103,8 @@ def _embedded(loaded: LoadedDual, plan: Plan, picture: Image) -> tuple[Traces, s
         with attach(loaded.model, plan) as handle:
             pruned = loaded.embed(loaded.model, inputs)
             traces = handle.trace.images
-    return (
-        traces,
-        f"cosine similarity with the unpruned embedding {float((dense * pruned).sum()):.3f}",
-    )
+    cosine = float((dense.float() * pruned.float()).sum())
+    return traces, f"cosine similarity with the unpruned embedding {cosine:.3f}"
 
 
 def _ask(loaded: LoadedMllm, picture: Image | Frames, question: str) -> str:
