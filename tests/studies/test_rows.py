@@ -55,6 +55,75 @@ def test_several_answers_are_right(folder: Path, changes: Any, answers: tuple[st
 
 
 @pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "q.csv",
+            ["image,question,answer,type", '0.png,"one, two ?",3,', "", '1.png,"a ""b""\nc",d,e'],
+        ),
+        (
+            "q.csv",
+            ["\ufeffimage;question;answer;type", "0.png;one, two ?;3;", '1.png;"a ""b""\nc";d;e'],
+        ),
+        (
+            "q.TSV",
+            ["image\tquestion\tanswer\ttype", "0.png\tone, two ?\t3", '1.png\t"a ""b""\nc"\td\te'],
+        ),
+    ],
+    ids=["commas", "semicolons", "tabs"],
+)
+def test_a_table_has_the_same_rows(folder: Path, name: str, lines: list[str]) -> None:
+    """As spreadsheets write it: all values are texts, empty cells are missing."""
+    first, second = read_jsonl(write(folder, *lines, name=name))
+    assert (first.image, first.text, first.answer, first.kind) == (
+        folder / "0.png",
+        "one, two ?",
+        "3",
+        "",
+    )
+    assert (second.image, second.text, second.answer, second.kind) == (
+        folder / "1.png",
+        'a "b"\nc',
+        "d",
+        "e",
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "place", "says"),
+    [
+        (["file,prompt,label", "0.png,a,b"], 2, "names the columns, here file, prompt, label"),
+        (["image,question,answer", "0.png,a, b,c"], 2, "4 values in 3 columns"),
+        (["image,question,answer", "0.png,a,"], 2, "no 'answer'"),
+        (["image,question,answer", '0.png,"a"b,c'], 2, "no row of a table"),
+        (["image,answer,answer", "0.png,a,b"], 1, "two columns have one name"),
+        (["image,question,answer"], 0, "holds no questions"),
+        ([], 0, "holds no questions"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said_with_its_line(
+    folder: Path, lines: list[str], place: int, says: str
+) -> None:
+    with pytest.raises(DataError) as error:
+        read_jsonl(write(folder, *lines, name="q.csv"))
+    assert says in str(error.value)
+    assert error.value.where == f"{folder / 'q.csv'}" + (f":{place}" if place else "")
+
+
+def test_tables_are_read_wherever_rows_are(folder: Path) -> None:
+    path = write(folder, "image,question,answer", "0.png,what ?,red", name="questions.csv")
+    assert [one.answer for one in read_jsonl(folder)] == ["red"]
+    assert len(read_questions(path)) == 1
+    path = write(folder, "image,caption", "0.png,a dog", name="c.csv")
+    assert captioned_pictures(path)[0].answer == "a dog"
+
+
+def test_a_list_of_objects_is_told_to_be_lines(folder: Path) -> None:
+    with pytest.raises(DataError, match="an object of its own"):
+        read_jsonl(write(folder, json.dumps([row()])))
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"answer": 3}, "'answer' has to be a text, and this is a whole number"),

@@ -52,7 +52,7 @@ Asked = Annotated[str | None, typer.Option(help="About your own pictures.")]
 Questions = Annotated[
     Path | None,
     typer.Option(
-        help='Your own prompts: JSON lines of {"image", "images" or "video", "question"}.'
+        help='Your own prompts: JSON lines of {"image", "images" or "video", "question"}, or CSV.'
     ),
 ]
 Rounds = Annotated[

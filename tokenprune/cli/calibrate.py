@@ -27,7 +27,7 @@ FlopsShare = Annotated[
     float | None, typer.Option(min=0.0, max=1.0, help="Share of dense FLOPs to stay within.")
 ]
 Data = Annotated[
-    Path | None, typer.Option(help="Your questions (JSONL or CSV); default: built-in ones.")
+    Path | None, typer.Option(help="Your questions (JSON lines or CSV); default: built-in ones.")
 ]
 Images = Annotated[Path | None, typer.Option(help="For encoders: pictures, one subfolder a class.")]
 Labels = Annotated[Path | None, typer.Option(help="For --images: file,class index.")]

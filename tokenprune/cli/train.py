@@ -31,12 +31,12 @@ Model = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="reference: fresh questions of the bundled set; or a JSON-lines file of "
-        '{"image", "question", "answer"}.'
+        help="reference: fresh questions of the bundled set; or a file of JSON lines "
+        '{"image", "question", "answer"}, or CSV.'
     ),
 ]
 Heldout = Annotated[
-    Path | None, typer.Option(help="JSON-lines file for the final accuracy, of the same form.")
+    Path | None, typer.Option(help="File for the final accuracy, of the same form.")
 ]
 Limit = Annotated[int, typer.Option(min=0, help="At most so many held-out questions; 0 for none.")]
 Steps = Annotated[int, typer.Option(min=1)]

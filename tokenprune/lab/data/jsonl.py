@@ -1,4 +1,4 @@
-"""Questions of the user: a file with one object a line, about pictures or about videos."""
+"""Questions of the user: a file with a question a line, about pictures or about videos."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tokenprune.lab.data.question import Question
 from tokenprune.lab.data.rows import DataRow, read_rows
 from tokenprune.lab.data.videos import Clip
 
-#: The file of a folder that holds its questions; the second is Hugging Face's name.
-FILES = ("questions.jsonl", "metadata.jsonl")
+#: The file of a folder that holds its questions; the later ones have Hugging Face's name.
+FILES = ("questions.jsonl", "questions.csv", "metadata.jsonl", "metadata.csv")
 
 PICTURES = ("images", "image")
 
@@ -25,7 +25,7 @@ USAGE = (
 
 
 def read_jsonl(path: Path, *, answers: bool = True, frames: int | None = None) -> list[Question]:
-    """Questions of a file with one object a line: what is seen, `question`, `answer`, `type`.
+    """Questions of a file with one a line: what is seen, `question`, `answer`, `type`.
 
     What is seen is `image` (or a list, `images`), or with `frames` a `video`: a file, or a folder
     of frames. Either may be called `file_name`, as in Hugging Face's folders. Paths are relative

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from typing import Any
 from tokenprune.errors import DataError
 from tokenprune.errors.files import is_file, read_text, reason
 from tokenprune.errors.words import kind_of
+
+#: Endings of files that are tables, and what stands between their values.
+TABLES = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True)
@@ -84,17 +88,22 @@ class DataRow:
 
 
 def read_rows(path: Path, what: str, usage: str) -> Iterator[DataRow]:
-    """The rows of a file with one JSON object a line; empty lines are passed over.
+    """The rows of a file with one JSON object a line, or of a table; empty lines are passed over.
 
     Args:
         path: the file, in UTF-8, with or without a byte-order mark. Lines end with LF, CRLF or
-            CR; the other line ends of Unicode are part of a text, as in JSON.
+            CR; the other line ends of Unicode are part of a text, as in JSON. A file that ends in
+            `.csv` or `.tsv` is a table: its first line names the columns, and all values are texts.
         what: what errors call its rows.
         usage: the form of a row, for errors.
 
     Raises:
-        DataError: the file can't be read, or a line is no JSON object; names file and line.
+        DataError: the file can't be read, or a line is no JSON object or doesn't fit the columns;
+            names file and line.
     """
+    if path.suffix.lower() in TABLES:
+        yield from _table(path, what, usage)
+        return
     for number, line in enumerate(read_lines(path, what), start=1):
         if line.strip():
             where = f"{path}:{number}"
@@ -120,6 +129,35 @@ def read_lines(path: Path, what: str) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
+def _table(path: Path, what: str, usage: str) -> Iterator[DataRow]:
+    """The rows of a table; empty cells count as missing."""
+    lines = [f"{line}\n" for line in read_lines(path, what)]
+    separator = TABLES[path.suffix.lower()]
+    if separator == "," and lines and ";" in lines[0] and "," not in lines[0]:
+        separator = ";"  # as spreadsheets write where the comma stands in numbers
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    columns: list[str] = []
+    try:
+        for cells in reader:
+            where = f"{path}:{reader.line_num}"
+            if not columns:
+                columns = [name.strip() for name in cells]
+                if len({*columns}) < len(columns):
+                    raise DataError("two columns have one name.", where=where, remedy=usage)
+                usage = f"The first line names the columns, here {', '.join(columns)}. {usage}"
+            elif len(cells) > len(columns):
+                found = f"there are {len(cells)} values in {len(columns)} columns."
+                remedy = f"Put values that hold a '{separator}' into double quotes."
+                raise DataError(found, where=where, remedy=remedy)
+            elif any(cells):
+                row = {name: cell for name, cell in zip(columns, cells, strict=False) if cell}
+                yield DataRow(row, where, usage)
+    except csv.Error as error:
+        raise DataError(
+            f"the line is no row of a table ({error}).", where=f"{path}:{reader.line_num}"
+        ) from error
+
+
 def _object(line: str, where: str, usage: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
@@ -129,7 +167,8 @@ def _object(line: str, where: str, usage: str) -> dict[str, Any]:
         raise DataError(f"the line is no JSON ({error}).", where=where, remedy=usage) from error
     if not isinstance(row, dict):
         found = f"the line is no object, but {kind_of(row)}."
-        raise DataError(found, where=where, remedy=usage)
+        form = "Every line is an object of its own. " if isinstance(row, list) else ""
+        raise DataError(found, where=where, remedy=form + usage)
     return row
 
 
